@@ -1,0 +1,29 @@
+"""The one family of errors. Each says where, what is wrong, and what to do."""
+
+
+class SecateurError(Exception):
+    """Something about the model, the data, the budget or a file stops Secateur; nothing of yours was changed."""
+
+
+class TraceError(SecateurError):
+    """The network can't be exported, or nothing in it can be cut."""
+
+
+class DataError(SecateurError):
+    """The examples, the labels or the loss can't be used."""
+
+
+class BudgetError(SecateurError):
+    """The budget is out of range, in an unknown unit, or can't be reached."""
+
+
+class NameMatchError(SecateurError):
+    """A name of a group, criterion or option matches nothing."""
+
+
+class SurgeryError(SecateurError):
+    """The model can't be cut as planned, or the cut model does not compute what it should."""
+
+
+class StorageError(SecateurError):
+    """A saved result can't be written, or what was read is damaged or belongs to another network."""

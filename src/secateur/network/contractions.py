@@ -1,0 +1,210 @@
+"""How labels pass operators that contract over an axis: convolution, linear, products, attention, embedding."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.network.elementwise import Call, elementwise
+from secateur.network.labels import Labels, Weight, spread, varying
+
+SHARED = "the same weights serve every unit"
+
+
+def linear(call: Call) -> Tensor:
+    """Reads the last axis; the weight's rows are new units."""
+    return _by_weight(call, "input", "weight", contracted=-1, inner=1, outer=0)
+
+
+def matmul(call: Call) -> Tensor:
+    """A product of two tensors, of which one may be a parameter."""
+    first, second = _operands(call)
+    a, b = call.args[first], call.args[second]
+    if len(a.shape) < 2 or len(b.shape) < 2:
+        return _freeze_all(call, "is a product with a vector")
+    if isinstance(b, Weight) and len(b.shape) == 2:
+        return _by_weight(call, first, second, contracted=-1, inner=0, outer=1)
+    if isinstance(a, Weight) and len(a.shape) == 2:
+        return _by_weight(call, second, first, contracted=-2, inner=1, outer=0)
+    return _product(call, first, second)
+
+
+def _operands(call: Call) -> tuple[str, str]:
+    names = list(call.args)
+    second = next(name for name in ("mat2", "other", "batch2") if name in names)
+    return names[names.index(second) - 1], second
+
+
+def _freeze_all(call: Call, reason: str) -> Tensor:
+    for value in call.args.values():
+        if isinstance(value, Tensor | Weight):
+            call.freeze(value, reason)
+    result: Tensor = call.frozen()
+    return result
+
+
+def _by_weight(call: Call, x_name: str, w_name: str, contracted: int, inner: int, outer: int) -> Tensor:
+    x, weight = call.activation(x_name), call.args[w_name]
+    if isinstance(weight, Tensor):
+        return _freeze_all(call, "its weight is computed from other tensors")
+    bias_name = "bias" if "bias" in call.args else "self" if w_name == "mat2" and x_name == "mat1" else None
+    bias = call.args.get(bias_name) if bias_name else None
+    dim = contracted % x.dim()
+    if varying(x) and dim not in varying(x):
+        return _each_unit(call, x, dim, [weight, bias], weight.shape[inner])
+    out = call.along(w_name, outer, produces=True)
+    read = call.trace.along(x, dim, call.node)
+    owned = call.along(w_name, inner)
+    call.tie(owned, read)
+    if isinstance(bias, Weight | Tensor):
+        call.tie(call.trace.along(bias, -1, call.node), out)
+    name = weight.name if contracted == -1 and weight.whole else None
+    bias_given = bias.name if isinstance(bias, Weight) else "computed" if bias is not None else None
+    call.trace.read(call.node, x_name, dim, read, name, bias_given, inner)
+    call.trace.count(call.node, math.prod(call.shape) / len(out), out, owned)
+    return spread(out, dim, call.shape)
+
+
+def _each_unit(call: Call, x: Tensor, dim: int, weights: list[Any], length: int) -> Tensor:
+    """The operator serves each unit alike: units pass, its weights are frozen."""
+    for weight in weights:
+        if isinstance(weight, Weight | Tensor):
+            call.freeze(weight, SHARED)
+    axes = sorted(varying(x))
+    if len(axes) > 1:
+        call.freeze(x, "two kinds of units cross")
+    units = call.trace.along(x, axes[0], call.node)
+    call.trace.count(call.node, math.prod(call.shape) * length / len(units), units)
+    return x.narrow(dim, 0, 1).expand(call.shape) if len(axes) == 1 else call.frozen()
+
+
+def convolution(call: Call) -> Tensor:
+    """Reads its channels; the filters are new units, or those of its input where it is depthwise."""
+    x, weight, groups = call.activation("input"), call.args["weight"], call.args["groups"]
+    if isinstance(weight, Tensor):
+        return _freeze_all(call, "its weight is computed from other tensors")
+    dim = x.dim() - len(weight.shape) + 1
+    kernel = math.prod(weight.shape[2:])
+    if varying(x) and dim not in varying(x):
+        return _each_unit(call, x, dim, [weight, call.args["bias"]], kernel * weight.shape[1])
+    channels = call.trace.along(x, dim, call.node)
+    out = call.along("weight", 0, produces=True)
+    if call.args["bias"] is not None:
+        call.tie(call.along("bias", 0), out)
+    places = math.prod(call.shape) / len(out) * kernel
+    per_group = weight.shape[1]
+    if groups > 1 and groups >= per_group:
+        _whole_groups(call, channels, out, groups)
+        call.trace.count(call.node, places * per_group, out)
+        return spread(out, dim, call.shape)
+    owned = call.along("weight", 1)
+    rows = channels.view(groups, -1)
+    call.tie(rows, owned)
+    filters = out.view(groups, -1)
+    call.tie(filters, filters[:1])
+    bias = call.args["bias"].name if call.args["bias"] is not None else None
+    call.trace.read(call.node, "input", dim, channels, weight.name if weight.whole else None, bias)
+    call.trace.count(call.node, places, out, owned)
+    return spread(out, dim, call.shape)
+
+
+def _whole_groups(call: Call, channels: Tensor, out: Tensor, groups: int) -> None:
+    """A group of a grouped convolution goes with all its channels and filters; depthwise: a channel is a group."""
+    rows = channels.view(groups, -1)
+    call.tie(rows, rows[:, :1])
+    call.tie(out.view(groups, -1), rows[:, :1])
+
+
+def _product(call: Call, first: str, second: str) -> Tensor:
+    """Two activations: entries of one batch entry go together; without any, the contracted axes do."""
+    a, b = call.activation(first), call.activation(second)
+    rank = len(call.shape)
+    batch = {dim - rank for t in (a, b) for dim in (d + rank - t.dim() for d in varying(t)) if dim < rank - 2}
+    inner = a.shape[-1]
+    if batch:
+        heads = _batch_axis(call, [a, b], batch)
+        if heads is None:
+            return _freeze_all(call, "two kinds of units cross")
+        dim, units = heads
+        call.trace.count(call.node, math.prod(call.shape) * inner / len(units), units)
+        return spread(units, dim, call.shape)
+    return _plain_product(call, first, a, b)
+
+
+def _batch_axis(call: Call, operands: list[Tensor], batch: set[int]) -> tuple[int, Tensor] | None:
+    """The one batch axis along which units lie, and its labels after tying what shares an entry."""
+    if len(batch) > 1:
+        return None
+    (dim,) = batch
+    lengths = {t.shape[dim] if t.dim() >= -dim else 1 for t in operands}
+    if len(lengths) > 1:
+        return None
+    vectors = [call.trace.along(t, dim, call.node) for t in operands]
+    for other in vectors[1:]:
+        call.tie(vectors[0], other)
+    call.trace.heads.append(vectors[0])
+    return dim, vectors[0]
+
+
+def _plain_product(call: Call, first: str, a: Tensor, b: Tensor) -> Tensor:
+    in_a, in_b = {d - a.dim() for d in varying(a)}, {d - b.dim() for d in varying(b)}
+    axes = []
+    if -1 in in_a or -2 in in_b:
+        read = call.trace.along(a, -1, call.node)
+        call.tie(read, call.trace.along(b, -2, call.node))
+        call.trace.read(call.node, first, a.dim() - 1, read)
+        axes.append(read)
+    if -2 in in_a and -1 in in_b or not (in_a or in_b):
+        return _freeze_all(call, "two kinds of units cross")
+    rows = call.trace.along(a, -2, call.node) if -2 in in_a else None
+    columns = call.trace.along(b, -1, call.node) if -1 in in_b else None
+    out = rows if rows is not None else columns
+    if out is not None:
+        axes.append(out)
+    constant = math.prod(call.shape) * a.shape[-1] / math.prod(len(axis) for axis in axes)
+    call.trace.count(call.node, constant, *axes)
+    if out is None:
+        result: Tensor = call.frozen()
+        return result
+    return spread(out, -2 if rows is not None else -1, call.shape)
+
+
+def attention(call: Call) -> Tensor:
+    """Scaled dot-product attention: a head is a unit; without a head axis, the values' width passes."""
+    query, key, value = (call.activation(name) for name in ("query", "key", "value"))
+    rank = len(call.shape)
+    tokens = query.shape[-2] * key.shape[-2]
+    batch = {d - t.dim() for t in (query, key, value) for d in varying(t) if d < t.dim() - 2}
+    if batch:
+        heads = _batch_axis(call, [query, key, value], batch)
+        if heads is None:
+            return _freeze_all(call, "its heads are shared or cross another kind of units")
+        dim, units = heads
+        if call.args.get("attn_mask") is not None:
+            scores = torch.Size((*call.shape[:-1], key.shape[-2]))
+            _mask(call, spread(units, dim, scores), scores)
+        examples = math.prod(call.shape[:-2]) / len(units)
+        call.trace.count(call.node, examples * tokens * (query.shape[-1] + value.shape[-1]), units)
+        return spread(units, dim, call.shape)
+    for operand in (query, key):
+        call.freeze(operand, "the scale of the scores depends on the width")
+    columns = call.trace.along(value, -1, call.node)
+    examples = math.prod(call.shape[:-2])
+    call.trace.count(call.node, examples * tokens * query.shape[-1])
+    call.trace.count(call.node, examples * tokens, columns)
+    return spread(columns, rank - 1, call.shape)
+
+
+def _mask(call: Call, scores: Tensor, shape: torch.Size) -> Labels:
+    added = {"scores": scores, "mask": call.args["attn_mask"]}
+    return elementwise(Call(call.node, call.trace, added, shape))
+
+
+def embedding(call: Call) -> Tensor:
+    """Rows are chosen by the input; the width is a new axis of units."""
+    weight = call.args["weight"]
+    if isinstance(weight, Tensor):
+        return _freeze_all(call, "its table is computed from other tensors")
+    call.freeze(weight.layers[0], "rows are chosen by the input")
+    return spread(call.along("weight", 1, produces=True), -1, call.shape)

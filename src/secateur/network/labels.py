@@ -1,0 +1,212 @@
+"""Label tracing: run the program on integers that say which unit each entry of each tensor belongs to.
+
+Every axis of every parameter gets fresh labels, one per index. An activation is a tensor of labels; label 0 is frozen:
+it can't be cut. Operators tie labels that must go together and freeze those that can't go; nothing is decided before
+the end, when the ties' connected components are the units.
+
+Labels of activations repeat along most axes (batch, space), where they are kept as expanded views, so the cost of an
+operator is that of its channels.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.network.program import module_path
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter or buffer on its way to an operator: for each of its axes, the labels of its entries.
+
+    `whole` tells that the axes are still those of the parameter itself.
+    """
+
+    name: str
+    layers: tuple[Tensor, ...]
+    whole: bool = True
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.layers[0].shape
+
+
+Labels = Tensor | Weight
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Labels that can't be cut, and why."""
+
+    labels: Tensor
+    operator: str
+    module: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """An operator that contracts over an axis: there, an absent unit must count as nothing."""
+
+    node: Node
+    argument: str
+    dim: int
+    labels: Tensor
+    weight: str | None
+    bias: str | None
+    inner: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """A cost: a constant times the number of entries left in each of these label vectors."""
+
+    node: Node
+    constant: float
+    axes: tuple[Tensor, ...]
+
+
+@dataclass
+class Trace:
+    """What label tracing collects while it walks through the program."""
+
+    size: int = 1
+    origin: list[tuple[str, int, Tensor]] = field(default_factory=list)
+    touched: dict[tuple[str, int], int] = field(default_factory=dict)
+    produced: dict[tuple[str, int], int] = field(default_factory=dict)
+    ties: list[Tensor] = field(default_factory=list)
+    heads: list[Tensor] = field(default_factory=list)
+    freezes: list[Freeze] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    counts: list[Count] = field(default_factory=list)
+    reshaped: list[tuple[Node, Tensor]] = field(default_factory=list)
+    dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
+
+    def weight(self, name: str, shape: Iterable[int]) -> Weight | Tensor:
+        """Fresh labels for every axis of a parameter; a scalar has none."""
+        shape = tuple(shape)
+        if not shape:
+            return torch.zeros((), dtype=torch.long)
+        layers = []
+        for axis, length in enumerate(shape):
+            labels = torch.arange(self.size, self.size + length)
+            self.size += length
+            self.origin.append((name, axis, labels))
+            layers.append(spread(labels, axis, shape))
+        return Weight(name, tuple(layers))
+
+    def tie(self, a: Tensor, b: Tensor, node: Node, reason: str = "meets a tensor that can't be cut") -> None:
+        """Entries of a and b (broadcast together) go together; those that meet label 0 are frozen."""
+        pairs = unique_pairs(a, b)
+        frozen = (pairs == 0).any(0)
+        self.freeze(pairs[:, frozen], node, reason)
+        pairs = pairs[:, ~frozen & (pairs[0] != pairs[1])]
+        if pairs.shape[1]:
+            self.ties.append(pairs)
+
+    def freeze(self, value: Any, node: Node, reason: str) -> None:
+        """All labels of a value can't be cut."""
+        tensors = value.layers if isinstance(value, Weight) else (value,)
+        for tensor in tensors:
+            labels = torch.unique(compact(tensor))
+            labels = labels[labels > 0]
+            if len(labels):
+                self.freezes.append(Freeze(labels, operator_name(node), module_path(node), reason))
+
+    def read(
+        self,
+        node: Node,
+        argument: str,
+        dim: int,
+        labels: Tensor,
+        weight: str | None = None,
+        bias: str | None = None,
+        inner: int = 1,
+    ) -> None:
+        self.reads.append(Read(node, argument, dim, labels, weight, bias, inner))
+
+    def count(self, node: Node, constant: float, *axes: Tensor) -> None:
+        self.counts.append(Count(node, constant, axes))
+
+    def along(self, value: Labels, dim: int, node: Node, produces: bool = False) -> Tensor:
+        """One label per index along an axis; what shares an index goes together. (size of dim,)"""
+        if isinstance(value, Weight):
+            return self._axis(value, dim % len(value.shape), node, produces)
+        narrow = compact(value, keep=dim)
+        rows = narrow.movedim(dim, 0).reshape(narrow.shape[dim % narrow.dim()], -1)
+        if rows.shape[1] > 1:
+            self.tie(rows, rows[:, :1], node)
+        return rows[:, 0].clone()
+
+    def _axis(self, weight: Weight, dim: int, node: Node, produces: bool) -> Tensor:
+        for axis, layer in enumerate(weight.layers):
+            if varying(layer) <= {dim} and (weight.whole and axis == dim or varying(layer) == {dim}):
+                self.touch(weight.name, axis, produces)
+                return compact(layer, keep=dim).movedim(dim, 0).reshape(-1)
+        for layer in weight.layers:
+            if dim in varying(layer):
+                self.freeze(layer, node, f"the axes of {weight.name} are mixed before it is used")
+        return torch.zeros(weight.shape[dim], dtype=torch.long)
+
+    def touch(self, name: str, axis: int, produces: bool) -> None:
+        order = len(self.touched) + len(self.produced)
+        self.touched.setdefault((name, axis), order)
+        if produces:
+            self.produced.setdefault((name, axis), order)
+
+    def activation(self, value: Labels, node: Node) -> Tensor:
+        """A value as one tensor of labels: of a parameter, the last axis that has any; the others are frozen."""
+        if isinstance(value, Tensor):
+            return value
+        wide = [axis for axis, layer in enumerate(value.layers) if varying(layer)]
+        for axis in wide[:-1]:
+            self.freeze(value.layers[axis], node, f"{value.name} is used as an activation")
+        if not wide:
+            return torch.zeros(value.shape, dtype=torch.long)
+        self.touch(value.name, wide[-1], produces=True)
+        return value.layers[wide[-1]]
+
+
+def operator_name(node: Node) -> str:
+    """The operator as people call it: `conv2d`, `scaled_dot_product_attention`."""
+    schema = getattr(node.target, "_schema", None)
+    return str(schema.name.split("::")[1]) if schema is not None else getattr(node.target, "__name__", str(node.target))
+
+
+def spread(labels: Tensor, dim: int, shape: Iterable[int]) -> Tensor:
+    """Labels along one axis, repeated (without memory) over the others."""
+    shape = tuple(shape)
+    view = [1] * len(shape)
+    view[dim] = -1
+    return labels.view(view).expand(shape)
+
+
+def compact(labels: Tensor, keep: int | None = None) -> Tensor:
+    """Without the repetitions of an expanded view: those axes have length 1."""
+    kept = None if keep is None else keep % max(labels.dim(), 1)
+    for dim in range(labels.dim()):
+        if labels.shape[dim] > 1 and labels.stride(dim) == 0 and dim != kept:
+            labels = labels.narrow(dim, 0, 1)
+    return labels
+
+
+def varying(labels: Tensor) -> set[int]:
+    """The axes along which labels differ."""
+    narrow = compact(labels)
+    wide = (dim for dim in range(narrow.dim()) if narrow.shape[dim] > 1)
+    return {dim for dim in wide if bool((narrow != narrow.narrow(dim, 0, 1)).any())}
+
+
+def unique_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """The distinct pairs of labels that meet when two tensors are broadcast together. (2, pairs)"""
+    a, b = torch.broadcast_tensors(a, b)
+    for dim in range(a.dim()):
+        if a.shape[dim] > 1 and a.stride(dim) == 0 and b.stride(dim) == 0:
+            a, b = a.narrow(dim, 0, 1), b.narrow(dim, 0, 1)
+    base = int(max(a.max(), b.max())) + 1 if a.numel() else 1
+    codes = torch.unique(a.reshape(-1) * base + b.reshape(-1))
+    return torch.stack([codes // base, codes % base])

@@ -1,0 +1,208 @@
+"""Run the program with units removed, exactly as if they had been cut.
+
+At every reader the absent units count as nothing: a contraction gets zeros in their place, a normalisation over
+channels takes its statistics from the units that stay. Where removal keeps each unit's mean, what the reader would
+have made of that constant is added to its result, as it will be added to a bias when the network is cut.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.data import Batch
+from secateur.network.labels import operator_name
+from secateur.network.program import Call, Handler, Program, arguments, with_argument
+from secateur.network.units import Fold, Network, Reader
+
+Means = Mapping[str, Tensor]
+
+
+def reader_key(reader: Reader) -> str:
+    """The name under which a reader's means are kept."""
+    return f"{reader.node.name}:{reader.argument}"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What stands in the place of absent units.
+
+    Args:
+        means: the mean of each reader's input along the units' axis, (size,) by `reader_key`; empty: zero.
+    """
+
+    means: Means
+
+    def handlers(self, network: Network, masks: Tensor, readers: Iterable[Reader] | None = None) -> dict[Node, Handler]:
+        """The readers' operators as they are when units are absent.
+
+        Args:
+            network: the network.
+            masks: which units stay (coalitions, units + 1); a batch holds its examples for each coalition in turn.
+            readers: the readers concerned, all by default.
+        """
+        by_node: defaultdict[Node, list[Handler]] = defaultdict(list)
+        for reader in network.readers if readers is None else readers:
+            present = masks[:, reader.units]
+            if not bool(present.all()):
+                by_node[reader.node].append(self._handler(network.program, reader, present))
+        return {node: _chain(handlers) for node, handlers in by_node.items()}
+
+    def _handler(self, program: Program, reader: Reader, present: Tensor) -> Handler:
+        name = operator_name(reader.node)
+        if name in MASKED_NORMS:
+            return partial(_masked_norm, MASKED_NORMS[name], program, reader, present)
+        constant = None
+        mean = self.means.get(reader_key(reader))
+        if reader.fold is not None and mean is not None:
+            absent = torch.where(present, torch.zeros((), dtype=mean.dtype), mean)
+            constant = contribution(program.state(reader.fold.weight).detach(), reader.fold, absent)
+        return partial(_masked_contraction, program, reader, present, constant)
+
+
+def _chain(handlers: list[Handler]) -> Handler:
+    """Several handlers of one operator, each masking another argument."""
+
+    def chained(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call = target
+        for handler in handlers:
+            call = partial(lambda inner, h, *a, **k: h(inner, a, k), call, handler)
+        return call(*args, **kwargs)
+
+    return chained if len(handlers) > 1 else handlers[0]
+
+
+def contribution(weight: Tensor, fold: Fold, inputs: Tensor) -> Tensor:
+    """What a linear layer or convolution makes of inputs that are constant over space.
+
+    Args:
+        weight: (out, in / groups, *kernel), or with the axes that `fold.inner` says.
+        fold: the reader's.
+        inputs: (coalitions, in).
+
+    Returns:
+        (coalitions, out), in float64.
+    """
+    matrix = weight.double().movedim(fold.inner, 1).flatten(2).sum(2) if weight.dim() > 2 else weight.double()
+    matrix = matrix.movedim(fold.inner, 1)
+    parts = inputs.to(matrix).unflatten(1, (fold.groups, -1))  # (coalitions, groups, in / groups)
+    rows = matrix.unflatten(0, (fold.groups, -1))  # (groups, out / groups, in / groups)
+    return torch.einsum("cgi,goi->cgo", parts, rows).flatten(1)
+
+
+def shaped(values: Tensor, x: Tensor, dim: int, batch_axis: int | None) -> Tensor:
+    """Values (coalitions, size) as a factor of x, whose batch holds its examples for each coalition in turn."""
+    view = [1] * x.dim()
+    view[dim] = values.shape[1]
+    if values.shape[0] == 1:
+        return values.view(view)
+    assert batch_axis is not None and batch_axis != dim
+    view[batch_axis] = x.shape[batch_axis]
+    repeated = values.repeat_interleave(x.shape[batch_axis] // values.shape[0], 0)  # (examples stacked, size)
+    return (repeated if batch_axis < dim else repeated.t()).reshape(view)
+
+
+def _masked_contraction(
+    program: Program,
+    reader: Reader,
+    present: Tensor,
+    constant: Tensor | None,
+    target: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    x = _operand(reader, args, kwargs)
+    axis = program.batch_axis(_recorded(reader))
+    factor = shaped(present.to(x), x, reader.dim, axis)
+    args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, x * factor)
+    result = target(*args, **kwargs)
+    if constant is None:
+        return result
+    return result + shaped(constant.to(result), result, reader.dim, axis)
+
+
+def _operand(reader: Reader, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    names = [argument.name for argument in reader.node.target._schema.arguments]  # type: ignore[union-attr]
+    value: Tensor = kwargs[reader.argument] if reader.argument in kwargs else args[names.index(reader.argument)]
+    return value
+
+
+def _recorded(reader: Reader) -> Any:
+    """What the export recorded of a reader's operand: its symbolic shape."""
+    return arguments(reader.node)[reader.argument].meta["val"]
+
+
+def _masked_norm(
+    norm: Callable[..., Tensor],
+    program: Program,
+    reader: Reader,
+    present: Tensor,
+    target: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    x = _operand(reader, args, kwargs)
+    names = [argument.name for argument in reader.node.target._schema.arguments]  # type: ignore[union-attr]
+    given = {**arguments(reader.node), **dict(zip(names, args, strict=False)), **kwargs}
+    factor = shaped(present.to(x), x, reader.dim, program.batch_axis(_recorded(reader)))
+    return norm(factor, **given)
+
+
+def _normalised(x: Tensor, factor: Tensor, dims: list[int], eps: float) -> Tensor:
+    """Mean 0 and variance 1 over some axes, of the entries whose factor is 1."""
+    count = factor.expand(x.shape).sum(dims, keepdim=True)
+    centred = (x - (x * factor).sum(dims, keepdim=True) / count) * factor
+    variance = centred.square().sum(dims, keepdim=True) / count
+    return centred * torch.rsqrt(variance + eps)
+
+
+def _layer_norm(
+    factor: Tensor, input: Tensor, normalized_shape: list[int], weight: Any, bias: Any, eps: float, **_: Any
+) -> Tensor:
+    dims = list(range(input.dim() - len(normalized_shape), input.dim()))
+    y = _normalised(input, factor, dims, eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def _group_norm(factor: Tensor, input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float, **_: Any) -> Tensor:
+    y = _normalised(input, factor, list(range(1, input.dim())), eps)
+    channels = (1, -1, *[1] * (input.dim() - 2))
+    y = y if weight is None else y * weight.view(channels)
+    return y if bias is None else y + bias.view(channels)
+
+
+MASKED_NORMS: Mapping[str, Callable[..., Tensor]] = {"layer_norm": _layer_norm, "group_norm": _group_norm}
+
+
+def run_masked(network: Network, batch: Batch, mask: Tensor, means: Means) -> Any:
+    """The network's output on a batch with only the units of one mask (units + 1,)."""
+    with torch.no_grad():
+        return network.program.forward(batch, Removal(means).handlers(network, mask[None]))
+
+
+def reader_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tensor]:
+    """The mean of every foldable reader's input along its units' axis, over all batches. (size,) in float64."""
+    sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
+    counts: defaultdict[str, int] = defaultdict(int)
+
+    def watch(reader: Reader) -> Handler:
+        def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            x = _operand(reader, args, kwargs)
+            others = [dim for dim in range(x.dim()) if dim != reader.dim]
+            sums[reader_key(reader)] = sums[reader_key(reader)] + x.sum(others, dtype=torch.float64).cpu()
+            counts[reader_key(reader)] += x.numel() // x.shape[reader.dim]
+            return target(*args, **kwargs)
+
+        return handler
+
+    handlers = {reader.node: watch(reader) for reader in network.readers if reader.fold is not None}
+    with torch.no_grad():
+        for batch in batches:
+            network.program.forward(batch, handlers)
+    return {key: total / counts[key] for key, total in sums.items()}

@@ -1,0 +1,151 @@
+"""How labels pass operators that only move entries: they are executed on the labels themselves."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from secateur.network.elementwise import Call
+from secateur.network.labels import Labels, Weight, varying
+
+
+def _each_layer(call: Call, value: Labels, move: Callable[[Tensor], Any]) -> Any:
+    """Moves an activation's labels, or each axis' labels of a parameter."""
+    if isinstance(value, Tensor):
+        return move(value)
+    moved = [move(layer) for layer in value.layers]
+    if isinstance(moved[0], Tensor):
+        return Weight(value.name, tuple(moved), whole=False)
+    return tuple(Weight(value.name, parts, whole=False) for parts in zip(*moved, strict=True))
+
+
+def _source(call: Call) -> Labels:
+    value: Labels = call.args["self" if "self" in call.args else "input"]
+    return value
+
+
+def move(call: Call) -> Any:
+    """Transposes and the like: the operator itself, on labels."""
+    target: Any = call.node.target
+    others = {name: value for name, value in call.args.items() if name not in ("self", "input")}
+    return _each_layer(call, _source(call), lambda labels: target(labels, **others))
+
+
+def reshape(call: Call) -> Any:
+    """Any change of shape; what must stay rectangular afterwards is noted for later."""
+    value = _source(call)
+    if isinstance(value, Tensor):
+        result = value.reshape(call.shape)
+        call.trace.reshaped.append((call.node, result))
+        return result
+    return _each_layer(call, value, lambda labels: labels.reshape(call.shape))
+
+
+def expand(call: Call) -> Any:
+    return _each_layer(call, _source(call), lambda labels: labels.expand(call.shape))
+
+
+def fixed_positions(call: Call) -> Any:
+    """Operators whose positions mean something else once units are gone: no units along those axes."""
+    value = _source(call)
+    dims = call.args.get("dims", call.args.get("dim", call.args.get("dimension")))
+    dims = [dims] if isinstance(dims, int) else dims or range(len(value.shape))
+    for layer in value.layers if isinstance(value, Weight) else (value,):
+        if varying(layer) & {dim % layer.dim() for dim in dims}:
+            call.freeze(layer, "moves these units to fixed positions")
+    return move(call)
+
+
+def select(call: Call) -> Any:
+    """One entry of an axis by its number: the entries of that axis go together."""
+    value, dim = _source(call), call.args["dim"]
+    for layer in value.layers if isinstance(value, Weight) else (value,):
+        call.tie(layer, layer.narrow(dim, 0, 1))
+    return move(call)
+
+
+def parts(call: Call) -> Any:
+    """An axis in equal parts: entries at the same place of each part go together, so that parts stay equal."""
+    value = _source(call)
+    dim = call.args.get("dim", 0)
+    unbind = isinstance(call.shape[0], torch.Size) and len(call.shape[0]) < len(value.shape)
+    lengths = [1 if unbind else shape[dim] for shape in call.shape]
+    for layer in value.layers if isinstance(value, Weight) else (value,):
+        pieces = layer.split(lengths, dim)
+        if len(set(lengths)) > 1 and dim % layer.dim() in varying(layer):
+            call.freeze(layer, "is split into unequal parts of fixed sizes")
+        else:
+            for piece in pieces[1:] if len(set(lengths)) == 1 else ():
+                call.tie(pieces[0], piece)
+
+    def split(labels: Tensor) -> tuple[Tensor, ...]:
+        pieces = labels.split(lengths, dim)
+        return tuple(piece.squeeze(dim) for piece in pieces) if unbind else tuple(pieces)
+
+    return _each_layer(call, value, split)
+
+
+def slice_(call: Call) -> Any:
+    """A slice that is one of several equal parts is treated as they are; others must not cut through units."""
+    value, dim = _source(call), call.args["dim"]
+    length, size = call.shape[dim], value.shape[dim]
+    start = max(call.args["start"] or 0, 0) if (call.args["start"] or 0) >= 0 else size + call.args["start"]
+    for layer in value.layers if isinstance(value, Weight) else (value,):
+        if length == size or dim % layer.dim() not in varying(layer):
+            continue
+        if length and size % length == 0 and start % length == 0 and call.args["step"] == 1:
+            pieces = layer.split(length, dim)
+            for piece in pieces[1:]:
+                call.tie(pieces[0], piece)
+        else:
+            call.freeze(layer, "is sliced at fixed positions")
+    return move(call)
+
+
+def concatenate(call: Call) -> Tensor:
+    """Along the units' axis they stand side by side; along another, those at the same place go together."""
+    listed = [value for value in call.args["tensors"] if value.shape != (0,)]
+    values = [call.trace.activation(value, call.node) for value in listed]
+    dim = call.args["dim"] % len(call.shape)
+    if len(values[0].shape) < len(call.shape):
+        values = [value.unsqueeze(dim) for value in values]
+    if any(varying(value) - {dim} for value in values):
+        for value in values:
+            if dim in varying(value):
+                call.freeze(value, "two kinds of units cross")
+            call.tie(values[0].narrow(dim, 0, 1), value.narrow(dim, 0, 1))
+    return _cat(values, dim, call.shape)
+
+
+def _cat(values: list[Tensor], dim: int, shape: torch.Size) -> Tensor:
+    """`torch.cat` that leaves alone the axes along which all labels repeat."""
+    repeated = [
+        axis
+        for axis in range(len(shape))
+        if axis != dim and all(value.stride(axis) == 0 or value.shape[axis] == 1 for value in values)
+    ]
+    for axis in repeated:
+        values = [value.narrow(axis, 0, 1) for value in values]
+    return torch.cat(values, dim).expand(shape)
+
+
+def pad(call: Call) -> Tensor:
+    """Padding is label 0 along the units' axis; elsewhere labels repeat."""
+    labels = call.activation("self")
+    amounts = list(call.args["pad"])
+    padded = {labels.dim() - 1 - index // 2 for index, amount in enumerate(amounts) if amount}
+    if varying(labels) & padded:
+        return F.pad(labels, amounts)
+    for dim in padded:
+        labels = labels.narrow(dim, 0, 1)
+    return labels.expand(call.shape)
+
+
+def repeat(call: Call) -> Any:
+    """Repetitions of a whole axis of units are further entries of the same units."""
+    value = _source(call)
+    assert math.prod(call.shape) >= 0
+    return _each_layer(call, value, lambda labels: labels.repeat(call.args["repeats"]))

@@ -1,0 +1,323 @@
+"""The exported program of a model: run all of it, up to a cut, or from a cut on."""
+
+import inspect
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import OutputKind
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from secateur.data import Batch
+from secateur.errors import DataError, TraceError
+
+Call = Callable[..., Any]
+Handler = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode; on leaving, each flag is as it was."""
+    flags = {module: module.training for module in model.modules()}
+    try:
+        for module in flags:
+            module.training = False
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model as a list of operators, sharing the model's own parameters.
+
+    Args:
+        exported: what `torch.export` made of the model.
+        batched: the symbol that stands for the batch size in the shapes, or None where the batch size is fixed.
+        names: the model's own name of each parameter and buffer, by its name in the exported program.
+    """
+
+    exported: ExportedProgram
+    batched: str | None
+    names: Mapping[str, str]
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(self.exported.graph.nodes)
+
+    @cached_property
+    def position(self) -> dict[Node, int]:
+        return {node: index for index, node in enumerate(self.nodes)}
+
+    @cached_property
+    def last_use(self) -> dict[Node, int]:
+        return {node: max((self.position[user] for user in node.users), default=-1) for node in self.nodes}
+
+    @cached_property
+    def state_names(self) -> dict[Node, str]:
+        """Placeholders that are parameters or buffers, with their names in the model; tied ones share a name."""
+        return {node: self.names[name] for node, name in self._exported_names.items()}
+
+    @cached_property
+    def _exported_names(self) -> dict[Node, str]:
+        signature = self.exported.graph_signature
+        names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        return {node: names[node.name] for node in self.nodes if node.op == "placeholder" and node.name in names}
+
+    @cached_property
+    def constants(self) -> dict[Node, Any]:
+        signature = self.exported.graph_signature
+        names = {**signature.inputs_to_lifted_tensor_constants, **signature.inputs_to_lifted_custom_objs}
+        placeholders = (node for node in self.nodes if node.op == "placeholder" and node.name in names)
+        return {node: self.exported.constants[names[node.name]] for node in placeholders}
+
+    @cached_property
+    def inputs(self) -> tuple[Node, ...]:
+        fixed = self.state_names.keys() | self.constants.keys()
+        return tuple(node for node in self.nodes if node.op == "placeholder" and node not in fixed)
+
+    @cached_property
+    def outputs(self) -> tuple[Any, ...]:
+        """Nodes (or constants) that the model returns, flat."""
+        (made,) = self.nodes[-1].args
+        kinds = [spec.kind for spec in self.exported.graph_signature.output_specs]
+        assert isinstance(made, tuple | list)
+        return tuple(value for value, kind in zip(made, kinds, strict=True) if kind == OutputKind.USER_OUTPUT)
+
+    @cached_property
+    def first(self) -> int:
+        """Position of the first operator."""
+        return next(index for index, node in enumerate(self.nodes) if node.op != "placeholder")
+
+    @cached_property
+    def _held(self) -> dict[str, Tensor]:
+        holders = {**self.exported.constants, **self.exported.state_dict}
+        return {self.names[name]: holders[name] for name in self._exported_names.values()}
+
+    def state(self, name: str) -> Tensor:
+        """The parameter or buffer of that name in the model, as the model holds it now."""
+        return self._held[name]
+
+    def fixed(self) -> dict[Node, Any]:
+        """Parameters, buffers and constants by placeholder, outside autograd."""
+        state = {node: self.state(name).detach() for node, name in self.state_names.items()}
+        return {**state, **self.constants}
+
+    def bind(self, batch: Batch) -> dict[Node, Any]:
+        """The program's inputs by placeholder, from one batch of the model's inputs."""
+        spec = self.exported.call_spec.in_spec
+        kwargs_names = list(spec.child(1).context) if spec.child(1).num_children else []
+        unknown = [name for name in batch.kwargs if name not in kwargs_names]
+        missing = [name for name in kwargs_names if name not in batch.kwargs]
+        if unknown or missing:
+            raise DataError(
+                f"a batch has inputs {sorted(batch.kwargs)} where the network was traced with {sorted(kwargs_names)}; "
+                "give every batch the inputs of the example"
+            )
+        leaves, found = pytree.tree_flatten((batch.args, {name: batch.kwargs[name] for name in kwargs_names}))
+        if len(leaves) != len(self.inputs):
+            raise DataError(f"a batch has {len(leaves)} inputs ({found}) where the network was traced with {spec}")
+        return dict(zip(self.inputs, leaves, strict=True))
+
+    def run(
+        self,
+        values: dict[Node, Any],
+        start: int,
+        stop: int,
+        handlers: Mapping[Node, Handler],
+        keep: Sequence[Node] = (),
+    ) -> dict[Node, Any]:
+        """Run the operators at positions start to stop (exclusive) on `values`, which is used up.
+
+        A handler gets the operator, its arguments and keyword arguments in place of the plain call.
+        What no later operator needs is dropped on the way, but for `keep`.
+        """
+        kept = set(keep)
+        for index in range(start, stop):
+            node = self.nodes[index]
+            if node.op == "get_attr":
+                values[node] = operator.attrgetter(str(node.target))(self.exported.graph_module)
+                continue
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
+            handler = handlers.get(node)
+            assert callable(node.target)
+            values[node] = handler(node.target, args, kwargs) if handler else node.target(*args, **kwargs)
+            for used in node.all_input_nodes:
+                if self.last_use[used] <= index and used not in kept:
+                    values.pop(used, None)
+        return values
+
+    def finish(self, values: Mapping[Node, Any]) -> Any:
+        """The model's output, in the model's own structure, from the values of the nodes."""
+        leaves = [values[out] if isinstance(out, Node) else out for out in self.outputs]
+        spec = self.exported.call_spec.out_spec
+        return pytree.tree_unflatten(leaves, spec) if spec is not None else leaves
+
+    def forward(self, batch: Batch, handlers: Mapping[Node, Handler] | None = None) -> Any:
+        """The whole program on one batch, with some operators replaced."""
+        values = {**self.fixed(), **self.bind(batch)}
+        results = self.run(values, self.first, len(self.nodes) - 1, handlers or {}, keep=self.output_nodes)
+        return self.finish(results)
+
+    def batch_axis(self, value: Any) -> int | None:
+        """The axis of a node's value (as the export recorded it) along which the examples lie."""
+        shape = getattr(value, "shape", ())
+        found = [axis for axis, length in enumerate(shape) if self._scales(length)]
+        return found[0] if found else None
+
+    def _scales(self, length: Any) -> bool:
+        return isinstance(length, torch.SymInt) and self.batched in {str(s) for s in length.node.expr.free_symbols}
+
+    def stack(self, recorded: Any, value: Any, times: int) -> Any:
+        """A node's value repeated for several coalitions, one after the other along the batch.
+
+        Args:
+            recorded: what the export recorded of the node.
+            value: its value for one batch.
+            times: how many coalitions.
+        """
+        if isinstance(value, list | tuple):
+            return type(value)(self.stack(r, v, times) for r, v in zip(recorded, value, strict=True))
+        if isinstance(value, Tensor):
+            axis = self.batch_axis(recorded)
+            return value if axis is None else torch.cat([value] * times, axis)
+        return value * times if self._scales(recorded) else value
+
+    @cached_property
+    def output_nodes(self) -> tuple[Node, ...]:
+        return tuple(out for out in self.outputs if isinstance(out, Node))
+
+
+def module_path(node: Node) -> str:
+    """The path of the module whose forward called this operator, "" for the model itself."""
+    stack = node.meta.get("nn_module_stack")
+    return "" if not stack else str(list(stack.values())[-1][0])
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """An operator's arguments by the names of its schema, defaults filled in."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return {str(index): value for index, value in enumerate(node.args)}
+    named = {arg.name: arg.default_value for arg in schema.arguments if arg.has_default_value()}
+    named.update({arg.name: value for arg, value in zip(schema.arguments, node.args, strict=False)})
+    return {**named, **node.kwargs}
+
+
+def with_argument(
+    node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, value: Any
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The call's arguments with one of them, by its name in the schema, replaced."""
+    if name in kwargs:
+        return args, {**kwargs, name: value}
+    schema = node.target._schema  # type: ignore[union-attr]
+    index = [arg.name for arg in schema.arguments].index(name)
+    return (*args[:index], value, *args[index + 1 :]), kwargs
+
+
+def export_program(model: nn.Module, batch: Batch) -> Program:
+    """Export a model with a batch size that may vary; where that fails, with the batch size of the example.
+
+    Raises:
+        TraceError: the model can't be exported; the message holds torch's own reason and the line.
+    """
+    with evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        failures = []
+        for shapes in (_dynamic_shapes(model, batch), None):
+            try:
+                exported = torch.export.export(
+                    model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
+                )
+                return _as_program(exported, model, batch)
+            except Exception as failure:  # torch.export raises any type, the user's own included
+                failures.append(failure)
+    raise TraceError(
+        f"torch.export could not export {type(model).__name__}: {_reason(failures[-1])}\n"
+        "Rewrite that line so that it does not depend on the values in tensors (torch.where or torch.cond in place of "
+        "if, no .item()), or give the part that can be exported."
+    ) from failures[-1]
+
+
+def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Program:
+    """The program without operators that write to their inputs."""
+    if any(_writes_where_seen(node) for node in exported.graph.nodes):
+        exported = exported.run_decompositions({})
+    for node in exported.graph.nodes:
+        if _is_mutable(node):
+            node.target = _functional(node)
+    own = {id(tensor): name for name, tensor in (*model.named_buffers(), *model.named_parameters())}
+    holders = {**exported.constants, **exported.state_dict}
+    names = {name: own.get(id(tensor), name) for name, tensor in holders.items()}
+    return Program(exported, _batch_symbol(exported, batch), names)
+
+
+def _dynamic_shapes(model: nn.Module, batch: Batch) -> Any:
+    """Dim.AUTO for the batch of every tensor, and for the length of integer inputs."""
+
+    def dims(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or leaf.dim() == 0:
+            return None
+        dynamic = 2 if not leaf.is_floating_point() and leaf.dim() == 2 else 1
+        return {dim: Dim.AUTO if leaf.shape[dim] > 1 else None for dim in range(dynamic)}
+
+    args = pytree.tree_map(dims, tuple(batch.args))
+    kwargs = pytree.tree_map(dims, dict(batch.kwargs))
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    if any(parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return (args, *kwargs.values())
+    names = [parameter.name for parameter in parameters]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _batch_symbol(exported: ExportedProgram, batch: Batch) -> str | None:
+    size = batch.size
+    for node in exported.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "placeholder" and node.name in exported.graph_signature.user_inputs:
+            dim = value.shape[0] if isinstance(value, Tensor) and value.dim() else None
+            if isinstance(dim, torch.SymInt) and (size is None or dim.node.hint in (size, None)):
+                return str(dim.node.expr)
+    return None
+
+
+def _is_mutable(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return bool(schema is not None and schema.is_mutable)
+
+
+def _writes_where_seen(node: Node) -> bool:
+    """Whether a write could be seen through another name, or a part of the program is hidden in a submodule."""
+    if node.op == "get_attr":
+        return True
+    if not _is_mutable(node):
+        return False
+    written = node.args[0]
+    if not isinstance(written, Node) or _functional(node) is None or written.op == "placeholder":
+        return True
+    schema = getattr(written.target, "_schema", None)
+    is_view = schema is None or any(result.alias_info is not None for result in schema.returns)
+    later = [user for user in written.users if user is not node and not user < node]
+    return is_view or bool(later)
+
+
+def _functional(node: Node) -> Any:
+    name = node.target._schema.name.split("::")[1]  # type: ignore[union-attr]
+    overload = node.target._schema.overload_name or "default"  # type: ignore[union-attr]
+    return getattr(getattr(torch.ops.aten, name.removesuffix("_"), None), overload, None)
+
+
+def _reason(failure: BaseException) -> str:
+    lines = [line for line in str(failure).strip().splitlines() if line.strip()]
+    place = [line.strip() for line in lines if 'File "' in line or line.strip().startswith("File ")]
+    said = f"{type(failure).__name__}: " + "\n".join(lines[:6])
+    return said if not place else f"{said}\n  at {place[-1]}"

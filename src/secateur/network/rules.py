@@ -1,0 +1,123 @@
+"""One table: operator -> how labels pass it. An operator that isn't here freezes what it touches."""
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from secateur.network import contractions, elementwise, movements
+from secateur.network.elementwise import Call
+from secateur.network.labels import Trace, operator_name
+from secateur.network.program import Program, arguments
+
+Rule = Callable[[Call], Any]
+
+
+def unknown(call: Call) -> Any:
+    """Freezes what it touches."""
+    for labels in elementwise.tensors(call.args):
+        call.freeze(labels, "there is no rule for this operator")
+    return call.frozen()
+
+
+def _table(rules: Mapping[Rule, str]) -> dict[str, Rule]:
+    return {name: rule for rule, names in rules.items() for name in names.split()}
+
+
+RULES = _table(
+    {
+        contractions.linear: "linear",
+        contractions.matmul: "matmul mm bmm addmm",
+        contractions.convolution: "conv1d conv2d conv3d",
+        contractions.attention: "scaled_dot_product_attention",
+        contractions.embedding: "embedding",
+        elementwise.batch_norm: "batch_norm _native_batch_norm_legit_no_training instance_norm",
+        elementwise.layer_norm: "layer_norm",
+        elementwise.group_norm: "group_norm",
+        elementwise.dropout: "dropout dropout_ feature_dropout alpha_dropout",
+        # Copies, casts, and constants of the same shape.
+        elementwise.passing: "to type_as contiguous detach lift_fresh_copy alias _to_copy fill zero "
+        "zeros_like ones_like full_like empty_like rand_like randn_like",
+        # Elementwise operators that torch does not tag as such.
+        elementwise.elementwise: "hardswish prelu log_sigmoid where rsub native_dropout",
+        elementwise.softmax: "softmax log_softmax _softmax _log_softmax",
+        elementwise.reduction: "mean sum amax amin max min var std argmax argmin any all logsumexp norm "
+        "linalg_vector_norm prod",
+        elementwise.spatial: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
+        "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
+        "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
+        "upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+        "_upsample_bilinear2d_aa _upsample_bicubic2d_aa max_pool2d_with_indices",
+        movements.move: "permute transpose t unsqueeze squeeze movedim moveaxis swapaxes flip adjoint numpy_T mT",
+        movements.reshape: "view reshape flatten unflatten _unsafe_view view_as reshape_as",
+        movements.expand: "expand expand_as broadcast_to",
+        movements.fixed_positions: "roll unfold index_select diagonal",
+        movements.select: "select",
+        movements.parts: "chunk split split_with_sizes unbind tensor_split unsafe_chunk unsafe_split",
+        movements.slice_: "slice narrow",
+        movements.concatenate: "cat concat concatenate stack",
+        movements.pad: "pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d",
+        movements.repeat: "repeat",
+    }
+)
+
+
+def rule_for(node: Node) -> Rule:
+    """The rule of an operator: from the table, else by torch's own tag for elementwise operators, else `unknown`."""
+    target: Any = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return unknown
+    name = operator_name(node)
+    if name in RULES:
+        return RULES[name]
+    packet = target.overloadpacket
+    pointwise = any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
+    return elementwise.elementwise if pointwise else unknown
+
+
+def trace_labels(program: Program, shapes: Mapping[Node, Any]) -> Trace:
+    """Walk through the program once on labels.
+
+    Args:
+        program: the program.
+        shapes: for every operator, its result on the example with `torch.Size` in place of tensors.
+    """
+    trace = Trace()
+    weights = {name: trace.weight(name, program.state(name).shape) for name in program.state_names.values()}
+    labels: dict[Node, Any] = {}
+    for node in program.nodes[:-1]:
+        if node.op == "placeholder":
+            name = program.state_names.get(node)
+            labels[node] = weights[name] if name else elementwise.frozen(shapes[node])
+        elif node.op == "call_function":
+            labels[node] = _step(program, trace, node, labels, shapes)
+        for used in node.all_input_nodes:
+            if program.last_use[used] <= program.position[node]:
+                labels.pop(used, None)
+    for node in program.output_nodes:
+        for value in elementwise.tensors(labels[node]):
+            trace.freeze(value, node, "is the network's output")
+    return trace
+
+
+def _step(program: Program, trace: Trace, node: Node, labels: dict[Node, Any], shapes: Mapping[Node, Any]) -> Any:
+    if node.target is operator.getitem:
+        return labels[node.args[0]][node.args[1]]  # type: ignore[index]
+    if not any(isinstance(leaf, torch.Size) for leaf in pytree.tree_leaves(shapes[node], is_leaf=_is_shape)):
+        return shapes[node]
+    given = arguments(node)
+    args = torch.fx.map_arg(given, lambda used: labels.get(used))
+    return rule_for(node)(Call(node, trace, dict(args), shapes[node]))
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, torch.Size)
+
+
+def shapes_of(value: Any) -> Any:
+    """A result with `torch.Size` in place of tensors."""
+    return pytree.tree_map(lambda leaf: leaf.shape if isinstance(leaf, Tensor) else leaf, value)

@@ -1,0 +1,210 @@
+"""What tracing finds: groups of units, where they lie in the parameters, and who reads them."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.errors import NameMatchError
+from secateur.network.cost import Cost, TensorCost, Work, cost_of
+from secateur.network.program import Program
+
+Kept = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one parameter or buffer that units own entries of.
+
+    Args:
+        tensor: the parameter's or buffer's name in the model.
+        axis: the axis.
+        units: for each index along the axis the number of its unit in the network, -1 where it is frozen.
+        produced: whether the axis makes the units (a weight's filters) or only follows them.
+    """
+
+    tensor: str
+    axis: int
+    units: Tensor
+    produced: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.tensor}[{self.axis}]"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Where the constant goes that a reader receives from removed units.
+
+    Args:
+        weight: the reader's weight.
+        tensor: what takes the constant.
+        kind: "bias": it is added there; "running_mean": it is taken from the batch norm behind; "new": a bias is made.
+        inner: the axis of the weight that is contracted.
+        groups: of a grouped convolution.
+    """
+
+    weight: str
+    tensor: str
+    kind: str
+    inner: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class Reader:
+    """An operator that contracts over an axis on which units lie.
+
+    Args:
+        node: the operator in the program.
+        argument: the name of the argument that holds the units.
+        dim: its axis.
+        units: for each index along the axis the number of its unit in the network, -1 where it is frozen.
+        fold: where a constant input can go; None where it can't, and absent units count as zero.
+    """
+
+    node: Node
+    argument: str
+    dim: int
+    units: Tensor
+    fold: Fold | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units of one kind that can be compared with each other.
+
+    Args:
+        name: the first module that makes them.
+        size: how many there are.
+        offset: the number of its first unit in the network; the others follow.
+        kind: "channels" or "heads".
+        members: the axes on which they lie.
+        dropouts: names of the dropout modules that act on them.
+    """
+
+    name: str
+    size: int
+    offset: int
+    kind: str
+    members: tuple[Member, ...]
+    dropouts: tuple[str, ...]
+
+    @property
+    def span(self) -> slice:
+        return slice(self.offset, self.offset + self.size)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Units that can't be cut: whose, how many, and the operator, module and reason that hold them."""
+
+    name: str
+    units: int
+    operator: str
+    module: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model's units, and its program to try them on.
+
+    `reshaping` names, for each group, the modules whose own code changes the shape of its activations.
+    `print(network)` shows the groups, what they own and what is frozen; `network.cost(plan)` what a plan would leave.
+    """
+
+    title: str
+    program: Program
+    groups: tuple[Group, ...]
+    members: tuple[Member, ...]
+    readers: tuple[Reader, ...]
+    work: tuple[Work, ...]
+    tensors: tuple[TensorCost, ...]
+    frozen: tuple[Frozen, ...]
+    reshaping: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def units(self) -> int:
+        """How many units there are in all groups."""
+        return sum(group.size for group in self.groups)
+
+    @cached_property
+    def by_name(self) -> dict[str, Group]:
+        return {group.name: group for group in self.groups}
+
+    def __getitem__(self, name: str) -> Group:
+        self.select([name])
+        return self.by_name[name]
+
+    def select(self, only: str | Sequence[str] | None = None, skip: str | Sequence[str] | None = None) -> list[Group]:
+        """The groups whose names match one of the globs `only` and none of `skip`.
+
+        Raises:
+            NameMatchError: a glob matches no group; the nearest names are offered.
+        """
+        wanted, unwanted = (
+            None if globs is None else _matching([globs] if isinstance(globs, str) else globs, list(self.by_name))
+            for globs in (only, skip)
+        )
+        chosen = [group for group in self.groups if wanted is None or group.name in wanted]
+        return [group for group in chosen if not unwanted or group.name not in unwanted]
+
+    def mask(self, kept: Kept) -> Tensor:
+        """Which units stay, as booleans (units + 1,); the last stands for all that is frozen."""
+        mask = torch.ones(self.units + 1, dtype=torch.bool)
+        for name, indices in kept.items():
+            group = self[name]
+            mask[group.span] = False
+            mask[group.offset + indices.to("cpu")] = True
+        return mask
+
+    def cost(self, plan: "Kept | HasKept | None" = None, folds: bool = False) -> Cost:
+        """Parameters, MACs for one example, and bytes of a plan, or of the whole network.
+
+        Args:
+            plan: a Plan, or the indices to keep by group name.
+            folds: count the biases that mean removal adds where there are none.
+        """
+        kept: Kept = plan if isinstance(plan, Mapping) else plan.kept if plan is not None else {}
+        folds = folds or bool(getattr(plan, "means", None))
+        return cost_of(self.mask(kept), self.tensors, self.members, self.work, self.new_biases() if folds else ())
+
+    def new_biases(self) -> tuple[Reader, ...]:
+        """Readers without a bias, to which mean removal must give one."""
+        return tuple(reader for reader in self.readers if reader.fold is not None and reader.fold.kind == "new")
+
+    def readers_of(self, group: Group) -> tuple[Reader, ...]:
+        inside = (group.offset, group.offset + group.size)
+        return tuple(
+            reader for reader in self.readers if bool(((reader.units >= inside[0]) & (reader.units < inside[1])).any())
+        )
+
+    def __str__(self) -> str:
+        from secateur.network.table import network_table
+
+        return network_table(self)
+
+    __repr__ = __str__
+
+
+class HasKept:
+    """Anything with the indices to keep by group name, such as a Plan."""
+
+    kept: Kept
+
+
+def _matching(globs: Sequence[str], names: list[str]) -> set[str]:
+    found: set[str] = set()
+    for glob in globs:
+        matched = set(names) & {glob} or set(fnmatch.filter(names, glob))
+        if not matched:
+            near = get_close_matches(glob, names, 3, 0.3) or names[:5]
+            raise NameMatchError(f"no group is named {glob!r}; the nearest are {', '.join(near)}")
+        found |= matched
+    return found
