@@ -1,0 +1,24 @@
+"""Secateur makes trained neural networks smaller by cutting whole units, chosen by their Shapley values."""
+
+from secateur.api import trace
+from secateur.budget.plan import Plan, plan, reachable
+from secateur.errors import SecateurError
+from secateur.importance.registry import criteria, criterion
+from secateur.importance.score import score
+from secateur.importance.scores import Scores
+from secateur.network.units import Network
+from secateur.surgery.cut import cut
+
+__all__ = [
+    "Network",
+    "Plan",
+    "Scores",
+    "SecateurError",
+    "criteria",
+    "criterion",
+    "cut",
+    "plan",
+    "reachable",
+    "score",
+    "trace",
+]

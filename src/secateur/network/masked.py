@@ -116,8 +116,8 @@ def _masked_contraction(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    x = _operand(reader, args, kwargs)
-    axis = program.batch_axis(_recorded(reader))
+    x = operand(reader, args, kwargs)
+    axis = program.batch_axis(recorded_operand(reader))
     factor = shaped(present.to(x), x, reader.dim, axis)
     args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, x * factor)
     result = target(*args, **kwargs)
@@ -126,13 +126,13 @@ def _masked_contraction(
     return result + shaped(constant.to(result), result, reader.dim, axis)
 
 
-def _operand(reader: Reader, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def operand(reader: Reader, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     names = [argument.name for argument in reader.node.target._schema.arguments]  # type: ignore[union-attr]
     value: Tensor = kwargs[reader.argument] if reader.argument in kwargs else args[names.index(reader.argument)]
     return value
 
 
-def _recorded(reader: Reader) -> Any:
+def recorded_operand(reader: Reader) -> Any:
     """What the export recorded of a reader's operand: its symbolic shape."""
     return arguments(reader.node)[reader.argument].meta["val"]
 
@@ -146,10 +146,10 @@ def _masked_norm(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    x = _operand(reader, args, kwargs)
+    x = operand(reader, args, kwargs)
     names = [argument.name for argument in reader.node.target._schema.arguments]  # type: ignore[union-attr]
     given = {**arguments(reader.node), **dict(zip(names, args, strict=False)), **kwargs}
-    factor = shaped(present.to(x), x, reader.dim, program.batch_axis(_recorded(reader)))
+    factor = shaped(present.to(x), x, reader.dim, program.batch_axis(recorded_operand(reader)))
     return norm(factor, **given)
 
 
@@ -193,7 +193,7 @@ def reader_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tensor
 
     def watch(reader: Reader) -> Handler:
         def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            x = _operand(reader, args, kwargs)
+            x = operand(reader, args, kwargs)
             others = [dim for dim in range(x.dim()) if dim != reader.dim]
             sums[reader_key(reader)] = sums[reader_key(reader)] + x.sum(others, dtype=torch.float64).cpu()
             counts[reader_key(reader)] += x.numel() // x.shape[reader.dim]

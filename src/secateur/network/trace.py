@@ -37,6 +37,7 @@ def trace_groups(model: nn.Module, example: Batch, program: Program) -> Network:
     return Network(
         title=type(model).__name__,
         program=program,
+        example=example,
         groups=units.groups,
         members=units.members,
         readers=readers,

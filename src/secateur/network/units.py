@@ -2,14 +2,16 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.data import Batch
 from secateur.errors import NameMatchError
 from secateur.network.cost import Cost, TensorCost, Work, cost_of
 from secateur.network.program import Program
@@ -17,7 +19,7 @@ from secateur.network.program import Program
 Kept = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Member:
     """One axis of one parameter or buffer that units own entries of.
 
@@ -56,7 +58,7 @@ class Fold:
     groups: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reader:
     """An operator that contracts over an axis on which units lie.
 
@@ -75,7 +77,7 @@ class Reader:
     fold: Fold | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Units of one kind that can be compared with each other.
 
@@ -111,7 +113,7 @@ class Frozen:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A model's units, and its program to try them on.
 
@@ -121,6 +123,7 @@ class Network:
 
     title: str
     program: Program
+    example: Batch
     groups: tuple[Group, ...]
     members: tuple[Member, ...]
     readers: tuple[Reader, ...]
@@ -128,6 +131,12 @@ class Network:
     tensors: tuple[TensorCost, ...]
     frozen: tuple[Frozen, ...]
     reshaping: Mapping[str, tuple[str, ...]]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is now."""
+        names = [tensor.name for tensor in self.tensors if tensor.name in self.program.names.values()]
+        return self.program.state(names[0]).device if names else torch.device("cpu")
 
     @cached_property
     def units(self) -> int:
@@ -193,10 +202,46 @@ class Network:
     __repr__ = __str__
 
 
-class HasKept:
+class HasKept(Protocol):
     """Anything with the indices to keep by group name, such as a Plan."""
 
-    kept: Kept
+    @property
+    def kept(self) -> Kept: ...
+
+
+def without(network: Network, reasons: Mapping[str, str]) -> Network:
+    """The network with some groups frozen, each for a reason."""
+    staying = [group for group in network.groups if group.name not in reasons]
+    number = torch.full((network.units + 1,), -1)
+    offset = 0
+    for group in staying:
+        number[group.span] = torch.arange(offset, offset + group.size)
+        offset += group.size
+
+    def renumbered(member: Member) -> Member:
+        return replace(member, units=number[member.units])
+
+    groups: list[Group] = []
+    for group in staying:
+        members = tuple(renumbered(member) for member in group.members)
+        groups.append(replace(group, offset=int(number[group.offset]), members=members))
+    frozen = tuple(
+        Frozen(group.name, group.size, "", group.name, reasons[group.name])
+        for group in network.groups
+        if group.name in reasons
+    )
+    return replace(
+        network,
+        groups=tuple(groups),
+        members=tuple(member for member in map(renumbered, network.members) if bool((member.units >= 0).any())),
+        readers=tuple(
+            replace(reader, units=number[reader.units])
+            for reader in network.readers
+            if bool((number[reader.units] >= 0).any())
+        ),
+        work=tuple(replace(term, axes=tuple(number[axis] for axis in term.axes)) for term in network.work),
+        frozen=(*network.frozen, *frozen),
+    )
 
 
 def _matching(globs: Sequence[str], names: list[str]) -> set[str]:

@@ -1,0 +1,43 @@
+"""Budgets in the user's words: what is left, as fractions of the dense network."""
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+
+from secateur.errors import BudgetError
+from secateur.network.cost import Cost
+from secateur.network.units import Kept, Network
+
+Keep = Mapping[str, float]
+UNITS = ("params", "macs", "bytes", "units")
+
+
+def parse_keep(keep: object) -> Keep:
+    """Check a budget.
+
+    Raises:
+        BudgetError: it isn't a dict, its unit is unknown, or its value is not above 0 and at most 1.
+    """
+    if not isinstance(keep, Mapping) or not keep:
+        raise BudgetError(f"keep={keep!r} is not a budget; give what is left with its unit, such as {{'macs': 0.5}}")
+    for unit, value in keep.items():
+        if unit not in UNITS:
+            raise BudgetError(f"keep has the unknown unit {unit!r}; known are {', '.join(UNITS)}")
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not 0 < value <= 1:
+            raise BudgetError(
+                f"keep={{{unit!r}: {value!r}}} is out of range; give the fraction that stays, above 0 and at most 1"
+            )
+    return {str(unit): float(value) for unit, value in keep.items()}
+
+
+def fractions(network: Network, kept: Kept, cost: Cost, units: Sequence[str]) -> dict[str, float]:
+    """What is left of the dense network, in each of these units."""
+    dense = network.cost()
+    gone = sum(network[name].size - len(indices) for name, indices in kept.items())
+    left = {
+        "params": cost.params / max(dense.params, 1),
+        "macs": cost.macs / max(dense.macs, 1),
+        "bytes": cost.bytes / max(dense.bytes, 1),
+        "units": 1 - gone / max(network.units, 1),
+    }
+    return {unit: left[unit] for unit in units}

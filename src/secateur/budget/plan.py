@@ -1,0 +1,213 @@
+"""`plan`: how many units go, and from where, for a budget."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.budget.keep import Keep, fractions, parse_keep
+from secateur.errors import BudgetError
+from secateur.importance.scores import Scores
+from secateur.network.cost import Cost
+from secateur.network.table import columns
+from secateur.network.units import Group, Kept, Network
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What stays of a network.
+
+    Args:
+        network: the traced network.
+        kept: original indices of the units that stay, by group, ascending.
+        means: what stands in the place of removed units: the mean input of each reader, or nothing for zero.
+        cost: of the plan, and `dense` of the whole network.
+        keep: the budget that was asked for.
+    """
+
+    network: Network
+    kept: Kept
+    means: Mapping[str, Tensor]
+    cost: Cost
+    dense: Cost
+    keep: Keep
+
+    def __str__(self) -> str:
+        rows = [["", "dense", "plan", "left"]]
+        for unit in ("params", "macs", "bytes"):
+            before, after = getattr(self.dense, unit), getattr(self.cost, unit)
+            rows.append([unit, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}"])
+        rows.append(["", "", "", ""])
+        rows += [
+            [group.name, str(group.size), str(len(self.kept[group.name])), f"{len(self.kept[group.name]) / group.size:.0%}"]
+            for group in self.network.groups
+            if group.name in self.kept
+        ]
+        return "\n".join(columns(rows))
+
+
+def plan(
+    network: Network,
+    scores: Scores,
+    keep: Mapping[str, float],
+    *,
+    allocation: str = "uniform",
+    round_to: int = 1,
+    floor: float = 1,
+) -> Plan:
+    """Choose the units that stay, so that the budget is met within one unit.
+
+    Units go one after another, in an order that `allocation` makes of the scores, until every budget is met; those of
+    one group always in the order of their scores.
+
+    Args:
+        network: the traced network.
+        scores: what its units are worth; groups without scores stay whole.
+        keep: what is left, as fractions of the dense network: `{"macs": 0.5}`, "params", "bytes" or "units"; several
+            are all met.
+        allocation: "uniform": the same share of every group; "global": one ranking of all units, by their scores
+            divided by the root of the mean square of their group's (Molchanov et al. 2017, section 2.2).
+        round_to: numbers of units are multiples of this, where a group has as many; kernels like 8 or 16.
+        floor: the fewest units that a group keeps; below 1 a fraction of the group.
+
+    Raises:
+        BudgetError: a budget is out of range or in an unknown unit, or can't be met; then the smallest reachable value
+            is named.
+
+    Example:
+        >>> import torch, secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> network = sc.trace(model, torch.randn(2, 4))
+        >>> plan = sc.plan(network, sc.score(network, by="l1"), keep={"macs": 0.5})
+        >>> len(plan.kept["0"]), plan.cost.macs / plan.dense.macs
+        (4, 0.5)
+    """
+    budget = parse_keep(keep)
+    search = Search.of(network, scores, allocation, round_to, floor)
+    steps = search.first_within(budget)
+    kept = search.kept(steps)
+    folds = bool(scores.means)
+    return Plan(network, kept, scores.means, network.cost(kept, folds), network.cost(), budget)
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """An order in which units go, and what is left after a number of them went.
+
+    Args:
+        network: the network.
+        groups: the groups that may lose units.
+        ranked: for each of them its units in ascending order of their scores.
+        order: for each step the number (in `groups`) of the group that loses its next unit.
+        fewest: for each group how many must stay.
+        round_to: numbers of units are multiples of this.
+        folds: whether biases are added for the means of removed units.
+    """
+
+    network: Network
+    groups: tuple[Group, ...]
+    ranked: tuple[Tensor, ...]
+    order: np.ndarray
+    fewest: tuple[int, ...]
+    round_to: int
+    folds: bool
+
+    @staticmethod
+    def of(network: Network, scores: Scores, allocation: str, round_to: int, floor: float) -> "Search":
+        if round_to < 1 or round_to != int(round_to):
+            raise BudgetError(f"round_to={round_to} is not a whole number of units from 1 up")
+        if floor < 0 or (floor >= 1 and floor != int(floor)):
+            raise BudgetError(f"floor={floor} is neither a whole number of units nor a fraction below 1")
+        if allocation not in ALLOCATIONS:
+            raise BudgetError(f"allocation={allocation!r} is unknown; known are {', '.join(ALLOCATIONS)}")
+        groups = tuple(group for group in network.groups if group.name in scores)
+        values = [scores[group.name].values.double() for group in groups]
+        priorities = [ALLOCATIONS[allocation](value) for value in values]
+        ranked = tuple(torch.argsort(priority, stable=True) for priority in priorities)
+        owner = np.repeat(np.arange(len(groups)), [group.size for group in groups])
+        order = owner[np.argsort(torch.cat(priorities).numpy(), kind="stable")] if groups else owner
+        fewest = tuple(_fewest(group.size, round_to, floor) for group in groups)
+        return Search(network, groups, ranked, order, fewest, round_to, bool(scores.means))
+
+    def kept(self, steps: int) -> dict[str, Tensor]:
+        """What stays after a number of steps."""
+        gone = np.bincount(self.order[:steps], minlength=len(self.groups))
+        kept = {}
+        for group, ranked, lost, fewest in zip(self.groups, self.ranked, gone.tolist(), self.fewest, strict=True):
+            left = max(math.ceil((group.size - lost) / self.round_to) * self.round_to, fewest)
+            kept[group.name] = ranked[max(group.size - left, 0) :].sort().values
+        return kept
+
+    def left(self, steps: int, units: Sequence[str]) -> dict[str, float]:
+        """The fraction of the dense network that is left after a number of steps, in each of these units."""
+        kept = self.kept(steps)
+        return fractions(self.network, kept, self.network.cost(kept, self.folds), units)
+
+    def first_within(self, budget: Keep) -> int:
+        """The fewest steps after which every budget is met."""
+        least = self.left(len(self.order), list(budget))
+        missed = {unit: least[unit] for unit, limit in budget.items() if least[unit] > limit}
+        if missed:
+            raise BudgetError(
+                f"keep={dict(budget)} can't be met: the smallest reachable is "
+                + ", ".join(f"{unit} {math.ceil(value * 1e4) / 1e4:g}" for unit, value in missed.items())
+                + f" with {len(self.groups)} of {len(self.network.groups)} groups, floor and round_to as given; ask for "
+                "more, lower the floor, or see what is frozen with print(network)"
+            )
+        low, high = 0, len(self.order)
+        while low < high:
+            middle = (low + high) // 2
+            if self._meets(middle, budget):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _meets(self, steps: int, budget: Keep) -> bool:
+        left = self.left(steps, list(budget))
+        return all(left[unit] <= limit for unit, limit in budget.items())
+
+
+def _fewest(size: int, round_to: int, floor: float) -> int:
+    wanted = max(1, math.ceil(size * floor) if floor < 1 else int(floor))
+    return min(size, math.ceil(wanted / round_to) * round_to)
+
+
+def _by_rank(values: Tensor) -> Tensor:
+    """Each unit's place in its group, from 0 to 1."""
+    places = torch.argsort(torch.argsort(values, stable=True), stable=True)
+    return (places.double() + 0.5) / len(values)
+
+
+def _by_scale(values: Tensor) -> Tensor:
+    """Each score divided by the root of the mean square of its group's."""
+    scale = values.square().mean().sqrt()
+    return values / scale if scale > 0 else values
+
+
+ALLOCATIONS = {"uniform": _by_rank, "global": _by_scale}
+
+
+def reachable(network: Network, *, round_to: int = 1, floor: float = 1) -> str:
+    """A table of what can be reached when the same share goes from every group, before anything is scored or cut.
+
+    Example:
+        >>> import torch, secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> print(sc.reachable(sc.trace(model, torch.randn(2, 4))))
+        units left  params  macs  bytes
+                6     75%    75%    75%
+    """
+    from secateur.importance.scores import GroupScores
+
+    flat = {group.name: GroupScores.exact(torch.arange(group.size)) for group in network.groups}
+    search = Search.of(network, Scores(flat, "order", 0, {}, ""), "uniform", round_to, floor)
+    rows = [["of units", "params", "MACs", "bytes"]]
+    total = len(search.order)
+    for share in (1.0, 0.9, 0.75, 0.5, 0.35, 0.25, 0.1, 0.0):
+        left = search.left(round(total * (1 - share)), ["units", "params", "macs", "bytes"])
+        rows.append([f"{value:.1%}" for value in left.values()])
+    return "\n".join(columns(rows, frozenset()))

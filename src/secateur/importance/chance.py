@@ -1,0 +1,19 @@
+"""Random scores: what every other criterion has to beat."""
+
+import torch
+
+from secateur.importance.evidence import Evidence
+from secateur.importance.registry import criterion
+from secateur.importance.scores import GroupScores
+from secateur.importance.seeds import generator_for
+
+
+@criterion("random")
+def random(evidence: Evidence) -> dict[str, GroupScores]:
+    """Uniform on [0, 1)."""
+    return {
+        group.name: GroupScores.exact(
+            torch.rand(group.size, dtype=torch.float64, generator=generator_for(evidence.seed, group.name))
+        )
+        for group in evidence.groups
+    }

@@ -1,0 +1,116 @@
+"""What a criterion is given: the network, the examples in cells, and the loss on them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from tqdm import tqdm
+
+from secateur.data import Batch, on_device
+from secateur.errors import DataError, SecateurError
+from secateur.importance.losses import Loss, check_loss, divergence, supervised
+from secateur.network.masked import Means
+from secateur.network.program import Handler
+from secateur.network.units import Group, Network
+
+CELL = 32
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that a criterion may use.
+
+    Args:
+        network: the traced network.
+        groups: the groups to score.
+        cells: the examples, at most 32 together; empty where no data was given.
+        loss: of an output and a target, one value per example; None for the default.
+        means: what stands in the place of absent units, by reader; empty for zero.
+        seed: for whatever the criterion draws.
+        options: what only some criteria know, such as the number of coalitions.
+        progress: whether to show a progress bar.
+    """
+
+    network: Network
+    groups: Sequence[Group]
+    cells: Sequence[Batch]
+    loss: Loss | None
+    means: Means
+    seed: int
+    options: Mapping[str, Any]
+    progress: bool
+
+    def need_examples(self, criterion: str) -> None:
+        """
+        Raises:
+            DataError: there are no examples.
+        """
+        if not self.cells:
+            raise DataError(f"{criterion!r} needs examples, but data is None; give data, or rank by 'l1', 'l2' or 'random'")
+
+    def forward(self, cell: Batch, handlers: Mapping[Any, Handler] | None = None) -> Any:
+        """The network's output on a cell, with some operators replaced.
+
+        Raises:
+            DataError: the network refuses the inputs; its own error is shown.
+        """
+        try:
+            return self.network.program.forward(cell, handlers)
+        except SecateurError:
+            raise
+        except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
+            shapes = [f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in cell.tensors]
+            raise DataError(
+                f"{self.network.title} refuses inputs {', '.join(shapes)}: {type(failure).__name__}: {failure}"
+            ) from failure
+
+    def reference(self, cell: Batch) -> "Reference":
+        """What a cell's losses are measured against: its labels, else the dense network's output."""
+        if cell.target is not None:
+            return Reference(cell.target, None)
+        with torch.no_grad():
+            return Reference(None, self.forward(cell))
+
+    def losses(self, output: Any, reference: "Reference", examples: int) -> Tensor:
+        """One finite loss per example.
+
+        Raises:
+            DataError: the labels don't fit, or the loss gives something else.
+        """
+        if reference.labels is not None:
+            return check_loss((self.loss or supervised)(output, reference.labels), examples)
+        return check_loss((self.loss or divergence)(output, reference.dense), examples)
+
+    def watched(self, items: Sequence[Any], what: str) -> Iterator[Any]:
+        """The items, with a progress bar."""
+        return iter(tqdm(items, desc=what, disable=not self.progress, leave=False))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What losses are measured against: labels, or else the dense network's own output."""
+
+    labels: Any
+    dense: Any
+
+    def repeated(self, times: int) -> "Reference":
+        """For several coalitions, one after the other along the batch."""
+
+        def each(leaf: Any) -> Any:
+            return torch.cat([leaf] * times) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+
+        return Reference(pytree.tree_map(each, self.labels), pytree.tree_map(each, self.dense))
+
+
+def cells_of(batches: Sequence[Batch], device: torch.device) -> list[Batch]:
+    """Batches cut into pieces of at most 32 examples, on the network's device."""
+    cells = []
+    for batch in batches:
+        size = batch.size or 1
+        whole = size <= CELL or any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in batch.tensors)
+        pieces = [batch] if whole else [batch.take(index) for index in torch.arange(size).split(CELL)]
+        cells += [on_device(piece, device) for piece in pieces]
+    return cells

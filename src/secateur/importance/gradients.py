@@ -1,0 +1,65 @@
+"""Criteria from one backward pass: sensitivity (Mittal et al. 2018) and Taylor (Molchanov et al. 2017).
+
+All groups of the network are served by one forward and one backward pass over each example. A unit that is read in
+several places (the channels of a residual stage) is judged by the gate that closes all of them: contributions are
+added over its readers before any absolute value is taken.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from secateur.data import Batch
+from secateur.importance.evidence import Evidence
+from secateur.importance.registry import criterion
+from secateur.importance.sites import Site, by_group, sites_of, tapped
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+
+
+@criterion("sensitivity")
+def sensitivity(evidence: Evidence) -> dict[str, Tensor]:
+    """The absolute gradient of each example's loss by the activation, summed over space."""
+    return _one_pass(evidence, "sensitivity", lambda z, g: g.abs())
+
+
+@criterion("taylor-signed")
+def taylor_signed(evidence: Evidence) -> dict[str, Tensor]:
+    """The first-order estimate of how much each example's loss grows without the unit: -z dL/dz summed over space."""
+    return _one_pass(evidence, "taylor-signed", lambda z, g: -z * g)
+
+
+@criterion("taylor")
+def taylor(evidence: Evidence) -> dict[str, Tensor]:
+    """The absolute value, example by example, of the signed Taylor score (Molchanov et al. 2017, equation 8)."""
+    return {name: values.abs() for name, values in _one_pass(evidence, "taylor", lambda z, g: -z * g).items()}
+
+
+def _one_pass(evidence: Evidence, name: str, measure: Measure) -> dict[str, Tensor]:
+    evidence.need_examples(name)
+    sites = sites_of(evidence.network, evidence.groups)
+    found = [_backward(evidence, sites, cell, measure) for cell in evidence.watched(evidence.cells, name)]
+    return {group.name: torch.cat([part[group.name] for part in found], 1) for group in evidence.groups}
+
+
+def _backward(evidence: Evidence, sites: tuple[Site, ...], cell: Batch, measure: Measure) -> dict[str, Tensor]:
+    """The measure of every site's activation and gradient, summed over space into units. (units, examples)"""
+    examples = cell.size or 1
+    seen: list[tuple[Site, Tensor]] = []
+
+    def tap(site: Site, x: Tensor) -> Tensor:
+        gate = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
+
+        def on_gradient(gradient: Tensor) -> None:
+            values = measure(x.detach(), gradient)
+            seen.append((site, site.rows(values, examples) * site.places(values, examples)))
+
+        gate.register_hook(on_gradient)
+        return gate
+
+    reference = evidence.reference(cell)
+    with torch.enable_grad():
+        output = evidence.forward(cell, tapped(sites, tap))
+        evidence.losses(output, reference, examples).sum().backward()
+    return by_group(evidence.network, evidence.groups, seen, examples)

@@ -1,0 +1,134 @@
+"""`score`: what each unit of a network is worth, by any criterion."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.data import as_batches
+from secateur.errors import DataError, NameMatchError
+from secateur.importance import activations, chance, gradients, removal, weights
+from secateur.importance.evidence import Evidence, cells_of
+from secateur.importance.losses import Loss
+from secateur.importance.registry import Criterion, find_criterion
+from secateur.importance.scores import GroupScores, Scores
+from secateur.importance.shapley import shapley as shapley_values
+from secateur.network.masked import reader_means
+from secateur.network.units import Group, Network
+
+BUILT_IN = (activations, chance, gradients, removal, weights, shapley_values)
+REMOVALS = ("mean", "zero")
+
+
+def score(
+    network: Network,
+    data: Any = None,
+    by: str | Criterion = "shapley",
+    *,
+    loss: Loss | None = None,
+    removal: str = "mean",
+    aggregate: str | float | Callable[[Tensor], Tensor] | None = None,
+    estimator: str = "auto",
+    coalitions: int | None = None,
+    protocol: str | None = None,
+    only: str | Sequence[str] | None = None,
+    skip: str | Sequence[str] | None = None,
+    seed: int = 0,
+    memory: int | None = None,
+    progress: bool = True,
+) -> Scores:
+    """Score every unit of a network; low goes first.
+
+    Args:
+        network: the traced network.
+        data: any iterable of batches: `(inputs, target)`, a dict of inputs (`labels` are the target), or inputs alone.
+            Without targets, losses are the divergence from the dense network's own output. None for criteria that
+            look at weights alone.
+        by: a criterion's name (`secateur.criteria()` lists them) or a function like one.
+        loss: of the output and the target (without targets: the dense output), one value per example (examples,).
+            By default cross entropy for class numbers, squared error for other targets.
+        removal: what stands in the place of an absent unit: its mean over the data ("mean"), which a cut folds into
+            the biases of its readers, or nothing ("zero").
+        aggregate: for "shapley", from each example's values to one score: "robust" (the default), "mean", "absolute",
+            a quantile between 0.0 and 1.0, or a function from (units, examples) to (units,).
+        estimator: for "shapley": "exact", "permutation", "antithetic", or "auto".
+        coalitions: for "shapley", how many to evaluate for each group, about; by default one antithetic pair of orders
+            for each 32 examples, at least 8.
+        protocol: "paper" for that of Ancona et al. 2020: 5 permutations, the same for all examples, zero removal, and
+            the robust aggregate.
+        only: globs of the names of groups to score; `skip`: of those to leave out.
+        seed: all randomness is drawn from it.
+        memory: bytes of activations that may be stacked at once; it never changes a result.
+        progress: show a progress bar.
+
+    Returns:
+        Scores: for each group its values (units,) and their standard errors.
+
+    Raises:
+        NameMatchError: a name matches nothing.
+        DataError: the examples can't be used.
+
+    Example:
+        >>> import torch, secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> network = sc.trace(model, torch.randn(2, 4))
+        >>> scores = sc.score(network, torch.randn(64, 4), by="shapley", progress=False)
+        >>> scores["0"].values.shape, scores["0"].errors.shape
+        (torch.Size([8]), torch.Size([8]))
+    """
+    name, function = find_criterion(by)
+    if removal not in REMOVALS:
+        raise NameMatchError(f"removal={removal!r} is unknown; known are {', '.join(REMOVALS)}")
+    removal = "zero" if protocol == "paper" else removal
+    groups = network.select(only, skip)
+    device = network.device
+    cells = cells_of(as_batches(data), device) if data is not None else []
+    options = {
+        "aggregate": aggregate,
+        "estimator": estimator,
+        "coalitions": coalitions,
+        "protocol": protocol,
+        "memory": memory,
+    }
+    with torch.random.fork_rng(devices=[]):
+        evidence = Evidence(network, groups, cells, loss, {}, seed, options, progress)
+        for cell in cells[:1]:
+            evidence.forward(cell)
+        means = reader_means(network, cells) if removal == "mean" and cells else {}
+        evidence = Evidence(network, groups, cells, loss, means, seed, options, progress)
+        found = function(evidence)
+    return Scores({group.name: _checked(name, group, found) for group in groups}, name, seed, means, _note(removal, cells))
+
+
+def _note(removal: str, cells: Sequence[Any]) -> str:
+    examples = sum(cell.size or 1 for cell in cells)
+    return f"{examples} examples, {removal} removal" if examples else "no examples"
+
+
+def _checked(name: str, group: Group, found: Mapping[str, Tensor | GroupScores]) -> GroupScores:
+    """What a criterion gave for a group, as scores.
+
+    Raises:
+        DataError: it gave nothing, NaN, or not one score per unit.
+    """
+    given = found.get(group.name)
+    if isinstance(given, Tensor):
+        given = _from_tensor(given.detach().cpu())
+    values = given.values if given is not None else None
+    if values is None or values.shape != (group.size,) or not bool(torch.isfinite(values).all()):
+        got = "nothing" if values is None else f"scores of shape {tuple(values.shape)}"
+        bad = " with NaN or infinity among them" if values is not None and values.shape == (group.size,) else ""
+        raise DataError(f"criterion {name!r} gave {got}{bad} for {group.name}, which has {group.size} units")
+    assert given is not None
+    return given
+
+
+def _from_tensor(values: Tensor) -> GroupScores:
+    """One score per unit, or the mean of one per unit and example with its standard error."""
+    if values.dim() != 2:
+        return GroupScores(values.double(), torch.zeros(values.shape, dtype=torch.float64))
+    values = values.double()
+    examples = values.shape[1]
+    errors = values.std(1) / examples**0.5 if examples > 1 else torch.zeros(len(values), dtype=torch.float64)
+    return GroupScores(values.mean(1), errors, values)

@@ -1,0 +1,51 @@
+"""From each example's own values to one score per unit."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from secateur.errors import NameMatchError
+
+Aggregate = Callable[[Tensor, Tensor], Tensor]
+
+
+def mean(values: Tensor, noise: Tensor) -> Tensor:
+    """The mean over examples: the Shapley value of the mean loss."""
+    return values.nanmean(1)
+
+
+def robust(values: Tensor, noise: Tensor) -> Tensor:
+    """The mean and two standard deviations over examples (Ancona et al. 2020), less what estimation adds to them."""
+    used = (~values.isnan()).sum(1)
+    centred = values - values.nanmean(1, keepdim=True)
+    variance = centred.square().nansum(1) / (used - 1).clamp_min(1)
+    return values.nanmean(1) + 2 * (variance - noise).clamp_min(0).sqrt()
+
+
+def absolute(values: Tensor, noise: Tensor) -> Tensor:
+    """The mean of the absolute values."""
+    return values.abs().nanmean(1)
+
+
+AGGREGATES: dict[str, Aggregate] = {"mean": mean, "robust": robust, "absolute": absolute}
+
+
+def find_aggregate(aggregate: str | float | Callable[[Tensor], Tensor]) -> Aggregate:
+    """An aggregate: by name, a quantile between 0 and 1, or a callable from (units, examples) to (units,).
+
+    Raises:
+        NameMatchError: it is none of these.
+    """
+    if callable(aggregate):
+        own = aggregate
+        return lambda values, noise: own(values[:, ~values.isnan().any(0)])
+    if isinstance(aggregate, float) and 0 <= aggregate <= 1:
+        level = aggregate
+        return lambda values, noise: torch.nanquantile(values, level, dim=1)
+    if aggregate not in AGGREGATES:
+        raise NameMatchError(
+            f"aggregate={aggregate!r} is unknown; known are {', '.join(AGGREGATES)}, a quantile between 0.0 and 1.0, "
+            "or a function from (units, examples) to (units,)"
+        )
+    return AGGREGATES[str(aggregate)]

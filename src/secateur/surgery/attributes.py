@@ -1,0 +1,78 @@
+"""Module attributes that repeat the size of a tensor, and what they become. One table: module type -> attributes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+Shapes = Mapping[str, tuple[int, ...]]
+Mender = Callable[[Any, Shapes], dict[str, Any]]
+
+
+def _linear(module: Any, shapes: Shapes) -> dict[str, Any]:
+    out_features, in_features = shapes["weight"]
+    return {"in_features": in_features, "out_features": out_features}
+
+
+def _convolution(module: Any, shapes: Shapes) -> dict[str, Any]:
+    out_channels, per_group = shapes["weight"][:2]
+    groups = module.groups
+    if groups > 1 and groups >= module.in_channels // groups:  # whole groups went, as in network.contractions
+        groups = groups * out_channels // module.out_channels
+    return {"out_channels": out_channels, "in_channels": per_group * groups, "groups": groups}
+
+
+def _batch_norm(module: Any, shapes: Shapes) -> dict[str, Any]:
+    lengths = [shapes[name][0] for name in ("weight", "running_mean") if name in shapes]
+    return {"num_features": lengths[0]} if lengths else {}
+
+
+def _layer_norm(module: Any, shapes: Shapes) -> dict[str, Any]:
+    return {"normalized_shape": shapes["weight"]} if "weight" in shapes else {}
+
+
+def _group_norm(module: Any, shapes: Shapes) -> dict[str, Any]:
+    if "weight" not in shapes:
+        return {}
+    (channels,) = shapes["weight"]
+    groups = module.num_groups * channels // module.num_channels if module.num_groups > 1 else 1
+    return {"num_channels": channels, "num_groups": groups}
+
+
+def _embedding(module: Any, shapes: Shapes) -> dict[str, Any]:
+    return {"embedding_dim": shapes["weight"][1]}
+
+
+MENDERS: Mapping[type[nn.Module], Mender] = {
+    nn.Linear: _linear,
+    nn.modules.conv._ConvNd: _convolution,
+    nn.modules.batchnorm._NormBase: _batch_norm,
+    nn.LayerNorm: _layer_norm,
+    nn.GroupNorm: _group_norm,
+    nn.Embedding: _embedding,
+}
+
+# Attributes of attention modules and the like that count a group's units, or the entries that they make up, by the
+# kind of group. They are changed only where their value is the old size.
+COUNTS: Mapping[str, frozenset[str]] = {
+    "heads": frozenset({"num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads", "num_key_value_heads"}),
+    "channels": frozenset(),
+}
+WIDTHS: Mapping[str, frozenset[str]] = {
+    "heads": frozenset({"all_head_size", "inner_dim", "attn_dim", "inner_width", "attention_width"}),
+    "channels": frozenset(
+        {"embed_dim", "hidden_size", "dim", "d_model", "n_embd", "width", "channels", "num_channels", "num_features"}
+    ),
+}
+
+
+def mended(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
+    """The attributes of a torch.nn module that its new tensor shapes change, with their new values."""
+    for kind in type(module).__mro__:
+        if kind in MENDERS:
+            return {
+                name: value
+                for name, value in MENDERS[kind](module, shapes).items()
+                if getattr(module, name, value) != value
+            }
+    return {}

@@ -1,0 +1,142 @@
+"""`cut`: a smaller module of the same class, checked against the masked run."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.budget.plan import Plan
+from secateur.errors import SurgeryError
+from secateur.network.masked import Means, contribution, reader_key
+from secateur.network.units import Kept, Network
+from secateur.surgery.optimizer import cut_optimizer
+from secateur.surgery.recipe import Recipe, apply_recipe, make_recipe, sliced
+from secateur.surgery.verify import verify
+
+
+def cut(
+    model: nn.Module,
+    plan: Plan,
+    *,
+    inplace: bool = False,
+    optimizer: torch.optim.Optimizer | None = None,
+    scale_dropout: bool = False,
+) -> nn.Module:
+    """Cut the units that a plan does not keep.
+
+    The result is verified: on the example that the network was traced with, it computes what the dense network
+    computes with those units masked. Where the plan's removal is "mean", each removed unit's mean is folded into the
+    biases (or the batch norm) of those who read it.
+
+    Args:
+        model: the dense model that was traced.
+        plan: what stays.
+        inplace: cut `model` itself, to save memory, in place of a copy; its trace is of no use afterwards.
+        optimizer: its state is sliced with the parameters, and it is pointed at the small model's parameters.
+        scale_dropout: lower dropout rates by the square root of the fraction of units that stays (Han et al. 2015,
+            section 3.2).
+
+    Returns:
+        The small model, in the training mode of the dense one.
+
+    Raises:
+        SurgeryError: the model is not the one traced, can't be copied, or does not compute what it should once cut;
+            it is left as it was.
+
+    Example:
+        >>> import torch, secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> network = sc.trace(model, torch.randn(2, 4))
+        >>> plan = sc.plan(network, sc.score(network, by="l1"), keep={"units": 0.5})
+        >>> sc.cut(model, plan)
+        Sequential(
+          (0): Linear(in_features=4, out_features=4, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=4, out_features=2, bias=True)
+        )
+    """
+    small, recipe = cut_copy(model, plan.network, plan.kept, plan.means)
+    verify(small, plan.network, plan.kept, plan.means)
+    if scale_dropout:
+        _scale_dropouts(small, recipe)
+    if inplace:
+        dense = dict(model.named_parameters())
+        states = (dense, {name: tuple(tensor.shape) for name, tensor in dense.items()})
+        _become(model, small, recipe)
+        small = model
+    else:
+        states = (dict(model.named_parameters()), {n: tuple(t.shape) for n, t in model.named_parameters()})
+    if optimizer is not None:
+        cut_optimizer(optimizer, *states, small, recipe)
+    return small
+
+
+def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tuple[nn.Module, Recipe]:
+    """A cut copy of a model, not yet verified, and the recipe that made it."""
+    recipe = make_recipe(model, network, kept, folds=bool(means))
+    constants = _constants(model, network, kept, means)
+    try:
+        small = copy.deepcopy(model)
+    except Exception as failure:  # a model's own __deepcopy__ may raise anything
+        raise SurgeryError(
+            f"{type(model).__name__} can't be copied ({type(failure).__name__}: {failure}); detach the tensors that it "
+            "holds as plain attributes, or give them as buffers"
+        ) from failure
+    apply_recipe(small, recipe)
+    _fold(small, constants)
+    return small, recipe
+
+
+def _constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> dict[str, tuple[str, Tensor]]:
+    """What each reader makes of the means of removed units, by the tensor that takes it."""
+    mask = network.mask(kept)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    found: dict[str, tuple[str, Tensor]] = {}
+    for reader in network.readers:
+        mean = means.get(reader_key(reader))
+        present = mask[reader.units]
+        if reader.fold is None or mean is None or bool(present.all()):
+            continue
+        absent = torch.where(present, torch.zeros((), dtype=mean.dtype), mean.cpu())
+        made = contribution(parameters[reader.fold.weight].detach(), reader.fold, absent[None])[0]
+        found[reader.fold.tensor] = (reader.fold.kind, made[_left(network, mask, reader.fold.weight)])
+    return found
+
+
+def _left(network: Network, mask: Tensor, weight: str) -> Tensor:
+    """Which entries of a reader's output stay, as booleans (out,)."""
+    for member in network.members:
+        if member.tensor == weight and member.produced:
+            return mask[member.units]
+    shape = next(tensor.shape for tensor in network.tensors if tensor.name == weight)
+    return torch.ones(shape[0], dtype=torch.bool)
+
+
+def _fold(small: nn.Module, constants: Mapping[str, tuple[str, Tensor]]) -> None:
+    tensors = {**dict(small.named_parameters(remove_duplicate=False)), **dict(small.named_buffers(remove_duplicate=False))}
+    for name, (kind, constant) in constants.items():
+        target = tensors[name].data
+        change = constant.to(target.device)
+        target.copy_(target.double() + (-change if kind == "running_mean" else change))
+
+
+def _scale_dropouts(small: nn.Module, recipe: Recipe) -> None:
+    for path, fraction in recipe.dropouts.items():
+        module: Any = small.get_submodule(path)
+        module.p = module.p * fraction**0.5
+
+
+def _become(model: nn.Module, small: nn.Module, recipe: Recipe) -> None:
+    """Give the model the small one's structure and tensors; its parameters stay the same objects."""
+    apply_recipe(model, recipe)
+    made = {**dict(small.named_parameters()), **dict(small.named_buffers())}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        tensor.data = made[name].data
+    for path, module in small.named_modules():
+        if path in recipe.dropouts and hasattr(module, "p"):
+            model.get_submodule(path).p = module.p  # type: ignore[assignment]
+
+
+__all__ = ["cut", "cut_copy", "sliced"]

@@ -1,0 +1,172 @@
+"""A recipe: everything that makes the small network's structure out of the dense one's, as plain numbers."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import SurgeryError
+from secateur.network.labels import operator_name
+from secateur.network.program import module_path
+from secateur.network.units import Kept, Network
+from secateur.surgery.attributes import COUNTS, WIDTHS, mended
+
+Slices = Mapping[str, Mapping[int, Tensor]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a dense model becomes a small one of the same class.
+
+    Args:
+        kept: original indices of the units that stay, by group.
+        slices: the positions that stay, by tensor and axis.
+        attributes: new values, by module path and attribute.
+        biases: lengths of biases that are added where there were none, by name.
+        dropouts: the fraction of its units that stays before each dropout module, by path.
+    """
+
+    kept: Mapping[str, Tensor]
+    slices: Slices
+    attributes: Mapping[str, Mapping[str, Any]]
+    biases: Mapping[str, int]
+    dropouts: Mapping[str, float]
+
+
+def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> Recipe:
+    """The recipe for keeping these units.
+
+    Args:
+        model: the dense model.
+        network: its trace.
+        kept: original indices by group; groups that are not named stay whole.
+        folds: whether readers get biases for the constants of removed units.
+
+    Raises:
+        SurgeryError: the model is not the one that was traced.
+    """
+    mask = network.mask(kept)
+    slices: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
+    for member in network.members:
+        stays = mask[member.units]
+        if not bool(stays.all()):
+            slices[member.tensor][member.axis] = torch.nonzero(stays).flatten()
+    _check_shapes(model, network)
+    attributes = defaultdict(dict, _module_attributes(model, slices))
+    for group in network.groups:
+        if group.name in kept and len(kept[group.name]) < group.size:
+            for path in network.reshaping[group.name]:
+                attributes[path] = {**attributes[path], **_own_attributes(model.get_submodule(path), network, group.name, mask)}
+    for path, changed in _plain_norms(model, network, mask).items():
+        attributes[path] = {**attributes[path], **changed}
+    biases = {
+        reader.fold.tensor: int(mask[_produced_by(network, reader.fold.weight)].sum())
+        for reader in (network.new_biases() if folds else ())
+        if reader.fold is not None and not bool(mask[reader.units].all())
+    }
+    dropouts = {
+        path: len(kept[group.name]) / group.size
+        for group in network.groups
+        for path in group.dropouts
+        if group.name in kept
+    }
+    return Recipe(dict(kept), dict(slices), {path: new for path, new in attributes.items() if new}, biases, dropouts)
+
+
+def _produced_by(network: Network, weight: str) -> Tensor:
+    """The units along a reader's own output axis, -1 where they are frozen."""
+    found = [member.units for member in network.members if member.tensor == weight and member.produced]
+    shape = next(tensor.shape for tensor in network.tensors if tensor.name == weight)
+    return found[0] if found else torch.full((shape[0],), -1)
+
+
+def _check_shapes(model: nn.Module, network: Network) -> None:
+    own = {name: tuple(tensor.shape) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    for tensor in network.tensors:
+        if own.get(tensor.name) != tensor.shape:
+            raise SurgeryError(
+                f"{tensor.name} has shape {own.get(tensor.name)} in this {type(model).__name__}, but {tensor.shape} in "
+                "the network that was traced; trace this model, or give the dense one"
+            )
+
+
+def _new_shape(tensor: Tensor, slices: Mapping[int, Tensor]) -> tuple[int, ...]:
+    return tuple(len(slices[axis]) if axis in slices else length for axis, length in enumerate(tensor.shape))
+
+
+def _module_attributes(model: nn.Module, slices: Slices) -> dict[str, dict[str, Any]]:
+    found = {}
+    for path, module in model.named_modules():
+        tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+        prefix = f"{path}." if path else ""
+        if any(prefix + name in slices for name in tensors):
+            shapes = {name: _new_shape(tensor, slices.get(prefix + name, {})) for name, tensor in tensors.items()}
+            found[path] = mended(module, shapes)
+    return found
+
+
+def _own_attributes(module: nn.Module, network: Network, name: str, mask: Tensor) -> dict[str, int]:
+    """What a module's own code reads: counts and widths that equal the group's old size."""
+    group = network[name]
+    left = int(mask[group.span].sum())
+    widths = {len(member.units): int(mask[member.units].sum()) for member in group.members if bool((member.units >= 0).all())}
+    sizes = {attribute: {group.size: left} for attribute in COUNTS[group.kind]}
+    sizes |= {attribute: widths for attribute in WIDTHS[group.kind]}
+    return {
+        attribute: new[value]
+        for attribute, new in sizes.items()
+        if type(value := getattr(module, attribute, None)) is int and value in new
+    }
+
+
+def _plain_norms(model: nn.Module, network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
+    """Sizes of normalisations that have no parameters to read them from."""
+    found: dict[str, dict[str, Any]] = {}
+    for reader in network.readers:
+        path = module_path(reader.node)
+        module = model.get_submodule(path)
+        left = int(mask[reader.units].sum())
+        if left == len(reader.units):
+            continue
+        if operator_name(reader.node) == "layer_norm" and isinstance(module, nn.LayerNorm) and module.weight is None:
+            shape = list(module.normalized_shape)
+            shape[reader.dim - (_rank(reader.node) - len(shape))] = left
+            found[path] = {"normalized_shape": tuple(shape)}
+        if operator_name(reader.node) == "group_norm" and isinstance(module, nn.GroupNorm) and module.weight is None:
+            found[path] = {"num_channels": left}
+    return found
+
+
+def _rank(node: torch.fx.Node) -> int:
+    return len(node.meta["val"].shape)
+
+
+def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
+    """Give a dense model the recipe's structure, in place: sliced tensors, mended attributes, empty new biases."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, axes in recipe.slices.items():
+        tensor = tensors[name]
+        gradient = tensor.grad
+        tensor.data = sliced(tensor.data, axes)
+        if gradient is not None:
+            tensor.grad = sliced(gradient, axes)
+    for path, changed in recipe.attributes.items():
+        module = model.get_submodule(path)
+        for attribute, value in changed.items():
+            setattr(module, attribute, value)
+    for name, length in recipe.biases.items():
+        path, _, attribute = name.rpartition(".")
+        layer = model.get_submodule(path)
+        weight = layer.get_parameter("weight")
+        bias = nn.Parameter(torch.zeros(length, dtype=weight.dtype, device=weight.device), weight.requires_grad)
+        layer.register_parameter(attribute, bias)
+
+
+def sliced(tensor: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
+    """The tensor with only these positions along these axes."""
+    for axis, positions in axes.items():
+        tensor = tensor.index_select(axis, positions.to(tensor.device))
+    return tensor

@@ -1,0 +1,68 @@
+"""Check a cut model against the masked run, and find out beforehand what a model's own code can't bear."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from secateur.errors import SurgeryError
+from secateur.network.masked import Means, run_masked
+from secateur.network.program import evaluation_mode
+from secateur.network.units import Kept, Network
+
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+def difference(found: Any, expected: Any) -> tuple[float, float]:
+    """The largest difference between two outputs, relative to the largest entry, and what is tolerable.
+
+    Raises:
+        SurgeryError: the outputs have different shapes or a different number of tensors.
+    """
+    pairs = list(zip(_tensors(found), _tensors(expected), strict=False))
+    if len(_tensors(found)) != len(_tensors(expected)) or any(a.shape != b.shape for a, b in pairs):
+        shapes = [[tuple(t.shape) for t in _tensors(output)] for output in (found, expected)]
+        raise SurgeryError(f"the cut model returns shapes {shapes[0]} where the dense one returns {shapes[1]}")
+    worst, allowed = 0.0, 0.0
+    for a, b in pairs:
+        if not b.is_floating_point():
+            continue
+        finite = torch.isfinite(b)
+        if not bool((torch.isfinite(a) == finite).all()):
+            return float("inf"), TOLERANCE.get(b.dtype, 1e-4)
+        scale = max(float(b[finite].abs().max()) if bool(finite.any()) else 0.0, 1e-6)
+        gap = float((a - b)[finite].abs().max()) / scale if bool(finite.any()) else 0.0
+        worst, allowed = max(worst, gap), max(allowed, TOLERANCE.get(b.dtype, 1e-4))
+    return worst, allowed
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> float:
+    """Run a cut model on the network's example beside the masked run.
+
+    Returns:
+        The largest difference, relative to the largest output.
+
+    Raises:
+        SurgeryError: the cut model can't be run, or its output is another.
+    """
+    batch = network.example
+    with evaluation_mode(small), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        expected = run_masked(network, batch, network.mask(kept), means)
+        try:
+            found = small(*batch.args, **batch.kwargs)
+        except Exception as failure:  # the model's own code may raise anything
+            raise SurgeryError(
+                f"the cut {type(small).__name__} can't be run: {type(failure).__name__}: {failure}"
+            ) from failure
+    worst, allowed = difference(found, expected)
+    if not worst <= allowed:
+        raise SurgeryError(
+            f"the cut {type(small).__name__} differs from the masked run by {worst:.1e} of its largest output, where "
+            f"{allowed:.0e} is float noise; please report this network"
+        )
+    return worst
