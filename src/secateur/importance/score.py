@@ -59,7 +59,7 @@ def score(
             the robust aggregate.
         only: globs of the names of groups to score; `skip`: of those to leave out.
         seed: all randomness is drawn from it.
-        memory: bytes of activations that may be stacked at once; it never changes a result.
+        memory: bytes of activations that may be held at once, 1 GiB by default; it never changes a result.
         progress: show a progress bar.
 
     Returns:

@@ -1,5 +1,6 @@
 """How labels pass operators that work entry by entry, normalise, pool or reduce."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,49 +145,73 @@ def dropout(call: Call) -> Labels:
     return labels
 
 
-def along_axes(call: Call, labels: Tensor, dims: set[int], reason: str) -> bool:
-    """Freezes labels that differ along these axes; tells whether it did."""
-    crossed = bool(varying(labels) & {dim % labels.dim() for dim in dims})
-    if crossed:
+def prelu(call: Call) -> Labels:
+    """Elementwise, with one slope for each channel, the second axis."""
+    labels = call.activation("self")
+    if math.prod(call.args["weight"].shape) == 1:
+        return labels
+    channels = call.trace.along(labels, 1, call.node)
+    call.tie(call.along("weight", 0), channels)
+    return spread(channels, 1, labels.shape)
+
+
+def settled(call: Call, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:
+    """Labels that do not differ along these axes: what differs there goes together.
+
+    None, and all frozen, where the units lie along these axes alone.
+    """
+    differing = varying(labels)
+    crossed = differing & dims
+    if crossed and crossed == differing:
         call.freeze(labels, reason)
-    return crossed
+        return None
+    for dim in crossed:
+        first = labels.narrow(dim, 0, 1)
+        call.tie(labels, first)
+        labels = first.expand(labels.shape)
+    return labels
 
 
 def softmax(call: Call) -> Tensor:
     labels = call.activation("self")
-    crossed = along_axes(call, labels, {call.args["dim"]}, "is normalised over these units")
-    return call.frozen() if crossed else labels
+    across = {call.args["dim"] % labels.dim()}
+    if varying(labels) & across:
+        call.freeze(labels, "is normalised over these units")
+        return frozen(labels.shape)  # type: ignore[no-any-return]
+    return labels
 
 
 def reduction(call: Call) -> Any:
-    """Mean, sum, maximum and the like: labels pass that do not differ along what is reduced."""
+    """Mean, sum, maximum and the like: what differs along the axes that are reduced goes together."""
     labels = call.activation("self" if "self" in call.args else "x")
     dims = call.args.get("dim")
     every = range(labels.dim())
     reduced = {dim % labels.dim() for dim in ([dims] if isinstance(dims, int) else dims or every)}
-    if along_axes(call, labels, reduced, "is reduced over these units"):
+    passed = settled(call, labels, reduced, "is reduced over these units")
+    if passed is None:
         return call.frozen()
     for dim in reduced:
-        labels = labels.narrow(dim, 0, 1)
-    keepdim = len(call.shape if isinstance(call.shape, torch.Size) else call.shape[0]) == labels.dim()
-    if not keepdim:
-        labels = labels[tuple(0 if dim in reduced else slice(None) for dim in every)]
-    if isinstance(call.shape, torch.Size):
-        return labels.expand(call.shape)
-    return tuple(labels.expand(shape) for shape in call.shape)
+        passed = passed.narrow(dim, 0, 1)
+    shapes = (call.shape,) if isinstance(call.shape, torch.Size) else tuple(call.shape)
+    if len(shapes[0]) < passed.dim():
+        passed = passed[tuple(0 if dim in reduced else slice(None) for dim in every)]
+    return passed.expand(shapes[0]) if isinstance(call.shape, torch.Size) else tuple(passed.expand(s) for s in shapes)
 
 
 def spatial(call: Call) -> Any:
-    """Pooling, interpolation and the like: batch and channels stay, space changes."""
+    """Pooling, interpolation and the like: batch and channels stay, what differs over space goes together."""
     labels = call.activation("self" if "self" in call.args else "input")
     shapes = (call.shape,) if isinstance(call.shape, torch.Size) else tuple(call.shape)
     space = set(range(2, labels.dim()))
-    if labels.shape[:2] != shapes[0][:2] or along_axes(call, labels, space, "is resized over these units"):
+    if labels.shape[:2] != shapes[0][:2]:
         call.freeze(labels, "is resized over these units")
         return call.frozen()
+    passed = settled(call, labels, space, "is resized over these units")
+    if passed is None:
+        return call.frozen()
     for dim in space:
-        labels = labels.narrow(dim, 0, 1)
-    results = tuple(labels.expand(shape) for shape in shapes)
+        passed = passed.narrow(dim, 0, 1)
+    results = tuple(passed.expand(shape) for shape in shapes)
     return results[0] if isinstance(call.shape, torch.Size) else results
 
 

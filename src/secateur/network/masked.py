@@ -154,8 +154,8 @@ def _masked_norm(
 
 
 def _normalised(x: Tensor, factor: Tensor, dims: list[int], eps: float) -> Tensor:
-    """Mean 0 and variance 1 over some axes, of the entries whose factor is 1."""
-    count = factor.expand(x.shape).sum(dims, keepdim=True)
+    """Mean 0 and variance 1 over some axes, of the entries whose factor is 1; nothing at all where there are none."""
+    count = factor.expand(x.shape).sum(dims, keepdim=True).clamp_min(1)
     centred = (x - (x * factor).sum(dims, keepdim=True) / count) * factor
     variance = centred.square().sum(dims, keepdim=True) / count
     return centred * torch.rsqrt(variance + eps)

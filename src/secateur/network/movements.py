@@ -117,6 +117,7 @@ def concatenate(call: Call) -> Tensor:
             if dim in varying(value):
                 call.freeze(value, "two kinds of units cross")
             call.tie(values[0].narrow(dim, 0, 1), value.narrow(dim, 0, 1))
+        return values[0].narrow(dim, 0, 1).expand(call.shape)
     return _cat(values, dim, call.shape)
 
 

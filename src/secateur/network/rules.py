@@ -43,7 +43,8 @@ RULES = _table(
         elementwise.passing: "to type_as contiguous detach lift_fresh_copy alias _to_copy fill zero "
         "zeros_like ones_like full_like empty_like rand_like randn_like",
         # Elementwise operators that torch does not tag as such.
-        elementwise.elementwise: "hardswish prelu log_sigmoid where rsub native_dropout",
+        elementwise.elementwise: "hardswish log_sigmoid where rsub native_dropout",
+        elementwise.prelu: "prelu",
         elementwise.softmax: "softmax log_softmax _softmax _log_softmax",
         elementwise.reduction: "mean sum amax amin max min var std argmax argmin any all logsumexp norm "
         "linalg_vector_norm prod",

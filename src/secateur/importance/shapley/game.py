@@ -1,8 +1,9 @@
 """The game: players are the units of a group, the value of a coalition is minus the loss with only its members.
 
-The program runs up to the group's first reader once for each cell of examples. From there on it runs for many
-coalitions stacked in one batch, as many as the memory limit allows; a network whose batch can't be stacked runs one
-coalition at a time. How many are stacked never changes what is computed for each.
+The program runs up to the group's first reader once for each cell of examples, and what lives there is kept as far as
+memory allows. From there on it runs for several coalitions stacked in one batch, a tile; a network whose batch can't
+be stacked runs one coalition at a time. Matrix products round differently for batches of different sizes, so the size
+of a tile depends on the network alone, and every run is one full tile: then memory never changes a result.
 """
 
 import math
@@ -16,12 +17,14 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
-from secateur.errors import SecateurError
+from secateur.errors import BudgetError, SecateurError
 from secateur.importance.evidence import Evidence, Reference
 from secateur.network.masked import Removal
 from secateur.network.units import Group, Reader
 
-MEMORY = 1 << 29
+MEMORY = 1 << 30
+TILE_BYTES = 1 << 26
+MOST_STACKED = 64
 AGREE = 1e-3
 
 
@@ -40,7 +43,10 @@ class Game:
     Args:
         evidence: the network and the examples.
         group: the players.
-        memory: how many bytes of activations may be stacked.
+        memory: how many bytes of activations may be held at once.
+
+    Raises:
+        BudgetError: that is less than one tile takes.
     """
 
     def __init__(self, evidence: Evidence, group: Group, memory: int = MEMORY) -> None:
@@ -49,6 +55,18 @@ class Game:
         self.readers: tuple[Reader, ...] = evidence.network.readers_of(group)
         self.cut = min(self.program.position[reader.node] for reader in self.readers)
         self.end = len(self.program.nodes) - 1
+        self._prefixes: dict[int, Prefix] = {}
+        least = self.tile * self.bytes_per_example * self._most_examples
+        if memory < least:
+            raise BudgetError(
+                f"memory={memory:,} bytes is too little to score {group.name}: one step needs {least:,}; give more, or "
+                "smaller batches of data"
+            )
+        self._room = memory - least
+
+    @property
+    def _most_examples(self) -> int:
+        return max(cell.size or 1 for cell in self.evidence.cells)
 
     @property
     def players(self) -> int:
@@ -61,9 +79,16 @@ class Game:
         before = self.program.nodes[: self.cut]
         return tuple(node for node in before if self.program.last_use[node] >= self.cut and node not in fixed)
 
-    @cached_property
-    def prefixes(self) -> list[Prefix]:
-        return [self._prefix(cell) for cell in self.evidence.cells]
+    def prefix(self, cell: int) -> Prefix:
+        """What the rest of the program needs of a cell; kept while there is room, else made again."""
+        if cell in self._prefixes:
+            return self._prefixes[cell]
+        made = self._prefix(self.evidence.cells[cell])
+        taken = sum(_held(value) for value in made.live.values())
+        if taken <= self._room:
+            self._room -= taken
+            self._prefixes[cell] = made
+        return made
 
     def _prefix(self, cell: Batch) -> Prefix:
         reference = self.evidence.reference(cell)
@@ -82,23 +107,27 @@ class Game:
         Returns:
             (coalitions, examples) in float64, on the CPU.
         """
-        prefix = self.prefixes[cell]
-        at_once = self.stacked(cell)
-        parts = [self._run(part, prefix) for part in coalitions.split(at_once)]
-        return torch.cat(parts)
+        prefix = self.prefix(cell)
+        tile = self.tile
+        missing = -len(coalitions) % tile
+        full = torch.cat([coalitions, coalitions[-1:].expand(missing, -1)])
+        return torch.cat([self._run(part, prefix) for part in full.split(tile)])[: len(coalitions)]
 
-    def stacked(self, cell: int) -> int:
-        """How many coalitions are stacked in one batch for a cell."""
+    @cached_property
+    def tile(self) -> int:
+        """How many coalitions are stacked in one run: a power of two."""
         if not self.stacks:
             return 1
-        return max(1, int(self.memory // max(self.bytes_per_example * self.prefixes[cell].examples, 1)))
+        room = TILE_BYTES // (self.bytes_per_example * self._most_examples)
+        most = min(MOST_STACKED, max(room, 1), 2 * self.players)
+        return int(2 ** math.floor(math.log2(most)))
 
     @cached_property
     def stacks(self) -> bool:
         """Whether several coalitions in one batch give what each gives alone; tried on the first cell."""
         if self.program.batched is None:
             return False
-        prefix = self.prefixes[0]
+        prefix = self._prefix(self.evidence.cells[0])
         pair = torch.ones(2, self.players, dtype=torch.bool)
         pair[1, ::2] = False
         alone = torch.cat([self._run(coalition, prefix) for coalition in pair.split(1)])
@@ -135,6 +164,11 @@ class Game:
             reference = prefix.reference.repeated(count) if count > 1 else prefix.reference
             losses = self.evidence.losses(output, reference, count * prefix.examples)
         return -losses.double().cpu().view(count, prefix.examples)
+
+
+def _held(value: Any) -> int:
+    """The bytes of a value's tensors."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))
 
 
 def _bytes(node: Node) -> int:

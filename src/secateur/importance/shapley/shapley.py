@@ -82,12 +82,12 @@ def effort_for(group: Group, evidence: Evidence, options: dict[str, Any] | Any) 
 
 def _score(evidence: Evidence, group: Group, effort: Effort, aggregate: Aggregate, bar: "tqdm[Any]") -> GroupScores:
     game = Game(evidence, group, int(evidence.options.get("memory") or MEMORY))
-    starts = torch.tensor([0, *(prefix.examples for prefix in game.prefixes)]).cumsum(0)
+    starts = torch.tensor([0, *(cell.size or 1 for cell in evidence.cells)]).cumsum(0)
     samples: list[tuple[Tensor, Tensor]] = []  # which examples, and their shares (players, examples)
     evaluated = 0
     for block in range(effort.blocks):
         design = effort.estimator(group.size, generator_for(evidence.seed, group.name, block))
-        cells = range(len(game.prefixes)) if effort.all_cells else [_cell(evidence, group, block)]
+        cells = range(len(evidence.cells)) if effort.all_cells else [_cell(evidence, group, block)]
         values = torch.cat([game(design.coalitions, cell) for cell in cells], 1)
         examples = torch.cat([torch.arange(int(starts[cell]), int(starts[cell + 1])) for cell in cells])
         samples.append((examples, design.shares(values)))

@@ -1,0 +1,294 @@
+"""The laws: every network of the zoo, under every plan that hypothesis can draw."""
+
+import copy
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from zoo import ZOO, grow
+
+import secateur as sc
+from secateur.data import Batch, as_batches, example_batch
+from secateur.importance.scores import GroupScores
+from secateur.network.labels import operator_name
+from secateur.network.masked import operand, reader_means, run_masked
+from secateur.network.program import with_argument
+from secateur.surgery.verify import difference
+
+NAMES = list(ZOO)
+seeds = st.integers(0, 2**32 - 1)
+plans = settings(max_examples=6, deadline=None, derandomize=True)
+
+
+@lru_cache(maxsize=None)
+def traced(name: str) -> tuple[nn.Module, Any, sc.Network]:
+    model, example = grow(name)
+    return model, example, sc.trace(model, example)
+
+
+@lru_cache(maxsize=None)
+def means_of(name: str) -> dict[str, Tensor]:
+    _, example, network = traced(name)
+    return reader_means(network, [example_batch(example, torch.device("cpu"))])
+
+
+def drawn(network: sc.Network, seed: int) -> dict[str, Tensor]:
+    """A random plan: of each group a random number of units, at least one."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = {}
+    for group in network.groups:
+        left = int(torch.randint(1, group.size + 1, (), generator=generator))
+        kept[group.name] = torch.randperm(group.size, generator=generator)[:left].sort().values
+    return kept
+
+
+def plan_of(network: sc.Network, kept: dict[str, Tensor], means: dict[str, Tensor]) -> sc.Plan:
+    return sc.Plan(network, kept, means, network.cost(kept, bool(means)), network.cost(), {})
+
+
+def run(model: nn.Module, batch: Batch) -> Any:
+    with torch.no_grad():
+        return model(*batch.args, **batch.kwargs)
+
+
+def some_scores(network: sc.Network, seed: int) -> sc.Scores:
+    return sc.score(network, by="random", seed=seed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_groups_are_those_a_person_would_name(name: str) -> None:
+    _, _, network = traced(name)
+    assert {group.name: group.size for group in network.groups} == ZOO[name].groups
+    held = {frozen.name: frozen.reason for frozen in network.frozen}
+    outputs = {frozen.name for frozen in network.frozen if "is the network's output" in frozen.reason}
+    for layer, reason in ZOO[name].frozen.items():
+        assert reason in held[layer]
+    explained = set(ZOO[name].frozen) | outputs
+    unexplained = {layer: reason for layer, reason in held.items() if layer not in explained}
+    assert not unexplained, unexplained
+
+
+@pytest.mark.parametrize("removal", ["zero", "mean"])
+@pytest.mark.parametrize("name", NAMES)
+@plans
+@given(seed=seeds)
+def test_law_1_cut_equals_masked(name: str, removal: str, seed: int) -> None:
+    model, example, network = traced(name)
+    means = means_of(name) if removal == "mean" else {}
+    kept = drawn(network, seed)
+    small = sc.cut(model, plan_of(network, kept, means))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed % 1000)
+        fresh = network.example.map(lambda t: torch.randn_like(t) if t.is_floating_point() else t)
+    worst, allowed = difference(run(small, fresh), run_masked(network, fresh, network.mask(kept), means))
+    assert worst <= allowed
+    assert type(small) is type(model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_law_2_an_empty_plan_is_the_identity(name: str) -> None:
+    model, _, network = traced(name)
+    everything = {group.name: torch.arange(group.size) for group in network.groups}
+    for kept in ({}, everything):
+        small = sc.cut(model, plan_of(network, kept, means_of(name)))
+        for (key, before), (_, after) in zip(model.state_dict().items(), small.state_dict().items(), strict=True):
+            assert torch.equal(before, after), key
+        assert network.cost(kept) == network.cost()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@plans
+@given(seed=seeds, round_to=st.sampled_from([1, 2, 4]))
+def test_law_2_more_pruning_never_gives_a_larger_network(name: str, seed: int, round_to: int) -> None:
+    _, _, network = traced(name)
+    if not network.groups:
+        return
+    before = None
+    for keep in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5):
+        try:
+            plan = sc.plan(network, some_scores(network, seed), keep={"params": keep}, round_to=round_to, allocation="global")
+        except sc.SecateurError as error:
+            assert "smallest reachable" in str(error)
+            break
+        assert all(len(indices) >= 1 for indices in plan.kept.values())
+        if before is not None:
+            assert plan.cost.params <= before.cost.params
+            assert plan.cost.macs <= before.cost.macs
+            assert all(set(plan.kept[g].tolist()) <= set(before.kept[g].tolist()) for g in plan.kept)
+        before = plan
+
+
+@pytest.mark.parametrize("name", NAMES)
+@plans
+@given(seed=seeds, unit=st.sampled_from(["params", "macs", "bytes", "units"]), share=st.floats(0.3, 1.0))
+def test_law_3_the_budget_is_met_within_one_unit(name: str, seed: int, unit: str, share: float) -> None:
+    from secateur.budget.plan import Search
+
+    _, _, network = traced(name)
+    if not network.groups:
+        return
+    scores = some_scores(network, seed)
+    search = Search.of(network, scores, "uniform", 1, 1)
+    try:
+        plan = sc.plan(network, scores, keep={unit: share})
+    except sc.SecateurError as error:
+        assert search.left(len(search.order), [unit])[unit] > share
+        assert "smallest reachable" in str(error)
+        return
+    steps = search.first_within({unit: share})
+    assert search.left(steps, [unit])[unit] <= share
+    assert steps == 0 or search.left(steps - 1, [unit])[unit] > share
+    assert plan.cost == network.cost(search.kept(steps))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_law_4_memory_never_changes_a_result(name: str) -> None:
+    _, example, network = traced(name)
+    if not network.groups:
+        return
+    only = min(network.groups, key=lambda group: group.size).name
+    options = {"only": only, "coalitions": 30, "seed": 3, "progress": False}
+    data = [example_batch(example, torch.device("cpu"))]
+    with pytest.raises(sc.SecateurError, match="one step needs") as refused:
+        sc.score(network, data, **options, memory=1)
+    least = int(str(refused.value).split("one step needs ")[1].split(";")[0].replace(",", ""))
+    much, little = (sc.score(network, data, **options, memory=memory) for memory in (1 << 28, least))
+    assert torch.equal(much[only].values, little[only].values)
+    assert torch.equal(much[only].errors, little[only].errors)
+    again = sc.score(network, data, **{**options, "seed": 4})
+    assert not torch.equal(much[only].values, again[only].values) or network[only].size <= 6
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    return {
+        "tensors": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
+        "identities": [id(parameter) for parameter in model.parameters()],
+        "training": [module.training for module in model.modules()],
+        "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
+        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "rng": torch.get_rng_state(),
+        "attributes": [sorted(map(str, vars(module).items())) for module in model.modules() if not list(module.children())],
+    }
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_law_5_the_users_model_is_untouched(name: str) -> None:
+    model, example = grow(name, seed=1)
+    model.train()
+    parameters = list(model.parameters())
+    parameters[0].requires_grad_(False)
+    parameters[-1].grad = torch.ones_like(parameters[-1])
+    next(model.children(), model).register_forward_hook(lambda module, args, output: None)
+    before = snapshot(model)
+    network = sc.trace(model, example)
+    data = [example_batch(example, torch.device("cpu"))]
+    for by in ("l1", "apoz", "taylor", "shapley"):
+        if network.groups:
+            scores = sc.score(network, data, by=by, coalitions=8, progress=False)
+            sc.cut(model, sc.plan(network, scores, keep={"units": 0.7}))
+    after = snapshot(model)
+    for part in before:
+        assert same(before[part], after[part]), part
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_law_6_the_cut_model_lives_on(name: str) -> None:
+    model, _, network = traced(name)
+    kept = drawn(network, 11)
+    small = sc.cut(model, plan_of(network, kept, means_of(name)))
+    batch = network.example
+    expected = run(small, batch)
+    assert difference(run(copy.deepcopy(small), batch), expected)[0] == 0
+    exported = torch.export.export(small, tuple(batch.args), dict(batch.kwargs), strict=False)
+    with torch.no_grad():
+        assert difference(exported.module()(*batch.args, **batch.kwargs), expected)[0] < 1e-5
+    learner = copy.deepcopy(small).train()
+    output = learner(*batch.args, **batch.kwargs)
+    sum(leaf.float().square().sum() for leaf in torch.utils._pytree.tree_leaves(output)).backward()
+    dense = copy.deepcopy(model).train()
+    output = dense(*batch.args, **batch.kwargs)
+    sum(leaf.float().square().sum() for leaf in torch.utils._pytree.tree_leaves(output)).backward()
+    reached = {key for key, parameter in dense.named_parameters() if parameter.grad is not None}
+    for key, parameter in learner.named_parameters():
+        assert parameter.grad is not None or key not in reached, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_law_7_nan_reaches_what_the_labels_say(name: str) -> None:
+    """An independent oracle: NaN in a unit's parameters turns up at its places in what readers read, nowhere else."""
+    model, _, network = traced(name)
+    for group in network.groups:
+        unit = group.offset + group.size // 2
+        poisoned = copy.deepcopy(model)
+        tensors = {**dict(poisoned.named_parameters()), **dict(poisoned.named_buffers())}
+        for member in group.members:
+            if member.produced:
+                tensors[member.tensor].data.movedim(member.axis, 0)[member.units == unit] = float("nan")
+        program = network.program
+        found = _nan_places(network, {node: tensors[key] for node, key in program.state_names.items()})
+        for reader in network.readers:
+            assert found[reader] == torch.nonzero(reader.units == unit).flatten().tolist(), (group.name, reader.node)
+        assert found["output"] == 0
+
+
+def _nan_places(network: sc.Network, state: dict[Any, Tensor]) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    handlers = {}
+    for reader in network.readers:
+
+        def handler(target: Any, args: Any, kwargs: Any, reader: Any = reader) -> Any:
+            x = operand(reader, args, kwargs)
+            others = [dim for dim in range(x.dim()) if dim != reader.dim]
+            found[reader] = torch.nonzero(x.isnan().float().amax(others)).flatten().tolist()
+            args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, x.nan_to_num())
+            # A norm passes units on: they stay poisoned. A contraction's own weights may be poisoned too; not its sum.
+            result = target(*args, **kwargs)
+            if operator_name(reader.node) in ("layer_norm", "group_norm"):
+                return torch.where(x.isnan(), x, result)
+            return result
+
+        handlers[reader.node] = handler
+    program = network.program
+    values = {**program.fixed(), **{node: tensor.detach() for node, tensor in state.items()}, **program.bind(network.example)}
+    with torch.no_grad():
+        values = program.run(values, program.first, len(program.nodes) - 1, handlers, keep=program.output_nodes)
+    leaves = torch.utils._pytree.tree_leaves(program.finish(values))
+    found["output"] = sum(int(leaf.isnan().sum()) for leaf in leaves if isinstance(leaf, Tensor))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+@plans
+@given(seed=seeds)
+def test_law_9_predicted_costs_are_the_measured_ones(name: str, seed: int) -> None:
+    model, _, network = traced(name)
+    plan = plan_of(network, drawn(network, seed), means_of(name) if seed % 2 else {})
+    for cost, made in ((plan.dense, model), (plan.cost, sc.cut(model, plan))):
+        parameters, buffers = list(made.parameters()), list(made.buffers())
+        assert cost.params == sum(tensor.numel() for tensor in parameters)
+        assert cost.bytes == sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
+        with FlopCounterMode(display=False) as counter:
+            run(made, network.example)
+        assert cost.macs * network.example.size * 2 == pytest.approx(counter.get_total_flops(), abs=network.example.size)
+
+
+def test_the_zoo_is_large_enough() -> None:
+    assert len(ZOO) >= 20
+    assert as_batches(torch.ones(1, 1))
+    assert GroupScores.exact(torch.ones(2)).errors.tolist() == [0, 0]

@@ -1,0 +1,465 @@
+"""Tiny networks, one or more for each kind of rule, that every law is tried on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BATCH = 3
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A network of the zoo.
+
+    Args:
+        make: builds it, with random weights.
+        inputs: an example: a tensor, a tuple or a dict.
+        groups: the sizes of the groups that must be found, by name.
+        frozen: what may be frozen beside the output layer, with a part of the reason that must be given.
+    """
+
+    make: Callable[[], nn.Module]
+    inputs: Callable[[], Any]
+    groups: dict[str, int]
+    frozen: dict[str, str] = field(default_factory=dict)
+
+
+def images(channels: int = 3, size: int = 8) -> Callable[[], Tensor]:
+    return lambda: torch.randn(BATCH, channels, size, size)
+
+
+def tokens(width: int = 12, length: int = 5) -> Callable[[], Tensor]:
+    return lambda: torch.randn(BATCH, length, width)
+
+
+def conv_bn(channels_in: int, channels_out: int, kernel: int = 3, **options: Any) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False, **options),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Vgg(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(conv_bn(3, 6), nn.MaxPool2d(2), conv_bn(6, 8), nn.AdaptiveAvgPool2d(2))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(32, 10), nn.ReLU(), nn.Dropout(0.5), nn.Linear(10, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 6)
+        self.conv1, self.bn1 = nn.Conv2d(6, 5, 3, padding=1), nn.BatchNorm2d(5)
+        self.conv2, self.bn2 = nn.Conv2d(5, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        y += x
+        return self.fc(F.relu_(y).mean((2, 3)))
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.expand = conv_bn(4, 8, 1)
+        self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.project = nn.Sequential(nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4))
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.project(self.depthwise(self.expand(x)))
+        return self.fc(F.hardswish(x).mean(dim=[2, 3]))
+
+
+class Grouped(nn.Module):
+    """Convolutions in many small groups, which go whole, and in few large ones, which shrink."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.first, self.grouped = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=groups)
+        self.last = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.grouped(torch.relu(self.first(x))))).amax((2, 3))
+
+
+class Sequence(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm = nn.Conv1d(4, 6, 3, padding=1), nn.BatchNorm1d(6)
+        self.conv2 = nn.Conv1d(6, 5, 3, stride=2, dilation=2)
+        self.fc = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool1d(F.gelu(self.norm(self.conv1(x))), 2)
+        return self.fc(F.elu(self.conv2(x)).mean(-1))
+
+
+class Volume(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv3d(2, 5, 3, padding=1), nn.Conv3d(5, 4, 2)
+        self.fc = nn.Linear(4 * 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.avg_pool3d(F.silu(self.conv1(x)), 2)
+        x = F.interpolate(torch.tanh(self.conv2(x)), size=(2, 2, 2), mode="trilinear", align_corners=False)
+        return self.fc(x.flatten(1))
+
+
+class Dense(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(4 + 3 * i), nn.ReLU(), nn.Conv2d(4 + 3 * i, 3, 3, padding=1)) for i in range(3)
+        )
+        self.norm, self.fc = nn.BatchNorm2d(13), nn.Linear(13, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], 1)
+        return self.fc(F.adaptive_avg_pool2d(F.relu(self.norm(x)), 1).flatten(1))
+
+
+class GatedUnit(nn.Module):
+    """A gated linear unit, by chunk, by split or by slices."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.inner, self.outer = nn.Linear(6, 16), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(x)
+        half = y.shape[-1] // 2
+        if self.how == "chunk":
+            a, b = y.chunk(2, dim=-1)
+        elif self.how == "split":
+            a, b = y.split(half, dim=-1)
+        else:
+            a, b = y[..., :half], y[..., half:]
+        return self.outer(a * torch.sigmoid(b))
+
+
+class Attention(nn.Module):
+    """Self-attention with separate or fused projections, by torch's operator or by products."""
+
+    def __init__(self, width: int, heads: int, fused: bool, by_products: bool) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.fused, self.by_products = heads, 3, fused, by_products
+        inner = heads * self.head_dim
+        if fused:
+            self.qkv = nn.Linear(width, 3 * inner)
+        else:
+            self.q, self.k, self.v = (nn.Linear(width, inner) for _ in range(3))
+        self.out = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        if self.fused:
+            qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+            q, k, v = qkv.unbind(0)
+        else:
+            q, k, v = (
+                layer(x).view(batch, length, self.num_heads, self.head_dim).transpose(1, 2)
+                for layer in (self.q, self.k, self.v)
+            )
+        if self.by_products:
+            scores = (q @ k.transpose(-2, -1)) * self.head_dim**-0.5
+            y = scores.softmax(-1) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v)
+        return self.out(y.transpose(1, 2).reshape(batch, length, -1))
+
+
+class Encoder(nn.Module):
+    """Embedding, positions as a bare parameter, attention and a feed-forward block, each behind a layer norm."""
+
+    def __init__(self, fused: bool, by_products: bool) -> None:
+        super().__init__()
+        self.embed, self.positions = nn.Embedding(11, 12), nn.Parameter(torch.randn(1, 5, 12))
+        self.norm1, self.attention = nn.LayerNorm(12), Attention(12, 4, fused, by_products)
+        self.norm2, self.up, self.down = nn.LayerNorm(12), nn.Linear(12, 10), nn.Linear(10, 12)
+        self.norm3, self.head = nn.LayerNorm(12, elementwise_affine=False), nn.Linear(12, 11)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids) + self.positions
+        x = x + self.attention(self.norm1(x))
+        x = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return self.head(self.norm3(x))
+
+
+class ClassToken(nn.Module):
+    """A learned token beside the patches, as in vision transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(3, 12, 4, stride=4), nn.Parameter(torch.randn(1, 1, 12))
+        self.norm, self.attention = nn.LayerNorm(12), Attention(12, 4, True, False)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        x = x + self.attention(self.norm(x))
+        return self.head(x[:, 0])
+
+
+class GroupNorms(nn.Module):
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(groups, 8)
+        self.conv2, self.norm2 = nn.Conv2d(8, 6, 3, padding=1), nn.GroupNorm(1, 6, affine=False)
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm1(self.conv1(x)))
+        return self.fc(F.leaky_relu(self.norm2(self.conv2(x))).mean((-1, -2)))
+
+
+class Bare(nn.Module):
+    """Nothing but parameters and functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Parameter(torch.randn(6, 3, 3, 3) / 4)
+        self.scale = nn.Parameter(torch.rand(6, 1, 1) + 0.5)
+        self.table = nn.Parameter(torch.randn(6, 5) / 2)
+        self.last = nn.Parameter(torch.randn(4, 5))
+        self.register_buffer("shift", torch.randn(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(F.conv2d(x, self.filters)) * self.scale
+        x = torch.relu(x.mean((2, 3)) @ self.table + self.shift)
+        return F.linear(x, self.last)
+
+
+class Reused(nn.Module):
+    """One layer called twice, and an embedding that is also the output layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.twice = nn.Embedding(9, 8), nn.Linear(8, 8)
+        self.norm, self.wide, self.narrow = nn.LayerNorm(8), nn.Linear(8, 6), nn.Linear(6, 8)
+        self.head = nn.Linear(8, 9, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids).mean(1)
+        x = torch.relu(self.twice(torch.relu(self.twice(x))))
+        return self.head(self.norm(x + self.narrow(F.silu(self.wide(x)))))
+
+
+class TwoStreams(nn.Module):
+    """Two inputs by name, two outputs in a dict; one stream scales the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.text = nn.Conv2d(3, 6, 3), nn.Linear(7, 6)
+        self.squeeze, self.excite = nn.Linear(6, 4), nn.Linear(4, 6)
+        self.first, self.second = nn.Linear(6, 3), nn.Linear(6, 2)
+
+    def forward(self, image: Tensor, text: Tensor, scale: float = 2.0) -> dict[str, Tensor]:
+        x = F.relu(self.image(image))
+        x = x * torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))[:, :, None, None]
+        x = x.amax((2, 3)) + scale * self.text(text)
+        return {"first": self.first(x), "second": self.second(x)}
+
+
+class Unet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down1, self.down2 = conv_bn(3, 5), conv_bn(5, 7)
+        self.up, self.last = conv_bn(12, 6), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.down1(F.pad(x, (1, 1, 1, 1)))
+        b = self.down2(F.max_pool2d(a, 2))
+        b = F.interpolate(b, scale_factor=2, mode="nearest")
+        return self.last(self.up(torch.cat([a, b], dim=1)))
+
+
+class Flat(nn.Module):
+    """Batch norm and layer norm over flattened and over whole feature maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(2, 5, 3, padding=1), nn.LayerNorm([5, 4, 4])
+        self.norm2, self.fc1 = nn.BatchNorm1d(80), nn.Linear(80, 6)
+        self.fc2 = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm1(self.conv1(x))).view(x.shape[0], -1)
+        return self.fc2(F.relu(self.fc1(self.norm2(x))))
+
+
+class Backwards(nn.Module):
+    """From a vector to feature maps: a reshape that splits an axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.conv1, self.conv2 = nn.Linear(6, 5 * 4), nn.Conv2d(5, 6, 3, padding=1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.fc(x)).unflatten(1, (-1, 2, 2))
+        return self.conv2(torch.relu(self.conv1(F.interpolate(x, scale_factor=2.0))))
+
+
+class Mixture(nn.Module):
+    """Soft mixture of branches by a softmax, one branch without gradients, stacked and summed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.left, self.right, self.last = nn.Linear(6, 2), nn.Linear(6, 7), nn.Linear(6, 7), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.gate(x).softmax(-1)
+        with torch.no_grad():
+            left = torch.tanh(self.left(x))
+        both = torch.stack([left, self.right(x)], dim=1)
+        return self.last((both * weights.unsqueeze(-1)).sum(1))
+
+
+class TimeFirst(nn.Module):
+    """The batch is the second axis inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(12, 9), nn.Linear(9, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.fc1(x.transpose(0, 1)))
+        return self.fc3(torch.relu(self.fc2(x)).mean(0))
+
+
+class FixedBatch(nn.Module):
+    """Its code knows the size of its batch, so coalitions can't be stacked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(torch.relu(self.fc1(x.view(2, 6))))
+
+
+class HardWired(nn.Module):
+    """A head count and a slice that are written into the code: those parts can't be cut, the rest can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out, self.up, self.head = nn.Linear(12, 36), nn.Linear(12, 12), nn.Linear(12, 9), nn.Linear(9, 4)
+        self.sliced, self.last = nn.Linear(4, 10), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).view(x.shape[0], x.shape[1], 3, 4, 3).permute(2, 0, 3, 1, 4)
+        x = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        x = self.head(torch.relu(self.up(x)).mean(1))
+        return self.last(torch.relu(self.sliced(x))[:, 3:])
+
+
+class Unknown(nn.Module):
+    """An operator without a rule freezes what it touches, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(6, 8), nn.Linear(8, 7), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cumsum(torch.relu(self.fc1(x)), 1)
+        return self.fc3(torch.relu(self.fc2(x)))
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def instance_norms() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.InstanceNorm2d(6, affine=True), nn.PReLU(6), nn.Conv2d(6, 5, 3), nn.Flatten(), nn.Linear(80, 2)
+    )
+
+
+def ids() -> Tensor:
+    return torch.randint(0, 9, (BATCH, 5))
+
+
+ENCODER = {"embed": 12, "up": 10}
+ZOO: dict[str, Specimen] = {
+    "mlp": Specimen(mlp, lambda: torch.randn(BATCH, 6), {"0": 10, "2": 8}),
+    "vgg": Specimen(Vgg, images(), {"features.0.0": 6, "features.2.0": 8, "head.1": 10}),
+    "residual": Specimen(Residual, images(), {"stem.0": 6, "conv1": 5}),
+    "inverted residual": Specimen(InvertedResidual, images(), {"stem": 4, "expand.0": 8}),
+    "many groups": Specimen(lambda: Grouped(8), images(), {"first": 8}),
+    "few groups": Specimen(lambda: Grouped(2), images(), {"first": 8, "grouped": 8}),
+    "conv1d": Specimen(Sequence, lambda: torch.randn(BATCH, 4, 12), {"conv1": 6, "conv2": 5}),
+    "conv3d": Specimen(Volume, lambda: torch.randn(BATCH, 2, 6, 6, 6), {"conv1": 5, "conv2": 4}),
+    "dense": Specimen(Dense, images(), {"stem": 4, "layers.0.2": 3, "layers.1.2": 3, "layers.2.2": 3}),
+    "glu by chunk": Specimen(lambda: GatedUnit("chunk"), lambda: torch.randn(BATCH, 6), {"inner": 8}),
+    "glu by split": Specimen(
+        lambda: GatedUnit("split"),
+        lambda: torch.randn(BATCH, 6),
+        {"inner": 8},
+    ),
+    "glu by slices": Specimen(lambda: GatedUnit("slices"), lambda: torch.randn(BATCH, 6), {"inner": 8}),
+    "encoder": Specimen(lambda: Encoder(False, False), ids, {**ENCODER, "attention.q": 4}),
+    "encoder by products": Specimen(lambda: Encoder(False, True), ids, {**ENCODER, "attention.q": 4}),
+    "encoder fused": Specimen(lambda: Encoder(True, False), ids, {**ENCODER, "attention.qkv": 4}),
+    "encoder fused by products": Specimen(lambda: Encoder(True, True), ids, {**ENCODER, "attention.qkv": 4}),
+    "class token": Specimen(ClassToken, images(), {"patches": 12, "attention.qkv": 4}),
+    "group norm": Specimen(lambda: GroupNorms(4), images(), {"conv1": 4, "conv2": 6}),
+    "one group norm": Specimen(lambda: GroupNorms(1), images(), {"conv1": 8, "conv2": 6}),
+    "instance norm": Specimen(instance_norms, images(), {"0": 6, "3": 5}),
+    "bare parameters": Specimen(Bare, images(), {"filters": 6, "table": 5}),
+    "reused": Specimen(Reused, ids, {"embed": 8, "wide": 6}, {"embed": "rows are chosen by the input"}),
+    "two streams": Specimen(
+        TwoStreams,
+        lambda: {"image": torch.randn(BATCH, 3, 6, 6), "text": torch.randn(BATCH, 7)},
+        {"image": 6, "squeeze": 4},
+    ),
+    "unet": Specimen(Unet, images(), {"down1.0": 5, "down2.0": 7, "up.0": 6}),
+    "flat": Specimen(Flat, images(2, 4), {"conv1": 5, "fc1": 6}),
+    "backwards": Specimen(Backwards, lambda: torch.randn(BATCH, 6), {"fc": 5, "conv1": 6}),
+    "mixture": Specimen(Mixture, lambda: torch.randn(BATCH, 6), {"left": 7}, {"gate": "is normalised over these units"}),
+    "time first": Specimen(TimeFirst, tokens(), {"fc1": 9, "fc2": 8}),
+    "fixed batch": Specimen(FixedBatch, lambda: torch.randn(2, 6), {"fc1": 8}),
+    "hard-wired": Specimen(
+        HardWired,
+        tokens(),
+        {"out": 12, "up": 9, "head": 4},
+        {"qkv": "can't be run", "sliced": "is sliced at fixed positions"},
+    ),
+    "unknown operator": Specimen(
+        Unknown, lambda: torch.randn(BATCH, 6), {"fc2": 7}, {"fc1": "there is no rule for this operator"}
+    ),
+}
+
+
+def grow(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
+    """A network of the zoo with lively statistics, in evaluation mode, and an example."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ZOO[name].make()
+        for module in model.modules():
+            for buffer in ("running_mean", "running_var"):
+                if isinstance(getattr(module, buffer, None), Tensor):
+                    getattr(module, buffer).uniform_(0.5, 1.5)
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm) and module.weight is not None:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.uniform_(module.bias, -0.5, 0.5)
+        return model.eval(), ZOO[name].inputs()
