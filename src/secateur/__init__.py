@@ -1,23 +1,28 @@
 """Secateur makes trained neural networks smaller by cutting whole units, chosen by their Shapley values."""
 
-from secateur.api import trace
+from secateur.api import Result, prune, trace
 from secateur.budget.plan import Plan, plan, reachable
 from secateur.errors import SecateurError
 from secateur.importance.registry import criteria, criterion
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
 from secateur.network.units import Network
+from secateur.storage import load
 from secateur.surgery.cut import cut
+from secateur.version import __version__
 
 __all__ = [
     "Network",
     "Plan",
+    "Result",
     "Scores",
     "SecateurError",
     "criteria",
     "criterion",
     "cut",
+    "load",
     "plan",
+    "prune",
     "reachable",
     "score",
     "trace",

@@ -1,16 +1,54 @@
-"""The whole way in one call: trace, score, plan, cut."""
+"""The whole way in one call: trace, score, plan, cut, and a report."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from secateur.data import device_of, example_batch
+from secateur.budget.keep import parse_keep
+from secateur.budget.plan import Plan, plan
+from secateur.data import as_batches, device_of, example_batch, on_device
 from secateur.errors import TraceError
+from secateur.files import text_writer, write_whole
+from secateur.importance.losses import Loss
+from secateur.importance.registry import Criterion, find_criterion
+from secateur.importance.score import score
+from secateur.importance.scores import Scores
 from secateur.network.program import export_program
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
+from secateur.report.measure import Report, measure
+from secateur.storage import model_writers, shapes_of
+from secateur.surgery.cut import cut
+from secateur.surgery.recipe import Recipe, make_recipe
 from secateur.surgery.trial import settle
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What `prune` gives: the small model, the plan and scores that led to it, and the report."""
+
+    model: nn.Module
+    plan: Plan
+    scores: Scores
+    report: Report
+    recipe: Recipe
+
+    def save(self, folder: str | Path) -> None:
+        """Write recipe.json, weights.safetensors, scores.safetensors, report.json and report.html.
+
+        Raises:
+            StorageError: they can't be written; files that were there before are as they were.
+        """
+        folder = Path(folder)
+        writers = model_writers(folder, self.model, self.recipe, shapes_of(self.plan.network.tensors))
+        writers[folder / "scores.safetensors"] = self.scores.writer()
+        writers[folder / "report.json"] = text_writer(self.report.to_json())
+        writers[folder / "report.html"] = text_writer(self.report.to_html())
+        write_whole(writers)
 
 
 def trace(model: nn.Module, example_inputs: Any) -> Network:
@@ -44,3 +82,75 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
         example = example_batch(example_inputs, device_of(model))
         program = export_program(model, example)
         return settle(model, trace_groups(model, example, program))
+
+
+def prune(
+    model: nn.Module,
+    data: Any,
+    keep: Mapping[str, float],
+    by: str | Criterion = "shapley",
+    *,
+    test: Any = None,
+    loss: Loss | None = None,
+    removal: str = "mean",
+    allocation: str = "uniform",
+    round_to: int = 1,
+    floor: float = 1,
+    only: str | Sequence[str] | None = None,
+    skip: str | Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Result:
+    """Trace, score, plan and cut a model, and measure what became of it.
+
+    Args:
+        model: the trained model; it is left as it is.
+        data: a few hundred examples, with or without labels, as `score` takes them.
+        keep: what is left, as fractions: `{"macs": 0.5}`, "params", "bytes" or "units".
+        by: the criterion.
+        test: other examples to measure on; by default those of `data`, and the report says so.
+        loss, removal, only, skip, seed, progress, options: as `score` takes them.
+        allocation, round_to, floor: as `plan` takes them.
+
+    Returns:
+        The small model (`result.model`), the plan, the scores and the report.
+
+    Raises:
+        SecateurError: of the kind that `trace`, `score`, `plan` and `cut` raise.
+
+    Example:
+        >>> import torch, secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> result = sc.prune(model, torch.randn(64, 4), keep={"macs": 0.5}, progress=False)
+        >>> result.model[0], result.plan.cost.params
+        (Linear(in_features=4, out_features=4, bias=True), 30)
+    """
+    parse_keep(keep)
+    find_criterion(by)
+    batches = as_batches(data)
+    tests = batches if test is None else as_batches(test)
+    network = trace(model, batches)
+    if not network.groups:
+        raise TraceError(f"nothing in this network can be cut\n{network}")
+    scores = score(
+        network,
+        batches,
+        by,
+        loss=loss,
+        removal=removal,
+        only=only,
+        skip=skip,
+        seed=seed,
+        progress=progress,
+        **options,
+    )
+    chosen = plan(network, scores, keep, allocation=allocation, round_to=round_to, floor=floor)
+    small = cut(model, chosen)
+    recipe = make_recipe(model, network, chosen.kept, folds=bool(chosen.means))
+    device = device_of(model)
+    with torch.random.fork_rng(devices=[]):
+        report = measure(
+            model, small, chosen, scores, [on_device(batch, device) for batch in tests], loss, held_out=test is not None
+        )
+    return Result(small, chosen, scores, report, recipe)

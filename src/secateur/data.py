@@ -74,7 +74,7 @@ def _inputs(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (inputs,), {}
 
 
-def as_batches(data: Any, batch_size: int = 32) -> tuple[Batch, ...]:
+def as_batches(data: Any, batch_size: int = 32) -> list[Batch]:
     """All of the data as batches, in order.
 
     Args:
@@ -91,7 +91,7 @@ def as_batches(data: Any, batch_size: int = 32) -> tuple[Batch, ...]:
         data = DataLoader(data, batch_size=batch_size)
     if not isinstance(data, Iterable):
         raise DataError(f"data is a {type(data).__name__}; give an iterable of batches, such as a DataLoader or a list")
-    batches = tuple(as_batch(item) for item in data)
+    batches = [as_batch(item) for item in data]
     if not batches:
         raise DataError("data gave no batches; a generator that was used up gives none, so pass a list or a DataLoader")
     for number, batch in enumerate(batches):

@@ -15,49 +15,66 @@ from torch import Tensor
 from secateur.errors import StorageError
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside a file, then rename, so that whatever happens either the old or the new one is there.
+Writer = Callable[[Path], None]
+
+
+def write_whole(writers: Mapping[Path, Writer]) -> None:
+    """Write files beside their places, then rename them all, so that either all old or all new ones are there.
 
     Raises:
-        StorageError: it can't be written; the old file is as it was.
+        StorageError: one can't be written; the old files are as they were.
     """
-    beside = None
+    staged: dict[Path, Path] = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        beside = Path(name)
-        write(beside)
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.chmod(0o666 & ~_umask())
-        beside.replace(path)
+        for path, write in writers.items():
+            staged[path] = _beside(path)
+            write(staged[path])
+            staged[path].chmod(0o666 & ~_umask())
+            with staged[path].open("rb") as written:
+                os.fsync(written.fileno())
+        for path, beside in staged.items():
+            beside.replace(path)
     except (OSError, SafetensorError) as failure:
-        raise StorageError(f"{path} can't be written: {failure}; what was there before is untouched") from failure
+        places = ", ".join(str(path) for path in writers)
+        raise StorageError(f"{places} can't be written: {failure}; what was there before is untouched") from failure
     finally:
-        if beside is not None:
+        for beside in staged.values():
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
 
 
+def _beside(path: Path) -> Path:
+    """A new file in the same folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    return Path(name)
+
+
 def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+    """The permissions that new files do not get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
-def write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda beside: _write_text(beside, text))
+def text_writer(text: str) -> Writer:
+    """Writes text as UTF-8."""
+
+    def write(path: Path) -> None:
+        path.write_text(text, encoding="utf-8")
+
+    return write
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors."""
+def tensors_writer(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Writer:
+    """Writes tensors as safetensors; those that share memory are written each for itself."""
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_whole(path, lambda beside: save_file(own, beside, dict(metadata)))
+
+    def write(path: Path) -> None:
+        save_file(own, path, dict(metadata))
+
+    return write
 
 
 def read_tensors(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

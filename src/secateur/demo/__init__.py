@@ -1,0 +1,45 @@
+"""A small trained network and images that ship with Secateur, to try everything on."""
+
+from importlib.resources import as_file, files
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from secateur.demo.network import FashionNet
+
+MEAN, STD = 0.2860, 0.3530
+
+__all__ = ["FashionNet", "calibration", "network", "test"]
+
+
+def network() -> FashionNet:
+    """The trained network, in evaluation mode.
+
+    Example:
+        >>> sum(parameter.numel() for parameter in network().parameters())
+        168274
+    """
+    model = FashionNet()
+    with as_file(files(__name__) / "fashion.safetensors") as path:
+        model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def calibration() -> list[Tensor]:
+    """256 images from the network's training set, without their labels, in batches of 32."""
+    return list(_images("calibration")[0].split(32))
+
+
+def test() -> list[tuple[Tensor, Tensor]]:
+    """2,000 images that the network never saw, with their labels, in batches of 32."""
+    images, labels = _images("test")
+    return list(zip(images.split(32), labels.split(32), strict=True))
+
+
+def _images(part: str) -> tuple[Tensor, Tensor]:
+    with as_file(files(__name__) / "fashion.npz") as path, np.load(path) as arrays:
+        images = torch.from_numpy(arrays[f"{part}_images"]).unsqueeze(1)
+        labels = torch.from_numpy(arrays[f"{part}_labels"]).long()
+    return (images / 255 - MEAN) / STD, labels

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
 from secateur.data import Batch, on_device
 from secateur.errors import DataError, SecateurError
-from secateur.importance.losses import Loss, check_loss, divergence, supervised
+from secateur.importance.losses import Loss, Reference, example_losses
 from secateur.network.masked import Means
 from secateur.network.program import Handler
 from secateur.network.units import Group, Network
@@ -67,42 +66,20 @@ class Evidence:
                 f"{self.network.title} refuses inputs {', '.join(shapes)}: {type(failure).__name__}: {failure}"
             ) from failure
 
-    def reference(self, cell: Batch) -> "Reference":
+    def reference(self, cell: Batch) -> Reference:
         """What a cell's losses are measured against: its labels, else the dense network's output."""
         if cell.target is not None:
             return Reference(cell.target, None)
         with torch.no_grad():
             return Reference(None, self.forward(cell))
 
-    def losses(self, output: Any, reference: "Reference", examples: int) -> Tensor:
-        """One finite loss per example.
-
-        Raises:
-            DataError: the labels don't fit, or the loss gives something else.
-        """
-        if reference.labels is not None:
-            return check_loss((self.loss or supervised)(output, reference.labels), examples)
-        return check_loss((self.loss or divergence)(output, reference.dense), examples)
+    def losses(self, output: Any, reference: Reference, examples: int) -> Tensor:
+        """One finite loss per example."""
+        return example_losses(self.loss, output, reference, examples)
 
     def watched(self, items: Sequence[Any], what: str) -> Iterator[Any]:
         """The items, with a progress bar."""
         return iter(tqdm(items, desc=what, disable=not self.progress, leave=False))
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What losses are measured against: labels, or else the dense network's own output."""
-
-    labels: Any
-    dense: Any
-
-    def repeated(self, times: int) -> "Reference":
-        """For several coalitions, one after the other along the batch."""
-
-        def each(leaf: Any) -> Any:
-            return torch.cat([leaf] * times) if isinstance(leaf, Tensor) and leaf.dim() else leaf
-
-        return Reference(pytree.tree_map(each, self.labels), pytree.tree_map(each, self.dense))
 
 
 def cells_of(batches: Sequence[Batch], device: torch.device) -> list[Batch]:

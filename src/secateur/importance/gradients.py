@@ -3,15 +3,21 @@
 All groups of the network are served by one forward and one backward pass over each example. A unit that is read in
 several places (the channels of a residual stage) is judged by the gate that closes all of them: contributions are
 added over its readers before any absolute value is taken.
+
+Without labels the divergence from the dense network has no gradient at the dense network itself, so the loss is then
+the cross entropy against the dense network's own top class.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from secateur.data import Batch
+from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
+from secateur.importance.losses import Reference, is_logits, main_output
 from secateur.importance.registry import criterion
 from secateur.importance.sites import Site, by_group, sites_of, tapped
 
@@ -58,8 +64,23 @@ def _backward(evidence: Evidence, sites: tuple[Site, ...], cell: Batch, measure:
         gate.register_hook(on_gradient)
         return gate
 
-    reference = evidence.reference(cell)
     with torch.enable_grad():
         output = evidence.forward(cell, tapped(sites, tap))
+        reference = Reference(cell.target if cell.target is not None else _own_labels(evidence, output), None)
         evidence.losses(output, reference, examples).sum().backward()
     return by_group(evidence.network, evidence.groups, seen, examples)
+
+
+def _own_labels(evidence: Evidence, output: Any) -> Any:
+    """The top class of a network that gives logits.
+
+    Raises:
+        DataError: it gives something else, or the loss is the user's own.
+    """
+    if evidence.loss is not None or not is_logits(output):
+        raise DataError(
+            "criteria that use gradients need labels here: the divergence from the dense network has no gradient at the "
+            "dense network; give (inputs, target) batches, or rank by 'shapley', 'leave-one-out', 'apoz' or 'l1'"
+        )
+    scores = main_output(output).detach()
+    return scores.argmax(-1)

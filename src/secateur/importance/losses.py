@@ -1,6 +1,7 @@
 """One loss per example: against labels where there are any, else against the dense network's own output."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def divergence(output: Any, dense: Any) -> Tensor:
     For logits, (examples, classes) or anything named `logits`, the Kullback-Leibler divergence of their softmax from
     the dense one's; for other outputs the squared difference as a fraction of the dense output's mean square.
     """
-    if _is_logits(output):
+    if is_logits(output):
         log_found, log_expected = (main_output(each).double().log_softmax(-1) for each in (output, dense))
         return _per_example((log_expected.exp() * (log_expected - log_found)).sum(-1))
     pairs = list(zip(_floats(output), _floats(dense), strict=True))
@@ -77,7 +78,8 @@ def divergence(output: Any, dense: Any) -> Tensor:
     return torch.stack([gap / scale for gap, scale in zip(gaps, scales, strict=True)]).mean(0)
 
 
-def _is_logits(output: Any) -> bool:
+def is_logits(output: Any) -> bool:
+    """Whether an output is class scores: (examples, classes), or anything named `logits`."""
     if isinstance(output, Tensor):
         return output.dim() == 2
     return "logits" in output if isinstance(output, Mapping) else hasattr(output, "logits")
@@ -87,7 +89,37 @@ def _floats(output: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
-def check_loss(values: Any, examples: int) -> Tensor:
+@dataclass(frozen=True)
+class Reference:
+    """What losses are measured against: labels, or else the dense network's own output."""
+
+    labels: Any
+    dense: Any
+
+    def repeated(self, times: int) -> "Reference":
+        """For several coalitions, one after the other along the batch."""
+
+        def each(leaf: Any) -> Any:
+            return torch.cat([leaf] * times) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+
+        return Reference(pytree.tree_map(each, self.labels), pytree.tree_map(each, self.dense))
+
+
+def example_losses(loss: Loss | None, output: Any, reference: Reference, examples: int) -> Tensor:
+    """One finite loss per example.
+
+    Args:
+        loss: the user's own; None for cross entropy or squared error with labels, and the divergence without.
+
+    Raises:
+        DataError: the labels don't fit, or the loss gives something else.
+    """
+    labelled = reference.labels is not None
+    function = loss or (supervised if labelled else divergence)
+    return _checked(function(output, reference.labels if labelled else reference.dense), examples)
+
+
+def _checked(values: Any, examples: int) -> Tensor:
     """A loss as one finite number per example.
 
     Raises:

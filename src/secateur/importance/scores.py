@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import NameMatchError
-from secateur.files import read_tensors, write_tensors
+from secateur.files import Writer, read_tensors, tensors_writer, write_whole
 
 FORMAT = "secateur scores 1"
 
@@ -84,6 +84,10 @@ class Scores(Mapping[str, GroupScores]):
         Raises:
             StorageError: the file can't be written; an older one of that name is left as it was.
         """
+        write_whole({Path(path): self.writer()})
+
+    def writer(self) -> Writer:
+        """Writes the scores to a file."""
         tensors = {f"mean/{key}": mean for key, mean in self.means.items()}
         for name, scores in self.groups.items():
             tensors[f"values/{name}"], tensors[f"errors/{name}"] = scores.values, scores.errors
@@ -95,7 +99,7 @@ class Scores(Mapping[str, GroupScores]):
             "note": self.note,
             "groups": {name: scores.coalitions for name, scores in self.groups.items()},
         }
-        write_tensors(Path(path), tensors, {"format": FORMAT, "about": json.dumps(about)})
+        return tensors_writer(tensors, {"format": FORMAT, "about": json.dumps(about)})
 
     @staticmethod
     def load(path: str | Path) -> "Scores":

@@ -18,7 +18,8 @@ from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
 from secateur.errors import BudgetError, SecateurError
-from secateur.importance.evidence import Evidence, Reference
+from secateur.importance.evidence import Evidence
+from secateur.importance.losses import Reference
 from secateur.network.masked import Removal
 from secateur.network.units import Group, Reader
 

@@ -1,0 +1,218 @@
+"""The command line: `secateur demo | inspect | score | prune | report`."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+import secateur as sc
+from secateur import demo as shipped
+from secateur.errors import BudgetError, NameMatchError, SecateurError
+from secateur.files import text_writer, write_whole
+from secateur.report.saved import saved_report
+from secateur.sources import batches_from, model_from
+from secateur.version import __version__
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Model = Annotated[
+    str | None, typer.Option("--model", help="package.module:callable that makes the dense model.", show_default=False)
+]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="Its weights: .safetensors, or .pt/.pth of tensors.", show_default=False)
+]
+Program = Annotated[
+    Path | None, typer.Option("--program", help="A .pt2 exported program in place of a model.", show_default=False)
+]
+Data = Annotated[
+    str, typer.Option("--data", help="package.module:callable that gives batches of examples.", show_default=False)
+]
+MaybeData = Annotated[
+    str | None, typer.Option("--data", help="package.module:callable that gives batches of examples.", show_default=False)
+]
+Only = Annotated[list[str] | None, typer.Option("--only", help="Only groups that match this glob.", show_default=False)]
+Skip = Annotated[list[str] | None, typer.Option("--skip", help="No groups that match this glob.", show_default=False)]
+By = Annotated[str, typer.Option("--by", help="The criterion.")]
+Seed = Annotated[int, typer.Option("--seed", help="All randomness is drawn from it.")]
+Removal = Annotated[str, typer.Option("--removal", help="What stands in for an absent unit: mean or zero.")]
+Keep = Annotated[
+    list[str], typer.Option("--keep", help="What is left: macs=0.5, params=, bytes= or units=.", show_default=False)
+]
+Out = Annotated[Path, typer.Option("--out", help="The folder to write to.", show_default=False)]
+
+
+def _speaking(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors of ours as one message on standard error and exit code 2; Ctrl-C as 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except SecateurError as error:
+            print(f"secateur: {error}", file=sys.stderr)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as stop:
+            print("secateur: stopped; nothing was written", file=sys.stderr)
+            raise typer.Exit(130) from stop
+
+    return run
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"secateur {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Make a trained neural network smaller by cutting whole units, chosen by their Shapley values."""
+
+
+@app.command()
+@_speaking
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("out/demo"),
+    keep: Keep = ["macs=0.5"],  # noqa: B006 (typer copies it)
+    by: By = "shapley",
+    seed: Seed = 0,
+) -> None:
+    """Prune the network that ships with Secateur, and test it on images it never saw."""
+    model = shipped.network()
+    print(f"{sum(len(batch) for batch in shipped.calibration())} images without labels to judge the units by\n")
+    result = sc.prune(model, shipped.calibration(), parse_keep(keep), by, test=shipped.test(), seed=seed)
+    _finish(result, out)
+
+
+@app.command()
+@_speaking
+def inspect(model: Model = None, weights: Weights = None, program: Program = None, data: MaybeData = None) -> None:
+    """Show what can be cut in a model, what it costs, what is frozen and why, and what can be reached."""
+    network = sc.trace(model_from(model, weights, program), _example(data))
+    print(network)
+    if network.groups:
+        print(f"\nwith the same share of every group left:\n{sc.reachable(network)}")
+
+
+@app.command()
+@_speaking
+def score(
+    out: Out,
+    model: Model = None,
+    weights: Weights = None,
+    program: Program = None,
+    data: MaybeData = None,
+    by: By = "shapley",
+    removal: Removal = "mean",
+    only: Only = None,
+    skip: Skip = None,
+    seed: Seed = 0,
+) -> None:
+    """Score every unit and write scores.safetensors."""
+    batches = _example(data)
+    network = sc.trace(model_from(model, weights, program), batches)
+    scores = sc.score(network, batches, by, removal=removal, only=only, skip=skip, seed=seed)
+    scores.save(out / "scores.safetensors")
+    print(scores)
+    print(f"\nwritten to {out / 'scores.safetensors'}")
+
+
+@app.command()
+@_speaking
+def prune(
+    data: Data,
+    keep: Keep,
+    out: Out,
+    model: Model = None,
+    weights: Weights = None,
+    program: Program = None,
+    test: Annotated[str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)] = None,
+    by: By = "shapley",
+    removal: Removal = "mean",
+    allocation: Annotated[str, typer.Option("--allocation", help="uniform or global.")] = "uniform",
+    round_to: Annotated[int, typer.Option("--round-to", help="Numbers of units are multiples of this.")] = 1,
+    floor: Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")] = 1,
+    only: Only = None,
+    skip: Skip = None,
+    seed: Seed = 0,
+) -> None:
+    """Prune a model, print the comparison, and write the small model and the report."""
+    dense, batches = model_from(model, weights, program), batches_from(data)
+    result = sc.prune(
+        dense,
+        batches,
+        parse_keep(keep),
+        by,
+        test=batches_from(test) if test else None,
+        removal=removal,
+        allocation=allocation,
+        round_to=round_to,
+        floor=floor,
+        only=only,
+        skip=skip,
+        seed=seed,
+    )
+    _finish(result, out)
+    if program is not None:
+        example = result.plan.network.example
+        exported = torch.export.export(result.model, tuple(example.args), dict(example.kwargs), strict=False)
+        write_whole({out / "model.pt2": lambda path: _save_program(exported, path)})
+
+
+@app.command()
+@_speaking
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that prune wrote.")],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Print a saved report again."""
+    print(saved_report(folder, json))
+
+
+def _save_program(exported: torch.export.ExportedProgram, path: Path) -> None:
+    with path.open("wb") as file:
+        torch.export.save(exported, file)
+
+
+def _example(data: str | None) -> Any:
+    if data is None:
+        raise NameMatchError("--data is missing; give package.module:callable that gives batches, one is enough")
+    return batches_from(data)
+
+
+def _finish(result: sc.Result, out: Path) -> None:
+    result.save(out)
+    write_whole({out / "report.txt": text_writer(f"{result.report}\n")})
+    print(result.report)
+    print(f"\nwritten to {out}: recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt")
+
+
+def parse_keep(entries: list[str]) -> dict[str, float]:
+    """`macs=0.5` and the like as a budget.
+
+    Raises:
+        BudgetError: an entry is of another form.
+    """
+    budget = {}
+    for entry in entries:
+        unit, equals, value = entry.partition("=")
+        try:
+            budget[unit.strip()] = float(value)
+        except ValueError as failure:
+            raise BudgetError(f"--keep {entry} is not of the form unit=fraction, such as macs=0.5") from failure
+        if not equals:
+            raise BudgetError(f"--keep {entry} is not of the form unit=fraction, such as macs=0.5")
+    return budget
+
+
+def main() -> None:
+    """The program's entry point."""
+    app()
+
+

@@ -1,0 +1,178 @@
+"""The dense and the pruned network side by side, measured on the same examples."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.budget.plan import Plan
+from secateur.data import Batch
+from secateur.importance.losses import Loss, Reference, divergence, example_losses, main_output
+from secateur.importance.scores import Scores
+from secateur.network.cost import Cost
+from secateur.network.program import evaluation_mode
+
+ROUNDS = 15
+SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for one batch: the median and the quartiles of repeated runs, taken in turn with the other network."""
+
+    batch: int
+    median: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One network on the examples.
+
+    Args:
+        loss: the mean loss, against the labels or the dense network's output.
+        accuracy: the fraction of right top classes, where there are labels that are classes.
+        agreement: the fraction of examples with the dense network's top class, where outputs are classes.
+        divergence: the mean divergence from the dense network's output.
+        cost: parameters, MACs, bytes.
+        latency: measured.
+    """
+
+    loss: float
+    accuracy: float | None
+    agreement: float | None
+    divergence: float
+    cost: Cost
+    latency: Latency
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What pruning did, measured.
+
+    Args:
+        title: the model's class.
+        examples: how many examples were measured on, and `held_out` whether they are others than those scored on.
+        dense: the dense network, and `pruned` the pruned one.
+        groups: units before and after, by group.
+        keep: the budget that was asked for.
+        scores: what the units were judged by.
+        settings: the criterion, its note, the seed and the number of threads.
+    """
+
+    title: str
+    examples: int
+    held_out: bool
+    dense: Measured
+    pruned: Measured
+    groups: dict[str, tuple[int, int]]
+    keep: dict[str, float]
+    scores: Scores
+    settings: dict[str, Any]
+
+    def __str__(self) -> str:
+        from secateur.report.text import report_text
+
+        return report_text(self)
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        from secateur.report.text import report_json
+
+        return report_json(self)
+
+    def to_html(self) -> str:
+        """The report as one self-contained page with plots."""
+        from secateur.report.page import report_page
+
+        return report_page(self)
+
+
+def measure(
+    dense: nn.Module,
+    small: nn.Module,
+    plan: Plan,
+    scores: Scores,
+    batches: Sequence[Batch],
+    loss: Loss | None,
+    held_out: bool,
+) -> Report:
+    """Run both networks on the same examples and time them in turn."""
+    with evaluation_mode(dense), evaluation_mode(small), torch.no_grad():
+        found = [_both(dense, small, batch, loss) for batch in batches]
+        batch = batches[0]
+        times = _times([lambda: _call(dense, batch), lambda: _call(small, batch)])
+    means = torch.cat(found, 2).nanmean(2).tolist()
+    size = batch.size or 1
+    measured = [
+        Measured(*_optional(row), cost, _latency(size, spent))
+        for row, cost, spent in zip(means, (plan.dense, plan.cost), times, strict=True)
+    ]
+    groups = {name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()}
+    settings = {"by": scores.by, "note": scores.note, "seed": scores.seed, "threads": torch.get_num_threads()}
+    total = sum(part.shape[2] for part in found)
+    return Report(plan.network.title, total, held_out, *measured, groups, dict(plan.keep), scores, settings)
+
+
+def _optional(row: list[float]) -> tuple[float, float | None, float | None, float]:
+    loss, accuracy, agreement, distance = row
+    return loss, None if np.isnan(accuracy) else accuracy, None if np.isnan(agreement) else agreement, distance
+
+
+def _call(model: nn.Module, batch: Batch) -> Any:
+    return model(*batch.args, **batch.kwargs)
+
+
+def _both(dense: nn.Module, small: nn.Module, batch: Batch, loss: Loss | None) -> Tensor:
+    """(networks, [loss, accuracy, agreement, divergence], examples), NaN where there is no such thing."""
+    expected = _call(dense, batch)
+    outputs = (expected, _call(small, batch))
+    examples = batch.size or 1
+    rows = []
+    for output in outputs:
+        losses = example_losses(loss, output, Reference(batch.target, expected), examples)
+        accuracy = _hits(output, batch.target, examples)
+        agreement = _hits(output, _top(expected), examples)
+        rows.append(torch.stack([losses.double().cpu(), accuracy, agreement, divergence(output, expected).double().cpu()]))
+    return torch.stack(rows)
+
+
+def _top(output: Any) -> Tensor | None:
+    scores = main_output(output)
+    is_classes = scores.dim() == 2 or not isinstance(output, Tensor) and hasattr(output, "logits")
+    return scores.argmax(-1) if is_classes else None
+
+
+def _hits(output: Any, target: Any, examples: int) -> Tensor:
+    """1 where the top class is the target, 0 elsewhere; NaN where outputs or targets are no classes."""
+    nothing = torch.full((examples,), float("nan"), dtype=torch.float64)
+    top = _top(output)
+    if top is None or not isinstance(target, Tensor) or target.is_floating_point() or target.shape != top.shape:
+        return nothing
+    return (top == target.to(top.device)).double().view(examples, -1).mean(1).cpu()
+
+
+def _times(calls: Sequence[Callable[[], Any]]) -> list[list[float]]:
+    """Milliseconds of each call, in turn, for some rounds or seconds."""
+    for call in calls:
+        call()
+    spent: list[list[float]] = [[] for _ in calls]
+    start = time.perf_counter()
+    while len(spent[0]) < ROUNDS and (len(spent[0]) < 3 or time.perf_counter() - start < SECONDS):
+        for call, times in zip(calls, spent, strict=True):
+            before = time.perf_counter()
+            call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times.append((time.perf_counter() - before) * 1e3)
+    return spent
+
+
+def _latency(batch: int, times: Sequence[float]) -> Latency:
+    lower, median, upper = np.percentile(times, [25, 50, 75]).tolist()
+    return Latency(batch, median, lower, upper)

@@ -1,0 +1,81 @@
+"""Models and data by the names that a command line can give."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from secateur.errors import NameMatchError, StorageError
+
+
+def named(place: str) -> Callable[[], Any]:
+    """What `package.module:name` names; modules of the current folder are found too.
+
+    Raises:
+        NameMatchError: there is no such module or name, or it can't be called.
+    """
+    module_name, colon, name = place.partition(":")
+    if not colon or not module_name or not name:
+        raise NameMatchError(f"{place!r} is not of the form package.module:callable")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as failure:
+        raise NameMatchError(f"{place!r} can't be found: {failure}") from failure
+    if not callable(found):
+        raise NameMatchError(f"{place!r} is a {type(found).__name__}, not a callable")
+    return found
+
+
+def batches_from(place: str) -> Any:
+    """The data that a named callable gives."""
+    return named(place)()
+
+
+def model_from(place: str | None, weights: Path | None, program: Path | None) -> nn.Module:
+    """A model from a callable and its weights, or from an exported program.
+
+    Raises:
+        NameMatchError: neither or both are given, or the callable gives no module.
+        StorageError: a file can't be read, or does not fit the model.
+    """
+    if (place is None) == (program is None):
+        raise NameMatchError("give either --model package.module:callable or --program model.pt2")
+    if program is not None:
+        return _exported_model(program)
+    model = named(str(place))()
+    if not isinstance(model, nn.Module):
+        raise NameMatchError(f"{place!r} gave a {type(model).__name__}, not a torch.nn.Module")
+    if weights is not None:
+        _load_weights(model, weights)
+    return model.eval()
+
+
+def _exported_model(path: Path) -> nn.Module:
+    try:
+        with path.open("rb") as file:
+            return torch.export.load(file).module()
+    except Exception as failure:  # torch raises many types on a damaged archive
+        raise StorageError(f"{path} can't be read as an exported program: {type(failure).__name__}: {failure}") from failure
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as failure:  # torch raises many types on a damaged archive
+        raise StorageError(f"{path} can't be read: {type(failure).__name__}: {failure}") from failure
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as failure:
+        raise StorageError(f"{path} does not fit {type(model).__name__}: {failure}") from failure
+
+

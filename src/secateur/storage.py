@@ -1,0 +1,163 @@
+"""Results on disk: a recipe in JSON and weights in safetensors, that load onto a fresh model of the same class."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import StorageError
+from secateur.files import Writer, read_tensors, tensors_writer, text_writer
+from secateur.network.cost import TensorCost
+from secateur.surgery.recipe import Recipe, apply_recipe
+from secateur.version import __version__
+
+FORMAT = "secateur recipe 1"
+WEIGHTS_FORMAT = "secateur weights 1"
+RECIPE, WEIGHTS = "recipe.json", "weights.safetensors"
+
+
+def model_writers(
+    folder: Path, model: nn.Module, recipe: Recipe, dense: Mapping[str, tuple[int, ...]]
+) -> dict[Path, Writer]:
+    """Writers of a cut model's recipe and weights.
+
+    Args:
+        folder: where to.
+        model: the cut model.
+        recipe: how it was cut.
+        dense: the shapes of the dense model's parameters and buffers.
+    """
+    tensors = _tensors(model)
+    content = _as_json(recipe, dense, type(model).__name__, _digest(tensors))
+    return {
+        folder / WEIGHTS: tensors_writer(tensors, {"format": WEIGHTS_FORMAT, "about": "{}"}),
+        folder / RECIPE: text_writer(json.dumps({**content, "checksum": _checksum(content)}, indent=1)),
+    }
+
+
+def load(model: nn.Module, folder: str | Path) -> nn.Module:
+    """Give a fresh dense model the structure and the weights of a saved result.
+
+    Args:
+        model: a fresh model of the class that was pruned, made with the same arguments; it is changed in place.
+        folder: where `Result.save` wrote.
+
+    Returns:
+        The model, bit for bit the one that was saved.
+
+    Raises:
+        StorageError: a file is missing, cut off, altered or of another network; the model is as it was.
+
+    Example:
+        >>> import tempfile, torch, secateur as sc
+        >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> result = sc.prune(make(), torch.randn(64, 4), keep={"macs": 0.5}, progress=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result.save(folder)
+        ...     small = sc.load(make(), folder)
+        >>> small[0]
+        Linear(in_features=4, out_features=4, bias=True)
+    """
+    folder = Path(folder)
+    recipe, written = _read_recipe(folder / RECIPE)
+    tensors, _ = read_tensors(folder / WEIGHTS, WEIGHTS_FORMAT)
+    if _digest(tensors) != written["weights"]:
+        raise StorageError(
+            f"{folder / WEIGHTS} does not belong to {folder / RECIPE}: one of them was altered, or saving was interrupted"
+        )
+    _check_model(model, recipe, written, tensors, folder)
+    apply_recipe(model, recipe)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        tensor.data.copy_(tensors[name])
+    return model
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """A checksum of names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _as_json(recipe: Recipe, dense: Mapping[str, tuple[int, ...]], title: str, weights: str) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "secateur": __version__,
+        "torch": torch.__version__,
+        "model": title,
+        "kept": {name: indices.tolist() for name, indices in recipe.kept.items()},
+        "slices": {
+            name: {str(axis): positions.tolist() for axis, positions in axes.items()}
+            for name, axes in recipe.slices.items()
+        },
+        "attributes": recipe.attributes,
+        "biases": recipe.biases,
+        "dropouts": recipe.dropouts,
+        "dense": {name: list(shape) for name, shape in dense.items()},
+        "weights": weights,
+    }
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as failure:
+        raise StorageError(f"{path} can't be read: {failure}; it is missing, cut off or damaged") from failure
+    if not isinstance(written, dict) or written.get("format") != FORMAT:
+        found = written.get("format") if isinstance(written, dict) else type(written).__name__
+        raise StorageError(f"{path} is not a recipe of this version: it holds {found!r} where {FORMAT!r} was expected")
+    if written.pop("checksum", None) != _checksum(written):
+        raise StorageError(f"{path} was altered or damaged: its checksum does not match")
+    slices = {
+        name: {int(axis): torch.tensor(positions, dtype=torch.long) for axis, positions in axes.items()}
+        for name, axes in written["slices"].items()
+    }
+    kept = {name: torch.tensor(indices, dtype=torch.long) for name, indices in written["kept"].items()}
+    attributes = {
+        path: {name: tuple(value) if isinstance(value, list) else value for name, value in changed.items()}
+        for path, changed in written["attributes"].items()
+    }
+    return Recipe(kept, slices, attributes, written["biases"], written["dropouts"]), written
+
+
+def _check_model(
+    model: nn.Module, recipe: Recipe, written: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
+) -> None:
+    """Everything that could fail, before anything is changed."""
+    own = {name: list(tensor.shape) for name, tensor in _tensors(model).items()}
+    wrong = [name for name in own.keys() | written["dense"].keys() if own.get(name) != written["dense"].get(name)]
+    if wrong:
+        name = min(wrong)
+        raise StorageError(
+            f"{folder} was saved from a {written['model']} whose {name} has shape {written['dense'].get(name)}; this "
+            f"{type(model).__name__} has {own.get(name)} there; give a fresh, dense model of the same class and arguments"
+        )
+    expected = {name: _left(shape, recipe.slices.get(name, {})) for name, shape in own.items()}
+    expected |= {name: [length] for name, length in recipe.biases.items()}
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise StorageError(f"{folder / WEIGHTS} does not hold the tensors that {folder / RECIPE} describes")
+
+
+def _left(shape: list[int], axes: Mapping[int, Tensor]) -> list[int]:
+    return [len(axes[axis]) if axis in axes else length for axis, length in enumerate(shape)]
+
+
+def shapes_of(tensors: tuple[TensorCost, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's tensors by name."""
+    return {tensor.name: tensor.shape for tensor in tensors}
