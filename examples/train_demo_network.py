@@ -84,7 +84,9 @@ def main() -> None:
     with torch.no_grad():
         predicted = torch.cat([model(part) for part in normalised(test_images).split(500)]).argmax(1)
     print(f"test accuracy {(predicted == torch.tensor(test_labels)).double().mean():.4f}")
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, args.out / "fashion.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, args.out / "fashion.safetensors"
+    )
     np.savez_compressed(
         args.out / "fashion.npz",
         calibration_images=train_images[:CALIBRATION],

@@ -1,7 +1,7 @@
 """The laws: every network of the zoo, under every plan that hypothesis can draw."""
 
 import copy
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import pytest
@@ -10,28 +10,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-from zoo import ZOO, grow
 
 import secateur as sc
+from secateur.budget.plan import Search
 from secateur.data import Batch, as_batches, example_batch
 from secateur.importance.scores import GroupScores
 from secateur.network.labels import operator_name
 from secateur.network.masked import operand, reader_means, run_masked
 from secateur.network.program import with_argument
 from secateur.surgery.verify import difference
+from zoo import ZOO, grow
 
 NAMES = list(ZOO)
 seeds = st.integers(0, 2**32 - 1)
 plans = settings(max_examples=6, deadline=None, derandomize=True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def traced(name: str) -> tuple[nn.Module, Any, sc.Network]:
     model, example = grow(name)
     return model, example, sc.trace(model, example)
 
 
-@lru_cache(maxsize=None)
+@cache
 def means_of(name: str) -> dict[str, Tensor]:
     _, example, network = traced(name)
     return reader_means(network, [example_batch(example, torch.device("cpu"))])
@@ -111,7 +112,9 @@ def test_law_2_more_pruning_never_gives_a_larger_network(name: str, seed: int, r
     before = None
     for keep in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5):
         try:
-            plan = sc.plan(network, some_scores(network, seed), keep={"params": keep}, round_to=round_to, allocation="global")
+            plan = sc.plan(
+                network, some_scores(network, seed), keep={"params": keep}, round_to=round_to, allocation="global"
+            )
         except sc.SecateurError as error:
             assert "smallest reachable" in str(error)
             break
@@ -127,8 +130,6 @@ def test_law_2_more_pruning_never_gives_a_larger_network(name: str, seed: int, r
 @plans
 @given(seed=seeds, unit=st.sampled_from(["params", "macs", "bytes", "units"]), share=st.floats(0.3, 1.0))
 def test_law_3_the_budget_is_met_within_one_unit(name: str, seed: int, unit: str, share: float) -> None:
-    from secateur.budget.plan import Search
-
     _, _, network = traced(name)
     if not network.groups:
         return
@@ -171,7 +172,9 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
         "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
         "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
         "rng": torch.get_rng_state(),
-        "attributes": [sorted(map(str, vars(module).items())) for module in model.modules() if not list(module.children())],
+        "attributes": [
+            sorted(map(str, vars(module).items())) for module in model.modules() if not list(module.children())
+        ],
     }
 
 
@@ -266,7 +269,11 @@ def _nan_places(network: sc.Network, state: dict[Any, Tensor]) -> dict[Any, Any]
 
         handlers[reader.node] = handler
     program = network.program
-    values = {**program.fixed(), **{node: tensor.detach() for node, tensor in state.items()}, **program.bind(network.example)}
+    values = {
+        **program.fixed(),
+        **{node: tensor.detach() for node, tensor in state.items()},
+        **program.bind(network.example),
+    }
     with torch.no_grad():
         values = program.run(values, program.first, len(program.nodes) - 1, handlers, keep=program.output_nodes)
     leaves = torch.utils._pytree.tree_leaves(program.finish(values))
@@ -285,10 +292,16 @@ def test_law_9_predicted_costs_are_the_measured_ones(name: str, seed: int) -> No
         assert cost.params == sum(tensor.numel() for tensor in parameters)
         assert cost.bytes == sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
         # torch counts every kernel of attention but the CPU's
-        cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+        cpu = {
+            torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(
+                q, k, v
+            )
+        }
         with FlopCounterMode(display=False, custom_mapping=cpu) as counter:
             run(made, network.example)
-        assert cost.macs * network.example.size * 2 == pytest.approx(counter.get_total_flops(), abs=network.example.size)
+        assert cost.macs * network.example.size * 2 == pytest.approx(
+            counter.get_total_flops(), abs=network.example.size
+        )
 
 
 def test_the_zoo_is_large_enough() -> None:

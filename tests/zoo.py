@@ -74,7 +74,9 @@ class InvertedResidual(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
         self.expand = conv_bn(4, 8, 1)
-        self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6()
+        )
         self.project = nn.Sequential(nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4))
         self.fc = nn.Linear(4, 3)
 
@@ -391,7 +393,12 @@ def mlp() -> nn.Module:
 
 def instance_norms() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.InstanceNorm2d(6, affine=True), nn.PReLU(6), nn.Conv2d(6, 5, 3), nn.Flatten(), nn.Linear(80, 2)
+        nn.Conv2d(3, 6, 3),
+        nn.InstanceNorm2d(6, affine=True),
+        nn.PReLU(6),
+        nn.Conv2d(6, 5, 3),
+        nn.Flatten(),
+        nn.Linear(80, 2),
     )
 
 
@@ -435,7 +442,9 @@ ZOO: dict[str, Specimen] = {
     "unet": Specimen(Unet, images(), {"down1.0": 5, "down2.0": 7, "up.0": 6}),
     "flat": Specimen(Flat, images(2, 4), {"conv1": 5, "fc1": 6}),
     "backwards": Specimen(Backwards, lambda: torch.randn(BATCH, 6), {"fc": 5, "conv1": 6}),
-    "mixture": Specimen(Mixture, lambda: torch.randn(BATCH, 6), {"left": 7}, {"gate": "is normalised over these units"}),
+    "mixture": Specimen(
+        Mixture, lambda: torch.randn(BATCH, 6), {"left": 7}, {"gate": "is normalised over these units"}
+    ),
     "time first": Specimen(TimeFirst, tokens(), {"fc1": 9, "fc2": 8}),
     "fixed batch": Specimen(FixedBatch, lambda: torch.randn(2, 6), {"fc1": 8}),
     "hard-wired": Specimen(
@@ -459,7 +468,10 @@ def grow(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
             for buffer in ("running_mean", "running_var"):
                 if isinstance(getattr(module, buffer, None), Tensor):
                     getattr(module, buffer).uniform_(0.5, 1.5)
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm) and module.weight is not None:
+            if (
+                isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm)
+                and module.weight is not None
+            ):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.uniform_(module.bias, -0.5, 0.5)
         return model.eval(), ZOO[name].inputs()

@@ -17,6 +17,7 @@ __all__ = [
     "Result",
     "Scores",
     "SecateurError",
+    "__version__",
     "criteria",
     "criterion",
     "cut",

@@ -20,7 +20,8 @@ from secateur.importance.scores import Scores
 from secateur.network.program import export_program
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
-from secateur.report.measure import Report, measure
+from secateur.report.measure import measure
+from secateur.report.results import Report
 from secateur.storage import model_writers, shapes_of
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, make_recipe

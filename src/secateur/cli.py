@@ -23,7 +23,8 @@ Model = Annotated[
     str | None, typer.Option("--model", help="package.module:callable that makes the dense model.", show_default=False)
 ]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="Its weights: .safetensors, or .pt/.pth of tensors.", show_default=False)
+    Path | None,
+    typer.Option("--weights", help="Its weights: .safetensors, or .pt/.pth of tensors.", show_default=False),
 ]
 Program = Annotated[
     Path | None, typer.Option("--program", help="A .pt2 exported program in place of a model.", show_default=False)
@@ -32,7 +33,8 @@ Data = Annotated[
     str, typer.Option("--data", help="package.module:callable that gives batches of examples.", show_default=False)
 ]
 MaybeData = Annotated[
-    str | None, typer.Option("--data", help="package.module:callable that gives batches of examples.", show_default=False)
+    str | None,
+    typer.Option("--data", help="package.module:callable that gives batches of examples.", show_default=False),
 ]
 Only = Annotated[list[str] | None, typer.Option("--only", help="Only groups that match this glob.", show_default=False)]
 Skip = Annotated[list[str] | None, typer.Option("--skip", help="No groups that match this glob.", show_default=False)]
@@ -70,7 +72,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Make a trained neural network smaller by cutting whole units, chosen by their Shapley values."""
 
@@ -132,7 +136,9 @@ def prune(
     model: Model = None,
     weights: Weights = None,
     program: Program = None,
-    test: Annotated[str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)] = None,
+    test: Annotated[
+        str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)
+    ] = None,
     by: By = "shapley",
     removal: Removal = "mean",
     allocation: Annotated[str, typer.Option("--allocation", help="uniform or global.")] = "uniform",
@@ -214,5 +220,3 @@ def parse_keep(entries: list[str]) -> dict[str, float]:
 def main() -> None:
     """The program's entry point."""
     app()
-
-

@@ -110,7 +110,9 @@ def _check(batch: Batch, number: int) -> None:
         raise DataError(f"batch {number} is empty: its first input has shape {tuple(batch.tensors[0].shape)}")
     for tensor in batch.tensors:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise DataError(f"batch {number} has NaN or infinity in an input of shape {tuple(tensor.shape)}; mend the data")
+            raise DataError(
+                f"batch {number} has NaN or infinity in an input of shape {tuple(tensor.shape)}; mend the data"
+            )
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from secateur.errors import StorageError
 
-
 Writer = Callable[[Path], None]
 
 

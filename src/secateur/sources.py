@@ -65,7 +65,9 @@ def _exported_model(path: Path) -> nn.Module:
         with path.open("rb") as file:
             return torch.export.load(file).module()
     except Exception as failure:  # torch raises many types on a damaged archive
-        raise StorageError(f"{path} can't be read as an exported program: {type(failure).__name__}: {failure}") from failure
+        raise StorageError(
+            f"{path} can't be read as an exported program: {type(failure).__name__}: {failure}"
+        ) from failure
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
@@ -77,5 +79,3 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as failure:
         raise StorageError(f"{path} does not fit {type(model).__name__}: {failure}") from failure
-
-

@@ -67,7 +67,8 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
     tensors, _ = read_tensors(folder / WEIGHTS, WEIGHTS_FORMAT)
     if _digest(tensors) != written["weights"]:
         raise StorageError(
-            f"{folder / WEIGHTS} does not belong to {folder / RECIPE}: one of them was altered, or saving was interrupted"
+            f"{folder / WEIGHTS} does not belong to {folder / RECIPE}: one of them was altered, or saving was "
+            "interrupted"
         )
     _check_model(model, recipe, written, tensors, folder)
     apply_recipe(model, recipe)
@@ -145,7 +146,8 @@ def _check_model(
         name = min(wrong)
         raise StorageError(
             f"{folder} was saved from a {written['model']} whose {name} has shape {written['dense'].get(name)}; this "
-            f"{type(model).__name__} has {own.get(name)} there; give a fresh, dense model of the same class and arguments"
+            f"{type(model).__name__} has {own.get(name)} there; give a fresh, dense model of the same class and "
+            "arguments"
         )
     expected = {name: _left(shape, recipe.slices.get(name, {})) for name, shape in own.items()}
     expected |= {name: [length] for name, length in recipe.biases.items()}

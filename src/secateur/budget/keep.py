@@ -1,8 +1,6 @@
 """Budgets in the user's words: what is left, as fractions of the dense network."""
 
-import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 
 from secateur.errors import BudgetError
 from secateur.network.cost import Cost
@@ -23,11 +21,15 @@ def parse_keep(keep: object) -> Keep:
     for unit, value in keep.items():
         if unit not in UNITS:
             raise BudgetError(f"keep has the unknown unit {unit!r}; known are {', '.join(UNITS)}")
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not 0 < value <= 1:
+        if not _is_fraction(value):
             raise BudgetError(
                 f"keep={{{unit!r}: {value!r}}} is out of range; give the fraction that stays, above 0 and at most 1"
             )
     return {str(unit): float(value) for unit, value in keep.items()}
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
 
 
 def fractions(network: Network, kept: Kept, cost: Cost, units: Sequence[str]) -> dict[str, float]:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from secateur.budget.keep import Keep, fractions, parse_keep
 from secateur.errors import BudgetError
-from secateur.importance.scores import Scores
+from secateur.importance.scores import GroupScores, Scores
 from secateur.network.cost import Cost
-from secateur.network.table import columns
 from secateur.network.units import Group, Kept, Network
+from secateur.tables import columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,12 @@ class Plan:
             rows.append([unit, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}"])
         rows.append(["", "", "", ""])
         rows += [
-            [group.name, str(group.size), str(len(self.kept[group.name])), f"{len(self.kept[group.name]) / group.size:.0%}"]
+            [
+                group.name,
+                str(group.size),
+                str(len(self.kept[group.name])),
+                f"{len(self.kept[group.name]) / group.size:.0%}",
+            ]
             for group in self.network.groups
             if group.name in self.kept
         ]
@@ -154,8 +159,8 @@ class Search:
             raise BudgetError(
                 f"keep={dict(budget)} can't be met: the smallest reachable is "
                 + ", ".join(f"{unit} {math.ceil(value * 1e4) / 1e4:g}" for unit, value in missed.items())
-                + f" with {len(self.groups)} of {len(self.network.groups)} groups, floor and round_to as given; ask for "
-                "more, lower the floor, or see what is frozen with print(network)"
+                + f" with {len(self.groups)} of {len(self.network.groups)} groups, floor and round_to as given; ask "
+                "for more, lower the floor, or see what is frozen with print(network)"
             )
         low, high = 0, len(self.order)
         while low < high:
@@ -198,11 +203,11 @@ def reachable(network: Network, *, round_to: int = 1, floor: float = 1) -> str:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> print(sc.reachable(sc.trace(model, torch.randn(2, 4))))
-        units left  params  macs  bytes
-                6     75%    75%    75%
+        of units  params    MACs   bytes
+          100.0%  100.0%  100.0%  100.0%
+           87.5%   87.9%   87.5%   87.9%
+        ...
     """
-    from secateur.importance.scores import GroupScores
-
     flat = {group.name: GroupScores.exact(torch.arange(group.size)) for group in network.groups}
     search = Search.of(network, Scores(flat, "order", 0, {}, ""), "uniform", round_to, floor)
     rows = [["of units", "params", "MACs", "bytes"]]

@@ -48,7 +48,9 @@ class Evidence:
             DataError: there are no examples.
         """
         if not self.cells:
-            raise DataError(f"{criterion!r} needs examples, but data is None; give data, or rank by 'l1', 'l2' or 'random'")
+            raise DataError(
+                f"{criterion!r} needs examples, but data is None; give data, or rank by 'l1', 'l2' or 'random'"
+            )
 
     def forward(self, cell: Batch, handlers: Mapping[Any, Handler] | None = None) -> Any:
         """The network's output on a cell, with some operators replaced.
@@ -82,12 +84,12 @@ class Evidence:
         return iter(tqdm(items, desc=what, disable=not self.progress, leave=False))
 
 
-def cells_of(batches: Sequence[Batch], device: torch.device) -> list[Batch]:
-    """Batches cut into pieces of at most 32 examples, on the network's device."""
+def cells_of(batches: Sequence[Batch], device: torch.device, most: int = CELL) -> list[Batch]:
+    """Batches cut into pieces of at most so many examples, on the network's device."""
     cells = []
     for batch in batches:
         size = batch.size or 1
-        whole = size <= CELL or any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in batch.tensors)
-        pieces = [batch] if whole else [batch.take(index) for index in torch.arange(size).split(CELL)]
+        whole = size <= most or any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in batch.tensors)
+        pieces = [batch] if whole else [batch.take(index) for index in torch.arange(size).split(most)]
         cells += [on_device(piece, device) for piece in pieces]
     return cells

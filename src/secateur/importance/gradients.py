@@ -79,8 +79,8 @@ def _own_labels(evidence: Evidence, output: Any) -> Any:
     """
     if evidence.loss is not None or not is_logits(output):
         raise DataError(
-            "criteria that use gradients need labels here: the divergence from the dense network has no gradient at the "
-            "dense network; give (inputs, target) batches, or rank by 'shapley', 'leave-one-out', 'apoz' or 'l1'"
+            "criteria that use gradients need labels here: the divergence from the dense network has no gradient at "
+            "the dense network; give (inputs, target) batches, or rank by 'shapley', 'leave-one-out', 'apoz' or 'l1'"
         )
     scores = main_output(output).detach()
     return scores.argmax(-1)

@@ -55,7 +55,8 @@ def _check_labels(scores: Tensor, target: Tensor) -> None:
     wrong = target[(target != -100) & ((target < 0) | (target >= scores.shape[1]))]
     if len(wrong):
         raise DataError(
-            f"label {int(wrong[0])} is out of range: the network has {scores.shape[1]} classes, 0 to {scores.shape[1] - 1}"
+            f"label {int(wrong[0])} is out of range: the network has {scores.shape[1]} classes, 0 to "
+            f"{scores.shape[1] - 1}"
         )
 
 
@@ -127,8 +128,12 @@ def _checked(values: Any, examples: int) -> Tensor:
     """
     if not isinstance(values, Tensor) or values.shape != (examples,):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise DataError(f"the loss gave {got} where one value per example, ({examples},), is needed; use reduction='none'")
+        raise DataError(
+            f"the loss gave {got} where one value per example, ({examples},), is needed; use reduction='none'"
+        )
     if not bool(torch.isfinite(values).all()):
         bad = int((~torch.isfinite(values)).sum())
-        raise DataError(f"the loss is NaN or infinite for {bad} of {examples} examples; mend the loss or leave them out")
+        raise DataError(
+            f"the loss is NaN or infinite for {bad} of {examples} examples; mend the loss or leave them out"
+        )
     return values

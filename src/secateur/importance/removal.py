@@ -14,7 +14,7 @@ def leave_one_out(evidence: Evidence) -> dict[str, Tensor]:
     evidence.need_examples("leave-one-out")
     found = {}
     for group in evidence.watched(evidence.groups, "leave-one-out"):
-        game = Game(evidence, group, int(evidence.options.get("memory") or MEMORY))
+        game = Game(evidence, group, evidence.cells, int(evidence.options.get("memory") or MEMORY))
         coalitions = torch.cat([torch.ones(1, group.size, dtype=torch.bool), ~torch.eye(group.size, dtype=torch.bool)])
         values = torch.cat([game(coalitions, cell) for cell in range(len(evidence.cells))], 1)
         found[group.name] = values[:1] - values[1:]

@@ -53,8 +53,8 @@ def score(
         aggregate: for "shapley", from each example's values to one score: "robust" (the default), "mean", "absolute",
             a quantile between 0.0 and 1.0, or a function from (units, examples) to (units,).
         estimator: for "shapley": "exact", "permutation", "antithetic", or "auto".
-        coalitions: for "shapley", how many to evaluate for each group, about; by default one antithetic pair of orders
-            for each 32 examples, at least 8.
+        coalitions: for "shapley", how many to evaluate for each group, about; by default enough that
+            every example is used once, with fewer examples to a pair of orders the more units there are.
         protocol: "paper" for that of Ancona et al. 2020: 5 permutations, the same for all examples, zero removal, and
             the robust aggregate.
         only: globs of the names of groups to score; `skip`: of those to leave out.
@@ -98,7 +98,9 @@ def score(
         means = reader_means(network, cells) if removal == "mean" and cells else {}
         evidence = Evidence(network, groups, cells, loss, means, seed, options, progress)
         found = function(evidence)
-    return Scores({group.name: _checked(name, group, found) for group in groups}, name, seed, means, _note(removal, cells))
+    return Scores(
+        {group.name: _checked(name, group, found) for group in groups}, name, seed, means, _note(removal, cells)
+    )
 
 
 def _note(removal: str, cells: Sequence[Any]) -> str:

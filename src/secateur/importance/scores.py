@@ -10,6 +10,7 @@ from torch import Tensor
 
 from secateur.errors import NameMatchError
 from secateur.files import Writer, read_tensors, tensors_writer, write_whole
+from secateur.tables import columns
 
 FORMAT = "secateur scores 1"
 
@@ -57,7 +58,9 @@ class Scores(Mapping[str, GroupScores]):
 
     def __getitem__(self, name: str) -> GroupScores:
         if name not in self.groups:
-            raise NameMatchError(f"there are no scores of {name!r}; there are of {', '.join(self.groups) or 'no group'}")
+            raise NameMatchError(
+                f"there are no scores of {name!r}; there are of {', '.join(self.groups) or 'no group'}"
+            )
         return self.groups[name]
 
     def __contains__(self, name: object) -> bool:
@@ -70,8 +73,6 @@ class Scores(Mapping[str, GroupScores]):
         return len(self.groups)
 
     def __str__(self) -> str:
-        from secateur.network.table import columns
-
         rows = [["group", "units", "lowest", "median", "highest", "error"]]
         for name, scores in self.groups.items():
             spread = [scores.values.min(), scores.values.median(), scores.values.max(), scores.errors.mean()]

@@ -115,7 +115,8 @@ def _ties_along(labels: Tensor, classes: Tensor, axis: int) -> Tensor:
     kinds = classes.movedim(axis, 0).reshape(labels.shape[axis], -1)
     differs = kinds != kinds[:, :1]
     first = rows[:, :1].expand_as(rows)[differs]
-    return torch.unique(torch.stack([first, rows[differs]]), dim=1)
+    distinct: Tensor = torch.unique(torch.stack([first, rows[differs]]), dim=1)
+    return distinct
 
 
 def _merged(tie: Tensor, component: Array) -> int:
@@ -133,9 +134,7 @@ def _signatures(axes: Sequence[Tensor], component: Array, frozen: Array) -> dict
     axis = np.concatenate([np.full(len(labels), index) for index, labels in enumerate(axes)])
     order = np.arange(len(owner))
     alive = ~frozen[owner]
-    codes, first, entries = np.unique(
-        owner[alive] * len(axes) + axis[alive], return_index=True, return_counts=True
-    )
+    codes, first, entries = np.unique(owner[alive] * len(axes) + axis[alive], return_index=True, return_counts=True)
     owned: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     seen: dict[int, int] = {}
     for code, start, count in zip(codes.tolist(), order[alive][first].tolist(), entries.tolist(), strict=True):

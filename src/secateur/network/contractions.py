@@ -155,7 +155,7 @@ def _plain_product(call: Call, first: str, a: Tensor, b: Tensor) -> Tensor:
         call.tie(read, call.trace.along(b, -2, call.node))
         call.trace.read(call.node, first, a.dim() - 1, read)
         axes.append(read)
-    if -2 in in_a and -1 in in_b or not (in_a or in_b):
+    if (-2 in in_a and -1 in in_b) or not (in_a or in_b):
         return _freeze_all(call, "two kinds of units cross")
     rows = call.trace.along(a, -2, call.node) if -2 in in_a else None
     columns = call.trace.along(b, -1, call.node) if -1 in in_b else None

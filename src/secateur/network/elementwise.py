@@ -32,7 +32,8 @@ class Call:
     def activation(self, name: str) -> Tensor:
         return self.trace.activation(self.args[name], self.node)
 
-    def frozen(self) -> Tensor:
+    def frozen(self) -> Any:
+        """Label 0 in the shape of the result."""
         return frozen(self.shape)
 
 
@@ -76,7 +77,8 @@ def _weights_only(call: Call, weights: list[Weight]) -> Labels:
         return Weight(weights[0].name, weights[0].layers, whole=False)
     for weight in weights:
         call.freeze(weight, "parameters are computed from each other")
-    return call.frozen()
+    nothing: Tensor = call.frozen()
+    return nothing
 
 
 def _wide(shape: torch.Size, dims: set[int], rank: int) -> bool:
@@ -88,7 +90,7 @@ def _meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
     shape = torch.broadcast_shapes(a.shape, b.shape)
     rank = len(shape)
     in_a, in_b = varying(a.expand(shape)), varying(b.expand(shape))
-    if not in_a and not in_b or _wide(b.shape, in_a, rank) or _wide(a.shape, in_b, rank):
+    if (not in_a and not in_b) or _wide(b.shape, in_a, rank) or _wide(a.shape, in_b, rank):
         call.tie(a, b)
         return (a if in_a or not in_b else b).expand(shape)
     if in_a and in_b:
@@ -177,7 +179,7 @@ def softmax(call: Call) -> Tensor:
     across = {call.args["dim"] % labels.dim()}
     if varying(labels) & across:
         call.freeze(labels, "is normalised over these units")
-        return frozen(labels.shape)  # type: ignore[no-any-return]
+        return torch.zeros((), dtype=torch.long).expand(labels.shape)
     return labels
 
 
@@ -222,7 +224,7 @@ def batch_norm(call: Call) -> Any:
     for name in ("weight", "bias", "running_mean", "running_var"):
         if call.args.get(name) is not None:
             call.tie(call.along(name, 0), channels)
-    if call.args.get("training") or call.args.get("use_input_stats") and call.args.get("running_mean") is not None:
+    if call.args.get("training") or (call.args.get("use_input_stats") and call.args.get("running_mean") is not None):
         call.freeze(labels, "batch norm is in training mode")
     if isinstance(call.shape, torch.Size):
         return labels

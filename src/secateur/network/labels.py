@@ -144,7 +144,7 @@ class Trace:
 
     def _axis(self, weight: Weight, dim: int, node: Node, produces: bool) -> Tensor:
         for axis, layer in enumerate(weight.layers):
-            if varying(layer) <= {dim} and (weight.whole and axis == dim or varying(layer) == {dim}):
+            if varying(layer) <= {dim} and ((weight.whole and axis == dim) or varying(layer) == {dim}):
                 self.touch(weight.name, axis, produces)
                 return compact(layer, keep=dim).movedim(dim, 0).reshape(-1)
         for layer in weight.layers:

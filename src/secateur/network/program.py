@@ -239,7 +239,7 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
                     model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
                 )
                 return _as_program(exported, model, batch)
-            except Exception as failure:  # torch.export raises any type, the user's own included
+            except Exception as failure:  # noqa: BLE001 torch.export raises any type, the user's own included
                 failures.append(failure)
     raise TraceError(
         f"torch.export could not export {type(model).__name__}: {_reason(failures[-1])}\n"

@@ -1,31 +1,31 @@
 """A network as a person reads it: its groups, what they own, and what is frozen and why."""
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from secateur.network.units import Group, Network
+import torch
+
+from secateur.tables import columns
+
+if TYPE_CHECKING:
+    from secateur.network.units import Group, Network
 
 WRAP = 3
 
 
-def columns(rows: Sequence[Sequence[str]], left: frozenset[int] = frozenset({0})) -> list[str]:
-    """Rows of cells as aligned lines; the columns in `left` are flush left, the others right."""
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if index in left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def network_table(network: Network) -> str:
+def network_table(network: "Network") -> str:
     """The network's groups with what they own, its cost, and what is frozen."""
     dense = network.cost()
     shares = {group.name: share(network, group) for group in network.groups}
     rows = [["group", "units", "kind", "params", "MACs", "members"]]
     rows += [
-        [group.name, str(group.size), group.kind, f"{shares[group.name][0]:,}", f"{shares[group.name][1]:,}", _members(group)]
+        [
+            group.name,
+            str(group.size),
+            group.kind,
+            f"{shares[group.name][0]:,}",
+            f"{shares[group.name][1]:,}",
+            _members(group),
+        ]
         for group in network.groups
     ]
     lines = [
@@ -39,21 +39,19 @@ def network_table(network: Network) -> str:
     return "\n".join(lines)
 
 
-def share(network: Network, group: Group) -> tuple[int, int]:
+def share(network: "Network", group: "Group") -> tuple[int, int]:
     """Parameters and MACs that go when all units of a group but one go."""
-    import torch
-
     dense, alone = network.cost(), network.cost({group.name: torch.tensor([0])})
     return dense.params - alone.params, dense.macs - alone.macs
 
 
-def _members(group: Group) -> str:
+def _members(group: "Group") -> str:
     names = [str(member) for member in group.members]
     more = f" and {len(names) - WRAP} more" if len(names) > WRAP else ""
     return ", ".join(names[:WRAP]) + more
 
 
-def _frozen_rows(network: Network) -> list[list[str]]:
+def _frozen_rows(network: "Network") -> list[list[str]]:
     rows = []
     for held in network.frozen:
         place = f" in {held.module}" if held.module and held.module != held.name else ""

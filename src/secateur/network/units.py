@@ -15,6 +15,7 @@ from secateur.data import Batch
 from secateur.errors import NameMatchError
 from secateur.network.cost import Cost, TensorCost, Work, cost_of
 from secateur.network.program import Program
+from secateur.network.table import network_table
 
 Kept = Mapping[str, Tensor]
 
@@ -195,8 +196,6 @@ class Network:
         )
 
     def __str__(self) -> str:
-        from secateur.network.table import network_table
-
         return network_table(self)
 
     __repr__ = __str__

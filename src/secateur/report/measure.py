@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,84 +12,11 @@ from secateur.budget.plan import Plan
 from secateur.data import Batch
 from secateur.importance.losses import Loss, Reference, divergence, example_losses, main_output
 from secateur.importance.scores import Scores
-from secateur.network.cost import Cost
 from secateur.network.program import evaluation_mode
+from secateur.report.results import Latency, Measured, Report
 
 ROUNDS = 15
 SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds for one batch: the median and the quartiles of repeated runs, taken in turn with the other network."""
-
-    batch: int
-    median: float
-    lower: float
-    upper: float
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One network on the examples.
-
-    Args:
-        loss: the mean loss, against the labels or the dense network's output.
-        accuracy: the fraction of right top classes, where there are labels that are classes.
-        agreement: the fraction of examples with the dense network's top class, where outputs are classes.
-        divergence: the mean divergence from the dense network's output.
-        cost: parameters, MACs, bytes.
-        latency: measured.
-    """
-
-    loss: float
-    accuracy: float | None
-    agreement: float | None
-    divergence: float
-    cost: Cost
-    latency: Latency
-
-
-@dataclass(frozen=True, eq=False)
-class Report:
-    """What pruning did, measured.
-
-    Args:
-        title: the model's class.
-        examples: how many examples were measured on, and `held_out` whether they are others than those scored on.
-        dense: the dense network, and `pruned` the pruned one.
-        groups: units before and after, by group.
-        keep: the budget that was asked for.
-        scores: what the units were judged by.
-        settings: the criterion, its note, the seed and the number of threads.
-    """
-
-    title: str
-    examples: int
-    held_out: bool
-    dense: Measured
-    pruned: Measured
-    groups: dict[str, tuple[int, int]]
-    keep: dict[str, float]
-    scores: Scores
-    settings: dict[str, Any]
-
-    def __str__(self) -> str:
-        from secateur.report.text import report_text
-
-        return report_text(self)
-
-    def to_json(self) -> str:
-        """The report as JSON."""
-        from secateur.report.text import report_json
-
-        return report_json(self)
-
-    def to_html(self) -> str:
-        """The report as one self-contained page with plots."""
-        from secateur.report.page import report_page
-
-        return report_page(self)
 
 
 def measure(
@@ -116,7 +42,17 @@ def measure(
     groups = {name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()}
     settings = {"by": scores.by, "note": scores.note, "seed": scores.seed, "threads": torch.get_num_threads()}
     total = sum(part.shape[2] for part in found)
-    return Report(plan.network.title, total, held_out, *measured, groups, dict(plan.keep), scores, settings)
+    return Report(
+        title=plan.network.title,
+        examples=total,
+        held_out=held_out,
+        dense=measured[0],
+        pruned=measured[1],
+        groups=groups,
+        keep=dict(plan.keep),
+        scores=scores,
+        settings=settings,
+    )
 
 
 def _optional(row: list[float]) -> tuple[float, float | None, float | None, float]:
@@ -138,13 +74,15 @@ def _both(dense: nn.Module, small: nn.Module, batch: Batch, loss: Loss | None) -
         losses = example_losses(loss, output, Reference(batch.target, expected), examples)
         accuracy = _hits(output, batch.target, examples)
         agreement = _hits(output, _top(expected), examples)
-        rows.append(torch.stack([losses.double().cpu(), accuracy, agreement, divergence(output, expected).double().cpu()]))
+        rows.append(
+            torch.stack([losses.double().cpu(), accuracy, agreement, divergence(output, expected).double().cpu()])
+        )
     return torch.stack(rows)
 
 
 def _top(output: Any) -> Tensor | None:
     scores = main_output(output)
-    is_classes = scores.dim() == 2 or not isinstance(output, Tensor) and hasattr(output, "logits")
+    is_classes = scores.dim() == 2 or (not isinstance(output, Tensor) and hasattr(output, "logits"))
     return scores.argmax(-1) if is_classes else None
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jinja2 import Environment, PackageLoader
@@ -9,15 +10,17 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from secateur.report.measure import Report
 from secateur.report.text import about, report_rows
 from secateur.version import __version__
+
+if TYPE_CHECKING:
+    from secateur.report.results import Report
 
 DENSE, PRUNED = "#b8c4d0", "#2f6f4f"
 MOST_PLOTS = 24
 
 
-def report_page(report: Report) -> str:
+def report_page(report: "Report") -> str:
     """The page; everything it needs is inside it."""
     template = Environment(loader=PackageLoader("secateur", "report"), autoescape=True).get_template("page.html")
     shown = list(report.groups)[:MOST_PLOTS]
@@ -36,7 +39,7 @@ def _svg(figure: Figure) -> Markup:
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = drawn.getvalue()
-    return Markup(text[text.index("<svg") :])  # noqa: S704 (our own drawing)
+    return Markup(text[text.index("<svg") :])
 
 
 def _bare(axes: Axes) -> Axes:
@@ -44,7 +47,7 @@ def _bare(axes: Axes) -> Axes:
     return axes
 
 
-def _units_figure(report: Report) -> Figure:
+def _units_figure(report: "Report") -> Figure:
     names = list(report.groups)
     figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)))
     axes = _bare(figure.subplots())
@@ -58,7 +61,7 @@ def _units_figure(report: Report) -> Figure:
     return figure
 
 
-def _scores_figure(report: Report, names: Sequence[str]) -> Figure:
+def _scores_figure(report: "Report", names: Sequence[str]) -> Figure:
     """For each group its units' scores in ascending order, with standard errors; what was cut is pale."""
     wide = min(3, max(len(names), 1))
     high = -(-len(names) // wide) or 1
@@ -71,7 +74,9 @@ def _scores_figure(report: Report, names: Sequence[str]) -> Figure:
         colors = [DENSE if rank < gone else PRUNED for rank in range(len(order))]
         errors = scores.errors[order].tolist()
         axes.bar(range(len(order)), scores.values[order].tolist(), color=colors, width=1.0)
-        axes.errorbar(range(len(order)), scores.values[order].tolist(), errors, fmt="none", ecolor="#555", elinewidth=0.6)
+        axes.errorbar(
+            range(len(order)), scores.values[order].tolist(), errors, fmt="none", ecolor="#555", elinewidth=0.6
+        )
         axes.set_title(name, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.set_xticks([])

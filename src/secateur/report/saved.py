@@ -19,7 +19,9 @@ def saved_report(folder: Path, as_json: bool) -> str:
         content = json.loads(written)
         text = written if as_json else (folder / "report.txt").read_text(encoding="utf-8")
     except (OSError, ValueError) as failure:
-        raise StorageError(f"{folder} holds no report that can be read: {failure}; give a folder that prune wrote") from failure
+        raise StorageError(
+            f"{folder} holds no report that can be read: {failure}; give a folder that prune wrote"
+        ) from failure
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise StorageError(f"{folder / 'report.json'} is not a report of this version")
     return text.rstrip()

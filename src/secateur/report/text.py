@@ -2,18 +2,23 @@
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from secateur.network.table import columns
-from secateur.report.measure import Latency, Measured, Report
 from secateur.report.saved import FORMAT
+from secateur.tables import columns
 from secateur.version import __version__
 
+if TYPE_CHECKING:
+    from secateur.report.results import Latency, Measured, Report
 
-def report_rows(report: Report) -> list[tuple[str, str, str, str]]:
+
+def report_rows(report: "Report") -> list[tuple[str, str, str, str]]:
     """Name, dense, pruned and change of everything that was measured."""
     dense, pruned = report.dense, report.pruned
     rows = [_fraction("accuracy", dense.accuracy, pruned.accuracy)] if dense.accuracy is not None else []
-    rows += [_fraction("agreement with dense", dense.agreement, pruned.agreement)] if dense.agreement is not None else []
+    rows += (
+        [_fraction("agreement with dense", dense.agreement, pruned.agreement)] if dense.agreement is not None else []
+    )
     rows.append(("loss", f"{dense.loss:.4f}", f"{pruned.loss:.4f}", f"{pruned.loss - dense.loss:+.4f}"))
     rows.append(("divergence from dense", f"{dense.divergence:.4f}", f"{pruned.divergence:.4f}", ""))
     for name, label in (("params", "parameters"), ("macs", "MACs"), ("bytes", "bytes")):
@@ -30,22 +35,22 @@ def _fraction(label: str, dense: float | None, pruned: float | None) -> tuple[st
     return label, f"{before:.2%}", f"{after:.2%}", f"{(after - before) * 100:+.2f} points"
 
 
-def _spread(latency: Latency) -> str:
+def _spread(latency: "Latency") -> str:
     return f"{latency.median:.2f} [{latency.lower:.2f}, {latency.upper:.2f}]"
 
 
-def about(report: Report) -> list[str]:
+def about(report: "Report") -> list[str]:
     """Where the figures come from, in words."""
     asked = ", ".join(f"{unit} {value:g}" for unit, value in report.keep.items())
     examples = "examples that were not scored on" if report.held_out else "the same examples that were scored on"
     settings = report.settings
     return [
         f"{report.title}, kept {asked}, ranked by {settings['by']} ({settings['note']}, seed {settings['seed']})",
-        f"measured on {report.examples:,} {examples}; latency is the median and quartiles, {settings['threads']} threads",
+        f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads",
     ]
 
 
-def report_text(report: Report) -> str:
+def report_text(report: "Report") -> str:
     """The report for a terminal."""
     lines = columns([("", "dense", "pruned", ""), *report_rows(report)])
     units = [("group", "units", "kept", "")]
@@ -53,10 +58,10 @@ def report_text(report: Report) -> str:
     return "\n".join([*about(report), "", *lines, "", *columns(units)])
 
 
-def report_json(report: Report) -> str:
+def report_json(report: "Report") -> str:
     """The report for programs; see `Report` and `Measured` for what the fields mean."""
 
-    def measured(network: Measured) -> dict[str, object]:
+    def measured(network: "Measured") -> dict[str, object]:
         return asdict(network)
 
     return json.dumps(

@@ -55,7 +55,9 @@ MENDERS: Mapping[type[nn.Module], Mender] = {
 # Attributes of attention modules and the like that count a group's units, or the entries that they make up, by the
 # kind of group. They are changed only where their value is the old size.
 COUNTS: Mapping[str, frozenset[str]] = {
-    "heads": frozenset({"num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads", "num_key_value_heads"}),
+    "heads": frozenset(
+        {"num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads", "num_key_value_heads"}
+    ),
     "channels": frozenset(),
 }
 WIDTHS: Mapping[str, frozenset[str]] = {

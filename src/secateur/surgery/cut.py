@@ -115,7 +115,10 @@ def _left(network: Network, mask: Tensor, weight: str) -> Tensor:
 
 
 def _fold(small: nn.Module, constants: Mapping[str, tuple[str, Tensor]]) -> None:
-    tensors = {**dict(small.named_parameters(remove_duplicate=False)), **dict(small.named_buffers(remove_duplicate=False))}
+    tensors = {
+        **dict(small.named_parameters(remove_duplicate=False)),
+        **dict(small.named_buffers(remove_duplicate=False)),
+    }
     for name, (kind, constant) in constants.items():
         target = tensors[name].data
         change = constant.to(target.device)
@@ -136,7 +139,7 @@ def _become(model: nn.Module, small: nn.Module, recipe: Recipe) -> None:
         tensor.data = made[name].data
     for path, module in small.named_modules():
         if path in recipe.dropouts and hasattr(module, "p"):
-            model.get_submodule(path).p = module.p  # type: ignore[assignment]
+            model.get_submodule(path).p = module.p
 
 
 __all__ = ["cut", "cut_copy", "sliced"]

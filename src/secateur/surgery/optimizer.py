@@ -29,7 +29,7 @@ def cut_optimizer(
         SurgeryError: a state tensor has another shape than its parameter's; the optimizer is left as it was.
     """
     new = dict(small.named_parameters())
-    names = {parameter: name for name, parameter in dense.items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in dense.items()}
     state = {}
     for parameter, entries in optimizer.state.items():
         name = names.get(parameter)
@@ -53,7 +53,7 @@ def _entry(name: str, key: str, value: Any, shape: tuple[int, ...], axes: Mappin
         return value
     if value.dim() != len(shape):
         raise SurgeryError(
-            f"the optimizer's state {key!r} of {name} has shape {tuple(value.shape)} beside the parameter's {shape}, so "
-            "it can't be sliced with it; make a new optimizer for the cut model"
+            f"the optimizer's state {key!r} of {name} has shape {tuple(value.shape)} beside the parameter's {shape}, "
+            "so it can't be sliced with it; make a new optimizer for the cut model"
         )
     return sliced(value, {axis: kept for axis, kept in axes.items() if value.shape[axis] == shape[axis]})

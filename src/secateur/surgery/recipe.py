@@ -59,7 +59,10 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     for group in network.groups:
         if group.name in kept and len(kept[group.name]) < group.size:
             for path in network.reshaping[group.name]:
-                attributes[path] = {**attributes[path], **_own_attributes(model.get_submodule(path), network, group.name, mask)}
+                attributes[path] = {
+                    **attributes[path],
+                    **_own_attributes(model.get_submodule(path), network, group.name, mask),
+                }
     for path, changed in _plain_norms(model, network, mask).items():
         attributes[path] = {**attributes[path], **changed}
     biases = {
@@ -112,9 +115,11 @@ def _own_attributes(module: nn.Module, network: Network, name: str, mask: Tensor
     """What a module's own code reads: counts and widths that equal the group's old size."""
     group = network[name]
     left = int(mask[group.span].sum())
-    widths = {len(member.units): int(mask[member.units].sum()) for member in group.members if bool((member.units >= 0).all())}
+    widths = {
+        len(member.units): int(mask[member.units].sum()) for member in group.members if bool((member.units >= 0).all())
+    }
     sizes = {attribute: {group.size: left} for attribute in COUNTS[group.kind]}
-    sizes |= {attribute: widths for attribute in WIDTHS[group.kind]}
+    sizes |= dict.fromkeys(WIDTHS[group.kind], widths)
     return {
         attribute: new[value]
         for attribute, new in sizes.items()

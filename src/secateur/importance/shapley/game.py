@@ -7,6 +7,7 @@ of a tile depends on the network alone, and every run is one full tile: then mem
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -44,14 +45,15 @@ class Game:
     Args:
         evidence: the network and the examples.
         group: the players.
+        cells: the examples, in the pieces that are evaluated together.
         memory: how many bytes of activations may be held at once.
 
     Raises:
         BudgetError: that is less than one tile takes.
     """
 
-    def __init__(self, evidence: Evidence, group: Group, memory: int = MEMORY) -> None:
-        self.evidence, self.group, self.memory = evidence, group, memory
+    def __init__(self, evidence: Evidence, group: Group, cells: Sequence[Batch], memory: int = MEMORY) -> None:
+        self.evidence, self.group, self.cells = evidence, group, cells
         self.program = evidence.network.program
         self.readers: tuple[Reader, ...] = evidence.network.readers_of(group)
         self.cut = min(self.program.position[reader.node] for reader in self.readers)
@@ -67,7 +69,7 @@ class Game:
 
     @property
     def _most_examples(self) -> int:
-        return max(cell.size or 1 for cell in self.evidence.cells)
+        return max(cell.size or 1 for cell in self.cells)
 
     @property
     def players(self) -> int:
@@ -84,7 +86,7 @@ class Game:
         """What the rest of the program needs of a cell; kept while there is room, else made again."""
         if cell in self._prefixes:
             return self._prefixes[cell]
-        made = self._prefix(self.evidence.cells[cell])
+        made = self._prefix(self.cells[cell])
         taken = sum(_held(value) for value in made.live.values())
         if taken <= self._room:
             self._room -= taken
@@ -128,7 +130,7 @@ class Game:
         """Whether several coalitions in one batch give what each gives alone; tried on the first cell."""
         if self.program.batched is None:
             return False
-        prefix = self._prefix(self.evidence.cells[0])
+        prefix = self._prefix(self.cells[0])
         pair = torch.ones(2, self.players, dtype=torch.bool)
         pair[1, ::2] = False
         alone = torch.cat([self._run(coalition, prefix) for coalition in pair.split(1)])

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from secateur.data import Batch
 from secateur.errors import BudgetError, NameMatchError
-from secateur.importance.evidence import Evidence
+from secateur.importance.evidence import Evidence, cells_of
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 from secateur.importance.seeds import generator_for
@@ -22,6 +23,8 @@ from secateur.importance.shapley.game import MEMORY, Game
 from secateur.network.units import Group
 
 BLOCKS = 8
+FEWEST, MOST = 2, 32  # examples in a cell
+EVALUATIONS = 1024  # coalitions times examples of a block, about
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class Effort:
     Args:
         estimator: draws each block's coalitions.
         blocks: how many blocks.
+        cells: the examples in pieces, fewer in each the more coalitions a block has.
         all_cells: whether a block uses every example, or a cell of them in its turn.
     """
 
     estimator: Estimator
     blocks: int
+    cells: Sequence[Batch]
     all_cells: bool
 
 
@@ -66,30 +71,31 @@ def effort_for(group: Group, evidence: Evidence, options: dict[str, Any] | Any) 
     if protocol not in (None, "paper"):
         raise NameMatchError(f"protocol={protocol!r} is unknown; the one known is 'paper'")
     if protocol == "paper":
-        return Effort(find_estimator("permutation", group.size)[1], 5, all_cells=True)
+        return Effort(find_estimator("permutation", group.size)[1], 5, evidence.cells, all_cells=True)
     name, estimator = find_estimator(options.get("estimator") or "auto", group.size)
-    cells = len(evidence.cells)
     if name == "exact":
-        return Effort(estimator, cells, all_cells=False)
+        return Effort(estimator, len(evidence.cells), evidence.cells, all_cells=False)
+    cells = cells_of(evidence.cells, evidence.network.device, min(max(EVALUATIONS // (2 * group.size), FEWEST), MOST))
     coalitions = options.get("coalitions")
     if coalitions is None:
-        return Effort(estimator, max(BLOCKS, cells), all_cells=False)
+        return Effort(estimator, max(BLOCKS, len(cells)), cells, all_cells=False)
     if coalitions < 1:
         raise BudgetError(f"coalitions={coalitions} is not a number of coalitions; give at least 1, or None")
     per_block = 2 * group.size if name == "antithetic" else group.size + 1
-    return Effort(estimator, max(2, -(-coalitions // per_block)), all_cells=False)
+    return Effort(estimator, max(2, -(-coalitions // per_block)), cells, all_cells=False)
 
 
 def _score(evidence: Evidence, group: Group, effort: Effort, aggregate: Aggregate, bar: "tqdm[Any]") -> GroupScores:
-    game = Game(evidence, group, int(evidence.options.get("memory") or MEMORY))
-    starts = torch.tensor([0, *(cell.size or 1 for cell in evidence.cells)]).cumsum(0)
+    cells = effort.cells
+    game = Game(evidence, group, cells, int(evidence.options.get("memory") or MEMORY))
+    starts = torch.tensor([0, *(cell.size or 1 for cell in cells)]).cumsum(0)
     samples: list[tuple[Tensor, Tensor]] = []  # which examples, and their shares (players, examples)
     evaluated = 0
     for block in range(effort.blocks):
         design = effort.estimator(group.size, generator_for(evidence.seed, group.name, block))
-        cells = range(len(evidence.cells)) if effort.all_cells else [_cell(evidence, group, block)]
-        values = torch.cat([game(design.coalitions, cell) for cell in cells], 1)
-        examples = torch.cat([torch.arange(int(starts[cell]), int(starts[cell + 1])) for cell in cells])
+        used = range(len(cells)) if effort.all_cells else [_cell(evidence.seed, group, len(cells), block)]
+        values = torch.cat([game(design.coalitions, cell) for cell in used], 1)
+        examples = torch.cat([torch.arange(int(starts[cell]), int(starts[cell + 1])) for cell in used])
         samples.append((examples, design.shares(values)))
         evaluated += len(design.coalitions)
         bar.update()
@@ -98,10 +104,9 @@ def _score(evidence: Evidence, group: Group, effort: Effort, aggregate: Aggregat
     return GroupScores(aggregate(values, noise), errors, values, evaluated)
 
 
-def _cell(evidence: Evidence, group: Group, block: int) -> int:
+def _cell(seed: int, group: Group, cells: int, block: int) -> int:
     """The cell of a block: all cells take turns, in a new random order each time round."""
-    cells = len(evidence.cells)
-    order = torch.randperm(cells, generator=generator_for(evidence.seed, group.name, "cells", block // cells))
+    order = torch.randperm(cells, generator=generator_for(seed, group.name, "cells", block // cells))
     return int(order[block % cells])
 
 
@@ -132,8 +137,8 @@ def jackknife(samples: Sequence[tuple[Tensor, Tensor]], examples: int, aggregate
     if len(samples) == 1:
         index, shares = samples[0]
         zero = torch.zeros(shares.shape[0], dtype=torch.float64)
-        left = [_without(shares, example) for example in range(shares.shape[1])] if len(index) > 1 else [shares]
-        return spread_of(torch.stack([aggregate(part, zero) for part in left]))
+        fewer = [_without(shares, example) for example in range(shares.shape[1])] if len(index) > 1 else [shares]
+        return spread_of(torch.stack([aggregate(part, zero) for part in fewer]))
     left = [[*samples[:block], *samples[block + 1 :]] for block in range(len(samples))]
     return spread_of(torch.stack([aggregate(*pooled(part, examples)) for part in left]))
 

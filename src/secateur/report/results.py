@@ -1,0 +1,76 @@
+"""What pruning did, measured: the figures, and the forms in which they are shown."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from secateur.importance.scores import Scores
+from secateur.network.cost import Cost
+from secateur.report.page import report_page
+from secateur.report.text import report_json, report_text
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for one batch: the median and quartiles of repeated runs, in turn with the other network."""
+
+    batch: int
+    median: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One network on the examples.
+
+    Args:
+        loss: the mean loss, against the labels or the dense network's output.
+        accuracy: the fraction of right top classes, where there are labels that are classes.
+        agreement: the fraction of examples with the dense network's top class, where outputs are classes.
+        divergence: the mean divergence from the dense network's output.
+        cost: parameters, MACs, bytes.
+        latency: measured.
+    """
+
+    loss: float
+    accuracy: float | None
+    agreement: float | None
+    divergence: float
+    cost: Cost
+    latency: Latency
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What pruning did, measured.
+
+    Args:
+        title: the model's class.
+        examples: how many examples were measured on, and `held_out` whether they are others than those scored on.
+        dense: the dense network, and `pruned` the pruned one.
+        groups: units before and after, by group.
+        keep: the budget that was asked for.
+        scores: what the units were judged by.
+        settings: the criterion, its note, the seed and the number of threads.
+    """
+
+    title: str
+    examples: int
+    held_out: bool
+    dense: Measured
+    pruned: Measured
+    groups: dict[str, tuple[int, int]]
+    keep: dict[str, float]
+    scores: Scores
+    settings: dict[str, Any]
+
+    def __str__(self) -> str:
+        return report_text(self)
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return report_json(self)
+
+    def to_html(self) -> str:
+        """The report as one self-contained page with plots."""
+        return report_page(self)
