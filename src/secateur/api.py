@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from secateur.budget.keep import parse_keep
-from secateur.budget.plan import Plan, plan
+from secateur.budget.plan import Plan, check_reachable, plan
 from secateur.data import as_batches, device_of, example_batch, on_device
 from secateur.errors import TraceError
 from secateur.files import text_writer, write_whole
@@ -134,6 +134,7 @@ def prune(
     network = trace(model, batches)
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
+    check_reachable(network, network.select(only, skip), keep, round_to, floor)
     scores = score(
         network,
         batches,

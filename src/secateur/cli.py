@@ -13,6 +13,7 @@ import secateur as sc
 from secateur import demo as shipped
 from secateur.errors import BudgetError, NameMatchError, SecateurError
 from secateur.files import text_writer, write_whole
+from secateur.network.program import export_program
 from secateur.report.saved import saved_report
 from secateur.sources import batches_from, model_from
 from secateur.version import __version__
@@ -167,7 +168,7 @@ def prune(
     _finish(result, out)
     if program is not None:
         example = result.plan.network.example
-        exported = torch.export.export(result.model, tuple(example.args), dict(example.kwargs), strict=False)
+        exported = export_program(result.model, example).exported
         write_whole({out / "model.pt2": lambda path: _save_program(exported, path)})
 
 

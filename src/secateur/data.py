@@ -115,6 +115,12 @@ def _check(batch: Batch, number: int) -> None:
             )
 
 
+def refusal(title: str, batch: Batch, failure: Exception) -> DataError:
+    """The error for inputs that a model refuses, with the model's own words."""
+    shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in batch.tensors)
+    return DataError(f"{title} refuses inputs {shapes}: {type(failure).__name__}: {failure}")
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter or buffer; the CPU where it has none."""
     tensors = (*model.parameters(), *model.buffers())

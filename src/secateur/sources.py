@@ -1,6 +1,7 @@
 """Models and data by the names that a command line can give."""
 
 import importlib
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,13 +62,18 @@ def model_from(place: str | None, weights: Path | None, program: Path | None) ->
 
 
 def _exported_model(path: Path) -> nn.Module:
+    logger = logging.getLogger("torch.export")
+    level = logger.level
     try:
+        logger.setLevel(logging.CRITICAL)  # what it would say is in the error
         with path.open("rb") as file:
             return torch.export.load(file).module()
     except Exception as failure:  # torch raises many types on a damaged archive
         raise StorageError(
             f"{path} can't be read as an exported program: {type(failure).__name__}: {failure}"
         ) from failure
+    finally:
+        logger.setLevel(level)
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

@@ -105,6 +105,7 @@ def _as_json(recipe: Recipe, dense: Mapping[str, tuple[int, ...]], title: str, w
         "attributes": recipe.attributes,
         "biases": recipe.biases,
         "dropouts": recipe.dropouts,
+        "literals": recipe.literals,
         "dense": {name: list(shape) for name, shape in dense.items()},
         "weights": weights,
     }
@@ -133,7 +134,7 @@ def _read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
         path: {name: tuple(value) if isinstance(value, list) else value for name, value in changed.items()}
         for path, changed in written["attributes"].items()
     }
-    return Recipe(kept, slices, attributes, written["biases"], written["dropouts"]), written
+    return Recipe(kept, slices, attributes, written["biases"], written["dropouts"], written["literals"]), written
 
 
 def _check_model(

@@ -196,6 +196,22 @@ def _by_scale(values: Tensor) -> Tensor:
 ALLOCATIONS = {"uniform": _by_rank, "global": _by_scale}
 
 
+def _unscored(network: Network, groups: Sequence[Group], round_to: int, floor: float) -> Search:
+    """The same share from every one of these groups, whichever units they are."""
+    flat = {group.name: GroupScores.exact(torch.arange(group.size)) for group in groups}
+    return Search.of(network, Scores(flat, "order", 0, {}, ""), "uniform", round_to, floor)
+
+
+def check_reachable(
+    network: Network, groups: Sequence[Group], keep: Mapping[str, float], round_to: int, floor: float
+) -> None:
+    """
+    Raises:
+        BudgetError: a budget can't be met, whatever the scores will be.
+    """
+    _unscored(network, groups, round_to, floor).first_within(parse_keep(keep))
+
+
 def reachable(network: Network, *, round_to: int = 1, floor: float = 1) -> str:
     """A table of what can be reached when the same share goes from every group, before anything is scored or cut.
 
@@ -208,8 +224,7 @@ def reachable(network: Network, *, round_to: int = 1, floor: float = 1) -> str:
            87.5%   87.9%   87.5%   87.9%
         ...
     """
-    flat = {group.name: GroupScores.exact(torch.arange(group.size)) for group in network.groups}
-    search = Search.of(network, Scores(flat, "order", 0, {}, ""), "uniform", round_to, floor)
+    search = _unscored(network, network.groups, round_to, floor)
     rows = [["of units", "params", "MACs", "bytes"]]
     total = len(search.order)
     for share in (1.0, 0.9, 0.75, 0.5, 0.35, 0.25, 0.1, 0.0):

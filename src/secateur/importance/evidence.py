@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from secateur.data import Batch, on_device
+from secateur.data import Batch, on_device, refusal
 from secateur.errors import DataError, SecateurError
 from secateur.importance.losses import Loss, Reference, example_losses
 from secateur.network.masked import Means
@@ -63,10 +63,7 @@ class Evidence:
         except SecateurError:
             raise
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
-            shapes = [f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in cell.tensors]
-            raise DataError(
-                f"{self.network.title} refuses inputs {', '.join(shapes)}: {type(failure).__name__}: {failure}"
-            ) from failure
+            raise refusal(self.network.title, cell, failure) from failure
 
     def reference(self, cell: Batch) -> Reference:
         """What a cell's losses are measured against: its labels, else the dense network's output."""
@@ -81,7 +78,7 @@ class Evidence:
 
     def watched(self, items: Sequence[Any], what: str) -> Iterator[Any]:
         """The items, with a progress bar."""
-        return iter(tqdm(items, desc=what, disable=not self.progress, leave=False))
+        return iter(tqdm(items, desc=what, disable=None if self.progress else True, leave=False))
 
 
 def cells_of(batches: Sequence[Batch], device: torch.device, most: int = CELL) -> list[Batch]:
@@ -91,5 +88,11 @@ def cells_of(batches: Sequence[Batch], device: torch.device, most: int = CELL) -
         size = batch.size or 1
         whole = size <= most or any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in batch.tensors)
         pieces = [batch] if whole else [batch.take(index) for index in torch.arange(size).split(most)]
-        cells += [on_device(piece, device) for piece in pieces]
+        cells += [on_device(piece, device).map(_laid_out) for piece in pieces]
     return cells
+
+
+def _laid_out(tensor: Tensor) -> Tensor:
+    """Images in the memory layout in which convolutions on a CPU are fastest."""
+    is_image = tensor.dim() == 4 and tensor.is_floating_point() and tensor.device.type == "cpu"
+    return tensor.contiguous(memory_format=torch.channels_last) if is_image else tensor

@@ -60,7 +60,7 @@ def score(
         only: globs of the names of groups to score; `skip`: of those to leave out.
         seed: all randomness is drawn from it.
         memory: bytes of activations that may be held at once, 1 GiB by default; it never changes a result.
-        progress: show a progress bar.
+        progress: show a progress bar, on a terminal.
 
     Returns:
         Scores: for each group its values (units,) and their standard errors.

@@ -16,7 +16,7 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.data import Batch
+from secateur.data import Batch, refusal
 from secateur.errors import DataError, TraceError
 
 Call = Callable[..., Any]
@@ -229,6 +229,7 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
 
     Raises:
         TraceError: the model can't be exported; the message holds torch's own reason and the line.
+        DataError: the model refuses the example.
     """
     with evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -241,6 +242,7 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
                 return _as_program(exported, model, batch)
             except Exception as failure:  # noqa: BLE001 torch.export raises any type, the user's own included
                 failures.append(failure)
+        _check_example(model, batch)
     raise TraceError(
         f"torch.export could not export {type(model).__name__}: {_reason(failures[-1])}\n"
         "Rewrite that line so that it does not depend on the values in tensors (torch.where or torch.cond in place of "
@@ -248,13 +250,26 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
     ) from failures[-1]
 
 
+def _check_example(model: nn.Module, batch: Batch) -> None:
+    """
+    Raises:
+        DataError: the model itself refuses the example.
+    """
+    try:
+        model(*batch.args, **batch.kwargs)
+    except Exception as failure:
+        raise refusal(type(model).__name__, batch, failure) from failure
+
+
 def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Program:
-    """The program without operators that write to their inputs."""
+    """The program without operators that write to their inputs or insist on a memory layout."""
     if any(_writes_where_seen(node) for node in exported.graph.nodes):
         exported = exported.run_decompositions({})
     for node in exported.graph.nodes:
         if _is_mutable(node):
             node.target = _functional(node)
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
     own = {id(tensor): name for name, tensor in (*model.named_buffers(), *model.named_parameters())}
     holders = {**exported.constants, **exported.state_dict}
     names = {name: own.get(id(tensor), name) for name, tensor in holders.items()}

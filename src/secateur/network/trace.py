@@ -77,7 +77,7 @@ def _fold(read: Read, uses: Mapping[str | None, int], model: nn.Module, program:
     if mean is not None:
         return Fold(read.weight, mean, "running_mean", read.inner, groups)
     path, _, name = read.weight.rpartition(".")
-    layer = model.get_submodule(path)
+    layer = dict(model.named_modules()).get(path)
     can_grow = isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) and name == "weight" and layer.bias is None
     return Fold(read.weight, f"{path}.bias" if path else "bias", "new", read.inner, groups) if can_grow else None
 

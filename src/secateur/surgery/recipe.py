@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from secateur.errors import SurgeryError
 from secateur.network.labels import operator_name
 from secateur.network.program import module_path
 from secateur.network.units import Kept, Network
 from secateur.surgery.attributes import COUNTS, WIDTHS, mended
+from secateur.surgery.literals import apply_literals, mended_literals
 
 Slices = Mapping[str, Mapping[int, Tensor]]
 
@@ -27,6 +28,7 @@ class Recipe:
         attributes: new values, by module path and attribute.
         biases: lengths of biases that are added where there were none, by name.
         dropouts: the fraction of its units that stays before each dropout module, by path.
+        literals: new values, by operator and argument, where the model is an exported program.
     """
 
     kept: Mapping[str, Tensor]
@@ -34,6 +36,7 @@ class Recipe:
     attributes: Mapping[str, Mapping[str, Any]]
     biases: Mapping[str, int]
     dropouts: Mapping[str, float]
+    literals: Mapping[str, Mapping[str, Any]]
 
 
 def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> Recipe:
@@ -56,13 +59,12 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
             slices[member.tensor][member.axis] = torch.nonzero(stays).flatten()
     _check_shapes(model, network)
     attributes = defaultdict(dict, _module_attributes(model, slices))
+    modules = dict(model.named_modules())
     for group in network.groups:
         if group.name in kept and len(kept[group.name]) < group.size:
             for path in network.reshaping[group.name]:
-                attributes[path] = {
-                    **attributes[path],
-                    **_own_attributes(model.get_submodule(path), network, group.name, mask),
-                }
+                own = _own_attributes(modules[path], network, group.name, mask) if path in modules else {}
+                attributes[path] = {**attributes[path], **own}
     for path, changed in _plain_norms(model, network, mask).items():
         attributes[path] = {**attributes[path], **changed}
     biases = {
@@ -76,7 +78,9 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         for path in group.dropouts
         if group.name in kept
     }
-    return Recipe(dict(kept), dict(slices), {path: new for path, new in attributes.items() if new}, biases, dropouts)
+    literals = mended_literals(model, slices) if isinstance(model, fx.GraphModule) else {}
+    changed_attributes = {path: new for path, new in attributes.items() if new}
+    return Recipe(dict(kept), dict(slices), changed_attributes, biases, dropouts, literals)
 
 
 def _produced_by(network: Network, weight: str) -> Tensor:
@@ -130,9 +134,10 @@ def _own_attributes(module: nn.Module, network: Network, name: str, mask: Tensor
 def _plain_norms(model: nn.Module, network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
     """Sizes of normalisations that have no parameters to read them from."""
     found: dict[str, dict[str, Any]] = {}
+    modules = dict(model.named_modules())
     for reader in network.readers:
         path = module_path(reader.node)
-        module = model.get_submodule(path)
+        module = modules.get(path)
         left = int(mask[reader.units].sum())
         if left == len(reader.units):
             continue
@@ -162,6 +167,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
         module = model.get_submodule(path)
         for attribute, value in changed.items():
             setattr(module, attribute, value)
+    apply_literals(model, recipe.literals)
     for name, length in recipe.biases.items():
         path, _, attribute = name.rpartition(".")
         layer = model.get_submodule(path)

@@ -53,7 +53,9 @@ def shapley(evidence: Evidence) -> dict[str, GroupScores]:
     efforts = {group.name: effort_for(group, evidence, options) for group in evidence.groups}
     total = sum(effort.blocks for effort in efforts.values())
     found = {}
-    with tqdm(total=total, desc="shapley", unit="block", disable=not evidence.progress, leave=False) as bar:
+    with tqdm(
+        total=total, desc="shapley", unit="block", disable=None if evidence.progress else True, leave=False
+    ) as bar:
         for group in evidence.groups:
             bar.set_postfix_str(group.name)
             found[group.name] = _score(evidence, group, efforts[group.name], aggregate, bar)

@@ -1,0 +1,159 @@
+"""The command line, as real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import secateur as sc
+
+WORKSHOP = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 3))
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(16, 6, generator=generator), torch.randint(0, 3, (16,), generator=generator)) for _ in range(4)]
+
+def nothing():
+    return []
+
+number = 7
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    (tmp_path / "workshop.py").write_text(WORKSHOP)
+    return tmp_path
+
+
+def secateur(shop: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "secateur", *words], cwd=shop, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+MODEL = ("--model", "workshop:make", "--data", "workshop:data")
+
+
+def test_prune_report_and_load(shop: Path) -> None:
+    done = secateur(shop, "prune", *MODEL, "--keep", "macs=0.5", "--out", "small", "--test", "workshop:data")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout and "that were not scored on" in done.stdout
+    report = json.loads((shop / "small" / "report.json").read_text())
+    assert report["pruned"]["cost"]["macs"] <= 0.5 * report["dense"]["cost"]["macs"]
+    again = secateur(shop, "report", "small")
+    assert again.stdout.strip() in done.stdout
+    assert json.loads(secateur(shop, "report", "small", "--json").stdout) == report
+    torch.manual_seed(3)
+    fresh = torch.nn.Sequential(
+        torch.nn.Linear(6, 10), torch.nn.ReLU(), torch.nn.Linear(10, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+    )
+    assert sc.load(fresh, shop / "small")[0].out_features < 10
+
+
+def test_weights_from_a_file(shop: Path) -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Linear(6, 10), torch.nn.ReLU(), torch.nn.Linear(10, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+    )
+    save_file(model.state_dict(), shop / "weights.safetensors")
+    torch.save(model.state_dict(), shop / "weights.pt")
+    scores = []
+    for suffix in ("safetensors", "pt"):
+        words = ("--weights", f"weights.{suffix}", "--by", "l1", "--out", suffix)
+        assert secateur(shop, "score", *MODEL, *words).returncode == 0
+        scores.append(sc.Scores.load(shop / suffix / "scores.safetensors"))
+    expected = model[0].weight.detach().double().abs().sum(1)
+    for found in scores:
+        assert torch.allclose(found["0"].values, expected)
+
+
+def test_inspect_and_score(shop: Path) -> None:
+    inspected = secateur(shop, "inspect", *MODEL)
+    assert inspected.returncode == 0
+    assert "18 units in 2 groups" in inspected.stdout and "of units" in inspected.stdout
+    scored = secateur(shop, "score", *MODEL, "--by", "taylor", "--only", "2", "--out", "scored")
+    assert scored.returncode == 0
+    assert list(sc.Scores.load(shop / "scored" / "scores.safetensors")) == ["2"]
+
+
+def test_an_exported_program_where_the_class_is_not_at_hand(shop: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Conv2d(6, 6, 3, groups=6),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 4),
+    ).eval()  # fmt: skip
+    x = torch.randn(4, 3, 8, 8)
+    exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(exported, shop / "model.pt2")
+    (shop / "pictures.py").write_text(
+        "import torch\ndef data():\n"
+        "    return list(torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)).split(8))\n"
+    )
+    words = ("--program", "model.pt2", "--data", "pictures:data", "--keep", "macs=0.6", "--out", "small")
+    done = secateur(shop, "prune", *words)
+    assert done.returncode == 0, done.stderr
+    small = torch.export.load(shop / "small" / "model.pt2").module()
+    assert small(x).shape == (4, 4) and small(x[:3]).shape == (3, 4)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+
+
+WRONG = {
+    "no such module": (("--model", "nowhere:make", "--data", "workshop:data"), "can't be found"),
+    "no such name": (("--model", "workshop:nope", "--data", "workshop:data"), "can't be found"),
+    "no colon": (("--model", "workshop", "--data", "workshop:data"), "package.module:callable"),
+    "not callable": (("--model", "workshop:number", "--data", "workshop:data"), "not a callable"),
+    "not a model": (("--model", "workshop:data", "--data", "workshop:data"), "not a torch.nn.Module"),
+    "no model": (("--data", "workshop:data"), "give either --model"),
+    "no batches": (("--model", "workshop:make", "--data", "workshop:nothing"), "gave no batches"),
+    "no weights": ((*MODEL, "--weights", "none.safetensors"), "can't be read"),
+    "a program that is none": (("--program", "workshop.py", "--data", "workshop:data"), "can't be read as an exported"),
+    "no budget": ((*MODEL, "--keep", "macs"), "not of the form"),
+    "an impossible budget": ((*MODEL, "--keep", "macs=0.001"), "smallest reachable"),
+    "an unknown criterion": ((*MODEL, "--by", "magic"), "no criterion is named 'magic'"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_bad_input_exits_2_and_writes_nothing(what: str, shop: Path) -> None:
+    words, said = WRONG[what]
+    budget = () if "--keep" in words else ("--keep", "macs=0.5")
+    done = secateur(shop, "prune", *words, *budget, "--out", "small")
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr and done.stderr.startswith("secateur: ")
+    assert "Traceback" not in done.stderr
+    assert not (shop / "small").exists()
+
+
+def test_usage_errors_exit_2_and_help_and_version_0(shop: Path) -> None:
+    assert secateur(shop, "prune").returncode == 2
+    assert secateur(shop, "--help").returncode == 0
+    version = secateur(shop, "--version")
+    assert version.returncode == 0 and version.stdout.strip() == f"secateur {sc.__version__}"
+
+
+def test_control_c_exits_130_and_writes_nothing(shop: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "secateur", "demo", "--out", "small"],
+        cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "stopped; nothing was written" in errors and "Traceback" not in errors
+    assert not (shop / "small").exists()
