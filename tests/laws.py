@@ -74,6 +74,17 @@ def test_the_groups_are_those_a_person_would_name(name: str) -> None:
     assert not unexplained, unexplained
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_group_of_the_zoo_is_alive(name: str) -> None:
+    """Without half of its units the output is another: the laws are not about nothing."""
+    _, _, network = traced(name)
+    batch = network.example
+    dense = run_masked(network, batch, network.mask({}), {})
+    for group in network.groups:
+        half = {group.name: torch.arange(group.size // 2)}
+        assert difference(run_masked(network, batch, network.mask(half), {}), dense)[0] > 1e-3, group.name
+
+
 @pytest.mark.parametrize("removal", ["zero", "mean"])
 @pytest.mark.parametrize("name", NAMES)
 @plans
@@ -163,6 +174,11 @@ def test_law_4_memory_never_changes_a_result(name: str) -> None:
     assert torch.equal(much[only].errors, little[only].errors)
 
 
+def magnitude(output: Any, dense: Any) -> Tensor:
+    leaves = torch.utils._pytree.tree_leaves(output)
+    return torch.stack([leaf.square().flatten(1).sum(1) for leaf in leaves]).sum(0)
+
+
 def snapshot(model: nn.Module) -> dict[str, Any]:
     return {
         "tensors": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
@@ -201,7 +217,7 @@ def test_law_5_the_users_model_is_untouched(name: str) -> None:
     data = [example_batch(example, torch.device("cpu"))]
     for by in ("l1", "apoz", "taylor", "shapley"):
         if network.groups:
-            scores = sc.score(network, data, by=by, coalitions=8, progress=False)
+            scores = sc.score(network, data, by=by, loss=magnitude, coalitions=8, progress=False)
             sc.cut(model, sc.plan(network, scores, keep={"units": 0.7}))
     after = snapshot(model)
     for part in before:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import grow
 
 import secateur as sc
+from zoo import grow
 
 X = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -95,7 +95,7 @@ def test_names_and_options(what: str, network: sc.Network) -> None:
 
 def test_exact_values_of_too_many_units() -> None:
     network = sc.trace(nn.Sequential(nn.Linear(3, 30), nn.ReLU(), nn.Linear(30, 2)), torch.randn(2, 3))
-    with pytest.raises(sc.SecateurError, match="take estimator='antithetic'"):
+    with pytest.raises(sc.SecateurError, match=r"2\^30 evaluations"):
         sc.score(network, torch.randn(4, 3), estimator="exact", progress=False)
 
 
@@ -142,7 +142,7 @@ def test_the_models_own_error_is_shown() -> None:
 
 
 def test_what_is_no_model() -> None:
-    with pytest.raises(sc.SecateurError, match="not a torch.nn.Module"):
+    with pytest.raises(sc.SecateurError, match=r"not a torch\.nn\.Module"):
         sc.trace(lambda x: x, X)  # type: ignore[arg-type]
 
 

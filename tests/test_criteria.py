@@ -184,3 +184,16 @@ def test_scores_are_saved_and_reloaded(network: sc.Network, tmp_path: Any) -> No
     for name in scores:
         assert torch.equal(loaded[name].values, scores[name].values)
         assert torch.equal(loaded[name].per_example.nan_to_num(), scores[name].per_example.nan_to_num())
+
+
+def test_a_loss_without_a_gradient_at_the_dense_network_is_refused(network: sc.Network) -> None:
+    """Ranking by it would be ranking by rounding errors."""
+    inputs = [x for x, _ in batches()]
+
+    def distance(output: Tensor, dense: Tensor) -> Tensor:
+        return (output - dense).square().sum(1)
+
+    with pytest.raises(sc.SecateurError, match="has no gradient at the dense network"):
+        sc.score(network, inputs, by="taylor", loss=distance, progress=False)
+    own_classes = sc.score(network, inputs, by="taylor", progress=False)
+    assert float(own_classes["conv1"].values.min()) > 1e-6

@@ -1,4 +1,4 @@
-"""Surgery on what surrounds the parameters: attributes, optimizers, dropout, gradients, and models that are not right."""
+"""Surgery on what surrounds the parameters: attributes, optimizers, dropout, gradients; and models that are wrong."""
 
 import copy
 from typing import Any

@@ -1,5 +1,6 @@
 """Shapley values: hand-solved games, enumeration, and the laws they obey."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -122,8 +123,6 @@ def random_game(players: int, seed: int) -> Any:
 @given(players=st.integers(2, 8), seed=st.integers(0, 10**6))
 def test_exact_is_the_definition(players: int, seed: int) -> None:
     """Against the average over all orders, the other form of the definition."""
-    import itertools
-
     value = random_game(players, seed)
     design = exact(players, torch.Generator())
     found = design.shares(value(design.coalitions))

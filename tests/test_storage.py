@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import secateur as sc
@@ -70,8 +72,6 @@ def damage(folder: Path, how: str) -> None:
     elif how == "altered recipe":
         recipe.write_text(recipe.read_text().replace('"model": "Sequential"', '"model": "Other"'))
     elif how == "foreign weights":
-        from safetensors.torch import save_file
-
         save_file({"x": torch.zeros(2)}, weights)
     elif how == "foreign recipe":
         recipe.write_text('{"format": "something else"}')
@@ -150,8 +150,6 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["residual", "encoder", "inverted residual", "glu by chunk", "dense"])
 def test_law_6_the_cut_model_runs_in_onnxruntime(name: str, tmp_path: Path) -> None:
-    import onnxruntime
-
     result = pruned(name)
     batch = result.plan.network.example
     path = tmp_path / "small.onnx"

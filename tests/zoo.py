@@ -372,7 +372,7 @@ class HardWired(nn.Module):
         q, k, v = self.qkv(x).view(x.shape[0], x.shape[1], 3, 4, 3).permute(2, 0, 3, 1, 4)
         x = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         x = self.head(torch.relu(self.up(x)).mean(1))
-        return self.last(torch.relu(self.sliced(x))[:, 3:])
+        return self.last(F.silu(self.sliced(x))[:, 3:])
 
 
 class Unknown(nn.Module):
@@ -459,19 +459,19 @@ ZOO: dict[str, Specimen] = {
 }
 
 
+NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm
+
+
 def grow(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
     """A network of the zoo with lively statistics, in evaluation mode, and an example."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ZOO[name].make()
         for module in model.modules():
-            for buffer in ("running_mean", "running_var"):
-                if isinstance(getattr(module, buffer, None), Tensor):
-                    getattr(module, buffer).uniform_(0.5, 1.5)
-            if (
-                isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm)
-                and module.weight is not None
-            ):
+            if isinstance(getattr(module, "running_mean", None), Tensor):
+                module.running_mean.uniform_(-0.3, 0.3)
+                module.running_var.uniform_(0.2, 0.6)
+            if isinstance(module, NORMS) and module.weight is not None:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.uniform_(module.bias, -0.5, 0.5)
+                nn.init.uniform_(module.bias, -0.2, 0.5)
         return model.eval(), ZOO[name].inputs()

@@ -7,6 +7,7 @@ from secateur.importance.registry import criteria, criterion
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
 from secateur.network.units import Network
+from secateur.recovery.repair import repair
 from secateur.storage import load
 from secateur.surgery.cut import cut
 from secateur.version import __version__
@@ -25,6 +26,7 @@ __all__ = [
     "plan",
     "prune",
     "reachable",
+    "repair",
     "score",
     "trace",
 ]

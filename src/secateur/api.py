@@ -1,4 +1,4 @@
-"""The whole way in one call: trace, score, plan, cut, and a report."""
+"""The whole way in one call: trace, score, plan, cut, repair, and a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import nn
 from secateur.budget.keep import parse_keep
 from secateur.budget.plan import Plan, check_reachable, plan
 from secateur.data import as_batches, device_of, example_batch, on_device
-from secateur.errors import TraceError
+from secateur.errors import NameMatchError, TraceError
 from secateur.files import text_writer, write_whole
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
@@ -20,6 +20,8 @@ from secateur.importance.scores import Scores
 from secateur.network.program import export_program
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
+from secateur.recovery.repair import REPAIRS
+from secateur.recovery.repair import repair as mend
 from secateur.report.measure import measure
 from secateur.report.results import Report
 from secateur.storage import model_writers, shapes_of
@@ -97,13 +99,14 @@ def prune(
     allocation: str = "uniform",
     round_to: int = 1,
     floor: float = 1,
+    repair: str | None = "batchnorm",
     only: str | Sequence[str] | None = None,
     skip: str | Sequence[str] | None = None,
     seed: int = 0,
     progress: bool = True,
     **options: Any,
 ) -> Result:
-    """Trace, score, plan and cut a model, and measure what became of it.
+    """Trace, score, plan, cut and repair a model, and measure what became of it.
 
     Args:
         model: the trained model; it is left as it is.
@@ -113,6 +116,7 @@ def prune(
         test: other examples to measure on; by default those of `data`, and the report says so.
         loss, removal, only, skip, seed, progress, options: as `score` takes them.
         allocation, round_to, floor: as `plan` takes them.
+        repair: how the cut model is mended, as `repair` takes it; None for not at all.
 
     Returns:
         The small model (`result.model`), the plan, the scores and the report.
@@ -129,6 +133,8 @@ def prune(
     """
     parse_keep(keep)
     find_criterion(by)
+    if repair is not None and repair not in REPAIRS:
+        raise NameMatchError(f"no repair is named {repair!r}; known are {', '.join(REPAIRS)}")
     batches = as_batches(data)
     tests = batches if test is None else as_batches(test)
     network = trace(model, batches)
@@ -149,10 +155,19 @@ def prune(
     )
     chosen = plan(network, scores, keep, allocation=allocation, round_to=round_to, floor=floor)
     small = cut(model, chosen)
+    if repair is not None:
+        mend(small, batches, repair)
     recipe = make_recipe(model, network, chosen.kept, folds=bool(chosen.means))
     device = device_of(model)
     with torch.random.fork_rng(devices=[]):
         report = measure(
-            model, small, chosen, scores, [on_device(batch, device) for batch in tests], loss, held_out=test is not None
+            model,
+            small,
+            chosen,
+            scores,
+            [on_device(batch, device) for batch in tests],
+            loss,
+            held_out=test is not None,
+            repaired=repair,
         )
     return Result(small, chosen, scores, report, recipe)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
 from secateur.errors import DataError
@@ -22,6 +23,7 @@ from secateur.importance.registry import criterion
 from secateur.importance.sites import Site, by_group, sites_of, tapped
 
 Measure = Callable[[Tensor, Tensor], Tensor]
+NOTHING = 1e-10
 
 
 @criterion("sensitivity")
@@ -46,7 +48,11 @@ def _one_pass(evidence: Evidence, name: str, measure: Measure) -> dict[str, Tens
     evidence.need_examples(name)
     sites = sites_of(evidence.network, evidence.groups)
     found = [_backward(evidence, sites, cell, measure) for cell in evidence.watched(evidence.cells, name)]
-    return {group.name: torch.cat([part[group.name] for part in found], 1) for group in evidence.groups}
+    scores = {group.name: torch.cat([part[group.name] for part in found], 1) for group in evidence.groups}
+    unlabelled = any(cell.target is None for cell in evidence.cells)
+    if unlabelled and all(float(values.abs().max()) < NOTHING for values in scores.values()):
+        raise DataError(NO_GRADIENT)
+    return scores
 
 
 def _backward(evidence: Evidence, sites: tuple[Site, ...], cell: Batch, measure: Measure) -> dict[str, Tensor]:
@@ -66,21 +72,29 @@ def _backward(evidence: Evidence, sites: tuple[Site, ...], cell: Batch, measure:
 
     with torch.enable_grad():
         output = evidence.forward(cell, tapped(sites, tap))
-        reference = Reference(cell.target if cell.target is not None else _own_labels(evidence, output), None)
+        reference = _reference(evidence, cell, output)
         evidence.losses(output, reference, examples).sum().backward()
     return by_group(evidence.network, evidence.groups, seen, examples)
 
 
-def _own_labels(evidence: Evidence, output: Any) -> Any:
-    """The top class of a network that gives logits.
+def _reference(evidence: Evidence, cell: Batch, output: Any) -> Reference:
+    """A cell's labels; else the dense output for a loss of the user's own, and the top class for the default one.
 
     Raises:
-        DataError: it gives something else, or the loss is the user's own.
+        DataError: there are no labels, no loss, and no classes.
     """
-    if evidence.loss is not None or not is_logits(output):
-        raise DataError(
-            "criteria that use gradients need labels here: the divergence from the dense network has no gradient at "
-            "the dense network; give (inputs, target) batches, or rank by 'shapley', 'leave-one-out', 'apoz' or 'l1'"
+    if cell.target is not None:
+        return Reference(cell.target, None)
+    if evidence.loss is not None:
+        return Reference(
+            None, pytree.tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, output)
         )
-    scores = main_output(output).detach()
-    return scores.argmax(-1)
+    if not is_logits(output):
+        raise DataError(NO_GRADIENT)
+    return Reference(main_output(output).detach().argmax(-1), None)
+
+
+NO_GRADIENT = (
+    "criteria that use gradients need labels here: a divergence from the dense network has no gradient at the dense "
+    "network; give (inputs, target) batches, or rank by 'shapley', 'leave-one-out', 'apoz' or 'l1'"
+)

@@ -27,6 +27,7 @@ def measure(
     batches: Sequence[Batch],
     loss: Loss | None,
     held_out: bool,
+    repaired: str | None,
 ) -> Report:
     """Run both networks on the same examples and time them in turn."""
     with evaluation_mode(dense), evaluation_mode(small), torch.no_grad():
@@ -40,7 +41,8 @@ def measure(
         for row, cost, spent in zip(means, (plan.dense, plan.cost), times, strict=True)
     ]
     groups = {name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()}
-    settings = {"by": scores.by, "note": scores.note, "seed": scores.seed, "threads": torch.get_num_threads()}
+    settings = {"by": scores.by, "note": scores.note, "seed": scores.seed, "repair": repaired}
+    settings["threads"] = torch.get_num_threads()
     total = sum(part.shape[2] for part in found)
     return Report(
         title=plan.network.title,

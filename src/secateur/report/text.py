@@ -44,8 +44,10 @@ def about(report: "Report") -> list[str]:
     asked = ", ".join(f"{unit} {value:g}" for unit, value in report.keep.items())
     examples = "examples that were not scored on" if report.held_out else "the same examples that were scored on"
     settings = report.settings
+    repaired = f"repaired by {settings['repair']}" if settings["repair"] else "not repaired"
     return [
-        f"{report.title}, kept {asked}, ranked by {settings['by']} ({settings['note']}, seed {settings['seed']})",
+        f"{report.title}, kept {asked}, ranked by {settings['by']} ({settings['note']}, seed {settings['seed']}), "
+        f"{repaired}",
         f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads",
     ]
 
