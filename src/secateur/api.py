@@ -17,7 +17,7 @@ from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
-from secateur.network.program import export_program
+from secateur.network.export import export_program
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
 from secateur.recovery.repair import REPAIRS

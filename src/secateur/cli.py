@@ -13,7 +13,7 @@ import secateur as sc
 from secateur import demo as shipped
 from secateur.errors import BudgetError, NameMatchError, SecateurError
 from secateur.files import text_writer, write_whole
-from secateur.network.program import export_program
+from secateur.network.export import export_program
 from secateur.report.saved import saved_report
 from secateur.sources import batches_from, model_from
 from secateur.version import __version__

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.network.elementwise import Call, elementwise
+from secateur.network.call import Call
+from secateur.network.elementwise import elementwise
 from secateur.network.labels import Labels, Weight, spread, varying
 
 SHARED = "the same weights serve every unit"

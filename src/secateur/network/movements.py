@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from secateur.network.elementwise import Call
+from secateur.network.call import Call
 from secateur.network.labels import Labels, Weight, varying
 
 

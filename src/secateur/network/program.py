@@ -1,8 +1,6 @@
 """The exported program of a model: run all of it, up to a cut, or from a cut on."""
 
-import inspect
 import operator
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.data import Batch, refusal
-from secateur.errors import DataError, TraceError
+from secateur.data import Batch
+from secateur.errors import DataError
 
 Call = Callable[..., Any]
 Handler = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
@@ -222,117 +220,3 @@ def with_argument(
     schema = node.target._schema  # type: ignore[union-attr]
     index = [arg.name for arg in schema.arguments].index(name)
     return (*args[:index], value, *args[index + 1 :]), kwargs
-
-
-def export_program(model: nn.Module, batch: Batch) -> Program:
-    """Export a model with a batch size that may vary; where that fails, with the batch size of the example.
-
-    Raises:
-        TraceError: the model can't be exported; the message holds torch's own reason and the line.
-        DataError: the model refuses the example.
-    """
-    with evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        failures = []
-        for shapes in (_dynamic_shapes(model, batch), None):
-            try:
-                exported = torch.export.export(
-                    model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
-                )
-                return _as_program(exported, model, batch)
-            except Exception as failure:  # noqa: BLE001 torch.export raises any type, the user's own included
-                failures.append(failure)
-        _check_example(model, batch)
-    raise TraceError(
-        f"torch.export could not export {type(model).__name__}: {_reason(failures[-1])}\n"
-        "Rewrite that line so that it does not depend on the values in tensors (torch.where or torch.cond in place of "
-        "if, no .item()), or give the part that can be exported."
-    ) from failures[-1]
-
-
-def _check_example(model: nn.Module, batch: Batch) -> None:
-    """
-    Raises:
-        DataError: the model itself refuses the example.
-    """
-    try:
-        model(*batch.args, **batch.kwargs)
-    except Exception as failure:
-        raise refusal(type(model).__name__, batch, failure) from failure
-
-
-def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Program:
-    """The program without operators that write to their inputs or insist on a memory layout."""
-    if any(_writes_where_seen(node) for node in exported.graph.nodes):
-        exported = exported.run_decompositions({})
-    for node in exported.graph.nodes:
-        if _is_mutable(node):
-            node.target = _functional(node)
-        if node.target is torch.ops.aten.view.default:
-            node.target = torch.ops.aten.reshape.default
-    own = {id(tensor): name for name, tensor in (*model.named_buffers(), *model.named_parameters())}
-    holders = {**exported.constants, **exported.state_dict}
-    names = {name: own.get(id(tensor), name) for name, tensor in holders.items()}
-    return Program(exported, _batch_symbol(exported, batch), names)
-
-
-def _dynamic_shapes(model: nn.Module, batch: Batch) -> Any:
-    """Dim.AUTO for the batch of every tensor, and for the length of integer inputs."""
-
-    def dims(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or leaf.dim() == 0:
-            return None
-        dynamic = 2 if not leaf.is_floating_point() and leaf.dim() == 2 else 1
-        return {dim: Dim.AUTO if leaf.shape[dim] > 1 else None for dim in range(dynamic)}
-
-    args = pytree.tree_map(dims, tuple(batch.args))
-    kwargs = pytree.tree_map(dims, dict(batch.kwargs))
-    parameters = list(inspect.signature(model.forward).parameters.values())
-    if any(parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
-        return (args, *kwargs.values())
-    names = [parameter.name for parameter in parameters]
-    return {**dict(zip(names, args, strict=False)), **kwargs}
-
-
-def _batch_symbol(exported: ExportedProgram, batch: Batch) -> str | None:
-    size = batch.size
-    for node in exported.graph.nodes:
-        value = node.meta.get("val")
-        if node.op == "placeholder" and node.name in exported.graph_signature.user_inputs:
-            dim = value.shape[0] if isinstance(value, Tensor) and value.dim() else None
-            if isinstance(dim, torch.SymInt) and (size is None or dim.node.hint in (size, None)):
-                return str(dim.node.expr)
-    return None
-
-
-def _is_mutable(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable)
-
-
-def _writes_where_seen(node: Node) -> bool:
-    """Whether a write could be seen through another name, or a part of the program is hidden in a submodule."""
-    if node.op == "get_attr":
-        return True
-    if not _is_mutable(node):
-        return False
-    written = node.args[0]
-    if not isinstance(written, Node) or _functional(node) is None or written.op == "placeholder":
-        return True
-    schema = getattr(written.target, "_schema", None)
-    is_view = schema is None or any(result.alias_info is not None for result in schema.returns)
-    later = [user for user in written.users if user is not node and not user < node]
-    return is_view or bool(later)
-
-
-def _functional(node: Node) -> Any:
-    name = node.target._schema.name.split("::")[1]  # type: ignore[union-attr]
-    overload = node.target._schema.overload_name or "default"  # type: ignore[union-attr]
-    return getattr(getattr(torch.ops.aten, name.removesuffix("_"), None), overload, None)
-
-
-def _reason(failure: BaseException) -> str:
-    lines = [line for line in str(failure).strip().splitlines() if line.strip()]
-    place = [line.strip() for line in lines if 'File "' in line or line.strip().startswith("File ")]
-    said = f"{type(failure).__name__}: " + "\n".join(lines[:6])
-    return said if not place else f"{said}\n  at {place[-1]}"

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.network import contractions, elementwise, movements
-from secateur.network.elementwise import Call
+from secateur.network import contractions, elementwise, movements, reductions
+from secateur.network.call import Call, frozen, tensors
 from secateur.network.labels import Trace, operator_name
 from secateur.network.program import Program, arguments
 
@@ -19,7 +19,7 @@ Rule = Callable[[Call], Any]
 
 def unknown(call: Call) -> Any:
     """Freezes what it touches."""
-    for labels in elementwise.tensors(call.args):
+    for labels in tensors(call.args):
         call.freeze(labels, "there is no rule for this operator")
     return call.frozen()
 
@@ -35,9 +35,9 @@ RULES = _table(
         contractions.convolution: "conv1d conv2d conv3d",
         contractions.attention: "scaled_dot_product_attention",
         contractions.embedding: "embedding",
-        elementwise.batch_norm: "batch_norm _native_batch_norm_legit_no_training instance_norm",
-        elementwise.layer_norm: "layer_norm",
-        elementwise.group_norm: "group_norm",
+        reductions.batch_norm: "batch_norm _native_batch_norm_legit_no_training instance_norm",
+        reductions.layer_norm: "layer_norm",
+        reductions.group_norm: "group_norm",
         elementwise.dropout: "dropout dropout_ feature_dropout alpha_dropout",
         # Copies, casts, and constants of the same shape.
         elementwise.passing: "to type_as contiguous detach lift_fresh_copy alias _to_copy fill zero "
@@ -45,10 +45,10 @@ RULES = _table(
         # Elementwise operators that torch does not tag as such.
         elementwise.elementwise: "hardswish log_sigmoid where rsub native_dropout",
         elementwise.prelu: "prelu",
-        elementwise.softmax: "softmax log_softmax _softmax _log_softmax",
-        elementwise.reduction: "mean sum amax amin max min var std argmax argmin any all logsumexp norm "
+        reductions.softmax: "softmax log_softmax _softmax _log_softmax",
+        reductions.reduction: "mean sum amax amin max min var std argmax argmin any all logsumexp norm "
         "linalg_vector_norm prod",
-        elementwise.spatial: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
+        reductions.spatial: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
         "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
         "upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact1d _upsample_nearest_exact2d "
@@ -93,14 +93,14 @@ def trace_labels(program: Program, shapes: Mapping[Node, Any]) -> Trace:
     for node in program.nodes[:-1]:
         if node.op == "placeholder":
             name = program.state_names.get(node)
-            labels[node] = weights[name] if name else elementwise.frozen(shapes[node])
+            labels[node] = weights[name] if name else frozen(shapes[node])
         elif node.op == "call_function":
             labels[node] = _step(program, trace, node, labels, shapes)
         for used in node.all_input_nodes:
             if program.last_use[used] <= program.position[node]:
                 labels.pop(used, None)
     for node in program.output_nodes:
-        for value in elementwise.tensors(labels[node]):
+        for value in tensors(labels[node]):
             trace.freeze(value, node, "is the network's output")
     return trace
 

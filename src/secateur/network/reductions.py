@@ -1,0 +1,120 @@
+"""How labels pass operators that normalise, pool or reduce over some axes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.network.call import Call, frozen
+from secateur.network.labels import Weight, spread, varying
+
+
+def settled(call: Call, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:
+    """Labels that do not differ along these axes: what differs there goes together.
+
+    None, and all frozen, where the units lie along these axes alone.
+    """
+    differing = varying(labels)
+    crossed = differing & dims
+    if crossed and crossed == differing:
+        call.freeze(labels, reason)
+        return None
+    for dim in crossed:
+        first = labels.narrow(dim, 0, 1)
+        call.tie(labels, first)
+        labels = first.expand(labels.shape)
+    return labels
+
+
+def softmax(call: Call) -> Tensor:
+    labels = call.activation("self")
+    across = {call.args["dim"] % labels.dim()}
+    if varying(labels) & across:
+        call.freeze(labels, "is normalised over these units")
+        return torch.zeros((), dtype=torch.long).expand(labels.shape)
+    return labels
+
+
+def reduction(call: Call) -> Any:
+    """Mean, sum, maximum and the like: what differs along the axes that are reduced goes together."""
+    labels = call.activation("self" if "self" in call.args else "x")
+    dims = call.args.get("dim")
+    every = range(labels.dim())
+    reduced = {dim % labels.dim() for dim in ([dims] if isinstance(dims, int) else dims or every)}
+    passed = settled(call, labels, reduced, "is reduced over these units")
+    if passed is None:
+        return call.frozen()
+    for dim in reduced:
+        passed = passed.narrow(dim, 0, 1)
+    shapes = (call.shape,) if isinstance(call.shape, torch.Size) else tuple(call.shape)
+    if len(shapes[0]) < passed.dim():
+        passed = passed[tuple(0 if dim in reduced else slice(None) for dim in every)]
+    return passed.expand(shapes[0]) if isinstance(call.shape, torch.Size) else tuple(passed.expand(s) for s in shapes)
+
+
+def spatial(call: Call) -> Any:
+    """Pooling, interpolation and the like: batch and channels stay, what differs over space goes together."""
+    labels = call.activation("self" if "self" in call.args else "input")
+    shapes = (call.shape,) if isinstance(call.shape, torch.Size) else tuple(call.shape)
+    space = set(range(2, labels.dim()))
+    if labels.shape[:2] != shapes[0][:2]:
+        call.freeze(labels, "is resized over these units")
+        return call.frozen()
+    passed = settled(call, labels, space, "is resized over these units")
+    if passed is None:
+        return call.frozen()
+    for dim in space:
+        passed = passed.narrow(dim, 0, 1)
+    results = tuple(passed.expand(shape) for shape in shapes)
+    return results[0] if isinstance(call.shape, torch.Size) else results
+
+
+def batch_norm(call: Call) -> Any:
+    """Each channel by itself: its four statistics and weights go with it."""
+    labels = call.activation("input")
+    channels = call.trace.along(labels, 1, call.node)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if call.args.get(name) is not None:
+            call.tie(call.along(name, 0), channels)
+    if call.args.get("training") or (call.args.get("use_input_stats") and call.args.get("running_mean") is not None):
+        call.freeze(labels, "batch norm is in training mode")
+    if isinstance(call.shape, torch.Size):
+        return labels
+    return (labels, *frozen(call.shape[1:]))
+
+
+def layer_norm(call: Call) -> Any:
+    """Normalises over its last axes: a reader of the units there; elsewhere each entry by itself."""
+    labels = call.activation("input")
+    first = labels.dim() - len(call.args["normalized_shape"])
+    across = {dim for dim in varying(labels) if dim >= first}
+    weights = [call.args[name] for name in ("weight", "bias") if isinstance(call.args.get(name), Weight)]
+    if len(across) > 1 or (across and varying(labels) - across):
+        call.freeze(labels, "is normalised across two kinds of units")
+        across = set()
+    for weight in weights:
+        for axis in range(len(weight.shape)):
+            entries = call.trace.along(weight, axis, call.node)
+            if first + axis in across:
+                call.tie(entries, call.trace.along(labels, first + axis, call.node))
+            else:
+                call.freeze(entries, "the same weights serve every unit")
+    for dim in across:
+        call.trace.read(call.node, "input", dim, call.trace.along(labels, dim, call.node))
+    return labels
+
+
+def group_norm(call: Call) -> Any:
+    """Whole groups go together, each normalised by itself; with one group the norm reads its channels."""
+    labels = call.activation("input")
+    channels = call.trace.along(labels, 1, call.node)
+    groups = call.args["num_groups"]
+    for name in ("weight", "bias"):
+        if isinstance(call.args.get(name), Weight):
+            call.tie(call.along(name, 0), channels)
+    if groups > 1:
+        rows = channels.view(groups, -1)
+        call.tie(rows, rows[:, :1])
+    else:
+        call.trace.read(call.node, "input", 1, channels)
+    return spread(channels, 1, labels.shape)
