@@ -156,7 +156,7 @@ def prune(
     chosen = plan(network, scores, keep, allocation=allocation, round_to=round_to, floor=floor)
     small = cut(model, chosen)
     if repair is not None:
-        mend(small, batches, repair)
+        mend(small, model, batches, repair)
     recipe = make_recipe(model, network, chosen.kept, folds=bool(chosen.means))
     device = device_of(model)
     with torch.random.fork_rng(devices=[]):

@@ -48,10 +48,7 @@ def sites_of(network: Network, groups: Sequence[Group]) -> tuple[Site, ...]:
     """The distinct tensors from which readers read units of these groups."""
     found: defaultdict[tuple[Node, int], list[Reader]] = defaultdict(list)
     for reader in network.readers:
-        if any(
-            bool(((reader.units >= group.offset) & (reader.units < group.offset + group.size)).any())
-            for group in groups
-        ):
+        if any(group.owns(reader.units) for group in groups):
             found[arguments(reader.node)[reader.argument], reader.dim].append(reader)
     return tuple(_site(network.program, readers) for readers in found.values())
 

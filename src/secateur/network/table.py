@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from secateur.network.cost import cost_of
 from secateur.tables import columns
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ def network_table(network: "Network") -> str:
 
 def share(network: "Network", group: "Group") -> tuple[int, int]:
     """Parameters and MACs that go when all units of a group but one go."""
-    dense, alone = network.cost(), network.cost({group.name: torch.tensor([0])})
+    owned = {member.tensor for member in group.members}
+    tensors = [tensor for tensor in network.tensors if tensor.name in owned]
+    work = [term for term in network.work if any(group.owns(axis) for axis in term.axes)]
+    masks = (network.mask({}), network.mask({group.name: torch.tensor([0])}))
+    dense, alone = (cost_of(mask, tensors, group.members, work, ()) for mask in masks)
     return dense.params - alone.params, dense.macs - alone.macs
 
 

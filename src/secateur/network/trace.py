@@ -102,12 +102,5 @@ def _reshaping(units: Units, trace: Trace) -> dict[str, tuple[str, ...]]:
     """For each group the modules whose own code changes the shape of its activations."""
     places = [(module_path(node), torch.unique(units(torch.unique(labels)))) for node, labels in trace.reshaped]
     return {
-        group.name: tuple(
-            dict.fromkeys(
-                path
-                for path, found in places
-                if bool(((found >= group.offset) & (found < group.offset + group.size)).any())
-            )
-        )
-        for group in units.groups
+        group.name: tuple(dict.fromkeys(path for path, found in places if group.owns(found))) for group in units.groups
     }

@@ -102,6 +102,10 @@ class Group:
     def span(self) -> slice:
         return slice(self.offset, self.offset + self.size)
 
+    def owns(self, units: Tensor) -> bool:
+        """Whether any of these units of the network is one of the group's."""
+        return bool(((units >= self.offset) & (units < self.offset + self.size)).any())
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -190,10 +194,7 @@ class Network:
         return tuple(reader for reader in self.readers if reader.fold is not None and reader.fold.kind == "new")
 
     def readers_of(self, group: Group) -> tuple[Reader, ...]:
-        inside = (group.offset, group.offset + group.size)
-        return tuple(
-            reader for reader in self.readers if bool(((reader.units >= inside[0]) & (reader.units < inside[1])).any())
-        )
+        return tuple(reader for reader in self.readers if group.owns(reader.units))
 
     def __str__(self) -> str:
         return network_table(self)
