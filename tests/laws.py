@@ -279,7 +279,7 @@ def _nan_places(network: sc.Network, state: dict[Any, Tensor]) -> dict[Any, Any]
                 read = args[1].isnan().all(0, keepdim=True)
                 args = (args[0], torch.where(read, 0.0, args[1]), *args[2:])
             result = target(*args, **kwargs)
-            if operator_name(reader.node) in ("layer_norm", "group_norm"):
+            if operator_name(reader.node) in ("layer_norm", "group_norm", "rms_norm"):
                 return torch.where(x.isnan(), x, result)
             return result
 

@@ -387,6 +387,70 @@ class Unknown(nn.Module):
         return self.fc3(torch.relu(self.fc2(x)))
 
 
+class Decoder(nn.Module):
+    """Transposed convolutions, plain and depthwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.up1 = nn.Linear(6, 8), nn.ConvTranspose2d(8, 6, 2, stride=2)
+        self.up2, self.last = nn.ConvTranspose2d(6, 6, 3, padding=1, groups=6), nn.ConvTranspose2d(6, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.fc(x))[:, :, None, None]
+        return self.last(F.silu(self.up2(F.silu(self.up1(x)))))
+
+
+class ByHand(nn.Module):
+    """Norms spelled out: root mean square over the width, a unit vector, and torch's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.scale, self.fc2 = nn.Linear(6, 8), nn.Parameter(torch.rand(8) + 0.5), nn.Linear(8, 9)
+        self.norm, self.fc3, self.plain = nn.RMSNorm(9), nn.Linear(9, 7), nn.RMSNorm(7, elementwise_affine=False)
+        self.last = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        x = self.fc2(x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.scale)
+        x = self.fc3(F.silu(self.norm(x)))
+        return self.last(F.normalize(self.plain(x), dim=-1))
+
+
+class Shuffles(nn.Module):
+    """Channel shuffle by torch and by hand, pixels to channels and back, patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1, groups=2)
+        self.conv3, self.conv4 = nn.Conv2d(12, 20, 1), nn.Conv2d(5, 6, 1)
+        self.conv5, self.fc = nn.Conv2d(24, 5, 1), nn.Linear(45, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.channel_shuffle(F.silu(self.conv1(x)), 2)
+        x = F.silu(self.conv2(x))
+        batch, channels, height, width = x.shape
+        x = x.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, channels, height, width)
+        x = F.pixel_shuffle(F.silu(self.conv3(x)), 2)
+        x = F.silu(self.conv5(F.pixel_unshuffle(F.silu(self.conv4(x)), 2)))
+        return self.fc(F.unfold(x, 3, stride=3).mean(-1))
+
+
+class Einsums(nn.Module):
+    """Projections and attention by einsum, `glu`, and tokens picked by an index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.inner = nn.Parameter(torch.randn(12, 8)), nn.Parameter(torch.randn(10, 8) / 3)
+        self.outer, self.head = nn.Linear(5, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.einsum("btc,cd->btd", x, self.embed)
+        y = F.glu(torch.einsum("btd,ed->bte", x, self.inner), dim=-1)
+        x = x + self.outer(y)
+        last = torch.full((x.shape[0],), x.shape[1] - 1, device=x.device)
+        return self.head(x[torch.arange(x.shape[0], device=x.device), last])
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, 3))
 
@@ -453,6 +517,10 @@ ZOO: dict[str, Specimen] = {
         {"out": 12, "up": 9, "head": 4},
         {"qkv": "can't be run", "sliced": "is sliced at fixed positions"},
     ),
+    "decoder": Specimen(Decoder, lambda: torch.randn(BATCH, 6), {"fc": 8, "up1": 6}),
+    "norms by hand": Specimen(ByHand, lambda: torch.randn(BATCH, 6), {"fc1": 8, "fc2": 9, "fc3": 7}),
+    "shuffles": Specimen(Shuffles, images(3, 6), {"conv1": 2, "conv2": 6, "conv3": 5, "conv4": 6, "conv5": 5}),
+    "einsums": Specimen(Einsums, tokens(), {"embed": 8, "inner": 5}),
     "unknown operator": Specimen(
         Unknown, lambda: torch.randn(BATCH, 6), {"fc2": 7}, {"fc1": "there is no rule for this operator"}
     ),

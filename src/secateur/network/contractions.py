@@ -1,4 +1,4 @@
-"""How labels pass operators that contract over an axis: convolution, linear, products, attention, embedding."""
+"""How labels pass operators that contract over an axis: linear, products, attention, embedding."""
 
 import math
 from typing import Any
@@ -23,11 +23,11 @@ def matmul(call: Call) -> Tensor:
     first, second = _operands(call)
     a, b = call.args[first], call.args[second]
     if len(a.shape) < 2 or len(b.shape) < 2:
-        return _freeze_all(call, "is a product with a vector")
-    if isinstance(b, Weight) and len(b.shape) == 2:
-        return _by_weight(call, first, second, contracted=-1, inner=0, outer=1)
-    if isinstance(a, Weight) and len(a.shape) == 2:
-        return _by_weight(call, second, first, contracted=-2, inner=1, outer=0)
+        return freeze_all(call, "is a product with a vector")
+    if isinstance(b, Weight) and math.prod(b.shape[:-2]) == 1:
+        return _by_weight(call, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
+    if isinstance(a, Weight) and math.prod(a.shape[:-2]) == 1:
+        return _by_weight(call, second, first, contracted=-2, inner=len(a.shape) - 1, outer=len(a.shape) - 2)
     return _product(call, first, second)
 
 
@@ -37,7 +37,7 @@ def _operands(call: Call) -> tuple[str, str]:
     return names[names.index(second) - 1], second
 
 
-def _freeze_all(call: Call, reason: str) -> Tensor:
+def freeze_all(call: Call, reason: str) -> Tensor:
     for value in call.args.values():
         if isinstance(value, Tensor | Weight):
             call.freeze(value, reason)
@@ -48,12 +48,12 @@ def _freeze_all(call: Call, reason: str) -> Tensor:
 def _by_weight(call: Call, x_name: str, w_name: str, contracted: int, inner: int, outer: int) -> Tensor:
     x, weight = call.activation(x_name), call.args[w_name]
     if isinstance(weight, Tensor):
-        return _freeze_all(call, "its weight is computed from other tensors")
+        return freeze_all(call, "its weight is computed from other tensors")
     bias_name = "bias" if "bias" in call.args else "self" if w_name == "mat2" and x_name == "mat1" else None
     bias = call.args.get(bias_name) if bias_name else None
     dim = contracted % x.dim()
     if varying(x) and dim not in varying(x):
-        return _each_unit(call, x, dim, [weight, bias], weight.shape[inner])
+        return each_unit(call, x, dim, [weight, bias], weight.shape[inner])
     out = call.along(w_name, outer, produces=True)
     read = call.trace.along(x, dim, call.node)
     owned = call.along(w_name, inner)
@@ -67,7 +67,7 @@ def _by_weight(call: Call, x_name: str, w_name: str, contracted: int, inner: int
     return spread(out, dim, call.shape)
 
 
-def _each_unit(call: Call, x: Tensor, dim: int, weights: list[Any], length: int) -> Tensor:
+def each_unit(call: Call, x: Tensor, dim: int, weights: list[Any], length: int) -> Tensor:
     """The operator serves each unit alike: units pass, its weights are frozen."""
     for weight in weights:
         if isinstance(weight, Weight | Tensor):
@@ -80,43 +80,6 @@ def _each_unit(call: Call, x: Tensor, dim: int, weights: list[Any], length: int)
     return x.narrow(dim, 0, 1).expand(call.shape) if len(axes) == 1 else call.frozen()
 
 
-def convolution(call: Call) -> Tensor:
-    """Reads its channels; the filters are new units, or those of its input where it is depthwise."""
-    x, weight, groups = call.activation("input"), call.args["weight"], call.args["groups"]
-    if isinstance(weight, Tensor):
-        return _freeze_all(call, "its weight is computed from other tensors")
-    dim = x.dim() - len(weight.shape) + 1
-    kernel = math.prod(weight.shape[2:])
-    if varying(x) and dim not in varying(x):
-        return _each_unit(call, x, dim, [weight, call.args["bias"]], kernel * weight.shape[1])
-    channels = call.trace.along(x, dim, call.node)
-    out = call.along("weight", 0, produces=True)
-    if call.args["bias"] is not None:
-        call.tie(call.along("bias", 0), out)
-    places = math.prod(call.shape) / len(out) * kernel
-    per_group = weight.shape[1]
-    if groups > 1 and groups >= per_group:
-        _whole_groups(call, channels, out, groups)
-        call.trace.count(call.node, places * per_group, out)
-        return spread(out, dim, call.shape)
-    owned = call.along("weight", 1)
-    rows = channels.view(groups, -1)
-    call.tie(rows, owned)
-    filters = out.view(groups, -1)
-    call.tie(filters, filters[:1])
-    bias = call.args["bias"].name if call.args["bias"] is not None else None
-    call.trace.read(call.node, "input", dim, channels, weight.name if weight.whole else None, bias)
-    call.trace.count(call.node, places, out, owned)
-    return spread(out, dim, call.shape)
-
-
-def _whole_groups(call: Call, channels: Tensor, out: Tensor, groups: int) -> None:
-    """A group of a grouped convolution goes with all its channels and filters; depthwise: a channel is a group."""
-    rows = channels.view(groups, -1)
-    call.tie(rows, rows[:, :1])
-    call.tie(out.view(groups, -1), rows[:, :1])
-
-
 def _product(call: Call, first: str, second: str) -> Tensor:
     """Two activations: entries of one batch entry go together; without any, the contracted axes do."""
     a, b = call.activation(first), call.activation(second)
@@ -126,7 +89,7 @@ def _product(call: Call, first: str, second: str) -> Tensor:
     if batch:
         heads = _batch_axis(call, [a, b], batch)
         if heads is None:
-            return _freeze_all(call, "two kinds of units cross")
+            return freeze_all(call, "two kinds of units cross")
         dim, units = heads
         call.trace.count(call.node, math.prod(call.shape) * inner / len(units), units)
         return spread(units, dim, call.shape)
@@ -157,7 +120,7 @@ def _plain_product(call: Call, first: str, a: Tensor, b: Tensor) -> Tensor:
         call.trace.read(call.node, first, a.dim() - 1, read)
         axes.append(read)
     if (-2 in in_a and -1 in in_b) or not (in_a or in_b):
-        return _freeze_all(call, "two kinds of units cross")
+        return freeze_all(call, "two kinds of units cross")
     rows = call.trace.along(a, -2, call.node) if -2 in in_a else None
     columns = call.trace.along(b, -1, call.node) if -1 in in_b else None
     out = rows if rows is not None else columns
@@ -180,7 +143,7 @@ def attention(call: Call) -> Tensor:
     if batch:
         heads = _batch_axis(call, [query, key, value], batch)
         if heads is None:
-            return _freeze_all(call, "its heads are shared or cross another kind of units")
+            return freeze_all(call, "its heads are shared or cross another kind of units")
         dim, units = heads
         if call.args.get("attn_mask") is not None:
             scores = torch.Size((*call.shape[:-1], key.shape[-2]))
@@ -206,6 +169,6 @@ def embedding(call: Call) -> Tensor:
     """Rows are chosen by the input; the width is a new axis of units."""
     weight = call.args["weight"]
     if isinstance(weight, Tensor):
-        return _freeze_all(call, "its table is computed from other tensors")
+        return freeze_all(call, "its table is computed from other tensors")
     call.freeze(weight.layers[0], "rows are chosen by the input")
     return spread(call.along("weight", 1, produces=True), -1, call.shape)

@@ -52,10 +52,14 @@ def _check_example(model: nn.Module, batch: Batch) -> None:
         raise refusal(type(model).__name__, batch, failure) from failure
 
 
+TAKEN_APART: tuple[Any, ...] = (torch.ops.aten.einsum.default,)
+
+
 def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Program:
     """The program without operators that write to their inputs or insist on a memory layout."""
-    if any(_writes_where_seen(node) for node in exported.graph.nodes):
-        exported = exported.run_decompositions({})
+    if any(_writes_where_seen(node) or node.target in TAKEN_APART for node in exported.graph.nodes):
+        known = torch.export.default_decompositions()
+        exported = exported.run_decompositions({target: known[target] for target in TAKEN_APART})
     for node in exported.graph.nodes:
         if _is_mutable(node):
             node.target = _functional(node)

@@ -177,7 +177,29 @@ def _group_norm(factor: Tensor, input: Tensor, num_groups: int, weight: Any, bia
     return y if bias is None else y + bias.view(channels)
 
 
-MASKED_NORMS: Mapping[str, Callable[..., Tensor]] = {"layer_norm": _layer_norm, "group_norm": _group_norm}
+def _rms_norm(
+    factor: Tensor, input: Tensor, normalized_shape: list[int], weight: Any, eps: float | None, **_: Any
+) -> Tensor:
+    dims = list(range(input.dim() - len(normalized_shape), input.dim()))
+    count = factor.expand(input.shape).sum(dims, keepdim=True).clamp_min(1)
+    square = (input * factor).square().sum(dims, keepdim=True) / count
+    small = torch.finfo(input.dtype).eps if eps is None else eps
+    y = input * factor * torch.rsqrt(square + small)
+    return y if weight is None else y * weight
+
+
+def _mean(factor: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **_: Any) -> Tensor:
+    dims = [dim] if isinstance(dim, int) else dim or list(range(self.dim()))
+    count = factor.expand(self.shape).sum(dims, keepdim=keepdim).clamp_min(1)
+    return (self * factor).sum(dims, keepdim=keepdim) / count
+
+
+MASKED_NORMS: Mapping[str, Callable[..., Tensor]] = {
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "rms_norm": _rms_norm,
+    "mean": _mean,
+}
 
 
 def run_masked(network: Network, batch: Batch, mask: Tensor, means: Means) -> Any:

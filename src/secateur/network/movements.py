@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from secateur.network.call import Call
-from secateur.network.labels import Labels, Weight, varying
+from secateur.network.labels import Labels, Weight, spread, varying
 
 
 def _each_layer(call: Call, value: Labels, move: Callable[[Tensor], Any]) -> Any:
@@ -45,6 +45,15 @@ def reshape(call: Call) -> Any:
 
 
 def expand(call: Call) -> Any:
+    """Repetitions; like another tensor's, they are as many as that has units."""
+    like = call.args.get("other")
+    value = _source(call)
+    if isinstance(like, Tensor) and isinstance(value, Tensor) and not varying(value) and not bool(value.any()):
+        grown = {
+            dim for dim in varying(like) if dim - like.dim() + value.dim() < 0 or value.shape[dim - like.dim()] == 1
+        }
+        if grown == varying(like):
+            return like
     return _each_layer(call, _source(call), lambda labels: labels.expand(call.shape))
 
 
@@ -150,3 +159,64 @@ def repeat(call: Call) -> Any:
     value = _source(call)
     assert math.prod(call.shape) >= 0
     return _each_layer(call, value, lambda labels: labels.repeat(call.args["repeats"]))
+
+
+def gated(call: Call) -> Tensor:
+    """The two halves of a gated linear unit go together, place by place."""
+    labels, dim = call.activation("self"), call.args["dim"]
+    first, second = labels.chunk(2, dim)
+    call.tie(first, second)
+    return first
+
+
+def pixel_shuffle(call: Call) -> Tensor:
+    """The channels that become one channel's pixels go together."""
+    channels = call.trace.along(call.activation("self"), -3, call.node)
+    rows = channels.view(call.shape[-3], -1)
+    call.tie(rows, rows[:, :1])
+    return spread(rows[:, 0], -3, call.shape)
+
+
+def pixel_unshuffle(call: Call) -> Tensor:
+    """A channel's pixels become several channels, all of one unit."""
+    channels = call.trace.along(call.activation("self"), -3, call.node)
+    return spread(channels.repeat_interleave(call.shape[-3] // len(channels)), -3, call.shape)
+
+
+def channel_shuffle(call: Call) -> Tensor:
+    """The same place of every group goes together, so that groups stay equal."""
+    channels = call.trace.along(call.activation("self"), 1, call.node)
+    rows = channels.view(call.args["groups"], -1)
+    call.tie(rows, rows[:1])
+    return spread(rows.t().reshape(-1), 1, call.shape)
+
+
+def patches(call: Call) -> Tensor:
+    """`unfold`: a channel's window becomes several rows, all of one unit."""
+    channels = call.trace.along(call.activation("self"), 1, call.node)
+    return spread(channels.repeat_interleave(call.shape[1] // len(channels)), 1, call.shape)
+
+
+def from_patches(call: Call) -> Tensor:
+    """`fold`: the rows of one channel's window go together."""
+    channels = call.trace.along(call.activation("self"), 1, call.node)
+    rows = channels.view(call.shape[1], -1)
+    call.tie(rows, rows[:, :1])
+    return spread(rows[:, 0], 1, call.shape)
+
+
+def indexed(call: Call) -> Any:
+    """Picking entries by index tensors: labels pass that do not differ along the axes that are picked from."""
+    value = _source(call)
+    labels = call.trace.activation(value, call.node)
+    picked = {dim for dim, index in enumerate(call.args["indices"]) if index is not None}
+    contiguous = picked == set(range(min(picked), max(picked) + 1))
+    if varying(labels) & picked or not contiguous or (varying(labels) and max(picked) > min(varying(labels))):
+        call.freeze(labels, "is picked from by an index")
+        return call.frozen()
+    for dim in picked:
+        labels = labels.narrow(dim, 0, 1)
+    lengths = len(call.shape) - (labels.dim() - len(picked))
+    first = min(picked)
+    shape = [*labels.shape[:first], *[1] * lengths, *labels.shape[max(picked) + 1 :]]
+    return labels.reshape(shape).expand(call.shape)

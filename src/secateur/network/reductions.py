@@ -36,20 +36,40 @@ def softmax(call: Call) -> Tensor:
 
 
 def reduction(call: Call) -> Any:
-    """Mean, sum, maximum and the like: what differs along the axes that are reduced goes together."""
+    """Maximum, product and the like: what differs along the axes that are reduced goes together."""
     labels = call.activation("self" if "self" in call.args else "x")
+    passed = settled(call, labels, _reduced(call, labels), "is reduced over these units")
+    return call.frozen() if passed is None else _reduce(call, passed)
+
+
+def summation(call: Call) -> Any:
+    """Sum, mean, Euclidean norm: readers of the units that lie along the one axis they reduce."""
+    labels = call.activation("self" if "self" in call.args else "x")
+    dims = _reduced(call, labels)
+    across = varying(labels) & dims
+    is_euclidean = call.args.get("ord", call.args.get("p", 2)) == 2
+    if not across or across != varying(labels) or len(across) > 1 or not is_euclidean:
+        return reduction(call)
+    (dim,) = across
+    call.trace.read(call.node, "self" if "self" in call.args else "x", dim, call.trace.along(labels, dim, call.node))
+    return call.frozen()
+
+
+def _reduced(call: Call, labels: Tensor) -> set[int]:
+    """The axes that an operator reduces over."""
     dims = call.args.get("dim")
-    every = range(labels.dim())
-    reduced = {dim % labels.dim() for dim in ([dims] if isinstance(dims, int) else dims or every)}
-    passed = settled(call, labels, reduced, "is reduced over these units")
-    if passed is None:
-        return call.frozen()
+    return {dim % labels.dim() for dim in ([dims] if isinstance(dims, int) else dims or range(labels.dim()))}
+
+
+def _reduce(call: Call, labels: Tensor) -> Any:
+    """Labels that do not differ along the reduced axes, in the shape of the result."""
+    reduced = _reduced(call, labels)
     for dim in reduced:
-        passed = passed.narrow(dim, 0, 1)
+        labels = labels.narrow(dim, 0, 1)
     shapes = (call.shape,) if isinstance(call.shape, torch.Size) else tuple(call.shape)
-    if len(shapes[0]) < passed.dim():
-        passed = passed[tuple(0 if dim in reduced else slice(None) for dim in every)]
-    return passed.expand(shapes[0]) if isinstance(call.shape, torch.Size) else tuple(passed.expand(s) for s in shapes)
+    if len(shapes[0]) < labels.dim():
+        labels = labels[tuple(0 if dim in reduced else slice(None) for dim in range(labels.dim()))]
+    return labels.expand(shapes[0]) if isinstance(call.shape, torch.Size) else tuple(labels.expand(s) for s in shapes)
 
 
 def spatial(call: Call) -> Any:

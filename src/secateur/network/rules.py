@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.network import contractions, elementwise, movements, reductions
+from secateur.network import contractions, convolutions, elementwise, movements, reductions
 from secateur.network.call import Call, frozen, tensors
 from secateur.network.labels import Trace, operator_name
 from secateur.network.program import Program, arguments
@@ -32,11 +32,12 @@ RULES = _table(
     {
         contractions.linear: "linear",
         contractions.matmul: "matmul mm bmm addmm",
-        contractions.convolution: "conv1d conv2d conv3d",
+        convolutions.convolution: "conv1d conv2d conv3d",
+        convolutions.transposed_convolution: "conv_transpose1d conv_transpose2d conv_transpose3d",
         contractions.attention: "scaled_dot_product_attention",
         contractions.embedding: "embedding",
         reductions.batch_norm: "batch_norm _native_batch_norm_legit_no_training instance_norm",
-        reductions.layer_norm: "layer_norm",
+        reductions.layer_norm: "layer_norm rms_norm",
         reductions.group_norm: "group_norm",
         elementwise.dropout: "dropout dropout_ feature_dropout alpha_dropout",
         # Copies, casts, and constants of the same shape.
@@ -46,8 +47,8 @@ RULES = _table(
         elementwise.elementwise: "hardswish log_sigmoid where rsub native_dropout",
         elementwise.prelu: "prelu",
         reductions.softmax: "softmax log_softmax _softmax _log_softmax",
-        reductions.reduction: "mean sum amax amin max min var std argmax argmin any all logsumexp norm "
-        "linalg_vector_norm prod",
+        reductions.summation: "mean sum linalg_vector_norm norm",
+        reductions.reduction: "amax amin max min var std argmax argmin any all logsumexp prod",
         reductions.spatial: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
         "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
@@ -63,6 +64,13 @@ RULES = _table(
         movements.concatenate: "cat concat concatenate stack",
         movements.pad: "pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d",
         movements.repeat: "repeat",
+        movements.gated: "glu",
+        movements.pixel_shuffle: "pixel_shuffle",
+        movements.pixel_unshuffle: "pixel_unshuffle",
+        movements.channel_shuffle: "channel_shuffle native_channel_shuffle",
+        movements.patches: "im2col",
+        movements.from_patches: "col2im",
+        movements.indexed: "index",
     }
 )
 

@@ -15,11 +15,19 @@ def _linear(module: Any, shapes: Shapes) -> dict[str, Any]:
 
 
 def _convolution(module: Any, shapes: Shapes) -> dict[str, Any]:
+    if module.transposed:
+        return _transposed(module, shapes)
     out_channels, per_group = shapes["weight"][:2]
     groups = module.groups
     if groups > 1 and groups >= module.in_channels // groups:  # whole groups went, as in network.contractions
         groups = groups * out_channels // module.out_channels
     return {"out_channels": out_channels, "in_channels": per_group * groups, "groups": groups}
+
+
+def _transposed(module: Any, shapes: Shapes) -> dict[str, Any]:
+    in_channels, per_group = shapes["weight"][:2]
+    groups = module.groups * in_channels // module.in_channels if module.groups > 1 else 1
+    return {"in_channels": in_channels, "out_channels": per_group * groups, "groups": groups}
 
 
 def _batch_norm(module: Any, shapes: Shapes) -> dict[str, Any]:
@@ -48,6 +56,7 @@ MENDERS: Mapping[type[nn.Module], Mender] = {
     nn.modules.conv._ConvNd: _convolution,
     nn.modules.batchnorm._NormBase: _batch_norm,
     nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
     nn.Embedding: _embedding,
 }

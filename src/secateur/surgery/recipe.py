@@ -141,7 +141,11 @@ def _plain_norms(model: nn.Module, network: Network, mask: Tensor) -> dict[str, 
         left = int(mask[reader.units].sum())
         if left == len(reader.units):
             continue
-        if operator_name(reader.node) == "layer_norm" and isinstance(module, nn.LayerNorm) and module.weight is None:
+        if (
+            operator_name(reader.node) in ("layer_norm", "rms_norm")
+            and isinstance(module, nn.LayerNorm | nn.RMSNorm)
+            and module.weight is None
+        ):
             shape = list(module.normalized_shape)
             shape[reader.dim - (_rank(reader.node) - len(shape))] = left
             found[path] = {"normalized_shape": tuple(shape)}

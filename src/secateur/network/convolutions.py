@@ -1,0 +1,73 @@
+"""How labels pass convolutions of any rank, grouping and direction."""
+
+import math
+
+from torch import Tensor
+
+from secateur.network.call import Call
+from secateur.network.contractions import each_unit, freeze_all
+from secateur.network.labels import Weight, spread, varying
+
+
+def convolution(call: Call) -> Tensor:
+    """Reads its channels; the filters are new units, or those of its input where it is depthwise."""
+    x, weight, groups = call.activation("input"), call.args["weight"], call.args["groups"]
+    if isinstance(weight, Tensor):
+        return freeze_all(call, "its weight is computed from other tensors")
+    dim = x.dim() - len(weight.shape) + 1
+    kernel = math.prod(weight.shape[2:])
+    if varying(x) and dim not in varying(x):
+        return each_unit(call, x, dim, [weight, call.args["bias"]], kernel * weight.shape[1])
+    channels = call.trace.along(x, dim, call.node)
+    out = call.along("weight", 0, produces=True)
+    if call.args["bias"] is not None:
+        call.tie(call.along("bias", 0), out)
+    places = math.prod(call.shape) / len(out) * kernel
+    per_group = weight.shape[1]
+    if groups > 1 and groups >= per_group:
+        _whole_groups(call, channels, out, groups)
+        call.trace.count(call.node, places * per_group, out)
+        return spread(out, dim, call.shape)
+    owned = call.along("weight", 1)
+    rows = channels.view(groups, -1)
+    call.tie(rows, owned)
+    filters = out.view(groups, -1)
+    call.tie(filters, filters[:1])
+    bias = call.args["bias"].name if call.args["bias"] is not None else None
+    call.trace.read(call.node, "input", dim, channels, weight.name if weight.whole else None, bias)
+    call.trace.count(call.node, places, out, owned)
+    return spread(out, dim, call.shape)
+
+
+def _whole_groups(call: Call, channels: Tensor, out: Tensor, groups: int) -> None:
+    """A group of a grouped convolution goes with all its channels and filters; depthwise: a channel is a group."""
+    rows = channels.view(groups, -1)
+    call.tie(rows, rows[:, :1])
+    call.tie(out.view(groups, -1), rows[:, :1])
+
+
+def transposed_convolution(call: Call) -> Tensor:
+    """The weight's first axis is read, its second makes units; a group of a grouped one goes whole."""
+    x, weight, groups = call.activation("input"), call.args["weight"], call.args["groups"]
+    if isinstance(weight, Tensor):
+        return freeze_all(call, "its weight is computed from other tensors")
+    dim = x.dim() - len(weight.shape) + 1
+    kernel = math.prod(weight.shape[2:])
+    if varying(x) and dim not in varying(x):
+        return each_unit(call, x, dim, [weight, call.args["bias"]], kernel * weight.shape[0])
+    channels = call.trace.along(x, dim, call.node)
+    owned = call.along("weight", 0)
+    call.tie(owned, channels)
+    places = math.prod(x.shape) / len(channels) * kernel
+    if groups == 1:
+        out = call.along("weight", 1, produces=True)
+        call.trace.read(call.node, "input", dim, channels)
+        call.trace.count(call.node, places, owned, out)
+    else:
+        rows = channels.view(groups, -1)
+        call.tie(rows, rows[:, :1])
+        out = rows[:, :1].expand(groups, weight.shape[1]).reshape(-1)
+        call.trace.count(call.node, places * weight.shape[1], owned)
+    if isinstance(call.args["bias"], Weight):
+        call.tie(call.along("bias", 0), out)
+    return spread(out, dim, call.shape)
