@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from secateur.network.labels import Freeze, Trace, compact, varying
+from secateur.network.ties import connected
 from secateur.network.units import Frozen, Group, Member
 
 Array = np.ndarray
@@ -66,7 +65,7 @@ def find_units(trace: Trace) -> Units:
 def _components(trace: Trace) -> Array:
     ties = list(trace.ties)
     while True:
-        component = _connected(ties, trace.size)
+        component = connected(ties, trace.size)
         frozen = _frozen_components(trace.freezes, component)
         broken = [tie for node, labels in trace.reshaped for tie in _mend_rectangle(labels, component, frozen)]
         if not broken:
@@ -76,15 +75,6 @@ def _components(trace: Trace) -> Array:
             if bool(held.any()):
                 trace.freezes.append(Freeze(pair.flatten(), "reshape", "", "must stay rectangular with what is frozen"))
         ties.extend(broken)
-
-
-def _connected(ties: Sequence[Tensor], size: int) -> Array:
-    if not ties:
-        return np.arange(size)
-    pairs = torch.cat(list(ties), 1).numpy()
-    graph = coo_matrix((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), shape=(size, size))
-    component: Array = connected_components(graph, directed=False)[1]
-    return component
 
 
 def _frozen_components(freezes: Sequence[Freeze], component: Array) -> Array:
@@ -122,7 +112,7 @@ def _ties_along(labels: Tensor, classes: Tensor, axis: int) -> Tensor:
 def _merged(tie: Tensor, component: Array) -> int:
     """How many classes fewer there are with these ties."""
     kinds, ends = np.unique(component[tie.numpy()], return_inverse=True)
-    joined = _connected([torch.from_numpy(ends.reshape(2, -1))], len(kinds))
+    joined = connected([torch.from_numpy(ends.reshape(2, -1))], len(kinds))
     return len(kinds) - len(np.unique(joined))
 
 

@@ -104,10 +104,12 @@ def _batch_axis(call: Call, operands: list[Tensor], batch: set[int]) -> tuple[in
     lengths = {t.shape[dim] if t.dim() >= -dim else 1 for t in operands}
     if len(lengths) > 1:
         return None
+    before = len(call.trace.ties)
     vectors = [call.trace.along(t, dim, call.node) for t in operands]
     for other in vectors[1:]:
         call.tie(vectors[0], other)
     call.trace.heads.append(vectors[0])
+    call.trace.within_heads.extend(call.trace.ties[before:])
     return dim, vectors[0]
 
 
@@ -137,6 +139,9 @@ def _plain_product(call: Call, first: str, a: Tensor, b: Tensor) -> Tensor:
 def attention(call: Call) -> Tensor:
     """Scaled dot-product attention: a head is a unit; without a head axis, the values' width passes."""
     query, key, value = (call.activation(name) for name in ("query", "key", "value"))
+    if call.args.get("enable_gqa") and key.shape[-3] < query.shape[-3]:
+        times = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
     rank = len(call.shape)
     tokens = query.shape[-2] * key.shape[-2]
     batch = {d - t.dim() for t in (query, key, value) for d in varying(t) if d < t.dim() - 2}

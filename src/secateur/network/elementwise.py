@@ -39,16 +39,20 @@ def _wide(shape: torch.Size, dims: set[int], rank: int) -> bool:
 
 
 def _meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
+    """Units of one tensor go with what they meet in the other; where that has length 1 they meet nothing."""
     shape = torch.broadcast_shapes(a.shape, b.shape)
-    rank = len(shape)
     in_a, in_b = varying(a.expand(shape)), varying(b.expand(shape))
-    if (not in_a and not in_b) or _wide(b.shape, in_a, rank) or _wide(a.shape, in_b, rank):
+    held_a, held_b = _wide(b.shape, in_a - in_b, len(shape)), _wide(a.shape, in_b - in_a, len(shape))
+    if held_a or held_b:
+        for labels, held in ((a, held_a), (b, held_b)):
+            if held:
+                call.freeze(labels, "meets a tensor that can't be cut")
+    elif in_a & in_b or not (in_a or in_b):
         call.tie(a, b)
-        return (a if in_a or not in_b else b).expand(shape)
-    if in_a and in_b:
+    elif in_a and in_b:
         call.freeze(a, "two kinds of units cross")
         call.freeze(b, "two kinds of units cross")
-    return (a if in_a else b).expand(shape)
+    return (a if in_a and not held_a or not in_b else b).expand(shape)
 
 
 def _meet_weight(call: Call, a: Tensor, weight: Weight) -> Tensor:

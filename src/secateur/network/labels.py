@@ -72,14 +72,20 @@ class Count:
 
 @dataclass
 class Trace:
-    """What label tracing collects while it walks through the program."""
+    """What label tracing collects while it walks through the program.
 
+    `known` gives labels that are tied from the start (by label, itself where it is alone): entries of one head, which
+    only the attention product shows, after rotations and norms have seen them apart.
+    """
+
+    known: Tensor | None = None
     size: int = 1
     origin: list[tuple[str, int, Tensor]] = field(default_factory=list)
     touched: dict[tuple[str, int], int] = field(default_factory=dict)
     produced: dict[tuple[str, int], int] = field(default_factory=dict)
     ties: list[Tensor] = field(default_factory=list)
     heads: list[Tensor] = field(default_factory=list)
+    within_heads: list[Tensor] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
@@ -96,6 +102,9 @@ class Trace:
             labels = torch.arange(self.size, self.size + length)
             self.size += length
             self.origin.append((name, axis, labels))
+            if self.known is not None:
+                self.ties.append(torch.stack([labels, self.known[labels]]))
+                labels = self.known[labels]
             layers.append(spread(labels, axis, shape))
         return Weight(name, tuple(layers))
 

@@ -122,9 +122,11 @@ def concatenate(call: Call) -> Tensor:
     if len(values[0].shape) < len(call.shape):
         values = [value.unsqueeze(dim) for value in values]
     if any(varying(value) - {dim} for value in values):
+        if any(dim in varying(value) for value in values):  # halves of each head, say: what goes whole is seen later
+            result = torch.cat(values, dim)
+            call.trace.reshaped.append((call.node, result))
+            return result
         for value in values:
-            if dim in varying(value):
-                call.freeze(value, "two kinds of units cross")
             call.tie(values[0].narrow(dim, 0, 1), value.narrow(dim, 0, 1))
         return values[0].narrow(dim, 0, 1).expand(call.shape)
     return _cat(values, dim, call.shape)

@@ -13,6 +13,7 @@ from secateur.network import contractions, convolutions, elementwise, movements,
 from secateur.network.call import Call, frozen, tensors
 from secateur.network.labels import Trace, operator_name
 from secateur.network.program import Program, arguments
+from secateur.network.ties import connected
 
 Rule = Callable[[Call], Any]
 
@@ -89,13 +90,23 @@ def rule_for(node: Node) -> Rule:
 
 
 def trace_labels(program: Program, shapes: Mapping[Node, Any]) -> Trace:
-    """Walk through the program once on labels.
+    """Walk through the program on labels; where there are heads once more, knowing what each holds together.
 
     Args:
         program: the program.
         shapes: for every operator, its result on the example with `torch.Size` in place of tensors.
     """
-    trace = Trace()
+    trace = _walk(program, shapes, Trace())
+    if not trace.within_heads:
+        return trace
+    component = torch.from_numpy(connected(trace.within_heads, trace.size))
+    first = torch.full((int(component.max()) + 1,), trace.size).scatter_reduce(
+        0, component, torch.arange(trace.size), "amin"
+    )
+    return _walk(program, shapes, Trace(first[component]))
+
+
+def _walk(program: Program, shapes: Mapping[Node, Any], trace: Trace) -> Trace:
     weights = {name: trace.weight(name, program.state(name).shape) for name in program.state_names.values()}
     labels: dict[Node, Any] = {}
     for node in program.nodes[:-1]:

@@ -61,6 +61,11 @@ MENDERS: Mapping[type[nn.Module], Mender] = {
     nn.Embedding: _embedding,
 }
 
+# The same for classes of other libraries, by their full names.
+FAMILIES: Mapping[str, Mender] = {
+    "transformers.pytorch_utils.Conv1D": lambda module, shapes: dict(zip(("nx", "nf"), shapes["weight"], strict=True)),
+}
+
 # Attributes of attention modules and the like that count a group's units, or the entries that they make up, by the
 # kind of group. They are changed only where their value is the old size.
 COUNTS: Mapping[str, frozenset[str]] = {
@@ -70,7 +75,7 @@ COUNTS: Mapping[str, frozenset[str]] = {
     "channels": frozenset(),
 }
 WIDTHS: Mapping[str, frozenset[str]] = {
-    "heads": frozenset({"all_head_size", "inner_dim", "attn_dim", "inner_width", "attention_width"}),
+    "heads": frozenset({"all_head_size", "inner_dim", "attn_dim", "inner_width", "attention_width", "split_size"}),
     "channels": frozenset(
         {"embed_dim", "hidden_size", "dim", "d_model", "n_embd", "width", "channels", "num_channels", "num_features"}
     ),
@@ -80,10 +85,8 @@ WIDTHS: Mapping[str, frozenset[str]] = {
 def mended(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
     """The attributes of a torch.nn module that its new tensor shapes change, with their new values."""
     for kind in type(module).__mro__:
-        if kind in MENDERS:
-            return {
-                name: value
-                for name, value in MENDERS[kind](module, shapes).items()
-                if getattr(module, name, value) != value
-            }
+        mender = MENDERS.get(kind) or FAMILIES.get(f"{kind.__module__}.{kind.__qualname__}")
+        if mender is not None:
+            changed = mender(module, shapes)
+            return {name: value for name, value in changed.items() if getattr(module, name, value) != value}
     return {}
