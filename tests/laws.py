@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import secateur as sc
 from secateur.budget.plan import Search
-from secateur.data import Batch, as_batches, example_batch
+from secateur.data import Batch, as_batches, example_batches
 from secateur.importance.scores import GroupScores
 from secateur.network.labels import operator_name
 from secateur.network.masked import operand, reader_means, run_masked
@@ -35,7 +35,7 @@ def traced(name: str) -> tuple[nn.Module, Any, sc.Network]:
 @cache
 def means_of(name: str) -> dict[str, Tensor]:
     _, example, network = traced(name)
-    return reader_means(network, [example_batch(example, torch.device("cpu"))])
+    return reader_means(network, [example_batches(example, torch.device("cpu"))[0]])
 
 
 def drawn(network: sc.Network, seed: int) -> dict[str, Tensor]:
@@ -165,7 +165,7 @@ def test_law_4_memory_never_changes_a_result(name: str) -> None:
         return
     only = min(network.groups, key=lambda group: group.size).name
     options = {"only": only, "coalitions": 30, "seed": 3, "progress": False}
-    data = [example_batch(example, torch.device("cpu"))]
+    data = [example_batches(example, torch.device("cpu"))[0]]
     with pytest.raises(sc.SecateurError, match="one step needs") as refused:
         sc.score(network, data, **options, memory=1)
     least = int(str(refused.value).split("one step needs ")[1].split(";")[0].replace(",", ""))
@@ -214,7 +214,7 @@ def test_law_5_the_users_model_is_untouched(name: str) -> None:
     next(model.children(), model).register_forward_hook(lambda module, args, output: None)
     before = snapshot(model)
     network = sc.trace(model, example)
-    data = [example_batch(example, torch.device("cpu"))]
+    data = [example_batches(example, torch.device("cpu"))[0]]
     for by in ("l1", "apoz", "taylor", "shapley"):
         if network.groups:
             scores = sc.score(network, data, by=by, loss=magnitude, coalitions=8, progress=False)

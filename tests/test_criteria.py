@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.data import example_batch
+from secateur.data import example_batches
 from zoo import grow
 
 BUILT_IN = ("apoz", "l1", "l2", "leave-one-out", "random", "sensitivity", "shapley", "taylor", "taylor-signed")
@@ -145,7 +145,7 @@ def test_every_criterion_keeps_the_contract(by: str, name: str) -> None:
     """One finite score and error per unit, the same from the same seed, also without labels."""
     model, example = grow(name)
     network = sc.trace(model, example)
-    data = [example_batch(example, torch.device("cpu"))]
+    data = [example_batches(example, torch.device("cpu"))[0]]
     if by in ("taylor", "taylor-signed", "sensitivity") and name in ("encoder", "two streams"):
         with pytest.raises(sc.SecateurError, match="need labels"):
             sc.score(network, data, by=by, progress=False)

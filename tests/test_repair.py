@@ -1,49 +1,107 @@
 """Repairs in closed form."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 import secateur as sc
+from secateur import demo
+from secateur.recovery.repair import REPAIRS
 from zoo import grow
 
 
-def test_batch_norm_statistics_are_those_of_the_examples() -> None:
+def cut_half(model: nn.Module, x: torch.Tensor) -> tuple[nn.Module, sc.Plan]:
+    network = sc.trace(model, x)
+    plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.6})
+    return sc.cut(model, plan), plan
+
+
+def test_batch_norms_give_the_dense_networks_means_and_variances() -> None:
+    """Also of examples that are nothing like those the dense network's own statistics came from."""
+    model, _ = grow("residual")
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Dropout(0.5), nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4))
-    model.eval()
-    x = torch.randn(40, 3, 8, 8)
-    sc.repair(model, model, x, how="batchnorm")
-    with torch.no_grad():
-        y = model[0](x)
-        assert torch.allclose(model[1].running_mean, y.mean((0, 2, 3)), atol=1e-5)
-        assert torch.allclose(model[1].running_var, y.transpose(0, 1).flatten(1).var(1), atol=1e-4)
-        z = model[3](nn.functional.batch_norm(y, None, None, training=True) * 1.0)
-        assert torch.allclose(model[4].running_mean, z.mean((0, 2, 3)), atol=1e-3)
-    assert model[1].momentum == 0.1 and not any(module.training for module in model.modules())
+    x = 3 * torch.randn(60, 3, 8, 8) + 1
+    small, plan = cut_half(model, x)
+    assert sc.repair(small, model, plan, list(x.split(20))) is small
+    wanted: dict[str, torch.Tensor] = {}
+    found: dict[str, torch.Tensor] = {}
+    for network, seen in ((model, wanted), (small, found)):
+        for name in ("stem.1", "bn1", "bn2"):
+            network.get_submodule(name).register_forward_hook(
+                lambda module, args, output, name=name, seen=seen: seen.update({name: output.detach().clone()})
+            )
+        with torch.no_grad():
+            network(x)
+    for name, group in (("stem.1", "stem.0"), ("bn1", "conv1"), ("bn2", "stem.0")):
+        dense = wanted[name][:, plan.kept[group]]
+        assert torch.allclose(found[name].mean((0, 2, 3)), dense.mean((0, 2, 3)), atol=1e-4)
+        assert torch.allclose(found[name].std((0, 2, 3)), dense.std((0, 2, 3)), rtol=1e-3)
+    assert not any(module.training for module in small.modules())
+
+
+def test_nothing_cut_nothing_changed() -> None:
+    model, _ = grow("residual")
+    network = sc.trace(model, torch.randn(2, 3, 8, 8))
+    plan = sc.plan(network, sc.score(network, by="l2"), {"units": 1.0})
+    small = sc.repair(sc.cut(model, plan), model, plan, torch.randn(50, 3, 8, 8))
+    for name, buffer in small.named_buffers():
+        assert torch.allclose(buffer, model.get_buffer(name), rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_without_batch_norm_is_as_it_was() -> None:
     model = grow("mlp")[0]
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    sc.repair(model, model, torch.randn(9, 6))
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    small, plan = cut_half(model, torch.randn(9, 6))
+    before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
+    sc.repair(small, model, plan, torch.randn(9, 6))
+    assert all(torch.equal(before[name], tensor) for name, tensor in small.state_dict().items())
+
+
+def test_examples_that_the_model_refuses_change_nothing() -> None:
+    model, x = grow("residual")
+    small, plan = cut_half(model, x)
+    before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
+    with pytest.raises(sc.SecateurError, match="refuses inputs"):
+        sc.repair(small, model, plan, torch.randn(9, 4, 8, 8))
+    assert all(torch.equal(before[name], tensor) for name, tensor in small.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in (*small.modules(), *model.modules()))
 
 
 def test_it_brings_a_cut_network_nearer_to_the_dense_one() -> None:
-    model, _ = grow("vgg")
-    torch.manual_seed(1)
-    data = [torch.randn(32, 3, 8, 8) for _ in range(4)]
-    sc.repair(model, model, data)
-    found = [
-        sc.prune(model, data, {"macs": 0.5}, by="l1", repair=how, progress=False).report.pruned.divergence
+    reports = [
+        sc.prune(
+            demo.network(),
+            demo.calibration(),
+            {"macs": 0.6},
+            by="l1",
+            test=demo.test()[:10],
+            repair=how,
+            progress=False,
+        ).report
         for how in (None, "batchnorm")
     ]
-    assert found[1] < found[0]
+    assert reports[1].pruned.divergence < 0.5 * reports[0].pruned.divergence
+    assert "not repaired" in str(reports[0]) and "repaired by batchnorm" in str(reports[1])
+
+
+def test_a_repair_that_does_harm_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def harm(small: nn.Module, model: nn.Module, batches: Any, recipe: Any) -> None:
+        small[2].bias.data += 5
+
+    monkeypatch.setitem(REPAIRS, "harm", harm)
+    model = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))
+    data = list(torch.randn(64, 6).split(8))
+    unmended = sc.prune(model, data, {"macs": 0.5}, by="l1", repair=None, progress=False)
+    result = sc.prune(model, data, {"macs": 0.5}, by="l1", repair="harm", progress=False)
+    assert torch.equal(result.model[2].bias, unmended.model[2].bias)
+    assert "harm did not bring it nearer" in str(result.report)
 
 
 def test_an_unknown_repair_lists_the_known() -> None:
+    model = grow("mlp")[0]
+    small, plan = cut_half(model, torch.randn(9, 6))
     with pytest.raises(sc.SecateurError, match="no repair is named 'prayer'; known are batchnorm"):
-        sc.repair(grow("mlp")[0], grow("mlp")[0], torch.randn(9, 6), how="prayer")
+        sc.repair(small, model, plan, torch.randn(9, 6), how="prayer")
     with pytest.raises(sc.SecateurError, match="no repair is named 'prayer'"):
-        sc.prune(grow("mlp")[0], torch.randn(9, 6), {"macs": 0.5}, repair="prayer")
+        sc.prune(model, torch.randn(9, 6), {"macs": 0.5}, repair="prayer")

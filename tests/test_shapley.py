@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.data import example_batch
+from secateur.data import example_batches
 from secateur.importance.evidence import Evidence
 from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.aggregates import robust
@@ -76,7 +76,7 @@ def game_of(name: str, removal: str) -> tuple[Game, sc.Network]:
     model, example = grow(name)
     network = sc.trace(model, example)
     group = min(network.groups, key=lambda each: each.size)
-    cell = example_batch(example, torch.device("cpu"))
+    cell = example_batches(example, torch.device("cpu"))[0]
     means = sc.score(network, [cell], by="apoz", removal=removal, progress=False).means
     return Game(Evidence(network, network.groups, [cell], None, means, 0, {}, False), group, [cell]), network
 

@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 import secateur as sc
-from secateur.data import example_batch
+from secateur.data import example_batches
 from zoo import ZOO, grow
 
 
 def pruned(name: str, **options: Any) -> sc.Result:
     model, example = grow(name)
-    data = [example_batch(example, torch.device("cpu"))]
+    data = [example_batches(example, torch.device("cpu"))[0]]
     return sc.prune(model, data, {"units": 0.7}, by="apoz", progress=False, **options)
 
 

@@ -10,18 +10,18 @@ from torch import nn
 
 from secateur.budget.keep import parse_keep
 from secateur.budget.plan import Plan, check_reachable, plan
-from secateur.data import as_batches, device_of, example_batch, on_device
-from secateur.errors import NameMatchError, TraceError
+from secateur.data import as_batches, device_of, example_batches, on_device
+from secateur.errors import TraceError
 from secateur.files import text_writer, write_whole
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
-from secateur.network.export import export_program
+from secateur.network.export import export_first
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
-from secateur.recovery.repair import REPAIRS
-from secateur.recovery.repair import repair as mend
+from secateur.recovery.accept import repair_if_nearer
+from secateur.recovery.repair import find_repair
 from secateur.report.measure import measure
 from secateur.report.results import Report
 from secateur.storage import model_writers, shapes_of
@@ -82,8 +82,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
     if not isinstance(model, nn.Module):
         raise TraceError(f"model is a {type(model).__name__}, not a torch.nn.Module; wrap the function in a module")
     with torch.random.fork_rng(devices=[]):
-        example = example_batch(example_inputs, device_of(model))
-        program = export_program(model, example)
+        program, example = export_first(model, example_batches(example_inputs, device_of(model)))
         return settle(model, trace_groups(model, example, program))
 
 
@@ -116,7 +115,8 @@ def prune(
         test: other examples to measure on; by default those of `data`, and the report says so.
         loss, removal, only, skip, seed, progress, options: as `score` takes them.
         allocation, round_to, floor: as `plan` takes them.
-        repair: how the cut model is mended, as `repair` takes it; None for not at all.
+        repair: how the cut model is mended, as `repair` takes it, if that brings it nearer to the dense one on examples
+            held out for that; None for not at all.
 
     Returns:
         The small model (`result.model`), the plan, the scores and the report.
@@ -133,10 +133,11 @@ def prune(
     """
     parse_keep(keep)
     find_criterion(by)
-    if repair is not None and repair not in REPAIRS:
-        raise NameMatchError(f"no repair is named {repair!r}; known are {', '.join(REPAIRS)}")
-    batches = as_batches(data)
-    tests = batches if test is None else as_batches(test)
+    if repair is not None:
+        find_repair(repair)
+    with torch.random.fork_rng(devices=[]):
+        batches = as_batches(data)
+        tests = batches if test is None else as_batches(test)
     network = trace(model, batches)
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
@@ -155,8 +156,8 @@ def prune(
     )
     chosen = plan(network, scores, keep, allocation=allocation, round_to=round_to, floor=floor)
     small = cut(model, chosen)
-    if repair is not None:
-        mend(small, model, batches, repair)
+    with torch.random.fork_rng(devices=[]):
+        mended = repair is not None and repair_if_nearer(small, model, chosen, batches, repair)
     recipe = make_recipe(model, network, chosen.kept, folds=bool(chosen.means))
     device = device_of(model)
     with torch.random.fork_rng(devices=[]):
@@ -168,6 +169,7 @@ def prune(
             [on_device(batch, device) for batch in tests],
             loss,
             held_out=test is not None,
-            repaired=repair,
+            repair=repair,
+            mended=mended,
         )
     return Result(small, chosen, scores, report, recipe)

@@ -208,15 +208,16 @@ def parse_keep(entries: list[str]) -> dict[str, float]:
     Raises:
         BudgetError: an entry is of another form.
     """
-    budget = {}
+    budget: dict[str, float] = {}
     for entry in entries:
-        unit, equals, value = entry.partition("=")
+        unit, _, value = entry.partition("=")
         try:
-            budget[unit.strip()] = float(value)
+            fraction = float(value)
         except ValueError as failure:
             raise BudgetError(f"--keep {entry} is not of the form unit=fraction, such as macs=0.5") from failure
-        if not equals:
-            raise BudgetError(f"--keep {entry} is not of the form unit=fraction, such as macs=0.5")
+        if unit.strip() in budget:
+            raise BudgetError(f"--keep gives {unit.strip()} twice")
+        budget[unit.strip()] = fraction
     return budget
 
 

@@ -1,6 +1,6 @@
 """Examples in the forms that people have them, as batches of the model's inputs and targets."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,25 @@ def _check(batch: Batch, number: int) -> None:
             )
 
 
+def merged(batches: Sequence[Batch], most: int) -> Batch:
+    """Batches as one, without targets, up to a number of examples; those whose inputs have the first one's shapes."""
+
+    def leaves(batch: Batch) -> list[Any]:
+        return pytree.tree_leaves((batch.args, dict(batch.kwargs)))
+
+    def shapes(batch: Batch) -> list[Any]:
+        return [leaf.shape[1:] if isinstance(leaf, Tensor) else leaf for leaf in leaves(batch)]
+
+    size, first = batches[0].size, batches[0]
+    if size is None or any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in first.tensors):
+        return first
+    alike = [batch for batch in batches if shapes(batch) == shapes(first)]
+    columns = zip(*(leaves(batch) for batch in alike), strict=True)
+    joined = [torch.cat(column)[:most] if isinstance(column[0], Tensor) else column[0] for column in columns]
+    args, kwargs = pytree.tree_unflatten(joined, pytree.tree_structure((first.args, dict(first.kwargs))))
+    return Batch(args, kwargs)
+
+
 def refusal(title: str, batch: Batch, failure: Exception) -> DataError:
     """The error for inputs that a model refuses, with the model's own words."""
     shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in batch.tensors)
@@ -127,8 +146,8 @@ def device_of(model: nn.Module) -> torch.device:
     return tensors[0].device if tensors else torch.device("cpu")
 
 
-def example_batch(example: Any, device: torch.device) -> Batch:
-    """A small batch of two examples to trace with.
+def example_batches(example: Any, device: torch.device) -> list[Batch]:
+    """What to trace with: two examples, and where a model won't have these, the example as it was given.
 
     Args:
         example: the model's input, a tuple of its inputs, a dict of them, or batches as `as_batches` takes them.
@@ -136,15 +155,17 @@ def example_batch(example: Any, device: torch.device) -> Batch:
     """
     if isinstance(example, Tensor | Mapping | tuple):
         args, kwargs = _inputs(example)
-        batch = Batch(args, kwargs)
-        _check(batch, 0)
+        kwargs.pop("labels", None)
+        given = Batch(args, kwargs)
+        _check(given, 0)
     else:
-        batch = as_batches(example)[0]
-    size = batch.size
-    batched = all(tensor.dim() and tensor.shape[0] == size for tensor in batch.tensors)
-    if batched:
-        batch = batch.map(lambda tensor: torch.cat([tensor, tensor]) if size == 1 else tensor[:2])
-    return on_device(Batch(batch.args, batch.kwargs), device)
+        given = as_batches(example)[0]
+    given = on_device(Batch(given.args, given.kwargs), device)
+    size = given.size
+    if not all(tensor.dim() and tensor.shape[0] == size for tensor in given.tensors):
+        return [given]
+    pair = given.map(lambda tensor: torch.cat([tensor, tensor]) if size == 1 else tensor[:2])
+    return [pair] if size == 2 else [pair, given]
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -106,6 +106,7 @@ def _as_json(recipe: Recipe, dense: Mapping[str, tuple[int, ...]], title: str, w
         "biases": recipe.biases,
         "dropouts": recipe.dropouts,
         "literals": recipe.literals,
+        "was": recipe.was,
         "dense": {name: list(shape) for name, shape in dense.items()},
         "weights": weights,
     }
@@ -130,17 +131,22 @@ def _read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
         for name, axes in written["slices"].items()
     }
     kept = {name: torch.tensor(indices, dtype=torch.long) for name, indices in written["kept"].items()}
-    attributes = {
-        path: {name: tuple(value) if isinstance(value, list) else value for name, value in changed.items()}
-        for path, changed in written["attributes"].items()
-    }
-    return Recipe(kept, slices, attributes, written["biases"], written["dropouts"], written["literals"]), written
+    attributes, was = (
+        {
+            path: {name: tuple(value) if isinstance(value, list) else value for name, value in changed.items()}
+            for path, changed in written[part].items()
+        }
+        for part in ("attributes", "was")
+    )
+    return Recipe(kept, slices, attributes, written["biases"], written["dropouts"], written["literals"], was), written
 
 
 def _check_model(
     model: nn.Module, recipe: Recipe, written: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
 ) -> None:
     """Everything that could fail, before anything is changed."""
+    if type(model).__name__ != written["model"]:
+        raise StorageError(f"{folder} was saved from a {written['model']}, but this is a {type(model).__name__}")
     own = {name: list(tensor.shape) for name, tensor in _tensors(model).items()}
     wrong = [name for name in own.keys() | written["dense"].keys() if own.get(name) != written["dense"].get(name)]
     if wrong:
@@ -149,6 +155,21 @@ def _check_model(
             f"{folder} was saved from a {written['model']} whose {name} has shape {written['dense'].get(name)}; this "
             f"{type(model).__name__} has {own.get(name)} there; give a fresh, dense model of the same class and "
             "arguments"
+        )
+    modules = dict(model.named_modules())
+    for path, values in recipe.was.items():
+        for name, value in values.items():
+            if getattr(modules.get(path), name, None) != value:
+                raise StorageError(
+                    f"{folder} was saved from a model whose {path}.{name} is {value}; in this {type(model).__name__} "
+                    f"it is {getattr(modules.get(path), name, None)}; make the model with the same arguments"
+                )
+    types = {name: tensor.dtype for name, tensor in _tensors(model).items()}
+    other = [name for name, tensor in tensors.items() if name in types and tensor.dtype != types[name]]
+    if other:
+        raise StorageError(
+            f"{folder} holds {other[0]} as {tensors[other[0]].dtype}, but this {type(model).__name__} has it as "
+            f"{types[other[0]]}; convert the fresh model first"
         )
     expected = {name: _left(shape, recipe.slices.get(name, {})) for name, shape in own.items()}
     expected |= {name: [length] for name, length in recipe.biases.items()}

@@ -122,13 +122,15 @@ class Search:
 
     @staticmethod
     def of(network: Network, scores: Scores, allocation: str, round_to: int, floor: float) -> "Search":
-        if round_to < 1 or round_to != int(round_to):
+        if not round_to >= 1 or round_to != int(round_to):
             raise BudgetError(f"round_to={round_to} is not a whole number of units from 1 up")
-        if floor < 0 or (floor >= 1 and floor != int(floor)):
+        if not floor >= 0 or (floor >= 1 and floor != int(floor)):
             raise BudgetError(f"floor={floor} is neither a whole number of units nor a fraction below 1")
         if allocation not in ALLOCATIONS:
             raise BudgetError(f"allocation={allocation!r} is unknown; known are {', '.join(ALLOCATIONS)}")
         groups = tuple(group for group in network.groups if group.name in scores)
+        _check_sizes(network, groups, scores)
+        round_to = int(round_to)
         values = [scores[group.name].values.double() for group in groups]
         priorities = [ALLOCATIONS[allocation](value) for value in values]
         ranked = tuple(torch.argsort(priority, stable=True) for priority in priorities)
@@ -174,6 +176,17 @@ class Search:
     def _meets(self, steps: int, budget: Keep) -> bool:
         left = self.left(steps, list(budget))
         return all(left[unit] <= limit for unit, limit in budget.items())
+
+
+def _check_sizes(network: Network, groups: Sequence[Group], scores: Scores) -> None:
+    strange = [name for name in scores if name not in network.by_name]
+    wrong = [group for group in groups if len(scores[group.name].values) != group.size]
+    if strange or wrong:
+        name = strange[0] if strange else wrong[0].name
+        raise BudgetError(
+            f"these are scores of another network: {len(scores[name].values)} units of {name}, where "
+            f"{network.title} has {network.by_name[name].size if not strange else 'no such group'}; score this one"
+        )
 
 
 def _fewest(size: int, round_to: int, floor: float) -> int:

@@ -13,7 +13,7 @@ from secateur.importance.sites import Site, by_group, sites_of, tapped
 def apoz(evidence: Evidence) -> dict[str, Tensor]:
     """The fraction of positions at which the unit's activation, where it is read, is above zero (1 - APoZ)."""
     evidence.need_examples("apoz")
-    sites = sites_of(evidence.network, evidence.groups)
+    sites = sites_of(evidence)
     ones = torch.ones(1, 1, dtype=torch.float64)
     counts = by_group(evidence.network, evidence.groups, ((site, ones.expand(len(site.units), 1)) for site in sites), 1)
     found = [_active(evidence, sites, cell) for cell in evidence.watched(evidence.cells, "apoz")]

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
@@ -21,6 +22,8 @@ from secateur.importance.evidence import Evidence
 from secateur.importance.losses import Reference, is_logits, main_output
 from secateur.importance.registry import criterion
 from secateur.importance.sites import Site, by_group, sites_of, tapped
+from secateur.network.labels import operator_name
+from secateur.network.program import Handler
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 NOTHING = 1e-10
@@ -46,7 +49,7 @@ def taylor(evidence: Evidence) -> dict[str, Tensor]:
 
 def _one_pass(evidence: Evidence, name: str, measure: Measure) -> dict[str, Tensor]:
     evidence.need_examples(name)
-    sites = sites_of(evidence.network, evidence.groups)
+    sites = sites_of(evidence)
     found = [_backward(evidence, sites, cell, measure) for cell in evidence.watched(evidence.cells, name)]
     scores = {group.name: torch.cat([part[group.name] for part in found], 1) for group in evidence.groups}
     unlabelled = any(cell.target is None for cell in evidence.cells)
@@ -71,10 +74,16 @@ def _backward(evidence: Evidence, sites: tuple[Site, ...], cell: Batch, measure:
         return gate
 
     with torch.enable_grad():
-        output = evidence.forward(cell, tapped(sites, tap))
+        output = evidence.forward(cell, {**_through_detach(evidence), **tapped(sites, tap)})
         reference = _reference(evidence, cell, output)
         evidence.losses(output, reference, examples).sum().backward()
     return by_group(evidence.network, evidence.groups, seen, examples)
+
+
+def _through_detach(evidence: Evidence) -> dict[Node, Handler]:
+    """A detached activation is worth as much as another: gradients pass."""
+    nodes = evidence.network.program.nodes
+    return {node: lambda target, args, kwargs: args[0] for node in nodes if operator_name(node) == "detach"}
 
 
 def _reference(evidence: Evidence, cell: Batch, output: Any) -> Reference:

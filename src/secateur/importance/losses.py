@@ -20,13 +20,13 @@ def main_output(output: Any) -> Tensor:
     Raises:
         DataError: there is none.
     """
-    if isinstance(output, Tensor):
+    if isinstance(output, Tensor) and output.is_floating_point():
         return output
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if isinstance(logits, Tensor):
         return logits
     floats = (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point())
-    first = next(floats, None)
+    first = next((leaf for leaf in floats if leaf.dim()), None)
     if first is None:
         raise DataError(f"the network returns a {type(output).__name__} without a floating-point tensor; give loss=")
     return first
@@ -43,8 +43,9 @@ def supervised(output: Any, target: Tensor) -> Tensor:
         if target.shape != scores.shape:
             raise DataError(f"targets have shape {tuple(target.shape)} but the network's output {tuple(scores.shape)}")
         return (scores - target).square().flatten(1).mean(1) if scores.dim() > 1 else (scores - target).square()
-    if scores.dim() == 3 and target.shape == scores.shape[:2]:
-        scores = scores.transpose(1, 2)  # language models: (batch, length, classes)
+    by_position = scores.dim() == 3 and target.shape == scores.shape[:2]  # language models: (batch, length, classes)
+    if by_position and (is_logits(output) or target.shape != scores.shape[:1] + scores.shape[2:]):
+        scores = scores.transpose(1, 2)
     _check_labels(scores, target)
     return _per_example(F.cross_entropy(scores.float(), target, reduction="none"))
 
@@ -73,16 +74,17 @@ def divergence(output: Any, dense: Any) -> Tensor:
     if is_logits(output):
         log_found, log_expected = (main_output(each).double().log_softmax(-1) for each in (output, dense))
         return _per_example((log_expected.exp() * (log_expected - log_found)).sum(-1))
-    pairs = list(zip(_floats(output), _floats(dense), strict=True))
+    examples = main_output(output).shape[:1]
+    pairs = [pair for pair in zip(_floats(output), _floats(dense), strict=True) if pair[0].shape[:1] == examples]
     gaps = [_per_example((a.double() - b.double()).square()) for a, b in pairs]
     scales = [b.double().square().mean().clamp_min(1e-12) for _, b in pairs]
     return torch.stack([gap / scale for gap, scale in zip(gaps, scales, strict=True)]).mean(0)
 
 
 def is_logits(output: Any) -> bool:
-    """Whether an output is class scores: (examples, classes), or anything named `logits`."""
+    """Whether an output is class scores: (examples, classes) with two classes or more, or anything named `logits`."""
     if isinstance(output, Tensor):
-        return output.dim() == 2
+        return output.dim() == 2 and output.shape[1] > 1
     return "logits" in output if isinstance(output, Mapping) else hasattr(output, "logits")
 
 

@@ -82,8 +82,6 @@ def score(
         raise NameMatchError(f"removal={removal!r} is unknown; known are {', '.join(REMOVALS)}")
     removal = "zero" if protocol == "paper" else removal
     groups = network.select(only, skip)
-    device = network.device
-    cells = cells_of(as_batches(data), device) if data is not None else []
     options = {
         "aggregate": aggregate,
         "estimator": estimator,
@@ -92,6 +90,7 @@ def score(
         "memory": memory,
     }
     with torch.random.fork_rng(devices=[]):
+        cells = cells_of(as_batches(data), network.device) if data is not None else []
         evidence = Evidence(network, groups, cells, loss, {}, seed, options, progress)
         for cell in cells[:1]:
             evidence.forward(cell)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.data import Batch
+from secateur.errors import DataError
+from secateur.importance.evidence import Evidence
 from secateur.network.masked import operand, recorded_operand
-from secateur.network.program import Call, Handler, Program, arguments, with_argument
+from secateur.network.program import Call, Handler, Program, arguments, module_path, with_argument
 from secateur.network.units import Group, Network, Reader
 
 
@@ -24,16 +27,20 @@ class Site:
         dim: the units' axis.
         units: for each index along it the number of its unit, -1 where it is frozen.
         batch_axis: the axis along which the examples lie.
+        outermost: whether, where that axis holds other things too, those of one example lie side by side.
     """
 
     readers: tuple[Reader, ...]
     dim: int
     units: Tensor
     batch_axis: int
+    outermost: bool
 
     def rows(self, values: Tensor, examples: int) -> Tensor:
         """Means over everything but the units' axis and the examples. (size, examples)"""
         moved = values.movedim((self.dim, self.batch_axis), (0, 1))
+        if not self.outermost:  # (size, parts, examples, ...)
+            moved = moved.unflatten(1, (-1, examples)).transpose(1, 2)
         return moved.reshape(moved.shape[0], examples, -1).mean(2, dtype=torch.float64).cpu()
 
     def places(self, values: Tensor, examples: int) -> int:
@@ -44,18 +51,64 @@ class Site:
 Tap = Callable[[Site, Tensor], Tensor]
 
 
-def sites_of(network: Network, groups: Sequence[Group]) -> tuple[Site, ...]:
-    """The distinct tensors from which readers read units of these groups."""
+def sites_of(evidence: Evidence) -> tuple[Site, ...]:
+    """The distinct tensors from which readers read units of the groups to score.
+
+    Raises:
+        DataError: the examples can't be told apart in one of them.
+    """
     found: defaultdict[tuple[Node, int], list[Reader]] = defaultdict(list)
-    for reader in network.readers:
-        if any(group.owns(reader.units) for group in groups):
+    for reader in evidence.network.readers:
+        if any(group.owns(reader.units) for group in evidence.groups):
             found[arguments(reader.node)[reader.argument], reader.dim].append(reader)
-    return tuple(_site(network.program, readers) for readers in found.values())
+    sites = tuple(_site(evidence.network.program, readers) for readers in found.values())
+    return _laid_out(evidence, sites)
 
 
 def _site(program: Program, readers: Sequence[Reader]) -> Site:
     axis = program.batch_axis(recorded_operand(readers[0]))
-    return Site(tuple(readers), readers[0].dim, readers[0].units, 0 if axis is None else axis)
+    return Site(tuple(readers), readers[0].dim, readers[0].units, 0 if axis is None else axis, outermost=True)
+
+
+def _laid_out(evidence: Evidence, sites: tuple[Site, ...]) -> tuple[Site, ...]:
+    """Where the batch shares its axis with something else, which of them lies outermost: seen by turning it round."""
+    if all(_is_plain(evidence.network, site) for site in sites):
+        return sites
+    cell = max(evidence.cells, key=lambda each: each.size or 1)
+    examples = cell.size or 1
+    one, other = _seen(evidence, sites, cell), _seen(evidence, sites, cell.take(torch.arange(examples).flip(0)))
+    placed = []
+    for site in sites:
+        for outermost in (True, False):
+            tried = replace(site, outermost=outermost)
+            a, b = (tried.rows(seen[site], examples) for seen in (one, other))
+            if torch.allclose(a, b.flip(1), rtol=1e-3, atol=1e-5 * float(a.abs().max() + 1e-9)):
+                placed.append(tried)
+                break
+        else:
+            raise DataError(
+                f"the examples of a batch can't be told apart in what {module_path(site.readers[0].node)} reads; this "
+                "criterion needs that, rank by 'shapley' or 'leave-one-out'"
+            )
+    return tuple(placed)
+
+
+def _is_plain(network: Network, site: Site) -> bool:
+    """Whether a site's batch axis holds the examples and nothing else."""
+    length = recorded_operand(site.readers[0]).shape[site.batch_axis]
+    return str(length) == network.program.batched or length == network.example.size
+
+
+def _seen(evidence: Evidence, sites: tuple[Site, ...], cell: Batch) -> dict[Site, Tensor]:
+    seen: dict[Site, Tensor] = {}
+
+    def look(site: Site, x: Tensor) -> Tensor:
+        seen[site] = x
+        return x
+
+    with torch.no_grad():
+        evidence.forward(cell, tapped(sites, look))
+    return seen
 
 
 def tapped(sites: Iterable[Site], tap: Tap) -> dict[Node, Handler]:

@@ -183,12 +183,14 @@ def _explain(
         for kind in np.unique(component[freeze.labels.numpy()]).tolist():
             first.setdefault(kind, freeze)
     found: dict[tuple[str, str, str, str], int] = defaultdict(int)
-    for key in trace.produced:
+    explained = {name for name, axis in trace.produced}
+    first_axes = [key for key in axes if key[1] == 0 and (key[0], 1) in axes and key[0] not in explained]
+    for key in (*trace.produced, *first_axes):
         held = axes[key][of_label[axes[key]] < 0]
         for kind, entries in zip(*np.unique(component[held.numpy()], return_counts=True), strict=True):
             cause = first.get(int(kind))
             if cause is not None:
                 found[_name(key), cause.operator, cause.module, cause.reason] += int(entries)
-            elif int(kind) in alone:
+            elif int(kind) in alone and key in trace.produced:
                 found[_name(key), "", "", "is a single unit, and a layer is never emptied"] += int(entries)
     return tuple(Frozen(name, units, *cause) for (name, *cause), units in found.items())

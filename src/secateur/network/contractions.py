@@ -61,10 +61,16 @@ def _by_weight(call: Call, x_name: str, w_name: str, contracted: int, inner: int
     if isinstance(bias, Weight | Tensor):
         call.tie(call.trace.along(bias, -1, call.node), out)
     name = weight.name if contracted == -1 and weight.whole else None
-    bias_given = bias.name if isinstance(bias, Weight) else "computed" if bias is not None else None
-    call.trace.read(call.node, x_name, dim, read, name, bias_given, inner)
+    call.trace.read(call.node, x_name, dim, read, name, bias_name_of(bias), inner, out)
     call.trace.count(call.node, math.prod(call.shape) / len(out), out, owned)
     return spread(out, dim, call.shape)
+
+
+def bias_name_of(bias: Any) -> str | None:
+    """The name of a bias that is a parameter as it stands; "computed" for any other."""
+    if bias is None:
+        return None
+    return bias.name if isinstance(bias, Weight) and bias.whole else "computed"
 
 
 def each_unit(call: Call, x: Tensor, dim: int, weights: list[Any], length: int) -> Tensor:

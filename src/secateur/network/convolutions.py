@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 
 from secateur.network.call import Call
-from secateur.network.contractions import each_unit, freeze_all
+from secateur.network.contractions import bias_name_of, each_unit, freeze_all
 from secateur.network.labels import Weight, spread, varying
 
 
@@ -33,8 +33,8 @@ def convolution(call: Call) -> Tensor:
     call.tie(rows, owned)
     filters = out.view(groups, -1)
     call.tie(filters, filters[:1])
-    bias = call.args["bias"].name if call.args["bias"] is not None else None
-    call.trace.read(call.node, "input", dim, channels, weight.name if weight.whole else None, bias)
+    name = weight.name if weight.whole else None
+    call.trace.read(call.node, "input", dim, channels, name, bias_name_of(call.args["bias"]), outputs=out)
     call.trace.count(call.node, places, out, owned)
     return spread(out, dim, call.shape)
 

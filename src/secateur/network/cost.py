@@ -67,7 +67,8 @@ def cost_of(
     for reader in new_biases:
         if reader.fold is None or bool(mask[reader.units].all()):
             continue
-        params += shapes[reader.fold.weight][0]
-        total += shapes[reader.fold.weight][0] * itemsizes[reader.fold.weight]
+        length = int(mask[reader.fold.outputs].sum())
+        params += length
+        total += length * itemsizes[reader.fold.weight]
     macs = sum(term.constant * math.prod(int(mask[axis].sum()) for axis in term.axes) for term in work)
     return Cost(params, round(macs), total)

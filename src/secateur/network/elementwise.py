@@ -52,7 +52,7 @@ def _meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
     elif in_a and in_b:
         call.freeze(a, "two kinds of units cross")
         call.freeze(b, "two kinds of units cross")
-    return (a if in_a and not held_a or not in_b else b).expand(shape)
+    return (a if (in_a and not held_a) or not in_b else b).expand(shape)
 
 
 def _meet_weight(call: Call, a: Tensor, weight: Weight) -> Tensor:

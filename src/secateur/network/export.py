@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,22 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch, refusal
-from secateur.errors import TraceError
+from secateur.errors import SecateurError, TraceError
 from secateur.network.program import Program, evaluation_mode
+
+
+def export_first(model: nn.Module, examples: Sequence[Batch]) -> tuple[Program, Batch]:
+    """Export a model with the first of several examples that it takes.
+
+    Raises:
+        TraceError, DataError: as `export_program`, for the last of them.
+    """
+    for example in examples[:-1]:
+        try:
+            return export_program(model, example), example
+        except SecateurError:
+            continue
+    return export_program(model, examples[-1]), examples[-1]
 
 
 def export_program(model: nn.Module, batch: Batch) -> Program:
@@ -25,8 +40,9 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
     with evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         failures = []
-        for shapes in (_dynamic_shapes(model, batch), None):
+        for shapes_for in (_dynamic_shapes, lambda model, batch: None):
             try:
+                shapes = shapes_for(model, batch)
                 exported = torch.export.export(
                     model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
                 )

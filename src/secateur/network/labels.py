@@ -59,6 +59,7 @@ class Read:
     weight: str | None
     bias: str | None
     inner: int
+    outputs: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,9 @@ class Trace:
         weight: str | None = None,
         bias: str | None = None,
         inner: int = 1,
+        outputs: Tensor | None = None,
     ) -> None:
-        self.reads.append(Read(node, argument, dim, labels, weight, bias, inner))
+        self.reads.append(Read(node, argument, dim, labels, weight, bias, inner, outputs))
 
     def count(self, node: Node, constant: float, *axes: Tensor) -> None:
         self.counts.append(Count(node, constant, axes))

@@ -105,7 +105,7 @@ def slice_(call: Call) -> Any:
     for layer in value.layers if isinstance(value, Weight) else (value,):
         if length == size or dim % layer.dim() not in varying(layer):
             continue
-        if length and size % length == 0 and start % length == 0 and call.args["step"] == 1:
+        if length and size % length == 0 and start % length == 0 and call.args.get("step", 1) == 1:
             pieces = layer.split(length, dim)
             for piece in pieces[1:]:
                 call.tie(pieces[0], piece)

@@ -34,6 +34,19 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+@contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; whatever the model's own code writes to its buffers is undone on leaving."""
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    with evaluation_mode(model), torch.no_grad():
+        try:
+            yield
+        finally:
+            for name, buffer in model.named_buffers():
+                if name in buffers and buffer.shape == buffers[name].shape:
+                    buffer.data.copy_(buffers[name])
+
+
 @dataclass(frozen=True)
 class Program:
     """A model as a list of operators, sharing the model's own parameters.

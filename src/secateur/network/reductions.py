@@ -96,7 +96,8 @@ def batch_norm(call: Call) -> Any:
     for name in ("weight", "bias", "running_mean", "running_var"):
         if call.args.get(name) is not None:
             call.tie(call.along(name, 0), channels)
-    if call.args.get("training") or (call.args.get("use_input_stats") and call.args.get("running_mean") is not None):
+    own_statistics = call.args.get("training") or call.args.get("use_input_stats")
+    if own_statistics and call.args.get("running_mean") is not None:
         call.freeze(labels, "batch norm is in training mode")
     if isinstance(call.shape, torch.Size):
         return labels

@@ -40,7 +40,7 @@ class Member:
         return f"{self.tensor}[{self.axis}]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fold:
     """Where the constant goes that a reader receives from removed units.
 
@@ -50,6 +50,7 @@ class Fold:
         kind: "bias": it is added there; "running_mean": it is taken from the batch norm behind; "new": a bias is made.
         inner: the axis of the weight that is contracted.
         groups: of a grouped convolution.
+        outputs: for each entry of the reader's result the number of its unit, -1 where it is frozen.
     """
 
     weight: str
@@ -57,6 +58,7 @@ class Fold:
     kind: str
     inner: int
     groups: int
+    outputs: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +223,9 @@ def without(network: Network, reasons: Mapping[str, str]) -> Network:
     def renumbered(member: Member) -> Member:
         return replace(member, units=number[member.units])
 
+    def refold(fold: Fold | None) -> Fold | None:
+        return None if fold is None else replace(fold, outputs=number[fold.outputs])
+
     groups: list[Group] = []
     for group in staying:
         members = tuple(renumbered(member) for member in group.members)
@@ -235,7 +240,7 @@ def without(network: Network, reasons: Mapping[str, str]) -> Network:
         groups=tuple(groups),
         members=tuple(member for member in map(renumbered, network.members) if bool((member.units >= 0).any())),
         readers=tuple(
-            replace(reader, units=number[reader.units])
+            replace(reader, units=number[reader.units], fold=refold(reader.fold))
             for reader in network.readers
             if bool((number[reader.units] >= 0).any())
         ),

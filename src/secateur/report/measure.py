@@ -12,7 +12,7 @@ from secateur.budget.plan import Plan
 from secateur.data import Batch
 from secateur.importance.losses import Loss, Reference, divergence, example_losses, main_output
 from secateur.importance.scores import Scores
-from secateur.network.program import evaluation_mode
+from secateur.network.program import preserved
 from secateur.report.results import Latency, Measured, Report
 
 ROUNDS = 15
@@ -27,10 +27,11 @@ def measure(
     batches: Sequence[Batch],
     loss: Loss | None,
     held_out: bool,
-    repaired: str | None,
+    repair: str | None,
+    mended: bool,
 ) -> Report:
     """Run both networks on the same examples and time them in turn."""
-    with evaluation_mode(dense), evaluation_mode(small), torch.no_grad():
+    with preserved(dense), preserved(small):
         found = [_both(dense, small, batch, loss) for batch in batches]
         batch = batches[0]
         times = _times([lambda: _call(dense, batch), lambda: _call(small, batch)])
@@ -41,7 +42,7 @@ def measure(
         for row, cost, spent in zip(means, (plan.dense, plan.cost), times, strict=True)
     ]
     groups = {name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()}
-    settings = {"by": scores.by, "note": scores.note, "seed": scores.seed, "repair": repaired}
+    settings = {"by": scores.by, "note": scores.note, "seed": scores.seed, "repair": repair, "mended": mended}
     settings["threads"] = torch.get_num_threads()
     total = sum(part.shape[2] for part in found)
     return Report(

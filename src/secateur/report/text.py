@@ -44,7 +44,8 @@ def about(report: "Report") -> list[str]:
     asked = ", ".join(f"{unit} {value:g}" for unit, value in report.keep.items())
     examples = "examples that were not scored on" if report.held_out else "the same examples that were scored on"
     settings = report.settings
-    repaired = f"repaired by {settings['repair']}" if settings["repair"] else "not repaired"
+    tried = f"not repaired: {settings['repair']} did not bring it nearer" if settings["repair"] else "not repaired"
+    repaired = f"repaired by {settings['repair']}" if settings["mended"] else tried
     return [
         f"{report.title}, kept {asked}, ranked by {settings['by']} ({settings['note']}, seed {settings['seed']}), "
         f"{repaired}",

@@ -11,8 +11,8 @@ from secateur.budget.plan import Plan
 from secateur.errors import SurgeryError
 from secateur.network.masked import Means, contribution, reader_key
 from secateur.network.units import Kept, Network
-from secateur.surgery.optimizer import cut_optimizer
-from secateur.surgery.recipe import Recipe, apply_recipe, make_recipe, sliced
+from secateur.surgery.optimizer import cut_states, point_at
+from secateur.surgery.recipe import Recipe, apply_recipe, check_shapes, make_recipe, sliced
 from secateur.surgery.verify import verify
 
 
@@ -57,20 +57,39 @@ def cut(
           (2): Linear(in_features=4, out_features=2, bias=True)
         )
     """
+    _check_unchanged(model, plan.network)
     small, recipe = cut_copy(model, plan.network, plan.kept, plan.means)
     verify(small, plan.network, plan.kept, plan.means)
     if scale_dropout:
         _scale_dropouts(small, recipe)
+    dense = dict(model.named_parameters())
+    states = cut_states(optimizer, dense, recipe) if optimizer is not None else {}
     if inplace:
-        dense = dict(model.named_parameters())
-        states = (dense, {name: tuple(tensor.shape) for name, tensor in dense.items()})
         _become(model, small, recipe)
         small = model
-    else:
-        states = (dict(model.named_parameters()), {n: tuple(t.shape) for n, t in model.named_parameters()})
     if optimizer is not None:
-        cut_optimizer(optimizer, *states, small, recipe)
+        point_at(optimizer, dense, small, states, recipe)
     return small
+
+
+def _check_unchanged(model: nn.Module, network: Network) -> None:
+    """
+    Raises:
+        SurgeryError: the model's parameters are not those that were traced.
+    """
+    check_shapes(model, network)
+    own = dict(model.named_parameters())
+    for name in network.program.state_names.values():
+        traced = network.program.state(name)
+        if name in own and own[name].shape == traced.shape and not _equal(own[name], traced):
+            raise SurgeryError(
+                f"{name} of this {type(model).__name__} is not what was traced (other values, type or device); trace "
+                "the model again, after loading weights or moving it"
+            )
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 
 def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tuple[nn.Module, Recipe]:
@@ -101,17 +120,8 @@ def _constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> 
             continue
         absent = torch.where(present, torch.zeros((), dtype=mean.dtype), mean.cpu())
         made = contribution(parameters[reader.fold.weight].detach(), reader.fold, absent[None])[0]
-        found[reader.fold.tensor] = (reader.fold.kind, made[_left(network, mask, reader.fold.weight)])
+        found[reader.fold.tensor] = (reader.fold.kind, made[mask[reader.fold.outputs]])
     return found
-
-
-def _left(network: Network, mask: Tensor, weight: str) -> Tensor:
-    """Which entries of a reader's output stay, as booleans (out,)."""
-    for member in network.members:
-        if member.tensor == weight and member.produced:
-            return mask[member.units]
-    shape = next(tensor.shape for tensor in network.tensors if tensor.name == weight)
-    return torch.ones(shape[0], dtype=torch.bool)
 
 
 def _fold(small: nn.Module, constants: Mapping[str, tuple[str, Tensor]]) -> None:

@@ -10,41 +10,44 @@ from secateur.errors import SurgeryError
 from secateur.surgery.recipe import Recipe, sliced
 
 
-def cut_optimizer(
-    optimizer: torch.optim.Optimizer,
-    dense: Mapping[str, nn.Parameter],
-    shapes: Mapping[str, tuple[int, ...]],
-    small: nn.Module,
-    recipe: Recipe,
-) -> None:
-    """Point an optimizer at the small model's parameters and slice its state.
-
-    Args:
-        optimizer: it holds the dense model's parameters.
-        dense: those parameters by name, and `shapes` what their shapes were.
-        small: the small model.
-        recipe: how it was cut.
+def cut_states(
+    optimizer: torch.optim.Optimizer, dense: Mapping[str, nn.Parameter], recipe: Recipe
+) -> dict[str, dict[str, Any]]:
+    """The sliced state of every parameter, by name; nothing is changed yet.
 
     Raises:
-        SurgeryError: a state tensor has another shape than its parameter's; the optimizer is left as it was.
+        SurgeryError: a state tensor has another shape than its parameter's.
     """
+    return {
+        name: {
+            key: _entry(name, key, value, tuple(parameter.shape), recipe.slices.get(name, {}))
+            for key, value in optimizer.state[parameter].items()
+        }
+        for name, parameter in dense.items()
+        if parameter in optimizer.state
+    }
+
+
+def point_at(
+    optimizer: torch.optim.Optimizer,
+    dense: Mapping[str, nn.Parameter],
+    small: nn.Module,
+    states: Mapping[str, dict[str, Any]],
+    recipe: Recipe,
+) -> None:
+    """Give an optimizer the small model's parameters, their states, and new biases beside their weights."""
     new = dict(small.named_parameters())
     names: dict[Tensor, str] = {parameter: name for name, parameter in dense.items()}
-    state = {}
-    for parameter, entries in optimizer.state.items():
-        name = names.get(parameter)
-        if name is None:
-            state[parameter] = entries
-            continue
-        axes = recipe.slices.get(name, {})
-        state[new[name]] = {key: _entry(name, key, value, shapes[name], axes) for key, value in entries.items()}
+    others = {parameter: state for parameter, state in optimizer.state.items() if parameter not in names}
     biases_of = {name.removesuffix("bias") + "weight": new[name] for name in recipe.biases}
     for group in optimizer.param_groups:
         held = [names.get(parameter) for parameter in group["params"]]
         params = [new[name] if name else parameter for name, parameter in zip(held, group["params"], strict=True)]
         group["params"] = params + [biases_of[name] for name in held if name in biases_of]
     optimizer.state.clear()
-    optimizer.state.update(state)
+    optimizer.state.update(others)
+    for name, state in states.items():
+        optimizer.state[new[name]] = state
 
 
 def _entry(name: str, key: str, value: Any, shape: tuple[int, ...], axes: Mapping[int, Tensor]) -> Any:

@@ -29,6 +29,7 @@ class Recipe:
         biases: lengths of biases that are added where there were none, by name.
         dropouts: the fraction of its units that stays before each dropout module, by path.
         literals: new values, by operator and argument, where the model is an exported program.
+        was: the values of those attributes in the dense model.
     """
 
     kept: Mapping[str, Tensor]
@@ -37,6 +38,7 @@ class Recipe:
     biases: Mapping[str, int]
     dropouts: Mapping[str, float]
     literals: Mapping[str, Mapping[str, Any]]
+    was: Mapping[str, Mapping[str, Any]]
 
 
 def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> Recipe:
@@ -57,7 +59,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         stays = mask[member.units]
         if not bool(stays.all()):
             slices[member.tensor][member.axis] = torch.nonzero(stays).flatten()
-    _check_shapes(model, network)
+    check_shapes(model, network)
     attributes = defaultdict(dict, _module_attributes(model, slices))
     modules = dict(model.named_modules())
     for group in network.groups:
@@ -68,7 +70,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     for path, changed in _plain_norms(model, network, mask).items():
         attributes[path] = {**attributes[path], **changed}
     biases = {
-        reader.fold.tensor: int(mask[_produced_by(network, reader.fold.weight)].sum())
+        reader.fold.tensor: int(mask[reader.fold.outputs].sum())
         for reader in (network.new_biases() if folds else ())
         if reader.fold is not None and not bool(mask[reader.units].all())
     }
@@ -80,17 +82,15 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     }
     literals = mended_literals(model, slices) if isinstance(model, fx.GraphModule) else {}
     changed_attributes = {path: new for path, new in attributes.items() if new}
-    return Recipe(dict(kept), dict(slices), changed_attributes, biases, dropouts, literals)
+    was = {path: {name: getattr(modules[path], name) for name in new} for path, new in changed_attributes.items()}
+    return Recipe(dict(kept), dict(slices), changed_attributes, biases, dropouts, literals, was)
 
 
-def _produced_by(network: Network, weight: str) -> Tensor:
-    """The units along a reader's own output axis, -1 where they are frozen."""
-    found = [member.units for member in network.members if member.tensor == weight and member.produced]
-    shape = next(tensor.shape for tensor in network.tensors if tensor.name == weight)
-    return found[0] if found else torch.full((shape[0],), -1)
-
-
-def _check_shapes(model: nn.Module, network: Network) -> None:
+def check_shapes(model: nn.Module, network: Network) -> None:
+    """
+    Raises:
+        SurgeryError: a tensor of the model has another shape than in the network that was traced.
+    """
     own = {name: tuple(tensor.shape) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     for tensor in network.tensors:
         if own.get(tensor.name) != tensor.shape:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
+from secateur.network.masked import reader_key
 from secateur.network.units import Group, Network, without
 from secateur.surgery.cut import cut_copy
 from secateur.surgery.verify import verify
@@ -45,9 +46,14 @@ def trial(model: nn.Module, network: Network, groups: Sequence[Group], seed: int
     for group in groups:
         left = int(generator.integers(max(1, group.size // 2), group.size))
         kept[group.name] = torch.from_numpy(np.sort(generator.permutation(group.size)[:left]))
+    means = {
+        reader_key(reader): torch.from_numpy(generator.normal(size=len(reader.units)))
+        for reader in network.readers
+        if reader.fold is not None
+    }
     try:
-        small, _ = cut_copy(model, network, kept, {})
-        verify(small, network, kept, {})
+        small, _ = cut_copy(model, network, kept, means)
+        verify(small, network, kept, means)
     except SecateurError as failure:
         return str(failure)
     return None

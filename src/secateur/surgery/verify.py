@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import SurgeryError
 from secateur.network.masked import Means, run_masked
-from secateur.network.program import evaluation_mode
+from secateur.network.program import preserved
 from secateur.network.units import Kept, Network
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -51,7 +51,7 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
         SurgeryError: the cut model can't be run, or its output is another.
     """
     batch = network.example
-    with evaluation_mode(small), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with preserved(small), torch.random.fork_rng(devices=[]):
         expected = run_masked(network, batch, network.mask(kept), means)
         try:
             found = small(*batch.args, **batch.kwargs)
