@@ -87,7 +87,7 @@ def test_it_brings_a_cut_network_nearer_to_the_dense_one() -> None:
 
 def test_a_repair_that_does_harm_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def harm(small: nn.Module, model: nn.Module, batches: Any, recipe: Any) -> None:
-        small[2].bias.data += 5
+        small[2].bias.data += torch.tensor([5.0, 0.0, 0.0])
 
     monkeypatch.setitem(REPAIRS, "harm", harm)
     model = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))

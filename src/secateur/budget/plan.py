@@ -136,7 +136,7 @@ class Search:
         ranked = tuple(torch.argsort(priority, stable=True) for priority in priorities)
         owner = np.repeat(np.arange(len(groups)), [group.size for group in groups])
         order = owner[np.argsort(torch.cat(priorities).numpy(), kind="stable")] if groups else owner
-        fewest = tuple(_fewest(group.size, round_to, floor) for group in groups)
+        fewest = tuple(_fewest(group, round_to, floor) for group in groups)
         return Search(network, groups, ranked, order, fewest, round_to, bool(scores.means))
 
     def kept(self, steps: int) -> dict[str, Tensor]:
@@ -189,9 +189,9 @@ def _check_sizes(network: Network, groups: Sequence[Group], scores: Scores) -> N
         )
 
 
-def _fewest(size: int, round_to: int, floor: float) -> int:
-    wanted = max(1, math.ceil(size * floor) if floor < 1 else int(floor))
-    return min(size, math.ceil(wanted / round_to) * round_to)
+def _fewest(group: Group, round_to: int, floor: float) -> int:
+    wanted = max(group.fewest, math.ceil(group.size * floor) if floor < 1 else int(floor))
+    return min(group.size, math.ceil(wanted / round_to) * round_to)
 
 
 def _by_rank(values: Tensor) -> Tensor:

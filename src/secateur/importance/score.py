@@ -82,6 +82,8 @@ def score(
         raise NameMatchError(f"removal={removal!r} is unknown; known are {', '.join(REMOVALS)}")
     removal = "zero" if protocol == "paper" else removal
     groups = network.select(only, skip)
+    if not groups:
+        raise NameMatchError(f"there is no group to score: only={only!r} and skip={skip!r} leave none of\n{network}")
     options = {
         "aggregate": aggregate,
         "estimator": estimator,

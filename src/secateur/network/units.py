@@ -91,6 +91,7 @@ class Group:
         kind: "channels" or "heads".
         members: the axes on which they lie.
         dropouts: names of the dropout modules that act on them.
+        fewest: how many must stay: 2 where the model's own code takes an axis of length 1 for none.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Group:
     kind: str
     members: tuple[Member, ...]
     dropouts: tuple[str, ...]
+    fewest: int = 1
 
     @property
     def span(self) -> slice:
