@@ -127,7 +127,8 @@ def mobilenet(keep: float, coalitions: int) -> None:
         found = result.model(example)
         plan = result.plan
         masked = run_masked(plan.network, Batch((example,), {}), plan.network.mask(plan.kept), plan.means)
-        print(f"largest difference from the masked run {(found - masked).abs().max():.1e} of {masked.abs().max():.1f}")
+        gap = (sc.cut(model, plan)(example) - masked).abs().max()
+        print(f"cut, not repaired: largest difference from the masked run {gap:.1e} of {masked.abs().max():.1f}")
         with tempfile.TemporaryDirectory() as folder:
             result.save(folder)
             loaded = sc.load(MobileNetV2().eval(), folder)

@@ -88,8 +88,8 @@ def contribution(weight: Tensor, fold: Fold, inputs: Tensor) -> Tensor:
     Returns:
         (coalitions, out), in float64.
     """
-    matrix = weight.double().movedim(fold.inner, 1).flatten(2).sum(2) if weight.dim() > 2 else weight.double()
-    matrix = matrix.movedim(fold.inner, 1)
+    matrix = weight.double().movedim(fold.inner, 1)
+    matrix = matrix.flatten(2).sum(2) if weight.dim() > 2 else matrix
     parts = inputs.to(matrix).unflatten(1, (fold.groups, -1))  # (coalitions, groups, in / groups)
     rows = matrix.unflatten(0, (fold.groups, -1))  # (groups, out / groups, in / groups)
     return torch.einsum("cgi,goi->cgo", parts, rows).flatten(1)
