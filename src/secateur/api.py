@@ -98,7 +98,7 @@ def prune(
     allocation: str = "uniform",
     round_to: int = 1,
     floor: float = 1,
-    repair: str | None = "batchnorm",
+    repair: str | None = "refit",
     only: str | Sequence[str] | None = None,
     skip: str | Sequence[str] | None = None,
     seed: int = 0,

@@ -145,7 +145,7 @@ def prune(
     allocation: Annotated[str, typer.Option("--allocation", help="uniform or global.")] = "uniform",
     round_to: Annotated[int, typer.Option("--round-to", help="Numbers of units are multiples of this.")] = 1,
     floor: Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")] = 1,
-    repair: Annotated[str, typer.Option("--repair", help="batchnorm, or none.")] = "batchnorm",
+    repair: Annotated[str, typer.Option("--repair", help="refit, batchnorm or none.")] = "refit",
     only: Only = None,
     skip: Skip = None,
     seed: Seed = 0,

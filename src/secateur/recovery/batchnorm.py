@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from secateur.data import Batch, merged, refusal
 from secateur.network.program import evaluation_mode, preserved
+from secateur.network.units import Network
 from secateur.surgery.recipe import Recipe
 
 MOST_EXAMPLES = 512
@@ -20,7 +21,9 @@ Norm = nn.modules.batchnorm._BatchNorm
 Statistics = tuple[Tensor, Tensor]
 
 
-def match_batchnorm(small: nn.Module, model: nn.Module, batches: Sequence[Batch], recipe: Recipe) -> None:
+def match_batchnorm(
+    small: nn.Module, model: nn.Module, batches: Sequence[Batch], recipe: Recipe, network: Network
+) -> None:
     """Correct the running statistics of the small model's batch norms in place, each after those before it."""
     batch = merged(batches, MOST_EXAMPLES)
     dense: dict[str, Statistics] = {}

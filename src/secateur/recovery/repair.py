@@ -9,14 +9,16 @@ from torch import nn
 from secateur.budget.plan import Plan
 from secateur.data import Batch, as_batches, device_of, on_device
 from secateur.errors import NameMatchError
+from secateur.network.units import Network
 from secateur.recovery.batchnorm import match_batchnorm
+from secateur.recovery.refit import refit
 from secateur.surgery.recipe import Recipe, make_recipe
 
-Repair = Callable[[nn.Module, nn.Module, Sequence[Batch], Recipe], None]
-REPAIRS: dict[str, Repair] = {"batchnorm": match_batchnorm}
+Repair = Callable[[nn.Module, nn.Module, Sequence[Batch], Recipe, Network], None]
+REPAIRS: dict[str, Repair] = {"batchnorm": match_batchnorm, "refit": refit}
 
 
-def repair(small: nn.Module, model: nn.Module, plan: Plan, data: Any, how: str = "batchnorm") -> nn.Module:
+def repair(small: nn.Module, model: nn.Module, plan: Plan, data: Any, how: str = "refit") -> nn.Module:
     """Mend a cut model, in place.
 
     Args:
@@ -25,7 +27,10 @@ def repair(small: nn.Module, model: nn.Module, plan: Plan, data: Any, how: str =
         plan: by which it was cut.
         data: examples, with or without labels, as `score` takes them; labels are not used. A few hundred are used at
             once.
-        how: "batchnorm": batch norms give the means and variances on these examples that the dense network's give.
+        how: "batchnorm": batch norms give the means and variances on these examples that the dense network's give;
+            "refit": after that, the weights of each linear layer and convolution (depthwise and grouped ones, and
+            layers that run more than once, excepted) are solved for by least squares, so that it gives what it gave in
+            the dense network.
 
     Returns:
         The cut model.
@@ -40,7 +45,7 @@ def repair(small: nn.Module, model: nn.Module, plan: Plan, data: Any, how: str =
         >>> network = sc.trace(model, torch.randn(2, 4))
         >>> plan = sc.plan(network, sc.score(network, by="l2"), keep={"macs": 0.5})
         >>> data = torch.randn(50, 4)
-        >>> small = sc.repair(sc.cut(model, plan), model, plan, data)
+        >>> small = sc.repair(sc.cut(model, plan), model, plan, data, how="batchnorm")
         >>> torch.allclose(small[:2](data).mean(0), model[:2](data).mean(0)[plan.kept["0"]], atol=1e-5)
         True
     """
@@ -49,7 +54,7 @@ def repair(small: nn.Module, model: nn.Module, plan: Plan, data: Any, how: str =
     batches = [on_device(batch, device) for batch in as_batches(data)]
     recipe = make_recipe(model, plan.network, plan.kept, folds=bool(plan.means))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        function(small, model, batches, recipe)
+        function(small, model, batches, recipe, plan.network)
     return small
 
 
