@@ -42,12 +42,14 @@ def match_batchnorm(
             _correct(norm, model.get_submodule(path), _statistics(x), dense[path], kept)
 
     before = {name: buffer.clone() for name, buffer in small.named_buffers()}
+    meant: set[str] = set()
     try:
         _watched(small, batch, correct)
-    except BaseException:
+        meant = {f"{path}.{name}".lstrip(".") for path in corrected for name in ("running_mean", "running_var")}
+    finally:  # what the model's own code wrote is undone, and everything if it failed
         for name, buffer in small.named_buffers():
-            buffer.copy_(before[name])
-        raise
+            if name not in meant:
+                buffer.copy_(before[name])
 
 
 def _watched(model: nn.Module, batch: Batch, look: Callable[[str, Norm, Tensor], None]) -> None:
