@@ -451,6 +451,20 @@ class Einsums(nn.Module):
         return self.head(x[torch.arange(x.shape[0], device=x.device), last])
 
 
+class Rectangle(nn.Module):
+    """Channels seen as three rows of equal length, transposed: of each column, all three entries go or none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.conv(x))
+        batch, channels, height, width = x.shape
+        x = x.view(batch, 3, channels // 3, height, width).transpose(1, 2).reshape(batch, channels, height, width)
+        return self.last(x).mean((2, 3))
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, 3))
 
@@ -520,6 +534,7 @@ ZOO: dict[str, Specimen] = {
     "decoder": Specimen(Decoder, lambda: torch.randn(BATCH, 6), {"fc": 8, "up1": 6}),
     "norms by hand": Specimen(ByHand, lambda: torch.randn(BATCH, 6), {"fc1": 8, "fc2": 9, "fc3": 7}),
     "shuffles": Specimen(Shuffles, images(3, 6), {"conv1": 2, "conv2": 6, "conv3": 5, "conv4": 6, "conv5": 5}),
+    "rectangle": Specimen(Rectangle, images(), {"conv": 4}),
     "einsums": Specimen(Einsums, tokens(), {"embed": 8, "inner": 5}),
     "unknown operator": Specimen(
         Unknown, lambda: torch.randn(BATCH, 6), {"fc2": 7}, {"fc1": "there is no rule for this operator"}
