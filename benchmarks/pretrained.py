@@ -162,7 +162,8 @@ def minilm(keep: float, coalitions: int) -> None:
         found = result.model(**batches[0]).last_hidden_state
         example = Batch((), batches[0])
         masked = run_masked(plan.network, example, plan.network.mask(plan.kept), plan.means).last_hidden_state
-        print(f"largest difference from the masked run {(found - masked).abs().max():.1e} of {masked.abs().max():.1f}")
+        gap = (sc.cut(model, plan)(**batches[0]).last_hidden_state - masked).abs().max()
+        print(f"cut, not repaired: largest difference from the masked run {gap:.1e} of {masked.abs().max():.1f}")
         with tempfile.TemporaryDirectory() as where:
             result.save(where)
             loaded = sc.load(AutoModel.from_pretrained(folder).eval(), where)
