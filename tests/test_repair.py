@@ -148,6 +148,24 @@ def test_a_refit_makes_up_for_twins_that_went(how: str) -> None:
     assert float((small(x) - model(x)).abs().max()) < 0.02 * before
 
 
+def test_a_refit_of_a_layer_without_a_bias_after_zero_removal() -> None:
+    """There is nowhere to put a constant, so the weights must do without one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 12), nn.Sigmoid(), nn.Linear(12, 3, bias=False))
+    x = torch.randn(200, 5)
+    network = sc.trace(model, x)
+    plan = sc.plan(network, sc.score(network, by="random"), {"units": 0.5})
+    small = sc.cut(model, plan)
+    before = float((small(x) - model(x)).square().mean())
+    sc.repair(small, model, plan, x, how="refit")
+    with torch.no_grad():
+        kept = model[:2](x)[:, plan.kept["0"]]
+        best = torch.linalg.lstsq(kept, model(x)).solution
+        least = float((kept @ best - model(x)).square().mean())
+    assert small[2].bias is None
+    assert float((small(x) - model(x)).square().mean()) < least + 0.05 * (before - least)
+
+
 def test_a_refit_leaves_the_dense_model_and_its_hooks() -> None:
     model, _ = grow("vgg")
     x = torch.randn(40, 3, 8, 8)

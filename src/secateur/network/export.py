@@ -11,9 +11,9 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.data import Batch, refusal
+from secateur.data import Batch
 from secateur.errors import SecateurError, TraceError
-from secateur.network.program import Program, evaluation_mode
+from secateur.network.program import Program, evaluation_mode, run_module
 
 
 def export_first(model: nn.Module, examples: Sequence[Batch]) -> tuple[Program, Batch]:
@@ -62,10 +62,7 @@ def _check_example(model: nn.Module, batch: Batch) -> None:
     Raises:
         DataError: the model itself refuses the example.
     """
-    try:
-        model(*batch.args, **batch.kwargs)
-    except Exception as failure:
-        raise refusal(type(model).__name__, batch, failure) from failure
+    run_module(model, batch)
 
 
 TAKEN_APART: tuple[Any, ...] = (torch.ops.aten.einsum.default,)

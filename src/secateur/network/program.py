@@ -14,7 +14,7 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.data import Batch
+from secateur.data import Batch, refusal
 from secateur.errors import DataError
 
 Call = Callable[..., Any]
@@ -45,6 +45,19 @@ def preserved(model: nn.Module) -> Iterator[None]:
             for name, buffer in model.named_buffers():
                 if name in buffers and buffer.shape == buffers[name].shape:
                     buffer.data.copy_(buffers[name])
+
+
+def run_module(model: nn.Module, batch: Batch) -> Any:
+    """A model's own output in evaluation mode.
+
+    Raises:
+        DataError: it refuses the inputs; its own error is shown.
+    """
+    try:
+        with evaluation_mode(model):
+            return model(*batch.args, **batch.kwargs)
+    except Exception as failure:
+        raise refusal(type(model).__name__, batch, failure) from failure
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.data import Batch, merged, refusal
-from secateur.network.program import evaluation_mode, preserved
+from secateur.data import Batch, merged
+from secateur.network.program import preserved, run_module
 from secateur.network.units import Network
 from secateur.surgery.recipe import Recipe
 
@@ -60,10 +60,7 @@ def _watched(model: nn.Module, batch: Batch, look: Callable[[str, Norm, Tensor],
         for path, norm in norms.items()
     ]
     try:
-        with evaluation_mode(model):
-            model(*batch.args, **batch.kwargs)
-    except Exception as failure:
-        raise refusal(type(model).__name__, batch, failure) from failure
+        run_module(model, batch)
     finally:
         for hook in hooks:
             hook.remove()

@@ -7,15 +7,15 @@ the cut weights, not towards zero, and is chosen on examples held out of the fit
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur.data import Batch, merged, refusal
-from secateur.network.program import evaluation_mode, preserved
+from secateur.data import Batch, merged
+from secateur.network.program import preserved, run_module
 from secateur.network.units import Fold, Network
 from secateur.recovery.batchnorm import MOST_EXAMPLES, match_batchnorm
 from secateur.surgery.recipe import Recipe
@@ -23,6 +23,7 @@ from secateur.surgery.recipe import Recipe
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MOST_ROWS = 40_000
 MOST_FEATURES = 5_000
+MOST_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def _refit_layer(small: nn.Module, model: nn.Module, batch: Batch, recipe: Recip
         _, dense = _seen(model, batch, path)
     with preserved(small):
         inputs, output = _seen(small, batch, path)
+    inputs, output, dense = _as_many_as_fit(layer, inputs, output, dense)
     rows = _rows(layer, inputs)
     if not _is_product(layer, rows, output):
         warnings.warn(f"{path} was not refitted: {type(layer).__name__} computes something of its own", stacklevel=2)
@@ -72,13 +74,29 @@ def _refit_layer(small: nn.Module, model: nn.Module, batch: Batch, recipe: Recip
     channel = -1 if isinstance(layer, nn.Linear) else 1
     wanted = dense if kept is None else dense.index_select(channel, kept.to(dense.device))
     sample = _sample(rows, _by_place(layer, wanted))
-    start = torch.cat([layer.weight.flatten(1).double(), _constant(layer)[:, None]], 1)  # (filters, features + 1)
+    target = dict((*small.named_parameters(), *small.named_buffers())).get(fold.tensor)
+    start = layer.weight.flatten(1).double()
+    if target is None:  # nowhere to put a constant
+        layer.weight.data.copy_(_solve(sample, start).view_as(layer.weight))
+        return
+    ones = torch.ones(len(sample.inputs), 1, dtype=torch.float64, device=start.device)
+    sample = replace(sample, inputs=torch.cat([sample.inputs, ones], 1))
+    start = torch.cat([start, _constant(layer)[:, None]], 1)  # (filters, features + 1)
     solved = _solve(sample, start)
     layer.weight.data.copy_(solved[:, :-1].view_as(layer.weight))
     change = solved[:, -1] - start[:, -1]
-    target = dict((*small.named_parameters(), *small.named_buffers())).get(fold.tensor)
-    if target is not None:
-        target.data.add_(-change if fold.kind == "running_mean" else change)
+    target.data.add_(-change if fold.kind == "running_mean" else change)
+
+
+def _as_many_as_fit(layer: Any, *tensors: Tensor) -> list[Tensor]:
+    """The same examples of each, evenly spread, so few that their rows fit in memory."""
+    examples, channel = len(tensors[0]), -1 if isinstance(layer, nn.Linear) else 1
+    places = max(tensor[0].numel() // tensor.shape[channel] for tensor in tensors)
+    most = max(4, MOST_BYTES // (places * layer.weight[0].numel() * tensors[0].element_size()))
+    if most >= examples:
+        return list(tensors)
+    chosen = torch.linspace(0, examples - 1, most).long()
+    return [tensor[chosen.to(tensor.device)] for tensor in tensors]
 
 
 def _constant(layer: Any) -> Tensor:
@@ -93,10 +111,7 @@ def _seen(model: nn.Module, batch: Batch, path: str) -> tuple[Tensor, Tensor]:
         lambda layer, args, output: seen.extend([args[0].detach().clone(), output.detach().clone()])
     )
     try:
-        with evaluation_mode(model):
-            model(*batch.args, **batch.kwargs)
-    except Exception as failure:
-        raise refusal(type(model).__name__, batch, failure) from failure
+        run_module(model, batch)
     finally:
         hook.remove()
     return seen[0], seen[1]
@@ -140,9 +155,8 @@ def _is_product(layer: Any, rows: Tensor, output: Tensor) -> bool:
 
 
 def _solve(sample: Sample, start: Tensor) -> Tensor:
-    """Weights and constants (filters, features + 1) by ridge least squares around `start`."""
-    ones = torch.ones(len(sample.inputs), 1, dtype=torch.float64, device=sample.inputs.device)
-    rows = torch.cat([sample.inputs, ones], 1)
+    """Weights (filters, features) by ridge least squares around `start`."""
+    rows = sample.inputs
     missing = sample.wanted - rows @ start.T
     gram, moment = rows[sample.fitted].T @ rows[sample.fitted], rows[sample.fitted].T @ missing[sample.fitted]
     scale = gram.diagonal().mean().clamp_min(1e-12)

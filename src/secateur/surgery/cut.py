@@ -12,7 +12,7 @@ from secateur.errors import SurgeryError
 from secateur.network.masked import Means, contribution, reader_key
 from secateur.network.units import Kept, Network
 from secateur.surgery.optimizer import cut_states, point_at
-from secateur.surgery.recipe import Recipe, apply_recipe, check_shapes, make_recipe, sliced
+from secateur.surgery.recipe import Recipe, apply_recipe, check_shapes, make_recipe
 from secateur.surgery.verify import verify
 
 
@@ -150,6 +150,3 @@ def _become(model: nn.Module, small: nn.Module, recipe: Recipe) -> None:
     for path, module in small.named_modules():
         if path in recipe.dropouts and hasattr(module, "p"):
             model.get_submodule(path).p = module.p
-
-
-__all__ = ["cut", "cut_copy", "sliced"]
