@@ -1,0 +1,1 @@
+"""Networks as people bring them: definitions of public libraries, each traced, cut, verified, saved and exported."""

@@ -1,0 +1,143 @@
+"""Secateur on one definition: trace, cut to three quarters by random scores, verify, save, load, export."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import secateur as sc
+from secateur.data import Batch, example_batches
+from secateur.files import write_whole
+from secateur.network.masked import run_masked
+from secateur.network.program import evaluation_mode
+from secateur.storage import model_writers, shapes_of
+from secateur.surgery.recipe import make_recipe
+from secateur.surgery.verify import difference
+from wild.definitions import Definition
+
+Row = dict[str, Any]
+SEED = 0
+KEEP = 0.75
+
+
+def build(definition: Definition) -> tuple[nn.Module, Any]:
+    torch.manual_seed(SEED)
+    model = definition.make().eval()
+    torch.manual_seed(SEED + 1)
+    return model, definition.inputs()
+
+
+def warm_up() -> None:
+    """The first export of a process loads much of torch."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    sc.trace(model, torch.randn(2, 3, 8, 8))
+
+
+def examine(definition: Definition) -> Row:
+    """A row of the table; what went wrong stands under "failed", with the stage."""
+    row: Row = {}
+    stage = "make"
+    try:
+        warm_up()
+        model, example = build(definition)
+        stage = "export"
+        row["export_s"] = _export_seconds(model, example)
+        stage = "trace"
+        start = time.perf_counter()
+        network = sc.trace(model, example)
+        row["trace_s"] = time.perf_counter() - start
+        row |= {"groups": len(network.groups), "units": network.units, **coverage(model, network)}
+        row["frozen"] = [[f.name, f.units, f.operator, f.module, f.reason[:300]] for f in network.frozen]
+        if not network.groups:
+            return {**row, "failed": "cut", "error": "nothing can be cut"}
+        stage = "cut"
+        plan = _plan(network)
+        row["left"] = plan.cost.params / plan.dense.params
+        small = sc.cut(model, plan)
+        stage = "verify"
+        row["difference"] = _difference(small, plan, definition)
+        stage = "load"
+        row["loaded"] = _survives(model, small, plan, definition)
+        stage = "export of the cut"
+        _export_seconds(small, example)
+    except Exception as failure:  # noqa: BLE001 (a benchmark reports whatever happens)
+        row |= {"failed": stage, "error": f"{type(failure).__name__}: {failure}"[:600]}
+    return row
+
+
+def _plan(network: sc.Network) -> sc.Plan:
+    scores = sc.score(network, by="random", seed=SEED)
+    try:
+        return sc.plan(network, scores, {"params": KEEP})
+    except sc.SecateurError:
+        least = sc.reachable(network)["params"]
+        return sc.plan(network, scores, {"params": (1 + least) / 2})
+
+
+def _batch(example: Any) -> Batch:
+    return example_batches(example, torch.device("cpu"))[0]
+
+
+def _export_seconds(model: nn.Module, example: Any) -> float:
+    batch = _batch(example)
+    start = time.perf_counter()
+    with evaluation_mode(model):
+        torch.export.export(model, batch.args, dict(batch.kwargs), strict=False)
+    return time.perf_counter() - start
+
+
+CUTTABLE = (nn.Linear, nn.modules.conv._ConvNd, nn.LSTM, nn.GRU, nn.MultiheadAttention)
+
+
+def coverage(model: nn.Module, network: sc.Network) -> Row:
+    """The share of the parameters of convolutions and linear layers that some plan can cut, and where it is low."""
+    owned: dict[str, dict[int, float]] = {}
+    for member in network.members:
+        owned.setdefault(member.tensor, {})[member.axis] = float((member.units < 0).double().mean())
+    layers = {
+        path for path, module in model.named_modules()
+        if isinstance(module, CUTTABLE) or type(module).__name__ in ("Conv1D", "NonDynamicallyQuantizableLinear")
+        or (not list(module.children()) and any(p.dim() > 1 for p in module.parameters(recurse=False))
+            and not isinstance(module, nn.Embedding))
+    }  # fmt: skip
+    total, held = 0, {}
+    for name, parameter in model.named_parameters():
+        path = name.rpartition(".")[0]
+        if path not in layers or parameter.dim() < 2:
+            continue
+        fixed = 1.0
+        for axis in range(parameter.dim()):
+            fixed *= owned.get(name, {}).get(axis, 1.0)
+        total += parameter.numel()
+        if fixed:
+            held[name] = fixed * parameter.numel()
+    worst = sorted(held.items(), key=lambda item: -item[1])[:6]
+    share = 1 - sum(held.values()) / total if total else 0.0
+    return {"share": share, "held": [[name, round(count)] for name, count in worst if count > total / 100]}
+
+
+def _difference(small: nn.Module, plan: sc.Plan, definition: Definition) -> float:
+    torch.manual_seed(SEED + 2)
+    batch = _batch(definition.inputs())
+    with torch.no_grad():
+        masked = run_masked(plan.network, batch, plan.network.mask(plan.kept), plan.means)
+        return difference(small(*batch.args, **batch.kwargs), masked)[0]
+
+
+def _survives(model: nn.Module, small: nn.Module, plan: sc.Plan, definition: Definition) -> bool:
+    recipe = make_recipe(model, plan.network, plan.kept, folds=bool(plan.means))
+    fresh, example = build(definition)
+    batch = _batch(example)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        write_whole(model_writers(Path(folder), small, recipe, shapes_of(plan.network.tensors)))
+        loaded = sc.load(fresh, folder)
+        pairs = zip(
+            pytree.tree_leaves(loaded(*batch.args, **batch.kwargs)),
+            pytree.tree_leaves(small(*batch.args, **batch.kwargs)),
+            strict=True,
+        )
+        return all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
