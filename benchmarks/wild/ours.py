@@ -15,7 +15,7 @@ from secateur.files import write_whole
 from secateur.network.masked import run_masked
 from secateur.network.program import evaluation_mode
 from secateur.storage import model_writers, shapes_of
-from secateur.surgery.recipe import make_recipe
+from secateur.surgery.recipe import recipe_of
 from secateur.surgery.verify import difference
 from wild.definitions import Definition
 
@@ -27,8 +27,19 @@ KEEP = 0.75
 def build(definition: Definition) -> tuple[nn.Module, Any]:
     torch.manual_seed(SEED)
     model = definition.make().eval()
+    _enliven(model)
     torch.manual_seed(SEED + 1)
     return model, definition.inputs()
+
+
+def _enliven(model: nn.Module) -> None:
+    """Fresh layers hide mistakes: scales of 1e-6, biases and heads of nothing but zeros, batch norms that do nothing."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not tensor.is_floating_point() or tensor.dim() == 0 or tensor.numel() == 0:
+            continue
+        if bool((tensor == tensor.flatten()[0]).all()):
+            noise = torch.rand_like(tensor) * 0.5
+            tensor.data.copy_(0.2 * noise if bool((tensor == 0).all()) else 0.75 + noise)
 
 
 def warm_up() -> None:
@@ -129,7 +140,7 @@ def _difference(small: nn.Module, plan: sc.Plan, definition: Definition) -> floa
 
 
 def _survives(model: nn.Module, small: nn.Module, plan: sc.Plan, definition: Definition) -> bool:
-    recipe = make_recipe(model, plan.network, plan.kept, folds=bool(plan.means))
+    recipe = recipe_of(model, plan)
     fresh, example = build(definition)
     batch = _batch(example)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():

@@ -43,9 +43,9 @@ def _mvit() -> nn.Module:
     from torchvision.models.video.mvit import MSBlockConfig, MViT
 
     blocks = [
-        MSBlockConfig(1, 16, 16, [3, 3, 3], [1, 4, 4], [1, 1, 1]),
-        MSBlockConfig(2, 16, 32, [3, 3, 3], [1, 2, 2], [1, 2, 2]),
-        MSBlockConfig(2, 32, 32, [3, 3, 3], [1, 2, 2], [1, 1, 1]),
+        MSBlockConfig(1, 16, 16, [3, 3, 3], [3, 3, 3], [1, 4, 4], [1, 1, 1]),
+        MSBlockConfig(2, 16, 32, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 2, 2]),
+        MSBlockConfig(2, 32, 32, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 1, 1]),
     ]
     return MViT((32, 32), 4, blocks, residual_pool=False, residual_with_cls_embed=True, rel_pos_embed=False,
                 proj_after_attn=False, num_classes=10)  # fmt: skip
@@ -98,7 +98,7 @@ DEFINITIONS = {
         "lraspp_mobilenet_v3_large": _segmentation("lraspp_mobilenet_v3_large"),
         "r3d_18": _video("r3d_18"),
         "r2plus1d_18": _video("r2plus1d_18"),
-        "s3d": _video("s3d", 16, 64),
+        "s3d": _video("s3d", 16, 224),
         "mvit": Definition(_mvit, clips(4, 32)),
         "swin3d": Definition(_swin3d, clips(4, 32)),
     }.items()

@@ -1,23 +1,26 @@
 """The whole way in one call: trace, score, plan, cut, repair, and a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from secateur.budget.keep import parse_keep
 from secateur.budget.plan import Plan, check_reachable, plan
 from secateur.data import as_batches, device_of, example_batches, on_device
-from secateur.errors import TraceError
+from secateur.errors import NameMatchError, TraceError
 from secateur.files import text_writer, write_whole
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
+from secateur.network.blocks import find_blocks
 from secateur.network.export import export_first
+from secateur.network.folded import folded
+from secateur.network.regroup import without
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
 from secateur.recovery.accept import repair_if_nearer
@@ -26,8 +29,11 @@ from secateur.report.measure import measure
 from secateur.report.results import Report
 from secateur.storage import model_writers, shapes_of
 from secateur.surgery.cut import cut
-from secateur.surgery.recipe import Recipe, make_recipe
-from secateur.surgery.trial import settle
+from secateur.surgery.programs import as_module
+from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.surgery.trial import settle, settle_blocks
+
+KINDS = ("channels", "neurons", "residual", "heads")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +60,9 @@ class Result:
         write_whole(writers)
 
 
-def trace(model: nn.Module, example_inputs: Any) -> Network:
+def trace(
+    model: nn.Module, example_inputs: Any, *, kinds: str | Sequence[str] | None = None, as_program: bool = False
+) -> Network:
     """Find out what can be cut in a model.
 
     The model is exported once, its units are found by label tracing, and a copy loses some of every group for trial;
@@ -64,6 +72,11 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
         model: any module that `torch.export` can export.
         example_inputs: its input, a tuple of its inputs, a dict of them, or batches of data; one or two examples are
             enough.
+        kinds: which units may be cut: "channels" of convolutions, "neurons" of linear layers, "residual" for the width
+            of residual streams, "heads" of attention; all of these by default. Or "blocks" by itself: the blocks of a
+            residual network, of which the skip alone remains.
+        as_program: cut the exported program in place of the model's own code, which may not be able to say the cut
+            shape: more can be cut, and what comes back is a module that runs the cut program, not the model's class.
 
     Returns:
         The network: its groups of units, what they own, what they cost, and what is frozen.
@@ -81,9 +94,39 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
     """
     if not isinstance(model, nn.Module):
         raise TraceError(f"model is a {type(model).__name__}, not a torch.nn.Module; wrap the function in a module")
+    wanted = _wanted(kinds, as_program)
     with torch.random.fork_rng(devices=[]):
-        program, example = export_first(model, example_batches(example_inputs, device_of(model)))
-        return settle(model, trace_groups(model, example, program))
+        plain = folded(model)
+        program, example = export_first(plain, example_batches(example_inputs, device_of(model)))
+        if not as_program and not isinstance(model, fx.GraphModule):
+            return _settled(plain, trace_groups(plain, example, program), wanted)
+        module = as_module(program)
+        network = replace(trace_groups(module, example, program), as_program=True, title=type(model).__name__)
+        return _settled(module, network, wanted)
+
+
+def _wanted(kinds: str | Sequence[str] | None, as_program: bool) -> frozenset[str]:
+    """
+    Raises:
+        NameMatchError: there is no such kind of units, or not in this company.
+    """
+    wanted = frozenset(KINDS if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
+    unknown = wanted - {*KINDS, "blocks"}
+    if unknown or not wanted:
+        raise NameMatchError(f"no kind of units is named {sorted(unknown)}; known are {', '.join(KINDS)}, blocks")
+    if "blocks" in wanted and (len(wanted) > 1 or as_program):
+        raise NameMatchError(
+            "blocks are cut by themselves, from the model's own modules: trace with kinds='blocks', cut, and trace "
+            "what is left for the other kinds"
+        )
+    return wanted
+
+
+def _settled(model: nn.Module, network: Network, wanted: frozenset[str]) -> Network:
+    if "blocks" in wanted:
+        return settle_blocks(model, network, list(find_blocks(network.program)))
+    others = [group for group in network.groups if group.kind not in wanted]
+    return settle(model, without(network, {group.name: f"{group.kind} were not asked for" for group in others}))
 
 
 def prune(
@@ -158,7 +201,7 @@ def prune(
     small = cut(model, chosen)
     with torch.random.fork_rng(devices=[]):
         mended = repair is not None and repair_if_nearer(small, model, chosen, batches, repair)
-    recipe = make_recipe(model, network, chosen.kept, folds=bool(chosen.means))
+    recipe = recipe_of(model, chosen)
     device = device_of(model)
     with torch.random.fork_rng(devices=[]):
         report = measure(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from secateur.errors import StorageError
 from secateur.files import Writer, read_tensors, tensors_writer, text_writer
 from secateur.network.cost import TensorCost
+from secateur.network.folded import folded
 from secateur.surgery.recipe import Recipe, apply_recipe
 from secateur.version import __version__
 
@@ -70,7 +71,7 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
             f"{folder / WEIGHTS} does not belong to {folder / RECIPE}: one of them was altered, or saving was "
             "interrupted"
         )
-    _check_model(model, recipe, written, tensors, folder)
+    _check_model(folded(model) if recipe.folded else model, recipe, written, tensors, folder)
     apply_recipe(model, recipe)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         tensor.data.copy_(tensors[name])
@@ -107,6 +108,9 @@ def _as_json(recipe: Recipe, dense: Mapping[str, tuple[int, ...]], title: str, w
         "dropouts": recipe.dropouts,
         "literals": recipe.literals,
         "was": recipe.was,
+        "dropins": list(recipe.dropins),
+        "skipped": list(recipe.skipped),
+        "folded": recipe.folded,
         "dense": {name: list(shape) for name, shape in dense.items()},
         "weights": weights,
     }
@@ -138,7 +142,10 @@ def _read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
         }
         for part in ("attributes", "was")
     )
-    return Recipe(kept, slices, attributes, written["biases"], written["dropouts"], written["literals"], was), written
+    biases, dropouts, literals = (written[part] for part in ("biases", "dropouts", "literals"))
+    dropins, skipped = tuple(written["dropins"]), tuple(written["skipped"])
+    recipe = Recipe(kept, slices, attributes, biases, dropouts, literals, was, dropins, skipped, written["folded"])
+    return recipe, written
 
 
 def _check_model(
@@ -171,7 +178,10 @@ def _check_model(
             f"{folder} holds {other[0]} as {tensors[other[0]].dtype}, but this {type(model).__name__} has it as "
             f"{types[other[0]]}; convert the fresh model first"
         )
-    expected = {name: _left(shape, recipe.slices.get(name, {})) for name, shape in own.items()}
+    within = tuple(f"{path}." for path in recipe.skipped)
+    expected = {
+        name: _left(shape, recipe.slices.get(name, {})) for name, shape in own.items() if not name.startswith(within)
+    }
     expected |= {name: [length] for name, length in recipe.biases.items()}
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:

@@ -76,7 +76,7 @@ def plan(
         allocation: "uniform": the same share of every group; "global": one ranking of all units, by their scores
             divided by the root of the mean square of their group's (Molchanov et al. 2017, section 2.2).
         round_to: numbers of units are multiples of this, where a group has as many; kernels like 8 or 16.
-        floor: the fewest units that a group keeps; below 1 a fraction of the group.
+        floor: the fewest units that a group keeps; below 1 a fraction of the group. 0 lets all blocks go.
 
     Raises:
         BudgetError: a budget is out of range or in an unknown unit, or can't be met; then the smallest reachable value
@@ -144,7 +144,8 @@ class Search:
         gone = np.bincount(self.order[:steps], minlength=len(self.groups))
         kept = {}
         for group, ranked, lost, fewest in zip(self.groups, self.ranked, gone.tolist(), self.fewest, strict=True):
-            left = max(math.ceil((group.size - lost) / self.round_to) * self.round_to, fewest)
+            step = math.lcm(self.round_to, group.multiple)
+            left = max(math.ceil((group.size - lost) / step) * step, fewest)
             kept[group.name] = ranked[max(group.size - left, 0) :].sort().values
         return kept
 
@@ -191,7 +192,8 @@ def _check_sizes(network: Network, groups: Sequence[Group], scores: Scores) -> N
 
 def _fewest(group: Group, round_to: int, floor: float) -> int:
     wanted = max(group.fewest, math.ceil(group.size * floor) if floor < 1 else int(floor))
-    return min(group.size, math.ceil(wanted / round_to) * round_to)
+    step = math.lcm(round_to, group.multiple)
+    return min(group.size, math.ceil(wanted / step) * step)
 
 
 def _by_rank(values: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """From ties between labels to groups of units."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,7 +147,8 @@ def _groups(
     members: dict[tuple[str, int], Member],
     of_label: Tensor,
 ) -> tuple[Group, ...]:
-    heads = set(of_label[torch.cat(trace.heads)].tolist()) if trace.heads else set()
+    heads, sums = (set(of_label[torch.cat(found)].tolist()) if found else set() for found in (trace.heads, trace.sums))
+    ranks = Counter(name for name, _, _ in trace.origin)
     groups: list[Group] = []
     names: defaultdict[str, int] = defaultdict(int)
     for offset, size, keys in spans:
@@ -155,7 +156,8 @@ def _groups(
         names[name] += 1
         unique = name if names[name] == 1 else f"{name}#{names[name]}"
         dropouts = tuple(dict.fromkeys(path for path, seen in trace.dropouts if _inside(of_label[seen], offset, size)))
-        kind = "heads" if offset in heads else "channels"
+        flat = all(ranks[key[0]] <= 2 for key in keys)
+        kind = "heads" if offset in heads else "residual" if offset in sums else "neurons" if flat else "channels"
         groups.append(Group(unique, size, offset, kind, tuple(members[key] for key in keys), dropouts))
     return tuple(groups)
 
@@ -183,7 +185,7 @@ def _explain(
         for kind in np.unique(component[freeze.labels.numpy()]).tolist():
             first.setdefault(kind, freeze)
     found: dict[tuple[str, str, str, str], int] = defaultdict(int)
-    explained = {name for name, axis in trace.produced}
+    explained = {name for name, axis in trace.produced} | trace.created
     first_axes = [key for key in axes if key[1] == 0 and (key[0], 1) in axes and key[0] not in explained]
     for key in (*trace.produced, *first_axes):
         held = axes[key][of_label[axes[key]] < 0]

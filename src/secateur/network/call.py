@@ -29,7 +29,10 @@ class Call:
         return self.trace.along(self.args[name], dim, self.node, produces)
 
     def activation(self, name: str) -> Tensor:
-        return self.trace.activation(self.args[name], self.node)
+        value = self.args[name]
+        if isinstance(value, Weight) and value.keys and all(tensor in self.trace.created for tensor, _ in value.keys):
+            return torch.zeros((), dtype=torch.long).expand(value.shape)
+        return self.trace.stripped(self.trace.activation(value, self.node))
 
     def frozen(self) -> Any:
         """Label 0 in the shape of the result."""

@@ -1,6 +1,7 @@
 """How labels pass operators that contract over an axis: linear, products, attention, embedding."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,17 +74,21 @@ def bias_name_of(bias: Any) -> str | None:
     return bias.name if isinstance(bias, Weight) and bias.whole else "computed"
 
 
-def each_unit(call: Call, x: Tensor, dim: int, weights: list[Any], length: int) -> Tensor:
-    """The operator serves each unit alike: units pass, its weights are frozen."""
+def each_unit(call: Call, x: Tensor, dim: int, weights: list[Any], length: int, kernel: Sequence[int] = ()) -> Tensor:
+    """The operator serves each unit alike: units pass, its weights are frozen; `kernel` is as wide as it sees."""
     for weight in weights:
         if isinstance(weight, Weight | Tensor):
             call.freeze(weight, SHARED)
     axes = sorted(varying(x))
-    if len(axes) > 1:
-        call.freeze(x, "two kinds of units cross")
+    moved = any(at >= len(call.shape) or x.shape[at] != call.shape[at] for at in axes)
+    moved = moved or any(at > dim and kernel[at - dim - 1] > 1 for at in axes if kernel)
+    if len(axes) > 1 or moved:
+        call.freeze(x, "is changed along these units" if moved else "two kinds of units cross")
+        result: Tensor = call.frozen()
+        return result
     units = call.trace.along(x, axes[0], call.node)
     call.trace.count(call.node, math.prod(call.shape) * length / len(units), units)
-    return x.narrow(dim, 0, 1).expand(call.shape) if len(axes) == 1 else call.frozen()
+    return spread(units, axes[0], call.shape)
 
 
 def _product(call: Call, first: str, second: str) -> Tensor:
@@ -174,6 +179,25 @@ def attention(call: Call) -> Tensor:
 def _mask(call: Call, scores: Tensor, shape: torch.Size) -> Labels:
     added = {"scores": scores, "mask": call.args["attn_mask"]}
     return elementwise(Call(call.node, call.trace, added, shape))
+
+
+def bilinear(call: Call) -> Tensor:
+    """Reads the last axis of both inputs; the weight's first axis makes units."""
+    weight = call.args["weight"]
+    if not isinstance(weight, Weight):
+        return freeze_all(call, "its weight is computed from other tensors")
+    out = call.along("weight", 0, produces=True)
+    if call.args.get("bias") is not None:
+        call.tie(call.along("bias", 0), out)
+    owned = []
+    for axis, name in ((1, "input1"), (2, "input2")):
+        x = call.activation(name)
+        read = call.trace.along(x, -1, call.node)
+        owned.append(call.along("weight", axis))
+        call.tie(owned[-1], read)
+        call.trace.read(call.node, name, x.dim() - 1, read)
+    call.trace.count(call.node, math.prod(call.shape) / len(out), out, *owned)
+    return spread(out, -1, call.shape)
 
 
 def embedding(call: Call) -> Tensor:

@@ -17,7 +17,7 @@ def convolution(call: Call) -> Tensor:
     dim = x.dim() - len(weight.shape) + 1
     kernel = math.prod(weight.shape[2:])
     if varying(x) and dim not in varying(x):
-        return each_unit(call, x, dim, [weight, call.args["bias"]], kernel * weight.shape[1])
+        return each_unit(call, x, dim, [weight, call.args["bias"]], kernel * weight.shape[1], weight.shape[2:])
     channels = call.trace.along(x, dim, call.node)
     out = call.along("weight", 0, produces=True)
     if call.args["bias"] is not None:
@@ -54,7 +54,7 @@ def transposed_convolution(call: Call) -> Tensor:
     dim = x.dim() - len(weight.shape) + 1
     kernel = math.prod(weight.shape[2:])
     if varying(x) and dim not in varying(x):
-        return each_unit(call, x, dim, [weight, call.args["bias"]], kernel * weight.shape[0])
+        return each_unit(call, x, dim, [weight, call.args["bias"]], kernel * weight.shape[0], weight.shape[2:])
     channels = call.trace.along(x, dim, call.node)
     owned = call.along("weight", 0)
     call.tie(owned, channels)

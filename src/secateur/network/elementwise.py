@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from secateur.network.call import Call, tensors
-from secateur.network.labels import Labels, Weight, compact, spread, unique_pairs, varying
+from secateur.network.labels import Labels, Weight, compact, operator_name, spread, unique_pairs, varying
 
 
 def elementwise(call: Call) -> Labels:
@@ -14,6 +14,9 @@ def elementwise(call: Call) -> Labels:
     operands = [value for value in tensors(call.args) if value.shape != torch.Size()]
     activations = [value for value in operands if isinstance(value, Tensor)]
     weights = [value for value in operands if isinstance(value, Weight)]
+    if not operands:
+        nothing: Tensor = call.frozen()
+        return nothing
     if not activations:
         return _weights_only(call, weights)
     result = activations[0]
@@ -25,12 +28,21 @@ def elementwise(call: Call) -> Labels:
 
 
 def _weights_only(call: Call, weights: list[Weight]) -> Labels:
-    if len(weights) == 1 and weights[0].shape == call.shape:
-        return Weight(weights[0].name, weights[0].layers, whole=False)
+    """A parameter, or several whose axes that lie along each other go together."""
+    keys: list[tuple[str, int]] = []
+    layers: list[Tensor] = []
     for weight in weights:
-        call.freeze(weight, "parameters are computed from each other")
-    nothing: Tensor = call.frozen()
-    return nothing
+        spans = {frozenset(varying(layer)): at for at, layer in enumerate(layers)}
+        for key, layer in zip(weight.keys, (layer.expand(call.shape) for layer in weight.layers), strict=True):
+            at = spans.get(frozenset(varying(layer)))
+            if at is None or not varying(layer):
+                keys.append(key)
+                layers.append(layer)
+                continue
+            call.trace.touch(key, produces=False)
+            call.trace.touch(keys[at], produces=False)
+            call.tie(layers[at], layer)
+    return Weight(weights[0].name, tuple(keys), tuple(layers), whole=False)
 
 
 def _wide(shape: torch.Size, dims: set[int], rank: int) -> bool:
@@ -43,16 +55,19 @@ def _meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
     shape = torch.broadcast_shapes(a.shape, b.shape)
     in_a, in_b = varying(a.expand(shape)), varying(b.expand(shape))
     held_a, held_b = _wide(b.shape, in_a - in_b, len(shape)), _wide(a.shape, in_b - in_a, len(shape))
-    if held_a or held_b:
+    if in_a & in_b or not (in_a or in_b):
+        call.tie(a, b)
+        if in_a and operator_name(call.node) in ("add", "sub"):
+            call.trace.sums.append(torch.unique(compact(a)))
+    elif held_a or held_b:
         for labels, held in ((a, held_a), (b, held_b)):
             if held:
                 call.freeze(labels, "meets a tensor that can't be cut")
-    elif in_a & in_b or not (in_a or in_b):
-        call.tie(a, b)
     elif in_a and in_b:
         call.freeze(a, "two kinds of units cross")
         call.freeze(b, "two kinds of units cross")
-    return (a if (in_a and not held_a) or not in_b else b).expand(shape)
+    other = len(in_b) > len(in_a) if in_a & in_b else bool(in_b) and (held_a or not in_a)
+    return (b if other else a).expand(shape)
 
 
 def _meet_weight(call: Call, a: Tensor, weight: Weight) -> Tensor:
@@ -61,15 +76,15 @@ def _meet_weight(call: Call, a: Tensor, weight: Weight) -> Tensor:
     in_a = varying(a.expand(shape))
     matched = not _wide(weight.shape, in_a, len(shape))
     result = a
-    for axis, layer in enumerate(weight.layers):
+    for key, layer in zip(weight.keys, weight.layers, strict=True):
         in_layer = varying(layer.expand(shape))
         if not in_layer:
             continue
         if not _wide(a.shape, in_layer, len(shape)) and not in_a and result is a:
             result = layer.expand(shape)
-            call.trace.touch(weight.name, axis, produces=True)
+            call.trace.touch(key, produces=True)
         elif not matched and _is_function(a, layer):
-            call.trace.touch(weight.name, axis, produces=False)
+            call.trace.touch(key, produces=False)
             call.tie(a, layer)
             matched = True
         else:
@@ -111,3 +126,8 @@ def prelu(call: Call) -> Labels:
     channels = call.trace.along(labels, 1, call.node)
     call.tie(call.along("weight", 0), channels)
     return spread(channels, 1, labels.shape)
+
+
+def created(call: Call) -> Labels:
+    """One value everywhere: as many entries as what it meets has units."""
+    return call.trace.constant(call.node, call.shape, range(len(call.shape)))

@@ -2,7 +2,8 @@
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
         TraceError: the model can't be exported; the message holds torch's own reason and the line.
         DataError: the model refuses the example.
     """
-    with evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
+    with evaluation_mode(model), _every_step_seen(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         failures = []
         for shapes_for in (_dynamic_shapes, lambda model, batch: None):
@@ -55,6 +56,17 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
         "Rewrite that line so that it does not depend on the values in tensors (torch.where or torch.cond in place of "
         "if, no .item()), or give the part that can be exported."
     ) from failures[-1]
+
+
+@contextmanager
+def _every_step_seen() -> Iterator[None]:
+    """Without torch's fused kernels for whole transformer layers, which hide what happens inside."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def _check_example(model: nn.Module, batch: Batch) -> None:

@@ -8,9 +8,9 @@ Labels of activations repeat along most axes (batch, space), where they are kept
 operator is that of its channels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,15 +18,20 @@ from torch.fx import Node
 
 from secateur.network.program import module_path
 
+if TYPE_CHECKING:
+    from secateur.network.sizes import Size
+
 
 @dataclass(frozen=True)
 class Weight:
     """A parameter or buffer on its way to an operator: for each of its axes, the labels of its entries.
 
-    `whole` tells that the axes are still those of the parameter itself.
+    Computed from several parameters it has the axes of all of them. `keys` names, for each layer, the tensor and the
+    axis; `whole` tells that the axes are still those of the parameter itself.
     """
 
     name: str
+    keys: tuple[tuple[str, int], ...]
     layers: tuple[Tensor, ...]
     whole: bool = True
 
@@ -86,12 +91,16 @@ class Trace:
     produced: dict[tuple[str, int], int] = field(default_factory=dict)
     ties: list[Tensor] = field(default_factory=list)
     heads: list[Tensor] = field(default_factory=list)
+    sums: list[Tensor] = field(default_factory=list)
     within_heads: list[Tensor] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
     reshaped: list[tuple[Node, Tensor]] = field(default_factory=list)
     dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
+    sizes: list["Size"] = field(default_factory=list)
+    created: set[str] = field(default_factory=set)
+    virtual: list[Tensor] = field(default_factory=list)
 
     def weight(self, name: str, shape: Iterable[int]) -> Weight | Tensor:
         """Fresh labels for every axis of a parameter; a scalar has none."""
@@ -107,7 +116,19 @@ class Trace:
                 self.ties.append(torch.stack([labels, self.known[labels]]))
                 labels = self.known[labels]
             layers.append(spread(labels, axis, shape))
-        return Weight(name, tuple(layers))
+        return Weight(name, tuple((name, axis) for axis in range(len(shape))), tuple(layers))
+
+    def constant(self, node: Node, shape: Sequence[int], axes: Iterable[int]) -> Labels:
+        """What an operator makes that is the same all along some axes: it has as many entries as what it meets."""
+        name = f"%{node.name}"
+        self.created.add(name)
+        weight = self.weight(name, shape)
+        kept = tuple(axes)
+        if isinstance(weight, Tensor) or not kept:
+            return torch.zeros((), dtype=torch.long).expand(shape)
+        self.virtual.extend(weight.layers[axis] for axis in kept)
+        keys = tuple(weight.keys[axis] for axis in kept)
+        return Weight(name, keys, tuple(weight.layers[axis] for axis in kept), whole=False)
 
     def tie(self, a: Tensor, b: Tensor, node: Node, reason: str = "meets a tensor that can't be cut") -> None:
         """Entries of a and b (broadcast together) go together; those that meet label 0 are frozen."""
@@ -154,32 +175,53 @@ class Trace:
         return rows[:, 0].clone()
 
     def _axis(self, weight: Weight, dim: int, node: Node, produces: bool) -> Tensor:
-        for axis, layer in enumerate(weight.layers):
+        for axis, (key, layer) in enumerate(zip(weight.keys, weight.layers, strict=True)):
             if varying(layer) <= {dim} and ((weight.whole and axis == dim) or varying(layer) == {dim}):
-                self.touch(weight.name, axis, produces)
+                self.touch(key, produces)
                 return compact(layer, keep=dim).movedim(dim, 0).reshape(-1)
         for layer in weight.layers:
             if dim in varying(layer):
                 self.freeze(layer, node, f"the axes of {weight.name} are mixed before it is used")
         return torch.zeros(weight.shape[dim], dtype=torch.long)
 
-    def touch(self, name: str, axis: int, produces: bool) -> None:
-        order = len(self.touched) + len(self.produced)
-        self.touched.setdefault((name, axis), order)
-        if produces:
-            self.produced.setdefault((name, axis), order)
+    def stripped(self, labels: Tensor) -> Tensor:
+        """Labels of a constant that met no units so far are none to an operator that contracts or reduces."""
+        if not self.virtual or not bool(labels.any()):
+            return labels
+        own = torch.unique(compact(labels))
+        made = torch.unique(torch.cat([torch.unique(compact(layer)) for layer in self.virtual]))
+        if bool(torch.isin(own[own > 0], made).all()):
+            return torch.zeros((), dtype=torch.long).expand(labels.shape)
+        return labels
 
-    def activation(self, value: Labels, node: Node) -> Tensor:
-        """A value as one tensor of labels: of a parameter, the last axis that has any; the others are frozen."""
+    def touch(self, key: tuple[str, int], produces: bool) -> None:
+        """Note that an axis of a parameter is used, and whether it makes units of its own."""
+        if key[0] in self.created:
+            return
+        order = len(self.touched) + len(self.produced)
+        self.touched.setdefault(key, order)
+        if produces:
+            self.produced.setdefault(key, order)
+
+    def activation(self, value: Labels, node: Node, along: set[int] | None = None) -> Tensor:
+        """A value as one tensor of labels: of a parameter, those of one of its axes; the others are frozen.
+
+        Args:
+            value: the labels of a tensor or a parameter.
+            node: the operator that uses it.
+            along: where the units of what it meets lie; the last axis that has any units by default.
+        """
         if isinstance(value, Tensor):
             return value
-        wide = [axis for axis, layer in enumerate(value.layers) if varying(layer)]
-        for axis in wide[:-1]:
-            self.freeze(value.layers[axis], node, f"{value.name} is used as an activation")
-        if not wide:
+        wide = [at for at, layer in enumerate(value.layers) if varying(layer)]
+        chosen = next((at for at in wide if varying(value.layers[at]) == along), wide[-1] if wide else None)
+        for at in wide:
+            if at != chosen:
+                self.freeze(value.layers[at], node, f"{value.name} is used as an activation")
+        if chosen is None:
             return torch.zeros(value.shape, dtype=torch.long)
-        self.touch(value.name, wide[-1], produces=True)
-        return value.layers[wide[-1]]
+        self.touch(value.keys[chosen], produces=True)
+        return value.layers[chosen]
 
 
 def operator_name(node: Node) -> str:

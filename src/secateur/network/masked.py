@@ -17,6 +17,8 @@ from torch.fx import Node
 
 from secateur.data import Batch
 from secateur.network.labels import operator_name
+from secateur.network.masked_norms import MASKED_NORMS
+from secateur.network.masked_recurrent import masked_recurrence
 from secateur.network.program import Call, Handler, Program, arguments, with_argument
 from secateur.network.units import Fold, Network, Reader
 
@@ -55,6 +57,8 @@ class Removal:
 
     def _handler(self, program: Program, reader: Reader, present: Tensor) -> Handler:
         name = operator_name(reader.node)
+        if reader.argument in ("params", "w_hh"):
+            return partial(masked_recurrence, program, reader.node, reader.argument, present)
         if name in MASKED_NORMS:
             return partial(_masked_norm, MASKED_NORMS[name], program, reader, present)
         constant = None
@@ -151,55 +155,6 @@ def _masked_norm(
     given = {**arguments(reader.node), **dict(zip(names, args, strict=False)), **kwargs}
     factor = shaped(present.to(x), x, reader.dim, program.batch_axis(recorded_operand(reader)))
     return norm(factor, **given)
-
-
-def _normalised(x: Tensor, factor: Tensor, dims: list[int], eps: float) -> Tensor:
-    """Mean 0 and variance 1 over some axes, of the entries whose factor is 1; nothing at all where there are none."""
-    count = factor.expand(x.shape).sum(dims, keepdim=True).clamp_min(1)
-    centred = (x - (x * factor).sum(dims, keepdim=True) / count) * factor
-    variance = centred.square().sum(dims, keepdim=True) / count
-    return centred * torch.rsqrt(variance + eps)
-
-
-def _layer_norm(
-    factor: Tensor, input: Tensor, normalized_shape: list[int], weight: Any, bias: Any, eps: float, **_: Any
-) -> Tensor:
-    dims = list(range(input.dim() - len(normalized_shape), input.dim()))
-    y = _normalised(input, factor, dims, eps)
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias
-
-
-def _group_norm(factor: Tensor, input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float, **_: Any) -> Tensor:
-    y = _normalised(input, factor, list(range(1, input.dim())), eps)
-    channels = (1, -1, *[1] * (input.dim() - 2))
-    y = y if weight is None else y * weight.view(channels)
-    return y if bias is None else y + bias.view(channels)
-
-
-def _rms_norm(
-    factor: Tensor, input: Tensor, normalized_shape: list[int], weight: Any, eps: float | None, **_: Any
-) -> Tensor:
-    dims = list(range(input.dim() - len(normalized_shape), input.dim()))
-    count = factor.expand(input.shape).sum(dims, keepdim=True).clamp_min(1)
-    square = (input * factor).square().sum(dims, keepdim=True) / count
-    small = torch.finfo(input.dtype).eps if eps is None else eps
-    y = input * factor * torch.rsqrt(square + small)
-    return y if weight is None else y * weight
-
-
-def _mean(factor: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **_: Any) -> Tensor:
-    dims = [dim] if isinstance(dim, int) else dim or list(range(self.dim()))
-    count = factor.expand(self.shape).sum(dims, keepdim=keepdim).clamp_min(1)
-    return (self * factor).sum(dims, keepdim=keepdim) / count
-
-
-MASKED_NORMS: Mapping[str, Callable[..., Tensor]] = {
-    "layer_norm": _layer_norm,
-    "group_norm": _group_norm,
-    "rms_norm": _rms_norm,
-    "mean": _mean,
-}
 
 
 def run_masked(network: Network, batch: Batch, mask: Tensor, means: Means) -> Any:

@@ -17,8 +17,8 @@ def _each_layer(call: Call, value: Labels, move: Callable[[Tensor], Any]) -> Any
         return move(value)
     moved = [move(layer) for layer in value.layers]
     if isinstance(moved[0], Tensor):
-        return Weight(value.name, tuple(moved), whole=False)
-    return tuple(Weight(value.name, parts, whole=False) for parts in zip(*moved, strict=True))
+        return Weight(value.name, value.keys, tuple(moved), whole=False)
+    return tuple(Weight(value.name, value.keys, parts, whole=False) for parts in zip(*moved, strict=True))
 
 
 def _source(call: Call) -> Labels:
@@ -53,7 +53,20 @@ def expand(call: Call) -> Any:
         }
         if grown == varying(like):
             return like
+    if isinstance(value, Tensor) and not bool(value.any()):
+        return _grown(call, value)
     return _each_layer(call, _source(call), lambda labels: labels.expand(call.shape))
+
+
+def _grown(call: Call, value: Tensor) -> Labels:
+    """What has no units is the same all along the axes that are made by repeating it."""
+    lead = len(call.shape) - value.dim()
+    axes = [
+        dim
+        for dim, length in enumerate(call.shape)
+        if length > 1 and (dim < lead or value.shape[dim - lead] == 1) and dim > 0
+    ]
+    return call.trace.constant(call.node, call.shape, axes)
 
 
 def fixed_positions(call: Call) -> Any:
@@ -76,18 +89,15 @@ def select(call: Call) -> Any:
 
 
 def parts(call: Call) -> Any:
-    """An axis in equal parts: entries at the same place of each part go together, so that parts stay equal."""
+    """An axis in parts: where they are equal, entries at the same place of each go together, so that they stay so."""
     value = _source(call)
     dim = call.args.get("dim", 0)
     unbind = isinstance(call.shape[0], torch.Size) and len(call.shape[0]) < len(value.shape)
     lengths = [1 if unbind else shape[dim] for shape in call.shape]
     for layer in value.layers if isinstance(value, Weight) else (value,):
         pieces = layer.split(lengths, dim)
-        if len(set(lengths)) > 1 and dim % layer.dim() in varying(layer):
-            call.freeze(layer, "is split into unequal parts of fixed sizes")
-        else:
-            for piece in pieces[1:] if len(set(lengths)) == 1 else ():
-                call.tie(pieces[0], piece)
+        for piece in pieces[1:] if len(set(lengths)) == 1 else ():
+            call.tie(pieces[0], piece)
 
     def split(labels: Tensor) -> tuple[Tensor, ...]:
         pieces = labels.split(lengths, dim)
@@ -97,7 +107,7 @@ def parts(call: Call) -> Any:
 
 
 def slice_(call: Call) -> Any:
-    """A slice that is one of several equal parts is treated as they are; others must not cut through units."""
+    """A slice that is one of several equal parts is treated as they are; others are found by their bounds."""
     value, dim = _source(call), call.args["dim"]
     length, size = call.shape[dim], value.shape[dim]
     start = max(call.args["start"] or 0, 0) if (call.args["start"] or 0) >= 0 else size + call.args["start"]
@@ -108,16 +118,17 @@ def slice_(call: Call) -> Any:
             pieces = layer.split(length, dim)
             for piece in pieces[1:]:
                 call.tie(pieces[0], piece)
-        else:
-            call.freeze(layer, "is sliced at fixed positions")
+        elif call.args.get("step", 1) != 1:
+            call.freeze(layer, "is sliced in steps")
     return move(call)
 
 
 def concatenate(call: Call) -> Tensor:
     """Along the units' axis they stand side by side; along another, those at the same place go together."""
     listed = [value for value in call.args["tensors"] if value.shape != (0,)]
-    values = [call.trace.activation(value, call.node) for value in listed]
     dim = call.args["dim"] % len(call.shape)
+    lying = {axis for value in listed if isinstance(value, Tensor) for axis in varying(value)}
+    values = [call.trace.activation(value, call.node, lying) for value in listed]
     if len(values[0].shape) < len(call.shape):
         values = [value.unsqueeze(dim) for value in values]
     if any(varying(value) - {dim} for value in values):
@@ -125,9 +136,10 @@ def concatenate(call: Call) -> Tensor:
             result = torch.cat(values, dim)
             call.trace.reshaped.append((call.node, result))
             return result
+        first = next(value for value in values if bool(call.trace.stripped(value).any()) or value is values[-1])
         for value in values:
-            call.tie(values[0].narrow(dim, 0, 1), value.narrow(dim, 0, 1))
-        return values[0].narrow(dim, 0, 1).expand(call.shape)
+            call.tie(first.narrow(dim, 0, 1), value.narrow(dim, 0, 1))
+        return first.narrow(dim, 0, 1).expand(call.shape)
     return _cat(values, dim, call.shape)
 
 
@@ -158,6 +170,8 @@ def pad(call: Call) -> Tensor:
 def repeat(call: Call) -> Any:
     """Repetitions of a whole axis of units are further entries of the same units."""
     value = _source(call)
+    if isinstance(value, Tensor) and not bool(value.any()):
+        return _grown(call, value)
     return _each_layer(call, value, lambda labels: labels.repeat(call.args["repeats"]))
 
 

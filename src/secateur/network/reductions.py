@@ -27,12 +27,11 @@ def settled(call: Call, labels: Tensor, dims: set[int], reason: str) -> Tensor |
 
 
 def softmax(call: Call) -> Tensor:
+    """What differs along the axis goes together; no unit may be left out of the sum there."""
     labels = call.activation("self")
-    across = {call.args["dim"] % labels.dim()}
-    if varying(labels) & across:
-        call.freeze(labels, "is normalised over these units")
-        return torch.zeros((), dtype=torch.long).expand(labels.shape)
-    return labels
+    passed = settled(call, labels, {call.args["dim"] % labels.dim()}, "is normalised over these units")
+    frozen_result: Tensor = call.frozen()
+    return frozen_result if passed is None else passed
 
 
 def reduction(call: Call) -> Any:

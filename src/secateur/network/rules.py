@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.network import contractions, convolutions, elementwise, movements, reductions
+from secateur.network import contractions, convolutions, elementwise, experts, movements, picking, recurrent, reductions
 from secateur.network.call import Call, frozen, tensors
 from secateur.network.labels import Trace, operator_name
 from secateur.network.program import Program, arguments
+from secateur.network.sizes import sizes_of
 from secateur.network.ties import connected
 
 Rule = Callable[[Call], Any]
@@ -22,6 +23,13 @@ def unknown(call: Call) -> Any:
     """Freezes what it touches."""
     for labels in tensors(call.args):
         call.freeze(labels, "there is no rule for this operator")
+    return call.frozen()
+
+
+def failed(call: Call, failure: Exception) -> Any:
+    """Freezes what it touches, and says which rule failed."""
+    for labels in tensors(call.args):
+        call.freeze(labels, f"its rule failed ({type(failure).__name__}: {failure}); please report this network")
     return call.frozen()
 
 
@@ -37,13 +45,18 @@ RULES = _table(
         convolutions.transposed_convolution: "conv_transpose1d conv_transpose2d conv_transpose3d",
         contractions.attention: "scaled_dot_product_attention",
         contractions.embedding: "embedding",
+        contractions.bilinear: "bilinear",
+        experts.grouped_product: "_grouped_mm grouped_mm_fallback",
+        recurrent.recurrent: "lstm gru rnn_tanh rnn_relu",
+        recurrent.cell: "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell",
         reductions.batch_norm: "batch_norm _native_batch_norm_legit_no_training instance_norm",
         reductions.layer_norm: "layer_norm rms_norm",
         reductions.group_norm: "group_norm",
         elementwise.dropout: "dropout dropout_ feature_dropout alpha_dropout",
         # Copies, casts, and constants of the same shape.
-        elementwise.passing: "to type_as contiguous detach lift_fresh_copy alias _to_copy fill zero "
+        elementwise.passing: "to type_as contiguous clone detach lift_fresh_copy alias _to_copy fill zero "
         "zeros_like ones_like full_like empty_like rand_like randn_like",
+        elementwise.created: "zeros ones full empty new_zeros new_ones new_full new_empty",
         # Elementwise operators that torch does not tag as such.
         elementwise.elementwise: "hardswish log_sigmoid where rsub native_dropout",
         elementwise.prelu: "prelu",
@@ -72,18 +85,30 @@ RULES = _table(
         movements.patches: "im2col",
         movements.from_patches: "col2im",
         movements.indexed: "index",
+        picking.gather: "gather",
+        picking.scan: "cumsum cumprod logcumsumexp cummax cummin sort argsort",
+        picking.triangle: "tril triu",
+        picking.repeat_interleave: "repeat_interleave",
+        picking.scatter_part: "select_scatter slice_scatter",
+        picking.grid_sample: "grid_sampler grid_sampler_2d grid_sampler_3d",
     }
 )
+
+
+# Operators of other libraries than torch that have a rule.
+OF_OTHERS = {"grouped_mm_fallback"}
 
 
 def rule_for(node: Node) -> Rule:
     """The rule of an operator: from the table, else by torch's own tag for elementwise operators, else `unknown`."""
     target: Any = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+    if not isinstance(target, torch._ops.OpOverload):
         return unknown
     name = operator_name(node)
-    if name in RULES:
+    if name in RULES and (target.namespace == "aten" or name in OF_OTHERS):
         return RULES[name]
+    if target.namespace != "aten":
+        return unknown
     packet = target.overloadpacket
     pointwise = any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
     return elementwise.elementwise if pointwise else unknown
@@ -131,7 +156,13 @@ def _step(program: Program, trace: Trace, node: Node, labels: dict[Node, Any], s
         return shapes[node]
     given = arguments(node)
     args = torch.fx.map_arg(given, lambda used: labels.get(used))
-    return rule_for(node)(Call(node, trace, dict(args), shapes[node]))
+    call = Call(node, trace, dict(args), shapes[node])
+    try:
+        result = rule_for(node)(call)
+    except Exception as failure:  # noqa: BLE001 (a case that a rule does not know must not end the trace)
+        result = failed(call, failure)
+    trace.sizes.extend(sizes_of(call, result))
+    return result
 
 
 def _is_shape(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """From a model and an example to its groups of units, as label tracing sees them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from secateur.network.cost import TensorCost, Work
 from secateur.network.labels import Read, Trace, operator_name
 from secateur.network.program import Call, Handler, Program, arguments, module_path
 from secateur.network.rules import shapes_of, trace_labels
+from secateur.network.sizes import Size
 from secateur.network.units import Fold, Network, Reader
 
 FOLDING = {"linear", "addmm", "conv1d", "conv2d", "conv3d"}
@@ -49,6 +50,7 @@ def trace_groups(model: nn.Module, example: Batch, program: Program) -> Network:
         tensors=_tensor_costs(model),
         frozen=units.frozen,
         reshaping=_reshaping(units, trace),
+        sizes=tuple(replace(size, units=units(size.units)) for size in _telling(trace.sizes, units)),
     )
 
 
@@ -85,6 +87,11 @@ def results_of(program: Program, example: Batch) -> Results:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         program.forward(example, handlers)
     return Results(shapes, macs)
+
+
+def _telling(sizes: Sequence[Size], units: Units) -> list[Size]:
+    """Sizes that some plan changes."""
+    return [size for size in sizes if bool((units(size.units) >= 0).all(1).any())]
 
 
 def _uncounted(trace: Trace, results: Results) -> list[Work]:

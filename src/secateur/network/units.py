@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Protocol
@@ -15,6 +15,7 @@ from secateur.data import Batch
 from secateur.errors import NameMatchError
 from secateur.network.cost import Cost, TensorCost, Work, cost_of
 from secateur.network.program import Program
+from secateur.network.sizes import Size
 from secateur.network.table import network_table
 
 Kept = Mapping[str, Tensor]
@@ -88,10 +89,13 @@ class Group:
         name: the first module that makes them.
         size: how many there are.
         offset: the number of its first unit in the network; the others follow.
-        kind: "channels" or "heads".
+        kind: "channels" of convolutions, "neurons" of linear layers, "residual" for the width that sums hold together,
+            "heads" of attention, "bundles" of heads with their share of the width, or whole "blocks".
         members: the axes on which they lie.
         dropouts: names of the dropout modules that act on them.
         fewest: how many must stay: 2 where the model's own code takes an axis of length 1 for none.
+        places: of blocks, the path of each.
+        multiple: how many stay must be a multiple of this, which the model's kernels insist on.
     """
 
     name: str
@@ -101,6 +105,8 @@ class Group:
     members: tuple[Member, ...]
     dropouts: tuple[str, ...]
     fewest: int = 1
+    places: tuple[str, ...] = ()
+    multiple: int = 1
 
     @property
     def span(self) -> slice:
@@ -109,6 +115,23 @@ class Group:
     def owns(self, units: Tensor) -> bool:
         """Whether any of these units of the network is one of the group's."""
         return bool(((units >= self.offset) & (units < self.offset + self.size)).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Mend:
+    """An attribute of a module that was found to count units, and must follow when they go.
+
+    Args:
+        path: the module's.
+        attribute: its name.
+        position: the place in it where it is a tuple or a list, else None.
+        units: the unit of each entry that it counts.
+    """
+
+    path: str
+    attribute: str
+    position: int | None
+    units: Tensor
 
 
 @dataclass(frozen=True)
@@ -126,7 +149,9 @@ class Frozen:
 class Network:
     """A model's units, and its program to try them on.
 
-    `reshaping` names, for each group, the modules whose own code changes the shape of its activations.
+    `reshaping` names, for each group, the modules whose own code changes the shape of its activations; `sizes` the
+    numbers in the program that count units; `mends` the attributes of modules that do; `as_program` tells that what is
+    cut is the program, not the model's code.
     `print(network)` shows the groups, what they own and what is frozen; `network.cost(plan)` what a plan would leave.
     """
 
@@ -140,6 +165,9 @@ class Network:
     tensors: tuple[TensorCost, ...]
     frozen: tuple[Frozen, ...]
     reshaping: Mapping[str, tuple[str, ...]]
+    sizes: tuple[Size, ...] = ()
+    mends: tuple[Mend, ...] = ()
+    as_program: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -211,44 +239,6 @@ class HasKept(Protocol):
 
     @property
     def kept(self) -> Kept: ...
-
-
-def without(network: Network, reasons: Mapping[str, str]) -> Network:
-    """The network with some groups frozen, each for a reason."""
-    staying = [group for group in network.groups if group.name not in reasons]
-    number = torch.full((network.units + 1,), -1)
-    offset = 0
-    for group in staying:
-        number[group.span] = torch.arange(offset, offset + group.size)
-        offset += group.size
-
-    def renumbered(member: Member) -> Member:
-        return replace(member, units=number[member.units])
-
-    def refold(fold: Fold | None) -> Fold | None:
-        return None if fold is None else replace(fold, outputs=number[fold.outputs])
-
-    groups: list[Group] = []
-    for group in staying:
-        members = tuple(renumbered(member) for member in group.members)
-        groups.append(replace(group, offset=int(number[group.offset]), members=members))
-    frozen = tuple(
-        Frozen(group.name, group.size, "", group.name, reasons[group.name])
-        for group in network.groups
-        if group.name in reasons
-    )
-    return replace(
-        network,
-        groups=tuple(groups),
-        members=tuple(member for member in map(renumbered, network.members) if bool((member.units >= 0).any())),
-        readers=tuple(
-            replace(reader, units=number[reader.units], fold=refold(reader.fold))
-            for reader in network.readers
-            if bool((number[reader.units] >= 0).any())
-        ),
-        work=tuple(replace(term, axes=tuple(number[axis] for axis in term.axes)) for term in network.work),
-        frozen=(*network.frozen, *frozen),
-    )
 
 
 def _matching(globs: Sequence[str], names: list[str]) -> set[str]:

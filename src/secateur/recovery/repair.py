@@ -1,5 +1,6 @@
 """`repair`: mend in closed form, from unlabelled examples, what a cut broke."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ from torch import nn
 from secateur.budget.plan import Plan
 from secateur.data import Batch, as_batches, device_of, on_device
 from secateur.errors import NameMatchError
+from secateur.network.folded import folded
 from secateur.network.units import Network
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.refit import refit
-from secateur.surgery.recipe import Recipe, make_recipe
+from secateur.surgery.recipe import Recipe, recipe_of
 
 Repair = Callable[[nn.Module, nn.Module, Sequence[Batch], Recipe, Network], None]
 REPAIRS: dict[str, Repair] = {"batchnorm": match_batchnorm, "refit": refit}
@@ -52,9 +54,11 @@ def repair(small: nn.Module, model: nn.Module, plan: Plan, data: Any, how: str =
     function = find_repair(how)
     device = device_of(small)
     batches = [on_device(batch, device) for batch in as_batches(data)]
-    recipe = make_recipe(model, plan.network, plan.kept, folds=bool(plan.means))
+    if plan.network.as_program:
+        warnings.warn("an exported program is not repaired: its layers are operators, not modules", stacklevel=2)
+        return small
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        function(small, model, batches, recipe, plan.network)
+        function(small, folded(model), batches, recipe_of(model, plan), plan.network)
     return small
 
 

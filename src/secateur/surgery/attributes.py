@@ -47,8 +47,34 @@ def _group_norm(module: Any, shapes: Shapes) -> dict[str, Any]:
     return {"num_channels": channels, "num_groups": groups}
 
 
+def _bilinear(module: Any, shapes: Shapes) -> dict[str, Any]:
+    return dict(zip(("out_features", "in1_features", "in2_features"), shapes["weight"], strict=True))
+
+
+def _recurrent(module: Any, shapes: Shapes) -> dict[str, Any]:
+    """Layers (`weight_hh_l0`) and cells (`weight_hh`)."""
+    last = "_l0" if "weight_hh_l0" in shapes else ""
+    return {"hidden_size": shapes[f"weight_hh{last}"][1], "input_size": shapes[f"weight_ih{last}"][1]}
+
+
 def _embedding(module: Any, shapes: Shapes) -> dict[str, Any]:
     return {"embedding_dim": shapes["weight"][1]}
+
+
+def _attention(module: Any, shapes: Shapes) -> dict[str, Any]:
+    """Torch's fast path, which knows the old shapes, is kept out by `_qkv_same_embed_dim`."""
+    fused = "in_proj_weight" in shapes
+    rows, width = shapes["in_proj_weight" if fused else "q_proj_weight"]
+    heads = rows // (3 if fused else 1) // module.head_dim
+    others = {} if fused else {"kdim": shapes["k_proj_weight"][1], "vdim": shapes["v_proj_weight"][1]}
+    return {
+        "embed_dim": width,
+        "kdim": width,
+        "vdim": width,
+        **others,
+        "num_heads": heads,
+        "_qkv_same_embed_dim": False,
+    }
 
 
 MENDERS: Mapping[type[nn.Module], Mender] = {
@@ -59,6 +85,10 @@ MENDERS: Mapping[type[nn.Module], Mender] = {
     nn.RMSNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
     nn.Embedding: _embedding,
+    nn.MultiheadAttention: _attention,
+    nn.Bilinear: _bilinear,
+    nn.RNNBase: _recurrent,
+    nn.RNNCellBase: _recurrent,
 }
 
 # The same for classes of other libraries, by their full names.
@@ -68,18 +98,15 @@ FAMILIES: Mapping[str, Mender] = {
 
 # Attributes of attention modules and the like that count a group's units, or the entries that they make up, by the
 # kind of group. They are changed only where their value is the old size.
-COUNTS: Mapping[str, frozenset[str]] = {
-    "heads": frozenset(
-        {"num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads", "num_key_value_heads"}
-    ),
-    "channels": frozenset(),
-}
-WIDTHS: Mapping[str, frozenset[str]] = {
-    "heads": frozenset({"all_head_size", "inner_dim", "attn_dim", "inner_width", "attention_width", "split_size"}),
-    "channels": frozenset(
-        {"embed_dim", "hidden_size", "dim", "d_model", "n_embd", "width", "channels", "num_channels", "num_features"}
-    ),
-}
+HEAD_COUNTS = frozenset(
+    {"num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads", "num_key_value_heads"}
+)
+HEAD_WIDTHS = frozenset({"all_head_size", "inner_dim", "attn_dim", "inner_width", "attention_width", "split_size"})
+OTHER_WIDTHS = frozenset(
+    {"embed_dim", "hidden_size", "dim", "d_model", "n_embd", "width", "channels", "num_channels", "num_features"}
+)
+COUNTS: Mapping[str, frozenset[str]] = {"heads": HEAD_COUNTS, "bundles": HEAD_COUNTS}
+WIDTHS: Mapping[str, frozenset[str]] = {"heads": HEAD_WIDTHS, "bundles": HEAD_WIDTHS | OTHER_WIDTHS}
 
 
 def mended(module: nn.Module, shapes: Shapes) -> dict[str, Any]:

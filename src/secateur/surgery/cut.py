@@ -1,6 +1,5 @@
 """`cut`: a smaller module of the same class, checked against the masked run."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +8,11 @@ from torch import Tensor, nn
 
 from secateur.budget.plan import Plan
 from secateur.errors import SurgeryError
+from secateur.network.folded import copied, fold, folded
 from secateur.network.masked import Means, contribution, reader_key
 from secateur.network.units import Kept, Network
 from secateur.surgery.optimizer import cut_states, point_at
+from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, apply_recipe, check_shapes, make_recipe
 from secateur.surgery.verify import verify
 
@@ -39,7 +40,8 @@ def cut(
             section 3.2).
 
     Returns:
-        The small model, in the training mode of the dense one.
+        The small model, in the training mode of the dense one; where the network was traced with `as_program=True`, a
+        module that runs the cut program.
 
     Raises:
         SurgeryError: the model is not the one traced, can't be copied, or does not compute what it should once cut;
@@ -57,14 +59,20 @@ def cut(
           (2): Linear(in_features=4, out_features=2, bias=True)
         )
     """
-    _check_unchanged(model, plan.network)
-    small, recipe = cut_copy(model, plan.network, plan.kept, plan.means)
+    source = folded(model)
+    _check_unchanged(source, plan.network)
+    if plan.network.as_program:
+        if inplace:
+            raise SurgeryError("a program is cut as a copy: leave inplace=True out, or trace without as_program=True")
+        source = as_module(plan.network.program)
+    small, recipe = cut_copy(source, plan.network, plan.kept, plan.means)
     verify(small, plan.network, plan.kept, plan.means)
     if scale_dropout:
         _scale_dropouts(small, recipe)
     dense = dict(model.named_parameters())
     states = cut_states(optimizer, dense, recipe) if optimizer is not None else {}
     if inplace:
+        fold(model)
         _become(model, small, recipe)
         small = model
     if optimizer is not None:
@@ -92,20 +100,25 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 
-def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tuple[nn.Module, Recipe]:
-    """A cut copy of a model, not yet verified, and the recipe that made it."""
+def cut_copy(
+    model: nn.Module, network: Network, kept: Kept, means: Means, shared: bool = False
+) -> tuple[nn.Module, Recipe]:
+    """A cut copy of a model, not yet verified, and the recipe that made it.
+
+    `shared` says that parameters which stay as they are need not be copied: the copy is only to be run.
+    """
     recipe = make_recipe(model, network, kept, folds=bool(means))
     constants = _constants(model, network, kept, means)
-    try:
-        small = copy.deepcopy(model)
-    except Exception as failure:  # a model's own __deepcopy__ may raise anything
-        raise SurgeryError(
-            f"{type(model).__name__} can't be copied ({type(failure).__name__}: {failure}); detach the tensors that it "
-            "holds as plain attributes, or give them as buffers"
-        ) from failure
+    small = copied(model, _tensors(model, recipe, constants) if shared else {})
     apply_recipe(small, recipe)
     _fold(small, constants)
     return small, recipe
+
+
+def _tensors(model: nn.Module, recipe: Recipe, constants: Mapping[str, Any]) -> dict[int, Any]:
+    """What stands for each parameter in a copy that shares those which stay whole, by identity."""
+    written = recipe.slices.keys() | constants.keys()
+    return {id(tensor): tensor for name, tensor in model.named_parameters() if name not in written}
 
 
 def _constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> dict[str, tuple[str, Tensor]]:

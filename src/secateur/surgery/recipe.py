@@ -2,18 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
+from secateur.budget.plan import Plan
 from secateur.errors import SurgeryError
+from secateur.network.folded import fold, folded
 from secateur.network.labels import operator_name
 from secateur.network.program import module_path
 from secateur.network.units import Kept, Network
-from secateur.surgery.attributes import COUNTS, WIDTHS, mended
-from secateur.surgery.literals import apply_literals, mended_literals
+from secateur.surgery.attributes import COUNTS, OTHER_WIDTHS, WIDTHS, mended
+from secateur.surgery.dropins import DROPINS, Skip, stand_in
+from secateur.surgery.programs import Literals, apply_literals, as_module, literals_of
 
 Slices = Mapping[str, Mapping[int, Tensor]]
 
@@ -28,8 +31,11 @@ class Recipe:
         attributes: new values, by module path and attribute.
         biases: lengths of biases that are added where there were none, by name.
         dropouts: the fraction of its units that stays before each dropout module, by path.
-        literals: new values, by operator and argument, where the model is an exported program.
+        literals: new values, by operator, argument and place in it, where the model is an exported program.
         was: the values of those attributes in the dense model.
+        skipped: paths of the blocks that are left out.
+        folded: whether weights that were computed from others are held as they are first.
+        dropins: paths of modules whose class has a stand-in that can say the cut shape.
     """
 
     kept: Mapping[str, Tensor]
@@ -37,8 +43,11 @@ class Recipe:
     attributes: Mapping[str, Mapping[str, Any]]
     biases: Mapping[str, int]
     dropouts: Mapping[str, float]
-    literals: Mapping[str, Mapping[str, Any]]
+    literals: Literals
     was: Mapping[str, Mapping[str, Any]]
+    dropins: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    folded: bool = False
 
 
 def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> Recipe:
@@ -54,10 +63,16 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         SurgeryError: the model is not the one that was traced.
     """
     mask = network.mask(kept)
+    skipped = tuple(
+        path
+        for group in network.groups
+        for path, stays in zip(group.places, mask[group.span], strict=False)
+        if not stays
+    )
     slices: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
     for member in network.members:
         stays = mask[member.units]
-        if not bool(stays.all()):
+        if not bool(stays.all()) and bool(stays.any()):
             slices[member.tensor][member.axis] = torch.nonzero(stays).flatten()
     check_shapes(model, network)
     attributes = defaultdict(dict, _module_attributes(model, slices))
@@ -69,6 +84,8 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
                 attributes[path] = {**attributes[path], **own}
     for path, changed in _plain_norms(model, network, mask).items():
         attributes[path] = {**attributes[path], **changed}
+    for path, mended_values in _tried(modules, network, mask).items():
+        attributes[path] = {**attributes[path], **mended_values}
     biases = {
         reader.fold.tensor: int(mask[reader.fold.outputs].sum())
         for reader in (network.new_biases() if folds else ())
@@ -80,10 +97,18 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         for path in group.dropouts
         if group.name in kept
     }
-    literals = mended_literals(model, slices) if isinstance(model, fx.GraphModule) else {}
+    literals = literals_of(network, mask) if network.as_program else {}
     changed_attributes = {path: new for path, new in attributes.items() if new}
     was = {path: {name: getattr(modules[path], name) for name in new} for path, new in changed_attributes.items()}
-    return Recipe(dict(kept), dict(slices), changed_attributes, biases, dropouts, literals, was)
+    dropins = tuple(path for path in changed_attributes if type(modules[path]) in DROPINS)
+    return Recipe(dict(kept), dict(slices), changed_attributes, biases, dropouts, literals, was, dropins, skipped)
+
+
+def recipe_of(model: nn.Module, plan: Plan) -> Recipe:
+    """The recipe that leads from a dense model, as a person has it, to what `cut` makes of it by a plan."""
+    source = as_module(plan.network.program) if plan.network.as_program else folded(model)
+    recipe = make_recipe(source, plan.network, plan.kept, folds=bool(plan.means))
+    return replace(recipe, folded=source is not model and not plan.network.as_program)
 
 
 def check_shapes(model: nn.Module, network: Network) -> None:
@@ -122,13 +147,30 @@ def _own_attributes(module: nn.Module, network: Network, name: str, mask: Tensor
     widths = {
         len(member.units): int(mask[member.units].sum()) for member in group.members if bool((member.units >= 0).all())
     }
-    sizes = {attribute: {group.size: left} for attribute in COUNTS[group.kind]}
-    sizes |= dict.fromkeys(WIDTHS[group.kind], widths)
+    sizes = {attribute: {group.size: left} for attribute in COUNTS.get(group.kind, ())}
+    sizes |= dict.fromkeys(WIDTHS.get(group.kind, OTHER_WIDTHS), widths)
     return {
         attribute: new[value]
         for attribute, new in sizes.items()
         if type(value := getattr(module, attribute, None)) is int and value in new
     }
+
+
+def _tried(modules: Mapping[str, nn.Module], network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
+    """The attributes that trial cuts showed to count units."""
+    found: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for mend in network.mends:
+        left = int(mask[mend.units].sum())
+        if mend.path not in modules or left == len(mend.units):
+            continue
+        old = found[mend.path].get(mend.attribute, getattr(modules[mend.path], mend.attribute))
+        if mend.position is not None:
+            parts = list(old)
+            parts[mend.position] = left
+            found[mend.path][mend.attribute] = type(old)(parts)
+        else:
+            found[mend.path][mend.attribute] = left
+    return found
 
 
 def _plain_norms(model: nn.Module, network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
@@ -160,6 +202,10 @@ def _rank(node: torch.fx.Node) -> int:
 
 def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
     """Give a dense model the recipe's structure, in place: sliced tensors, mended attributes, empty new biases."""
+    if recipe.folded:
+        fold(model)
+    for path in recipe.skipped:
+        model.set_submodule(path, Skip())
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, axes in recipe.slices.items():
         tensor = tensors[name]
@@ -167,6 +213,8 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
         tensor.data = sliced(tensor.data, axes)
         if gradient is not None:
             tensor.grad = sliced(gradient, axes)
+    for path in recipe.dropins:
+        stand_in(model.get_submodule(path))
     for path, changed in recipe.attributes.items():
         module = model.get_submodule(path)
         for attribute, value in changed.items():

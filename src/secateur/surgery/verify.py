@@ -59,10 +59,19 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
             raise SurgeryError(
                 f"the cut {type(small).__name__} can't be run: {type(failure).__name__}: {failure}"
             ) from failure
+    return compare(found, expected, type(small).__name__)
+
+
+def compare(found: Any, expected: Any, title: str) -> float:
+    """The largest difference between a cut model's output and the masked run's, relative to the largest output.
+
+    Raises:
+        SurgeryError: it is more than float noise.
+    """
     worst, allowed = difference(found, expected)
     if not worst <= allowed:
         raise SurgeryError(
-            f"the cut {type(small).__name__} differs from the masked run by {worst:.1e} of its largest output, where "
+            f"the cut {title} differs from the masked run by {worst:.1e} of its largest output, where "
             f"{allowed:.0e} is float noise; please report this network"
         )
     return worst

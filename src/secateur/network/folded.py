@@ -1,0 +1,87 @@
+"""Weights that are computed from others before each forward: weight norm, spectral norm, any parametrization.
+
+They are traced, cut and saved as the plain weights that they come to; the small model has no parametrization left.
+"""
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from secateur.errors import SurgeryError
+from secateur.network.program import evaluation_mode
+
+
+def is_computed(module: nn.Module) -> bool:
+    """Whether a module's own weights are computed from others."""
+    return parametrize.is_parametrized(module) or any(_hooks(module))
+
+
+def needs_folding(model: nn.Module) -> bool:
+    return any(is_computed(module) for module in model.modules())
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """The model itself, or where weights are computed from others a copy that holds them as they are."""
+    if not needs_folding(model):
+        return model
+    plain = copied(model, {})
+    fold(plain)
+    return plain
+
+
+def fold(model: nn.Module) -> None:
+    """Replace weights that are computed from others by what they come to, in place."""
+    with evaluation_mode(model):
+        for module in model.modules():
+            for hook in _hooks(module):
+                hook.remove(module)
+            for key in [key for key, hook in module._forward_pre_hooks.items() if isinstance(hook, KINDS)]:
+                del module._forward_pre_hooks[key]
+            if parametrize.is_parametrized(module):
+                _fold_parametrizations(module)
+
+
+def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """A deep copy; `memo` gives what stands for which object, by identity.
+
+    Raises:
+        SurgeryError: the model can't be copied.
+    """
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(model, {**computed, **memo})
+    except Exception as failure:  # a model's own __deepcopy__ may raise anything
+        raise SurgeryError(
+            f"{type(model).__name__} can't be copied ({type(failure).__name__}: {failure}); detach the tensors that it "
+            "holds as plain attributes, or give them as buffers"
+        ) from failure
+
+
+KINDS = (WeightNorm, SpectralNorm)
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, KINDS)]
+
+
+def _fold_parametrizations(module: Any) -> None:
+    values = {}
+    for name, chain in module.parametrizations.items():
+        learned = list(chain.parameters(recurse=False))
+        values[name] = (getattr(module, name).detach().clone(), bool(learned), any(t.requires_grad for t in learned))
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    for name, (value, is_parameter, trained) in values.items():
+        if is_parameter:
+            module.register_parameter(name, nn.Parameter(value, trained))
+        else:
+            module.register_buffer(name, value)

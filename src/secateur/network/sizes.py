@@ -1,0 +1,166 @@
+"""Numbers written into the program that count entries along an axis, and so change when units go.
+
+One table: operator -> which of its arguments are such numbers, and the labels of the entries that each one counts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.network.call import Call
+from secateur.network.labels import Labels, Weight, compact, operator_name, varying
+from secateur.network.program import arguments
+
+
+@dataclass(frozen=True, eq=False)
+class Size:
+    """A number in an operator's arguments that counts entries along an axis.
+
+    Args:
+        node: the operator.
+        argument: the argument's name.
+        position: its place in the argument where that is a list, else None.
+        units: the units of each entry that is counted (entries, units of each); an entry goes when all of its go.
+        computed: the number is computed in the program, from the batch size say: -1 lets torch find it anew.
+    """
+
+    node: Node
+    argument: str
+    position: int | None
+    units: Tensor
+    computed: bool = False
+
+    def left(self, mask: Tensor) -> int:
+        """How many entries are left where `mask` says which units stay."""
+        return int(mask[self.units].any(1).sum())
+
+    def value(self, mask: Tensor) -> int:
+        """What is to be written in place of the number."""
+        return -1 if self.computed else self.left(mask)
+
+
+Found = tuple[str, int | None, Tensor]
+Finder = Callable[[Call, Any], Iterator[Found]]
+
+
+def sizes_of(call: Call, result: Any) -> Iterator[Size]:
+    """The sizes among an operator's arguments, with labels in place of units."""
+    finder = FINDERS.get(operator_name(call.node))
+    if finder is None:
+        return
+    written = arguments(call.node)
+    for argument, position, labels in finder(call, result):
+        value = written.get(argument)
+        number = value[position] if position is not None and isinstance(value, list | tuple) else value
+        if bool(labels.any()) and (isinstance(number, Node) or (isinstance(number, int) and number == len(labels))):
+            yield Size(call.node, argument, position, labels, isinstance(number, Node))
+
+
+def _entries(value: Labels, dim: int) -> Tensor:
+    """The labels of the entries along an axis. (length, labels of each)"""
+    layer = _layer(value, dim) if isinstance(value, Weight) else value
+    narrow = compact(layer, keep=dim)
+    rows = narrow.movedim(dim, 0).reshape(narrow.shape[dim % narrow.dim()], -1)
+    return torch.unique(rows, dim=1) if rows.shape[1] > 1 else rows
+
+
+def _layer(weight: Weight, dim: int) -> Tensor:
+    return next((layer for layer in weight.layers if dim in varying(layer)), torch.zeros_like(weight.layers[0]))
+
+
+def _shape(argument: str) -> Finder:
+    """The result's shape is written into the program."""
+
+    def finder(call: Call, result: Any) -> Iterator[Found]:
+        for dim in range(len(call.shape)):
+            yield argument, dim, _entries(result, dim)
+
+    return finder
+
+
+def _unflattened(call: Call, result: Any) -> Iterator[Found]:
+    source = call.args["self"]
+    first = call.args["dim"] % len(source.shape)
+    for position in range(len(call.args["sizes"])):
+        yield "sizes", position, _entries(result, first + position)
+
+
+def _slice(call: Call, result: Any) -> Iterator[Found]:
+    dim = call.args["dim"] % len(call.shape)
+    entries = _entries(call.args["self"], dim)
+    for argument in ("start", "end"):
+        bound = call.args.get(argument)
+        if isinstance(bound, int) and 0 <= bound <= len(entries):
+            yield argument, None, entries[:bound]
+
+
+def _narrow(call: Call, result: Any) -> Iterator[Found]:
+    dim = call.args["dim"] % len(call.shape)
+    yield "start", None, _entries(call.args["self"], dim)[: call.args["start"]]
+    yield "length", None, _entries(result, dim)
+
+
+def _parts(call: Call, result: Any) -> Iterator[Found]:
+    dim = call.args.get("dim", 0)
+    for position, part in enumerate(result):
+        yield "split_sizes", position, _entries(part, dim)
+
+
+def _equal_parts(call: Call, result: Any) -> Iterator[Found]:
+    yield "split_size", None, _entries(result[0], call.args.get("dim", 0))
+
+
+def _normalised(call: Call, result: Any) -> Iterator[Found]:
+    length = len(call.args["normalized_shape"])
+    for position in range(length):
+        yield "normalized_shape", position, _entries(result, len(call.shape) - length + position)
+
+
+def _norm_groups(call: Call, result: Any) -> Iterator[Found]:
+    if call.args["num_groups"] > 1:
+        yield "num_groups", None, _entries(result, 1).view(call.args["num_groups"], -1)
+
+
+def _convolution_groups(call: Call, result: Any) -> Iterator[Found]:
+    """Groups that go whole."""
+    groups, per_group = call.args["groups"], call.args["weight"].shape[1]
+    dim = len(call.shape) - len(call.args["weight"].shape) + 1
+    transposed = "transpose" in operator_name(call.node)
+    if groups > 1 and (groups >= per_group or transposed):
+        yield "groups", None, _entries(result, dim).reshape(groups, -1)
+
+
+FINDERS: Mapping[str, Finder] = {
+    "view": _shape("size"),
+    "_unsafe_view": _shape("size"),
+    "reshape": _shape("shape"),
+    "expand": _shape("size"),
+    "repeat": _shape("repeats"),
+    "broadcast_to": _shape("size"),
+    "zeros": _shape("size"),
+    "ones": _shape("size"),
+    "full": _shape("size"),
+    "empty": _shape("size"),
+    "new_zeros": _shape("size"),
+    "new_ones": _shape("size"),
+    "new_full": _shape("size"),
+    "new_empty": _shape("size"),
+    "unflatten": _unflattened,
+    "slice": _slice,
+    "narrow": _narrow,
+    "split_with_sizes": _parts,
+    "split": _equal_parts,
+    "layer_norm": _normalised,
+    "rms_norm": _normalised,
+    "group_norm": _norm_groups,
+    "conv1d": _convolution_groups,
+    "conv2d": _convolution_groups,
+    "conv3d": _convolution_groups,
+    "conv_transpose1d": _convolution_groups,
+    "conv_transpose2d": _convolution_groups,
+    "conv_transpose3d": _convolution_groups,
+}
