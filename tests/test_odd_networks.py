@@ -80,8 +80,8 @@ def test_examples_are_told_apart_whatever_shares_their_axis(by: str) -> None:
 
 def test_work_without_a_rule_is_counted() -> None:
     net = Net(
-        lambda net, x: net.last(net.mixed(y := F.relu(net.first(x)), y)),
-        first=nn.Linear(6, 8), mixed=nn.Bilinear(8, 8, 5), last=nn.Linear(5, 3),
+        lambda net, x: net.last(torch.addbmm(net.mixed.bias, F.relu(net.first(x))[None], net.mixed.weight.t()[None])),
+        first=nn.Linear(6, 8), mixed=nn.Linear(8, 5), last=nn.Linear(5, 3),
     )  # fmt: skip
     x = torch.randn(4, 6)
     with FlopCounterMode(display=False) as counter:
@@ -93,10 +93,10 @@ def test_work_without_a_rule_is_counted() -> None:
 
 def test_every_layer_that_can_not_be_cut_is_named() -> None:
     model = Net(
-        lambda net, x: net.last(net.cell(net.first(x))[0][:, -1]),
-        first=nn.utils.parametrizations.weight_norm(nn.Linear(5, 7)),
-        cell=nn.LSTM(7, 6, batch_first=True),
-        last=nn.Linear(6, 2),
+        lambda net, x: net.last(torch.fft.rfft(net.cell(net.first(x))[0][:, -1]).abs()),
+        first=nn.Linear(5, 7),
+        cell=nn.LSTM(7, 6, batch_first=True, proj_size=4),
+        last=nn.Linear(3, 2),
     )
     named = {held.name.split(".")[0] for held in sc.trace(model, torch.randn(3, 4, 5)).frozen}
     assert named == {"first", "cell", "last"}

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import zoo_attention as attention
+import zoo_others as others
+
 BATCH = 3
 
 
@@ -20,12 +23,14 @@ class Specimen:
         inputs: an example: a tensor, a tuple or a dict.
         groups: the sizes of the groups that must be found, by name.
         frozen: what may be frozen beside the output layer, with a part of the reason that must be given.
+        options: with which it is traced.
     """
 
     make: Callable[[], nn.Module]
     inputs: Callable[[], Any]
     groups: dict[str, int]
     frozen: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def images(channels: int = 3, size: int = 8) -> Callable[[], Tensor]:
@@ -366,13 +371,14 @@ class HardWired(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.qkv, self.out, self.up, self.head = nn.Linear(12, 36), nn.Linear(12, 12), nn.Linear(12, 9), nn.Linear(9, 4)
-        self.sliced, self.last = nn.Linear(4, 10), nn.Linear(7, 3)
+        self.sliced, self.last, self.rest = nn.Linear(4, 10), nn.Linear(7, 3), nn.Linear(3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).view(x.shape[0], x.shape[1], 3, 4, 3).permute(2, 0, 3, 1, 4)
         x = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         x = self.head(torch.relu(self.up(x)).mean(1))
-        return self.last(F.silu(self.sliced(x))[:, 3:])
+        x = F.silu(self.sliced(x))
+        return self.last(x[:, 3:]) + self.rest(x[:, :3])
 
 
 class Unknown(nn.Module):
@@ -380,10 +386,10 @@ class Unknown(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc1, self.fc2, self.fc3 = nn.Linear(6, 8), nn.Linear(8, 7), nn.Linear(7, 3)
+        self.fc1, self.fc2, self.fc3 = nn.Linear(6, 8), nn.Linear(5, 7), nn.Linear(7, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.cumsum(torch.relu(self.fc1(x)), 1)
+        x = torch.fft.rfft(torch.relu(self.fc1(x))).abs()
         return self.fc3(torch.relu(self.fc2(x)))
 
 
@@ -528,8 +534,14 @@ ZOO: dict[str, Specimen] = {
     "hard-wired": Specimen(
         HardWired,
         tokens(),
-        {"out": 12, "up": 9, "head": 4},
-        {"qkv": "can't be run", "sliced": "is sliced at fixed positions"},
+        {"out": 12, "up": 9, "head": 4, "sliced#2": 7},
+        {"qkv": "can't be run", "sliced": "can't be run"},
+    ),
+    "hard-wired program": Specimen(
+        HardWired,
+        tokens(),
+        {"qkv": 4, "out": 12, "up": 9, "head": 4, "sliced": 3, "sliced#2": 7},
+        options={"as_program": True},
     ),
     "decoder": Specimen(Decoder, lambda: torch.randn(BATCH, 6), {"fc": 8, "up1": 6}),
     "norms by hand": Specimen(ByHand, lambda: torch.randn(BATCH, 6), {"fc1": 8, "fc2": 9, "fc3": 7}),
@@ -539,6 +551,70 @@ ZOO: dict[str, Specimen] = {
     "unknown operator": Specimen(
         Unknown, lambda: torch.randn(BATCH, 6), {"fc2": 7}, {"fc1": "there is no rule for this operator"}
     ),
+    "torch encoder": Specimen(
+        lambda: attention.TorchEncoder(False),
+        attention.padded,
+        {"embed": 16}
+        | {f"encoder.layers.{i}.{part}": size for i in (0, 1) for part, size in (("self_attn", 4), ("linear1", 10))},
+    ),
+    "torch encoder, norm first": Specimen(
+        lambda: attention.TorchEncoder(True),
+        tokens(6),
+        {"embed": 16}
+        | {f"encoder.layers.{i}.{part}": size for i in (0, 1) for part, size in (("self_attn", 4), ("linear1", 10))},
+    ),
+    "torch transformer": Specimen(
+        attention.TorchTransformer,
+        attention.two_sequences,
+        {
+            "source": 16,
+            "transformer.encoder.layers.0.self_attn": 4,
+            "transformer.encoder.layers.0.linear1": 10,
+            "transformer.decoder.layers.0.self_attn": 4,
+            "transformer.decoder.layers.0.multihead_attn": 4,
+            "transformer.decoder.layers.0.linear1": 10,
+        },
+    ),
+    "cross attention": Specimen(
+        attention.CrossAttention, tokens(6), {"query": 12, "memory": 10, "attention": 3, "attention.out_proj": 12}
+    ),
+    "bundles": Specimen(attention.Bundles, tokens(5), {"embed": 4, "up": 9}),
+    "bundles as a program": Specimen(
+        attention.Bundles, tokens(5), {"embed": 12, "attention.qkv": 4, "up": 9}, options={"as_program": True}
+    ),
+    "relative positions": Specimen(attention.RelativePositions, tokens(6), {"q": 4, "out": 7}, {"distance": "meets"}),
+    "looked up": Specimen(attention.LookedUp, tokens(6), {"q": 3}),
+    "lstm": Specimen(lambda: others.Recurrent(nn.LSTM), tokens(4), {"first": 7, "layers": 6}),
+    "gru": Specimen(lambda: others.Recurrent(nn.GRU), tokens(4), {"first": 7, "layers": 6}),
+    "cells": Specimen(others.Cells, tokens(4), {"lstm": 5, "gru": 6, "rnn": 7}),
+    "bilinear": Specimen(
+        others.Pairing, lambda: (torch.randn(BATCH, 4), torch.randn(BATCH, 3)), {"left": 5, "right": 6, "pair": 7}
+    ),
+    "warp": Specimen(others.Warp, images(), {"features": 6}, {"flow": "is a place, not a value"}),
+    "computed weights": Specimen(others.computed_weights, images(), {"0": 6, "2": 7, "4": 5, "6": 8}),
+    "frozen norm": Specimen(
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3), others.FrozenNorm(6), nn.ReLU(), nn.Conv2d(6, 2, 1)),
+        images(),
+        {"0": 6},
+    ),
+    "experts": Specimen(
+        others.Experts, lambda: torch.randn(BATCH, 5), {"embed": 8, "up": 6, "down": 8}, {"gate": "normalised"}
+    ),
+    "routed": Specimen(
+        others.Routed,
+        lambda: torch.randn(BATCH, 6, 5),
+        {"embed": 8, "experts.0.0": 6, "experts.1.0": 6, "experts.2.0": 6},
+        {"gate": "is normalised over these units"},
+    ),
+    "unequal parts": Specimen(others.UnequalParts, images(3, 6), {"conv": 4, "conv#2": 3, "conv#3": 2, "a": 4}),
+    "selective kernels": Specimen(others.SelectiveKernels, images(), {"small": 6, "squeeze": 4}),
+    "buffers": Specimen(others.Buffers, images(3, 6), {"conv": 8}),
+    "outputs": Specimen(
+        others.Outputs, lambda: {"x": torch.randn(BATCH, 6), "others": {"seen": [torch.randn(BATCH, 4)]}}, {"first": 8}
+    ),
+    "sixteen bits": Specimen(others.Low, lambda: torch.randn(BATCH, 3, 8, 8).bfloat16(), {"conv": 8}),
+    "repeats": Specimen(others.Repeats, images(), {"conv": 4, "wide": 5}),
+    "blocks": Specimen(others.Blocks, lambda: torch.randn(BATCH, 5), {"blocks": 4}, options={"kinds": "blocks"}),
 }
 
 

@@ -12,13 +12,13 @@ from secateur.budget.keep import parse_keep
 from secateur.budget.plan import Plan, check_reachable, plan
 from secateur.data import as_batches, device_of, example_batches, on_device
 from secateur.errors import NameMatchError, TraceError
-from secateur.files import text_writer, write_whole
+from secateur.files import program_writer, text_writer, write_whole
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
 from secateur.network.blocks import find_blocks
-from secateur.network.export import export_first
+from secateur.network.export import export_first, export_program
 from secateur.network.folded import folded
 from secateur.network.regroup import without
 from secateur.network.trace import trace_groups
@@ -27,7 +27,7 @@ from secateur.recovery.accept import repair_if_nearer
 from secateur.recovery.repair import find_repair
 from secateur.report.measure import measure
 from secateur.report.results import Report
-from secateur.storage import model_writers, shapes_of
+from secateur.storage import PROGRAM, model_writers, shapes_of
 from secateur.surgery.cut import cut
 from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, recipe_of
@@ -49,11 +49,16 @@ class Result:
     def save(self, folder: str | Path) -> None:
         """Write recipe.json, weights.safetensors, scores.safetensors, report.json and report.html.
 
+        A program that was cut is written as model.pt2 besides.
+
         Raises:
             StorageError: they can't be written; files that were there before are as they were.
         """
         folder = Path(folder)
         writers = model_writers(folder, self.model, self.recipe, shapes_of(self.plan.network.tensors))
+        if self.recipe.program:
+            exported = export_program(self.model, self.plan.network.example).exported
+            writers[folder / PROGRAM] = program_writer(exported)
         writers[folder / "scores.safetensors"] = self.scores.writer()
         writers[folder / "report.json"] = text_writer(self.report.to_json())
         writers[folder / "report.html"] = text_writer(self.report.to_html())
@@ -144,6 +149,8 @@ def prune(
     repair: str | None = "refit",
     only: str | Sequence[str] | None = None,
     skip: str | Sequence[str] | None = None,
+    kinds: str | Sequence[str] | None = None,
+    as_program: bool = False,
     seed: int = 0,
     progress: bool = True,
     **options: Any,
@@ -157,6 +164,7 @@ def prune(
         by: the criterion.
         test: other examples to measure on; by default those of `data`, and the report says so.
         loss, removal, only, skip, seed, progress, options: as `score` takes them.
+        kinds, as_program: as `trace` takes them.
         allocation, round_to, floor: as `plan` takes them.
         repair: how the cut model is mended, as `repair` takes it, if that brings it nearer to the dense one on examples
             held out for that; None for not at all.
@@ -181,7 +189,7 @@ def prune(
     with torch.random.fork_rng(devices=[]):
         batches = as_batches(data)
         tests = batches if test is None else as_batches(test)
-    network = trace(model, batches)
+    network = trace(model, batches, kinds=kinds, as_program=as_program)
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
     check_reachable(network, network.select(only, skip), keep, round_to, floor)

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 import secateur as sc
 from secateur import demo as shipped
 from secateur.errors import BudgetError, NameMatchError, SecateurError
 from secateur.files import text_writer, write_whole
-from secateur.network.export import export_program
 from secateur.report.saved import saved_report
 from secateur.sources import batches_from, model_from
 from secateur.version import __version__
@@ -168,10 +166,6 @@ def prune(
         seed=seed,
     )
     _finish(result, out)
-    if program is not None:
-        example = result.plan.network.example
-        exported = export_program(result.model, example).exported
-        write_whole({out / "model.pt2": lambda path: _save_program(exported, path)})
 
 
 @app.command()
@@ -182,11 +176,6 @@ def report(
 ) -> None:
     """Print a saved report again."""
     print(saved_report(folder, json))
-
-
-def _save_program(exported: torch.export.ExportedProgram, path: Path) -> None:
-    with path.open("wb") as file:
-        torch.export.save(exported, file)
 
 
 def _example(data: str | None) -> Any:

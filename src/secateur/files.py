@@ -2,15 +2,17 @@
 
 import contextlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.errors import StorageError
 
@@ -91,3 +93,33 @@ def read_tensors(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str
     if metadata.get("format") != expected:
         raise StorageError(f"{path} holds {metadata.get('format', 'other tensors')!r} where {expected!r} was expected")
     return tensors, json.loads(metadata["about"])
+
+
+def program_writer(exported: torch.export.ExportedProgram) -> Writer:
+    """Writes an exported program as torch does, `.pt2`."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            torch.export.save(exported, file)
+
+    return write
+
+
+def read_program(path: Path) -> nn.Module:
+    """An exported program as a module.
+
+    Raises:
+        StorageError: it is missing, cut off or damaged.
+    """
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    try:
+        logger.setLevel(logging.CRITICAL)  # what it would say is in the error
+        with path.open("rb") as file:
+            return torch.export.load(file).module(check_guards=False)
+    except Exception as failure:  # torch raises many types on a damaged archive
+        raise StorageError(
+            f"{path} can't be read as an exported program: {type(failure).__name__}: {failure}"
+        ) from failure
+    finally:
+        logger.setLevel(level)

@@ -1,7 +1,6 @@
 """Models and data by the names that a command line can give."""
 
 import importlib
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from secateur.errors import NameMatchError, StorageError
+from secateur.files import read_program
 
 
 def named(place: str) -> Callable[[], Any]:
@@ -52,28 +52,13 @@ def model_from(place: str | None, weights: Path | None, program: Path | None) ->
     if (place is None) == (program is None):
         raise NameMatchError("give either --model package.module:callable or --program model.pt2")
     if program is not None:
-        return _exported_model(program)
+        return read_program(program)
     model = named(str(place))()
     if not isinstance(model, nn.Module):
         raise NameMatchError(f"{place!r} gave a {type(model).__name__}, not a torch.nn.Module")
     if weights is not None:
         _load_weights(model, weights)
     return model.eval()
-
-
-def _exported_model(path: Path) -> nn.Module:
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    try:
-        logger.setLevel(logging.CRITICAL)  # what it would say is in the error
-        with path.open("rb") as file:
-            return torch.export.load(file).module()
-    except Exception as failure:  # torch raises many types on a damaged archive
-        raise StorageError(
-            f"{path} can't be read as an exported program: {type(failure).__name__}: {failure}"
-        ) from failure
-    finally:
-        logger.setLevel(level)
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import StorageError
-from secateur.files import Writer, read_tensors, tensors_writer, text_writer
+from secateur.files import Writer, read_program, read_tensors, tensors_writer, text_writer
 from secateur.network.cost import TensorCost
 from secateur.network.folded import folded
 from secateur.surgery.recipe import Recipe, apply_recipe
@@ -18,7 +18,7 @@ from secateur.version import __version__
 
 FORMAT = "secateur recipe 1"
 WEIGHTS_FORMAT = "secateur weights 1"
-RECIPE, WEIGHTS = "recipe.json", "weights.safetensors"
+RECIPE, WEIGHTS, PROGRAM = "recipe.json", "weights.safetensors", "model.pt2"
 
 
 def model_writers(
@@ -48,7 +48,7 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
         folder: where `Result.save` wrote.
 
     Returns:
-        The model, bit for bit the one that was saved.
+        The model, bit for bit the one that was saved; where a program was cut, that program.
 
     Raises:
         StorageError: a file is missing, cut off, altered or of another network; the model is as it was.
@@ -71,11 +71,24 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
             f"{folder / WEIGHTS} does not belong to {folder / RECIPE}: one of them was altered, or saving was "
             "interrupted"
         )
+    if recipe.program:
+        return _loaded_program(folder, tensors)
     _check_model(folded(model) if recipe.folded else model, recipe, written, tensors, folder)
     apply_recipe(model, recipe)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         tensor.data.copy_(tensors[name])
     return model
+
+
+def _loaded_program(folder: Path, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """
+    Raises:
+        StorageError: the program is missing, damaged, or does not belong to the weights.
+    """
+    program = read_program(folder / PROGRAM)
+    if _digest(_tensors(program)) != _digest(tensors):
+        raise StorageError(f"{folder / PROGRAM} does not belong to {folder / WEIGHTS}: one of them was altered")
+    return program
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -111,6 +124,7 @@ def _as_json(recipe: Recipe, dense: Mapping[str, tuple[int, ...]], title: str, w
         "dropins": list(recipe.dropins),
         "skipped": list(recipe.skipped),
         "folded": recipe.folded,
+        "program": recipe.program,
         "dense": {name: list(shape) for name, shape in dense.items()},
         "weights": weights,
     }
@@ -144,8 +158,8 @@ def _read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
     )
     biases, dropouts, literals = (written[part] for part in ("biases", "dropouts", "literals"))
     dropins, skipped = tuple(written["dropins"]), tuple(written["skipped"])
-    recipe = Recipe(kept, slices, attributes, biases, dropouts, literals, was, dropins, skipped, written["folded"])
-    return recipe, written
+    how = written["folded"], written["program"]
+    return Recipe(kept, slices, attributes, biases, dropouts, literals, was, dropins, skipped, *how), written
 
 
 def _check_model(
@@ -166,7 +180,8 @@ def _check_model(
     modules = dict(model.named_modules())
     for path, values in recipe.was.items():
         for name, value in values.items():
-            if getattr(modules.get(path), name, None) != value:
+            held = getattr(modules.get(path), name, None)
+            if (tuple(held) if isinstance(held, list) else held) != value:
                 raise StorageError(
                     f"{folder} was saved from a model whose {path}.{name} is {value}; in this {type(model).__name__} "
                     f"it is {getattr(modules.get(path), name, None)}; make the model with the same arguments"

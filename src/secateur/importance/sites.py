@@ -59,9 +59,7 @@ def sites_of(evidence: Evidence) -> tuple[Site, ...]:
     """
     found: defaultdict[tuple[Node, int], list[Reader]] = defaultdict(list)
     for reader in evidence.network.readers:
-        if not isinstance(arguments(reader.node)[reader.argument], Node):
-            continue  # a recurrent layer reads its own hidden units through its list of weights
-        if any(group.owns(reader.units) for group in evidence.groups):
+        if not reader.is_inner and any(group.owns(reader.units) for group in evidence.groups):
             found[arguments(reader.node)[reader.argument], reader.dim].append(reader)
     sites = tuple(_site(evidence.network.program, readers) for readers in found.values())
     return _laid_out(evidence, sites)

@@ -29,7 +29,14 @@ def matmul(call: Call) -> Tensor:
         return _by_weight(call, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
     if isinstance(a, Weight) and math.prod(a.shape[:-2]) == 1:
         return _by_weight(call, second, first, contracted=-2, inner=len(a.shape) - 1, outer=len(a.shape) - 2)
+    if isinstance(b, Weight) and isinstance(a, Tensor) and not _batch_dims(a):
+        return _by_weight(call, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
     return _product(call, first, second)
+
+
+def _batch_dims(value: Tensor) -> set[int]:
+    """The axes of a product's operand, but the last two, along which units lie; counted from the end."""
+    return {dim - value.dim() for dim in varying(value) if dim < value.dim() - 2}
 
 
 def _operands(call: Call) -> tuple[str, str]:
@@ -93,7 +100,7 @@ def each_unit(call: Call, x: Tensor, dim: int, weights: list[Any], length: int, 
 
 def _product(call: Call, first: str, second: str) -> Tensor:
     """Two activations: entries of one batch entry go together; without any, the contracted axes do."""
-    a, b = call.activation(first), call.activation(second)
+    a, b = (_operand(call, name, other) for name, other in ((first, second), (second, first)))
     rank = len(call.shape)
     batch = {dim - rank for t in (a, b) for dim in (d + rank - t.dim() for d in varying(t)) if dim < rank - 2}
     inner = a.shape[-1]
@@ -105,6 +112,14 @@ def _product(call: Call, first: str, second: str) -> Tensor:
         call.trace.count(call.node, math.prod(call.shape) * inner / len(units), units)
         return spread(units, dim, call.shape)
     return _plain_product(call, first, a, b)
+
+
+def _operand(call: Call, name: str, other: str) -> Tensor:
+    """An operand's labels; of a parameter, those of the axis that lies along the other's heads."""
+    value, beside = call.args[name], call.args[other]
+    if isinstance(value, Weight) and isinstance(beside, Tensor) and (heads := _batch_dims(beside)):
+        return call.trace.activation(value, call.node, {dim + len(value.shape) for dim in heads})
+    return call.activation(name)
 
 
 def _batch_axis(call: Call, operands: list[Tensor], batch: set[int]) -> tuple[int, Tensor] | None:

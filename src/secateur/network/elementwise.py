@@ -131,3 +131,10 @@ def prelu(call: Call) -> Labels:
 def created(call: Call) -> Labels:
     """One value everywhere: as many entries as what it meets has units."""
     return call.trace.constant(call.node, call.shape, range(len(call.shape)))
+
+
+def overwritten(call: Call) -> Tensor:
+    """A tensor whose entries are all replaced: what is put there goes with what was there."""
+    source = call.activation("src").expand(call.shape)
+    call.tie(call.trace.activation(call.args["self"], call.node, varying(source)), source)
+    return source

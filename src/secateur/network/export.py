@@ -5,11 +5,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import Node
+from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
@@ -38,7 +40,7 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
         TraceError: the model can't be exported; the message holds torch's own reason and the line.
         DataError: the model refuses the example.
     """
-    with evaluation_mode(model), _every_step_seen(), warnings.catch_warnings(), torch.no_grad():
+    with evaluation_mode(model), every_step_seen(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         failures = []
         for shapes_for in (_dynamic_shapes, lambda model, batch: None):
@@ -59,12 +61,17 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
 
 
 @contextmanager
-def _every_step_seen() -> Iterator[None]:
-    """Without torch's fused kernels for whole transformer layers, which hide what happens inside."""
+def every_step_seen() -> Iterator[None]:
+    """Without torch's fused kernels for whole transformer layers, which hide what happens inside.
+
+    Nor does `nn.Transformer` look whether a mask happens to be causal, which only serves to choose a kernel: what
+    depends on the values in a tensor can't be exported.
+    """
     enabled = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
-        yield
+        with patch.object(transformer, "_detect_is_causal_mask", lambda mask, is_causal, size: bool(is_causal)):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
 

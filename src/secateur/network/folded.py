@@ -78,6 +78,9 @@ def _fold_parametrizations(module: Any) -> None:
     for name, chain in module.parametrizations.items():
         learned = list(chain.parameters(recurse=False))
         values[name] = (getattr(module, name).detach().clone(), bool(learned), any(t.requires_grad for t in learned))
+    hooks = module._load_state_dict_pre_hooks
+    for key in [key for key, hook in hooks.items() if "weight_norm_compat_hook" in str(getattr(hook, "hook", hook))]:
+        del hooks[key]  # it would look for what is no longer there, and can't be pickled
     module.__class__ = parametrize.type_before_parametrizations(module)
     del module.parametrizations
     for name, (value, is_parameter, trained) in values.items():

@@ -57,7 +57,7 @@ class Removal:
 
     def _handler(self, program: Program, reader: Reader, present: Tensor) -> Handler:
         name = operator_name(reader.node)
-        if reader.argument in ("params", "w_hh"):
+        if reader.is_inner:
             return partial(masked_recurrence, program, reader.node, reader.argument, present)
         if name in MASKED_NORMS:
             return partial(_masked_norm, MASKED_NORMS[name], program, reader, present)

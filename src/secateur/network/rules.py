@@ -56,6 +56,7 @@ RULES = _table(
         # Copies, casts, and constants of the same shape.
         elementwise.passing: "to type_as contiguous clone detach lift_fresh_copy alias _to_copy fill zero "
         "zeros_like ones_like full_like empty_like rand_like randn_like",
+        elementwise.overwritten: "copy",
         elementwise.created: "zeros ones full empty new_zeros new_ones new_full new_empty",
         # Elementwise operators that torch does not tag as such.
         elementwise.elementwise: "hardswish log_sigmoid where rsub native_dropout",

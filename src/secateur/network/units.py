@@ -19,6 +19,7 @@ from secateur.network.sizes import Size
 from secateur.network.table import network_table
 
 Kept = Mapping[str, Tensor]
+INNER = ("params", "w_hh")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,11 @@ class Reader:
     units: Tensor
     fold: Fold | None
 
+    @property
+    def is_inner(self) -> bool:
+        """Whether it is a recurrent layer that reads its own hidden units, through its weights."""
+        return self.argument in INNER
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -132,6 +138,10 @@ class Mend:
     attribute: str
     position: int | None
     units: Tensor
+
+    @property
+    def key(self) -> tuple[str, str, int | None]:
+        return self.path, self.attribute, self.position
 
 
 @dataclass(frozen=True)

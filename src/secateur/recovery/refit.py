@@ -18,6 +18,7 @@ from secateur.data import Batch, merged
 from secateur.network.program import preserved, run_module
 from secateur.network.units import Fold, Network
 from secateur.recovery.batchnorm import MOST_EXAMPLES, match_batchnorm
+from secateur.surgery.dropins import transparent
 from secateur.surgery.recipe import Recipe
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -62,9 +63,12 @@ def _refit_layer(small: nn.Module, model: nn.Module, batch: Batch, recipe: Recip
         )
         return
     with preserved(model):
-        _, dense = _seen(model, batch, path)
+        _, dense = _seen(transparent(model), batch, path)
     with preserved(small):
-        inputs, output = _seen(small, batch, path)
+        inputs, output = _seen(transparent(small), batch, path)
+    if len(inputs) == 0 or len(dense) == 0:
+        warnings.warn(f"{path} was not refitted: it is not called as a module of its own", stacklevel=2)
+        return
     inputs, output, dense = _as_many_as_fit(layer, inputs, output, dense)
     rows = _rows(layer, inputs)
     if not _is_product(layer, rows, output):
@@ -105,7 +109,7 @@ def _constant(layer: Any) -> Tensor:
 
 
 def _seen(model: nn.Module, batch: Batch, path: str) -> tuple[Tensor, Tensor]:
-    """What a layer reads and gives."""
+    """What a layer reads and gives; nothing where it is not called."""
     seen: list[Tensor] = []
     hook = model.get_submodule(path).register_forward_hook(
         lambda layer, args, output: seen.extend([args[0].detach().clone(), output.detach().clone()])
@@ -114,7 +118,7 @@ def _seen(model: nn.Module, batch: Batch, path: str) -> tuple[Tensor, Tensor]:
         run_module(model, batch)
     finally:
         hook.remove()
-    return seen[0], seen[1]
+    return (seen[0], seen[1]) if seen else (torch.zeros(0), torch.zeros(0))
 
 
 def _sample(rows: Tensor, wanted: Tensor) -> Sample:

@@ -35,6 +35,7 @@ class Recipe:
         was: the values of those attributes in the dense model.
         skipped: paths of the blocks that are left out.
         folded: whether weights that were computed from others are held as they are first.
+        program: whether what is cut is the exported program.
         dropins: paths of modules whose class has a stand-in that can say the cut shape.
     """
 
@@ -48,6 +49,7 @@ class Recipe:
     dropins: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     folded: bool = False
+    program: bool = False
 
 
 def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> Recipe:
@@ -108,7 +110,8 @@ def recipe_of(model: nn.Module, plan: Plan) -> Recipe:
     """The recipe that leads from a dense model, as a person has it, to what `cut` makes of it by a plan."""
     source = as_module(plan.network.program) if plan.network.as_program else folded(model)
     recipe = make_recipe(source, plan.network, plan.kept, folds=bool(plan.means))
-    return replace(recipe, folded=source is not model and not plan.network.as_program)
+    is_program = plan.network.as_program
+    return replace(recipe, folded=source is not model and not is_program, program=is_program)
 
 
 def check_shapes(model: nn.Module, network: Network) -> None:
@@ -218,7 +221,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
     for path, changed in recipe.attributes.items():
         module = model.get_submodule(path)
         for attribute, value in changed.items():
-            setattr(module, attribute, value)
+            setattr(module, attribute, list(value) if isinstance(getattr(module, attribute, None), list) else value)
     apply_literals(model, recipe.literals)
     for name, length in recipe.biases.items():
         path, _, attribute = name.rpartition(".")

@@ -42,12 +42,12 @@ def proposals(model: nn.Module, network: Network, path: str) -> Iterator[list[Me
     """New values for a module's own attributes that equal an old size: all at once, then one by one."""
     module = model.get_submodule(path)
     counted = _counted(network, path)
-    held = {(mend.path, mend.attribute, mend.position) for mend in network.mends}
+    held = {mend.key: mend.units for mend in network.mends}
     single = [
         Mend(path, attribute, position, units)
         for attribute, position, value in _numbers(module)
-        if (path, attribute, position) not in held
         for units in counted.get(value, ())
+        if (path, attribute, position) not in held or not torch.equal(held[path, attribute, position], units)
     ]
     if not single:
         return

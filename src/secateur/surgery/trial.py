@@ -19,7 +19,7 @@ from secateur.network.blocks import Block, of_blocks
 from secateur.network.masked import Means, reader_key, run_masked
 from secateur.network.program import preserved
 from secateur.network.regroup import bundled, without
-from secateur.network.units import Frozen, Group, Kept, Network
+from secateur.network.units import Frozen, Group, Kept, Mend, Network
 from secateur.surgery.cut import cut_copy
 from secateur.surgery.suspects import chain, kin, kin_groups, kin_mends, owned, proposals, suspects
 from secateur.surgery.verify import compare
@@ -106,11 +106,17 @@ def _mended(model: nn.Module, network: Network, shares: Kept, failure: Failure) 
     """The network with new values for attributes, where those bring the copy further."""
     for path in chain(model, failure.place):
         for mends in proposals(model, network, path):
-            tried = replace(network, mends=(*network.mends, *mends))
+            tried = _with_mends(network, mends)
             found = _attempt(model, tried, shares, {})
             if found is None or found.progress > failure.progress:
-                return replace(tried, mends=(*tried.mends, *kin_mends(model, network, mends)))
+                held = {mend.key for mend in tried.mends}
+                return _with_mends(tried, [m for m in kin_mends(model, network, mends) if m.key not in held])
     return None
+
+
+def _with_mends(network: Network, mends: Sequence[Mend]) -> Network:
+    """The network with further mends; of two for one attribute the later counts."""
+    return replace(network, mends=tuple({mend.key: mend for mend in (*network.mends, *mends)}.values()))
 
 
 def _aligned(model: nn.Module, network: Network, seed: int, failure: Failure) -> Network | None:
