@@ -1,6 +1,7 @@
 """From a model to its exported program: functional, with a batch size that may vary."""
 
 import inspect
+import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -144,12 +145,28 @@ def _writes_where_seen(node: Node) -> bool:
     if not _is_mutable(node):
         return False
     written = node.args[0]
-    if not isinstance(written, Node) or _functional(node) is None or written.op == "placeholder":
+    if not isinstance(written, Node) or _functional(node) is None:
         return True
-    schema = getattr(written.target, "_schema", None)
-    is_view = schema is None or any(result.alias_info is not None for result in schema.returns)
-    later = [user for user in written.users if user is not node and not user < node]
-    return is_view or bool(later)
+    while _is_alias(written):
+        written = written.args[0]
+        if not isinstance(written, Node):
+            return True
+    return written.op == "placeholder" or any(not user < node for user in _others(written, node))
+
+
+def _is_alias(node: Node) -> bool:
+    """Whether an operator gives back the memory of its first argument."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(result.alias_info is not None for result in schema.returns)
+
+
+def _others(written: Node, node: Node) -> Iterator[Node]:
+    """All that use some memory by any name, but for what uses it after it was written to by its new name."""
+    for user in written.users:
+        if user is not node:
+            yield user
+            if _is_alias(user) or user.target is operator.getitem:
+                yield from _others(user, node)
 
 
 def _functional(node: Node) -> Any:

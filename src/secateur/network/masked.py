@@ -92,6 +92,9 @@ def contribution(weight: Tensor, fold: Fold, inputs: Tensor) -> Tensor:
     Returns:
         (coalitions, out), in float64.
     """
+    if len(inputs) == 1 and fold.groups == 1:  # only what is not zero counts, of which there may be little
+        read = torch.nonzero(inputs[0]).flatten()
+        weight, inputs = weight.index_select(fold.inner, read.to(weight.device)), inputs[:, read]
     matrix = weight.double().movedim(fold.inner, 1)
     matrix = matrix.flatten(2).sum(2) if weight.dim() > 2 else matrix
     parts = inputs.to(matrix).unflatten(1, (fold.groups, -1))  # (coalitions, groups, in / groups)

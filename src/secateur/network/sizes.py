@@ -64,8 +64,7 @@ def _entries(value: Labels, dim: int) -> Tensor:
     """The labels of the entries along an axis. (length, labels of each)"""
     layer = _layer(value, dim) if isinstance(value, Weight) else value
     narrow = compact(layer, keep=dim)
-    rows = narrow.movedim(dim, 0).reshape(narrow.shape[dim % narrow.dim()], -1)
-    return torch.unique(rows, dim=1) if rows.shape[1] > 1 else rows
+    return narrow.movedim(dim, 0).reshape(narrow.shape[dim % narrow.dim()], -1)
 
 
 def _layer(weight: Weight, dim: int) -> Tensor:

@@ -1,0 +1,79 @@
+"""One trial: cut a model for the time being, run it beside the masked run, and say what went wrong and where."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from secateur.errors import SecateurError
+from secateur.network.masked import Means, run_masked
+from secateur.network.program import preserved
+from secateur.network.units import Kept, Network
+from secateur.surgery.cut import cut_copy
+from secateur.surgery.recipe import make_recipe
+from secateur.surgery.shadow import Shadow
+from secateur.surgery.verify import compare
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that failed.
+
+    Args:
+        reason: what the model said.
+        place: the module in whose code it failed; None where it ran but gave another output.
+        progress: how many calls of modules had been completed.
+    """
+
+    reason: str
+    place: str | None
+    progress: float
+
+
+class Trials:
+    """Trial cuts of a model, which is left as it is.
+
+    Args:
+        model: the dense model, or the module that runs its program.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._shadow = None if isinstance(model, fx.GraphModule) else Shadow(model)
+
+    def run(self, network: Network, kept: Kept, means: Means) -> Failure | None:
+        """Cut, run and compare; what went wrong, or None."""
+        batch = network.example
+        with self._cut(network, kept, means) as small, preserved(small), torch.random.fork_rng(devices=[]):
+            try:
+                found = small(*batch.args, **batch.kwargs)
+            except Exception as failure:  # noqa: BLE001 the model's own code may raise anything
+                said = f"the cut {network.title} can't be run: {type(failure).__name__}: {failure}"
+                return Failure(said, _place(small, failure), self._shadow.calls if self._shadow else 0)
+            try:
+                compare(found, run_masked(network, batch, network.mask(kept), means), network.title)
+            except SecateurError as failure:
+                return Failure(str(failure), None, float("inf"))
+        return None
+
+    @contextmanager
+    def _cut(self, network: Network, kept: Kept, means: Means) -> Iterator[nn.Module]:
+        if self._shadow is None or means:
+            yield cut_copy(self.model, network, kept, means, shared=True)[0]
+            return
+        with self._shadow.cut(make_recipe(self._shadow.model, network, kept, folds=False)) as small:
+            yield small
+
+
+def _place(model: nn.Module, failure: BaseException) -> str:
+    """The path of the innermost module of the model whose code was running."""
+    paths = {module: path for path, module in model.named_modules()}
+    place, frame = "", failure.__traceback__
+    while frame is not None:
+        own = frame.tb_frame.f_locals.get("self")
+        if isinstance(own, nn.Module) and own in paths:
+            place = paths[own]
+        frame = frame.tb_next
+    return place

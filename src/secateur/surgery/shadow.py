@@ -1,0 +1,58 @@
+"""A model's double that can be cut and made whole again, many times, without copying a tensor."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.network.folded import copied
+from secateur.surgery.recipe import Recipe, apply_recipe
+
+
+class Shadow:
+    """A copy of a model's modules whose parameters and buffers are the model's own memory.
+
+    Args:
+        model: it is not changed.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        tensors = (*model.parameters(), *model.buffers())
+        self.model = copied(model, {id(tensor): _double(tensor) for tensor in tensors})
+        self.calls = 0
+        for module in self.model.modules():
+            module.register_forward_hook(self._count)
+
+    def _count(self, *_: Any) -> None:
+        self.calls += 1
+
+    @contextmanager
+    def cut(self, recipe: Recipe) -> Iterator[nn.Module]:
+        """The model as a recipe makes it; afterwards it is whole again."""
+        changed = {*recipe.attributes, *recipe.dropins, *(path.rpartition(".")[0] for path in recipe.skipped)}
+        modules = [self.model.get_submodule(path) for path in changed]
+        before = [(module, type(module), dict(vars(module)), dict(module._modules)) for module in modules]
+        data = [(tensor, tensor.data) for tensor in (*self.model.parameters(), *self.model.buffers())]
+        self.calls = 0
+        try:
+            apply_recipe(self.model, recipe)
+            yield self.model
+        finally:
+            for module, kind, values, children in before:
+                module.__class__ = kind
+                vars(module).clear()
+                vars(module).update(values)
+                module._modules.clear()
+                module._modules.update(children)
+            for tensor, whole in data:
+                tensor.data = whole
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """Another tensor object with the same memory."""
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(tensor.data, requires_grad=False)
+    with torch.no_grad():
+        return tensor.detach()
