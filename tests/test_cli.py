@@ -84,6 +84,10 @@ def test_inspect_and_score(shop: Path) -> None:
     inspected = secateur(shop, "inspect", *MODEL)
     assert inspected.returncode == 0
     assert "18 units in 2 groups" in inspected.stdout and "of units" in inspected.stdout
+    drawn = secateur(shop, "inspect", *MODEL, "--page", "network.html", "--kind", "neurons")
+    assert drawn.returncode == 0, drawn.stderr
+    page = (shop / "network.html").read_text()
+    assert "<svg" in page and 'id="groups"' in page and "written to network.html" in drawn.stdout
     scored = secateur(shop, "score", *MODEL, "--by", "taylor", "--only", "2", "--out", "scored")
     assert scored.returncode == 0
     assert list(sc.Scores.load(shop / "scored" / "scores.safetensors")) == ["2"]

@@ -23,6 +23,7 @@ from secateur.network.folded import folded
 from secateur.network.regroup import without
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
+from secateur.pretrained import save_pretrained
 from secateur.recovery.accept import repair_if_nearer
 from secateur.recovery.repair import find_repair
 from secateur.report.measure import measure
@@ -63,6 +64,14 @@ class Result:
         writers[folder / "report.json"] = text_writer(self.report.to_json())
         writers[folder / "report.html"] = text_writer(self.report.to_html())
         write_whole(writers)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a model of the transformers library so that its `from_pretrained` loads it, without Secateur.
+
+        Raises:
+            StorageError: it is not such a model, or no configuration says its shape; `save` always can.
+        """
+        save_pretrained(self.model, self.plan, Path(folder))
 
 
 def trace(

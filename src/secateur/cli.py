@@ -12,6 +12,7 @@ import secateur as sc
 from secateur import demo as shipped
 from secateur.errors import BudgetError, NameMatchError, SecateurError
 from secateur.files import text_writer, write_whole
+from secateur.report.picture import network_page
 from secateur.report.saved import saved_report
 from secateur.sources import batches_from, model_from
 from secateur.version import __version__
@@ -43,6 +44,11 @@ Removal = Annotated[str, typer.Option("--removal", help="What stands in for an a
 Keep = Annotated[
     list[str], typer.Option("--keep", help="What is left: macs=0.5, params=, bytes= or units=.", show_default=False)
 ]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--kind", help="Only units of this kind: channels, neurons, residual, heads, or blocks."),
+]
+AsProgram = Annotated[bool, typer.Option("--as-program", help="Cut the exported program in place of the model's code.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write to.", show_default=False)]
 
 
@@ -95,12 +101,25 @@ def demo(
 
 @app.command()
 @_speaking
-def inspect(model: Model = None, weights: Weights = None, program: Program = None, data: MaybeData = None) -> None:
+def inspect(
+    model: Model = None,
+    weights: Weights = None,
+    program: Program = None,
+    data: MaybeData = None,
+    kinds: Kinds = None,
+    as_program: AsProgram = False,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="An HTML page to write, with a picture.", show_default=False)
+    ] = None,
+) -> None:
     """Show what can be cut in a model, what it costs, what is frozen and why, and what can be reached."""
-    network = sc.trace(model_from(model, weights, program), _example(data))
+    network = sc.trace(model_from(model, weights, program), _example(data), kinds=kinds or None, as_program=as_program)
     print(network)
     if network.groups:
         print(f"\nwith the same share of every group left:\n{sc.reachable(network)}")
+    if page is not None:
+        write_whole({page: text_writer(network_page(network))})
+        print(f"\nwritten to {page}")
 
 
 @app.command()
@@ -146,6 +165,8 @@ def prune(
     repair: Annotated[str, typer.Option("--repair", help="refit, batchnorm or none.")] = "refit",
     only: Only = None,
     skip: Skip = None,
+    kinds: Kinds = None,
+    as_program: AsProgram = False,
     seed: Seed = 0,
 ) -> None:
     """Prune a model, print the comparison, and write the small model and the report."""
@@ -163,6 +184,8 @@ def prune(
         repair=None if repair == "none" else repair,
         only=only,
         skip=skip,
+        kinds=kinds or None,
+        as_program=as_program,
         seed=seed,
     )
     _finish(result, out)

@@ -28,14 +28,15 @@ def report_page(report: "Report") -> str:
         report=report,
         about=about(report),
         rows=report_rows(report),
-        units_plot=_svg(_units_figure(report)),
-        scores_plot=_svg(_scores_figure(report, shown)),
+        units_plot=svg(_units_figure(report)),
+        scores_plot=svg(_scores_figure(report, shown)),
         hidden=len(report.groups) - len(shown),
         version=__version__,
     )
 
 
-def _svg(figure: Figure) -> Markup:
+def svg(figure: Figure) -> Markup:
+    """A figure as it stands in a page."""
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = drawn.getvalue()
