@@ -22,6 +22,7 @@ from wild.definitions import Definition
 Row = dict[str, Any]
 SEED = 0
 KEEP = 0.75
+ENOUGH = 0.9
 
 
 def build(definition: Definition) -> tuple[nn.Module, Any]:
@@ -33,7 +34,7 @@ def build(definition: Definition) -> tuple[nn.Module, Any]:
 
 
 def _enliven(model: nn.Module) -> None:
-    """Fresh layers hide mistakes: scales of 1e-6, biases and heads of nothing but zeros, batch norms that do nothing."""
+    """Fresh layers hide mistakes: scales of 1e-6, heads of nothing but zeros, batch norms that do nothing."""
     for tensor in (*model.parameters(), *model.buffers()):
         if not tensor.is_floating_point() or tensor.dim() == 0 or tensor.numel() == 0:
             continue
@@ -62,6 +63,9 @@ def examine(definition: Definition) -> Row:
         network = sc.trace(model, example)
         row["trace_s"] = time.perf_counter() - start
         row |= {"groups": len(network.groups), "units": network.units, **coverage(model, network)}
+        if row["share"] < ENOUGH:
+            program = sc.trace(model, example, as_program=True)
+            row["program_share"] = coverage(program.program.exported.module(check_guards=False), program)["share"]
         row["frozen"] = [[f.name, f.units, f.operator, f.module, f.reason[:300]] for f in network.frozen]
         if not network.groups:
             return {**row, "failed": "cut", "error": "nothing can be cut"}

@@ -16,7 +16,7 @@ from secateur.network.folded import folded
 from secateur.surgery.recipe import Recipe, apply_recipe
 from secateur.version import __version__
 
-FORMAT = "secateur recipe 1"
+FORMAT = "secateur recipe 2"
 WEIGHTS_FORMAT = "secateur weights 1"
 RECIPE, WEIGHTS, PROGRAM = "recipe.json", "weights.safetensors", "model.pt2"
 
