@@ -29,6 +29,7 @@ def test_only_the_kinds_that_were_asked_for() -> None:
         ({"kinds": []}, "no kind of units"),
         ({"kinds": ["blocks", "heads"]}, "blocks are cut by themselves"),
         ({"kinds": "blocks", "as_program": True}, "blocks are cut by themselves"),
+        ({"kinds": ["heads", "head width"]}, "heads go whole, or all of them get narrower"),
     ],
 )
 def test_kinds_that_are_none(options: dict[str, object], said: str) -> None:

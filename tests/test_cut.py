@@ -156,11 +156,11 @@ def test_another_model_is_refused() -> None:
 
 def test_a_cut_that_computes_something_else_is_refused_and_the_model_is_as_it_was() -> None:
     class Sneaky(nn.Module):
-        """Its code takes another way once it is smaller."""
+        """Its code takes another way once it is smaller, which it does not tell while it is traced."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.fc1, self.fc2, self.full = nn.Linear(4, 6), nn.Linear(6, 3), 3
+            self.fc1, self.fc2, self.full = nn.Linear(4, 6), nn.Linear(6, 3), 0
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = torch.relu(self.fc1(x))
@@ -169,6 +169,7 @@ def test_a_cut_that_computes_something_else_is_refused_and_the_model_is_as_it_wa
     torch.manual_seed(0)
     model = Sneaky()
     network = sc.trace(model, torch.randn(2, 4))
+    model.full = 3
     before = copy.deepcopy(model.state_dict())
     kept = {"fc1": torch.tensor([1])}
     with pytest.raises(sc.SecateurError, match="differs from the masked run"):

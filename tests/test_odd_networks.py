@@ -1,6 +1,7 @@
 """Networks that once went wrong, here or elsewhere, each with what should happen."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import secateur as sc
 from secateur.data import Batch
 from secateur.importance.losses import supervised
 from secateur.network.masked import reader_means, run_masked
+from secateur.surgery.verify import difference
 
 
 class Net(nn.Module):
@@ -333,3 +336,163 @@ def test_grouped_queries_rotations_and_hand_written_norms() -> None:
     model.register_buffer("frequencies", torch.tensor([1.0, 0.1]))
     network = cut_is_masked(model, torch.randn(3, 5, 6))
     assert {group.name: (group.size, group.kind) for group in network.groups} == {"q": (2, "heads")}
+
+
+class Three(nn.Module):
+    """Three layers and a forward that is given."""
+
+    def __init__(self, forward: Callable[["Three", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.drop, self.clip, self.run = nn.Dropout(0.1), nn.ReLU6(inplace=True), forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+def clipped_half(net: Three, x: Tensor) -> Tensor:
+    hidden = net.a(x)
+    hidden.chunk(2, 1)[0].clamp_(max=6.0)
+    return net.c(hidden)
+
+
+def clipped_after_dropout(net: Three, x: Tensor) -> Tensor:
+    hidden = net.a(x).relu()
+    return net.c(net.b(net.clip(net.drop(hidden))) + hidden)
+
+
+def compared_in_place(net: Three, x: Tensor) -> Tensor:
+    hidden = net.a(x) * 1
+    signs = hidden.clone().gt_(0)
+    return net.c(hidden - signs - signs)
+
+
+def of_two_types(net: Three, x: Tensor) -> Tensor:
+    total = torch.zeros(x.shape[0], 8)
+    total.add_(net.a(x).double())
+    return net.c(total)
+
+
+def halves_by_number(net: Three, x: Tensor) -> Tensor:
+    first, second = net.a(x).split(4, 1)
+    return net.c(torch.cat([first, second.clamp(max=6)], 1))
+
+
+def from_the_end(net: Three, x: Tensor) -> Tensor:
+    hidden = net.a(x)
+    return net.c(torch.cat([hidden[:, -3:], hidden[:, :-3].tanh()], 1))
+
+
+def part_replaced(net: Three, x: Tensor) -> Tensor:
+    return net.c(torch.slice_scatter(net.a(x), net.b(net.a(x))[:, :3], 1, 2, 5))
+
+
+def one_replaced(net: Three, x: Tensor) -> Tensor:
+    return net.c(torch.select_scatter(net.a(x), x[:, 0], 1, 2))
+
+
+def reordered(net: Three, x: Tensor) -> Tensor:
+    hidden = net.a(x)
+    return net.c(net.b(hidden).gather(0, hidden.argsort(0)))
+
+
+def some_counted_twice(net: Three, x: Tensor) -> Tensor:
+    hidden = net.a(x).relu()
+    return net.c(hidden) * hidden[:, :3].sum(1, keepdim=True)
+
+
+FORMS = (
+    clipped_half, clipped_after_dropout, compared_in_place, of_two_types, halves_by_number, from_the_end,
+    part_replaced, one_replaced, reordered, some_counted_twice,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("as_program", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_writes_views_and_numbers_far_from_the_example(
+    form: Callable[[Three, Tensor], Tensor], as_program: bool
+) -> None:
+    """What the example does not show: the program is the model, and every offered group can lose any units."""
+    torch.manual_seed(0)
+    model, x = Three(form).eval(), torch.randn(4, 6)
+    network = sc.trace(model, x, as_program=as_program)
+    far = Batch((torch.randn(7, 6) * 20,), {})
+    dense = run_masked(network, far, network.mask({}), {})
+    assert difference(model(*far.args), dense)[0] < 1e-5
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        kept = {
+            group.name: torch.randperm(group.size, generator=generator)[: 1 + seed].sort().values
+            for group in network.groups
+        }
+        small = sc.cut(model, sc.Plan(network, kept, {}, network.cost(kept), network.cost(), {}))
+        masked = run_masked(network, far, network.mask(kept), {})
+        assert difference(small(*far.args), masked)[0] < 1e-4
+
+
+def test_a_number_that_only_looks_like_a_size_is_left_alone() -> None:
+    class Window(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.window, self.cells, self.a, self.c = 8, 8, nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x[:, : self.window]
+            return self.c(self.a(x).relu().view(-1, self.cells).view(x.shape[0], -1, self.cells)).sum(1)
+
+    network = sc.trace(Window().eval(), torch.randn(4, 5, 6))
+    assert [mend.attribute for mend in network.mends] == ["cells"]
+
+
+def test_what_an_export_leaves_in_a_model_is_taken_out_again() -> None:
+    class Lazy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.c, self.seen = nn.Linear(6, 8), nn.Linear(8, 3), None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.seen is None:
+                self.seen = torch.ones(8)
+            return self.c((self.a(x) + self.seen).relu())
+
+    model = Lazy().eval()
+    sc.trace(model, torch.randn(4, 6))
+    assert model.seen is None and type(model(torch.randn(4, 6))) is Tensor
+
+
+def test_masks_of_torch_are_folded_and_their_zeros_stay() -> None:
+    model = nn.Sequential(prune.l1_unstructured(nn.Linear(6, 8), "weight", 0.3), nn.ReLU(), nn.Linear(8, 3)).eval()
+    network = sc.trace(model, torch.randn(4, 6))
+    kept = {"0": torch.arange(5)}
+    small = sc.cut(model, sc.Plan(network, kept, {}, network.cost(kept), network.cost(), {}))
+    assert torch.equal(small[0].weight, model[0].weight[:5]) and bool((small[0].weight == 0).any())
+
+
+def test_a_model_that_looks_at_its_parametrization_is_refused_by_name() -> None:
+    class Looking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.c = nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(self.a(x) * self.a.parametrizations.weight.original0.mean())
+
+    with pytest.raises(sc.SecateurError, match="looks at its own parametrizations"):
+        sc.trace(Looking().eval(), torch.randn(4, 6))
+
+
+def test_inputs_that_are_not_used_keep_the_batch_size_free_and_another_is_refused_where_it_is_not() -> None:
+    class Surplus(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.last = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor, *unused: Tensor) -> Tensor:
+            return self.last(self.layer(x)[0][:, -1])
+
+    network = sc.trace(Surplus().eval(), torch.randn(2, 5, 6))
+    assert network.program.batched is not None
+    fixed = sc.trace(Net(lambda net, x: net.last(F.relu(net.first(x.view(2, 6)))),
+                         first=nn.Linear(6, 8), last=nn.Linear(8, 3)), torch.randn(2, 6))  # fmt: skip
+    with pytest.raises(sc.SecateurError, match="its code fixes that size"):
+        fixed.program.bind(Batch((torch.randn(4, 3),), {}))

@@ -597,8 +597,13 @@ ZOO: dict[str, Specimen] = {
         images(),
         {"0": 6},
     ),
-    "experts": Specimen(
-        others.Experts, lambda: torch.randn(BATCH, 5), {"embed": 8, "up": 6, "down": 8}, {"gate": "normalised"}
+    "experts": Specimen(others.Experts, lambda: torch.randn(4, 5), {"embed": 8, "up": 6, "down": 8, "gate": 3}),
+    "head width": Specimen(
+        lambda: Encoder(True, False),
+        ids,
+        {"attention.qkv": 3, "up": 10},
+        {"embed": "residual were not asked for"},
+        {"kinds": ["head width", "neurons"]},
     ),
     "routed": Specimen(
         others.Routed,

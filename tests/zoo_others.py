@@ -93,17 +93,17 @@ class FrozenNorm(nn.Module):
 
 
 class Experts(nn.Module):
-    """Experts as stacks of weights, mixed by a softmax; the same neuron of every expert goes."""
+    """Experts as stacks of weights, mixed by a softmax: whole experts go, and the same neuron of every expert."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate, self.embed = nn.Linear(5, 3), nn.Linear(5, 8)
+        self.experts, self.gate, self.embed = 3, nn.Linear(5, 3), nn.Linear(5, 8)
         self.up, self.down = nn.Parameter(torch.randn(3, 8, 6) / 3), nn.Parameter(torch.randn(3, 6, 8) / 3)
         self.last = nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         weights = self.gate(x).softmax(-1)  # (batch, experts)
-        each = self.embed(x).unsqueeze(0).expand(3, -1, -1)  # (experts, batch, width)
+        each = self.embed(x).unsqueeze(0).expand(self.experts, -1, -1)  # (experts, batch, width)
         each = torch.bmm(F.silu(torch.bmm(each, self.up)), self.down)
         return self.last((each * weights.t().unsqueeze(-1)).sum(0))
 

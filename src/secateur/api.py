@@ -11,7 +11,7 @@ from torch import fx, nn
 from secateur.budget.keep import parse_keep
 from secateur.budget.plan import Plan, check_reachable, plan
 from secateur.data import as_batches, device_of, example_batches, on_device
-from secateur.errors import NameMatchError, TraceError
+from secateur.errors import TraceError
 from secateur.files import program_writer, text_writer, write_whole
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
@@ -20,6 +20,7 @@ from secateur.importance.scores import Scores
 from secateur.network.blocks import find_blocks
 from secateur.network.export import export_first, export_program
 from secateur.network.folded import folded
+from secateur.network.kinds import BLOCKS, BY_WIDTH, wanted_kinds
 from secateur.network.regroup import without
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
@@ -33,8 +34,7 @@ from secateur.surgery.cut import cut
 from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.surgery.trial import settle, settle_blocks
-
-KINDS = ("channels", "neurons", "residual", "heads")
+from secateur.surgery.verify import check_same
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +87,9 @@ def trace(
         example_inputs: its input, a tuple of its inputs, a dict of them, or batches of data; one or two examples are
             enough.
         kinds: which units may be cut: "channels" of convolutions, "neurons" of linear layers, "residual" for the width
-            of residual streams, "heads" of attention; all of these by default. Or "blocks" by itself: the blocks of a
-            residual network, of which the skip alone remains.
+            of residual streams, "heads" of attention, "experts" of a mixture; all of these by default. In place of
+            heads "head width", the same places of all heads. Or "blocks" by itself: the blocks of a residual network,
+            of which the skip alone remains.
         as_program: cut the exported program in place of the model's own code, which may not be able to say the cut
             shape: more can be cut, and what comes back is a module that runs the cut program, not the model's class.
 
@@ -108,36 +109,22 @@ def trace(
     """
     if not isinstance(model, nn.Module):
         raise TraceError(f"model is a {type(model).__name__}, not a torch.nn.Module; wrap the function in a module")
-    wanted = _wanted(kinds, as_program)
+    wanted = wanted_kinds(kinds, as_program)
     with torch.random.fork_rng(devices=[]):
         plain = folded(model)
-        program, example = export_first(plain, example_batches(example_inputs, device_of(model)))
+        examples = example_batches(example_inputs, device_of(model))
+        if plain is not model:
+            check_same(model, plain, examples[-1])
+        program, example = export_first(plain, examples)
         if not as_program and not isinstance(model, fx.GraphModule):
-            return _settled(plain, trace_groups(plain, example, program), wanted)
+            return _settled(plain, trace_groups(plain, example, program, BY_WIDTH in wanted), wanted)
         module = as_module(program)
-        network = replace(trace_groups(module, example, program), as_program=True, title=type(model).__name__)
-        return _settled(module, network, wanted)
-
-
-def _wanted(kinds: str | Sequence[str] | None, as_program: bool) -> frozenset[str]:
-    """
-    Raises:
-        NameMatchError: there is no such kind of units, or not in this company.
-    """
-    wanted = frozenset(KINDS if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
-    unknown = wanted - {*KINDS, "blocks"}
-    if unknown or not wanted:
-        raise NameMatchError(f"no kind of units is named {sorted(unknown)}; known are {', '.join(KINDS)}, blocks")
-    if "blocks" in wanted and (len(wanted) > 1 or as_program):
-        raise NameMatchError(
-            "blocks are cut by themselves, from the model's own modules: trace with kinds='blocks', cut, and trace "
-            "what is left for the other kinds"
-        )
-    return wanted
+        network = trace_groups(module, example, program, BY_WIDTH in wanted)
+        return _settled(module, replace(network, as_program=True, title=type(model).__name__), wanted)
 
 
 def _settled(model: nn.Module, network: Network, wanted: frozenset[str]) -> Network:
-    if "blocks" in wanted:
+    if BLOCKS in wanted:
         return settle_blocks(model, network, list(find_blocks(network.program)))
     others = [group for group in network.groups if group.kind not in wanted]
     return settle(model, without(network, {group.name: f"{group.kind} were not asked for" for group in others}))

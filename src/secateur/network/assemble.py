@@ -147,7 +147,8 @@ def _groups(
     members: dict[tuple[str, int], Member],
     of_label: Tensor,
 ) -> tuple[Group, ...]:
-    heads, sums = (set(of_label[torch.cat(found)].tolist()) if found else set() for found in (trace.heads, trace.sums))
+    marks = {"heads": trace.heads, "head width": trace.widths, "residual": trace.sums}
+    marked = {kind: set(of_label[torch.cat(found)].tolist()) for kind, found in marks.items() if found}
     ranks = Counter(name for name, _, _ in trace.origin)
     groups: list[Group] = []
     names: defaultdict[str, int] = defaultdict(int)
@@ -157,7 +158,8 @@ def _groups(
         unique = name if names[name] == 1 else f"{name}#{names[name]}"
         dropouts = tuple(dict.fromkeys(path for path, seen in trace.dropouts if _inside(of_label[seen], offset, size)))
         flat = all(ranks[key[0]] <= 2 for key in keys)
-        kind = "heads" if offset in heads else "residual" if offset in sums else "neurons" if flat else "channels"
+        kind = next((kind for kind, found in marked.items() if offset in found), "neurons" if flat else "channels")
+        kind = "experts" if trace.stacked else kind
         groups.append(Group(unique, size, offset, kind, tuple(members[key] for key in keys), dropouts))
     return tuple(groups)
 

@@ -29,14 +29,17 @@ def matmul(call: Call) -> Tensor:
         return _by_weight(call, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
     if isinstance(a, Weight) and math.prod(a.shape[:-2]) == 1:
         return _by_weight(call, second, first, contracted=-2, inner=len(a.shape) - 1, outer=len(a.shape) - 2)
-    if isinstance(b, Weight) and isinstance(a, Tensor) and not _batch_dims(a):
+    if isinstance(b, Weight) and isinstance(a, Tensor) and not _batch_dims(a) and not call.trace.stacked:
+        call.trace.stacks.append((call.node, b, a))
         return _by_weight(call, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
     return _product(call, first, second)
 
 
-def _batch_dims(value: Tensor) -> set[int]:
+def _batch_dims(value: Labels) -> set[int]:
     """The axes of a product's operand, but the last two, along which units lie; counted from the end."""
-    return {dim - value.dim() for dim in varying(value) if dim < value.dim() - 2}
+    rank = len(value.shape)
+    layers = value.layers if isinstance(value, Weight) else (value,)
+    return {dim - rank for layer in layers for dim in varying(layer) if dim < rank - 2}
 
 
 def _operands(call: Call) -> tuple[str, str]:
@@ -104,20 +107,20 @@ def _product(call: Call, first: str, second: str) -> Tensor:
     rank = len(call.shape)
     batch = {dim - rank for t in (a, b) for dim in (d + rank - t.dim() for d in varying(t)) if dim < rank - 2}
     inner = a.shape[-1]
-    if batch:
+    if batch and not call.trace.by_width:
         heads = _batch_axis(call, [a, b], batch)
         if heads is None:
             return freeze_all(call, "two kinds of units cross")
         dim, units = heads
         call.trace.count(call.node, math.prod(call.shape) * inner / len(units), units)
         return spread(units, dim, call.shape)
-    return _plain_product(call, first, a, b)
+    return _plain_product(call, first, a, b, of_heads=bool(batch))
 
 
 def _operand(call: Call, name: str, other: str) -> Tensor:
     """An operand's labels; of a parameter, those of the axis that lies along the other's heads."""
     value, beside = call.args[name], call.args[other]
-    if isinstance(value, Weight) and isinstance(beside, Tensor) and (heads := _batch_dims(beside)):
+    if isinstance(value, Weight) and (heads := _batch_dims(beside)):
         return call.trace.activation(value, call.node, {dim + len(value.shape) for dim in heads})
     return call.activation(name)
 
@@ -139,7 +142,7 @@ def _batch_axis(call: Call, operands: list[Tensor], batch: set[int]) -> tuple[in
     return dim, vectors[0]
 
 
-def _plain_product(call: Call, first: str, a: Tensor, b: Tensor) -> Tensor:
+def _plain_product(call: Call, first: str, a: Tensor, b: Tensor, of_heads: bool) -> Tensor:
     in_a, in_b = {d - a.dim() for d in varying(a)}, {d - b.dim() for d in varying(b)}
     axes = []
     if -1 in in_a or -2 in in_b:
@@ -154,6 +157,8 @@ def _plain_product(call: Call, first: str, a: Tensor, b: Tensor) -> Tensor:
     out = rows if rows is not None else columns
     if out is not None:
         axes.append(out)
+    if of_heads:
+        call.trace.widths.extend(axes)
     constant = math.prod(call.shape) * a.shape[-1] / math.prod(len(axis) for axis in axes)
     call.trace.count(call.node, constant, *axes)
     if out is None:
@@ -171,7 +176,7 @@ def attention(call: Call) -> Tensor:
     rank = len(call.shape)
     tokens = query.shape[-2] * key.shape[-2]
     batch = {d - t.dim() for t in (query, key, value) for d in varying(t) if d < t.dim() - 2}
-    if batch:
+    if batch and not call.trace.by_width:
         heads = _batch_axis(call, [query, key, value], batch)
         if heads is None:
             return freeze_all(call, "its heads are shared or cross another kind of units")
@@ -182,11 +187,18 @@ def attention(call: Call) -> Tensor:
         examples = math.prod(call.shape[:-2]) / len(units)
         call.trace.count(call.node, examples * tokens * (query.shape[-1] + value.shape[-1]), units)
         return spread(units, dim, call.shape)
-    for operand in (query, key):
-        call.freeze(operand, "the scale of the scores depends on the width")
     columns = call.trace.along(value, -1, call.node)
     examples = math.prod(call.shape[:-2])
-    call.trace.count(call.node, examples * tokens * query.shape[-1])
+    if call.trace.by_width:
+        read = call.trace.along(query, -1, call.node)
+        call.tie(read, call.trace.along(key, -1, call.node))
+        call.trace.read(call.node, "query", query.dim() - 1, read)
+        call.trace.widths.extend([read, columns])
+        call.trace.count(call.node, examples * tokens, read)
+    else:
+        for operand in (query, key):
+            call.freeze(operand, "the scale of the scores depends on the width")
+        call.trace.count(call.node, examples * tokens * query.shape[-1])
     call.trace.count(call.node, examples * tokens, columns)
     return spread(columns, rank - 1, call.shape)
 

@@ -15,6 +15,7 @@ def grouped_product(call: Call) -> Tensor:
     x, weight = call.activation(names[0]), call.args[names[1]]
     if not isinstance(weight, Weight) or len(weight.shape) != 3 or x.dim() != 2:
         return freeze_all(call, "its weight is computed from other tensors")
+    call.trace.stacks.append((call.node, weight, x))
     out = call.trace.along(weight, 2, call.node, produces=True)
     read = call.trace.along(x, -1, call.node)
     owned = call.trace.along(weight, 1, call.node)

@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
 from secateur.errors import SecateurError, TraceError
-from secateur.network.program import Program, evaluation_mode, run_module
+from secateur.network.labels import operator_name
+from secateur.network.program import Program, arguments, attributes_kept, evaluation_mode, run_module
 
 
 def export_first(model: nn.Module, examples: Sequence[Batch]) -> tuple[Program, Batch]:
@@ -41,7 +42,7 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
         TraceError: the model can't be exported; the message holds torch's own reason and the line.
         DataError: the model refuses the example.
     """
-    with evaluation_mode(model), every_step_seen(), warnings.catch_warnings(), torch.no_grad():
+    with evaluation_mode(model), attributes_kept(model), every_step_seen(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         failures = []
         for shapes_for in (_dynamic_shapes, lambda model, batch: None):
@@ -85,12 +86,14 @@ def _check_example(model: nn.Module, batch: Batch) -> None:
     run_module(model, batch)
 
 
+COMPARISONS = {"eq", "ne", "gt", "ge", "lt", "le", "logical_and", "logical_or", "logical_xor", "logical_not"}
 TAKEN_APART: tuple[Any, ...] = (torch.ops.aten.einsum.default,)
 
 
 def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Program:
     """The program without operators that write to their inputs or insist on a memory layout."""
     if any(_writes_where_seen(node) or node.target in TAKEN_APART for node in exported.graph.nodes):
+        _without_dropouts(exported)
         known = torch.export.default_decompositions()
         exported = exported.run_decompositions({target: known[target] for target in TAKEN_APART})
     for node in exported.graph.nodes:
@@ -104,6 +107,20 @@ def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Pr
     return Program(exported, _batch_symbol(exported, batch), names)
 
 
+def _without_dropouts(exported: ExportedProgram) -> None:
+    """Dropout in evaluation gives back its input's own memory, which decomposing does not know."""
+    for node in list(exported.graph.nodes):
+        if _is_idle_dropout(node):
+            node.replace_all_uses_with(node.args[0])
+            exported.graph.erase_node(node)
+
+
+def _is_idle_dropout(node: Node) -> bool:
+    if node.op != "call_function" or "dropout" not in operator_name(node) or not isinstance(node.args[0], Node):
+        return False
+    return arguments(node).get("train") is False
+
+
 def _dynamic_shapes(model: nn.Module, batch: Batch) -> Any:
     """Dim.AUTO for the batch of every tensor, and for the length of integer inputs."""
 
@@ -115,11 +132,24 @@ def _dynamic_shapes(model: nn.Module, batch: Batch) -> Any:
 
     args = pytree.tree_map(dims, tuple(batch.args))
     kwargs = pytree.tree_map(dims, dict(batch.kwargs))
-    parameters = list(inspect.signature(model.forward).parameters.values())
-    if any(parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
-        return (args, *kwargs.values())
-    names = [parameter.name for parameter in parameters]
-    return {**dict(zip(names, args, strict=False)), **kwargs}
+    return _by_parameter(inspect.signature(model.forward), args, kwargs)
+
+
+def _by_parameter(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Values under the names of a signature's parameters; what `*args` and `**kwargs` take lies under theirs."""
+    found: dict[str, Any] = {}
+    rest, others = list(args), dict(kwargs)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind == inspect.Parameter.VAR_POSITIONAL:
+            found |= {name: tuple(rest)} if rest else {}
+            rest = []
+        elif parameter.kind == inspect.Parameter.VAR_KEYWORD:
+            found |= {name: others} if others else {}
+        elif name in others:
+            found[name] = others.pop(name)
+        elif rest:
+            found[name] = rest.pop(0)
+    return found
 
 
 def _batch_symbol(exported: ExportedProgram, batch: Batch) -> str | None:
@@ -145,7 +175,7 @@ def _writes_where_seen(node: Node) -> bool:
     if not _is_mutable(node):
         return False
     written = node.args[0]
-    if not isinstance(written, Node) or _functional(node) is None:
+    if not isinstance(written, Node) or _functional(node) is None or _changes_type(node):
         return True
     while _is_alias(written):
         written = written.args[0]
@@ -154,8 +184,20 @@ def _writes_where_seen(node: Node) -> bool:
     return written.op == "placeholder" or any(not user < node for user in _others(written, node))
 
 
+def _changes_type(node: Node) -> bool:
+    """Whether the same without writing would give another type than what is written to has."""
+    types = {
+        value.meta["val"].dtype
+        for value in node.args
+        if isinstance(value, Node) and isinstance(value.meta.get("val"), Tensor) and value.meta["val"].dim()
+    }
+    return len(types) > 1 or operator_name(node).rstrip("_") in COMPARISONS
+
+
 def _is_alias(node: Node) -> bool:
-    """Whether an operator gives back the memory of its first argument."""
+    """Whether an operator gives back the memory of its first argument, or a part of what gave it."""
+    if node.target is operator.getitem or _is_idle_dropout(node):
+        return True
     schema = getattr(node.target, "_schema", None)
     return schema is not None and any(result.alias_info is not None for result in schema.returns)
 
@@ -165,7 +207,7 @@ def _others(written: Node, node: Node) -> Iterator[Node]:
     for user in written.users:
         if user is not node:
             yield user
-            if _is_alias(user) or user.target is operator.getitem:
+            if _is_alias(user):
                 yield from _others(user, node)
 
 

@@ -1,4 +1,4 @@
-"""Weights that are computed from others before each forward: weight norm, spectral norm, any parametrization.
+"""Weights that are computed before each forward: weight norm, spectral norm, torch's masks, any parametrization.
 
 They are traced, cut and saved as the plain weights that they come to; the small model has no parametrization left.
 """
@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -66,7 +67,7 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
         ) from failure
 
 
-KINDS = (WeightNorm, SpectralNorm)
+KINDS = (WeightNorm, SpectralNorm, BasePruningMethod)
 
 
 def _hooks(module: nn.Module) -> list[Any]:

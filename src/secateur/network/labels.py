@@ -80,11 +80,15 @@ class Count:
 class Trace:
     """What label tracing collects while it walks through the program.
 
+    `by_width` says that what an attention product holds together are the same places of all heads, not each head.
+    `stacked` gives the only lengths of parameters' axes that get labels: numbers of experts; without any, all do.
     `known` gives labels that are tied from the start (by label, itself where it is alone): entries of one head, which
     only the attention product shows, after rotations and norms have seen them apart.
     """
 
     known: Tensor | None = None
+    by_width: bool = False
+    stacked: frozenset[int] = frozenset()
     size: int = 1
     origin: list[tuple[str, int, Tensor]] = field(default_factory=list)
     touched: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -92,6 +96,9 @@ class Trace:
     ties: list[Tensor] = field(default_factory=list)
     heads: list[Tensor] = field(default_factory=list)
     sums: list[Tensor] = field(default_factory=list)
+    widths: list[Tensor] = field(default_factory=list)
+    stacks: list[tuple[Node, Weight, Tensor]] = field(default_factory=list)
+    choices: list[tuple[Node, Tensor, int]] = field(default_factory=list)
     within_heads: list[Tensor] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
@@ -100,7 +107,8 @@ class Trace:
     dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
     sizes: list["Size"] = field(default_factory=list)
     created: set[str] = field(default_factory=set)
-    virtual: list[Tensor] = field(default_factory=list)
+    unlabelled: set[tuple[str, int]] = field(default_factory=set)
+    virtual: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
     def weight(self, name: str, shape: Iterable[int]) -> Weight | Tensor:
         """Fresh labels for every axis of a parameter; a scalar has none."""
@@ -109,6 +117,10 @@ class Trace:
             return torch.zeros((), dtype=torch.long)
         layers = []
         for axis, length in enumerate(shape):
+            if self.stacked and length not in self.stacked:
+                self.unlabelled.add((name, axis))
+                layers.append(torch.zeros((), dtype=torch.long).expand(shape))
+                continue
             labels = torch.arange(self.size, self.size + length)
             self.size += length
             self.origin.append((name, axis, labels))
@@ -126,7 +138,8 @@ class Trace:
         kept = tuple(axes)
         if isinstance(weight, Tensor) or not kept:
             return torch.zeros((), dtype=torch.long).expand(shape)
-        self.virtual.extend(weight.layers[axis] for axis in kept)
+        made = [torch.unique(compact(weight.layers[axis])) for axis in kept]
+        self.virtual = torch.cat([self.virtual, *made])
         keys = tuple(weight.keys[axis] for axis in kept)
         return Weight(name, keys, tuple(weight.layers[axis] for axis in kept), whole=False)
 
@@ -138,6 +151,10 @@ class Trace:
         pairs = pairs[:, ~frozen & (pairs[0] != pairs[1])]
         if pairs.shape[1]:
             self.ties.append(pairs)
+        if len(self.virtual) and pairs.shape[1]:
+            made = torch.isin(pairs, self.virtual)
+            met = pairs[made & ~made.all(0)]
+            self.virtual = self.virtual[~torch.isin(self.virtual, met)]
 
     def freeze(self, value: Any, node: Node, reason: str) -> None:
         """All labels of a value can't be cut."""
@@ -186,17 +203,16 @@ class Trace:
 
     def stripped(self, labels: Tensor) -> Tensor:
         """Labels of a constant that met no units so far are none to an operator that contracts or reduces."""
-        if not self.virtual or not bool(labels.any()):
+        if not len(self.virtual) or not bool(labels.any()):
             return labels
         own = torch.unique(compact(labels))
-        made = torch.unique(torch.cat([torch.unique(compact(layer)) for layer in self.virtual]))
-        if bool(torch.isin(own[own > 0], made).all()):
+        if bool(torch.isin(own[own > 0], self.virtual).all()):
             return torch.zeros((), dtype=torch.long).expand(labels.shape)
         return labels
 
     def touch(self, key: tuple[str, int], produces: bool) -> None:
         """Note that an axis of a parameter is used, and whether it makes units of its own."""
-        if key[0] in self.created:
+        if key[0] in self.created or key in self.unlabelled:
             return
         order = len(self.touched) + len(self.produced)
         self.touched.setdefault(key, order)

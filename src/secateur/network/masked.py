@@ -125,12 +125,20 @@ def _masked_contraction(
 ) -> Any:
     x = operand(reader, args, kwargs)
     axis = program.batch_axis(recorded_operand(reader))
-    factor = shaped(present.to(x), x, reader.dim, axis)
+    factor = shaped(_share(reader, present).to(x), x, reader.dim, axis)
     args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, x * factor)
     result = target(*args, **kwargs)
     if constant is None:
         return result
     return result + shaped(constant.to(result), result, reader.dim, axis)
+
+
+def _share(reader: Reader, present: Tensor) -> Tensor:
+    """Presence as a factor; attention that takes its scale from the width scales what is left the more."""
+    whole = present.double()
+    if operator_name(reader.node) == "scaled_dot_product_attention" and arguments(reader.node).get("scale") is None:
+        return whole * (present.shape[1] / whole.sum(1, keepdim=True).clamp_min(1)).sqrt()
+    return whole
 
 
 def operand(reader: Reader, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

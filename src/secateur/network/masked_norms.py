@@ -48,9 +48,15 @@ def _mean(factor: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **_: An
     return (self * factor).sum(dims, keepdim=keepdim) / count
 
 
+def _softmax(factor: Tensor, self: Tensor, dim: int, **_: Any) -> Tensor:
+    absent = factor.expand(self.shape) == 0
+    return self.masked_fill(absent, float("-inf")).softmax(dim).masked_fill(absent, 0)  # nothing at all where all are
+
+
 MASKED_NORMS: Mapping[str, Callable[..., Tensor]] = {
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
     "rms_norm": _rms_norm,
     "mean": _mean,
+    "softmax": _softmax,
 }

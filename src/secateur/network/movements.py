@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from secateur.network.call import Call
 from secateur.network.labels import Labels, Weight, spread, varying
+from secateur.network.program import arguments
 
 
 def _each_layer(call: Call, value: Labels, move: Callable[[Tensor], Any]) -> Any:
@@ -61,10 +62,11 @@ def expand(call: Call) -> Any:
 def _grown(call: Call, value: Tensor) -> Labels:
     """What has no units is the same all along the axes that are made by repeating it."""
     lead = len(call.shape) - value.dim()
+    written = arguments(call.node).get("size", arguments(call.node).get("repeats", ()))
     axes = [
         dim
         for dim, length in enumerate(call.shape)
-        if length > 1 and (dim < lead or value.shape[dim - lead] == 1) and dim > 0
+        if length > 1 and (dim < lead or value.shape[dim - lead] == 1) and written[dim] == length
     ]
     return call.trace.constant(call.node, call.shape, axes)
 

@@ -18,12 +18,20 @@ def _source(call: Call) -> Tensor:
 def gather(call: Call) -> Tensor:
     """Entries of one axis by their numbers, which may differ elsewhere."""
     labels, dim = _source(call), call.args["dim"] % len(call.shape)
+    index = call.args["index"]
+    if isinstance(index, Tensor | Weight) and not _is_made(call, index):
+        call.freeze(index, "is a place, not a value")
     if dim in varying(labels):
         call.freeze(labels, REASON)
         return torch.zeros((), dtype=torch.long).expand(call.shape)
     picked = labels.narrow(dim, 0, 1)
     shape = [1 if at == dim else length for at, length in enumerate(call.shape)]
     return picked[tuple(slice(0, length) for length in shape)].expand(call.shape)
+
+
+def _is_made(call: Call, index: Labels) -> bool:
+    """Whether an index is a buffer, or the same along what it was repeated over: no units move it."""
+    return isinstance(index, Weight) or not bool(call.trace.stripped(index).any())
 
 
 def scan(call: Call) -> Any:
@@ -37,6 +45,18 @@ def scan(call: Call) -> Any:
     narrow = labels.narrow(dim, 0, 1) if dim is not None else labels
     results = tuple(narrow.expand(shape) for shape in shapes)
     return results[0] if isinstance(call.shape, torch.Size) else results
+
+
+def choice(call: Call) -> Any:
+    """The largest entries: where experts are chosen, those that are absent are the smallest; otherwise none may go."""
+    labels, dim = _source(call), call.args["dim"] % len(call.shape[0])
+    if dim not in varying(labels):
+        return tuple(labels.narrow(dim, 0, 1).expand(shape) for shape in call.shape)
+    if call.trace.stacked:
+        call.trace.choices.append((call.node, call.trace.along(labels, dim, call.node), call.args["k"]))
+    else:
+        call.freeze(labels, "is chosen from by size")
+    return call.frozen()
 
 
 def triangle(call: Call) -> Labels:
@@ -66,6 +86,7 @@ def scatter_part(call: Call) -> Tensor:
     along = varying(source) if isinstance(source, Tensor) else None
     labels = call.trace.activation(call.args["self"], call.node, along)
     if "index" in call.args:
+        call.tie(labels, labels.narrow(dim, 0, 1))
         part = labels.select(dim, call.args["index"])
     else:
         start, end, step = call.args["start"] or 0, call.args["end"], call.args.get("step", 1)

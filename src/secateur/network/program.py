@@ -35,10 +35,27 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """What the model's own code, or an export, puts in the place of attributes is undone on leaving."""
+    dictionaries: list[dict[str, Any]] = [
+        dictionary
+        for module in model.modules()
+        for dictionary in (vars(module), module._parameters, module._buffers, module._modules)
+    ]
+    held = [dict(dictionary) for dictionary in dictionaries]
+    try:
+        yield
+    finally:
+        for now, before in zip(dictionaries, held, strict=True):
+            now.clear()
+            now.update(before)
+
+
+@contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; whatever the model's own code writes to its buffers is undone on leaving."""
+    """Evaluation mode and no gradients; whatever the model's own code writes to itself is undone on leaving."""
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    with evaluation_mode(model), torch.no_grad():
+    with evaluation_mode(model), attributes_kept(model), torch.no_grad():
         try:
             yield
         finally:
@@ -150,7 +167,23 @@ class Program:
         leaves, found = pytree.tree_flatten((batch.args, {name: batch.kwargs[name] for name in kwargs_names}))
         if len(leaves) != len(self.inputs):
             raise DataError(f"a batch has {len(leaves)} inputs ({found}) where the network was traced with {spec}")
-        return dict(zip(self.inputs, leaves, strict=True))
+        bound = dict(zip(self.inputs, leaves, strict=True))
+        if self.batched is None:
+            self._check_shapes(bound)
+        return bound
+
+    def _check_shapes(self, bound: Mapping[Node, Any]) -> None:
+        """
+        Raises:
+            DataError: an input has another shape than the example, where the batch size is fixed.
+        """
+        for node, leaf in bound.items():
+            traced = getattr(node.meta.get("val"), "shape", None)
+            if isinstance(leaf, Tensor) and traced is not None and tuple(leaf.shape) != tuple(traced):
+                raise DataError(
+                    f"a batch has an input of shape {tuple(leaf.shape)} where the network was traced with "
+                    f"{tuple(traced)}, and its code fixes that size; give batches like the example, or mend the code"
+                )
 
     def run(
         self,

@@ -29,6 +29,10 @@ def settled(call: Call, labels: Tensor, dims: set[int], reason: str) -> Tensor |
 def softmax(call: Call) -> Tensor:
     """What differs along the axis goes together; no unit may be left out of the sum there."""
     labels = call.activation("self")
+    dim = call.args["dim"] % labels.dim()
+    if call.trace.stacked and varying(labels) == {dim}:
+        call.trace.read(call.node, "self", dim, call.trace.along(labels, dim, call.node))
+        return labels
     passed = settled(call, labels, {call.args["dim"] % labels.dim()}, "is normalised over these units")
     frozen_result: Tensor = call.frozen()
     return frozen_result if passed is None else passed

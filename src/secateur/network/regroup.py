@@ -39,7 +39,7 @@ def bundled(network: Network, wide: Group, narrow: Group) -> Network:
     made = replace(
         wide,
         size=narrow.size,
-        kind="bundles",
+        kind=wide.kind if wide.kind == narrow.kind else "bundles",
         members=(*wide.members, *(m for m in narrow.members if m not in wide.members)),
         dropouts=tuple(dict.fromkeys((*wide.dropouts, *narrow.dropouts))),
     )

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from secateur.network import contractions, convolutions, elementwise, experts, movements, picking, recurrent, reductions
 from secateur.network.call import Call, frozen, tensors
 from secateur.network.labels import Trace, operator_name
-from secateur.network.program import Program, arguments
+from secateur.network.program import Program, arguments, module_path
 from secateur.network.sizes import sizes_of
 from secateur.network.ties import connected
 
@@ -87,6 +87,7 @@ RULES = _table(
         movements.from_patches: "col2im",
         movements.indexed: "index",
         picking.gather: "gather",
+        picking.choice: "topk",
         picking.scan: "cumsum cumprod logcumsumexp cummax cummin sort argsort",
         picking.triangle: "tril triu",
         picking.repeat_interleave: "repeat_interleave",
@@ -115,14 +116,15 @@ def rule_for(node: Node) -> Rule:
     return elementwise.elementwise if pointwise else unknown
 
 
-def trace_labels(program: Program, shapes: Mapping[Node, Any]) -> Trace:
+def trace_labels(program: Program, shapes: Mapping[Node, Any], by_width: bool = False) -> Trace:
     """Walk through the program on labels; where there are heads once more, knowing what each holds together.
 
     Args:
         program: the program.
         shapes: for every operator, its result on the example with `torch.Size` in place of tensors.
+        by_width: units of attention are the same places of all heads, in place of heads.
     """
-    trace = _walk(program, shapes, Trace())
+    trace = _walk(program, shapes, Trace(by_width=by_width))
     if not trace.within_heads:
         return trace
     component = torch.from_numpy(connected(trace.within_heads, trace.size))
@@ -130,6 +132,24 @@ def trace_labels(program: Program, shapes: Mapping[Node, Any]) -> Trace:
         0, component, torch.arange(trace.size), "amin"
     )
     return _walk(program, shapes, Trace(first[component]))
+
+
+def trace_experts(program: Program, shapes: Mapping[Node, Any], first: Trace) -> Trace | None:
+    """Walk once more with labels for experts alone: axes as long as the stacks of weights that were met.
+
+    What is chosen by size decides which weights of the stack are used, though nothing flows from one to the other: they
+    are tied where they lie in one module.
+    """
+    lengths = frozenset(weight.shape[0] for _, weight, _ in first.stacks)
+    if not lengths:
+        return None
+    trace = _walk(program, shapes, Trace(stacked=lengths))
+    for node, labels, _ in trace.choices:
+        place = module_path(node).rpartition(".")[0]
+        for product, weight, _ in trace.stacks:
+            if module_path(product).startswith(place) and weight.shape[0] == len(labels):
+                trace.tie(trace.along(weight, 0, product), labels, product)
+    return trace
 
 
 def _walk(program: Program, shapes: Mapping[Node, Any], trace: Trace) -> Trace:

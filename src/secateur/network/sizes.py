@@ -3,6 +3,7 @@
 One table: operator -> which of its arguments are such numbers, and the labels of the entries that each one counts.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class Size:
         position: its place in the argument where that is a list, else None.
         units: the units of each entry that is counted (entries, units of each); an entry goes when all of its go.
         computed: the number is computed in the program, from the batch size say: -1 lets torch find it anew.
+        from_end: the number is negative: it counts from the end.
     """
 
     node: Node
@@ -33,6 +35,7 @@ class Size:
     position: int | None
     units: Tensor
     computed: bool = False
+    from_end: bool = False
 
     def left(self, mask: Tensor) -> int:
         """How many entries are left where `mask` says which units stay."""
@@ -40,7 +43,10 @@ class Size:
 
     def value(self, mask: Tensor) -> int:
         """What is to be written in place of the number."""
-        return -1 if self.computed else self.left(mask)
+        if self.computed:
+            return -1
+        left = self.left(mask)
+        return left if not self.from_end else -left if left else sys.maxsize
 
 
 Found = tuple[str, int | None, Tensor]
@@ -56,8 +62,12 @@ def sizes_of(call: Call, result: Any) -> Iterator[Size]:
     for argument, position, labels in finder(call, result):
         value = written.get(argument)
         number = value[position] if position is not None and isinstance(value, list | tuple) else value
-        if bool(labels.any()) and (isinstance(number, Node) or (isinstance(number, int) and number == len(labels))):
-            yield Size(call.node, argument, position, labels, isinstance(number, Node))
+        if not bool(labels.any()):
+            continue
+        if isinstance(number, Node):
+            yield Size(call.node, argument, position, labels, computed=True)
+        elif isinstance(number, int) and abs(number) == len(labels):
+            yield Size(call.node, argument, position, labels, from_end=number < 0)
 
 
 def _entries(value: Labels, dim: int) -> Tensor:
@@ -93,8 +103,8 @@ def _slice(call: Call, result: Any) -> Iterator[Found]:
     entries = _entries(call.args["self"], dim)
     for argument in ("start", "end"):
         bound = call.args.get(argument)
-        if isinstance(bound, int) and 0 <= bound <= len(entries):
-            yield argument, None, entries[:bound]
+        if isinstance(bound, int) and abs(bound) <= len(entries):
+            yield argument, None, entries[:bound] if bound >= 0 else entries[bound:]
 
 
 def _narrow(call: Call, result: Any) -> Iterator[Found]:
@@ -150,6 +160,7 @@ FINDERS: Mapping[str, Finder] = {
     "new_empty": _shape("size"),
     "unflatten": _unflattened,
     "slice": _slice,
+    "slice_scatter": _slice,
     "narrow": _narrow,
     "split_with_sizes": _parts,
     "split": _equal_parts,

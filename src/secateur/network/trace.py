@@ -1,12 +1,12 @@
 """From a model and an example to its groups of units, as label tracing sees them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import Node
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,17 +15,23 @@ from secateur.network.assemble import Units, find_units
 from secateur.network.cost import TensorCost, Work
 from secateur.network.labels import Read, Trace, operator_name
 from secateur.network.program import Call, Handler, Program, arguments, module_path
-from secateur.network.rules import shapes_of, trace_labels
+from secateur.network.rules import shapes_of, trace_experts, trace_labels
 from secateur.network.sizes import Size
 from secateur.network.units import Fold, Network, Reader
 
 FOLDING = {"linear", "addmm", "conv1d", "conv2d", "conv3d"}
 
 
-def trace_groups(model: nn.Module, example: Batch, program: Program) -> Network:
+def trace_groups(model: nn.Module, example: Batch, program: Program, by_width: bool = False) -> Network:
     """The network as label tracing sees it, before any cut was tried."""
     results = results_of(program, example)
-    trace = trace_labels(program, results.shapes)
+    trace = trace_labels(program, results.shapes, by_width)
+    network = _network(model, example, program, trace, results)
+    experts = trace_experts(program, results.shapes, trace)
+    return network if experts is None else _with_experts(network, trace, experts)
+
+
+def _network(model: nn.Module, example: Batch, program: Program, trace: Trace, results: "Results") -> Network:
     units = find_units(trace)
     batch = example.size or 1
     uses = _uses(program)
@@ -52,6 +58,55 @@ def trace_groups(model: nn.Module, example: Batch, program: Program) -> Network:
         reshaping=_reshaping(units, trace),
         sizes=tuple(replace(size, units=units(size.units)) for size in _telling(trace.sizes, units)),
     )
+
+
+def _with_experts(network: Network, first: Trace, trace: Trace) -> Network:
+    """The network with what a second walk found: experts, which lie on other axes of the same parameters."""
+    found = find_units(trace)
+    stacked = {key for _, weight, _ in first.stacks for key in weight.keys}
+    held = {(member.tensor, member.axis) for member in network.members}
+    groups = [
+        group for group in found.groups
+        if (keys := {(member.tensor, member.axis) for member in group.members}) & stacked and not keys & held
+    ]  # fmt: skip
+    number = torch.full((sum(group.size for group in found.groups) + 1,), -1)
+    placed, offset = [], network.units
+    for group in groups:
+        number[group.span] = torch.arange(offset, offset + group.size)
+        members = tuple(replace(member, units=number[member.units]) for member in group.members)
+        chosen = [k for _, labels, k in trace.choices if group.owns(found(labels))]
+        placed.append(replace(group, offset=offset, members=members, fewest=max([1, *chosen])))
+        offset += group.size
+
+    def units(labels: Tensor) -> Tensor:
+        return number[found(labels)]
+
+    readers = (Reader(read.node, read.argument, read.dim, units(read.labels), None) for read in trace.reads)
+    sizes = (replace(size, units=units(size.units)) for size in trace.sizes)
+    own = {member.tensor for group in placed for member in group.members}
+    return replace(
+        network,
+        groups=(*network.groups, *placed),
+        members=(*network.members, *(member for group in placed for member in group.members)),
+        readers=(*network.readers, *(reader for reader in readers if bool((reader.units >= 0).any()))),
+        work=tuple(_shared_work(network, first, trace, units)),
+        frozen=tuple(held for held in network.frozen if f"{held.name}.weight" not in own),
+        reshaping={**network.reshaping, **{group.name: () for group in placed}},
+        sizes=(*network.sizes, *(size for size in sizes if bool((size.units >= 0).all(1).any()))),
+    )
+
+
+def _shared_work(network: Network, first: Trace, trace: Trace, units: Callable[[Tensor], Tensor]) -> Iterator[Work]:
+    """The work of every operator, which is less where experts are gone; that of the first walk comes in its order."""
+    shared = {
+        count.node: axis
+        for count in trace.counts
+        for axis in map(units, count.axes)
+        if bool((axis >= 0).all()) and len(axis)
+    }
+    for place, term in enumerate(network.work):
+        axis = shared.get(first.counts[place].node) if place < len(first.counts) else None
+        yield term if axis is None else replace(term, constant=term.constant / len(axis), axes=(*term.axes, axis))
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ class Group:
         size: how many there are.
         offset: the number of its first unit in the network; the others follow.
         kind: "channels" of convolutions, "neurons" of linear layers, "residual" for the width that sums hold together,
-            "heads" of attention, "bundles" of heads with their share of the width, or whole "blocks".
+            "heads" of attention or "head width", the same places of all heads, "experts" of a mixture, "bundles" of
+            heads with their share of the width, or whole "blocks".
         members: the axes on which they lie.
         dropouts: names of the dropout modules that act on them.
         fewest: how many must stay: 2 where the model's own code takes an axis of length 1 for none.

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from secateur.errors import SecateurError
 from secateur.network.masked import Means, run_masked
@@ -32,6 +32,9 @@ class Failure:
     progress: float
 
 
+STRONG = 8
+
+
 class Trials:
     """Trial cuts of a model, which is left as it is.
 
@@ -45,8 +48,14 @@ class Trials:
 
     def run(self, network: Network, kept: Kept, means: Means) -> Failure | None:
         """Cut, run and compare; what went wrong, or None."""
-        batch = network.example
-        with self._cut(network, kept, means) as small, preserved(small), torch.random.fork_rng(devices=[]):
+        try:
+            with self._cut(network, kept, means) as small, preserved(small), torch.random.fork_rng(devices=[]):
+                return self._failure(small, network, kept, means)
+        except Exception as failure:  # noqa: BLE001 a module may not take to being cut at all
+            return Failure(f"{network.title} can't be cut for trial: {type(failure).__name__}: {failure}", "", -1)
+
+    def _failure(self, small: nn.Module, network: Network, kept: Kept, means: Means) -> Failure | None:
+        for batch in (network.example, network.example.map(_strong)):
             try:
                 found = small(*batch.args, **batch.kwargs)
             except Exception as failure:  # noqa: BLE001 the model's own code may raise anything
@@ -65,6 +74,11 @@ class Trials:
             return
         with self._shadow.cut(make_recipe(self._shadow.model, network, kept, folds=False)) as small:
             yield small
+
+
+def _strong(tensor: Tensor) -> Tensor:
+    """The example once more, so strong that what is only clipped or switched far out shows."""
+    return tensor * STRONG if tensor.is_floating_point() else tensor
 
 
 def _place(model: nn.Module, failure: BaseException) -> str:

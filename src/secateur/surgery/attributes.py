@@ -105,8 +105,18 @@ HEAD_WIDTHS = frozenset({"all_head_size", "inner_dim", "attn_dim", "inner_width"
 OTHER_WIDTHS = frozenset(
     {"embed_dim", "hidden_size", "dim", "d_model", "n_embd", "width", "channels", "num_channels", "num_features"}
 )
-COUNTS: Mapping[str, frozenset[str]] = {"heads": HEAD_COUNTS, "bundles": HEAD_COUNTS}
-WIDTHS: Mapping[str, frozenset[str]] = {"heads": HEAD_WIDTHS, "bundles": HEAD_WIDTHS | OTHER_WIDTHS}
+COUNTS: Mapping[str, frozenset[str]] = {
+    "heads": HEAD_COUNTS,
+    "bundles": HEAD_COUNTS,
+    "head width": frozenset({"head_dim", "attention_head_size", "head_size", "dim_head", "key_value_proj_dim"}),
+    "experts": frozenset({"num_experts", "num_local_experts", "n_experts"}),
+}
+WIDTHS: Mapping[str, frozenset[str]] = {
+    "heads": HEAD_WIDTHS,
+    "bundles": HEAD_WIDTHS | OTHER_WIDTHS,
+    "head width": HEAD_WIDTHS,
+    "experts": frozenset(),
+}
 
 
 def mended(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
@@ -114,6 +124,9 @@ def mended(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
     for kind in type(module).__mro__:
         mender = MENDERS.get(kind) or FAMILIES.get(f"{kind.__module__}.{kind.__qualname__}")
         if mender is not None:
-            changed = mender(module, shapes)
+            try:
+                changed = mender(module, shapes)
+            except KeyError:  # its weight is not a parameter of its own
+                return {}
             return {name: value for name, value in changed.items() if getattr(module, name, value) != value}
     return {}

@@ -39,7 +39,7 @@ def _touches(network: Network, group: Group, path: str) -> bool:
 
 
 def proposals(model: nn.Module, network: Network, path: str) -> Iterator[list[Mend]]:
-    """New values for a module's own attributes that equal an old size: all at once, then one by one."""
+    """New values for a module's own attributes that equal an old size: one by one, then all at once."""
     module = model.get_submodule(path)
     counted = _counted(network, path)
     held = {mend.key: mend.units for mend in network.mends}
@@ -51,11 +51,11 @@ def proposals(model: nn.Module, network: Network, path: str) -> Iterator[list[Me
     ]
     if not single:
         return
+    for mend in islice(single, MOST_PROPOSALS):
+        yield [mend]
     first = {(mend.attribute, mend.position): mend for mend in reversed(single)}
     if len(first) > 1:
         yield list(first.values())
-    for mend in islice(single, MOST_PROPOSALS):
-        yield [mend]
 
 
 def _numbers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:

@@ -24,27 +24,34 @@ from secateur.surgery.suspects import chain, kin, kin_groups, kin_mends, owned, 
 MOST_TRIALS = 200
 MOST_BUNDLES = 12
 MOST_MEANS = 64
+DRAWS = 3
 STEPS = (4, 8, 16)
 
 
 def settle(model: nn.Module, network: Network, seed: int = 0) -> Network:
     """The network with what its code needs mended, and without the groups that can't be cut for real."""
     trials = Trials(model)
-    if trials.run(network, _shares(network, seed), _some_means(network)) is None:
-        return _with_least(trials, network)
+    first = trials.run(network, _shares(network, seed), _some_means(network))
+    for draw in range(seed if first is not None else seed + 1, seed + DRAWS):
+        network = _settled(trials, network, draw)
+    while network.groups and trials.run(network, _shares(network, seed), _some_means(network)) is not None:
+        network = without(network, _halved(trials, network, network.groups, _shares(network, seed)))
+    return _with_least(trials, network)
+
+
+def _settled(trials: Trials, network: Network, seed: int) -> Network:
+    """The network after one draw of shares passes."""
     for _ in range(MOST_TRIALS):
         failure = trials.run(network, _shares(network, seed), {})
         if failure is None:
             break
         network = (
-            _mended(trials, network, _shares(network, seed), failure)
-            or _aligned(trials, network, seed, failure)
+            _mended(trials, network, _shares(network, seed), failure, chain(trials.model, failure.place))
+            or _mended_one_by_one(trials, network, seed, failure)
             or _bundled(trials, network, seed, failure)
             or _without_culprits(trials, network, _shares(network, seed), failure)
         )
-    while network.groups and trials.run(network, _shares(network, seed), _some_means(network)) is not None:
-        network = without(network, _halved(trials, network, network.groups, _shares(network, seed)))
-    return _with_least(trials, network)
+    return network
 
 
 def settle_blocks(model: nn.Module, network: Network, blocks: Sequence[Block]) -> Network:
@@ -62,12 +69,16 @@ def settle_blocks(model: nn.Module, network: Network, blocks: Sequence[Block]) -
 
 
 def _shares(network: Network, seed: int) -> dict[str, Tensor]:
-    """Of each group a random half or more, but not all of it; the same for a group whatever became of the others."""
+    """Of each group a random part, but not all of it; the same for a group whatever became of the others.
+
+    The first draw leaves a half or more, which shows what most models bear; the others any part.
+    """
     shares = {}
     for group in network.groups:
         generator = np.random.default_rng([seed, group.size, *group.name.encode()])
-        left = int(generator.integers(max(1, group.size // 2), group.size)) // group.multiple * group.multiple
-        left = max(left, group.multiple)
+        fewest = group.size // 2 if seed == 0 else 1
+        left = int(generator.integers(max(1, fewest), max(group.size, 2))) // group.multiple * group.multiple
+        left = max(left, group.multiple, group.fewest)
         shares[group.name] = torch.from_numpy(np.sort(generator.permutation(group.size)[:left]))
     return shares
 
@@ -86,7 +97,8 @@ def _some_means(network: Network) -> dict[str, Tensor]:
 
 def _with_least(trials: Trials, network: Network) -> Network:
     """Groups that fail only when one unit is left keep two."""
-    shares = {group.name: torch.arange(group.size)[-group.multiple :] for group in network.groups}
+    least = {group.name: max(group.multiple, group.fewest) for group in network.groups}
+    shares = {group.name: torch.arange(group.size)[-least[group.name] :] for group in network.groups}
     if not network.groups or trials.run(network, shares, {}) is None:
         return network
     alone = _halved(trials, network, network.groups, shares)
@@ -95,16 +107,28 @@ def _with_least(trials: Trials, network: Network) -> Network:
     )
 
 
-def _mended(trials: Trials, network: Network, shares: Kept, failure: Failure) -> Network | None:
-    """The network with new values for attributes, where those bring the copy further."""
-    for path in chain(trials.model, failure.place):
+def _mended(trials: Trials, network: Network, shares: Kept, failure: Failure, paths: Sequence[str]) -> Network | None:
+    """The network with new values for attributes of these modules, where those bring the copy further."""
+    for path in paths:
         for mends in proposals(trials.model, network, path):
             tried = _with_mends(network, mends)
-            found = trials.run(tried, shares, {})
-            if found is None or found.progress > failure.progress:
+            if _passes(trials, tried, shares, failure):
+                mends = _needed(trials, network, shares, failure, mends)
+                tried = _with_mends(network, mends)
                 held = {mend.key for mend in tried.mends}
-                return _with_mends(tried, [m for m in kin_mends(trials.model, network, mends) if m.key not in held])
+                alike = kin_mends(trials.model, network, mends)
+                return _with_mends(tried, [mend for mend in alike if mend.key not in held])
     return None
+
+
+def _needed(trials: Trials, network: Network, shares: Kept, failure: Failure, mends: Sequence[Mend]) -> list[Mend]:
+    """Those of several mends without which the copy gets no further: equal numbers may count other things."""
+    needed = list(mends)
+    for mend in mends if len(mends) > 1 else ():
+        fewer = [other for other in needed if other is not mend]
+        if fewer and _passes(trials, _with_mends(network, fewer), shares, failure):
+            needed = fewer
+    return needed
 
 
 def _with_mends(network: Network, mends: Sequence[Mend]) -> Network:
@@ -112,23 +136,34 @@ def _with_mends(network: Network, mends: Sequence[Mend]) -> Network:
     return replace(network, mends=tuple({mend.key: mend for mend in (*network.mends, *mends)}.values()))
 
 
-def _aligned(trials: Trials, network: Network, seed: int, failure: Failure) -> Network | None:
-    """The network whose groups shrink in steps, where kernels insist on it."""
-    for path in chain(trials.model, failure.place)[:1]:
-        names = {
-            group.name for group in _culprits(trials, network, suspects(network, path), _shares(network, seed), failure)
-        }
-        for step in STEPS if names else ():
-            groups = tuple(
-                replace(group, multiple=max(step, group.multiple))
-                if group.name in names and group.size > step
-                else group
-                for group in network.groups
-            )
-            tried = replace(network, groups=groups)
-            found = trials.run(tried, _shares(tried, seed), {})
-            if found is None or found.progress > failure.progress:
-                return tried
+def _mended_one_by_one(trials: Trials, network: Network, seed: int, failure: Failure) -> Network | None:
+    """The network with mends, or steps, that bring groups further that fail by themselves."""
+    path = chain(trials.model, failure.place)[:1]
+    shares = _shares(network, seed)
+    found = None
+    for group in _culprits(trials, network, suspects(network, *path), shares, failure) if path else ():
+        better = _mended_alone(trials, found or network, seed, group.name, failure)
+        found = better or found
+    return found
+
+
+def _mended_alone(trials: Trials, network: Network, seed: int, name: str, failure: Failure) -> Network | None:
+    """The network in which one group gets further by itself: attributes follow it, or it shrinks in steps."""
+    kept = {name: _shares(network, seed)[name]}
+    before = trials.run(network, kept, {})
+    if before is None or before.place is None:
+        return None
+    mended = _mended(trials, network, kept, before, chain(trials.model, failure.place)[:2])
+    if mended is not None:
+        return mended
+    for step in STEPS:
+        groups = tuple(
+            replace(group, multiple=step) if group.name == name and group.size > step else group
+            for group in network.groups
+        )
+        tried = replace(network, groups=groups)
+        if _passes(trials, tried, {name: _shares(tried, seed)[name]}, before):
+            return tried
     return None
 
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from secateur.errors import SurgeryError
+from secateur.data import Batch
+from secateur.errors import SecateurError, SurgeryError, TraceError
 from secateur.network.masked import Means, run_masked
-from secateur.network.program import preserved
+from secateur.network.program import preserved, run_module
 from secateur.network.units import Kept, Network
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -75,3 +76,19 @@ def compare(found: Any, expected: Any, title: str) -> float:
             f"{allowed:.0e} is float noise; please report this network"
         )
     return worst
+
+
+def check_same(model: nn.Module, plain: nn.Module, batch: Batch) -> None:
+    """
+    Raises:
+        TraceError: a model with its computed weights folded is not the same any more.
+    """
+    with preserved(model), preserved(plain), torch.random.fork_rng(devices=[]):
+        expected = run_module(model, batch)
+        try:
+            compare(run_module(plain, batch), expected, type(model).__name__)
+        except SecateurError as failure:
+            raise TraceError(
+                f"{type(model).__name__} looks at its own parametrizations, and is another network without them; "
+                f"remove them first (torch.nn.utils.parametrize.remove_parametrizations): {failure}"
+            ) from failure

@@ -1,0 +1,30 @@
+"""The kinds of units that a person may choose among."""
+
+from collections.abc import Sequence
+
+from secateur.errors import NameMatchError
+
+USUAL = ("channels", "neurons", "residual", "heads", "experts")
+BY_WIDTH = "head width"
+BLOCKS = "blocks"
+KINDS = (*USUAL, BY_WIDTH, BLOCKS)
+
+
+def wanted_kinds(kinds: str | Sequence[str] | None, as_program: bool) -> frozenset[str]:
+    """The kinds that were asked for, the usual ones by default.
+
+    Raises:
+        NameMatchError: there is no such kind of units, or not in this company.
+    """
+    wanted = frozenset(USUAL if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
+    unknown = wanted - {*KINDS}
+    if unknown or not wanted:
+        raise NameMatchError(f"no kind of units is named {sorted(unknown)}; known are {', '.join(KINDS)}")
+    if BLOCKS in wanted and (len(wanted) > 1 or as_program):
+        raise NameMatchError(
+            "blocks are cut by themselves, from the model's own modules: trace with kinds='blocks', cut, and trace "
+            "what is left for the other kinds"
+        )
+    if {BY_WIDTH, "heads"} <= wanted:
+        raise NameMatchError("heads go whole, or all of them get narrower: ask for 'heads' or for 'head width'")
+    return wanted
