@@ -418,7 +418,8 @@ def test_writes_views_and_numbers_far_from_the_example(
     network = sc.trace(model, x, as_program=as_program)
     far = Batch((torch.randn(7, 6) * 20,), {})
     dense = run_masked(network, far, network.mask({}), {})
-    assert difference(model(*far.args), dense)[0] < 1e-5
+    with torch.no_grad():
+        assert difference(model(*far.args), dense)[0] < 1e-5
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
         kept = {
@@ -427,7 +428,8 @@ def test_writes_views_and_numbers_far_from_the_example(
         }
         small = sc.cut(model, sc.Plan(network, kept, {}, network.cost(kept), network.cost(), {}))
         masked = run_masked(network, far, network.mask(kept), {})
-        assert difference(small(*far.args), masked)[0] < 1e-4
+        with torch.no_grad():
+            assert difference(small(*far.args), masked)[0] < 1e-4
 
 
 def test_a_number_that_only_looks_like_a_size_is_left_alone() -> None:

@@ -31,20 +31,28 @@ def main() -> None:
     parser.add_argument("--no-peer", action="store_true", help="without torch-pruning")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--results", type=Path, help="where to write the rows as JSON lines")
+    parser.add_argument("--peer-from", type=Path, help="rows of an earlier run, from which to take the peer's outcomes")
     parser.add_argument("--one", choices=["ours", "peer"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print("\n" + json.dumps(_examine(args.names[0], args.one)), flush=True)
         return
     names = _chosen(args.names)
+    earlier = _peers(args.peer_from) if args.peer_from else {}
     with ThreadPoolExecutor(args.processes) as pool:
-        rows = list(pool.map(lambda name: _row(name, not args.no_peer), names))
+        rows = list(pool.map(lambda name: _row(name, not args.no_peer and not earlier), names))
+    rows = [{**row, "peer": earlier[row["name"]]} if earlier else row for row in rows]
     if args.results:
         args.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
     if args.names == ["*"] and not args.no_peer:
         from wild.table import as_markdown
 
         (ROOT.parent / "docs" / "coverage.md").write_text(as_markdown(rows))
+
+
+def _peers(path: Path) -> dict[str, Any]:
+    rows = map(json.loads, path.read_text().splitlines())
+    return {row["name"]: row["peer"] for row in rows}
 
 
 def _chosen(globs: list[str]) -> list[str]:

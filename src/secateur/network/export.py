@@ -158,7 +158,9 @@ def _batch_symbol(exported: ExportedProgram, batch: Batch) -> str | None:
         value = node.meta.get("val")
         if node.op == "placeholder" and node.name in exported.graph_signature.user_inputs:
             dim = value.shape[0] if isinstance(value, Tensor) and value.dim() else None
-            if isinstance(dim, torch.SymInt) and (size is None or dim.node.hint in (size, None)):
+            if not isinstance(dim, torch.SymInt) or dim.node.expr.is_number:
+                continue
+            if size is None or dim.node.hint in (size, None):
                 return str(dim.node.expr)
     return None
 
