@@ -1,7 +1,6 @@
 """From a model to its exported program: functional, with a batch size that may vary."""
 
 import inspect
-import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,14 +10,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx import Node
 from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
 from secateur.errors import SecateurError, TraceError
-from secateur.network.labels import operator_name
-from secateur.network.program import Program, arguments, attributes_kept, evaluation_mode, run_module
+from secateur.network.program import Program, attributes_kept, evaluation_mode, run_module
+from secateur.network.writes import functional, is_mutable, without_dropouts, writes_where_seen
 
 
 def export_first(model: nn.Module, examples: Sequence[Batch]) -> tuple[Program, Batch]:
@@ -86,39 +84,24 @@ def _check_example(model: nn.Module, batch: Batch) -> None:
     run_module(model, batch)
 
 
-COMPARISONS = {"eq", "ne", "gt", "ge", "lt", "le", "logical_and", "logical_or", "logical_xor", "logical_not"}
 TAKEN_APART: tuple[Any, ...] = (torch.ops.aten.einsum.default,)
 
 
 def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Program:
     """The program without operators that write to their inputs or insist on a memory layout."""
-    if any(_writes_where_seen(node) or node.target in TAKEN_APART for node in exported.graph.nodes):
-        _without_dropouts(exported)
+    if any(writes_where_seen(node) or node.target in TAKEN_APART for node in exported.graph.nodes):
+        without_dropouts(exported)
         known = torch.export.default_decompositions()
         exported = exported.run_decompositions({target: known[target] for target in TAKEN_APART})
     for node in exported.graph.nodes:
-        if _is_mutable(node):
-            node.target = _functional(node)
+        if is_mutable(node):
+            node.target = functional(node)
         if node.target is torch.ops.aten.view.default:
             node.target = torch.ops.aten.reshape.default
     own = {id(tensor): name for name, tensor in (*model.named_buffers(), *model.named_parameters())}
     holders = {**exported.constants, **exported.state_dict}
     names = {name: own.get(id(tensor), name) for name, tensor in holders.items()}
     return Program(exported, _batch_symbol(exported, batch), names)
-
-
-def _without_dropouts(exported: ExportedProgram) -> None:
-    """Dropout in evaluation gives back its input's own memory, which decomposing does not know."""
-    for node in list(exported.graph.nodes):
-        if _is_idle_dropout(node):
-            node.replace_all_uses_with(node.args[0])
-            exported.graph.erase_node(node)
-
-
-def _is_idle_dropout(node: Node) -> bool:
-    if node.op != "call_function" or "dropout" not in operator_name(node) or not isinstance(node.args[0], Node):
-        return False
-    return arguments(node).get("train") is False
 
 
 def _dynamic_shapes(model: nn.Module, batch: Batch) -> Any:
@@ -163,60 +146,6 @@ def _batch_symbol(exported: ExportedProgram, batch: Batch) -> str | None:
             if size is None or dim.node.hint in (size, None):
                 return str(dim.node.expr)
     return None
-
-
-def _is_mutable(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable)
-
-
-def _writes_where_seen(node: Node) -> bool:
-    """Whether a write could be seen through another name, or a part of the program is hidden in a submodule."""
-    if node.op == "get_attr":
-        return True
-    if not _is_mutable(node):
-        return False
-    written = node.args[0]
-    if not isinstance(written, Node) or _functional(node) is None or _changes_type(node):
-        return True
-    while _is_alias(written):
-        written = written.args[0]
-        if not isinstance(written, Node):
-            return True
-    return written.op == "placeholder" or any(not user < node for user in _others(written, node))
-
-
-def _changes_type(node: Node) -> bool:
-    """Whether the same without writing would give another type than what is written to has."""
-    types = {
-        value.meta["val"].dtype
-        for value in node.args
-        if isinstance(value, Node) and isinstance(value.meta.get("val"), Tensor) and value.meta["val"].dim()
-    }
-    return len(types) > 1 or operator_name(node).rstrip("_") in COMPARISONS
-
-
-def _is_alias(node: Node) -> bool:
-    """Whether an operator gives back the memory of its first argument, or a part of what gave it."""
-    if node.target is operator.getitem or _is_idle_dropout(node):
-        return True
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(result.alias_info is not None for result in schema.returns)
-
-
-def _others(written: Node, node: Node) -> Iterator[Node]:
-    """All that use some memory by any name, but for what uses it after it was written to by its new name."""
-    for user in written.users:
-        if user is not node:
-            yield user
-            if _is_alias(user):
-                yield from _others(user, node)
-
-
-def _functional(node: Node) -> Any:
-    name = node.target._schema.name.split("::")[1]  # type: ignore[union-attr]
-    overload = node.target._schema.overload_name or "default"  # type: ignore[union-attr]
-    return getattr(getattr(torch.ops.aten, name.removesuffix("_"), None), overload, None)
 
 
 def _reason(failure: BaseException) -> str:
