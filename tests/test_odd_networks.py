@@ -450,16 +450,18 @@ def test_what_an_export_leaves_in_a_model_is_taken_out_again() -> None:
     class Lazy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.c, self.seen = nn.Linear(6, 8), nn.Linear(8, 3), None
+            self.a, self.c, self.seen, self.cache = nn.Linear(6, 8), nn.Linear(8, 3), None, {}
 
         def forward(self, x: Tensor) -> Tensor:
             if self.seen is None:
                 self.seen = torch.ones(8)
-            return self.c((self.a(x) + self.seen).relu())
+            if "twice" not in self.cache:
+                self.cache["twice"] = self.seen * 2
+            return self.c((self.a(x) + self.cache["twice"]).relu())
 
     model = Lazy().eval()
     sc.trace(model, torch.randn(4, 6))
-    assert model.seen is None and type(model(torch.randn(4, 6))) is Tensor
+    assert model.seen is None and model.cache == {} and type(model(torch.randn(4, 6))) is Tensor
 
 
 def test_masks_of_torch_are_folded_and_their_zeros_stay() -> None:

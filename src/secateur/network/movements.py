@@ -224,10 +224,12 @@ def from_patches(call: Call) -> Tensor:
 def indexed(call: Call) -> Any:
     """Picking entries by index tensors: labels pass that do not differ along the axes that are picked from."""
     value = _source(call)
-    labels = call.trace.activation(value, call.node)
     picked = {dim for dim, index in enumerate(call.args["indices"]) if index is not None}
+    layers = value.layers if isinstance(value, Weight) else ()
+    beside = next((varying(layer) for layer in layers if varying(layer) and not varying(layer) & picked), None)
+    labels = call.trace.activation(value, call.node, beside)
     contiguous = picked == set(range(min(picked), max(picked) + 1))
-    if varying(labels) & picked or not contiguous or (varying(labels) and max(picked) > min(varying(labels))):
+    if varying(labels) & picked or not contiguous:
         call.freeze(labels, "is picked from by an index")
         return call.frozen()
     for dim in picked:

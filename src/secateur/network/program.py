@@ -37,18 +37,18 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def attributes_kept(model: nn.Module) -> Iterator[None]:
     """What the model's own code, or an export, puts in the place of attributes is undone on leaving."""
-    dictionaries: list[dict[str, Any]] = [
-        dictionary
-        for module in model.modules()
-        for dictionary in (vars(module), module._parameters, module._buffers, module._modules)
-    ]
-    held = [dict(dictionary) for dictionary in dictionaries]
+    values = [value for module in model.modules() for value in vars(module).values()]
+    dictionaries = [vars(module) for module in model.modules()] + [v for v in values if isinstance(v, dict)]
+    lists = [value for value in values if type(value) is list]
+    held, held_lists = [dict(each) for each in dictionaries], [list(each) for each in lists]
     try:
         yield
     finally:
         for now, before in zip(dictionaries, held, strict=True):
             now.clear()
             now.update(before)
+        for items, items_before in zip(lists, held_lists, strict=True):
+            items[:] = items_before
 
 
 @contextmanager
