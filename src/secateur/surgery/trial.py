@@ -6,6 +6,7 @@ copy then gets further. What that does not mend is frozen: those of the groups i
 themselves. Modules of one class share what was found in the first of them.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -24,7 +25,7 @@ from secateur.surgery.suspects import chain, kin, kin_groups, kin_mends, owned, 
 MOST_TRIALS = 200
 MOST_BUNDLES = 12
 MOST_MEANS = 64
-DRAWS = 3
+DRAWS = 2
 STEPS = (4, 8, 16)
 
 
@@ -34,23 +35,31 @@ def settle(model: nn.Module, network: Network, seed: int = 0) -> Network:
     first = trials.run(network, _shares(network, seed), _some_means(network))
     for draw in range(seed if first is not None else seed + 1, seed + DRAWS):
         network = _settled(trials, network, draw)
-    while network.groups and trials.run(network, _shares(network, seed), _some_means(network)) is not None:
+    trials.far = False
+    while first is not None and network.groups:
+        first = trials.run(network, _shares(network, seed), _some_means(network))
+        if first is None:
+            break
         network = without(network, _halved(trials, network, network.groups, _shares(network, seed)))
     return _with_least(trials, network)
 
 
 def _settled(trials: Trials, network: Network, seed: int) -> Network:
     """The network after one draw of shares passes."""
+    trials.far = seed > 0
     for _ in range(MOST_TRIALS):
         failure = trials.run(network, _shares(network, seed), {})
         if failure is None:
             break
+        before = network
         network = (
             _mended(trials, network, _shares(network, seed), failure, chain(trials.model, failure.place))
             or _mended_one_by_one(trials, network, seed, failure)
             or _bundled(trials, network, seed, failure)
             or _without_culprits(trials, network, _shares(network, seed), failure)
         )
+        if network is before:  # no single group is to blame, nor all of them
+            break
     return network
 
 
@@ -69,16 +78,19 @@ def settle_blocks(model: nn.Module, network: Network, blocks: Sequence[Block]) -
 
 
 def _shares(network: Network, seed: int) -> dict[str, Tensor]:
-    """Of each group a random part, but not all of it; the same for a group whatever became of the others.
+    """Of each group a random part, but not all of it.
 
-    The first draw leaves a half or more, which shows what most models bear; the others any part.
+    The first draw leaves a half or more, which shows what most models bear, and is the same for a group whatever became
+    of the others; the second any part, another one for each group of the same size, as equal parts hide what is wrong.
     """
-    shares = {}
+    shares: dict[str, Tensor] = {}
+    alike: Counter[int] = Counter()
     for group in network.groups:
         generator = np.random.default_rng([seed, group.size, *group.name.encode()])
-        fewest = group.size // 2 if seed == 0 else 1
-        left = int(generator.integers(max(1, fewest), max(group.size, 2))) // group.multiple * group.multiple
-        left = max(left, group.multiple, group.fewest)
+        some = int(generator.integers(max(1, group.size // 2), max(group.size, 2)))
+        other = 1 + (group.size // 3 + 3 * alike[group.size]) % max(group.size - 1, 1)
+        alike[group.size] += 1
+        left = max((some if seed == 0 else other) // group.multiple * group.multiple, group.multiple, group.fewest)
         shares[group.name] = torch.from_numpy(np.sort(generator.permutation(group.size)[:left]))
     return shares
 
