@@ -22,7 +22,8 @@ their trained ones), each in a process of its own with one thread, two side by s
 - **loaded**: bit-equal after saving and loading onto a fresh model. **exports**: so does the cut network.
 - **torch-pruning**: version 1.6.1 beside it, a quarter of every layer by random importance, the output layer excluded
   by hand; 120 s at most. *works* says that the result is smaller and gives outputs of the same shape, no more: it has
-  no masked run to compare with.
+  no masked run to compare with. Attention heads were not told to it by hand (`num_heads=`); its column is of an
+  earlier run on the same machine (`--peer-from`).
 """
 
 
