@@ -1,5 +1,6 @@
 """What a person may choose: kinds of units, whole blocks, programs; and networks of the transformers library."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.report.picture import network_page
+from secateur.surgery.attempts import Trials
+from secateur.surgery.trial import _with_least
 from zoo import grow
 
 
@@ -113,6 +116,31 @@ def test_steps_that_a_kernel_insists_on_are_found() -> None:
     plan = sc.plan(network, sc.score(network, by="l2"), {"params": 0.6})
     assert len(plan.kept["first"]) == 8
     assert sc.cut(model, plan)(example).shape == (3, 3)
+
+
+class Demanding(nn.Module):
+    """Asks for a number of neurons that can be set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.least = nn.Linear(5, 16), nn.Linear(16, 3), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.first(x))
+        if x.shape[-1] < self.least:
+            raise RuntimeError("too few")
+        return self.last(x)
+
+
+def test_the_fewest_that_may_stay_is_only_ever_raised() -> None:
+    model = Demanding().eval()
+    network = sc.trace(model, torch.randn(3, 5))
+    assert network["first"].fewest == 1
+    chosen_from = replace(network, groups=(replace(network["first"], fewest=3),))
+    model.least = 4
+    assert _with_least(Trials(model), chosen_from)["first"].fewest == 4
+    model.least = 3
+    assert _with_least(Trials(model), chosen_from)["first"].fewest == 3
 
 
 class Sized(nn.Module):

@@ -109,15 +109,15 @@ def _some_means(network: Network) -> dict[str, Tensor]:
 
 
 def _with_least(trials: Trials, network: Network) -> Network:
-    """Groups that fail only when one unit is left keep two."""
+    """Groups that fail only when the fewest units are left keep one more."""
     least = {group.name: max(group.multiple, group.fewest) for group in network.groups}
     shares = {group.name: torch.arange(group.size)[-least[group.name] :] for group in network.groups}
     if not network.groups or trials.run(network, shares, {}) is None:
         return network
     alone = _halved(trials, network, network.groups, shares)
-    return replace(
-        network, groups=tuple(replace(group, fewest=2) if group.name in alone else group for group in network.groups)
-    )
+    more = {name: least[name] + 1 for name in alone}
+    groups = (replace(group, fewest=more.get(group.name, group.fewest)) for group in network.groups)
+    return replace(network, groups=tuple(groups))
 
 
 def _mended(trials: Trials, network: Network, shares: Kept, failure: Failure, paths: Sequence[str]) -> Network | None:
