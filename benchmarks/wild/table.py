@@ -13,8 +13,9 @@ their trained ones), each in a process of its own with one thread, two side by s
 
     python benchmarks/wild
 
-- **export**, **trace**: seconds for `torch.export.export` alone and for `sc.trace`, which exports, finds the groups,
-  and cuts the network for trial.
+- **export**, **batched**, **trace**: seconds for `torch.export.export` alone, for the same with a batch size that may
+  vary (and a varying length of token sequences), and for `sc.trace`, which makes that second export, finds the
+  groups, and cuts the network for trial. Of either export the faster of two.
 - **can be cut**: the share of the parameters of convolutions, linear, recurrent and attention layers of which some
   plan can take a part away.
 - **left**: parameters after a cut by random scores, 75 % asked for.
@@ -35,7 +36,6 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 def _summary(rows: Sequence[Row]) -> list[str]:
     fine = [row for row in rows if "failed" not in row]
-    ratios = [row["trace_s"] / row["export_s"] for row in rows if row.get("export_s") and row.get("trace_s")]
     raised = [row["name"] for row in rows if row.get("failed") in ("trace", "process", "time")]
     wide = sum(row.get("share", 0) >= ENOUGH for row in rows)
     peer = Counter(row["peer"]["outcome"] for row in rows)
@@ -44,17 +44,26 @@ def _summary(rows: Sequence[Row]) -> list[str]:
         f"{len(raised)} raised an exception while they were traced{': ' + ', '.join(raised) if raised else ''}; "
         f"in {wide} at least nine tenths of the layers' parameters can be cut.",
         "",
-        f"Tracing took {statistics.median(ratios):.1f} times the export in the median, at most twice in "
-        f"{sum(ratio <= 2 for ratio in ratios)} of {len(ratios)}, and {max(ratios):.0f} times at worst: where a "
-        "model's own code can't say the cut shape, it is tried many times until it is known what it can bear.",
+        f"Tracing took {_ratios(rows, 'batched_s')} the export with a batch that may vary, and "
+        f"{_ratios(rows, 'export_s')} the plain one. Where a model's own code can't say the cut shape, it is tried "
+        "many times until it is known what it can bear.",
         "",
         "torch-pruning: " + ", ".join(f"{count} {outcome}" for outcome, count in peer.most_common()) + ".",
     ]
 
 
+def _ratios(rows: Sequence[Row], of: str) -> str:
+    ratios = [row["trace_s"] / row[of] for row in rows if row.get(of) and row.get("trace_s")]
+    return (
+        f"{statistics.median(ratios):.1f} times (median; at most twice in {sum(ratio <= 2 for ratio in ratios)} of "
+        f"{len(ratios)}; {max(ratios):.0f} times at worst)"
+    )
+
+
 def _table(rows: Sequence[Row]) -> list[str]:
-    head = "| network | export | trace | groups | can be cut | left | differs | loaded | exports | torch-pruning |"
-    return [head, "|---|--:|--:|--:|--:|--:|--:|---|---|---|", *(_line(row) for row in rows)]
+    times = "| network | export | batched | trace "
+    head = f"{times}| groups | can be cut | left | differs | loaded | exports | torch-pruning |"
+    return [head, "|---|--:|--:|--:|--:|--:|--:|--:|---|---|---|", *(_line(row) for row in rows)]
 
 
 def _line(row: Row) -> str:
@@ -62,6 +71,7 @@ def _line(row: Row) -> str:
     cells = [
         row["name"],
         f"{row['export_s']:.1f}" if "export_s" in row else "",
+        f"{row['batched_s']:.1f}" if "batched_s" in row else "",
         f"{row['trace_s']:.1f}" if "trace_s" in row else "",
         str(row.get("groups", "")),
         f"{row['share']:.1%}" if "share" in row else "",

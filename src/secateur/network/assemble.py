@@ -122,18 +122,18 @@ def _signatures(axes: Sequence[Tensor], component: Array, frozen: Array) -> dict
         return {}
     owner = np.concatenate([component[labels.numpy()] for labels in axes])
     axis = np.concatenate([np.full(len(labels), index) for index, labels in enumerate(axes)])
-    order = np.arange(len(owner))
     alive = ~frozen[owner]
-    codes, first, entries = np.unique(owner[alive] * len(axes) + axis[alive], return_index=True, return_counts=True)
-    owned: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    seen: dict[int, int] = {}
-    for code, start, count in zip(codes.tolist(), order[alive][first].tolist(), entries.tolist(), strict=True):
-        owned[code // len(axes)].append((code % len(axes), count))
-        seen[code // len(axes)] = min(start, seen.get(code // len(axes), start))
-    found: defaultdict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
-    for kind in sorted(owned, key=seen.__getitem__):
-        found[tuple(owned[kind])].append(kind)
-    return {signature: np.array(kinds) for signature, kinds in found.items()}
+    codes, first, counts = np.unique(owner[alive] * len(axes) + axis[alive], return_index=True, return_counts=True)
+    if not len(codes):
+        return {}
+    owns = np.stack([codes % len(axes), counts], 1)  # (entries, axis and count), by owner
+    kinds, starts = np.unique(codes // len(axes), return_index=True)
+    seen = np.minimum.reduceat(first, starts)
+    stops = np.append(starts[1:], len(codes))
+    found: defaultdict[bytes, list[int]] = defaultdict(list)
+    for at in np.argsort(seen).tolist():
+        found[owns[starts[at] : stops[at]].tobytes()].append(at)
+    return {tuple(map(tuple, owns[starts[same[0]] : stops[same[0]]].tolist())): kinds[same] for same in found.values()}
 
 
 def _first_made(signature: tuple[tuple[int, int], ...], trace: Trace, touched: list[tuple[str, int]]) -> int:

@@ -43,7 +43,7 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
     with evaluation_mode(model), attributes_kept(model), every_step_seen(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         failures = []
-        for shapes_for in (_dynamic_shapes, lambda model, batch: None):
+        for shapes_for in (dynamic_shapes, lambda model, batch: None):
             try:
                 shapes = shapes_for(model, batch)
                 exported = torch.export.export(
@@ -104,7 +104,7 @@ def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Pr
     return Program(exported, _batch_symbol(exported, batch), names)
 
 
-def _dynamic_shapes(model: nn.Module, batch: Batch) -> Any:
+def dynamic_shapes(model: nn.Module, batch: Batch) -> Any:
     """Dim.AUTO for the batch of every tensor, and for the length of integer inputs."""
 
     def dims(leaf: Any) -> Any:

@@ -11,7 +11,7 @@ from secateur.errors import SecateurError
 from secateur.network.masked import Means, run_masked
 from secateur.network.program import preserved
 from secateur.network.units import Kept, Network
-from secateur.surgery.cut import cut_copy
+from secateur.surgery.cut import constants, cut_copy, fold_constants
 from secateur.surgery.recipe import make_recipe
 from secateur.surgery.shadow import Shadow
 from secateur.surgery.verify import compare
@@ -72,10 +72,12 @@ class Trials:
 
     @contextmanager
     def _cut(self, network: Network, kept: Kept, means: Means) -> Iterator[nn.Module]:
-        if self._shadow is None or means:
-            yield cut_copy(self.model, network, kept, means, shared=True)[0]
+        if self._shadow is None:
+            yield cut_copy(self.model, network, kept, means)[0]
             return
-        with self._shadow.cut(make_recipe(self._shadow.model, network, kept, folds=False)) as small:
+        double = self._shadow.model
+        with self._shadow.cut(make_recipe(double, network, kept, folds=bool(means))) as small:
+            fold_constants(small, constants(self.model, network, kept, means))
             yield small
 
 

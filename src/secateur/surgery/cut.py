@@ -100,28 +100,17 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 
-def cut_copy(
-    model: nn.Module, network: Network, kept: Kept, means: Means, shared: bool = False
-) -> tuple[nn.Module, Recipe]:
-    """A cut copy of a model, not yet verified, and the recipe that made it.
-
-    `shared` says that parameters which stay as they are need not be copied: the copy is only to be run.
-    """
+def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tuple[nn.Module, Recipe]:
+    """A cut copy of a model, not yet verified, and the recipe that made it."""
     recipe = make_recipe(model, network, kept, folds=bool(means))
-    constants = _constants(model, network, kept, means)
-    small = copied(model, _tensors(model, recipe, constants) if shared else {})
+    made = constants(model, network, kept, means)
+    small = copied(model, {})
     apply_recipe(small, recipe)
-    _fold(small, constants)
+    fold_constants(small, made)
     return small, recipe
 
 
-def _tensors(model: nn.Module, recipe: Recipe, constants: Mapping[str, Any]) -> dict[int, Any]:
-    """What stands for each parameter in a copy that shares those which stay whole, by identity."""
-    written = recipe.slices.keys() | constants.keys()
-    return {id(tensor): tensor for name, tensor in model.named_parameters() if name not in written}
-
-
-def _constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> dict[str, tuple[str, Tensor]]:
+def constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> dict[str, tuple[str, Tensor]]:
     """What each reader makes of the means of removed units, by the tensor that takes it."""
     mask = network.mask(kept)
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -137,7 +126,8 @@ def _constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> 
     return found
 
 
-def _fold(small: nn.Module, constants: Mapping[str, tuple[str, Tensor]]) -> None:
+def fold_constants(small: nn.Module, constants: Mapping[str, tuple[str, Tensor]]) -> None:
+    """Add the constants to the biases and running means of a cut model, which get new memory."""
     tensors = {
         **dict(small.named_parameters(remove_duplicate=False)),
         **dict(small.named_buffers(remove_duplicate=False)),
@@ -145,7 +135,7 @@ def _fold(small: nn.Module, constants: Mapping[str, tuple[str, Tensor]]) -> None
     for name, (kind, constant) in constants.items():
         target = tensors[name].data
         change = constant.to(target.device)
-        target.copy_(target.double() + (-change if kind == "running_mean" else change))
+        tensors[name].data = (target.double() + (-change if kind == "running_mean" else change)).to(target.dtype)
 
 
 def _scale_dropouts(small: nn.Module, recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ from secateur.errors import SurgeryError
 from secateur.network.folded import fold, folded
 from secateur.network.labels import operator_name
 from secateur.network.program import module_path
-from secateur.network.units import Kept, Network
+from secateur.network.units import Group, Kept, Network
 from secateur.surgery.attributes import COUNTS, OTHER_WIDTHS, WIDTHS, mended
 from secateur.surgery.dropins import DROPINS, Skip, stand_in
 from secateur.surgery.programs import Literals, apply_literals, as_module, literals_of
@@ -60,9 +60,6 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         network: its trace.
         kept: original indices by group; groups that are not named stay whole.
         folds: whether readers get biases for the constants of removed units.
-
-    Raises:
-        SurgeryError: the model is not the one that was traced.
     """
     mask = network.mask(kept)
     skipped = tuple(
@@ -76,15 +73,15 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         stays = mask[member.units]
         if not bool(stays.all()) and bool(stays.any()):
             slices[member.tensor][member.axis] = torch.nonzero(stays).flatten()
-    check_shapes(model, network)
-    attributes = defaultdict(dict, _module_attributes(model, slices))
     modules = dict(model.named_modules())
+    attributes = defaultdict(dict, _module_attributes(modules, slices))
     for group in network.groups:
         if group.name in kept and len(kept[group.name]) < group.size:
+            sizes = _read_sizes(group, mask)
             for path in network.reshaping[group.name]:
-                own = _own_attributes(modules[path], network, group.name, mask) if path in modules else {}
+                own = _own_attributes(modules[path], sizes) if path in modules else {}
                 attributes[path] = {**attributes[path], **own}
-    for path, changed in _plain_norms(model, network, mask).items():
+    for path, changed in _plain_norms(modules, network, mask).items():
         attributes[path] = {**attributes[path], **changed}
     for path, mended_values in _tried(modules, network, mask).items():
         attributes[path] = {**attributes[path], **mended_values}
@@ -107,8 +104,13 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
 
 
 def recipe_of(model: nn.Module, plan: Plan) -> Recipe:
-    """The recipe that leads from a dense model, as a person has it, to what `cut` makes of it by a plan."""
+    """The recipe that leads from a dense model, as a person has it, to what `cut` makes of it by a plan.
+
+    Raises:
+        SurgeryError: the model is not the one that was traced.
+    """
     source = as_module(plan.network.program) if plan.network.as_program else folded(model)
+    check_shapes(source, plan.network)
     recipe = make_recipe(source, plan.network, plan.kept, folds=bool(plan.means))
     is_program = plan.network.as_program
     return replace(recipe, folded=source is not model and not is_program, program=is_program)
@@ -132,26 +134,28 @@ def _new_shape(tensor: Tensor, slices: Mapping[int, Tensor]) -> tuple[int, ...]:
     return tuple(len(slices[axis]) if axis in slices else length for axis, length in enumerate(tensor.shape))
 
 
-def _module_attributes(model: nn.Module, slices: Slices) -> dict[str, dict[str, Any]]:
+def _module_attributes(modules: Mapping[str, nn.Module], slices: Slices) -> dict[str, dict[str, Any]]:
     found = {}
-    for path, module in model.named_modules():
+    for path in dict.fromkeys(name.rpartition(".")[0] for name in slices):
+        module, prefix = modules[path], f"{path}." if path else ""
         tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
-        prefix = f"{path}." if path else ""
-        if any(prefix + name in slices for name in tensors):
-            shapes = {name: _new_shape(tensor, slices.get(prefix + name, {})) for name, tensor in tensors.items()}
-            found[path] = mended(module, shapes)
+        shapes = {name: _new_shape(tensor, slices.get(prefix + name, {})) for name, tensor in tensors.items()}
+        found[path] = mended(module, shapes)
     return found
 
 
-def _own_attributes(module: nn.Module, network: Network, name: str, mask: Tensor) -> dict[str, int]:
-    """What a module's own code reads: counts and widths that equal the group's old size."""
-    group = network[name]
+def _read_sizes(group: Group, mask: Tensor) -> dict[str, dict[int, int]]:
+    """What a module's own code may read of a group's size: new numbers by old ones, by attribute."""
     left = int(mask[group.span].sum())
     widths = {
         len(member.units): int(mask[member.units].sum()) for member in group.members if bool((member.units >= 0).all())
     }
     sizes = {attribute: {group.size: left} for attribute in COUNTS.get(group.kind, ())}
-    sizes |= dict.fromkeys(WIDTHS.get(group.kind, OTHER_WIDTHS), widths)
+    return sizes | dict.fromkeys(WIDTHS.get(group.kind, OTHER_WIDTHS), widths)
+
+
+def _own_attributes(module: nn.Module, sizes: Mapping[str, Mapping[int, int]]) -> dict[str, int]:
+    """Counts and widths among a module's attributes that equal an old size."""
     return {
         attribute: new[value]
         for attribute, new in sizes.items()
@@ -176,13 +180,14 @@ def _tried(modules: Mapping[str, nn.Module], network: Network, mask: Tensor) -> 
     return found
 
 
-def _plain_norms(model: nn.Module, network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
+def _plain_norms(modules: Mapping[str, nn.Module], network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
     """Sizes of normalisations that have no parameters to read them from."""
     found: dict[str, dict[str, Any]] = {}
-    modules = dict(model.named_modules())
     for reader in network.readers:
         path = module_path(reader.node)
         module = modules.get(path)
+        if not isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm):
+            continue
         left = int(mask[reader.units].sum())
         if left == len(reader.units):
             continue

@@ -31,21 +31,26 @@ class Shadow:
     @contextmanager
     def cut(self, recipe: Recipe) -> Iterator[nn.Module]:
         """The model as a recipe makes it; afterwards it is whole again."""
-        changed = {*recipe.attributes, *recipe.dropins, *(path.rpartition(".")[0] for path in recipe.skipped)}
-        modules = [self.model.get_submodule(path) for path in changed]
-        before = [(module, type(module), dict(vars(module)), dict(module._modules)) for module in modules]
+        inside = (path.rpartition(".")[0] for path in (*recipe.skipped, *recipe.biases))
+        modules = [self.model.get_submodule(path) for path in {*recipe.attributes, *recipe.dropins, *inside}]
+        before = [
+            (module, type(module), dict(vars(module)), dict(module._modules), dict(module._parameters))
+            for module in modules
+        ]
         data = [(tensor, tensor.data) for tensor in (*self.model.parameters(), *self.model.buffers())]
         self.calls = 0
         try:
             apply_recipe(self.model, recipe)
             yield self.model
         finally:
-            for module, kind, values, children in before:
+            for module, kind, values, children, parameters in before:
                 module.__class__ = kind
                 vars(module).clear()
                 vars(module).update(values)
                 module._modules.clear()
                 module._modules.update(children)
+                module._parameters.clear()
+                module._parameters.update(parameters)
             for tensor, whole in data:
                 tensor.data = whole
 
