@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -47,10 +47,9 @@ def shifted_and_flipped(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded[torch.arange(batch)[:, None, None], 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
 
 
-def train(images: Tensor, labels: Tensor, epochs: int, batch: int, seed: int) -> FashionNet:
-    torch.manual_seed(seed)
+def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: int, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
-    model = FashionNet().to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=steps)
@@ -80,7 +79,9 @@ def main() -> None:
         read_idx(args.data / f"{part}-ubyte.gz")
         for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     )
-    model = train(normalised(train_images), torch.tensor(train_labels).long(), args.epochs, args.batch, args.seed)
+    torch.manual_seed(args.seed)
+    labels = torch.tensor(train_labels).long()
+    model = train(FashionNet(), normalised(train_images), labels, args.epochs, args.batch, args.seed)
     with torch.no_grad():
         predicted = torch.cat([model(part) for part in normalised(test_images).split(500)]).argmax(1)
     print(f"test accuracy {(predicted == torch.tensor(test_labels)).double().mean():.4f}")
