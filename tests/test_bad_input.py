@@ -82,7 +82,7 @@ NAMES: dict[str, tuple[dict[str, Any], str]] = {
     "aggregate": ({"aggregate": "median"}, "aggregate='median' is unknown"),
     "removal": ({"removal": "noise"}, "removal='noise' is unknown; known are mean, zero"),
     "protocol": ({"protocol": "other"}, "protocol='other' is unknown"),
-    "coalitions": ({"coalitions": 0}, "coalitions=0"),
+    "coalitions": ({"coalitions": 0}, "0 is not a number of coalitions"),
 }
 
 

@@ -44,7 +44,7 @@ def trained() -> Vgg:
 
 
 def main() -> None:
-    from train_demo_network import normalised, read_idx, train
+    from train_demo_network import normalised, read_idx, train  # noqa: PLC0415 (only training needs it)
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)

@@ -1,11 +1,12 @@
 """What a criterion is given: the network, the examples in cells, and the loss on them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
 from secateur.data import Batch, on_device, refusal
@@ -65,20 +66,13 @@ class Evidence:
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
             raise refusal(self.network.title, cell, failure) from failure
 
-    def reference(self, cell: Batch) -> Reference:
-        """What a cell's losses are measured against: its labels, else the dense network's output."""
-        if cell.target is not None:
-            return Reference(cell.target, None)
-        with torch.no_grad():
-            return Reference(None, self.forward(cell))
-
     def losses(self, output: Any, reference: Reference, examples: int) -> Tensor:
         """One finite loss per example."""
         return example_losses(self.loss, output, reference, examples)
 
-    def watched(self, items: Sequence[Any], what: str) -> Iterator[Any]:
+    def watched(self, items: Iterable[Any], what: str, total: int | None = None) -> Iterator[Any]:
         """The items, with a progress bar."""
-        return iter(tqdm(items, desc=what, disable=None if self.progress else True, leave=False))
+        return iter(tqdm(items, desc=what, total=total, disable=None if self.progress else True, leave=False))
 
 
 def cells_of(batches: Sequence[Batch], device: torch.device, most: int = CELL) -> list[Batch]:
@@ -88,11 +82,47 @@ def cells_of(batches: Sequence[Batch], device: torch.device, most: int = CELL) -
         size = batch.size or 1
         whole = size <= most or any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in batch.tensors)
         pieces = [batch] if whole else [batch.take(index) for index in torch.arange(size).split(most)]
-        cells += [on_device(piece, device).map(_laid_out) for piece in pieces]
+        cells += [on_device(piece, device).map(laid_out) for piece in pieces]
     return cells
 
 
-def _laid_out(tensor: Tensor) -> Tensor:
+def shuffled(cells: Sequence[Batch], generator: torch.Generator) -> list[tuple[Batch, Tensor]]:
+    """The examples in another order, in cells again, each with the old number of its examples.
+
+    Neighbours in the data may be alike, cells should not be. Only examples of one shape can share a cell, and what
+    can't be taken apart stays as it is.
+    """
+    starts = torch.tensor([0, *(cell.size or 1 for cell in cells)]).cumsum(0)
+    piles: dict[str, list[tuple[Batch, Tensor]]] = {}
+    for number, cell in enumerate(cells):
+        apart = cell.size is not None and all(t.dim() and t.shape[0] == cell.size for t in cell.tensors)
+        leaves = pytree.tree_leaves((cell.args, dict(cell.kwargs), cell.target))
+        alike = [(leaf.shape[1:], leaf.dtype) if isinstance(leaf, Tensor) and leaf.dim() else leaf for leaf in leaves]
+        key = f"{alike}" if apart else f"cell {number}"
+        piles.setdefault(key, []).append((cell, torch.arange(int(starts[number]), int(starts[number + 1]))))
+    made = []
+    for key, pile in piles.items():
+        numbers = torch.cat([each for _, each in pile])
+        if key.startswith("cell "):
+            made.append((pile[0][0], numbers))
+            continue
+        whole = _joined([cell for cell, _ in pile])
+        order = torch.randperm(len(numbers), generator=generator)
+        made += [(whole.take(part).map(laid_out), numbers[part]) for part in order.split(CELL)]
+    return made
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Batches of examples of one shape as one batch."""
+
+    def joined(*leaves: Any) -> Any:
+        return torch.cat(leaves) if isinstance(leaves[0], Tensor) and leaves[0].dim() else leaves[0]
+
+    parts = [(batch.args, dict(batch.kwargs), batch.target) for batch in batches]
+    return Batch(*pytree.tree_map(joined, *parts))
+
+
+def laid_out(tensor: Tensor) -> Tensor:
     """Images in the memory layout in which convolutions on a CPU are fastest."""
     is_image = tensor.dim() == 4 and tensor.is_floating_point() and tensor.device.type == "cpu"
     return tensor.contiguous(memory_format=torch.channels_last) if is_image else tensor

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
@@ -21,9 +20,7 @@ from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.importance.losses import Reference, is_logits, main_output
 from secateur.importance.registry import criterion
-from secateur.importance.sites import Site, by_group, sites_of, tapped
-from secateur.network.labels import operator_name
-from secateur.network.program import Handler
+from secateur.importance.sites import Site, by_group, sites_of, tapped, through_detach
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 NOTHING = 1e-10
@@ -74,16 +71,10 @@ def _backward(evidence: Evidence, sites: tuple[Site, ...], cell: Batch, measure:
         return gate
 
     with torch.enable_grad():
-        output = evidence.forward(cell, {**_through_detach(evidence), **tapped(sites, tap)})
+        output = evidence.forward(cell, {**through_detach(evidence.network.program), **tapped(sites, tap)})
         reference = _reference(evidence, cell, output)
         evidence.losses(output, reference, examples).sum().backward()
     return by_group(evidence.network, evidence.groups, seen, examples)
-
-
-def _through_detach(evidence: Evidence) -> dict[Node, Handler]:
-    """A detached activation is worth as much as another: gradients pass."""
-    nodes = evidence.network.program.nodes
-    return {node: lambda target, args, kwargs: args[0] for node in nodes if operator_name(node) == "detach"}
 
 
 def _reference(evidence: Evidence, cell: Batch, output: Any) -> Reference:

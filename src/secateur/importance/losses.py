@@ -1,6 +1,6 @@
 """One loss per example: against labels where there are any, else against the dense network's own output."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,20 +65,33 @@ def _per_example(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1) if values.dim() > 1 else values
 
 
-def divergence(output: Any, dense: Any) -> Tensor:
+def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None) -> Tensor:
     """How far an output is from the dense network's. (examples,)
 
     For logits, (examples, classes) or anything named `logits`, the Kullback-Leibler divergence of their softmax from
-    the dense one's; for other outputs the squared difference as a fraction of the dense output's mean square.
+    the dense one's; for other outputs the squared difference as a fraction of the dense output's mean square: of this
+    batch, or as `scales` say.
     """
     if is_logits(output):
         log_found, log_expected = (main_output(each).double().log_softmax(-1) for each in (output, dense))
         return _per_example((log_expected.exp() * (log_expected - log_found)).sum(-1))
-    examples = main_output(output).shape[:1]
-    pairs = [pair for pair in zip(_floats(output), _floats(dense), strict=True) if pair[0].shape[:1] == examples]
+    pairs = list(zip(_by_example(output), _by_example(dense), strict=True))
     gaps = [_per_example((a.double() - b.double()).square()) for a, b in pairs]
-    scales = [b.double().square().mean().clamp_min(1e-12) for _, b in pairs]
-    return torch.stack([gap / scale for gap, scale in zip(gaps, scales, strict=True)]).mean(0)
+    held = scales_of(dense) if scales is None else scales
+    return torch.stack([gap / scale for gap, scale in zip(gaps, held, strict=True)]).mean(0)
+
+
+def scales_of(dense: Any) -> list[Tensor]:
+    """The mean squares of the dense network's outputs, which divergences of outputs that are no logits are parts of."""
+    if is_logits(dense):
+        return []
+    return [part.double().square().mean().clamp_min(1e-12) for part in _by_example(dense)]
+
+
+def _by_example(output: Any) -> list[Tensor]:
+    """The tensors of an output whose first axis is the examples."""
+    examples = main_output(output).shape[:1]
+    return [part for part in _floats(output) if part.shape[:1] == examples]
 
 
 def is_logits(output: Any) -> bool:
@@ -94,18 +107,17 @@ def _floats(output: Any) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Reference:
-    """What losses are measured against: labels, or else the dense network's own output."""
+    """What losses are measured against: labels, or else the dense network's own output.
+
+    Args:
+        labels: the labels, or None.
+        dense: the dense network's output.
+        scales: its mean squares over the cell that the examples come from.
+    """
 
     labels: Any
     dense: Any
-
-    def repeated(self, times: int) -> "Reference":
-        """For several coalitions, one after the other along the batch."""
-
-        def each(leaf: Any) -> Any:
-            return torch.cat([leaf] * times) if isinstance(leaf, Tensor) and leaf.dim() else leaf
-
-        return Reference(pytree.tree_map(each, self.labels), pytree.tree_map(each, self.dense))
+    scales: Sequence[Tensor] | None = None
 
 
 def example_losses(loss: Loss | None, output: Any, reference: Reference, examples: int) -> Tensor:
@@ -117,9 +129,11 @@ def example_losses(loss: Loss | None, output: Any, reference: Reference, example
     Raises:
         DataError: the labels don't fit, or the loss gives something else.
     """
-    labelled = reference.labels is not None
-    function = loss or (supervised if labelled else divergence)
-    return _checked(function(output, reference.labels if labelled else reference.dense), examples)
+    if reference.labels is not None:
+        return _checked((loss or supervised)(output, reference.labels), examples)
+    if loss is not None:
+        return _checked(loss(output, reference.dense), examples)
+    return _checked(divergence(output, reference.dense, reference.scales), examples)
 
 
 def _checked(values: Any, examples: int) -> Tensor:

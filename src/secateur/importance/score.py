@@ -1,6 +1,7 @@
 """`score`: what each unit of a network is worth, by any criterion."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,11 +10,15 @@ from torch import Tensor
 from secateur.data import as_batches
 from secateur.errors import DataError, NameMatchError
 from secateur.importance import activations, chance, gradients, removal, weights
+from secateur.importance.continuing import Checkpoint, earlier, mark_of
 from secateur.importance.evidence import Evidence, cells_of
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley import shapley as shapley_values
+from secateur.importance.shapley.estimators.design import Estimator
+from secateur.importance.shapley.ranks import rank
+from secateur.importance.shapley.stopping import Rule
 from secateur.network.masked import reader_means
 from secateur.network.units import Group, Network
 
@@ -29,13 +34,16 @@ def score(
     loss: Loss | None = None,
     removal: str = "mean",
     aggregate: str | float | Callable[[Tensor], Tensor] | None = None,
-    estimator: str = "auto",
+    estimator: str | Estimator = "auto",
     coalitions: int | None = None,
+    stop: Rule | None = None,
     protocol: str | None = None,
     only: str | Sequence[str] | None = None,
     skip: str | Sequence[str] | None = None,
     seed: int = 0,
     memory: int | None = None,
+    resume: Scores | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Scores:
     """Score every unit of a network; low goes first.
@@ -52,14 +60,20 @@ def score(
             the biases of its readers, or nothing ("zero").
         aggregate: for "shapley", from each example's values to one score: "robust" (the default), "mean", "absolute",
             a quantile between 0.0 and 1.0, or a function from (units, examples) to (units,).
-        estimator: for "shapley": "exact", "permutation", "antithetic", or "auto".
-        coalitions: for "shapley", how many to evaluate for each group, about; by default enough that
-            every example is used once, with fewer examples to a pair of orders the more units there are.
+        estimator: for "shapley": "controlled", "permutation", "antithetic", "orthogonal", "leverage", "kernelshap",
+            "adjusted", "svarm", "exact", or "banzhaf" for that other value; or a function like one. "auto" chooses, and
+            `print(scores)` says what: docs/criteria.md has what each does.
+        coalitions: for "shapley", how many to evaluate for each group, about.
+        stop: for "shapley", when it is enough: one of the rules in `secateur.stopping`, or several, such as
+            `Error(0.2) | Seconds(60)`. By default errors of half of the spread.
         protocol: "paper" for that of Ancona et al. 2020: 5 permutations, the same for all examples, zero removal, and
             the robust aggregate.
         only: globs of the names of groups to score; `skip`: of those to leave out.
         seed: all randomness is drawn from it.
         memory: bytes of activations that may be held at once, 1 GiB by default; it never changes a result.
+        resume: earlier Shapley values of the same network and examples, which are refined: nothing is done twice.
+        checkpoint: a file to write the scores to now and then; a run that finds it there goes on from it, and ends with
+            the same bits as one that was never interrupted.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -67,7 +81,7 @@ def score(
 
     Raises:
         NameMatchError: a name matches nothing.
-        DataError: the examples can't be used.
+        DataError: the examples can't be used, or scores to resume are of something else.
 
     Example:
         >>> import torch, secateur as sc
@@ -84,12 +98,13 @@ def score(
     groups = network.select(only, skip)
     if not groups:
         raise NameMatchError(f"there is no group to score: only={only!r} and skip={skip!r} leave none of\n{network}")
-    options = {
+    options: dict[str, Any] = {
         "aggregate": aggregate,
         "estimator": estimator,
         "coalitions": coalitions,
         "protocol": protocol,
         "memory": memory,
+        "stop": stop,
     }
     with torch.random.fork_rng(devices=[]):
         cells = cells_of(as_batches(data), network.device) if data is not None else []
@@ -97,11 +112,20 @@ def score(
         for cell in cells[:1]:
             evidence.forward(cell)
         means = reader_means(network, cells) if removal == "mean" and cells else {}
-        evidence = Evidence(network, groups, cells, loss, means, seed, options, progress)
-        found = function(evidence)
-    return Scores(
-        {group.name: _checked(name, group, found) for group in groups}, name, seed, means, _note(removal, cells)
-    )
+        mark = mark_of(network, cells, name, removal, seed, protocol, loss and getattr(loss, "__qualname__", ""))
+        path = None if checkpoint is None else Path(checkpoint)
+        before = earlier(resume, path, mark)
+
+        def as_scores(groups: Mapping[str, GroupScores]) -> Scores:
+            return Scores(groups, name, seed, means, _note(removal, cells), mark)
+
+        keep = None if path is None else Checkpoint(path, as_scores, {} if before is None else before.groups)
+        options |= {"resume": before, "keep": keep}
+        found = function(Evidence(network, groups, cells, loss, means, seed, options, progress))
+    scores = as_scores({group.name: _checked(name, group, found) for group in groups})
+    if path is not None and rank() == 0:
+        scores.save(path)
+    return scores
 
 
 def _note(removal: str, cells: Sequence[Any]) -> str:

@@ -1,18 +1,23 @@
 """What units are worth: one value and one standard error for each, saved and reloaded."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from secateur.errors import NameMatchError
 from secateur.files import Writer, read_tensors, tensors_writer, write_whole
+from secateur.importance.samples import PARTS, Sample, apart, freedom_here, joined, pooled
 from secateur.tables import columns
 
-FORMAT = "secateur scores 1"
+FORMAT = "secateur scores 2"
+ABOUT = ("coalitions", "evaluations", "layout", "stopped")
 
 
 @dataclass(frozen=True)
@@ -21,16 +26,41 @@ class GroupScores:
 
     Args:
         values: (units,).
-        errors: standard errors (units,); 0 where nothing was estimated.
+        errors: standard errors (units,), for other examples of the same kind; 0 where nothing was estimated.
         per_example: each example's own value (units, examples), or None where there is no such thing; NaN for
             examples that were not used.
         coalitions: how many coalitions were evaluated for it.
+        evaluations: the same, times the examples that each was evaluated on.
+        errors_here: standard errors for these very examples, what more coalitions would take away; None: as `errors`.
+        samples: what each block gave, to go on from; None where nothing was drawn.
+        layout: what a block is, in words.
+        stopped: the rule that ended it.
     """
 
     values: Tensor
     errors: Tensor
     per_example: Tensor | None = None
     coalitions: int = 0
+    evaluations: int = 0
+    errors_here: Tensor | None = None
+    samples: tuple[Sample, ...] | None = None
+    layout: str = ""
+    stopped: str = ""
+
+    def interval(self, level: float = 0.95, here: bool = False) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds of each unit's score, (units,) each, by Student's t over the blocks.
+
+        Args:
+            level: how often such an interval holds the truth.
+            here: the score that all coalitions would give on these examples, in place of that for other examples.
+        """
+        errors = self.errors_here if here and self.errors_here is not None else self.errors
+        freedom = float(max(len(self.samples) - 1, 1)) if self.samples else math.inf
+        if here and self.samples and self.per_example is not None:
+            apart = freedom_here(self.samples, self.per_example.shape[1])
+            freedom = apart if apart >= 1 else freedom
+        reach = float(stats.t.ppf((1 + level) / 2, freedom)) * errors
+        return self.values - reach, self.values + reach
 
     @staticmethod
     def exact(values: Tensor) -> "GroupScores":
@@ -48,6 +78,7 @@ class Scores(Mapping[str, GroupScores]):
         seed: what its randomness was drawn from.
         means: the mean input of each reader, where removed units are replaced by their means; else empty.
         note: how the scores were made, in words.
+        of: a mark of the network, examples and options that they are of.
     """
 
     groups: Mapping[str, GroupScores]
@@ -55,6 +86,7 @@ class Scores(Mapping[str, GroupScores]):
     seed: int
     means: Mapping[str, Tensor]
     note: str
+    of: str = ""
 
     def __getitem__(self, name: str) -> GroupScores:
         if name not in self.groups:
@@ -77,7 +109,19 @@ class Scores(Mapping[str, GroupScores]):
         for name, scores in self.groups.items():
             spread = [scores.values.min(), scores.values.median(), scores.values.max(), scores.errors.mean()]
             rows.append([name, str(len(scores.values)), *(f"{float(value):.3g}" for value in spread)])
-        return "\n".join([f"{self.by}: {self.note}" if self.note else self.by, *columns(rows)])
+        return "\n".join([f"{self.by}: {self.note}" if self.note else self.by, *columns(rows), *self._estimation()])
+
+    def _estimation(self) -> list[str]:
+        """How groups were estimated, and what stopped it; those of a kind in one line."""
+        kinds: dict[tuple[str, str], list[str]] = {}
+        for name, scores in self.groups.items():
+            if scores.layout:
+                kinds.setdefault((scores.layout, scores.stopped), []).append(name)
+        return [
+            f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {layout}"
+            f"{f'; until {stopped}' if stopped else ''}"
+            for (layout, stopped), names in kinds.items()
+        ]
 
     def save(self, path: str | Path) -> None:
         """Write the scores to one safetensors file.
@@ -92,13 +136,27 @@ class Scores(Mapping[str, GroupScores]):
         tensors = {f"mean/{key}": mean for key, mean in self.means.items()}
         for name, scores in self.groups.items():
             tensors[f"values/{name}"], tensors[f"errors/{name}"] = scores.values, scores.errors
-            if scores.per_example is not None:
+            if scores.errors_here is not None:
+                tensors[f"errors_here/{name}"] = scores.errors_here
+            if scores.samples is not None:
+                tensors |= {f"{part}/{name}": tensor for part, tensor in joined(scores.samples).items()}
+            if scores.per_example is not None and scores.samples is None:
                 tensors[f"per_example/{name}"] = scores.per_example
         about = {
             "by": self.by,
             "seed": self.seed,
             "note": self.note,
-            "groups": {name: scores.coalitions for name, scores in self.groups.items()},
+            "of": self.of,
+            "groups": {
+                name: {
+                    "coalitions": scores.coalitions,
+                    "evaluations": scores.evaluations,
+                    "layout": scores.layout,
+                    "stopped": scores.stopped,
+                }
+                for name, scores in self.groups.items()
+            },
+            "examples": next((s.per_example.shape[1] for s in self.groups.values() if s.per_example is not None), 0),
         }
         return tensors_writer(tensors, {"format": FORMAT, "about": json.dumps(about)})
 
@@ -110,11 +168,15 @@ class Scores(Mapping[str, GroupScores]):
             StorageError: the file is damaged or not one of scores.
         """
         tensors, about = read_tensors(Path(path), FORMAT)
-        groups = {
-            name: GroupScores(
-                tensors[f"values/{name}"], tensors[f"errors/{name}"], tensors.get(f"per_example/{name}"), coalitions
-            )
-            for name, coalitions in about["groups"].items()
-        }
+        groups = {name: _read(name, each, tensors, about["examples"]) for name, each in about["groups"].items()}
         means = {key.removeprefix("mean/"): value for key, value in tensors.items() if key.startswith("mean/")}
-        return Scores(groups, about["by"], about["seed"], means, about["note"])
+        return Scores(groups, about["by"], about["seed"], means, about["note"], about["of"])
+
+
+def _read(name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], examples: int) -> GroupScores:
+    samples = apart({part: tensors[f"{part}/{name}"] for part in PARTS}) if f"shares/{name}" in tensors else None
+    own = tensors.get(f"per_example/{name}") if samples is None else pooled(samples, examples).values
+    return GroupScores(
+        tensors[f"values/{name}"], tensors[f"errors/{name}"], own, errors_here=tensors.get(f"errors_here/{name}"),
+        samples=samples, **about,
+    )  # fmt: skip

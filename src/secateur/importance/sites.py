@@ -13,6 +13,7 @@ from torch.fx import Node
 from secateur.data import Batch
 from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
+from secateur.network.labels import operator_name
 from secateur.network.masked import operand, recorded_operand
 from secateur.network.program import Call, Handler, Program, arguments, module_path, with_argument
 from secateur.network.units import Group, Network, Reader
@@ -130,6 +131,11 @@ def _read_tapped(
         made[site] = tap(site, operand(reader, args, kwargs))
     args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, made[site])
     return target(*args, **kwargs)
+
+
+def through_detach(program: Program) -> dict[Node, Handler]:
+    """A detached activation is worth as much as another: gradients pass."""
+    return {node: lambda target, args, kwargs: args[0] for node in program.nodes if operator_name(node) == "detach"}
 
 
 def by_group(

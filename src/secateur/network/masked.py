@@ -7,7 +7,7 @@ have made of that constant is added to its result, as it will be added to a bias
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,9 @@ def reader_key(reader: Reader) -> str:
     return f"{reader.node.name}:{reader.argument}"
 
 
+LINEAR = ("linear", "addmm")
+
+
 @dataclass(frozen=True)
 class Removal:
     """What stands in the place of absent units.
@@ -39,6 +42,7 @@ class Removal:
     """
 
     means: Means
+    _matrices: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def handlers(self, network: Network, masks: Tensor, readers: Iterable[Reader] | None = None) -> dict[Node, Handler]:
         """The readers' operators as they are when units are absent.
@@ -46,12 +50,13 @@ class Removal:
         Args:
             network: the network.
             masks: which units stay (coalitions, units + 1); a batch holds its examples for each coalition in turn.
+                Booleans, or numbers to take gradients by, which are never passed over where all are 1.
             readers: the readers concerned, all by default.
         """
         by_node: defaultdict[Node, list[Handler]] = defaultdict(list)
         for reader in network.readers if readers is None else readers:
             present = masks[:, reader.units]
-            if not bool(present.all()):
+            if masks.is_floating_point() or not bool(present.all()):
                 by_node[reader.node].append(self._handler(network.program, reader, present))
         return {node: _chain(handlers) for node, handlers in by_node.items()}
 
@@ -61,12 +66,28 @@ class Removal:
             return partial(masked_recurrence, program, reader.node, reader.argument, present)
         if name in MASKED_NORMS:
             return partial(_masked_norm, MASKED_NORMS[name], program, reader, present)
-        constant = None
+        mean = self.means.get(reader_key(reader)) if reader.fold is not None else None
+        if mean is not None and name in LINEAR and len(present) > 1:
+            return partial(_replaced, program, reader, present, mean)
+        return partial(_masked_contraction, program, reader, present, self.constant(program, reader, present))
+
+    def constant(self, program: Program, reader: Reader, present: Tensor) -> Tensor | None:
+        """What a reader makes of the means of absent units, (coalitions, out) in float64; None where it gets nothing.
+
+        Args:
+            present: which entries of its input stay (coalitions, in).
+        """
         mean = self.means.get(reader_key(reader))
-        if reader.fold is not None and mean is not None:
-            absent = torch.where(present, torch.zeros((), dtype=mean.dtype), mean)
-            constant = contribution(program.state(reader.fold.weight).detach(), reader.fold, absent)
-        return partial(_masked_contraction, program, reader, present, constant)
+        if reader.fold is None or mean is None:
+            return None
+        weight = program.state(reader.fold.weight).detach()
+        mean = mean.to(present.device)
+        absent = (1 - present.to(mean)) * mean
+        if len(present) == 1:
+            return contribution(weight, reader.fold, absent)
+        if reader.fold.weight not in self._matrices:
+            self._matrices[reader.fold.weight] = over_space(weight, reader.fold)
+        return grouped_product(self._matrices[reader.fold.weight], reader.fold, absent)
 
 
 def _chain(handlers: list[Handler]) -> Handler:
@@ -95,8 +116,17 @@ def contribution(weight: Tensor, fold: Fold, inputs: Tensor) -> Tensor:
     if len(inputs) == 1 and fold.groups == 1:  # only what is not zero counts, of which there may be little
         read = torch.nonzero(inputs[0]).flatten()
         weight, inputs = weight.index_select(fold.inner, read.to(weight.device)), inputs[:, read]
+    return grouped_product(over_space(weight, fold), fold, inputs)
+
+
+def over_space(weight: Tensor, fold: Fold) -> Tensor:
+    """A weight summed over its kernel, (out, in / groups) in float64."""
     matrix = weight.double().movedim(fold.inner, 1)
-    matrix = matrix.flatten(2).sum(2) if weight.dim() > 2 else matrix
+    return matrix.flatten(2).sum(2) if weight.dim() > 2 else matrix
+
+
+def grouped_product(matrix: Tensor, fold: Fold, inputs: Tensor) -> Tensor:
+    """A matrix (out, in / groups), group by group, times inputs (coalitions, in). (coalitions, out)"""
     parts = inputs.to(matrix).unflatten(1, (fold.groups, -1))  # (coalitions, groups, in / groups)
     rows = matrix.unflatten(0, (fold.groups, -1))  # (groups, out / groups, in / groups)
     return torch.einsum("cgi,goi->cgo", parts, rows).flatten(1)
@@ -131,6 +161,24 @@ def _masked_contraction(
     if constant is None:
         return result
     return result + shaped(constant.to(result), result, reader.dim, axis)
+
+
+def _replaced(
+    program: Program,
+    reader: Reader,
+    present: Tensor,
+    mean: Tensor,
+    target: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """A linear layer that reads absent units' means in their place: nothing is padded, so that is their constant."""
+    x = operand(reader, args, kwargs)
+    axis = program.batch_axis(recorded_operand(reader))
+    absent = (1 - present.to(mean)) * mean.to(present.device)
+    factor, means = (shaped(part.to(x), x, reader.dim, axis) for part in (present, absent))
+    args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, torch.addcmul(means, x, factor))
+    return target(*args, **kwargs)
 
 
 def _share(reader: Reader, present: Tensor) -> Tensor:

@@ -228,26 +228,12 @@ class Program:
     def batch_axis(self, value: Any) -> int | None:
         """The axis of a node's value (as the export recorded it) along which the examples lie."""
         shape = getattr(value, "shape", ())
-        found = [axis for axis, length in enumerate(shape) if self._scales(length)]
+        found = [axis for axis, length in enumerate(shape) if self.scales(length)]
         return found[0] if found else None
 
-    def _scales(self, length: Any) -> bool:
+    def scales(self, length: Any) -> bool:
+        """Whether a number that the export recorded grows with the batch."""
         return isinstance(length, torch.SymInt) and self.batched in {str(s) for s in length.node.expr.free_symbols}
-
-    def stack(self, recorded: Any, value: Any, times: int) -> Any:
-        """A node's value repeated for several coalitions, one after the other along the batch.
-
-        Args:
-            recorded: what the export recorded of the node.
-            value: its value for one batch.
-            times: how many coalitions.
-        """
-        if isinstance(value, list | tuple):
-            return type(value)(self.stack(r, v, times) for r, v in zip(recorded, value, strict=True))
-        if isinstance(value, Tensor):
-            axis = self.batch_axis(recorded)
-            return value if axis is None else torch.cat([value] * times, axis)
-        return value * times if self._scales(recorded) else value
 
     @cached_property
     def output_nodes(self) -> tuple[Node, ...]:

@@ -20,7 +20,7 @@ def robust(values: Tensor, noise: Tensor) -> Tensor:
     used = (~values.isnan()).sum(1)
     centred = values - values.nanmean(1, keepdim=True)
     variance = centred.square().nansum(1) / (used - 1).clamp_min(1)
-    return values.nanmean(1) + 2 * (variance - noise).clamp_min(0).sqrt()
+    return values.nanmean(1) + 2 * (variance - noise.nan_to_num(0)).clamp_min(0).sqrt()
 
 
 def absolute(values: Tensor, noise: Tensor) -> Tensor:

@@ -1,14 +1,13 @@
 """The game: players are the units of a group, the value of a coalition is minus the loss with only its members.
 
-The program runs up to the group's first reader once for each cell of examples, and what lives there is kept as far as
-memory allows. From there on it runs for several coalitions stacked in one batch, a tile; a network whose batch can't
-be stacked runs one coalition at a time. Matrix products round differently for batches of different sizes, so the size
-of a tile depends on the network alone, and every run is one full tile: then memory never changes a result.
+The dense network runs up to the players' first reader once for each cell of examples. From there on it runs for many
+coalitions stacked in one batch, a tile, each with an example of the cell; a network whose batch can't be stacked runs
+one coalition at a time on the whole cell. Matrix products round differently for batches of different sizes, so the
+size of a tile depends on the network alone, and every run is one full tile: then memory never changes a result.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,63 +16,71 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.data import Batch
 from secateur.errors import BudgetError, SecateurError
 from secateur.importance.evidence import Evidence
-from secateur.importance.losses import Reference
-from secateur.network.masked import Removal
-from secateur.network.units import Group, Reader
+from secateur.importance.shapley.contributions import Summed, Sums, summed_reader
+from secateur.importance.shapley.frontier import Frontier, Known
+from secateur.importance.shapley.rows import picked, reference_of
+from secateur.importance.sites import through_detach
+from secateur.network.masked import Removal, reader_key
+from secateur.network.program import Handler
+from secateur.network.units import Group, Network, Reader
 
 MEMORY = 1 << 30
-TILE_BYTES = 1 << 26
-MOST_STACKED = 64
+TILE_BYTES = 1 << 24
+MOST_STACKED = 256
 AGREE = 1e-3
 
 
-@dataclass(frozen=True)
-class Prefix:
-    """What the rest of the program needs of one cell: the values that live at the cut, and the reference."""
+def in_order(evidence: Evidence, frontier: Frontier) -> Iterator["Game"]:
+    """The game of each group to score, in the order of their cuts: then nothing before them runs twice."""
+    cuts = {group.name: _cut(evidence.network, evidence.network.readers_of(group)) for group in evidence.groups}
+    for group in sorted(evidence.groups, key=lambda group: cuts[group.name]):
+        yield Game(evidence, [group], frontier)
 
-    live: dict[Node, Any]
-    reference: Reference
-    examples: int
+
+def _cut(network: Network, readers: Sequence[Reader]) -> int:
+    """The position of the first reader."""
+    return min(network.program.position[reader.node] for reader in readers)
 
 
 class Game:
-    """The value of any coalition of a group's units, for each example.
+    """The value of any coalition of units, for each example.
 
     Args:
         evidence: the network and the examples.
-        group: the players.
-        cells: the examples, in the pieces that are evaluated together.
-        memory: how many bytes of activations may be held at once.
+        groups: whose units the players are, in this order.
+        frontier: what the dense network's values at the cut are taken from.
 
     Raises:
-        BudgetError: that is less than one tile takes.
+        BudgetError: the memory allowed is less than one tile takes.
     """
 
-    def __init__(self, evidence: Evidence, group: Group, cells: Sequence[Batch], memory: int = MEMORY) -> None:
-        self.evidence, self.group, self.cells = evidence, group, cells
-        self.program = evidence.network.program
-        self.readers: tuple[Reader, ...] = evidence.network.readers_of(group)
-        self.cut = min(self.program.position[reader.node] for reader in self.readers)
+    def __init__(self, evidence: Evidence, groups: Sequence[Group], frontier: Frontier | None = None) -> None:
+        self.evidence, self.groups = evidence, tuple(groups)
+        self.network, self.program = evidence.network, evidence.network.program
+        found = [reader for group in groups for reader in self.network.readers_of(group)]
+        self.readers: tuple[Reader, ...] = tuple(dict.fromkeys(found))
+        self.cut = _cut(self.network, self.readers)
         self.end = len(self.program.nodes) - 1
-        self._prefixes: dict[int, Prefix] = {}
-        least = self.tile * self.bytes_per_example * self._most_examples
+        self.removal = Removal(evidence.means)
+        self.through = through_detach(self.program)
+        self.frontier = frontier or Frontier(evidence, memory_of(evidence))
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        memory = memory_of(self.evidence)
+        least = self.tile * self.bytes_per_example + (self.summed.bytes if self.summed else 0)
         if memory < least:
             raise BudgetError(
-                f"memory={memory:,} bytes is too little to score {group.name}: one step needs {least:,}; give more, or "
-                "smaller batches of data"
+                f"memory={memory:,} bytes is too little to score {self.groups[0].name}: one step needs {least:,}; give "
+                "more, or smaller batches of data"
             )
-        self._room = memory - least
-
-    @property
-    def _most_examples(self) -> int:
-        return max(cell.size or 1 for cell in self.cells)
+        self.frontier.memory = memory - least
 
     @property
     def players(self) -> int:
-        return self.group.size
+        return sum(group.size for group in self.groups)
 
     @cached_property
     def needed(self) -> tuple[Node, ...]:
@@ -82,96 +89,187 @@ class Game:
         before = self.program.nodes[: self.cut]
         return tuple(node for node in before if self.program.last_use[node] >= self.cut and node not in fixed)
 
-    def prefix(self, cell: int) -> Prefix:
-        """What the rest of the program needs of a cell; kept while there is room, else made again."""
-        if cell in self._prefixes:
-            return self._prefixes[cell]
-        made = self._prefix(self.cells[cell])
-        taken = sum(_held(value) for value in made.live.values())
-        if taken <= self._room:
-            self._room -= taken
-            self._prefixes[cell] = made
-        return made
+    @cached_property
+    def summed(self) -> Summed | None:
+        """The convolution at the cut as a sum of what each channel adds, where that is cheaper."""
+        return summed_reader(self.program, self.readers, self.cut) if self.stacks else None
 
-    def _prefix(self, cell: Batch) -> Prefix:
-        reference = self.evidence.reference(cell)
-        with torch.no_grad():
-            values = {**self.program.fixed(), **self.program.bind(cell)}
-            values = self.program.run(values, self.program.first, self.cut, {}, keep=self.needed)
-        return Prefix({node: values[node] for node in self.needed}, reference, cell.size or 1)
+    @cached_property
+    def sums(self) -> Sums | None:
+        summed = self.summed
+        if summed is None:
+            return None
+        return Sums(summed, self.removal.means.get(reader_key(summed.reader)), self.program)
 
-    def __call__(self, coalitions: Tensor, cell: int) -> Tensor:
-        """Minus the loss of each example with each coalition.
+    @cached_property
+    def _others(self) -> tuple[Reader, ...]:
+        """The readers but for the one that is summed."""
+        return tuple(reader for reader in self.readers if self.summed is None or reader is not self.summed.reader)
+
+    @cached_property
+    def stacks(self) -> bool:
+        """Whether coalitions and examples in any mixture give what each gives alone; tried on the first cell."""
+        if self.program.batched is None:
+            return False
+        known, live = self.frontier.known(0), self.frontier.live(0, self.cut)
+        pair = torch.ones(2, self.players, dtype=torch.bool)
+        pair[1, ::2] = False
+        first, last = 0, known.examples - 1
+        alone = torch.cat([self._run_cell(coalition, known, live) for coalition in pair.split(1)])
+        try:
+            with torch.no_grad():
+                together = self._run(pair.flip(0).repeat(2, 1), known, live, [last, last, first, first], UNTRIED)
+        except (SecateurError, RuntimeError, ValueError, IndexError, AssertionError, TypeError):
+            return False
+        expected = alone.flip(0)[:, [last, first]].T.flatten()
+        scale = alone.abs().max().clamp_min(1e-6)
+        return bool(((together - expected).abs().max() / scale) < AGREE)
+
+    def cross(self, coalitions: Tensor, cell: int, positions: Tensor) -> Tensor:
+        """Minus the loss of each of these examples of a cell with each coalition.
 
         Args:
             coalitions: which players take part (coalitions, players), booleans.
             cell: the number of the cell of examples.
+            positions: which of its examples (examples,).
 
         Returns:
             (coalitions, examples) in float64, on the CPU.
         """
-        prefix = self.prefix(cell)
-        tile = self.tile
-        missing = -len(coalitions) % tile
-        full = torch.cat([coalitions, coalitions[-1:].expand(missing, -1)])
-        return torch.cat([self._run(part, prefix) for part in full.split(tile)])[: len(coalitions)]
+        if not len(coalitions):
+            return torch.zeros(0, len(positions), dtype=torch.float64)
+        if not self.stacks:
+            known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
+            return torch.cat([self._run_cell(each, known, live) for each in coalitions.split(1)])[:, positions]
+        rows = coalitions.repeat(len(positions), 1)
+        return self.each(rows, cell, positions.repeat_interleave(len(coalitions))).view(len(positions), -1).T
+
+    def each(self, coalitions: Tensor, cell: int, positions: Tensor) -> Tensor:
+        """Minus the loss of one example of a cell with each coalition; those of one example lie together.
+
+        Args:
+            coalitions: (coalitions, players), booleans.
+            cell: the number of the cell.
+            positions: the example of each (coalitions,).
+
+        Returns:
+            (coalitions,) in float64, on the CPU.
+        """
+        known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
+        tiles = _tiles(coalitions, positions, self.tile)
+        with torch.no_grad():
+            runs = [self._run(part, known, live, places.tolist(), cell) for part, places in tiles]
+        return torch.cat(runs).double().cpu()[: len(coalitions)]
+
+    def gradients(self, coalitions: Tensor, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """As `each`, and how fast it grows with each player's presence, members or not.
+
+        Presence is a gate between 0 and 1 at the readers. For a member the slope says what it would cost to lose it,
+        for another what it would bring to have it, as far as that is linear.
+
+        Returns:
+            (coalitions,) and (coalitions, players) in float64, on the CPU.
+
+        Raises:
+            RuntimeError: the loss has no gradient.
+        """
+        known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
+        values, slopes = [], []
+        for part, places in _tiles(coalitions, positions, max(self.tile // 2, 1)):
+            with torch.enable_grad():
+                gates = part.float().requires_grad_()
+                found = self._stacked(self._masks(gates), known, live, places.tolist(), cell)
+                (slope,) = torch.autograd.grad(found.sum(), gates)
+            values.append(found.detach().double().cpu())
+            slopes.append(slope.double())
+        return torch.cat(values)[: len(coalitions)], torch.cat(slopes)[: len(coalitions)]
+
+    def ends(self, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the losses with nobody and with all, for these examples of a cell. (examples,) each"""
+        nobody = torch.zeros(1, self.players, dtype=torch.bool)
+        return self.cross(nobody, cell, positions)[0], self.frontier.known(cell).values[positions]
 
     @cached_property
     def tile(self) -> int:
         """How many coalitions are stacked in one run: a power of two."""
         if not self.stacks:
             return 1
-        room = TILE_BYTES // (self.bytes_per_example * self._most_examples)
-        most = min(MOST_STACKED, max(room, 1), 2 * self.players)
+        most = min(MOST_STACKED, max(TILE_BYTES // self.bytes_per_example, 1), 4 * self.players)
         return int(2 ** math.floor(math.log2(most)))
-
-    @cached_property
-    def stacks(self) -> bool:
-        """Whether several coalitions in one batch give what each gives alone; tried on the first cell."""
-        if self.program.batched is None:
-            return False
-        prefix = self._prefix(self.cells[0])
-        pair = torch.ones(2, self.players, dtype=torch.bool)
-        pair[1, ::2] = False
-        alone = torch.cat([self._run(coalition, prefix) for coalition in pair.split(1)])
-        try:
-            together = self._run(pair, prefix)
-        except (SecateurError, RuntimeError, ValueError, IndexError, AssertionError):
-            return False
-        scale = alone.abs().max().clamp_min(1e-6)
-        return bool(((together - alone).abs().max() / scale) < AGREE)
 
     @cached_property
     def bytes_per_example(self) -> int:
         """The most that values after the cut take at one time, for one example."""
         alive: dict[Node, int] = {node: _bytes(node) for node in self.needed}
         most = sum(alive.values())
+        readers = {reader.node for reader in self.readers}
         for index in range(self.cut, self.end):
             node = self.program.nodes[index]
-            alive[node] = 2 * _bytes(node) if any(reader.node is node for reader in self.readers) else _bytes(node)
+            alive[node] = 2 * _bytes(node) if node in readers else _bytes(node)
             most = max(most, sum(alive.values()))
             for used in [used for used in alive if self.program.last_use[used] <= index]:
                 del alive[used]
-        return max(most // (self.evidence.network.example.size or 1), 1)
+        return max(most // (self.network.example.size or 1), 1)
 
-    def _run(self, coalitions: Tensor, prefix: Prefix) -> Tensor:
-        count, network = len(coalitions), self.evidence.network
-        masks = torch.ones(count, network.units + 1, dtype=torch.bool)
-        masks[:, self.group.span] = coalitions
-        handlers = Removal(self.evidence.means).handlers(network, masks, self.readers)
-        live = {node: self.program.stack(node.meta.get("val"), value, count) for node, value in prefix.live.items()}
+    def _run_cell(self, coalition: Tensor, known: Known, live: dict[Node, Any]) -> Tensor:
+        """One coalition (1, players) on a whole cell, as it is. (1, examples)"""
+        handlers = self.removal.handlers(self.network, self._masks(coalition), self.readers)
         with torch.no_grad():
-            keep = self.program.output_nodes
-            values = self.program.run({**self.program.fixed(), **live}, self.cut, self.end, handlers, keep)
-            output = self.program.finish(values)
-            reference = prefix.reference.repeated(count) if count > 1 else prefix.reference
-            losses = self.evidence.losses(output, reference, count * prefix.examples)
-        return -losses.double().cpu().view(count, prefix.examples)
+            values = self._values(dict(live), handlers, known.reference, known.examples)
+        return values.double().cpu()[None]
+
+    def _run(self, coalitions: Tensor, known: Known, live: dict[Node, Any], places: list[int], cell: int) -> Tensor:
+        """Each coalition with its own example of a cell, in one batch. (coalitions,)"""
+        return self._stacked(self._masks(coalitions), known, live, places, cell)
+
+    def _stacked(self, masks: Tensor, known: Known, live: dict[Node, Any], places: list[int], cell: int) -> Tensor:
+        positions = torch.tensor(places, device=self.network.device)
+        sums = self.sums if cell != UNTRIED else None
+        readers = self.readers if sums is None else self._others
+        handlers = self.removal.handlers(self.network, masks, readers)
+        spared = None
+        if sums is not None:
+            operand = sums.summed.operand
+            handlers[sums.summed.reader.node] = sums.handler(live[operand], cell, places, masks)
+            spared = operand if self._read_once(operand) else None
+        taken = {
+            node: value
+            if node is spared
+            else picked(self.program, node.meta.get("val"), value, positions, known.examples)
+            for node, value in live.items()
+        }
+        return self._values(taken, handlers, reference_of(known.reference, positions), len(places))
+
+    def _read_once(self, operand: Node) -> bool:
+        """Whether nothing after the cut needs a value but the reader there."""
+        return all(self.program.position[user] <= self.cut for user in operand.users)
+
+    def _masks(self, coalitions: Tensor) -> Tensor:
+        masks = torch.ones(len(coalitions), self.network.units + 1, dtype=coalitions.dtype)
+        for group, part in zip(self.groups, coalitions.split([group.size for group in self.groups], 1), strict=True):
+            masks[:, group.span] = part
+        return masks
+
+    def _values(self, live: dict[Node, Any], handlers: dict[Node, Handler], reference: Any, rows: int) -> Tensor:
+        keep = self.program.output_nodes
+        handlers = {**self.through, **handlers}
+        values = self.program.run({**self.program.fixed(), **live}, self.cut, self.end, handlers, keep)
+        return -self.evidence.losses(self.program.finish(values), reference, rows)
 
 
-def _held(value: Any) -> int:
-    """The bytes of a value's tensors."""
-    return sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))
+UNTRIED = -1
+
+
+def _tiles(coalitions: Tensor, positions: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Full tiles; the last one is filled up with its last coalition."""
+    missing = -len(coalitions) % size
+    rows = torch.cat([coalitions, coalitions[-1:].expand(missing, -1)]).split(size)
+    return zip(rows, torch.cat([positions, positions[-1:].expand(missing)]).split(size), strict=True)
+
+
+def memory_of(evidence: Evidence) -> int:
+    """How many bytes of activations may be held at once."""
+    return int(evidence.options.get("memory") or MEMORY)
 
 
 def _bytes(node: Node) -> int:

@@ -1,0 +1,91 @@
+"""Going on from earlier scores, and writing them down while they are made."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from secateur.data import Batch
+from secateur.errors import DataError
+from secateur.importance.scores import GroupScores, Scores
+from secateur.importance.shapley.ranks import agreed, rank
+from secateur.network.units import Network
+
+EVERY = 10.0  # seconds from writing to writing
+
+
+def mark_of(network: Network, cells: Sequence[Batch], *options: Any) -> str:
+    """A mark of a network's weights, its examples and whatever else scores depend on."""
+    found = hashlib.blake2b(repr(options).encode(), digest_size=16)
+    program = network.program
+    tensors = [program.state(name) for name in sorted(set(program.state_names.values()))]
+    given = pytree.tree_leaves([(cell.args, dict(cell.kwargs), cell.target) for cell in cells])
+    for leaf in (*tensors, *given):
+        found.update(_bytes(leaf) if isinstance(leaf, Tensor) else repr(leaf).encode())
+    return found.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    plain = tensor.detach().cpu().contiguous().flatten()
+    return f"{tensor.dtype} {tuple(tensor.shape)}".encode() + plain.view(torch.uint8).numpy().tobytes()
+
+
+def earlier(resume: Scores | None, checkpoint: Path | None, mark: str) -> Scores | None:
+    """The scores to go on from: those given, or those that an interrupted run wrote down.
+
+    Raises:
+        DataError: they are of another network, other examples or other options.
+        StorageError: the checkpoint is damaged.
+    """
+    if resume is None and checkpoint is not None:
+        resume = agreed(Scores.load(checkpoint) if rank() == 0 and checkpoint.exists() else None)
+    if resume is not None and resume.of != mark:
+        raise DataError(
+            "the scores to resume are of another network, other examples, or other options (loss, removal, seed); give "
+            "what they were made with, or start anew"
+        )
+    return resume
+
+
+class Checkpoint:
+    """Writes scores down while they are made: now and then, whole, by the first process.
+
+    Args:
+        path: the file.
+        scores: makes scores of the groups known so far.
+        known: groups from an earlier run.
+    """
+
+    def __init__(
+        self, path: Path, scores: Callable[[Mapping[str, GroupScores]], Scores], known: Mapping[str, GroupScores]
+    ) -> None:
+        self.path, self.scores = path, scores
+        self._groups = dict(known)
+        self._latest: Callable[[], GroupScores] | None = None
+        self._name = ""
+        self._written = time.monotonic()
+
+    def __call__(self, name: str, summary: Callable[[], GroupScores]) -> None:
+        """A group has come further."""
+        if name != self._name:
+            self._settle()
+        self._name, self._latest = name, summary
+        if time.monotonic() - self._written >= EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is known now."""
+        self._settle()
+        if rank() == 0 and self._groups:
+            self.scores(self._groups).save(self.path)
+        self._written = time.monotonic()
+
+    def _settle(self) -> None:
+        if self._latest is not None:
+            self._groups[self._name] = self._latest()
+            self._latest = None

@@ -1,0 +1,97 @@
+"""Numbered blocks: block k of a group draws its coalitions and examples from (seed, group, k) alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from secateur.importance.samples import Sample
+from secateur.importance.seeds import generator_for
+from secateur.importance.shapley.estimators.design import Design, Estimator
+from secateur.importance.shapley.game import Game
+
+
+class Layout(Protocol):
+    """What one block is."""
+
+    @property
+    def name(self) -> str: ...
+
+    def sample(self, game: Game, numbers: Sequence[Tensor], seed: int, name: str, block: int) -> Sample:
+        """One block.
+
+        Args:
+            game: the game.
+            numbers: of each cell the numbers of its examples in the data.
+            seed: of all draws.
+            name: what the draws are for: the group's name.
+            block: its number.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A block by an estimator's design.
+
+    Args:
+        name: the estimator's.
+        estimator: draws the coalitions.
+        examples: how many of a cell a block uses; 0 for all of it.
+        spread: whether every pair of coalitions gets one of the examples, in place of all of them.
+        every: whether a block uses every cell, or one in its turn.
+    """
+
+    name: str
+    estimator: Estimator
+    examples: int
+    spread: bool = False
+    every: bool = False
+
+    def sample(self, game: Game, numbers: Sequence[Tensor], seed: int, name: str, block: int) -> Sample:
+        """One block, as its number says."""
+        design = self.estimator(game.players, generator_for(seed, name, block))
+        found, used = [], []
+        for cell in range(len(numbers)) if self.every else [in_turn(seed, name, len(numbers), block)]:
+            size = len(numbers[cell])
+            fewer = 0 < self.examples < size and game.stacks
+            positions = taken(self.examples, size, block // len(numbers)) if fewer else torch.arange(size)
+            found.append(_shares(game, design, cell, positions, self.spread and game.stacks))
+            used.append(numbers[cell][positions])
+        nothing = torch.zeros(game.players, dtype=torch.float64)
+        examples, count = torch.cat(used), len(design.coalitions)
+        evaluations = count if self.spread and game.stacks and design.free else count * len(examples)
+        return Sample(examples, torch.cat(found, 1), count, evaluations, nothing, nothing / 0)
+
+    def __str__(self) -> str:
+        return f"{self.name}{f', {self.examples} examples a block' if self.examples else ''}"
+
+
+def in_turn(seed: int, name: str, count: int, block: int) -> int:
+    """The cell of a block: all take turns, in a new random order each time round."""
+    order = torch.randperm(count, generator=generator_for(seed, name, "cells", block // count))
+    return int(order[block % count])
+
+
+def taken(examples: int, size: int, visit: int) -> Tensor:
+    """Which examples of its cell a block uses: each visit of the cell the next ones. In ascending order."""
+    few = min(examples, size)
+    return ((visit * few + torch.arange(few)) % size).sort().values
+
+
+def _shares(game: Game, design: Design, cell: int, positions: Tensor, spread: bool) -> Tensor:
+    """Each example's shares. (players, examples)"""
+    nobody, all_ = game.ends(cell, positions)
+    gain, count = all_ - nobody, len(design.coalitions)
+    part = design.coalitions.sum(1, dtype=torch.float64) / game.players
+    if not (spread and design.free):
+        surplus = game.cross(design.coalitions, cell, positions) - nobody - gain * part[:, None]
+        return design.shares(surplus) + gain / game.players
+    pairs = (count + 1) // 2
+    place = torch.arange(count) // 2 * len(positions) // pairs
+    values = game.each(design.coalitions, cell, positions[place])
+    surplus = torch.zeros(count, len(positions), dtype=torch.float64)
+    surplus[torch.arange(count), place] = (values - nobody[place] - gain[place] * part) * len(positions)
+    return design.shares(surplus) + gain / game.players

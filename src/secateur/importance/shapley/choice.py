@@ -1,0 +1,108 @@
+"""Which estimator serves a group, and when it has done enough, from what the user asked for and what a trial shows."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from secateur.errors import NameMatchError, SecateurError
+from secateur.importance.seeds import generator_for
+from secateur.importance.shapley.aggregates import Aggregate, mean
+from secateur.importance.shapley.blocks import Drawn, Layout
+from secateur.importance.shapley.controlled import Along, Controlled, along_an_order, weights_by
+from secateur.importance.shapley.estimators.table import ESTIMATORS, find_estimator
+from secateur.importance.shapley.game import Game
+from secateur.importance.shapley.stopping import Coalitions, Error, Rule
+
+FEWEST, MOST = 2, 32  # examples of a block
+EVALUATIONS = 1024  # coalitions times examples of a block, about
+SPREAD = 20  # examples among the pairs of a regression's block: each then has about n / 4 pairs
+UNEXPLAINED = 0.3
+RELATIVE_ERROR, PER_UNIT = 0.5, 16
+PAPER_ORDERS = 5
+
+
+def layout_for(game: Game, options: Mapping[str, Any], aggregate: Aggregate, seed: int, name: str) -> Layout:
+    """What a block of a group's estimate is.
+
+    By default it is exact where that costs no more than a few orders; else gradients corrected along orders, where a
+    trial order shows that they explain most of the marginals; else orders with their reverses.
+
+    Raises:
+        NameMatchError: an unknown protocol or estimator.
+    """
+    protocol, wanted = options.get("protocol"), options.get("estimator") or "auto"
+    if protocol not in (None, "paper"):
+        raise NameMatchError(f"protocol={protocol!r} is unknown; the one known is 'paper'")
+    if protocol == "paper":
+        return Drawn("permutation", ESTIMATORS["permutation"], 0, every=True)
+    if wanted == "auto" and 2**game.players <= 8 * game.players:
+        wanted = "exact"
+    if wanted not in ("auto", "controlled"):
+        return _drawn(wanted, game, aggregate)
+    trial = _trial(game, seed, name)
+    if trial is None or (wanted == "auto" and not _explains(trial)):
+        return _drawn("antithetic", game, aggregate)
+    return Controlled(_pairs(game, aggregate), weights_by(trial))
+
+
+def _drawn(wanted: str | Callable[..., Any], game: Game, aggregate: Aggregate) -> Layout:
+    if callable(wanted):
+        label, estimator = getattr(wanted, "__name__", type(wanted).__name__), wanted
+    else:
+        label, estimator = wanted, find_estimator(wanted)
+    if label == "exact":
+        return Drawn(label, estimator, 0)
+    free = game.players > 1 and estimator(game.players, torch.Generator().manual_seed(0)).free
+    if free and aggregate is mean:
+        return Drawn(label, estimator, SPREAD, spread=True)
+    return Drawn(label, estimator, min(max(EVALUATIONS // (2 * game.players), FEWEST), MOST))
+
+
+def _trial(game: Game, seed: int, name: str) -> Along | None:
+    """Marginals and trapezoids along one order; None where the game can't be differentiated."""
+    if not game.stacks:
+        return None
+    try:
+        return along_an_order(game, 0, 0, generator_for(seed, name, "trial"))
+    except (RuntimeError, TypeError, ValueError, SecateurError):
+        return None
+
+
+def _explains(trial: Along) -> bool:
+    """Whether trapezoids leave little of the marginals."""
+    left = (trial.marginals - trial.trapezoids).square().sum()
+    return bool(left <= UNEXPLAINED * trial.marginals.square().sum())
+
+
+def _pairs(game: Game, aggregate: Aggregate) -> int:
+    """Pairs for each of a block's examples: about as many coalitions as along an order, and two to know their noise."""
+    least = 1 if aggregate is mean else 2
+    return min(max(game.players // (2 * MOST), least), 4)
+
+
+def rule_for(game: Game, options: Mapping[str, Any], layout: Layout) -> Rule | None:
+    """When the estimate is good enough; None where the number of blocks is fixed.
+
+    By default when the largest standard error is half of the spread of the units' scores, but at the latest after 16
+    coalitions for each unit, times what part of the operators comes after the cut: shallow groups may have more.
+    """
+    stop, coalitions = options.get("stop"), options.get("coalitions")
+    if options.get("protocol") == "paper" or layout.name == "exact":
+        return None
+    if not isinstance(stop, Rule | None):
+        raise NameMatchError(
+            f"stop={stop!r} is no rule; give one of secateur.stopping, such as Error(0.2) | Seconds(60)"
+        )
+    if coalitions is not None:
+        limit = Coalitions(coalitions)
+        return limit if stop is None else stop | limit
+    if stop is not None:
+        return stop
+    depth = (game.end - game.cut) / max(game.end - game.program.first, 1)
+    return Error(RELATIVE_ERROR) | Coalitions(round(PER_UNIT / max(depth, 0.125)), per_unit=True)
+
+
+def fixed_blocks(options: Mapping[str, Any], cells: int) -> int:
+    """How many blocks there are where no rule stops them."""
+    return PAPER_ORDERS if options.get("protocol") == "paper" else cells

@@ -1,0 +1,89 @@
+"""What lives in the program at a group's first reader, cell by cell, carried on from group to group.
+
+Groups are scored in the order of their cuts, so each cell runs through the dense network once for all of them. Where
+the cells together need more memory than there is, those that find no room are made again from the inputs.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from secateur.importance.evidence import Evidence, laid_out
+from secateur.importance.losses import Reference, scales_of
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a cell of examples from the dense network.
+
+    Args:
+        reference: what its losses are measured against.
+        values: minus the dense network's loss of each example, (examples,).
+        examples: how many there are.
+    """
+
+    reference: Reference
+    values: Tensor
+    examples: int
+
+
+class Frontier:
+    """The dense network's values at a cut, for every cell of the evidence.
+
+    Args:
+        evidence: the network and the examples.
+        memory: how many bytes may be kept.
+    """
+
+    def __init__(self, evidence: Evidence, memory: int) -> None:
+        self.evidence, self.memory = evidence, memory
+        self._at: dict[int, tuple[int, dict[Node, Any], int]] = {}
+        self._known: dict[int, Known] = {}
+
+    @property
+    def held(self) -> int:
+        """How many bytes are kept now."""
+        return sum(size for _, _, size in self._at.values())
+
+    def live(self, cell: int, cut: int) -> dict[Node, Any]:
+        """The values that operators from the position `cut` on need of a cell, but for parameters and constants."""
+        program = self.evidence.network.program
+        position, values, _ = self._at.pop(cell, (None, {}, 0))
+        if position is None or position > cut:
+            position, values = program.first, dict(program.bind(self.evidence.cells[cell]))
+        if position < cut:
+            with torch.no_grad():
+                fixed = program.fixed()
+                values = program.run({**fixed, **values}, position, cut, {}, keep=program.output_nodes)
+            values = {node: _laid_out(value) for node, value in values.items() if node not in fixed}
+        size = sum(_bytes(value) for value in values.values())
+        if self.held + size <= self.memory:
+            self._at[cell] = cut, values, size
+        return values
+
+    def known(self, cell: int) -> Known:
+        """What the dense network says of a cell."""
+        if cell not in self._known:
+            batch = self.evidence.cells[cell]
+            with torch.no_grad():
+                output = self.evidence.forward(batch)
+                labelled = batch.target is not None
+                scales = None if labelled or self.evidence.loss is not None else scales_of(output)
+                reference = Reference(batch.target, None if labelled else output, scales)
+                examples = batch.size or 1
+                losses = self.evidence.losses(output, reference, examples)
+            self._known[cell] = Known(reference, -losses.double().cpu(), examples)
+        return self._known[cell]
+
+
+def _laid_out(value: Any) -> Any:
+    return laid_out(value) if isinstance(value, Tensor) else value
+
+
+def _bytes(value: Any) -> int:
+    """The bytes of a value's tensors."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))

@@ -1,0 +1,67 @@
+"""Blocks shared between the processes of a launched program (`torchrun`), which then all know all of them."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+Made = TypeVar("Made")
+
+
+def rank() -> int:
+    """The number of this process, 0 where there is only one."""
+    return distributed.get_rank() if _several() else 0
+
+
+def processes() -> int:
+    """How many processes share the work."""
+    return distributed.get_world_size() if _several() else 1
+
+
+def _several() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def shared(blocks: Sequence[int], make: Callable[[int], Made]) -> list[Made]:
+    """What `make` gives for each block, in order; each process makes its part. What fails in one fails in all."""
+    if not _several():
+        return [make(block) for block in blocks]
+    count = distributed.get_world_size()
+    made: list[Made] | Exception
+    try:
+        made = [make(block) for block in blocks[distributed.get_rank() :: count]]
+    except Exception as failure:  # noqa: BLE001 (raised again below, in every process)
+        made = failure
+    parts: list[Any] = [None] * count
+    distributed.all_gather_object(parts, made)
+    for part in parts:
+        if isinstance(part, Exception):
+            raise part
+    return [parts[place % count][place // count] for place in range(len(blocks))]
+
+
+def agreed(value: Made) -> Made:
+    """The value that the first process has."""
+    if not _several():
+        return value
+    held: list[Any] = [value]
+    distributed.broadcast_object_list(held)
+    found: Made = held[0]
+    return found
+
+
+@contextmanager
+def launched() -> Iterator[None]:
+    """Join the other processes if this one was launched with some by `torchrun`."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized()
+    if not several:
+        yield
+        return
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,166 @@
+"""Stopping rules, going on from earlier scores, and interrupted runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import secateur as sc
+from secateur import demo
+from secateur.stopping import Coalitions, Error, Evaluations, Known, Rule, Seconds, Stable
+
+GROUP = "layer2.1.conv1"
+OPTIONS: Any = {"only": GROUP, "aggregate": "mean", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def network() -> sc.Network:
+    return sc.trace(demo.network(), demo.calibration()[0][:2])
+
+
+def scored(network: sc.Network, **options: Any) -> Any:
+    return sc.score(network, demo.calibration()[:3], **{**OPTIONS, **options})
+
+
+def blocks(scores: Any) -> int:
+    return len(scores[GROUP].samples)
+
+
+def test_counts_stop_at_the_first_look_that_has_them(network: sc.Network) -> None:
+    assert blocks(scored(network, stop=Coalitions(10))) == 8
+    scores = scored(network, stop=Evaluations(1500))
+    assert blocks(scores) == 12 and scores[GROUP].evaluations >= 1500
+    assert blocks(scored(network, coalitions=1500)) == 12
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (Coalitions(1200) & Coalitions(1500), 12),
+        (Coalitions(1500) | Coalitions(10), 8),
+        (Error(1e-9) | Coalitions(10), 8),
+        (Error(1e9) & Coalitions(1500), 12),
+        (Stable(0.1), 8),
+        (Known(0.5, 0.99) | Coalitions(1500), 12),
+        (Seconds(1e-6), 8),
+    ],
+)
+def test_rules_compose(network: sc.Network, rule: Rule, expected: int) -> None:
+    scores = scored(network, stop=rule)
+    assert blocks(scores) == expected
+    assert str(rule) in str(scores)
+
+
+def test_stricter_rules_take_longer_and_reach_what_they_say(network: sc.Network) -> None:
+    loose, strict = (scored(network, stop=Error(error) | Coalitions(20_000))[GROUP] for error in (1.0, 0.25))
+    assert strict.coalitions > loose.coalitions
+    assert float(strict.errors_here.max() / strict.values.std()) <= 0.26
+    known = scored(network, stop=Known(0.5, 0.7) | Coalitions(6000))[GROUP]
+    assert known.coalitions >= loose.coalitions
+
+
+def test_heuristics_say_that_they_are() -> None:
+    for rule in (Error(0.1), Stable(), Known(0.5)):
+        assert rule.heuristic
+    assert not (Coalitions(5) & Seconds(3)).heuristic
+    both = Error(0.1) | Stable()
+    assert Error(0.1).heuristic in both.heuristic and Stable().heuristic in both.heuristic
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda: Coalitions(0), lambda: Seconds(0), lambda: Error(-1), lambda: Known(1.5), lambda: Evaluations(0)]
+)
+def test_impossible_rules_are_refused(wrong: Any) -> None:
+    with pytest.raises(sc.SecateurError, match=r"give|between"):
+        wrong()
+
+
+def test_what_is_no_rule_is_refused(network: sc.Network) -> None:
+    with pytest.raises(sc.SecateurError, match="no rule"):
+        scored(network, stop=0.1)
+
+
+@pytest.mark.parametrize("estimator", ["auto", "leverage", "antithetic"])
+def test_refined_scores_are_those_of_one_long_run(network: sc.Network, tmp_path: Path, estimator: str) -> None:
+    short = scored(network, stop=Coalitions(10), estimator=estimator)
+    short.save(tmp_path / "scores.safetensors")
+    short = sc.Scores.load(tmp_path / "scores.safetensors")
+    longer = scored(network, stop=Coalitions(9000), estimator=estimator, resume=short)
+    straight = scored(network, stop=Coalitions(9000), estimator=estimator)
+    assert same(longer, straight)
+    assert blocks(longer) > blocks(short)
+    assert blocks(scored(network, stop=Coalitions(10), estimator=estimator, resume=longer)) == blocks(longer)
+
+
+def same(one: Any, other: Any) -> bool:
+    return all(
+        torch.equal(getattr(one[name], part), getattr(other[name], part))
+        for name in one for part in ("values", "errors", "errors_here", "per_example")
+    )  # fmt: skip
+
+
+def test_scores_of_something_else_are_not_refined(network: sc.Network) -> None:
+    short = scored(network, stop=Coalitions(10))
+    for other in ({"seed": 1}, {"removal": "zero"}):
+        with pytest.raises(sc.SecateurError, match="another network, other examples, or other options"):
+            scored(network, resume=short, **other)
+    with pytest.raises(sc.SecateurError, match="another network"):
+        sc.score(network, demo.calibration()[:2], **OPTIONS, resume=short)
+    with pytest.raises(sc.SecateurError, match="ask for the same estimator"):
+        scored(network, resume=short, estimator="leverage")
+
+
+def test_a_damaged_checkpoint_is_refused_and_left(network: sc.Network, tmp_path: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    scored(network, stop=Coalitions(10), checkpoint=path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(sc.SecateurError):
+        scored(network, stop=Coalitions(10), checkpoint=path)
+    assert path.read_bytes() == whole[: len(whole) // 2]
+
+
+SCRIPT = """
+import sys
+import torch
+import secateur as sc
+from secateur import demo
+from secateur.importance import continuing
+from secateur.stopping import Coalitions
+
+torch.set_num_threads(1)
+continuing.EVERY = 0.0
+network = sc.trace(demo.network(), demo.calibration()[0][:2])
+scores = sc.score(
+    network, demo.calibration()[:2], only="layer2.*", stop=Coalitions(1500), checkpoint=sys.argv[1], progress=False
+)
+print("finished")
+"""
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """Killed again and again, it goes on from what it wrote."""
+    straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
+    command = [sys.executable, "-c", SCRIPT]
+    subprocess.run([*command, str(straight)], check=True, capture_output=True, timeout=300)
+    kills = 0
+    for _ in range(12):
+        with subprocess.Popen([*command, str(broken)], stdout=subprocess.PIPE) as run:
+            before = broken.stat().st_mtime_ns if broken.exists() else 0
+            while kills < 3 and run.poll() is None:
+                time.sleep(0.02)
+                if broken.exists() and broken.stat().st_mtime_ns != before:
+                    os.kill(run.pid, signal.SIGKILL)
+                    kills += 1
+                    break
+            said = run.communicate(timeout=300)[0]
+        if b"finished" in said:
+            break
+    assert kills == 3
+    assert same(sc.Scores.load(straight), sc.Scores.load(broken))
