@@ -1,6 +1,7 @@
 """The command line: `secateur demo | inspect | score | prune | report`."""
 
 import functools
+import operator
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ import secateur as sc
 from secateur import demo as shipped
 from secateur.errors import BudgetError, NameMatchError, SecateurError
 from secateur.files import text_writer, write_whole
+from secateur.importance.shapley.ranks import launched, rank
 from secateur.report.picture import network_page
 from secateur.report.saved import saved_report
 from secateur.sources import batches_from, model_from
+from secateur.stopping import Coalitions, Error, Rule, Seconds
 from secateur.version import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -132,17 +135,47 @@ def score(
     data: MaybeData = None,
     by: By = "shapley",
     removal: Removal = "mean",
+    estimator: Annotated[str, typer.Option("--estimator", help="Of the Shapley value.")] = "auto",
+    coalitions: Annotated[int | None, typer.Option("--coalitions", help="Enough of them for each group.")] = None,
+    error: Annotated[float | None, typer.Option("--error", help="Errors that are small enough.")] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Time enough for all.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A file to write to now and then, and to go on from.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, mps.")] = "cpu",
     only: Only = None,
     skip: Skip = None,
     seed: Seed = 0,
 ) -> None:
-    """Score every unit and write scores.safetensors."""
-    batches = _example(data)
-    network = sc.trace(model_from(model, weights, program), batches)
-    scores = sc.score(network, batches, by, removal=removal, only=only, skip=skip, seed=seed)
-    scores.save(out / "scores.safetensors")
-    print(scores)
-    print(f"\nwritten to {out / 'scores.safetensors'}")
+    """Score every unit and write scores.safetensors; under torchrun the processes share the work."""
+    with launched():
+        batches = _example(data)
+        network = sc.trace(model_from(model, weights, program).to(device), batches)
+        scores = sc.score(
+            network,
+            batches,
+            by,
+            removal=removal,
+            estimator=estimator,
+            stop=_rule(coalitions, error, seconds),
+            checkpoint=checkpoint,
+            only=only,
+            skip=skip,
+            seed=seed,
+        )
+        if rank() == 0:
+            scores.save(out / "scores.safetensors")
+            print(scores)
+            print(f"\nwritten to {out / 'scores.safetensors'}")
+
+
+def _rule(coalitions: int | None, error: float | None, seconds: float | None) -> Rule | None:
+    """Whichever is reached first."""
+    given: list[Rule] = []
+    given += [] if coalitions is None else [Coalitions(coalitions)]
+    given += [] if error is None else [Error(error)]
+    given += [] if seconds is None else [Seconds(seconds)]
+    return functools.reduce(operator.or_, given) if given else None
 
 
 @app.command()

@@ -66,12 +66,12 @@ class Checkpoint:
     ) -> None:
         self.path, self.scores = path, scores
         self._groups = dict(known)
-        self._latest: Callable[[], GroupScores] | None = None
+        self._latest: Callable[[], Mapping[str, GroupScores]] | None = None
         self._name = ""
         self._written = time.monotonic()
 
-    def __call__(self, name: str, summary: Callable[[], GroupScores]) -> None:
-        """A group has come further."""
+    def __call__(self, name: str, summary: Callable[[], Mapping[str, GroupScores]]) -> None:
+        """The scores of a game have come further."""
         if name != self._name:
             self._settle()
         self._name, self._latest = name, summary
@@ -87,5 +87,5 @@ class Checkpoint:
 
     def _settle(self) -> None:
         if self._latest is not None:
-            self._groups[self._name] = self._latest()
+            self._groups |= self._latest()
             self._latest = None

@@ -1,7 +1,8 @@
 """What a criterion is given: the network, the examples in cells, and the loss on them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from tqdm import tqdm
 from secateur.data import Batch, on_device, refusal
 from secateur.errors import DataError, SecateurError
 from secateur.importance.losses import Loss, Reference, example_losses
-from secateur.network.masked import Means
+from secateur.network.masked import Means, Removal
 from secateur.network.program import Handler
+from secateur.network.refit import Moments, Refit
 from secateur.network.units import Group, Network
 
 CELL = 32
@@ -32,6 +34,7 @@ class Evidence:
         seed: for whatever the criterion draws.
         options: what only some criteria know, such as the number of coalitions.
         progress: whether to show a progress bar.
+        moments: of what each reader reads, where absent units are predicted from the others; else empty.
     """
 
     network: Network
@@ -42,6 +45,12 @@ class Evidence:
     seed: int
     options: Mapping[str, Any]
     progress: bool
+    moments: Mapping[str, Moments] = field(default_factory=dict)
+
+    @cached_property
+    def removal(self) -> Removal:
+        """What stands in the place of absent units."""
+        return Refit(self.means, self.moments) if self.moments else Removal(self.means)
 
     def need_examples(self, criterion: str) -> None:
         """

@@ -1,7 +1,7 @@
 """What the blocks of an estimate gave: each example's shares, and their mean over blocks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,19 @@ class Sample:
     correction: Tensor
     noise: Tensor
 
+    def only(self, players: slice) -> "Sample":
+        """The same of some players."""
+        parts = (self.shares[players], self.correction[players], self.noise[players])
+        return replace(self, shares=parts[0], correction=parts[1], noise=parts[2])
+
+
+def side_by_side(samples: Sequence[Sample]) -> Sample:
+    """One block's sample of all players, from samples of some each."""
+    shares, correction, noise = (
+        torch.cat([getattr(sample, part) for sample in samples]) for part in ("shares", "correction", "noise")
+    )
+    return replace(samples[0], shares=shares, correction=correction, noise=noise)
+
 
 @dataclass(frozen=True)
 class Pooled:
@@ -42,24 +55,56 @@ class Pooled:
     noise: Tensor
 
 
-def pooled(samples: Sequence[Sample], examples: int) -> Pooled:
-    """Each example's mean over its blocks."""
+@dataclass(frozen=True)
+class Totals:
+    """Sums over blocks, from which means over any of them are taken.
+
+    Args:
+        count: in how many blocks each example was, (examples,).
+        total: sums of shares and of their squares, (2, players, examples).
+        others: sums of corrections and noises, (2, players).
+        blocks: how many.
+    """
+
+    count: Tensor
+    total: Tensor
+    others: Tensor
+    blocks: int
+
+    def __sub__(self, other: "Totals") -> "Totals":
+        return Totals(
+            self.count - other.count, self.total - other.total, self.others - other.others, self.blocks - other.blocks
+        )
+
+    def pooled(self) -> Pooled:
+        """Each example's mean over these blocks."""
+        total, square = self.total
+        mean = total / self.count
+        correction, noise = self.others / self.blocks
+        repeated = self.count > 1
+        if bool(repeated.any()):
+            count = self.count[repeated]
+            between = (square[:, repeated] - count * mean[:, repeated].square()) / (count - 1)
+            noise = (between.clamp_min(0) / count).mean(1)
+        return Pooled(mean + correction[:, None], noise)
+
+
+def totals(samples: Sequence[Sample], examples: int) -> Totals:
+    """Sums over these blocks."""
     players = samples[0].shares.shape[0]
     count = torch.zeros(examples, dtype=torch.float64)
-    total, square = (torch.zeros(players, examples, dtype=torch.float64) for _ in range(2))
+    total = torch.zeros(2, players, examples, dtype=torch.float64)
     for sample in samples:
         count[sample.examples] += 1
-        total[:, sample.examples] += sample.shares
-        square[:, sample.examples] += sample.shares.square()
-    mean = total / count
-    correction = torch.stack([sample.correction for sample in samples]).mean(0)
-    repeated = count > 1
-    if bool(repeated.any()):
-        between = (square - count * mean.square())[:, repeated] / (count - 1)[repeated]
-        noise = (between.clamp_min(0) / count[repeated]).mean(1)
-    else:
-        noise = torch.stack([sample.noise for sample in samples]).mean(0)
-    return Pooled(mean + correction[:, None], noise)
+        total[0, :, sample.examples] += sample.shares
+        total[1, :, sample.examples] += sample.shares.square()
+    others = torch.stack([torch.stack([sample.correction, sample.noise]) for sample in samples]).sum(0)
+    return Totals(count, total, others, len(samples))
+
+
+def pooled(samples: Sequence[Sample], examples: int) -> Pooled:
+    """Each example's mean over its blocks."""
+    return totals(samples, examples).pooled()
 
 
 def weights_of(samples: Sequence[Sample], examples: int) -> Tensor:
@@ -78,6 +123,7 @@ def freedom_here(samples: Sequence[Sample], examples: int) -> float:
     return float((torch.eye(len(samples), dtype=torch.float64) - hat).square().sum())
 
 
+MOST_LEFT_OUT = 64  # blocks or bundles of blocks that the jackknife leaves out in turn
 PARTS = ("examples", "shares", "corrections", "noises", "counts")
 
 

@@ -16,14 +16,16 @@ from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley import shapley as shapley_values
+from secateur.importance.shapley import whole
 from secateur.importance.shapley.estimators.design import Estimator
 from secateur.importance.shapley.ranks import rank
 from secateur.importance.shapley.stopping import Rule
 from secateur.network.masked import reader_means
+from secateur.network.refit import reader_moments
 from secateur.network.units import Group, Network
 
-BUILT_IN = (activations, chance, gradients, removal, weights, shapley_values)
-REMOVALS = ("mean", "zero")
+BUILT_IN = (activations, chance, gradients, removal, weights, shapley_values, whole)
+REMOVALS = ("mean", "zero", "refit")
 
 
 def score(
@@ -57,7 +59,8 @@ def score(
         loss: of the output and the target (without targets: the dense output), one value per example (examples,).
             By default cross entropy for class numbers, squared error for other targets.
         removal: what stands in the place of an absent unit: its mean over the data ("mean"), which a cut folds into
-            the biases of its readers, or nothing ("zero").
+            the biases of its readers; its best linear prediction from the units that stay ("refit"), which a repair by
+            least squares comes to; or nothing ("zero").
         aggregate: for "shapley", from each example's values to one score: "robust" (the default), "mean", "absolute",
             a quantile between 0.0 and 1.0, or a function from (units, examples) to (units,).
         estimator: for "shapley": "controlled", "permutation", "antithetic", "orthogonal", "leverage", "kernelshap",
@@ -111,7 +114,8 @@ def score(
         evidence = Evidence(network, groups, cells, loss, {}, seed, options, progress)
         for cell in cells[:1]:
             evidence.forward(cell)
-        means = reader_means(network, cells) if removal == "mean" and cells else {}
+        means = reader_means(network, cells) if removal != "zero" and cells else {}
+        moments = reader_moments(network, cells) if removal == "refit" and cells else {}
         mark = mark_of(network, cells, name, removal, seed, protocol, loss and getattr(loss, "__qualname__", ""))
         path = None if checkpoint is None else Path(checkpoint)
         before = earlier(resume, path, mark)
@@ -121,7 +125,7 @@ def score(
 
         keep = None if path is None else Checkpoint(path, as_scores, {} if before is None else before.groups)
         options |= {"resume": before, "keep": keep}
-        found = function(Evidence(network, groups, cells, loss, means, seed, options, progress))
+        found = function(Evidence(network, groups, cells, loss, means, seed, options, progress, moments))
     scores = as_scores({group.name: _checked(name, group, found) for group in groups})
     if path is not None and rank() == 0:
         scores.save(path)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secateur.errors import NameMatchError
 from secateur.files import Writer, read_tensors, tensors_writer, write_whole
-from secateur.importance.samples import PARTS, Sample, apart, freedom_here, joined, pooled
+from secateur.importance.samples import MOST_LEFT_OUT, PARTS, Sample, apart, freedom_here, joined, pooled
 from secateur.tables import columns
 
 FORMAT = "secateur scores 2"
@@ -55,7 +55,7 @@ class GroupScores:
             here: the score that all coalitions would give on these examples, in place of that for other examples.
         """
         errors = self.errors_here if here and self.errors_here is not None else self.errors
-        freedom = float(max(len(self.samples) - 1, 1)) if self.samples else math.inf
+        freedom = float(max(min(len(self.samples), MOST_LEFT_OUT) - 1, 1)) if self.samples else math.inf
         if here and self.samples and self.per_example is not None:
             apart = freedom_here(self.samples, self.per_example.shape[1])
             freedom = apart if apart >= 1 else freedom

@@ -44,6 +44,11 @@ class Removal:
     means: Means
     _matrices: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether what a linear reader gives is the sum of what each unit adds."""
+        return True
+
     def handlers(self, network: Network, masks: Tensor, readers: Iterable[Reader] | None = None) -> dict[Node, Handler]:
         """The readers' operators as they are when units are absent.
 

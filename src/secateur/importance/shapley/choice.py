@@ -12,7 +12,7 @@ from secateur.importance.shapley.blocks import Drawn, Layout
 from secateur.importance.shapley.controlled import Along, Controlled, along_an_order, weights_by
 from secateur.importance.shapley.estimators.table import ESTIMATORS, find_estimator
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.stopping import Coalitions, Error, Rule
+from secateur.importance.shapley.stopping import Coalitions, Error, PerUnit, Rule
 
 FEWEST, MOST = 2, 32  # examples of a block
 EVALUATIONS = 1024  # coalitions times examples of a block, about
@@ -100,7 +100,7 @@ def rule_for(game: Game, options: Mapping[str, Any], layout: Layout) -> Rule | N
     if stop is not None:
         return stop
     depth = (game.end - game.cut) / max(game.end - game.program.first, 1)
-    return Error(RELATIVE_ERROR) | Coalitions(round(PER_UNIT / max(depth, 0.125)), per_unit=True)
+    return Error(RELATIVE_ERROR) | PerUnit(PER_UNIT, max(depth, 0.125))
 
 
 def fixed_blocks(options: Mapping[str, Any], cells: int) -> int:

@@ -22,7 +22,7 @@ from secateur.importance.shapley.contributions import Summed, Sums, summed_reade
 from secateur.importance.shapley.frontier import Frontier, Known
 from secateur.importance.shapley.rows import picked, reference_of
 from secateur.importance.sites import through_detach
-from secateur.network.masked import Removal, reader_key
+from secateur.network.masked import reader_key
 from secateur.network.program import Handler
 from secateur.network.units import Group, Network, Reader
 
@@ -63,7 +63,7 @@ class Game:
         self.readers: tuple[Reader, ...] = tuple(dict.fromkeys(found))
         self.cut = _cut(self.network, self.readers)
         self.end = len(self.program.nodes) - 1
-        self.removal = Removal(evidence.means)
+        self.removal = evidence.removal
         self.through = through_detach(self.program)
         self.frontier = frontier or Frontier(evidence, memory_of(evidence))
         self._check_memory()
@@ -92,7 +92,7 @@ class Game:
     @cached_property
     def summed(self) -> Summed | None:
         """The convolution at the cut as a sum of what each channel adds, where that is cheaper."""
-        return summed_reader(self.program, self.readers, self.cut) if self.stacks else None
+        return summed_reader(self.program, self.readers, self.cut) if self.stacks and self.removal.adds_up else None
 
     @cached_property
     def sums(self) -> Sums | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.importance.samples import Pooled, Sample, freedom_here, pooled, weights_of
+from secateur.importance.samples import MOST_LEFT_OUT, Pooled, Sample, freedom_here, pooled, totals, weights_of
 from secateur.importance.shapley.aggregates import Aggregate, mean
 
 
@@ -18,7 +18,8 @@ class Judged:
         values: (players,).
         errors: standard errors, for other examples of the same kind.
         errors_here: standard errors, for these examples: what more coalitions would take away.
-        replicates: the jackknife's pseudo-values, (blocks, players), whose mean and spread give value and error.
+        replicates: the jackknife's pseudo-values, (blocks, players), whose mean and spread give value and error; where
+            there are very many blocks, of bundles of them.
     """
 
     values: Tensor
@@ -44,10 +45,8 @@ def judged(samples: Sequence[Sample], examples: int, aggregate: Aggregate) -> Ju
         replicates = _by_examples(samples[0], aggregate)
         error = replicates.std(0) / len(replicates) ** 0.5 if len(replicates) > 1 else torch.zeros_like(values)
         return Judged(values, error, torch.zeros_like(values), replicates)
-    left = [pooled([*samples[:block], *samples[block + 1 :]], examples) for block in range(count)]
-    without = torch.stack([aggregate(each.values, each.noise) for each in left])
-    replicates = count * values - (count - 1) * without
-    variance = replicates.var(0) / count
+    replicates = _replicates(samples, examples, aggregate, values)
+    variance = replicates.var(0) / len(replicates)
     freedom = freedom_here(samples, examples)
     if aggregate is not mean or freedom < FEWEST:
         return Judged(values, variance.sqrt(), variance.sqrt(), replicates)
@@ -61,6 +60,15 @@ def judged(samples: Sequence[Sample], examples: int, aggregate: Aggregate) -> Ju
 
 
 FEWEST = 2  # degrees of freedom
+
+
+def _replicates(samples: Sequence[Sample], examples: int, aggregate: Aggregate, values: Tensor) -> Tensor:
+    """The jackknife's pseudo-values; of very many blocks some are left out together. (blocks or bundles, players)"""
+    count = min(len(samples), MOST_LEFT_OUT)
+    whole = totals(samples, examples)
+    left = [(whole - totals(samples[part::count], examples)).pooled() for part in range(count)]
+    without = torch.stack([aggregate(each.values, each.noise) for each in left])
+    return count * values - (count - 1) * without
 
 
 def _by_examples(sample: Sample, aggregate: Aggregate) -> Tensor:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from secateur.errors import DataError
 from secateur.importance.evidence import Evidence, shuffled
 from secateur.importance.registry import criterion
-from secateur.importance.samples import Sample, pooled
+from secateur.importance.samples import Sample, pooled, side_by_side
 from secateur.importance.scores import GroupScores
 from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.aggregates import Aggregate, find_aggregate
@@ -29,7 +29,7 @@ from secateur.importance.shapley.stopping import Rule, State
 
 FIRST_LOOK, GROWTH = 8, 1.5  # blocks before the rule looks for the first time, and from look to look
 
-Keep = Callable[[str, Callable[[], GroupScores]], None]
+Keep = Callable[[str, Callable[[], dict[str, GroupScores]]], None]
 
 
 @dataclass(frozen=True)
@@ -53,40 +53,58 @@ class Course:
 def shapley(evidence: Evidence) -> dict[str, GroupScores]:
     """Each unit's fair share in the network's performance (Ancona, Öztireli, Gross 2020)."""
     evidence.need_examples("shapley")
-    course = course_of(evidence)
+    return _group_by_group(evidence, "robust")
+
+
+def _group_by_group(evidence: Evidence, aggregate: str) -> dict[str, GroupScores]:
+    course = course_of(evidence, aggregate)
     frontier = Frontier(course.evidence, memory_of(evidence))
-    found = {}
+    found: dict[str, GroupScores] = {}
     for place, game in enumerate(in_order(course.evidence, frontier), 1):
-        found[game.groups[0].name] = estimated(course, game, game.groups[0].name, place / len(evidence.groups))
+        name = game.groups[0].name
+        layout = layout_for(game, evidence.options, course.aggregate, evidence.seed, name)
+        found |= estimated(course, game, name, layout, place / len(evidence.groups))
     return {group.name: found[group.name] for group in evidence.groups}
 
 
-def course_of(evidence: Evidence) -> Course:
-    """The examples in cells that are not of neighbours, but for a network that takes no other batch than its own."""
+@criterion("banzhaf")
+def banzhaf(evidence: Evidence) -> dict[str, GroupScores]:
+    """What a unit adds where each other one of its group stays with a chance of a half (Banzhaf 1965)."""
+    evidence.need_examples("banzhaf")
+    return _group_by_group(replace(evidence, options={**evidence.options, "estimator": "banzhaf"}), "mean")
+
+
+def course_of(evidence: Evidence, aggregate: str) -> Course:
+    """The examples in cells that are not of neighbours, but for a network that takes no other batch than its own.
+
+    Args:
+        evidence: the network and the examples.
+        aggregate: the default.
+    """
     if evidence.network.program.batched is None:
         starts = torch.tensor([0, *(cell.size or 1 for cell in evidence.cells)]).cumsum(0).tolist()
         parts = [torch.arange(*span) for span in pairwise(starts)]
         pile = list(zip(evidence.cells, parts, strict=True))
     else:
         pile = shuffled(evidence.cells, generator_for(evidence.seed, "cells"))
-    aggregate = find_aggregate(evidence.options.get("aggregate") or "robust")
+    chosen = find_aggregate(evidence.options.get("aggregate") or aggregate)
     cells, numbers = [cell for cell, _ in pile], [index for _, index in pile]
-    return Course(replace(evidence, cells=cells), numbers, aggregate, time.monotonic())
+    return Course(replace(evidence, cells=cells), numbers, chosen, time.monotonic())
 
 
-def estimated(course: Course, game: Game, name: str, part: float) -> GroupScores:
-    """The scores of one game's players, from where an earlier run left off.
+def estimated(course: Course, game: Game, name: str, layout: Layout, part: float) -> dict[str, GroupScores]:
+    """The scores of one game's groups, from where an earlier run left off.
 
     Args:
         course: the run.
         game: the game.
-        name: the group's.
+        name: what its draws are for.
+        layout: what a block is.
         part: what part of the time allowed may be over when it is done.
     """
     evidence = course.evidence
-    layout = layout_for(game, evidence.options, course.aggregate, evidence.seed, name)
     rule = rule_for(game, evidence.options, layout)
-    samples = _earlier(evidence.options.get("resume"), name, layout)
+    samples = _earlier(evidence.options.get("resume"), game, layout)
     keep: Keep = evidence.options.get("keep") or (lambda name, scores: None)
     shown = evidence.progress and rank() == 0
     with tqdm(total=1.0, desc=name, bar_format=BAR, disable=None if shown else True, leave=False) as bar:
@@ -94,14 +112,14 @@ def estimated(course: Course, game: Game, name: str, part: float) -> GroupScores
             while len(samples) < upto:
                 blocks = range(len(samples), min(len(samples) + processes(), upto))
                 samples += shared(blocks, lambda block: layout.sample(game, course.numbers, evidence.seed, name, block))
-                keep(name, partial(_summary, course, samples, layout, rule))
+                keep(name, partial(_summaries, course, game, samples, layout, rule))
             if rule is None or len(samples) > upto:
                 continue
             reached = agreed(rule.progress(_state(course, samples, part)))
             bar.update(max(min(reached, 1.0) - bar.n, 0.0))
             if reached >= 1:
                 break
-    return _summary(course, samples, layout, rule)
+    return _summaries(course, game, samples, layout, rule)
 
 
 COUNTS = ("coalitions", "evaluations")
@@ -117,21 +135,22 @@ def _looks(rule: Rule | None, fixed: int) -> Iterator[int]:
         yield upto
 
 
-def _earlier(resume: Any, name: str, layout: Layout) -> list[Sample]:
-    """What an earlier run gave for a group.
+def _earlier(resume: Any, game: Game, layout: Layout) -> list[Sample]:
+    """What an earlier run gave for the groups of a game.
 
     Raises:
         DataError: it was estimated in another way.
     """
-    scores = None if resume is None or name not in resume else resume[name]
-    if scores is None or scores.samples is None:
+    names = [group.name for group in game.groups]
+    if resume is None or any(name not in resume or resume[name].samples is None for name in names):
         return []
-    if scores.layout != str(layout):
+    other = next((name for name in names if resume[name].layout != str(layout)), None)
+    if other is not None:
         raise DataError(
-            f"the scores to resume have {name} by {scores.layout}, not by {layout}; ask for the same estimator and "
-            "kind of aggregate, or start anew"
+            f"the scores to resume have {other} by {resume[other].layout}, not by {layout}; ask for the same estimator "
+            "and kind of aggregate, or start anew"
         )
-    return list(scores.samples)
+    return [side_by_side(parts) for parts in zip(*(resume[name].samples for name in names), strict=True)]
 
 
 def _state(course: Course, samples: Sequence[Sample], part: float) -> State:
@@ -139,6 +158,17 @@ def _state(course: Course, samples: Sequence[Sample], part: float) -> State:
     spent = time.monotonic() - course.started
     coalitions, evaluations = (sum(getattr(sample, count) for sample in samples) for count in COUNTS)
     return State(coalitions, evaluations, lambda seconds: spent / (seconds * part), found.replicates, found.errors_here)
+
+
+def _summaries(
+    course: Course, game: Game, samples: Sequence[Sample], layout: Layout, rule: Rule | None
+) -> dict[str, GroupScores]:
+    """The scores of each group of a game."""
+    starts = torch.tensor([0, *(group.size for group in game.groups)]).cumsum(0).tolist()
+    return {
+        group.name: _summary(course, [sample.only(slice(*span)) for sample in samples], layout, rule)
+        for group, span in zip(game.groups, pairwise(starts), strict=True)
+    }
 
 
 def _summary(course: Course, samples: Sequence[Sample], layout: Layout, rule: Rule | None) -> GroupScores:

@@ -98,20 +98,38 @@ def _joined(*rules: Rule) -> str:
 
 @dataclass(frozen=True)
 class Coalitions(Rule):
-    """After so many coalitions of each group; `per_unit` of them for each of its units."""
+    """After so many coalitions of each group."""
 
     number: float
-    per_unit: bool = False
 
     def __post_init__(self) -> None:
         if not self.number >= 1:
             raise BudgetError(f"{self.number} is not a number of coalitions; give at least 1")
 
     def progress(self, state: State) -> float:
-        return state.coalitions / (self.number * (len(state.values) if self.per_unit else 1))
+        return state.coalitions / self.number
 
     def __str__(self) -> str:
-        return f"{self.number:g} coalitions{' per unit' if self.per_unit else ''}"
+        return f"{self.number:g} coalitions"
+
+
+@dataclass(frozen=True)
+class PerUnit(Rule):
+    """After so many coalitions for each unit of a group, and more where less of the network comes after it.
+
+    Args:
+        number: for a group that all of the network comes after.
+        depth: what part of the network comes after this one.
+    """
+
+    number: float
+    depth: float = 1.0
+
+    def progress(self, state: State) -> float:
+        return state.coalitions * self.depth / (self.number * len(state.values))
+
+    def __str__(self) -> str:
+        return f"{self.number:g} coalitions per unit, more in later layers"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,95 @@
+"""Games of the whole network: its players are the units of all groups that are scored, together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur.importance.evidence import Evidence
+from secateur.importance.registry import criterion
+from secateur.importance.samples import Sample
+from secateur.importance.scores import GroupScores
+from secateur.importance.seeds import generator_for
+from secateur.importance.shapley.blocks import Drawn, Layout, in_turn, taken
+from secateur.importance.shapley.estimators.design import Design, Estimator
+from secateur.importance.shapley.estimators.permutation import orders_and_reverses
+from secateur.importance.shapley.frontier import Frontier
+from secateur.importance.shapley.game import Game, memory_of
+from secateur.importance.shapley.shapley import course_of, estimated
+
+EXAMPLES = 32
+WHOLE = "the whole network"
+
+
+@criterion("owen")
+def owen(evidence: Evidence) -> dict[str, GroupScores]:
+    """Each unit's share in the whole network's game, where groups join one after the other (Owen 1977).
+
+    In a random order of the groups, and of the units in each, a unit gets what it adds when it joins; each order is
+    taken backwards as well. The values of all units sum to what the network is worth beyond one without any.
+    """
+    evidence.need_examples("owen")
+    sizes = [group.size for group in evidence.groups]
+    return _together(evidence, Drawn("owen", nested(sizes), 2))
+
+
+def nested(sizes: Sequence[int]) -> Estimator:
+    """Orders in which the players of one group join side by side, each with its reverse.
+
+    Args:
+        sizes: how many players each group has.
+    """
+
+    def estimator(players: int, generator: torch.Generator) -> Design:
+        offsets = torch.tensor([0, *sizes]).cumsum(0)
+        groups = torch.randperm(len(sizes), generator=generator).tolist()
+        parts = [offsets[group] + torch.randperm(sizes[group], generator=generator) for group in groups]
+        return orders_and_reverses(torch.cat(parts)[None])
+
+    return estimator
+
+
+@criterion("expected-gradients")
+def expected_gradients(evidence: Evidence) -> dict[str, GroupScores]:
+    """A surrogate for the whole network's Shapley value, all units from each backward pass.
+
+    The slope of the loss by a unit's presence, expected over coalitions in which each unit of any group is present with
+    a chance that is itself drawn between 0 and 1: the gradient of the multilinear extension along its diagonal (Owen
+    1972), for units that are wholly there or wholly not.
+    """
+    evidence.need_examples("expected-gradients")
+    return _together(evidence, Slopes())
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """One block: two coalitions and their complements for each example of a cell."""
+
+    name: str = "expected-gradients"
+
+    def sample(self, game: Game, numbers: Sequence[Tensor], seed: int, name: str, block: int) -> Sample:
+        """One block, as its number says."""
+        generator = generator_for(seed, name, block)
+        cell = in_turn(seed, name, len(numbers), block)
+        positions = taken(EXAMPLES, len(numbers[cell]), block // len(numbers))
+        rows = 2 * len(positions)
+        chances = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows  # spread evenly
+        chances = chances[torch.randperm(rows, generator=generator)]
+        members = torch.rand(rows, game.players, generator=generator) < chances[:, None]
+        coalitions = torch.stack([members, ~members], 1).flatten(0, 1)
+        _, slopes = game.gradients(coalitions, cell, positions.repeat_interleave(4))
+        found = slopes.view(len(positions), 2, 2, game.players).mean(2)  # (examples, pairs, players)
+        nothing = torch.zeros(game.players, dtype=torch.float64)
+        noise = found.var(1).mean(0) / 2
+        return Sample(numbers[cell][positions], found.mean(1).T, len(coalitions), len(coalitions), nothing, noise)
+
+    def __str__(self) -> str:
+        return "expected gradients at 4 coalitions an example, a surrogate"
+
+
+def _together(evidence: Evidence, layout: Layout) -> dict[str, GroupScores]:
+    """The scores of all groups from one game."""
+    course = course_of(evidence, "mean")
+    game = Game(course.evidence, evidence.groups, Frontier(course.evidence, memory_of(evidence)))
+    return estimated(course, game, WHOLE, layout, 1.0)

@@ -1,0 +1,101 @@
+"""Several processes: the same bits as one, killed or not, on one host or two."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import secateur as sc
+
+INPUTS = ["--program", "model.pt2", "--data", "workshop:data"]
+COMMAND = ["-m", "secateur", "score", *INPUTS, "--coalitions", "2500", "--out"]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run"]
+WORKSHOP = """
+import torch
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(32, 6, generator=generator), torch.arange(32) % 3) for _ in range(3)]
+"""
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+
+
+def shop(folder: Path) -> Path:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(6, 24), torch.nn.ReLU(), torch.nn.Linear(24, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)
+    )
+    batch = torch.export.Dim("batch")
+    torch.export.save(
+        torch.export.export(model, (torch.randn(2, 6),), dynamic_shapes=({0: batch},)), folder / "model.pt2"
+    )
+    (folder / "workshop.py").write_text(WORKSHOP)
+    subprocess.run([sys.executable, *COMMAND, "one"], cwd=folder, env=environment(), check=True, capture_output=True)
+    return folder
+
+
+def same(folder: Path, one: str, other: str) -> bool:
+    found, expected = (sc.Scores.load(folder / name / "scores.safetensors") for name in (one, other))
+    return list(found) == list(expected) and all(
+        torch.equal(getattr(found[name], part), getattr(expected[name], part))
+        for name in expected for part in ("values", "errors", "errors_here", "per_example")
+    )  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def workers(launcher: int) -> list[int]:
+    """The processes that a launcher has started."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children")
+    return [int(child) for child in children.read_text().split()] if children.exists() else []
+
+
+def test_two_processes_or_two_hosts_give_the_same_bits_as_one(tmp_path: Path) -> None:
+    folder = shop(tmp_path)
+    two = [*LAUNCH, "--standalone", "--nproc-per-node", "2", *COMMAND, "two"]
+    done = subprocess.run(two, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1
+    assert same(folder, "two", "one")
+    place = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    hosts = [
+        subprocess.Popen(
+            [*LAUNCH, "--nnodes", "2", "--node-rank", str(host), *place, *COMMAND, "hosts"],
+            cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) for host in (0, 1)
+    ]  # fmt: skip
+    assert [host.wait(timeout=300) for host in hosts] == [0, 0]
+    assert same(folder, "hosts", "one")
+
+
+def test_a_killed_worker_costs_only_its_unfinished_blocks(tmp_path: Path) -> None:
+    """Killed at a random moment, the launcher starts the workers anew, and they go on from the checkpoint."""
+    folder = shop(tmp_path)
+    command = [*LAUNCH, "--standalone", "--nproc-per-node", "2", "--max-restarts", "5", *COMMAND, "killed"]
+    chance, kills = random.Random(0), 0
+    run = subprocess.Popen(
+        [*command, "--checkpoint", "part.safetensors"],
+        cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while run.poll() is None and kills < 2:
+        time.sleep(2 + 3 * chance.random())
+        alive = workers(run.pid)
+        if run.poll() is None and alive:
+            os.kill(chance.choice(alive), signal.SIGKILL)
+            kills += 1
+    assert run.wait(timeout=300) == 0
+    assert kills > 0
+    assert same(folder, "killed", "one")
