@@ -34,8 +34,8 @@ def blocks(scores: Any) -> int:
 
 def test_counts_stop_at_the_first_look_that_has_them(network: sc.Network) -> None:
     assert blocks(scored(network, stop=Coalitions(10))) == 8
-    scores = scored(network, stop=Evaluations(1500))
-    assert blocks(scores) == 12 and scores[GROUP].evaluations >= 1500
+    scores = scored(network, stop=Evaluations(4500))
+    assert blocks(scores) == 12 and scores[GROUP].evaluations >= 4500
     assert blocks(scored(network, coalitions=1500)) == 12
 
 

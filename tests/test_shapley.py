@@ -190,7 +190,7 @@ def test_the_default_finds_the_enumerated_values() -> None:
 
 def test_the_choice_is_said_and_follows_the_network() -> None:
     torch.manual_seed(3)
-    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 40), nn.ReLU(), nn.Linear(40, 3))
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 50), nn.ReLU(), nn.Linear(50, 3))
     x, y = torch.randn(64, 6), torch.randint(0, 3, (64,))
     network = sc.trace(model, x[:2])
     text = str(sc.score(network, [(x, y)], progress=False))

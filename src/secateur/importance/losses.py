@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from secateur.errors import DataError
+from secateur.network.program import wide
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -73,10 +74,10 @@ def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None) 
     batch, or as `scales` say.
     """
     if is_logits(output):
-        log_found, log_expected = (main_output(each).double().log_softmax(-1) for each in (output, dense))
+        log_found, log_expected = (wide(main_output(each)).log_softmax(-1) for each in (output, dense))
         return _per_example((log_expected.exp() * (log_expected - log_found)).sum(-1))
     pairs = list(zip(_by_example(output), _by_example(dense), strict=True))
-    gaps = [_per_example((a.double() - b.double()).square()) for a, b in pairs]
+    gaps = [_per_example((wide(a) - wide(b)).square()) for a, b in pairs]
     held = scales_of(dense) if scales is None else scales
     return torch.stack([gap / scale for gap, scale in zip(gaps, held, strict=True)]).mean(0)
 
@@ -85,7 +86,7 @@ def scales_of(dense: Any) -> list[Tensor]:
     """The mean squares of the dense network's outputs, which divergences of outputs that are no logits are parts of."""
     if is_logits(dense):
         return []
-    return [part.double().square().mean().clamp_min(1e-12) for part in _by_example(dense)]
+    return [wide(part).square().mean().clamp_min(1e-12) for part in _by_example(dense)]
 
 
 def _by_example(output: Any) -> list[Tensor]:

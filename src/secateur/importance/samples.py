@@ -15,7 +15,7 @@ class Sample:
         examples: which examples it used, (examples,).
         shares: each one's estimate of each player's share, (players, examples).
         coalitions: how many coalitions were evaluated.
-        evaluations: the same, times the examples that each was evaluated on.
+        evaluations: the same, times the examples that each was evaluated on; with its gradient it counts three.
         correction: what is to be added for all examples alike, (players,).
         noise: what estimation adds to the variance of shares over examples, (players,); NaN where that is not known.
     """

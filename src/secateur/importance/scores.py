@@ -30,7 +30,7 @@ class GroupScores:
         per_example: each example's own value (units, examples), or None where there is no such thing; NaN for
             examples that were not used.
         coalitions: how many coalitions were evaluated for it.
-        evaluations: the same, times the examples that each was evaluated on.
+        evaluations: the same, times the examples that each was evaluated on; with its gradient it counts three.
         errors_here: standard errors for these very examples, what more coalitions would take away; None: as `errors`.
         samples: what each block gave, to go on from; None where nothing was drawn.
         layout: what a block is, in words.

@@ -15,7 +15,7 @@ from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.network.labels import operator_name
 from secateur.network.masked import operand, recorded_operand
-from secateur.network.program import Call, Handler, Program, arguments, module_path, with_argument
+from secateur.network.program import Call, Handler, Program, arguments, module_path, widest, with_argument
 from secateur.network.units import Group, Network, Reader
 
 
@@ -42,7 +42,7 @@ class Site:
         moved = values.movedim((self.dim, self.batch_axis), (0, 1))
         if not self.outermost:  # (size, parts, examples, ...)
             moved = moved.unflatten(1, (-1, examples)).transpose(1, 2)
-        return moved.reshape(moved.shape[0], examples, -1).mean(2, dtype=torch.float64).cpu()
+        return moved.reshape(moved.shape[0], examples, -1).mean(2, dtype=widest(moved)).cpu().double()
 
     def places(self, values: Tensor, examples: int) -> int:
         """Over how many entries `rows` takes each mean."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from secateur.importance.evidence import Evidence
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
+from secateur.network.program import wide
 from secateur.network.units import Group
 
 
@@ -29,7 +30,7 @@ def _incoming(evidence: Evidence, group: Group, measure: Callable[[Tensor], Tens
     for member in group.members:
         weight = evidence.network.program.state(member.tensor).detach().cpu()
         if member.produced and weight.dim() > 1:
-            rows = measure(weight.double()).movedim(member.axis, 0).flatten(1).sum(1)
+            rows = measure(wide(weight)).movedim(member.axis, 0).flatten(1).sum(1)
             total.index_add_(0, local_units(member.units, group), rows)
     return total[:-1]
 

@@ -19,7 +19,7 @@ from secateur.data import Batch
 from secateur.network.labels import operator_name
 from secateur.network.masked_norms import MASKED_NORMS
 from secateur.network.masked_recurrent import masked_recurrence
-from secateur.network.program import Call, Handler, Program, arguments, with_argument
+from secateur.network.program import Call, Handler, Program, arguments, wide, widest, with_argument
 from secateur.network.units import Fold, Network, Reader
 
 Means = Mapping[str, Tensor]
@@ -126,7 +126,7 @@ def contribution(weight: Tensor, fold: Fold, inputs: Tensor) -> Tensor:
 
 def over_space(weight: Tensor, fold: Fold) -> Tensor:
     """A weight summed over its kernel, (out, in / groups) in float64."""
-    matrix = weight.double().movedim(fold.inner, 1)
+    matrix = wide(weight).movedim(fold.inner, 1)
     return matrix.flatten(2).sum(2) if weight.dim() > 2 else matrix
 
 
@@ -236,7 +236,7 @@ def reader_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tensor
         def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = operand(reader, args, kwargs)
             others = [dim for dim in range(x.dim()) if dim != reader.dim]
-            sums[reader_key(reader)] = sums[reader_key(reader)] + x.sum(others, dtype=torch.float64).cpu()
+            sums[reader_key(reader)] = sums[reader_key(reader)] + x.sum(others, dtype=widest(x)).cpu().double()
             counts[reader_key(reader)] += x.numel() // x.shape[reader.dim]
             return target(*args, **kwargs)
 

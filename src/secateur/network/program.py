@@ -240,6 +240,16 @@ class Program:
         return tuple(out for out in self.outputs if isinstance(out, Node))
 
 
+def widest(tensor: Tensor) -> torch.dtype:
+    """The widest floating-point type that the tensor's device knows: where sums are long, rounding adds up."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in the widest floating-point type that its device knows."""
+    return tensor.to(widest(tensor))
+
+
 def module_path(node: Node) -> str:
     """The path of the module whose forward called this operator, "" for the model itself."""
     stack = node.meta.get("nn_module_stack")

@@ -17,16 +17,17 @@ from secateur.importance.shapley.stopping import Coalitions, Error, PerUnit, Rul
 FEWEST, MOST = 2, 32  # examples of a block
 EVALUATIONS = 1024  # coalitions times examples of a block, about
 SPREAD = 20  # examples among the pairs of a regression's block: each then has about n / 4 pairs
-UNEXPLAINED = 0.3
-RELATIVE_ERROR, PER_UNIT = 0.5, 16
+UNEXPLAINED, MANY = 0.3, 48  # with fewer units plain orders gave as small errors in the same time
+RELATIVE_ERROR, PER_UNIT = 0.5, 64
 PAPER_ORDERS = 5
 
 
 def layout_for(game: Game, options: Mapping[str, Any], aggregate: Aggregate, seed: int, name: str) -> Layout:
     """What a block of a group's estimate is.
 
-    By default it is exact where that costs no more than a few orders; else gradients corrected along orders, where a
-    trial order shows that they explain most of the marginals; else orders with their reverses.
+    By default it is exact where that costs no more than a few orders; else gradients corrected along orders, where
+    there are many units and a trial order shows that gradients explain most of their marginals; else orders with
+    their reverses.
 
     Raises:
         NameMatchError: an unknown protocol or estimator.
@@ -56,7 +57,8 @@ def _drawn(wanted: str | Callable[..., Any], game: Game, aggregate: Aggregate) -
     free = game.players > 1 and estimator(game.players, torch.Generator().manual_seed(0)).free
     if free and aggregate is mean:
         return Drawn(label, estimator, SPREAD, spread=True)
-    return Drawn(label, estimator, min(max(EVALUATIONS // (2 * game.players), FEWEST), MOST))
+    few = FEWEST if aggregate is mean else min(max(EVALUATIONS // (2 * game.players), FEWEST), MOST)
+    return Drawn(label, estimator, few)
 
 
 def _trial(game: Game, seed: int, name: str) -> Along | None:
@@ -70,9 +72,10 @@ def _trial(game: Game, seed: int, name: str) -> Along | None:
 
 
 def _explains(trial: Along) -> bool:
-    """Whether trapezoids leave little of the marginals."""
+    """Whether there are many units, and trapezoids leave little of their marginals."""
     left = (trial.marginals - trial.trapezoids).square().sum()
-    return bool(left <= UNEXPLAINED * trial.marginals.square().sum())
+    many = len(trial.marginals) >= MANY
+    return many and bool(left <= UNEXPLAINED * trial.marginals.square().sum())
 
 
 def _pairs(game: Game, aggregate: Aggregate) -> int:
@@ -84,8 +87,8 @@ def _pairs(game: Game, aggregate: Aggregate) -> int:
 def rule_for(game: Game, options: Mapping[str, Any], layout: Layout) -> Rule | None:
     """When the estimate is good enough; None where the number of blocks is fixed.
 
-    By default when the largest standard error is half of the spread of the units' scores, but at the latest after 16
-    coalitions for each unit, times what part of the operators comes after the cut: shallow groups may have more.
+    By default when the largest standard error is half of the spread of the units' scores, but at the latest after 64
+    evaluations for each unit, times what part of the operators comes after the cut: shallow groups may have more.
     """
     stop, coalitions = options.get("stop"), options.get("coalitions")
     if options.get("protocol") == "paper" or layout.name == "exact":

@@ -76,7 +76,7 @@ class Frontier:
                 reference = Reference(batch.target, None if labelled else output, scales)
                 examples = batch.size or 1
                 losses = self.evidence.losses(output, reference, examples)
-            self._known[cell] = Known(reference, -losses.double().cpu(), examples)
+            self._known[cell] = Known(reference, -losses.cpu().double(), examples)
         return self._known[cell]
 
 

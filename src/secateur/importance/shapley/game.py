@@ -159,7 +159,7 @@ class Game:
         tiles = _tiles(coalitions, positions, self.tile)
         with torch.no_grad():
             runs = [self._run(part, known, live, places.tolist(), cell) for part, places in tiles]
-        return torch.cat(runs).double().cpu()[: len(coalitions)]
+        return torch.cat(runs).cpu().double()[: len(coalitions)]
 
     def gradients(self, coalitions: Tensor, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         """As `each`, and how fast it grows with each player's presence, members or not.
@@ -180,7 +180,7 @@ class Game:
                 gates = part.float().requires_grad_()
                 found = self._stacked(self._masks(gates), known, live, places.tolist(), cell)
                 (slope,) = torch.autograd.grad(found.sum(), gates)
-            values.append(found.detach().double().cpu())
+            values.append(found.detach().cpu().double())
             slopes.append(slope.double())
         return torch.cat(values)[: len(coalitions)], torch.cat(slopes)[: len(coalitions)]
 
@@ -216,7 +216,7 @@ class Game:
         handlers = self.removal.handlers(self.network, self._masks(coalition), self.readers)
         with torch.no_grad():
             values = self._values(dict(live), handlers, known.reference, known.examples)
-        return values.double().cpu()[None]
+        return values.cpu().double()[None]
 
     def _run(self, coalitions: Tensor, known: Known, live: dict[Node, Any], places: list[int], cell: int) -> Tensor:
         """Each coalition with its own example of a cell, in one batch. (coalitions,)"""
@@ -224,7 +224,7 @@ class Game:
 
     def _stacked(self, masks: Tensor, known: Known, live: dict[Node, Any], places: list[int], cell: int) -> Tensor:
         positions = torch.tensor(places, device=self.network.device)
-        sums = self.sums if cell != UNTRIED else None
+        sums = self.sums if cell != UNTRIED and len(places) >= ROWS * len(set(places)) else None
         readers = self.readers if sums is None else self._others
         handlers = self.removal.handlers(self.network, masks, readers)
         spared = None
@@ -258,6 +258,7 @@ class Game:
 
 
 UNTRIED = -1
+ROWS = 8  # of an example, from which on its parts are worth being computed
 
 
 def _tiles(coalitions: Tensor, positions: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

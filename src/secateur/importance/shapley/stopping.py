@@ -115,7 +115,7 @@ class Coalitions(Rule):
 
 @dataclass(frozen=True)
 class PerUnit(Rule):
-    """After so many coalitions for each unit of a group, and more where less of the network comes after it.
+    """After so many evaluations for each unit of a group, and more where less of the network comes after it.
 
     Args:
         number: for a group that all of the network comes after.
@@ -126,15 +126,15 @@ class PerUnit(Rule):
     depth: float = 1.0
 
     def progress(self, state: State) -> float:
-        return state.coalitions * self.depth / (self.number * len(state.values))
+        return state.evaluations * self.depth / (self.number * len(state.values))
 
     def __str__(self) -> str:
-        return f"{self.number:g} coalitions per unit, more in later layers"
+        return f"{self.number:g} evaluations per unit, more in later layers"
 
 
 @dataclass(frozen=True)
 class Evaluations(Rule):
-    """After so many evaluations of each group: a coalition on one example is one."""
+    """After so many evaluations of each group: a coalition on one example is one, with its gradient three."""
 
     number: float
 

@@ -12,6 +12,7 @@ from secateur.importance.samples import Sample
 from secateur.importance.scores import GroupScores
 from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.blocks import Drawn, Layout, in_turn, taken
+from secateur.importance.shapley.controlled import GRADIENT
 from secateur.importance.shapley.estimators.design import Design, Estimator
 from secateur.importance.shapley.estimators.permutation import orders_and_reverses
 from secateur.importance.shapley.frontier import Frontier
@@ -82,7 +83,8 @@ class Slopes:
         found = slopes.view(len(positions), 2, 2, game.players).mean(2)  # (examples, pairs, players)
         nothing = torch.zeros(game.players, dtype=torch.float64)
         noise = found.var(1).mean(0) / 2
-        return Sample(numbers[cell][positions], found.mean(1).T, len(coalitions), len(coalitions), nothing, noise)
+        count = len(coalitions)
+        return Sample(numbers[cell][positions], found.mean(1).T, count, GRADIENT * count, nothing, noise)
 
     def __str__(self) -> str:
         return "expected gradients at 4 coalitions an example, a surrogate"

@@ -1,0 +1,72 @@
+"""Error, seconds, throughput and scaling of Shapley values, as tables in docs/benchmarks.md.
+
+    PYTHONPATH=benchmarks python -m shapley            # half an hour, one thread
+    PYTHONPATH=benchmarks python -m shapley --quick    # one group of the demo's network, a minute
+
+Needs beside Secateur: `pip install captum==0.9.0 shapiq==1.4.1`.
+"""
+
+import argparse
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from shapley import page
+from shapley.curves import Point, ours, race, theirs
+from shapley.scaling import sweep
+from shapley.speed import one_pass, throughput
+from shapley.subjects import SUBJECTS, Subject, subject
+from shapley.truth import truths
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def quick() -> None:
+    """The last group of the demo's network, all methods."""
+    given = subject("demo")
+    truth = truths(given)
+    for game in islice(given.games(), len(truth) - 1, None):
+        found = truth[game.groups[0].name]
+        print(page.points([*ours(given, game, found), *theirs(given, game, found)]))
+        print(page.races({"256": [race(given, game, found)]}))
+
+
+def whole() -> None:
+    """Everything, and the page."""
+    subjects = {name: subject(name) for name in SUBJECTS}
+    truth = {name: truths(given) for name, given in subjects.items()}
+    points: list[Point] = []
+    throughputs = []
+    for name, given in subjects.items():
+        for game in given.games():
+            found = truth[name][game.groups[0].name]
+            points += ours(given, game, found)
+            throughputs += [throughput(game)] if name == "vgg" else []
+    for game in subjects["vgg"].games():
+        if game.groups[0].name in PEERED:
+            points += theirs(subjects["vgg"], game, truth["vgg"][game.groups[0].name])
+    races = {"256": _races(subjects["vgg"])}
+    races["1000"] = _races(subject("vgg", 1000))
+    passes = {name: one_pass(given) for name, given in subjects.items()}
+    page.write(DOCS, points, races, throughputs, passes, sweep())
+
+
+PEERED = ("features.7", "features.14")
+
+
+def _races(given: Subject) -> list[page.Race]:
+    truth = truths(given)
+    return [race(given, game, truth[game.groups[0].name]) for game in given.games()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    quick() if args.quick else whole()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The measurements as tables for docs/shapley.md, and a log-log plot."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+from shapley.curves import Point, Race
+from shapley.scaling import Measured, slope
+from shapley.speed import Throughput
+
+ABOUT = """# Shapley values: error, speed, scaling
+
+One run, one thread, what gave this page:
+
+    PYTHONPATH=benchmarks python -m shapley
+
+Networks: a VGG-like one (`benchmarks/networks/vgg.py`, 92.8 % on Fashion-MNIST) and the demo's residual one; 256 (or
+1,000) labelled test images, cross entropy, zero removal, the mean over examples. *Error* is the squared error as a part
+of the true values' squares; the truth is a long run, checked against a long run of another estimator
+(`benchmarks/shapley/truth`). An *evaluation* is one coalition on one example; with its gradient it counts
+three.
+"""
+
+
+def points(found: Sequence[Point]) -> str:
+    """Each method's error, one line for each group and budget."""
+    rows = ["| network | group | method | coalitions | evaluations | seconds | error | rank correlation |"]
+    rows.append("|---|---|---|--:|--:|--:|--:|--:|")
+    rows += [
+        f"| {p.subject} | {p.group} | {p.method} | {p.coalitions:,.0f} | {p.evaluations:,.0f} | {p.seconds:.2f} | "
+        f"{p.error:.3f} | {p.correlation:.2f} |"
+        for p in found
+    ]
+    return "\n".join(rows)
+
+
+def summary(found: Sequence[Point]) -> str:
+    """Each estimator's error as a part of plain orders' at equal evaluations, the geometric mean over groups."""
+    budgets = sorted({p.budget for p in found})
+    rows = ["| estimator | " + " | ".join(f"{budget} per unit" for budget in budgets) + " |"]
+    rows.append("|---|" + "--:|" * len(budgets))
+    plain = {(p.subject, p.group, p.budget): p.error for p in found if p.method == "permutation"}
+    for method in dict.fromkeys(p.method for p in found):
+        cells = []
+        for budget in budgets:
+            ratios = [
+                p.error / plain[p.subject, p.group, p.budget]
+                for p in found
+                if p.method == method and p.budget == budget
+            ]
+            product = 1.0
+            for ratio in ratios:
+                product *= ratio ** (1 / len(ratios))
+            cells.append(f"{product:.2f}")
+        rows.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def races(found: Mapping[str, Sequence[Race]]) -> str:
+    """How long five orders take, and how long we take to come as near."""
+    rows = ["| examples | group | units | authors' error | seconds | our error | seconds | times faster |"]
+    rows.append("|--:|---|--:|--:|--:|--:|--:|--:|")
+    for examples, each in found.items():
+        rows += [
+            f"| {examples} | {r.group} | {r.units} | {r.error:.3f} | {r.seconds:.1f} | {r.our_error:.3f} | "
+            f"{r.our_seconds:.2f} | {r.seconds / r.our_seconds:.0f} |"
+            for r in each
+        ]
+        theirs, ours = sum(r.seconds for r in each), sum(r.our_seconds for r in each)
+        rows.append(f"| {examples} | **all** | | | {theirs:.1f} | | {ours:.2f} | **{theirs / ours:.0f}** |")
+    return "\n".join(rows)
+
+
+def throughputs(found: Sequence[Throughput]) -> str:
+    rows = [
+        "| group | us for a coalition | us for an image through the bare suffix | throughput |",
+        "|---|--:|--:|--:|",
+    ]
+    rows += [f"| {t.group} | {t.coalition:.1f} | {t.bare:.1f} | {t.bare / t.coalition:.0%} |" for t in found]
+    return "\n".join(rows)
+
+
+def passes(found: Mapping[str, Mapping[str, float]]) -> str:
+    rows = ["| network | taylor | sensitivity | apoz |", "|---|--:|--:|--:|"]
+    rows += [
+        f"| {name} | " + " | ".join(f"{ratio:.2f}" for ratio in each.values()) + " |" for name, each in found.items()
+    ]
+    return "\n".join(rows)
+
+
+def scaling(found: Mapping[str, Sequence[Measured]]) -> str:
+    rows = ["| units | examples | depth | limit, MB | seconds | grew by, MB |", "|--:|--:|--:|--:|--:|--:|"]
+    for each in found.values():
+        rows += [
+            f"| {m.units} | {m.examples} | {m.depth} | {m.limit} | {m.seconds:.2f} | {m.megabytes:.0f} |" for m in each
+        ]
+    slopes = ", ".join(f"{slope(list(found[by]), by, 'seconds'):.2f} for {by}" for by in ("units", "examples", "depth"))
+    return "\n".join([f"Slopes of the time on a log-log plot: {slopes}.", "", *rows, "", "![scaling](scaling.svg)"])
+
+
+def plot(folder: Path, found: Mapping[str, Sequence[Measured]]) -> None:
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "scaling"
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
+    for axis, by in zip(axes, ("units", "examples", "depth"), strict=True):
+        x = [getattr(m, by) for m in found[by]]
+        axis.loglog(x, [m.seconds for m in found[by]], "o-", label="seconds")
+        axis.loglog(x, [max(m.megabytes, 1) / 100 for m in found[by]], "s--", label="100 MB")
+        axis.set_xlabel(f"{by} (slope {slope(list(found[by]), by, 'seconds'):.2f})")
+        axis.grid(True, alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.savefig(folder / "scaling.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def write(
+    folder: Path,
+    found: Sequence[Point],
+    raced: Mapping[str, Sequence[Race]],
+    speeds: Sequence[Throughput],
+    passed: Mapping[str, Mapping[str, float]],
+    scaled: Mapping[str, Sequence[Measured]],
+) -> None:
+    """docs/shapley.md and docs/scaling.svg."""
+    methods = {p.method for p in found if p.budget > 8}
+    own = [p for p in found if p.method in methods]
+    sections = {
+        "To the error of the authors' five orders": races(raced),
+        "Error at equal evaluations, as a part of plain orders'": summary(own),
+        "Throughput": throughputs(speeds),
+        "One-pass criteria, all layers, in forward and backward passes": passes(passed),
+        "Scaling": scaling(scaled),
+        "All points": points(found),
+    }
+    plot(folder, scaled)
+    text = "\n\n".join([ABOUT.strip(), *(f"## {title}\n\n{table}" for title, table in sections.items())])
+    (folder / "shapley.md").write_text(text + "\n")

@@ -1,0 +1,82 @@
+"""How near coalitions come to the bare suffix of the network, and what one-pass criteria cost."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import secateur as sc
+from secateur.importance.seeds import generator_for
+from secateur.importance.shapley.estimators.leverage import leverage
+from secateur.importance.shapley.game import Game
+from secateur.importance.shapley.rows import picked, reference_of
+from shapley.subjects import Subject
+
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Microseconds for one coalition on one example, and for the bare suffix of the network on one image."""
+
+    group: str
+    coalition: float
+    bare: float
+
+
+def throughput(game: Game) -> Throughput:
+    """Coalitions in turn with the bare suffix, on batches of the size that is faster for it."""
+    coalitions = leverage(game.players, generator_for(0, "speed")).coalitions
+    positions = torch.arange(len(coalitions)) * 20 // len(coalitions)
+    known, live = game.frontier.known(0), game.frontier.live(0, game.cut)
+
+    def bare(size: int) -> Callable[[], object]:
+        places = torch.arange(size) % known.examples
+        values = {
+            node: picked(game.program, node.meta["val"], value, places, known.examples) for node, value in live.items()
+        }
+        reference = reference_of(known.reference, places)
+        with torch.no_grad():
+            return lambda: game._values(dict(values), {}, reference, size)
+
+    batches = {size: bare(size) for size in {32, game.tile}}
+    times: dict[int, list[float]] = {0: [], **{size: [] for size in batches}}
+    for _ in range(REPEATS):
+        times[0].append(_seconds(lambda: game.each(coalitions, 0, positions)) / len(coalitions))
+        for size, run in batches.items():
+            with torch.no_grad():
+                times[size].append(_seconds(run) / size)
+    ours, *others = (median(found) * 1e6 for found in times.values())
+    return Throughput(game.groups[0].name, ours, min(others))
+
+
+def one_pass(subject: Subject) -> dict[str, float]:
+    """Seconds of each one-pass criterion for all groups, as multiples of one forward and backward pass."""
+    network, data = subject.evidence.network, [(cell.args[0], cell.target) for cell in subject.evidence.cells]
+    names = ("taylor", "sensitivity", "apoz")
+
+    def plain() -> None:
+        for images, labels in data:
+            x: Tensor = images.clone().requires_grad_()
+            F.cross_entropy(subject.model(x), labels).backward()
+        subject.model.zero_grad(set_to_none=True)
+
+    runs: dict[str, Callable[[], object]] = {
+        name: (lambda name=name: sc.score(network, data, by=name, removal="zero", progress=False)) for name in names
+    }
+    times: dict[str, list[float]] = {"plain": [], **{name: [] for name in names}}
+    for _ in range(REPEATS):
+        times["plain"].append(_seconds(plain))
+        for name, run in runs.items():
+            times[name].append(_seconds(run))
+    return {name: median(times[name]) / median(times["plain"]) for name in names}
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

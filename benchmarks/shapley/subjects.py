@@ -1,0 +1,58 @@
+"""The networks and examples that are scored, and games of single groups as every estimator and peer sees them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from networks import vgg
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur import demo
+from secateur.data import as_batches
+from secateur.importance.evidence import Evidence, cells_of, shuffled
+from secateur.importance.seeds import generator_for
+from secateur.importance.shapley.frontier import Frontier
+from secateur.importance.shapley.game import Game, in_order
+
+SUBJECTS = {"vgg": vgg.trained, "demo": demo.network}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with labelled images that it never saw, its units' absence zero.
+
+    Args:
+        name: vgg or demo.
+        evidence: the network and the examples.
+        numbers: of each cell the numbers of its examples.
+    """
+
+    name: str
+    model: nn.Module
+    evidence: Evidence
+    numbers: list[Tensor]
+
+    @property
+    def examples(self) -> int:
+        return sum(len(part) for part in self.numbers)
+
+    def games(self) -> Iterator[Game]:
+        """The game of each group."""
+        yield from in_order(self.evidence, Frontier(self.evidence, 1 << 31))
+
+
+def subject(name: str, examples: int = 256) -> Subject:
+    """One network with so many of the demo's test images."""
+    model = SUBJECTS[name]().eval()
+    images, labels = (torch.cat(part)[:examples] for part in zip(*demo.test(), strict=True))
+    network = sc.trace(model, images[:2])
+    pile = shuffled(cells_of(as_batches((images, labels)), torch.device("cpu")), generator_for(0, "cells"))
+    cells, numbers = [cell for cell, _ in pile], [index for _, index in pile]
+    options = {"memory": 1 << 31}
+    return Subject(name, model, Evidence(network, network.groups, cells, None, {}, 0, options, False), numbers)
+
+
+def relative_error(found: Tensor, truth: Tensor) -> float:
+    """Squared error as a part of the true values' squares."""
+    return float((found - truth).square().sum() / truth.square().sum())
