@@ -119,8 +119,9 @@ def freedom_here(samples: Sequence[Sample], examples: int) -> float:
     """How many degrees of freedom are left of the blocks' estimates beside their examples' own means."""
     weights = weights_of(samples, examples)
     used = (weights > 0).double()
-    hat = weights @ (used / used.sum(0).clamp_min(1)).T
-    return float((torch.eye(len(samples), dtype=torch.float64) - hat).square().sum())
+    means = used / used.sum(0).clamp_min(1)  # the hat matrix is weights @ means.T, whose size is that of the blocks
+    hat_square = ((weights.T @ weights) * (means.T @ means)).sum()
+    return float(len(samples) - 2 * (weights * means).sum() + hat_square)
 
 
 MOST_LEFT_OUT = 64  # blocks or bundles of blocks that the jackknife leaves out in turn
