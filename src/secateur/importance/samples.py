@@ -144,4 +144,5 @@ def apart(tensors: Mapping[str, Tensor]) -> tuple[Sample, ...]:
     lengths, *counts = tensors["counts"].T.tolist()
     examples, shares = tensors["examples"].split(lengths), tensors["shares"].split(lengths, 1)
     rows = zip(examples, shares, *counts, tensors["corrections"], tensors["noises"], strict=True)
-    return tuple(Sample(*row) for row in rows)
+    # pieces of their own: a view is sent to another process with all that it is a view of
+    return tuple(Sample(*(part.clone() if isinstance(part, Tensor) else part for part in row)) for row in rows)
