@@ -142,7 +142,9 @@ def joined(samples: Sequence[Sample]) -> dict[str, Tensor]:
 def apart(tensors: Mapping[str, Tensor]) -> tuple[Sample, ...]:
     """The samples that `joined` joined."""
     lengths, *counts = tensors["counts"].T.tolist()
-    examples, shares = tensors["examples"].split(lengths), tensors["shares"].split(lengths, 1)
-    rows = zip(examples, shares, *counts, tensors["corrections"], tensors["noises"], strict=True)
     # pieces of their own: a view is sent to another process with all that it is a view of
-    return tuple(Sample(*(part.clone() if isinstance(part, Tensor) else part for part in row)) for row in rows)
+    examples = [part.clone() for part in tensors["examples"].split(lengths)]
+    shares = [part.clone() for part in tensors["shares"].split(lengths, 1)]
+    others = ([part.clone() for part in tensors[name]] for name in ("corrections", "noises"))
+    rows = zip(examples, shares, *counts, *others, strict=True)
+    return tuple(Sample(*row) for row in rows)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 Made = TypeVar("Made")
 
@@ -59,7 +61,10 @@ def launched() -> Iterator[None]:
     if not several:
         yield
         return
-    distributed.init_process_group("gloo")  # what is exchanged is small, and lies on the CPU
+    store, own, count = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the launcher's store still holds what the dead said
+    store = PrefixStore(f"attempt {attempt}", store)
+    distributed.init_process_group("gloo", store=store, rank=own, world_size=count)  # objects are small, on the CPU
     try:
         yield
     finally:
