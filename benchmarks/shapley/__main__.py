@@ -2,6 +2,7 @@
 
     PYTHONPATH=benchmarks python -m shapley            # half an hour, one thread
     PYTHONPATH=benchmarks python -m shapley --quick    # one group of the demo's network, a minute
+    PYTHONPATH=benchmarks python -m shapley --scaling  # the page's section on scaling anew, two minutes
 
 Needs beside Secateur: `pip install captum==0.9.0 shapiq==1.4.1`.
 """
@@ -63,9 +64,15 @@ def _races(given: Subject) -> list[page.Race]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--scaling", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    quick() if args.quick else whole()
+    if args.scaling:
+        page.rewrite_scaling(DOCS, sweep())
+    elif args.quick:
+        quick()
+    else:
+        whole()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ One run, one thread, what gave this page:
 
     PYTHONPATH=benchmarks python -m shapley
 
+(the section on scaling once more by itself, with `--scaling`, after a fault in the memory of the errors was mended).
+
 Networks: a VGG-like one (`benchmarks/networks/vgg.py`, 92.8 % on Fashion-MNIST) and the demo's residual one; 256 (or
 1,000) labelled test images, cross entropy, zero removal, the mean over examples. *Error* is the squared error as a part
 of the true values' squares; the truth is a long run, checked against a long run of another estimator
@@ -137,3 +139,12 @@ def write(
     plot(folder, scaled)
     text = "\n\n".join([ABOUT.strip(), *(f"## {title}\n\n{table}" for title, table in sections.items())])
     (folder / "shapley.md").write_text(text + "\n")
+
+
+def rewrite_scaling(folder: Path, scaled: Mapping[str, Sequence[Measured]]) -> None:
+    """The section on scaling in place of the page's."""
+    page = folder / "shapley.md"
+    before, _, rest = page.read_text().partition("## Scaling\n")
+    _, _, after = rest.partition("\n## ")
+    page.write_text(f"{before}## Scaling\n\n{scaling(scaled)}\n\n## {after}")
+    plot(folder, scaled)

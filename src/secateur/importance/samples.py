@@ -120,7 +120,8 @@ def freedom_here(samples: Sequence[Sample], examples: int) -> float:
     weights = weights_of(samples, examples)
     used = (weights > 0).double()
     means = used / used.sum(0).clamp_min(1)  # the hat matrix is weights @ means.T, whose size is that of the blocks
-    hat_square = ((weights.T @ weights) * (means.T @ means)).sum()
+    few = len(samples) <= examples  # the sum of the hat matrix's squares, from whichever matrices are smaller
+    hat_square = (weights @ means.T).square().sum() if few else ((weights.T @ weights) * (means.T @ means)).sum()
     return float(len(samples) - 2 * (weights * means).sum() + hat_square)
 
 

@@ -66,7 +66,7 @@ def _replicates(samples: Sequence[Sample], examples: int, aggregate: Aggregate, 
     """The jackknife's pseudo-values; of very many blocks some are left out together. (blocks or bundles, players)"""
     count = min(len(samples), MOST_LEFT_OUT)
     whole = totals(samples, examples)
-    left = [(whole - totals(samples[part::count], examples)).pooled() for part in range(count)]
+    left = ((whole - totals(samples[part::count], examples)).pooled() for part in range(count))  # one at a time
     without = torch.stack([aggregate(each.values, each.noise) for each in left])
     return count * values - (count - 1) * without
 
