@@ -13,7 +13,7 @@ from pathlib import Path
 INPUTS = ["--model", "shapley.processes:model", "--data", "shapley.processes:data"]
 WORDS = ["-m", "secateur", "score", *INPUTS, "--coalitions"]
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-LITTLE, MUCH = "200", "6000"
+LITTLE, MUCH = "200", "40000"
 UP_TO = (1, 2, 4, 8, 16, 32, 64)
 
 
