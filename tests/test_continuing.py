@@ -116,6 +116,26 @@ def test_scores_of_something_else_are_not_refined(network: sc.Network) -> None:
         scored(network, resume=short, estimator="leverage")
 
 
+def test_scores_without_blocks_are_not_refined(network: sc.Network) -> None:
+    plain = scored(network, by="taylor", aggregate=None)
+    with pytest.raises(sc.SecateurError, match="hold no blocks"):
+        scored(network, by="taylor", aggregate=None, resume=plain)
+
+
+def test_a_stopped_run_writes_what_it_has(network: sc.Network, tmp_path: Path) -> None:
+    path, calls = tmp_path / "part.safetensors", []
+
+    def loss(output: Any, target: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 100:
+            raise KeyboardInterrupt
+        return (output - target).square().mean(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        scored(network, loss=loss, stop=Coalitions(100_000), checkpoint=path)
+    assert blocks(sc.Scores.load(path)) > 0
+
+
 def test_a_damaged_checkpoint_is_refused_and_left(network: sc.Network, tmp_path: Path) -> None:
     path = tmp_path / "half.safetensors"
     scored(network, stop=Coalitions(10), checkpoint=path)

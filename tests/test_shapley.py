@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 import secateur as sc
 from secateur import demo
-from secateur.data import example_batches
+from secateur.data import as_batches, example_batches
 from secateur.importance.evidence import Evidence
 from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.frontier import Frontier
@@ -201,6 +201,26 @@ def test_the_choice_is_said_and_follows_the_network() -> None:
         return (output.argmax(1) != target).double()
 
     assert "2: antithetic" in str(sc.score(network, [(x, y)], loss=wrong, progress=False))
+    for asked in ({"estimator": "controlled"}, {"by": "expected-gradients"}):
+        with pytest.raises(sc.SecateurError, match="no gradient by the presence"):
+            sc.score(network, [(x, y)], loss=wrong, progress=False, **asked)
+
+
+def test_slopes_need_a_batch_that_can_be_stacked() -> None:
+    game, _ = game_of("fixed batch", "zero")
+    with pytest.raises(sc.SecateurError, match="several coalitions in one batch"):
+        game.gradients(torch.ones(1, game.players).bool(), 0, torch.zeros(1, dtype=torch.long))
+
+
+def test_large_outputs_count_as_memory_and_are_asked_for_again() -> None:
+    torch.manual_seed(6)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5000))
+    network = sc.trace(model, torch.randn(2, 4))
+    cells = as_batches([torch.randn(32, 4) for _ in range(4)])
+    frontier = Frontier(Evidence(network, network.groups, cells, None, {}, 0, {}, False), 1_500_000)
+    for cell in range(4):
+        assert frontier.known(cell).examples == 32
+    assert 0 < frontier.held <= 1_500_000
 
 
 def test_controlled_spares_most_of_the_error_of_plain_orders_at_equal_evaluations() -> None:

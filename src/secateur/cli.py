@@ -66,7 +66,7 @@ def _speaking(command: Callable[..., None]) -> Callable[..., None]:
             print(f"secateur: {error}", file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as stop:
-            print("secateur: stopped; nothing was written", file=sys.stderr)
+            print("secateur: stopped; nothing was written but the checkpoint, if there is one", file=sys.stderr)
             raise typer.Exit(130) from stop
 
     return run

@@ -35,16 +35,20 @@ def _bytes(tensor: Tensor) -> bytes:
     return f"{tensor.dtype} {tuple(tensor.shape)}".encode() + plain.view(torch.uint8).numpy().tobytes()
 
 
-def earlier(resume: Scores | None, checkpoint: Path | None, mark: str) -> Scores | None:
+def earlier(resume: Scores | None, checkpoint: Path | None, mark: Callable[[], str]) -> Scores | None:
     """The scores to go on from: those given, or those that an interrupted run wrote down.
 
     Raises:
-        DataError: they are of another network, other examples or other options.
+        DataError: they are of another network, other examples or other options, or hold nothing to go on from.
         StorageError: the checkpoint is damaged.
     """
     if resume is None and checkpoint is not None:
         resume = agreed(Scores.load(checkpoint) if rank() == 0 and checkpoint.exists() else None)
-    if resume is not None and resume.of != mark:
+    elif resume is not None and all(scores.samples is None for scores in resume.values()):
+        raise DataError(
+            f"scores by {resume.by!r} hold no blocks to go on from; resume= is for Shapley values and the like"
+        )
+    if resume is not None and resume.of != mark():
         raise DataError(
             "the scores to resume are of another network, other examples, or other options (loss, removal, seed); give "
             "what they were made with, or start anew"

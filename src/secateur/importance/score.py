@@ -1,5 +1,6 @@
 """`score`: what each unit of a network is worth, by any criterion."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,16 +117,23 @@ def score(
             evidence.forward(cell)
         means = reader_means(network, cells) if removal != "zero" and cells else {}
         moments = reader_moments(network, cells) if removal == "refit" and cells else {}
-        mark = mark_of(network, cells, name, removal, seed, protocol, loss and getattr(loss, "__qualname__", ""))
+        said = (name, removal, seed, protocol, "" if loss is None else getattr(loss, "__qualname__", ""))
+        mark = functools.cache(functools.partial(mark_of, network, cells, *said))
         path = None if checkpoint is None else Path(checkpoint)
         before = earlier(resume, path, mark)
 
         def as_scores(groups: Mapping[str, GroupScores]) -> Scores:
-            return Scores(groups, name, seed, means, _note(removal, cells), mark)
+            drawn = any(scores.samples is not None for scores in groups.values())
+            return Scores(groups, name, seed, means, _note(removal, cells), mark() if drawn else "")
 
         keep = None if path is None else Checkpoint(path, as_scores, {} if before is None else before.groups)
         options |= {"resume": before, "keep": keep}
-        found = function(Evidence(network, groups, cells, loss, means, seed, options, progress, moments))
+        try:
+            found = function(Evidence(network, groups, cells, loss, means, seed, options, progress, moments))
+        except KeyboardInterrupt:
+            if keep is not None:
+                keep.write()
+            raise
     scores = as_scores({group.name: _checked(name, group, found) for group in groups})
     if path is not None and rank() == 0:
         scores.save(path)

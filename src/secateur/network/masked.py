@@ -73,8 +73,8 @@ class Removal:
             return partial(_masked_norm, MASKED_NORMS[name], program, reader, present)
         mean = self.means.get(reader_key(reader)) if reader.fold is not None else None
         if mean is not None and name in LINEAR and len(present) > 1:
-            return partial(_replaced, program, reader, present, mean)
-        return partial(_masked_contraction, program, reader, present, self.constant(program, reader, present))
+            return _replaced(program, reader, present, mean)
+        return _silenced(program, reader, present, self.constant(program, reader, present))
 
     def constant(self, program: Program, reader: Reader, present: Tensor) -> Tensor | None:
         """What a reader makes of the means of absent units, (coalitions, out) in float64; None where it gets nothing.
@@ -149,41 +149,42 @@ def shaped(values: Tensor, x: Tensor, dim: int, batch_axis: int | None) -> Tenso
     return (repeated if batch_axis < dim else repeated.t()).reshape(view)
 
 
-def _masked_contraction(
-    program: Program,
-    reader: Reader,
-    present: Tensor,
-    constant: Tensor | None,
-    target: Call,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    x = operand(reader, args, kwargs)
+def changed(reader: Reader, change: Callable[[Tensor], Tensor]) -> Handler:
+    """The reader's operator with another operand in the place of its own."""
+
+    def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = change(operand(reader, args, kwargs))
+        args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, x)
+        return target(*args, **kwargs)
+
+    return handler
+
+
+def _silenced(program: Program, reader: Reader, present: Tensor, constant: Tensor | None) -> Handler:
+    """Absent units read as nothing, and the constant is added that their means would have made."""
     axis = program.batch_axis(recorded_operand(reader))
-    factor = shaped(_share(reader, present).to(x), x, reader.dim, axis)
-    args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, x * factor)
-    result = target(*args, **kwargs)
+    share = _share(reader, present)
+    silent = changed(reader, lambda x: x * shaped(share.to(x), x, reader.dim, axis))
     if constant is None:
-        return result
-    return result + shaped(constant.to(result), result, reader.dim, axis)
+        return silent
+
+    def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = silent(target, args, kwargs)
+        return result + shaped(constant.to(result), result, reader.dim, axis)
+
+    return handler
 
 
-def _replaced(
-    program: Program,
-    reader: Reader,
-    present: Tensor,
-    mean: Tensor,
-    target: Call,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
+def _replaced(program: Program, reader: Reader, present: Tensor, mean: Tensor) -> Handler:
     """A linear layer that reads absent units' means in their place: nothing is padded, so that is their constant."""
-    x = operand(reader, args, kwargs)
     axis = program.batch_axis(recorded_operand(reader))
     absent = (1 - present.to(mean)) * mean.to(present.device)
-    factor, means = (shaped(part.to(x), x, reader.dim, axis) for part in (present, absent))
-    args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, torch.addcmul(means, x, factor))
-    return target(*args, **kwargs)
+
+    def filled(x: Tensor) -> Tensor:
+        factor, means = (shaped(part.to(x), x, reader.dim, axis) for part in (present, absent))
+        return torch.addcmul(means, x, factor)
+
+    return changed(reader, filled)
 
 
 def _share(reader: Reader, present: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ Along an order each unit that goes or comes is one step of the sweep operator (G
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from secateur.data import Batch
 from secateur.errors import BudgetError, SurgeryError
-from secateur.network.masked import Means, Removal, operand, reader_key
-from secateur.network.program import Call, Handler, Program, module_path, with_argument
+from secateur.network.masked import Means, Removal, changed, operand, reader_key, recorded_operand
+from secateur.network.program import Call, Handler, Program, module_path
 from secateur.network.units import Network, Reader
 
 RIDGE = 1e-6  # of the mean variance
@@ -95,25 +94,19 @@ class Refit(Removal):
             return super()._handler(program, reader, present)
         if present.is_floating_point():
             raise SurgeryError(f"{module_path(reader.node)} is predicted from the units that stay, which has no slope")
-        return partial(_predicted, predictor, program, reader, present)
+        return _predicted(predictor, program, reader, present)
 
 
-def _predicted(
-    predictor: "Predictor",
-    program: Program,
-    reader: Reader,
-    present: Tensor,
-    target: Call,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
+def _predicted(predictor: "Predictor", program: Program, reader: Reader, present: Tensor) -> Handler:
     """The reader's operator on what stays and what is predicted."""
-    x = operand(reader, args, kwargs)
-    axis = program.batch_axis(reader.node.meta["val"]) or 0
-    parts = x.chunk(len(present), axis) if len(present) > 1 else [x]
-    filled = [predictor.fill(part, reader.dim, mask) for part, mask in zip(parts, present, strict=True)]
-    args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, torch.cat(filled, axis))
-    return target(*args, **kwargs)
+    axis = program.batch_axis(recorded_operand(reader)) or 0
+
+    def filled(x: Tensor) -> Tensor:
+        parts = x.chunk(len(present), axis) if len(present) > 1 else [x]
+        pairs = zip(parts, present, strict=True)
+        return torch.cat([predictor.fill(part, reader.dim, mask) for part, mask in pairs], axis)
+
+    return changed(reader, filled)
 
 
 class Predictor:

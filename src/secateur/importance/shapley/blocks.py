@@ -83,15 +83,33 @@ def taken(examples: int, size: int, visit: int) -> Tensor:
 
 def _shares(game: Game, design: Design, cell: int, positions: Tensor, spread: bool) -> Tensor:
     """Each example's shares. (players, examples)"""
-    nobody, all_ = game.ends(cell, positions)
-    gain, count = all_ - nobody, len(design.coalitions)
+    everyone = game.frontier.known(cell).values[positions]
     part = design.coalitions.sum(1, dtype=torch.float64) / game.players
+    count, examples = len(design.coalitions), len(positions)
     if not (spread and design.free):
-        surplus = game.cross(design.coalitions, cell, positions) - nobody - gain * part[:, None]
-        return design.shares(surplus) + gain / game.players
-    pairs = (count + 1) // 2
-    place = torch.arange(count) // 2 * len(positions) // pairs
-    values = game.each(design.coalitions, cell, positions[place])
-    surplus = torch.zeros(count, len(positions), dtype=torch.float64)
-    surplus[torch.arange(count), place] = (values - nobody[place] - gain[place] * part) * len(positions)
+        nobody, values = _crossed(game, design, cell, positions)
+        gain = everyone - nobody
+        return design.shares(values - nobody - gain * part[:, None]) + gain / game.players
+    place = torch.arange(count) // 2 * examples // ((count + 1) // 2)  # a pair has one example
+    nobody, values = _apart(game, design, cell, positions, place)
+    gain = everyone - nobody
+    surplus = torch.zeros(count, examples, dtype=torch.float64)
+    surplus[torch.arange(count), place] = (values - nobody[place] - gain[place] * part) * examples
     return design.shares(surplus) + gain / game.players
+
+
+def _crossed(game: Game, design: Design, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """The values of nobody, (examples,), and of each coalition, (coalitions, examples), in the same tiles."""
+    nobody = torch.zeros(1, game.players, dtype=torch.bool)
+    values = game.cross(torch.cat([nobody, design.coalitions]), cell, positions)
+    return values[0], values[1:]
+
+
+def _apart(game: Game, design: Design, cell: int, positions: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """The values of nobody, (examples,), and of each coalition on the example at its place, (coalitions,)."""
+    nobody = torch.zeros(len(positions), game.players, dtype=torch.bool)
+    places = torch.cat([place, torch.arange(len(positions))])
+    order = places.argsort(stable=True)  # rows of one example lie together
+    values = torch.empty(len(places), dtype=torch.float64)
+    values[order] = game.each(torch.cat([design.coalitions, nobody])[order], cell, positions[places[order]])
+    return values[len(place) :], values[: len(place)]

@@ -31,6 +31,7 @@ def layout_for(game: Game, options: Mapping[str, Any], aggregate: Aggregate, see
 
     Raises:
         NameMatchError: an unknown protocol or estimator.
+        SecateurError: "controlled" was asked for, and the game has no gradients.
     """
     protocol, wanted = options.get("protocol"), options.get("estimator") or "auto"
     if protocol not in (None, "paper"):
@@ -41,8 +42,13 @@ def layout_for(game: Game, options: Mapping[str, Any], aggregate: Aggregate, see
         wanted = "exact"
     if wanted not in ("auto", "controlled"):
         return _drawn(wanted, game, aggregate)
-    trial = _trial(game, seed, name)
-    if trial is None or (wanted == "auto" and not _explains(trial)):
+    if wanted == "controlled":
+        return Controlled(_pairs(game, aggregate), weights_by(_trial(game, seed, name)))
+    try:
+        trial = _trial(game, seed, name)
+    except (RuntimeError, TypeError, ValueError, SecateurError):  # what can't be differentiated
+        return _drawn("antithetic", game, aggregate)
+    if not _explains(trial):
         return _drawn("antithetic", game, aggregate)
     return Controlled(_pairs(game, aggregate), weights_by(trial))
 
@@ -61,14 +67,9 @@ def _drawn(wanted: str | Callable[..., Any], game: Game, aggregate: Aggregate) -
     return Drawn(label, estimator, few)
 
 
-def _trial(game: Game, seed: int, name: str) -> Along | None:
-    """Marginals and trapezoids along one order; None where the game can't be differentiated."""
-    if not game.stacks:
-        return None
-    try:
-        return along_an_order(game, 0, 0, generator_for(seed, name, "trial"))
-    except (RuntimeError, TypeError, ValueError, SecateurError):
-        return None
+def _trial(game: Game, seed: int, name: str) -> Along:
+    """Marginals and trapezoids along one order."""
+    return along_an_order(game, 0, 0, generator_for(seed, name, "trial"))
 
 
 def _explains(trial: Along) -> bool:

@@ -43,11 +43,12 @@ class Frontier:
         self.evidence, self.memory = evidence, memory
         self._at: dict[int, tuple[int, dict[Node, Any], int]] = {}
         self._known: dict[int, Known] = {}
+        self._references = 0
 
     @property
     def held(self) -> int:
         """How many bytes are kept now."""
-        return sum(size for _, _, size in self._at.values())
+        return sum(size for _, _, size in self._at.values()) + self._references
 
     def live(self, cell: int, cut: int) -> dict[Node, Any]:
         """The values that operators from the position `cut` on need of a cell, but for parameters and constants."""
@@ -66,18 +67,25 @@ class Frontier:
         return values
 
     def known(self, cell: int) -> Known:
-        """What the dense network says of a cell."""
-        if cell not in self._known:
-            batch = self.evidence.cells[cell]
-            with torch.no_grad():
-                output = self.evidence.forward(batch)
-                labelled = batch.target is not None
-                scales = None if labelled or self.evidence.loss is not None else scales_of(output)
-                reference = Reference(batch.target, None if labelled else output, scales)
-                examples = batch.size or 1
-                losses = self.evidence.losses(output, reference, examples)
-            self._known[cell] = Known(reference, -losses.cpu().double(), examples)
-        return self._known[cell]
+        """What the dense network says of a cell; kept while there is room, as outputs may be large."""
+        if cell in self._known:
+            return self._known[cell]
+        found = self._ask(cell)
+        size = _bytes((found.reference.labels, found.reference.dense))
+        if self.held + size <= self.memory:
+            self._known[cell], self._references = found, self._references + size
+        return found
+
+    def _ask(self, cell: int) -> Known:
+        batch = self.evidence.cells[cell]
+        with torch.no_grad():
+            output = self.evidence.forward(batch)
+            labelled = batch.target is not None
+            scales = None if labelled or self.evidence.loss is not None else scales_of(output)
+            reference = Reference(batch.target, None if labelled else output, scales)
+            examples = batch.size or 1
+            losses = self.evidence.losses(output, reference, examples)
+        return Known(reference, -losses.cpu().double(), examples)
 
 
 def _laid_out(value: Any) -> Any:

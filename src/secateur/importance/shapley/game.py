@@ -70,7 +70,9 @@ class Game:
 
     def _check_memory(self) -> None:
         memory = memory_of(self.evidence)
-        least = self.tile * self.bytes_per_example + (self.summed.bytes if self.summed else 0)
+        most, all_ = self._bytes_per_example
+        step = max(self.tile * most, max(self.tile // 2, 1) * all_)  # a backward pass needs every value again
+        least = step + (self.summed.bytes if self.summed else 0)
         if memory < least:
             raise BudgetError(
                 f"memory={memory:,} bytes is too little to score {self.groups[0].name}: one step needs {least:,}; give "
@@ -91,7 +93,7 @@ class Game:
 
     @cached_property
     def summed(self) -> Summed | None:
-        """The convolution at the cut as a sum of what each channel adds, where that is cheaper."""
+        """The layer at the cut as a sum of what each part of its input adds, where that is cheaper."""
         return summed_reader(self.program, self.readers, self.cut) if self.stacks and self.removal.adds_up else None
 
     @cached_property
@@ -118,7 +120,8 @@ class Game:
         alone = torch.cat([self._run_cell(coalition, known, live) for coalition in pair.split(1)])
         try:
             with torch.no_grad():
-                together = self._run(pair.flip(0).repeat(2, 1), known, live, [last, last, first, first], UNTRIED)
+                mixed = self._masks(pair.flip(0).repeat(2, 1))
+                together = self._stacked(mixed, known, live, [last, last, first, first], UNTRIED)
         except (SecateurError, RuntimeError, ValueError, IndexError, AssertionError, TypeError):
             return False
         expected = alone.flip(0)[:, [last, first]].T.flatten()
@@ -158,7 +161,7 @@ class Game:
         known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
         tiles = _tiles(coalitions, positions, self.tile)
         with torch.no_grad():
-            runs = [self._run(part, known, live, places.tolist(), cell) for part, places in tiles]
+            runs = [self._stacked(self._masks(part), known, live, places.tolist(), cell) for part, places in tiles]
         return torch.cat(runs).cpu().double()[: len(coalitions)]
 
     def gradients(self, coalitions: Tensor, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,18 +174,33 @@ class Game:
             (coalitions,) and (coalitions, players) in float64, on the CPU.
 
         Raises:
-            RuntimeError: the loss has no gradient.
+            SecateurError: the loss has no gradient, or the network's batch can't be stacked.
         """
+        if not self.stacks:
+            raise SecateurError(f"{self.network.title} can't take several coalitions in one batch, as slopes need")
         known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
         values, slopes = [], []
         for part, places in _tiles(coalitions, positions, max(self.tile // 2, 1)):
             with torch.enable_grad():
                 gates = part.float().requires_grad_()
                 found = self._stacked(self._masks(gates), known, live, places.tolist(), cell)
-                (slope,) = torch.autograd.grad(found.sum(), gates)
+                slope = self._slope(found, gates)
             values.append(found.detach().cpu().double())
             slopes.append(slope.double())
         return torch.cat(values)[: len(coalitions)], torch.cat(slopes)[: len(coalitions)]
+
+    def _slope(self, found: Tensor, gates: Tensor) -> Tensor:
+        """
+        Raises:
+            SecateurError: there is none.
+        """
+        try:
+            return torch.autograd.grad(found.sum(), gates)[0]
+        except RuntimeError as failure:
+            raise SecateurError(
+                f"the loss of {self.network.title} has no gradient by the presence of {self.groups[0].name}; give a "
+                f"loss that has, or take estimator='antithetic' ({failure})"
+            ) from failure
 
     def ends(self, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Minus the losses with nobody and with all, for these examples of a cell. (examples,) each"""
@@ -194,22 +212,23 @@ class Game:
         """How many coalitions are stacked in one run: a power of two."""
         if not self.stacks:
             return 1
-        most = min(MOST_STACKED, max(TILE_BYTES // self.bytes_per_example, 1), 4 * self.players)
+        most = min(MOST_STACKED, max(TILE_BYTES // self._bytes_per_example[0], 1), 4 * self.players)
         return int(2 ** math.floor(math.log2(most)))
 
     @cached_property
-    def bytes_per_example(self) -> int:
-        """The most that values after the cut take at one time, for one example."""
+    def _bytes_per_example(self) -> tuple[int, int]:
+        """The most that values after the cut take at one time, and what all of them take, for one example."""
         alive: dict[Node, int] = {node: _bytes(node) for node in self.needed}
-        most = sum(alive.values())
+        most = all_ = sum(alive.values())
         readers = {reader.node for reader in self.readers}
         for index in range(self.cut, self.end):
             node = self.program.nodes[index]
             alive[node] = 2 * _bytes(node) if node in readers else _bytes(node)
-            most = max(most, sum(alive.values()))
+            most, all_ = max(most, sum(alive.values())), all_ + alive[node]
             for used in [used for used in alive if self.program.last_use[used] <= index]:
                 del alive[used]
-        return max(most // (self.network.example.size or 1), 1)
+        examples = self.network.example.size or 1
+        return max(most // examples, 1), max(all_ // examples, 1)
 
     def _run_cell(self, coalition: Tensor, known: Known, live: dict[Node, Any]) -> Tensor:
         """One coalition (1, players) on a whole cell, as it is. (1, examples)"""
@@ -218,11 +237,8 @@ class Game:
             values = self._values(dict(live), handlers, known.reference, known.examples)
         return values.cpu().double()[None]
 
-    def _run(self, coalitions: Tensor, known: Known, live: dict[Node, Any], places: list[int], cell: int) -> Tensor:
-        """Each coalition with its own example of a cell, in one batch. (coalitions,)"""
-        return self._stacked(self._masks(coalitions), known, live, places, cell)
-
     def _stacked(self, masks: Tensor, known: Known, live: dict[Node, Any], places: list[int], cell: int) -> Tensor:
+        """Each mask with its own example of a cell, in one batch. (masks,)"""
         positions = torch.tensor(places, device=self.network.device)
         sums = self.sums if cell != UNTRIED and len(places) >= ROWS * len(set(places)) else None
         readers = self.readers if sums is None else self._others

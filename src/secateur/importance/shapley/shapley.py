@@ -184,5 +184,5 @@ def _summary(course: Course, samples: Sequence[Sample], layout: Layout, rule: Ru
         errors_here=found.errors_here,
         samples=tuple(samples),
         layout=str(layout),
-        stopped="" if rule is None else str(rule),
+        stopped="" if rule is None else f"{rule}{', a heuristic' if rule.heuristic else ''}",
     )

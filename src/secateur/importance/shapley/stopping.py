@@ -4,9 +4,11 @@ A rule looks at one group after some of its blocks. What it looks at is noisy, a
 that promise more than a count or a time are heuristics, and say so.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from scipy import stats
@@ -38,7 +40,7 @@ class State:
         return self.replicates.mean(0)
 
 
-class Rule:
+class Rule(ABC):
     """When to stop. `&` waits for both rules, `|` for either.
 
     `progress` gives how near the end is, 1 or more when it is reached. `heuristic` says what is not promised.
@@ -46,8 +48,9 @@ class Rule:
 
     heuristic: str = ""
 
+    @abstractmethod
     def progress(self, state: State) -> float:
-        raise NotImplementedError
+        """How near the end is: 1 or more when it is reached."""
 
     def __and__(self, other: "Rule") -> "Rule":
         return Both(self, other)
@@ -57,60 +60,79 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Both(Rule):
-    """Two rules of which the later counts."""
+class Pair(Rule):
+    """Two rules."""
 
     one: Rule
     other: Rule
+    sign: ClassVar[str]
 
     @property
     def heuristic(self) -> str:  # type: ignore[override]
-        return _joined(self.one, self.other)
+        return "; ".join(dict.fromkeys(rule.heuristic for rule in (self.one, self.other) if rule.heuristic))
+
+    def __str__(self) -> str:
+        return f"({self.one} {self.sign} {self.other})"
+
+
+class Both(Pair):
+    """Two rules of which the later counts."""
+
+    sign = "&"
 
     def progress(self, state: State) -> float:
         return min(self.one.progress(state), self.other.progress(state))
 
-    def __str__(self) -> str:
-        return f"({self.one} & {self.other})"
 
-
-@dataclass(frozen=True)
-class Either(Rule):
+class Either(Pair):
     """Two rules of which the sooner counts."""
 
-    one: Rule
-    other: Rule
-
-    @property
-    def heuristic(self) -> str:  # type: ignore[override]
-        return _joined(self.one, self.other)
+    sign = "|"
 
     def progress(self, state: State) -> float:
         return max(self.one.progress(state), self.other.progress(state))
 
-    def __str__(self) -> str:
-        return f"({self.one} | {self.other})"
-
-
-def _joined(*rules: Rule) -> str:
-    return "; ".join(dict.fromkeys(rule.heuristic for rule in rules if rule.heuristic))
-
 
 @dataclass(frozen=True)
-class Coalitions(Rule):
-    """After so many coalitions of each group."""
+class Amount(Rule):
+    """After so much of something."""
 
     number: float
+    what: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if not self.number >= 1:
-            raise BudgetError(f"{self.number} is not a number of coalitions; give at least 1")
+        if not self.number > 0:
+            raise BudgetError(f"{self.number} is not a number of {self.what}; give more than 0")
+
+    def __str__(self) -> str:
+        return f"{self.number:g} {self.what}"
+
+
+class Coalitions(Amount):
+    """After so many coalitions of each group."""
+
+    what = "coalitions"
 
     def progress(self, state: State) -> float:
         return state.coalitions / self.number
 
-    def __str__(self) -> str:
-        return f"{self.number:g} coalitions"
+
+class Evaluations(Amount):
+    """After so many evaluations of each group: a coalition on one example is one, with its gradient three."""
+
+    what = "evaluations"
+
+    def progress(self, state: State) -> float:
+        return state.evaluations / self.number
+
+
+class Seconds(Amount):
+    """After so many seconds for all groups together. What was reached by then depends on the machine."""
+
+    what = "seconds"
+
+    def progress(self, state: State) -> float:
+        return state.elapsed(self.number)
 
 
 @dataclass(frozen=True)
@@ -130,40 +152,6 @@ class PerUnit(Rule):
 
     def __str__(self) -> str:
         return f"{self.number:g} evaluations per unit, more in later layers"
-
-
-@dataclass(frozen=True)
-class Evaluations(Rule):
-    """After so many evaluations of each group: a coalition on one example is one, with its gradient three."""
-
-    number: float
-
-    def __post_init__(self) -> None:
-        if not self.number >= 1:
-            raise BudgetError(f"{self.number} is not a number of evaluations; give at least 1")
-
-    def progress(self, state: State) -> float:
-        return state.evaluations / self.number
-
-    def __str__(self) -> str:
-        return f"{self.number:g} evaluations"
-
-
-@dataclass(frozen=True)
-class Seconds(Rule):
-    """After so many seconds for all groups together. What was reached by then depends on the machine."""
-
-    number: float
-
-    def __post_init__(self) -> None:
-        if not self.number > 0:
-            raise BudgetError(f"{self.number} is not a number of seconds; give more than 0")
-
-    def progress(self, state: State) -> float:
-        return state.elapsed(self.number)
-
-    def __str__(self) -> str:
-        return f"{self.number:g} s"
 
 
 @dataclass(frozen=True)

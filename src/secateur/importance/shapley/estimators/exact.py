@@ -29,7 +29,7 @@ def exact(players: int, generator: torch.Generator) -> Design:
 def _shares(coalitions: Tensor, surplus: Tensor) -> Tensor:
     players = coalitions.shape[1]
     nothing = surplus.new_zeros(1, surplus.shape[1])
-    values = torch.cat([nothing, surplus, nothing]) if players else surplus
+    values = torch.cat([nothing, surplus, nothing])
     sizes = coalitions.sum(1)
     weights = torch.tensor([1 / (players * comb(players - 1, size)) for size in range(players)], dtype=torch.float64)
     shares = surplus.new_empty(players, surplus.shape[1])
