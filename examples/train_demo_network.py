@@ -31,6 +31,12 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
+def read_all(folder: Path) -> list[np.ndarray]:
+    """Training images and labels, test images and labels."""
+    parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return [read_idx(folder / f"{part}-ubyte.gz") for part in parts]
+
+
 def normalised(images: np.ndarray) -> Tensor:
     return ((torch.tensor(images).unsqueeze(1) / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
 
@@ -67,6 +73,12 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: 
     return model.eval()
 
 
+@torch.no_grad()
+def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
+    predicted = torch.cat([model(part) for part in normalised(images).split(500)]).argmax(1)
+    return float((predicted == torch.tensor(labels)).double().mean())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -75,16 +87,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    train_images, train_labels, test_images, test_labels = (
-        read_idx(args.data / f"{part}-ubyte.gz")
-        for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    )
+    train_images, train_labels, test_images, test_labels = read_all(args.data)
     torch.manual_seed(args.seed)
     labels = torch.tensor(train_labels).long()
     model = train(FashionNet(), normalised(train_images), labels, args.epochs, args.batch, args.seed)
-    with torch.no_grad():
-        predicted = torch.cat([model(part) for part in normalised(test_images).split(500)]).argmax(1)
-    print(f"test accuracy {(predicted == torch.tensor(test_labels)).double().mean():.4f}")
+    print(f"test accuracy {accuracy(model, test_images, test_labels):.4f}")
     save_file(
         {name: value.contiguous() for name, value in model.state_dict().items()}, args.out / "fashion.safetensors"
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from networks import vgg
+from networks.trained import trained
 from torch import Tensor, nn
 
 import secateur as sc
@@ -15,7 +15,7 @@ from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.frontier import Frontier
 from secateur.importance.shapley.game import Game, in_order
 
-SUBJECTS = {"vgg": vgg.trained, "demo": demo.network}
+SUBJECTS = {"vgg": "vgg", "demo": "residual"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Subject:
 
 def subject(name: str, examples: int = 256) -> Subject:
     """One network with so many of the demo's test images."""
-    model = SUBJECTS[name]().eval()
+    model = trained(SUBJECTS[name])
     images, labels = (torch.cat(part)[:examples] for part in zip(*demo.test(), strict=True))
     network = sc.trace(model, images[:2])
     pile = shuffled(cells_of(as_batches((images, labels)), torch.device("cpu")), generator_for(0, "cells"))
