@@ -80,9 +80,13 @@ def test_what_a_class_can_not_say_a_program_can(tmp_path: Path) -> None:
     network = result.plan.network
     with pytest.raises(sc.SecateurError, match="a program is cut as a copy"):
         sc.cut(model, result.plan, inplace=True)
-    with pytest.warns(UserWarning, match="a program is not repaired|an exported program is not repaired"):
-        sc.repair(result.model, model, result.plan, [example])
     assert network.as_program
+    more = torch.randn(200, 5, 12)
+    plan = sc.plan(network, sc.score(network, by="l2"), {"params": 0.6})
+    small = sc.cut(model, plan)
+    before = float((small(more) - model(more)).square().mean())
+    sc.repair(small, model, plan, more)
+    assert float((small(more) - model(more)).square().mean()) < 0.8 * before
     (tmp_path / "model.pt2").write_bytes(b"PK")
     with pytest.raises(sc.SecateurError, match=r"model.pt2 can't be read"):
         sc.load(model, tmp_path)

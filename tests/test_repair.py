@@ -8,7 +8,14 @@ from torch import nn
 
 import secateur as sc
 from secateur import demo
-from secateur.recovery.repair import REPAIRS
+from secateur.data import as_batches
+from secateur.importance.evidence import cells_of
+from secateur.importance.losses import divergence
+from secateur.recovery.batchnorm import match_batchnorm
+from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.refit import refit
+from secateur.recovery.within import Within
+from secateur.surgery.recipe import recipe_of
 from zoo import grow
 
 
@@ -18,13 +25,21 @@ def cut_half(model: nn.Module, x: torch.Tensor) -> tuple[nn.Module, sc.Plan]:
     return sc.cut(model, plan), plan
 
 
+def mend(repair: Any, small: nn.Module, model: nn.Module, plan: sc.Plan, x: torch.Tensor) -> None:
+    """A repair in closed form, whether it helps or not."""
+    within = Within.of(small, plan.network, recipe_of(model, plan))
+    with torch.no_grad():
+        repair(Lockstep(within, cells_of(as_batches(list(x.split(20))), torch.device("cpu"))))
+        within.write(small)
+
+
 def test_batch_norms_give_the_dense_networks_means_and_variances() -> None:
     """Also of examples that are nothing like those the dense network's own statistics came from."""
     model, _ = grow("residual")
     torch.manual_seed(0)
     x = 3 * torch.randn(60, 3, 8, 8) + 1
     small, plan = cut_half(model, x)
-    assert sc.repair(small, model, plan, list(x.split(20)), how="batchnorm") is small
+    mend(match_batchnorm, small, model, plan, x)
     wanted: dict[str, torch.Tensor] = {}
     found: dict[str, torch.Tensor] = {}
     for network, seen in ((model, wanted), (small, found)):
@@ -45,7 +60,8 @@ def test_nothing_cut_nothing_changed() -> None:
     model, _ = grow("residual")
     network = sc.trace(model, torch.randn(2, 3, 8, 8))
     plan = sc.plan(network, sc.score(network, by="l2"), {"units": 1.0})
-    small = sc.repair(sc.cut(model, plan), model, plan, torch.randn(50, 3, 8, 8), how="batchnorm")
+    small = sc.cut(model, plan)
+    mend(match_batchnorm, small, model, plan, torch.randn(50, 3, 8, 8))
     for name, buffer in small.named_buffers():
         assert torch.allclose(buffer, model.get_buffer(name), rtol=1e-4, atol=1e-5)
 
@@ -85,23 +101,93 @@ def test_it_brings_a_cut_network_nearer_to_the_dense_one() -> None:
     assert "not repaired" in str(reports[0]) and "repaired by batchnorm" in str(reports[1])
 
 
-def test_a_repair_that_does_harm_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def harm(small: nn.Module, model: nn.Module, batches: Any, recipe: Any, network: Any) -> None:
+def test_a_repair_that_does_harm_is_left_out() -> None:
+    def harm(small: nn.Module, model: nn.Module, batches: Any) -> None:
         small[2].bias.data += torch.tensor([5.0, 0.0, 0.0])
 
-    monkeypatch.setitem(REPAIRS, "harm", harm)
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))
     data = list(torch.randn(64, 6).split(8))
     unmended = sc.prune(model, data, {"macs": 0.5}, by="l1", repair=None, progress=False)
-    result = sc.prune(model, data, {"macs": 0.5}, by="l1", repair="harm", progress=False)
+    with pytest.warns(UserWarning, match="harm was left out"):
+        result = sc.prune(model, data, {"macs": 0.5}, by="l1", repair=harm, progress=False)
     assert torch.equal(result.model[2].bias, unmended.model[2].bias)
     assert "harm did not bring it nearer" in str(result.report)
+
+
+def test_a_trainer_of_your_own() -> None:
+    """It gets the small model, the dense one and three quarters of the examples."""
+    seen: list[int] = []
+
+    def train(small: nn.Module, dense: nn.Module, batches: Any) -> None:
+        seen.extend(batch.size for batch in batches)
+        optimizer = torch.optim.Adam(small.parameters(), 0.01)
+        for _ in range(50):
+            for batch in batches:
+                loss = (small(*batch.args) - dense(*batch.args).detach()).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 30), nn.Tanh(), nn.Linear(30, 3))
+    data = torch.randn(80, 6)
+    small, plan = cut_half(model, data)
+    before = float((small(data) - model(data)).square().mean())
+    sc.repair(small, model, plan, data, how=train)
+    assert sum(seen) == 60
+    assert float((small(data) - model(data)).square().mean()) < 0.5 * before
+
+
+def test_tuning_goes_on_from_the_refit_and_leaves_no_trace() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 20), nn.ReLU(), nn.Linear(20, 3)).requires_grad_(
+        False
+    )
+    data = torch.randn(400, 6)
+    small, plan = cut_half(model, data)
+    state = torch.get_rng_state()
+    sc.repair(small, model, plan, data, how="refit", progress=False)
+    refitted = float(divergence(small(data), model(data)).mean())
+    sc.repair(small, model, plan, data, how="tune", steps=150, learning_rate=3e-3, progress=False)
+    assert float(divergence(small(data), model(data)).mean()) < 0.8 * refitted
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in small.parameters())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_tuning_with_labels_and_changed_inputs() -> None:
+    """Labels and an augmentation are used: each is seen to reach the training."""
+    seen: list[torch.Size] = []
+
+    def shaken(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.shape)
+        return x + 0.01 * torch.randn_like(x)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 5))
+    x = torch.randn(100, 6)
+    small, plan = cut_half(model, x)
+    sc.repair(
+        small, model, plan, (x, model(x).argmax(1)), how="tune", steps=20, batch_size=16, augment=shaken, progress=False
+    )
+    assert set(seen) == {torch.Size([16, 6])}
+
+
+def test_a_loss_that_is_nan_stops_and_the_state_is_the_best_so_far() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))
+    x = torch.randn(64, 6)
+    small, plan = cut_half(model, x)
+    before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
+    with pytest.raises(sc.SecateurError, match="tune: the loss is nan at step 1"):
+        sc.repair(small, model, plan, x, how="tune", augment=lambda x: x * float("nan"), steps=5, progress=False)
+    assert all(torch.equal(before[name], tensor) for name, tensor in small.state_dict().items())
 
 
 def test_an_unknown_repair_lists_the_known() -> None:
     model = grow("mlp")[0]
     small, plan = cut_half(model, torch.randn(9, 6))
-    with pytest.raises(sc.SecateurError, match="no repair is named 'prayer'; known are batchnorm, refit"):
+    with pytest.raises(sc.SecateurError, match="no repair is named 'prayer'; known are mean, batchnorm, refit, tune"):
         sc.repair(small, model, plan, torch.randn(9, 6), how="prayer")
     with pytest.raises(sc.SecateurError, match="no repair is named 'prayer'"):
         sc.prune(model, torch.randn(9, 6), {"macs": 0.5}, repair="prayer")
@@ -176,20 +262,103 @@ def test_a_refit_leaves_the_dense_model_and_its_hooks() -> None:
     assert not any(module._forward_hooks for module in (*small.modules(), *model.modules()))
 
 
-def test_a_layer_with_a_way_of_its_own_is_named_and_left() -> None:
+class Block(nn.Module):
+    """A residual stream whose width can be cut, between two layers that make and read it."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        self.make, self.read = nn.Linear(6, 16), nn.Linear(16, 3)
+        self.up, self.down = nn.Linear(16, 40), nn.Linear(40, 16)
+        self.norm = nn.LayerNorm(16) if norm else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        stream = self.make(x)
+        return self.read(self.norm(stream + self.down(torch.relu(self.up(stream)))))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_error_of_a_residual_stream_is_made_good(norm: bool) -> None:
+    """What the stream lost before a block, the last layer of the block gives back as well as it can."""
+    torch.manual_seed(0)
+    model, x = Block(norm), torch.randn(400, 6)
+    network = sc.trace(model, x[:2])
+    plan = sc.plan(network, sc.score(network, x, by="obs", progress=False), {"units": 0.6})
+    small = sc.cut(model, plan)
+    stay = plan.kept["make"]
+
+    def branch(of: nn.Module) -> torch.Tensor:
+        return of.down(torch.relu(of.up(of.make(x))))
+
+    def error() -> float:
+        with torch.no_grad():
+            return float((small.make(x) + branch(small) - (model.make(x) + branch(model))[:, stay]).square().mean())
+
+    before = error()
+    mend(refit, small, model, plan, x)
+    with torch.no_grad():
+        stream = float((small.make(x) - model.make(x)[:, stay]).square().mean())
+    assert error() < 0.3 * before
+    assert stream < 1e-9 or error() < stream
+
+
+@pytest.mark.parametrize("groups", [8, 2])
+def test_convolutions_in_groups_are_refitted(groups: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=groups), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 16, 4),
+    )  # fmt: skip
+    x = torch.randn(400, 3, 8, 8)
+    network = sc.trace(model, x[:2])
+    plan = sc.plan(network, sc.score(network, x, by="obs", progress=False), {"units": 0.7})
+    small = sc.cut(model, plan)
+    weight = small[4].weight.detach().clone()
+    before = float((small(x) - model(x)).square().mean())
+    sc.repair(small, model, plan, x)
+    assert float((small(x) - model(x)).square().mean()) < 0.9 * before
+    assert not torch.equal(weight, small[4].weight)
+
+
+def test_a_layer_whose_result_is_scaled_by_its_module() -> None:
+    """The layer is what the program says, whatever its module does besides."""
+
     class Scaled(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) * 2
 
-    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), Scaled(8, 3))
-    x = torch.randn(40, 6)
-    network = sc.trace(model, x)
-    plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.5})
-    small = sc.cut(model, plan)
-    weight = small[2].weight.clone()
-    with pytest.warns(UserWarning, match="2 was not refitted: Scaled computes something of its own"):
-        sc.repair(small, model, plan, x)
-    assert torch.equal(weight, small[2].weight)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), Scaled(16, 3))
+    x = torch.randn(400, 6)
+    small, plan = cut_half(model, x)
+    before = float((small(x) - model(x)).square().mean())
+    sc.repair(small, model, plan, x)
+    assert float((small(x) - model(x)).square().mean()) < 0.5 * before
+
+
+def test_too_few_examples_are_told_and_how_many_would_do() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 3))
+    small, plan = cut_half(model, torch.randn(16, 6))
+    with pytest.warns(
+        UserWarning, match=r"2 is refitted with care only: .* about 4\.\d times as many examples would do"
+    ):
+        sc.repair(small, model, plan, torch.randn(16, 6))
+
+
+def test_memory_does_not_change_a_refit() -> None:
+    """What finds no room is made again, to the same bits."""
+    model, _ = grow("residual")
+    torch.manual_seed(0)
+    x = torch.randn(96, 3, 8, 8)
+    small, plan = cut_half(model, x)
+    found = []
+    for memory in (0, 1 << 30):
+        within = Within.of(small, plan.network, recipe_of(model, plan))
+        with torch.no_grad():
+            refit(Lockstep(within, cells_of(as_batches(x), torch.device("cpu")), memory))
+        found.append(within.state)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert any(not torch.equal(found[0][name], plan.network.program.state(name)) for name in found[0])
 
 
 def test_half_the_demo_network_is_nearly_as_right() -> None:
@@ -198,4 +367,4 @@ def test_half_the_demo_network_is_nearly_as_right() -> None:
         demo.network(), demo.calibration(), {"macs": 0.5}, by="l2", test=demo.test(), progress=False
     ).report
     assert report.pruned.accuracy is not None and report.dense.accuracy is not None
-    assert report.dense.accuracy - report.pruned.accuracy < 0.04
+    assert report.dense.accuracy - report.pruned.accuracy < 0.03

@@ -9,9 +9,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from networks.trained import FOLDER, NETWORKS, trained
 from safetensors.torch import save_file
 from train_demo_network import accuracy, normalised, read_all, train
+
+from networks.trained import FOLDER, NETWORKS, trained
 
 
 def main() -> None:

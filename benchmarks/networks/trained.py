@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from networks.separable import Separable
-from networks.vgg import Vgg
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from networks.separable import Separable
+from networks.vgg import Vgg
 from secateur import demo
 
 NETWORKS: dict[str, type[nn.Module]] = {"vgg": Vgg, "residual": demo.FashionNet, "separable": Separable}
@@ -20,5 +21,7 @@ def trained(name: str, seed: int = 0) -> nn.Module:
         return demo.network()
     model = NETWORKS[name]()
     weights = load_file(FOLDER / f"{name}-{seed}.safetensors")
-    model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
+    model.load_state_dict(
+        {key: value.float() if value.dtype == torch.half else value for key, value in weights.items()}
+    )
     return model.eval()

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from secateur.budget.keep import parse_keep
-from secateur.budget.plan import Plan, check_reachable, plan
+from secateur.budget.plan import Plan, check_reachable
 from secateur.data import as_batches, device_of, example_batches, on_device
 from secateur.errors import TraceError
 from secateur.files import program_writer, text_writer, write_whole
@@ -25,12 +25,11 @@ from secateur.network.regroup import without
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
 from secateur.pretrained import save_pretrained
-from secateur.recovery.accept import repair_if_nearer
-from secateur.recovery.repair import find_repair
+from secateur.pruning import Wish, check_rounds, in_rounds, made
+from secateur.recovery.repair import How, Tuning, find_repairs
 from secateur.report.measure import measure
 from secateur.report.results import Report
 from secateur.storage import PROGRAM, model_writers, shapes_of
-from secateur.surgery.cut import cut
 from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.surgery.trial import settle, settle_blocks
@@ -134,15 +133,17 @@ def prune(
     model: nn.Module,
     data: Any,
     keep: Mapping[str, float],
-    by: str | Criterion = "shapley",
+    by: str | Criterion = "obs",
     *,
     test: Any = None,
     loss: Loss | None = None,
     removal: str = "mean",
-    allocation: str = "uniform",
-    round_to: int = 1,
+    allocation: str | Sequence[str] = "auto",
+    rounds: int = 1,
+    round_to: int | None = None,
     floor: float = 1,
-    repair: str | None = "refit",
+    repair: How | None = "refit",
+    tuning: Mapping[str, Any] | None = None,
     only: str | Sequence[str] | None = None,
     skip: str | Sequence[str] | None = None,
     kinds: str | Sequence[str] | None = None,
@@ -156,14 +157,21 @@ def prune(
     Args:
         model: the trained model; it is left as it is.
         data: a few hundred examples, with or without labels, as `score` takes them.
-        keep: what is left, as fractions: `{"macs": 0.5}`, "params", "bytes" or "units".
-        by: the criterion.
+        keep: what is left, as fractions: `{"macs": 0.5}`, "params", "bytes", "units" or "latency", measured for a batch
+            like those of `data`; or a bound, by which the smallest network is sought that loses no more on examples
+            held out of `data`: `{"loss": 0.05}` or `{"accuracy": -0.01}`, against the labels or, without any, the
+            dense network's output.
+        by: the criterion. "obs" serves networks that are refitted best (docs/benchmarks.md); "shapley" tells what units
+            are worth in the network as it is.
         test: other examples to measure on; by default those of `data`, and the report says so.
         loss, removal, only, skip, seed, progress, options: as `score` takes them.
         kinds, as_program: as `trace` takes them.
-        allocation, round_to, floor: as `plan` takes them.
-        repair: how the cut model is mended, as `repair` takes it, if that brings it nearer to the dense one on examples
-            held out for that; None for not at all.
+        allocation, round_to, floor: as `plan` takes them; "auto" tries several allocations on examples held out and
+            takes the one that comes nearest to the dense network.
+            `round_to` is 8 for budgets in latency by default, else 1.
+        rounds: score again on a network from which a part is gone, so many times.
+        repair: how the cut model is mended, as `repair` takes it; None for not at all.
+        tuning: options of `repair`, such as `{"steps": 500}` for "tune".
 
     Returns:
         The small model (`result.model`), the plan, the scores and the report.
@@ -181,30 +189,38 @@ def prune(
     parse_keep(keep)
     find_criterion(by)
     if repair is not None:
-        find_repair(repair)
+        find_repairs(repair)
     with torch.random.fork_rng(devices=[]):
         batches = as_batches(data)
         tests = batches if test is None else as_batches(test)
     network = trace(model, batches, kinds=kinds, as_program=as_program)
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
-    check_reachable(network, network.select(only, skip), keep, round_to, floor)
-    scores = score(
-        network,
-        batches,
-        by,
-        loss=loss,
-        removal=removal,
-        only=only,
-        skip=skip,
-        seed=seed,
-        progress=progress,
-        **options,
-    )
-    chosen = plan(network, scores, keep, allocation=allocation, round_to=round_to, floor=floor)
-    small = cut(model, chosen)
+    check_reachable(network, network.select(only, skip), keep, round_to or 1, floor)
+    check_rounds(rounds, keep)
+
+    def scored(of: Network) -> Scores:
+        return score(
+            of,
+            batches,
+            by,
+            loss=loss,
+            removal=removal,
+            only=only,
+            skip=skip,
+            seed=seed,
+            progress=progress,
+            **options,
+        )
+
+    def traced(of: nn.Module) -> Network:
+        return trace(of, batches, kinds=kinds, as_program=as_program)
+
+    scores = in_rounds(model, network, batches, scored, keep, rounds, traced)
+    wish = Wish(keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress), loss)
     with torch.random.fork_rng(devices=[]):
-        mended = repair is not None and repair_if_nearer(small, model, chosen, batches, repair)
+        done = made(model, network, scores, batches, wish)
+    chosen, small = done.plan, done.small
     recipe = recipe_of(model, chosen)
     device = device_of(model)
     with torch.random.fork_rng(devices=[]):
@@ -216,7 +232,7 @@ def prune(
             [on_device(batch, device) for batch in tests],
             loss,
             held_out=test is not None,
-            repair=repair,
-            mended=mended,
+            steps=done.steps,
+            drop=done.drop,
         )
     return Result(small, chosen, scores, report, recipe)

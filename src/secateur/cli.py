@@ -190,12 +190,17 @@ def prune(
     test: Annotated[
         str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)
     ] = None,
-    by: By = "shapley",
+    by: By = "obs",
     removal: Removal = "mean",
-    allocation: Annotated[str, typer.Option("--allocation", help="uniform or global.")] = "uniform",
-    round_to: Annotated[int, typer.Option("--round-to", help="Numbers of units are multiples of this.")] = 1,
+    allocation: Annotated[str, typer.Option("--allocation", help="auto, uniform, global or loss.")] = "auto",
+    rounds: Annotated[int, typer.Option("--rounds", help="Score again on what a part is gone from.")] = 1,
+    round_to: Annotated[
+        int | None, typer.Option("--round-to", help="Numbers of units are multiples of this.", show_default=False)
+    ] = None,
     floor: Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")] = 1,
-    repair: Annotated[str, typer.Option("--repair", help="refit, batchnorm or none.")] = "refit",
+    repair: Annotated[
+        str, typer.Option("--repair", help="mean, batchnorm, refit, tune, several with commas, or none.")
+    ] = "refit",
     only: Only = None,
     skip: Skip = None,
     kinds: Kinds = None,
@@ -212,9 +217,10 @@ def prune(
         test=batches_from(test) if test else None,
         removal=removal,
         allocation=allocation,
+        rounds=rounds,
         round_to=round_to,
         floor=floor,
-        repair=None if repair == "none" else repair,
+        repair=None if repair == "none" else repair.split(","),
         only=only,
         skip=skip,
         kinds=kinds or None,

@@ -115,23 +115,14 @@ def _check(batch: Batch, number: int) -> None:
             )
 
 
-def merged(batches: Sequence[Batch], most: int) -> Batch:
-    """Batches as one, without targets, up to a number of examples; those whose inputs have the first one's shapes."""
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches of examples of one shape as one batch."""
 
-    def leaves(batch: Batch) -> list[Any]:
-        return pytree.tree_leaves((batch.args, dict(batch.kwargs)))
+    def together(*leaves: Any) -> Any:
+        return torch.cat(leaves) if isinstance(leaves[0], Tensor) and leaves[0].dim() else leaves[0]
 
-    def shapes(batch: Batch) -> list[Any]:
-        return [leaf.shape[1:] if isinstance(leaf, Tensor) else leaf for leaf in leaves(batch)]
-
-    size, first = batches[0].size, batches[0]
-    if size is None or any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in first.tensors):
-        return first
-    alike = [batch for batch in batches if shapes(batch) == shapes(first)]
-    columns = zip(*(leaves(batch) for batch in alike), strict=True)
-    joined = [torch.cat(column)[:most] if isinstance(column[0], Tensor) else column[0] for column in columns]
-    args, kwargs = pytree.tree_unflatten(joined, pytree.tree_structure((first.args, dict(first.kwargs))))
-    return Batch(args, kwargs)
+    parts = [(batch.args, dict(batch.kwargs), batch.target) for batch in batches]
+    return Batch(*pytree.tree_map(together, *parts))
 
 
 def refusal(title: str, batch: Batch, failure: Exception) -> DataError:

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
+from secateur.budget.latency import LatencyTable
 from secateur.errors import BudgetError
 from secateur.network.cost import Cost
 from secateur.network.units import Kept, Network
 
 Keep = Mapping[str, float]
-UNITS = ("params", "macs", "bytes", "units")
+COUNTED = ("params", "macs", "bytes", "units")
+UNITS = (*COUNTED, "latency")
+DROPS = ("loss", "accuracy")
 
 
 def parse_keep(keep: object) -> Keep:
@@ -19,8 +22,11 @@ def parse_keep(keep: object) -> Keep:
     if not isinstance(keep, Mapping) or not keep:
         raise BudgetError(f"keep={keep!r} is not a budget; give what is left with its unit, such as {{'macs': 0.5}}")
     for unit, value in keep.items():
-        if unit not in UNITS:
-            raise BudgetError(f"keep has the unknown unit {unit!r}; known are {', '.join(UNITS)}")
+        if unit not in (*UNITS, *DROPS):
+            raise BudgetError(f"keep has the unknown unit {unit!r}; known are {', '.join((*UNITS, *DROPS))}")
+        if unit in DROPS:
+            _check_drop(unit, value, len(keep))
+            continue
         if not _is_fraction(value):
             raise BudgetError(
                 f"keep={{{unit!r}: {value!r}}} is out of range; give the fraction that stays, above 0 and at most 1"
@@ -28,12 +34,31 @@ def parse_keep(keep: object) -> Keep:
     return {str(unit): float(value) for unit, value in keep.items()}
 
 
+def _check_drop(unit: str, value: object, count: int) -> None:
+    sign = 1 if unit == "loss" else -1
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if count > 1 or not is_number or not sign * float(value) > 0:  # type: ignore[arg-type]
+        example = {"loss": 0.05} if unit == "loss" else {"accuracy": -0.01}
+        raise BudgetError(
+            f"keep={{{unit!r}: {value!r}}} is not a bound: give by how much it may change at most, alone, such as "
+            f"{example}"
+        )
+
+
 def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
 
 
-def fractions(network: Network, kept: Kept, cost: Cost, units: Sequence[str]) -> dict[str, float]:
-    """What is left of the dense network, in each of these units."""
+def fractions(
+    network: Network, kept: Kept, cost: Cost, units: Sequence[str], latency: LatencyTable | None
+) -> dict[str, float]:
+    """What is left of the dense network, in each of these units.
+
+    Raises:
+        BudgetError: latency is among them, and there is no table of it.
+    """
+    if "latency" in units and latency is None:
+        raise BudgetError("a budget of latency needs a table of this machine's times: give latency=, or use prune()")
     dense = network.cost()
     gone = sum(network[name].size - len(indices) for name, indices in kept.items())
     left = {
@@ -41,5 +66,6 @@ def fractions(network: Network, kept: Kept, cost: Cost, units: Sequence[str]) ->
         "macs": cost.macs / max(dense.macs, 1),
         "bytes": cost.bytes / max(dense.bytes, 1),
         "units": 1 - gone / max(network.units, 1),
+        "latency": 1.0 if latency is None or "latency" not in units else latency.left(network.mask(kept)),
     }
     return {unit: left[unit] for unit in units}

@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.budget.keep import Keep, fractions, parse_keep
+from secateur.budget.curves import Curves, curves_of
+from secateur.budget.keep import COUNTED, DROPS, Keep, fractions, parse_keep
+from secateur.budget.latency import LatencyTable
+from secateur.budget.orders import LOSSES, ORDERS, Asked, between
 from secateur.errors import BudgetError
 from secateur.importance.scores import GroupScores, Scores
 from secateur.network.cost import Cost
@@ -59,7 +62,9 @@ def plan(
     scores: Scores,
     keep: Mapping[str, float],
     *,
-    allocation: str = "uniform",
+    allocation: str | Sequence[str] = "uniform",
+    curves: Curves | None = None,
+    latency: LatencyTable | None = None,
     round_to: int = 1,
     floor: float = 1,
 ) -> Plan:
@@ -74,7 +79,11 @@ def plan(
         keep: what is left, as fractions of the dense network: `{"macs": 0.5}`, "params", "bytes" or "units"; several
             are all met.
         allocation: "uniform": the same share of every group; "global": one ranking of all units, by their scores
-            divided by the root of the mean square of their group's (Molchanov et al. 2017, section 2.2).
+            divided by the root of the mean square of their group's (Molchanov et al. 2017, section 2.2); "loss": where
+            the loss grows least for what is saved, by `curves`. Several names: half-way between them.
+        curves: of each group what the loss grows by when so many units are gone, (units + 1,); by default the scores
+            themselves where they are such losses, as those by "obs" are.
+        latency: the times of this machine, by `measure_latency`, for a budget in "latency".
         round_to: numbers of units are multiples of this, where a group has as many; kernels like 8 or 16.
         floor: the fewest units that a group keeps; below 1 a fraction of the group. 0 lets all blocks go.
 
@@ -91,7 +100,9 @@ def plan(
         (4, 0.5)
     """
     budget = parse_keep(keep)
-    search = Search.of(network, scores, allocation, round_to, floor)
+    if set(budget) & set(DROPS):
+        raise BudgetError(f"keep={dict(budget)} is a bound on what is lost, which must be tried: use prune()")
+    search = Search.of(network, scores, allocation, round_to, floor, list(budget), curves, latency)
     steps = search.first_within(budget)
     kept = search.kept(steps)
     folds = bool(scores.means)
@@ -110,6 +121,7 @@ class Search:
         fewest: for each group how many must stay.
         round_to: numbers of units are multiples of this.
         folds: whether biases are added for the means of removed units.
+        latency: the times of this machine, where the budget is in latency.
     """
 
     network: Network
@@ -119,25 +131,42 @@ class Search:
     fewest: tuple[int, ...]
     round_to: int
     folds: bool
+    latency: LatencyTable | None = None
 
     @staticmethod
-    def of(network: Network, scores: Scores, allocation: str, round_to: int, floor: float) -> "Search":
+    def of(
+        network: Network,
+        scores: Scores,
+        allocation: str | Sequence[str],
+        round_to: int,
+        floor: float,
+        units: Sequence[str] = (),
+        curves: Curves | None = None,
+        latency: LatencyTable | None = None,
+    ) -> "Search":
         if not round_to >= 1 or round_to != int(round_to):
             raise BudgetError(f"round_to={round_to} is not a whole number of units from 1 up")
         if not floor >= 0 or (floor >= 1 and floor != int(floor)):
             raise BudgetError(f"floor={floor} is neither a whole number of units nor a fraction below 1")
-        if allocation not in ALLOCATIONS:
-            raise BudgetError(f"allocation={allocation!r} is unknown; known are {', '.join(ALLOCATIONS)}")
+        names = [allocation] if isinstance(allocation, str) else list(allocation)
+        for name in names:
+            if name not in ORDERS:
+                raise BudgetError(f"allocation={name!r} is unknown; known are {', '.join(ORDERS)}")
+            if name == "loss" and curves is None and scores.by not in LOSSES:
+                raise BudgetError(
+                    f"allocation='loss' needs to know what the loss grows by, which scores by {scores.by!r} "
+                    "don't tell; give curves=, or rank by 'obs'"
+                )
         groups = tuple(group for group in network.groups if group.name in scores)
         _check_sizes(network, groups, scores)
         round_to = int(round_to)
         values = [scores[group.name].values.double() for group in groups]
-        priorities = [ALLOCATIONS[allocation](value) for value in values]
-        ranked = tuple(torch.argsort(priority, stable=True) for priority in priorities)
-        owner = np.repeat(np.arange(len(groups)), [group.size for group in groups])
-        order = owner[np.argsort(torch.cat(priorities).numpy(), kind="stable")] if groups else owner
+        ranked = tuple(torch.argsort(value, stable=True) for value in values)
+        asked = Asked(units, curves_of(scores) if curves is None else curves, latency)
+        orders = [ORDERS[name](network, groups, values, asked) for name in names]
+        order = orders[0] if len(orders) == 1 else between(orders)
         fewest = tuple(_fewest(group, round_to, floor) for group in groups)
-        return Search(network, groups, ranked, order, fewest, round_to, bool(scores.means))
+        return Search(network, groups, ranked, order, fewest, round_to, bool(scores.means), latency)
 
     def kept(self, steps: int) -> dict[str, Tensor]:
         """What stays after a number of steps."""
@@ -152,7 +181,7 @@ class Search:
     def left(self, steps: int, units: Sequence[str]) -> dict[str, float]:
         """The fraction of the dense network that is left after a number of steps, in each of these units."""
         kept = self.kept(steps)
-        return fractions(self.network, kept, self.network.cost(kept, self.folds), units)
+        return fractions(self.network, kept, self.network.cost(kept, self.folds), units, self.latency)
 
     def first_within(self, budget: Keep) -> int:
         """The fewest steps after which every budget is met."""
@@ -196,21 +225,6 @@ def _fewest(group: Group, round_to: int, floor: float) -> int:
     return min(group.size, math.ceil(wanted / step) * step)
 
 
-def _by_rank(values: Tensor) -> Tensor:
-    """Each unit's place in its group, from 0 to 1."""
-    places = torch.argsort(torch.argsort(values, stable=True), stable=True)
-    return (places.double() + 0.5) / len(values)
-
-
-def _by_scale(values: Tensor) -> Tensor:
-    """Each score divided by the root of the mean square of its group's."""
-    scale = values.square().mean().sqrt()
-    return values / scale if scale > 0 else values
-
-
-ALLOCATIONS = {"uniform": _by_rank, "global": _by_scale}
-
-
 def _unscored(network: Network, groups: Sequence[Group], round_to: int, floor: float) -> Search:
     """The same share from every one of these groups, whichever units they are."""
     flat = {group.name: GroupScores.exact(torch.arange(group.size)) for group in groups}
@@ -224,7 +238,8 @@ def check_reachable(
     Raises:
         BudgetError: a budget can't be met, whatever the scores will be.
     """
-    _unscored(network, groups, round_to, floor).first_within(parse_keep(keep))
+    budget = {unit: value for unit, value in parse_keep(keep).items() if unit in COUNTED}
+    _unscored(network, groups, round_to, floor).first_within(budget)
 
 
 def reachable(network: Network, *, round_to: int = 1, floor: float = 1) -> str:

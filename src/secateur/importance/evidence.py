@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
-from secateur.data import Batch, on_device, refusal
+from secateur.data import Batch, joined, on_device, refusal
 from secateur.errors import DataError, SecateurError
 from secateur.importance.losses import Loss, Reference, example_losses
 from secateur.network.masked import Means, Removal
@@ -115,20 +115,10 @@ def shuffled(cells: Sequence[Batch], generator: torch.Generator) -> list[tuple[B
         if key.startswith("cell "):
             made.append((pile[0][0], numbers))
             continue
-        whole = _joined([cell for cell, _ in pile])
+        whole = joined([cell for cell, _ in pile])
         order = torch.randperm(len(numbers), generator=generator)
         made += [(whole.take(part).map(laid_out), numbers[part]) for part in order.split(CELL)]
     return made
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    """Batches of examples of one shape as one batch."""
-
-    def joined(*leaves: Any) -> Any:
-        return torch.cat(leaves) if isinstance(leaves[0], Tensor) and leaves[0].dim() else leaves[0]
-
-    parts = [(batch.args, dict(batch.kwargs), batch.target) for batch in batches]
-    return Batch(*pytree.tree_map(joined, *parts))
 
 
 def laid_out(tensor: Tensor) -> Tensor:

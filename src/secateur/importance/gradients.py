@@ -8,7 +8,7 @@ Without labels the divergence from the dense network has no gradient at the dens
 the cross entropy against the dense network's own top class.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from secateur.importance.evidence import Evidence
 from secateur.importance.losses import Reference, is_logits, main_output
 from secateur.importance.registry import criterion
 from secateur.importance.sites import Site, by_group, sites_of, tapped, through_detach
+from secateur.network.units import Group
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 NOTHING = 1e-10
@@ -56,6 +57,20 @@ def _one_pass(evidence: Evidence, name: str, measure: Measure) -> dict[str, Tens
 
 
 def _backward(evidence: Evidence, sites: tuple[Site, ...], cell: Batch, measure: Measure) -> dict[str, Tensor]:
+    def loss(output: Any) -> Tensor:
+        return evidence.losses(output, _reference(evidence, cell, output), cell.size or 1).sum()
+
+    return backward_through(evidence, sites, evidence.groups, cell, measure, loss)
+
+
+def backward_through(
+    evidence: Evidence,
+    sites: tuple[Site, ...],
+    groups: Sequence[Group],
+    cell: Batch,
+    measure: Measure,
+    loss: Callable[[Any], Tensor],
+) -> dict[str, Tensor]:
     """The measure of every site's activation and gradient, summed over space into units. (units, examples)"""
     examples = cell.size or 1
     seen: list[tuple[Site, Tensor]] = []
@@ -71,10 +86,8 @@ def _backward(evidence: Evidence, sites: tuple[Site, ...], cell: Batch, measure:
         return gate
 
     with torch.enable_grad():
-        output = evidence.forward(cell, {**through_detach(evidence.network.program), **tapped(sites, tap)})
-        reference = _reference(evidence, cell, output)
-        evidence.losses(output, reference, examples).sum().backward()
-    return by_group(evidence.network, evidence.groups, seen, examples)
+        loss(evidence.forward(cell, {**through_detach(evidence.network.program), **tapped(sites, tap)})).backward()
+    return by_group(evidence.network, groups, seen, examples)
 
 
 def _reference(evidence: Evidence, cell: Batch, output: Any) -> Reference:

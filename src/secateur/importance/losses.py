@@ -76,7 +76,7 @@ def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None) 
     if is_logits(output):
         log_found, log_expected = (wide(main_output(each)).log_softmax(-1) for each in (output, dense))
         return _per_example((log_expected.exp() * (log_expected - log_found)).sum(-1))
-    pairs = list(zip(_by_example(output), _by_example(dense), strict=True))
+    pairs = list(zip(outputs_by_example(output), outputs_by_example(dense), strict=True))
     gaps = [_per_example((wide(a) - wide(b)).square()) for a, b in pairs]
     held = scales_of(dense) if scales is None else scales
     return torch.stack([gap / scale for gap, scale in zip(gaps, held, strict=True)]).mean(0)
@@ -86,10 +86,10 @@ def scales_of(dense: Any) -> list[Tensor]:
     """The mean squares of the dense network's outputs, which divergences of outputs that are no logits are parts of."""
     if is_logits(dense):
         return []
-    return [wide(part).square().mean().clamp_min(1e-12) for part in _by_example(dense)]
+    return [wide(part).square().mean().clamp_min(1e-12) for part in outputs_by_example(dense)]
 
 
-def _by_example(output: Any) -> list[Tensor]:
+def outputs_by_example(output: Any) -> list[Tensor]:
     """The tensors of an output whose first axis is the examples."""
     examples = main_output(output).shape[:1]
     return [part for part in _floats(output) if part.shape[:1] == examples]

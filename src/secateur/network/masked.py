@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -195,7 +195,17 @@ def _share(reader: Reader, present: Tensor) -> Tensor:
     return whole
 
 
-def operand(reader: Reader, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+class Reads(Protocol):
+    """An operator and the name of the argument that it reads units from."""
+
+    @property
+    def node(self) -> Node: ...
+
+    @property
+    def argument(self) -> str: ...
+
+
+def operand(reader: Reads, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     names = [argument.name for argument in reader.node.target._schema.arguments]  # type: ignore[union-attr]
     value: Tensor = kwargs[reader.argument] if reader.argument in kwargs else args[names.index(reader.argument)]
     return value

@@ -1,174 +1,182 @@
-"""Readers refitted by least squares: fed by the cut network, each gives what it gave in the dense one.
+"""Layers refitted by least squares: fed by the cut network, each gives what it gave in the dense one.
 
-Layer after layer, in the order in which they run, the weights and the constant of each linear layer or convolution are
-solved for so that its output comes as near as it can to the dense layer's, on the examples. The ridge pulls towards
-the cut weights, not towards zero, and is chosen on examples held out of the fit. Batch norms are matched before.
+In the order in which they run, the weights and the constant of each linear layer or convolution are solved for so that
+its output comes as near as it can to the dense layer's, on the examples. Where the output is added to something that is
+there already, a residual stream, the error of that is made good as well. The ridge pulls towards the cut weights, not
+towards zero, and is chosen on examples held out of the fit.
 """
 
+import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from secateur.data import Batch, merged
-from secateur.network.program import preserved, run_module
-from secateur.network.units import Fold, Network
-from secateur.recovery.batchnorm import MOST_EXAMPLES, match_batchnorm
-from secateur.surgery.dropins import transparent
-from secateur.surgery.recipe import Recipe
+from secateur.network.layers import Layer, layers_of
+from secateur.network.program import arguments
+from secateur.recovery.aim import aim_of
+from secateur.recovery.judge import held_out
+from secateur.recovery.lockstep import Lockstep, value_of
+from secateur.recovery.solve import Moments, choose
+from secateur.recovery.within import Within
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-MOST_ROWS = 40_000
 MOST_FEATURES = 5_000
-MOST_BYTES = 1 << 29
+MOST_ROWS = 20_000
+ROWS_PER_FEATURE = 16
+FEW = 2
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What one layer reads and should give, at places drawn from the examples.
+class Part:
+    """What stays of a layer.
 
     Args:
-        inputs: of the cut layer (places, features).
-        wanted: the dense layer's output there, for the filters that stay (places, filters).
-        fitted: which places are fitted on; the others choose the ridge.
+        layer: the layer.
+        groups: the numbers of its groups (groups,).
+        features, outputs: of each group (groups, ...).
+        has_constant: whether a constant can be added to its result.
     """
 
-    inputs: Tensor
-    wanted: Tensor
-    fitted: Tensor
+    layer: Layer
+    groups: Tensor
+    features: Tensor
+    outputs: Tensor
+    has_constant: bool
+
+    @staticmethod
+    def of(layer: Layer, within: Within) -> "Part | None":
+        """None where the layer's groups keep different numbers."""
+        mask = within.mask
+        outputs, features = mask[layer.outputs].view(layer.groups, -1), layer.features(mask)
+        groups = torch.nonzero(outputs.any(1)).flatten()
+        outputs, features = outputs[groups], features[groups]
+        if len(groups) == 0 or len(outputs.sum(1).unique()) > 1 or len(features.sum(1).unique()) > 1:
+            return None
+        features, outputs = (torch.nonzero(each)[:, 1].view(len(groups), -1) for each in (features, outputs))
+        return Part(layer, groups, features, outputs, within.has_constant(layer))
+
+    def inputs_of(self, rows: Tensor) -> Tensor:
+        """Rows (rows, groups, features) of what stays, and 1 for the constant if the layer can have one."""
+        own = self._picked(rows, self.features)
+        return torch.cat([own, torch.ones_like(own[..., :1])], 2) if self.has_constant else own
+
+    def outputs_of(self, results: Tensor) -> Tensor:
+        """Results (rows, outputs of all groups) of what stays. (rows, groups, outputs)"""
+        return self._picked(results.unflatten(1, (self.layer.groups, -1)), self.outputs)
+
+    def _picked(self, values: Tensor, places: Tensor) -> Tensor:
+        index = places.to(values.device)[None].expand(len(values), -1, -1)
+        return values[:, self.groups.to(values.device)].gather(2, index)
+
+    @property
+    def entries(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where what stays lies in the layer's matrices."""
+        return self.groups[:, None, None], self.outputs[:, :, None], self.features[:, None, :]
+
+    def matrix(self, within: Within) -> Tensor:
+        """The weights and the constant, the batch norm behind left aside. (groups, outputs, features + 1)"""
+        small = self.layer.matrix(within.state[self.layer.weight])[self.entries]
+        if not self.has_constant:
+            return small
+        held = within.constant(self.layer)
+        whole = torch.zeros(len(self.layer.outputs)) if held is None else held
+        column = whole.view(self.layer.groups, -1)[self.groups[:, None], self.outputs]
+        return torch.cat([small, column.to(small)[..., None]], 2)
+
+    def write(self, within: Within, change: Tensor) -> None:
+        """Add a change (groups, features + 1, outputs) to the weights and the constant."""
+        change = change.transpose(1, 2)  # (groups, outputs, features + 1)
+        weights = change[..., :-1] if self.has_constant else change
+        old = within.state[self.layer.weight]
+        matrix = self.layer.matrix(old).double().clone()
+        matrix[self.entries] += weights.to(matrix)
+        within.state[self.layer.weight] = self.layer.weight_of(matrix, old).to(old.dtype)
+        if self.has_constant:
+            added = torch.zeros(self.layer.groups, len(self.layer.outputs) // self.layer.groups, dtype=torch.float64)
+            added[self.groups[:, None], self.outputs] = change[..., -1].to(added)
+            within.add(self.layer, added.flatten())
 
 
-def refit(small: nn.Module, model: nn.Module, batches: Sequence[Batch], recipe: Recipe, network: Network) -> None:
-    """Match the batch norms, then refit every reader, in place."""
-    match_batchnorm(small, model, batches, recipe, network)
-    batch = merged(batches, MOST_EXAMPLES)
-    for reader in network.readers:
-        fold = reader.fold
-        if fold is not None and fold.groups == 1 and fold.inner == 1:
-            path = fold.weight.rpartition(".")[0]
-            if isinstance(small.get_submodule(path), nn.Linear | nn.Conv1d | nn.Conv2d):
-                _refit_layer(small, model, batch, recipe, fold, path)
+def refit(lockstep: Lockstep) -> None:
+    """Refit every layer in the order in which they run."""
+    for layer in layers_of(lockstep.within.network):
+        part, reason = fitting(layer, lockstep.within)
+        if reason:
+            warnings.warn(f"{layer.name} was not refitted: {reason}", stacklevel=2)
+        elif part is not None:
+            refit_layer(lockstep, part)
 
 
-def _refit_layer(small: nn.Module, model: nn.Module, batch: Batch, recipe: Recipe, fold: Fold, path: str) -> None:
-    layer: Any = small.get_submodule(path)
-    features = layer.weight[0].numel()
+def fitting(layer: Layer, within: Within) -> tuple[Part | None, str]:
+    """What stays of a layer if it can be solved for, else why it can't."""
+    if not bool(within.mask[layer.outputs].any()):
+        return None, ""
+    part = Part.of(layer, within)
+    if part is None:
+        return None, "its groups of channels differ in size"
+    features = part.features.shape[1]
     if features > MOST_FEATURES:
+        return None, f"it reads {features:,} values, {MOST_FEATURES:,} are the most"
+    return part, ""
+
+
+def match_means(lockstep: Lockstep) -> None:
+    """Give each layer the constant with which its mean output is the dense layer's, in the order in which they run."""
+    for layer in layers_of(lockstep.within.network):
+        part = Part.of(layer, lockstep.within)
+        if part is not None and part.has_constant:
+            change = torch.zeros(len(part.groups), part.features.shape[1] + 1, part.outputs.shape[1])
+            lacking = [missing.double() for _, missing, _ in _rows(lockstep, part)]
+            change[:, -1] = torch.cat(lacking).mean(0).to(change)
+            part.write(lockstep.within, change.double())
+
+
+def refit_layer(lockstep: Lockstep, part: Part) -> None:
+    """Solve for what stays of one layer."""
+    sums: list[Moments | None] = [None, None]
+    for rows, missing, is_held in _rows(lockstep, part):
+        for at, which in enumerate((~is_held, is_held)):
+            made = Moments.of(rows[which], missing[which])
+            before = sums[at]
+            sums[at] = made if before is None else before + made
+    fitted, held = sums
+    assert fitted is not None and held is not None
+    _warn_if_few(part, fitted.rows + held.rows)
+    solution = choose(fitted, held)
+    if solution.ridge is not None:
+        part.write(lockstep.within, solution.change)
+
+
+def _warn_if_few(part: Part, rows: int) -> None:
+    needed = FEW * part.features.shape[1]
+    if rows < needed:
         warnings.warn(
-            f"{path} was not refitted: it reads {features:,} values, {MOST_FEATURES:,} are the most", stacklevel=2
+            f"{part.layer.name} is refitted with care only: it reads {part.features.shape[1]:,} values, and the "
+            f"examples show {rows:,} rows of them; about {needed / rows:.1f} times as many examples would do",
+            stacklevel=3,
         )
-        return
-    with preserved(model):
-        _, dense = _seen(transparent(model), batch, path)
-    with preserved(small):
-        inputs, output = _seen(transparent(small), batch, path)
-    if len(inputs) == 0 or len(dense) == 0:
-        warnings.warn(f"{path} was not refitted: it is not called as a module of its own", stacklevel=2)
-        return
-    inputs, output, dense = _as_many_as_fit(layer, inputs, output, dense)
-    rows = _rows(layer, inputs)
-    if not _is_product(layer, rows, output):
-        warnings.warn(f"{path} was not refitted: {type(layer).__name__} computes something of its own", stacklevel=2)
-        return
-    kept = recipe.slices.get(fold.weight, {}).get(0)
-    channel = -1 if isinstance(layer, nn.Linear) else 1
-    wanted = dense if kept is None else dense.index_select(channel, kept.to(dense.device))
-    sample = _sample(rows, _by_place(layer, wanted))
-    target = dict((*small.named_parameters(), *small.named_buffers())).get(fold.tensor)
-    start = layer.weight.flatten(1).double()
-    if target is None:  # nowhere to put a constant
-        layer.weight.data.copy_(_solve(sample, start).view_as(layer.weight))
-        return
-    ones = torch.ones(len(sample.inputs), 1, dtype=torch.float64, device=start.device)
-    sample = replace(sample, inputs=torch.cat([sample.inputs, ones], 1))
-    start = torch.cat([start, _constant(layer)[:, None]], 1)  # (filters, features + 1)
-    solved = _solve(sample, start)
-    layer.weight.data.copy_(solved[:, :-1].view_as(layer.weight))
-    change = solved[:, -1] - start[:, -1]
-    target.data.add_(-change if fold.kind == "running_mean" else change)
 
 
-def _as_many_as_fit(layer: Any, *tensors: Tensor) -> list[Tensor]:
-    """The same examples of each, evenly spread, so few that their rows fit in memory."""
-    examples, channel = len(tensors[0]), -1 if isinstance(layer, nn.Linear) else 1
-    places = max(tensor[0].numel() // tensor.shape[channel] for tensor in tensors)
-    most = max(4, MOST_BYTES // (places * layer.weight[0].numel() * tensors[0].element_size()))
-    if most >= examples:
-        return list(tensors)
-    chosen = torch.linspace(0, examples - 1, most).long()
-    return [tensor[chosen.to(tensor.device)] for tensor in tensors]
-
-
-def _constant(layer: Any) -> Tensor:
-    zeros = torch.zeros(len(layer.weight), dtype=torch.float64, device=layer.weight.device)
-    return zeros if layer.bias is None else layer.bias.detach().double()
-
-
-def _seen(model: nn.Module, batch: Batch, path: str) -> tuple[Tensor, Tensor]:
-    """What a layer reads and gives; nothing where it is not called."""
-    seen: list[Tensor] = []
-    hook = model.get_submodule(path).register_forward_hook(
-        lambda layer, args, output: seen.extend([args[0].detach().clone(), output.detach().clone()])
-    )
-    try:
-        run_module(model, batch)
-    finally:
-        hook.remove()
-    return (seen[0], seen[1]) if seen else (torch.zeros(0), torch.zeros(0))
-
-
-def _sample(rows: Tensor, wanted: Tensor) -> Sample:
-    """Rows at random places; a quarter of the examples is held out. Both are (examples, places, features or filters)"""
-    examples, places = rows.shape[:2]
-    chosen = torch.randperm(examples * places, generator=torch.Generator().manual_seed(0))[:MOST_ROWS]
-    fitted = ((chosen // places) % 4 != 3).to(rows.device)
-    chosen = chosen.to(rows.device)
-    return Sample(rows.flatten(0, 1)[chosen].double(), wanted.flatten(0, 1)[chosen].double(), fitted)
-
-
-def _rows(layer: Any, inputs: Tensor) -> Tensor:
-    """The rows of a layer's matrix product. (examples, places, features)"""
-    if isinstance(layer, nn.Linear):
-        return inputs.reshape(len(inputs), -1, inputs.shape[-1])
-    around = layer._reversed_padding_repeated_twice
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = F.pad(inputs, around, mode=mode) if any(around) else inputs
-    padded = padded.unsqueeze(2) if isinstance(layer, nn.Conv1d) else padded
-    kernel, stride, dilation = ((1, *sizes)[-2:] for sizes in (layer.kernel_size, layer.stride, layer.dilation))
-    return F.unfold(padded, kernel, dilation, 0, stride).transpose(1, 2)
-
-
-def _by_place(layer: Any, output: Tensor) -> Tensor:
-    """A layer's output beside its rows. (examples, places, filters)"""
-    if isinstance(layer, nn.Linear):
-        return output.reshape(len(output), -1, output.shape[-1])
-    return output.flatten(2).transpose(1, 2)
-
-
-def _is_product(layer: Any, rows: Tensor, output: Tensor) -> bool:
-    """Whether the layer's output is its weight times those rows: a subclass may pad or scale in its own way."""
-    expected = _by_place(layer, output)[:1]
-    found = rows[:1] @ layer.weight.flatten(1).T + (0 if layer.bias is None else layer.bias)
-    return found.shape == expected.shape and torch.allclose(
-        found, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max())
-    )
-
-
-def _solve(sample: Sample, start: Tensor) -> Tensor:
-    """Weights (filters, features) by ridge least squares around `start`."""
-    rows = sample.inputs
-    missing = sample.wanted - rows @ start.T
-    gram, moment = rows[sample.fitted].T @ rows[sample.fitted], rows[sample.fitted].T @ missing[sample.fitted]
-    scale = gram.diagonal().mean().clamp_min(1e-12)
-    identity = torch.eye(len(gram), dtype=torch.float64, device=gram.device)
-    best, least = torch.zeros_like(start), float(missing[~sample.fitted].square().mean())
-    for ridge in RIDGES:
-        change = torch.linalg.solve(gram + ridge * scale * identity, moment).T
-        left = float((missing[~sample.fitted] - rows[~sample.fitted] @ change.T).square().mean())
-        if left < least:
-            best, least = change, left
-    return start + best
+def _rows(lockstep: Lockstep, part: Part) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Cell by cell what a layer reads (rows, groups, features + 1), what its output lacks (rows, groups, outputs), and
+    which rows are of examples held out (rows,)."""
+    layer, within = part.layer, lockstep.within
+    most = max(MOST_ROWS, ROWS_PER_FEATURE * part.features.shape[1])
+    examples = sum(cell.size or 1 for cell in lockstep.cells)
+    matrix, aim, seen = part.matrix(within), aim_of(within.network, layer), 0
+    fixed, own = within.network.program.fixed(), within.fixed()
+    for cell, dense, cut in lockstep.before(layer.node):
+        x = value_of(cut, own, arguments(layer.node)[layer.argument])
+        args, kwargs = value_of(dense, fixed, (layer.node.args, layer.node.kwargs))
+        wanted = layer.node.target(*args, **kwargs)  # type: ignore[operator]
+        wanted = aim.wanted(wanted, dense, cut, within)
+        places = layer.places(x)
+        draws = torch.Generator().manual_seed(cell)
+        chosen = torch.randperm(places.count, generator=draws)[: math.ceil(most / examples)].to(x.device)
+        rows = part.inputs_of(places.rows(chosen, layer.groups))
+        target = part.outputs_of(layer.results(wanted)[:, chosen].flatten(0, 1))
+        is_held = held_out(len(x), seen).repeat_interleave(len(chosen)).to(x.device)
+        seen += len(x)
+        yield rows, target - torch.einsum("rgf,gof->rgo", rows, matrix), is_held

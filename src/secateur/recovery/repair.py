@@ -1,38 +1,120 @@
-"""`repair`: mend in closed form, from unlabelled examples, what a cut broke."""
+"""`repair`: mend, from unlabelled examples, what a cut broke."""
 
+import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from secateur.budget.plan import Plan
-from secateur.data import Batch, as_batches, device_of, on_device
+from secateur.data import Batch, as_batches, device_of
 from secateur.errors import NameMatchError
+from secateur.importance.evidence import cells_of
 from secateur.network.folded import folded
-from secateur.network.units import Network
 from secateur.recovery.batchnorm import match_batchnorm
-from secateur.recovery.refit import refit
-from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.recovery.judge import apart, distance
+from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.refit import match_means, refit
+from secateur.recovery.tune import Training, tune
+from secateur.recovery.within import Within, tensors_of
+from secateur.surgery.recipe import recipe_of
 
-Repair = Callable[[nn.Module, nn.Module, Sequence[Batch], Recipe, Network], None]
-REPAIRS: dict[str, Repair] = {"batchnorm": match_batchnorm, "refit": refit}
+Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], None]
+How = str | Trainer | Sequence[str | Trainer]
+Trained = Callable[[Training], None]
+CLOSED_FORM: dict[str, Callable[[Lockstep], None]] = {
+    "mean": match_means,
+    "batchnorm": match_batchnorm,
+    "refit": refit,
+}
+TRAINED: dict[str, Trained] = {"tune": tune}
+OVERFITTED = 3.0
 
 
-def repair(small: nn.Module, model: nn.Module, plan: Plan, data: Any, how: str = "refit") -> nn.Module:
+@dataclass(frozen=True)
+class Tuning:
+    """How repairs run: options of those that train, the seed, and whether to show a progress bar."""
+
+    options: Mapping[str, Any]
+    seed: int = 0
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a repair gave.
+
+    Args:
+        name: the repair's.
+        before, after: the divergence from the dense network on examples held out of it.
+        seen: the divergence afterwards on the examples that it was fitted on.
+        kept: whether the step was kept.
+    """
+
+    name: str
+    before: float
+    after: float
+    seen: float
+    kept: bool
+
+    @property
+    def overfitted(self) -> bool:
+        """Whether the examples that were fitted on are much nearer than those held out."""
+        return self.after > OVERFITTED * self.seen
+
+    def warn(self) -> None:
+        """Say what a person should know."""
+        if not self.kept:
+            warnings.warn(
+                f"{self.name} was left out: it did not bring the cut network nearer to the dense one", stacklevel=3
+            )
+        elif self.overfitted:
+            warnings.warn(
+                f"{self.name} fits what it saw much better (divergence {self.seen:.4f}) than other examples "
+                f"({self.after:.4f}); more of them would help",
+                stacklevel=3,
+            )
+
+    def __str__(self) -> str:
+        said = f"{self.name}: divergence {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen"
+        return said if self.kept else f"{said}, left out"
+
+
+def repair(
+    small: nn.Module,
+    model: nn.Module,
+    plan: Plan,
+    data: Any,
+    how: How = "refit",
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> nn.Module:
     """Mend a cut model, in place.
+
+    Every step is tried on three quarters of the examples and kept if it brings the cut network nearer to the dense one
+    on the others. What was kept is then done again with all examples, but for a function of your own, which is called
+    once, with three quarters.
 
     Args:
         small: the cut model.
         model: the dense one that it should be like.
         plan: by which it was cut.
-        data: examples, with or without labels, as `score` takes them; labels are not used. A few hundred are used at
-            once.
-        how: "batchnorm": batch norms give the means and variances on these examples that the dense network's give;
-            "refit": after that, the weights of each linear layer and convolution (depthwise and grouped ones, and
-            layers that run more than once, excepted) are solved for by least squares, so that it gives what it gave in
-            the dense network.
+        data: examples, with or without labels, as `score` takes them; labels are used by "tune" alone.
+        how: one step or several, in order. "mean": each layer's constant makes its mean output the dense one's;
+            "batchnorm": batch norms give the means and variances on these examples that the dense network's give;
+            "refit": the weights of each linear layer and convolution are solved for by least squares, so that with what
+            it reads now it gives what it gave in the dense network, the error of a residual stream made good;
+            "tune": short training towards the dense network's outputs. Or a function of the cut model, the dense one
+            and the examples' batches, which trains the cut model in its own way.
+        seed: for the order of examples in training.
+        progress: show a progress bar, on a terminal.
+        options: for "tune": steps (300), learning_rate (1e-3), batch_size (64), temperature (2.0), and augment, a
+            function from a batch of inputs, as `data` gives them, to others like them.
 
     Returns:
         The cut model.
@@ -43,31 +125,86 @@ def repair(small: nn.Module, model: nn.Module, plan: Plan, data: Any, how: str =
 
     Example:
         >>> import torch, secateur as sc
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 2)).eval()
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2)).eval()
         >>> network = sc.trace(model, torch.randn(2, 4))
         >>> plan = sc.plan(network, sc.score(network, by="l2"), keep={"macs": 0.5})
-        >>> data = torch.randn(50, 4)
-        >>> small = sc.repair(sc.cut(model, plan), model, plan, data, how="batchnorm")
-        >>> torch.allclose(small[:2](data).mean(0), model[:2](data).mean(0)[plan.kept["0"]], atol=1e-5)
+        >>> small, data = sc.cut(model, plan), torch.randn(200, 4)
+        >>> before = (small(data) - model(data)).square().mean()
+        >>> small = sc.repair(small, model, plan, data)
+        >>> bool((small(data) - model(data)).square().mean() < before)
         True
     """
-    function = find_repair(how)
-    device = device_of(small)
-    batches = [on_device(batch, device) for batch in as_batches(data)]
-    if plan.network.as_program:
-        warnings.warn("an exported program is not repaired: its layers are operators, not modules", stacklevel=2)
-        return small
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        function(small, folded(model), batches, recipe_of(model, plan), plan.network)
+    find_repairs(how)
+    for step in run_repairs(small, model, plan, as_batches(data), how, Tuning(options, seed, progress)):
+        step.warn()
     return small
 
 
-def find_repair(how: str) -> Repair:
-    """A repair by name.
+def run_repairs(
+    small: nn.Module,
+    model: nn.Module,
+    plan: Plan,
+    batches: Sequence[Batch],
+    how: How,
+    tuning: Tuning,
+) -> tuple[Step, ...]:
+    """Mend a cut model in place, and tell what each step gave."""
+    steps = find_repairs(how)
+    with torch.random.fork_rng(devices=[]):
+        cells = cells_of(batches, device_of(small))
+        fitted, held = apart(cells)
+        dense, recipe = folded(model), recipe_of(model, plan)
+
+        def run(name: str, train: Trained, of: nn.Module, on: Sequence[Batch]) -> None:
+            if name in CLOSED_FORM:
+                within = Within.of(of, plan.network, recipe)
+                with torch.no_grad():
+                    CLOSED_FORM[name](Lockstep(within, on))
+                    within.write(of)
+            else:
+                train(Training(of, dense, on, held, tuning.options, tuning.seed, tuning.progress))
+
+        mended, given = copy.deepcopy(small), []
+        for name, train in steps:
+            tried = copy.deepcopy(mended)
+            run(name, train, tried, fitted)
+            before, after = (distance(each, dense, held) for each in (mended, tried))
+            given.append(Step(name, before, after, distance(tried, dense, fitted), after < before))
+            mended = tried if after < before else mended
+        helped = [step for step, outcome in zip(steps, given, strict=True) if outcome.kept]
+        if all(name in CLOSED_FORM or name in TRAINED for name, _ in helped):
+            for name, train in helped:
+                run(name, train, small, cells)
+        else:
+            _take_over(small, mended)
+    return tuple(given)
+
+
+def _take_over(small: nn.Module, mended: nn.Module) -> None:
+    own = tensors_of(small)
+    for name, value in tensors_of(mended).items():
+        own[name].data.copy_(value)
+
+
+def find_repairs(how: How) -> list[tuple[str, Trained]]:
+    """Names and trainings, in order; a function goes as training of its own. Closed forms have none of their own.
 
     Raises:
         NameMatchError: there is none of that name.
     """
-    if how not in REPAIRS:
-        raise NameMatchError(f"no repair is named {how!r}; known are {', '.join(REPAIRS)}")
-    return REPAIRS[how]
+    found: list[tuple[str, Trained]] = []
+    for each in [how] if isinstance(how, str) or callable(how) else how:
+        if callable(each):
+            found.append((getattr(each, "__name__", type(each).__name__), _as_training(each)))
+        elif each in CLOSED_FORM or each in TRAINED:
+            found.append((each, TRAINED.get(each, tune)))
+        else:
+            raise NameMatchError(f"no repair is named {each!r}; known are {', '.join((*CLOSED_FORM, *TRAINED))}")
+    return found
+
+
+def _as_training(trainer: Trainer) -> Trained:
+    def train(training: Training) -> None:
+        trainer(training.small, training.dense, training.cells)
+
+    return train

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from secateur.data import Batch
 from secateur.importance.losses import Loss, Reference, divergence, example_losses, main_output
 from secateur.importance.scores import Scores
 from secateur.network.program import preserved
+from secateur.recovery.allocate import Drop
+from secateur.recovery.repair import Step
 from secateur.report.results import Latency, Measured, Report
 
 ROUNDS = 15
@@ -27,8 +30,8 @@ def measure(
     batches: Sequence[Batch],
     loss: Loss | None,
     held_out: bool,
-    repair: str | None,
-    mended: bool,
+    steps: Sequence[Step],
+    drop: Drop | None,
 ) -> Report:
     """Run both networks on the same examples and time them in turn."""
     with preserved(dense), preserved(small):
@@ -42,8 +45,10 @@ def measure(
         for row, cost, spent in zip(means, (plan.dense, plan.cost), times, strict=True)
     ]
     groups = {name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()}
-    settings = {"by": scores.by, "note": scores.note, "seed": scores.seed, "repair": repair, "mended": mended}
+    settings = {"by": scores.by, "note": scores.note, "seed": scores.seed}
     settings["threads"] = torch.get_num_threads()
+    settings["drop"] = None if drop is None else asdict(drop)
+    settings["repairs"] = [asdict(step) for step in steps]
     total = sum(part.shape[2] for part in found)
     return Report(
         title=plan.network.title,
@@ -56,6 +61,13 @@ def measure(
         scores=scores,
         settings=settings,
     )
+
+
+def latency_left(dense: nn.Module, small: nn.Module, batch: Batch) -> float:
+    """The part of the dense network's time that the small one takes for a batch, timed in turn."""
+    with preserved(dense), preserved(small):
+        times = _times([lambda: _call(dense, batch), lambda: _call(small, batch)])
+    return float(np.median(times[1]) / np.median(times[0]))
 
 
 def _optional(row: list[float]) -> tuple[float, float | None, float | None, float]:

@@ -51,7 +51,7 @@ class Report:
         groups: units before and after, by group.
         keep: the budget that was asked for.
         scores: what the units were judged by.
-        settings: the criterion, its note, the seed, the repair, whether it was kept, and the number of threads.
+        settings: the criterion, its note, the seed, what each repair gave, and the number of threads.
     """
 
     title: str

@@ -1,8 +1,9 @@
 """The report as text and as JSON."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secateur.report.saved import FORMAT
 from secateur.tables import columns
@@ -44,13 +45,36 @@ def about(report: "Report") -> list[str]:
     asked = ", ".join(f"{unit} {value:g}" for unit, value in report.keep.items())
     examples = "examples that were not scored on" if report.held_out else "the same examples that were scored on"
     settings = report.settings
-    tried = f"not repaired: {settings['repair']} did not bring it nearer" if settings["repair"] else "not repaired"
-    repaired = f"repaired by {settings['repair']}" if settings["mended"] else tried
     return [
         f"{report.title}, kept {asked}, ranked by {settings['by']} ({settings['note']}, seed {settings['seed']}), "
-        f"{repaired}",
+        f"{_repaired(settings['repairs'])}",
+        *_dropped(settings["drop"]),
         f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads",
     ]
+
+
+def _dropped(drop: Mapping[str, Any] | None) -> list[str]:
+    """What was lost where a bound was set."""
+    if drop is None:
+        return []
+    return [
+        f"{drop['unit']} changes by {drop['mean']:+.4f} (95 % interval {drop['low']:+.4f} to {drop['high']:+.4f}) on "
+        f"{drop['examples']} examples held out, where {drop['asked']:+g} was allowed"
+    ]
+
+
+def _repaired(steps: Sequence[Mapping[str, Any]]) -> str:
+    """What each repair gave."""
+    if not steps:
+        return "not repaired"
+    given = [
+        f"repaired by {step['name']} (divergence {step['before']:.4f} -> {step['after']:.4f} held out, "
+        f"{step['seen']:.4f} on what it saw)"
+        if step["kept"]
+        else f"{step['name']} did not bring it nearer and was left out"
+        for step in steps
+    ]
+    return ", ".join(given)
 
 
 def report_text(report: "Report") -> str:

@@ -1,0 +1,93 @@
+"""Secateur: rankings with and without repair, at several budgets."""
+
+import time
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+import secateur as sc
+from lowdata.subjects import Augment, Subject
+from secateur.data import as_batch, as_batches
+from secateur.importance.evidence import cells_of
+from secateur.recovery.allocate import Allocator, ways_of
+from secateur.recovery.rehearsal import Rehearsal
+from secateur.report.measure import latency_left
+
+BUDGETS = (0.75, 0.5, 0.35, 0.25, 0.12)
+FEWER = (0.5, 0.25, 0.12)
+Row = dict[str, object]
+
+
+def default(subject: Subject, budgets: tuple[float, ...] = BUDGETS, examples: int = 256) -> Iterator[Row]:
+    """What `prune` does, step by step so that scores serve all budgets: off, closed form, closed form and tune."""
+    model, data = subject.model(), subject.calibration(examples)
+    start = time.perf_counter()
+    network = sc.trace(model, data[0][:2])
+    scores = sc.score(network, data, by="obs", progress=False)
+    rehearsal = Rehearsal(network, cells_of(as_batches(data), torch.device("cpu")))
+    ways = ways_of(rehearsal, scores, False)
+    shared = time.perf_counter() - start
+    for keep in budgets:
+        start = time.perf_counter()
+        plan, _ = Allocator(rehearsal, scores, None, 1, 1, ways).best({"macs": keep})
+        small = sc.cut(model, plan)
+        chosen = time.perf_counter() - start + shared
+        yield row(subject, "obs", "none", keep, plan, small, chosen, examples)
+        sc.repair(small, model, plan, data, "refit", progress=False)
+        seconds = time.perf_counter() - start + shared
+        yield row(subject, "obs", "refit", keep, plan, small, seconds, examples) | latencies(model, small, data)
+        if examples != 256:
+            continue
+        eight, _ = Allocator(rehearsal, scores, None, 8, 1, ways).best({"macs": keep})
+        rounded = sc.repair(sc.cut(model, eight), model, eight, data, "refit", progress=False)
+        yield row(subject, "obs, round_to=8", "refit", keep, eight, rounded, 0.0) | latencies(model, rounded, data)
+        if keep in FEWER:
+            sc.repair(small, model, plan, data, "tune", progress=False, augment=Augment())
+            seconds = time.perf_counter() - start + shared
+            yield row(subject, "obs", "refit, tune", keep, plan, small, seconds, examples)
+
+
+def rankings(subject: Subject) -> Iterator[Row]:
+    """Which units go matters after the refit, too: every ranking with the same share of each group."""
+    model, data = subject.model(), subject.calibration()
+    network = sc.trace(model, data[0][:2])
+    options = {"shapley, refit removal": {"removal": "refit"}, "shapley, paper's protocol": {"protocol": "paper"}}
+    names = ("obs", "shapley", "shapley, refit removal", "shapley, paper's protocol", "taylor", "apoz", "l2", "random")
+    for name in names:
+        start = time.perf_counter()
+        scores = sc.score(network, data, by=name.split(",")[0], progress=False, **options.get(name, {}))
+        spent = time.perf_counter() - start
+        for keep in FEWER:
+            start = time.perf_counter()
+            plan = sc.plan(network, scores, {"macs": keep})
+            small = sc.cut(model, plan)
+            yield row(subject, f"{name} (uniform)", "none", keep, plan, small, spent)
+            sc.repair(small, model, plan, data, "refit", progress=False)
+            seconds = spent + time.perf_counter() - start
+            yield row(subject, f"{name} (uniform)", "refit", keep, plan, small, seconds)
+
+
+def row(
+    subject: Subject, method: str, repair: str, keep: float, plan: sc.Plan, small: torch.nn.Module, seconds: float,
+    examples: int = 256,
+) -> Row:  # fmt: skip
+    return {
+        "network": subject.name,
+        "seed": subject.seed,
+        "method": method,
+        "repair": repair,
+        "keep": keep,
+        "macs": plan.cost.macs / plan.dense.macs,
+        "accuracy": subject.accuracy(small),
+        "seconds": seconds,
+        "examples": examples,
+    }
+
+
+def latencies(model: torch.nn.Module, small: torch.nn.Module, data: list[torch.Tensor]) -> Row:
+    """The part of the dense network's time that is left, for one image and for 32."""
+    return {f"latency {size}": latency_left(model, small, as_batch(data[0][:size])) for size in (1, 32)}
+
+
+warnings.simplefilter("ignore")

@@ -1,0 +1,109 @@
+"""In which order groups lose units: for each step the number of the group whose next unit goes."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.budget.curves import Curves
+from secateur.budget.keep import fractions
+from secateur.budget.latency import LatencyTable
+from secateur.network.units import Group, Network
+
+LOOKS = 100
+LOSSES = ("obs",)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an order is for.
+
+    Args:
+        units: those of the budget.
+        curves: what the loss grows by, by group.
+        latency: the times of this machine, where the budget is in latency.
+    """
+
+    units: Sequence[str]
+    curves: Curves
+    latency: LatencyTable | None
+
+
+Order = Callable[[Network, Sequence[Group], Sequence[Tensor], Asked], np.ndarray]
+
+
+def by_share(network: Network, groups: Sequence[Group], values: Sequence[Tensor], asked: Asked) -> np.ndarray:
+    """The same share of every group."""
+    return _sorted([(torch.arange(len(value)).double() + 0.5) / len(value) for value in values])
+
+
+def by_scale(network: Network, groups: Sequence[Group], values: Sequence[Tensor], asked: Asked) -> np.ndarray:
+    """One ranking of all units, each score divided by the root of the mean square of its group's."""
+    scales = [value.square().mean().sqrt() for value in values]
+    return _sorted([(v / s if s > 0 else v).sort().values for v, s in zip(values, scales, strict=True)])
+
+
+def by_loss(network: Network, groups: Sequence[Group], values: Sequence[Tensor], asked: Asked) -> np.ndarray:
+    """For each step the number of the group that loses its next unit: always where the loss grows least for what is
+    saved of the budget's units, along the convex hulls of the curves."""
+    slopes = [_hull_slopes(asked.curves[group.name].numpy()) for group in groups]
+    gone = np.zeros(len(groups), int)
+    sizes = np.array([group.size for group in groups])
+    total, order = int(sizes.sum()), []
+    for step in range(total):
+        if step % max(total // LOOKS, 1) == 0:
+            saved = _savings(network, groups, gone, asked.units, asked.latency)
+        growth = [slopes[at][gone[at]] if gone[at] < sizes[at] else np.inf for at in range(len(groups))]
+        order.append(int(np.argmin(np.array(growth) / saved)))
+        gone[order[-1]] += 1
+    return np.array(order, int)
+
+
+def _hull_slopes(curve: np.ndarray) -> np.ndarray:
+    """The slopes of the convex hull below a curve. (units,)"""
+    corners = [0]
+    for at in range(1, len(curve)):
+        while len(corners) > 1 and _slope(curve, corners[-2], corners[-1]) >= _slope(curve, corners[-1], at):
+            corners.pop()
+        corners.append(at)
+    pairs = itertools.pairwise(corners)
+    return np.concatenate([np.full(b - a, max(_slope(curve, a, b), 0.0)) for a, b in pairs]) + 1e-30
+
+
+def _slope(curve: np.ndarray, first: int, last: int) -> float:
+    return float(curve[last] - curve[first]) / (last - first)
+
+
+def _savings(
+    network: Network, groups: Sequence[Group], gone: np.ndarray, units: Sequence[str], latency: LatencyTable | None
+) -> np.ndarray:
+    """What the next unit of each group would save, summed over the budget's units as parts of the dense network."""
+
+    def left(lost: np.ndarray) -> float:
+        kept = {g.name: torch.arange(max(g.size - int(n), 0)) for g, n in zip(groups, lost, strict=True)}
+        return sum(fractions(network, kept, network.cost(kept), units, latency).values())
+
+    now = left(gone)
+    steps = np.eye(len(groups), dtype=int)
+    return np.array([max(now - left(gone + step), 1e-12) for step in steps])
+
+
+def between(orders: Sequence[np.ndarray]) -> np.ndarray:
+    """Half-way between orders: each unit goes at the mean of its steps."""
+    steps = []
+    for order in orders:
+        by_owner = np.argsort(order, kind="stable")  # the steps of the first group, then of the second, ...
+        steps.append(by_owner)
+    owner = np.sort(orders[0])
+    return owner[np.argsort(np.mean(steps, 0), kind="stable")]
+
+
+def _sorted(priorities: Sequence[Tensor]) -> np.ndarray:
+    owner = np.repeat(np.arange(len(priorities)), [len(each) for each in priorities])
+    return owner[np.argsort(torch.cat(list(priorities)).numpy(), kind="stable")] if len(owner) else owner
+
+
+ORDERS: dict[str, Order] = {"uniform": by_share, "global": by_scale, "loss": by_loss}

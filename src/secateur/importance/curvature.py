@@ -1,0 +1,138 @@
+"""Second moments of what layers read, and of the gradients along what they give, in one pass over the examples."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.importance.evidence import Evidence
+from secateur.importance.losses import is_logits, main_output, outputs_by_example, scales_of
+from secateur.importance.seeds import generator_for
+from secateur.importance.sites import through_detach
+from secateur.network.layers import Layer
+from secateur.network.masked import operand
+from secateur.network.program import Call, Handler, wide
+
+MOST_ROWS = 20_000
+ROWS_PER_FEATURE = 8
+DRAWS = 2
+LEAST = 1e-5
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What one layer reads, and how the loss answers to errors of what it gives.
+
+    Args:
+        covariance: of its features, about their means where it can have a constant, shrunk so that it has an inverse
+            (groups, features, features).
+        curvature: of the loss along its outputs, summed over the places of an example (groups, outputs, outputs).
+    """
+
+    covariance: Tensor
+    curvature: Tensor
+
+
+class Sums:
+    """What adds up to a layer's curvature over cells of examples."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.gram, self.curvature = torch.zeros(()), torch.zeros(())
+        self.rows = self.examples = 0
+
+    def read(self, x: Tensor, share: int, draws: torch.Generator) -> None:
+        """Some places of every example."""
+        places = self.layer.places(x)
+        chosen = torch.randperm(places.count, generator=draws)[:share].to(x.device)
+        rows = places.rows(chosen, self.layer.groups).transpose(0, 1)  # (groups, rows, features)
+        rows = torch.cat([rows, torch.ones_like(rows[..., :1])], 2)
+        self.gram = self.gram.to(x.device) + wide(rows.transpose(1, 2) @ rows)
+        self.rows += rows.shape[1]
+
+    def slope(self, gradient: Tensor) -> None:
+        """Gradients of one draw of classes for every example."""
+        rows = wide(self.layer.results(gradient).flatten(0, 1).unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
+        self.curvature = self.curvature.to(rows.device) + rows.transpose(1, 2) @ rows
+        self.examples += len(gradient)
+
+    def result(self) -> Curvature:
+        gram = self.gram / self.rows
+        mean = gram[:, -1, :-1]
+        moments = gram[:, :-1, :-1]
+        if self.layer.constant:
+            moments = moments - mean[:, :, None] * mean[:, None]
+        return Curvature(shrunk(moments, self.rows), self.curvature / self.examples)
+
+
+def shrunk(moments: Tensor, rows: int) -> Tensor:
+    """Covariances (groups, n, n) drawn towards a multiple of the identity, the more the fewer rows they come from.
+
+    Oracle approximating shrinkage (Chen et al. 2010, equation 23).
+    """
+    size = moments.shape[1]
+    squares = moments.square().sum((1, 2))
+    traces = moments.diagonal(dim1=1, dim2=2).sum(1)
+    above = (1 - 2 / size) * squares + traces.square()
+    below = (rows + 1 - 2 / size) * (squares - traces.square() / size)
+    share = torch.where(below > 0, above / below.clamp_min(1e-300), 1.0).clamp(LEAST, 1)[:, None, None]
+    identity = torch.eye(size, dtype=moments.dtype, device=moments.device)
+    level = (traces / size).clamp_min(1e-12)[:, None, None]
+    return (1 - share) * moments + share * level * identity
+
+
+def curvatures(evidence: Evidence, layers: Sequence[Layer]) -> dict[Layer, Curvature]:
+    """One forward pass over the examples, and a backward pass for each of two draws."""
+    examples = sum(cell.size or 1 for cell in evidence.cells)
+    sums = {layer: Sums(layer) for layer in layers}
+    draws = generator_for(evidence.seed, "curvature")
+    for cell in evidence.watched(evidence.cells, "obs"):
+        given: dict[Layer, Tensor] = {}
+        handlers = {layer.node: _watched(layer, sums[layer], given, examples, draws) for layer in layers}
+        with torch.enable_grad():
+            output = evidence.forward(cell, {**through_detach(evidence.network.program), **handlers})
+            for draw in range(DRAWS):
+                loss = drawn_loss(output, draws)
+                found = torch.autograd.grad(
+                    loss, [given[layer] for layer in layers], retain_graph=draw < DRAWS - 1, allow_unused=True
+                )
+                for layer, gradient in zip(layers, found, strict=True):
+                    sums[layer].slope(torch.zeros_like(given[layer]) if gradient is None else gradient)
+    return {layer: each.result() for layer, each in sums.items()}
+
+
+def _watched(layer: Layer, sums: Sums, given: dict[Layer, Tensor], examples: int, draws: torch.Generator) -> Handler:
+    share = math.ceil(max(MOST_ROWS, ROWS_PER_FEATURE * layer.features_of_group) / examples)
+
+    def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        sums.read(operand(layer, args, kwargs).detach(), share, draws)
+        result = target(*args, **kwargs)
+        given[layer] = result if result.requires_grad else result.detach().requires_grad_()
+        return given[layer]
+
+    return handler
+
+
+def drawn_loss(output: Any, draws: torch.Generator) -> Tensor:
+    """A random loss whose squared slope along any change of the output is, on average, the divergence's curvature.
+
+    For class scores the log likelihood of classes that the network draws; for other outputs their product with noise.
+    """
+    if is_logits(output):
+        scores = main_output(output).log_softmax(-1)
+        chances = scores.detach().exp().flatten(0, -2).cpu()
+        classes = torch.multinomial(chances, 1, generator=draws).view(*scores.shape[:-1], 1).to(scores.device)
+        likelihoods = scores.gather(-1, classes)[..., 0]
+        positions = likelihoods[0].numel()
+        drawn: Tensor = -likelihoods.sum() / positions**0.5
+        return drawn
+    parts = outputs_by_example(output)
+    total = torch.zeros((), device=parts[0].device)
+    for part, scale in zip(parts, scales_of(output), strict=True):
+        entries = part[0].numel() * len(parts)
+        noise = torch.randn(part.shape, generator=draws).to(part)
+        total = total + (part * noise).sum() * (2 / (entries * float(scale.detach()))) ** 0.5
+    return total

@@ -1,0 +1,213 @@
+"""Linear layers and convolutions as matrix products: the rows that they multiply, and where a constant can go."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.nn import functional as F
+
+from secateur.network.labels import operator_name
+from secateur.network.program import Program, arguments, module_path
+from secateur.network.units import Network
+
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+NORMS = ("batch_norm", "_native_batch_norm_legit_no_training")
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A linear layer or a convolution whose weight is a parameter that nothing else uses.
+
+    Args:
+        node: the operator.
+        argument: the name of its input.
+        dim: the input's axis of channels or features.
+        weight: the name of its weight.
+        inner: the axis of the weight that is contracted.
+        groups: of a convolution.
+        constant: the tensor that can take a constant added to the result, "" if there is none.
+        kind: how: "bias", "running_mean" or "new", as of a `Fold`.
+        inputs: for each input the number of its unit, -1 where it is frozen.
+        outputs: for each entry of the result the number of its unit.
+    """
+
+    node: Node
+    argument: str
+    dim: int
+    weight: str
+    inner: int
+    groups: int
+    constant: str
+    kind: str
+    inputs: Tensor
+    outputs: Tensor
+
+    @property
+    def name(self) -> str:
+        return self.weight.rpartition(".")[0] or module_path(self.node) or self.weight
+
+    @property
+    def is_convolution(self) -> bool:
+        return operator_name(self.node) in CONVOLUTIONS
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The weight as the matrices of its groups. (groups, outputs, features)"""
+        plain = weight if self.inner == 1 else weight.t()
+        matrix: Tensor = plain.flatten(1).unflatten(0, (self.groups, -1))
+        return matrix
+
+    def weight_of(self, matrix: Tensor, like: Tensor) -> Tensor:
+        """The weight that those matrices (groups, outputs, features) are."""
+        plain = matrix.flatten(0, 1)
+        return plain.view_as(like) if self.inner == 1 else plain.t().view_as(like)
+
+    def features(self, mask: Tensor) -> Tensor:
+        """Which features of the matrices stay. (groups, features)"""
+        stays: Tensor = mask[self.inputs].repeat_interleave(self.kernel).view(self.groups, -1)
+        return stays
+
+    @property
+    def reads(self) -> bool:
+        """Whether it contracts over units, so that they can go and it stays: not where it handles each by itself."""
+        return self.groups == 1 or len(self.inputs) // self.groups > 1
+
+    @property
+    def features_of_group(self) -> int:
+        """How many values one result is made of."""
+        return len(self.inputs) // self.groups * self.kernel
+
+    @property
+    def kernel(self) -> int:
+        """How many places of its input one result of a convolution sees."""
+        weight: Any = arguments(self.node)["weight"] if self.is_convolution else None
+        return 1 if weight is None else math.prod(weight.meta["val"].shape[2:])
+
+    def places(self, x: Tensor) -> "Places":
+        """The rows of an input, of which any can be taken."""
+        return Places(self._windows(x) if self.is_convolution else x.flatten(1, -2) if x.dim() > 2 else x[:, None])
+
+    def results(self, y: Tensor) -> Tensor:
+        """A result in the order of the rows. (examples, places, outputs)"""
+        if self.is_convolution:
+            return y.flatten(2).transpose(1, 2)
+        return y.flatten(1, -2) if y.dim() > 2 else y[:, None]
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """What each place of a convolution's result sees, without memory. (examples, channels, *places, *kernel)"""
+        given = arguments(self.node)
+        kernel = given["weight"].meta["val"].shape[2:]
+        rank = len(kernel)
+        stride, dilation = (_each(given[name], rank) for name in ("stride", "dilation"))
+        spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
+        padded = F.pad(x, _around(given["padding"], spans))
+        for axis, (span, step) in enumerate(zip(spans, stride, strict=True)):
+            padded = padded.unfold(2 + axis, span, step)
+        for axis, step in enumerate(dilation):
+            padded = padded.movedim(axis - rank, -1)[..., ::step].movedim(-1, axis - rank)
+        return padded
+
+
+@dataclass(frozen=True)
+class Places:
+    """The rows of a matrix product, as a view: windows (examples, channels, *places, *kernel) or (examples, places,
+    features)."""
+
+    view: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The axes of places."""
+        if self.view.dim() == 3:
+            return tuple(self.view.shape[1:2])
+        return tuple(self.view.shape[2 : 2 + (self.view.dim() - 2) // 2])
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    def rows(self, chosen: Tensor, groups: int) -> Tensor:
+        """Some places of every example. (examples * chosen, groups, features)"""
+        if self.view.dim() == 3:
+            picked = self.view[:, chosen]
+        else:
+            at: Any = (slice(None), *torch.unravel_index(chosen, self.shape))
+            picked = self.view.movedim(1, 1 + len(self.shape))[at].flatten(2)  # (examples, chosen, features)
+        rows: Tensor = picked.flatten(0, 1).unflatten(1, (groups, -1))
+        return rows
+
+
+def _each(value: Any, rank: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * rank if len(values) == 1 else values
+
+
+def _around(padding: Any, spans: list[int]) -> list[int]:
+    """The padding as `torch.nn.functional.pad` takes it."""
+    if padding == "same":
+        pairs = [((span - 1) // 2, span - 1 - (span - 1) // 2) for span in spans]
+    else:
+        sizes = [0] * len(spans) if padding == "valid" else _each(padding, len(spans))
+        pairs = [(size, size) for size in sizes]
+    return [size for pair in reversed(pairs) for size in pair]
+
+
+def layers_of(network: Network) -> list[Layer]:
+    """Every layer that can be solved for, in the order in which they run: those that read units, and those that handle
+    each unit, or group of them, by itself."""
+    found = [*_readers(network), *_by_groups(network)]
+    position = network.program.position
+    return sorted(found, key=lambda layer: position[layer.node])
+
+
+def _readers(network: Network) -> Iterator[Layer]:
+    for reader in network.readers:
+        fold = reader.fold
+        if fold is not None:
+            yield Layer(
+                reader.node, reader.argument, reader.dim, fold.weight, fold.inner, fold.groups, fold.tensor, fold.kind,
+                reader.units, fold.outputs,
+            )  # fmt: skip
+
+
+def _by_groups(network: Network) -> Iterator[Layer]:
+    """Grouped convolutions that lose whole groups; depthwise ones are a case of it."""
+    program = network.program
+    reads = {reader.node for reader in network.readers}
+    units = {(member.tensor, member.axis): member.units for member in network.members}
+    for node in program.nodes:
+        if node.op != "call_function" or operator_name(node) not in CONVOLUTIONS or node in reads:
+            continue
+        given = arguments(node)
+        weight = given["weight"]
+        name = program.state_names.get(weight)
+        outputs = units.get((name or "", 0))
+        if name is None or outputs is None or len(weight.users) > 1 or given["groups"] == 1:
+            continue
+        inputs = outputs.view(given["groups"], -1)[:, :1].repeat(1, weight.meta["val"].shape[1]).flatten()
+        constant, kind = _constant(program, node, given["bias"])
+        yield Layer(node, "input", 1, name, 1, given["groups"], constant, kind, inputs, outputs)
+
+
+def _constant(program: Program, node: Node, bias: Any) -> tuple[str, str]:
+    """Where a constant can go that is added to an operator's result."""
+    if bias is not None:
+        return (program.state_names.get(bias, ""), "bias") if len(bias.users) == 1 else ("", "")
+    norm = norm_behind(node)
+    mean = None if norm is None else arguments(norm)["running_mean"]
+    return ("", "") if mean is None or len(mean.users) > 1 else (program.state_names.get(mean, ""), "running_mean")
+
+
+def norm_behind(node: Node) -> Node | None:
+    """The batch norm that alone uses an operator's result and keeps running statistics, if there is one."""
+    users = list(node.users)
+    if (
+        len(users) != 1
+        or operator_name(users[0]) not in NORMS
+        or not isinstance(arguments(users[0]).get("running_mean"), Node)
+    ):
+        return None
+    return users[0]

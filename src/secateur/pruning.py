@@ -1,0 +1,174 @@
+"""Which units go: scored, in one round or several, and allocated for a budget or within a bound."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from secateur.budget.keep import DROPS, Keep
+from secateur.budget.latency import measure_latency
+from secateur.budget.plan import Plan, plan
+from secateur.data import Batch
+from secateur.errors import BudgetError
+from secateur.importance.evidence import cells_of
+from secateur.importance.losses import Loss
+from secateur.importance.scores import GroupScores, Scores
+from secateur.network.units import Network
+from secateur.recovery.allocate import Allocator, Drop, Way, smallest_within, ways_of
+from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.refit import refit
+from secateur.recovery.rehearsal import Rehearsal
+from secateur.recovery.repair import How, Step, Tuning, find_repairs, run_repairs
+from secateur.recovery.within import Within
+from secateur.report.measure import latency_left
+from secateur.surgery.cut import cut
+from secateur.surgery.recipe import recipe_of
+
+Score = Callable[[Network], Scores]
+Trace = Callable[[nn.Module], Network]
+AUTO = "auto"
+LATENCY = "latency"
+ATTEMPTS = 6
+CLOSE = 1.02
+ROUND = 8
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of a plan.
+
+    Args:
+        keep: the budget, or a bound on what is lost.
+        allocation: as `plan` takes it; "auto": the best of several on examples held out.
+        round_to, floor: as `plan` takes them; by default 8 for a budget in latency, else 1.
+        repair: as `repair` takes it, or None; plans are rehearsed if it refits.
+        tuning: how repairs run.
+        loss: the person's own, for a bound on it.
+    """
+
+    keep: Keep
+    allocation: str | Sequence[str]
+    round_to: int | None
+    floor: float
+    repair: How | None
+    tuning: Tuning
+    loss: Loss | None
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A cut and repaired model, the plan, what each repair gave, and where a bound was set what was lost."""
+
+    small: nn.Module
+    plan: Plan
+    steps: tuple[Step, ...]
+    drop: Drop | None
+
+
+def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[Batch], wish: Wish) -> Made:
+    """Plan, cut and repair."""
+    cells = cells_of(batches, network.device)
+    rehearsal = Rehearsal(network, cells)
+    latency = measure_latency(network, cells[0]) if LATENCY in wish.keep else None
+    round_to = wish.round_to or (1 if latency is None else ROUND)
+    allocator = Allocator(rehearsal, scores, latency, round_to, wish.floor, _ways(rehearsal, scores, wish))
+    if latency is not None:
+        found, drop = _timed(model, allocator, cells[0], wish), None
+    else:
+        found, drop = _planned(allocator, wish.keep, wish.loss)
+    small = cut(model, found)
+    given = () if wish.repair is None else run_repairs(small, model, found, batches, wish.repair, wish.tuning)
+    for step in given:
+        step.warn()
+    return Made(small, found, given, drop)
+
+
+def _timed(model: nn.Module, allocator: Allocator, batch: Batch, wish: Wish) -> Plan:
+    """The largest of a few plans that keeps a budget in latency when it is cut and timed.
+
+    Raises:
+        BudgetError: none does.
+    """
+    asked, best, missed = wish.keep[LATENCY], None, 1.0
+    keep, way, most = asked, None, 1.0
+    for _ in range(ATTEMPTS):
+        budget = {**wish.keep, LATENCY: keep}
+        tried, way = allocator.best(budget) if way is None else (allocator.plan(budget, way), way)
+        missed = latency_left(model, cut(model, tried), batch) / asked
+        if missed > CLOSE:
+            most = keep
+            keep = keep / missed if best is None else math.sqrt(keep * best[0])
+        else:
+            best = (keep, tried)
+            keep = math.sqrt(keep * most) if most < 1 else keep / missed
+    if best is None:
+        raise BudgetError(
+            f"keep={{'latency': {asked:g}}} was not kept: the last plan tried takes {missed * asked:.2f} of the time "
+            "for a batch like the first one; ask for more, or give larger batches, for which fixed costs count less"
+        )
+    return replace(best[1], keep=dict(wish.keep))
+
+
+def _planned(allocator: Allocator, keep: Keep, loss: Loss | None) -> tuple[Plan, Drop | None]:
+    bound = next((unit for unit in DROPS if unit in keep), None)
+    if bound is not None:
+        return smallest_within(allocator, bound, keep[bound], loss)
+    return allocator.best(keep)[0], None
+
+
+def _ways(rehearsal: Rehearsal, scores: Scores, wish: Wish) -> list[Way]:
+    if wish.allocation != AUTO:
+        return [((wish.allocation,) if isinstance(wish.allocation, str) else tuple(wish.allocation), None)]
+    is_refitted = wish.repair is not None and any(name == "refit" for name, _ in find_repairs(wish.repair))
+    return ways_of(rehearsal, scores, wish.tuning.progress) if is_refitted else [(("uniform",), None)]
+
+
+def check_rounds(rounds: int, keep: Keep) -> None:
+    """
+    Raises:
+        BudgetError: it is no number of rounds, or there is no budget to part among them.
+    """
+    if not isinstance(rounds, int) or rounds < 1:
+        raise BudgetError(f"rounds={rounds!r} is not a whole number from 1 up")
+    if rounds > 1 and (set(keep) & {*DROPS, LATENCY}):
+        raise BudgetError(f"rounds={rounds} needs a budget that can be parted, in macs, params, bytes or units")
+
+
+def in_rounds(
+    model: nn.Module,
+    network: Network,
+    batches: Sequence[Batch],
+    score_it: Score,
+    keep: Keep,
+    rounds: int,
+    trace_it: Trace,
+) -> Scores:
+    """Scores of which each part was taken on a network from which the units that go first were gone, and refitted.
+
+    Every round keeps the same fraction of what the one before left.
+    """
+    scores = score_it(network)
+    for number in range(1, rounds):
+        part = plan(network, scores, {unit: value ** (number / rounds) for unit, value in keep.items()})
+        small = cut(model, part)
+        within = Within.of(small, network, recipe_of(model, part))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            refit(Lockstep(within, cells_of(batches, network.device)))
+            within.write(small)
+        scores = continued(scores, part, score_it(trace_it(small)))
+    return scores
+
+
+def continued(earlier: Scores, part: Plan, later: Scores) -> Scores:
+    """Earlier scores for the units that a plan removed; above them, later ones for those that stayed."""
+    found = {}
+    for name in earlier:
+        values, kept = earlier[name].values.clone(), part.kept[name]
+        if name in later and len(later[name].values) == len(kept) < len(values):
+            gone = torch.ones(len(values), dtype=torch.bool).index_fill(0, kept, False)
+            fresh = later[name].values
+            values[kept] = values[gone].max() + fresh - fresh.min().clamp_max(0)
+        found[name] = GroupScores.exact(values)
+    return replace(earlier, groups=found, note=f"{earlier.note}, in rounds", of="")

@@ -1,0 +1,62 @@
+"""Plans tried without cutting: the units are silent, their readers are refitted, and the outputs are compared."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from secateur.data import Batch
+from secateur.importance.losses import divergence
+from secateur.network.layers import Layer, layers_of
+from secateur.network.units import Kept, Network
+from secateur.recovery.judge import apart
+from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.refit import fitting, refit_layer
+from secateur.recovery.within import Within
+
+
+class Rehearsal:
+    """A network and examples to try plans on: three quarters to refit with, the others to judge by.
+
+    Args:
+        network: the traced network.
+        cells: the examples.
+    """
+
+    def __init__(self, network: Network, cells: Sequence[Batch]) -> None:
+        self.network = network
+        self.fitted, self.held = (Lockstep(Within.whole(network, {}), part) for part in apart(cells))
+        self._layers = layers_of(network)
+
+    def reach(self, node: Node) -> None:
+        """Run the dense network up to an operator; plans that change nothing before it start there."""
+        self.fitted.reach(node)
+        self.held.reach(node)
+
+    def readers(self, name: str) -> list[Layer]:
+        """The layers that read a group's units and can be refitted."""
+        return [layer for layer in self._layers if self.network[name].owns(layer.inputs)]
+
+    @torch.no_grad()
+    def outputs(self, kept: Kept, layers: Sequence[Layer] | None = None) -> Iterator[tuple[Batch, Any, Any]]:
+        """Each cell held out, and what the dense and the cut, refitted network make of it.
+
+        Args:
+            kept: the units that stay, by group.
+            layers: those to refit; all by default.
+        """
+        within = Within.whole(self.network, kept)
+        fitted, held = self.fitted.forked(within), self.held.forked(within)
+        for layer in self._layers if layers is None else layers:
+            part, _ = fitting(layer, within)
+            if part is not None:
+                refit_layer(fitted, part)
+        for cell, (dense, cut) in zip(self.held.cells, held.outputs(), strict=True):
+            yield cell, dense, cut
+
+    def divergence(self, kept: Kept, layers: Sequence[Layer] | None = None) -> float:
+        """The mean divergence on the examples held out."""
+        return float(
+            torch.cat([divergence(cut, dense).double() for _, dense, cut in self.outputs(kept, layers)]).mean()
+        )

@@ -1,0 +1,137 @@
+"""The cut network as it runs within the dense one's program: full-size tensors, in which what is gone is silent.
+
+So every operator of the cut network has its counterpart in the dense one, and whatever is found out beside it can be
+written back to the small model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from secateur.network.layers import Layer
+from secateur.network.masked import Removal, shaped
+from secateur.network.program import Call, Handler, wide
+from secateur.network.units import Kept, Network
+from secateur.surgery.recipe import Recipe, Slices
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """A cut network within the dense one's program.
+
+    Args:
+        network: the dense network's trace.
+        mask: which units stay (units + 1,).
+        slices: the positions that stay, by tensor and axis.
+        state: its parameters and buffers by name, in the dense shapes; repairs replace them.
+        biases: those that were added where there were none, in the dense lengths.
+    """
+
+    network: Network
+    mask: Tensor
+    slices: Slices
+    state: dict[str, Tensor]
+    biases: dict[str, Tensor]
+
+    @staticmethod
+    def of(small: nn.Module, network: Network, recipe: Recipe) -> "Within":
+        program = network.program
+        own = tensors_of(small)
+        mask = network.mask(recipe.kept)
+        state = {}
+        for name in set(program.state_names.values()):
+            dense = program.state(name).detach()
+            state[name] = _spread(own[name].detach(), dense, recipe.slices.get(name, {})) if name in own else dense
+        biases = {}
+        for reader in network.new_biases():
+            if reader.fold is not None and reader.fold.tensor in own:
+                dense = torch.zeros(len(reader.fold.outputs), device=own[reader.fold.tensor].device)
+                stays = torch.nonzero(mask[reader.fold.outputs]).flatten()
+                biases[reader.fold.tensor] = _spread(own[reader.fold.tensor].detach(), dense, {0: stays})
+        return Within(network, mask, recipe.slices, state, biases)
+
+    @staticmethod
+    def whole(network: Network, kept: Kept) -> "Within":
+        """The dense network, of which only some units are there."""
+        program = network.program
+        state = {name: program.state(name).detach() for name in set(program.state_names.values())}
+        folds = [reader.fold for reader in network.new_biases() if reader.fold is not None]
+        biases = {fold.tensor: torch.zeros(len(fold.outputs), device=network.device) for fold in folds}
+        return Within(network, network.mask(kept), {}, state, biases)
+
+    def fixed(self) -> dict[Node, Any]:
+        """Parameters, buffers and constants by placeholder."""
+        program = self.network.program
+        return {**{node: self.state[name] for node, name in program.state_names.items()}, **program.constants}
+
+    def handlers(self) -> dict[Node, Handler]:
+        """The operators as they are in the cut network."""
+        found = Removal({}).handlers(self.network, self.mask[None])
+        for reader in self.network.new_biases():
+            if reader.fold is not None and reader.fold.tensor in self.biases:
+                found[reader.node] = _adding(found.get(reader.node), self.biases[reader.fold.tensor], reader.dim)
+        return found
+
+    def has_constant(self, layer: Layer) -> bool:
+        """Whether a constant can be added to a layer's result."""
+        return layer.constant in (self.biases if layer.kind == "new" else self.state)
+
+    def constant(self, layer: Layer) -> Tensor | None:
+        """The bias of a layer, in the dense length; None where it has none."""
+        if layer.kind == "new":
+            return self.biases.get(layer.constant)
+        return self.state[layer.constant] if layer.kind == "bias" else None
+
+    def add(self, layer: Layer, constant: Tensor) -> None:
+        """Add a constant (outputs,) to a layer's result, where it can go."""
+        holder = self.biases if layer.kind == "new" else self.state
+        held, sign = holder[layer.constant], -1 if layer.kind == "running_mean" else 1
+        holder[layer.constant] = (wide(held) + sign * constant.to(wide(held))).to(held.dtype)
+
+    def write(self, small: nn.Module) -> None:
+        """Give the small model this state."""
+        own = tensors_of(small)
+        for name, value in {**self.state, **self.biases}.items():
+            if name in own:
+                axes = self.slices.get(name, {})
+                if name in self.biases:
+                    axes = {0: self._stays(name)}
+                for axis, positions in axes.items():
+                    value = value.index_select(axis, positions.to(value.device))
+                own[name].data.copy_(value)
+
+    def _stays(self, bias: str) -> Tensor:
+        folds = (reader.fold for reader in self.network.new_biases())
+        outputs = next(fold.outputs for fold in folds if fold is not None and fold.tensor == bias)
+        return torch.nonzero(self.mask[outputs]).flatten()
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _spread(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
+    """A cut tensor in the dense one's shape; elsewhere as the dense one."""
+    if not axes:
+        return value.clone()
+    whole = dense.clone()
+    grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(dense.shape)]
+    whole[torch.meshgrid(*[each.to(whole.device) for each in grid], indexing="ij")] = value
+    return whole
+
+
+def _adding(handler: Handler | None, bias: Tensor, dim: int) -> Handler:
+    """An operator that adds a bias to its result."""
+
+    def added(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = handler(target, args, kwargs) if handler is not None else target(*args, **kwargs)
+        return result + shaped(bias[None].to(result), result, dim, None)
+
+    return added
