@@ -47,8 +47,8 @@ def write_page(results: Path, docs: Path) -> None:
 
 RANKED = """The same share of every group goes, seed 0; without a refit and with it.
 """
-LATENCY = """The part of the dense network's time that is left, for one image and for 32. In brackets: the speed-up as a part
-of what the MACs would allow. Numbers of channels that are no multiples of eight are slow on this machine, hence
+LATENCY = """The part of the dense network's time that is left, for one image and for 32. In brackets: the speed-up as a
+part of what the MACs would allow. Numbers of channels that are no multiples of eight are slow on this machine, hence
 `round_to=8`.
 """
 

@@ -156,9 +156,9 @@ def _around(padding: Any, spans: list[int]) -> list[int]:
 
 
 def layers_of(network: Network) -> list[Layer]:
-    """Every layer that can be solved for, in the order in which they run: those that read units, and those that handle
-    each unit, or group of them, by itself."""
-    found = [*_readers(network), *_by_groups(network)]
+    """Every layer that can be solved for, in the order in which they run: those that read units; those that handle each
+    unit, or group of them, by itself; and those that read what is never cut, but may be fed by what is."""
+    found = [*_readers(network), *_others(network)]
     position = network.program.position
     return sorted(found, key=lambda layer: position[layer.node])
 
@@ -173,23 +173,28 @@ def _readers(network: Network) -> Iterator[Layer]:
             )  # fmt: skip
 
 
-def _by_groups(network: Network) -> Iterator[Layer]:
-    """Grouped convolutions that lose whole groups; depthwise ones are a case of it."""
+def _others(network: Network) -> Iterator[Layer]:
     program = network.program
     reads = {reader.node for reader in network.readers}
     units = {(member.tensor, member.axis): member.units for member in network.members}
     for node in program.nodes:
-        if node.op != "call_function" or operator_name(node) not in CONVOLUTIONS or node in reads:
+        if node.op != "call_function" or operator_name(node) not in (*CONVOLUTIONS, "linear") or node in reads:
             continue
         given = arguments(node)
-        weight = given["weight"]
+        weight, groups = given["weight"], given.get("groups", 1)
         name = program.state_names.get(weight)
-        outputs = units.get((name or "", 0))
-        if name is None or outputs is None or len(weight.users) > 1 or given["groups"] == 1:
+        if name is None or len(weight.users) > 1:
             continue
-        inputs = outputs.view(given["groups"], -1)[:, :1].repeat(1, weight.meta["val"].shape[1]).flatten()
+        shape = program.state(name).shape
+        outputs = units.get((name, 0), torch.full(shape[:1], -1))
+        inputs = torch.full((groups * shape[1],), -1)
+        if groups > 1:  # a group's channels go with its filters
+            inputs = outputs.view(groups, -1)[:, :1].repeat(1, shape[1]).flatten()
+        elif (name, 1) in units:
+            continue
+        dim = 1 if operator_name(node) in CONVOLUTIONS else len(given["input"].meta["val"].shape) - 1
         constant, kind = _constant(program, node, given["bias"])
-        yield Layer(node, "input", 1, name, 1, given["groups"], constant, kind, inputs, outputs)
+        yield Layer(node, "input", dim, name, 1, groups, constant, kind, inputs, outputs)
 
 
 def _constant(program: Program, node: Node, bias: Any) -> tuple[str, str]:

@@ -38,6 +38,19 @@ class Lockstep:
             dense, cut = self._advanced(cell, position, fixed, handlers)
             yield cell, dense, cut
 
+    def dense_result(self, node: Node, dense: Values, cell: int) -> Any:
+        """What an operator of the dense network gives for a cell.
+
+        Raises:
+            DataError: it refuses the examples.
+        """
+        program = self.within.network.program
+        args, kwargs = value_of(dense, program.fixed(), (node.args, node.kwargs))
+        try:
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        except Exception as failure:
+            raise refusal(self.within.network.title, self.cells[cell], failure) from failure
+
     def reach(self, node: Node) -> None:
         """Run every cell up to an operator, as far as there is room to keep what lives there."""
         for _ in self.before(node):

@@ -143,6 +143,8 @@ def refit_layer(lockstep: Lockstep, part: Part) -> None:
             sums[at] = made if before is None else before + made
     fitted, held = sums
     assert fitted is not None and held is not None
+    if not bool((fitted + held).square.any()):  # it is fed as in the dense network
+        return
     _warn_if_few(part, fitted.rows + held.rows)
     solution = choose(fitted, held)
     if solution.ridge is not None:
@@ -166,12 +168,10 @@ def _rows(lockstep: Lockstep, part: Part) -> Iterator[tuple[Tensor, Tensor, Tens
     most = max(MOST_ROWS, ROWS_PER_FEATURE * part.features.shape[1])
     examples = sum(cell.size or 1 for cell in lockstep.cells)
     matrix, aim, seen = part.matrix(within), aim_of(within.network, layer), 0
-    fixed, own = within.network.program.fixed(), within.fixed()
+    own = within.fixed()
     for cell, dense, cut in lockstep.before(layer.node):
         x = value_of(cut, own, arguments(layer.node)[layer.argument])
-        args, kwargs = value_of(dense, fixed, (layer.node.args, layer.node.kwargs))
-        wanted = layer.node.target(*args, **kwargs)  # type: ignore[operator]
-        wanted = aim.wanted(wanted, dense, cut, within)
+        wanted = aim.wanted(lockstep.dense_result(layer.node, dense, cell), dense, cut, within)
         places = layer.places(x)
         draws = torch.Generator().manual_seed(cell)
         chosen = torch.randperm(places.count, generator=draws)[: math.ceil(most / examples)].to(x.device)

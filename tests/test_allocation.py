@@ -1,0 +1,188 @@
+"""How many units go, and from where: curves, orders, rehearsals, bounds, latency and rounds."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import secateur as sc
+from secateur import demo
+from secateur.budget.curves import through
+from secateur.budget.latency import LatencyTable, Timed, measure_latency
+from secateur.budget.orders import between
+from secateur.data import as_batches
+from secateur.importance.evidence import cells_of
+from secateur.importance.scores import GroupScores, Scores
+from secateur.pruning import continued
+from secateur.recovery.curves import measured_curves
+from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.refit import refit
+from secateur.recovery.rehearsal import Rehearsal
+from secateur.recovery.within import Within
+from secateur.surgery.recipe import recipe_of
+
+
+def mlp(*widths: int) -> nn.Module:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(widths):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def rehearsal_of(model: nn.Module, x: Any) -> Rehearsal:
+    batches = as_batches(x)
+    return Rehearsal(sc.trace(model, batches[0].args[0][:2]), cells_of(batches, torch.device("cpu")))
+
+
+def test_units_go_where_the_loss_grows_least_for_what_is_saved() -> None:
+    """Of two alike groups with convex curves the best split by enumeration."""
+    model = mlp(6, 12, 12, 3)
+    network = sc.trace(model, torch.randn(2, 6))
+    curves = {"0": torch.arange(13).double().square(), "2": 3 * torch.arange(13).double().square()}
+    scores = sc.score(network, by="l2")
+    plan = sc.plan(network, scores, {"units": 0.5}, allocation="loss", curves=curves)
+    lost = {name: network[name].size - len(kept) for name, kept in plan.kept.items()}
+    best = min(range(13), key=lambda a: float(curves["0"][a] + curves["2"][12 - a]))
+    assert lost == {"0": best, "2": 12 - best}
+
+
+def test_a_cheap_drop_behind_a_dear_one_is_seen() -> None:
+    """A curve that is flat after its first step: the whole of it goes at the mean price."""
+    model = mlp(6, 8, 8, 3)
+    network = sc.trace(model, torch.randn(2, 6))
+    flat = torch.tensor([0.0, 4, 4, 4, 4, 4, 4, 4, 4])
+    curves = {"0": flat.double(), "2": torch.arange(9).double()}
+    plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.6}, allocation="loss", curves=curves)
+    assert len(plan.kept["0"]) < 3
+    assert len(plan.kept["2"]) == 8
+
+
+def test_half_way_between_two_orders() -> None:
+    assert between([np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])]).tolist() == [0, 0, 1, 1]
+    assert sorted(between([np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0])]).tolist()) == [0, 0, 1, 1]
+    assert between([np.array([0, 0, 0, 1]), np.array([0, 1, 0, 0])]).tolist()[0] == 0
+
+
+def test_scores_that_are_no_losses_need_curves() -> None:
+    network = sc.trace(mlp(6, 8, 3), torch.randn(2, 6))
+    with pytest.raises(sc.SecateurError, match=r"scores by 'l2' don't tell; give curves=, or rank by 'obs'"):
+        sc.plan(network, sc.score(network, by="l2"), {"units": 0.5}, allocation="loss")
+
+
+def test_a_curve_goes_through_what_was_measured_and_never_falls() -> None:
+    curve = through({2: 0.1, 4: 0.05, 7: 1.0}, 8)
+    assert [float(curve[at]) for at in (0, 2, 4, 7, 8)] == pytest.approx([0, 0.1, 0.1, 1.0, 4.0])
+    assert bool((curve.diff() >= -1e-12).all())
+
+
+def test_measured_curves_are_rehearsals_of_one_group_at_a_time() -> None:
+    x = torch.randn(120, 6)
+    rehearsal = rehearsal_of(mlp(6, 16, 16, 3), x)
+    scores = sc.score(rehearsal.network, by="l2")
+    curves = measured_curves(rehearsal, scores, progress=False)
+    order = scores["2"].values.argsort(stable=True)
+    again = rehearsal_of(mlp(6, 16, 16, 3), x)
+    found = again.divergence({"2": order[8:].sort().values}, again.readers("2"))
+    assert float(curves["2"][8]) == pytest.approx(found, rel=1e-5)
+
+
+def test_a_rehearsal_is_what_cutting_and_refitting_comes_to() -> None:
+    model, data = demo.network(), demo.calibration()
+    rehearsal = Rehearsal(sc.trace(model, data[0][:2]), cells_of(as_batches(data), torch.device("cpu")))
+    scores = sc.score(rehearsal.network, by="l2")
+    plan = sc.plan(rehearsal.network, scores, {"macs": 0.5})
+    small = sc.cut(model, plan)
+    fitted = [cell.args[0] for cell in rehearsal.fitted.cells]
+    within = Within.of(small, rehearsal.network, recipe_of(model, plan))
+    with torch.no_grad():
+        refit(Lockstep(within, cells_of(as_batches(fitted), torch.device("cpu"))))
+        within.write(small)
+        for cell, dense, cut in rehearsal.outputs(plan.kept):
+            assert torch.allclose(small(*cell.args), cut, atol=2e-2 * float(dense.abs().max()))
+
+
+@pytest.mark.parametrize("keep", [{"accuracy": -0.05}, {"loss": 0.05}])
+def test_the_smallest_network_within_a_bound(keep: dict[str, float]) -> None:
+    result = sc.prune(demo.network(), demo.test()[:6], keep, progress=False)
+    drop = result.report.settings["drop"]
+    assert drop["unit"] == next(iter(keep))
+    assert drop["low"] <= drop["mean"] <= drop["high"]
+    assert drop["examples"] == 48
+    assert drop["mean"] >= -0.05 if "accuracy" in keep else drop["mean"] <= 0.05
+    assert result.plan.cost.macs < 0.9 * result.plan.dense.macs
+    assert "95 % interval" in str(result.report)
+
+
+def test_bounds_that_are_none() -> None:
+    x = torch.randn(40, 6)
+    for keep in ({"loss": -0.1}, {"accuracy": 0.1}, {"loss": 0.1, "macs": 0.5}, {"loss": True}):
+        with pytest.raises(sc.SecateurError, match="is not a bound"):
+            sc.prune(mlp(6, 8, 3), x, keep, progress=False)
+    network = sc.trace(mlp(6, 8, 3), x)
+    with pytest.raises(sc.SecateurError, match=r"must be tried: use prune\(\)"):
+        sc.plan(network, sc.score(network, by="l2"), {"loss": 0.1})
+    with pytest.raises(sc.SecateurError, match=r"needs a table of this machine's times"):
+        sc.plan(network, sc.score(network, by="l2"), {"latency": 0.5})
+
+
+def test_a_latency_table_between_its_sizes() -> None:
+    units = torch.arange(8)
+    seconds = torch.tensor([[1.0, 2, 4], [2, 4, 8], [4, 8, 16]], dtype=torch.float64)
+    table = LatencyTable((Timed(torch.full((8,), -1), units, seconds, 4.0),), 2.0)
+    mask = torch.ones(9, dtype=torch.bool)
+    assert table.left(mask) == 1.0
+    mask[:4] = False
+    assert table.left(mask) == pytest.approx((8 + 2 + 2) / 22)
+    mask[:6] = False
+    assert table.left(mask) == pytest.approx((4 + 1 + 2) / 22)
+    mask[:7] = False
+    assert table.left(mask) == pytest.approx((2 + 0.5 + 2) / 22)
+
+
+def test_latency_is_measured_for_every_kind_of_layer() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 12, 1),
+        nn.Conv2d(12, 8, 3, groups=2), nn.Flatten(), nn.Linear(8 * 16, 5),
+    ).eval()  # fmt: skip
+    network = sc.trace(model, torch.randn(2, 3, 10, 10))
+    table = measure_latency(network, as_batches(torch.randn(4, 3, 10, 10))[0])
+    kept = {group.name: torch.arange(max(group.size // 2, 1)) for group in network.groups}
+    assert table.left(network.mask({})) == 1.0
+    assert 0 < table.left(network.mask(kept)) < 1.5
+    assert len(table.layers) == 5
+
+
+def test_a_budget_in_latency() -> None:
+    model, x = mlp(512, 2048, 2048, 10), torch.randn(64, 512)
+    network = sc.trace(model, x[:2])
+    table = measure_latency(network, as_batches(x)[0])
+    plan = sc.plan(network, sc.score(network, by="l2"), {"latency": 0.6}, latency=table)
+    assert table.left(network.mask(plan.kept)) <= 0.6
+    assert plan.cost.macs < 0.9 * plan.dense.macs
+    result = sc.prune(model, x, {"latency": 0.7}, by="l2", progress=False)
+    assert all(len(kept) % 8 == 0 for kept in result.plan.kept.values())
+    assert result.plan.keep == {"latency": 0.7}
+
+
+def test_scores_in_rounds_keep_their_order() -> None:
+    network = sc.trace(mlp(6, 8, 3), torch.randn(2, 6))
+    first = Scores({"0": GroupScores.exact(torch.tensor([3.0, 1, 2, 9, 8, 7, 6, 5]))}, "l2", 0, {}, "")
+    part = sc.plan(network, first, {"units": 0.75})
+    later = Scores({"0": GroupScores.exact(torch.tensor([5.0, 4, 3, 2, 1, 0]))}, "l2", 0, {}, "")
+    order = continued(first, part, later)["0"].values.argsort(stable=True).tolist()
+    assert order[:2] == [1, 2]
+    assert order[2:] == [7, 6, 5, 4, 3, 0]
+
+
+def test_pruning_in_rounds() -> None:
+    model, x = mlp(6, 24, 24, 3), torch.randn(200, 6)
+    result = sc.prune(model, x, {"macs": 0.4}, rounds=3, progress=False)
+    assert result.plan.cost.macs <= 0.4 * result.plan.dense.macs
+    assert "in rounds" in result.scores.note
+    for rounds, keep in ((0, {"macs": 0.5}), (2, {"loss": 0.1})):
+        with pytest.raises(sc.SecateurError, match=r"rounds="):
+            sc.prune(model, x, keep, rounds=rounds, progress=False)
