@@ -80,7 +80,7 @@ def test_a_curve_goes_through_what_was_measured_and_never_falls() -> None:
 
 
 def test_measured_curves_are_rehearsals_of_one_group_at_a_time() -> None:
-    x = torch.randn(120, 6)
+    x = torch.randn(800, 6)
     rehearsal = rehearsal_of(mlp(6, 16, 16, 3), x)
     scores = sc.score(rehearsal.network, by="l2")
     curves = measured_curves(rehearsal, scores, progress=False)

@@ -92,7 +92,7 @@ def options(
 def demo(
     out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("out/demo"),
     keep: Keep = ["macs=0.5"],  # noqa: B006 (typer copies it)
-    by: By = "shapley",
+    by: By = "obs",
     seed: Seed = 0,
 ) -> None:
     """Prune the network that ships with Secateur, and test it on images it never saw."""

@@ -20,6 +20,7 @@ from secateur.recovery.rehearsal import Rehearsal
 
 Way = tuple[tuple[str, ...], Curves | None]
 FEWEST = 8
+MOST_WORK = 1e12
 STEPS = 7
 LEAST = 0.02
 NORMAL = 1.96
@@ -66,13 +67,18 @@ class Allocator:
 
 
 def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool) -> list[Way]:
-    """The allocations that are worth a try: equal shares, by the loss as estimated and as measured, half-way."""
+    """The allocations that are worth a try: equal shares, by the loss as estimated and as measured, half-way.
+
+    Measuring takes a few runs for every group; in large networks the estimate must do.
+    """
     examples = sum(cell.size or 1 for lockstep in (rehearsal.fitted, rehearsal.held) for cell in lockstep.cells)
     if examples < FEWEST:
         return [(("uniform",), None)]
-    measured = measured_curves(rehearsal, scores, progress)
+    known: list[Curves | None] = [None] if scores.by in LOSSES else []
+    if rehearsal.network.cost().macs * examples * len(scores) <= MOST_WORK:
+        known.append(measured_curves(rehearsal, scores, progress))
     ways: list[Way] = [(("uniform",), None)]
-    for curves in (measured, None) if scores.by in LOSSES else (measured,):
+    for curves in known:
         ways += [(("loss",), curves), (("uniform", "loss"), curves)]
     return ways
 

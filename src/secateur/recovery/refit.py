@@ -177,6 +177,6 @@ def _rows(lockstep: Lockstep, part: Part) -> Iterator[tuple[Tensor, Tensor, Tens
         chosen = torch.randperm(places.count, generator=draws)[: math.ceil(most / examples)].to(x.device)
         rows = part.inputs_of(places.rows(chosen, layer.groups))
         target = part.outputs_of(layer.results(wanted)[:, chosen].flatten(0, 1))
-        is_held = held_out(len(x), seen).repeat_interleave(len(chosen)).to(x.device)
+        is_held = held_out(len(x), seen, examples).repeat_interleave(len(chosen)).to(x.device)
         seen += len(x)
         yield rows, target - torch.einsum("rgf,gof->rgo", rows, matrix), is_held
