@@ -31,10 +31,14 @@ STEPS = 300
 
 def peers(subject: Subject, rankings: tuple[str, ...] = tuple(RANKINGS)) -> Iterator[Row]:
     images, labels = subject.images[:256], subject.labels[:256]
+    shares: dict[float, float] = {}
     for name in rankings:
         for keep in BUDGETS if name in DISTILLED else FEWER:
             start = time.perf_counter()
-            small, macs = cut(subject, name, keep, images, labels)
+            shared = None if RANKINGS[name][1] else shares.get(keep)  # equal shares leave equal MACs
+            small, macs, share = cut(subject, name, keep, images, labels, shared)
+            if not RANKINGS[name][1]:
+                shares.setdefault(keep, share)
             given = {"network": subject.name, "seed": subject.seed, "method": f"torch-pruning {name}", "keep": keep,
                      "macs": macs, "examples": 256}  # fmt: skip
 
@@ -48,16 +52,19 @@ def peers(subject: Subject, rankings: tuple[str, ...] = tuple(RANKINGS)) -> Iter
                 yield row("300 steps", distilled(batchnorm_anew(small, images), subject.model(), images))
 
 
-def cut(subject: Subject, name: str, keep: float, images: Tensor, labels: Tensor) -> tuple[nn.Module, float]:
-    """The network with the smallest share gone that meets the budget, by bisection, and its part of the MACs."""
+def cut(
+    subject: Subject, name: str, keep: float, images: Tensor, labels: Tensor, known: float | None
+) -> tuple[nn.Module, float, float]:
+    """The network with the smallest share gone that meets the budget, by bisection if it is not known; its part of the
+    MACs, and the share."""
     low, high, best = 0.0, 0.98, None
     dense = tp.utils.count_ops_and_params(subject.model(), images[:1])[0]
-    for _ in range(7):
-        share = (low + high) / 2
+    for _ in range(7 if known is None else 1):
+        share = (low + high) / 2 if known is None else known
         small = _pruned(subject, name, share, images, labels)
         left = tp.utils.count_ops_and_params(small, images[:1])[0] / dense
         if left <= keep:
-            best, high = (small, left), share
+            best, high = (small, left, share), share
         else:
             low = share
     assert best is not None
