@@ -20,7 +20,7 @@ from secateur.recovery.rehearsal import Rehearsal
 
 Way = tuple[tuple[str, ...], Curves | None]
 FEWEST = 8
-MOST_WORK = 1e12
+MOST_WORK = 2e12
 STEPS = 7
 LEAST = 0.02
 NORMAL = 1.96
