@@ -99,3 +99,14 @@ def test_a_killed_worker_costs_only_its_unfinished_blocks(tmp_path: Path) -> Non
     assert run.wait(timeout=300) == 0
     assert kills > 0
     assert same(folder, "killed", "one")
+
+
+def test_a_damaged_checkpoint_ends_all_processes(tmp_path: Path) -> None:
+    """What fails in the first process fails in the other, which would wait for it else."""
+    folder = shop(tmp_path)
+    (folder / "scores.part").write_bytes(b"nothing")
+    command = [*LAUNCH, "--standalone", "--nproc-per-node", "2", *COMMAND, "two", "--checkpoint", "scores.part"]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert done.stderr.count("scores.part") >= 2
+    assert not (folder / "two").exists()

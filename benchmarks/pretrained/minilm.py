@@ -90,7 +90,7 @@ def scores(encode: Encode, glosses: list[tuple[str, str]]) -> dict[str, float]:
     found = (texts @ nouns.T).argmax(1) == torch.arange(len(glosses))
     return {
         "Lee, documents": float(lee),
-        "SimLex-999": _words(encode, folder / "simlex999.txt", 3),
+        "SimLex-999": _words(encode, folder / "simlex999.txt", 2),
         "WordSim-353": _words(encode, folder / "wordsim353.tsv", 2),
         "definitions": float(found.double().mean()),
     }

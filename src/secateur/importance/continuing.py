@@ -43,7 +43,7 @@ def earlier(resume: Scores | None, checkpoint: Path | None, mark: Callable[[], s
         StorageError: the checkpoint is damaged.
     """
     if resume is None and checkpoint is not None:
-        resume = agreed(Scores.load(checkpoint) if rank() == 0 and checkpoint.exists() else None)
+        resume = agreed(lambda: Scores.load(checkpoint) if checkpoint.exists() else None)
     elif resume is not None and all(scores.samples is None for scores in resume.values()):
         raise DataError(
             f"scores by {resume.by!r} hold no blocks to go on from; resume= is for Shapley values and the like"

@@ -44,14 +44,23 @@ def shared(blocks: Sequence[int], make: Callable[[int], Made]) -> list[Made]:
     return [parts[place % count][place // count] for place in range(len(blocks))]
 
 
-def agreed(value: Made) -> Made:
-    """The value that the first process has."""
+def agreed(make: Callable[[], Made]) -> Made:
+    """What the first process makes, for all. What fails there fails in all."""
     if not _several():
-        return value
-    held: list[Any] = [value]
+        return make()
+    made: Any = None
+    if distributed.get_rank() == 0:
+        try:
+            made = make()
+        except Exception as failure:  # noqa: BLE001 (raised again below, in every process)
+            made = failure
+    held: list[Any] = [made]
     distributed.broadcast_object_list(held)
-    found: Made = held[0]
-    return found
+    found = held[0]
+    if isinstance(found, Exception):
+        raise found
+    result: Made = found
+    return result
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def estimated(course: Course, game: Game, name: str, layout: Layout, part: float
                 keep(name, partial(_summaries, course, game, samples, layout, rule))
             if rule is None or len(samples) > upto:
                 continue
-            reached = agreed(rule.progress(_state(course, samples, part)))
+            reached = agreed(partial(rule.progress, _state(course, samples, part)))
             bar.update(max(min(reached, 1.0) - bar.n, 0.0))
             if reached >= 1:
                 break
