@@ -25,8 +25,8 @@ from secateur.network.regroup import without
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
 from secateur.pretrained import save_pretrained
-from secateur.pruning import Wish, check_rounds, in_rounds, made
-from secateur.recovery.repair import How, Tuning, find_repairs
+from secateur.pruning import Wish, check_allocation, check_rounds, in_rounds, made
+from secateur.recovery.repair import How, Tuning, check_options, find_repairs
 from secateur.report.measure import measure
 from secateur.report.results import Report
 from secateur.storage import PROGRAM, model_writers, shapes_of
@@ -190,6 +190,8 @@ def prune(
     find_criterion(by)
     if repair is not None:
         find_repairs(repair)
+        check_options(tuning or {})
+    check_allocation(allocation)
     with torch.random.fork_rng(devices=[]):
         batches = as_batches(data)
         tests = batches if test is None else as_batches(test)

@@ -9,9 +9,10 @@ from torch import nn
 
 from secateur.budget.keep import DROPS, Keep
 from secateur.budget.latency import measure_latency
+from secateur.budget.orders import ORDERS
 from secateur.budget.plan import Plan, plan
 from secateur.data import Batch
-from secateur.errors import BudgetError
+from secateur.errors import BudgetError, NameMatchError, TraceError
 from secateur.importance.evidence import cells_of
 from secateur.importance.losses import Loss
 from secateur.importance.scores import GroupScores, Scores
@@ -70,7 +71,7 @@ class Made:
 def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[Batch], wish: Wish) -> Made:
     """Plan, cut and repair."""
     cells = cells_of(batches, network.device)
-    rehearsal = Rehearsal(network, cells)
+    rehearsal = Rehearsal(network, cells, None if _refits(wish) else scores.means)
     latency = measure_latency(network, cells[0]) if LATENCY in wish.keep else None
     round_to = wish.round_to or (1 if latency is None else ROUND)
     allocator = Allocator(rehearsal, scores, latency, round_to, wish.floor, _ways(rehearsal, scores, wish))
@@ -102,7 +103,10 @@ def _timed(model: nn.Module, allocator: Allocator, batch: Batch, wish: Wish) -> 
             keep = keep / missed if best is None else math.sqrt(keep * best[0])
         else:
             best = (keep, tried)
-            keep = math.sqrt(keep * most) if most < 1 else keep / missed
+            larger = math.sqrt(keep * most) if most < 1 else min(keep / missed, 1.0)
+            if larger == keep:
+                break
+            keep = larger
     if best is None:
         raise BudgetError(
             f"keep={{'latency': {asked:g}}} was not kept: the last plan tried takes {missed * asked:.2f} of the time "
@@ -121,8 +125,21 @@ def _planned(allocator: Allocator, keep: Keep, loss: Loss | None) -> tuple[Plan,
 def _ways(rehearsal: Rehearsal, scores: Scores, wish: Wish) -> list[Way]:
     if wish.allocation != AUTO:
         return [((wish.allocation,) if isinstance(wish.allocation, str) else tuple(wish.allocation), None)]
-    is_refitted = wish.repair is not None and any(name == "refit" for name, _ in find_repairs(wish.repair))
-    return ways_of(rehearsal, scores, wish.tuning.progress) if is_refitted else [(("uniform",), None)]
+    return ways_of(rehearsal, scores, wish.tuning.progress) if _refits(wish) else [(("uniform",), None)]
+
+
+def _refits(wish: Wish) -> bool:
+    return wish.repair is not None and any(name == "refit" for name, _ in find_repairs(wish.repair))
+
+
+def check_allocation(allocation: str | Sequence[str]) -> None:
+    """
+    Raises:
+        BudgetError: there is none of that name.
+    """
+    for name in [allocation] if isinstance(allocation, str) else allocation:
+        if name != AUTO and name not in ORDERS:
+            raise BudgetError(f"allocation={name!r} is unknown; known are {', '.join((AUTO, *ORDERS))}")
 
 
 def check_rounds(rounds: int, keep: Keep) -> None:
@@ -157,7 +174,11 @@ def in_rounds(
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             refit(Lockstep(within, cells_of(batches, network.device)))
             within.write(small)
-        scores = continued(scores, part, score_it(trace_it(small)))
+        try:
+            later = score_it(trace_it(small))
+        except (NameMatchError, TraceError):  # a group is down to what can't be cut any more
+            break
+        scores = continued(scores, part, later)
     return scores
 
 

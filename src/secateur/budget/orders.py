@@ -13,7 +13,7 @@ from secateur.budget.keep import fractions
 from secateur.budget.latency import LatencyTable
 from secateur.network.units import Group, Network
 
-LOOKS = 100
+LOOKS = 25
 LOSSES = ("obs",)
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.importance.losses import is_logits, main_output, outputs_by_example, scales_of
 from secateur.importance.seeds import generator_for
 from secateur.importance.sites import through_detach
 from secateur.network.layers import Layer
 from secateur.network.masked import operand
-from secateur.network.program import Call, Handler, wide
+from secateur.network.program import Call, Handler, at_least_single, wide
 
 MOST_ROWS = 20_000
 ROWS_PER_FEATURE = 8
@@ -41,31 +42,43 @@ class Sums:
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
-        self.gram, self.curvature = torch.zeros(()), torch.zeros(())
+        self.shift, self.gram, self.curvature = torch.zeros(()), torch.zeros(()), torch.zeros(())
         self.rows = self.examples = 0
 
-    def read(self, x: Tensor, share: int, draws: torch.Generator) -> None:
-        """Some places of every example."""
-        places = self.layer.places(x)
+    def read(self, x: Tensor, examples: int, share: int, draws: torch.Generator) -> None:
+        """Some places of every example, about the mean of the first cell's, so that little is lost by rounding."""
+        places = self.layer.places(x, examples)
         chosen = torch.randperm(places.count, generator=draws)[:share].to(x.device)
-        rows = places.rows(chosen, self.layer.groups).transpose(0, 1)  # (groups, rows, features)
-        rows = torch.cat([rows, torch.ones_like(rows[..., :1])], 2)
-        self.gram = self.gram.to(x.device) + wide(rows.transpose(1, 2) @ rows)
+        rows = at_least_single(places.rows(chosen, self.layer.groups).transpose(0, 1))  # (groups, rows, features)
+        if self.rows == 0:
+            self.shift = rows.mean(1, keepdim=True)
+            self.gram = torch.zeros((), device=x.device)
+        rows = torch.cat([rows - self.shift, torch.ones_like(rows[..., :1])], 2)
+        self.gram = self.gram + wide(rows.transpose(1, 2) @ rows)
         self.rows += rows.shape[1]
 
-    def slope(self, gradient: Tensor) -> None:
+    def slope(self, gradient: Tensor, examples: int) -> None:
         """Gradients of one draw of classes for every example."""
-        rows = wide(self.layer.results(gradient).flatten(0, 1).unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
+        found = self.layer.results(gradient, examples).flatten(0, 1)
+        rows = wide(found.unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
         self.curvature = self.curvature.to(rows.device) + rows.transpose(1, 2) @ rows
-        self.examples += len(gradient)
+        self.examples += examples
 
     def result(self) -> Curvature:
+        """
+        Raises:
+            DataError: NaN or infinity has come up.
+        """
         gram = self.gram / self.rows
         mean = gram[:, -1, :-1]
-        moments = gram[:, :-1, :-1]
-        if self.layer.constant:
-            moments = moments - mean[:, :, None] * mean[:, None]
-        return Curvature(shrunk(moments, self.rows), self.curvature / self.examples)
+        moments = gram[:, :-1, :-1] - mean[:, :, None] * mean[:, None]
+        if not self.layer.constant:
+            whole = mean + wide(self.shift[:, 0])
+            moments = moments + whole[:, :, None] * whole[:, None]
+        curvature = self.curvature / self.examples
+        if not bool(torch.isfinite(moments).all() and torch.isfinite(curvature).all()):
+            raise DataError(f"{self.layer.name} reads or passes on NaN or infinity; 'obs' can't judge what it reads")
+        return Curvature(shrunk(moments, self.rows), curvature)
 
 
 def shrunk(moments: Tensor, rows: int) -> Tensor:
@@ -91,7 +104,9 @@ def curvatures(evidence: Evidence, layers: Sequence[Layer]) -> dict[Layer, Curva
     draws = generator_for(evidence.seed, "curvature")
     for cell in evidence.watched(evidence.cells, "obs"):
         given: dict[Layer, Tensor] = {}
-        handlers = {layer.node: _watched(layer, sums[layer], given, examples, draws) for layer in layers}
+        size = cell.size or 1
+        shares = {layer: _share(layer, examples) for layer in layers}
+        handlers = {layer.node: _watched(layer, sums[layer], given, size, shares[layer], draws) for layer in layers}
         with torch.enable_grad():
             output = evidence.forward(cell, {**through_detach(evidence.network.program), **handlers})
             for draw in range(DRAWS):
@@ -100,15 +115,20 @@ def curvatures(evidence: Evidence, layers: Sequence[Layer]) -> dict[Layer, Curva
                     loss, [given[layer] for layer in layers], retain_graph=draw < DRAWS - 1, allow_unused=True
                 )
                 for layer, gradient in zip(layers, found, strict=True):
-                    sums[layer].slope(torch.zeros_like(given[layer]) if gradient is None else gradient)
+                    sums[layer].slope(torch.zeros_like(given[layer]) if gradient is None else gradient, size)
     return {layer: each.result() for layer, each in sums.items()}
 
 
-def _watched(layer: Layer, sums: Sums, given: dict[Layer, Tensor], examples: int, draws: torch.Generator) -> Handler:
-    share = math.ceil(max(MOST_ROWS, ROWS_PER_FEATURE * layer.features_of_group) / examples)
+def _share(layer: Layer, examples: int) -> int:
+    """How many places of each example are looked at."""
+    return math.ceil(max(MOST_ROWS, ROWS_PER_FEATURE * layer.features_of_group) / examples)
 
+
+def _watched(
+    layer: Layer, sums: Sums, given: dict[Layer, Tensor], examples: int, share: int, draws: torch.Generator
+) -> Handler:
     def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        sums.read(operand(layer, args, kwargs).detach(), share, draws)
+        sums.read(operand(layer, args, kwargs).detach(), examples, share, draws)
         result = target(*args, **kwargs)
         given[layer] = result if result.requires_grad else result.detach().requires_grad_()
         return given[layer]

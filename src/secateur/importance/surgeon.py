@@ -112,8 +112,18 @@ def _parts(network: Network, group: Group, layer: Layer, seen: Curvature) -> Ite
             continue  # units that lie elsewhere
         values, vectors = torch.linalg.eigh(seen.curvature[number])
         root = (vectors * values.clamp_min(0).sqrt()).T
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(seen.covariance[number]))
-        yield Part(root @ matrices[number], inverse, torch.stack(own))
+        yield Part(root @ matrices[number], _inverse(seen.covariance[number]), torch.stack(own))
+
+
+def _inverse(covariance: Tensor) -> Tensor:
+    """Of a covariance, with as little added to its diagonal as rounding makes it need."""
+    level = covariance.diagonal().mean().clamp_min(1e-12) * torch.eye(len(covariance)).to(covariance)
+    added = 0.0
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(covariance + added * level)
+        if not bool(failed):
+            return torch.cholesky_inverse(factor)
+        added = max(10 * added, 1e-8)
 
 
 def _gate_losses(evidence: Evidence, groups: Sequence[Group]) -> dict[str, Tensor]:

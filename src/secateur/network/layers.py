@@ -86,15 +86,14 @@ class Layer:
         weight: Any = arguments(self.node)["weight"] if self.is_convolution else None
         return 1 if weight is None else math.prod(weight.meta["val"].shape[2:])
 
-    def places(self, x: Tensor) -> "Places":
+    def places(self, x: Tensor, examples: int) -> "Places":
         """The rows of an input, of which any can be taken."""
-        return Places(self._windows(x) if self.is_convolution else x.flatten(1, -2) if x.dim() > 2 else x[:, None])
+        return Places(self._windows(x) if self.is_convolution else _by_example(x, examples))
 
-    def results(self, y: Tensor) -> Tensor:
+    def results(self, y: Tensor, examples: int) -> Tensor:
         """A result in the order of the rows. (examples, places, outputs)"""
-        if self.is_convolution:
-            return y.flatten(2).transpose(1, 2)
-        return y.flatten(1, -2) if y.dim() > 2 else y[:, None]
+        rows: Tensor = y.flatten(2).transpose(1, 2) if self.is_convolution else _by_example(y, examples)
+        return rows
 
     def _windows(self, x: Tensor) -> Tensor:
         """What each place of a convolution's result sees, without memory. (examples, channels, *places, *kernel)"""
@@ -138,6 +137,14 @@ class Places:
             picked = self.view.movedim(1, 1 + len(self.shape))[at].flatten(2)  # (examples, chosen, features)
         rows: Tensor = picked.flatten(0, 1).unflatten(1, (groups, -1))
         return rows
+
+
+def _by_example(x: Tensor, examples: int) -> Tensor:
+    """Rows of examples; where the first axis holds several for each, those of one example lie side by side."""
+    if x.dim() == 2 and len(x) % examples == 0:
+        rows: Tensor = x.unflatten(0, (examples, -1))
+        return rows
+    return x.flatten(1, -2) if x.dim() > 2 else x[:, None]
 
 
 def _each(value: Any, rank: int) -> list[int]:
@@ -193,15 +200,15 @@ def _others(network: Network) -> Iterator[Layer]:
         elif (name, 1) in units:
             continue
         dim = 1 if operator_name(node) in CONVOLUTIONS else len(given["input"].meta["val"].shape) - 1
-        constant, kind = _constant(program, node, given["bias"])
+        constant, kind = _constant(program, node, given["bias"], dim)
         yield Layer(node, "input", dim, name, 1, groups, constant, kind, inputs, outputs)
 
 
-def _constant(program: Program, node: Node, bias: Any) -> tuple[str, str]:
+def _constant(program: Program, node: Node, bias: Any, dim: int) -> tuple[str, str]:
     """Where a constant can go that is added to an operator's result."""
     if bias is not None:
         return (program.state_names.get(bias, ""), "bias") if len(bias.users) == 1 else ("", "")
-    norm = norm_behind(node)
+    norm = norm_behind(node) if dim == 1 else None  # others normalise another axis
     mean = None if norm is None else arguments(norm)["running_mean"]
     return ("", "") if mean is None or len(mean.users) > 1 else (program.state_names.get(mean, ""), "running_mean")
 

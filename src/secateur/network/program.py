@@ -245,6 +245,11 @@ def widest(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
+def at_least_single(tensor: Tensor) -> Tensor:
+    """The tensor in single precision if it has less."""
+    return tensor if torch.finfo(tensor.dtype).bits >= 32 else tensor.float()
+
+
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in the widest floating-point type that its device knows."""
     return tensor.to(widest(tensor))

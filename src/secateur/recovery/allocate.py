@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from secateur.budget.latency import LatencyTable
 from secateur.budget.orders import LOSSES
 from secateur.budget.plan import Plan, plan
 from secateur.errors import BudgetError
-from secateur.importance.losses import Loss, Reference, example_losses, main_output
+from secateur.importance.losses import Loss, Reference, example_losses, is_logits, main_output
 from secateur.importance.scores import Scores
 from secateur.recovery.curves import measured_curves
 from secateur.recovery.rehearsal import Rehearsal
@@ -24,6 +25,7 @@ MOST_WORK = 2e12
 STEPS = 7
 LEAST = 0.02
 NORMAL = 1.96
+IGNORED = -100
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,12 +166,19 @@ def _loss_changes(rehearsal: Rehearsal, tried: Plan, loss: Loss | None) -> Itera
 def _accuracy_changes(rehearsal: Rehearsal, tried: Plan, loss: Loss | None) -> Iterator[Tensor]:
     """How much oftener each example is right; without labels, as the dense network is."""
     for cell, dense, cut in rehearsal.outputs(tried.kept):
-        tops = [main_output(output).argmax(-1) for output in (dense, cut)]
-        right = tops[0] if cell.target is None else cell.target.to(tops[0].device)
-        if right.shape != tops[0].shape or right.is_floating_point():
+        tops = [_tops(output) for output in (dense, cut)]
+        right = tops[0] if cell.target is None else cell.target
+        if not isinstance(right, Tensor) or right.shape != tops[0].shape or right.is_floating_point():
             raise BudgetError("a bound on the accuracy needs outputs and labels that are classes; give {'loss': ...}")
-        hits = [(top == right).double().view(len(right), -1).mean(1) for top in tops]
-        yield (hits[1] - hits[0]).cpu()
+        counted = (right != IGNORED).to(tops[0].device)
+        hits = [((top == right.to(top.device)) & counted).double().view(len(top), -1).sum(1) for top in tops]
+        yield ((hits[1] - hits[0]) / counted.view(len(counted), -1).sum(1).clamp_min(1)).cpu()
+
+
+def _tops(output: Any) -> Tensor:
+    """The top classes: along the last axis of what is named logits, else along the second."""
+    scores = main_output(output)
+    return scores.argmax(-1 if is_logits(output) else 1) if scores.dim() > 1 else scores
 
 
 CHANGES: Mapping[str, Callable[[Rehearsal, Plan, Loss | None], Iterator[Tensor]]] = {

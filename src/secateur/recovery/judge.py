@@ -23,18 +23,23 @@ def held_out(count: int, seen: int, total: int) -> Tensor:
     return torch.isin(block, torch.tensor(HELD_OUT)) if total >= BLOCKS else (torch.arange(count) + seen) % 4 == 3
 
 
-def apart(cells: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
-    """A quarter of the examples held out of the others; all serve for both where there are fewer than four."""
+def apart(cells: Sequence[Batch], splits: bool) -> tuple[list[Batch], list[Batch]]:
+    """A quarter of the examples held out of the others; all serve for both where there are fewer than four.
+
+    Args:
+        cells: the examples.
+        splits: whether a cell can be taken apart; where the batch size is fixed it can't.
+    """
     total = sum(cell.size or 1 for cell in cells)
     fitted: list[Batch] = []
     held: list[Batch] = []
     seen = 0
-    for cell in cells:
+    for number, cell in enumerate(cells):
         size = cell.size or 1
         is_held = held_out(size, seen, total)
         seen += size
-        if any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in cell.tensors):  # it can't be taken apart
-            (held if bool(is_held.any()) else fitted).append(cell)
+        if not splits or any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in cell.tensors):
+            (held if number % 4 == 3 or (number, len(cells)) in ((1, 2), (2, 3)) else fitted).append(cell)
             continue
         fitted += [cell.take(torch.nonzero(~is_held).flatten())] if not bool(is_held.all()) else []
         held += [cell.take(torch.nonzero(is_held).flatten())] if bool(is_held.any()) else []

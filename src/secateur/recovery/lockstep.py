@@ -63,9 +63,11 @@ class Lockstep:
             yield program.finish({**program.fixed(), **dense}), program.finish({**self.within.fixed(), **cut})
 
     def forked(self, within: Within) -> "Lockstep":
-        """The same cells as far as they have come, to go on with another cut network that agrees so far."""
+        """The same cells, to go on with another cut network, from where they have come if it agrees so far."""
         other = Lockstep(within, self.cells, self.memory)
-        other._held = {cell: (at, dict(a), dict(b), size) for cell, (at, a, b, size) in self._held.items()}
+        agrees = within.first_cut
+        held = {cell: each for cell, each in self._held.items() if each[0] <= agrees}
+        other._held = {cell: (at, dict(a), dict(b), size) for cell, (at, a, b, size) in held.items()}
         return other
 
     def _advanced(self, cell: int, position: int, fixed: Values, handlers: Any) -> tuple[Values, Values]:

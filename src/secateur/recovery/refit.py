@@ -136,7 +136,11 @@ def match_means(lockstep: Lockstep) -> None:
 def refit_layer(lockstep: Lockstep, part: Part) -> None:
     """Solve for what stays of one layer."""
     sums: list[Moments | None] = [None, None]
+    shift: Tensor | None = None
     for rows, missing, is_held in _rows(lockstep, part):
+        if part.has_constant:  # about the first cell's means, so that the penalty is on what varies
+            shift = rows[..., :-1].mean(0) if shift is None else shift
+            rows = torch.cat([rows[..., :-1] - shift, rows[..., -1:]], 2)
         for at, which in enumerate((~is_held, is_held)):
             made = Moments.of(rows[which], missing[which])
             before = sums[at]
@@ -146,9 +150,16 @@ def refit_layer(lockstep: Lockstep, part: Part) -> None:
     if not bool((fitted + held).square.any()):  # it is fed as in the dense network
         return
     _warn_if_few(part, fitted.rows + held.rows)
-    solution = choose(fitted, held)
+    solution = choose(fitted, held, part.has_constant)
     if solution.ridge is not None:
-        part.write(lockstep.within, solution.change)
+        part.write(lockstep.within, solution.change if shift is None else _moved(solution.change, shift))
+
+
+def _moved(change: Tensor, shift: Tensor) -> Tensor:
+    """A change (groups, features + 1, outputs) for rows as they are, from one for rows less a shift."""
+    weights = change[:, :-1]
+    constant = change[:, -1:] - torch.einsum("gf,gfo->go", shift.to(change), weights)[:, None]
+    return torch.cat([weights, constant], 1)
 
 
 def _warn_if_few(part: Part, rows: int) -> None:
@@ -172,11 +183,15 @@ def _rows(lockstep: Lockstep, part: Part) -> Iterator[tuple[Tensor, Tensor, Tens
     for cell, dense, cut in lockstep.before(layer.node):
         x = value_of(cut, own, arguments(layer.node)[layer.argument])
         wanted = aim.wanted(lockstep.dense_result(layer.node, dense, cell), dense, cut, within)
-        places = layer.places(x)
+        size = lockstep.cells[cell].size or 1
+        places = layer.places(x, size)
         draws = torch.Generator().manual_seed(cell)
         chosen = torch.randperm(places.count, generator=draws)[: math.ceil(most / examples)].to(x.device)
         rows = part.inputs_of(places.rows(chosen, layer.groups))
-        target = part.outputs_of(layer.results(wanted)[:, chosen].flatten(0, 1))
-        is_held = held_out(len(x), seen, examples).repeat_interleave(len(chosen)).to(x.device)
-        seen += len(x)
+        target = part.outputs_of(layer.results(wanted, size)[:, chosen].flatten(0, 1))
+        is_held = held_out(size, seen, examples)
+        seen += size
+        if len(rows) % size:  # the first axis is not the examples
+            is_held = held_out(len(rows), 0, len(rows))
+        is_held = is_held.repeat_interleave(len(rows) // len(is_held)).to(x.device)
         yield rows, target - torch.einsum("rgf,gof->rgo", rows, matrix), is_held

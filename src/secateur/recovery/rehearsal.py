@@ -1,4 +1,4 @@
-"""Plans tried without cutting: the units are silent, their readers are refitted, and the outputs are compared."""
+"""Plans tried without cutting: units are silent, their readers are refitted if need be, and outputs are compared."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from torch.fx import Node
 from secateur.data import Batch
 from secateur.importance.losses import divergence
 from secateur.network.layers import Layer, layers_of
+from secateur.network.masked import Means
 from secateur.network.units import Kept, Network
 from secateur.recovery.judge import apart
 from secateur.recovery.lockstep import Lockstep
@@ -22,12 +23,14 @@ class Rehearsal:
     Args:
         network: the traced network.
         cells: the examples.
+        means: what stands in the place of absent units if nothing is refitted; None where layers are.
     """
 
-    def __init__(self, network: Network, cells: Sequence[Batch]) -> None:
-        self.network = network
-        self.fitted, self.held = (Lockstep(Within.whole(network, {}), part) for part in apart(cells))
-        self._layers = layers_of(network)
+    def __init__(self, network: Network, cells: Sequence[Batch], means: Means | None = None) -> None:
+        self.network, self._means = network, means
+        parts = apart(cells, network.program.batched is not None)
+        self.fitted, self.held = (Lockstep(Within.whole(network, {}), part) for part in parts)
+        self._layers = layers_of(network) if means is None else []
 
     def reach(self, node: Node) -> None:
         """Run the dense network up to an operator; plans that change nothing before it start there."""
@@ -46,7 +49,7 @@ class Rehearsal:
             kept: the units that stay, by group.
             layers: those to refit; all by default.
         """
-        within = Within.whole(self.network, kept)
+        within = Within.whole(self.network, kept, self._means)
         fitted, held = self.fitted.forked(within), self.held.forked(within)
         for layer in self._layers if layers is None else layers:
             part, _ = fitting(layer, within)

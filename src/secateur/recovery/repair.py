@@ -1,6 +1,5 @@
 """`repair`: mend, from unlabelled examples, what a cut broke."""
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +10,16 @@ from torch import nn
 
 from secateur.budget.plan import Plan
 from secateur.data import Batch, as_batches, device_of
-from secateur.errors import NameMatchError
+from secateur.errors import DataError, NameMatchError, SurgeryError
 from secateur.importance.evidence import cells_of
-from secateur.network.folded import folded
+from secateur.network.folded import copied, folded
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.judge import apart, distance
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import match_means, refit
 from secateur.recovery.tune import Training, tune
 from secateur.recovery.within import Within, tensors_of
-from secateur.surgery.recipe import recipe_of
+from secateur.surgery.recipe import Recipe, recipe_of
 
 Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], None]
 How = str | Trainer | Sequence[str | Trainer]
@@ -32,6 +31,7 @@ CLOSED_FORM: dict[str, Callable[[Lockstep], None]] = {
 }
 TRAINED: dict[str, Trained] = {"tune": tune}
 OVERFITTED = 3.0
+OPTIONS = ("steps", "learning_rate", "batch_size", "temperature", "augment")
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,7 @@ def repair(
         True
     """
     find_repairs(how)
+    check_options(options)
     for step in run_repairs(small, model, plan, as_batches(data), how, Tuning(options, seed, progress)):
         step.warn()
     return small
@@ -152,8 +153,9 @@ def run_repairs(
     steps = find_repairs(how)
     with torch.random.fork_rng(devices=[]):
         cells = cells_of(batches, device_of(small))
-        fitted, held = apart(cells)
+        fitted, held = apart(cells, plan.network.program.batched is not None)
         dense, recipe = folded(model), recipe_of(model, plan)
+        _check_cut(small, plan, recipe)
 
         def run(name: str, train: Trained, of: nn.Module, on: Sequence[Batch]) -> None:
             if name in CLOSED_FORM:
@@ -164,9 +166,9 @@ def run_repairs(
             else:
                 train(Training(of, dense, on, held, tuning.options, tuning.seed, tuning.progress))
 
-        mended, given = copy.deepcopy(small), []
+        mended, given = copied(small, {}), []
         for name, train in steps:
-            tried = copy.deepcopy(mended)
+            tried = copied(mended, {})
             run(name, train, tried, fitted)
             before, after = (distance(each, dense, held) for each in (mended, tried))
             given.append(Step(name, before, after, distance(tried, dense, fitted), after < before))
@@ -180,10 +182,37 @@ def run_repairs(
     return tuple(given)
 
 
+def _check_cut(small: nn.Module, plan: Plan, recipe: Recipe) -> None:
+    """
+    Raises:
+        SurgeryError: the small model was not cut by this plan.
+    """
+    for name, tensor in tensors_of(small).items():
+        slices = recipe.slices.get(name, {})
+        if any(tensor.dim() <= axis or tensor.shape[axis] != len(stays) for axis, stays in slices.items()):
+            raise SurgeryError(
+                f"{name} of the cut {type(small).__name__} has shape {tuple(tensor.shape)}, which is not what this "
+                "plan leaves; give the plan by which it was cut"
+            )
+
+
 def _take_over(small: nn.Module, mended: nn.Module) -> None:
     own = tensors_of(small)
     for name, value in tensors_of(mended).items():
         own[name].data.copy_(value)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        NameMatchError: an option of training is unknown.
+        DataError: its value is out of range.
+    """
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise NameMatchError(f"training has no option {name!r}; known are {', '.join(OPTIONS)}")
+        if name != "augment" and not value > 0:
+            raise DataError(f"{name}={value!r} is not above 0")
 
 
 def find_repairs(how: How) -> list[tuple[str, Trained]]:

@@ -5,7 +5,7 @@ written back to the small model.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from secateur.network.layers import Layer
-from secateur.network.masked import Removal, shaped
+from secateur.network.masked import Means, Removal, shaped
 from secateur.network.program import Call, Handler, wide
 from secateur.network.units import Kept, Network
 from secateur.surgery.recipe import Recipe, Slices
@@ -29,6 +29,7 @@ class Within:
         slices: the positions that stay, by tensor and axis.
         state: its parameters and buffers by name, in the dense shapes; repairs replace them.
         biases: those that were added where there were none, in the dense lengths.
+        means: of absent units, where they are not in the biases yet; empty where they are, or nothing stands for them.
     """
 
     network: Network
@@ -36,6 +37,7 @@ class Within:
     slices: Slices
     state: dict[str, Tensor]
     biases: dict[str, Tensor]
+    means: Means = field(default_factory=dict)
 
     @staticmethod
     def of(small: nn.Module, network: Network, recipe: Recipe) -> "Within":
@@ -49,19 +51,26 @@ class Within:
         biases = {}
         for reader in network.new_biases():
             if reader.fold is not None and reader.fold.tensor in own:
-                dense = torch.zeros(len(reader.fold.outputs), device=own[reader.fold.tensor].device)
+                dense = own[reader.fold.tensor].detach().new_zeros(len(reader.fold.outputs))
                 stays = torch.nonzero(mask[reader.fold.outputs]).flatten()
                 biases[reader.fold.tensor] = _spread(own[reader.fold.tensor].detach(), dense, {0: stays})
         return Within(network, mask, recipe.slices, state, biases)
 
     @staticmethod
-    def whole(network: Network, kept: Kept) -> "Within":
+    def whole(network: Network, kept: Kept, means: Means | None = None) -> "Within":
         """The dense network, of which only some units are there."""
         program = network.program
         state = {name: program.state(name).detach() for name in set(program.state_names.values())}
         folds = [reader.fold for reader in network.new_biases() if reader.fold is not None]
-        biases = {fold.tensor: torch.zeros(len(fold.outputs), device=network.device) for fold in folds}
-        return Within(network, network.mask(kept), {}, state, biases)
+        biases = {fold.tensor: program.state(fold.weight).new_zeros(len(fold.outputs)) for fold in folds}
+        return Within(network, network.mask(kept), {}, state, biases, means or {})
+
+    @property
+    def first_cut(self) -> int:
+        """The position of the first operator that misses any units."""
+        position = self.network.program.position
+        missing = [each.node for each in self.network.readers if not bool(self.mask[each.units].all())]
+        return min((position[node] for node in missing), default=len(position))
 
     def fixed(self) -> dict[Node, Any]:
         """Parameters, buffers and constants by placeholder."""
@@ -70,7 +79,7 @@ class Within:
 
     def handlers(self) -> dict[Node, Handler]:
         """The operators as they are in the cut network."""
-        found = Removal({}).handlers(self.network, self.mask[None])
+        found = Removal(self.means).handlers(self.network, self.mask[None])
         for reader in self.network.new_biases():
             if reader.fold is not None and reader.fold.tensor in self.biases:
                 found[reader.node] = _adding(found.get(reader.node), self.biases[reader.fold.tensor], reader.dim)
