@@ -15,6 +15,7 @@ from secateur.budget.latency import LatencyTable, Timed, measure_latency
 from secateur.budget.orders import between
 from secateur.data import as_batches
 from secateur.importance.evidence import cells_of
+from secateur.importance.losses import divergence
 from secateur.importance.scores import GroupScores, Scores
 from secateur.pruning import continued
 from secateur.recovery.curves import measured_curves
@@ -186,3 +187,48 @@ def test_pruning_in_rounds() -> None:
     for rounds, keep in ((0, {"macs": 0.5}), (2, {"loss": 0.1})):
         with pytest.raises(sc.SecateurError, match=r"rounds="):
             sc.prune(model, x, keep, rounds=rounds, progress=False)
+
+
+def test_curves_that_were_measured_before_change_no_rehearsal() -> None:
+    x = torch.randn(160, 6)
+    plan_for = {"0": torch.arange(6), "2": torch.arange(9)}
+    fresh, used = (rehearsal_of(mlp(6, 16, 16, 3), x) for _ in range(2))
+    measured_curves(used, sc.score(used.network, by="l2"), progress=False)
+    assert used.divergence(plan_for) == pytest.approx(fresh.divergence(plan_for), rel=1e-5)
+
+
+def test_without_a_refit_a_bound_is_judged_without_one() -> None:
+    model, x = mlp(6, 32, 32, 3), torch.randn(400, 6)
+    result = sc.prune(model, x, {"loss": 0.02}, repair=None, progress=False)
+    held = torch.cat(
+        [
+            cell.args[0]
+            for cell in Rehearsal(result.plan.network, cells_of(as_batches(x), torch.device("cpu"))).held.cells
+        ]
+    )
+    with torch.no_grad():
+        found = float(divergence(result.model(held), model(held)).mean())
+    assert result.report.settings["drop"]["mean"] == pytest.approx(found, rel=1e-3)
+
+
+def test_a_plan_that_is_faster_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secateur.pruning.latency_left", lambda *_: 0.5)
+    result = sc.prune(mlp(64, 256, 256, 5), torch.randn(40, 64), {"latency": 0.9}, by="l2", progress=False)
+    assert result.plan.cost.macs <= result.plan.dense.macs
+
+
+def test_rounds_until_a_group_is_down_to_one_unit() -> None:
+    result = sc.prune(mlp(6, 8, 2, 3), torch.randn(60, 6), {"units": 0.4}, by="l2", rounds=3, progress=False)
+    assert all(len(kept) >= 1 for kept in result.plan.kept.values())
+
+
+def test_an_accuracy_bound_on_images_of_classes() -> None:
+    """Classes lie along the second axis; what is labelled -100 does not count."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 3, padding=1))
+    x = torch.randn(40, 3, 8, 8)
+    labels = model(x).argmax(1)
+    labels[:, :2] = -100
+    result = sc.prune(model, list(zip(x.split(8), labels.split(8), strict=True)), {"accuracy": -0.2}, progress=False)
+    assert -0.2 <= result.report.settings["drop"]["mean"] <= 0
+    assert result.plan.cost.macs < result.plan.dense.macs

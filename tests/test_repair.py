@@ -368,3 +368,84 @@ def test_half_the_demo_network_is_nearly_as_right() -> None:
     ).report
     assert report.pruned.accuracy is not None and report.dense.accuracy is not None
     assert report.dense.accuracy - report.pruned.accuracy < 0.03
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_and_large_means(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 16, bias=False), nn.ReLU(), nn.Linear(16, 3))
+    with torch.no_grad():
+        model[0].bias += 100
+    model.to(dtype)
+    result = sc.prune(model, torch.randn(200, 6, dtype=dtype), {"macs": 0.5}, progress=False)
+    assert all(tensor.dtype == dtype for tensor in result.model.state_dict().values())
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in result.model.state_dict().values())
+
+
+def test_one_example_is_enough_not_to_fail() -> None:
+    result = sc.prune(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(1, 6), {"macs": 0.5})
+    assert result.model[0].out_features == 8
+
+
+def test_a_batch_norm_over_another_axis_takes_no_constant() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 24), nn.Linear(24, 8)
+            self.c, self.norm, self.d = nn.Linear(8, 12, bias=False), nn.BatchNorm1d(6), nn.Linear(12, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + self.b(torch.relu(self.a(x)))
+            return self.d(torch.relu(self.norm(self.c(x)))).mean(1)
+
+    torch.manual_seed(0)
+    model = Net().eval()
+    result = sc.prune(model, torch.randn(120, 6, 8), {"macs": 0.6}, progress=False)
+    assert torch.equal(result.model.norm.running_mean, model.norm.running_mean)
+
+
+def test_a_fixed_batch_size() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 24), nn.Linear(24, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(torch.relu(self.a(x.view(4, 8))))
+
+    torch.manual_seed(0)
+    result = sc.prune(Fixed(), list(torch.randn(40, 8).split(4)), {"macs": 0.5}, progress=False)
+    assert result.model.a.out_features == 12
+
+
+def test_rows_that_are_flattened_before_a_layer_are_those_of_their_examples() -> None:
+    """The same network with and without a reshape gets the same scores."""
+
+    class Flat(nn.Module):
+        def __init__(self, inner: nn.Module, flatten: bool) -> None:
+            super().__init__()
+            self.inner, self.flatten = inner, flatten
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.inner(x.reshape(-1, 5)).view(-1, 7, 3) if self.flatten else self.inner(x)
+            return y.mean(1)
+
+    torch.manual_seed(0)
+    inner, x = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(64, 7, 5)
+    found = []
+    for flatten in (False, True):
+        network = sc.trace(Flat(inner, flatten), x[:2])
+        found.append(sc.score(network, x, by="obs", progress=False)["inner.0"].values)
+    assert torch.allclose(*found, rtol=1e-3)
+
+
+def test_options_that_training_does_not_have() -> None:
+    model, x = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(40, 6)
+    small, plan = cut_half(model, x)
+    with pytest.raises(sc.SecateurError, match="training has no option 'stepz'; known are steps"):
+        sc.repair(small, model, plan, x, how="tune", stepz=1)
+    with pytest.raises(sc.SecateurError, match="steps=0 is not above 0"):
+        sc.prune(model, x, {"macs": 0.5}, repair="tune", tuning={"steps": 0})
+    other = sc.plan(plan.network, sc.score(plan.network, by="l2"), {"units": 0.3})
+    with pytest.raises(sc.SecateurError, match="which is not what this plan leaves"):
+        sc.repair(small, model, other, x)
