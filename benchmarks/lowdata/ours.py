@@ -43,9 +43,10 @@ def default(subject: Subject, budgets: tuple[float, ...] = BUDGETS, examples: in
         rounded = sc.repair(sc.cut(model, eight), model, eight, data, "refit", progress=False)
         yield row(subject, "obs, round_to=8", "refit", keep, eight, rounded, 0.0) | latencies(model, rounded, data)
         if keep in FEWER:
-            sc.repair(small, model, plan, data, "tune", progress=False, augment=Augment())
-            seconds = time.perf_counter() - start + shared
-            yield row(subject, "obs", "refit, tune", keep, plan, small, seconds, examples)
+            start = time.perf_counter()
+            tuned = sc.cut(model, plan)
+            sc.repair(tuned, model, plan, data, ["refit", "tune"], progress=False, augment=Augment())
+            yield row(subject, "obs", "refit, tune", keep, plan, tuned, chosen + time.perf_counter() - start, examples)
 
 
 def rankings(subject: Subject) -> Iterator[Row]:

@@ -24,7 +24,9 @@ without their labels (the peer's Taylor and Hessian get them), test accuracy on 
 is what `prune` does by default: ranked by `obs`, allocated by what is nearest to the dense network on a quarter of the
 images, refitted. *Tuned* adds 300 steps of distillation with flips and shifts. The peer is torch-pruning 1.6.1, as it
 is, with batch norm re-estimated on the same images, and with that and the same 300 steps (batch norm in training mode,
-its best setting). Budgets are in MACs; torch-pruning's share is found by bisection.
+its best setting). Budgets are in MACs; torch-pruning's share is found by bisection. The rows of rankings and of the
+peer come from a run shortly before the others. What has no row yet (tuned, latency, other networks and seeds) has not
+been run to its end on a quiet machine; the command does.
 """
 
 
@@ -38,11 +40,13 @@ def write_page(results: Path, docs: Path) -> None:
         _drops(rows),
     ]
     parts += ["## Which units go, after the same refit\n", RANKED, _rankings(rows)]
-    parts += ["## How many images\n", _examples(rows), "## What is faster\n", LATENCY, _latencies(rows)]
-    parts += ["![accuracy against MACs](lowdata-macs.svg)\n", "![accuracy against latency](lowdata-latency.svg)"]
+    parts += ["## How many images\n", _examples(rows), "![accuracy against MACs](lowdata-macs.svg)"]
+    if any("latency 32" in row for row in rows):
+        parts += ["\n## What is faster\n", LATENCY, _latencies(rows)]
+        parts += ["![accuracy against latency](lowdata-latency.svg)"]
+        _plot(rows, docs / "lowdata-latency.svg", "time left, batch of 32", lambda row: row.get("latency 32"))
     (docs / "lowdata.md").write_text("\n".join(parts) + "\n")
     _plot(rows, docs / "lowdata-macs.svg", "MACs left", lambda row: row["macs"])
-    _plot(rows, docs / "lowdata-latency.svg", "time left, batch of 32", lambda row: row.get("latency 32"))
 
 
 RANKED = """The same share of every group goes, seed 0; without a refit and with it.
@@ -103,7 +107,7 @@ def _drops(rows: Sequence[Row]) -> str:
     chosen = [*OURS, ("torch-pruning L2", "batch norm"), ("torch-pruning L2", "300 steps")]
     budgets = (0.75, 0.5, 0.35, 0.25, 0.12)
     body = []
-    for method, repair in chosen:
+    for method, repair in [each for each in chosen if any(lost[*each, keep] for keep in budgets)]:
         cells = [lost[method, repair, keep] for keep in budgets]
         body.append([f"{method}, {_said(repair)}", *(f"{mean(cell):.2f}" if cell else "" for cell in cells)])
     return _table(["points lost", *(f"{keep:.0%}" for keep in budgets)], body)

@@ -36,7 +36,7 @@ def run(left: float, examples: int, steps: int) -> None:
     network = sc.trace(model, batches[0])
     wide = [group.name for group in network.groups if group.kind == "residual"]
     repair = ["refit", "tune"] if steps else "refit"
-    tuning = {"steps": steps, "batch_size": 16}
+    tuning = {"steps": steps or 300, "batch_size": 16}
     result = sc.prune(model, batches, {"params": keep}, skip=wide or None, repair=repair, tuning=tuning)
     print(f"pruned in {time.perf_counter() - start:.0f} s\n\n{result.report}")
     shown = [scores(_encoder(each, tokenizer), glosses[:RETRIEVED]) for each in (model, result.model)]

@@ -20,7 +20,7 @@ def run(build: Callable[[], nn.Module], photos: Photos, keep: float, steps: int)
     start = time.perf_counter()
     repair = ["refit", "tune"] if steps else "refit"
     result = sc.prune(model, calibration, {"macs": keep}, test=list(photos.test.flatten(0, 1).split(15)),
-                      repair=repair, tuning={"steps": steps, "batch_size": 16})  # fmt: skip
+                      repair=repair, tuning={"steps": steps or 300, "batch_size": 16})  # fmt: skip
     print(f"pruned in {time.perf_counter() - start:.0f} s\n\n{result.report}\n")
     centres = photos.test[:, 4]
     for name, network in (("dense", model), ("pruned", result.model)):
