@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def prune(
             like those of `data`; or a bound, by which the smallest network is sought that loses no more on examples
             held out of `data`: `{"loss": 0.05}` or `{"accuracy": -0.01}`, against the labels or, without any, the
             dense network's output.
-        by: the criterion. "obs" serves networks that are refitted best (docs/benchmarks.md); "shapley" tells what units
+        by: the criterion. "obs" is made for networks that are refitted (docs/lowdata.md); "shapley" tells what units
             are worth in the network as it is.
         test: other examples to measure on; by default those of `data`, and the report says so.
         loss, removal, only, skip, seed, progress, options: as `score` takes them.
@@ -200,24 +201,11 @@ def prune(
         raise TraceError(f"nothing in this network can be cut\n{network}")
     check_reachable(network, network.select(only, skip), keep, round_to or 1, floor)
     check_rounds(rounds, keep)
-
-    def scored(of: Network) -> Scores:
-        return score(
-            of,
-            batches,
-            by,
-            loss=loss,
-            removal=removal,
-            only=only,
-            skip=skip,
-            seed=seed,
-            progress=progress,
-            **options,
-        )
-
-    def traced(of: nn.Module) -> Network:
-        return trace(of, batches, kinds=kinds, as_program=as_program)
-
+    scored = partial(
+        score, data=batches, by=by, loss=loss, removal=removal, only=only, skip=skip, seed=seed, progress=progress,
+        **options,
+    )  # fmt: skip
+    traced = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program)
     scores = in_rounds(model, network, batches, scored, keep, rounds, traced)
     wish = Wish(keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress), loss)
     with torch.random.fork_rng(devices=[]):

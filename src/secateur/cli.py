@@ -84,7 +84,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Make a trained neural network smaller by cutting whole units, chosen by their Shapley values."""
+    """Make a trained neural network smaller by cutting whole units and solving for what makes up for them."""
 
 
 @app.command()

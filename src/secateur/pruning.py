@@ -192,4 +192,4 @@ def continued(earlier: Scores, part: Plan, later: Scores) -> Scores:
             fresh = later[name].values
             values[kept] = values[gone].max() + fresh - fresh.min().clamp_max(0)
         found[name] = GroupScores.exact(values)
-    return replace(earlier, groups=found, note=f"{earlier.note}, in rounds", of="")
+    return replace(earlier, groups=found, note=f"{earlier.note.removesuffix(', in rounds')}, in rounds", of="")

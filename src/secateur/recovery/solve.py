@@ -41,7 +41,7 @@ class Moments:
     def solved(self, ridge: float, has_constant: bool) -> Tensor:
         """The change of the weights that leaves least, with a penalty on it. (groups, features, outputs)
 
-        The penalty is a part of the mean square of a feature; the last one, if it is a constant, is free of it.
+        The penalty is a part of the mean square of a feature; the last one, if it is a constant, is all but free of it.
         """
         squares = self.gram.diagonal(dim1=1, dim2=2)
         scale = (squares[:, :-1] if has_constant and squares.shape[1] > 1 else squares).mean().clamp_min(1e-12)
