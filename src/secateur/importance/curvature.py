@@ -12,7 +12,7 @@ from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.importance.losses import is_logits, main_output, outputs_by_example, scales_of
 from secateur.importance.seeds import generator_for
-from secateur.importance.sites import through_detach
+from secateur.importance.sites import differentiable
 from secateur.network.layers import Layer
 from secateur.network.masked import operand
 from secateur.network.program import Call, Handler, at_least_single, wide
@@ -108,7 +108,7 @@ def curvatures(evidence: Evidence, layers: Sequence[Layer]) -> dict[Layer, Curva
         shares = {layer: _share(layer, examples) for layer in layers}
         handlers = {layer.node: _watched(layer, sums[layer], given, size, shares[layer], draws) for layer in layers}
         with torch.enable_grad():
-            output = evidence.forward(cell, {**through_detach(evidence.network.program), **handlers})
+            output = evidence.forward(cell, {**differentiable(evidence.network.program), **handlers})
             for draw in range(DRAWS):
                 loss = drawn_loss(output, draws)
                 found = torch.autograd.grad(

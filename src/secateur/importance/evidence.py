@@ -62,14 +62,19 @@ class Evidence:
                 f"{criterion!r} needs examples, but data is None; give data, or rank by 'l1', 'l2' or 'random'"
             )
 
-    def forward(self, cell: Batch, handlers: Mapping[Any, Handler] | None = None) -> Any:
-        """The network's output on a cell, with some operators replaced.
+    def forward(
+        self,
+        cell: Batch,
+        handlers: Mapping[Any, Handler] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Any:
+        """The network's output on a cell, with some operators replaced, or some parameters.
 
         Raises:
             DataError: the network refuses the inputs; its own error is shown.
         """
         try:
-            return self.network.program.forward(cell, handlers)
+            return self.network.program.forward(cell, handlers, weights)
         except SecateurError:
             raise
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type

@@ -20,7 +20,7 @@ from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.importance.losses import Reference, is_logits, main_output
 from secateur.importance.registry import criterion
-from secateur.importance.sites import Site, by_group, sites_of, tapped, through_detach
+from secateur.importance.sites import Site, by_group, differentiable, sites_of, tapped
 from secateur.network.units import Group
 
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -58,7 +58,7 @@ def _one_pass(evidence: Evidence, name: str, measure: Measure) -> dict[str, Tens
 
 def _backward(evidence: Evidence, sites: tuple[Site, ...], cell: Batch, measure: Measure) -> dict[str, Tensor]:
     def loss(output: Any) -> Tensor:
-        return evidence.losses(output, _reference(evidence, cell, output), cell.size or 1).sum()
+        return example_loss(evidence, cell, output).sum()
 
     return backward_through(evidence, sites, evidence.groups, cell, measure, loss)
 
@@ -86,8 +86,13 @@ def backward_through(
         return gate
 
     with torch.enable_grad():
-        loss(evidence.forward(cell, {**through_detach(evidence.network.program), **tapped(sites, tap)})).backward()
+        loss(evidence.forward(cell, {**differentiable(evidence.network.program), **tapped(sites, tap)})).backward()
     return by_group(evidence.network, groups, seen, examples)
+
+
+def example_loss(evidence: Evidence, cell: Batch, output: Any) -> Tensor:
+    """A loss of each example that has a gradient. (examples,)"""
+    return evidence.losses(output, _reference(evidence, cell, output), cell.size or 1)
 
 
 def _reference(evidence: Evidence, cell: Batch, output: Any) -> Reference:

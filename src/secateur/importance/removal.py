@@ -1,10 +1,13 @@
 """Criteria by really leaving units out, one at a time."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from secateur.importance.evidence import Evidence
 from secateur.importance.registry import criterion
+from secateur.importance.scores import GroupScores
 from secateur.importance.shapley.frontier import Frontier
 from secateur.importance.shapley.game import Game, in_order, memory_of
 
@@ -12,10 +15,39 @@ from secateur.importance.shapley.game import Game, in_order, memory_of
 @criterion("leave-one-out")
 def leave_one_out(evidence: Evidence) -> dict[str, Tensor]:
     """How much each example's loss grows when only this unit is gone."""
-    evidence.need_examples("leave-one-out")
+    return _without_each(evidence, "leave-one-out")
+
+
+@criterion("oracle")
+def oracle(evidence: Evidence) -> dict[str, GroupScores]:
+    """The square of how much the mean loss changes when only this unit is gone (Molchanov et al. 2019)."""
+    found = _without_each(evidence, "oracle")
+    return {name: _of_change(changes, torch.square, lambda mean: 2 * mean.abs()) for name, changes in found.items()}
+
+
+@criterion("oracle-absolute")
+def oracle_absolute(evidence: Evidence) -> dict[str, GroupScores]:
+    """How much the mean loss changes when only this unit is gone, up or down (Molchanov et al. 2017)."""
+    found = _without_each(evidence, "oracle-absolute")
+    return {name: _of_change(changes, torch.abs, torch.ones_like) for name, changes in found.items()}
+
+
+Of = Callable[[Tensor], Tensor]
+
+
+def _of_change(changes: Tensor, function: Of, slope: Of) -> GroupScores:
+    """A function of the mean change (units, examples), with its error to first order."""
+    mean, examples = changes.mean(1), changes.shape[1]
+    error = changes.std(1) / examples**0.5 if examples > 1 else torch.zeros_like(mean)
+    return GroupScores(function(mean), slope(mean) * error)
+
+
+def _without_each(evidence: Evidence, name: str) -> dict[str, Tensor]:
+    """How much each example's loss grows without each unit. (units, examples) by group"""
+    evidence.need_examples(name)
     found = {}
     frontier = Frontier(evidence, memory_of(evidence))
-    for game in evidence.watched(in_order(evidence, frontier), "leave-one-out", len(evidence.groups)):
+    for game in evidence.watched(in_order(evidence, frontier), name, len(evidence.groups)):
         others = ~torch.eye(game.players, dtype=torch.bool)
         losses = [_lost(game, others, cell) for cell in range(len(evidence.cells))]
         found[game.groups[0].name] = torch.cat(losses, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.data import as_batches
 from secateur.errors import DataError, NameMatchError
-from secateur.importance import activations, chance, gradients, removal, surgeon, weights
+from secateur.importance import activations, chance, gradients, paths, removal, surgeon, taylor, weights
 from secateur.importance.continuing import Checkpoint, earlier, mark_of
 from secateur.importance.evidence import Evidence, cells_of
 from secateur.importance.losses import Loss
@@ -25,7 +25,7 @@ from secateur.network.masked import reader_means
 from secateur.network.refit import reader_moments
 from secateur.network.units import Group, Network
 
-BUILT_IN = (activations, chance, gradients, removal, surgeon, weights, shapley_values, whole)
+BUILT_IN = (activations, chance, gradients, paths, removal, surgeon, taylor, weights, shapley_values, whole)
 REMOVALS = ("mean", "zero", "refit")
 
 

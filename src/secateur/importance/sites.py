@@ -133,9 +133,15 @@ def _read_tapped(
     return target(*args, **kwargs)
 
 
-def through_detach(program: Program) -> dict[Node, Handler]:
-    """A detached activation is worth as much as another: gradients pass."""
-    return {node: lambda target, args, kwargs: args[0] for node in program.nodes if operator_name(node) == "detach"}
+PASSED: dict[str, Handler] = {
+    "detach": lambda target, args, kwargs: args[0],
+    "copy": lambda target, args, kwargs: args[1].to(args[0]).expand_as(args[0]),
+}
+
+
+def differentiable(program: Program) -> dict[Node, Handler]:
+    """A detached or copied activation is worth as much as another: gradients pass."""
+    return {node: PASSED[name] for node in program.nodes if (name := operator_name(node)) in PASSED}
 
 
 def by_group(

@@ -223,3 +223,18 @@ def norm_behind(node: Node) -> Node | None:
     ):
         return None
     return users[0]
+
+
+def norms_of(network: Network) -> dict[Node, Tensor]:
+    """Batch norms behind what makes units, with the units along their axis, -1 where it is frozen."""
+    units = {member.tensor: member.units for member in network.members if member.axis == 0}
+    found = {}
+    for node in network.program.nodes:
+        if node.op == "call_function" and operator_name(node) in NORMS:
+            given = arguments(node)
+            nodes = (given.get(name) for name in ("weight", "running_mean"))
+            names = [network.program.state_names.get(each, "") for each in nodes if isinstance(each, Node)]
+            own = next((units[name] for name in names if name in units), None)
+            if own is not None and given.get("running_mean") is not None:
+                found[node] = own
+    return found

@@ -109,6 +109,13 @@ class Program:
         return {node: self.names[name] for node, name in self._exported_names.items()}
 
     @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the floating-point parameters."""
+        exported = self.exported.graph_signature.inputs_to_parameters.values()
+        names = dict.fromkeys(self.names[name] for name in exported)
+        return tuple(name for name in names if self.state(name).is_floating_point())
+
+    @cached_property
     def _exported_names(self) -> dict[Node, str]:
         signature = self.exported.graph_signature
         names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -219,9 +226,16 @@ class Program:
         spec = self.exported.call_spec.out_spec
         return pytree.tree_unflatten(leaves, spec) if spec is not None else leaves
 
-    def forward(self, batch: Batch, handlers: Mapping[Node, Handler] | None = None) -> Any:
-        """The whole program on one batch, with some operators replaced."""
-        values = {**self.fixed(), **self.bind(batch)}
+    def forward(
+        self,
+        batch: Batch,
+        handlers: Mapping[Node, Handler] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Any:
+        """The whole program on one batch, with some operators replaced, or some parameters by their names."""
+        given = weights or {}
+        replaced = {node: given[name] for node, name in self.state_names.items() if name in given}
+        values = {**self.fixed(), **replaced, **self.bind(batch)}
         results = self.run(values, self.first, len(self.nodes) - 1, handlers or {}, keep=self.output_nodes)
         return self.finish(results)
 

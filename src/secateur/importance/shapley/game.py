@@ -21,7 +21,7 @@ from secateur.importance.evidence import Evidence
 from secateur.importance.shapley.contributions import Summed, Sums, summed_reader
 from secateur.importance.shapley.frontier import Frontier, Known
 from secateur.importance.shapley.rows import picked, reference_of
-from secateur.importance.sites import through_detach
+from secateur.importance.sites import differentiable
 from secateur.network.masked import reader_key
 from secateur.network.program import Handler
 from secateur.network.units import Group, Network, Reader
@@ -64,7 +64,7 @@ class Game:
         self.cut = _cut(self.network, self.readers)
         self.end = len(self.program.nodes) - 1
         self.removal = evidence.removal
-        self.through = through_detach(self.program)
+        self.through = differentiable(self.program)
         self.frontier = frontier or Frontier(evidence, memory_of(evidence))
         self._check_memory()
 
