@@ -1,7 +1,8 @@
-"""Secateur makes trained neural networks smaller by cutting whole units, chosen by their Shapley values."""
+"""Secateur makes trained neural networks smaller by cutting whole units, and makes up for what went."""
 
 from secateur.api import Result, prune, trace
 from secateur.budget.plan import Plan, plan, reachable
+from secateur.comparing import compare
 from secateur.errors import SecateurError
 from secateur.importance.registry import criteria, criterion
 from secateur.importance.score import score
@@ -19,6 +20,7 @@ __all__ = [
     "Scores",
     "SecateurError",
     "__version__",
+    "compare",
     "criteria",
     "criterion",
     "cut",

@@ -1,4 +1,4 @@
-"""The command line: `secateur demo | inspect | score | prune | report`."""
+"""The command line: `secateur demo | inspect | score | compare | prune | report`."""
 
 import functools
 import operator
@@ -11,6 +11,7 @@ import typer
 
 import secateur as sc
 from secateur import demo as shipped
+from secateur.comparing import DEFAULT
 from secateur.errors import BudgetError, NameMatchError, SecateurError
 from secateur.files import text_writer, write_whole
 from secateur.importance.shapley.ranks import launched, rank
@@ -52,6 +53,8 @@ Kinds = Annotated[
     typer.Option("--kind", help="Only units of this kind: channels, neurons, residual, heads, or blocks."),
 ]
 AsProgram = Annotated[bool, typer.Option("--as-program", help="Cut the exported program in place of the model's code.")]
+Test = Annotated[str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)]
+Repair = Annotated[str, typer.Option("--repair", help="mean, batchnorm, refit, tune, several with commas, or none.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write to.", show_default=False)]
 
 
@@ -180,6 +183,65 @@ def _rule(coalitions: int | None, error: float | None, seconds: float | None) ->
 
 @app.command()
 @_speaking
+def compare(
+    data: Data,
+    out: Out,
+    model: Model = None,
+    weights: Weights = None,
+    program: Program = None,
+    test: Test = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", help="A criterion, again for each more.", show_default=False)
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", help="Budgets of one kind: macs=0.75,0.5,0.25.", show_default=False),
+    ] = None,
+    removal: Removal = "mean",
+    allocation: Annotated[str, typer.Option("--allocation", help="uniform, global or loss.")] = "uniform",
+    repair: Repair = "refit",
+    only: Only = None,
+    skip: Skip = None,
+    kinds: Kinds = None,
+    seed: Seed = 0,
+) -> None:
+    """See which criterion serves a network: rank, cut and repair by each, and judge on examples that none saw."""
+    found = sc.compare(
+        model_from(model, weights, program),
+        batches_from(data),
+        by or DEFAULT,
+        _fractions(keep) if keep else None,
+        test=batches_from(test) if test else None,
+        removal=removal,
+        allocation=allocation,
+        repair=_how(repair),
+        only=only,
+        skip=skip,
+        kinds=kinds or None,
+        seed=seed,
+    )
+    found.save(out)
+    print(found)
+    print(f"\nwritten to {out}: comparison.html and .json")
+
+
+def _fractions(entries: list[str]) -> dict[str, tuple[float, ...]]:
+    """`macs=0.5,0.25` and the like as budgets to try."""
+    found: dict[str, tuple[float, ...]] = {}
+    for entry in entries:
+        unit, _, values = entry.partition("=")
+        for value in values.split(","):
+            found[unit] = (*found.get(unit, ()), *parse_keep([f"{unit}={value}"]).values())
+    return found
+
+
+def _how(repair: str) -> list[str] | None:
+    """Repairs with commas between them, or none."""
+    return None if repair == "none" else repair.split(",")
+
+
+@app.command()
+@_speaking
 def prune(
     data: Data,
     keep: Keep,
@@ -187,9 +249,7 @@ def prune(
     model: Model = None,
     weights: Weights = None,
     program: Program = None,
-    test: Annotated[
-        str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)
-    ] = None,
+    test: Test = None,
     by: By = "obs",
     removal: Removal = "mean",
     allocation: Annotated[str, typer.Option("--allocation", help="auto, uniform, global or loss.")] = "auto",
@@ -198,9 +258,7 @@ def prune(
         int | None, typer.Option("--round-to", help="Numbers of units are multiples of this.", show_default=False)
     ] = None,
     floor: Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")] = 1,
-    repair: Annotated[
-        str, typer.Option("--repair", help="mean, batchnorm, refit, tune, several with commas, or none.")
-    ] = "refit",
+    repair: Repair = "refit",
     only: Only = None,
     skip: Skip = None,
     kinds: Kinds = None,
@@ -220,7 +278,7 @@ def prune(
         rounds=rounds,
         round_to=round_to,
         floor=floor,
-        repair=None if repair == "none" else repair.split(","),
+        repair=_how(repair),
         only=only,
         skip=skip,
         kinds=kinds or None,

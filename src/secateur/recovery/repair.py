@@ -83,6 +83,12 @@ class Step:
         return said if self.kept else f"{said}, left out"
 
 
+def named(how: How) -> str:
+    """A repair, or several, as they are shown."""
+    steps = [how] if isinstance(how, str) or callable(how) else how
+    return "+".join(step if isinstance(step, str) else getattr(step, "__name__", "yours") for step in steps)
+
+
 def repair(
     small: nn.Module,
     model: nn.Module,

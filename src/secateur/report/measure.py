@@ -63,6 +63,16 @@ def measure(
     )
 
 
+def judged(small: nn.Module, dense: nn.Module, batches: Sequence[Batch], loss: Loss | None) -> tuple[Tensor, ...]:
+    """Each example's loss, whether its top class is right, and whether it is the dense network's. (examples,) each
+
+    NaN where there is no such thing.
+    """
+    with preserved(dense), preserved(small):
+        found = torch.cat([_both(dense, small, batch, loss)[1] for batch in batches], 1)
+    return found[0], found[1], found[2]
+
+
 def latency_left(dense: nn.Module, small: nn.Module, batch: Batch) -> float:
     """The part of the dense network's time that the small one takes for a batch, timed in turn."""
     with preserved(dense), preserved(small):

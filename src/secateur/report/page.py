@@ -43,7 +43,8 @@ def svg(figure: Figure) -> Markup:
     return Markup(text[text.index("<svg") :])
 
 
-def _bare(axes: Axes) -> Axes:
+def bare(axes: Axes) -> Axes:
+    """Axes without a frame."""
     axes.spines[["top", "right"]].set_visible(False)
     return axes
 
@@ -51,7 +52,7 @@ def _bare(axes: Axes) -> Axes:
 def _units_figure(report: "Report") -> Figure:
     names = list(report.groups)
     figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)))
-    axes = _bare(figure.subplots())
+    axes = bare(figure.subplots())
     places = range(len(names))
     axes.barh(places, [report.groups[name][0] for name in names], color=DENSE, label="dense")
     axes.barh(places, [report.groups[name][1] for name in names], color=PRUNED, height=0.5, label="kept")
@@ -68,7 +69,7 @@ def _scores_figure(report: "Report", names: Sequence[str]) -> Figure:
     high = -(-len(names) // wide) or 1
     figure = Figure(figsize=(2.9 * wide, 2.0 * high), layout="constrained")
     for place, name in enumerate(names):
-        axes = _bare(figure.add_subplot(high, wide, place + 1))
+        axes = bare(figure.add_subplot(high, wide, place + 1))
         scores = report.scores[name]
         order = torch.argsort(scores.values)
         gone = report.groups[name][0] - report.groups[name][1]

@@ -1,0 +1,190 @@
+"""`compare`: which criterion serves a network, measured on examples that no criterion saw."""
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from secateur.api import trace
+from secateur.budget.keep import COUNTED
+from secateur.budget.plan import check_reachable, plan
+from secateur.data import Batch, as_batches, on_device
+from secateur.errors import BudgetError, DataError, NameMatchError, SecateurError, TraceError
+from secateur.importance.evidence import cells_of
+from secateur.importance.losses import Loss
+from secateur.importance.registry import Criterion, find_criterion
+from secateur.importance.score import score
+from secateur.importance.scores import Scores
+from secateur.network.units import Network
+from secateur.recovery.judge import apart
+from secateur.recovery.repair import How, find_repairs, named
+from secateur.recovery.repair import repair as repair_
+from secateur.report.comparison import UNMENDED, Comparison, Judged, Trial
+from secateur.report.measure import judged
+from secateur.surgery.cut import cut
+
+DEFAULT = ("obs", "shapley", "taylor-gates", "taylor", "sensitivity", "apoz", "fpgm", "l2", "random")
+FRACTIONS = (0.75, 0.5, 0.25)
+FEWEST = 8
+
+
+def compare(
+    model: nn.Module,
+    data: Any,
+    by: Sequence[str | Criterion] = DEFAULT,
+    keep: Mapping[str, float | Sequence[float]] | None = None,
+    *,
+    test: Any = None,
+    loss: Loss | None = None,
+    removal: str = "mean",
+    allocation: str = "uniform",
+    repair: How | None = "refit",
+    only: str | Sequence[str] | None = None,
+    skip: str | Sequence[str] | None = None,
+    kinds: str | Sequence[str] | None = None,
+    seed: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Rank, cut and repair a network by several criteria, and see which loses least on examples that none of them saw.
+
+    Args:
+        model: the trained model; it is left as it is.
+        data: a few hundred examples, with or without labels, as `score` takes them. Unless `test` is given, a quarter
+            of them is held out to judge by.
+        by: names of criteria, or functions like them.
+        keep: budgets, such as `{"macs": (0.75, 0.5, 0.25)}`, the default, or `{"params": 0.5}`.
+        test: other examples to judge by.
+        loss: as `score` takes it; by default the loss against the labels, or without any the divergence from the dense
+            network's output.
+        removal, only, skip, seed: as `score` takes them.
+        allocation: as `plan` takes it. With "uniform" every group keeps the same share, so that only the order within
+            groups counts.
+        repair: how the cut networks are mended, as `repair` takes it; both without and with it is judged. None for not
+            at all.
+        kinds: as `trace` takes them.
+        options: what `score` takes besides, by the name of the criterion: `{"shapley": {"removal": "refit"}}`.
+        progress: show a progress bar, on a terminal.
+
+    Returns:
+        What each criterion lost at each budget, how far they agree, and which one is recommended and why. A criterion
+        that can't rank this network is named there with its reason.
+
+    Raises:
+        BudgetError: no budget, one that isn't counted (latency, bounds on the loss), or one that can't be reached.
+        NameMatchError: a name is unknown, or there is none.
+        SecateurError: of the kind that `trace` and `score` raise.
+
+    Example:
+        >>> import torch, secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> found = sc.compare(model, torch.randn(64, 4), by=("obs", "l1"), keep={"macs": 0.5}, progress=False)
+        >>> sorted({trial.by for trial in found.trials}), found.best("refit") in ("obs", "l1")
+        (['l1', 'obs'], True)
+    """
+    budgets, criteria = _budgets(keep or {"macs": FRACTIONS}), _criteria(by)
+    if repair is not None:
+        find_repairs(repair)
+    with torch.random.fork_rng(devices=[]):
+        batches = as_batches(data)
+        tests = None if test is None else as_batches(test)
+    network = trace(model, batches, kinds=kinds)
+    if not network.groups:
+        raise TraceError(f"nothing in this network can be cut\n{network}")
+    for budget in budgets:
+        check_reachable(network, network.select(only, skip), budget, 1, 1)
+    fitted, held = (batches, tests) if tests is not None else _apart(network, batches)
+    trying = _Trying(
+        model, network, fitted, [on_device(each, network.device) for each in held], loss, allocation, repair
+    )
+    dense = Judged.of(*trying.judged(model))
+    trials: list[Trial] = []
+    ranked: dict[str, Scores] = {}
+    refused: dict[str, str] = {}
+    for name, criterion in tqdm(criteria.items(), desc="compare", disable=None if progress else True, leave=False):
+        given = {"loss": loss, "removal": removal, "only": only, "skip": skip, "seed": seed, "progress": progress}
+        start = time.perf_counter()
+        try:
+            ranked[name] = score(network, fitted, criterion, **{**given, **(options or {}).get(name, {})})
+        except SecateurError as refusal:
+            refused[name] = str(refusal)
+            continue
+        spent = time.perf_counter() - start
+        for budget in budgets:
+            trials += trying.cut(name, ranked[name], spent, budget)
+    if not ranked:
+        raise NameMatchError("no criterion can rank this network:\n" + "\n".join(refused.values()))
+    return Comparison(network.title, tuple(trials), ranked, refused, dense, test is not None)
+
+
+@dataclass(frozen=True)
+class _Trying:
+    """What every trial has in common."""
+
+    model: nn.Module
+    network: Network
+    fitted: Sequence[Batch]
+    held: Sequence[Batch]
+    loss: Loss | None
+    allocation: str
+    how: How | None
+
+    def judged(self, small: nn.Module) -> tuple[Tensor, ...]:
+        with torch.random.fork_rng(devices=[]):
+            return judged(small, self.model, self.held, self.loss)
+
+    def cut(self, name: str, scores: Scores, seconds: float, budget: Mapping[str, float]) -> list[Trial]:
+        """One criterion at one budget: as it is, and mended."""
+        chosen = plan(self.network, scores, budget, allocation=self.allocation)
+        small = cut(self.model, chosen)
+        left = chosen.cost.macs / max(chosen.dense.macs, 1)
+        found = [Trial(name, dict(budget), UNMENDED, left, seconds, Judged.of(*self.judged(small)))]
+        if self.how is not None:
+            with warnings.catch_warnings():  # what is lost on other examples is shown for every trial
+                warnings.simplefilter("ignore", UserWarning)
+                repair_(small, self.model, chosen, self.fitted, self.how, progress=False)
+            found.append(Trial(name, dict(budget), named(self.how), left, seconds, Judged.of(*self.judged(small))))
+        return found
+
+
+def _budgets(keep: Mapping[str, float | Sequence[float]]) -> list[dict[str, float]]:
+    """One budget for each fraction.
+
+    Raises:
+        BudgetError: there is none, or one that is not counted.
+    """
+    pairs = [(unit, f) for unit, given in keep.items() for f in (given if isinstance(given, Sequence) else [given])]
+    if not pairs or any(unit not in COUNTED for unit, _ in pairs):
+        raise BudgetError(
+            f"keep={dict(keep)!r}: give fractions of {', '.join(COUNTED)}, such as {{'macs': (0.5, 0.25)}}"
+        )
+    return [{unit: float(fraction)} for unit, fraction in pairs]
+
+
+def _criteria(by: Sequence[str | Criterion]) -> dict[str, str | Criterion]:
+    """The criteria by their names.
+
+    Raises:
+        NameMatchError: there is none, or a name is unknown.
+    """
+    found = {find_criterion(each)[0]: each for each in ([by] if isinstance(by, str) or callable(by) else by)}
+    if not found:
+        raise NameMatchError("by is empty; name criteria to compare, secateur.criteria() lists them")
+    return found
+
+
+def _apart(network: Network, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Sequence[Batch]]:
+    """A quarter of the examples to judge by.
+
+    Raises:
+        DataError: there are too few.
+    """
+    cells = cells_of(batches, network.device)
+    if sum(cell.size or 1 for cell in cells) < FEWEST:
+        raise DataError(f"fewer than {FEWEST} examples can't serve to rank and to judge; give more, or test=")
+    return apart(cells, network.program.batched is not None)

@@ -1,0 +1,153 @@
+"""Criteria side by side: what is recommended follows from the numbers, and nothing of the user's is touched."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import secateur as sc
+from secateur.cli import app
+from secateur.importance.agreement import ALL, agreements
+from secateur.importance.scores import GroupScores, Scores
+from secateur.report.comparison import Comparison, Judged, Trial
+
+
+class Tower(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+def examples(count: int = 120) -> Tensor:
+    return torch.randn(count, 6, generator=torch.Generator().manual_seed(1))
+
+
+def data() -> list[Tensor]:  # for the command line
+    return list(examples().split(40))
+
+
+def test_every_criterion_is_tried_at_every_budget_with_and_without_repair() -> None:
+    model = Tower().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    found = sc.compare(model, examples(), by=("obs", "l2", "random"), keep={"macs": (0.75, 0.5)}, progress=False)
+    assert [(t.by, t.keep["macs"], t.repair) for t in found.trials] == [
+        (by, keep, repair) for by in ("obs", "l2", "random") for keep in (0.75, 0.5) for repair in ("none", "refit")
+    ]
+    assert all(trial.macs <= trial.keep["macs"] for trial in found.trials)
+    assert all(len(trial.found.losses) == 30 for trial in found.trials)  # a quarter of 120 is held out
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.c.weight.grad is None
+
+
+def test_examples_given_to_judge_by_are_judged_by() -> None:
+    model, labels = Tower().eval(), torch.zeros(50, dtype=torch.long)
+    test = [(examples(50), labels)]
+    found = sc.compare(model, examples(), by="l1", keep={"units": 0.5}, test=test, repair=None, progress=False)
+    (trial,) = found.trials
+    plan = sc.plan(
+        sc.trace(model, examples(2)), sc.score(sc.trace(model, examples()), examples(), "l1"), {"units": 0.5}
+    )
+    small = sc.cut(model, plan)
+    losses = torch.nn.functional.cross_entropy(small(test[0][0]), labels, reduction="none")
+    assert torch.allclose(trial.found.losses, losses.double(), rtol=1e-5)
+    assert trial.found.accuracy == pytest.approx(float((small(test[0][0]).argmax(1) == 0).double().mean()))
+    assert found.held_out and found.dense.agreement == 1.0
+
+
+def test_what_cant_rank_a_network_is_named_with_its_reason() -> None:
+    found = sc.compare(Tower().eval(), examples(), by=("batchnorm-scale", "l2"), keep={"macs": 0.5}, progress=False)
+    assert list(found.scores) == ["l2"] and "no batch norm" in found.refused["batchnorm-scale"]
+    assert "batchnorm-scale can't rank this network: no batch norm" in str(found)
+    with pytest.raises(sc.SecateurError, match="no batch norm"):
+        sc.compare(Tower().eval(), examples(), by="batchnorm-scale", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"by": ()}, "by is empty"),
+        ({"by": ("l3",)}, "no criterion is named 'l3'"),
+        ({"keep": {"latency": 0.5}}, "give fractions of"),
+        ({"keep": {"macs": ()}}, "give fractions of"),
+        ({"keep": {"macs": 1e-9}}, "macs"),
+        ({"repair": "pray"}, "pray"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_scored(options: dict[str, object], said: str) -> None:
+    given = {"by": ("l2",), "progress": False} | options
+    with pytest.raises(sc.SecateurError, match=re.escape(said)):
+        sc.compare(Tower().eval(), examples(), **given)
+    with pytest.raises(sc.SecateurError, match="fewer than 8 examples"):
+        sc.compare(Tower().eval(), examples(5), by="l2", progress=False)
+
+
+def by_hand(losses: dict[str, list[float]], seconds: dict[str, float]) -> Comparison:
+    scores = {by: Scores({"g": GroupScores.exact(torch.randn(4))}, by, 0, {}, "") for by in losses}
+    trials = [
+        Trial(by, {"macs": 0.5}, "none", 0.5, seconds[by], Judged(torch.tensor(each).double(), None, None))
+        for by, each in losses.items()
+    ]
+    dense = Judged(torch.zeros(4).double(), None, None)
+    return Comparison("Net", tuple(trials), scores, {}, dense, True)
+
+
+def test_the_recommendation_follows_from_paired_differences() -> None:
+    """b is worse than a by the same on every example; c differs by more, but not always to the same side."""
+    found = by_hand(
+        {"a": [1.0, 5.0, 9.0, 13.0], "b": [1.5, 5.5, 9.4, 13.6], "c": [4.0, 3.0, 13.0, 10.0]},
+        {"a": 3.0, "b": 1.0, "c": 0.5},
+    )
+    assert found.best("none") == "a" and found.equals("none") == ["c"]
+    assert "can't tell it from c; c is the cheapest of them" in found.recommendation("none")
+    assert found.rows("none")[1][0] == "a" and found.rows("none")[1][2].startswith("*")
+    alone = by_hand({"a": [1.0, 5.0, 9.0, 13.0], "b": [2.0, 6.1, 10.0, 14.0]}, {"a": 3.0, "b": 1.0})
+    assert "every other one loses more" in alone.recommendation("none")
+    with pytest.raises(sc.SecateurError, match="nothing was tried by 'z'"):
+        alone.losses("z", "none")
+
+
+def test_correlations_by_hand() -> None:
+    a = Scores(
+        {"g": GroupScores.exact(torch.tensor([1.0, 2, 3, 4])), "h": GroupScores.exact(torch.ones(3))}, "a", 0, {}, ""
+    )
+    b = Scores(
+        {"g": GroupScores.exact(torch.tensor([1.0, 3, 2, 10])), "h": GroupScores.exact(torch.rand(3))}, "b", 0, {}, ""
+    )
+    one, flat, both = agreements(a, b)
+    assert (one.spearman, one.kendall) == (pytest.approx(0.8), pytest.approx(2 / 3))
+    assert one.pearson == pytest.approx(float(torch.corrcoef(torch.tensor([[1.0, 2, 3, 4], [1, 3, 2, 10]]))[0, 1]))
+    assert flat.spearman != flat.spearman and (both.group, both.units) == (ALL, 7)
+    with pytest.raises(sc.SecateurError, match="no group in common"):
+        agreements(a, Scores({}, "c", 0, {}, ""))
+
+
+def test_the_command_line_compares_and_writes(tmp_path: Path) -> None:
+    found = CliRunner().invoke(
+        app,
+        ["compare", "--model", "test_compare:Tower", "--data", "test_compare:data", "--by", "l2", "--by", "random",
+         "--keep", "macs=0.75,0.5", "--out", str(tmp_path)],
+    )  # fmt: skip
+    assert found.exit_code == 0, found.output
+    assert "after refit: " in found.stdout and "how far the rankings agree" in found.stdout
+    written = json.loads((tmp_path / "comparison.json").read_text())
+    assert len(written["trials"]) == 8 and set(written["recommendations"]) == {"none", "refit"}
+    page = (tmp_path / "comparison.html").read_text()
+    assert (
+        "<svg" in page
+        and "correlations" in page
+        and "http"
+        not in page.replace("http://www.w3.org", "")
+        .replace("https://matplotlib.org", "")
+        .replace("http://purl.org", "")
+        .replace("http://creativecommons.org", "")
+    )
