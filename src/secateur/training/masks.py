@@ -1,0 +1,75 @@
+"""Entries of a model's parameters that are held at zero while it is trained."""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import SurgeryError
+from secateur.network.units import Network
+
+
+class Masks:
+    """Units that are gone, though not yet cut: all that they own is zero.
+
+    With what makes a unit and what reads it at zero the network computes what it would compute without, but for norms
+    over units (layer norms), which count it until it is cut.
+
+    Args:
+        model: whose parameters.
+        network: its trace.
+
+    Raises:
+        SurgeryError: the network has parameters that the model has not: weights computed from others.
+    """
+
+    def __init__(self, model: nn.Module, network: Network) -> None:
+        self.network = network
+        self.parameters = dict(model.named_parameters())
+        held = {*self.parameters, *(name for name, _ in model.named_buffers())}
+        unknown = next((member.tensor for member in network.members if member.tensor not in held), None)
+        if unknown is not None:
+            raise SurgeryError(
+                f"{unknown} is not a parameter of {network.title}, which computes it from others (a weight norm?); "
+                "remove the parametrization before training"
+            )
+        self.alive = torch.ones(network.units + 1, dtype=torch.bool)
+        self._held: dict[str, list[tuple[int, Tensor]]] = {}
+
+    def remove(self, units: Tensor) -> None:
+        """These units go, and all that went before stays gone."""
+        self.alive[units] = False
+        held: defaultdict[str, list[tuple[int, Tensor]]] = defaultdict(list)
+        for member in self.network.members:
+            gone = torch.nonzero(~self.alive[member.units]).flatten()
+            if len(gone) and member.tensor in self.parameters:
+                held[member.tensor].append((member.axis, gone.to(self.parameters[member.tensor].device)))
+        self._held = dict(held)
+        self.apply()
+
+    def apply(self) -> None:
+        """Put the zeros back that an optimizer has moved."""
+        with torch.no_grad():
+            for name, places in self._held.items():
+                for axis, gone in places:
+                    self.parameters[name].index_fill_(axis, gone, 0)
+
+    def kept(self) -> dict[str, Tensor]:
+        """The units that stay, by group."""
+        return {group.name: torch.nonzero(self.alive[group.span]).flatten() for group in self.network.groups}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"alive": self.alive.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Raises:
+            SurgeryError: it is of another network.
+        """
+        if state["alive"].shape != self.alive.shape:
+            raise SurgeryError(
+                f"the state is of a network of {len(state['alive']) - 1} units, {self.network.title} has "
+                f"{self.network.units}; resume with the model that the state was saved of"
+            )
+        self.remove(torch.nonzero(~state["alive"]).flatten())

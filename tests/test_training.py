@@ -1,0 +1,200 @@
+"""Cutting while training: gates read from gradients, zeros that stay zero, the same network after the cut."""
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur as sc
+from secateur.training.slopes import Slopes
+from secateur.training.taylor import TaylorSchedule
+from test_criteria import Small, batches
+from zoo import grow
+
+
+def network_and_optimizer(seed: int = 3, **options: Any) -> tuple[Small, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = Small()
+    return model, torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=1e-3, **options)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, schedule: TaylorSchedule, most: int = 100) -> int:
+    for step in range(most):
+        if schedule.done:
+            return step
+        x, y = batches()[step % 3]
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return most
+
+
+def test_gates_from_gradients_are_those_from_gates() -> None:
+    """On the zoo's residual network and on a plain one, beside the criterion that puts gates into the program."""
+    for model, example in ((Small().eval(), batches()[0][0]), grow("residual")):
+        network = sc.trace(model, example)
+        y = torch.arange(len(example)) % 3
+        model.zero_grad()
+        F.cross_entropy(model(example), y).backward()
+        found = Slopes(network, list(network.groups)).squares(dict(model.named_parameters()))
+        expected = sc.score(network, [(example, y)], by="taylor-gates", progress=False)
+        assert set(found) == set(expected)
+        for name, squares in found.items():
+            assert torch.allclose(squares, expected[name].values, rtol=1e-3, atol=1e-9), name
+
+
+def test_the_budget_is_met_within_a_unit_and_the_cut_network_is_the_masked_one() -> None:
+    model, optimizer = network_and_optimizer()
+    schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"macs": 0.5}, every=2, units_per_step=1)
+    assert 0 < train(model, optimizer, schedule) < 100
+    model.eval()
+    x = batches()[0][0]
+    before = model(x)
+    small = schedule.cut()
+    network = sc.trace(Small().eval(), x)
+    left = sc.trace(small, x).cost().macs / network.cost().macs
+    assert left <= 0.5 and torch.allclose(small(x), before, atol=1e-5)
+    assert (type(small) is Small and small.conv1.weight.shape[0] < 5) or small.conv2.weight.shape[0] < 6
+    state = optimizer.state[small.conv1.weight]["momentum_buffer"]
+    assert state.shape == small.conv1.weight.shape
+    F.cross_entropy(small.train()(x), batches()[0][1]).backward()
+    optimizer.step()  # goes on with the small network
+
+
+def test_momentum_and_weight_decay_cant_bring_a_unit_back() -> None:
+    model, optimizer = network_and_optimizer()
+    schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.4}, every=1, units_per_step=1)
+    train(model, optimizer, schedule, 3)
+    gone = torch.nonzero(~schedule.masks.alive[schedule.network["conv1"].span]).flatten()
+    others = torch.nonzero(~schedule.masks.alive[schedule.network["conv2"].span]).flatten()
+    assert len(gone) + len(others) == 3
+    for _ in range(5):
+        x, y = batches()[0]
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        assert float(model.bn.weight[gone].abs().sum() + model.conv1.weight[gone].abs().sum()) == 0
+        assert float(model.conv2.weight[:, gone].abs().sum() + model.fc.weight[:, others].abs().sum()) == 0
+
+
+def test_equal_scores_never_remove_more_than_asked_and_no_group_is_emptied() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    with torch.no_grad():
+        for layer in model[::2]:
+            layer.weight.fill_(0.1)
+            layer.bias.fill_(0.1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    schedule = TaylorSchedule(model, torch.ones(2, 4), optimizer, {"units": 1 / 6}, every=1, units_per_step=5)
+    counts = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(8, 4)).sum().backward()
+        optimizer.step()
+        counts.append(sum(len(kept) for kept in schedule.masks.kept().values()))
+    assert counts == [7, 2, 2] and schedule.done
+    assert all(len(kept) == 1 for kept in schedule.masks.kept().values())
+
+
+def test_averages_are_exponential_over_removals_and_sums_are_cleared() -> None:
+    model, optimizer = network_and_optimizer()
+    schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.3}, every=2, units_per_step=1, decay=0.5)
+    seen: list[Tensor] = []
+    hook = optimizer.register_step_pre_hook(
+        lambda *_: seen.append(schedule.slopes.squares(schedule.masks.parameters)["conv2"])
+    )
+    train(model, optimizer, schedule, 4)
+    hook.remove()
+    expected = (seen[0] + seen[1]) / 4 + (seen[2] + seen[3]) / 4
+    assert torch.allclose(schedule.state_dict()["averages"]["conv2"], expected) and not schedule.state_dict()["sums"]
+
+
+def test_a_killed_training_goes_on_to_the_same_masks() -> None:
+    model, optimizer = network_and_optimizer()
+    schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.4}, every=2, units_per_step=1)
+    for stop in (1, 4, 5):
+        again, other = network_and_optimizer()
+        first = TaylorSchedule(again, batches()[0][0], other, {"units": 0.4}, every=2, units_per_step=1)
+        train_range(again, other, 0, stop)
+        saved = io.BytesIO()
+        torch.save([again.state_dict(), other.state_dict(), first.state_dict()], saved)
+        saved.seek(0)
+        states = torch.load(saved, weights_only=True)
+        resumed, third = network_and_optimizer(seed=9)
+        resumed.load_state_dict(states[0])
+        third.load_state_dict(states[1])
+        last = TaylorSchedule(resumed, batches()[0][0], third, {"units": 0.4}, every=2, units_per_step=1)
+        last.load_state_dict(states[2])
+        train_range(resumed, third, stop, 9)
+        whole, optimizer = network_and_optimizer()
+        schedule = TaylorSchedule(whole, batches()[0][0], optimizer, {"units": 0.4}, every=2, units_per_step=1)
+        train_range(whole, optimizer, 0, 9)
+        assert torch.equal(last.masks.alive, schedule.masks.alive)
+        assert torch.equal(resumed.conv1.weight, whole.conv1.weight)
+
+
+def train_range(model: nn.Module, optimizer: torch.optim.Optimizer, start: int, stop: int) -> None:
+    for step in range(start, stop):
+        x, y = batches()[step % 3]
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+
+def test_scaled_gradients_are_squared_unscaled() -> None:
+    """Fused optimizers are told the scale by a gradient scaler, and unscale by themselves."""
+    plain, scaled = network_and_optimizer(), network_and_optimizer(fused=True)
+    schedules = [TaylorSchedule(m, batches()[0][0], o, {"units": 0.5}, every=5) for m, o in (plain, scaled)]
+    x, y = batches()[0]
+    F.cross_entropy(plain[0](x), y).backward()
+    plain[1].step()
+    (F.cross_entropy(scaled[0](x), y) * 1024).backward()
+    scaled[1].grad_scale, scaled[1].found_inf = torch.tensor(1024.0), torch.tensor(0.0)
+    scaled[1].step()
+    a, b = (schedule.state_dict()["sums"] for schedule in schedules)
+    assert all(torch.allclose(a[name], b[name], rtol=1e-4) for name in a)
+
+
+def test_a_step_that_a_scaler_skips_counts_for_nothing() -> None:
+    model, optimizer = network_and_optimizer()
+    schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.5}, every=5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for factor in (float("inf"), 1.0):
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(batches()[0][0]), batches()[0][1]) * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert schedule.steps == 1 and all(bool(s.isfinite().all()) for s in schedule.state_dict()["sums"].values())
+
+
+def test_nan_stops_with_the_step_and_the_layer() -> None:
+    model, optimizer = network_and_optimizer()
+    TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.5})
+    F.cross_entropy(model(batches()[0][0]) * float("nan"), batches()[0][1]).backward()
+    with pytest.raises(sc.SecateurError, match=r"step 1 is NaN or infinite in conv"):
+        optimizer.step()
+
+
+def test_bad_input_is_refused_and_nothing_is_hooked() -> None:
+    model, optimizer = network_and_optimizer()
+    before = copy.deepcopy(model.state_dict())
+    for keep, options, said in (
+        ({"latency": 0.5}, {}, "a schedule takes fractions"),
+        ({"units": 0.5}, {"every": 0}, "at least one step"),
+        ({"macs": 1e-9}, {}, "macs"),
+        ({"units": 0.5}, {"only": "nothing"}, "no group is named"),
+    ):
+        with pytest.raises(sc.SecateurError, match=said):
+            TaylorSchedule(model, batches()[0][0], optimizer, keep, **options)
+    assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 2))
+    with pytest.raises(sc.SecateurError, match="remove the parametrization"):
+        TaylorSchedule(normed, torch.randn(2, 4), torch.optim.SGD(normed.parameters(), 0.1), {"units": 0.5})
+    schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.5})
+    state = schedule.state_dict()
+    state["masks"]["alive"] = state["masks"]["alive"][:-2]
+    with pytest.raises(sc.SecateurError, match="the state is of a network of 9 units"):
+        schedule.load_state_dict(state)
