@@ -13,6 +13,7 @@ from secateur.errors import DataError, NameMatchError
 from secateur.importance import activations, chance, gradients, paths, removal, surgeon, taylor, weights
 from secateur.importance.continuing import Checkpoint, earlier, mark_of
 from secateur.importance.evidence import Evidence, cells_of
+from secateur.importance.lean import units
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.scores import GroupScores, Scores
@@ -25,7 +26,7 @@ from secateur.network.masked import reader_means
 from secateur.network.refit import reader_moments
 from secateur.network.units import Group, Network
 
-BUILT_IN = (activations, chance, gradients, paths, removal, surgeon, taylor, weights, shapley_values, whole)
+BUILT_IN = (activations, chance, gradients, paths, removal, surgeon, taylor, units, weights, shapley_values, whole)
 REMOVALS = ("mean", "zero", "refit")
 
 

@@ -1,0 +1,258 @@
+"""LEAN: kernels pruned by the longest chains of operators that they are part of (Schoonhoven et al. 2020)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.api import trace
+from secateur.budget.plan import Plan
+from secateur.errors import BudgetError, NameMatchError
+from secateur.files import write_whole
+from secateur.importance.lean.chains import Chains
+from secateur.importance.lean.graph import Block, ChannelGraph, graph_of
+from secateur.network.folded import copied, fold
+from secateur.network.layers import NORMS
+from secateur.network.units import Network
+from secateur.sparsity.dead import Kernels, hold, needless, plan_of
+from secateur.storage import model_writers, shapes_of
+from secateur.surgery.cut import cut
+from secateur.surgery.recipe import Recipe, recipe_of
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of pruning.
+
+    Args:
+        asked: the fraction of kernels that was to stay.
+        chains: how many chains they came from.
+        filled: how many kernels were added by their own norms, no chain being left.
+        kernels: how many stayed after those that had become useless went, too.
+    """
+
+    asked: float
+    chains: int
+    filled: int
+    kernels: int
+
+
+@dataclass(frozen=True, eq=False)
+class LeanResult:
+    """What LEAN leaves.
+
+    Args:
+        model: the model, its pruned kernels zero and its dead channels cut.
+        plan: by which they were cut.
+        recipe: for loading the model again.
+        kernels: how many there were, and how many are not zero.
+        rounds: what each round did.
+        breaks: operators through which chains were not followed.
+    """
+
+    model: nn.Module
+    plan: Plan
+    recipe: Recipe
+    kernels: tuple[int, int]
+    rounds: tuple[Round, ...]
+    breaks: tuple[str, ...]
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Units before and after the cut."""
+        return self.plan.network.units, sum(len(units) for units in self.plan.kept.values())
+
+    def __str__(self) -> str:
+        (dense, left), (units, stay) = self.kernels, self.channels
+        cost, before = self.plan.cost, self.plan.dense
+        lines = [
+            f"kernels {dense:,} -> {left:,} ({left / max(dense, 1):.1%}), units {units:,} -> {stay:,}, "
+            f"MACs {before.macs:,} -> {cost.macs:,} ({cost.macs / max(before.macs, 1):.1%})",
+            *(f"  asked {r.asked:.1%}: {r.chains} chains, {r.filled} by norm, {r.kernels:,} left" for r in self.rounds),
+        ]
+        return "\n".join([*lines, *(f"  chains end at {name}" for name in self.breaks)])
+
+    def save(self, folder: str | Path) -> None:
+        """Write recipe.json and weights.safetensors, which `secateur.load` reads.
+
+        Raises:
+            StorageError: they can't be written; files that were there before are as they were.
+        """
+        write_whole(model_writers(Path(folder), self.model, self.recipe, shapes_of(self.plan.network.tensors)))
+
+
+def lean(
+    model: nn.Module,
+    example_inputs: Any,
+    keep: float,
+    *,
+    by: str = "lean",
+    rounds: int = 1,
+    fit: Callable[[nn.Module], object] | None = None,
+    skip: str | Sequence[str] | None = None,
+    variance: float = 1e-10,
+) -> LeanResult:
+    """Prune the kernels of a network that are on no long chain of operators, and cut the channels that die of it.
+
+    The value of a chain is the product of the operator norms of its kernels, batch norms, and pooling, on images that
+    wrap around. The longest chains are kept, one after another, until there are enough kernels; where no chain with a
+    product of at least 1 is left, single kernels by their norm. The fraction kept falls geometrically over the rounds,
+    each followed by fine-tuning, and norms are computed anew in each.
+
+    Args:
+        model: the trained model; it is left as it is.
+        example_inputs: as `trace` takes them; image sizes count.
+        keep: the fraction of kernels that stays.
+        by: "lean" for chains; "norm" for single kernels by their operator norm with the batch norm behind, or "l1" by
+            the sum of their absolute weights, both with one threshold for the whole network, to compare with.
+        rounds: published: 15, with 3 epochs of fine-tuning after each, for 5 % kept.
+        fit: fine-tunes a model, in place; it is called after each round, and zeros are kept at zero in it.
+        skip: globs of layers whose kernels all stay. By default those that give the network's output (the published
+            networks keep their last 1 x 1 layer).
+        variance: channels whose batch norm has a running variance below this are constants, and go. (The source gives
+            no number.)
+
+    Returns:
+        The pruned model and the counts of what went. Channels that have no kernels left, or that nobody reads, are cut
+        for real, and constants that they leave go into the biases of those who read them (at padded borders this is not
+        what they did).
+
+    Raises:
+        BudgetError: the fraction or the number of rounds is out of range.
+        NameMatchError: `by` or a glob matches nothing.
+        TraceError: the model can't be exported.
+
+    Example:
+        >>> import torch
+        >>> layers = [torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU()]
+        >>> model = torch.nn.Sequential(*layers, torch.nn.Conv2d(8, 2, 1))
+        >>> found = lean(model, torch.randn(1, 1, 16, 16), keep=0.25)
+        >>> found.kernels[0], found.kernels[1] <= 0.25 * 72
+        (72, True)
+    """
+    if not 0 < keep <= 1 or rounds < 1:
+        raise BudgetError(
+            f"keep={keep}, rounds={rounds}: give the fraction of kernels that stays, and at least 1 round"
+        )
+    if by not in SELECT:
+        raise NameMatchError(f"by={by!r} is unknown; known are {', '.join(SELECT)}")
+    work = copied(model, {})
+    fold(work)
+    network = trace(work, example_inputs)
+    first = graph_of(network)
+    own = _prunable(first, skip)
+    total = sum(int(block.edges.sum()) for block in first.layers if _name(block) in own)
+    done: list[Round] = []
+    for number in range(1, rounds + 1):
+        asked, graph = keep ** (number / rounds), graph_of(network)
+        chosen, counts = SELECT[by](graph, own, max(1, round(asked * total)))
+        kept = needless(network, graph, chosen, variance)
+        hold(network, graph, kept)
+        if fit is not None:
+            with _held(work, network, graph, kept):
+                fit(work)
+        left = sum(int(kept[name].sum()) for name in own)
+        done.append(Round(asked, *counts, left))
+    plan = plan_of(network, graph, kept)
+    recipe = recipe_of(work, plan)
+    return LeanResult(cut(work, plan), plan, recipe, (total, done[-1].kernels), tuple(done), first.breaks)
+
+
+def _name(block: Block) -> str:
+    """The weight whose kernels a block's edges are."""
+    assert block.layer is not None
+    return block.layer.weight
+
+
+def _prunable(graph: ChannelGraph, skip: str | Sequence[str] | None) -> frozenset[str]:
+    """The weights whose kernels may go.
+
+    Raises:
+        NameMatchError: a glob matches no layer.
+    """
+    layers = {_name(block): block.layer.name for block in graph.layers if block.layer is not None}
+    if skip is None:
+        last = {_name(block) for block in graph.layers if graph.needed & set(range(*block.span.indices(graph.size)))}
+        return frozenset(layers) - last
+    globs = [skip] if isinstance(skip, str) else list(skip)
+    for glob in globs:
+        if not any(fnmatch(name, glob) for name in layers.values()):
+            raise NameMatchError(f"skip={glob!r} matches no layer; there are {', '.join(layers.values())}")
+    return frozenset(weight for weight, name in layers.items() if not any(fnmatch(name, glob) for glob in globs))
+
+
+def by_chains(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
+    """The kernels of the longest chains; where these do not suffice, those with the largest norms."""
+    chains = Chains(graph, fixed=[_name(block) for block in graph.layers if _name(block) not in own])
+    kept = {name: torch.zeros_like(values, dtype=torch.bool) for name, values in _values(graph, own).items()}
+    count = 0
+    for chain in chains:
+        strongest = sorted(chain.kernels, key=lambda at: -float(graph.blocks[at[0]].values[at[1], at[2]]))
+        for number, row, edge in strongest[: quota - count]:
+            kept[_name(graph.blocks[number])][row, edge] = True
+        count += min(len(strongest), quota - count)
+        if count == quota:
+            break
+    missing = quota - count
+    if missing:
+        rest = {name: values.masked_fill(kept[name], -torch.inf) for name, values in _values(graph, own).items()}
+        kept = {name: kept[name] | more for name, more in _largest(rest, missing).items()}
+    return kept, (chains.taken, missing)
+
+
+def by_norm(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
+    """Kernels with the largest operator norms, times the batch norm behind."""
+    return _largest(_values(graph, own), quota), (0, quota)
+
+
+def by_l1(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
+    """Kernels with the largest sums of absolute weights."""
+    sums = {_name(b): b.sums.log() for b in graph.layers if _name(b) in own and b.sums is not None}
+    return _largest(sums, quota), (0, quota)
+
+
+Select = Callable[[ChannelGraph, frozenset[str], int], tuple[Kernels, tuple[int, int]]]
+SELECT: dict[str, Select] = {"lean": by_chains, "norm": by_norm, "l1": by_l1}
+
+
+def _values(graph: ChannelGraph, own: frozenset[str]) -> Kernels:
+    """The logarithm of each kernel's norm, with the batch norm behind."""
+    behind = torch.zeros(graph.size, dtype=torch.float64)
+    for block in graph.blocks:
+        if block.operator in NORMS:
+            behind[block.sources[:, 0]] = block.values[:, 0]
+    return {_name(b): b.values + behind[b.span][:, None] for b in graph.layers if _name(b) in own}
+
+
+def _largest(values: Kernels, count: int) -> Kernels:
+    """The so many largest of all, that are not -inf; of equals the first."""
+    flat = torch.cat([each.flatten() for each in values.values()])
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    order = flat.argsort(descending=True, stable=True)[:count]
+    chosen[order] = torch.isfinite(flat[order])
+    parts = chosen.split([each.numel() for each in values.values()])
+    return {name: part.view_as(each) for (name, each), part in zip(values.items(), parts, strict=True)}
+
+
+@contextmanager
+def _held(model: nn.Module, network: Network, graph: ChannelGraph, kept: Kernels) -> Iterator[None]:
+    """Training leaves zeros at zero: their gradients are zero, and what still moved them is undone at the end."""
+    parameters = dict(model.named_parameters())
+    hooks = []
+    for block in graph.layers:
+        layer = block.layer
+        assert layer is not None
+        weight = parameters[layer.weight]
+        mask = layer.weight_of(block.over_entries(kept[layer.weight]), weight)
+        hooks.append(weight.register_hook(lambda slope, mask=mask: slope * mask.to(slope)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        hold(network, graph, kept)

@@ -1,0 +1,323 @@
+"""LEAN: norms against explicit matrices, chains against a plain search, graphs by hand, and what died is cut."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur as sc
+from secateur.importance.lean.chains import Chains
+from secateur.importance.lean.graph import Block, ChannelGraph, graph_of
+from secateur.importance.lean.norms import operator_norms
+from secateur.sparsity.lean import by_norm, lean
+from zoo import ZOO, grow
+
+
+def explicit(kernel: Tensor, image: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
+    """The matrix of a convolution on a torus, one column for each pixel."""
+    columns = []
+    for pixel in range(image[0] * image[1]):
+        x = torch.zeros(image[0] * image[1], dtype=torch.float64)
+        x[pixel] = 1
+        result = torch.zeros(image[0] // stride[0], image[1] // stride[1], dtype=torch.float64)
+        for i, j in itertools.product(range(kernel.shape[0]), range(kernel.shape[1])):
+            moved = torch.roll(x.view(image), (-i * dilation[0], -j * dilation[1]), (0, 1))
+            result += kernel[i, j] * moved[:: stride[0], :: stride[1]]
+        columns.append(result.flatten())
+    return torch.stack(columns, 1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "image", "stride", "dilation"),
+    [
+        ((3, 3), (8, 8), (1, 1), (1, 1)),
+        ((3, 3), (8, 6), (2, 2), (1, 1)),
+        ((3, 3), (8, 8), (2, 1), (2, 3)),
+        ((5, 3), (6, 6), (3, 2), (1, 2)),
+        ((3, 3), (4, 4), (1, 1), (3, 3)),  # wraps around
+        ((2, 2), (6, 6), (2, 2), (1, 1)),
+        ((1, 1), (6, 6), (2, 2), (1, 1)),
+        ((7, 7), (4, 4), (2, 2), (1, 1)),  # larger than the image
+    ],
+)
+def test_norms_are_those_of_the_explicit_matrix(kernel: Any, image: Any, stride: Any, dilation: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2, 3, *kernel, generator=generator, dtype=torch.float64)
+    found = operator_norms(weight, image, stride, dilation)
+    for o, i in itertools.product(range(2), range(3)):
+        matrix = explicit(weight[o, i], image, stride, dilation)
+        assert float(found[o, i]) == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-9)
+
+
+def test_norms_against_power_iteration_on_the_convolution_itself() -> None:
+    """With circular padding, and an upper bound without: zeros at the border only take away."""
+    torch.manual_seed(0)
+    weight = torch.randn(1, 1, 3, 3, dtype=torch.float64)
+    norm = float(operator_norms(weight, (16, 16), (1, 1), (1, 1)))
+
+    def power(padded: Any) -> float:
+        x = torch.randn(1, 1, 16, 16, dtype=torch.float64)
+        for _ in range(2000):
+            x = x / x.norm()
+            x = torch.func.vjp(padded, x)[1](padded(x))[0]
+        return math.sqrt(float(x.norm()))
+
+    assert power(lambda x: F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), weight)) == pytest.approx(norm, rel=1e-4)
+    assert power(lambda x: F.conv2d(x, weight, padding=1)) <= norm * (1 + 1e-9)
+
+
+def test_one_and_three_axes() -> None:
+    assert float(operator_norms(torch.ones(1, 1, 5), (9,), (1,), (1,))) == pytest.approx(5)
+    assert float(operator_norms(torch.ones(1, 1, 2, 2, 2), (4, 4, 4), (2, 2, 2), (1, 1, 1))) == pytest.approx(8**0.5)
+
+
+def random_graph(seed: int, layers: int, width: int) -> ChannelGraph:
+    """Blocks that read any channels before, some of which can't be pruned."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks, size = [], 1 + width
+    for number in range(layers):
+        edges = int(torch.randint(1, 4, (1,), generator=generator))
+        sources = torch.randint(0, size, (width, edges), generator=generator)
+        values = torch.randn(width, edges, generator=generator, dtype=torch.float64)
+        layer: Any = None if number % 3 == 2 else type("Layer", (), {"weight": f"w{number}"})()
+        blocks.append(Block(size, sources, values, "conv2d", layer, torch.zeros(1, edges, dtype=torch.long)))
+        size += width
+    return ChannelGraph(tuple(blocks), size, frozenset(), ())
+
+
+def plain_best(graph: ChannelGraph, values: list[Tensor]) -> float:
+    """The best chain with a kernel, by a search that knows nothing of what came before."""
+    start, best = [0.0] * graph.size, [-math.inf] * graph.size
+    for block, own in zip(graph.blocks, values, strict=True):
+        for row in range(len(block.sources)):
+            for edge, source in enumerate(block.sources[row].tolist()):
+                value = float(own[row, edge])
+                here = block.first + row
+                if block.layer is None:
+                    start[here] = max(start[here], start[source] + value)
+                    best[here] = max(best[here], best[source] + value)
+                else:
+                    best[here] = max(best[here], max(best[source], start[source]) + value)
+    return max(best)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 5))
+def test_chains_are_those_of_a_search_from_scratch(seed: int, layers: int, width: int) -> None:
+    graph = random_graph(seed, layers, width)
+    values = [block.values.clone() for block in graph.blocks]
+    for chain in Chains(graph):
+        assert chain.value == pytest.approx(plain_best(graph, values), abs=1e-9) and chain.value >= 0
+        assert chain.kernels
+        for number, row, edge in chain.kernels:
+            assert math.isfinite(float(values[number][row, edge])), "a kernel was taken twice"
+            values[number][row, edge] = -math.inf
+    assert plain_best(graph, values) < 1e-9
+
+
+class Skips(nn.Module):
+    """Two branches from one map, a sum, a concatenation, pooling and a flattened head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4))
+        self.branch, self.side = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 3, 1)
+        self.fc = nn.Linear(7 * 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.relu(self.stem(x))
+        b = F.max_pool2d(torch.cat([a + self.branch(a), self.side(a)], 1), 2)
+        return self.fc(b.flatten(1))
+
+
+def test_the_graph_of_skips_and_concatenations() -> None:
+    model = Skips().eval()
+    nn.init.uniform_(model.stem[1].weight, -2, 2)
+    nn.init.uniform_(model.stem[1].running_var, 0.5, 2)
+    graph = graph_of(sc.trace(model, torch.randn(2, 2, 4, 4)))
+    stem, norm, branch, total, side, pool, fc = graph.blocks
+    assert [b.operator for b in graph.blocks] == [
+        "conv2d",
+        "batch_norm",
+        "conv2d",
+        "add",
+        "conv2d",
+        "max_pool2d",
+        "linear",
+    ]
+    assert stem.sources.tolist() == [[1, 2]] * 4 and not graph.breaks
+    factor = model.stem[1].weight.abs() / (model.stem[1].running_var + 1e-5).sqrt()
+    assert torch.allclose(norm.values.exp()[:, 0], factor.detach().double())
+    maps = list(range(norm.first, norm.first + 4))
+    assert branch.sources.tolist() == [maps] * 4 and side.sources.tolist() == [maps] * 3
+    assert sorted(map(sorted, total.sources.tolist())) == [[maps[i], branch.first + i] for i in range(4)]
+    assert float(total.values.abs().sum()) == 0  # skips are edges of value 1
+    assert torch.allclose(pool.values, torch.tensor(0.5).log().double())  # the mean of 2 x 2
+    assert fc.sources.shape == (5, 7) and graph.needed == frozenset(range(fc.first, fc.first + 5))
+    lengths = model.fc.weight.detach().double().view(5, 7, 4).norm(dim=2)
+    order = [fc.sources[0].tolist().index(c) for c in pool_order(pool, total, side)]
+    assert torch.allclose(fc.values.exp()[:, order], lengths)
+
+
+def pool_order(pool: Block, total: Block, side: Block) -> list[int]:
+    """Channels behind the pooling in the order of the concatenation."""
+    by_source = {int(source): pool.first + row for row, source in enumerate(pool.sources[:, 0])}
+    own = [*range(total.first, total.first + 4), *range(side.first, side.first + 3)]
+    return [by_source[channel] for channel in own]
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_every_network_has_a_graph_and_can_be_pruned(name: str) -> None:
+    """Half of the kernels, cut for real: what comes back runs and is no larger."""
+    model, example = grow(name)
+    if name in ("experts", "routed", "head width", "bundles as a program", "hard-wired program"):
+        return  # traced with options of their own
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = lean(model, example, keep=0.5, skip=())
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
+    assert found.kernels[1] <= max(1, round(0.5 * found.kernels[0]))
+    network = sc.trace(model, example)
+    assert found.plan.cost.params <= network.cost().params
+    network.program.bind(network.example)
+    with torch.no_grad():
+        found.model(*network.example.args, **network.example.kwargs)
+
+
+class Tower(nn.Module):
+    """Convolutions without padding, so that what a dead channel leaves is the same everywhere."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.second = nn.Conv2d(1, 6, 3, bias=not norm), nn.Conv2d(6, 6, 3, bias=not norm)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(6), nn.BatchNorm2d(6)] if norm else [nn.Identity(), nn.Identity()])
+        self.last = nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.relu(self.norms[1](self.second(F.relu(self.norms[0](self.first(x)))))))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_channels_that_died_are_cut_and_their_constants_stay(norm: bool) -> None:
+    """A channel without kernels is a constant: cut, it goes into the bias of those who read it, or their batch norm."""
+    model = Tower(norm).eval()
+    if norm:
+        for module in model.norms:
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+    with torch.no_grad():
+        model.first.weight[2] = 0  # nothing comes in
+        model.last.weight[:, 4] = 0  # nobody reads it
+    x = torch.randn(3, 1, 10, 10)
+    found = lean(model, x, keep=1.0)
+    assert found.model.first.weight.shape[0] == found.model.second.weight.shape[0] == 5
+    assert torch.allclose(found.model(x), model(x), atol=1e-5)
+    assert found.kernels == (6 + 36, 5 + 25)
+
+
+def test_channels_that_hardly_vary_are_constants() -> None:
+    model = Tower(norm=True).eval()
+    with torch.no_grad():
+        model.norms[0].running_var[3] = 1e-14
+        model.norms[0].bias[3] = 2.0
+    x = torch.randn(2, 1, 10, 10)
+    found = lean(model, x, keep=1.0)
+    assert found.model.first.weight.shape[0] == 5
+    still = Tower(norm=True).eval()
+    still.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        still.norms[0].weight[3] = 0  # gives its constant, whatever comes in
+    assert torch.allclose(found.model(x), still(x), atol=1e-5)
+
+
+def test_rounds_fall_geometrically_and_zeros_stay_at_zero_in_training() -> None:
+    model, x = Tower(norm=True), torch.randn(4, 1, 10, 10)
+    zeros: list[float] = []
+
+    def fit(small: nn.Module) -> None:
+        optimizer = torch.optim.Adam(small.parameters(), 0.01, weight_decay=0.1)
+        held = {name: p.detach() == 0 for name, p in small.named_parameters() if p.dim() > 1}
+        for _ in range(5):
+            optimizer.zero_grad()
+            small(x).square().mean().backward()
+            optimizer.step()
+            zeros.append(sum(float(p[held[n]].abs().sum()) for n, p in small.named_parameters() if n in held))
+
+    found = lean(model, x, keep=0.25, rounds=3, fit=fit)
+    assert [r.asked for r in found.rounds] == [pytest.approx(0.25 ** (k / 3)) for k in (1, 2, 3)]
+    assert len(zeros) == 15 and sum(zeros) == 0
+    assert [r.kernels for r in found.rounds] == sorted((r.kernels for r in found.rounds), reverse=True)
+    assert found.kernels[1] <= round(0.25 * 42)
+
+
+def test_baselines_by_hand() -> None:
+    """One threshold for the whole network; by the norm each batch norm's factor counts."""
+    model = Tower(norm=True).eval()
+    nn.init.uniform_(model.norms[0].weight, 0.1, 3)
+    x = torch.randn(1, 1, 10, 10)
+    sums = torch.cat([w.detach().abs().sum((2, 3)).flatten() for w in (model.first.weight, model.second.weight)])
+    found = lean(model, x, keep=30 / 42, by="l1")
+    dense = sc.trace(model, x)
+    kept = [found.plan.kept[group.name] for group in dense.groups]
+    mask = (sums >= sums.sort(descending=True).values[29]).split([6, 36])
+    first = mask[0][kept[0]]
+    assert torch.equal((found.model.first.weight.abs().sum((1, 2, 3)) > 0), first)
+    values = [
+        operator_norms(layer.weight, (size, size), (1, 1), (1, 1)) * factor(norm)
+        for layer, size, norm in ((model.first, 10, model.norms[0]), (model.second, 8, model.norms[1]))
+    ]
+    threshold = torch.cat([each.flatten() for each in values]).sort(descending=True).values[20]
+    graph = graph_of(dense)
+    chosen, _ = by_norm(graph, frozenset({"first.weight", "second.weight"}), 21)
+    assert torch.equal(chosen["first.weight"], values[0] >= threshold)
+    assert torch.equal(chosen["second.weight"], values[1] >= threshold)
+
+
+def factor(norm: nn.BatchNorm2d) -> Tensor:
+    return (norm.weight.abs() / (norm.running_var + norm.eps).sqrt()).detach().double()[:, None]
+
+
+def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
+    model, x = Tower(norm=False).eval(), torch.randn(2, 1, 10, 10)
+    found = lean(model, x, keep=0.3)
+    found.save(tmp_path)
+    loaded = sc.load(Tower(norm=False).eval(), tmp_path)
+    assert torch.equal(loaded(x), found.model(x))
+    assert "kernels 42" in str(found) and "chains" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"keep": 0.0}, "keep=0.0"),
+        ({"keep": 0.5, "rounds": 0}, "rounds=0"),
+        ({"keep": 0.5, "by": "l7"}, "known are lean, norm, l1"),
+        ({"keep": 0.5, "skip": "nowhere"}, "matches no layer"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(sc.SecateurError, match=said):
+        lean(Tower(norm=False), torch.randn(1, 1, 10, 10), **options)
+
+
+def test_the_criterion_follows_the_strongest_chain() -> None:
+    """Multiplying all that leads to a unit by e moves its score by one."""
+    model, x = Tower(norm=False).eval(), torch.randn(1, 1, 10, 10)
+    with torch.no_grad():
+        for layer in (model.first, model.second, model.last):
+            layer.weight.mul_(10)
+    before = sc.score(sc.trace(model, x), by="lean")["first"].values
+    with torch.no_grad():
+        model.first.weight[1] *= math.e
+    after = sc.score(sc.trace(model, x), by="lean")["first"].values
+    assert torch.allclose((after - before)[[0, 2, 3, 4, 5]], torch.zeros(5).double(), atol=1e-6)
+    assert float((after - before)[1]) == pytest.approx(1, abs=1e-5)
