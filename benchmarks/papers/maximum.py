@@ -1,0 +1,55 @@
+"""The network that computes the larger of two numbers: exact values of its four units (Ancona et al. 2020)."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from papers.settings import Row, Settings
+
+EXAMPLES = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 2.0], [2.0, 1.0]])
+INNER = torch.tensor([[-0.5, 1, 1, 1], [0.5, -1, 1, 1]])
+PUBLISHED = {
+    (1, 0.5, 0.5, 0): [0.375, 0.375, 1.75, 0],
+    (1, 0.5, 0.5, -0.1): [0.425, 0.425, 2.0, -0.4],
+}
+OTHERS = {"sensitivity": [0, 0, 0, 0], "taylor": [0, 0, 0, 0], "l1": [1, 2, 2, 2], "apoz": [0.5, 0.5, 1, 1]}
+
+
+class Largest(nn.Module):
+    """max(a, b) of two numbers that are not negative."""
+
+    def __init__(self, outer: tuple[float, ...]) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(2, 4, bias=False), nn.Linear(4, 1, bias=False)
+        self.hidden.weight.data = INNER.T.contiguous()
+        self.out.weight.data = torch.tensor([outer]).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.relu(self.hidden(x)))
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """Each criterion's values, ours and as published."""
+    data = [(EXAMPLES, EXAMPLES.amax(1, keepdim=True))]
+    for outer, published in PUBLISHED.items():
+        network = sc.trace(Largest(outer).eval(), EXAMPLES)
+        found = sc.score(network, data, estimator="exact", removal="zero", aggregate="mean", progress=False)
+        yield {"outer": list(outer), "by": "shapley", "found": found["hidden"].values.tolist(), "published": published}
+    network = sc.trace(Largest((1, 0.5, 0.5, 0)).eval(), EXAMPLES)
+    for by, published in OTHERS.items():
+        found = sc.score(network, data, by=by, progress=False)
+        values = [round(value, 6) for value in found["hidden"].values.tolist()]
+        yield {"outer": [1, 0.5, 0.5, 0], "by": by, "found": values, "published": published}
+
+
+def page(rows: list[Row]) -> list[str]:
+    """Tables."""
+    lines = ["| weights out | criterion | values | published |", "|---|---|---|---|"]
+    shown = ("outer", "by", "found", "published")
+    return [*lines, *("| " + " | ".join(_text(row[name]) for name in shown) + " |" for row in rows)]
+
+
+def _text(value: object) -> str:
+    return ", ".join(f"{number:.4g}" for number in value) if isinstance(value, list) else str(value)

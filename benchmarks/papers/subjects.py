@@ -1,0 +1,144 @@
+"""Trained networks to repeat the papers' experiments on, and short trainings of them."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from networks.trained import trained
+from torch import Tensor, nn
+from torch.nn import functional as F
+from train_demo_network import shifted_and_flipped
+
+from papers.datasets import DATASETS, Split
+
+VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
+
+
+class Vgg16(nn.Module):
+    """VGG-16 with batch norm; for 32 x 32 images one linear layer on what is left, for larger ones two more."""
+
+    def __init__(self, classes: int, size: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for width in VGG16:
+            if not width:
+                layers.append(nn.MaxPool2d(2))
+                continue
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        self.features = nn.Sequential(*layers)
+        wide = [nn.Linear(512 * (size // 32) ** 2, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU()]
+        self.classifier = nn.Sequential(*(wide if size > 32 else []), nn.Linear(512 if size <= 32 else 4096, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network with its data."""
+
+    name: str
+    seed: int
+    split: Split
+    make: Callable[[], nn.Module]
+
+    def model(self) -> nn.Module:
+        return self.make().to(memory_format=torch.channels_last)
+
+    def images(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        """So many labelled training images, others for each seed."""
+        draws = torch.Generator().manual_seed(1000 + self.seed)
+        chosen = torch.randperm(len(self.split.labels), generator=draws)[:count]
+        return list(zip(self.split.images[chosen].split(50), self.split.labels[chosen].split(50), strict=True))
+
+    @torch.no_grad()
+    def accuracy(self, model: nn.Module, most: int = 10_000) -> float:
+        model.eval()
+        predicted = torch.cat([model(part) for part in self.split.test_images[:most].split(500)]).argmax(1)
+        return float((predicted == self.split.test_labels[:most]).double().mean())
+
+
+def subject(dataset: str, seed: int, data: Path, weights: Path | None, network: str = "vgg") -> Subject:
+    """The network of an experiment: those of the benchmarks on Fashion-MNIST, VGG-16 with weights of yours on others.
+
+    Args:
+        dataset: fashion, cifar10, cub200.
+        seed: which of the trained networks; of the calibration images.
+        data: the folder of the data.
+        weights: a state dict of `Vgg16`, as `torch.save` writes it.
+        network: on Fashion-MNIST.
+    """
+    split = DATASETS[dataset](data)
+    if dataset == "fashion":
+        return Subject(network, seed, split, lambda: trained(network, seed))
+    if weights is None:
+        raise SystemExit(f"{dataset} needs --weights: a state dict of papers.subjects.Vgg16 that was trained on it")
+    classes, size = int(split.labels.max()) + 1, split.images.shape[-1]
+    state = torch.load(weights, weights_only=True)
+
+    def make() -> nn.Module:
+        model = Vgg16(classes, size)
+        model.load_state_dict(state)
+        return model.eval()
+
+    return Subject("vgg16", seed, split, make)
+
+
+def tuned_shortly(model: nn.Module, images: list[tuple[Tensor, Tensor]], rate: float = 1e-3, epochs: int = 10) -> None:
+    """A few epochs on the few images, the best state by a held-out fifth kept: fine-tuning with early stopping."""
+    held = max(1, len(images) // 5)
+    fitted, judged = images[:-held], images[-held:]
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
+    best, state, worse = _loss(model, judged), copy.deepcopy(model.state_dict()), 0
+    for _ in range(epochs):
+        model.train()
+        for x, y in fitted:
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        found = _loss(model, judged)
+        worse = 0 if found < best else worse + 1
+        if found < best:
+            best, state = found, copy.deepcopy(model.state_dict())
+        if worse == 3:
+            break
+    model.load_state_dict(state)
+    model.eval()
+
+
+@torch.no_grad()
+def _loss(model: nn.Module, images: list[tuple[Tensor, Tensor]]) -> float:
+    model.eval()
+    return float(torch.cat([F.cross_entropy(model(x), y, reduction="none") for x, y in images]).mean())
+
+
+def fully_tuned(model: nn.Module, split: Split, epochs: float, seed: int, rate: float = 0.05, batch: int = 128) -> None:
+    """Training on the whole training set, shifted and mirrored, with a one-cycle rate."""
+    draws = torch.Generator().manual_seed(seed)
+    steps = int(epochs * (len(split.labels) // batch))
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    model.train()
+    for x, y in batches(split, steps, batch, draws):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        rates.step()
+    model.eval()
+
+
+def batches(split: Split, steps: int, batch: int, draws: torch.Generator):
+    """So many batches of training images, shifted and mirrored where they are grey."""
+    order = torch.cat([
+        torch.randperm(len(split.labels), generator=draws) for _ in range(-(-steps * batch // len(split.labels)))
+    ])  # fmt: skip
+    for chosen in order[: steps * batch].view(steps, batch):
+        images = split.images[chosen]
+        if images.shape[1] == 1:
+            images = shifted_and_flipped(images, draws)
+        yield images.contiguous(memory_format=torch.channels_last), split.labels[chosen]
