@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.data import example_batches
+from secateur.importance.activations import over_activations
 from zoo import grow
 
 BUILT_IN = (
@@ -162,6 +163,16 @@ def test_every_criterion_keeps_the_contract(by: str, name: str) -> None:
         assert scores.values.shape == scores.errors.shape == (group.size,)
         assert bool(torch.isfinite(scores.values).all() & torch.isfinite(scores.errors).all())
         assert torch.equal(scores.values, again[group.name].values)
+
+
+@sc.criterion("strength-of-ones-own")
+def strength(evidence: Any) -> dict[str, Tensor]:
+    return over_activations(evidence, lambda z: z.abs())
+
+
+@pytest.mark.parametrize("name", ["residual", "encoder", "two streams", "many groups", "bare parameters"])
+def test_a_criterion_of_ones_own_keeps_the_contract(name: str) -> None:
+    test_every_criterion_keeps_the_contract("strength-of-ones-own", name)
 
 
 def test_a_criterion_of_ones_own_by_name_and_as_a_callable(network: sc.Network) -> None:

@@ -1,4 +1,6 @@
-"""APoZ (Hu et al. 2016): how often a unit's activation is above zero."""
+"""APoZ (Hu et al. 2016): how often a unit's activation is above zero; and anything else of activations."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -8,23 +10,49 @@ from secateur.importance.evidence import Evidence
 from secateur.importance.registry import criterion
 from secateur.importance.sites import Site, by_group, sites_of, tapped
 
+Of = Callable[[Tensor], Tensor]
+
 
 @criterion("apoz")
 def apoz(evidence: Evidence) -> dict[str, Tensor]:
     """The fraction of positions at which the unit's activation, where it is read, is above zero (1 - APoZ)."""
     evidence.need_examples("apoz")
+    return over_activations(evidence, lambda z: z > 0)
+
+
+def over_activations(evidence: Evidence, measure: Of) -> dict[str, Tensor]:
+    """The mean over positions, and over places where a unit is read, of something of its activation.
+
+    Args:
+        evidence: what a criterion is given.
+        measure: of a tensor of activations, entry by entry.
+
+    Returns:
+        (units, examples) by group, as a criterion gives it.
+
+    Example:
+        >>> import torch, secateur as sc
+        >>> @sc.criterion("strength")
+        ... def strength(evidence):
+        ...     return over_activations(evidence, lambda z: z.abs())
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> data = torch.randn(64, 4)
+        >>> scores = sc.score(sc.trace(model, data), data, by="strength", progress=False)
+        >>> torch.allclose(scores["0"].values, model[:2](data).abs().mean(0).double(), atol=1e-6)
+        True
+    """
     sites = sites_of(evidence)
     ones = torch.ones(1, 1, dtype=torch.float64)
     counts = by_group(evidence.network, evidence.groups, ((site, ones.expand(len(site.units), 1)) for site in sites), 1)
-    found = [_active(evidence, sites, cell) for cell in evidence.watched(evidence.cells, "apoz")]
+    found = [_measured(evidence, sites, cell, measure) for cell in evidence.watched(evidence.cells, "activations")]
     return {name: torch.cat([part[name] for part in found], 1) / counts[name].clamp_min(1) for name in counts}
 
 
-def _active(evidence: Evidence, sites: tuple[Site, ...], cell: Batch) -> dict[str, Tensor]:
+def _measured(evidence: Evidence, sites: tuple[Site, ...], cell: Batch, measure: Of) -> dict[str, Tensor]:
     seen: list[tuple[Site, Tensor]] = []
 
     def look(site: Site, x: Tensor) -> Tensor:
-        seen.append((site, site.rows(x > 0, cell.size or 1)))
+        seen.append((site, site.rows(measure(x), cell.size or 1)))
         return x
 
     with torch.no_grad():

@@ -30,22 +30,35 @@ NOTHING = 1e-10
 @criterion("sensitivity")
 def sensitivity(evidence: Evidence) -> dict[str, Tensor]:
     """The absolute gradient of each example's loss by the activation, summed over space."""
-    return _one_pass(evidence, "sensitivity", lambda z, g: g.abs())
+    return over_gradients(evidence, "sensitivity", lambda z, g: g.abs())
 
 
 @criterion("taylor-signed")
 def taylor_signed(evidence: Evidence) -> dict[str, Tensor]:
     """The first-order estimate of how much each example's loss grows without the unit: -z dL/dz summed over space."""
-    return _one_pass(evidence, "taylor-signed", lambda z, g: -z * g)
+    return over_gradients(evidence, "taylor-signed", lambda z, g: -z * g)
 
 
 @criterion("taylor")
 def taylor(evidence: Evidence) -> dict[str, Tensor]:
     """The absolute value, example by example, of the signed Taylor score (Molchanov et al. 2017, equation 8)."""
-    return {name: values.abs() for name, values in _one_pass(evidence, "taylor", lambda z, g: -z * g).items()}
+    return {name: values.abs() for name, values in over_gradients(evidence, "taylor", lambda z, g: -z * g).items()}
 
 
-def _one_pass(evidence: Evidence, name: str, measure: Measure) -> dict[str, Tensor]:
+def over_gradients(evidence: Evidence, name: str, measure: Measure) -> dict[str, Tensor]:
+    """The sum over positions of something of each unit's activation and of the gradient of an example's loss by it.
+
+    Args:
+        evidence: what a criterion is given.
+        name: the criterion's, for what is said of it.
+        measure: of a tensor of activations and its gradient, entry by entry.
+
+    Returns:
+        (units, examples) by group, as a criterion gives it.
+
+    Raises:
+        DataError: there are no examples, or the loss has no gradient at the dense network.
+    """
     evidence.need_examples(name)
     sites = sites_of(evidence)
     found = [_backward(evidence, sites, cell, measure) for cell in evidence.watched(evidence.cells, name)]
