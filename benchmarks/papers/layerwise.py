@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from statistics import mean, stdev
 
 import torch
+from matplotlib.figure import Figure
 
 import secateur as sc
 from papers.settings import Row, Settings
@@ -34,6 +35,7 @@ CRITERIA: dict[str, dict[str, object]] = {
     "fpgm": {"by": "fpgm"},
     "random": {"by": "random"},
 }
+SLOW = ("leave-one-out", "integrated-gradients")  # for the first seed only
 PUBLISHED = {
     "shapley, robust": 0.31, "shapley, mean": 0.35, "l1": 0.47, "sensitivity": 0.47, "taylor": 0.47, "random": 0.48,
     "apoz": 0.56, "taylor-signed": 0.64,
@@ -52,9 +54,14 @@ def rows(settings: Settings) -> Iterator[Row]:
         test = [(it.split.test_images[:tests], it.split.test_labels[:tests])]
         for removal in ("zero", "mean"):
             curves = Curves(network, test, data, removal)
+            earlier: dict[str, sc.Scores] = {}
             for name in names:
+                if name in SLOW and seed != settings.seeds[0]:
+                    continue
                 given = {"removal": removal, "only": only, "seed": seed, "progress": False, **CRITERIA[name]}
-                scores = sc.score(network, data, **given)
+                by = str(CRITERIA[name]["by"])
+                scores = sc.score(network, data, **given, resume=earlier.get(by))
+                earlier |= {by: scores} if by == "shapley" else {}
                 for group in network.select(only):
                     area = curves.area(group.name, scores[group.name].values.argsort(stable=True))
                     yield {"by": name, "removal": removal, "seed": seed, "layer": group.name, "area": area}
@@ -95,13 +102,36 @@ def page(rows: list[Row]) -> list[str]:
         by_seed[str(row["by"]), str(row["removal"])][int(row["seed"])].append(float(row["area"]))  # type: ignore[arg-type]
     lines = ["| criterion | zero removal | mean removal | published (CIFAR-10, VGG-16, zero) |", "|---|---|---|---|"]
     names = dict.fromkeys(str(row["by"]) for row in rows)
-    table = {
-        name: [spread([mean(each) for each in by_seed[name, r].values()]) for r in ("zero", "mean")] for name in names
-    }
+    table = {name: [_over_layers(by_seed[name, removal]) for removal in ("zero", "mean")] for name in names}
     for name in sorted(names, key=lambda name: table[name][0][1]):
         zero, mean_ = (cell[0] for cell in table[name])
         lines.append(f"| {name} | {zero} | {mean_} | {PUBLISHED.get(name, '')} |")
     return lines
+
+
+def _over_layers(by_seed: dict[int, list[float]]) -> tuple[str, float]:
+    return spread([mean(each) for each in by_seed.values()]) if by_seed else ("", 9.0)
+
+
+def figure(rows: list[Row]) -> Figure:
+    """The area in every layer for some criteria, zero and mean removal, the mean over seeds."""
+    found: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        found[str(row["by"]), str(row["removal"]), str(row["layer"])].append(float(row["area"]))  # type: ignore[arg-type]
+    drawn = Figure(figsize=(9, 3.4), layout="constrained")
+    layers = list(dict.fromkeys(str(row["layer"]) for row in rows))
+    for axes, removal in zip(drawn.subplots(1, 2, sharey=True), ("zero", "mean"), strict=True):
+        for by in dict.fromkeys(str(row["by"]) for row in rows):
+            own = [found[by, removal, layer] for layer in layers]
+            axes.plot(
+                layers, [mean(each) if each else float("nan") for each in own], marker="o", markersize=3, label=by
+            )
+        axes.set_title(f"{removal} removal", fontsize=9)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    drawn.axes[0].set_ylabel("area under the growth of the loss")
+    drawn.axes[1].legend(frameon=False, fontsize=6)
+    return drawn
 
 
 def spread(values: list[float]) -> tuple[str, float]:

@@ -7,8 +7,10 @@ Short fine-tuning after each layer with early stopping, or none. Published for C
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
+from statistics import mean
 
 import torch
+from matplotlib.figure import Figure
 
 import secateur as sc
 from papers.layerwise import spread
@@ -92,6 +94,28 @@ def page(rows: list[Row]) -> list[str]:
                 lines.append(f"| {name} | " + " | ".join(spread(c)[0] if c else "" for c in cells) + " |")
             lines.append("")
     return [*lines, "Published (CIFAR-10, VGG-16-BN, with fine-tuning): " + _published()]
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Accuracy against the images, one plot for each share kept, without (dashed) and with fine-tuning."""
+    found: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
+    for row in rows:
+        if row["by"] != "dense":
+            found[row["keep"], row["tuned"], row["by"], row["images"]].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
+    kept = sorted({key[0] for key in found}, reverse=True)  # type: ignore[type-var]
+    drawn = Figure(figsize=(3.2 * len(kept), 3.2), layout="constrained")
+    for axes, keep in zip(drawn.subplots(1, len(kept), sharey=True, squeeze=False)[0], kept, strict=True):
+        for number, by in enumerate(dict.fromkeys(key[2] for key in found)):
+            for tuned in (False, True):
+                points = sorted((key[3], mean(each)) for key, each in found.items() if key[:3] == (keep, tuned, by))  # type: ignore[type-var]
+                style = {"color": f"C{number}", "linestyle": "-" if tuned else "--", "marker": "o", "markersize": 3}
+                axes.plot(*zip(*points, strict=True), label=by if tuned else None, **style)
+        axes.set_title(f"{keep:.0%} of every layer's units", fontsize=9)
+        axes.set_xlabel("images")
+        axes.spines[["top", "right"]].set_visible(False)
+    drawn.axes[0].set_ylabel("accuracy, %")
+    drawn.axes[-1].legend(frameon=False, fontsize=6)
+    return drawn
 
 
 def _published() -> str:

@@ -13,6 +13,8 @@ from train_demo_network import shifted_and_flipped
 
 from papers.datasets import DATASETS, Split
 
+RESULTS = Path(__file__).with_name("results")
+EPOCHS = 60
 VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 
 
@@ -70,16 +72,24 @@ def subject(dataset: str, seed: int, data: Path, weights: Path | None, network: 
         dataset: fashion, cifar10, cub200.
         seed: which of the trained networks; of the calibration images.
         data: the folder of the data.
-        weights: a state dict of `Vgg16`, as `torch.save` writes it.
+        weights: a state dict of `Vgg16`, as `torch.save` writes it; on CIFAR-10 without any it is trained, which takes
+            an accelerator or days, and kept beside the results.
         network: on Fashion-MNIST.
     """
     split = DATASETS[dataset](data)
     if dataset == "fashion":
         return Subject(network, seed, split, lambda: trained(network, seed))
-    if weights is None:
-        raise SystemExit(f"{dataset} needs --weights: a state dict of papers.subjects.Vgg16 that was trained on it")
     classes, size = int(split.labels.max()) + 1, split.images.shape[-1]
-    state = torch.load(weights, weights_only=True)
+    if weights is None and dataset == "cub200":
+        raise SystemExit("cub200 needs --weights: a state dict of papers.subjects.Vgg16, tuned on it from ImageNet's")
+    path = weights or RESULTS / f"vgg16-{dataset}-{seed}.pt"
+    if weights is None and not path.exists():
+        torch.manual_seed(seed)
+        fresh = Vgg16(classes, size)
+        fully_tuned(fresh, split, EPOCHS, seed)
+        RESULTS.mkdir(exist_ok=True)
+        torch.save(fresh.state_dict(), path)
+    state = torch.load(path, weights_only=True)
 
     def make() -> nn.Module:
         model = Vgg16(classes, size)
@@ -133,12 +143,10 @@ def fully_tuned(model: nn.Module, split: Split, epochs: float, seed: int, rate: 
 
 
 def batches(split: Split, steps: int, batch: int, draws: torch.Generator):
-    """So many batches of training images, shifted and mirrored where they are grey."""
+    """So many batches of training images, shifted by up to two pixels and mirrored."""
     order = torch.cat([
         torch.randperm(len(split.labels), generator=draws) for _ in range(-(-steps * batch // len(split.labels)))
     ])  # fmt: skip
     for chosen in order[: steps * batch].view(steps, batch):
-        images = split.images[chosen]
-        if images.shape[1] == 1:
-            images = shifted_and_flipped(images, draws)
+        images = shifted_and_flipped(split.images[chosen], draws)
         yield images.contiguous(memory_format=torch.channels_last), split.labels[chosen]

@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from statistics import mean, stdev
 
 import torch
+from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 import secateur as sc
@@ -100,6 +102,25 @@ def page(rows: list[Row]) -> list[str]:
         "",
         "Published: the first-order gate's correlation with the oracle is above .93 (ResNet-101, ImageNet).",
     ]
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Spearman's correlation with the oracle over all units, by criterion and network."""
+    own = [row for row in rows if row["part"] == "oracle"]
+    names = list(dict.fromkeys(str(row["by"]) for row in own))
+    networks = list(dict.fromkeys(str(row["network"]) for row in own))
+    drawn = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = drawn.subplots()
+    for place, network in enumerate(networks):
+        each = [[float(r["spearman"]) for r in own if (r["by"], r["network"]) == (by, network)] for by in names]  # type: ignore[arg-type]
+        heights, spreads = [mean(e) for e in each], [stdev(e) if len(e) > 1 else 0.0 for e in each]
+        at = [number + 0.4 * place for number in range(len(names))]
+        axes.bar(at, heights, width=0.38, yerr=spreads, label=network, error_kw={"elinewidth": 0.8})
+    axes.set_xticks([n + 0.2 for n in range(len(names))], names, rotation=45, ha="right", fontsize=7)
+    axes.set_ylabel("Spearman with the oracle")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return drawn
 
 
 def _of(rows: list[Row], by: str, key: str) -> tuple[str, float]:
