@@ -1,0 +1,90 @@
+"""Convolutions with few columns left, as a product of what is left: only what they read is gathered."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+DENSITY = 0.3
+
+
+class GatheredConv2d(nn.Module):
+    """A 2-D convolution whose weight has columns of zeros: one input channel at one place of the kernel, all filters.
+
+    Args:
+        dense: the convolution that it stands for, with zeros, and without groups of channels.
+    """
+
+    def __init__(self, dense: nn.Conv2d) -> None:
+        super().__init__()
+        self.stride, self.dilation = dense.stride, dense.dilation
+        self.padding = _padding(dense)
+        self.kernel_size, self.padding_mode = dense.kernel_size, dense.padding_mode
+        columns = dense.weight.detach().flatten(2).abs().sum(0).t() > 0  # (places, channels)
+        self.places = [int(place) for place in torch.nonzero(columns.any(1)).flatten()]
+        for place in self.places:
+            self.register_buffer(f"channels_{place}", torch.nonzero(columns[place]).flatten())
+        kept = dense.weight.detach().flatten(2)
+        parts = [kept[:, columns[place], place] for place in self.places]
+        self.weight = nn.Parameter(torch.cat(parts, 1) if parts else kept[:, :0, 0])  # (filters, columns)
+        self.bias = None if dense.bias is None else nn.Parameter(dense.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        mode: Any = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        padded = F.pad(x, self.padding, mode=mode)
+        sizes = [
+            (length - step * (kernel - 1) - 1) // stride + 1
+            for length, step, kernel, stride in zip(
+                padded.shape[2:], self.dilation, self.kernel_size, self.stride, strict=True
+            )
+        ]
+        read = torch.cat([self._read(padded, place, sizes) for place in self.places], 1)  # (batch, columns, h * w)
+        result: Tensor = torch.matmul(self.weight, read).unflatten(2, sizes)
+        return result if self.bias is None else result + self.bias[:, None, None]
+
+    def _read(self, padded: Tensor, place: int, sizes: list[int]) -> Tensor:
+        """What one place of the kernel reads, of the channels that it needs. (batch, channels, h * w)"""
+        row, column = divmod(place, self.kernel_size[1])
+        top, left = row * self.dilation[0], column * self.dilation[1]
+        rows = slice(top, top + self.stride[0] * (sizes[0] - 1) + 1, self.stride[0])
+        columns = slice(left, left + self.stride[1] * (sizes[1] - 1) + 1, self.stride[1])
+        return padded[:, :, rows, columns].index_select(1, getattr(self, f"channels_{place}")).flatten(2)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]} columns -> {self.weight.shape[0]} filters, stride={self.stride}"
+
+
+def density(layer: nn.Conv2d) -> float:
+    """The fraction of columns that are not zero."""
+    columns = layer.weight.detach().flatten(2).abs().sum(0) > 0
+    return float(columns.double().mean())
+
+
+def gathered(model: nn.Module, below: float = DENSITY) -> nn.Module:
+    """A copy in which convolutions with few columns left only compute these.
+
+    Args:
+        model: a model whose convolutions have columns of zeros, from `SPP.finish` or `secateur.load`.
+        below: the density of columns below which a convolution is replaced. docs/spp.md says where that is faster.
+
+    Returns:
+        The copy; layers that are dense enough, or have groups of channels, are as they were.
+    """
+    small = copy.deepcopy(model)
+    for path, module in list(small.named_modules()):
+        if type(module) is nn.Conv2d and module.groups == 1 and 0 < density(module) < below:
+            parent, _, name = path.rpartition(".")
+            setattr(small.get_submodule(parent), name, GatheredConv2d(module))
+    return small
+
+
+def _padding(dense: nn.Conv2d) -> list[int]:
+    """As `torch.nn.functional.pad` takes it."""
+    if isinstance(dense.padding, str):
+        spans = [step * (size - 1) for step, size in zip(dense.dilation, dense.kernel_size, strict=True)]
+        pairs = [(span // 2, span - span // 2) if dense.padding == "same" else (0, 0) for span in spans]
+    else:
+        pairs = [(size, size) for size in dense.padding]
+    return [size for pair in reversed(pairs) for size in pair]

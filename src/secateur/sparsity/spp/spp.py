@@ -1,0 +1,290 @@
+"""SPP: columns of convolutions pruned with probabilities, while a network is trained (Wang et al. 2018)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.api import trace
+from secateur.budget.plan import Plan
+from secateur.errors import BudgetError, DataError, NameMatchError, SurgeryError
+from secateur.files import write_whole
+from secateur.importance.lean.graph import graph_of
+from secateur.network.layers import Layer, layers_of
+from secateur.network.trace import results_of
+from secateur.network.units import Network
+from secateur.sparsity.dead import needless, plan_of
+from secateur.sparsity.spp.columns import Columns
+from secateur.sparsity.spp.probabilities import increments
+from secateur.storage import model_writers, shapes_of
+from secateur.surgery.cut import cut
+from secateur.surgery.recipe import Recipe, recipe_of
+
+
+@dataclass(frozen=True, eq=False)
+class SPPResult:
+    """What SPP leaves.
+
+    Args:
+        model: the model, its pruned columns zero, and channels cut that nobody reads any more.
+        plan: by which they were cut.
+        recipe: for loading it again.
+        columns: for each layer how many columns there were, and how many are left.
+    """
+
+    model: nn.Module
+    plan: Plan
+    recipe: Recipe
+    columns: Mapping[str, tuple[int, int]]
+
+    def __str__(self) -> str:
+        rows = [f"  {name}: {left} of {dense} columns" for name, (dense, left) in self.columns.items()]
+        units = sum(len(kept) for kept in self.plan.kept.values())
+        return "\n".join([f"units {self.plan.network.units} -> {units}", *rows])
+
+    def save(self, folder: str | Path) -> None:
+        """Write recipe.json and weights.safetensors, which `secateur.load` reads.
+
+        Raises:
+            StorageError: they can't be written; files that were there before are as they were.
+        """
+        write_whole(model_writers(Path(folder), self.model, self.recipe, shapes_of(self.plan.network.tensors)))
+
+
+class SPP:
+    """Prune columns with probabilities, while a network is trained.
+
+    A column is one input channel at one place of the kernel, over all filters. In every step each is masked by chance;
+    what is masked takes no part in the forward and backward pass, and is not moved. Every `every` steps the chances of
+    weak columns rise and those of strong ones fall, so that a column that was weak by accident recovers; one whose
+    chance is 1 is gone for good. Once every layer has its ratio, what survives is scaled once by the chance that it was
+    there, and training goes on with fixed masks. It hooks itself to the optimizer, so the loop stays as it is; with
+    gradient accumulation a step is what the optimizer does.
+
+    Args:
+        model: the model that is trained.
+        example_inputs: as `trace` takes them.
+        optimizer: that trains it.
+        keep: `{"macs": 0.5}` or `{"columns": 0.5}`: the same ratio for all layers.
+        ratios: the fraction of columns to prune, by globs of layers' names, in place of that ratio.
+        every: steps between two moves of the chances (published: 180).
+        groups: "columns", or "channels": all places of a kernel at once, an option of ours.
+        skip: globs of layers that stay whole; by default the first.
+        seed: masks are drawn from it; processes that train together give the same.
+
+    Raises:
+        BudgetError: the budget can't be met.
+        NameMatchError: a glob matches no layer.
+        SurgeryError: the model computes weights from others, or has no convolution to prune.
+
+    Example:
+        >>> import torch
+        >>> layers = [torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3), torch.nn.ReLU()]
+        >>> model = torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 2, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        >>> spp = SPP(model, torch.randn(1, 1, 8, 8), optimizer, {"columns": 0.5}, every=1)
+        >>> while not spp.done:
+        ...     optimizer.zero_grad()
+        ...     model(torch.randn(2, 1, 8, 8)).square().mean().backward()
+        ...     optimizer.step()
+        >>> spp.finish().columns
+        {'2': (36, 18), '4': (4, 2)}
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        optimizer: torch.optim.Optimizer,
+        keep: Mapping[str, float] | None = None,
+        *,
+        ratios: Mapping[str, float] | None = None,
+        every: int = 180,
+        groups: str = "columns",
+        skip: str | Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if groups not in ("columns", "channels") or every < 1:
+            raise BudgetError(f"groups={groups!r}, every={every}: groups are columns or channels, every is 1 or more")
+        self.model, self.optimizer, self.every, self.groups = model, optimizer, every, groups
+        self.network = trace(model, example_inputs)
+        layers = _layers(model, self.network, skip)
+        wanted = _ratios(self.network, layers, keep, ratios)
+        parameters = dict(model.named_parameters())
+        self.columns = [_columns(layer, parameters[layer.weight], wanted[layer.name], groups) for layer in layers]
+        self.draws = torch.Generator().manual_seed(seed)
+        self.steps = 0
+        self.done = False
+        self._hooks = [
+            optimizer.register_step_pre_hook(lambda *_: self._before()),
+            optimizer.register_step_post_hook(lambda *_: self._after()),
+        ]
+        self._draw()
+
+    def finish(self) -> SPPResult:
+        """Take the masks' zeros into a smaller model: channels that nobody reads any more are cut.
+
+        The model that was trained keeps its shape and its zeros; constants that dead channels leave are moved into the
+        biases of those who read them, in it, too. `secateur.sparsity.gathered.gathered` makes
+        layers faster that have few columns left. Batch norms should see some training data after this
+        (`torch.optim.swa_utils.update_bn`).
+
+        Raises:
+            BudgetError: not all layers have their ratio yet.
+        """
+        if not self.done:
+            missing = {columns.layer.name: columns.missing for columns in self.columns if columns.missing > 0}
+            raise BudgetError(f"columns are still to be pruned: {missing}; train on until spp.done")
+        for hook in self._hooks:
+            hook.remove()
+        left = {each.layer.name: (len(each.group), int((~each.pruned)[each.group].sum())) for each in self.columns}
+        graph = graph_of(self.network)
+        kept = {block.layer.weight: block.values.isfinite() for block in graph.layers if block.layer is not None}
+        plan = plan_of(self.network, graph, needless(self.network, graph, kept, 0.0))
+        recipe = recipe_of(self.model, plan)
+        return SPPResult(cut(self.model, plan, optimizer=self.optimizer), plan, recipe, left)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on after an interruption, beside the model's and the optimizer's own states."""
+        layers = {
+            each.layer.weight: {"chances": each.chances, "masked": each.masked, "held": each.held.detach()}
+            for each in self.columns
+        }
+        return {"steps": self.steps, "done": self.done, "draws": self.draws.get_state(), "layers": layers}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, to the same masks.
+
+        Raises:
+            SurgeryError: it is of another network.
+        """
+        for each in self.columns:
+            saved = state["layers"].get(each.layer.weight)
+            if saved is None or saved["held"].shape != each.weight.shape or len(saved["chances"]) != len(each.chances):
+                raise SurgeryError(f"the state has no such layer as {each.layer.name}; give that of the same network")
+        with torch.no_grad():
+            for each in self.columns:
+                saved = state["layers"][each.layer.weight]
+                each.chances, each.held = saved["chances"].clone(), saved["held"].clone().to(each.weight)
+                each.mask(saved["masked"].clone())
+        self.steps, self.done = int(state["steps"]), bool(state["done"])
+        self.draws.set_state(state["draws"])
+
+    def _before(self) -> None:
+        """Gradients of what is masked are nothing, so that momentum does not see them."""
+        for each in self.columns:
+            gradient = each.weight.grad
+            if gradient is None:
+                continue
+            if not bool(torch.isfinite(gradient).all()):
+                raise DataError(
+                    f"the gradient at step {self.steps + 1} is NaN or infinite in {each.layer.name}; lower the "
+                    "learning rate, or scale gradients with a scaler, which skips such steps"
+                )
+            gradient.masked_fill_(each.places(), 0)
+
+    def _after(self) -> None:
+        self.steps += 1
+        with torch.no_grad():
+            for each in self.columns:
+                each.updated()
+            if not self.done and self.steps % self.every == 0:
+                self._move()
+        self._draw()
+
+    def _move(self) -> None:
+        """New chances; at the end the survivors are scaled once."""
+        for each in self.columns:
+            if each.missing <= 0:
+                continue
+            free = torch.nonzero(~each.pruned).flatten()
+            ranks = torch.empty(len(free), dtype=torch.double)
+            ranks[each.norms()[free].argsort(stable=True)] = torch.arange(len(free), dtype=torch.double)
+            moved = (each.chances[free] + increments(ranks, each.missing)).clamp(0, 1)
+            over = torch.nonzero(moved >= 1).flatten()
+            late = over[ranks[over].argsort(stable=True)[each.missing :]]  # never more than the ratio asks for
+            moved[late] = each.chances[free[late]]
+            each.chances[free] = moved
+        if all(each.missing <= 0 for each in self.columns):
+            for each in self.columns:
+                each.scale()
+            self.done = True
+
+    def _draw(self) -> None:
+        """One draw for each group; the same in all processes that train together."""
+        with torch.no_grad():
+            for each in self.columns:
+                draws = torch.rand(len(each.chances), generator=self.draws, dtype=torch.float64)
+                each.mask(draws < each.chances)
+
+
+def _layers(model: nn.Module, network: Network, skip: str | Sequence[str] | None) -> list[Layer]:
+    """The convolutions whose columns may go.
+
+    Raises:
+        NameMatchError: a glob matches none.
+        SurgeryError: there is none, or a weight is computed from others.
+    """
+    found = [layer for layer in layers_of(network) if layer.is_convolution and layer.groups == 1]
+    names = [layer.name for layer in found]
+    globs = names[:1] if skip is None else [skip] if isinstance(skip, str) else list(skip)
+    for glob in globs:
+        if not any(fnmatch(name, glob) for name in names):
+            raise NameMatchError(f"skip={glob!r} matches no convolution; there are {', '.join(names)}")
+    chosen = [layer for layer in found if not any(fnmatch(layer.name, glob) for glob in globs)]
+    if not chosen:
+        raise SurgeryError(f"{network.title} has no convolution whose columns can go: {', '.join(names) or 'none'}")
+    held = dict(model.named_parameters())
+    computed = next((layer.weight for layer in chosen if layer.weight not in held), None)
+    if computed is not None:
+        raise SurgeryError(f"{computed} is computed from other parameters; remove the parametrization before training")
+    return chosen
+
+
+def _ratios(
+    network: Network, layers: Sequence[Layer], keep: Mapping[str, float] | None, ratios: Mapping[str, float] | None
+) -> dict[str, float]:
+    """The fraction of columns to prune, by layer.
+
+    Raises:
+        BudgetError: neither a budget nor ratios are given, or they are out of range.
+        NameMatchError: a glob matches no layer.
+    """
+    share = _common_ratio(network, layers, keep)
+    found = {layer.name: share for layer in layers}
+    for glob, ratio in (ratios or {}).items():
+        matched = [name for name in found if fnmatch(name, glob)]
+        if not matched or not 0 <= ratio < 1:
+            raise NameMatchError(f"ratios={{{glob!r}: {ratio}}}: a glob of {', '.join(found)} and a fraction below 1")
+        found |= dict.fromkeys(matched, float(ratio))
+    return found
+
+
+def _common_ratio(network: Network, layers: Sequence[Layer], keep: Mapping[str, float] | None) -> float:
+    if keep is None:
+        return 0.0
+    if len(keep) != 1 or not set(keep) <= {"macs", "columns"} or not all(0 < value <= 1 for value in keep.values()):
+        raise BudgetError(f"keep={dict(keep)!r}: give {{'macs': 0.5}} or {{'columns': 0.5}}")
+    ((unit, value),) = keep.items()
+    if unit == "columns":
+        return 1 - value
+    macs = results_of(network.program, network.example).macs
+    own, total = sum(macs[layer.node] for layer in layers), sum(macs.values())
+    ratio = (1 - value) * total / max(own, 1)
+    if ratio >= 1:
+        raise BudgetError(f"keep={{'macs': {value}}} can't be met: without all columns {1 - own / total:.3f} is left")
+    return ratio
+
+
+def _columns(layer: Layer, weight: Tensor, ratio: float, groups: str) -> Columns:
+    features = layer.features_of_group
+    group = torch.arange(features) if groups == "columns" else torch.arange(features) // layer.kernel
+    number = int(group.max()) + 1
+    count = min(math.ceil(ratio * number - 1e-9), number - 1)
+    nothing = torch.zeros(number, dtype=torch.float64)
+    return Columns(layer, weight, group, count, nothing, nothing > 0, weight.detach().clone())

@@ -1,0 +1,270 @@
+"""SPP: chances as the paper has them, masks that a training can't move, the same after a kill, columns that go."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur as sc
+from secateur.sparsity.gathered import GatheredConv2d, density, gathered
+from secateur.sparsity.spp.probabilities import increments
+from secateur.sparsity.spp.spp import SPP
+from zoo import grow
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1, bias=False)
+        self.norm, self.third, self.fc = nn.BatchNorm2d(12), nn.Conv2d(12, 6, 3, stride=2), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.second(F.relu(self.first(x)))))
+        return self.fc(F.relu(self.third(x)).mean((2, 3)))
+
+
+def start(seed: int = 0, **options: Any) -> tuple[Net, torch.optim.Optimizer, SPP]:
+    torch.manual_seed(seed)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-3)
+    given = {"keep": {"columns": 0.5}, "every": 2, **options}
+    return model, optimizer, SPP(model, torch.randn(2, 1, 9, 9), optimizer, **given)
+
+
+def steps(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: int, parts: int = 1) -> None:
+    for step in range(first, last):
+        draws = torch.Generator().manual_seed(step)
+        x, y = torch.randn(8, 1, 9, 9, generator=draws), torch.randint(0, 4, (8,), generator=draws)
+        optimizer.zero_grad()
+        for part, labels in zip(x.chunk(parts), y.chunk(parts), strict=True):
+            (F.cross_entropy(model(part), labels) / parts).backward()
+        optimizer.step()
+
+
+def until_done(model: nn.Module, optimizer: torch.optim.Optimizer, spp: SPP) -> int:
+    step = 0
+    while not spp.done and step < 1000:
+        steps(model, optimizer, step, step + 1)
+        step += 1
+    return step
+
+
+def test_steps_of_the_chances_as_the_paper_has_them() -> None:
+    """A at the weakest, u A at the turning point, nothing at the n-th, and as much below nothing behind it."""
+    count = 12
+    turn = -math.log(0.25) / ((math.log(2) - math.log(0.25)) / count)
+    found = increments(torch.tensor([0.0, turn, count, 2 * turn]), count)
+    assert found.tolist() == pytest.approx([0.05, 0.0125, 0.0, 2 * 0.25 * 0.05 - 0.05], abs=1e-12)
+    curve = increments(torch.arange(200).double(), count)
+    assert bool((curve[1:] <= curve[:-1]).all()) and bool(torch.isfinite(curve).all())
+
+
+def test_what_is_masked_takes_no_part_and_is_not_moved() -> None:
+    """Neither by its gradient nor by momentum nor by weight decay, over many steps."""
+    model, optimizer, spp = start(every=1000)
+    for each in spp.columns:
+        each.chances.fill_(0.5)
+    for step in range(6):
+        masked = {each.layer.name: each.masked.clone() for each in spp.columns}
+        before = {each.layer.name: each.held.clone() for each in spp.columns}
+        for each in spp.columns:
+            assert float(each.weight.detach()[each.places()].abs().sum()) == 0
+        steps(model, optimizer, step, step + 1)
+        for each in spp.columns:
+            gone = masked[each.layer.name][each.group]
+            now, then = (each.layer.matrix(part)[0] for part in (each.held.detach(), before[each.layer.name]))
+            assert torch.equal(now[:, gone], then[:, gone])
+            assert step == 0 or bool((now[:, ~gone] != then[:, ~gone]).any())
+    assert 0.3 < float(torch.cat([each.masked for each in spp.columns]).double().mean()) < 0.7
+
+
+def test_masks_hold_through_an_accumulated_minibatch() -> None:
+    """The same gradients from one batch of eight as from four of two, in evaluation of the norm's statistics."""
+    one, other = start(), start()
+    for (model, optimizer, spp), parts in ((one, 1), (other, 4)):
+        model.norm.eval()
+        for each in spp.columns:
+            each.chances.fill_(0.4)
+        steps(model, optimizer, 0, 3, parts)
+    for a, b in zip(one[0].parameters(), other[0].parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_a_weak_column_goes_and_one_that_was_weak_by_accident_recovers() -> None:
+    model, optimizer, spp = start(every=1)
+    second = spp.columns[0]
+    weak, strong = (int(index) for index in second.norms().argsort()[[0, -1]])
+    second.chances[strong] = 0.6
+    steps(model, optimizer, 0, 1)
+    assert float(second.chances[weak]) == pytest.approx(0.05)
+    assert float(second.chances[strong]) < 0.6
+    until_done(model, optimizer, spp)
+    assert bool(second.pruned[weak]) and not bool(second.pruned[strong])
+
+
+@pytest.mark.parametrize("groups", ["columns", "channels"])
+def test_every_layer_ends_at_its_ratio_and_survivors_are_scaled_once(groups: str) -> None:
+    model, optimizer, spp = start(groups=groups, keep={"columns": 0.4}, ratios={"third": 0.25}, every=1)
+    chances: list[Tensor] = []
+    weights: list[Tensor] = []
+    scale = type(spp.columns[0]).scale
+
+    def watched(self: Any) -> None:
+        chances.append(self.chances.clone())
+        weights.append(self.held.clone())
+        scale(self)
+
+    type(spp.columns[0]).scale = watched  # type: ignore[method-assign]
+    try:
+        assert until_done(model, optimizer, spp) < 1000
+    finally:
+        type(spp.columns[0]).scale = scale  # type: ignore[method-assign]
+    assert len(chances) == 2
+    for each, ratio, chance, weight in zip(spp.columns, (0.6, 0.25), chances, weights, strict=True):
+        assert int(each.pruned.sum()) == math.ceil(ratio * len(each.chances) - 1e-9)
+        expected = each.layer.matrix(weight)[0] * (1 - chance)[each.group].float()
+        assert torch.allclose(each.layer.matrix(each.weight.detach())[0], expected, atol=1e-7)
+    before = [each.masked.clone() for each in spp.columns]
+    steps(model, optimizer, 100, 104)
+    assert all(torch.equal(a, each.masked) for a, each in zip(before, spp.columns, strict=True))
+
+
+def test_a_budget_of_macs_is_met() -> None:
+    model, optimizer, spp = start(keep={"macs": 0.6}, every=1)
+    until_done(model, optimizer, spp)
+    result = spp.finish()
+    macs = {"first": 8 * 9 * 81, "second": 12 * 72 * 81, "third": 6 * 108 * 16, "fc": 24}
+    left = sum(
+        macs[name] * (result.columns[name][1] / result.columns[name][0] if name in result.columns else 1)
+        for name in macs
+    )
+    assert left <= 0.6 * sum(macs.values()) < left + 2 * 12 * 81 + 2 * 6 * 16
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8])
+def test_a_killed_training_goes_on_to_the_same_masks(stop: int) -> None:
+    whole, optimizer, spp = start()
+    steps(whole, optimizer, 0, 12)
+    first, other, before = start()
+    steps(first, other, 0, stop)
+    saved = io.BytesIO()
+    torch.save([first.state_dict(), other.state_dict(), before.state_dict()], saved)
+    saved.seek(0)
+    states = torch.load(saved, weights_only=True)
+    resumed, third, after = start(seed=5)
+    resumed.load_state_dict(states[0])
+    third.load_state_dict(states[1])
+    after.load_state_dict(states[2])
+    steps(resumed, third, stop, 12)
+    for a, b in zip(spp.columns, after.columns, strict=True):
+        assert torch.equal(a.masked, b.masked) and torch.equal(a.chances, b.chances) and torch.equal(a.held, b.held)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_state_of_another_network_is_refused() -> None:
+    _, _, spp = start()
+    state = spp.state_dict()
+    state["layers"]["second.weight"]["held"] = torch.zeros(1)
+    with pytest.raises(sc.SecateurError, match="no such layer as second"):
+        spp.load_state_dict(state)
+
+
+def test_scaled_steps_that_are_skipped_count_for_nothing_and_nan_stops() -> None:
+    model, optimizer, spp = start()
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for factor in (float("inf"), 1.0):
+        optimizer.zero_grad()
+        scaler.scale(model(torch.randn(4, 1, 9, 9)).square().mean() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert spp.steps == 1
+    optimizer.zero_grad()
+    (model(torch.randn(4, 1, 9, 9)).mean() * float("nan")).backward()
+    with pytest.raises(sc.SecateurError, match="step 2 is NaN or infinite in second"):
+        optimizer.step()
+
+
+def test_channels_that_nobody_reads_are_cut_and_the_network_stays_the_same(tmp_path: Path) -> None:
+    model, optimizer, spp = start(groups="channels", keep={"columns": 0.5}, every=1)
+    until_done(model, optimizer, spp)
+    steps(model, optimizer, 200, 203)
+    model.eval()
+    x = torch.randn(3, 1, 9, 9)
+    before = model(x)
+    result = spp.finish()
+    assert result.model.first.weight.shape[0] == 4 and result.model.second.weight.shape[0] == 6
+    assert torch.allclose(result.model(x), before, atol=1e-5)
+    assert result.columns["second"] == (72, 36) and "units" in str(result)
+    result.save(tmp_path)
+    assert torch.equal(sc.load(Net().eval(), tmp_path)(x), result.model(x))
+
+
+def test_it_cant_be_finished_before_its_time() -> None:
+    with pytest.raises(sc.SecateurError, match="train on until"):
+        start()[2].finish()
+
+
+def test_residual_networks_need_no_coupling() -> None:
+    model, example = grow("residual")
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    spp = SPP(model, example, optimizer, {"columns": 0.5}, every=1)
+    for _ in range(1000):
+        if spp.done:
+            break
+        optimizer.zero_grad()
+        model(example).square().mean().backward()
+        optimizer.step()
+    model.eval()
+    before = model(example)
+    result = spp.finish()
+    assert torch.allclose(result.model(example), before, atol=1e-5)
+    assert torch.allclose(gathered(result.model, below=0.9)(example), before, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"keep": {"macs": 0.001}}, "can't be met"),
+        ({"keep": {"params": 0.5}}, "give {'macs': 0.5}"),
+        ({"groups": "rows"}, "groups are columns or channels"),
+        ({"skip": "nowhere"}, "matches no convolution"),
+        ({"skip": "*"}, "no convolution whose columns can go"),
+        ({"ratios": {"fourth": 0.5}}, "a glob of second, third"),
+        ({"ratios": {"third": 1.0}}, "a fraction below 1"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(sc.SecateurError, match=said):
+        start(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 1},
+        {"padding": "same", "dilation": 2},
+        {"stride": 2, "padding": (2, 1), "bias": False},
+        {"padding": 1, "padding_mode": "reflect", "stride": (1, 2)},
+        {"padding": "valid"},
+    ],
+)
+def test_gathered_convolutions_compute_what_the_dense_one_does(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    dense = nn.Conv2d(6, 5, 3, **options)
+    with torch.no_grad():
+        dense.weight.mul_(torch.rand(1, 6, 3, 3) < 0.25)
+    x = torch.randn(2, 6, 11, 13)
+    made = GatheredConv2d(dense)
+    assert made.weight.shape[1] == round(density(dense) * 54)
+    assert torch.allclose(made(x), dense(x), atol=1e-5)
+    made(x).sum().backward()
+    assert made.weight.grad is not None
+    model = nn.Sequential(dense, nn.Conv2d(5, 5, 3))
+    small = gathered(model, below=0.5)
+    assert isinstance(small[0], GatheredConv2d) and type(small[1]) is nn.Conv2d and type(model[0]) is nn.Conv2d
