@@ -235,8 +235,8 @@ def test_residual_networks_need_no_coupling() -> None:
         ({"groups": "rows"}, "groups are columns or channels"),
         ({"skip": "nowhere"}, "matches no convolution"),
         ({"skip": "*"}, "no convolution whose columns can go"),
-        ({"ratios": {"fourth": 0.5}}, "a glob of second, third"),
-        ({"ratios": {"third": 1.0}}, "a fraction below 1"),
+        ({"ratios": {"fourth": 0.5}}, "matches no convolution to prune; the nearest are third"),
+        ({"ratios": {"third": 1.0}}, "columns to prune, below 1"),
     ],
 )
 def test_bad_input(options: dict[str, Any], said: str) -> None:

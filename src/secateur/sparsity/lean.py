@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from secateur.errors import BudgetError, NameMatchError
 from secateur.files import write_whole
 from secateur.importance.lean.chains import Chains
 from secateur.importance.lean.graph import Block, ChannelGraph, graph_of
+from secateur.names import matched
 from secateur.network.folded import copied, fold
 from secateur.network.layers import NORMS
 from secateur.network.units import Network
@@ -179,11 +179,8 @@ def _prunable(graph: ChannelGraph, skip: str | Sequence[str] | None) -> frozense
     if skip is None:
         last = {_name(block) for block in graph.layers if graph.needed & set(range(*block.span.indices(graph.size)))}
         return frozenset(layers) - last
-    globs = [skip] if isinstance(skip, str) else list(skip)
-    for glob in globs:
-        if not any(fnmatch(name, glob) for name in layers.values()):
-            raise NameMatchError(f"skip={glob!r} matches no layer; there are {', '.join(layers.values())}")
-    return frozenset(weight for weight, name in layers.items() if not any(fnmatch(name, glob) for glob in globs))
+    whole = matched(skip, layers.values(), "layer")
+    return frozenset(weight for weight, name in layers.items() if name not in whole)
 
 
 def by_chains(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from secateur.api import trace
 from secateur.budget.keep import COUNTED, Keep, fractions, parse_keep
 from secateur.budget.plan import Plan, check_reachable
-from secateur.errors import BudgetError, DataError, TraceError
+from secateur.errors import BudgetError, TraceError
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
 from secateur.surgery.cut import cut
+from secateur.training.guard import check_finite, scale_of
 from secateur.training.masks import Masks
 from secateur.training.slopes import Slopes
 
@@ -144,14 +145,10 @@ class TaylorSchedule:
         self._sums, self._averages = dict(state["sums"]), dict(state["averages"])
 
     def _accumulate(self) -> None:
-        scale = getattr(self.optimizer, "grad_scale", None)  # set by a scaler for optimizers that unscale by themselves
+        scale = scale_of(self.optimizer)
         for name, squares in self.slopes.squares(self.masks.parameters).items():
-            squares = squares if scale is None else squares / float(scale) ** 2
-            if not bool(torch.isfinite(squares).all()):
-                raise DataError(
-                    f"the gradient at step {self.steps + 1} is NaN or infinite in {name}; lower the learning rate, or "
-                    "scale gradients with a scaler, which skips such steps"
-                )
+            check_finite(squares, self.steps + 1, name)
+            squares = squares / scale**2
             self._sums[name] = self._sums.get(name, torch.zeros_like(squares)) + squares
 
     def _after(self) -> None:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 
 from secateur.api import trace
 from secateur.budget.plan import Plan
-from secateur.errors import BudgetError, DataError, NameMatchError, SurgeryError
+from secateur.errors import BudgetError, SurgeryError
 from secateur.files import write_whole
 from secateur.importance.lean.graph import graph_of
+from secateur.names import matched
 from secateur.network.layers import Layer, layers_of
 from secateur.network.trace import results_of
 from secateur.network.units import Network
@@ -24,6 +24,7 @@ from secateur.sparsity.spp.probabilities import increments
 from secateur.storage import model_writers, shapes_of
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.training.guard import check_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,11 +182,7 @@ class SPP:
             gradient = each.weight.grad
             if gradient is None:
                 continue
-            if not bool(torch.isfinite(gradient).all()):
-                raise DataError(
-                    f"the gradient at step {self.steps + 1} is NaN or infinite in {each.layer.name}; lower the "
-                    "learning rate, or scale gradients with a scaler, which skips such steps"
-                )
+            check_finite(gradient, self.steps + 1, each.layer.name)
             gradient.masked_fill_(each.places(), 0)
 
     def _after(self) -> None:
@@ -232,11 +229,8 @@ def _layers(model: nn.Module, network: Network, skip: str | Sequence[str] | None
     """
     found = [layer for layer in layers_of(network) if layer.is_convolution and layer.groups == 1]
     names = [layer.name for layer in found]
-    globs = names[:1] if skip is None else [skip] if isinstance(skip, str) else list(skip)
-    for glob in globs:
-        if not any(fnmatch(name, glob) for name in names):
-            raise NameMatchError(f"skip={glob!r} matches no convolution; there are {', '.join(names)}")
-    chosen = [layer for layer in found if not any(fnmatch(layer.name, glob) for glob in globs)]
+    whole = names[:1] if skip is None else matched(skip, names, "convolution")
+    chosen = [layer for layer in found if layer.name not in whole]
     if not chosen:
         raise SurgeryError(f"{network.title} has no convolution whose columns can go: {', '.join(names) or 'none'}")
     held = dict(model.named_parameters())
@@ -256,12 +250,12 @@ def _ratios(
         NameMatchError: a glob matches no layer.
     """
     share = _common_ratio(network, layers, keep)
-    found = {layer.name: share for layer in layers}
+    layers_named = [layer.name for layer in layers]
+    found = dict.fromkeys(layers_named, share)
     for glob, ratio in (ratios or {}).items():
-        matched = [name for name in found if fnmatch(name, glob)]
-        if not matched or not 0 <= ratio < 1:
-            raise NameMatchError(f"ratios={{{glob!r}: {ratio}}}: a glob of {', '.join(found)} and a fraction below 1")
-        found |= dict.fromkeys(matched, float(ratio))
+        if not 0 <= ratio < 1:
+            raise BudgetError(f"ratios={{{glob!r}: {ratio}}}: give the fraction of columns to prune, below 1")
+        found |= dict.fromkeys(matched(glob, layers_named, "convolution to prune"), float(ratio))
     return found
 
 

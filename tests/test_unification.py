@@ -1,0 +1,259 @@
+"""Blocks of one absolute value: the nearest ones, ADMM towards them, steps that keep them, and a file of their size."""
+
+import hashlib
+import io
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur as sc
+from secateur.sparsity.unification.blocks import (
+    FREE,
+    PRUNED,
+    UNIFIED,
+    Blocks,
+    found_labels,
+    labels_of,
+    projected,
+)
+from secateur.sparsity.unification.codec import DIGEST, halved, load_compressed, save_compressed
+from secateur.sparsity.unification.unification import Unification
+
+
+def weight(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(1, 5))
+def test_blocks_come_apart_and_together(rows: int, columns: int, high: int, wide: int) -> None:
+    blocks, x = Blocks((rows, columns), (high, wide)), weight(rows, columns)
+    assert torch.equal(blocks.join(blocks.cut(x)), x)
+    assert int(blocks.sizes().sum()) == rows * columns and blocks.cut(x).shape == (blocks.count, high * wide)
+
+
+def test_the_best_value_is_the_mean_of_the_absolute_ones() -> None:
+    """And the signs stay; zero counts as plus. No other value or signs are nearer."""
+    x = torch.tensor([[1.0, -3.0, 0.0, 2.0]])
+    blocks = Blocks((1, 4), (1, 4))
+    found = projected(blocks, x, torch.tensor([UNIFIED]))
+    assert found.tolist() == [[1.5, -1.5, 1.5, 1.5]]
+    least = float((found - x).square().sum())
+    for value, signs in itertools.product(torch.linspace(0, 3, 31).tolist(), itertools.product((1, -1), repeat=4)):
+        assert float((value * torch.tensor(signs) - x).square().sum()) >= least - 1e-6
+    assert least == pytest.approx(float(x.square().sum()) - float(x.abs().sum()) ** 2 / 4)
+
+
+def test_the_weakest_blocks_go_and_the_evenest_of_the_others_are_unified() -> None:
+    """By the sum of squares, and by the sum of squares about the mean absolute value; padding never counts."""
+    x = torch.tensor([[0.1, 0.1, 5.0, -5.0, 1.0, 3.0, 0.2]])
+    labels = labels_of(Blocks((1, 7), (1, 2)), x, 0.5, 0.25)
+    assert labels.tolist() == [PRUNED, UNIFIED, FREE, PRUNED]
+    everything = labels_of(Blocks((1, 7), (1, 2)), x, 0.0, 1.0)
+    assert everything.tolist() == [UNIFIED] * 4
+    assert projected(Blocks((1, 7), (1, 2)), x, everything)[0, 6] == x[0, 6]  # alone in its block: its own mean
+
+
+class Net(nn.Module):
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 7, 3)
+        self.norm, self.third, self.fc = nn.BatchNorm2d(7), nn.Conv2d(7, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.third(F.relu(self.norm(self.second(F.relu(self.first(x)))))))
+        return self.fc(x.mean((2, 3)))
+
+
+def start(
+    seed: int = 0, make: Any = torch.optim.Adam, **options: Any
+) -> tuple[Net, torch.optim.Optimizer, Unification]:
+    model = Net(seed)
+    optimizer = make(model.parameters(), 0.01)
+    return model, optimizer, Unification(model, optimizer, **{"every": 3, "shape": (2, 4), **options})
+
+
+def steps(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
+    for step in range(first, last):
+        draws = torch.Generator().manual_seed(step)
+        x, y = torch.randn(8, 1, 10, 10, generator=draws), torch.randint(0, 4, (8,), generator=draws)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+
+def test_inner_layers_by_default_and_others_by_name() -> None:
+    _, _, unification = start()
+    assert [each.name for each in unification.layers] == ["second", "third"]
+    assert [each.name for each in start(only="*", skip="f*")[2].layers] == ["second", "third"]
+    deep = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1))
+    found = Unification(deep, torch.optim.SGD(deep.parameters(), 0.1))
+    assert [each.name for each in found.layers] == ["2"]
+
+
+def test_the_penalty_is_the_gradient_of_the_squared_norm() -> None:
+    model, optimizer, unification = start(make=torch.optim.SGD, rho=0.3)
+    each = unification.layers[0]
+    each.gap.copy_(weight(*each.gap.shape, seed=3))
+    before = model.second.weight.detach().clone().requires_grad_()
+    (0.15 * (before - each.target + each.gap).square().sum()).backward()
+    model.second.weight.grad = torch.zeros_like(model.second.weight)
+    optimizer.step()
+    assert torch.allclose(model.second.weight, before - 0.01 * before.grad, atol=1e-7)
+
+
+def test_rounds_draw_the_weights_to_the_structure() -> None:
+    """The residual falls far below what it was; with hardly any penalty it does not."""
+    model, optimizer, unification = start(rho=0.1, every=25)
+    first = dict(unification.residuals)
+    steps(model, optimizer, 0, 200)
+    assert all(found < first[name] / 3 for name, found in unification.residuals.items())
+    weak_model, weak_optimizer, weak = start(rho=1e-6, growth=1.0, every=25)
+    steps(weak_model, weak_optimizer, 0, 200)
+    assert all(found > unification.residuals[name] for name, found in weak.residuals.items())
+
+
+def test_the_multiplier_keeps_its_meaning_when_rho_grows() -> None:
+    model, optimizer, unification = start(every=1, rho=0.1, growth=2.0)
+    each = unification.layers[0]
+    labels = each.labels
+    w = each.weight.detach().clone()
+    gap = each.gap + w - projected(each.blocks, w + each.gap, labels_of(each.blocks, w + each.gap, 0.5, 0.4))
+    with torch.no_grad():
+        unification._update()
+    assert unification.rho == 0.2 and torch.allclose(each.gap, gap / 2) and len(labels) == each.blocks.count
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_hard_steps_keep_zeros_signs_and_one_magnitude(make: Any) -> None:
+    model, optimizer, unification = start(make=make)
+    steps(model, optimizer, 0, 5)
+    unification.harden()
+    labels = {each.name: each.labels.clone() for each in unification.layers}
+    signs = {each.name: each.weight.detach().sign() for each in unification.layers}
+    before = {each.name: each.weight.detach().clone() for each in unification.layers}
+    steps(model, optimizer, 5, 20)
+    for each in unification.layers:
+        assert torch.equal(found_labels(each.blocks, each.weight), labels[each.name])
+        unified = each.blocks.cut(each.weight.detach())[labels[each.name] == UNIFIED]
+        held = each.blocks.cut(signs[each.name])[labels[each.name] == UNIFIED]
+        assert torch.equal(unified.sign(), held)
+        assert not torch.equal(each.weight.detach(), before[each.name])
+
+
+def test_a_killed_training_goes_on_to_the_same_weights() -> None:
+    for stop in (2, 7, 10):
+        whole, optimizer, unification = start()
+        first, other, before = start()
+        for model, moved, own in ((whole, optimizer, unification), (first, other, before)):
+            steps(model, moved, 0, min(stop, 8))
+            if stop > 8:
+                own.harden()
+                steps(model, moved, 8, stop)
+        saved = io.BytesIO()
+        torch.save([first.state_dict(), other.state_dict(), before.state_dict()], saved)
+        saved.seek(0)
+        states = torch.load(saved, weights_only=True)
+        resumed, third, after = start(seed=9)
+        resumed.load_state_dict(states[0])
+        third.load_state_dict(states[1])
+        after.load_state_dict(states[2])
+        for model, moved in ((whole, optimizer), (resumed, third)):
+            steps(model, moved, stop, stop + 6)
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pruned": 0.7, "unified": 0.5}, "two fractions of at most 1"),
+        ({"shape": (1, 1)}, "blocks of two weights or more"),
+        ({"rho": 0.0}, "rho above 0"),
+        ({"only": "nowhere"}, "matches no layer"),
+        ({"only": "second", "skip": "second"}, "no layer to structure"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(sc.SecateurError, match=said):
+        start(**options)
+
+
+def test_nan_stops_and_a_foreign_state_is_refused() -> None:
+    model, optimizer, unification = start()
+    (model(torch.randn(2, 1, 10, 10)).sum() * float("nan")).backward()
+    with pytest.raises(sc.SecateurError, match="step 1 is NaN or infinite in second"):
+        optimizer.step()
+    with pytest.raises(sc.SecateurError, match="no such blocks as second"):
+        unification.load_state_dict(start(shape=(1, 8))[2].state_dict())
+
+
+SHAPES = {"second.weight": (2, 4), "third.weight": (2, 4)}
+
+
+def structured(**options: Any) -> Net:
+    model, optimizer, unification = start(**options)
+    steps(model, optimizer, 0, 3)
+    unification.harden()
+    unification.release()
+    return model.eval()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_file_is_read_back_bit_for_bit(tmp_path: Path, half: bool) -> None:
+    model = halved(structured()) if half else structured()
+    with torch.no_grad():
+        model.second.weight[0, 0, 0, 0] = -0.0
+    found = save_compressed(model, tmp_path / "model.blocks", SHAPES)
+    loaded = load_compressed(Net(5), tmp_path / "model.blocks")
+    for name, tensor in model.state_dict().items():
+        again = loaded.state_dict()[name]
+        assert torch.equal(again, tensor) and torch.equal(again.signbit(), tensor.signbit())
+    assert found.bytes == (tmp_path / "model.blocks").stat().st_size < found.dense_bytes
+    assert found.pruned + found.unified + found.free == 6 * 7 * 9 + 7 * 8 * 9
+    assert "x smaller" in str(found)
+
+
+def test_structure_pays_on_disk(tmp_path: Path) -> None:
+    """More of it is a smaller file, and a dense network gains nothing but what its bytes repeat."""
+    model = nn.Sequential(*(nn.Linear(128, 128, bias=False) for _ in range(3)))
+    shapes = {f"{i}.weight": (1, 8) for i in range(3)}
+    dense = save_compressed(model, tmp_path / "dense", shapes).bytes
+    sizes = []
+    for pruned, unified in ((0.5, 0.0), (0.5, 0.4), (0.7, 0.3)):
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        Unification(model, optimizer, pruned, unified, only="*").harden()
+        sizes.append(save_compressed(model, tmp_path / "small", shapes).bytes)
+    assert dense > 0.8 * 3 * 128 * 128 * 4
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < dense / 12
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.7, 0.999])
+def test_an_altered_or_cut_off_file_is_refused(tmp_path: Path, place: float) -> None:
+    path = tmp_path / "model.blocks"
+    save_compressed(structured(), path, SHAPES)
+    raw = path.read_bytes()
+    model = Net(4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    at = int(place * len(raw))
+    for broken in (raw[:at], raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]):
+        path.write_bytes(broken)
+        with pytest.raises(sc.SecateurError, match=r"not a file of blocks|checksum is wrong"):
+            load_compressed(model, path)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_files_of_another_network_and_none_at_all(tmp_path: Path) -> None:
+    save_compressed(structured(), tmp_path / "model.blocks", SHAPES)
+    with pytest.raises(sc.SecateurError, match="is of another network"):
+        load_compressed(nn.Linear(2, 2), tmp_path / "model.blocks")
+    with pytest.raises(sc.SecateurError, match="can't be read"):
+        load_compressed(Net(), tmp_path / "nowhere")
+    assert len(hashlib.sha256().digest()) == DIGEST
