@@ -1,13 +1,12 @@
 """LEAN: kernels pruned by the longest chains of operators that they are part of (Schoonhoven et al. 2020)."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.api import trace
 from secateur.budget.plan import Plan
@@ -23,6 +22,7 @@ from secateur.sparsity.dead import Kernels, hold, needless, plan_of
 from secateur.storage import model_writers, shapes_of
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.training.masks import held_at_zero
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def lean(
         kept = needless(network, graph, chosen, variance)
         hold(network, graph, kept)
         if fit is not None:
-            with _held(work, network, graph, kept):
+            with held_at_zero(work, _stays(network, graph, kept)):
                 fit(work)
         left = sum(int(kept[name].sum()) for name in own)
         done.append(Round(asked, *counts, left))
@@ -236,20 +236,11 @@ def _largest(values: Kernels, count: int) -> Kernels:
     return {name: part.view_as(each) for (name, each), part in zip(values.items(), parts, strict=True)}
 
 
-@contextmanager
-def _held(model: nn.Module, network: Network, graph: ChannelGraph, kept: Kernels) -> Iterator[None]:
-    """Training leaves zeros at zero: their gradients are zero, and what still moved them is undone at the end."""
-    parameters = dict(model.named_parameters())
-    hooks = []
+def _stays(network: Network, graph: ChannelGraph, kept: Kernels) -> dict[str, Tensor]:
+    """Which entries of each layer's weight may be other than zero."""
+    found = {}
     for block in graph.layers:
-        layer = block.layer
-        assert layer is not None
-        weight = parameters[layer.weight]
-        mask = layer.weight_of(block.over_entries(kept[layer.weight]), weight)
-        hooks.append(weight.register_hook(lambda slope, mask=mask: slope * mask.to(slope)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        hold(network, graph, kept)
+        assert block.layer is not None
+        name = block.layer.weight
+        found[name] = block.layer.weight_of(block.over_entries(kept[name]), network.program.state(name))
+    return found

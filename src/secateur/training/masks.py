@@ -1,6 +1,8 @@
 """Entries of a model's parameters that are held at zero while it is trained."""
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,6 +10,28 @@ from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
 from secateur.network.units import Network
+
+
+@contextmanager
+def held_at_zero(model: nn.Module, stays: Mapping[str, Tensor]) -> Iterator[None]:
+    """Training leaves zeros at zero: their gradients are nothing, and what still moved them is undone at the end.
+
+    Args:
+        model: the model that is trained in the meantime.
+        stays: which entries of parameters may be other than zero, by name.
+    """
+    parameters = dict(model.named_parameters())
+    hooks = [
+        parameters[name].register_hook(lambda slope, mask=mask: slope * mask.to(slope)) for name, mask in stays.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        with torch.no_grad():
+            for name, mask in stays.items():
+                parameters[name].mul_(mask.to(parameters[name]))
 
 
 class Masks:

@@ -1,0 +1,282 @@
+"""Pruning by matrix pivoting: a network reordered so that its weight comes to lie in few dense blocks.
+
+After Sredojevic et al. 2017 (arXiv 1712.01084), whose text was not readable: what is here is a reconstruction from its
+abstract and its neighbours, as `search` says.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.api import trace
+from secateur.budget.plan import Plan
+from secateur.data import as_batch
+from secateur.errors import BudgetError, SurgeryError
+from secateur.files import text_writer, write_whole
+from secateur.names import matched
+from secateur.network.folded import copied, fold
+from secateur.network.layers import layers_of
+from secateur.network.program import preserved
+from secateur.network.units import Network
+from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
+from secateur.sparsity.pivoting.packed import fastest
+from secateur.sparsity.pivoting.search import Pivoted, pivoted
+from secateur.storage import load, model_writers, shapes_of
+from secateur.surgery.recipe import recipe_of
+from secateur.training.masks import held_at_zero
+
+PIVOT = "pivot.json"
+FORMAT = "secateur pivot 1"
+
+
+@dataclass(frozen=True, eq=False)
+class PivotedLayer:
+    """One layer's blocks.
+
+    Args:
+        name: the module's.
+        blocks: which stay (block rows, block columns).
+        gather: for each place of the block order the input that sits there, None where they are in order.
+        retained: the part of the absolute weight that lay in the blocks when they were chosen last.
+    """
+
+    name: str
+    blocks: Tensor
+    gather: Tensor | None
+    retained: float
+
+
+@dataclass(frozen=True, eq=False)
+class PivotResult:
+    """A network of few dense blocks.
+
+    Args:
+        model: the model: same class and shapes, its units in another order, zero outside of the blocks.
+        layers: by name.
+        shape: of a block (rows, columns).
+        density: that was asked for.
+        network: the trace of the model as it was.
+    """
+
+    model: nn.Module
+    layers: Mapping[str, PivotedLayer]
+    shape: tuple[int, int]
+    density: float
+    network: Network
+
+    def __str__(self) -> str:
+        rows = [
+            f"  {each.name}: {float(each.blocks.double().mean()):.1%} of {each.blocks.numel()} blocks hold "
+            f"{each.retained:.1%} of the weight, {'one gather' if each.gather is not None else 'no gather'}"
+            for each in self.layers.values()
+        ]
+        return "\n".join([f"blocks of {self.shape[0]} x {self.shape[1]}, density {self.density:.1%}", *rows])
+
+    def packed(self, inputs: Any) -> tuple[nn.Module, dict[str, str]]:
+        """A copy whose linear layers compute only their blocks, where that is faster on this machine.
+
+        Args:
+            inputs: a batch of the size that will be used; each layer is timed on what it gets of it.
+
+        Returns:
+            The copy, and the kernel that each layer got: "tiles", "bsr", or "dense" where that is fastest.
+        """
+        small = copy.deepcopy(self.model)
+        seen = _inputs_of(small, self.layers, inputs)
+        chosen = {}
+        for name, each in self.layers.items():
+            module = small.get_submodule(name)
+            if not isinstance(module, nn.Linear):
+                chosen[name] = "dense"
+                continue
+            weight = module.weight.detach() if each.gather is None else module.weight.detach()[:, each.gather]
+            kind, made, _ = fastest(module, weight, each.blocks, self.shape, each.gather, seen[name])
+            parent, _, last = name.rpartition(".")
+            setattr(small.get_submodule(parent), last, made)
+            chosen[name] = kind
+        return small, chosen
+
+    def save(self, folder: str | Path) -> None:
+        """Write recipe.json, weights.safetensors and pivot.json; `secateur.load` and `load_pivoted` read them.
+
+        Raises:
+            StorageError: they can't be written; files that were there before are as they were.
+        """
+        everything = {group.name: torch.arange(group.size) for group in self.network.groups}
+        cost = self.network.cost()
+        recipe = recipe_of(self.model, Plan(self.network, everything, {}, cost, cost, {}))
+        writers = model_writers(Path(folder), self.model, recipe, shapes_of(self.network.tensors))
+        layers = {
+            name: {
+                "blocks": each.blocks.long().tolist(),
+                "gather": None if each.gather is None else each.gather.tolist(),
+                "retained": each.retained,
+            }
+            for name, each in self.layers.items()
+        }
+        content = {"format": FORMAT, "shape": list(self.shape), "density": self.density, "layers": layers}
+        write_whole({**writers, Path(folder) / PIVOT: text_writer(json.dumps(content))})
+
+
+def pivot(
+    model: nn.Module,
+    example_inputs: Any,
+    density: float,
+    *,
+    shape: tuple[int, int] = (16, 16),
+    rounds: int = 1,
+    fit: Callable[[nn.Module], object] | None = None,
+    balanced: bool = False,
+    skip: str | Sequence[str] | None = None,
+    starts: int = 4,
+    seed: int = 0,
+) -> PivotResult:
+    """Reorder a network's units so that its weights come into few dense blocks, and prune all that lies outside.
+
+    Orders of units are folded into the network: what a layer makes in another order is read in that order by all who
+    read it, so nothing is gathered at run time. Where inputs are no group of units (the network's own input, flattened
+    or concatenated maps) the layer gets an order of its own, which costs one gather.
+
+    Args:
+        model: the trained model; it is left as it is.
+        example_inputs: as `trace` takes them.
+        density: the fraction of each matrix that stays; of a convolution, of its kernels.
+        shape: of a block (outputs, inputs).
+        rounds: the density falls geometrically over these, each with a new search and with fine-tuning.
+        fit: fine-tunes a model, in place; zeros stay zero in it.
+        balanced: the same number of blocks in each block row.
+        skip: globs of layers that stay whole; by default the last.
+        starts: how many starting points the search has.
+        seed: of the random ones among them.
+
+    Raises:
+        BudgetError: the density, the shape or the rounds are out of range.
+        SurgeryError: there is no layer to pivot, or the network depends on the order of its units.
+
+    Example:
+        >>> import torch
+        >>> layers = [torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 32), torch.nn.ReLU()]
+        >>> model = torch.nn.Sequential(*layers, torch.nn.Linear(32, 4))
+        >>> found = pivot(model, torch.randn(2, 32), 0.25, shape=(8, 8))
+        >>> [(name, int(each.blocks.sum()), each.gather is not None) for name, each in found.layers.items()]
+        [('0', 4, True), ('2', 4, False)]
+    """
+    if not 0 < density <= 1 or min(shape) < 1 or rounds < 1 or starts < 1:
+        raise BudgetError(
+            f"density={density}, shape={shape}, rounds={rounds}, starts={starts}: a fraction of the weights, blocks of "
+            "one and more, one round and more"
+        )
+    work = copied(model, {})
+    fold(work)
+    network = trace(work, example_inputs)
+    axes = _axes(network, skip)
+    layers: dict[str, PivotedLayer] = {}
+    for number in range(1, rounds + 1):
+        at = density ** (number / rounds)
+        found = pivoted(matrices_of(network, axes), at, shape, balanced, _fixed(axes, network), starts, seed)
+        layers = _placed(work, network, axes, found)
+        stays = {f"{name}.weight": _entries(work, each, shape) for name, each in layers.items()}
+        with held_at_zero(work, stays):
+            pass
+        if fit is not None:
+            with held_at_zero(work, stays):
+                fit(work)
+    return PivotResult(work, layers, shape, density, network)
+
+
+def load_pivoted(model: nn.Module, folder: str | Path, example_inputs: Any) -> PivotResult:
+    """Read what `PivotResult.save` wrote, onto a fresh model.
+
+    Raises:
+        StorageError: a file is missing, damaged, or of another network.
+    """
+    loaded = load(model, folder)
+    content = json.loads((Path(folder) / PIVOT).read_text())
+    layers = {
+        name: PivotedLayer(
+            name,
+            torch.tensor(each["blocks"]).bool(),
+            None if each["gather"] is None else torch.tensor(each["gather"]),
+            each["retained"],
+        )
+        for name, each in content["layers"].items()
+    }
+    network = trace(loaded, example_inputs)
+    return PivotResult(loaded, layers, tuple(content["shape"]), content["density"], network)
+
+
+def _axes(network: Network, skip: str | Sequence[str] | None) -> list[Axes]:
+    """The layers to pivot, with the orders along them.
+
+    Raises:
+        SurgeryError: there is none.
+    """
+    layers = [layer for layer in layers_of(network) if layer.groups == 1 and layer.inner == 1]
+    names = [layer.name for layer in layers]
+    whole = names[-1:] if skip is None else matched(skip, names, "layer")
+    chosen = [layer for layer in layers if layer.name not in whole]
+    if not chosen:
+        raise SurgeryError(f"{network.title} has no layer to pivot, of: {', '.join(names) or 'none'}")
+    return [axes_of(network, layer) for layer in chosen]
+
+
+def _fixed(axes: Sequence[Axes], network: Network) -> frozenset[str]:
+    """Orders of outputs that are no group's: they stay."""
+    groups = {group.name for group in network.groups}
+    return frozenset(each.rows for each in axes if each.rows not in groups)
+
+
+def _placed(model: nn.Module, network: Network, axes: Sequence[Axes], found: Pivoted) -> dict[str, PivotedLayer]:
+    """Orders folded into the model, and each layer's blocks with the gather that it needs."""
+    groups = {group.name for group in network.groups}
+    moved = fold_orders(model, network, {name: order for name, order in found.orders.items() if name in groups})
+    layers = {}
+    for each in axes:
+        name, gather = each.layer.name, None
+        if each.gathers:
+            columns = moved.get(each.layer.weight, {}).get(1, torch.arange(len(each.layer.inputs)))
+            now = torch.empty_like(columns)
+            now[columns] = torch.arange(len(columns))  # where each of the old inputs is now
+            gather = now[torch.from_numpy(found.orders[each.columns].astype(np.int64))]
+        blocks = torch.from_numpy(found.blocks[each.layer.weight].copy())
+        layers[name] = PivotedLayer(name, blocks, gather, found.retained[each.layer.weight])
+    return layers
+
+
+def _entries(model: nn.Module, layer: PivotedLayer, shape: tuple[int, int]) -> Tensor:
+    """Which entries of a layer's weight lie in its blocks."""
+    weight = model.get_parameter(f"{layer.name}.weight")
+    mask = layer.blocks.repeat_interleave(shape[0], 0).repeat_interleave(shape[1], 1)
+    mask = mask[: weight.shape[0], : weight.shape[1]]
+    if layer.gather is not None:
+        mask = torch.zeros_like(mask).index_copy(1, layer.gather, mask)
+    view = mask.view(*mask.shape, *(1 for _ in weight.shape[2:]))
+    return view.expand(weight.shape)
+
+
+def _inputs_of(model: nn.Module, layers: Mapping[str, PivotedLayer], inputs: Any) -> dict[str, Tensor]:
+    """What each layer gets of a batch."""
+    seen: dict[str, Tensor] = {}
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(lambda module, args, name=name: _note(seen, name, args))
+        for name in layers
+    ]
+    batch = as_batch(inputs)
+    try:
+        with preserved(model):
+            model(*batch.args, **batch.kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _note(seen: dict[str, Tensor], name: str, args: tuple[Any, ...]) -> None:
+    seen[name] = args[0].detach()

@@ -1,0 +1,197 @@
+"""Matrix pivoting: the search on matrices whose answer is known, folded orders, packed blocks, gathers if needed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur.network.folded import folded
+from secateur.sparsity.pivoting.orders import fold_orders
+from secateur.sparsity.pivoting.packed import BlockSparseLinear, TiledLinear
+from secateur.sparsity.pivoting.pivot import load_pivoted, pivot
+from secateur.sparsity.pivoting.search import Matrix, aligned, oblivious, pivoted
+from zoo import ZOO, grow
+
+
+def hidden_blocks(size: int, block: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix of a few dense blocks, its rows and columns shuffled, and the values that the blocks hold."""
+    draws = np.random.default_rng(seed)
+    dense = 0.01 * draws.random((size, size))
+    for place in range(size // block):
+        dense[place * block : (place + 1) * block, place * block : (place + 1) * block] += 1
+    return dense[draws.permutation(size)][:, draws.permutation(size)], dense
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hidden_blocks_are_found(seed: int) -> None:
+    values, dense = hidden_blocks(24, 6, seed)
+    found = pivoted([Matrix("a", values, "r", "c")], 0.25, (6, 6), starts=8)
+    plain = aligned([Matrix("a", values, "r", "c")], 0.25, (6, 6))
+    assert found.retained["a"] > 0.9 * oblivious(values, 0.25) > plain.retained["a"]
+    ordered = values[found.orders["r"]][:, found.orders["c"]]
+    mask = np.kron(found.blocks["a"], np.ones((6, 6))) > 0
+    assert ordered[mask].sum() / values.sum() == pytest.approx(found.retained["a"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(2, 17), st.integers(2, 17), st.integers(1, 5), st.integers(1, 5), st.floats(0.05, 1.0), st.booleans()
+)
+def test_the_search_is_never_below_aligned_nor_above_oblivious(
+    rows: int, columns: int, high: int, wide: int, density: float, balanced: bool
+) -> None:
+    values = np.random.default_rng(rows * 31 + columns).random((rows, columns))
+    matrix = [Matrix("a", values, "r", "c")]
+    found, plain = (f(matrix, density, (high, wide), balanced) for f in (pivoted, aligned))
+    share = _share(found.blocks["a"], (rows, columns), (high, wide))
+    assert sorted(found.orders["r"]) == list(range(rows)) and sorted(found.orders["c"]) == list(range(columns))
+    assert found.retained["a"] >= plain.retained["a"] - 1e-9
+    assert found.retained["a"] <= oblivious(values, share) + 1e-9
+    if not balanced:
+        assert share <= density + 1e-9 or found.blocks["a"].sum() == 1
+    else:
+        assert len(set(found.blocks["a"].sum(1))) == 1
+
+
+def _share(blocks: np.ndarray, size: tuple[int, int], shape: tuple[int, int]) -> float:
+    mask = np.kron(blocks, np.ones(shape))[: size[0], : size[1]]
+    return float(mask.mean())
+
+
+def test_an_order_that_two_layers_share_is_one() -> None:
+    """What gains for both wins: the same order stands for the rows of one and the columns of the other."""
+    one, _ = hidden_blocks(16, 4, 0)
+    order = np.random.default_rng(5).permutation(16)
+    found = pivoted([Matrix("a", one, "x", "h"), Matrix("b", one[:, order].T, "h2", "x")], 0.25, (4, 4), starts=8)
+    assert set(found.orders) == {"x", "h", "h2"} and min(found.retained.values()) > 0.85
+
+
+@pytest.mark.parametrize("name", sorted(set(ZOO) - {"head width", "experts", "routed"}))
+def test_folded_orders_leave_every_network_as_it_was(name: str) -> None:
+    """Or it is refused, and nothing is changed: channels that are shuffled by place depend on their order."""
+    model, example = grow(name)
+    network = sc.trace(model, example)
+    model, batch = folded(model), network.example
+    with torch.no_grad():
+        before = _leaves(model(*batch.args, **batch.kwargs))
+    draws = np.random.default_rng(0)
+    orders = {group.name: draws.permutation(group.size) for group in network.groups}
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    try:
+        fold_orders(model, network, orders)
+    except sc.SecateurError as refusal:
+        assert "depends on the order" in str(refusal)
+        assert all(torch.equal(value, model.state_dict()[key]) for key, value in state.items())
+        return
+    with torch.no_grad():
+        after = _leaves(model(*batch.args, **batch.kwargs))
+    for a, b in zip(after, before, strict=True):
+        assert torch.allclose(a.float(), b.float(), rtol=1e-3, atol=2e-2 if b.dtype != torch.float32 else 1e-4)
+
+
+def _leaves(output: Any) -> list[Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(40, 36), nn.Linear(36, 30, bias=False), nn.Linear(30, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+@pytest.mark.parametrize("maker", [TiledLinear, BlockSparseLinear])
+@pytest.mark.parametrize("gathers", [False, True])
+def test_packed_blocks_compute_what_the_dense_layer_does(maker: Any, gathers: bool) -> None:
+    """Also where blocks do not divide the matrix, and where a block row has none."""
+    torch.manual_seed(0)
+    shape = (4, 8) if maker is TiledLinear else (8, 8)
+    blocks = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 1]]).bool()
+    rows = 5 * shape[0] - 1
+    dense = nn.Linear(22, rows)
+    mask = blocks.repeat_interleave(shape[0], 0).repeat_interleave(8, 1)[:rows, :22]
+    gather = torch.randperm(22) if gathers else None
+    placed = dense.weight.detach() * mask
+    with torch.no_grad():
+        dense.weight.copy_(placed if gather is None else torch.zeros_like(placed).index_copy(1, gather, placed))
+    made = maker(placed, dense.bias, blocks, shape, gather)
+    for x in (torch.randn(7, 22), torch.randn(2, 3, 22)):
+        assert torch.allclose(made(x), dense(x), atol=1e-5)
+
+
+def test_zeros_outside_of_the_blocks_and_the_rest_as_it_was() -> None:
+    model, x = Mlp().eval(), torch.randn(6, 40)
+    found = pivot(model, x, 1.0, shape=(6, 6))
+    assert torch.allclose(found.model(x), model(x), atol=1e-5)  # density 1: another order, nothing else
+    half = pivot(model, x, 0.5, shape=(6, 6))
+    for name, layer in half.layers.items():
+        weight = half.model.get_parameter(f"{name}.weight")
+        ordered = weight if layer.gather is None else weight[:, layer.gather]
+        mask = layer.blocks.repeat_interleave(6, 0).repeat_interleave(6, 1)[: weight.shape[0], : weight.shape[1]]
+        assert float(ordered[~mask].abs().sum()) == 0 and bool((ordered[mask] != 0).all())
+        assert float(mask.double().mean()) <= 0.5
+    assert half.layers["a"].gather is not None and half.layers["b"].gather is None
+    assert type(half.model) is Mlp and "no gather" in str(half)
+
+
+def test_packed_networks_compute_the_same_and_say_which_kernel_they_got() -> None:
+    x = torch.randn(9, 40)
+    found = pivot(Mlp().eval(), x, 0.3, shape=(6, 6), balanced=True)
+    small, chosen = found.packed(x)
+    assert set(chosen) == {"a", "b"} and set(chosen.values()) <= {"dense", "tiles", "bsr"}
+    assert torch.allclose(small(x), found.model(x), atol=1e-5)
+    assert len({int(row.sum()) for row in found.layers["b"].blocks}) == 1
+
+
+def test_rounds_and_training_keep_zeros(tmp_path: Path) -> None:
+    x, counts = torch.randn(16, 40), []
+
+    def fit(model: nn.Module) -> None:
+        optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+        counts.append(int((model.b.weight != 0).sum()))
+
+    found = pivot(Mlp(), x, 0.25, shape=(6, 6), rounds=2, fit=fit)
+    assert counts[0] == pytest.approx(0.5 * 1080, rel=0.1) and counts[1] <= 0.25 * 1080
+    assert int((found.model.b.weight != 0).sum()) == counts[1]
+    found.save(tmp_path)
+    again = load_pivoted(Mlp(), tmp_path, x[:2])
+    assert torch.equal(again.model(x), found.model(x))
+    assert torch.allclose(again.packed(x)[0](x), found.model(x), atol=1e-5)
+
+
+def test_convolutions_are_pivoted_by_kernels() -> None:
+    model, example = grow("residual")
+    found = pivot(model, example, 0.5, shape=(2, 2), skip=())
+    for name, layer in found.layers.items():
+        weight = found.model.get_parameter(f"{name}.weight")
+        kernels = weight.flatten(2).abs().sum(2) if weight.dim() > 2 else weight.abs()
+        assert float((kernels > 0).double().mean()) <= 0.5 + 4 / kernels.numel(), name
+        assert layer.retained > 0.4
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"density": 0.0}, "density=0.0"),
+        ({"density": 0.5, "shape": (0, 4)}, "blocks of one and more"),
+        ({"density": 0.5, "rounds": 0}, "rounds=0"),
+        ({"density": 0.5, "skip": "z"}, "matches no layer"),
+        ({"density": 0.5, "skip": "*"}, "no layer to pivot"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(sc.SecateurError, match=said):
+        pivot(Mlp(), torch.randn(2, 40), **options)
