@@ -1,0 +1,65 @@
+"""Measure structure below the unit, or write the page from what was measured.
+
+    PYTHONPATH=benchmarks:examples python -m sparsity NAME --data DIR [--seeds 0 1 2] [--quick]
+    PYTHONPATH=benchmarks:examples python -m sparsity --page
+
+NAME is pivoting or unification. DIR holds the four Fashion-MNIST files, as for `examples/train_demo_network.py`. One
+thread; --quick runs a minute's worth and writes nothing.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from sparsity import pivoting, unification
+
+EXPERIMENTS: dict[str, ModuleType] = {"pivoting": pivoting, "unification": unification}
+RESULTS = Path(__file__).with_name("results")
+HEAD = """# Structure below the unit, measured
+
+Means and standard deviations over the seeds that were run; one thread of a shared x86-64 machine, no accelerator.
+Written by `python -m sparsity --page`.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", choices=EXPERIMENTS)
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--page", action="store_true")
+    args = parser.parse_args()
+    if args.page:
+        write_page(Path("docs"))
+        return
+    if args.name is None:
+        parser.error("name an experiment, or give --page")
+    torch.set_num_threads(1)
+    RESULTS.mkdir(exist_ok=True)
+    kept = []
+    for row in EXPERIMENTS[args.name].rows(args.data, tuple(args.seeds), args.quick):
+        print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
+        kept.append(json.dumps(row))
+        if not args.quick:
+            (RESULTS / f"{args.name}.jsonl").write_text("\n".join(kept) + "\n")
+
+
+def write_page(folder: Path) -> None:
+    """docs/sparsity.md, each experiment's tables under what its module says of it."""
+    lines = [HEAD]
+    for name, module in EXPERIMENTS.items():
+        path = RESULTS / f"{name}.jsonl"
+        if path.exists():
+            title, _, rest = (module.__doc__ or "").partition("\n\n")
+            found = [json.loads(line) for line in path.read_text().splitlines()]
+            lines += [f"## {title.rstrip('.')}", "", f"`python -m sparsity {name}`", "", rest.strip(), ""]
+            lines += [*module.page(found), ""]
+    (folder / "sparsity.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
