@@ -24,9 +24,8 @@ without their labels (the peer's Taylor and Hessian get them), test accuracy on 
 is what `prune` does by default: ranked by `obs`, allocated by what is nearest to the dense network on a quarter of the
 images, refitted. *Tuned* adds 300 steps of distillation with flips and shifts. The peer is torch-pruning 1.6.1, as it
 is, with batch norm re-estimated on the same images, and with that and the same 300 steps (batch norm in training mode,
-its best setting). Budgets are in MACs; torch-pruning's share is found by bisection. The rows of rankings and of the
-peer come from a run shortly before the others. What has no row yet (tuned, latency, other networks and seeds) has not
-been run to its end on a quiet machine; the command does.
+its best setting). Budgets are in MACs; torch-pruning's share is found by bisection. Seconds and
+latencies were taken while other work ran on the machine: they are too high, their ratios rough.
 """
 
 
