@@ -51,6 +51,7 @@ class LeanResult:
         plan: by which they were cut.
         recipe: for loading the model again.
         kernels: how many there were, and how many are not zero.
+        maps: feature maps that these kernels make, and how many of them still have kernels.
         rounds: what each round did.
         breaks: operators through which chains were not followed.
     """
@@ -59,6 +60,7 @@ class LeanResult:
     plan: Plan
     recipe: Recipe
     kernels: tuple[int, int]
+    maps: tuple[int, int]
     rounds: tuple[Round, ...]
     breaks: tuple[str, ...]
 
@@ -71,8 +73,8 @@ class LeanResult:
         (dense, left), (units, stay) = self.kernels, self.channels
         cost, before = self.plan.cost, self.plan.dense
         lines = [
-            f"kernels {dense:,} -> {left:,} ({left / max(dense, 1):.1%}), units {units:,} -> {stay:,}, "
-            f"MACs {before.macs:,} -> {cost.macs:,} ({cost.macs / max(before.macs, 1):.1%})",
+            f"kernels {dense:,} -> {left:,} ({left / max(dense, 1):.1%}), maps {self.maps[0]:,} -> {self.maps[1]:,}",
+            f"units {units:,} -> {stay:,}, MACs {before.macs:,} -> {cost.macs:,} ({cost.macs / max(before.macs, 1):.1%})",
             *(f"  asked {r.asked:.1%}: {r.chains} chains, {r.filled} by norm, {r.kernels:,} left" for r in self.rounds),
         ]
         return "\n".join([*lines, *(f"  chains end at {name}" for name in self.breaks)])
@@ -160,7 +162,9 @@ def lean(
         done.append(Round(asked, *counts, left))
     plan = plan_of(network, graph, kept)
     recipe = recipe_of(work, plan)
-    return LeanResult(cut(work, plan), plan, recipe, (total, done[-1].kernels), tuple(done), first.breaks)
+    made = torch.cat([kept[name].any(1) for name in own])
+    maps = (len(made), int(made.sum()))
+    return LeanResult(cut(work, plan), plan, recipe, (total, done[-1].kernels), maps, tuple(done), first.breaks)
 
 
 def _name(block: Block) -> str:
