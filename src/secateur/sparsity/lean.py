@@ -74,7 +74,8 @@ class LeanResult:
         cost, before = self.plan.cost, self.plan.dense
         lines = [
             f"kernels {dense:,} -> {left:,} ({left / max(dense, 1):.1%}), maps {self.maps[0]:,} -> {self.maps[1]:,}",
-            f"units {units:,} -> {stay:,}, MACs {before.macs:,} -> {cost.macs:,} ({cost.macs / max(before.macs, 1):.1%})",
+            f"units {units:,} -> {stay:,}, MACs {before.macs:,} -> {cost.macs:,} "
+            f"({cost.macs / max(before.macs, 1):.1%})",
             *(f"  asked {r.asked:.1%}: {r.chains} chains, {r.filled} by norm, {r.kernels:,} left" for r in self.rounds),
         ]
         return "\n".join([*lines, *(f"  chains end at {name}" for name in self.breaks)])
