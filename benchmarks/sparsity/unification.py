@@ -22,7 +22,7 @@ from sparsity.lenet import LeNet300, accuracy, train, trained
 
 Row = dict[str, object]
 LAYERS = ("first", "second", "last")
-SETTINGS = ((0.6, 0.4, (1, 8)), (0.8, 0.2, (1, 4)), (0.8, 0.2, (1, 8)), (0.9, 0.1, (1, 4)))
+SETTINGS = ((0.5, 0.5, (1, 4)), (0.6, 0.4, (1, 4)), (0.6, 0.4, (1, 8)), (0.8, 0.2, (1, 4)))
 EPOCHS = (6, 4)
 
 
@@ -58,7 +58,7 @@ def structured(
     """ADMM, then the hard stage."""
     model = copied(dense, {})
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    blocks = Unification(model, optimizer, *fractions, shape=shape, rho=1e-3, every=234, only="*")
+    blocks = Unification(model, optimizer, *fractions, shape=shape, rho=1e-2, every=468, only="*")
     train(model, split, epochs[0], seed, optimizer=optimizer)
     residual = max(blocks.residuals.values())
     blocks.harden()
