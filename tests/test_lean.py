@@ -14,9 +14,11 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.importance.lean.chains import Chains
-from secateur.importance.lean.graph import Block, ChannelGraph, graph_of
+from secateur.importance.lean.graph import Block, ChannelGraph
 from secateur.importance.lean.norms import operator_norms
-from secateur.sparsity.lean import by_norm, lean
+from secateur.importance.lean.walk import graph_of
+from secateur.sparsity.lean import lean
+from secateur.sparsity.selection import by_norm
 from zoo import ZOO, grow
 
 

@@ -18,7 +18,7 @@ from types import ModuleType
 import torch
 
 from papers import circles, finetuning, layerwise, lowdata, maximum, taylor2019, untrained
-from papers.settings import Settings
+from papers.settings import Settings, recorded
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "maximum": maximum, "layerwise": layerwise, "lowdata": lowdata, "untrained": untrained, "finetuning": finetuning,
@@ -45,15 +45,10 @@ def main() -> None:
         parser.error("name an experiment, or give --page")
     torch.set_num_threads(1)
     settings = Settings(args.data, args.dataset, tuple(args.seeds), args.quick, args.full, args.weights, Path("docs"))
-    RESULTS.mkdir(exist_ok=True)
     end = "" if args.dataset == "fashion" else f"-{args.dataset}"
     seeds = "-".join(map(str, args.seeds))
-    kept = []
-    for row in EXPERIMENTS[args.name].rows(settings):
-        print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
-        kept.append(json.dumps(row))
-        if not args.quick:
-            (RESULTS / f"{args.name}{end}.{seeds}.jsonl").write_text("\n".join(kept) + "\n")
+    path = RESULTS / f"{args.name}{end}.{seeds}.jsonl"
+    recorded(EXPERIMENTS[args.name].rows(settings), None if args.quick else path)
 
 
 def write_page(folder: Path) -> None:

@@ -1,9 +1,22 @@
 """What every experiment is told, and the rows that it gives."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 Row = dict[str, object]
+
+
+def recorded(rows: Iterable[Row], path: Path | None) -> None:
+    """Show each row as it comes, and write all so far to a file, if there is one."""
+    kept = []
+    for row in rows:
+        print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
+        kept.append(json.dumps(row))
+        if path is not None:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("\n".join(kept) + "\n")
 
 
 @dataclass(frozen=True)

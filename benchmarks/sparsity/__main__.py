@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from papers.settings import recorded
 
 from sparsity import pivoting, unification
 
@@ -39,13 +40,8 @@ def main() -> None:
     if args.name is None:
         parser.error("name an experiment, or give --page")
     torch.set_num_threads(1)
-    RESULTS.mkdir(exist_ok=True)
-    kept = []
-    for row in EXPERIMENTS[args.name].rows(args.data, tuple(args.seeds), args.quick):
-        print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
-        kept.append(json.dumps(row))
-        if not args.quick:
-            (RESULTS / f"{args.name}.jsonl").write_text("\n".join(kept) + "\n")
+    path = None if args.quick else RESULTS / f"{args.name}.jsonl"
+    recorded(EXPERIMENTS[args.name].rows(args.data, tuple(args.seeds), args.quick), path)
 
 
 def write_page(folder: Path) -> None:

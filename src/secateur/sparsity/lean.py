@@ -12,13 +12,13 @@ from secateur.api import trace
 from secateur.budget.plan import Plan
 from secateur.errors import BudgetError, NameMatchError
 from secateur.files import write_whole
-from secateur.importance.lean.chains import Chains
-from secateur.importance.lean.graph import Block, ChannelGraph, graph_of
+from secateur.importance.lean.graph import ChannelGraph
+from secateur.importance.lean.walk import graph_of
 from secateur.names import matched
 from secateur.network.folded import copied, fold
-from secateur.network.layers import NORMS
 from secateur.network.units import Network
 from secateur.sparsity.dead import Kernels, hold, needless, plan_of
+from secateur.sparsity.selection import SELECT, name_of
 from secateur.storage import model_writers, shapes_of
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
@@ -149,7 +149,7 @@ def lean(
     network = trace(work, example_inputs)
     first = graph_of(network)
     own = _prunable(first, skip)
-    total = sum(int(block.edges.sum()) for block in first.layers if _name(block) in own)
+    total = sum(int(block.edges.sum()) for block in first.layers if name_of(block) in own)
     done: list[Round] = []
     for number in range(1, rounds + 1):
         asked, graph = keep ** (number / rounds), graph_of(network)
@@ -168,77 +168,18 @@ def lean(
     return LeanResult(cut(work, plan), plan, recipe, (total, done[-1].kernels), maps, tuple(done), first.breaks)
 
 
-def _name(block: Block) -> str:
-    """The weight whose kernels a block's edges are."""
-    assert block.layer is not None
-    return block.layer.weight
-
-
 def _prunable(graph: ChannelGraph, skip: str | Sequence[str] | None) -> frozenset[str]:
     """The weights whose kernels may go.
 
     Raises:
         NameMatchError: a glob matches no layer.
     """
-    layers = {_name(block): block.layer.name for block in graph.layers if block.layer is not None}
+    layers = {name_of(block): block.layer.name for block in graph.layers if block.layer is not None}
     if skip is None:
-        last = {_name(block) for block in graph.layers if graph.needed & set(range(*block.span.indices(graph.size)))}
+        last = {name_of(block) for block in graph.layers if graph.needed & set(range(*block.span.indices(graph.size)))}
         return frozenset(layers) - last
     whole = matched(skip, layers.values(), "layer")
     return frozenset(weight for weight, name in layers.items() if name not in whole)
-
-
-def by_chains(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
-    """The kernels of the longest chains; where these do not suffice, those with the largest norms."""
-    chains = Chains(graph, fixed=[_name(block) for block in graph.layers if _name(block) not in own])
-    kept = {name: torch.zeros_like(values, dtype=torch.bool) for name, values in _values(graph, own).items()}
-    count = 0
-    for chain in chains:
-        strongest = sorted(chain.kernels, key=lambda at: -float(graph.blocks[at[0]].values[at[1], at[2]]))
-        for number, row, edge in strongest[: quota - count]:
-            kept[_name(graph.blocks[number])][row, edge] = True
-        count += min(len(strongest), quota - count)
-        if count == quota:
-            break
-    missing = quota - count
-    if missing:
-        rest = {name: values.masked_fill(kept[name], -torch.inf) for name, values in _values(graph, own).items()}
-        kept = {name: kept[name] | more for name, more in _largest(rest, missing).items()}
-    return kept, (chains.taken, missing)
-
-
-def by_norm(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
-    """Kernels with the largest operator norms, times the batch norm behind."""
-    return _largest(_values(graph, own), quota), (0, quota)
-
-
-def by_l1(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
-    """Kernels with the largest sums of absolute weights."""
-    sums = {_name(b): b.sums.log() for b in graph.layers if _name(b) in own and b.sums is not None}
-    return _largest(sums, quota), (0, quota)
-
-
-Select = Callable[[ChannelGraph, frozenset[str], int], tuple[Kernels, tuple[int, int]]]
-SELECT: dict[str, Select] = {"lean": by_chains, "norm": by_norm, "l1": by_l1}
-
-
-def _values(graph: ChannelGraph, own: frozenset[str]) -> Kernels:
-    """The logarithm of each kernel's norm, with the batch norm behind."""
-    behind = torch.zeros(graph.size, dtype=torch.float64)
-    for block in graph.blocks:
-        if block.operator in NORMS:
-            behind[block.sources[:, 0]] = block.values[:, 0]
-    return {_name(b): b.values + behind[b.span][:, None] for b in graph.layers if _name(b) in own}
-
-
-def _largest(values: Kernels, count: int) -> Kernels:
-    """The so many largest of all, that are not -inf; of equals the first."""
-    flat = torch.cat([each.flatten() for each in values.values()])
-    chosen = torch.zeros_like(flat, dtype=torch.bool)
-    order = flat.argsort(descending=True, stable=True)[:count]
-    chosen[order] = torch.isfinite(flat[order])
-    parts = chosen.split([each.numel() for each in values.values()])
-    return {name: part.view_as(each) for (name, each), part in zip(values.items(), parts, strict=True)}
 
 
 def _stays(network: Network, graph: ChannelGraph, kept: Kernels) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ import torch
 
 from secateur.importance.evidence import Evidence
 from secateur.importance.lean.chains import Chains
-from secateur.importance.lean.graph import ChannelGraph, graph_of
+from secateur.importance.lean.graph import ChannelGraph
+from secateur.importance.lean.walk import graph_of
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 

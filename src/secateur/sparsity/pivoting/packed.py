@@ -27,9 +27,8 @@ class TiledLinear(nn.Module):
         self, weight: Tensor, bias: Tensor | None, blocks: Tensor, shape: tuple[int, int], gather: Tensor | None
     ) -> None:
         super().__init__()
-        (self.outputs, self.inputs), (high, wide) = weight.shape, shape
-        down, across = blocks.shape
-        padded = F.pad(weight.detach(), (0, across * wide - self.inputs, 0, down * high - self.outputs))
+        (self.outputs, self.inputs), (high, wide), (down, across) = weight.shape, shape, blocks.shape
+        padded = _filled_up(weight, blocks, shape)
         tiles = padded.view(down, high, across, wide).transpose(1, 2)  # (down, across, high, wide)
         most = max(int(blocks.sum(1).max()), 1)
         chosen = blocks.long().argsort(dim=1, descending=True, stable=True)[:, :most]  # (down, most)
@@ -65,9 +64,8 @@ class BlockSparseLinear(nn.Module):
         self, weight: Tensor, bias: Tensor | None, blocks: Tensor, shape: tuple[int, int], gather: Tensor | None
     ) -> None:
         super().__init__()
-        (self.outputs, self.inputs), (high, wide) = weight.shape, shape
-        down, across = blocks.shape
-        padded = F.pad(weight.detach(), (0, across * wide - self.inputs, 0, down * high - self.outputs))
+        self.outputs, self.inputs = weight.shape
+        padded = _filled_up(weight, blocks, shape)
         self.columns = padded.shape[1]
         self.weight = nn.Parameter(padded.to_sparse_bsr(shape), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
@@ -81,6 +79,12 @@ class BlockSparseLinear(nn.Module):
         result = result if self.bias is None else result + self.bias
         found: Tensor = result.reshape(*x.shape[:-1], self.outputs)
         return found
+
+
+def _filled_up(weight: Tensor, blocks: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The weight with zeros where the last blocks reach beyond it."""
+    missing = [count * size - have for count, size, have in zip(blocks.shape, shape, weight.shape, strict=True)]
+    return F.pad(weight.detach(), (0, missing[1], 0, missing[0]))
 
 
 Maker = Callable[[Tensor, Tensor | None, Tensor, tuple[int, int], Tensor | None], nn.Module]

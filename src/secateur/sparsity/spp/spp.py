@@ -1,26 +1,21 @@
 """SPP: columns of convolutions pruned with probabilities, while a network is trained (Wang et al. 2018)."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.api import trace
 from secateur.budget.plan import Plan
 from secateur.errors import BudgetError, SurgeryError
 from secateur.files import write_whole
-from secateur.importance.lean.graph import graph_of
-from secateur.names import matched
-from secateur.network.layers import Layer, layers_of
-from secateur.network.trace import results_of
-from secateur.network.units import Network
+from secateur.importance.lean.walk import graph_of
 from secateur.sparsity.dead import needless, plan_of
-from secateur.sparsity.spp.columns import Columns
 from secateur.sparsity.spp.probabilities import increments
+from secateur.sparsity.spp.start import columns_of, layers_to_prune, ratios_of
 from secateur.storage import model_writers, shapes_of
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
@@ -114,10 +109,10 @@ class SPP:
             raise BudgetError(f"groups={groups!r}, every={every}: groups are columns or channels, every is 1 or more")
         self.model, self.optimizer, self.every, self.groups = model, optimizer, every, groups
         self.network = trace(model, example_inputs)
-        layers = _layers(model, self.network, skip)
-        wanted = _ratios(self.network, layers, keep, ratios)
+        layers = layers_to_prune(model, self.network, skip)
+        wanted = ratios_of(self.network, layers, keep, ratios)
         parameters = dict(model.named_parameters())
-        self.columns = [_columns(layer, parameters[layer.weight], wanted[layer.name], groups) for layer in layers]
+        self.columns = [columns_of(layer, parameters[layer.weight], wanted[layer.name], groups) for layer in layers]
         self.draws = torch.Generator().manual_seed(seed)
         self.steps = 0
         self.done = False
@@ -218,67 +213,3 @@ class SPP:
             for each in self.columns:
                 draws = torch.rand(len(each.chances), generator=self.draws, dtype=torch.float64)
                 each.mask(draws < each.chances)
-
-
-def _layers(model: nn.Module, network: Network, skip: str | Sequence[str] | None) -> list[Layer]:
-    """The convolutions whose columns may go.
-
-    Raises:
-        NameMatchError: a glob matches none.
-        SurgeryError: there is none, or a weight is computed from others.
-    """
-    found = [layer for layer in layers_of(network) if layer.is_convolution and layer.groups == 1]
-    names = [layer.name for layer in found]
-    whole = names[:1] if skip is None else matched(skip, names, "convolution")
-    chosen = [layer for layer in found if layer.name not in whole]
-    if not chosen:
-        raise SurgeryError(f"{network.title} has no convolution whose columns can go: {', '.join(names) or 'none'}")
-    held = dict(model.named_parameters())
-    computed = next((layer.weight for layer in chosen if layer.weight not in held), None)
-    if computed is not None:
-        raise SurgeryError(f"{computed} is computed from other parameters; remove the parametrization before training")
-    return chosen
-
-
-def _ratios(
-    network: Network, layers: Sequence[Layer], keep: Mapping[str, float] | None, ratios: Mapping[str, float] | None
-) -> dict[str, float]:
-    """The fraction of columns to prune, by layer.
-
-    Raises:
-        BudgetError: neither a budget nor ratios are given, or they are out of range.
-        NameMatchError: a glob matches no layer.
-    """
-    share = _common_ratio(network, layers, keep)
-    layers_named = [layer.name for layer in layers]
-    found = dict.fromkeys(layers_named, share)
-    for glob, ratio in (ratios or {}).items():
-        if not 0 <= ratio < 1:
-            raise BudgetError(f"ratios={{{glob!r}: {ratio}}}: give the fraction of columns to prune, below 1")
-        found |= dict.fromkeys(matched(glob, layers_named, "convolution to prune"), float(ratio))
-    return found
-
-
-def _common_ratio(network: Network, layers: Sequence[Layer], keep: Mapping[str, float] | None) -> float:
-    if keep is None:
-        return 0.0
-    if len(keep) != 1 or not set(keep) <= {"macs", "columns"} or not all(0 < value <= 1 for value in keep.values()):
-        raise BudgetError(f"keep={dict(keep)!r}: give {{'macs': 0.5}} or {{'columns': 0.5}}")
-    ((unit, value),) = keep.items()
-    if unit == "columns":
-        return 1 - value
-    macs = results_of(network.program, network.example).macs
-    own, total = sum(macs[layer.node] for layer in layers), sum(macs.values())
-    ratio = (1 - value) * total / max(own, 1)
-    if ratio >= 1:
-        raise BudgetError(f"keep={{'macs': {value}}} can't be met: without all columns {1 - own / total:.3f} is left")
-    return ratio
-
-
-def _columns(layer: Layer, weight: Tensor, ratio: float, groups: str) -> Columns:
-    features = layer.features_of_group
-    group = torch.arange(features) if groups == "columns" else torch.arange(features) // layer.kernel
-    number = int(group.max()) + 1
-    count = min(math.ceil(ratio * number - 1e-9), number - 1)
-    nothing = torch.zeros(number, dtype=torch.float64)
-    return Columns(layer, weight, group, count, nothing, nothing > 0, weight.detach().clone())

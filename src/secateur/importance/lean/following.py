@@ -1,0 +1,177 @@
+"""How numbers of channels pass each kind of operator."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.importance.lean.norms import operator_norms
+from secateur.network.call import frozen
+from secateur.network.labels import compact, operator_name, spread
+from secateur.network.layers import Layer
+from secateur.network.program import arguments
+
+if TYPE_CHECKING:
+    from secateur.importance.lean.walk import Walk
+
+NOWHERE = 0
+
+
+def read(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
+    """A linear layer or a convolution: one edge for each kernel."""
+    layer = walk.layers[node]
+    numbers, shape = given[layer.argument], walk.shapes[node]
+    weight = walk.program.state(layer.weight)
+    inputs = _along(numbers, layer.dim).view(layer.groups, -1)  # (groups, inputs)
+    kernels = layer.matrix(weight.detach()).unflatten(2, (inputs.shape[1], -1))  # (groups, out, in, kernel)
+    pairs = [torch.unique(row, return_inverse=True) for row in inputs]
+    sources = torch.zeros(layer.groups, max(len(own) for own, _ in pairs), dtype=torch.long)
+    for row, (own, _) in zip(sources, pairs, strict=True):
+        row[: len(own)] = own
+    columns = torch.stack([place for _, place in pairs])  # (groups, inputs)
+    width = sources.shape[1]
+    norms = _norms(walk, layer, kernels, weight)
+    squares = _summed(norms.square(), columns, width)  # one map read in several places: the root of their squares
+    made = walk.add(
+        node,
+        sources.repeat_interleave(norms.shape[1], 0),
+        squares.sqrt().log(),
+        layer=layer,
+        columns=columns.repeat_interleave(layer.kernel, 1),
+        sums=_summed(kernels.double().cpu().abs().sum(3), columns, width),
+    )
+    return spread(made, 1 if layer.is_convolution else len(shape) - 1, shape)
+
+
+def _summed(measure: Tensor, columns: Tensor, width: int) -> Tensor:
+    """Something of each input (groups, outputs, inputs), summed over those of one map. (channels, edges)"""
+    total = torch.zeros(*measure.shape[:2], width, dtype=torch.float64)
+    return total.scatter_add_(2, columns[:, None].expand_as(measure), measure).flatten(0, 1)
+
+
+def _norms(walk: "Walk", layer: Layer, kernels: Tensor, weight: Tensor) -> Tensor:
+    """The norm of each kernel. (groups, outputs, inputs)"""
+    if not layer.is_convolution:
+        lengths: Tensor = kernels.double().cpu().square().sum(3).sqrt()
+        return lengths
+    options = arguments(layer.node)
+    size = walk.shapes[options["input"]][2:]
+    steps = [_each(options[name], len(size)) for name in ("stride", "dilation")]
+    flat = kernels.flatten(0, 1).unflatten(2, tuple(weight.shape[2:]))
+    norms: Tensor = operator_norms(flat, size, *steps).view(kernels.shape[:3])
+    return norms
+
+
+def batch_norm(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
+    """|gamma| / sqrt(variance + eps) for each channel."""
+    options, state = arguments(node), walk.program.state_names
+    variance = options["running_var"]
+    if variance is None:
+        raise ValueError("statistics of the batch")
+    factor = (walk.program.state(state[variance]).double() + options["eps"]).rsqrt()
+    if options.get("weight") is not None:
+        factor = factor * walk.program.state(state[options["weight"]]).double()
+    numbers = _along(given["input"], 1)
+    logs = factor.detach().abs().cpu().log()
+    made = walk.add(node, numbers[:, None], torch.where(numbers > 0, logs, 0.0)[:, None])
+    return spread(torch.where(numbers > 0, made, NOWHERE), 1, walk.shapes[node])
+
+
+def pooled(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Any:
+    """Pooling of any kind as averaging; what enlarges a map as the repetition that it is."""
+    numbers: Tensor = given["self" if "self" in given else "input"]
+    shape = walk.shapes[node]
+    wanted = shape if _is_shape(shape) else shape[0]
+    places = [(before, after) for before, after in zip(numbers.shape[2:], wanted[2:], strict=True)]
+    options = arguments(node)
+    if "kernel_size" in options:
+        size = _each(options["kernel_size"], len(places))
+        stride = _each(options["stride"] or options["kernel_size"], len(places))
+        window = torch.full((1, 1, *size), 1 / math.prod(size))
+        dilation = _each(options.get("dilation", 1), len(places))
+        factor = float(operator_norms(window, numbers.shape[2:], stride, dilation))
+    else:
+        factor = math.sqrt(math.prod(after / before for before, after in places))
+    made = walk.scaled(node, numbers.narrow(2, 0, 1).flatten(2)[:, :, :1].flatten(1), factor)
+    result = made.view(*made.shape, *(1 for _ in places)).expand(wanted)
+    return result if _is_shape(shape) else (result, frozen(shape[1]))
+
+
+def averaged(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
+    """A mean over other axes than the channels': 1 / sqrt(n) for n places; a sum the root of n."""
+    numbers: Tensor = given["self"]
+    dims = given.get("dim")
+    axes = range(numbers.dim()) if dims is None else [dims] if isinstance(dims, int) else dims
+    narrow = numbers
+    count = 1
+    for axis in sorted(axis % numbers.dim() for axis in axes):
+        if bool((numbers != numbers.narrow(axis, 0, 1)).any()):
+            raise ValueError("channels are mixed")
+        narrow, count = narrow.narrow(axis, 0, 1), count * numbers.shape[axis]
+    factor = count**0.5 / (count if operator_name(node) == "mean" else 1)
+    return walk.scaled(node, narrow, factor).reshape(walk.shapes[node])
+
+
+def moved(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Any:
+    """What only moves entries is executed on the numbers."""
+    target: Any = node.target
+    return target(**_by_name(given))
+
+
+def reshaped(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
+    numbers: Tensor = given["self" if "self" in given else "input"]
+    return numbers.reshape(walk.shapes[node])
+
+
+def met(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
+    """Entry by entry: one map goes on; where two meet, an edge of value 1 from each leads to a new one."""
+    shape = walk.shapes[node]
+    maps = [value for value in given.values() if isinstance(value, Tensor) and bool(value.any())]
+    if not maps:
+        return torch.zeros((), dtype=torch.long).expand(shape)
+    result = maps[0].expand(shape)
+    for other in maps[1:]:
+        result = _joined(walk, node, result, other.expand(shape)).expand(shape)
+    return result
+
+
+def _joined(walk: "Walk", node: Node, a: Tensor, b: Tensor) -> Tensor:
+    for dim in range(a.dim()):
+        if a.stride(dim) == 0 and b.stride(dim) == 0 and a.shape[dim] > 1:
+            a, b = a.narrow(dim, 0, 1), b.narrow(dim, 0, 1)
+    pairs, place = torch.unique(torch.stack([a.reshape(-1), b.reshape(-1)], 1), dim=0, return_inverse=True)
+    alone = (pairs == 0).any(1) | (pairs[:, 0] == pairs[:, 1])
+    result = pairs.amax(1)
+    both = pairs[~alone]
+    if len(both):
+        result[~alone] = walk.add(node, both, torch.zeros(both.shape))
+    numbers: Tensor = result[place].view(a.shape)
+    return numbers
+
+
+def same(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
+    first: Tensor = next(value for value in given.values() if isinstance(value, Tensor))
+    return first.expand(walk.shapes[node])
+
+
+def _by_name(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _along(numbers: Tensor, dim: int) -> Tensor:
+    """One channel for each index along an axis, 0 where there are several. (size of dim,)"""
+    rows = compact(numbers, keep=dim).movedim(dim, 0).reshape(numbers.shape[dim], -1)
+    alike = (rows == rows[:, :1]).all(1)
+    return torch.where(alike, rows[:, 0], NOWHERE)
+
+
+def _each(value: Any, rank: int) -> list[int]:
+    values: Sequence[int] = [value] if isinstance(value, int) else list(value)
+    return list(values) * rank if len(values) == 1 else list(values)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, torch.Size)

@@ -1,0 +1,69 @@
+"""Which kernels stay: those on long chains of operators, or the single ones of large norms."""
+
+from collections.abc import Callable
+
+import torch
+
+from secateur.importance.lean.chains import Chains
+from secateur.importance.lean.graph import Block, ChannelGraph
+from secateur.network.layers import NORMS
+from secateur.sparsity.dead import Kernels
+
+
+def name_of(block: Block) -> str:
+    """The weight whose kernels a block's edges are."""
+    assert block.layer is not None
+    return block.layer.weight
+
+
+def by_chains(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
+    """The kernels of the longest chains; where these do not suffice, those with the largest norms."""
+    chains = Chains(graph, fixed=[name_of(block) for block in graph.layers if name_of(block) not in own])
+    kept = {name: torch.zeros_like(values, dtype=torch.bool) for name, values in _values(graph, own).items()}
+    count = 0
+    for chain in chains:
+        strongest = sorted(chain.kernels, key=lambda at: -float(graph.blocks[at[0]].values[at[1], at[2]]))
+        for number, row, edge in strongest[: quota - count]:
+            kept[name_of(graph.blocks[number])][row, edge] = True
+        count += min(len(strongest), quota - count)
+        if count == quota:
+            break
+    missing = quota - count
+    if missing:
+        rest = {name: values.masked_fill(kept[name], -torch.inf) for name, values in _values(graph, own).items()}
+        kept = {name: kept[name] | more for name, more in _largest(rest, missing).items()}
+    return kept, (chains.taken, missing)
+
+
+def by_norm(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
+    """Kernels with the largest operator norms, times the batch norm behind."""
+    return _largest(_values(graph, own), quota), (0, quota)
+
+
+def by_l1(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
+    """Kernels with the largest sums of absolute weights."""
+    sums = {name_of(b): b.sums.log() for b in graph.layers if name_of(b) in own and b.sums is not None}
+    return _largest(sums, quota), (0, quota)
+
+
+def _values(graph: ChannelGraph, own: frozenset[str]) -> Kernels:
+    """The logarithm of each kernel's norm, with the batch norm behind."""
+    behind = torch.zeros(graph.size, dtype=torch.float64)
+    for block in graph.blocks:
+        if block.operator in NORMS:
+            behind[block.sources[:, 0]] = block.values[:, 0]
+    return {name_of(b): b.values + behind[b.span][:, None] for b in graph.layers if name_of(b) in own}
+
+
+def _largest(values: Kernels, count: int) -> Kernels:
+    """The so many largest of all, that are not -inf; of equals the first."""
+    flat = torch.cat([each.flatten() for each in values.values()])
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    order = flat.argsort(descending=True, stable=True)[:count]
+    chosen[order] = torch.isfinite(flat[order])
+    parts = chosen.split([each.numel() for each in values.values()])
+    return {name: part.view_as(each) for (name, each), part in zip(values.items(), parts, strict=True)}
+
+
+Select = Callable[[ChannelGraph, frozenset[str], int], tuple[Kernels, tuple[int, int]]]
+SELECT: dict[str, Select] = {"lean": by_chains, "norm": by_norm, "l1": by_l1}
