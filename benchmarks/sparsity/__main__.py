@@ -3,8 +3,8 @@
     PYTHONPATH=benchmarks:examples python -m sparsity NAME --data DIR [--seeds 0 1 2] [--quick]
     PYTHONPATH=benchmarks:examples python -m sparsity --page
 
-NAME is pivoting or unification. DIR holds the four Fashion-MNIST files, as for `examples/train_demo_network.py`. One
-thread; --quick runs a minute's worth and writes nothing.
+NAME is spp, pivoting or unification. DIR holds the four Fashion-MNIST files, as for `examples/train_demo_network.py`.
+One thread; --quick runs a minute's worth and writes nothing.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from types import ModuleType
 import torch
 from papers.settings import recorded
 
-from sparsity import pivoting, unification
+from sparsity import pivoting, spp, unification
 
-EXPERIMENTS: dict[str, ModuleType] = {"pivoting": pivoting, "unification": unification}
+EXPERIMENTS: dict[str, ModuleType] = {"spp": spp, "pivoting": pivoting, "unification": unification}
 RESULTS = Path(__file__).with_name("results")
 HEAD = """# Structure below the unit, measured
 

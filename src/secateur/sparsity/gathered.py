@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DENSITY = 0.3
+DENSITY = 0.25
 
 
 class GatheredConv2d(nn.Module):
@@ -40,17 +40,18 @@ class GatheredConv2d(nn.Module):
                 padded.shape[2:], self.dilation, self.kernel_size, self.stride, strict=True
             )
         ]
-        read = torch.cat([self._read(padded, place, sizes) for place in self.places], 1)  # (batch, columns, h * w)
-        result: Tensor = torch.matmul(self.weight, read).unflatten(2, sizes)
-        return result if self.bias is None else result + self.bias[:, None, None]
+        read = torch.cat([self._read(padded, place, sizes) for place in self.places], 1)  # (batch, columns, h, w)
+        result: Tensor = F.conv2d(read, self.weight[:, :, None, None], self.bias)
+        return result
 
     def _read(self, padded: Tensor, place: int, sizes: list[int]) -> Tensor:
-        """What one place of the kernel reads, of the channels that it needs. (batch, channels, h * w)"""
+        """What one place of the kernel reads, of the channels that it needs. (batch, channels, h, w)"""
         row, column = divmod(place, self.kernel_size[1])
         top, left = row * self.dilation[0], column * self.dilation[1]
         rows = slice(top, top + self.stride[0] * (sizes[0] - 1) + 1, self.stride[0])
         columns = slice(left, left + self.stride[1] * (sizes[1] - 1) + 1, self.stride[1])
-        return padded[:, :, rows, columns].index_select(1, getattr(self, f"channels_{place}")).flatten(2)
+        chosen = padded.index_select(1, self.get_buffer(f"channels_{place}"))  # first: whole maps are copied fastest
+        return chosen[:, :, rows, columns]
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]} columns -> {self.weight.shape[0]} filters, stride={self.stride}"
