@@ -76,6 +76,11 @@ were run. `benchmarks/papers` has the commands; `--dataset cifar10 --data DIR --
 data. Written by `python -m papers --page`.
 """
 REMARKS: dict[str, list[str]] = {
+    "lowdata": [
+        "One network, 100 images and 75 % kept were run so far. Without fine-tuning the order is the published",
+        "one, and the gaps are wide; short fine-tuning brings Taylor level with Shapley values.",
+        "",
+    ],
     "layerwise": [
         "Under zero removal the order is the authors': Shapley values lose least, then Taylor, then weights and",
         "sensitivity, APoZ behind them. Random is further behind here than there. Integrated gradients and leave-",
