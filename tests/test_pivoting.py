@@ -170,6 +170,14 @@ def test_rounds_and_training_keep_zeros(tmp_path: Path) -> None:
     again = load_pivoted(Mlp(), tmp_path, x[:2])
     assert torch.equal(again.model(x), found.model(x))
     assert torch.allclose(again.packed(x)[0](x), found.model(x), atol=1e-5)
+    written = (tmp_path / "pivot.json").read_text()
+    for broken in (written[:-9], written.replace("1", "0", 3)):
+        (tmp_path / "pivot.json").write_text(broken)
+        fresh = Mlp()
+        before = fresh.a.weight.clone()
+        with pytest.raises(sc.SecateurError, match=r"cut off or damaged|checksum|version"):
+            load_pivoted(fresh, tmp_path, x[:2])
+        assert torch.equal(fresh.a.weight, before)
 
 
 def test_convolutions_are_pivoted_by_kernels() -> None:

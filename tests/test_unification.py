@@ -252,6 +252,8 @@ def test_an_altered_or_cut_off_file_is_refused(tmp_path: Path, place: float) -> 
 
 def test_files_of_another_network_and_none_at_all(tmp_path: Path) -> None:
     save_compressed(structured(), tmp_path / "model.blocks", SHAPES)
+    with pytest.raises(sc.SecateurError, match="matches no weight; the nearest are"):
+        save_compressed(Net(), tmp_path / "model.blocks", {"secund.weight": (1, 8)})
     with pytest.raises(sc.SecateurError, match="is of another network"):
         load_compressed(nn.Linear(2, 2), tmp_path / "model.blocks")
     with pytest.raises(sc.SecateurError, match="can't be read"):

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and read only if they are what they say."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -66,6 +67,33 @@ def text_writer(text: str) -> Writer:
         path.write_text(text, encoding="utf-8")
 
     return write
+
+
+def json_writer(content: Mapping[str, Any]) -> Writer:
+    """Writes JSON with a checksum of its content, as `read_json` wants it."""
+    return text_writer(json.dumps({**content, "checksum": _checksum(content)}, indent=1))
+
+
+def read_json(path: Path, expected: str) -> dict[str, Any]:
+    """What `json_writer` wrote, if it is of the expected format.
+
+    Raises:
+        StorageError: the file is missing, cut off, altered, or of another format.
+    """
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as failure:
+        raise StorageError(f"{path} can't be read: {failure}; it is missing, cut off or damaged") from failure
+    if not isinstance(written, dict) or written.get("format") != expected:
+        found = written.get("format") if isinstance(written, dict) else type(written).__name__
+        raise StorageError(f"{path} is not of this version: it holds {found!r} where {expected!r} was expected")
+    if written.pop("checksum", None) != _checksum(written):
+        raise StorageError(f"{path} was altered or damaged: its checksum does not match")
+    return written
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def tensors_writer(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Writer:

@@ -1,7 +1,6 @@
 """Results on disk: a recipe in JSON and weights in safetensors, that load onto a fresh model of the same class."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import StorageError
-from secateur.files import Writer, read_program, read_tensors, tensors_writer, text_writer
+from secateur.files import Writer, json_writer, read_json, read_program, read_tensors, tensors_writer
 from secateur.network.cost import TensorCost
 from secateur.network.folded import folded
 from secateur.surgery.recipe import Recipe, apply_recipe
@@ -36,7 +35,7 @@ def model_writers(
     content = _as_json(recipe, dense, type(model).__name__, _digest(tensors))
     return {
         folder / WEIGHTS: tensors_writer(tensors, {"format": WEIGHTS_FORMAT, "about": "{}"}),
-        folder / RECIPE: text_writer(json.dumps({**content, "checksum": _checksum(content)}, indent=1)),
+        folder / RECIPE: json_writer(content),
     }
 
 
@@ -130,20 +129,8 @@ def _as_json(recipe: Recipe, dense: Mapping[str, tuple[int, ...]], title: str, w
     }
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
-    try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
-        raise StorageError(f"{path} can't be read: {failure}; it is missing, cut off or damaged") from failure
-    if not isinstance(written, dict) or written.get("format") != FORMAT:
-        found = written.get("format") if isinstance(written, dict) else type(written).__name__
-        raise StorageError(f"{path} is not a recipe of this version: it holds {found!r} where {FORMAT!r} was expected")
-    if written.pop("checksum", None) != _checksum(written):
-        raise StorageError(f"{path} was altered or damaged: its checksum does not match")
+    written = read_json(path, FORMAT)
     slices = {
         name: {int(axis): torch.tensor(positions, dtype=torch.long) for axis, positions in axes.items()}
         for name, axes in written["slices"].items()

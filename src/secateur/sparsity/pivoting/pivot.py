@@ -5,7 +5,6 @@ abstract and its neighbours, as `search` says.
 """
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from secateur.api import trace
 from secateur.budget.plan import Plan
 from secateur.data import as_batch
 from secateur.errors import BudgetError, SurgeryError
-from secateur.files import text_writer, write_whole
+from secateur.files import json_writer, read_json, write_whole
 from secateur.names import matched
 from secateur.network.folded import copied, fold
 from secateur.network.layers import layers_of
@@ -122,7 +121,7 @@ class PivotResult:
             for name, each in self.layers.items()
         }
         content = {"format": FORMAT, "shape": list(self.shape), "density": self.density, "layers": layers}
-        write_whole({**writers, Path(folder) / PIVOT: text_writer(json.dumps(content))})
+        write_whole({**writers, Path(folder) / PIVOT: json_writer(content)})
 
 
 def pivot(
@@ -197,8 +196,8 @@ def load_pivoted(model: nn.Module, folder: str | Path, example_inputs: Any) -> P
     Raises:
         StorageError: a file is missing, damaged, or of another network.
     """
+    content = read_json(Path(folder) / PIVOT, FORMAT)
     loaded = load(model, folder)
-    content = json.loads((Path(folder) / PIVOT).read_text())
     layers = {
         name: PivotedLayer(
             name,

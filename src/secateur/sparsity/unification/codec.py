@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from secateur.errors import StorageError
 from secateur.files import Writer, write_whole
+from secateur.names import matched
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, found_labels, signs
 
 MAGIC = b"secateur blocks 1\n"
@@ -63,6 +64,7 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
         blocks: the shape of blocks (filters, inputs), by the name of the weight; other tensors are written whole.
 
     Raises:
+        NameMatchError: the model has no weight of a name.
         StorageError: it can't be written; an older file of that name is as it was.
 
     Example:
@@ -75,6 +77,7 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
         >>> torch.equal(again.weight, model.weight), found.unified
         (True, 4096)
     """
+    matched(list(blocks), model.state_dict(), "weight")
     parts: dict[str, list[bytes]] = {name: [] for name in STREAMS}
     entries, counts = [], {FREE: 0, UNIFIED: 0, PRUNED: 0}
     tensors = model.state_dict()
