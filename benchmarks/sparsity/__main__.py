@@ -21,9 +21,8 @@ EXPERIMENTS: dict[str, ModuleType] = {"spp": spp, "pivoting": pivoting, "unifica
 RESULTS = Path(__file__).with_name("results")
 HEAD = """# Structure below the unit, measured
 
-Means and standard deviations over the seeds that were run; one thread of a shared x86-64 machine, no accelerator, on which
-other work ran.
-Written by `python -m sparsity --page`.
+Means and standard deviations over the seeds that were run; one thread of a shared x86-64 machine, no accelerator, while
+other work ran. Written by `python -m sparsity --page`.
 """
 
 
