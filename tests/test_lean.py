@@ -304,11 +304,20 @@ def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
         ({"keep": 0.5, "rounds": 0}, "rounds=0"),
         ({"keep": 0.5, "by": "l7"}, "known are lean, norm, l1"),
         ({"keep": 0.5, "skip": "nowhere"}, "matches no layer"),
+        ({"keep": 0.5, "skip": "*"}, "no kernels that may go"),
     ],
 )
 def test_bad_input(options: dict[str, Any], said: str) -> None:
     with pytest.raises(sc.SecateurError, match=said):
         lean(Tower(norm=False), torch.randn(1, 1, 10, 10), **options)
+
+
+def test_weights_that_are_nan_are_refused_by_name() -> None:
+    model = Tower(norm=False).eval()
+    with torch.no_grad():
+        model.second.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(sc.SecateurError, match=r"second\.weight has 1 entries that are NaN"):
+        lean(model, torch.randn(1, 1, 10, 10), 0.5)
 
 
 def test_the_criterion_follows_the_strongest_chain() -> None:

@@ -1,5 +1,8 @@
 """Matrix pivoting: the search on matrices whose answer is known, folded orders, packed blocks, gathers if needed."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,49 @@ def _leaves(output: Any) -> list[Tensor]:
     return [leaf for leaf in torch.utils._pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
+@pytest.mark.parametrize("name", sorted(set(ZOO) - {"head width", "experts", "routed"}))
+def test_every_network_can_be_pivoted_or_says_why_not(name: str) -> None:
+    model, example = grow(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    try:
+        found = pivot(model, example, 0.5, shape=(2, 2), skip=(), starts=1)
+    except sc.SecateurError as refusal:
+        assert "depends on the order" in str(refusal) or "no layer to pivot" in str(refusal)
+    else:
+        packed, kernels = found.packed(found.network.example)
+        assert set(kernels) == set(found.layers)
+        batch = found.network.example
+        with torch.no_grad():
+            pairs = zip(*(_leaves(m(*batch.args, **batch.kwargs)) for m in (packed, found.model)), strict=True)
+        assert all(torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-3, equal_nan=True) for a, b in pairs)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_the_search_does_not_depend_on_the_process() -> None:
+    """Names are hashed anew in every process; orders must not go by that."""
+    code = (
+        "import numpy as np; from secateur.sparsity.pivoting.search import Matrix, pivoted;"
+        "v = [np.random.default_rng(i).random((12, 12)) for i in range(3)];"
+        "m = [Matrix(n, v[i], n, 'abcd'[i + 1]) for i, n in enumerate('abc')];"
+        "print({k: list(map(int, o)) for k, o in pivoted(m, 0.3, (3, 3)).orders.items()})"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "5")
+    }
+    assert len(said) == 1
+
+
+def test_weights_that_are_nan_are_refused_by_name() -> None:
+    model = Mlp()
+    with torch.no_grad():
+        model.b.weight[0, 0] = torch.inf
+    with pytest.raises(sc.SecateurError, match=r"b\.weight has 1 entries that are NaN or infinite"):
+        pivot(model, torch.randn(2, 40), 0.5)
+
+
 class Mlp(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -134,12 +180,12 @@ def test_zeros_outside_of_the_blocks_and_the_rest_as_it_was() -> None:
     assert torch.allclose(found.model(x), model(x), atol=1e-5)  # density 1: another order, nothing else
     half = pivot(model, x, 0.5, shape=(6, 6))
     for name, layer in half.layers.items():
-        weight = half.model.get_parameter(f"{name}.weight")
+        weight = half.model.get_parameter(name)
         ordered = weight if layer.gather is None else weight[:, layer.gather]
         mask = layer.blocks.repeat_interleave(6, 0).repeat_interleave(6, 1)[: weight.shape[0], : weight.shape[1]]
         assert float(ordered[~mask].abs().sum()) == 0 and bool((ordered[mask] != 0).all())
         assert float(mask.double().mean()) <= 0.5
-    assert half.layers["a"].gather is not None and half.layers["b"].gather is None
+    assert half.layers["a.weight"].gather is not None and half.layers["b.weight"].gather is None
     assert type(half.model) is Mlp and "no gather" in str(half)
 
 
@@ -147,9 +193,9 @@ def test_packed_networks_compute_the_same_and_say_which_kernel_they_got() -> Non
     x = torch.randn(9, 40)
     found = pivot(Mlp().eval(), x, 0.3, shape=(6, 6), balanced=True)
     small, chosen = found.packed(x)
-    assert set(chosen) == {"a", "b"} and set(chosen.values()) <= {"dense", "tiles", "bsr"}
+    assert set(chosen) == {"a.weight", "b.weight"} and set(chosen.values()) <= {"dense", "tiles", "bsr"}
     assert torch.allclose(small(x), found.model(x), atol=1e-5)
-    assert len({int(row.sum()) for row in found.layers["b"].blocks}) == 1
+    assert len({int(row.sum()) for row in found.layers["b.weight"].blocks}) == 1
 
 
 def test_rounds_and_training_keep_zeros(tmp_path: Path) -> None:
@@ -184,7 +230,7 @@ def test_convolutions_are_pivoted_by_kernels() -> None:
     model, example = grow("residual")
     found = pivot(model, example, 0.5, shape=(2, 2), skip=())
     for name, layer in found.layers.items():
-        weight = found.model.get_parameter(f"{name}.weight")
+        weight = found.model.get_parameter(name)
         kernels = weight.flatten(2).abs().sum(2) if weight.dim() > 2 else weight.abs()
         assert float((kernels > 0).double().mean()) <= 0.5 + 4 / kernels.numel(), name
         assert layer.retained > 0.4

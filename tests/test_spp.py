@@ -166,6 +166,19 @@ def test_a_killed_training_goes_on_to_the_same_masks(stop: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
+def test_a_step_that_a_fused_optimizer_skips_draws_no_masks() -> None:
+    torch.manual_seed(0)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, fused=True)
+    spp = SPP(model, torch.randn(2, 1, 9, 9), optimizer, {"columns": 0.5}, every=1)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    before, state = model.second.weight.detach().clone(), spp.draws.get_state()
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(1.0)
+    optimizer.step()
+    assert spp.steps == 0 and torch.equal(model.second.weight, before) and torch.equal(spp.draws.get_state(), state)
+
+
 def test_a_state_of_another_network_is_refused() -> None:
     _, _, spp = start()
     state = spp.state_dict()
@@ -232,6 +245,7 @@ def test_residual_networks_need_no_coupling() -> None:
     [
         ({"keep": {"macs": 0.001}}, "can't be met"),
         ({"keep": {"params": 0.5}}, "give {'macs': 0.5}"),
+        ({"keep": None}, "neither keep= nor ratios= is given"),
         ({"groups": "rows"}, "groups are columns or channels"),
         ({"skip": "nowhere"}, "matches no convolution"),
         ({"skip": "*"}, "no convolution whose columns can go"),

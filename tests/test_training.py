@@ -176,6 +176,24 @@ def test_scaled_gradients_are_squared_unscaled() -> None:
     assert all(torch.allclose(a[name], b[name], rtol=1e-4) for name in a)
 
 
+def test_a_step_that_a_fused_optimizer_skips_counts_for_nothing() -> None:
+    model, optimizer = network_and_optimizer(fused=True)
+    schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.5}, every=1)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(1.0)
+    optimizer.step()
+    assert schedule.steps == 0 and bool(schedule.masks.alive.all()) and not schedule.state_dict()["sums"]
+
+
+def test_nothing_is_read_once_the_budget_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = network_and_optimizer()
+    schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.5}, every=1, units_per_step=3)
+    train(model, optimizer, schedule)
+    monkeypatch.setattr(schedule.slopes, "squares", lambda _: pytest.fail("gradients are read for nothing"))
+    train_range(model, optimizer, 0, 2)
+
+
 def test_a_step_that_a_scaler_skips_counts_for_nothing() -> None:
     model, optimizer = network_and_optimizer()
     schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.5}, every=5)

@@ -186,6 +186,21 @@ def test_bad_input(options: dict[str, Any], said: str) -> None:
         start(**options)
 
 
+def test_a_step_that_a_fused_optimizer_skips_counts_for_nothing() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, fused=True)
+    unification = Unification(model, optimizer, every=1)
+    before = model.second.weight.detach().clone()
+    model.second.weight.grad = torch.full_like(before, torch.inf)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(1.0)
+    optimizer.step()
+    assert unification.steps == 0 and torch.equal(model.second.weight, before)
+    with torch.no_grad():
+        model.third.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(sc.SecateurError, match="third has 1 entries that are NaN"):
+        Unification(model, optimizer)
+
+
 def test_nan_stops_and_a_foreign_state_is_refused() -> None:
     model, optimizer, unification = start()
     (model(torch.randn(2, 1, 10, 10)).sum() * float("nan")).backward()
@@ -252,7 +267,7 @@ def test_an_altered_or_cut_off_file_is_refused(tmp_path: Path, place: float) -> 
 
 def test_files_of_another_network_and_none_at_all(tmp_path: Path) -> None:
     save_compressed(structured(), tmp_path / "model.blocks", SHAPES)
-    with pytest.raises(sc.SecateurError, match="matches no weight; the nearest are"):
+    with pytest.raises(sc.SecateurError, match="which is no weight of the model"):
         save_compressed(Net(), tmp_path / "model.blocks", {"secund.weight": (1, 8)})
     with pytest.raises(sc.SecateurError, match="is of another network"):
         load_compressed(nn.Linear(2, 2), tmp_path / "model.blocks")

@@ -102,10 +102,9 @@ REMARKS: dict[str, list[str]] = {
     ],
     "circles": [
         "At 11 % and 5 % LEAN is not ahead here as it is in the paper. Most kernels of these networks have norms",
-        "below 1 (0.2 to 0.9), so hardly any chain has a product of 1 or more: at 20 % kept a first look found 31",
-        "chains with about half of the kernels, the rest came by single norms, and at 5 % chains are one or two",
-        "kernels long. The paper's networks are deeper and trained for longer; how large their norms are it does",
-        "not say in what we could read.",
+        "below 1, so hardly any chain has a product of 1 or more, and chains are short: much of what stays comes",
+        "by single norms after all. The paper's networks are deeper and were trained for longer; how large their",
+        "norms are it does not say in what we could read.",
         "",
     ],
 }

@@ -129,8 +129,8 @@ def one(
     rounds, tuning = max(1, round(sizes.rounds * (1 if keep < 0.5 else 0.25))), 3 if sizes == FULL else 1
     found = lean(dense, data[0][:1], keep, by=by, rounds=rounds, fit=lambda model: train(model, data, tuning, seed))
     row: Row = {"by": by, "seed": seed, "keep": keep, "kernels": found.kernels[1] / found.kernels[0]}
+    row |= {"chains": found.rounds[-1].chains, "filled": found.rounds[-1].filled, "maps": found.maps[1] / found.maps[0]}
     return row | {
-        "channels": found.channels[1] / max(found.channels[0], 1), "macs": found.plan.cost.macs / found.plan.dense.macs,
         "accuracy": accuracy(found.model, test),
     }  # fmt: skip
 

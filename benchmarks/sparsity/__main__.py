@@ -3,8 +3,8 @@
     PYTHONPATH=benchmarks:examples python -m sparsity NAME --data DIR [--seeds 0 1 2] [--quick]
     PYTHONPATH=benchmarks:examples python -m sparsity --page
 
-NAME is spp, pivoting or unification. DIR holds the four Fashion-MNIST files, as for `examples/train_demo_network.py`.
-One thread; --quick runs a minute's worth and writes nothing.
+NAME is spp, gathered, pivoting or unification. DIR holds the four Fashion-MNIST files, as for
+`examples/train_demo_network.py`. One thread; --quick runs a minute's worth and writes nothing.
 """
 
 import argparse
@@ -15,9 +15,14 @@ from types import ModuleType
 import torch
 from papers.settings import recorded
 
-from sparsity import pivoting, spp, unification
+from sparsity import gathered, pivoting, spp, unification
 
-EXPERIMENTS: dict[str, ModuleType] = {"spp": spp, "pivoting": pivoting, "unification": unification}
+EXPERIMENTS: dict[str, ModuleType] = {
+    "spp": spp,
+    "gathered": gathered,
+    "pivoting": pivoting,
+    "unification": unification,
+}
 RESULTS = Path(__file__).with_name("results")
 HEAD = """# Structure below the unit, measured
 
@@ -52,7 +57,13 @@ def write_page(folder: Path) -> None:
         if path.exists():
             title, _, rest = (module.__doc__ or "").partition("\n\n")
             found = [json.loads(line) for line in path.read_text().splitlines()]
-            lines += [f"## {title.rstrip('.')}", "", f"`python -m sparsity {name}`", "", rest.strip(), ""]
+            lines += [
+                f"## {title.rstrip('.')}",
+                "",
+                f"`python -m sparsity {name}`",
+                "",
+                *([rest.strip(), ""] if rest.strip() else []),
+            ]
             lines += [*module.page(found), ""]
     (folder / "sparsity.md").write_text("\n".join(lines).rstrip() + "\n")
 

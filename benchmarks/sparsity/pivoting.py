@@ -46,7 +46,7 @@ def by_pivoting(dense: nn.Module, split: Split, density: float, seed: int, epoch
         fit=lambda model: train(model, split, epochs, seed, 5e-4),
     )  # fmt: skip
     once = pivot(dense, split.images[:2], density, shape=SHAPE, skip="last")
-    return found.model, mean(once.layers[name].retained for name in LAYERS)
+    return found.model, mean(once.layers[f"{name}.weight"].retained for name in LAYERS)
 
 
 def by_blocks(dense: nn.Module, split: Split, density: float, seed: int, epochs: int) -> tuple[nn.Module, float]:

@@ -1,10 +1,9 @@
-"""SPP beside columns taken at once by their magnitude, with the same training, and the time of gathered convolutions.
+"""SPP beside columns taken at once by their magnitude, with the same training.
 
 The residual network of the demo on Fashion-MNIST, at 2 and 4 times fewer MACs. Published: 4x costs AlexNet 0.3 and
 VGG-16 0.8 points (top-5, ImageNet).
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ from papers.subjects import Subject, batches, subject
 from torch import nn
 from torch.nn import functional as F
 
-from secateur.sparsity.gathered import GatheredConv2d
 from secateur.sparsity.spp.spp import SPP
 
 Row = dict[str, object]
@@ -26,16 +24,15 @@ METHODS = ("SPP", "magnitude")
 
 
 def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
-    """Accuracies, then times."""
+    """The accuracy of both methods."""
     for seed in seeds[: 1 if quick else None]:
         it = subject("fashion", seed, data, None, "residual")
-        yield {"part": "accuracy", "method": "dense", "times": 1, "seed": seed, "accuracy": it.accuracy(it.model())}
+        yield {"method": "dense", "times": 1, "seed": seed, "accuracy": it.accuracy(it.model())}
         for times, keep in list(TARGETS.items())[: 1 if quick else None]:
             for method in METHODS:
                 model = trained(it, keep, method, 1 if quick else EVERY, 20 if quick else REST)
                 found = it.accuracy(model)
-                yield {"part": "accuracy", "method": method, "times": times, "seed": seed, "accuracy": found}
-    yield from speeds(quick)
+                yield {"method": method, "times": times, "seed": seed, "accuracy": found}
 
 
 def trained(it: Subject, keep: float, method: str, every: int, rest: int) -> nn.Module:
@@ -75,47 +72,15 @@ def recalibrated(model: nn.Module, split: Split) -> None:
     torch.optim.swa_utils.update_bn(split.images[:2000].split(100), model)
 
 
-def speeds(quick: bool) -> Iterator[Row]:
-    """Milliseconds of a convolution, dense and gathered, by the density of its columns."""
-    for channels, size in ((64, 14),) if quick else ((64, 28), (128, 14), (256, 14)):
-        for density in (0.25,) if quick else (0.5, 0.25, 0.125, 0.0625):
-            for batch in (1, 32):
-                torch.manual_seed(0)
-                dense = nn.Conv2d(channels, channels, 3, padding=1)
-                with torch.no_grad():
-                    dense.weight.mul_(torch.rand(1, channels, 3, 3) < density)
-                x = torch.randn(batch, channels, size, size)
-                made = {"dense": dense, "gathered": GatheredConv2d(dense)}
-                yield {"part": "time", "channels": channels, "size": size, "density": density, "batch": batch} | {
-                    name: _least(module, x) for name, module in made.items()
-                }
-
-
-@torch.no_grad()
-def _least(module: nn.Module, x: torch.Tensor) -> float:
-    spent = []
-    for _ in range(9):
-        start = time.perf_counter()
-        module(x)
-        spent.append((time.perf_counter() - start) * 1e3)
-    return min(spent)
-
-
 def page(rows: list[Row]) -> list[str]:
-    """Two tables."""
+    """One table."""
     found: defaultdict[tuple[object, object], list[float]] = defaultdict(list)
     for row in rows:
-        if row["part"] == "accuracy":
-            found[row["method"], row["times"]].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
+        found[row["method"], row["times"]].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
     lines = [f"Dense: {_spread(found['dense', 1])} %.", "", "| | " + " | ".join(METHODS) + " |", "|---|--:|--:|"]
     for times in TARGETS:
         if found[METHODS[0], times]:
             lines.append(f"| {times}x fewer MACs | {' | '.join(_spread(found[m, times]) for m in METHODS)} |")
-    lines += ["", "Milliseconds of a 3 x 3 convolution, one thread:", ""]
-    lines += ["| channels | image | batch | columns left | dense | gathered |", "|--:" * 6 + "|"]
-    for row in (row for row in rows if row["part"] == "time"):
-        first = [row["channels"], row["size"], row["batch"], f"{row['density']:.1%}"]
-        lines.append("| " + " | ".join(map(str, [*first, f"{row['dense']:.3f}", f"{row['gathered']:.3f}"])) + " |")
     return lines
 
 

@@ -1,7 +1,6 @@
 """The command line: `secateur demo | inspect | score | compare | prune | report`."""
 
 import functools
-import operator
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,51 +10,38 @@ import typer
 
 import secateur as sc
 from secateur import demo as shipped
+from secateur.cli_options import (
+    AsProgram,
+    By,
+    Data,
+    Keep,
+    Kinds,
+    MaybeData,
+    Model,
+    Only,
+    Out,
+    Program,
+    Removal,
+    Repair,
+    Seed,
+    Skip,
+    Test,
+    Weights,
+    parse_fractions,
+    parse_keep,
+    parse_repair,
+    stopping_rule,
+)
 from secateur.comparing import DEFAULT
-from secateur.errors import BudgetError, NameMatchError, SecateurError
+from secateur.errors import NameMatchError, SecateurError
 from secateur.files import text_writer, write_whole
 from secateur.importance.shapley.ranks import launched, rank
 from secateur.report.picture import network_page
 from secateur.report.saved import saved_report
 from secateur.sources import batches_from, model_from
-from secateur.stopping import Coalitions, Error, Rule, Seconds
 from secateur.version import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-Model = Annotated[
-    str | None, typer.Option("--model", help="package.module:callable that makes the dense model.", show_default=False)
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option("--weights", help="Its weights: .safetensors, or .pt/.pth of tensors.", show_default=False),
-]
-Program = Annotated[
-    Path | None, typer.Option("--program", help="A .pt2 exported program in place of a model.", show_default=False)
-]
-Data = Annotated[
-    str, typer.Option("--data", help="package.module:callable that gives batches of examples.", show_default=False)
-]
-MaybeData = Annotated[
-    str | None,
-    typer.Option("--data", help="package.module:callable that gives batches of examples.", show_default=False),
-]
-Only = Annotated[list[str] | None, typer.Option("--only", help="Only groups that match this glob.", show_default=False)]
-Skip = Annotated[list[str] | None, typer.Option("--skip", help="No groups that match this glob.", show_default=False)]
-By = Annotated[str, typer.Option("--by", help="The criterion.")]
-Seed = Annotated[int, typer.Option("--seed", help="All randomness is drawn from it.")]
-Removal = Annotated[str, typer.Option("--removal", help="What stands in for an absent unit: mean or zero.")]
-Keep = Annotated[
-    list[str], typer.Option("--keep", help="What is left: macs=0.5, params=, bytes= or units=.", show_default=False)
-]
-Kinds = Annotated[
-    list[str] | None,
-    typer.Option("--kind", help="Only units of this kind: channels, neurons, residual, heads, or blocks."),
-]
-AsProgram = Annotated[bool, typer.Option("--as-program", help="Cut the exported program in place of the model's code.")]
-Test = Annotated[str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)]
-Repair = Annotated[str, typer.Option("--repair", help="mean, batchnorm, refit, tune, several with commas, or none.")]
-Out = Annotated[Path, typer.Option("--out", help="The folder to write to.", show_default=False)]
 
 
 def _speaking(command: Callable[..., None]) -> Callable[..., None]:
@@ -160,7 +146,7 @@ def score(
             by,
             removal=removal,
             estimator=estimator,
-            stop=_rule(coalitions, error, seconds),
+            stop=stopping_rule(coalitions, error, seconds),
             checkpoint=checkpoint,
             only=only,
             skip=skip,
@@ -170,15 +156,6 @@ def score(
             scores.save(out / "scores.safetensors")
             print(scores)
             print(f"\nwritten to {out / 'scores.safetensors'}")
-
-
-def _rule(coalitions: int | None, error: float | None, seconds: float | None) -> Rule | None:
-    """Whichever is reached first."""
-    given: list[Rule] = []
-    given += [] if coalitions is None else [Coalitions(coalitions)]
-    given += [] if error is None else [Error(error)]
-    given += [] if seconds is None else [Seconds(seconds)]
-    return functools.reduce(operator.or_, given) if given else None
 
 
 @app.command()
@@ -210,11 +187,11 @@ def compare(
         model_from(model, weights, program),
         batches_from(data),
         by or DEFAULT,
-        _fractions(keep) if keep else None,
+        parse_fractions(keep) if keep else None,
         test=batches_from(test) if test else None,
         removal=removal,
         allocation=allocation,
-        repair=_how(repair),
+        repair=parse_repair(repair),
         only=only,
         skip=skip,
         kinds=kinds or None,
@@ -223,21 +200,6 @@ def compare(
     found.save(out)
     print(found)
     print(f"\nwritten to {out}: comparison.html and .json")
-
-
-def _fractions(entries: list[str]) -> dict[str, tuple[float, ...]]:
-    """`macs=0.5,0.25` and the like as budgets to try."""
-    found: dict[str, tuple[float, ...]] = {}
-    for entry in entries:
-        unit, _, values = entry.partition("=")
-        for value in values.split(","):
-            found[unit] = (*found.get(unit, ()), *parse_keep([f"{unit}={value}"]).values())
-    return found
-
-
-def _how(repair: str) -> list[str] | None:
-    """Repairs with commas between them, or none."""
-    return None if repair == "none" else repair.split(",")
 
 
 @app.command()
@@ -278,7 +240,7 @@ def prune(
         rounds=rounds,
         round_to=round_to,
         floor=floor,
-        repair=_how(repair),
+        repair=parse_repair(repair),
         only=only,
         skip=skip,
         kinds=kinds or None,
@@ -309,25 +271,6 @@ def _finish(result: sc.Result, out: Path) -> None:
     write_whole({out / "report.txt": text_writer(f"{result.report}\n")})
     print(result.report)
     print(f"\nwritten to {out}: recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt")
-
-
-def parse_keep(entries: list[str]) -> dict[str, float]:
-    """`macs=0.5` and the like as a budget.
-
-    Raises:
-        BudgetError: an entry is of another form.
-    """
-    budget: dict[str, float] = {}
-    for entry in entries:
-        unit, _, value = entry.partition("=")
-        try:
-            fraction = float(value)
-        except ValueError as failure:
-            raise BudgetError(f"--keep {entry} is not of the form unit=fraction, such as macs=0.5") from failure
-        if unit.strip() in budget:
-            raise BudgetError(f"--keep gives {unit.strip()} twice")
-        budget[unit.strip()] = fraction
-    return budget
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from secateur.api import trace
-from secateur.budget.keep import COUNTED
+from secateur.budget.keep import COUNTED, parse_keep
 from secateur.budget.plan import check_reachable, plan
 from secateur.data import Batch, as_batches, on_device
 from secateur.errors import BudgetError, DataError, NameMatchError, SecateurError, TraceError
@@ -20,7 +20,9 @@ from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
+from secateur.names import matched
 from secateur.network.units import Network
+from secateur.pruning import check_allocation
 from secateur.recovery.judge import apart
 from secateur.recovery.repair import How, find_repairs, named
 from secateur.recovery.repair import repair as repair_
@@ -87,7 +89,9 @@ def compare(
         >>> sorted({trial.by for trial in found.trials}), found.best("refit") in ("obs", "l1")
         (['l1', 'obs'], True)
     """
-    budgets, criteria = _budgets(keep or {"macs": FRACTIONS}), _criteria(by)
+    budgets, criteria = _budgets({"macs": FRACTIONS} if keep is None else keep), _criteria(by)
+    check_allocation(allocation)
+    matched(list(options or {}), criteria, "criterion to compare")
     if repair is not None:
         find_repairs(repair)
     with torch.random.fork_rng(devices=[]):
@@ -118,7 +122,7 @@ def compare(
         for budget in budgets:
             trials += trying.cut(name, ranked[name], spent, budget)
     if not ranked:
-        raise NameMatchError("no criterion can rank this network:\n" + "\n".join(refused.values()))
+        raise DataError("no criterion can rank this network:\n" + "\n".join(refused.values()))
     return Comparison(network.title, tuple(trials), ranked, refused, dense, test is not None)
 
 
@@ -158,12 +162,16 @@ def _budgets(keep: Mapping[str, float | Sequence[float]]) -> list[dict[str, floa
     Raises:
         BudgetError: there is none, or one that is not counted.
     """
-    pairs = [(unit, f) for unit, given in keep.items() for f in (given if isinstance(given, Sequence) else [given])]
+    pairs = (
+        [(unit, each) for unit, given in keep.items() for each in _several(given)] if isinstance(keep, Mapping) else []
+    )
     if not pairs or any(unit not in COUNTED for unit, _ in pairs):
-        raise BudgetError(
-            f"keep={dict(keep)!r}: give fractions of {', '.join(COUNTED)}, such as {{'macs': (0.5, 0.25)}}"
-        )
-    return [{unit: float(fraction)} for unit, fraction in pairs]
+        raise BudgetError(f"keep={keep!r}: give fractions of {', '.join(COUNTED)}, such as {{'macs': (0.5, 0.25)}}")
+    return [dict(parse_keep({unit: fraction})) for unit, fraction in pairs]
+
+
+def _several(given: Any) -> Sequence[Any]:
+    return given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
 
 
 def _criteria(by: Sequence[str | Criterion]) -> dict[str, str | Criterion]:

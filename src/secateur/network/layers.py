@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
+from secateur.errors import DataError
 from secateur.network.labels import operator_name
 from secateur.network.program import Program, arguments, module_path
 from secateur.network.units import Network
@@ -160,6 +161,18 @@ def _around(padding: Any, spans: list[int]) -> list[int]:
         sizes = [0] * len(spans) if padding == "valid" else _each(padding, len(spans))
         pairs = [(size, size) for size in sizes]
     return [size for pair in reversed(pairs) for size in pair]
+
+
+def finite(weight: Tensor, name: str) -> Tensor:
+    """The weight itself.
+
+    Raises:
+        DataError: it holds NaN or infinity.
+    """
+    if not bool(torch.isfinite(weight).all()):
+        bad = int((~torch.isfinite(weight)).sum())
+        raise DataError(f"{name} has {bad} entries that are NaN or infinite; load weights that were trained to an end")
+    return weight
 
 
 def layers_of(network: Network) -> list[Layer]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from secateur.api import trace
 from secateur.budget.plan import Plan
-from secateur.errors import BudgetError, NameMatchError
+from secateur.errors import BudgetError, NameMatchError, SurgeryError
 from secateur.files import write_whole
 from secateur.importance.lean.graph import ChannelGraph
 from secateur.importance.lean.walk import graph_of
@@ -128,6 +128,7 @@ def lean(
     Raises:
         BudgetError: the fraction or the number of rounds is out of range.
         NameMatchError: `by` or a glob matches nothing.
+        SurgeryError: no layer is left whose kernels may go.
         TraceError: the model can't be exported.
 
     Example:
@@ -149,6 +150,9 @@ def lean(
     network = trace(work, example_inputs)
     first = graph_of(network)
     own = _prunable(first, skip)
+    if not own:
+        names = [block.layer.name for block in first.layers if block.layer is not None]
+        raise SurgeryError(f"{network.title} has no kernels that may go, of: {', '.join(names) or 'none'}; see skip=")
     total = sum(int(block.edges.sum()) for block in first.layers if name_of(block) in own)
     done: list[Round] = []
     for number in range(1, rounds + 1):

@@ -18,6 +18,12 @@ def check_finite(gradient: Tensor, step: int, name: str) -> None:
         )
 
 
+def is_skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a scaler has told a fused optimizer that gradients overflowed, so that it does nothing in this step."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
 def scale_of(optimizer: torch.optim.Optimizer) -> float:
     """What the gradients are still to be divided by: fused optimizers are told by a scaler, and do it themselves."""
     return float(getattr(optimizer, "grad_scale", None) or 1)

@@ -13,7 +13,7 @@ from secateur.errors import BudgetError, TraceError
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
 from secateur.surgery.cut import cut
-from secateur.training.guard import check_finite, scale_of
+from secateur.training.guard import check_finite, is_skipped, scale_of
 from secateur.training.masks import Masks
 from secateur.training.slopes import Slopes
 
@@ -43,6 +43,8 @@ class TaylorSchedule:
         data: examples for that criterion, as `score` takes them.
         floor: the fewest units that a group keeps.
         only, skip: globs of the names of groups.
+
+    `done` tells whether the budget is met.
 
     Raises:
         BudgetError: the budget is none of those, or can't be met.
@@ -101,17 +103,13 @@ class TaylorSchedule:
         self.units_per_step = units_per_step or max(1, round(0.02 * self.network.units))
         self.masks = Masks(model, self.network)
         self.steps = 0
+        self.done = self._within(self.masks.kept())
         self._sums: dict[str, Tensor] = {}
         self._averages: dict[str, Tensor] = {}
         self._hooks = [
             optimizer.register_step_pre_hook(lambda *_: self._accumulate()),
             optimizer.register_step_post_hook(lambda *_: self._after()),
         ]
-
-    @property
-    def done(self) -> bool:
-        """Whether the budget is met."""
-        return self._within(self.masks.kept())
 
     @property
     def left_whole(self) -> tuple[str, ...]:
@@ -124,11 +122,12 @@ class TaylorSchedule:
 
         The dense model's own parameters stay as they are, with zeros where units went.
         """
-        for hook in self._hooks:
-            hook.remove()
         kept = self.masks.kept()
         plan = Plan(self.network, kept, {}, self.network.cost(kept), self.network.cost(), self.keep)
-        return cut(self.model, plan, optimizer=self.optimizer)
+        small = cut(self.model, plan, optimizer=self.optimizer)
+        for hook in self._hooks:
+            hook.remove()
+        return small
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on after an interruption, beside the model's and the optimizer's own states."""
@@ -141,10 +140,13 @@ class TaylorSchedule:
             SurgeryError: it is of another network.
         """
         self.masks.load_state_dict(state["masks"])
+        self.done = self._within(self.masks.kept())
         self.steps = int(state["steps"])
         self._sums, self._averages = dict(state["sums"]), dict(state["averages"])
 
     def _accumulate(self) -> None:
+        if self.done or self.by is not None or is_skipped(self.optimizer):
+            return
         scale = scale_of(self.optimizer)
         for name, squares in self.slopes.squares(self.masks.parameters).items():
             check_finite(squares, self.steps + 1, name)
@@ -152,6 +154,8 @@ class TaylorSchedule:
             self._sums[name] = self._sums.get(name, torch.zeros_like(squares)) + squares
 
     def _after(self) -> None:
+        if is_skipped(self.optimizer):
+            return
         self.masks.apply()
         self.steps += 1
         if self.steps % self.every or self.done:
@@ -188,6 +192,7 @@ class TaylorSchedule:
             if self._within(self._without(gone)):
                 break
         self.masks.remove(torch.tensor(gone, dtype=torch.long))
+        self.done = self._within(self.masks.kept())
 
     def _without(self, gone: list[int]) -> dict[str, Tensor]:
         alive = self.masks.alive.clone()

@@ -11,7 +11,7 @@ from torch.fx import Node
 from secateur.importance.lean.norms import operator_norms
 from secateur.network.call import frozen
 from secateur.network.labels import compact, operator_name, spread
-from secateur.network.layers import Layer
+from secateur.network.layers import Layer, finite
 from secateur.network.program import arguments
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def read(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
     """A linear layer or a convolution: one edge for each kernel."""
     layer = walk.layers[node]
     numbers, shape = given[layer.argument], walk.shapes[node]
-    weight = walk.program.state(layer.weight)
+    weight = finite(walk.program.state(layer.weight).detach(), layer.weight)
     inputs = _along(numbers, layer.dim).view(layer.groups, -1)  # (groups, inputs)
-    kernels = layer.matrix(weight.detach()).unflatten(2, (inputs.shape[1], -1))  # (groups, out, in, kernel)
+    kernels = layer.matrix(weight).unflatten(2, (inputs.shape[1], -1))  # (groups, out, in, kernel)
     pairs = [torch.unique(row, return_inverse=True) for row in inputs]
     sources = torch.zeros(layer.groups, max(len(own) for own, _ in pairs), dtype=torch.long)
     for row, (own, _) in zip(sources, pairs, strict=True):

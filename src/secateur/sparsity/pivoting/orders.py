@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
-from secateur.network.layers import Layer
+from secateur.network.layers import Layer, finite
 from secateur.network.program import preserved, run_module
 from secateur.network.units import Network
 from secateur.sparsity.pivoting.search import Matrix
@@ -58,7 +58,8 @@ def matrices_of(network: Network, axes: Sequence[Axes]) -> list[Matrix]:
     """The absolute values of the layers' weights, a kernel's together."""
     found = []
     for each in axes:
-        weight = each.layer.matrix(network.program.state(each.layer.weight).detach())[0].double().abs().cpu()
+        held = finite(network.program.state(each.layer.weight).detach(), each.layer.weight)
+        weight = each.layer.matrix(held)[0].double().abs().cpu()
         values = weight.unflatten(1, (-1, each.layer.kernel)).sum(2).numpy()
         found.append(Matrix(each.layer.weight, values, each.rows, each.columns))
     return found

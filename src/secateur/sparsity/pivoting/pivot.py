@@ -7,6 +7,7 @@ abstract and its neighbours, as `search` says.
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class PivotedLayer:
     """One layer's blocks.
 
     Args:
-        name: the module's.
+        name: of its weight.
         blocks: which stay (block rows, block columns).
         gather: for each place of the block order the input that sits there, None where they are in order.
         retained: the part of the absolute weight that lay in the blocks when they were chosen last.
@@ -58,7 +59,7 @@ class PivotResult:
 
     Args:
         model: the model: same class and shapes, its units in another order, zero outside of the blocks.
-        layers: by name.
+        layers: by the names of their weights.
         shape: of a block (rows, columns).
         density: that was asked for.
         network: the trace of the model as it was.
@@ -91,15 +92,15 @@ class PivotResult:
         seen = _inputs_of(small, self.layers, inputs)
         chosen = {}
         for name, each in self.layers.items():
-            module = small.get_submodule(name)
-            if not isinstance(module, nn.Linear):
-                chosen[name] = "dense"
-                continue
+            path, _, own = name.rpartition(".")
+            module = small.get_submodule(path)
+            chosen[name] = "dense"
+            if type(module) is not nn.Linear or own != "weight" or name not in seen:
+                continue  # a convolution, or a weight that the model's own code multiplies by
             weight = module.weight.detach() if each.gather is None else module.weight.detach()[:, each.gather]
-            kind, made, _ = fastest(module, weight, each.blocks, self.shape, each.gather, seen[name])
-            parent, _, last = name.rpartition(".")
+            chosen[name], made, _ = fastest(module, weight, each.blocks, self.shape, each.gather, seen[name])
+            parent, _, last = path.rpartition(".")
             setattr(small.get_submodule(parent), last, made)
-            chosen[name] = kind
         return small, chosen
 
     def save(self, folder: str | Path) -> None:
@@ -165,7 +166,7 @@ def pivot(
         >>> model = torch.nn.Sequential(*layers, torch.nn.Linear(32, 4))
         >>> found = pivot(model, torch.randn(2, 32), 0.25, shape=(8, 8))
         >>> [(name, int(each.blocks.sum()), each.gather is not None) for name, each in found.layers.items()]
-        [('0', 4, True), ('2', 4, False)]
+        [('0.weight', 4, True), ('2.weight', 4, False)]
     """
     if not 0 < density <= 1 or min(shape) < 1 or rounds < 1 or starts < 1:
         raise BudgetError(
@@ -181,7 +182,7 @@ def pivot(
         at = density ** (number / rounds)
         found = pivoted(matrices_of(network, axes), at, shape, balanced, _fixed(axes, network), starts, seed)
         layers = _placed(work, network, axes, found)
-        stays = {f"{name}.weight": _entries(work, each, shape) for name, each in layers.items()}
+        stays = {name: _entries(work, each, shape) for name, each in layers.items()}
         with held_at_zero(work, stays):
             pass
         if fit is not None:
@@ -238,20 +239,20 @@ def _placed(model: nn.Module, network: Network, axes: Sequence[Axes], found: Piv
     moved = fold_orders(model, network, {name: order for name, order in found.orders.items() if name in groups})
     layers = {}
     for each in axes:
-        name, gather = each.layer.name, None
+        name, gather = each.layer.weight, None
         if each.gathers:
             columns = moved.get(each.layer.weight, {}).get(1, torch.arange(len(each.layer.inputs)))
             now = torch.empty_like(columns)
             now[columns] = torch.arange(len(columns))  # where each of the old inputs is now
             gather = now[torch.from_numpy(found.orders[each.columns].astype(np.int64))]
-        blocks = torch.from_numpy(found.blocks[each.layer.weight].copy())
-        layers[name] = PivotedLayer(name, blocks, gather, found.retained[each.layer.weight])
+        blocks = torch.from_numpy(found.blocks[name].copy())
+        layers[name] = PivotedLayer(name, blocks, gather, found.retained[name])
     return layers
 
 
 def _entries(model: nn.Module, layer: PivotedLayer, shape: tuple[int, int]) -> Tensor:
     """Which entries of a layer's weight lie in its blocks."""
-    weight = model.get_parameter(f"{layer.name}.weight")
+    weight = model.get_parameter(layer.name)
     mask = layer.blocks.repeat_interleave(shape[0], 0).repeat_interleave(shape[1], 1)
     mask = mask[: weight.shape[0], : weight.shape[1]]
     if layer.gather is not None:
@@ -264,7 +265,7 @@ def _inputs_of(model: nn.Module, layers: Mapping[str, PivotedLayer], inputs: Any
     """What each layer gets of a batch."""
     seen: dict[str, Tensor] = {}
     hooks = [
-        model.get_submodule(name).register_forward_pre_hook(lambda module, args, name=name: _note(seen, name, args))
+        model.get_submodule(name.rpartition(".")[0]).register_forward_pre_hook(partial(_note, seen, name))
         for name in layers
     ]
     batch = as_batch(inputs)
@@ -277,5 +278,6 @@ def _inputs_of(model: nn.Module, layers: Mapping[str, PivotedLayer], inputs: Any
     return seen
 
 
-def _note(seen: dict[str, Tensor], name: str, args: tuple[Any, ...]) -> None:
-    seen[name] = args[0].detach()
+def _note(seen: dict[str, Tensor], name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+    if args and isinstance(args[0], Tensor):
+        seen[name] = args[0].detach()

@@ -140,7 +140,7 @@ def _climbed(
     blocks: dict[str, np.ndarray] = {}
     for _ in range(MOST_ROUNDS):
         blocks = {m.name: _largest(_sums(m, orders, shape), m, density, shape, balanced) for m in matrices}
-        for name in orders.keys() - fixed:
+        for name in [name for name in orders if name not in fixed]:  # a set would go by the process's hashes
             orders[name] = _assigned(name, matrices, orders, blocks, shape)
         mass = _mass(matrices, _retained(matrices, orders, blocks, shape))
         if mass - last < GAIN:

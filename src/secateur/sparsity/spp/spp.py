@@ -19,7 +19,7 @@ from secateur.sparsity.spp.start import columns_of, layers_to_prune, ratios_of
 from secateur.storage import model_writers, shapes_of
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
-from secateur.training.guard import check_finite
+from secateur.training.guard import check_finite, is_skipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +126,8 @@ class SPP:
         """Take the masks' zeros into a smaller model: channels that nobody reads any more are cut.
 
         The model that was trained keeps its shape and its zeros; constants that dead channels leave are moved into the
-        biases of those who read them, in it, too. `secateur.sparsity.gathered.gathered` makes
-        layers faster that have few columns left. Batch norms should see some training data after this
+        biases of those who read them, in it, too. `secateur.sparsity.gathered.gathered` makes layers
+        faster that have few columns left. Batch norms should see some training data after this
         (`torch.optim.swa_utils.update_bn`).
 
         Raises:
@@ -136,14 +136,15 @@ class SPP:
         if not self.done:
             missing = {columns.layer.name: columns.missing for columns in self.columns if columns.missing > 0}
             raise BudgetError(f"columns are still to be pruned: {missing}; train on until spp.done")
-        for hook in self._hooks:
-            hook.remove()
         left = {each.layer.name: (len(each.group), int((~each.pruned)[each.group].sum())) for each in self.columns}
         graph = graph_of(self.network)
         kept = {block.layer.weight: block.values.isfinite() for block in graph.layers if block.layer is not None}
         plan = plan_of(self.network, graph, needless(self.network, graph, kept, 0.0))
         recipe = recipe_of(self.model, plan)
-        return SPPResult(cut(self.model, plan, optimizer=self.optimizer), plan, recipe, left)
+        small = cut(self.model, plan, optimizer=self.optimizer)
+        for hook in self._hooks:
+            hook.remove()
+        return SPPResult(small, plan, recipe, left)
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on after an interruption, beside the model's and the optimizer's own states."""
@@ -173,6 +174,8 @@ class SPP:
 
     def _before(self) -> None:
         """Gradients of what is masked are nothing, so that momentum does not see them."""
+        if is_skipped(self.optimizer):
+            return
         for each in self.columns:
             gradient = each.weight.grad
             if gradient is None:
@@ -181,6 +184,8 @@ class SPP:
             gradient.masked_fill_(each.places(), 0)
 
     def _after(self) -> None:
+        if is_skipped(self.optimizer):
+            return
         self.steps += 1
         with torch.no_grad():
             for each in self.columns:

@@ -43,6 +43,8 @@ def ratios_of(
         BudgetError: neither a budget nor ratios are given, or they are out of range.
         NameMatchError: a glob matches no layer.
     """
+    if keep is None and not ratios:
+        raise BudgetError("neither keep= nor ratios= is given; say how much stays, such as keep={'macs': 0.5}")
     share = _common_ratio(network, layers, keep)
     layers_named = [layer.name for layer in layers]
     found = dict.fromkeys(layers_named, share)

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import StorageError
+from secateur.errors import NameMatchError, StorageError
 from secateur.files import Writer, write_whole
-from secateur.names import matched
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, found_labels, signs
 
 MAGIC = b"secateur blocks 1\n"
@@ -77,7 +76,10 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
         >>> torch.equal(again.weight, model.weight), found.unified
         (True, 4096)
     """
-    matched(list(blocks), model.state_dict(), "weight")
+    unknown = [name for name in blocks if name not in model.state_dict()]
+    if unknown:
+        known = ", ".join(name for name, tensor in model.state_dict().items() if tensor.dim() > 1)
+        raise NameMatchError(f"blocks= names {unknown[0]!r}, which is no weight of the model; there are {known}")
     parts: dict[str, list[bytes]] = {name: [] for name in STREAMS}
     entries, counts = [], {FREE: 0, UNIFIED: 0, PRUNED: 0}
     tensors = model.state_dict()

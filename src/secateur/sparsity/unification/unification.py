@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from secateur.errors import BudgetError, SurgeryError
 from secateur.names import matched
+from secateur.network.layers import finite
 from secateur.sparsity.unification.blocks import PRUNED, UNIFIED, Blocks, labels_of, projected, signs
-from secateur.training.guard import check_finite, scale_of
+from secateur.training.guard import check_finite, is_skipped, scale_of
 
 PAIRED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 LARGEST = 1.0
@@ -159,11 +160,13 @@ class Unification:
 
     def _start(self, name: str, weight: nn.Parameter, shape: tuple[int, int]) -> Structured:
         blocks = Blocks(tuple(weight.shape), shape)
-        labels = labels_of(blocks, weight, *self.fractions)
+        labels = labels_of(blocks, finite(weight.detach(), name), *self.fractions)
         target = projected(blocks, weight.detach(), labels)
         return Structured(name, weight, blocks, labels, target, torch.zeros_like(target))
 
     def _before(self) -> None:
+        if is_skipped(self.optimizer):
+            return
         for each in self.layers:
             gradient = each.weight.grad
             if gradient is None:
@@ -175,6 +178,8 @@ class Unification:
                 gradient.add_(each.weight.detach() - each.target + each.gap, alpha=self.rho * scale_of(self.optimizer))
 
     def _after(self) -> None:
+        if is_skipped(self.optimizer):
+            return
         self.steps += 1
         with torch.no_grad():
             if self.hard:

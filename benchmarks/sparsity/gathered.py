@@ -1,0 +1,52 @@
+"""Convolutions with few columns left: milliseconds dense and gathered, 3 x 3, one thread."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from secateur.sparsity.gathered import GatheredConv2d
+
+Row = dict[str, object]
+
+
+def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
+    """Times by width, density and batch; neither data nor seeds matter."""
+    yield from speeds(quick)
+
+
+def speeds(quick: bool) -> Iterator[Row]:
+    """Milliseconds of a convolution, dense and gathered, by the density of its columns."""
+    for channels, size in ((64, 14),) if quick else ((64, 28), (128, 14), (256, 14)):
+        for density in (0.25,) if quick else (0.5, 0.25, 0.125, 0.0625):
+            for batch in (1, 32):
+                torch.manual_seed(0)
+                dense = nn.Conv2d(channels, channels, 3, padding=1)
+                with torch.no_grad():
+                    dense.weight.mul_(torch.rand(1, channels, 3, 3) < density)
+                x = torch.randn(batch, channels, size, size)
+                made = {"dense": dense, "gathered": GatheredConv2d(dense)}
+                yield {"channels": channels, "size": size, "density": density, "batch": batch} | {
+                    name: _least(module, x) for name, module in made.items()
+                }
+
+
+@torch.no_grad()
+def _least(module: nn.Module, x: torch.Tensor) -> float:
+    spent = []
+    for _ in range(9):
+        start = time.perf_counter()
+        module(x)
+        spent.append((time.perf_counter() - start) * 1e3)
+    return min(spent)
+
+
+def page(rows: list[Row]) -> list[str]:
+    """One table."""
+    lines = ["| channels | image | batch | columns left | dense | gathered |", "|--:" * 6 + "|"]
+    for row in rows:
+        first = [row["channels"], row["size"], row["batch"], f"{row['density']:.1%}"]
+        lines.append("| " + " | ".join(map(str, [*first, f"{row['dense']:.3f}", f"{row['gathered']:.3f}"])) + " |")
+    return lines
