@@ -99,13 +99,13 @@ def subject(dataset: str, seed: int, data: Path, weights: Path | None, network: 
     return Subject("vgg16", seed, split, make)
 
 
-def tuned_shortly(model: nn.Module, images: list[tuple[Tensor, Tensor]], rate: float = 1e-3, epochs: int = 10) -> None:
-    """A few epochs on the few images, the best state by a held-out fifth kept: fine-tuning with early stopping."""
+def tuned_shortly(model: nn.Module, images: list[tuple[Tensor, Tensor]], rate: float = 1e-3, steps: int = 60) -> None:
+    """Ten epochs on the few images, or so many steps; the best state by a held-out fifth is kept: early stopping."""
     held = max(1, len(images) // 5)
     fitted, judged = images[:-held], images[-held:]
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
     best, state, worse = _loss(model, judged), copy.deepcopy(model.state_dict()), 0
-    for _ in range(epochs):
+    for _ in range(min(10, -(-steps // len(fitted)))):
         model.train()
         for x, y in fitted:
             optimizer.zero_grad()
