@@ -1,19 +1,18 @@
-"""The command line: `secateur demo | inspect | score | compare | prune | report`."""
+"""The command line: `secateur demo | inspect | score | compare | prune | report | spp | pivot | unify`."""
 
-import functools
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import secateur as sc
+from secateur import cli_sparsity
 from secateur import demo as shipped
 from secateur.cli_options import (
     AsProgram,
     By,
     Data,
+    Device,
     Keep,
     Kinds,
     MaybeData,
@@ -30,10 +29,11 @@ from secateur.cli_options import (
     parse_fractions,
     parse_keep,
     parse_repair,
+    speaking,
     stopping_rule,
 )
 from secateur.comparing import DEFAULT
-from secateur.errors import NameMatchError, SecateurError
+from secateur.errors import NameMatchError
 from secateur.files import text_writer, write_whole
 from secateur.importance.shapley.ranks import launched, rank
 from secateur.report.picture import network_page
@@ -42,23 +42,6 @@ from secateur.sources import batches_from, model_from
 from secateur.version import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-def _speaking(command: Callable[..., None]) -> Callable[..., None]:
-    """Errors of ours as one message on standard error and exit code 2; Ctrl-C as 130."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except SecateurError as error:
-            print(f"secateur: {error}", file=sys.stderr)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as stop:
-            print("secateur: stopped; nothing was written but the checkpoint, if there is one", file=sys.stderr)
-            raise typer.Exit(130) from stop
-
-    return run
 
 
 def _version(wanted: bool) -> None:
@@ -77,7 +60,7 @@ def options(
 
 
 @app.command()
-@_speaking
+@speaking
 def demo(
     out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("out/demo"),
     keep: Keep = ["macs=0.5"],  # noqa: B006 (typer copies it)
@@ -92,7 +75,7 @@ def demo(
 
 
 @app.command()
-@_speaking
+@speaking
 def inspect(
     model: Model = None,
     weights: Weights = None,
@@ -115,7 +98,7 @@ def inspect(
 
 
 @app.command()
-@_speaking
+@speaking
 def score(
     out: Out,
     model: Model = None,
@@ -131,7 +114,7 @@ def score(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A file to write to now and then, and to go on from.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, mps.")] = "cpu",
+    device: Device = "cpu",
     only: Only = None,
     skip: Skip = None,
     seed: Seed = 0,
@@ -159,7 +142,7 @@ def score(
 
 
 @app.command()
-@_speaking
+@speaking
 def compare(
     data: Data,
     out: Out,
@@ -203,7 +186,7 @@ def compare(
 
 
 @app.command()
-@_speaking
+@speaking
 def prune(
     data: Data,
     keep: Keep,
@@ -251,7 +234,7 @@ def prune(
 
 
 @app.command()
-@_speaking
+@speaking
 def report(
     folder: Annotated[Path, typer.Argument(help="A folder that prune wrote.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -271,6 +254,10 @@ def _finish(result: sc.Result, out: Path) -> None:
     write_whole({out / "report.txt": text_writer(f"{result.report}\n")})
     print(result.report)
     print(f"\nwritten to {out}: recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt")
+
+
+for command in cli_sparsity.COMMANDS:
+    app.command()(speaking(command))
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
-"""What the commands are told, and what their words mean."""
+"""What the commands are told, what their words mean, and how they end."""
 
 import functools
 import operator
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from secateur.errors import BudgetError
+from secateur.errors import BudgetError, SecateurError
 from secateur.stopping import Coalitions, Error, Rule, Seconds
 
 Model = Annotated[
@@ -45,6 +47,26 @@ Repair = Annotated[str, typer.Option("--repair", help="mean, batchnorm, refit, t
 Out = Annotated[Path, typer.Option("--out", help="The folder to write to.", show_default=False)]
 
 
+Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, mps.")]
+
+
+def speaking(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors of ours as one message on standard error and exit code 2; Ctrl-C as 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except SecateurError as error:
+            print(f"secateur: {error}", file=sys.stderr)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as stop:
+            print("secateur: stopped; nothing was written but the checkpoint, if there is one", file=sys.stderr)
+            raise typer.Exit(130) from stop
+
+    return run
+
+
 def parse_keep(entries: list[str]) -> dict[str, float]:
     """`macs=0.5` and the like as a budget.
 
@@ -72,6 +94,18 @@ def parse_fractions(entries: list[str]) -> dict[str, tuple[float, ...]]:
         for value in values.split(","):
             found[unit] = (*found.get(unit, ()), *parse_keep([f"{unit}={value}"]).values())
     return found
+
+
+def parse_shape(shape: str) -> tuple[int, int]:
+    """`4x8` as a pair.
+
+    Raises:
+        BudgetError: it is of another form.
+    """
+    high, _, wide = shape.lower().partition("x")
+    if not (high.isdecimal() and wide.isdecimal()):
+        raise BudgetError(f"--shape {shape} is not of the form ROWSxCOLUMNS, such as 4x8")
+    return int(high), int(wide)
 
 
 def parse_repair(repair: str) -> list[str] | None:

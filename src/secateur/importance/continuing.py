@@ -21,11 +21,15 @@ EVERY = 10.0  # seconds from writing to writing
 
 def mark_of(network: Network, cells: Sequence[Batch], *options: Any) -> str:
     """A mark of a network's weights, its examples and whatever else scores depend on."""
-    found = hashlib.blake2b(repr(options).encode(), digest_size=16)
     program = network.program
-    tensors = [program.state(name) for name in sorted(set(program.state_names.values()))]
+    return mark_of_tensors([program.state(name) for name in sorted(set(program.state_names.values()))], cells, *options)
+
+
+def mark_of_tensors(weights: Sequence[Tensor], cells: Sequence[Batch], *options: Any) -> str:
+    """A mark of weights, examples and whatever else a result depends on."""
+    found = hashlib.blake2b(repr(options).encode(), digest_size=16)
     given = pytree.tree_leaves([(cell.args, dict(cell.kwargs), cell.target) for cell in cells])
-    for leaf in (*tensors, *given):
+    for leaf in (*weights, *given):
         found.update(_bytes(leaf) if isinstance(leaf, Tensor) else repr(leaf).encode())
     return found.hexdigest()
 

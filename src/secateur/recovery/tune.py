@@ -87,7 +87,7 @@ def _train(training: Training, optimizer: Any, schedule: Any, steps: int, size: 
     draws = torch.Generator().manual_seed(training.seed)
     best, state = distance(training.small, training.dense, training.held), _copied(training.small)
     for step in tqdm(range(1, steps + 1), desc="tune", disable=None if training.progress else True, leave=False):
-        batch = _drawn(training.cells, size, draws)
+        batch = drawn(training.cells, size, draws)
         loss = _loss(training, _augmented(batch, training.options.get("augment")))
         if not bool(torch.isfinite(loss)):
             training.small.load_state_dict(state)
@@ -107,13 +107,18 @@ def _loss(training: Training, batch: Batch) -> Tensor:
     with preserved(training.dense):
         wanted = run_module(training.dense, batch)
     output = run_module(training.small, batch)
-    loss = distillation(output, wanted, float(training.options.get("temperature", 2.0))).mean()
-    if not isinstance(batch.target, Tensor):
+    return towards(output, wanted, batch.target, float(training.options.get("temperature", 2.0)))
+
+
+def towards(output: Any, dense: Any, target: Any, temperature: float = 2.0) -> Tensor:
+    """What is trained on: the distance from the dense network's outputs, and a tenth labels where there are any."""
+    loss = distillation(output, dense, temperature).mean()
+    if not isinstance(target, Tensor):
         return loss
-    return (1 - LABELS) * loss + LABELS * supervised(output, batch.target).mean()
+    return (1 - LABELS) * loss + LABELS * supervised(output, target).mean()
 
 
-def _drawn(cells: Sequence[Batch], size: int, draws: torch.Generator) -> Batch:
+def drawn(cells: Sequence[Batch], size: int, draws: torch.Generator) -> Batch:
     """Some examples at random, from cells whose inputs have one shape, chosen by their sizes."""
     sizes = torch.tensor([float(cell.size or 1) for cell in cells])
     first = cells[int(torch.multinomial(sizes, 1, generator=draws))]

@@ -1,6 +1,7 @@
 """Layers of few dense blocks: inputs gathered, blocks multiplied, results put in their places."""
 
 import time
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -67,7 +68,9 @@ class BlockSparseLinear(nn.Module):
         self.outputs, self.inputs = weight.shape
         padded = _filled_up(weight, blocks, shape)
         self.columns = padded.shape[1]
-        self.weight = nn.Parameter(padded.to_sparse_bsr(shape), requires_grad=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse BSR tensor support is in beta")
+            self.weight = nn.Parameter(padded.to_sparse_bsr(shape), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self.gather = None if gather is None else nn.Buffer(gather)
 

@@ -1,0 +1,123 @@
+"""spp, pivot and unify, as real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import secateur as sc
+from secateur.sparsity.pivoting.pivot import load_pivoted
+from secateur.sparsity.unification.codec import load_compressed
+
+WORKSHOP = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 3))
+
+def data():
+    draws = torch.Generator().manual_seed(1)
+    return [(torch.randn(16, 2, 8, 8, generator=draws), torch.arange(16) % 3) for _ in range(4)]
+
+def unlabelled():
+    return [inputs for inputs, _ in data()]
+
+def linear():
+    return nn.Sequential(nn.Flatten(), nn.Linear(128, 3))
+"""
+GIVEN = ("--model", "workshop:make", "--data", "workshop:data")
+COMMANDS = {
+    "spp": ("spp", "--keep", "columns=0.5", "--every", "1", "--steps", "5"),
+    "pivot": ("pivot", "--density", "0.5", "--shape", "4x4", "--rounds", "2", "--steps", "5"),
+    "unify": ("unify", "--shape", "1x4", "--soft-steps", "10", "--steps", "5"),
+}
+FILES = {
+    "spp": {"recipe.json", "weights.safetensors"},
+    "pivot": {"recipe.json", "weights.safetensors", "pivot.json"},
+    "unify": {"model.blocks"},
+}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    (tmp_path / "workshop.py").write_text(WORKSHOP)
+    return tmp_path
+
+
+def words_of(*words: str) -> list[str]:
+    return [sys.executable, "-m", "secateur", *words]
+
+
+def secateur(shop: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words_of(*words), cwd=shop, capture_output=True, text=True, timeout=300, check=False)
+
+
+def fresh() -> nn.Sequential:
+    layers = [nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 3))
+
+
+def loaded(name: str, folder: Path) -> nn.Module:
+    """The saved network, by the call that the docs name."""
+    if name == "unify":
+        return load_compressed(fresh(), folder / "model.blocks")
+    if name == "pivot":
+        return load_pivoted(fresh(), folder, torch.randn(2, 2, 8, 8)).model
+    return sc.load(fresh(), folder)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_trains_writes_and_is_read_again(name: str, shop: Path) -> None:
+    done = secateur(shop, *COMMANDS[name], *GIVEN, "--test", "workshop:data", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout and "that it was not trained on" in done.stdout and "Warning" not in done.stderr
+    assert {path.name for path in (shop / "out").iterdir()} == FILES[name]
+    model = loaded(name, shop / "out")
+    zeros = sum(int((each == 0).sum()) for each in model.parameters() if each.dim() > 1)
+    assert zeros > 0.3 * sum(each.numel() for each in model[2].parameters())
+    without = secateur(shop, *COMMANDS[name], "--model", "workshop:make", "--data", "workshop:unlabelled", "--out", "u")
+    assert without.returncode == 0 and "accuracy" not in without.stdout, without.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_killed_process_goes_on_to_the_same_weights(name: str, shop: Path) -> None:
+    command = (*COMMANDS[name], *GIVEN)
+    assert secateur(shop, *command, "--out", "straight").returncode == 0
+    process = subprocess.Popen(words_of(*command, "--out", "resumed", "--checkpoint", "states"), cwd=shop)
+    until = time.monotonic() + 120
+    while not list((shop / "states").glob("*.pt")) and time.monotonic() < until:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = secateur(shop, *command, "--out", "resumed", "--checkpoint", "states")
+    assert done.returncode == 0, done.stderr
+    one, other = (loaded(name, shop / folder).state_dict() for folder in ("straight", "resumed"))
+    assert all(torch.equal(one[each], other[each]) for each in one)
+
+
+WRONG = {
+    "a shape": ("unify", *GIVEN, "--shape", "4by4", "--out", "out"),
+    "fractions": ("unify", *GIVEN, "--pruned", "0.9", "--out", "out"),
+    "no layer": ("unify", *GIVEN, "--only", "nowhere", "--out", "out"),
+    "a density": ("pivot", *GIVEN, "--density", "2", "--out", "out"),
+    "a budget": ("spp", *GIVEN, "--keep", "macs=half", "--out", "out"),
+    "no convolution": (
+        "spp", "--model", "workshop:linear", "--data", "workshop:data", "--keep", "macs=0.5", "--out", "out",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_bad_input_exits_2_and_writes_nothing(what: str, shop: Path) -> None:
+    done = secateur(shop, *WRONG[what])
+    assert done.returncode == 2 and done.stderr.startswith("secateur: "), done.stderr
+    assert "Traceback" not in done.stderr and not (shop / "out").exists()
