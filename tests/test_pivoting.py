@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur.network.folded import folded
 from secateur.sparsity.pivoting.orders import fold_orders
-from secateur.sparsity.pivoting.packed import BlockSparseLinear, TiledLinear
+from secateur.sparsity.pivoting.packed import BlockSparseLinear, TiledConvolution, TiledLinear
 from secateur.sparsity.pivoting.pivot import load_pivoted, pivot
 from secateur.sparsity.pivoting.search import Matrix, aligned, oblivious, pivoted
 from zoo import ZOO, grow
@@ -169,8 +169,26 @@ def test_packed_blocks_compute_what_the_dense_layer_does(maker: Any, gathers: bo
     placed = dense.weight.detach() * mask
     with torch.no_grad():
         dense.weight.copy_(placed if gather is None else torch.zeros_like(placed).index_copy(1, gather, placed))
-    made = maker(placed, dense.bias, blocks, shape, gather)
+    made = maker(dense, placed, blocks, shape, gather)
     for x in (torch.randn(7, 22), torch.randn(2, 3, 22)):
+        assert torch.allclose(made(x), dense(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("gathers", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+def test_packed_convolutions_compute_what_the_dense_ones_do(kind: Any, bias: bool, gathers: bool) -> None:
+    torch.manual_seed(0)
+    blocks = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 0, 1]]).bool()
+    dense = kind(11, 7, 3, stride=2, padding=1, dilation=2, bias=bias, padding_mode="reflect")
+    mask = blocks.repeat_interleave(2, 0).repeat_interleave(4, 1)[:7, :11]
+    gather = torch.randperm(11) if gathers else None
+    placed = dense.weight.detach() * mask.view(7, 11, *(1 for _ in dense.kernel_size))
+    with torch.no_grad():
+        dense.weight.copy_(placed if gather is None else torch.zeros_like(placed).index_copy(1, gather, placed))
+    made = TiledConvolution(dense, placed, blocks, (2, 4), gather)
+    space = (9,) * len(dense.kernel_size)
+    for x in (torch.randn(2, 11, *space), torch.randn(11, *space)):
         assert torch.allclose(made(x), dense(x), atol=1e-5)
 
 

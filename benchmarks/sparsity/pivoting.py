@@ -4,11 +4,14 @@ LeNet-300-100 on Fashion-MNIST; three rounds of three epochs of fine-tuning for 
 99.6 % of the weights. Published (MPDCompress, the same group, LeNet-300-100 on MNIST): 10x at less than 1 % loss.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
+from math import isnan, nan
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
 import torch
 from papers.datasets import Split, fashion
 from torch import nn
@@ -23,7 +26,13 @@ from sparsity.lenet import accuracy, train, trained
 Row = dict[str, object]
 DENSITIES = (0.5, 0.25, 0.125, 0.1)
 SHAPE, ROUNDS, EPOCHS = (4, 4), 3, 3
+CASE = ("layer", "size", "image", "side", "batch")
+SHAPES = ((1, 2), (1, 4), (2, 2), (4, 4), (8, 8), (16, 16))
 LAYERS = ("first", "second")
+LAYERS_TIMED = (
+    ("linear", 1024, 0, 64), ("linear", 2048, 0, 64), ("linear", 4096, 0, 64), ("linear", 2048, 0, 16),
+    ("convolution", 256, 14, 16), ("convolution", 256, 14, 64), ("convolution", 512, 7, 64),
+)  # fmt: skip
 
 
 def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
@@ -37,6 +46,7 @@ def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
                 model, retained = prune(dense, split, density, seed, 1 if quick else EPOCHS)
                 row: Row = {"part": "accuracy", "method": method, "density": density, "seed": seed}
                 yield row | {"accuracy": accuracy(model, split), "retained": retained}
+    yield from () if quick else shapes(split, seeds)
     yield from times(quick)
 
 
@@ -87,22 +97,35 @@ def _masked(dense, split, density, seed, epochs, mask):
 METHODS = {"any weights": by_weights, "blocks as they lie": by_blocks, "pivoted": by_pivoting}
 
 
+def shapes(split: Split, seeds: tuple[int, ...]) -> Iterator[Row]:
+    """How much of what any weights hold the blocks hold, by their shape; nothing is trained after the cut."""
+    for seed in seeds:
+        dense = trained(split, seed)
+        best = [oblivious(dense.get_parameter(f"{n}.weight").detach().abs().double().numpy(), 0.25) for n in LAYERS]
+        for shape in SHAPES:
+            found = pivot(dense, split.images[:2], 0.25, shape=shape, skip="last")
+            held = mean(found.layers[f"{n}.weight"].retained / any_ for n, any_ in zip(LAYERS, best, strict=True))
+            yield {"part": "shape", "shape": list(shape), "seed": seed, "held": held}
+
+
 def times(quick: bool) -> Iterator[Row]:
-    """Milliseconds of a square layer, dense and packed: the same number of blocks in every block row."""
-    for size in (1024,) if quick else (1024, 2048, 4096):
+    """Milliseconds of layers, dense and packed: the same number of blocks in every block row."""
+    cases = LAYERS_TIMED[:1] if quick else LAYERS_TIMED
+    for (kind, size, image, side), batch in itertools.product(cases, (1, 64)):
         for density in (0.25,) if quick else (0.5, 0.25, 0.125):
-            for batch in (1, 64):
-                torch.manual_seed(0)
-                dense, side = nn.Linear(size, size), 64
-                across = size // side
-                blocks = torch.zeros(across, across, dtype=torch.bool)
-                for row in blocks:
-                    row[torch.randperm(across)[: round(density * across)]] = True
-                with torch.no_grad():
-                    dense.weight.mul_(blocks.repeat_interleave(side, 0).repeat_interleave(side, 1))
-                x = torch.randn(batch, size)
-                _, _, spent = fastest(dense, dense.weight, blocks, (side, side), None, x)
-                yield {"part": "time", "size": size, "density": density, "batch": batch, **spent}
+            torch.manual_seed(0)
+            dense = nn.Linear(size, size) if kind == "linear" else nn.Conv2d(size, size, 3, padding=1)
+            across = size // side
+            blocks = torch.zeros(across, across, dtype=torch.bool)
+            for row in blocks:
+                row[torch.randperm(across)[: round(density * across)]] = True
+            mask = blocks.repeat_interleave(side, 0).repeat_interleave(side, 1)
+            with torch.no_grad():
+                dense.weight.mul_(mask.view(*mask.shape, *(1 for _ in dense.weight.shape[2:])))
+            x = torch.randn(batch, size, *(image, image) * (kind != "linear"))
+            _, _, spent = fastest(dense, dense.weight, blocks, (side, side), None, x)
+            row = {"part": "time", "layer": kind, "size": size, "image": image, "side": side}
+            yield row | {"density": density, "batch": batch, **spent}
 
 
 def page(rows: list[Row]) -> list[str]:
@@ -118,18 +141,39 @@ def page(rows: list[Row]) -> list[str]:
             f"{_spread(found[m, density], 'retained')} | {_spread(found[m, density], 'accuracy')}" for m in METHODS
         ]
         lines.append(f"| {density:.1%} | {' | '.join(cells)} |")
+    held = [row for row in rows if row["part"] == "shape"]
+    lines += ["", "What blocks hold at 25 %, as a part of what any weights of that number hold, by their shape:", ""]
+    named = {f"{row['shape'][0]} x {row['shape'][1]}": None for row in held}  # type: ignore[index]
+    lines += ["| " + " | ".join(named) + " |", "|--:" * len(named) + "|"]
+    cells = [[row for row in held if f"{row['shape'][0]} x {row['shape'][1]}" == name] for name in named]  # type: ignore[index]
+    lines += [f"| {' | '.join(_spread(each, 'held') for each in cells)} |"]
     lines += [
         "",
-        "Milliseconds of a square layer, blocks of 64 x 64, one thread; the ideal is the density times dense:",
+        "Milliseconds, least of seven, dense and packed; the ideal is the density times dense; the slope is that of the",
+        "logarithm of the packed time against that of the density (ideally 1):",
         "",
     ]
-    lines += ["| size | batch | density | dense | tiles | block sparse rows | of the ideal speed |", "|--:" * 7 + "|"]
-    for row in (row for row in rows if row["part"] == "time"):
-        dense, tiles, bsr = (float(row[name]) for name in ("dense", "tiles", "bsr"))  # type: ignore[arg-type]
-        share = float(row["density"]) * dense / min(tiles, bsr)  # type: ignore[arg-type]
-        cells = [str(row["size"]), str(row["batch"]), f"{row['density']:.1%}"]
-        lines.append(f"| {' | '.join(cells)} | {dense:.3f} | {tiles:.3f} | {bsr:.3f} | {share:.2f} |")
+    names = ("layer", "image", "blocks", "batch", "density", "dense", "tiles", "block sparse rows")
+    lines += ["| " + " | ".join((*names, "of the ideal speed", "slope")) + " |", "|---" + "|--:" * 9 + "|"]
+    timed = [row for row in rows if row["part"] == "time"]
+    for key, group in itertools.groupby(
+        timed, lambda row: [row[n] for n in ("layer", "size", "image", "side", "batch")]
+    ):
+        lines += _timed(*key, list(group))
     return lines
+
+
+def _timed(layer: object, size: object, image: object, side: object, batch: object, rows: list[Row]) -> list[str]:
+    """A layer's rows of the table, the slope in the last of them."""
+    lines = []
+    for row in rows:
+        dense, tiles, bsr = (float(row.get(name, nan)) for name in ("dense", "tiles", "bsr"))  # type: ignore[arg-type]
+        share = float(row["density"]) * dense / min(tiles, tiles if isnan(bsr) else bsr)  # type: ignore[arg-type]
+        cells = [f"{layer} {size}", str(image or ""), f"{side} x {side}", str(batch), f"{row['density']:.1%}"]
+        found = [f"{dense:.3f}", f"{tiles:.3f}", "" if isnan(bsr) else f"{bsr:.3f}", f"{share:.2f}"]
+        lines.append(f"| {' | '.join(cells + found)} | |")
+    slope = np.polyfit(*(np.log([float(row[name]) for row in rows]) for name in ("density", "tiles")), 1)[0]  # type: ignore[arg-type]
+    return [*lines[:-1], lines[-1].removesuffix("|") + f"{slope:.2f} |"]
 
 
 def _spread(rows: list[Row], name: str) -> str:

@@ -26,7 +26,7 @@ from secateur.network.layers import layers_of
 from secateur.network.program import preserved
 from secateur.network.units import Network
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
-from secateur.sparsity.pivoting.packed import fastest
+from secateur.sparsity.pivoting.packed import KERNELS, fastest
 from secateur.sparsity.pivoting.search import Pivoted, pivoted
 from secateur.storage import load, model_writers, shapes_of
 from secateur.surgery.recipe import recipe_of
@@ -80,7 +80,7 @@ class PivotResult:
         return "\n".join([f"blocks of {self.shape[0]} x {self.shape[1]}, density {self.density:.1%}", *rows])
 
     def packed(self, inputs: Any) -> tuple[nn.Module, dict[str, str]]:
-        """A copy whose linear layers compute only their blocks, where that is faster on this machine.
+        """A copy whose linear layers and convolutions compute only their blocks, where that is faster on this machine.
 
         Args:
             inputs: a batch of the size that will be used; each layer is timed on what it gets of it.
@@ -95,9 +95,10 @@ class PivotResult:
             path, _, own = name.rpartition(".")
             module = small.get_submodule(path)
             chosen[name] = "dense"
-            if type(module) is not nn.Linear or own != "weight" or name not in seen:
-                continue  # a convolution, or a weight that the model's own code multiplies by
-            weight = module.weight.detach() if each.gather is None else module.weight.detach()[:, each.gather]
+            if type(module) not in KERNELS or own != "weight" or name not in seen:
+                continue  # transposed, or a weight that the model's own code multiplies by
+            weight = module.get_parameter("weight").detach()
+            weight = weight if each.gather is None else weight[:, each.gather]
             chosen[name], made, _ = fastest(module, weight, each.blocks, self.shape, each.gather, seen[name])
             parent, _, last = path.rpartition(".")
             setattr(small.get_submodule(parent), last, made)
