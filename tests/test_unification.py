@@ -1,5 +1,6 @@
 """Blocks of one absolute value: the nearest ones, ADMM towards them, steps that keep them, and a file of their size."""
 
+import copy
 import hashlib
 import io
 import itertools
@@ -24,6 +25,7 @@ from secateur.sparsity.unification.blocks import (
     projected,
 )
 from secateur.sparsity.unification.codec import DIGEST, halved, load_compressed, save_compressed
+from secateur.sparsity.unification.shared import SharedLinear, shared
 from secateur.sparsity.unification.unification import Unification
 
 
@@ -274,3 +276,38 @@ def test_files_of_another_network_and_none_at_all(tmp_path: Path) -> None:
     with pytest.raises(sc.SecateurError, match="can't be read"):
         load_compressed(Net(), tmp_path / "nowhere")
     assert len(hashlib.sha256().digest()) == DIGEST
+
+
+@pytest.mark.parametrize("width", [2, 3, 8])
+@pytest.mark.parametrize("bias", [False, True])
+def test_shared_magnitudes_compute_what_the_dense_layer_does(width: int, bias: bool) -> None:
+    """Free, unified and pruned blocks; where runs do not divide the inputs; where nothing is free or all is gone."""
+    torch.manual_seed(0)
+    dense = nn.Linear(37, 20, bias=bias)
+    blocks, weight = Blocks((20, 37), (1, width)), dense.weight.detach().clone()
+    for pruned, unified in ((0.4, 0.4), (0.5, 0.5), (0.0, 0.0), (1.0, 0.0)):
+        placed = projected(blocks, weight, labels_of(blocks, weight, pruned, unified))
+        with torch.no_grad():
+            dense.weight.copy_(placed)
+        made = SharedLinear(dense, width)
+        assert made.free == (pruned + unified < 1)
+        for x in (torch.randn(5, 37), torch.randn(2, 3, 37), torch.randn(37)):
+            assert torch.allclose(copy.deepcopy(made)(x), dense(x), atol=1e-5)
+
+
+def test_a_network_takes_shared_magnitudes_only_where_they_are_faster_and_computes_the_same() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 600), nn.ReLU(), nn.Linear(600, 600, bias=False)]
+    model, x = nn.Sequential(*layers).eval(), torch.randn(3, 1, 8, 8)
+    shapes = {"0.weight": (1, 4), "2.weight": (1, 4), "4.weight": (1, 16)}
+    with torch.no_grad():
+        for name, shape in shapes.items():
+            weight = model.get_parameter(name)
+            blocks = Blocks(tuple(weight.shape), shape)
+            weight.copy_(projected(blocks, weight, labels_of(blocks, weight, 0.8, 0.2)))
+    fast, chosen = shared(model, x, shapes)
+    assert chosen["0.weight"] == chosen["4.weight"] == "dense" and chosen["2.weight"] in ("dense", "shared")
+    assert isinstance(fast[2], SharedLinear) == (chosen["2.weight"] == "shared") and type(model[2]) is nn.Linear
+    assert torch.allclose(fast(x), model(x), atol=1e-5)
+    half, kernels = shared(model.bfloat16(), x.bfloat16(), shapes)  # torch has no sparse products for it
+    assert set(kernels.values()) == {"dense"} and half(x.bfloat16()).dtype == torch.bfloat16

@@ -3,7 +3,7 @@
     PYTHONPATH=benchmarks:examples python -m sparsity NAME --data DIR [--seeds 0 1 2] [--quick]
     PYTHONPATH=benchmarks:examples python -m sparsity --page
 
-NAME is spp, gathered, pivoting or unification. DIR holds the four Fashion-MNIST files, as for
+NAME is spp, gathered, pivoting, unification or shared. DIR holds the four Fashion-MNIST files, as for
 `examples/train_demo_network.py`. One thread; --quick runs a minute's worth and writes nothing.
 """
 
@@ -15,13 +15,14 @@ from types import ModuleType
 import torch
 from papers.settings import recorded
 
-from sparsity import gathered, pivoting, spp, unification
+from sparsity import gathered, pivoting, shared, spp, unification
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "spp": spp,
     "gathered": gathered,
     "pivoting": pivoting,
     "unification": unification,
+    "shared": shared,
 }
 RESULTS = Path(__file__).with_name("results")
 HEAD = """# Structure below the unit, measured

@@ -17,7 +17,7 @@ from papers.datasets import Split, fashion
 from torch import nn
 
 from secateur.network.folded import copied
-from secateur.sparsity.pivoting.packed import fastest
+from secateur.sparsity.pivoting.packed import fastest_of
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.search import Matrix, aligned, oblivious
 from secateur.training.masks import held_at_zero
@@ -123,7 +123,7 @@ def times(quick: bool) -> Iterator[Row]:
             with torch.no_grad():
                 dense.weight.mul_(mask.view(*mask.shape, *(1 for _ in dense.weight.shape[2:])))
             x = torch.randn(batch, size, *(image, image) * (kind != "linear"))
-            _, _, spent = fastest(dense, dense.weight, blocks, (side, side), None, x)
+            _, _, spent = fastest_of(dense, dense.weight, blocks, (side, side), None, x)
             row = {"part": "time", "layer": kind, "size": size, "image": image, "side": side}
             yield row | {"density": density, "batch": batch, **spent}
 
@@ -143,22 +143,20 @@ def page(rows: list[Row]) -> list[str]:
         lines.append(f"| {density:.1%} | {' | '.join(cells)} |")
     held = [row for row in rows if row["part"] == "shape"]
     lines += ["", "What blocks hold at 25 %, as a part of what any weights of that number hold, by their shape:", ""]
-    named = {f"{row['shape'][0]} x {row['shape'][1]}": None for row in held}  # type: ignore[index]
+    named = dict.fromkeys(_by(row) for row in held)
     lines += ["| " + " | ".join(named) + " |", "|--:" * len(named) + "|"]
-    cells = [[row for row in held if f"{row['shape'][0]} x {row['shape'][1]}" == name] for name in named]  # type: ignore[index]
+    cells = [[row for row in held if _by(row) == name] for name in named]
     lines += [f"| {' | '.join(_spread(each, 'held') for each in cells)} |"]
     lines += [
         "",
-        "Milliseconds, least of seven, dense and packed; the ideal is the density times dense; the slope is that of the",
-        "logarithm of the packed time against that of the density (ideally 1):",
+        "Milliseconds, least of seven, dense and packed; the ideal is the density times dense; the slope is that of",
+        "the logarithm of the packed time against that of the density (ideally 1):",
         "",
     ]
     names = ("layer", "image", "blocks", "batch", "density", "dense", "tiles", "block sparse rows")
     lines += ["| " + " | ".join((*names, "of the ideal speed", "slope")) + " |", "|---" + "|--:" * 9 + "|"]
     timed = [row for row in rows if row["part"] == "time"]
-    for key, group in itertools.groupby(
-        timed, lambda row: [row[n] for n in ("layer", "size", "image", "side", "batch")]
-    ):
+    for key, group in itertools.groupby(timed, lambda row: [row[name] for name in CASE]):
         lines += _timed(*key, list(group))
     return lines
 
@@ -174,6 +172,10 @@ def _timed(layer: object, size: object, image: object, side: object, batch: obje
         lines.append(f"| {' | '.join(cells + found)} | |")
     slope = np.polyfit(*(np.log([float(row[name]) for row in rows]) for name in ("density", "tiles")), 1)[0]  # type: ignore[arg-type]
     return [*lines[:-1], lines[-1].removesuffix("|") + f"{slope:.2f} |"]
+
+
+def _by(row: Row) -> str:
+    return " x ".join(map(str, row["shape"]))  # type: ignore[call-overload]
 
 
 def _spread(rows: list[Row], name: str) -> str:

@@ -1,7 +1,7 @@
 """The commands for structure below the unit: `secateur spp | pivot | unify`. Each trains, for a while, by itself."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ from secateur.sources import batches_from, model_from
 from secateur.sparsity.pivoting.pivot import pivot as pivoted
 from secateur.sparsity.spp.spp import SPP
 from secateur.sparsity.unification.codec import halved, save_compressed
+from secateur.sparsity.unification.shared import shared
 from secateur.sparsity.unification.unification import Unification
 from secateur.training.loop import Loop, Settings
 
@@ -142,7 +143,7 @@ def pivot(
     )  # fmt: skip
     found.save(out)
     _, kernels = found.packed(on_device(shop.example, device_of(found.model)))
-    print(f"{found}\n\nfastest here: {', '.join(f'{name} {kernel}' for name, kernel in kernels.items())}")
+    print(f"{found}\n\nfastest here: {_listed(kernels)}")
     print(f"{shop.told(found.model)}\n\nwritten to {out}: recipe.json, weights.safetensors and pivot.json")
 
 
@@ -184,8 +185,14 @@ def unify(
     loop.run("blocks", steps, method)
     method.release()
     small = work if full else halved(work)
-    written = save_compressed(small, out / "model.blocks", {f"{each.name}.weight": sizes for each in method.layers})
-    print(f"\n{written}\n{shop.told(small)}\n\nwritten to {out / 'model.blocks'}")
+    shapes = {f"{each.name}.weight": sizes for each in method.layers}
+    written = save_compressed(small, out / "model.blocks", shapes)
+    _, kernels = shared(small, on_device(shop.example, device_of(small)), shapes)
+    print(f"\n{written}\nfastest here: {_listed(kernels)}\n{shop.told(small)}\n\nwritten to {out / 'model.blocks'}")
+
+
+def _listed(kernels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {kernel}" for name, kernel in kernels.items())
 
 
 COMMANDS = (spp, pivot, unify)

@@ -1,15 +1,15 @@
 """Layers of few dense blocks: inputs gathered, blocks multiplied, results put in their places."""
 
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROUNDS = 7
+from secateur.sparsity.timing import fastest
 
 
 class TiledLinear(nn.Module):
@@ -142,7 +142,7 @@ KERNELS: dict[type[nn.Module], dict[str, Callable[..., nn.Module]]] = {
 }
 
 
-def fastest(
+def fastest_of(
     dense: nn.Module, weight: Tensor, blocks: Tensor, shape: tuple[int, int], gather: Tensor | None, x: Tensor
 ) -> tuple[str, nn.Module, dict[str, float]]:
     """The kernel that takes least time for an input like x on this machine, the dense layer being one of them.
@@ -155,23 +155,8 @@ def fastest(
     Returns:
         Its name ("dense", "tiles", "bsr"), the module, and the milliseconds of each that this machine can run.
     """
-    made: dict[str, nn.Module] = {"dense": dense}
+    makers: dict[str, Callable[[], nn.Module]] = {"dense": lambda: dense}
     for name, maker in KERNELS[type(dense)].items():
-        if name == "bsr" and shape[0] != shape[1]:  # torch's product takes square blocks only
-            continue
-        try:
-            made[name] = maker(dense, weight, blocks, shape, gather)
-            with torch.no_grad():
-                made[name](x)
-        except NotImplementedError:  # torch has no such product for numbers of this type
-            made.pop(name, None)
-    times: dict[str, list[float]] = {name: [] for name in made}
-    with torch.no_grad():
-        for _ in range(ROUNDS):
-            for name, module in made.items():
-                start = time.perf_counter()
-                module(x)
-                times[name].append((time.perf_counter() - start) * 1e3)
-    least = {name: min(each) for name, each in times.items()}
-    best = min(least, key=lambda name: least[name])
-    return best, made[best], least
+        if name != "bsr" or shape[0] == shape[1]:  # torch's product takes square blocks only
+            makers[name] = partial(maker, dense, weight, blocks, shape, gather)
+    return fastest(makers, x)

@@ -7,7 +7,6 @@ abstract and its neighbours, as `search` says.
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,16 @@ from torch import Tensor, nn
 
 from secateur.api import trace
 from secateur.budget.plan import Plan
-from secateur.data import as_batch
 from secateur.errors import BudgetError, SurgeryError
 from secateur.files import json_writer, read_json, write_whole
 from secateur.names import matched
 from secateur.network.folded import copied, fold
 from secateur.network.layers import layers_of
-from secateur.network.program import preserved
 from secateur.network.units import Network
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
-from secateur.sparsity.pivoting.packed import KERNELS, fastest
+from secateur.sparsity.pivoting.packed import KERNELS, fastest_of
 from secateur.sparsity.pivoting.search import Pivoted, pivoted
+from secateur.sparsity.timing import inputs_of, replace
 from secateur.storage import load, model_writers, shapes_of
 from secateur.surgery.recipe import recipe_of
 from secateur.training.masks import held_at_zero
@@ -89,19 +87,18 @@ class PivotResult:
             The copy, and the kernel that each layer got: "tiles", "bsr", or "dense" where that is fastest.
         """
         small = copy.deepcopy(self.model)
-        seen = _inputs_of(small, self.layers, inputs)
+        paths = {name: name.rpartition(".")[0] for name in self.layers}
+        seen = inputs_of(small, paths.values(), inputs)
         chosen = {}
         for name, each in self.layers.items():
-            path, _, own = name.rpartition(".")
-            module = small.get_submodule(path)
+            path, module = paths[name], small.get_submodule(paths[name])
             chosen[name] = "dense"
-            if type(module) not in KERNELS or own != "weight" or name not in seen:
+            if type(module) not in KERNELS or name != f"{path}.weight" or path not in seen:
                 continue  # transposed, or a weight that the model's own code multiplies by
             weight = module.get_parameter("weight").detach()
             weight = weight if each.gather is None else weight[:, each.gather]
-            chosen[name], made, _ = fastest(module, weight, each.blocks, self.shape, each.gather, seen[name])
-            parent, _, last = path.rpartition(".")
-            setattr(small.get_submodule(parent), last, made)
+            chosen[name], made, _ = fastest_of(module, weight, each.blocks, self.shape, each.gather, seen[path])
+            replace(small, path, made)
         return small, chosen
 
     def save(self, folder: str | Path) -> None:
@@ -260,25 +257,3 @@ def _entries(model: nn.Module, layer: PivotedLayer, shape: tuple[int, int]) -> T
         mask = torch.zeros_like(mask).index_copy(1, layer.gather, mask)
     view = mask.view(*mask.shape, *(1 for _ in weight.shape[2:]))
     return view.expand(weight.shape)
-
-
-def _inputs_of(model: nn.Module, layers: Mapping[str, PivotedLayer], inputs: Any) -> dict[str, Tensor]:
-    """What each layer gets of a batch."""
-    seen: dict[str, Tensor] = {}
-    hooks = [
-        model.get_submodule(name.rpartition(".")[0]).register_forward_pre_hook(partial(_note, seen, name))
-        for name in layers
-    ]
-    batch = as_batch(inputs)
-    try:
-        with preserved(model):
-            model(*batch.args, **batch.kwargs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
-
-
-def _note(seen: dict[str, Tensor], name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-    if args and isinstance(args[0], Tensor):
-        seen[name] = args[0].detach()

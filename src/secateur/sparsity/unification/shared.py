@@ -1,0 +1,133 @@
+"""Linear layers of unified blocks that make use of them: one multiplication for a block, where that is faster."""
+
+import copy
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from secateur.sparsity.timing import fastest, inputs_of, replace
+from secateur.sparsity.unification.blocks import FREE, UNIFIED, Blocks, found_labels, signs
+
+WIDEST = 8
+
+
+class SharedLinear(nn.Module):
+    """A linear layer whose weight has runs of one absolute value, computed by their signs and magnitudes.
+
+    Each run of inputs is summed with every pattern of signs once, for all outputs: 2 ** (width - 1) sums, as a pattern
+    and its opposite differ in the sign alone. An output then takes of each run the sum with its own pattern, times its
+    magnitude: a product with a sparse matrix that has one number for a unified run, none for a pruned one, and one for
+    each free weight.
+
+    Args:
+        dense: the layer that it stands for.
+        width: of a run, up to 8.
+    """
+
+    def __init__(self, dense: nn.Linear, width: int) -> None:
+        super().__init__()
+        self.width, self.outputs, self.inputs = width, dense.out_features, dense.in_features
+        self.across = -(-self.inputs // width)
+        self.register_buffer("patterns", _patterns(width).to(dense.weight))
+        self.matrix = nn.Parameter(_matrix(dense.weight.detach(), width), requires_grad=False)
+        self.free = self.matrix.shape[1] > self.across * len(self.get_buffer("patterns"))
+        self.bias = None if dense.bias is None else nn.Parameter(dense.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, self.inputs).t()  # (inputs, batch)
+        runs = F.pad(flat, (0, 0, 0, self.across * self.width - self.inputs)).reshape(self.across, self.width, -1)
+        sums = (self.get_buffer("patterns") @ runs).flatten(0, 1)  # (across * patterns, batch)
+        result = (self.matrix @ (torch.cat([sums, flat]) if self.free else sums)).t()
+        result = result if self.bias is None else result + self.bias
+        found: Tensor = result.reshape(*x.shape[:-1], self.outputs)
+        return found
+
+
+def shared(model: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, int]]) -> tuple[nn.Module, dict[str, str]]:
+    """A copy whose linear layers make use of their unified blocks, where that is faster on this machine.
+
+    Args:
+        model: the model, its weights in blocks.
+        inputs: a batch of the size that will be used; each layer is timed on what it gets of it.
+        shapes: of blocks, by the names of weights, as `save_compressed` takes them.
+
+    Returns:
+        The copy, and for each weight what its layer became: "shared", or "dense" where that is faster, where blocks are
+        wider than 8, and for convolutions.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64))
+        >>> _ = model[0].weight.data.copy_(model[0].weight.sign() * 0.5)
+        >>> fast, chosen = shared(model, torch.randn(2, 64), {"0.weight": (1, 4)})
+        >>> x = torch.randn(3, 64)
+        >>> torch.allclose(fast(x), model(x), atol=1e-5)
+        True
+    """
+    small = copy.deepcopy(model)
+    paths = {name: name.removesuffix("weight").removesuffix(".") for name in shapes}
+    seen = inputs_of(small, paths.values(), inputs)
+    chosen = {}
+    for name, (_, width) in shapes.items():
+        module, path = small.get_submodule(paths[name]), paths[name]
+        chosen[name] = "dense"
+        if type(module) is nn.Linear and name == f"{path}.weight" and path in seen and 1 < width <= WIDEST:
+            chosen[name], made, _ = fastest(
+                {"dense": partial(_same, module), "shared": partial(_made, module, width)}, seen[path]
+            )
+            replace(small, path, made)
+    return small, chosen
+
+
+def _same(dense: nn.Linear) -> nn.Module:
+    return dense
+
+
+def _made(dense: nn.Linear, width: int) -> nn.Module:
+    """
+    Raises:
+        NotImplementedError: torch has no sparse product for numbers of this type.
+    """
+    if dense.weight.dtype not in (torch.float32, torch.float64):
+        raise NotImplementedError(f"sparse products of {dense.weight.dtype}")
+    return SharedLinear(dense, width)
+
+
+def _patterns(width: int) -> Tensor:
+    """Every pattern of signs whose first is plus. (patterns, width)"""
+    numbers = torch.arange(2 ** (width - 1))[:, None]
+    return 1 - 2 * F.pad((numbers >> torch.arange(width - 1)) & 1, (1, 0))
+
+
+def _matrix(weight: Tensor, width: int) -> Tensor:
+    """What multiplies the sums of runs, and the inputs themselves where weights are free: compressed sparse rows."""
+    blocks = Blocks(tuple(weight.shape), (1, width))
+    values, labels = blocks.cut(weight), found_labels(blocks, weight).to(weight.device)
+    place = torch.arange(blocks.count, device=weight.device)
+    row, run = place // blocks.grid[1], place % blocks.grid[1]
+    unified = labels == UNIFIED
+    minus = signs(values[unified]) < 0
+    turned = minus != minus[:, :1]  # as seen from the first sign
+    number = (turned[:, 1:].long() << torch.arange(width - 1, device=weight.device)).sum(1)
+    level = values[unified, 0]
+    count = 2 ** (width - 1)
+    places, entries = [torch.stack([row[unified], run[unified] * count + number])], [level]
+    columns = blocks.grid[1] * count
+    if bool((labels == FREE).any()):
+        at, inside = torch.nonzero((values != 0) & (labels == FREE)[:, None], as_tuple=True)
+        places.append(torch.stack([row[at], columns + run[at] * width + inside]))
+        entries.append(values[at, inside])
+        columns += weight.shape[1]
+    sparse = torch.sparse_coo_tensor(
+        torch.cat(places, 1), torch.cat(entries), (len(weight), columns), check_invariants=False
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        rows = sparse.coalesce().to_sparse_csr()
+    starts, places_in = rows.crow_indices().int(), rows.col_indices().int()  # MKL takes these as they are
+    return torch.sparse_csr_tensor(starts, places_in, rows.values(), rows.shape, check_invariants=False)
