@@ -102,7 +102,11 @@ class BlockSparseLinear(nn.Module):
         self.columns = padded.shape[1]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse BSR tensor support is in beta")
-            self.weight = nn.Parameter(padded.to_sparse_bsr(shape), requires_grad=False)
+            rows = padded.to_sparse_bsr(shape)
+        self.shape = tuple(rows.shape)
+        self.values = nn.Parameter(rows.values(), requires_grad=False)
+        self.register_buffer("starts", rows.crow_indices())
+        self.register_buffer("places", rows.col_indices())
         self.bias = None if dense.bias is None else nn.Parameter(dense.bias.detach().clone())
         self.gather = None if gather is None else nn.Buffer(gather)
 
@@ -110,7 +114,10 @@ class BlockSparseLinear(nn.Module):
         flat = x.reshape(-1, self.inputs)
         flat = flat if self.gather is None else flat.index_select(1, self.gather)
         flat = F.pad(flat, (0, self.columns - self.inputs))
-        result = (self.weight @ flat.t()).t()[:, : self.outputs]
+        weight = torch.sparse_bsr_tensor(
+            self.get_buffer("starts"), self.get_buffer("places"), self.values, self.shape, check_invariants=False
+        )
+        result = (weight @ flat.t()).t()[:, : self.outputs]
         result = result if self.bias is None else result + self.bias
         found: Tensor = result.reshape(*x.shape[:-1], self.outputs)
         return found

@@ -34,15 +34,22 @@ class SharedLinear(nn.Module):
         self.width, self.outputs, self.inputs = width, dense.out_features, dense.in_features
         self.across = -(-self.inputs // width)
         self.register_buffer("patterns", _patterns(width).to(dense.weight))
-        self.matrix = nn.Parameter(_matrix(dense.weight.detach(), width), requires_grad=False)
-        self.free = self.matrix.shape[1] > self.across * len(self.get_buffer("patterns"))
+        matrix = _matrix(dense.weight.detach(), width)
+        self.shape = tuple(matrix.shape)
+        self.free = matrix.shape[1] > self.across * len(self.get_buffer("patterns"))
+        self.values = nn.Parameter(matrix.values(), requires_grad=False)
+        self.register_buffer("starts", matrix.crow_indices().int())  # MKL takes 32 bits as they are
+        self.register_buffer("places", matrix.col_indices().int())
         self.bias = None if dense.bias is None else nn.Parameter(dense.bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.inputs).t()  # (inputs, batch)
         runs = F.pad(flat, (0, 0, 0, self.across * self.width - self.inputs)).reshape(self.across, self.width, -1)
         sums = (self.get_buffer("patterns") @ runs).flatten(0, 1)  # (across * patterns, batch)
-        result = (self.matrix @ (torch.cat([sums, flat]) if self.free else sums)).t()
+        matrix = torch.sparse_csr_tensor(
+            self.get_buffer("starts"), self.get_buffer("places"), self.values, self.shape, check_invariants=False
+        )
+        result = (matrix @ (torch.cat([sums, flat]) if self.free else sums)).t()
         result = result if self.bias is None else result + self.bias
         found: Tensor = result.reshape(*x.shape[:-1], self.outputs)
         return found
@@ -128,6 +135,4 @@ def _matrix(weight: Tensor, width: int) -> Tensor:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        rows = sparse.coalesce().to_sparse_csr()
-    starts, places_in = rows.crow_indices().int(), rows.col_indices().int()  # MKL takes these as they are
-    return torch.sparse_csr_tensor(starts, places_in, rows.values(), rows.shape, check_invariants=False)
+        return sparse.coalesce().to_sparse_csr()
