@@ -1,9 +1,41 @@
 """What all that hooks itself to an optimizer must see to."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from secateur.errors import DataError
+
+
+def hooked(
+    optimizer: torch.optim.Optimizer, before: Callable[[], None], after: Callable[[], None]
+) -> list[RemovableHandle]:
+    """Something done before an optimizer moves the weights, when their gradients are there, and something afterwards.
+
+    Where a step is given a closure, as Lightning does, the gradients come into being within the step: `before` is done
+    when the closure returns.
+    """
+
+    def within(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            return before()
+
+        def closed() -> Any:
+            loss = closure()
+            before()
+            return loss
+
+        rest = {name: value for name, value in kwargs.items() if name != "closure"}
+        return (args[0], closed, *args[2:]), rest
+
+    return [
+        optimizer.register_step_pre_hook(within),
+        optimizer.register_step_post_hook(lambda *_: after()),
+    ]
 
 
 def check_finite(gradient: Tensor, step: int, name: str) -> None:

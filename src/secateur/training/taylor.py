@@ -13,7 +13,7 @@ from secateur.errors import BudgetError, TraceError
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
 from secateur.surgery.cut import cut
-from secateur.training.guard import check_finite, is_skipped, scale_of
+from secateur.training.guard import check_finite, hooked, is_skipped, scale_of
 from secateur.training.masks import Masks
 from secateur.training.slopes import Slopes
 
@@ -106,10 +106,7 @@ class TaylorSchedule:
         self.done = self._within(self.masks.kept())
         self._sums: dict[str, Tensor] = {}
         self._averages: dict[str, Tensor] = {}
-        self._hooks = [
-            optimizer.register_step_pre_hook(lambda *_: self._accumulate()),
-            optimizer.register_step_post_hook(lambda *_: self._after()),
-        ]
+        self._hooks = hooked(optimizer, self._accumulate, self._after)
 
     @property
     def left_whole(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from secateur.sparsity.spp.start import columns_of, layers_to_prune, ratios_of
 from secateur.storage import model_writers, shapes_of
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
-from secateur.training.guard import check_finite, is_skipped
+from secateur.training.guard import check_finite, hooked, is_skipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +116,7 @@ class SPP:
         self.draws = torch.Generator().manual_seed(seed)
         self.steps = 0
         self.done = False
-        self._hooks = [
-            optimizer.register_step_pre_hook(lambda *_: self._before()),
-            optimizer.register_step_post_hook(lambda *_: self._after()),
-        ]
+        self._hooks = hooked(optimizer, self._before, self._after)
         self._draw()
 
     def finish(self) -> SPPResult:

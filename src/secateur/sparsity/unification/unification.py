@@ -12,7 +12,7 @@ from secateur.errors import BudgetError, SurgeryError
 from secateur.names import matched
 from secateur.network.layers import finite
 from secateur.sparsity.unification.blocks import PRUNED, UNIFIED, Blocks, labels_of, projected, signs
-from secateur.training.guard import check_finite, is_skipped, scale_of
+from secateur.training.guard import check_finite, hooked, is_skipped, scale_of
 
 PAIRED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 LARGEST = 1.0
@@ -109,10 +109,7 @@ class Unification:
         self.layers = [self._start(name, weight, shape) for name, weight in _weights(model, only, skip).items()]
         self.steps = 0
         self.hard = False
-        self._hooks = [
-            optimizer.register_step_pre_hook(lambda *_: self._before()),
-            optimizer.register_step_post_hook(lambda *_: self._after()),
-        ]
+        self._hooks = hooked(optimizer, self._before, self._after)
 
     @property
     def residuals(self) -> dict[str, float]:
