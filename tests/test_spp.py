@@ -282,3 +282,28 @@ def test_gathered_convolutions_compute_what_the_dense_one_does(options: dict[str
     model = nn.Sequential(dense, nn.Conv2d(5, 5, 3))
     small = gathered(model, below=0.5)
     assert isinstance(small[0], GatheredConv2d) and type(small[1]) is nn.Conv2d and type(model[0]) is nn.Conv2d
+
+
+class Bare(nn.Module):
+    """Two weights of one module that are no layers of torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(1, 4, 3)
+        self.one, self.two = nn.Parameter(torch.randn(4, 4, 3, 3)), nn.Parameter(torch.randn(2, 4, 3, 3))
+        self.b1, self.b2 = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(self.stem(x).relu(), self.one, self.b1).relu(), self.two, self.b2)
+
+
+def test_layers_are_named_by_their_weights_where_a_module_has_several() -> None:
+    model = nn.Sequential(Bare())
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    spp = SPP(model, torch.randn(2, 1, 9, 9), optimizer, ratios={"0.one": 0.5, "0.two": 0.25}, every=1)
+    while not spp.done:
+        optimizer.zero_grad()
+        model(torch.randn(2, 1, 9, 9)).square().mean().backward()
+        optimizer.step()
+    assert spp.finish().columns == {"0.one": (36, 18), "0.two": (36, 27)}

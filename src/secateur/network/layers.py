@@ -49,7 +49,8 @@ class Layer:
 
     @property
     def name(self) -> str:
-        return self.weight.rpartition(".")[0] or module_path(self.node) or self.weight
+        path, _, own = self.weight.rpartition(".")
+        return path if path and own == "weight" else self.weight if path else module_path(self.node) or self.weight
 
     @property
     def is_convolution(self) -> bool:

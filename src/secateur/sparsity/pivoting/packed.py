@@ -41,7 +41,8 @@ class TiledLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         flat = flat if self.gather is None else flat.index_select(1, self.gather)
-        flat = F.pad(flat, (0, self.across * self.shape[1] - flat.shape[1]))
+        missing = self.across * self.shape[1] - flat.shape[1]
+        flat = F.pad(flat, (0, missing)) if missing else flat  # padding by nothing copies
         blocks = flat.view(len(flat), self.across, self.shape[1]).index_select(1, self.get_buffer("read"))
         read = blocks.view(len(flat), len(self.weight), -1).transpose(0, 1)  # (down, batch, most * wide)
         result = torch.bmm(read, self.weight) if self.bias is None else torch.baddbmm(self.bias, read, self.weight)
@@ -80,7 +81,8 @@ class TiledConvolution(nn.Module):
         lead, space = x.shape[: -1 - len(self.grouped.kernel_size)], x.shape[-len(self.grouped.kernel_size) :]
         maps = x.reshape(-1, self.inputs, *space)
         maps = maps if self.gather is None else maps.index_select(1, self.gather)
-        maps = F.pad(maps, (*(0, 0) * len(space), 0, self.across * self.shape[1] - self.inputs))
+        missing = self.across * self.shape[1] - self.inputs
+        maps = F.pad(maps, (*(0, 0) * len(space), 0, missing)) if missing else maps
         blocks = maps.reshape(len(maps), self.across, self.shape[1], *space).index_select(1, self.get_buffer("read"))
         result = self.grouped(blocks.flatten(1, 2))[:, : self.outputs]
         found: Tensor = result.reshape(*lead, *result.shape[1:])
@@ -113,7 +115,7 @@ class BlockSparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.inputs)
         flat = flat if self.gather is None else flat.index_select(1, self.gather)
-        flat = F.pad(flat, (0, self.columns - self.inputs))
+        flat = F.pad(flat, (0, self.columns - self.inputs)) if self.columns > self.inputs else flat
         weight = torch.sparse_bsr_tensor(
             self.get_buffer("starts"), self.get_buffer("places"), self.values, self.shape, check_invariants=False
         )

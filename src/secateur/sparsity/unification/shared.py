@@ -44,7 +44,9 @@ class SharedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.inputs).t()  # (inputs, batch)
-        runs = F.pad(flat, (0, 0, 0, self.across * self.width - self.inputs)).reshape(self.across, self.width, -1)
+        missing = self.across * self.width - self.inputs
+        filled = F.pad(flat, (0, 0, 0, missing)) if missing else flat  # padding by nothing copies
+        runs = filled.reshape(self.across, self.width, -1)
         sums = (self.get_buffer("patterns") @ runs).flatten(0, 1)  # (across * patterns, batch)
         matrix = torch.sparse_csr_tensor(
             self.get_buffer("starts"), self.get_buffer("places"), self.values, self.shape, check_invariants=False
