@@ -284,3 +284,22 @@ def test_aggregates(aggregate: Any) -> None:
     wanted = expected[aggregate] if not callable(aggregate) else shares.amax(1)
     assert torch.allclose(found.values, wanted, atol=1e-9)
     assert bool((found.errors >= 0).all())
+
+
+def test_bfloat16_is_near_is_said_in_the_mark_and_finds_dead_units() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 3))
+    model[2].weight.data[:, 3] = 0.0
+    network = sc.trace(model, torch.randn(2, 6))
+    data = (torch.randn(64, 6), torch.arange(64) % 3)
+    options: dict[str, Any] = {"removal": "zero", "aggregate": "mean", "coalitions": 800, "progress": False}
+    plain = sc.score(network, data, **options)
+    rounded = sc.score(network, data, precision="bfloat16", **options)
+    difference = (plain["0"].values - rounded["0"].values).norm() / plain["0"].values.norm()
+    assert 0 < difference < 0.1
+    assert rounded["0"].values[3] == 0
+    assert torch.equal(rounded["0"].values, sc.score(network, data, precision="bfloat16", **options)["0"].values)
+    with pytest.raises(sc.SecateurError, match="precision"):
+        sc.score(network, data, resume=plain, precision="bfloat16", **options)
+    with pytest.raises(sc.SecateurError, match="known are float32, bfloat16"):
+        sc.score(network, data, precision="float8", **options)

@@ -114,6 +114,9 @@ def score(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A file to write to now and then, and to go on from.")
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="bfloat16 for the coalitions, where that is faster.")
+    ] = None,
     device: Device = "cpu",
     only: Only = None,
     skip: Skip = None,
@@ -131,6 +134,7 @@ def score(
             estimator=estimator,
             stop=stopping_rule(coalitions, error, seconds),
             checkpoint=checkpoint,
+            precision=precision,
             only=only,
             skip=skip,
             seed=seed,

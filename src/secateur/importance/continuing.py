@@ -54,8 +54,8 @@ def earlier(resume: Scores | None, checkpoint: Path | None, mark: Callable[[], s
         )
     if resume is not None and resume.of != mark():
         raise DataError(
-            "the scores to resume are of another network, other examples, or other options (loss, removal, seed); give "
-            "what they were made with, or start anew"
+            "the scores to resume are of another network, other examples, or other options (loss, removal, precision, "
+            "seed); give what they were made with, or start anew"
         )
     return resume
 

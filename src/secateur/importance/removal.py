@@ -9,7 +9,8 @@ from secateur.importance.evidence import Evidence
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 from secateur.importance.shapley.frontier import Frontier
-from secateur.importance.shapley.game import Game, in_order, memory_of
+from secateur.importance.shapley.game import Game, in_order
+from secateur.importance.shapley.memory import memory_of
 
 
 @criterion("leave-one-out")
@@ -46,7 +47,7 @@ def _without_each(evidence: Evidence, name: str) -> dict[str, Tensor]:
     """How much each example's loss grows without each unit. (units, examples) by group"""
     evidence.need_examples(name)
     found = {}
-    frontier = Frontier(evidence, memory_of(evidence))
+    frontier = Frontier(evidence, memory_of(evidence.options))
     for game in evidence.watched(in_order(evidence, frontier), name, len(evidence.groups)):
         others = ~torch.eye(game.players, dtype=torch.bool)
         losses = [_lost(game, others, cell) for cell in range(len(evidence.cells))]
@@ -61,7 +62,7 @@ def greedy(evidence: Evidence) -> dict[str, Tensor]:
     With n units that takes n (n + 1) / 2 coalitions on every example.
     """
     evidence.need_examples("greedy")
-    frontier = Frontier(evidence, memory_of(evidence))
+    frontier = Frontier(evidence, memory_of(evidence.options))
     games = evidence.watched(in_order(evidence, frontier), "greedy", len(evidence.groups))
     return {game.groups[0].name: _greedy(game) for game in games}
 

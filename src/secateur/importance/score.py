@@ -20,6 +20,7 @@ from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley import shapley as shapley_values
 from secateur.importance.shapley import whole
 from secateur.importance.shapley.estimators.design import Estimator
+from secateur.importance.shapley.precision import find_precision
 from secateur.importance.shapley.ranks import rank
 from secateur.importance.shapley.stopping import Rule
 from secateur.network.masked import reader_means
@@ -46,6 +47,7 @@ def score(
     skip: str | Sequence[str] | None = None,
     seed: int = 0,
     memory: int | None = None,
+    precision: str | None = None,
     resume: Scores | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
@@ -76,6 +78,9 @@ def score(
         only: globs of the names of groups to score; `skip`: of those to leave out.
         seed: all randomness is drawn from it.
         memory: bytes of activations that may be held at once, 1 GiB by default; it never changes a result.
+        precision: "bfloat16" for the coalitions of Shapley values and the like: up to three times as fast where the
+            machine has instructions for it, each coalition's loss known to two or three digits. By default the
+            network's own. Losses and the dense network's own values are not touched.
         resume: earlier Shapley values of the same network and examples, which are refined: nothing is done twice.
         checkpoint: a file to write the scores to now and then; a run that finds it there goes on from it, and ends with
             the same bits as one that was never interrupted.
@@ -109,6 +114,7 @@ def score(
         "coalitions": coalitions,
         "protocol": protocol,
         "memory": memory,
+        "precision": precision,
         "stop": stop,
     }
     with torch.random.fork_rng(devices=[]):
@@ -119,7 +125,8 @@ def score(
         means = reader_means(network, cells) if removal != "zero" and cells else {}
         moments = reader_moments(network, cells) if removal == "refit" and cells else {}
         said = (name, removal, seed, protocol, "" if loss is None else getattr(loss, "__qualname__", ""))
-        mark = functools.cache(functools.partial(mark_of, network, cells, *said))
+        rounded = () if find_precision(precision) is None else (precision,)
+        mark = functools.cache(functools.partial(mark_of, network, cells, *said, *rounded))
         path = None if checkpoint is None else Path(checkpoint)
         before = earlier(resume, path, mark)
 

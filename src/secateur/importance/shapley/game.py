@@ -6,7 +6,6 @@ one coalition at a time on the whole cell. Matrix products round differently for
 size of a tile depends on the network alone, and every run is one full tile: then memory never changes a result.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,21 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils import _pytree as pytree
 
 from secateur.errors import BudgetError, SecateurError
 from secateur.importance.evidence import Evidence
 from secateur.importance.shapley.contributions import Summed, Sums, summed_reader
 from secateur.importance.shapley.frontier import Frontier, Known
-from secateur.importance.shapley.rows import picked, reference_of
+from secateur.importance.shapley.memory import bytes_from, memory_of, tile_for
+from secateur.importance.shapley.precision import find_precision, full, lowered, raised
+from secateur.importance.shapley.rows import picked, reference_of, tiles
 from secateur.importance.sites import differentiable
 from secateur.network.masked import reader_key
 from secateur.network.program import Handler
 from secateur.network.units import Group, Network, Reader
 
-MEMORY = 1 << 30
-TILE_BYTES = 1 << 24
-MOST_STACKED = 256
 AGREE = 1e-3
 
 
@@ -54,6 +51,7 @@ class Game:
 
     Raises:
         BudgetError: the memory allowed is less than one tile takes.
+        NameMatchError: an unknown precision is asked for.
     """
 
     def __init__(self, evidence: Evidence, groups: Sequence[Group], frontier: Frontier | None = None) -> None:
@@ -64,12 +62,13 @@ class Game:
         self.cut = _cut(self.network, self.readers)
         self.end = len(self.program.nodes) - 1
         self.removal = evidence.removal
+        self.precision = find_precision(evidence.options.get("precision"))
         self.through = differentiable(self.program)
-        self.frontier = frontier or Frontier(evidence, memory_of(evidence))
+        self.frontier = frontier or Frontier(evidence, memory_of(evidence.options))
         self._check_memory()
 
     def _check_memory(self) -> None:
-        memory = memory_of(self.evidence)
+        memory = memory_of(self.evidence.options)
         most, all_ = self._bytes_per_example
         step = max(self.tile * most, max(self.tile // 2, 1) * all_)  # a backward pass needs every value again
         least = step + (self.summed.bytes if self.summed else 0)
@@ -143,7 +142,9 @@ class Game:
             return torch.zeros(0, len(positions), dtype=torch.float64)
         if not self.stacks:
             known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
-            return torch.cat([self._run_cell(each, known, live) for each in coalitions.split(1)])[:, positions]
+            with lowered(self.network.device, self.precision):
+                runs = [self._run_cell(each, known, live) for each in coalitions.split(1)]
+            return torch.cat(runs)[:, positions]
         rows = coalitions.repeat(len(positions), 1)
         return self.each(rows, cell, positions.repeat_interleave(len(coalitions))).view(len(positions), -1).T
 
@@ -159,9 +160,9 @@ class Game:
             (coalitions,) in float64, on the CPU.
         """
         known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
-        tiles = _tiles(coalitions, positions, self.tile)
-        with torch.no_grad():
-            runs = [self._stacked(self._masks(part), known, live, places.tolist(), cell) for part, places in tiles]
+        parts = tiles(coalitions, positions, self.tile)
+        with torch.no_grad(), lowered(self.network.device, self.precision):
+            runs = [self._stacked(self._masks(part), known, live, places.tolist(), cell) for part, places in parts]
         return torch.cat(runs).cpu().double()[: len(coalitions)]
 
     def gradients(self, coalitions: Tensor, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,8 +181,8 @@ class Game:
             raise SecateurError(f"{self.network.title} can't take several coalitions in one batch, as slopes need")
         known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
         values, slopes = [], []
-        for part, places in _tiles(coalitions, positions, max(self.tile // 2, 1)):
-            with torch.enable_grad():
+        for part, places in tiles(coalitions, positions, max(self.tile // 2, 1)):
+            with torch.enable_grad(), lowered(self.network.device, self.precision):
                 gates = part.float().requires_grad_()
                 found = self._stacked(self._masks(gates), known, live, places.tolist(), cell)
                 slope = self._slope(found, gates)
@@ -212,21 +213,13 @@ class Game:
         """How many coalitions are stacked in one run: a power of two."""
         if not self.stacks:
             return 1
-        most = min(MOST_STACKED, max(TILE_BYTES // self._bytes_per_example[0], 1), 4 * self.players)
-        return int(2 ** math.floor(math.log2(most)))
+        return tile_for(self._bytes_per_example[0], self.players)
 
     @cached_property
     def _bytes_per_example(self) -> tuple[int, int]:
         """The most that values after the cut take at one time, and what all of them take, for one example."""
-        alive: dict[Node, int] = {node: _bytes(node) for node in self.needed}
-        most = all_ = sum(alive.values())
-        readers = {reader.node for reader in self.readers}
-        for index in range(self.cut, self.end):
-            node = self.program.nodes[index]
-            alive[node] = 2 * _bytes(node) if node in readers else _bytes(node)
-            most, all_ = max(most, sum(alive.values())), all_ + alive[node]
-            for used in [used for used in alive if self.program.last_use[used] <= index]:
-                del alive[used]
+        readers = [reader.node for reader in self.readers]
+        most, all_ = bytes_from(self.program, self.needed, (self.cut, self.end), readers)
         examples = self.network.example.size or 1
         return max(most // examples, 1), max(all_ // examples, 1)
 
@@ -270,30 +263,9 @@ class Game:
         keep = self.program.output_nodes
         handlers = {**self.through, **handlers}
         values = self.program.run({**self.program.fixed(), **live}, self.cut, self.end, handlers, keep)
-        return -self.evidence.losses(self.program.finish(values), reference, rows)
+        with full(self.network.device, self.precision):
+            return -self.evidence.losses(raised(self.program.finish(values), self.precision), reference, rows)
 
 
 UNTRIED = -1
 ROWS = 8  # of an example, from which on its parts are worth being computed
-
-
-def _tiles(coalitions: Tensor, positions: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Full tiles; the last one is filled up with its last coalition."""
-    missing = -len(coalitions) % size
-    rows = torch.cat([coalitions, coalitions[-1:].expand(missing, -1)]).split(size)
-    return zip(rows, torch.cat([positions, positions[-1:].expand(missing)]).split(size), strict=True)
-
-
-def memory_of(evidence: Evidence) -> int:
-    """How many bytes of activations may be held at once."""
-    return int(evidence.options.get("memory") or MEMORY)
-
-
-def _bytes(node: Node) -> int:
-    """The size of a node's value on the traced example."""
-    total = 0
-    for leaf in pytree.tree_leaves(node.meta.get("val")):
-        if isinstance(leaf, Tensor):
-            lengths = [length.node.hint if isinstance(length, torch.SymInt) else length for length in leaf.shape]
-            total += math.prod(int(length or 1) for length in lengths) * leaf.element_size()
-    return total

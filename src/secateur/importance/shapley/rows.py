@@ -1,5 +1,6 @@
 """Examples of a cell picked, in any order and number, from the values that live at a cut."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -44,3 +45,10 @@ def reference_of(reference: Reference, positions: Tensor) -> Reference:
         return leaf.index_select(0, positions.to(leaf.device)) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
     return Reference(pytree.tree_map(each, reference.labels), pytree.tree_map(each, reference.dense), reference.scales)
+
+
+def tiles(coalitions: Tensor, positions: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Full tiles; the last one is filled up with its last coalition."""
+    missing = -len(coalitions) % size
+    rows = torch.cat([coalitions, coalitions[-1:].expand(missing, -1)]).split(size)
+    return zip(rows, torch.cat([positions, positions[-1:].expand(missing)]).split(size), strict=True)

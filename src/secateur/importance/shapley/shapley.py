@@ -22,8 +22,9 @@ from secateur.importance.shapley.aggregates import Aggregate, find_aggregate
 from secateur.importance.shapley.blocks import Layout
 from secateur.importance.shapley.choice import fixed_blocks, layout_for, rule_for
 from secateur.importance.shapley.frontier import Frontier
-from secateur.importance.shapley.game import Game, in_order, memory_of
+from secateur.importance.shapley.game import Game, in_order
 from secateur.importance.shapley.judged import judged
+from secateur.importance.shapley.memory import memory_of
 from secateur.importance.shapley.ranks import agreed, processes, rank, shared
 from secateur.importance.shapley.stopping import Rule, State
 
@@ -58,7 +59,7 @@ def shapley(evidence: Evidence) -> dict[str, GroupScores]:
 
 def _group_by_group(evidence: Evidence, aggregate: str) -> dict[str, GroupScores]:
     course = course_of(evidence, aggregate)
-    frontier = Frontier(course.evidence, memory_of(evidence))
+    frontier = Frontier(course.evidence, memory_of(evidence.options))
     found: dict[str, GroupScores] = {}
     for place, game in enumerate(in_order(course.evidence, frontier), 1):
         name = game.groups[0].name

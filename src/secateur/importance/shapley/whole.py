@@ -16,7 +16,8 @@ from secateur.importance.shapley.controlled import GRADIENT
 from secateur.importance.shapley.estimators.design import Design, Estimator
 from secateur.importance.shapley.estimators.permutation import orders_and_reverses
 from secateur.importance.shapley.frontier import Frontier
-from secateur.importance.shapley.game import Game, memory_of
+from secateur.importance.shapley.game import Game
+from secateur.importance.shapley.memory import memory_of
 from secateur.importance.shapley.shapley import course_of, estimated
 
 EXAMPLES = 32
@@ -93,5 +94,5 @@ class Slopes:
 def _together(evidence: Evidence, layout: Layout) -> dict[str, GroupScores]:
     """The scores of all groups from one game."""
     course = course_of(evidence, "mean")
-    game = Game(course.evidence, evidence.groups, Frontier(course.evidence, memory_of(evidence)))
+    game = Game(course.evidence, evidence.groups, Frontier(course.evidence, memory_of(evidence.options)))
     return estimated(course, game, WHOLE, layout, 1.0)

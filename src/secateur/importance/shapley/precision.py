@@ -1,0 +1,45 @@
+"""In what arithmetic coalitions run: that of the network, or bfloat16 where the machine is faster in it.
+
+Losses are taken in float32 in any case, and the dense network's own values come from its own arithmetic.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from secateur.errors import NameMatchError
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+def find_precision(name: str | None) -> torch.dtype | None:
+    """The type that matrix products are lowered to; None for the network's own.
+
+    Raises:
+        NameMatchError: an unknown name.
+    """
+    if name is not None and name not in PRECISIONS:
+        raise NameMatchError(f"precision={name!r} is unknown; known are {', '.join(PRECISIONS)}")
+    return PRECISIONS[name or "float32"]
+
+
+def lowered(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Products within it are taken in this precision."""
+    return nullcontext() if precision is None else torch.autocast(device.type, precision, cache_enabled=False)
+
+
+def full(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Within it, nothing is lowered."""
+    return nullcontext() if precision is None else torch.autocast(device.type, enabled=False)
+
+
+def raised(output: Any, precision: torch.dtype | None) -> Any:
+    """An output of lowered products as float32."""
+
+    def each(leaf: Any) -> Any:
+        return leaf.float() if isinstance(leaf, Tensor) and leaf.dtype == precision else leaf
+
+    return output if precision is None else pytree.tree_map(each, output)
