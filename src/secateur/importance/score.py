@@ -80,7 +80,7 @@ def score(
         memory: bytes of activations that may be held at once, 1 GiB by default; it never changes a result.
         precision: "bfloat16" for the coalitions of Shapley values and the like: up to three times as fast where the
             machine has instructions for it, each coalition's loss known to two or three digits. By default the
-            network's own. Losses and the dense network's own values are not touched.
+            network's own. Losses are taken in float32 in any case.
         resume: earlier Shapley values of the same network and examples, which are refined: nothing is done twice.
         checkpoint: a file to write the scores to now and then; a run that finds it there goes on from it, and ends with
             the same bits as one that was never interrupted.

@@ -83,7 +83,7 @@ def taken(examples: int, size: int, visit: int) -> Tensor:
 
 def _shares(game: Game, design: Design, cell: int, positions: Tensor, spread: bool) -> Tensor:
     """Each example's shares. (players, examples)"""
-    everyone = game.frontier.known(cell).values[positions]
+    everyone = game.everyone(cell, positions)
     part = design.coalitions.sum(1, dtype=torch.float64) / game.players
     count, examples = len(design.coalitions), len(positions)
     if not (spread and design.free):

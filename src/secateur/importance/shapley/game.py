@@ -206,7 +206,13 @@ class Game:
     def ends(self, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Minus the losses with nobody and with all, for these examples of a cell. (examples,) each"""
         nobody = torch.zeros(1, self.players, dtype=torch.bool)
-        return self.cross(nobody, cell, positions)[0], self.frontier.known(cell).values[positions]
+        return self.cross(nobody, cell, positions)[0], self.everyone(cell, positions)
+
+    def everyone(self, cell: int, positions: Tensor) -> Tensor:
+        """Minus the losses with all, for these examples of a cell, rounded as coalitions are. (examples,)"""
+        if self.precision is None:
+            return self.frontier.known(cell).values[positions]
+        return self.cross(torch.ones(1, self.players, dtype=torch.bool), cell, positions)[0]
 
     @cached_property
     def tile(self) -> int:

@@ -1,6 +1,6 @@
 """In what arithmetic coalitions run: that of the network, or bfloat16 where the machine is faster in it.
 
-Losses are taken in float32 in any case, and the dense network's own values come from its own arithmetic.
+Losses are taken in float32 in any case.
 """
 
 from contextlib import AbstractContextManager, nullcontext
