@@ -3,6 +3,8 @@
     PYTHONPATH=benchmarks python -m shapley            # half an hour, one thread
     PYTHONPATH=benchmarks python -m shapley --quick    # one group of the demo's network, a minute
     PYTHONPATH=benchmarks python -m shapley --scaling  # the page's section on scaling anew, two minutes
+    PYTHONPATH=benchmarks python -m shapley --precision  # that on bfloat16 and compilers, two minutes
+    PYTHONPATH=benchmarks python -m shapley --curves  # the plot of the curves, from the page's own table
 
 Needs beside Secateur: `pip install captum==0.9.0 shapiq==1.4.1`.
 """
@@ -15,6 +17,7 @@ import torch
 
 from shapley import page
 from shapley.curves import Point, ours, race, theirs
+from shapley.precision import compiled, precise
 from shapley.scaling import sweep
 from shapley.speed import one_pass, throughput
 from shapley.subjects import SUBJECTS, Subject, subject
@@ -50,7 +53,7 @@ def whole() -> None:
     races = {"256": _races(subjects["vgg"])}
     races["1000"] = _races(subject("vgg", 1000))
     passes = {name: one_pass(given) for name, given in subjects.items()}
-    page.write(DOCS, points, races, throughputs, passes, sweep())
+    page.write(DOCS, points, races, throughputs, passes, sweep(), _precision())
 
 
 PEERED = ("features.7", "features.14")
@@ -61,18 +64,31 @@ def _races(given: Subject) -> list[page.Race]:
     return [race(given, game, truth[game.groups[0].name]) for game in given.games()]
 
 
+def _precision() -> str:
+    given = subject("vgg")
+    return page.precisions(precise(given, truths(given)), compiled(given))
+
+
+def _scaling() -> None:
+    measured = sweep()
+    page.rewrite(DOCS, page.SCALING, page.scaling(measured))
+    page.plot(DOCS, measured)
+
+
+WAYS = {
+    "quick": quick,
+    "scaling": _scaling,
+    "precision": lambda: page.rewrite(DOCS, page.PRECISION, _precision()),
+    "curves": lambda: page.redraw(DOCS),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--scaling", action="store_true")
-    args = parser.parse_args()
+    for name in WAYS:
+        parser.add_argument(f"--{name}", dest="way", action="store_const", const=name)
     torch.set_num_threads(1)
-    if args.scaling:
-        page.rewrite_scaling(DOCS, sweep())
-    elif args.quick:
-        quick()
-    else:
-        whole()
+    WAYS.get(parser.parse_args().way, whole)()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The measurements as tables for docs/shapley.md, and a log-log plot."""
+"""The measurements as tables for docs/shapley.md, and log-log plots."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 from shapley.curves import Point, Race
+from shapley.precision import Compiled, Precise
 from shapley.scaling import Measured, slope
 from shapley.speed import Throughput
 
@@ -16,7 +17,8 @@ One run, one thread, what gave this page:
 
     PYTHONPATH=benchmarks python -m shapley
 
-(the section on scaling once more by itself, with `--scaling`, after a fault in the memory of the errors was mended).
+(the section on scaling once more by itself, with `--scaling`, after a fault in the memory of the errors was mended;
+that on bfloat16 and compilers with `--precision`; the curves are drawn from the table at the end, also by `--curves`).
 
 Networks: a VGG-like one (`benchmarks/networks/vgg.py`, 92.8 % on Fashion-MNIST) and the demo's residual one; 256 (or
 1,000) labelled test images, cross entropy, zero removal, the mean over examples. *Error* is the squared error as a part
@@ -24,6 +26,10 @@ of the true values' squares; the truth is a long run, checked against a long run
 (`benchmarks/shapley/truth`). An *evaluation* is one coalition on one example; with its gradient it counts
 three.
 """
+
+SCALING, PRECISION, POINTS = "Scaling", "bfloat16 and compilers", "All points"
+CURVES = "![error and rank correlation](shapley-curves.svg)"
+SHOWN = ("vgg features.7", "vgg features.14", "demo layer2.0.conv1")
 
 
 def points(found: Sequence[Point]) -> str:
@@ -35,7 +41,7 @@ def points(found: Sequence[Point]) -> str:
         f"{p.error:.3f} | {p.correlation:.2f} |"
         for p in found
     ]
-    return "\n".join(rows)
+    return "\n".join([CURVES, "", *rows])
 
 
 def summary(found: Sequence[Point]) -> str:
@@ -102,6 +108,64 @@ def scaling(found: Mapping[str, Sequence[Measured]]) -> str:
     return "\n".join([f"Slopes of the time on a log-log plot: {slopes}.", "", *rows, "", "![scaling](scaling.svg)"])
 
 
+def precisions(found: Sequence[Precise], compiled: Sequence[Compiled]) -> str:
+    """What bfloat16 and a compiler give."""
+    rows = [
+        '`precision="bfloat16"`, `controlled`, 64 evaluations for each unit:',
+        "",
+        "| group | us for a coalition, float32 | bfloat16 | times faster | error, float32 | bfloat16 |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for each in found:
+        (plain, low), (error, rounded) = each.microseconds, each.errors
+        rows.append(f"| {each.group} | {plain:.1f} | {low:.1f} | {plain / low:.1f} | {error:.3f} | {rounded:.3f} |")
+    rows += [
+        "",
+        "The whole network, 64 images, through `torch.compile`, which scoring does not use: what follows a group is",
+        "another program for each, and compiling one takes longer than all groups take to be scored.",
+        "",
+        "| | ms | compiled, ms | to compile, s |",
+        "|---|--:|--:|--:|",
+    ]
+    rows += [f"| {c.precision} | {c.eager:.1f} | {c.compiled:.1f} | {c.seconds:.1f} |" for c in compiled]
+    return "\n".join(rows)
+
+
+def points_of(table: str) -> list[Point]:
+    """The points that a table of them holds; no budgets."""
+    found = []
+    for line in table.strip().splitlines()[2:]:
+        subject, group, method, *numbers = (cell.strip() for cell in line.strip("|").split("|"))
+        found.append(Point(method, subject, group, 0, *(float(number.replace(",", "")) for number in numbers)))
+    return found
+
+
+def curves(folder: Path, found: Sequence[Point], names: Sequence[str] = SHOWN) -> None:
+    """Error against coalitions and seconds for some groups, and rank correlation against seconds."""
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "curves"
+    panels = (("coalitions", "error"), ("seconds", "error"), ("seconds", "correlation"))
+    figure, axes = plt.subplots(len(names), 3, figsize=(10, 3 * len(names)), layout="constrained", squeeze=False)
+    for row, name in zip(axes, names, strict=True):
+        mine = [point for point in found if f"{point.subject} {point.group}" == name]
+        methods = dict.fromkeys(point.method for point in mine)
+        for axis, (x, y) in zip(row, panels, strict=True):
+            for number, method in enumerate(methods):
+                line = [(getattr(p, x), getattr(p, y)) for p in mine if p.method == method]
+                style = {"marker": "o" if len(line) > 1 else "x", "markersize": 4, "color": f"C{number % 10}"}
+                axis.plot(*zip(*line, strict=True), linewidth=1, label=method, **style)
+            axis.set_xscale("log")
+            if y == "error":
+                axis.set_yscale("log")
+            axis.set_title(name, fontsize=9)
+            axis.set_xlabel(x)
+            axis.set_ylabel("squared error" if y == "error" else "rank correlation")
+            axis.grid(True, alpha=0.3)
+        row[-1].legend(fontsize=6)
+    figure.savefig(folder / "shapley-curves.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
 def plot(folder: Path, found: Mapping[str, Sequence[Measured]]) -> None:
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "scaling"
@@ -124,8 +188,9 @@ def write(
     speeds: Sequence[Throughput],
     passed: Mapping[str, Mapping[str, float]],
     scaled: Mapping[str, Sequence[Measured]],
+    precised: str,
 ) -> None:
-    """docs/shapley.md and docs/scaling.svg."""
+    """docs/shapley.md and its plots."""
     methods = {p.method for p in found if p.budget > 8}
     own = [p for p in found if p.method in methods]
     sections = {
@@ -133,18 +198,25 @@ def write(
         "Error at equal evaluations, as a part of plain orders'": summary(own),
         "Throughput": throughputs(speeds),
         "One-pass criteria, all layers, in forward and backward passes": passes(passed),
-        "Scaling": scaling(scaled),
-        "All points": points(found),
+        PRECISION: precised,
+        SCALING: scaling(scaled),
+        POINTS: points(found),
     }
     plot(folder, scaled)
+    curves(folder, found)
     text = "\n\n".join([ABOUT.strip(), *(f"## {title}\n\n{table}" for title, table in sections.items())])
     (folder / "shapley.md").write_text(text + "\n")
 
 
-def rewrite_scaling(folder: Path, scaled: Mapping[str, Sequence[Measured]]) -> None:
-    """The section on scaling in place of the page's."""
+def rewrite(folder: Path, title: str, table: str) -> None:
+    """One section in place of the page's."""
     page = folder / "shapley.md"
-    before, _, rest = page.read_text().partition("## Scaling\n")
+    before, _, rest = page.read_text().partition(f"## {title}\n")
     _, _, after = rest.partition("\n## ")
-    page.write_text(f"{before}## Scaling\n\n{scaling(scaled)}\n\n## {after}")
-    plot(folder, scaled)
+    page.write_text(f"{before}## {title}\n\n{table}\n\n## {after}")
+
+
+def redraw(folder: Path) -> None:
+    """The curves, from the table at the page's end."""
+    _, _, table = (folder / "shapley.md").read_text().partition(f"## {POINTS}\n\n")
+    curves(folder, points_of(table[table.index("|") :]))
