@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 from shapley.curves import Point, Race
 from shapley.precision import Compiled, Precise
@@ -142,17 +143,18 @@ def points_of(table: str) -> list[Point]:
 
 def curves(folder: Path, found: Sequence[Point], names: Sequence[str] = SHOWN) -> None:
     """Error against coalitions and seconds for some groups, and rank correlation against seconds."""
+    colours = {method: f"C{number % 10}" for number, method in enumerate(dict.fromkeys(p.method for p in found))}
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "curves"
     panels = (("coalitions", "error"), ("seconds", "error"), ("seconds", "correlation"))
-    figure, axes = plt.subplots(len(names), 3, figsize=(10, 3 * len(names)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(len(names), 3, figsize=(10, 3 * len(names) + 0.6), layout="constrained", squeeze=False)
     for row, name in zip(axes, names, strict=True):
         mine = [point for point in found if f"{point.subject} {point.group}" == name]
         methods = dict.fromkeys(point.method for point in mine)
         for axis, (x, y) in zip(row, panels, strict=True):
-            for number, method in enumerate(methods):
+            for method in methods:
                 line = [(getattr(p, x), getattr(p, y)) for p in mine if p.method == method]
-                style = {"marker": "o" if len(line) > 1 else "x", "markersize": 4, "color": f"C{number % 10}"}
+                style = {"marker": "o" if len(line) > 1 else "x", "markersize": 4, "color": colours[method]}
                 axis.plot(*zip(*line, strict=True), linewidth=1, label=method, **style)
             axis.set_xscale("log")
             if y == "error":
@@ -160,8 +162,10 @@ def curves(folder: Path, found: Sequence[Point], names: Sequence[str] = SHOWN) -
             axis.set_title(name, fontsize=9)
             axis.set_xlabel(x)
             axis.set_ylabel("squared error" if y == "error" else "rank correlation")
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.grid(True, alpha=0.3)
-        row[-1].legend(fontsize=6)
+    labelled = max(axes.flat, key=lambda axis: len(axis.lines))
+    figure.legend(*labelled.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(folder / "shapley-curves.svg", metadata={"Date": None})
     plt.close(figure)
 
