@@ -1,5 +1,6 @@
 """The other games: the whole network's, greedy removal, Banzhaf, and removal as after a repair."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur import demo
 from secateur.data import as_batches
+from secateur.importance.evidence import Evidence, cells_of
 from secateur.importance.seeds import generator_for
+from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.whole import nested
 from secateur.network.masked import operand
 from secateur.network.refit import Predictor, Refit, reader_moments
@@ -152,3 +155,35 @@ def test_a_prediction_has_no_slope_and_too_many_entries_are_refused(monkeypatch:
     removal = Refit({}, reader_moments(network, as_batches(x)))
     with pytest.raises(sc.SecateurError, match="no slope"):
         removal.handlers(network, torch.ones(1, network.units + 1))
+
+
+@pytest.mark.parametrize("estimator", ["controlled", "antithetic"])
+def test_owen_values_are_the_mean_over_all_orders_in_which_groups_stay_together(estimator: str) -> None:
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+    x = torch.randn(16, 5)
+    y = model(4 * x).argmax(1)
+    network = sc.trace(model, x[:2])
+    cells = cells_of(as_batches((x, y)), torch.device("cpu"))
+    evidence = Evidence(network, network.groups, cells, None, {}, 0, {}, False)
+    game = Game(evidence, network.groups)
+    coalitions = torch.tensor(list(itertools.product([False, True], repeat=7)))
+    values = dict(
+        zip(map(tuple, coalitions.tolist()), game.cross(coalitions, 0, torch.arange(16)).mean(1), strict=True)
+    )
+    expected, orders = torch.zeros(7, dtype=torch.float64), 0
+    for first, second in itertools.product(itertools.permutations(range(3)), itertools.permutations(range(3, 7))):
+        for order in ((*first, *second), (*second, *first)):
+            orders += 1
+            present = [False] * 7
+            for unit in order:
+                before = values[tuple(present)]
+                present[unit] = True
+                expected[unit] += values[tuple(present)] - before
+    options: Any = {"removal": "zero", "aggregate": "mean", "coalitions": 20_000, "progress": False}
+    scores = sc.score(network, (x, y), by="owen", estimator=estimator, **options)
+    found, errors = (torch.cat([getattr(scores[name], part) for name in scores]) for part in ("values", "errors_here"))
+    assert found.sum() == pytest.approx(float(expected.sum() / orders), abs=1e-6)
+    assert ((found - expected / orders).abs() / errors).max() < 3.5
+    with pytest.raises(sc.SecateurError, match="known are auto, controlled, antithetic"):
+        sc.score(network, (x, y), by="owen", estimator="leverage", **options)

@@ -4,6 +4,7 @@
     PYTHONPATH=benchmarks python -m shapley --quick    # one group of the demo's network, a minute
     PYTHONPATH=benchmarks python -m shapley --scaling  # the page's section on scaling anew, two minutes
     PYTHONPATH=benchmarks python -m shapley --precision  # that on bfloat16 and compilers, two minutes
+    PYTHONPATH=benchmarks python -m shapley --owen  # the whole network's game, seven minutes
     PYTHONPATH=benchmarks python -m shapley --curves  # the plot of the curves, from the page's own table
 
 Needs beside Secateur: `pip install captum==0.9.0 shapiq==1.4.1`.
@@ -17,6 +18,7 @@ import torch
 
 from shapley import page
 from shapley.curves import Point, ours, race, theirs
+from shapley.owen import owen
 from shapley.precision import compiled, precise
 from shapley.scaling import sweep
 from shapley.speed import one_pass, throughput
@@ -53,7 +55,7 @@ def whole() -> None:
     races = {"256": _races(subjects["vgg"])}
     races["1000"] = _races(subject("vgg", 1000))
     passes = {name: one_pass(given) for name, given in subjects.items()}
-    page.write(DOCS, points, races, throughputs, passes, sweep(), _precision())
+    page.write(DOCS, points, races, throughputs, passes, sweep(), {page.PRECISION: _precision(), page.OWEN: _owen()})
 
 
 PEERED = ("features.7", "features.14")
@@ -69,6 +71,10 @@ def _precision() -> str:
     return page.precisions(precise(given, truths(given)), compiled(given))
 
 
+def _owen() -> str:
+    return page.wholes([row for name in SUBJECTS for row in owen(subject(name))])
+
+
 def _scaling() -> None:
     measured = sweep()
     page.rewrite(DOCS, page.SCALING, page.scaling(measured))
@@ -79,6 +85,7 @@ WAYS = {
     "quick": quick,
     "scaling": _scaling,
     "precision": lambda: page.rewrite(DOCS, page.PRECISION, _precision()),
+    "owen": lambda: page.rewrite(DOCS, page.OWEN, _owen()),
     "curves": lambda: page.redraw(DOCS),
 }
 

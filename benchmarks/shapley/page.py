@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter
 
 from shapley.curves import Point, Race
+from shapley.owen import Whole
 from shapley.precision import Compiled, Precise
 from shapley.scaling import Measured, slope
 from shapley.speed import Throughput
@@ -19,7 +20,7 @@ One run, one thread, what gave this page:
     PYTHONPATH=benchmarks python -m shapley
 
 (the section on scaling once more by itself, with `--scaling`, after a fault in the memory of the errors was mended;
-that on bfloat16 and compilers with `--precision`; the curves are drawn from the table at the end, also by `--curves`).
+those on bfloat16 and compilers and on the whole network's game with `--precision` and `--owen`; the curves are drawn from the table at the end, also by `--curves`).
 
 Networks: a VGG-like one (`benchmarks/networks/vgg.py`, 92.8 % on Fashion-MNIST) and the demo's residual one; 256 (or
 1,000) labelled test images, cross entropy, zero removal, the mean over examples. *Error* is the squared error as a part
@@ -28,7 +29,7 @@ of the true values' squares; the truth is a long run, checked against a long run
 three.
 """
 
-SCALING, PRECISION, POINTS = "Scaling", "bfloat16 and compilers", "All points"
+SCALING, PRECISION, OWEN, POINTS = "Scaling", "bfloat16 and compilers", "The whole network's game", "All points"
 CURVES = "![error and rank correlation](shapley-curves.svg)"
 SHOWN = ("vgg features.7", "vgg features.14", "demo layer2.0.conv1")
 
@@ -132,6 +133,21 @@ def precisions(found: Sequence[Precise], compiled: Sequence[Compiled]) -> str:
     return "\n".join(rows)
 
 
+def wholes(found: Sequence[Whole]) -> str:
+    """Owen values by either estimator."""
+    rows = [
+        "Owen values of all units, errors from what four independent runs differ by:",
+        "",
+        "| network | units | estimator | evaluations | seconds | error |",
+        "|---|--:|---|--:|--:|--:|",
+    ]
+    rows += [
+        f"| {w.subject} | {w.players} | {w.method} | {w.evaluations:,} | {w.seconds:.1f} | {w.error:.3f} |"
+        for w in found
+    ]
+    return "\n".join(rows)
+
+
 def points_of(table: str) -> list[Point]:
     """The points that a table of them holds; no budgets."""
     found = []
@@ -192,7 +208,7 @@ def write(
     speeds: Sequence[Throughput],
     passed: Mapping[str, Mapping[str, float]],
     scaled: Mapping[str, Sequence[Measured]],
-    precised: str,
+    further: Mapping[str, str],
 ) -> None:
     """docs/shapley.md and its plots."""
     methods = {p.method for p in found if p.budget > 8}
@@ -202,7 +218,7 @@ def write(
         "Error at equal evaluations, as a part of plain orders'": summary(own),
         "Throughput": throughputs(speeds),
         "One-pass criteria, all layers, in forward and backward passes": passes(passed),
-        PRECISION: precised,
+        **further,
         SCALING: scaling(scaled),
         POINTS: points(found),
     }

@@ -9,7 +9,7 @@ from secateur.errors import NameMatchError, SecateurError
 from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.aggregates import Aggregate, mean
 from secateur.importance.shapley.blocks import Drawn, Layout
-from secateur.importance.shapley.controlled import Along, Controlled, along_an_order, weights_by
+from secateur.importance.shapley.controlled import Along, Controlled, along_an_order, joining, weights_by
 from secateur.importance.shapley.estimators.table import ESTIMATORS, find_estimator
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.stopping import Coalitions, Error, PerUnit, Rule
@@ -43,14 +43,30 @@ def layout_for(game: Game, options: Mapping[str, Any], aggregate: Aggregate, see
     if wanted not in ("auto", "controlled"):
         return _drawn(wanted, game, aggregate)
     if wanted == "controlled":
-        return Controlled(_pairs(game, aggregate), weights_by(_trial(game, seed, name)))
+        return controlled_for(game, aggregate, seed, name)
+    return corrected(game, aggregate, seed, name) or _drawn("antithetic", game, aggregate)
+
+
+def corrected(game: Game, aggregate: Aggregate, seed: int, name: str) -> Controlled | None:
+    """Gradients corrected along orders, where a trial order shows that they explain enough."""
     try:
         trial = _trial(game, seed, name)
     except (RuntimeError, TypeError, ValueError, SecateurError):  # what can't be differentiated
-        return _drawn("antithetic", game, aggregate)
-    if not _explains(trial):
-        return _drawn("antithetic", game, aggregate)
-    return Controlled(_pairs(game, aggregate), weights_by(trial))
+        return None
+    return _controlled(game, aggregate, trial) if _explains(trial) else None
+
+
+def controlled_for(game: Game, aggregate: Aggregate, seed: int, name: str) -> Controlled:
+    """Gradients corrected along orders.
+
+    Raises:
+        SecateurError: the game has no gradients.
+    """
+    return _controlled(game, aggregate, _trial(game, seed, name))
+
+
+def _controlled(game: Game, aggregate: Aggregate, trial: Along) -> Controlled:
+    return Controlled(game.sizes, _pairs(game, aggregate), weights_by(trial))
 
 
 def _drawn(wanted: str | Callable[..., Any], game: Game, aggregate: Aggregate) -> Layout:
@@ -69,7 +85,7 @@ def _drawn(wanted: str | Callable[..., Any], game: Game, aggregate: Aggregate) -
 
 def _trial(game: Game, seed: int, name: str) -> Along:
     """Marginals and trapezoids along one order."""
-    return along_an_order(game, 0, 0, generator_for(seed, name, "trial"))
+    return along_an_order(game, 0, 0, joining(game.sizes, generator_for(seed, name, "trial")))
 
 
 def _explains(trial: Along) -> bool:
@@ -80,9 +96,9 @@ def _explains(trial: Along) -> bool:
 
 
 def _pairs(game: Game, aggregate: Aggregate) -> int:
-    """Pairs for each of a block's examples: about as many coalitions as along an order, and two to know their noise."""
+    """Pairs for a group and example of a block: about as many coalitions as along an order, two to know their noise."""
     least = 1 if aggregate is mean else 2
-    return min(max(game.players // (2 * MOST), least), 4)
+    return min(max(game.players // (2 * MOST * len(game.sizes)), least), 4)
 
 
 def rule_for(game: Game, options: Mapping[str, Any], layout: Layout) -> Rule | None:

@@ -4,8 +4,9 @@ One backward pass at a coalition says of every player at once how much it adds t
 it would cost to lose it, for another what it would bring to join. The mean of both ends of a marginal, the trapezoid
 rule, leaves little of it unexplained in layers of many units. So the trapezoids' expectation is estimated from many
 examples and coalitions, where it costs one backward pass for all players, and what they leave unexplained from a few
-orders, so that the sum has no bias. (The multilinear extension: Owen 1972; gradients of it: Okhrati, Lipani 2021. The
-combination is our own.)
+orders, so that the sum has no bias. In the whole network's game (Owen's) the same is done for each group in turn,
+beside random others that are whole or gone. (The multilinear extension: Owen 1972; gradients of it: Okhrati, Lipani
+2021. The combination is our own.)
 """
 
 from collections.abc import Sequence
@@ -29,11 +30,13 @@ class Controlled:
     """One block: some coalitions of random sizes on each of a cell's examples, and one order on one of them.
 
     Args:
-        pairs: of coalitions for each example, each coalition with its complement.
+        sizes: how many of the players belong to each group; groups join one after the other.
+        pairs: of coalitions for each group and example, each coalition with its complement.
         weights: what part each player takes of what a block's shares lack of v(all) - v(none), (players,). They must
             not depend on the block's draws, or the estimate would have a bias.
     """
 
+    sizes: tuple[int, ...]
     pairs: int
     weights: Tensor
     name: str = "controlled"
@@ -48,29 +51,55 @@ class Controlled:
         found = self._trapezoids(game, cell, positions, generator)  # (players, pairs, examples)
         found = found + (gain - found.sum(0)) * self.weights[:, None, None]
         place = int(torch.randint(len(positions), (1,), generator=generator))
-        order = along_an_order(game, cell, int(positions[place]), generator)
+        order = along_an_order(game, cell, int(positions[place]), joining(self.sizes, generator))
         left = order.marginals - order.trapezoids
         noise = found.var(1).mean(1) / self.pairs if self.pairs > 1 else torch.full((game.players,), torch.nan)
-        coalitions = 2 * self.pairs * len(positions) + game.players + 1
+        coalitions = 2 * self.pairs * len(positions) * len(self.sizes) + game.players + 1
         correction = left - left.sum() * self.weights
         evaluations = GRADIENT * coalitions
         shares, noise = found.mean(1), noise.double()
         return Sample(numbers[cell][positions], shares, coalitions, evaluations, correction, noise)
 
     def _trapezoids(self, game: Game, cell: int, positions: Tensor, generator: torch.Generator) -> Tensor:
-        players, count = game.players, self.pairs * len(positions)
+        """Of all groups, by coalitions of their own. (players, pairs, examples)"""
+        own = range(len(self.sizes))
+        return torch.cat([self._of_group(game, group, cell, positions, generator) for group in own])
+
+    def _of_group(self, game: Game, group: int, cell: int, positions: Tensor, generator: torch.Generator) -> Tensor:
+        players, count = self.sizes[group], self.pairs * len(positions)
         chances = size_chances(players)
         steps = (torch.arange(count) + torch.rand(1, generator=generator)) / count  # sizes spread evenly
         sizes = torch.searchsorted(chances.cumsum(0), steps.double()).clamp_max(players)
         sizes = sizes[torch.randperm(count, generator=generator)]
-        members = of_sizes(players, sizes, generator)
+        members = beside(self.sizes, group, of_sizes(players, sizes, generator), generator)
         coalitions = torch.stack([members, ~members], 1).flatten(0, 1)
         _, slopes = game.gradients(coalitions, cell, positions.repeat_interleave(2 * self.pairs))
-        found = trapezoids(coalitions, slopes, chances).view(len(positions), self.pairs, 2, players)
+        before = sum(self.sizes[:group])
+        mine = slice(before, before + players)
+        found = trapezoids(coalitions[:, mine], slopes[:, mine], chances).view(len(positions), self.pairs, 2, players)
         return found.mean(2).permute(2, 1, 0)
 
     def __str__(self) -> str:
-        return f"gradients at {2 * self.pairs} coalitions an example, corrected along orders"
+        groups = f" and group, {len(self.sizes)} groups" if len(self.sizes) > 1 else ""
+        return f"gradients at {2 * self.pairs} coalitions an example{groups}, corrected along orders"
+
+
+def joining(sizes: Sequence[int], generator: torch.Generator) -> Tensor:
+    """A random order of all players in which those of one group join side by side, (players,)."""
+    offsets = torch.tensor([0, *sizes]).cumsum(0)
+    groups = torch.randperm(len(sizes), generator=generator).tolist() if len(sizes) > 1 else [0]
+    return torch.cat([offsets[group] + torch.randperm(sizes[group], generator=generator) for group in groups])
+
+
+def beside(sizes: Sequence[int], group: int, members: Tensor, generator: torch.Generator) -> Tensor:
+    """Coalitions of one group's members and those other groups, whole, that joined before it. (coalitions, players)"""
+    count = len(members)
+    ranks = torch.rand(count, len(sizes), generator=generator) if len(sizes) > 1 else torch.zeros(count, 1)
+    joined = ranks < ranks[:, group : group + 1]  # (coalitions, groups)
+    found = joined.repeat_interleave(torch.tensor(sizes), 1)
+    before = sum(sizes[:group])
+    found[:, before : before + sizes[group]] = members
+    return found
 
 
 def size_chances(players: int) -> Tensor:
@@ -103,10 +132,9 @@ class Along:
     trapezoids: Tensor
 
 
-def along_an_order(game: Game, cell: int, position: int, generator: torch.Generator) -> Along:
-    """Both along one random order, on one example."""
+def along_an_order(game: Game, cell: int, position: int, order: Tensor) -> Along:
+    """Both along one order of the players, on one example."""
     players = game.players
-    order = torch.randperm(players, generator=generator)
     joined = torch.empty(players, dtype=torch.long)
     joined[order] = torch.arange(players)
     coalitions = joined < torch.arange(players + 1)[:, None]

@@ -80,8 +80,13 @@ class Game:
         self.frontier.memory = memory - least
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many players each group has."""
+        return tuple(group.size for group in self.groups)
+
+    @property
     def players(self) -> int:
-        return sum(group.size for group in self.groups)
+        return sum(self.sizes)
 
     @cached_property
     def needed(self) -> tuple[Node, ...]:
@@ -261,7 +266,7 @@ class Game:
 
     def _masks(self, coalitions: Tensor) -> Tensor:
         masks = torch.ones(len(coalitions), self.network.units + 1, dtype=coalitions.dtype)
-        for group, part in zip(self.groups, coalitions.split([group.size for group in self.groups], 1), strict=True):
+        for group, part in zip(self.groups, coalitions.split(self.sizes, 1), strict=True):
             masks[:, group.span] = part
         return masks
 

@@ -1,18 +1,21 @@
 """Games of the whole network: its players are the units of all groups that are scored, together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from secateur.errors import NameMatchError
 from secateur.importance.evidence import Evidence
 from secateur.importance.registry import criterion
 from secateur.importance.samples import Sample
 from secateur.importance.scores import GroupScores
 from secateur.importance.seeds import generator_for
+from secateur.importance.shapley.aggregates import Aggregate
 from secateur.importance.shapley.blocks import Drawn, Layout, in_turn, taken
-from secateur.importance.shapley.controlled import GRADIENT
+from secateur.importance.shapley.choice import controlled_for, corrected
+from secateur.importance.shapley.controlled import GRADIENT, joining
 from secateur.importance.shapley.estimators.design import Design, Estimator
 from secateur.importance.shapley.estimators.permutation import orders_and_reverses
 from secateur.importance.shapley.frontier import Frontier
@@ -32,8 +35,26 @@ def owen(evidence: Evidence) -> dict[str, GroupScores]:
     taken backwards as well. The values of all units sum to what the network is worth beyond one without any.
     """
     evidence.need_examples("owen")
-    sizes = [group.size for group in evidence.groups]
-    return _together(evidence, Drawn("owen", nested(sizes), 2))
+    return _together(evidence, _owen)
+
+
+def _owen(game: Game, evidence: Evidence, aggregate: Aggregate) -> Layout:
+    """
+    Raises:
+        NameMatchError: an estimator that this game hasn't got.
+        SecateurError: "controlled" was asked for, and the game has no gradients.
+    """
+    wanted = evidence.options.get("estimator") or "auto"
+    if wanted not in OWEN:
+        raise NameMatchError(f"estimator={wanted!r} is none of the whole network's game; known are {', '.join(OWEN)}")
+    return OWEN[wanted](game, aggregate, evidence.seed, WHOLE) or Drawn("owen", nested(game.sizes), 2)
+
+
+OWEN: dict[str, Callable[[Game, Aggregate, int, str], Layout | None]] = {
+    "auto": corrected,
+    "controlled": controlled_for,
+    "antithetic": lambda *_: None,
+}
 
 
 def nested(sizes: Sequence[int]) -> Estimator:
@@ -44,10 +65,7 @@ def nested(sizes: Sequence[int]) -> Estimator:
     """
 
     def estimator(players: int, generator: torch.Generator) -> Design:
-        offsets = torch.tensor([0, *sizes]).cumsum(0)
-        groups = torch.randperm(len(sizes), generator=generator).tolist()
-        parts = [offsets[group] + torch.randperm(sizes[group], generator=generator) for group in groups]
-        return orders_and_reverses(torch.cat(parts)[None])
+        return orders_and_reverses(joining(sizes, generator)[None])
 
     return estimator
 
@@ -61,7 +79,7 @@ def expected_gradients(evidence: Evidence) -> dict[str, GroupScores]:
     1972), for units that are wholly there or wholly not.
     """
     evidence.need_examples("expected-gradients")
-    return _together(evidence, Slopes())
+    return _together(evidence, lambda *_: Slopes())
 
 
 @dataclass(frozen=True)
@@ -91,8 +109,8 @@ class Slopes:
         return "expected gradients at 4 coalitions an example, a surrogate"
 
 
-def _together(evidence: Evidence, layout: Layout) -> dict[str, GroupScores]:
+def _together(evidence: Evidence, layout_of: Callable[[Game, Evidence, Aggregate], Layout]) -> dict[str, GroupScores]:
     """The scores of all groups from one game."""
     course = course_of(evidence, "mean")
     game = Game(course.evidence, evidence.groups, Frontier(course.evidence, memory_of(evidence.options)))
-    return estimated(course, game, WHOLE, layout, 1.0)
+    return estimated(course, game, WHOLE, layout_of(game, evidence, course.aggregate), 1.0)
