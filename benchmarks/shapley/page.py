@@ -20,7 +20,8 @@ One run, one thread, what gave this page:
     PYTHONPATH=benchmarks python -m shapley
 
 (the section on scaling once more by itself, with `--scaling`, after a fault in the memory of the errors was mended;
-those on bfloat16 and compilers and on the whole network's game with `--precision` and `--owen`; the curves are drawn from the table at the end, also by `--curves`).
+those on bfloat16 and compilers and on the whole network's game with `--precision` and `--owen`; the curves are drawn
+from the table at the end, also by `--curves`).
 
 Networks: a VGG-like one (`benchmarks/networks/vgg.py`, 92.8 % on Fashion-MNIST) and the demo's residual one; 256 (or
 1,000) labelled test images, cross entropy, zero removal, the mean over examples. *Error* is the squared error as a part
