@@ -307,3 +307,37 @@ def test_layers_are_named_by_their_weights_where_a_module_has_several() -> None:
         model(torch.randn(2, 1, 9, 9)).square().mean().backward()
         optimizer.step()
     assert spp.finish().columns == {"0.one": (36, 18), "0.two": (36, 27)}
+
+
+class Mixed(nn.Module):
+    """Convolutions of every kind, one by a parameter of the model's own, without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.kernel = nn.Parameter(torch.randn(8, 8, 3, 3))
+        self.plain = nn.Conv2d(8, 8, 3, padding=1)
+        self.up = nn.ConvTranspose2d(8, 4, 2, stride=2)
+        self.twice = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.depthwise(self.first(x).relu()).relu()
+        x = nn.functional.conv2d(x, self.kernel, padding=1).relu()
+        x = self.up(self.plain(x).relu()).relu()
+        return self.twice(self.twice(x).relu()).mean((2, 3))
+
+
+def test_what_is_not_pruned_is_named_with_its_reason() -> None:
+    torch.manual_seed(0)
+    model = Mixed()
+    spp = SPP(model, torch.randn(2, 1, 8, 8), torch.optim.SGD(model.parameters(), 0.01), {"columns": 0.5}, every=1)
+    pruned = {each.layer.name for each in spp.columns}
+    assert "plain" in pruned
+    assert pruned | set(spp.left_out) >= {"first", "depthwise", "plain", "up", "twice"}
+    assert not pruned & set(spp.left_out)
+    assert spp.left_out["first"] == "it is the first, or among those to skip"
+    assert spp.left_out["depthwise"] == "its channels are in groups"
+    assert spp.left_out["up"] == "it is transposed"
+    assert "no parameter of its own" in spp.left_out["twice"]
+    print(pruned, spp.left_out)

@@ -79,12 +79,12 @@ data. Written by `python -m papers --page`.
 """
 REMARKS: dict[str, list[str]] = {
     "lowdata": [
-        "Three networks for 100 and 1,000 images, one for the numbers between. Without fine-tuning Shapley values are",
+        "Without fine-tuning Shapley values are",
         "ahead at every share kept, as published, and the gaps are wide. Mean removal ranks by what is lost where",
         "a unit is replaced by its mean, which a cut without repair does not do: it loses at a half. With short",
         "fine-tuning the order is another than the published one: Taylor is level with Shapley values, ahead of them",
-        "where 100 images are all there is and half or less is kept; with 1,000 images all criteria but random end",
-        "within a point or two of each other, and random is close behind.",
+        "where 100 images are all there is and half or less is kept; with 250 and more all criteria, random among",
+        "them, end within one to three points of each other.",
         "",
     ],
     "layerwise": [

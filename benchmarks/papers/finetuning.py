@@ -36,7 +36,7 @@ def page(rows: list[Row]) -> list[str]:
     lines = ["| criterion | " + " | ".join(cells) + " |", "|---" * (len(cells) + 1) + "|"]
     for by in dict.fromkeys(str(row["by"]) for row in rows):
         shown = [
-            spread([100 * float(row[when]) for row in found[by, keep]])[0]
+            spread([100 * float(row[when]) for row in found[by, keep]], 1)[0]
             for keep in KEPT
             for when in ("before", "after")
         ]  # type: ignore[arg-type]

@@ -16,7 +16,8 @@ from papers.subjects import subject
 from secateur.data import as_batches
 from secateur.importance.evidence import Evidence, cells_of
 from secateur.importance.shapley.frontier import Frontier
-from secateur.importance.shapley.game import MEMORY, Game
+from secateur.importance.shapley.game import Game
+from secateur.importance.shapley.memory import MEMORY
 from secateur.network.masked import reader_means
 
 STEPS = 16
@@ -137,7 +138,8 @@ def figure(rows: list[Row]) -> Figure:
     return drawn
 
 
-def spread(values: list[float]) -> tuple[str, float]:
+def spread(values: list[float], digits: int = 3) -> tuple[str, float]:
     """The mean and the standard deviation over seeds, as text, and the mean."""
     middle = mean(values)
-    return (f"{middle:.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{middle:.3f}"), middle
+    text = f"{middle:.{digits}f} ± {stdev(values):.{digits}f}" if len(values) > 1 else f"{middle:.{digits}f}"
+    return text, middle

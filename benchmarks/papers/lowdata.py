@@ -78,7 +78,7 @@ def page(rows: list[Row]) -> list[str]:
     found: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
     for row in rows:
         found[row["by"], row.get("tuned"), row.get("images"), row.get("keep")].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
-    dense = spread(found["dense", None, None, None])[0]
+    dense = spread(found["dense", None, None, None], 1)[0]
     lines = [f"The dense networks: {dense} %.", ""]
     names = dict.fromkeys(str(row["by"]) for row in rows if row["by"] != "dense")
     kept = sorted({float(row["keep"]) for row in rows if "keep" in row}, reverse=True)  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def page(rows: list[Row]) -> list[str]:
             ]
             for name in names:
                 cells = (found[name, tuned, count, keep] for keep in kept)
-                lines.append(f"| {name} | " + " | ".join(spread(c)[0] if c else "" for c in cells) + " |")
+                lines.append(f"| {name} | " + " | ".join(spread(c, 1)[0] if c else "" for c in cells) + " |")
             lines.append("")
     return [*lines, "Published (CIFAR-10, VGG-16-BN, with fine-tuning): " + _published()]
 

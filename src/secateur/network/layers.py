@@ -196,10 +196,11 @@ def _readers(network: Network) -> Iterator[Layer]:
 
 def _others(network: Network) -> Iterator[Layer]:
     program = network.program
-    reads = {reader.node for reader in network.readers}
+    solved = {reader.node for reader in network.readers if reader.fold is not None}
+    unfolded = {reader.node: reader.units for reader in network.readers if reader.argument == "input"}
     units = {(member.tensor, member.axis): member.units for member in network.members}
     for node in program.nodes:
-        if node.op != "call_function" or operator_name(node) not in (*CONVOLUTIONS, "linear") or node in reads:
+        if node.op != "call_function" or operator_name(node) not in (*CONVOLUTIONS, "linear") or node in solved:
             continue
         given = arguments(node)
         weight, groups = given["weight"], given.get("groups", 1)
@@ -208,11 +209,12 @@ def _others(network: Network) -> Iterator[Layer]:
             continue
         shape = program.state(name).shape
         outputs = units.get((name, 0), torch.full(shape[:1], -1))
-        inputs = torch.full((groups * shape[1],), -1)
-        if groups > 1:  # a group's channels go with its filters
-            inputs = outputs.view(groups, -1)[:, :1].repeat(1, shape[1]).flatten()
-        elif (name, 1) in units:
+        inputs = unfolded.get(node)
+        if inputs is None and groups == 1 and (name, 1) in units:
             continue
+        if inputs is None:  # a group's channels go with its filters
+            own = outputs.view(groups, -1)[:, :1] if groups > 1 else torch.full((1, 1), -1)
+            inputs = own.repeat(1, shape[1]).flatten()
         dim = 1 if operator_name(node) in CONVOLUTIONS else len(given["input"].meta["val"].shape) - 1
         constant, kind = _constant(program, node, given["bias"], dim)
         yield Layer(node, "input", dim, name, 1, groups, constant, kind, inputs, outputs)

@@ -15,7 +15,7 @@ from secateur.files import write_whole
 from secateur.importance.lean.walk import graph_of
 from secateur.sparsity.dead import needless, plan_of
 from secateur.sparsity.spp.probabilities import increments
-from secateur.sparsity.spp.start import columns_of, layers_to_prune, ratios_of
+from secateur.sparsity.spp.start import columns_of, layers_to_prune, left_out, ratios_of
 from secateur.storage import model_writers, shapes_of
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
@@ -31,15 +31,18 @@ class SPPResult:
         plan: by which they were cut.
         recipe: for loading it again.
         columns: for each layer how many columns there were, and how many are left.
+        left_out: the convolutions that were not pruned, and why.
     """
 
     model: nn.Module
     plan: Plan
     recipe: Recipe
     columns: Mapping[str, tuple[int, int]]
+    left_out: Mapping[str, str]
 
     def __str__(self) -> str:
         rows = [f"  {name}: {left} of {dense} columns" for name, (dense, left) in self.columns.items()]
+        rows += [f"  {name} is as it was: {reason}" for name, reason in self.left_out.items()]
         units = sum(len(kept) for kept in self.plan.kept.values())
         return "\n".join([f"units {self.plan.network.units} -> {units}", *rows])
 
@@ -110,6 +113,7 @@ class SPP:
         self.model, self.optimizer, self.every, self.groups = model, optimizer, every, groups
         self.network = trace(model, example_inputs)
         layers = layers_to_prune(model, self.network, skip)
+        self.left_out = left_out(self.network, layers)
         wanted = ratios_of(self.network, layers, keep, ratios)
         parameters = dict(model.named_parameters())
         self.columns = [columns_of(layer, parameters[layer.weight], wanted[layer.name], groups) for layer in layers]
@@ -141,7 +145,7 @@ class SPP:
         small = cut(self.model, plan, optimizer=self.optimizer)
         for hook in self._hooks:
             hook.remove()
-        return SPPResult(small, plan, recipe, left)
+        return SPPResult(small, plan, recipe, left, self.left_out)
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on after an interruption, beside the model's and the optimizer's own states."""

@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 from secateur.errors import BudgetError, SurgeryError
 from secateur.names import matched
-from secateur.network.layers import Layer, layers_of
+from secateur.network.labels import operator_name
+from secateur.network.layers import CONVOLUTIONS, Layer, layers_of
+from secateur.network.program import arguments, module_path
 from secateur.network.trace import results_of
 from secateur.network.units import Network
 from secateur.sparsity.spp.columns import Columns
@@ -32,6 +35,31 @@ def layers_to_prune(model: nn.Module, network: Network, skip: str | Sequence[str
     if computed is not None:
         raise SurgeryError(f"{computed} is computed from other parameters; remove the parametrization before training")
     return chosen
+
+
+TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+
+
+def left_out(network: Network, chosen: Sequence[Layer]) -> dict[str, str]:
+    """The other convolutions, and why they stay as they are."""
+    pruned = {layer.node for layer in chosen}
+    own = {layer.node: layer for layer in layers_of(network)}
+    found = {}
+    for node in network.program.nodes:
+        if node in pruned or node.op != "call_function" or operator_name(node) not in (*CONVOLUTIONS, *TRANSPOSED):
+            continue
+        layer, weight = own.get(node), network.program.state_names.get(arguments(node)["weight"], "")
+        name = layer.name if layer is not None else module_path(node) or weight or node.name
+        found[name] = _reason(node, layer)
+    return found
+
+
+def _reason(node: Node, layer: Layer | None) -> str:
+    if operator_name(node) in TRANSPOSED:
+        return "it is transposed"
+    if layer is None:
+        return "its weight is no parameter of its own, or its channels are bound to others in a way that no column is"
+    return "its channels are in groups" if layer.groups > 1 else "it is the first, or among those to skip"
 
 
 def ratios_of(
