@@ -102,10 +102,10 @@ REMARKS: dict[str, list[str]] = {
     ],
     "taylor2019": [
         "Correlations are below the published .93, nearest to it in the LeNet, which has no batch norms and a wide",
-        "layer. The networks are small: a unit is a large part of its layer, and what its removal changes is far from",
-        "linear. Where the Hessian's diagonal is added, Pearson's correlation over all units grows. Under the schedule",
-        "random is level with the oracle, or ahead: it takes units of costly layers as often as any others, reaches its",
-        "budget in half of the steps, and has the others left to recover.",
+        "layer. The networks are small: a unit is a large part of its layer, and what its removal changes is not",
+        "linear. Where the Hessian's diagonal is added, Pearson's correlation over all units grows. Under the",
+        "schedule random is level with the oracle, or ahead: it takes units of costly layers as often as any others,",
+        "reaches its budget in half of the steps, and has the others left to recover.",
         "",
     ],
     "circles": [
