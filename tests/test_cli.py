@@ -152,6 +152,7 @@ def test_control_c_exits_130_and_writes_nothing(shop: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "secateur", "demo", "--out", "small"],
         cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     assert process.stdout is not None
     process.stdout.readline()
