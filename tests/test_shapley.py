@@ -297,6 +297,7 @@ def test_bfloat16_is_near_is_said_in_the_mark_and_finds_dead_units() -> None:
     rounded = sc.score(network, data, precision="bfloat16", **options)
     difference = (plain["0"].values - rounded["0"].values).norm() / plain["0"].values.norm()
     assert 0 < difference < 0.1
+    assert rounded.note == "64 examples, zero removal, bfloat16"
     assert abs(float(rounded["0"].values[3])) < 1e-15
     assert torch.equal(rounded["0"].values, sc.score(network, data, precision="bfloat16", **options)["0"].values)
     with pytest.raises(sc.SecateurError, match="precision"):

@@ -132,7 +132,7 @@ def score(
 
         def as_scores(groups: Mapping[str, GroupScores]) -> Scores:
             drawn = any(scores.samples is not None for scores in groups.values())
-            return Scores(groups, name, seed, means, _note(removal, cells), mark() if drawn else "")
+            return Scores(groups, name, seed, means, _note(removal, cells, *rounded), mark() if drawn else "")
 
         keep = None if path is None else Checkpoint(path, as_scores, {} if before is None else before.groups)
         options |= {"resume": before, "keep": keep}
@@ -148,9 +148,9 @@ def score(
     return scores
 
 
-def _note(removal: str, cells: Sequence[Any]) -> str:
+def _note(removal: str, cells: Sequence[Any], *further: str | None) -> str:
     examples = sum(cell.size or 1 for cell in cells)
-    return f"{examples} examples, {removal} removal" if examples else "no examples"
+    return ", ".join([f"{examples} examples", f"{removal} removal", *map(str, further)]) if examples else "no examples"
 
 
 def _checked(name: str, group: Group, found: Mapping[str, Tensor | GroupScores]) -> GroupScores:
