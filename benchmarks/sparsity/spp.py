@@ -107,9 +107,10 @@ def page(rows: list[Row]) -> list[str]:
 
 REMARK = [
     "Hoped for were no loss at 2x and half a point at 4x. On the residual network, beside the one that was given, the",
-    "longer training meets both; beside that one trained on for as long it meets neither: it is small and has little to",
-    "spare. In the shorter training the probabilities are worth a tenth of a point beside columns taken at once by their",
-    "magnitude; in the longer one these were not run. The VGG-like network, one seed, comes there in the shorter one.",
+    "longer training meets both; beside that one trained on for as long it meets neither: it is small and has little",
+    "to spare. In the shorter training the probabilities are worth a tenth of a point beside columns taken at once by",
+    "their magnitude; in the longer one these were not run. The VGG-like network, one seed, has no loss at 2x and half",
+    "a point at 4x in the shorter one.",
 ]
 
 
