@@ -187,7 +187,9 @@ def test_a_loss_that_is_nan_stops_and_the_state_is_the_best_so_far() -> None:
 def test_an_unknown_repair_lists_the_known() -> None:
     model = grow("mlp")[0]
     small, plan = cut_half(model, torch.randn(9, 6))
-    with pytest.raises(sc.SecateurError, match="no repair is named 'prayer'; known are mean, batchnorm, refit, tune"):
+    with pytest.raises(
+        sc.SecateurError, match="no repair is named 'prayer'; known are mean, batchnorm, refit, adapt, tune"
+    ):
         sc.repair(small, model, plan, torch.randn(9, 6), how="prayer")
     with pytest.raises(sc.SecateurError, match="no repair is named 'prayer'"):
         sc.prune(model, torch.randn(9, 6), {"macs": 0.5}, repair="prayer")

@@ -16,11 +16,12 @@ from secateur.report.measure import latency_left
 
 BUDGETS = (0.75, 0.5, 0.35, 0.25, 0.12)
 FEWER = (0.5, 0.25, 0.12)
+STEPS = ("refit", "adapt", "tune")
 Row = dict[str, object]
 
 
 def default(subject: Subject, budgets: tuple[float, ...] = BUDGETS, examples: int = 256) -> Iterator[Row]:
-    """What `prune` does, step by step so that scores serve all budgets: off, closed form, closed form and tune."""
+    """What `prune` does, step by step so that scores serve all budgets; then `tune`."""
     model, data = subject.model(), subject.calibration(examples)
     start = time.perf_counter()
     network = sc.trace(model, data[0][:2])
@@ -31,22 +32,21 @@ def default(subject: Subject, budgets: tuple[float, ...] = BUDGETS, examples: in
     for keep in budgets:
         start = time.perf_counter()
         plan, _ = Allocator(rehearsal, scores, None, 1, 1, ways).best({"macs": keep})
-        small = sc.cut(model, plan)
-        chosen = time.perf_counter() - start + shared
-        yield row(subject, "obs", "none", keep, plan, small, chosen, examples)
-        sc.repair(small, model, plan, data, "refit", progress=False)
+        small, done = sc.cut(model, plan), "none"
         seconds = time.perf_counter() - start + shared
-        yield row(subject, "obs", "refit", keep, plan, small, seconds, examples) | latencies(model, small, data)
-        if examples != 256:
-            continue
-        eight, _ = Allocator(rehearsal, scores, None, 8, 1, ways).best({"macs": keep})
-        rounded = sc.repair(sc.cut(model, eight), model, eight, data, "refit", progress=False)
-        yield row(subject, "obs, round_to=8", "refit", keep, eight, rounded, 0.0) | latencies(model, rounded, data)
-        if keep in FEWER:
-            start = time.perf_counter()
-            tuned = sc.cut(model, plan)
-            sc.repair(tuned, model, plan, data, ["refit", "tune"], progress=False, augment=Augment())
-            yield row(subject, "obs", "refit, tune", keep, plan, tuned, chosen + time.perf_counter() - start, examples)
+        yield row(subject, "obs", done, keep, plan, small, seconds, examples)
+        for step in STEPS if examples == 256 and keep in FEWER else STEPS[:2]:
+            start, done = time.perf_counter(), step if done == "none" else f"{done}, {step}"
+            options = {"augment": Augment()} if step == "tune" else {}
+            sc.repair(small, model, plan, data, step, progress=False, **options)
+            seconds += time.perf_counter() - start
+            found = row(subject, "obs", done, keep, plan, small, seconds, examples)
+            yield found | (latencies(model, small, data) if step == "adapt" else {})
+        if examples == 256:
+            eight, _ = Allocator(rehearsal, scores, None, 8, 1, ways).best({"macs": keep})
+            rounded = sc.repair(sc.cut(model, eight), model, eight, data, STEPS[:2], progress=False)
+            found = row(subject, "obs, round_to=8", "refit, adapt", keep, eight, rounded, 0.0)
+            yield found | latencies(model, rounded, data)
 
 
 def rankings(subject: Subject) -> Iterator[Row]:
@@ -70,9 +70,11 @@ def rankings(subject: Subject) -> Iterator[Row]:
             plan = sc.plan(network, scores, {"macs": keep})
             small = sc.cut(model, plan)
             yield row(subject, f"{name} (uniform)", "none", keep, plan, small, spent)
-            sc.repair(small, model, plan, data, "refit", progress=False)
-            seconds = spent + time.perf_counter() - start
-            yield row(subject, f"{name} (uniform)", "refit", keep, plan, small, seconds)
+            for number, step in enumerate(STEPS[:2]):
+                sc.repair(small, model, plan, data, step, progress=False)
+                done = ", ".join(STEPS[: number + 1])
+                seconds = spent + time.perf_counter() - start
+                yield row(subject, f"{name} (uniform)", done, keep, plan, small, seconds)
 
 
 def row(

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 Row = dict[str, Any]
-OURS = (("obs", "none"), ("obs", "refit"), ("obs", "refit, tune"))
+OURS = (("obs", "none"), ("obs", "refit"), ("obs", "refit, adapt"), ("obs", "refit, adapt, tune"))
 PEERS = ("torch-pruning",)
 
 ABOUT = """# A few hundred unlabelled images, and what is left
@@ -88,7 +88,7 @@ def _main(rows: Sequence[Row]) -> str:
 
 
 def _said(repair: str) -> str:
-    return {"none": "as it is", "refit": "closed form", "refit, tune": "tuned"}.get(repair, repair)
+    return "as it is" if repair == "none" else repair
 
 
 def _percent(values: Sequence[float]) -> str:
@@ -118,7 +118,7 @@ def _rankings(rows: Sequence[Row]) -> str:
     keeps = sorted({row["keep"] for row in own}, reverse=True)
     body = []
     for method in dict.fromkeys(row["method"] for row in own):
-        for repair in ("none", "refit"):
+        for repair in ("none", "refit", "refit, adapt"):
             cells = [
                 _percent([r["accuracy"] for r in own if (r["network"], r["method"], r["repair"], r["keep"])
                           == (network, method, repair, keep)])
@@ -129,7 +129,7 @@ def _rankings(rows: Sequence[Row]) -> str:
 
 
 def _examples(rows: Sequence[Row]) -> str:
-    own = [row for row in rows if (row["method"], row["repair"]) == ("obs", "refit") and row["seed"] == 0]
+    own = [row for row in rows if (row["method"], row["repair"]) == ("obs", "refit, adapt") and row["seed"] == 0]
     counts = sorted({row["examples"] for row in own})
     body = []
     for network in dict.fromkeys(row["network"] for row in own):
@@ -140,7 +140,7 @@ def _examples(rows: Sequence[Row]) -> str:
                 for count in counts
             ]  # fmt: skip
             body.append([f"{network}, {keep:.0%} of the MACs", *cells])
-    return _table(["images, closed form", *map(str, counts)], body)
+    return _table(["images; refit, adapt", *map(str, counts)], body)
 
 
 def _latencies(rows: Sequence[Row]) -> str:

@@ -27,6 +27,7 @@ from secateur.network.trace import trace_groups
 from secateur.network.units import Network
 from secateur.pretrained import save_pretrained
 from secateur.pruning import Wish, check_allocation, check_rounds, in_rounds, made
+from secateur.recovery.repair import DEFAULT as DEFAULT_REPAIR
 from secateur.recovery.repair import How, Tuning, check_options, find_repairs
 from secateur.report.measure import measure
 from secateur.report.results import Report
@@ -143,7 +144,7 @@ def prune(
     rounds: int = 1,
     round_to: int | None = None,
     floor: float = 1,
-    repair: How | None = "refit",
+    repair: How | None = DEFAULT_REPAIR,
     tuning: Mapping[str, Any] | None = None,
     only: str | Sequence[str] | None = None,
     skip: str | Sequence[str] | None = None,

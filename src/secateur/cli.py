@@ -207,7 +207,7 @@ def prune(
         int | None, typer.Option("--round-to", help="Numbers of units are multiples of this.", show_default=False)
     ] = None,
     floor: Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")] = 1,
-    repair: Repair = "refit",
+    repair: Repair = "refit,adapt",
     only: Only = None,
     skip: Skip = None,
     kinds: Kinds = None,

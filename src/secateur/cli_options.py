@@ -43,7 +43,9 @@ Kinds = Annotated[
 ]
 AsProgram = Annotated[bool, typer.Option("--as-program", help="Cut the exported program in place of the model's code.")]
 Test = Annotated[str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)]
-Repair = Annotated[str, typer.Option("--repair", help="mean, batchnorm, refit, tune, several with commas, or none.")]
+Repair = Annotated[
+    str, typer.Option("--repair", help="mean, batchnorm, refit, adapt, tune, several with commas, or none.")
+]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write to.", show_default=False)]
 
 

@@ -1,11 +1,13 @@
 """What a layer's output should be, so that what comes of it is as in the dense network.
 
 A batch norm behind may not be the dense network's any more. A sum that the output goes into may have another part,
-the residual stream, which is there already: the layer can make good its error.
+the residual stream, which is there already: the layer can make good its error. Where the nonlinearity behind cuts off
+what is below or above a bound, any value beyond the bound is as good as another, and the output is free there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -21,6 +23,41 @@ from secateur.recovery.within import Within
 
 LEAST_SCALE = 1e-3
 State = Callable[[str], Tensor]
+Bounds = tuple[float, float]
+
+
+def _given(node: Node, low: str, high: str) -> Bounds:
+    bounds = arguments(node).get(low), arguments(node).get(high)
+    numbers = [isinstance(each, int | float) or each is None for each in bounds]
+    if not all(numbers):
+        return -inf, inf
+    return -inf if bounds[0] is None else float(bounds[0]), inf if bounds[1] is None else float(bounds[1])
+
+
+def _none(node: Node) -> Bounds:
+    return -inf, inf
+
+
+CUT_OFF: Mapping[str, Callable[[Node], Bounds]] = {
+    "relu": lambda node: (0.0, inf),
+    "relu6": lambda node: (0.0, 6.0),
+    "hardtanh": lambda node: _given(node, "min_val", "max_val"),
+    "clamp": lambda node: _given(node, "min", "max"),
+    "clamp_min": lambda node: _given(node, "min", ""),
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a layer's output should be: the dense one's, or anything between bounds where that comes to the same.
+
+    Args:
+        wanted, least, most: in the shape of the output.
+    """
+
+    wanted: Tensor
+    least: Tensor
+    most: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,24 +67,50 @@ class Aim:
     Args:
         norm: the batch norm that alone uses it, or None.
         other: what it is added to, if that is there before the layer runs, or None.
+        seen: the operator whose result the nonlinearity behind gets: the sum, the batch norm, or the layer.
+        low, high: what that nonlinearity cuts off; infinite where there is none.
     """
 
     norm: Node | None
     other: Node | None
+    seen: Node
+    low: float
+    high: float
 
-    def wanted(self, output: Tensor, dense: Values, cut: Values, within: Within) -> Tensor:
+    @property
+    def cuts_off(self) -> bool:
+        return self.low > -inf or self.high < inf
+
+    def goal(self, output: Tensor, dense: Values, cut: Values, within: Within) -> Goal:
         """From the dense layer's output, what the cut network's should be."""
-        if self.norm is None:
-            return output if self.other is None else output + (dense[self.other] - cut[self.other])
-        scale, shift = _affine(self.norm, within.network, lambda name: within.state[name])
-        dense_scale, dense_shift = _affine(self.norm, within.network, within.network.program.state)
-        channels = (-1, *[1] * (output.dim() - 2))
-        seen = output * dense_scale.view(channels) + dense_shift.view(channels)
+        scale, shift = self._affine(output, within, lambda name: within.state[name])
+        dense_scale, dense_shift = self._affine(output, within, within.network.program.state)
+        seen, lacking = output * dense_scale + dense_shift, torch.zeros(()).to(output)
         if self.other is not None:
-            seen = seen + (dense[self.other] - cut[self.other])
+            seen, lacking = seen + dense[self.other], cut[self.other]
         silent = scale.abs() < LEAST_SCALE * scale.abs().max()
         safe = torch.where(silent, 1.0, scale)
-        return torch.where(silent.view(channels), output, (seen - shift.view(channels)) / safe.view(channels))
+
+        def own(value: Tensor) -> Tensor:
+            return torch.where(silent, output, (value - lacking - shift) / safe)
+
+        wanted = own(seen)
+        if not self.cuts_off:
+            return Goal(wanted, wanted, wanted)
+        below, above = seen <= self.low, seen >= self.high
+        ends = (
+            torch.where(below, -inf, seen.clamp(max=self.high)),
+            torch.where(above, inf, seen.clamp(min=self.low)),
+        )
+        first, last = (own(each) for each in ends)  # a negative scale turns them round
+        return Goal(wanted, torch.minimum(first, last), torch.maximum(first, last))
+
+    def _affine(self, output: Tensor, within: Within, state: State) -> tuple[Tensor, Tensor]:
+        if self.norm is None:
+            return torch.ones(()).to(output), torch.zeros(()).to(output)
+        channels = (-1, *[1] * (output.dim() - 2))
+        scale, shift = _affine(self.norm, within.network, state)
+        return scale.view(channels), shift.view(channels)
 
 
 def _affine(norm: Node, network: Network, state: State) -> tuple[Tensor, Tensor]:
@@ -65,16 +128,30 @@ def _affine(norm: Node, network: Network, state: State) -> tuple[Tensor, Tensor]
 def aim_of(network: Network, layer: Layer) -> Aim:
     """What comes of a layer's output."""
     norm = norm_behind(layer.node)
-    at = norm or layer.node
-    while len(at.users) == 1 and operator_name(next(iter(at.users))) == "dropout":
-        at = next(iter(at.users))
+    at = _past_dropout(norm or layer.node)
+    other = _other(network, layer, at)
+    if other is not None:
+        at = _past_dropout(next(iter(at.users)))
+    user = next(iter(at.users)) if len(at.users) == 1 else None
+    bounds = CUT_OFF.get(operator_name(user).removesuffix("_"), _none) if user is not None else _none
+    return Aim(norm, other, at, *bounds(user or at))
+
+
+def _past_dropout(node: Node) -> Node:
+    while len(node.users) == 1 and operator_name(next(iter(node.users))) == "dropout":
+        node = next(iter(node.users))
+    return node
+
+
+def _other(network: Network, layer: Layer, at: Node) -> Node | None:
+    """What an operator's result is added to, if that is there before the layer runs."""
     if len(at.users) != 1:
-        return Aim(norm, None)
+        return None
     (user,) = at.users
     other: Any = next((each for each in user.args if each is not at), None)
     if operator_name(user) not in ("add", "add_") or user.kwargs.get("alpha", 1) != 1 or not isinstance(other, Node):
-        return Aim(norm, None)
+        return None
     position = network.program.position
     alike = getattr(other.meta.get("val"), "shape", None) == layer.node.meta["val"].shape
     is_before = other.op == "call_function" and position[other] < position[layer.node]
-    return Aim(norm, other if alike and is_before else None)
+    return other if alike and is_before else None

@@ -19,13 +19,14 @@ from secateur.network.program import arguments
 from secateur.recovery.aim import aim_of
 from secateur.recovery.judge import held_out
 from secateur.recovery.lockstep import Lockstep, value_of
-from secateur.recovery.solve import Moments, choose
+from secateur.recovery.solve import Held, Moments, Rows, choose
 from secateur.recovery.within import Within
 
 MOST_FEATURES = 5_000
 MOST_ROWS = 20_000
 ROWS_PER_FEATURE = 16
 FEW = 2
+HELD = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,24 @@ class Part:
         features, outputs = (torch.nonzero(each)[:, 1].view(len(groups), -1) for each in (features, outputs))
         return Part(layer, groups, features, outputs, within.has_constant(layer))
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a change: (groups, features + 1 for the constant, outputs)."""
+        return len(self.groups), self.features.shape[1] + self.has_constant, self.outputs.shape[1]
+
     def inputs_of(self, rows: Tensor) -> Tensor:
-        """Rows (rows, groups, features) of what stays, and 1 for the constant if the layer can have one."""
+        """Of rows (rows, groups, features) what stays, and 1 for the constant if the layer can have one.
+        (groups, rows, features + 1)"""
         own = self._picked(rows, self.features)
         return torch.cat([own, torch.ones_like(own[..., :1])], 2) if self.has_constant else own
 
     def outputs_of(self, results: Tensor) -> Tensor:
-        """Results (rows, outputs of all groups) of what stays. (rows, groups, outputs)"""
+        """Of results (rows, outputs of all groups) what stays. (groups, rows, outputs)"""
         return self._picked(results.unflatten(1, (self.layer.groups, -1)), self.outputs)
 
     def _picked(self, values: Tensor, places: Tensor) -> Tensor:
-        index = places.to(values.device)[None].expand(len(values), -1, -1)
-        return values[:, self.groups.to(values.device)].gather(2, index)
+        index = places.to(values.device)[:, None].expand(-1, len(values), -1)
+        return values.transpose(0, 1)[self.groups.to(values.device)].gather(2, index)
 
     @property
     def entries(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,18 +92,23 @@ class Part:
         column = whole.view(self.layer.groups, -1)[self.groups[:, None], self.outputs]
         return torch.cat([small, column.to(small)[..., None]], 2)
 
+    def weight(self, old: Tensor, change: Tensor) -> Tensor:
+        """The layer's weight after a change (groups, features + 1, outputs)."""
+        weights = change.transpose(1, 2)[..., : self.features.shape[1]]
+        matrix = self.layer.matrix(old).to(change)
+        whole = torch.zeros_like(matrix).index_put(self.entries, weights)
+        return self.layer.weight_of(matrix + whole, old).to(old.dtype)
+
+    def added(self, change: Tensor) -> Tensor:
+        """What a change (groups, features + 1, outputs) adds to the layer's constant. (outputs of all groups,)"""
+        whole = change.new_zeros(self.layer.groups, len(self.layer.outputs) // self.layer.groups)
+        return whole.index_put((self.groups[:, None], self.outputs), change[:, -1]).flatten()
+
     def write(self, within: Within, change: Tensor) -> None:
         """Add a change (groups, features + 1, outputs) to the weights and the constant."""
-        change = change.transpose(1, 2)  # (groups, outputs, features + 1)
-        weights = change[..., :-1] if self.has_constant else change
-        old = within.state[self.layer.weight]
-        matrix = self.layer.matrix(old).double().clone()
-        matrix[self.entries] += weights.to(matrix)
-        within.state[self.layer.weight] = self.layer.weight_of(matrix, old).to(old.dtype)
+        within.state[self.layer.weight] = self.weight(within.state[self.layer.weight], change)
         if self.has_constant:
-            added = torch.zeros(self.layer.groups, len(self.layer.outputs) // self.layer.groups, dtype=torch.float64)
-            added[self.groups[:, None], self.outputs] = change[..., -1].to(added)
-            within.add(self.layer, added.flatten())
+            within.add(self.layer, self.added(change))
 
 
 def refit(lockstep: Lockstep) -> None:
@@ -128,21 +140,23 @@ def match_means(lockstep: Lockstep) -> None:
         part = Part.of(layer, lockstep.within)
         if part is not None and part.has_constant:
             change = torch.zeros(len(part.groups), part.features.shape[1] + 1, part.outputs.shape[1])
-            lacking = [missing.double() for _, missing, _ in _rows(lockstep, part)]
-            change[:, -1] = torch.cat(lacking).mean(0).to(change)
+            lacking = [rows.missing.double() for rows in rows_of(lockstep, part)]
+            change[:, -1] = torch.cat(lacking, 1).mean(1).to(change)
             part.write(lockstep.within, change.double())
 
 
 def refit_layer(lockstep: Lockstep, part: Part) -> None:
-    """Solve for what stays of one layer."""
+    """Solve for what stays of one layer; where a nonlinearity behind cuts off, through it."""
     sums: list[Moments | None] = [None, None]
+    kept = Held(HELD if aim_of(lockstep.within.network, part.layer).cuts_off else 0)
     shift: Tensor | None = None
-    for rows, missing, is_held in _rows(lockstep, part):
+    for rows in rows_of(lockstep, part):
         if part.has_constant:  # about the first cell's means, so that the penalty is on what varies
-            shift = rows[..., :-1].mean(0) if shift is None else shift
-            rows = torch.cat([rows[..., :-1] - shift, rows[..., -1:]], 2)
-        for at, which in enumerate((~is_held, is_held)):
-            made = Moments.of(rows[which], missing[which])
+            shift = rows.features[..., :-1].mean(1, keepdim=True) if shift is None else shift
+            rows = rows.shifted(shift)
+        kept.add(rows)
+        for at, which in enumerate((~rows.held, rows.held)):
+            made = Moments.of(rows.features[:, which], rows.missing[:, which])
             before = sums[at]
             sums[at] = made if before is None else before + made
     fitted, held = sums
@@ -151,14 +165,15 @@ def refit_layer(lockstep: Lockstep, part: Part) -> None:
         return
     _warn_if_few(part, fitted.rows + held.rows)
     solution = choose(fitted, held, part.has_constant)
+    change = kept.through(solution, (fitted, held), part.has_constant) if kept.rows else solution.change
     if solution.ridge is not None:
-        part.write(lockstep.within, solution.change if shift is None else _moved(solution.change, shift))
+        part.write(lockstep.within, change if shift is None else _moved(change, shift))
 
 
 def _moved(change: Tensor, shift: Tensor) -> Tensor:
     """A change (groups, features + 1, outputs) for rows as they are, from one for rows less a shift."""
     weights = change[:, :-1]
-    constant = change[:, -1:] - torch.einsum("gf,gfo->go", shift.to(change), weights)[:, None]
+    constant = change[:, -1:] - shift.to(change) @ weights
     return torch.cat([weights, constant], 1)
 
 
@@ -172,9 +187,8 @@ def _warn_if_few(part: Part, rows: int) -> None:
         )
 
 
-def _rows(lockstep: Lockstep, part: Part) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Cell by cell what a layer reads (rows, groups, features + 1), what its output lacks (rows, groups, outputs), and
-    which rows are of examples held out (rows,)."""
+def rows_of(lockstep: Lockstep, part: Part) -> Iterator[Rows]:
+    """Cell by cell what a layer reads, and what its output lacks."""
     layer, within = part.layer, lockstep.within
     most = max(MOST_ROWS, ROWS_PER_FEATURE * part.features.shape[1])
     examples = sum(cell.size or 1 for cell in lockstep.cells)
@@ -182,16 +196,21 @@ def _rows(lockstep: Lockstep, part: Part) -> Iterator[tuple[Tensor, Tensor, Tens
     own = within.fixed()
     for cell, dense, cut in lockstep.before(layer.node):
         x = value_of(cut, own, arguments(layer.node)[layer.argument])
-        wanted = aim.wanted(lockstep.dense_result(layer.node, dense, cell), dense, cut, within)
+        goal = aim.goal(lockstep.dense_result(layer.node, dense, cell), dense, cut, within)
         size = lockstep.cells[cell].size or 1
         places = layer.places(x, size)
         draws = torch.Generator().manual_seed(cell)
         chosen = torch.randperm(places.count, generator=draws)[: math.ceil(most / examples)].to(x.device)
         rows = part.inputs_of(places.rows(chosen, layer.groups))
-        target = part.outputs_of(layer.results(wanted, size)[:, chosen].flatten(0, 1))
         is_held = held_out(size, seen, examples)
         seen += size
-        if len(rows) % size:  # the first axis is not the examples
-            is_held = held_out(len(rows), 0, len(rows))
-        is_held = is_held.repeat_interleave(len(rows) // len(is_held)).to(x.device)
-        yield rows, target - torch.einsum("rgf,gof->rgo", rows, matrix), is_held
+        count = rows.shape[1]
+        if count % size:  # the first axis is not the examples
+            is_held = held_out(count, 0, count)
+        is_held = is_held.repeat_interleave(count // len(is_held)).to(x.device)
+        given = rows @ matrix.transpose(1, 2)
+        wanted, least, most_ = (
+            part.outputs_of(layer.results(each, size)[:, chosen].flatten(0, 1)) - given
+            for each in (goal.wanted, goal.least, goal.most)
+        )
+        yield Rows(rows, wanted, least, most_, is_held)

@@ -13,6 +13,7 @@ from secateur.data import Batch, as_batches, device_of
 from secateur.errors import DataError, NameMatchError, SurgeryError
 from secateur.importance.evidence import cells_of
 from secateur.network.folded import copied, folded
+from secateur.recovery.adapt import adapt
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.judge import apart, distance
 from secateur.recovery.lockstep import Lockstep
@@ -28,8 +29,10 @@ CLOSED_FORM: dict[str, Callable[[Lockstep], None]] = {
     "mean": match_means,
     "batchnorm": match_batchnorm,
     "refit": refit,
+    "adapt": adapt,
 }
 TRAINED: dict[str, Trained] = {"tune": tune}
+DEFAULT = ("refit", "adapt")
 OVERFITTED = 3.0
 OPTIONS = ("steps", "learning_rate", "batch_size", "temperature", "augment")
 
@@ -94,7 +97,7 @@ def repair(
     model: nn.Module,
     plan: Plan,
     data: Any,
-    how: How = "refit",
+    how: How = DEFAULT,
     *,
     seed: int = 0,
     progress: bool = True,
@@ -115,6 +118,8 @@ def repair(
             "batchnorm": batch norms give the means and variances on these examples that the dense network's give;
             "refit": the weights of each linear layer and convolution are solved for by least squares, so that with what
             it reads now it gives what it gave in the dense network, the error of a residual stream made good;
+            "adapt": each layer is solved for together with those that read it, so that its units come to say what
+            these need, after a refit;
             "tune": short training towards the dense network's outputs. Or a function of the cut model, the dense one
             and the examples' batches, which trains the cut model in its own way.
         seed: for the order of examples in training.

@@ -6,13 +6,14 @@ written back to the small model.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from secateur.network.layers import Layer
+from secateur.network.layers import Layer, layers_of
 from secateur.network.masked import Means, Removal, shaped
 from secateur.network.program import Call, Handler, wide
 from secateur.network.units import Kept, Network
@@ -79,10 +80,22 @@ class Within:
 
     def handlers(self) -> dict[Node, Handler]:
         """The operators as they are in the cut network."""
-        found = Removal(self.means).handlers(self.network, self.mask[None])
+        found = {**Removal(self.means).handlers(self.network, self.mask[None]), **self._narrow}
         for reader in self.network.new_biases():
             if reader.fold is not None and reader.fold.tensor in self.biases:
-                found[reader.node] = _adding(found.get(reader.node), self.biases[reader.fold.tensor], reader.dim)
+                found[reader.node] = adding(found.get(reader.node), self.biases[reader.fold.tensor], reader.dim)
+        return found
+
+    @cached_property
+    def _narrow(self) -> dict[Node, Handler]:
+        """Layers that compute what stays alone, which takes as long as in the cut network; the rest is nothing."""
+        if self.means:
+            return {}
+        found: dict[Node, Handler] = {}
+        for layer in layers_of(self.network):
+            narrow = Narrow.of(layer, self.mask)
+            if narrow is not None:
+                found[layer.node] = narrow
         return found
 
     def has_constant(self, layer: Layer) -> bool:
@@ -136,7 +149,57 @@ def _spread(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
     return whole
 
 
-def _adding(handler: Handler | None, bias: Tensor, dim: int) -> Handler:
+@dataclass(frozen=True, eq=False)
+class Narrow:
+    """A linear layer or convolution that computes what stays alone.
+
+    Args:
+        layer: the layer.
+        inputs, outputs: the positions that stay.
+        groups: how many groups of a convolution stay.
+        inner: of each of these outputs, the positions along the weight's second axis that stay (groups, ...).
+    """
+
+    layer: Layer
+    inputs: Tensor
+    outputs: Tensor
+    groups: int
+    inner: Tensor
+
+    @staticmethod
+    def of(layer: Layer, mask: Tensor) -> "Narrow | None":
+        """None where all stays, or where its groups keep different numbers."""
+        inputs, outputs = (mask[each].view(layer.groups, -1) for each in (layer.inputs, layer.outputs))
+        groups = torch.nonzero(outputs.any(1)).flatten()
+        alike = all(len(each[groups].sum(1).unique()) == 1 for each in (inputs, outputs))
+        if layer.argument != "input" or layer.inner != 1 or not alike or bool(mask[layer.inputs].all() & outputs.all()):
+            return None
+        if not bool(inputs[groups].any()):
+            return None
+        inside = torch.nonzero(inputs[groups])[:, 1].view(len(groups), -1)
+        where = (inside + groups[:, None] * inputs.shape[1]).flatten()
+        return Narrow(layer, where, torch.nonzero(mask[layer.outputs]).flatten(), len(groups), inside)
+
+    def __call__(self, target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        node, dim = self.layer.node, self.layer.dim
+        names = [each.name for each in node.target._schema.arguments]  # type: ignore[union-attr]
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        inputs, outputs, inner = (each.to(given["weight"].device) for each in (self.inputs, self.outputs, self.inner))
+        weight = given["weight"].index_select(0, outputs)
+        at = inner.repeat_interleave(len(outputs) // self.groups, 0)
+        weight = weight.gather(1, at.view(*at.shape, *[1] * (weight.dim() - 2)).expand(*at.shape, *weight.shape[2:]))
+        given |= {"input": given["input"].index_select(dim, inputs), "weight": weight}
+        if given.get("bias") is not None:
+            given["bias"] = given["bias"].index_select(0, outputs)
+        if "groups" in given:
+            given["groups"] = self.groups
+        result = target(**given)
+        shape = list(result.shape)
+        shape[dim] = len(self.layer.outputs)
+        return result.new_zeros(shape).index_copy(dim, outputs, result)
+
+
+def adding(handler: Handler | None, bias: Tensor, dim: int) -> Handler:
     """An operator that adds a bias to its result."""
 
     def added(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
