@@ -245,6 +245,32 @@ def test_rounds_and_training_keep_zeros(tmp_path: Path) -> None:
         assert torch.equal(fresh.a.weight, before)
 
 
+def test_what_will_go_fades_while_it_is_trained_and_blocks_hold_more() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 40)
+    dense = Mlp()
+    wanted = dense(x).detach()
+    calls = []
+
+    def fit(model: nn.Module) -> None:
+        calls.append(1)
+        optimizer = torch.optim.SGD(model.parameters(), 0.02)
+        for _ in range(60):
+            optimizer.zero_grad()
+            (model(x) - wanted).square().mean().backward()
+            optimizer.step()
+
+    plain = pivot(dense, x[:2], 0.25, shape=(6, 6), fit=fit)
+    faded = pivot(dense, x[:2], 0.25, shape=(6, 6), fit=fit, fade=0.95)
+    assert len(calls) == 3
+    for name, layer in faded.layers.items():
+        assert layer.retained > max(0.9, plain.layers[name].retained)
+    other = torch.nn.Linear(3, 3)  # the hook is gone, and other optimizers were never its business
+    before = other.weight.detach().clone()
+    torch.optim.SGD(other.parameters(), 0.1).step()
+    assert torch.equal(before, other.weight)
+
+
 def test_convolutions_are_pivoted_by_kernels() -> None:
     model, example = grow("residual")
     found = pivot(model, example, 0.5, shape=(2, 2), skip=())
@@ -261,6 +287,7 @@ def test_convolutions_are_pivoted_by_kernels() -> None:
         ({"density": 0.0}, "density=0.0"),
         ({"density": 0.5, "shape": (0, 4)}, "blocks of one and more"),
         ({"density": 0.5, "rounds": 0}, "rounds=0"),
+        ({"density": 0.5, "fade": 1.5}, "fade=1.5"),
         ({"density": 0.5, "skip": "z"}, "matches no layer"),
         ({"density": 0.5, "skip": "*"}, "no layer to pivot"),
     ],

@@ -27,7 +27,7 @@ from sparsity.tasks import Task, lenet, residual
 
 Row = dict[str, object]
 DENSITIES = (0.5, 0.25, 0.125, 0.1)
-SHAPE, ROUNDS = (4, 4), 3
+SHAPE, ROUNDS, FADE = (4, 4), 3, 0.99
 CASE = ("layer", "size", "image", "side", "batch")
 SHAPES = ((1, 2), (1, 4), (2, 2), (4, 4), (8, 8), (16, 16))
 LAYERS_TIMED = (
@@ -75,6 +75,16 @@ def by_pivoting(dense: nn.Module, task: Task, density: float, seed: int, epochs:
     return found.model, mean(once.layers[name].retained for name in task.weights)
 
 
+def by_fading(dense: nn.Module, task: Task, density: float, seed: int, epochs: int) -> tuple[nn.Module, float]:
+    """In one round, of which half goes before the cut; as a part of what the faded weights then hold."""
+    halves = iter((ROUNDS * epochs // 2, ROUNDS * epochs - ROUNDS * epochs // 2))
+    found = pivot(
+        dense, task.split.images[:2], density, shape=SHAPE, skip=task.rest, fade=FADE,
+        fit=lambda model: task.train(model, next(halves), seed, 5e-4),
+    )  # fmt: skip
+    return found.model, mean(found.layers[name].retained for name in task.weights)
+
+
 def by_blocks(dense: nn.Module, task: Task, density: float, seed: int, epochs: int) -> tuple[nn.Module, float]:
     """Blocks of the matrix as it lies."""
 
@@ -112,7 +122,12 @@ def _masked(dense, task, density, seed, epochs, mask):
     return model, once
 
 
-METHODS = {"any weights": by_weights, "blocks as they lie": by_blocks, "pivoted": by_pivoting}
+METHODS = {
+    "any weights": by_weights,
+    "blocks as they lie": by_blocks,
+    "pivoted": by_pivoting,
+    "pivoted, faded": by_fading,
+}
 
 
 def shapes(task: Task, seeds: tuple[int, ...]) -> Iterator[Row]:
@@ -184,7 +199,10 @@ def _accuracies(name: str, rows: list[Row]) -> list[str]:
     for row in rows:
         found[row["method"], row["density"]].append(row)
     lines = [f"{TITLES[name]}; dense: {_spread(found['dense', 1.0], 'accuracy')} %.", ""]
-    lines += ["| density | " + " | ".join(f"{m}: weight held | accuracy" for m in METHODS) + " |", "|--:" * 7 + "|"]
+    lines += [
+        "| density | " + " | ".join(f"{m}: weight held | accuracy" for m in METHODS) + " |",
+        "|--:" * (1 + 2 * len(METHODS)) + "|",
+    ]
     for density in (density for density in DENSITIES if found[next(iter(METHODS)), density]):
         cells = (
             f"{_spread(found[m, density], 'retained')} | {_spread(found[m, density], 'accuracy')}" for m in METHODS

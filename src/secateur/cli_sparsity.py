@@ -119,6 +119,10 @@ def pivot(
     test: Test = None,
     shape: Shape = "16x16",
     rounds: Annotated[int, typer.Option("--rounds", help="The density falls over these.")] = 3,
+    fade: Annotated[
+        float | None,
+        typer.Option("--fade", help="Below 1: before each cut what goes shrinks by this a step.", show_default=False),
+    ] = None,
     balanced: Annotated[bool, typer.Option("--balanced", help="As many blocks in every block row.")] = False,
     steps: Annotated[int, typer.Option("--steps", help="Steps of training in each round.", min=0)] = 300,
     learning_rate: LearningRate = 1e-3,
@@ -129,7 +133,7 @@ def pivot(
     seed: Seed = 0,
 ) -> None:
     """Reorder units so that the weight lies in few dense blocks, and prune the rest."""
-    about = repr((density, shape, rounds, balanced, steps, skip))
+    about = repr((density, shape, rounds, fade, balanced, steps, skip))
     settings = Settings(learning_rate, batch_size, seed, checkpoint, about, progress=True)
     shop = _workshop(model, weights, program, data, test, device, settings)
     numbers = itertools.count(1)
@@ -138,8 +142,8 @@ def pivot(
         shop.loop(work).run(f"round {next(numbers)}", steps)
 
     found = pivoted(
-        shop.dense, shop.example, density, shape=parse_shape(shape), rounds=rounds, fit=fit, balanced=balanced,
-        skip=skip, seed=seed,
+        shop.dense, shop.example, density, shape=parse_shape(shape), rounds=rounds, fit=fit, fade=fade,
+        balanced=balanced, skip=skip, seed=seed,
     )  # fmt: skip
     found.save(out)
     _, kernels = found.packed(on_device(shop.example, device_of(found.model)))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from secateur.errors import SurgeryError
 from secateur.network.units import Network
@@ -32,6 +33,32 @@ def held_at_zero(model: nn.Module, stays: Mapping[str, Tensor]) -> Iterator[None
         with torch.no_grad():
             for name, mask in stays.items():
                 parameters[name].mul_(mask.to(parameters[name]))
+
+
+@contextmanager
+def fading(model: nn.Module, stays: Mapping[str, Tensor], factor: float) -> Iterator[None]:
+    """After each step of an optimizer what does not stay is multiplied by a factor, so that training makes up for it.
+
+    Args:
+        model: the model that is trained in the meantime.
+        stays: which entries of parameters are left alone, by name.
+        factor: below 1.
+    """
+    parameters = dict(model.named_parameters())
+    factors = {name: torch.where(mask, 1.0, factor) for name, mask in stays.items()}
+
+    def fade(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        own = {id(each) for group in optimizer.param_groups for each in group["params"]}
+        with torch.no_grad():
+            for name, each in factors.items():
+                if id(parameters[name]) in own:
+                    parameters[name].mul_(each.to(parameters[name]))
+
+    hook = register_optimizer_step_post_hook(fade)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class Masks:

@@ -1,0 +1,182 @@
+"""Layers solved for through the nonlinearity behind them, and together with those that read them."""
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur import demo
+from secateur.data import as_batches
+from secateur.importance.evidence import cells_of
+from secateur.importance.losses import divergence
+from secateur.network.layers import layers_of
+from secateur.network.masked import run_masked
+from secateur.network.program import preserved
+from secateur.recovery.adapt import adapt, stretches
+from secateur.recovery.aim import CUT_OFF, aim_of
+from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.refit import refit
+from secateur.recovery.within import Within
+from secateur.surgery.recipe import recipe_of
+from zoo import grow
+
+
+def cells(x: Tensor) -> Any:
+    return cells_of(as_batches(list(x.split(32))), torch.device("cpu"))
+
+
+def mended(model: nn.Module, plan: sc.Plan, x: Tensor, *repairs: Callable[[Lockstep], None]) -> nn.Module:
+    """A copy cut by the plan, every repair done on all examples, whether it helps or not."""
+    small = sc.cut(model, plan)
+    within = Within.of(small, plan.network, recipe_of(model, plan))
+    with torch.no_grad():
+        for each in repairs:
+            each(Lockstep(within, cells(x)))
+        within.write(small)
+    return small
+
+
+def planned(model: nn.Module, x: Tensor, keep: dict[str, float]) -> sc.Plan:
+    network = sc.trace(model, x[:2])
+    return sc.plan(network, sc.score(network, by="l2"), keep)
+
+
+@pytest.mark.parametrize("nonlinearity", [nn.ReLU, nn.ReLU6, lambda: nn.Hardtanh(-0.5, 0.7), nn.Identity])
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_whatever_lies_between_the_bounds_comes_to_the_same(nonlinearity: Callable[[], nn.Module], seed: int) -> None:
+    """Either end of what a layer may give comes to what the dense network made, also behind a negative norm."""
+    torch.manual_seed(seed)
+    norm = nn.BatchNorm1d(5)
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean):
+            tensor.normal_(0, 2)
+    behind = nonlinearity()
+    model = nn.Sequential(nn.Linear(4, 5), norm, behind, nn.Linear(5, 2)).eval()
+    network = sc.trace(model, torch.randn(2, 4))
+    layer = layers_of(network)[0]
+    within = Within.whole(network, {"0": torch.arange(5)})
+    with torch.no_grad():
+        output = model[0](torch.randn(20, 4))
+        goal = aim_of(network, layer).goal(output, {}, {}, within)
+        wanted = behind(norm(output))
+        for end in (goal.wanted, goal.least, goal.most):
+            reached = behind(norm(torch.where(end.isinf(), end.sign() * 50 + output, end)))
+            assert torch.allclose(reached, wanted, atol=1e-4)
+        assert bool((goal.least <= goal.most + 1e-5).all())
+
+
+def test_what_a_sum_gets_besides_is_part_of_the_goal() -> None:
+    """Where the residual stream lacks something, the bound of the nonlinearity behind the sum moves by it."""
+    model = demo.network()
+    network = sc.trace(model, demo.calibration()[0][:2])
+    aims = {layer.name: aim_of(network, layer) for layer in layers_of(network)}
+    inner = aims["layer1.1.conv2"]
+    assert (inner.low, inner.high) == (0, inf) and inner.other is not None and inner.seen.name.startswith("add")
+    assert aims["fc"].cuts_off is False and aims["layer1.0.conv2"].cuts_off is False  # its skip comes later
+
+
+def test_a_refit_through_the_nonlinearity_leaves_less_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most outputs are cut off: what is solved for with that in mind is nearer where it counts."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 30), nn.ReLU(), nn.Linear(30, 12), nn.ReLU(), nn.Linear(12, 4))
+    model[2].bias.data -= 0.4
+    x = torch.randn(640, 10)
+    network = sc.trace(model, x[:2])
+    plan = sc.Plan(network, {"0": torch.arange(12), "2": torch.arange(12)}, {}, network.cost(), network.cost(), {})
+
+    def error(small: nn.Module) -> float:
+        with torch.no_grad():
+            return float((small[:4](x) - model[:4](x)).square().mean())
+
+    through = error(mended(model, plan, x, refit))
+    monkeypatch.setattr("secateur.recovery.aim.CUT_OFF", {})
+    plain = error(mended(model, plan, x, refit))
+    assert CUT_OFF and through < 0.9 * plain
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.2])
+def test_layers_that_adapt_bring_the_network_nearer_than_a_refit(keep: float) -> None:
+    model, x = demo.network(), torch.cat(demo.calibration())
+    plan = planned(model, x, {"macs": keep})
+    test = torch.cat([batch[0] for batch in demo.test()[:10]])
+    found = []
+    for repairs in ((refit,), (refit, adapt)):
+        small = mended(model, plan, x, *repairs)
+        with torch.no_grad():
+            found.append(float(divergence(small(test), model(test)).mean()))
+    assert found[1] < 0.8 * found[0]
+
+
+def test_what_is_solved_for_together() -> None:
+    """A layer, what makes the same units before they are read, and two rings of readers; depthwise layers go along."""
+    network = sc.trace(demo.network(), demo.calibration()[0][:2])
+    found = {
+        stretch.makers[0].name: ([each.name for each in stretch.makers[1:]], [each.name for each in stretch.readers])
+        for stretch in stretches(network)
+    }
+    assert found["layer1.0.conv1"] == ([], ["layer1.0.conv2", "layer1.1.conv1"])
+    assert found["layer1.0.conv2"] == (["layer1.0.skip.0"], ["layer1.1.conv1", "layer1.1.conv2"])
+    assert found["layer2.1.conv2"] == ([], ["fc"])
+    assert "fc" not in found and "layer1.0.skip.0" not in found
+
+
+def test_nothing_cut_nothing_changed() -> None:
+    model, x = grow("residual")
+    plan = planned(model, x, {"units": 1.0})
+    small = mended(model, plan, torch.randn(40, 3, 8, 8), adapt)
+    for name, tensor in small.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_as_a_repair_it_leaves_all_else_as_it_was() -> None:
+    model, x = demo.network().requires_grad_(False), torch.cat(demo.calibration())[:64]
+    plan = planned(model, x, {"macs": 0.3})
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random = torch.get_rng_state()
+    small = sc.repair(sc.cut(model, plan), model, plan, x, ["refit", "adapt"], progress=False)
+    again = sc.repair(sc.cut(model, plan), model, plan, x, ["refit", "adapt"], progress=False)
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(each.requires_grad or each.grad is not None for each in (*small.parameters(), *model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(small.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "residual",
+        "inverted residual",
+        "many groups",
+        "few groups",
+        "mlp",
+        "encoder",
+        "conv1d",
+        "conv3d",
+        "unet",
+        "dense",
+        "bare parameters",
+        "shuffles",
+    ],
+)
+def test_layers_that_compute_what_stays_alone_give_what_the_masked_ones_give(name: str) -> None:
+    model, x = grow(name)
+    network = sc.trace(model, x)
+    plan = sc.plan(network, sc.score(network, by="random"), {"units": 0.6})
+    within = Within.whole(network, plan.kept)
+    batch = cells_of(as_batches(x), torch.device("cpu"))[0]
+    with preserved(model):
+        program = network.program
+        values = {**within.fixed(), **program.bind(batch)}
+        values = program.run(
+            values, program.first, len(program.nodes) - 1, within.handlers(), keep=program.output_nodes
+        )
+        narrow = program.finish(values)
+        masked = run_masked(network, batch, network.mask(plan.kept), {})
+    assert torch.allclose(narrow, masked, atol=1e-5)
