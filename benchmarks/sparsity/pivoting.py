@@ -230,4 +230,6 @@ def _by(row: Row) -> str:
 
 def _spread(rows: list[Row], name: str) -> str:
     values = [100 * float(row[name]) for row in rows]  # type: ignore[arg-type]
+    if not values:
+        return ""
     return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{mean(values):.2f}"
