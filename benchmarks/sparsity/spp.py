@@ -106,10 +106,10 @@ def page(rows: list[Row]) -> list[str]:
 
 
 REMARK = [
-    "Hoped for were no loss at 2x and half a point at 4x, beside the network that was given: the VGG-like one meets both",
-    "in the shorter training, the residual one in the longer. Beside the network trained on for as long neither does: they",
-    "are small and have little to spare. The probabilities are worth about a tenth of a point beside columns taken at once",
-    "by their magnitude, in either training.",
+    "Hoped for were no loss at 2x and half a point at 4x, beside the network that was given: the VGG-like one meets",
+    "both in the shorter training, the residual one in the longer. Beside the network trained on for as long neither",
+    "does: they are small and have little to spare. The probabilities are worth about a tenth of a point beside",
+    "columns taken at once by their magnitude, in either training.",
 ]
 
 
