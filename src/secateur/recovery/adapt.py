@@ -19,9 +19,10 @@ from torch import Tensor
 
 from secateur.importance.sites import differentiable
 from secateur.network.layers import Layer, layers_of
+from secateur.network.program import arguments
 from secateur.network.units import Network
 from secateur.recovery.aim import Aim, aim_of
-from secateur.recovery.lockstep import Lockstep, Values
+from secateur.recovery.lockstep import Lockstep, Values, value_of
 from secateur.recovery.refit import MOST_ROWS, ROWS_PER_FEATURE, Part, fitting, rows_of
 from secateur.recovery.solve import Moments
 from secateur.recovery.within import Within, adding
@@ -159,10 +160,10 @@ class Local:
         needed = max(MOST_ROWS, ROWS_PER_FEATURE * max(part.features.shape[1] for part in self.parts))
         found = []
         for cell, dense, cut in lockstep.before(layer.node):
-            size = lockstep.cells[cell].size or 1
             found.append((dense, cut))
-            result = layer.node.meta["val"]
-            needed -= size * (math.prod(result.shape[2:]) if layer.is_convolution else 1)
+            x = value_of(cut, self.within.fixed(), arguments(layer.node)[layer.argument])
+            size = lockstep.cells[cell].size or 1
+            needed -= size * layer.places(x, size).count
             if needed <= 0:
                 break
         return found
@@ -171,8 +172,7 @@ class Local:
         found = []
         for part in self.parts:
             total: Moments | None = None
-            branch = lockstep.forked(self.within)
-            for rows in rows_of(branch, part):
+            for rows in rows_of(lockstep.branched(), part):
                 made = Moments.of(rows.features, rows.missing)
                 total = made if total is None else total + made
             assert total is not None
@@ -181,7 +181,8 @@ class Local:
 
     def solve(self) -> None:
         """Change the weights of all of them, as long as less is missing."""
-        changes = [torch.zeros(p.shape, dtype=torch.float64) for p in self.parts]
+        weights = [self.within.state[part.layer.weight] for part in self.parts]
+        changes = [w.new_zeros(p.shape, dtype=torch.float64) for w, p in zip(weights, self.parts, strict=True)]
         best, least = changes, math.inf
         steps, slopes, direction = changes, changes, changes
         length, share = FIRST_LENGTH, 0.0

@@ -70,6 +70,12 @@ class Lockstep:
         other._held = {cell: (at, dict(a), dict(b), size) for cell, (at, a, b, size) in held.items()}
         return other
 
+    def branched(self) -> "Lockstep":
+        """The same networks and cells, to look ahead without leaving where this one is."""
+        other = Lockstep(self.within, self.cells, self.memory)
+        other._held = {cell: (at, dict(a), dict(b), size) for cell, (at, a, b, size) in self._held.items()}
+        return other
+
     def _advanced(self, cell: int, position: int, fixed: Values, handlers: Any) -> tuple[Values, Values]:
         program = self.within.network.program
         start, dense, cut, _ = self._held.pop(cell, (None, {}, {}, 0))

@@ -94,6 +94,7 @@ class Part:
 
     def weight(self, old: Tensor, change: Tensor) -> Tensor:
         """The layer's weight after a change (groups, features + 1, outputs)."""
+        change = change.to(old.device)
         weights = change.transpose(1, 2)[..., : self.features.shape[1]]
         matrix = self.layer.matrix(old).to(change)
         whole = torch.zeros_like(matrix).index_put(self.entries, weights)
