@@ -11,7 +11,7 @@ from torch import nn
 import secateur as sc
 from secateur import demo, pruning
 from secateur.budget.curves import through
-from secateur.budget.latency import LatencyTable, Timed, measure_latency
+from secateur.budget.latency import LatencyTable, Timed, measure_latency, quick_multiple
 from secateur.budget.orders import between
 from secateur.data import as_batches
 from secateur.importance.evidence import cells_of
@@ -243,3 +243,13 @@ def test_an_accuracy_bound_on_images_of_classes() -> None:
     result = sc.prune(model, list(zip(x.split(8), labels.split(8), strict=True)), {"accuracy": -0.2}, progress=False)
     assert -0.2 <= result.report.settings["drop"]["mean"] <= 0
     assert result.plan.cost.macs < result.plan.dense.macs
+
+
+@pytest.mark.parametrize(("capability", "wanted"), [("AVX512", 16), ("AVX2", 8), ("DEFAULT", 8)])
+def test_multiples_that_are_quick_are_the_processors_vectors(
+    capability: str, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But a network of narrow layers keeps a choice."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert quick_multiple(sc.trace(demo.network(), demo.calibration()[0][:2])) == wanted
+    assert quick_multiple(sc.trace(mlp(6, 8, 9, 3), torch.randn(2, 6))) == 4

@@ -170,7 +170,7 @@ def prune(
         kinds, as_program: as `trace` takes them.
         allocation, round_to, floor: as `plan` takes them; "auto" tries several allocations on examples held out and
             takes the one that comes nearest to the dense network.
-            `round_to` is 8 for budgets in latency by default, else 1.
+            `round_to` is 1 by default, and for budgets in latency as many channels as the processor's vectors hold.
         rounds: score again on a network from which a part is gone, so many times.
         repair: how the cut model is mended, as `repair` takes it; None for not at all.
         tuning: options of `repair`, such as `{"steps": 500}` for "tune".

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from secateur.budget.keep import DROPS, Keep
-from secateur.budget.latency import measure_latency
+from secateur.budget.latency import measure_latency, quick_multiple
 from secateur.budget.orders import ORDERS
 from secateur.budget.plan import Plan, plan
 from secateur.data import Batch
@@ -33,7 +33,6 @@ AUTO = "auto"
 LATENCY = "latency"
 ATTEMPTS = 6
 CLOSE = 1.02
-ROUND = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class Wish:
     Args:
         keep: the budget, or a bound on what is lost.
         allocation: as `plan` takes it; "auto": the best of several on examples held out.
-        round_to, floor: as `plan` takes them; by default 8 for a budget in latency, else 1.
+        round_to, floor: as `plan` takes them; by default for a budget in latency what fills the
+            processor's vectors, else 1.
         repair: as `repair` takes it, or None; plans are rehearsed if it refits.
         tuning: how repairs run.
         loss: the person's own, for a bound on it.
@@ -73,7 +73,7 @@ def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[B
     cells = cells_of(batches, network.device)
     rehearsal = Rehearsal(network, cells, None if _refits(wish) else scores.means)
     latency = measure_latency(network, cells[0]) if LATENCY in wish.keep else None
-    round_to = wish.round_to or (1 if latency is None else ROUND)
+    round_to = wish.round_to or (1 if latency is None else quick_multiple(network))
     allocator = Allocator(rehearsal, scores, latency, round_to, wish.floor, _ways(rehearsal, scores, wish))
     if latency is not None:
         found, drop = _timed(model, allocator, cells[0], wish), None
