@@ -20,6 +20,7 @@ from secateur.network.masked import run_masked
 from secateur.network.program import preserved
 from secateur.recovery.adapt import adapt, stretches
 from secateur.recovery.aim import CUT_OFF, aim_of
+from secateur.recovery.judge import nearer
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
 from secateur.recovery.within import Within
@@ -180,3 +181,13 @@ def test_layers_that_compute_what_stays_alone_give_what_the_masked_ones_give(nam
         narrow = program.finish(values)
         masked = run_masked(network, batch, network.mask(plan.kept), {})
     assert torch.allclose(narrow, masked, atol=1e-5)
+
+
+def test_a_step_is_left_out_where_it_is_worse_than_chance_explains() -> None:
+    """Of the usual steps by more than a standard error, of others by anything; what changes nothing goes, too."""
+    before = torch.tensor([1.0, 1.0, 1.0, 1.0])
+    worse_by_chance, worse = torch.tensor([0.5, 0.5, 0.5, 2.7]), torch.tensor([1.2, 1.3, 1.2, 1.3])
+    assert nearer(before, worse_by_chance, in_doubt=True) and not nearer(before, worse_by_chance, in_doubt=False)
+    assert not nearer(before, worse, in_doubt=True)
+    assert not nearer(before, before, in_doubt=True)
+    assert nearer(before, 0.9 * before, in_doubt=False)

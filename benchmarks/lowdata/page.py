@@ -52,8 +52,8 @@ def write_page(results: Path, docs: Path) -> None:
 
 RANKED = """The same share of every group goes, seed 0; without a refit and with it.
 """
-LATENCY = """The part of the dense network's time that is left, for one image and for 32. In brackets: the speed-up as a part
-of what the MACs would allow. Numbers of channels that do not fill the processor's vectors are slow, here of 16 (AVX-512),
+LATENCY = """The part of the dense network's time that is left, for one image and for 32. In brackets: the speed-up as a
+part of what the MACs would allow. Numbers of channels that do not fill the processor's vectors are slow, here of 16,
 hence `round_to=16`: 16 channels in place of 20 or 24 can take a seventh of the time.
 """
 

@@ -48,8 +48,26 @@ def apart(cells: Sequence[Batch], splits: bool) -> tuple[list[Batch], list[Batch
 
 def distance(small: nn.Module, dense: nn.Module, cells: Sequence[Batch]) -> float:
     """The mean divergence of the outputs over examples."""
+    return float(distances(small, dense, cells).mean())
+
+
+def distances(small: nn.Module, dense: nn.Module, cells: Sequence[Batch]) -> Tensor:
+    """The divergence of the outputs, example by example. (examples,)"""
     found = []
     with preserved(small), preserved(dense):
         for cell in cells:
             found.append(divergence(run_module(small, cell), run_module(dense, cell)).double())
-    return float(torch.cat(found).mean())
+    return torch.cat(found)
+
+
+def nearer(before: Tensor, after: Tensor, in_doubt: bool) -> bool:
+    """Whether examples held out say that a step helped.
+
+    Args:
+        before, after: their divergences (examples,).
+        in_doubt: whether it may be worse by as much as the standard error of the difference: a few dozen examples, of
+            which two or three make most of the divergence, often say the contrary of what thousands would.
+    """
+    change = after - before
+    doubt = float(change.std()) / len(change) ** 0.5 if in_doubt and len(change) > 1 else 0.0
+    return float(change.mean()) < doubt
