@@ -106,8 +106,9 @@ def repair(
     """Mend a cut model, in place.
 
     Every step is tried on three quarters of the examples and kept if it brings the cut network nearer to the dense one
-    on the others; "refit" and "adapt" are left out only if they take it farther by more than a standard error. What was
-    kept is then done again with all examples, but for a function of your own, which is called once, with three quarters.
+    on the others; "refit" and "adapt" are left out only if they take it farther by more than a standard error. What
+    was kept is then done again with all examples, but for a function of your own, which is called once, with three
+    quarters.
 
     Args:
         small: the cut model.
