@@ -40,8 +40,11 @@ def write_page(results: Path, docs: Path) -> None:
         "## Drop, mean over networks and seeds\n",
         _drops(rows),
     ]
-    parts += ["## Which units go, after the same refit\n", RANKED, _rankings(rows)]
-    parts += ["## How many images\n", _examples(rows), "![accuracy against MACs](lowdata-macs.svg)"]
+    if any("(uniform)" in row["method"] for row in rows):
+        parts += ["## Which units go, after the same repair\n", RANKED, _rankings(rows)]
+    if any(row["examples"] not in (0, 256) for row in rows):
+        parts += ["## How many images\n", _examples(rows)]
+    parts += ["![accuracy against MACs](lowdata-macs.svg)"]
     if any("latency 32" in row for row in rows):
         parts += ["\n## What is faster\n", LATENCY, _latencies(rows)]
         parts += ["![accuracy against latency](lowdata-latency.svg)"]
@@ -50,7 +53,7 @@ def write_page(results: Path, docs: Path) -> None:
     _plot(rows, docs / "lowdata-macs.svg", "MACs left", lambda row: row["macs"])
 
 
-RANKED = """The same share of every group goes, seed 0; without a refit and with it.
+RANKED = """The same share of every group goes, seed 0; as it is cut and repaired.
 """
 LATENCY = """The part of the dense network's time that is left, for one image and for 32. In brackets: the speed-up as a
 part of what the MACs would allow. Numbers of channels that do not fill the processor's vectors are slow, here of 16,
