@@ -26,8 +26,8 @@ quarter of the images, refitted, layers solved for with their readers: no loss o
 labels, no augmentation. *refit* alone is solved layer by layer, in closed form. *tune* adds 300 steps of distillation
 with flips and shifts, where they help on the images held out. The peer is torch-pruning 1.6.1, as it is, with batch
 norm re-estimated on the same images, and with that and the same 300 steps (batch norm in training mode, its best
-setting). Budgets are in MACs; torch-pruning's share is found by bisection. Seconds were taken while other work ran on
-the machine: they are too high.
+setting). Budgets are in MACs; torch-pruning's share is found by bisection. The peer's rows are of an earlier run: the
+networks, images and budgets are the same, and nothing of Secateur is in them.
 """
 
 
@@ -57,7 +57,7 @@ RANKED = """The same share of every group goes, seed 0; as it is cut and repaire
 """
 LATENCY = """The part of the dense network's time that is left, for one image and for 32. In brackets: the speed-up as a
 part of what the MACs would allow. Numbers of channels that do not fill the processor's vectors are slow, here of 16,
-hence `round_to=16`: 16 channels in place of 20 or 24 can take a seventh of the time.
+hence `round_to=16`. Taken when nothing else ran but the same for the other network, on the other core.
 """
 
 
