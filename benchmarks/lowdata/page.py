@@ -130,7 +130,8 @@ def _rankings(rows: Sequence[Row]) -> str:
                           == (network, method, repair, keep)])
                 for network in networks for keep in keeps
             ]  # fmt: skip
-            body.append([f"{method.removesuffix(' (uniform)')}, {_said(repair)}", *cells])
+            if any(cells):
+                body.append([f"{method.removesuffix(' (uniform)')}, {_said(repair)}", *cells])
     return _table(["", *(f"{network} {keep:.0%}" for network in networks for keep in keeps)], body)
 
 
