@@ -23,6 +23,7 @@ from secateur.recovery.aim import CUT_OFF, aim_of
 from secateur.recovery.judge import nearer
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
+from secateur.recovery.repair import Step
 from secateur.recovery.within import Within
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
@@ -191,3 +192,19 @@ def test_a_step_is_left_out_where_it_is_worse_than_chance_explains() -> None:
     assert not nearer(before, worse, in_doubt=True)
     assert not nearer(before, before, in_doubt=True)
     assert nearer(before, 0.9 * before, in_doubt=False)
+
+
+def test_one_or_two_examples_are_not_fitted() -> None:
+    model, x = demo.network(), demo.calibration()[0][:2]
+    plan = planned(model, x, {"macs": 0.5})
+    small = sc.cut(model, plan)
+    before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
+    with pytest.warns(UserWarning, match="adapt was left out"):
+        sc.repair(small, model, plan, x, "adapt", progress=False)
+    assert all(torch.equal(before[name], tensor) for name, tensor in small.state_dict().items())
+
+
+def test_over_fitting_is_told_where_what_is_held_out_is_far() -> None:
+    assert Step("adapt", 0.9, 0.5, 0.1, True).overfitted
+    assert not Step("adapt", 0.9, 0.25, 0.1, True).overfitted
+    assert not Step("adapt", 0.02, 0.012, 0.0, True).overfitted

@@ -31,10 +31,16 @@ STEPS = 10
 DEPTH = 2
 RIDGE = 1e-3
 FIRST_LENGTH = 1e-2
+FEWEST = 4
 
 
 def adapt(lockstep: Lockstep) -> None:
-    """Solve for every layer together with those that read it, in the order in which they run."""
+    """Solve for every layer together with those that read it, in the order in which they run.
+
+    Nothing is changed where there are too few examples to hold any out: one or two can be fitted at any cost to others.
+    """
+    if sum(cell.size or 1 for cell in lockstep.cells) < FEWEST:
+        return
     for stretch in stretches(lockstep.within.network):
         found = {layer: fitting(layer, lockstep.within)[0] for layer in (*stretch.makers, *stretch.readers)}
         parts = {layer: part for layer, part in found.items() if part is not None}

@@ -34,6 +34,7 @@ CLOSED_FORM: dict[str, Callable[[Lockstep], None]] = {
 TRAINED: dict[str, Trained] = {"tune": tune}
 DEFAULT = ("refit", "adapt")
 OVERFITTED = 3.0
+NEAR = 0.05
 OPTIONS = ("steps", "learning_rate", "batch_size", "temperature", "augment")
 
 
@@ -65,8 +66,8 @@ class Step:
 
     @property
     def overfitted(self) -> bool:
-        """Whether the examples that were fitted on are much nearer than those held out."""
-        return self.after > OVERFITTED * self.seen
+        """Whether the examples that were fitted on are much nearer than those held out, which are not near at all."""
+        return self.after > max(OVERFITTED * self.seen, NEAR)
 
     def warn(self) -> None:
         """Say what a person should know."""
