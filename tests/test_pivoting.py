@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur.network.folded import folded
+from secateur.sparsity.pivoting.block_sparse import BlockSparseLinear
+from secateur.sparsity.pivoting.looped import LoopedLinear
 from secateur.sparsity.pivoting.orders import fold_orders
-from secateur.sparsity.pivoting.packed import BlockSparseLinear, TiledConvolution, TiledLinear
 from secateur.sparsity.pivoting.pivot import load_pivoted, pivot
 from secateur.sparsity.pivoting.search import Matrix, aligned, oblivious, pivoted
+from secateur.sparsity.pivoting.tiles import TiledConvolution, TiledLinear
 from zoo import ZOO, grow
 
 
@@ -156,12 +159,12 @@ class Mlp(nn.Module):
         return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
 
 
-@pytest.mark.parametrize("maker", [TiledLinear, BlockSparseLinear])
+@pytest.mark.parametrize("maker", [TiledLinear, LoopedLinear, BlockSparseLinear])
 @pytest.mark.parametrize("gathers", [False, True])
 def test_packed_blocks_compute_what_the_dense_layer_does(maker: Any, gathers: bool) -> None:
     """Also where blocks do not divide the matrix, and where a block row has none."""
     torch.manual_seed(0)
-    shape = (4, 8) if maker is TiledLinear else (8, 8)
+    shape = (8, 8) if maker is BlockSparseLinear else (4, 8)
     blocks = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 1]]).bool()
     rows = 5 * shape[0] - 1
     dense = nn.Linear(22, rows)
@@ -171,8 +174,51 @@ def test_packed_blocks_compute_what_the_dense_layer_does(maker: Any, gathers: bo
     with torch.no_grad():
         dense.weight.copy_(placed if gather is None else torch.zeros_like(placed).index_copy(1, gather, placed))
     made = maker(dense, placed, blocks, shape, gather)
-    for x in (torch.randn(7, 22), torch.randn(2, 3, 22)):
+    for x in (torch.randn(7, 22), torch.randn(2, 3, 22), torch.randn(33, 22), torch.randn(0, 22)):
         assert torch.allclose(copy.deepcopy(made)(x), dense(x), atol=1e-5)
+
+
+@pytest.fixture
+def looped() -> tuple[nn.Linear, LoopedLinear]:
+    torch.manual_seed(0)
+    blocks = torch.tensor([[1, 0], [1, 1]]).bool()
+    dense = nn.Linear(16, 8, bias=False)
+    with torch.no_grad():
+        dense.weight.mul_(blocks.repeat_interleave(4, 0).repeat_interleave(8, 1))
+    return dense, LoopedLinear(dense, dense.weight, blocks, (4, 8), None)
+
+
+def test_compiled_loops_hold_on_to_no_old_weights(looped: tuple[nn.Linear, LoopedLinear]) -> None:
+    dense, made = looped
+    x = torch.randn(3, 16)
+    before = made(x)
+    again = pickle.loads(pickle.dumps(made))
+    assert torch.equal(again(x), before)
+    twice = {name: 2 * value if value.is_floating_point() else value for name, value in made.state_dict().items()}
+    for assign in (False, True):
+        again.load_state_dict(twice, assign=assign)
+        assert torch.allclose(again(x), 2 * dense(x), atol=1e-5)
+    assert torch.allclose(made.double()(x.double()).float(), dense(x), atol=1e-5)
+
+
+def test_compiled_loops_pass_on_nan_gradients_and_exports(looped: tuple[nn.Linear, LoopedLinear]) -> None:
+    dense, made = looped
+    x = torch.randn(20, 16)
+    x[0, 0] = torch.nan
+    for batch in (x, x[:2]):  # either loop
+        assert made(batch)[0].isnan().all() and made(batch)[1:].isfinite().all()
+    x = torch.randn(3, 16, requires_grad=True)
+    (found,) = torch.autograd.grad(made(x).sum(), x)
+    assert torch.allclose(found, dense.weight.sum(0).expand(3, -1), atol=1e-5)
+    exported = torch.export.export(made, (torch.randn(3, 16),)).module()
+    assert torch.allclose(exported(x.detach()), dense(x), atol=1e-5)
+
+
+def test_blocks_that_the_loops_do_not_do_are_left_to_others() -> None:
+    dense, blocks = nn.Linear(12, 4), torch.ones(1, 2).bool()
+    for layer, shape in ((dense, (4, 6)), (nn.Linear(16, 4).double(), (4, 8))):
+        with pytest.raises(NotImplementedError, match="blocks of"):
+            LoopedLinear(layer, layer.weight, blocks, shape, None)
 
 
 @pytest.mark.parametrize("gathers", [False, True])
@@ -212,7 +258,7 @@ def test_packed_networks_compute_the_same_and_say_which_kernel_they_got() -> Non
     x = torch.randn(9, 40)
     found = pivot(Mlp().eval(), x, 0.3, shape=(6, 6), balanced=True)
     small, chosen = found.packed(x)
-    assert set(chosen) == {"a.weight", "b.weight"} and set(chosen.values()) <= {"dense", "tiles", "bsr"}
+    assert set(chosen) == {"a.weight", "b.weight"} and set(chosen.values()) <= {"dense", "tiles", "bsr", "loops"}
     assert torch.allclose(small(x), found.model(x), atol=1e-5)
     assert len({int(row.sum()) for row in found.layers["b.weight"].blocks}) == 1
 

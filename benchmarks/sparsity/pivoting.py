@@ -29,6 +29,7 @@ Row = dict[str, object]
 DENSITIES = (0.5, 0.25, 0.125, 0.1)
 SHAPE, ROUNDS, FADE = (4, 4), 3, 0.99
 CASE = ("layer", "size", "image", "side", "batch")
+PACKED = ("tiles", "bsr", "loops")
 SHAPES = ((1, 2), (1, 4), (2, 2), (4, 4), (8, 8), (16, 16))
 LAYERS_TIMED = (
     ("linear", 1024, 0, 64), ("linear", 2048, 0, 64), ("linear", 4096, 0, 64), ("linear", 2048, 0, 16),
@@ -175,12 +176,12 @@ def page(rows: list[Row]) -> list[str]:
     lines += [f"| {' | '.join(_spread(each, 'held') for each in cells)} |"]
     lines += [
         "",
-        "Milliseconds, least of seven, dense and packed; the ideal is the density times dense; the slope is that of",
-        "the logarithm of the packed time against that of the density (ideally 1):",
+        "Milliseconds, least of seven, dense and packed, one thread; the ideal is density times dense; the slope is",
+        "that of the logarithm of the quickest packed time against that of the density (ideally 1):",
         "",
     ]
-    names = ("layer", "image", "blocks", "batch", "density", "dense", "tiles", "block sparse rows")
-    lines += ["| " + " | ".join((*names, "of the ideal speed", "slope")) + " |", "|---" + "|--:" * 9 + "|"]
+    names = ("layer", "image", "blocks", "batch", "density", "dense", "tiles", "block sparse rows", "compiled loops")
+    lines += ["| " + " | ".join((*names, "of the ideal speed", "slope")) + " |", "|---" + "|--:" * 10 + "|"]
     timed = [row for row in rows if row["part"] == "time"]
     for key, group in itertools.groupby(timed, lambda row: [row[name] for name in CASE]):
         lines += _timed(*key, list(group))
@@ -215,12 +216,13 @@ def _timed(layer: object, size: object, image: object, side: object, batch: obje
     """A layer's rows of the table, the slope in the last of them."""
     lines = []
     for row in rows:
-        dense, tiles, bsr = (float(row.get(name, nan)) for name in ("dense", "tiles", "bsr"))  # type: ignore[arg-type]
-        share = float(row["density"]) * dense / min(tiles, tiles if isnan(bsr) else bsr)  # type: ignore[arg-type]
+        dense, *packed = (float(row.get(name, nan)) for name in ("dense", *PACKED))  # type: ignore[arg-type]
+        share = float(row["density"]) * dense / np.nanmin(packed)  # type: ignore[arg-type]
         cells = [f"{layer} {size}", str(image or ""), f"{side} x {side}", str(batch), f"{row['density']:.1%}"]
-        found = [f"{dense:.3f}", f"{tiles:.3f}", "" if isnan(bsr) else f"{bsr:.3f}", f"{share:.2f}"]
+        found = [f"{dense:.3f}", *("" if isnan(each) else f"{each:.3f}" for each in packed), f"{share:.2f}"]
         lines.append(f"| {' | '.join(cells + found)} | |")
-    slope = np.polyfit(*(np.log([float(row[name]) for row in rows]) for name in ("density", "tiles")), 1)[0]  # type: ignore[arg-type]
+    least = [min(float(row[name]) for name in PACKED if name in row) for row in rows]  # type: ignore[arg-type]
+    slope = np.polyfit(np.log([float(row["density"]) for row in rows]), np.log(least), 1)[0]  # type: ignore[arg-type]
     return [*lines[:-1], lines[-1].removesuffix("|") + f"{slope:.2f} |"]
 
 
