@@ -23,6 +23,7 @@ from secateur.sparsity.pivoting.packed import fastest_of
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.search import Matrix, aligned, oblivious
 from secateur.training.masks import held_at_zero
+from sparsity.ceiling import most_held
 from sparsity.tasks import Task, lenet, residual
 
 Row = dict[str, object]
@@ -46,6 +47,7 @@ def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
             yield from accuracies("mnist", lenet(digits()), seed, (40, 15), DENSITIES[1:])
             yield from accuracies("residual", residual(split), seed, (0, 1), DENSITIES[:2])
     yield from () if quick else shapes(lenet(split), seeds)
+    yield from () if quick else ceilings(lenet(split), seeds)
     yield from times(quick)
 
 
@@ -142,6 +144,16 @@ def shapes(task: Task, seeds: tuple[int, ...]) -> Iterator[Row]:
             yield {"part": "shape", "shape": list(shape), "seed": seed, "held": held}
 
 
+def ceilings(task: Task, seeds: tuple[int, ...]) -> Iterator[Row]:
+    """What no order at all exceeds, again as a part of what any weights hold."""
+    for seed in seeds:
+        dense = task.dense(seed, 10)
+        weights = [dense.get_parameter(name).detach().abs().double().numpy() for name in task.weights]
+        for density in DENSITIES[:3]:
+            held = mean(most_held(each, density) / oblivious(each, density) for each in weights)
+            yield {"part": "ceiling", "density": density, "seed": seed, "held": held}
+
+
 def times(quick: bool) -> Iterator[Row]:
     """Milliseconds of layers, dense and packed: the same number of blocks in every block row."""
     cases = LAYERS_TIMED[:1] if quick else LAYERS_TIMED
@@ -173,7 +185,17 @@ def page(rows: list[Row]) -> list[str]:
     named = dict.fromkeys(_by(row) for row in held)
     lines += ["| " + " | ".join(named) + " |", "|--:" * len(named) + "|"]
     cells = [[row for row in held if _by(row) == name] for name in named]
-    lines += [f"| {' | '.join(_spread(each, 'held') for each in cells)} |"]
+    lines += [f"| {' | '.join(_spread(each, 'held') for each in cells)} |", ""]
+    lines += [
+        "No orders at all let blocks of two rows and two columns or more hold more than this, of what any weights do:",
+        "",
+    ]
+    bounds = {
+        density: [row for row in rows if row["part"] == "ceiling" and row["density"] == density]
+        for density in DENSITIES[:3]
+    }
+    lines += ["| " + " | ".join(f"{density:.1%}" for density in bounds) + " |", "|--:" * len(bounds) + "|"]
+    lines += [f"| {' | '.join(_spread(each, 'held') for each in bounds.values())} |"]
     lines += [
         "",
         "Milliseconds, least of seven, dense and packed, one thread; the ideal is density times dense; the slope is",
