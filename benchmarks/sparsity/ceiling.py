@@ -1,6 +1,6 @@
 """A bound on what blocks of a matrix hold, in whatever order: none of two rows and two columns or more hold more.
 
-Such blocks are made of pairs of rows, so the best pairs, each with the best columns, hold at least as much. With a price
+Such blocks are made of pairs of rows, so the best pairs, each with the best columns, hold as much or more. With a price
 on each entry that is kept, the pairs are a matching, which the assignment problem bounds; any price gives a bound, and
 the least of them is taken.
 """
