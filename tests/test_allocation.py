@@ -18,6 +18,7 @@ from secateur.importance.evidence import cells_of
 from secateur.importance.losses import divergence
 from secateur.importance.scores import GroupScores, Scores
 from secateur.pruning import continued
+from secateur.recovery.allocate import ways_of
 from secateur.recovery.curves import measured_curves
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
@@ -206,6 +207,18 @@ def test_curves_that_were_measured_before_change_no_rehearsal() -> None:
     fresh, used = (rehearsal_of(mlp(6, 16, 16, 3), x) for _ in range(2))
     measured_curves(used, sc.score(used.network, by="l2"), progress=False)
     assert used.divergence(plan_for) == pytest.approx(fresh.divergence(plan_for), rel=1e-5)
+
+
+def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rehearsal_of(mlp(6, 16, 16, 3), torch.randn(800, 6))
+    scores, macs = sc.score(whole.network, by="l2"), whole.network.cost().macs
+    expected = measured_curves(whole.on_part(0.25), scores, progress=False)
+    for examples, curves in ((200, expected), (10, None)):
+        monkeypatch.setattr("secateur.recovery.allocate.MOST_WORK", examples * macs * len(scores))
+        found = [each for (_, each) in ways_of(whole, scores, False) if each is not None]
+        assert bool(found) == (curves is not None)
+        assert curves is None or all(torch.equal(found[0][name], curves[name]) for name in curves)
+    assert sum(cell.size or 1 for cell in whole.on_part(0.25).held.cells) < 100
 
 
 def test_without_a_refit_a_bound_is_judged_without_one() -> None:

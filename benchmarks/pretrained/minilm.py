@@ -35,7 +35,7 @@ def run(left: float, examples: int, steps: int) -> None:
     start = time.perf_counter()
     network = sc.trace(model, batches[0])
     wide = [group.name for group in network.groups if group.kind == "residual"]
-    repair = ["refit", "tune"] if steps else "refit"
+    repair = ["refit", "adapt", "tune"] if steps else ["refit", "adapt"]
     tuning = {"steps": steps or 300, "batch_size": 16}
     result = sc.prune(model, batches, {"params": keep}, skip=wide or None, repair=repair, tuning=tuning)
     print(f"pruned in {time.perf_counter() - start:.0f} s\n\n{result.report}")

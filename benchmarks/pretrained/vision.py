@@ -11,26 +11,29 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from pretrained.images import Photos
+from pretrained.images import Moved, Photos
 
 
 def run(build: Callable[[], nn.Module], photos: Photos, keep: float, steps: int) -> None:
     """Prune to a part of the MACs, and show what is left on photos that were not used."""
     model, calibration = build(), list(photos.calibration.split(16))
     start = time.perf_counter()
-    repair = ["refit", "tune"] if steps else "refit"
-    result = sc.prune(model, calibration, {"macs": keep}, test=list(photos.test.flatten(0, 1).split(15)),
-                      repair=repair, tuning={"steps": steps or 300, "batch_size": 16})  # fmt: skip
+    repair = ["refit", "adapt", "tune"] if steps else ["refit", "adapt"]
+    tuning = {"steps": steps, "batch_size": 16, "augment": Moved()} if steps else None
+    result = sc.prune(
+        model, calibration, {"macs": keep}, test=list(photos.test.split(20)), repair=repair, tuning=tuning
+    )
     print(f"pruned in {time.perf_counter() - start:.0f} s\n\n{result.report}\n")
-    centres = photos.test[:, 4]
     for name, network in (("dense", model), ("pruned", result.model)):
-        print(f"{name}: {_right(network, centres, photos.labels)} of {len(centres)} centre crops right")
-    _elsewhere(build, result, centres[:4])
+        print(f"{name}: {_right(network, photos.test, photos.labels)} of {len(photos.test)} photos right")
+    _elsewhere(build, result, photos.test[:4])
 
 
 @torch.no_grad()
 def _right(model: nn.Module, images: Tensor, labels: Tensor) -> int:
-    return int((model(images).argmax(1) == labels).sum())
+    return sum(
+        int((model(part).argmax(1) == of).sum()) for part, of in zip(images.split(20), labels.split(20), strict=True)
+    )
 
 
 @torch.no_grad()

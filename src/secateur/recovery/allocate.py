@@ -21,6 +21,7 @@ from secateur.recovery.rehearsal import Rehearsal
 
 Way = tuple[tuple[str, ...], Curves | None]
 FEWEST = 8
+FEWEST_MEASURED = 64
 MOST_WORK = 2e12
 STEPS = 7
 LEAST = 0.02
@@ -71,14 +72,15 @@ class Allocator:
 def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool) -> list[Way]:
     """The allocations that are worth a try: equal shares, by the loss as estimated and as measured, half-way.
 
-    Measuring takes a few runs for every group; in large networks the estimate must do.
+    Measuring takes a few runs for every group; in large networks fewer examples must do for that, or the estimate.
     """
     examples = sum(cell.size or 1 for lockstep in (rehearsal.fitted, rehearsal.held) for cell in lockstep.cells)
     if examples < FEWEST:
         return [(("uniform",), None)]
     known: list[Curves | None] = [None] if scores.by in LOSSES else []
-    if rehearsal.network.cost().macs * examples * len(scores) <= MOST_WORK:
-        known.append(measured_curves(rehearsal, scores, progress))
+    affordable = MOST_WORK / max(rehearsal.network.cost().macs * len(scores), 1)
+    if affordable >= min(examples, FEWEST_MEASURED):
+        known.append(measured_curves(rehearsal.on_part(min(affordable / examples, 1.0)), scores, progress))
     ways: list[Way] = [(("uniform",), None)]
     for curves in known:
         ways += [(("loss",), curves), (("uniform", "loss"), curves)]

@@ -1,6 +1,8 @@
 """Plans tried without cutting: units are silent, their readers are refitted if need be, and outputs are compared."""
 
+import math
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -31,6 +33,16 @@ class Rehearsal:
         parts = apart(cells, network.program.batched is not None)
         self.fitted, self.held = (Lockstep(Within.whole(network, {}), part) for part in parts)
         self._layers = layers_of(network) if means is None else []
+
+    def on_part(self, part: float) -> "Rehearsal":
+        """The same on the first cells of examples, at least that part of them."""
+        if part >= 1:
+            return self
+        found = copy(self)
+        found.fitted, found.held = (
+            Lockstep(each.within, each.cells[: math.ceil(part * len(each.cells))]) for each in (self.fitted, self.held)
+        )
+        return found
 
     def reach(self, node: Node) -> None:
         """Run the dense network up to an operator; plans that change nothing before it start there."""
