@@ -63,6 +63,18 @@ class Part:
         """Of a change: (groups, features + 1 for the constant, outputs)."""
         return len(self.groups), self.features.shape[1] + self.has_constant, self.outputs.shape[1]
 
+    @property
+    def most_rows(self) -> int:
+        """How many rows tell enough of it."""
+        return max(MOST_ROWS, ROWS_PER_FEATURE * self.features.shape[1])
+
+    def read(self, x: Tensor, examples: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
+        """What it reads at some places of every example (groups, rows, features + 1), and which these are (places,)."""
+        places = self.layer.places(x, examples)
+        draws = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(places.count, generator=draws)[:most].to(x.device)
+        return self.inputs_of(places.rows(chosen, self.layer.groups)), chosen
+
     def inputs_of(self, rows: Tensor) -> Tensor:
         """Of rows (rows, groups, features) what stays, and 1 for the constant if the layer can have one.
         (groups, rows, features + 1)"""
@@ -191,18 +203,14 @@ def _warn_if_few(part: Part, rows: int) -> None:
 def rows_of(lockstep: Lockstep, part: Part) -> Iterator[Rows]:
     """Cell by cell what a layer reads, and what its output lacks."""
     layer, within = part.layer, lockstep.within
-    most = max(MOST_ROWS, ROWS_PER_FEATURE * part.features.shape[1])
-    examples = sum(cell.size or 1 for cell in lockstep.cells)
+    most, examples = part.most_rows, sum(cell.size or 1 for cell in lockstep.cells)
     matrix, aim, seen = part.matrix(within), aim_of(within.network, layer), 0
     own = within.fixed()
     for cell, dense, cut in lockstep.before(layer.node):
         x = value_of(cut, own, arguments(layer.node)[layer.argument])
         goal = aim.goal(lockstep.dense_result(layer.node, dense, cell), dense, cut, within)
         size = lockstep.cells[cell].size or 1
-        places = layer.places(x, size)
-        draws = torch.Generator().manual_seed(cell)
-        chosen = torch.randperm(places.count, generator=draws)[: math.ceil(most / examples)].to(x.device)
-        rows = part.inputs_of(places.rows(chosen, layer.groups))
+        rows, chosen = part.read(x, size, math.ceil(most / examples), cell)
         is_held = held_out(size, seen, examples)
         seen += size
         count = rows.shape[1]
