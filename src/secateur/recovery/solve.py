@@ -11,6 +11,7 @@ from torch import Tensor
 from secateur.network.program import at_least_single
 
 STEPS = 10
+SILENT = 1e-6
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -94,18 +95,19 @@ class Moments:
     def solved(self, ridge: float, has_constant: bool) -> Tensor:
         """The change of the weights that leaves least, with a penalty on it. (groups, features, outputs)
 
-        The penalty is a part of the mean square of a feature; the last one, if it is a constant, is all but free of it.
+        The penalty on a weight is a part of the mean square of its feature: however loudly a unit speaks, the same is
+        asked of what its reader makes of it. The last one, if it is a constant, is all but free of it.
         """
         solution: Tensor = torch.linalg.solve(self.penalised(ridge, has_constant), self.moment)
         return solution
 
     def penalised(self, ridge: float, has_constant: bool) -> Tensor:
-        """The Gram matrix with the penalty on its diagonal."""
-        squares = self.gram.diagonal(dim1=1, dim2=2)
-        scale = (squares[:, :-1] if has_constant and squares.shape[1] > 1 else squares).mean().clamp_min(1e-12)
-        penalty = torch.full(self.gram.shape[1:2], ridge, dtype=torch.float64, device=self.gram.device) * scale
-        penalty[-1:] *= 1e-6 if has_constant else 1
-        return self.gram + torch.diag(penalty)
+        """The Gram matrices with the penalty on their diagonals."""
+        squares = self.gram.diagonal(dim1=1, dim2=2)  # (groups, features)
+        mean = (squares[:, :-1] if has_constant and squares.shape[1] > 1 else squares).mean().clamp_min(1e-12)
+        penalty = ridge * squares.clamp_min(SILENT * mean)
+        penalty[:, -1:] = ridge * SILENT * mean if has_constant else penalty[:, -1:]
+        return self.gram + torch.diag_embed(penalty)
 
     def left(self, change: Tensor) -> float:
         """The mean square that is still missing after a change."""
