@@ -21,9 +21,11 @@ from secateur.network.program import preserved
 from secateur.recovery.adapt import adapt, stretches
 from secateur.recovery.aim import CUT_OFF, aim_of
 from secateur.recovery.judge import nearer
+from secateur.recovery.local import Local
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
 from secateur.recovery.repair import Step
+from secateur.recovery.solve import Moments
 from secateur.recovery.within import Within
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
@@ -192,6 +194,32 @@ def test_a_step_is_left_out_where_it_is_worse_than_chance_explains() -> None:
     assert not nearer(before, worse, in_doubt=True)
     assert not nearer(before, before, in_doubt=True)
     assert nearer(before, 0.9 * before, in_doubt=False)
+
+
+def test_how_loudly_a_unit_speaks_changes_nothing_of_a_refit() -> None:
+    """Inputs in other units of measurement, weights in the inverse of them: the same outputs at every ridge."""
+    torch.manual_seed(0)
+    rows, missing = torch.randn(2, 50, 7).double(), torch.randn(2, 50, 3).double()
+    rows[..., -1] = 1
+    scale = torch.tensor([1.0, 10, 0.1, 100, 3, 0.5, 1]).double()
+    for ridge in (1e-4, 1e-1, 1.0):
+        plain, scaled = (Moments.of(x, missing).solved(ridge, True) for x in (rows, rows * scale))
+        assert torch.allclose(rows @ plain, rows * scale @ scaled, atol=1e-3)
+
+
+def test_a_few_photos_do_not_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers with many places see many examples, too."""
+    seen: list[int] = []
+    solve = Local.solve
+
+    def noted(self: Local) -> None:
+        seen.append(sum(self.sizes))
+        solve(self)
+
+    monkeypatch.setattr(Local, "solve", noted)
+    model, x = demo.network(), torch.cat(demo.calibration())[:160]
+    mended(model, planned(model, x, {"macs": 0.5}), x, adapt)
+    assert seen and min(seen) == 128
 
 
 def test_one_or_two_examples_are_not_fitted() -> None:
