@@ -26,9 +26,9 @@ quarter of the images, refitted, layers solved for with their readers: no loss o
 labels, no augmentation. *refit* alone is solved layer by layer, in closed form. *tune* adds 300 steps of distillation
 with flips and shifts, where they help on the images held out. The peer is torch-pruning 1.6.1, as it is, with batch
 norm re-estimated on the same images, and with that and the same 300 steps (batch norm in training mode, its best
-setting). Budgets are in MACs; torch-pruning's share is found by bisection. Rows are of 0.6.0, the peer's partly of earlier
-runs, nothing of Secateur being in them. The ridge that came after moves the residual network, seed 0, by less than .1
-point at 25 and 12 %.
+setting). Budgets are in MACs; torch-pruning's share is found by bisection. Rows are of 0.6.0, the peer's partly of
+earlier runs, nothing of Secateur being in them. The ridge that came after moves the residual network, seed 0, by less
+than .1 point at 25 and 12 %.
 """
 
 
