@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -11,6 +12,7 @@ from lowdata.subjects import Augment, Subject
 from secateur.budget.latency import quick_multiple
 from secateur.data import as_batch, as_batches
 from secateur.importance.evidence import cells_of
+from secateur.importance.scores import GroupScores
 from secateur.recovery.allocate import Allocator, ways_of
 from secateur.recovery.rehearsal import Rehearsal
 from secateur.report.measure import latency_left
@@ -60,12 +62,19 @@ def rankings(subject: Subject) -> Iterator[Row]:
     model, data = subject.model(), subject.calibration()
     network = sc.trace(model, data[0][:2])
     options = {"shapley, refit removal": {"removal": "refit"}, "shapley, paper's protocol": {"protocol": "paper"}}
-    names = ("obs", "shapley", "shapley, refit removal", "shapley, paper's protocol", "taylor", "apoz", "l2", "random")
+    names = (
+        "obs", "shapley", "obs and shapley", "shapley, refit removal", "shapley, paper's protocol", "taylor", "apoz",
+        "l2", "random",
+    )  # fmt: skip
     for name in names:
         if "refit" in name and subject.name != "residual":
             continue
         start = time.perf_counter()
-        scores = sc.score(network, data, by=name.split(",")[0], progress=False, **options.get(name, {}))
+        each = [
+            sc.score(network, data, by=by.split(",")[0], progress=False, **options.get(by, {}))
+            for by in name.split(" and ")
+        ]
+        scores = each[0] if len(each) == 1 else by_rank(each)
         spent = time.perf_counter() - start
         for keep in FEWER:
             plan = sc.plan(network, scores, {"macs": keep})
@@ -74,6 +83,12 @@ def rankings(subject: Subject) -> Iterator[Row]:
             small = sc.repair(sc.cut(model, plan), model, plan, data, CHAINS[1], progress=False)
             seconds = spent + time.perf_counter() - start
             yield row(subject, f"{name} (uniform)", ", ".join(CHAINS[1]), keep, plan, small, seconds)
+
+
+def by_rank(each: list[sc.Scores]) -> sc.Scores:
+    """Rankings put together: by the sum of a unit's ranks in its group."""
+    ranks = {name: sum(scores[name].values.argsort().argsort().double() for scores in each) for name in each[0]}
+    return replace(each[0], groups={name: GroupScores.exact(values) for name, values in ranks.items()}, of="")
 
 
 def row(
