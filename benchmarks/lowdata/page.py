@@ -54,11 +54,13 @@ def write_page(results: Path, docs: Path) -> None:
     _plot(rows, docs / "lowdata-macs.svg", "MACs left", lambda row: row["macs"])
 
 
-RANKED = """The same share of every group goes, seed 0; as it is cut and repaired.
+RANKED = """The same share of every group goes, seed 0; as it is cut and repaired. `obs` is ahead or level after the
+repair, and by more the less is left; Shapley values and Taylor are ahead while nothing is repaired. Both together, by
+the sum of a unit's ranks, are between the two, but for an eighth of the separable network.
 """
 LATENCY = """The part of the dense network's time that is left, for one image and for 32. In brackets: the speed-up as a
 part of what the MACs would allow. Numbers of channels that do not fill the processor's vectors are slow, here of 16,
-hence `round_to=16`. Taken when nothing else ran but the same for the other network, on the other core.
+hence `round_to=16`. Taken when nothing else ran, but the same for another network on the other core.
 """
 
 
