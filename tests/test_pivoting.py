@@ -221,6 +221,15 @@ def test_blocks_that_the_loops_do_not_do_are_left_to_others() -> None:
             LoopedLinear(layer, layer.weight, blocks, shape, None)
 
 
+def test_without_numba_the_loops_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secateur.sparsity.pivoting.looped.find_spec", lambda name: None)
+    model, x = Mlp().eval(), torch.randn(6, 40)
+    found = pivot(model, x, 0.5, shape=(4, 8))
+    small, chosen = found.packed(x)
+    assert set(chosen.values()) <= {"dense", "tiles"}
+    assert torch.allclose(small(x), found.model(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("gathers", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
