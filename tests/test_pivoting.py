@@ -210,6 +210,13 @@ def test_compiled_loops_pass_on_nan_gradients_and_exports(looped: tuple[nn.Linea
     x = torch.randn(3, 16, requires_grad=True)
     (found,) = torch.autograd.grad(made(x).sum(), x)
     assert torch.allclose(found, dense.weight.sum(0).expand(3, -1), atol=1e-5)
+    traced = torch.jit.trace(made, torch.randn(3, 16))
+    assert torch.allclose(traced(x.detach()), dense(x), atol=1e-5)
+    made.requires_grad_(True)  # as whoever trains on does
+    made(x.detach()).sum().backward()
+    assert made.weight.grad is not None and bool(made.weight.grad.any())
+    with torch.no_grad():
+        assert torch.allclose(made(x), dense(x), atol=1e-5)
     exported = torch.export.export(made, (torch.randn(3, 16),)).module()
     assert torch.allclose(exported(x.detach()), dense(x), atol=1e-5)
 

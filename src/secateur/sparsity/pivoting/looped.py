@@ -40,7 +40,9 @@ class LoopedLinear(TiledLinear):
         self._seen: tuple[tuple[int, int], Operands] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.requires_grad or x.dtype != torch.float32 or x.device.type != "cpu" or torch.compiler.is_compiling():
+        learns = x.requires_grad or (self.weight.requires_grad and torch.is_grad_enabled())
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if learns or recorded or x.dtype != torch.float32 or x.device.type != "cpu":
             return super().forward(x)
         from secateur.sparsity.pivoting.loops import multiplied  # noqa: PLC0415 (numba need not be there)
 
@@ -56,5 +58,5 @@ class LoopedLinear(TiledLinear):
         places = self.weight.data_ptr(), self.bias.data_ptr()
         if self._seen is None or self._seen[0] != places:
             read = self.get_buffer("read")
-            self._seen = places, (self.weight.numpy(), read.numpy(), self.bias.numpy(), self.shape[1])
+            self._seen = places, (self.weight.detach().numpy(), read.numpy(), self.bias.detach().numpy(), self.shape[1])
         return self._seen[1]
