@@ -78,11 +78,14 @@ NAMES: dict[str, tuple[dict[str, Any], str]] = {
     "criterion": ({"by": "shaply"}, "did you mean 'shapley'\\? known are apoz"),
     "group": ({"only": "layer9.*"}, "no group is named 'layer9\\.\\*'; the nearest are 0, 2"),
     "skipped group": ({"skip": ["0", "nope"]}, "no group is named 'nope'"),
-    "estimator": ({"estimator": "magic"}, "no estimator is named 'magic'; known are auto, exact"),
+    "estimator": ({"estimator": "magic"}, "estimator='magic' is unknown; known are auto, controlled, exact"),
     "aggregate": ({"aggregate": "median"}, "aggregate='median' is unknown"),
     "removal": ({"removal": "noise"}, "removal='noise' is unknown; known are mean, zero"),
     "protocol": ({"protocol": "other"}, "protocol='other' is unknown"),
-    "coalitions": ({"coalitions": 0}, "0 is not a number of coalitions"),
+    "coalitions": (
+        {"coalitions": 0},
+        "coalitions=0 .* give a whole number of coalitions from 1 up",
+    ),
 }
 
 

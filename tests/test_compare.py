@@ -84,7 +84,7 @@ def test_what_cant_rank_a_network_is_named_with_its_reason() -> None:
         ({"keep": {"macs": "0.5"}}, "out of range"),
         ({"keep": {"macs": (0.5, 2)}}, "out of range"),
         ({"allocation": "fair"}, "allocation='fair' is unknown"),
-        ({"options": {"l3": {}}}, "'l3' matches no criterion to compare"),
+        ({"options": {"l3": {}}}, "not compared: 'l3'; known are l2"),
         ({"keep": {"macs": 1e-9}}, "macs"),
         ({"repair": "pray"}, "pray"),
     ],

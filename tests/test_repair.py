@@ -444,9 +444,9 @@ def test_rows_that_are_flattened_before_a_layer_are_those_of_their_examples() ->
 def test_options_that_training_does_not_have() -> None:
     model, x = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(40, 6)
     small, plan = cut_half(model, x)
-    with pytest.raises(sc.SecateurError, match="training has no option 'stepz'; known are steps"):
+    with pytest.raises(sc.SecateurError, match="has no option 'stepz'; did you mean 'steps'"):
         sc.repair(small, model, plan, x, how="tune", stepz=1)
-    with pytest.raises(sc.SecateurError, match="steps=0 is not above 0"):
+    with pytest.raises(sc.SecateurError, match=r"steps=0 .* whole number of steps from 1 up"):
         sc.prune(model, x, {"macs": 0.5}, repair="tune", tuning={"steps": 0})
     other = sc.plan(plan.network, sc.score(plan.network, by="l2"), {"units": 0.3})
     with pytest.raises(sc.SecateurError, match="which is not what this plan leaves"):

@@ -12,11 +12,12 @@ from torch import fx, nn
 from secateur.budget.keep import parse_keep
 from secateur.budget.plan import Plan, check_reachable
 from secateur.data import as_batches, device_of, example_batches, on_device
+from secateur.entry import entry_point, entry_point_with
 from secateur.errors import TraceError
 from secateur.files import program_writer, text_writer, write_whole
 from secateur.importance.losses import Loss
-from secateur.importance.registry import Criterion, find_criterion
-from secateur.importance.score import score
+from secateur.importance.registry import Criterion
+from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
 from secateur.importance.scores import Scores
 from secateur.network.blocks import find_blocks
 from secateur.network.export import export_first, export_program
@@ -75,6 +76,7 @@ class Result:
         save_pretrained(self.model, self.plan, Path(folder))
 
 
+@entry_point
 def trace(
     model: nn.Module, example_inputs: Any, *, kinds: str | Sequence[str] | None = None, as_program: bool = False
 ) -> Network:
@@ -108,8 +110,6 @@ def trace(
         >>> [(group.name, group.size) for group in network.groups]
         [('0', 8)]
     """
-    if not isinstance(model, nn.Module):
-        raise TraceError(f"model is a {type(model).__name__}, not a torch.nn.Module; wrap the function in a module")
     wanted = wanted_kinds(kinds, as_program)
     with torch.random.fork_rng(devices=[]):
         plain = folded(model)
@@ -131,6 +131,7 @@ def _settled(model: nn.Module, network: Network, wanted: frozenset[str]) -> Netw
     return settle(model, without(network, {group.name: f"{group.kind} were not asked for" for group in others}))
 
 
+@entry_point_with(*READ_BY_CRITERIA)
 def prune(
     model: nn.Module,
     data: Any,
@@ -189,11 +190,13 @@ def prune(
         (Linear(in_features=4, out_features=4, bias=True), 30)
     """
     parse_keep(keep)
-    find_criterion(by)
+    check_scoring(by, options)
     if repair is not None:
         find_repairs(repair)
         check_options(tuning or {})
     check_allocation(allocation)
+    wanted_kinds(kinds, as_program)
+    check_rounds(rounds, keep)
     with torch.random.fork_rng(devices=[]):
         batches = as_batches(data)
         tests = batches if test is None else as_batches(test)
@@ -201,7 +204,6 @@ def prune(
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
     check_reachable(network, network.select(only, skip), keep, round_to or 1, floor)
-    check_rounds(rounds, keep)
     scored = partial(
         score, data=batches, by=by, loss=loss, removal=removal, only=only, skip=skip, seed=seed, progress=progress,
         **options,

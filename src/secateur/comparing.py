@@ -14,14 +14,16 @@ from secateur.api import trace
 from secateur.budget.keep import COUNTED, parse_keep
 from secateur.budget.plan import check_reachable, plan
 from secateur.data import Batch, as_batches, on_device
+from secateur.entry import entry_point
 from secateur.errors import BudgetError, DataError, NameMatchError, SecateurError, TraceError
 from secateur.importance.evidence import cells_of
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
-from secateur.importance.score import score
+from secateur.importance.score import check_scoring, score
 from secateur.importance.scores import Scores
-from secateur.names import matched
+from secateur.network.kinds import wanted_kinds
 from secateur.network.units import Network
+from secateur.options import check_name, check_option
 from secateur.pruning import check_allocation
 from secateur.recovery.judge import apart
 from secateur.recovery.repair import How, find_repairs, named
@@ -35,6 +37,7 @@ FRACTIONS = (0.75, 0.5, 0.25)
 FEWEST = 8
 
 
+@entry_point
 def compare(
     model: nn.Module,
     data: Any,
@@ -91,7 +94,11 @@ def compare(
     """
     budgets, criteria = _budgets({"macs": FRACTIONS} if keep is None else keep), _criteria(by)
     check_allocation(allocation)
-    matched(list(options or {}), criteria, "criterion to compare")
+    for name in options or {}:
+        check_name(name, criteria, "`compare` was given options for a criterion that is not compared:")
+    for name, criterion in criteria.items():
+        check_scoring(criterion, _without_shared((options or {}).get(name, {})))
+    wanted_kinds(kinds, False)
     if repair is not None:
         find_repairs(repair)
     with torch.random.fork_rng(devices=[]):
@@ -124,6 +131,20 @@ def compare(
     if not ranked:
         raise DataError("no criterion can rank this network:\n" + "\n".join(refused.values()))
     return Comparison(network.title, tuple(trials), ranked, refused, dense, test is not None)
+
+
+SHARED = ("removal",)  # options of `score` that all criteria take, and each may have for itself
+
+
+def _without_shared(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that criteria read.
+
+    Raises:
+        NameMatchError: the removal is unknown.
+    """
+    if "removal" in options:
+        check_option("removal", options["removal"])
+    return {name: value for name, value in options.items() if name not in SHARED}
 
 
 @dataclass(frozen=True)

@@ -27,3 +27,7 @@ class SurgeryError(SecateurError):
 
 class StorageError(SecateurError):
     """A saved result can't be written, or what was read is damaged or belongs to another network."""
+
+
+class OptionError(SecateurError):
+    """An argument has a wrong type, is out of range, or does not apply to what was asked for."""

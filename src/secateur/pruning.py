@@ -17,6 +17,7 @@ from secateur.importance.evidence import cells_of
 from secateur.importance.losses import Loss
 from secateur.importance.scores import GroupScores, Scores
 from secateur.network.units import Network
+from secateur.options import check_name, check_option
 from secateur.recovery.allocate import Allocator, Drop, Way, smallest_within, ways_of
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
@@ -135,20 +136,18 @@ def _refits(wish: Wish) -> bool:
 def check_allocation(allocation: str | Sequence[str]) -> None:
     """
     Raises:
-        BudgetError: there is none of that name.
+        NameMatchError: there is none of that name.
     """
     for name in [allocation] if isinstance(allocation, str) else allocation:
-        if name != AUTO and name not in ORDERS:
-            raise BudgetError(f"allocation={name!r} is unknown; known are {', '.join((AUTO, *ORDERS))}")
+        check_name(name, (AUTO, *ORDERS), f"allocation={name!r} is unknown", shows=False)
 
 
 def check_rounds(rounds: int, keep: Keep) -> None:
     """
     Raises:
-        BudgetError: it is no number of rounds, or there is no budget to part among them.
+        BudgetError: it is no whole number of rounds from 1 up, or there is no budget to part among them.
     """
-    if not isinstance(rounds, int) or rounds < 1:
-        raise BudgetError(f"rounds={rounds!r} is not a whole number from 1 up")
+    check_option("rounds", rounds)
     if rounds > 1 and (set(keep) & {*DROPS, LATENCY}):
         raise BudgetError(f"rounds={rounds} needs a budget that can be parted, in macs, params, bytes or units")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.entry import entry_point
 from secateur.errors import StorageError
 from secateur.files import Writer, json_writer, read_json, read_program, read_tensors, tensors_writer
 from secateur.network.cost import TensorCost
@@ -39,6 +40,7 @@ def model_writers(
     }
 
 
+@entry_point
 def load(model: nn.Module, folder: str | Path) -> nn.Module:
     """Give a fresh dense model the structure and the weights of a saved result.
 

@@ -12,10 +12,12 @@ from secateur.budget.curves import Curves, curves_of
 from secateur.budget.keep import COUNTED, DROPS, Keep, fractions, parse_keep
 from secateur.budget.latency import LatencyTable
 from secateur.budget.orders import LOSSES, ORDERS, Asked, between
+from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.importance.scores import GroupScores, Scores
 from secateur.network.cost import Cost
 from secateur.network.units import Group, Kept, Network
+from secateur.options import check_name, check_option
 from secateur.tables import columns
 
 
@@ -57,6 +59,7 @@ class Plan:
         return "\n".join(columns(rows))
 
 
+@entry_point
 def plan(
     network: Network,
     scores: Scores,
@@ -144,14 +147,11 @@ class Search:
         curves: Curves | None = None,
         latency: LatencyTable | None = None,
     ) -> "Search":
-        if not round_to >= 1 or round_to != int(round_to):
-            raise BudgetError(f"round_to={round_to} is not a whole number of units from 1 up")
-        if not floor >= 0 or (floor >= 1 and floor != int(floor)):
-            raise BudgetError(f"floor={floor} is neither a whole number of units nor a fraction below 1")
+        check_option("round_to", round_to)
+        check_option("floor", floor)
         names = [allocation] if isinstance(allocation, str) else list(allocation)
         for name in names:
-            if name not in ORDERS:
-                raise BudgetError(f"allocation={name!r} is unknown; known are {', '.join(ORDERS)}")
+            check_name(name, ORDERS, f"allocation={name!r} is unknown", shows=False)
             if name == "loss" and curves is None and scores.by not in LOSSES:
                 raise BudgetError(
                     f"allocation='loss' needs to know what the loss grows by, which scores by {scores.by!r} "
@@ -242,6 +242,7 @@ def check_reachable(
     _unscored(network, groups, round_to, floor).first_within(budget)
 
 
+@entry_point
 def reachable(network: Network, *, round_to: int = 1, floor: float = 1) -> str:
     """A table of what can be reached when the same share goes from every group, before anything is scored or cut.
 

@@ -13,7 +13,7 @@ from secateur.importance.sites import Site, by_group, sites_of, tapped
 Of = Callable[[Tensor], Tensor]
 
 
-@criterion("apoz")
+@criterion("apoz", options=(), uses="nothing")
 def apoz(evidence: Evidence) -> dict[str, Tensor]:
     """The fraction of positions at which the unit's activation, where it is read, is above zero (1 - APoZ)."""
     evidence.need_examples("apoz")

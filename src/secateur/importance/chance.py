@@ -8,7 +8,7 @@ from secateur.importance.scores import GroupScores
 from secateur.importance.seeds import generator_for
 
 
-@criterion("random")
+@criterion("random", options=(), uses="nothing")
 def random(evidence: Evidence) -> dict[str, GroupScores]:
     """Uniform on [0, 1)."""
     return {

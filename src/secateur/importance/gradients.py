@@ -27,19 +27,19 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 NOTHING = 1e-10
 
 
-@criterion("sensitivity")
+@criterion("sensitivity", options=(), uses="gradients")
 def sensitivity(evidence: Evidence) -> dict[str, Tensor]:
     """The absolute gradient of each example's loss by the activation, summed over space."""
     return over_gradients(evidence, "sensitivity", lambda z, g: g.abs())
 
 
-@criterion("taylor-signed")
+@criterion("taylor-signed", options=(), uses="gradients")
 def taylor_signed(evidence: Evidence) -> dict[str, Tensor]:
     """The first-order estimate of how much each example's loss grows without the unit: -z dL/dz summed over space."""
     return over_gradients(evidence, "taylor-signed", lambda z, g: -z * g)
 
 
-@criterion("taylor")
+@criterion("taylor", options=(), uses="gradients")
 def taylor(evidence: Evidence) -> dict[str, Tensor]:
     """The absolute value, example by example, of the signed Taylor score (Molchanov et al. 2017, equation 8)."""
     return {name: values.abs() for name, values in over_gradients(evidence, "taylor", lambda z, g: -z * g).items()}

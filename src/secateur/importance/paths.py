@@ -16,7 +16,7 @@ from secateur.network.units import Group
 STEPS = 16
 
 
-@criterion("integrated-gradients")
+@criterion("integrated-gradients", options=(), uses="gradients")
 def integrated_gradients(evidence: Evidence) -> dict[str, Tensor]:
     """The integral of z dL/dz as all units of the group grow from nothing to what they are, for each example, negated.
 

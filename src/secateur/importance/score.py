@@ -1,6 +1,7 @@
 """`score`: what each unit of a network is worth, by any criterion."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,18 @@ import torch
 from torch import Tensor
 
 from secateur.data import as_batches
+from secateur.entry import entry_point
 from secateur.errors import DataError, NameMatchError
 from secateur.importance import activations, chance, gradients, paths, removal, surgeon, taylor, weights
 from secateur.importance.continuing import Checkpoint, earlier, mark_of
 from secateur.importance.evidence import Evidence, cells_of
 from secateur.importance.lean import units
 from secateur.importance.losses import Loss
-from secateur.importance.registry import Criterion, find_criterion
+from secateur.importance.registry import Criterion, check_criterion, find_criterion
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley import shapley as shapley_values
 from secateur.importance.shapley import whole
+from secateur.importance.shapley.aggregates import find_aggregate
 from secateur.importance.shapley.estimators.design import Estimator
 from secateur.importance.shapley.precision import find_precision
 from secateur.importance.shapley.ranks import rank
@@ -26,11 +29,12 @@ from secateur.importance.shapley.stopping import Rule
 from secateur.network.masked import reader_means
 from secateur.network.refit import reader_moments
 from secateur.network.units import Group, Network
+from secateur.options import check_name, check_option, described
 
 BUILT_IN = (activations, chance, gradients, paths, removal, surgeon, taylor, units, weights, shapley_values, whole)
-REMOVALS = ("mean", "zero", "refit")
 
 
+@entry_point
 def score(
     network: Network,
     data: Any = None,
@@ -102,8 +106,6 @@ def score(
         (torch.Size([8]), torch.Size([8]))
     """
     name, function = find_criterion(by)
-    if removal not in REMOVALS:
-        raise NameMatchError(f"removal={removal!r} is unknown; known are {', '.join(REMOVALS)}")
     removal = "zero" if protocol == "paper" else removal
     groups = network.select(only, skip)
     if not groups:
@@ -117,6 +119,8 @@ def score(
         "precision": precision,
         "stop": stop,
     }
+    check_criterion(by, {**options, "resume": resume})
+    find_aggregate("mean" if aggregate is None else aggregate)
     with torch.random.fork_rng(devices=[]):
         cells = cells_of(as_batches(data), network.device) if data is not None else []
         evidence = Evidence(network, groups, cells, loss, {}, seed, options, progress)
@@ -148,20 +152,45 @@ def score(
     return scores
 
 
+READ_BY_CRITERIA = (
+    "aggregate", "estimator", "coalitions", "stop", "protocol", "memory", "precision", "resume", "checkpoint",
+)  # fmt: skip
+
+
+def check_scoring(by: str | Criterion, options: Mapping[str, Any]) -> None:
+    """Check options of `score` that another function hands on.
+
+    Raises:
+        NameMatchError: there is no such criterion or option; the nearest is offered.
+        OptionError: an option has a wrong type or value, or does not apply to the criterion.
+    """
+    annotations = inspect.get_annotations(inspect.unwrap(score))
+    for name, value in options.items():
+        check_name(name, READ_BY_CRITERIA, "`score` has no option")
+        check_option(name, value, annotations[name])
+    check_criterion(by, {name: value for name, value in options.items() if name != "checkpoint"})
+    find_aggregate("mean" if options.get("aggregate") is None else options["aggregate"])
+
+
 def _note(removal: str, cells: Sequence[Any], *further: str | None) -> str:
     examples = sum(cell.size or 1 for cell in cells)
     return ", ".join([f"{examples} examples", f"{removal} removal", *map(str, further)]) if examples else "no examples"
 
 
-def _checked(name: str, group: Group, found: Mapping[str, Tensor | GroupScores]) -> GroupScores:
+def _checked(name: str, group: Group, found: object) -> GroupScores:
     """What a criterion gave for a group, as scores.
 
     Raises:
         DataError: it gave nothing, NaN, or not one score per unit.
     """
+    if not isinstance(found, Mapping):
+        raise DataError(
+            f"criterion {name!r} gave {described(found)}; it must return a dict from the names of evidence.groups to "
+            "one score per unit"
+        )
     given = found.get(group.name)
-    if isinstance(given, Tensor):
-        given = _from_tensor(given.detach().cpu())
+    if given is not None and not isinstance(given, GroupScores):
+        given = _from_tensor(_as_tensor(name, group, given))
     values = given.values if given is not None else None
     if values is None or values.shape != (group.size,) or not bool(torch.isfinite(values).all()):
         got = "nothing" if values is None else f"scores of shape {tuple(values.shape)}"
@@ -169,6 +198,21 @@ def _checked(name: str, group: Group, found: Mapping[str, Tensor | GroupScores])
         raise DataError(f"criterion {name!r} gave {got}{bad} for {group.name}, which has {group.size} units")
     assert given is not None
     return given
+
+
+def _as_tensor(name: str, group: Group, scores: Any) -> Tensor:
+    """Scores in any form that torch can make a tensor of.
+
+    Raises:
+        DataError: it can't.
+    """
+    try:
+        return torch.as_tensor(scores).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as failure:
+        raise DataError(
+            f"criterion {name!r} gave {described(scores)} for {group.name}, which is no tensor of its {group.size} "
+            f"units' scores: {failure}"
+        ) from failure
 
 
 def _from_tensor(values: Tensor) -> GroupScores:

@@ -28,7 +28,7 @@ MEMORY = 1 << 30
 AT_ONCE = 64
 
 
-@criterion("obs")
+@criterion("obs", options=(), uses="nothing")
 def optimal_brain_surgeon(evidence: Evidence) -> dict[str, Tensor]:
     """The divergence that has come together when a unit goes, the others of its group going one by one before it.
 

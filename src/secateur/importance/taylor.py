@@ -26,21 +26,21 @@ Change = Callable[[Tensor, Weights], Weights]
 PROBES = 8  # of the Hessian's diagonal, for each minibatch
 
 
-@criterion("taylor-weights")
+@criterion("taylor-weights", options=(), uses="gradients")
 def taylor_weights(evidence: Evidence) -> dict[str, GroupScores]:
     """Sum of (g w)^2 over the unit's incoming weights: their change of the loss, to first order (I^(1))."""
     evidence.need_examples("taylor-weights")
     return _over_weights(evidence, "taylor-weights", _first_order)
 
 
-@criterion("taylor-weights-second")
+@criterion("taylor-weights-second", options=(), uses="gradients")
 def taylor_weights_second(evidence: Evidence) -> dict[str, GroupScores]:
     """Sum of (g w - w (H w) / 2)^2 over the unit's incoming weights, H w by a Hessian-vector product (I^(2))."""
     evidence.need_examples("taylor-weights-second")
     return _over_weights(evidence, "taylor-weights-second", _second_order)
 
 
-@criterion("taylor-gates")
+@criterion("taylor-gates", options=(), uses="gradients")
 def taylor_gates(evidence: Evidence) -> dict[str, GroupScores]:
     """The squared derivative by the unit's gate, minibatch by minibatch; the paper's best (its Taylor-FO-BN)."""
     evidence.need_examples("taylor-gates")
@@ -48,7 +48,7 @@ def taylor_gates(evidence: Evidence) -> dict[str, GroupScores]:
     return _over_cells(evidence, gates, [_slopes(gates, cell).square() for cell in _cells(evidence, "taylor-gates")])
 
 
-@criterion("taylor-gates-examples")
+@criterion("taylor-gates-examples", options=(), uses="gradients")
 def taylor_gates_examples(evidence: Evidence) -> dict[str, Tensor]:
     """The squared derivative by the unit's gate, example by example (the paper's full-gradient variant)."""
     evidence.need_examples("taylor-gates-examples")
@@ -61,7 +61,7 @@ def taylor_gates_examples(evidence: Evidence) -> dict[str, Tensor]:
     return {group.name: gates.of_group(group, squares).T for group in evidence.groups}
 
 
-@criterion("taylor-gates-second")
+@criterion("taylor-gates-second", options=(), uses="gradients")
 def taylor_gates_second(evidence: Evidence) -> dict[str, GroupScores]:
     """The squared change by closing the unit's gate, to second order: (-g + H / 2)^2, with the Hessian's own entry.
 

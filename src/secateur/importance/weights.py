@@ -15,19 +15,19 @@ from secateur.network.program import arguments, wide
 from secateur.network.units import Group, Network
 
 
-@criterion("l1")
+@criterion("l1", options=(), uses="nothing")
 def l1(evidence: Evidence) -> dict[str, GroupScores]:
     """Sum of the absolute incoming weights."""
     return {group.name: GroupScores.exact(_measured(evidence, group, torch.abs)) for group in evidence.groups}
 
 
-@criterion("l2")
+@criterion("l2", options=(), uses="nothing")
 def l2(evidence: Evidence) -> dict[str, GroupScores]:
     """Root of the sum of the squared incoming weights."""
     return {group.name: GroupScores.exact(_measured(evidence, group, torch.square).sqrt()) for group in evidence.groups}
 
 
-@criterion("fpgm")
+@criterion("fpgm", options=(), uses="nothing")
 def geometric_median(evidence: Evidence) -> dict[str, GroupScores]:
     """Sum of the distances of the unit's incoming weights to those of all others of its group (He et al. 2019).
 
@@ -42,7 +42,7 @@ def geometric_median(evidence: Evidence) -> dict[str, GroupScores]:
     return found
 
 
-@criterion("batchnorm-scale")
+@criterion("batchnorm-scale", options=(), uses="nothing")
 def batchnorm_scale(evidence: Evidence) -> dict[str, GroupScores]:
     """The absolute scale of the batch norms behind the unit, summed over them (Liu et al. 2017).
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from secateur.errors import NameMatchError
+from secateur.options import check_name
 
 USUAL = ("channels", "neurons", "residual", "heads", "experts")
 BY_WIDTH = "head width"
@@ -17,9 +18,8 @@ def wanted_kinds(kinds: str | Sequence[str] | None, as_program: bool) -> frozens
         NameMatchError: there is no such kind of units, or not in this company.
     """
     wanted = frozenset(USUAL if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
-    unknown = wanted - {*KINDS}
-    if unknown or not wanted:
-        raise NameMatchError(f"no kind of units is named {sorted(unknown)}; known are {', '.join(KINDS)}")
+    for kind in sorted(wanted):
+        check_name(kind, KINDS, "no kind of units is named")
     if BLOCKS in wanted and (len(wanted) > 1 or as_program):
         raise NameMatchError(
             "blocks are cut by themselves, from the model's own modules: trace with kinds='blocks', cut, and trace "

@@ -10,9 +10,11 @@ from torch import nn
 
 from secateur.budget.plan import Plan
 from secateur.data import Batch, as_batches, device_of
-from secateur.errors import DataError, NameMatchError, SurgeryError
+from secateur.entry import entry_point_with
+from secateur.errors import SurgeryError
 from secateur.importance.evidence import cells_of
 from secateur.network.folded import copied, folded
+from secateur.options import check_name, check_option
 from secateur.recovery.adapt import adapt
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.judge import apart, distance, distances, nearer
@@ -93,6 +95,7 @@ def named(how: How) -> str:
     return "+".join(step if isinstance(step, str) else getattr(step, "__name__", "yours") for step in steps)
 
 
+@entry_point_with(*OPTIONS)
 def repair(
     small: nn.Module,
     model: nn.Module,
@@ -220,13 +223,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     """
     Raises:
         NameMatchError: an option of training is unknown.
-        DataError: its value is out of range.
+        OptionError: its value is of a wrong type or out of range.
     """
     for name, value in options.items():
-        if name not in OPTIONS:
-            raise NameMatchError(f"training has no option {name!r}; known are {', '.join(OPTIONS)}")
-        if name != "augment" and not value > 0:
-            raise DataError(f"{name}={value!r} is not above 0")
+        check_name(name, OPTIONS, "training has no option")
+        check_option(name, value)
 
 
 def find_repairs(how: How) -> list[tuple[str, Trained]]:
@@ -242,7 +243,7 @@ def find_repairs(how: How) -> list[tuple[str, Trained]]:
         elif each in CLOSED_FORM or each in TRAINED:
             found.append((each, TRAINED.get(each, tune)))
         else:
-            raise NameMatchError(f"no repair is named {each!r}; known are {', '.join((*CLOSED_FORM, *TRAINED))}")
+            check_name(each, (*CLOSED_FORM, *TRAINED), "no repair is named")
     return found
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.budget.plan import Plan
+from secateur.entry import entry_point
 from secateur.errors import SurgeryError
 from secateur.network.folded import copied, fold, folded
 from secateur.network.masked import Means, contribution, reader_key
@@ -17,6 +18,7 @@ from secateur.surgery.recipe import Recipe, apply_recipe, check_shapes, make_rec
 from secateur.surgery.verify import verify
 
 
+@entry_point
 def cut(
     model: nn.Module,
     plan: Plan,

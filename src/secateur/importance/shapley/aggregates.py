@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from secateur.errors import NameMatchError
+from secateur.errors import DataError, NameMatchError
 
 Aggregate = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,13 +39,27 @@ def find_aggregate(aggregate: str | float | Callable[[Tensor], Tensor]) -> Aggre
     """
     if callable(aggregate):
         own = aggregate
-        return lambda values, noise: own(values[:, ~values.isnan().any(0)])
+        return lambda values, noise: _checked(own(values[:, ~values.isnan().any(0)]), len(values))
     if isinstance(aggregate, float) and 0 <= aggregate <= 1:
         level = aggregate
         return lambda values, noise: torch.nanquantile(values, level, dim=1)
-    if aggregate not in AGGREGATES:
+    if not isinstance(aggregate, str) or aggregate not in AGGREGATES:
         raise NameMatchError(
             f"aggregate={aggregate!r} is unknown; known are {', '.join(AGGREGATES)}, a quantile between 0.0 and 1.0, "
             "or a function from (units, examples) to (units,)"
         )
     return AGGREGATES[str(aggregate)]
+
+
+def _checked(scores: object, units: int) -> Tensor:
+    """What an aggregate of the user's own gave.
+
+    Raises:
+        DataError: it is not one finite score per unit.
+    """
+    if not isinstance(scores, Tensor) or scores.shape != (units,):
+        got = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        raise DataError(f"aggregate= gave {got} where one score per unit, a tensor of shape ({units},), is needed")
+    if not bool(torch.isfinite(scores).all()):
+        raise DataError(f"aggregate= gave NaN or infinity for {int((~torch.isfinite(scores)).sum())} of {units} units")
+    return scores.double()

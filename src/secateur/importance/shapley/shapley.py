@@ -14,13 +14,14 @@ from tqdm import tqdm
 
 from secateur.errors import DataError
 from secateur.importance.evidence import Evidence, shuffled
-from secateur.importance.registry import criterion
+from secateur.importance.registry import SAMPLED, criterion
 from secateur.importance.samples import Sample, pooled, side_by_side
 from secateur.importance.scores import GroupScores
 from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.aggregates import Aggregate, find_aggregate
 from secateur.importance.shapley.blocks import Layout
 from secateur.importance.shapley.choice import fixed_blocks, layout_for, rule_for
+from secateur.importance.shapley.estimators.table import ESTIMATORS
 from secateur.importance.shapley.frontier import Frontier
 from secateur.importance.shapley.game import Game, in_order
 from secateur.importance.shapley.judged import judged
@@ -50,7 +51,7 @@ class Course:
     started: float
 
 
-@criterion("shapley")
+@criterion("shapley", options=(*SAMPLED, "estimator", "protocol"), estimators=("controlled", *ESTIMATORS))
 def shapley(evidence: Evidence) -> dict[str, GroupScores]:
     """Each unit's fair share in the network's performance (Ancona, Öztireli, Gross 2020)."""
     evidence.need_examples("shapley")
@@ -68,7 +69,7 @@ def _group_by_group(evidence: Evidence, aggregate: str) -> dict[str, GroupScores
     return {group.name: found[group.name] for group in evidence.groups}
 
 
-@criterion("banzhaf")
+@criterion("banzhaf", options=SAMPLED)
 def banzhaf(evidence: Evidence) -> dict[str, GroupScores]:
     """What a unit adds where each other one of its group stays with a chance of a half (Banzhaf 1965)."""
     evidence.need_examples("banzhaf")
@@ -88,7 +89,8 @@ def course_of(evidence: Evidence, aggregate: str) -> Course:
         pile = list(zip(evidence.cells, parts, strict=True))
     else:
         pile = shuffled(evidence.cells, generator_for(evidence.seed, "cells"))
-    chosen = find_aggregate(evidence.options.get("aggregate") or aggregate)
+    wanted = evidence.options.get("aggregate")
+    chosen = find_aggregate(aggregate if wanted is None else wanted)
     cells, numbers = [cell for cell, _ in pile], [index for _, index in pile]
     return Course(replace(evidence, cells=cells), numbers, chosen, time.monotonic())
 
@@ -117,6 +119,8 @@ def estimated(course: Course, game: Game, name: str, layout: Layout, part: float
             if rule is None or len(samples) > upto:
                 continue
             reached = agreed(partial(rule.progress, _state(course, samples, part)))
+            if math.isnan(reached):  # it would never end
+                raise DataError(f"the stopping rule {rule} gave NaN for {name}; take another, or give coalitions=")
             bar.update(max(min(reached, 1.0) - bar.n, 0.0))
             if reached >= 1:
                 break

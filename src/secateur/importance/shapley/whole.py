@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secateur.errors import NameMatchError
 from secateur.importance.evidence import Evidence
-from secateur.importance.registry import criterion
+from secateur.importance.registry import SAMPLED, criterion
 from secateur.importance.samples import Sample
 from secateur.importance.scores import GroupScores
 from secateur.importance.seeds import generator_for
@@ -27,7 +27,7 @@ EXAMPLES = 32
 WHOLE = "the whole network"
 
 
-@criterion("owen")
+@criterion("owen", options=(*SAMPLED, "estimator"), estimators=("controlled", "antithetic"))
 def owen(evidence: Evidence) -> dict[str, GroupScores]:
     """Each unit's share in the whole network's game, where groups join one after the other (Owen 1977).
 
@@ -70,7 +70,7 @@ def nested(sizes: Sequence[int]) -> Estimator:
     return estimator
 
 
-@criterion("expected-gradients")
+@criterion("expected-gradients", options=SAMPLED, uses="gradients")
 def expected_gradients(evidence: Evidence) -> dict[str, GroupScores]:
     """A surrogate for the whole network's Shapley value, all units from each backward pass.
 

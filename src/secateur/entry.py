@@ -1,0 +1,119 @@
+"""What every public function does first: it checks its arguments, and makes torch's modes and random states its own."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import OptionError
+from secateur.options import check_name, check_option, classes_of, described
+from secateur.random_states import random_states_kept
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def entry_point(function: Callable[P, R]) -> Callable[P, R]:
+    """A public function whose arguments are checked before anything else is done.
+
+    It runs with gradients and outside of `torch.inference_mode`, whatever the caller's modes are, and leaves all global
+    random states as they were.
+
+    Raises:
+        NameMatchError: an option is misspelt; the nearest is offered.
+        OptionError: an argument has a wrong type or is out of range, or arguments were swapped.
+
+    Example:
+        >>> @entry_point
+        ... def work(data: object, *, seed: int = 0) -> int:
+        ...     return seed
+        >>> work([], sed=1)
+        Traceback (most recent call last):
+        ...
+        secateur.errors.NameMatchError: `work` has no option 'sed'; did you mean 'seed'? known are data, seed
+    """
+    return entry_point_with()(function)
+
+
+def entry_point_with(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """An entry point that takes further options by its `**`.
+
+    Args:
+        further: their names.
+    """
+
+    def decorated(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        open_ended = [name for name, each in signature.parameters.items() if each.kind is each.VAR_KEYWORD]
+        known = [*(name for name in signature.parameters if name not in open_ended), *further]
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs:
+                check_name(name, known, f"`{function.__name__}` has no option")
+            given = signature.bind(*args, **kwargs).arguments
+            _check_arguments(function, {name: value for name, value in given.items() if name not in open_ended})
+            with torch.inference_mode(False), torch.enable_grad(), random_states_kept():
+                return function(*args, **kwargs)
+
+        return call
+
+    return decorated
+
+
+@lru_cache
+def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
+    return get_type_hints(function)
+
+
+def _check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    annotations = _annotations(function)
+    for name, value in given.items():
+        annotation = annotations.get(name)
+        if annotation is nn.Module:
+            check_model(name, value)
+            continue
+        try:
+            check_option(name, value, annotation)
+        except OptionError as failure:
+            swapped = _fits_elsewhere(value, given, annotations)
+            raise (OptionError(f"{failure}; were {name} and {swapped} swapped?") if swapped else failure) from None
+
+
+def _fits_elsewhere(value: object, given: Mapping[str, Any], annotations: Mapping[str, Any]) -> str:
+    """The argument of a wrong class that should be of this value's; else nothing."""
+    for name, other in given.items():
+        wanted = classes_of(annotations.get(name))
+        if wanted and isinstance(value, wanted) and not isinstance(other, wanted):
+            return name
+    return ""
+
+
+def check_model(name: str, model: object) -> None:
+    """
+    Raises:
+        OptionError: it is no module, or one that holds no values or can't be differentiated.
+    """
+    if not isinstance(model, nn.Module):
+        raise OptionError(f"{name} is {described(model)}, not a torch.nn.Module; {_advice(model)}")
+    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_inference():
+            raise OptionError(
+                f"{path} of this {type(model).__name__} was made under torch.inference_mode(), and can't be "
+                "differentiated or changed outside of it; make the model outside, or give copy.deepcopy(model)"
+            )
+
+
+def _advice(model: object) -> str:
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        return f"make one of it first: {model.__name__}(...)"
+    if isinstance(model, Mapping) and any(isinstance(value, Tensor) for value in model.values()):
+        return "a state_dict holds weights alone: make the model and call its load_state_dict"
+    if type(model).__name__ in ("Network", "Plan", "Scores"):
+        return "give the model that was traced, as the first argument"
+    if isinstance(getattr(model, "model", None), nn.Module):
+        return f"give the `.model` of this {type(model).__name__}"
+    return "wrap a function in a module" if callable(model) else "give the model itself"
