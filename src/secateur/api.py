@@ -24,6 +24,7 @@ from secateur.network.export import export_first, export_program
 from secateur.network.folded import folded
 from secateur.network.kinds import BLOCKS, BY_WIDTH, wanted_kinds
 from secateur.network.regroup import without
+from secateur.network.supported import unsupported_reason
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
 from secateur.pretrained import save_pretrained
@@ -100,7 +101,8 @@ def trace(
         The network: its groups of units, what they own, what they cost, and what is frozen.
 
     Raises:
-        TraceError: the model can't be exported.
+        TraceError: the model can't be exported, or is of a kind whose parameters can't be cut: lazy modules that saw no
+            data, TorchScript, quantized, offloaded.
         DataError: the model refuses the example.
 
     Example:
@@ -110,6 +112,9 @@ def trace(
         >>> [(group.name, group.size) for group in network.groups]
         [('0', 8)]
     """
+    reason = unsupported_reason(model)
+    if reason is not None:
+        raise TraceError(reason)
     wanted = wanted_kinds(kinds, as_program)
     with torch.random.fork_rng(devices=[]):
         plain = folded(model)

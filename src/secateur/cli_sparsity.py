@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.cli_options import Data, Device, Model, Out, Program, Seed, Test, Weights, parse_keep, parse_shape
 from secateur.data import Batch, as_batches, device_of, on_device
-from secateur.network.folded import copied
+from secateur.network.copies import copied
 from secateur.report.measure import judged
 from secateur.sources import batches_from, model_from
 from secateur.sparsity.pivoting.pivot import pivot as pivoted

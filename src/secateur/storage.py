@@ -13,6 +13,7 @@ from secateur.errors import StorageError
 from secateur.files import Writer, json_writer, read_json, read_program, read_tensors, tensors_writer
 from secateur.network.cost import TensorCost
 from secateur.network.folded import folded
+from secateur.network.supported import unsupported_reason
 from secateur.surgery.recipe import Recipe, apply_recipe
 from secateur.version import __version__
 
@@ -49,10 +50,12 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
         folder: where `Result.save` wrote.
 
     Returns:
-        The model, bit for bit the one that was saved; where a program was cut, that program.
+        The model, bit for bit the one that was saved, in evaluation mode, as `from_pretrained` gives models; call
+        `model.train()` to train it on. Where a program was cut, that program.
 
     Raises:
-        StorageError: a file is missing, cut off, altered or of another network; the model is as it was.
+        StorageError: a file is missing, cut off, altered or of another network, or the model is lazy and has seen no
+            data; the model is as it was.
 
     Example:
         >>> import tempfile, torch, secateur as sc
@@ -64,6 +67,9 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
         >>> small[0]
         Linear(in_features=4, out_features=4, bias=True)
     """
+    reason = unsupported_reason(model)
+    if reason is not None:
+        raise StorageError(reason)
     folder = Path(folder)
     recipe, written = _read_recipe(folder / RECIPE)
     tensors, _ = read_tensors(folder / WEIGHTS, WEIGHTS_FORMAT)
@@ -78,7 +84,7 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
     apply_recipe(model, recipe)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         tensor.data.copy_(tensors[name])
-    return model
+    return model.eval()
 
 
 def _loaded_program(folder: Path, tensors: Mapping[str, Tensor]) -> nn.Module:

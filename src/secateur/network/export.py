@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
 from secateur.errors import SecateurError, TraceError
-from secateur.network.program import Program, attributes_kept, evaluation_mode, run_module
+from secateur.network.program import Program, evaluation_mode, run_module
+from secateur.network.restore import attributes_kept
 from secateur.network.writes import functional, is_mutable, without_dropouts, writes_where_seen
 
 

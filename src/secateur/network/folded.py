@@ -3,16 +3,15 @@
 They are traced, cut and saved as the plain weights that they come to; the small model has no parametrization left.
 """
 
-import copy
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from secateur.errors import SurgeryError
+from secateur.network.copies import copied
 from secateur.network.program import evaluation_mode
 
 
@@ -44,27 +43,6 @@ def fold(model: nn.Module) -> None:
                 del module._forward_pre_hooks[key]
             if parametrize.is_parametrized(module):
                 _fold_parametrizations(module)
-
-
-def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """A deep copy; `memo` gives what stands for which object, by identity.
-
-    Raises:
-        SurgeryError: the model can't be copied.
-    """
-    computed = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    try:
-        return copy.deepcopy(model, {**computed, **memo})
-    except Exception as failure:  # a model's own __deepcopy__ may raise anything
-        raise SurgeryError(
-            f"{type(model).__name__} can't be copied ({type(failure).__name__}: {failure}); detach the tensors that it "
-            "holds as plain attributes, or give them as buffers"
-        ) from failure
 
 
 KINDS = (WeightNorm, SpectralNorm, BasePruningMethod)

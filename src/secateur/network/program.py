@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.data import Batch, refusal
 from secateur.errors import DataError
+from secateur.network.restore import attributes_kept
 
 Call = Callable[..., Any]
 Handler = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
@@ -32,23 +33,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags.items():
             module.training = flag
-
-
-@contextmanager
-def attributes_kept(model: nn.Module) -> Iterator[None]:
-    """What the model's own code, or an export, puts in the place of attributes is undone on leaving."""
-    values = [value for module in model.modules() for value in vars(module).values()]
-    dictionaries = [vars(module) for module in model.modules()] + [v for v in values if isinstance(v, dict)]
-    lists = [value for value in values if type(value) is list]
-    held, held_lists = [dict(each) for each in dictionaries], [list(each) for each in lists]
-    try:
-        yield
-    finally:
-        for now, before in zip(dictionaries, held, strict=True):
-            now.clear()
-            now.update(before)
-        for items, items_before in zip(lists, held_lists, strict=True):
-            items[:] = items_before
 
 
 @contextmanager

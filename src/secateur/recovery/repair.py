@@ -13,7 +13,8 @@ from secateur.data import Batch, as_batches, device_of
 from secateur.entry import entry_point_with
 from secateur.errors import SurgeryError
 from secateur.importance.evidence import cells_of
-from secateur.network.folded import copied, folded
+from secateur.network.copies import copied
+from secateur.network.folded import folded
 from secateur.options import check_name, check_option
 from secateur.recovery.adapt import adapt
 from secateur.recovery.batchnorm import match_batchnorm

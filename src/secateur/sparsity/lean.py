@@ -15,7 +15,8 @@ from secateur.files import write_whole
 from secateur.importance.lean.graph import ChannelGraph
 from secateur.importance.lean.walk import graph_of
 from secateur.names import matched
-from secateur.network.folded import copied, fold
+from secateur.network.copies import copied
+from secateur.network.folded import fold
 from secateur.network.units import Network
 from secateur.sparsity.dead import Kernels, hold, needless, plan_of
 from secateur.sparsity.selection import SELECT, name_of

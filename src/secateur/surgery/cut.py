@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from secateur.budget.plan import Plan
 from secateur.entry import entry_point
 from secateur.errors import SurgeryError
-from secateur.network.folded import copied, fold, folded
+from secateur.network.copies import copied
+from secateur.network.folded import fold, folded
 from secateur.network.masked import Means, contribution, reader_key
 from secateur.network.units import Kept, Network
 from secateur.surgery.optimizer import cut_states, point_at

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur.network.folded import copied
+from secateur.network.copies import copied
 
 
 class CutMultiheadAttention(nn.MultiheadAttention):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.network.folded import copied
+from secateur.network.copies import copied
 from secateur.surgery.recipe import Recipe, apply_recipe
 
 

@@ -19,7 +19,8 @@ from secateur.budget.plan import Plan
 from secateur.errors import BudgetError, SurgeryError
 from secateur.files import json_writer, read_json, write_whole
 from secateur.names import matched
-from secateur.network.folded import copied, fold
+from secateur.network.copies import copied
+from secateur.network.folded import fold
 from secateur.network.layers import layers_of
 from secateur.network.units import Network
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
