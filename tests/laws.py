@@ -266,6 +266,8 @@ def test_law_7_nan_reaches_what_the_labels_say(name: str) -> None:
     if any(reader.is_inner for reader in network.readers) or ZOO[name].options.get("kinds") == "blocks":
         pytest.skip("what a recurrent layer says to itself, or a block to its sum, reaches all that follows")
     for group in network.groups:
+        if not any(member.produced for member in group.members):  # entries of a constant that a layer reads
+            continue
         unit = group.offset + group.size // 2
         poisoned = copy.deepcopy(folded(model))
         tensors = {**dict(poisoned.named_parameters()), **dict(poisoned.named_buffers())}

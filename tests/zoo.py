@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo_attention as attention
+import zoo_code as code
 import zoo_others as others
 
 BATCH = 3
@@ -619,6 +620,13 @@ ZOO: dict[str, Specimen] = {
     ),
     "sixteen bits": Specimen(others.Low, lambda: torch.randn(BATCH, 3, 8, 8).bfloat16(), {"conv": 8}),
     "repeats": Specimen(others.Repeats, images(), {"conv": 4, "wide": 5}),
+    "head count of any name": Specimen(code.HeadCount, tokens(5), {"inp": 8, "qkv": 4}),
+    "padded shortcuts as a program": Specimen(
+        lambda: code.PaddedShortcuts(True), images(), code.PADDED_GROUPS, options={"as_program": True}
+    ),
+    "cropped as a program": Specimen(
+        code.Cropped, images(), {"conv": 3, "conv#2": 5, "mix": 6, "last": 3}, options={"as_program": True}
+    ),
     "blocks": Specimen(others.Blocks, lambda: torch.randn(BATCH, 5), {"blocks": 4}, options={"kinds": "blocks"}),
 }
 

@@ -143,6 +143,14 @@ class Trace:
         keys = tuple(weight.keys[axis] for axis in kept)
         return Weight(name, keys, tuple(weight.layers[axis] for axis in kept), whole=False)
 
+    def constant_entries(self, name: str, length: int) -> Tensor:
+        """Labels of entries along one axis that hold a constant: as many as the units that they meet. (length,)"""
+        self.created.add(name)
+        weight = self.weight(name, (length,))
+        labels = weight.layers[0].contiguous() if isinstance(weight, Weight) else torch.zeros(length, dtype=torch.long)
+        self.virtual = torch.cat([self.virtual, labels[labels > 0]])
+        return labels
+
     def tie(self, a: Tensor, b: Tensor, node: Node, reason: str = "meets a tensor that can't be cut") -> None:
         """Entries of a and b (broadcast together) go together; those that meet label 0 are frozen."""
         pairs = unique_pairs(a, b)

@@ -158,15 +158,36 @@ def _cat(values: list[Tensor], dim: int, shape: torch.Size) -> Tensor:
 
 
 def pad(call: Call) -> Tensor:
-    """Padding is label 0 along the units' axis; elsewhere labels repeat."""
+    """Constants along the units' axis have as many entries as what they meet; elsewhere labels repeat."""
     labels = call.activation("self")
-    amounts = list(call.args["pad"])
-    padded = {labels.dim() - 1 - index // 2 for index, amount in enumerate(amounts) if amount}
-    if varying(labels) & padded:
+    rank, amounts = labels.dim(), list(call.args["pad"])
+    padded = {rank - 1 - index // 2 for index, amount in enumerate(amounts) if amount}
+    across = sorted(varying(labels) & padded)
+    if across and call.args.get("mode", "constant") != "constant":
+        call.freeze(labels, "is padded with copies of these units")
         return F.pad(labels, amounts)
-    for dim in padded:
-        labels = labels.narrow(dim, 0, 1)
-    return labels.expand(call.shape)
+    for dim in padded.difference(across):
+        labels = labels.narrow(dim, 0, 1).expand([*labels.shape[:dim], call.shape[dim], *labels.shape[dim + 1 :]])
+    for dim in across:
+        place = 2 * (rank - 1 - dim)
+        labels = _padded(call, labels, dim, *amounts[place : place + 2])
+    if len(varying(labels)) > 1:
+        call.trace.reshaped.append((call.node, labels))
+    return labels
+
+
+def _padded(call: Call, labels: Tensor, dim: int, before: int, behind: int) -> Tensor:
+    """Labels with new ones before and behind those along an axis; a negative number takes entries away there."""
+    first, last = max(-before, 0), labels.shape[dim] - max(-behind, 0)
+    inner = labels.narrow(dim, first, last - first)
+
+    def side(name: str, amount: int) -> Tensor:
+        shape = [*inner.shape[:dim], max(amount, 0), *inner.shape[dim + 1 :]]
+        return spread(call.trace.constant_entries(f"%{call.node.name}:{dim}:{name}", max(amount, 0)), dim, shape)
+
+    parts = [side("before", before), inner, side("behind", behind)]
+    length = sum(part.shape[dim] for part in parts)
+    return _cat(parts, dim, torch.Size([*inner.shape[:dim], length, *inner.shape[dim + 1 :]]))
 
 
 def repeat(call: Call) -> Any:

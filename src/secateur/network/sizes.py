@@ -27,7 +27,7 @@ class Size:
         position: its place in the argument where that is a list, else None.
         units: the units of each entry that is counted (entries, units of each); an entry goes when all of its go.
         computed: the number is computed in the program, from the batch size say: -1 lets torch find it anew.
-        from_end: the number is negative: it counts from the end.
+        from_end: the number is negative: it counts from the end, or entries that a padding takes away.
     """
 
     node: Node
@@ -46,6 +46,8 @@ class Size:
         if self.computed:
             return -1
         left = self.left(mask)
+        if self.argument == "pad":
+            return -left if self.from_end else left
         return left if not self.from_end else -left if left else sys.maxsize
 
 
@@ -129,6 +131,16 @@ def _normalised(call: Call, result: Any) -> Iterator[Found]:
         yield "normalized_shape", position, _entries(result, len(call.shape) - length + position)
 
 
+def _padding(call: Call, result: Any) -> Iterator[Found]:
+    """Entries that are put before and behind an axis, or taken away there: the last axis first."""
+    rank = len(call.shape)
+    for position, amount in enumerate(call.args["pad"]):
+        dim = rank - 1 - position // 2
+        padded = call.activation("self") if amount < 0 else result
+        entries, count = _entries(padded, dim), abs(amount)
+        yield "pad", position, entries[len(entries) - count :] if position % 2 else entries[:count]
+
+
 def _norm_groups(call: Call, result: Any) -> Iterator[Found]:
     if call.args["num_groups"] > 1:
         yield "num_groups", None, _entries(result, 1).view(call.args["num_groups"], -1)
@@ -164,6 +176,8 @@ FINDERS: Mapping[str, Finder] = {
     "narrow": _narrow,
     "split_with_sizes": _parts,
     "split": _equal_parts,
+    "pad": _padding,
+    "constant_pad_nd": _padding,
     "layer_norm": _normalised,
     "rms_norm": _normalised,
     "group_norm": _norm_groups,

@@ -38,6 +38,13 @@ def _touches(network: Network, group: Group, path: str) -> bool:
     )
 
 
+def reshapers(network: Network, group: Group) -> list[str]:
+    """The modules whose own code writes a count of a group's units or reshapes them, each with what holds it."""
+    counting = (module_path(size.node) for size in network.sizes if group.owns(size.units))
+    paths = dict.fromkeys((*counting, *network.reshaping[group.name]))
+    return list(dict.fromkeys(path for inner in paths for path in (inner, inner.rpartition(".")[0])))
+
+
 def proposals(model: nn.Module, network: Network, path: str) -> Iterator[list[Mend]]:
     """New values for a module's own attributes that equal an old size: one by one, then all at once."""
     module = model.get_submodule(path)

@@ -20,10 +20,11 @@ from secateur.network.masked import reader_key
 from secateur.network.regroup import bundled, without
 from secateur.network.units import Frozen, Group, Kept, Mend, Network
 from secateur.surgery.attempts import Failure, Trials
-from secateur.surgery.suspects import chain, kin, kin_groups, kin_mends, owned, proposals, suspects
+from secateur.surgery.suspects import chain, kin, kin_groups, kin_mends, owned, proposals, reshapers, suspects
 
 MOST_TRIALS = 200
 MOST_BUNDLES = 12
+MOST_ATTRIBUTES = 48
 MOST_MEANS = 64
 DRAWS = 3
 STEPS = (4, 8, 16)
@@ -55,6 +56,7 @@ def _settled(trials: Trials, network: Network, seed: int) -> Network:
         network = (
             _mended(trials, network, _shares(network, seed), failure, chain(trials.model, failure.place))
             or _mended_one_by_one(trials, network, seed, failure)
+            or _mended_by_output(trials, network, seed, failure)
             or _bundled(trials, network, seed, failure)
             or _without_culprits(trials, network, _shares(network, seed), failure)
         )
@@ -176,6 +178,39 @@ def _mended_alone(trials: Trials, network: Network, seed: int, name: str, failur
         )
         tried = replace(network, groups=groups)
         if _passes(trials, tried, {name: _shares(tried, seed)[name]}, before):
+            return tried
+    return None
+
+
+def _mended_by_output(trials: Trials, network: Network, seed: int, failure: Failure) -> Network | None:
+    """The network with attributes that follow groups whose cut the code can bear, but with another output.
+
+    Code that leaves one length to torch (`reshape(batch, length, self.count, -1)`) runs with an old count, too.
+    """
+    if failure.place is not None:
+        return None
+    shares = _shares(network, seed)
+    found = None
+    for name in _halved(trials, network, network.groups, shares):
+        current = found or network
+        kept = {name: _shares(current, seed)[name]}
+        alone = trials.run(current, kept, {})
+        if alone is not None and alone.place is None:
+            found = _following(trials, current, kept, current.by_name[name]) or found
+    return found
+
+
+def _following(trials: Trials, network: Network, kept: Kept, group: Group) -> Network | None:
+    """The network in which attributes of modules that reshape a group's activations follow it, and so the output."""
+    tries = (
+        (mends, [*kin_mends(trials.model, network, mends)])
+        for path in reshapers(network, group)
+        for mends in proposals(trials.model, network, path)
+    )
+    for mends, alike in islice(tries, MOST_ATTRIBUTES):
+        tried = _with_mends(network, [*alike, *mends])
+        failure = trials.run(tried, kept, {})
+        if failure is None:
             return tried
     return None
 
