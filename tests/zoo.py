@@ -627,6 +627,9 @@ ZOO: dict[str, Specimen] = {
     "cropped as a program": Specimen(
         code.Cropped, images(), {"conv": 3, "conv#2": 5, "mix": 6, "last": 3}, options={"as_program": True}
     ),
+    "pooled by hand": Specimen(
+        others.PooledByHand, images(), {"stem": 6, "deep": 5, "join": 7}, options={"as_program": True}
+    ),
     "blocks": Specimen(others.Blocks, lambda: torch.randn(BATCH, 5), {"blocks": 4}, options={"kinds": "blocks"}),
 }
 

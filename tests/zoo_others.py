@@ -247,3 +247,18 @@ class Branch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.down(F.silu(self.up(self.norm(x))))
         return x + torch.tanh(self.mix(x))
+
+
+class PooledByHand(nn.Module):
+    """Sums over space divided by its size, an upsampled path joined at the input's size, and a view of that length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 5, 3, stride=2, padding=1)
+        self.join, self.fc = nn.Conv2d(11, 7, 1), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        y = F.interpolate(F.relu(self.deep(x)), size=x.shape[-2:])
+        z = F.relu(self.join(torch.cat([x, y], 1)))
+        return self.fc(z.view(z.shape[0], 7, -1).sum(2) / (z.shape[2] * z.shape[3]))

@@ -24,6 +24,7 @@ from secateur.network.export import export_first, export_program
 from secateur.network.folded import folded
 from secateur.network.kinds import BLOCKS, BY_WIDTH, wanted_kinds
 from secateur.network.regroup import without
+from secateur.network.resized import taking_other_sizes
 from secateur.network.supported import unsupported_reason
 from secateur.network.trace import trace_groups
 from secateur.network.units import Network
@@ -37,7 +38,7 @@ from secateur.storage import PROGRAM, model_writers, shapes_of
 from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.surgery.trial import settle, settle_blocks
-from secateur.surgery.verify import check_same
+from secateur.surgery.verify import check_same, compare
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +123,7 @@ def trace(
         if plain is not model:
             check_same(model, plain, examples[-1])
         program, example = export_first(plain, examples)
+        program = taking_other_sizes(program, plain, example, compare)
         if not as_program and not isinstance(model, fx.GraphModule):
             return _settled(plain, trace_groups(plain, example, program, BY_WIDTH in wanted), wanted)
         module = as_module(program)

@@ -2,8 +2,9 @@
 
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -34,8 +35,16 @@ def export_first(model: nn.Module, examples: Sequence[Batch]) -> tuple[Program, 
     return export_program(model, examples[-1]), examples[-1]
 
 
-def export_program(model: nn.Module, batch: Batch) -> Program:
+Axes = Sequence[Collection[int]]
+
+
+def export_program(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
     """Export a model with a batch size that may vary; where that fails, with the batch size of the example.
+
+    Args:
+        model: the model.
+        batch: the example.
+        axes: of each input, in the order of the batch's leaves, further axes that may vary.
 
     Raises:
         TraceError: the model can't be exported; the message holds torch's own reason and the line.
@@ -44,7 +53,7 @@ def export_program(model: nn.Module, batch: Batch) -> Program:
     with evaluation_mode(model), attributes_kept(model), every_step_seen(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         failures = []
-        for shapes_for in (dynamic_shapes, lambda model, batch: None):
+        for shapes_for in (partial(dynamic_shapes, axes=axes), lambda model, batch: None):
             try:
                 shapes = shapes_for(model, batch)
                 exported = torch.export.export(
@@ -105,17 +114,18 @@ def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Pr
     return Program(exported, _batch_symbol(exported, batch), names)
 
 
-def dynamic_shapes(model: nn.Module, batch: Batch) -> Any:
-    """Dim.AUTO for the batch of every tensor, and for the length of integer inputs."""
+def dynamic_shapes(model: nn.Module, batch: Batch, axes: Axes = ()) -> Any:
+    """Dim.AUTO for the batch of every tensor, for the length of integer inputs, and for the axes asked for."""
+    further = iter(axes)
 
     def dims(leaf: Any) -> Any:
+        asked = next(further, ())
         if not isinstance(leaf, Tensor) or leaf.dim() == 0:
             return None
-        dynamic = 2 if not leaf.is_floating_point() and leaf.dim() == 2 else 1
-        return {dim: Dim.AUTO if leaf.shape[dim] > 1 else None for dim in range(dynamic)}
+        dynamic = {0, 1} if not leaf.is_floating_point() and leaf.dim() == 2 else {0}
+        return {dim: Dim.AUTO if leaf.shape[dim] > 1 else None for dim in sorted(dynamic | set(asked))}
 
-    args = pytree.tree_map(dims, tuple(batch.args))
-    kwargs = pytree.tree_map(dims, dict(batch.kwargs))
+    args, kwargs = pytree.tree_map(dims, (tuple(batch.args), dict(batch.kwargs)))
     return _by_parameter(inspect.signature(model.forward), args, kwargs)
 
 

@@ -3,9 +3,9 @@
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.data import Batch, refusal
 from secateur.errors import DataError
+from secateur.network.input_shapes import InputShapes
 from secateur.network.restore import attributes_kept
 
 Call = Callable[..., Any]
@@ -61,6 +62,22 @@ def run_module(model: nn.Module, batch: Batch) -> Any:
         raise refusal(type(model).__name__, batch, failure) from failure
 
 
+class Arguments(Protocol):
+    """The arguments of a program's operators for inputs of other sizes than those that it was exported with."""
+
+    def of(self, node: Node, values: Mapping[Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """One operator's arguments, from the values of the nodes."""
+        ...
+
+
+class OtherSizes(Protocol):
+    """Finds the arguments for a batch of other sizes."""
+
+    def arguments_for(self, batch: Batch, leaves: Sequence[Any], reason: str) -> Arguments: ...
+
+    def check_single(self, batch: Batch, leaves: Sequence[Any]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Program:
     """A model as a list of operators, sharing the model's own parameters.
@@ -69,11 +86,13 @@ class Program:
         exported: what `torch.export` made of the model.
         batched: the symbol that stands for the batch size in the shapes, or None where the batch size is fixed.
         names: the model's own name of each parameter and buffer, by its name in the exported program.
+        other_sizes: what makes the program right for batches of other sizes; None: they are refused.
     """
 
     exported: ExportedProgram
     batched: str | None
     names: Mapping[str, str]
+    other_sizes: OtherSizes | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
@@ -126,6 +145,16 @@ class Program:
         return tuple(value for value, kind in zip(made, kinds, strict=True) if kind == OutputKind.USER_OUTPUT)
 
     @cached_property
+    def shapes(self) -> InputShapes:
+        """For which inputs the program is right as it was exported."""
+        return InputShapes.of(self.inputs, self.exported.range_constraints, self.batched)
+
+    @cached_property
+    def resized(self) -> Node:
+        """The key under which values hold the `Arguments` for a batch of other sizes; no operator reads it."""
+        return torch.fx.Graph().placeholder("resized")
+
+    @cached_property
     def first(self) -> int:
         """Position of the first operator."""
         return next(index for index, node in enumerate(self.nodes) if node.op != "placeholder")
@@ -158,23 +187,30 @@ class Program:
         leaves, found = pytree.tree_flatten((batch.args, {name: batch.kwargs[name] for name in kwargs_names}))
         if len(leaves) != len(self.inputs):
             raise DataError(f"a batch has {len(leaves)} inputs ({found}) where the network was traced with {spec}")
-        bound = dict(zip(self.inputs, leaves, strict=True))
-        if self.batched is None:
-            self._check_shapes(bound)
-        return bound
+        return {**dict(zip(self.inputs, leaves, strict=True)), **self._resized(batch, leaves)}
 
-    def _check_shapes(self, bound: Mapping[Node, Any]) -> None:
+    def _resized(self, batch: Batch, leaves: Sequence[Any]) -> dict[Node, Any]:
         """
         Raises:
-            DataError: an input has another shape than the example, where the batch size is fixed.
+            DataError: the program is not right for inputs of these sizes, and can't be made so.
         """
-        for node, leaf in bound.items():
-            traced = getattr(node.meta.get("val"), "shape", None)
-            if isinstance(leaf, Tensor) and traced is not None and tuple(leaf.shape) != tuple(traced):
-                raise DataError(
-                    f"a batch has an input of shape {tuple(leaf.shape)} where the network was traced with "
-                    f"{tuple(traced)}, and its code fixes that size; give batches like the example, or mend the code"
-                )
+        reason = self.shapes.refusal(leaves)
+        if reason is None and self.other_sizes is not None and self.shapes.is_single(leaves):
+            self.other_sizes.check_single(batch, leaves)
+        if reason is None:
+            return {}
+        if self.other_sizes is None:
+            raise self.wrong_sizes(leaves, f"its program {reason}")
+        return {self.resized: self.other_sizes.arguments_for(batch, leaves, reason)}
+
+    def wrong_sizes(self, leaves: Sequence[Any], reason: str) -> DataError:
+        """The error for a batch whose inputs have sizes that the program is not right for."""
+        shapes = ", ".join(str(tuple(leaf.shape)) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves)
+        traced = ", ".join(_hinted(node.meta.get("val")) for node in self.inputs)
+        return DataError(
+            f"a batch has inputs of shape {shapes} where the network was traced with {traced}, and {reason}; give "
+            "batches of the traced size (resize, crop or pad them)"
+        )
 
     def run(
         self,
@@ -195,7 +231,7 @@ class Program:
             if node.op == "get_attr":
                 values[node] = operator.attrgetter(str(node.target))(self.exported.graph_module)
                 continue
-            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
+            args, kwargs = self.call_of(node, values)
             handler = handlers.get(node)
             assert callable(node.target)
             values[node] = handler(node.target, args, kwargs) if handler else node.target(*args, **kwargs)
@@ -203,6 +239,15 @@ class Program:
                 if self.last_use[used] <= index and used not in kept:
                     values.pop(used, None)
         return values
+
+    def call_of(self, node: Node, values: Mapping[Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """An operator's arguments, from the values of the nodes."""
+        resized = values.get(self.resized)
+        if resized is not None:
+            called: tuple[tuple[Any, ...], dict[str, Any]] = resized.of(node, values)
+            return called
+        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
+        return args, kwargs
 
     def finish(self, values: Mapping[Node, Any]) -> Any:
         """The model's output, in the model's own structure, from the values of the nodes."""
@@ -236,6 +281,13 @@ class Program:
     @cached_property
     def output_nodes(self) -> tuple[Node, ...]:
         return tuple(out for out in self.outputs if isinstance(out, Node))
+
+
+def _hinted(value: Any) -> str:
+    """The shape of an input as it was in the export, or the input itself where it is no tensor."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    return str(tuple(int(n.node.hint or 0) if isinstance(n, torch.SymInt) else int(n) for n in value.shape))
 
 
 def widest(tensor: Tensor) -> torch.dtype:

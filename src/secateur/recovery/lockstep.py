@@ -45,7 +45,7 @@ class Lockstep:
             DataError: it refuses the examples.
         """
         program = self.within.network.program
-        args, kwargs = value_of(dense, program.fixed(), (node.args, node.kwargs))
+        args, kwargs = program.call_of(node, {**program.fixed(), **dense})
         try:
             return node.target(*args, **kwargs)  # type: ignore[operator]
         except Exception as failure:

@@ -1,0 +1,185 @@
+"""Batches of other sizes than those of the example that the network was traced with."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur as sc
+from laws import drawn, plan_of, run
+from secateur.data import Batch
+from secateur.network.masked import run_masked
+from secateur.network.program import Program
+from secateur.surgery.verify import difference
+from zoo import ZOO, grow
+from zoo_others import PooledByHand
+
+RESIZED = (
+    "conv3d", "class token", "unet", "group norm", "time first", "cross attention", "shuffles", "routed", "repeats",
+)  # fmt: skip
+
+
+def larger(batch: Batch, by: int) -> Batch:
+    """Random inputs whose axes behind the channels, or before the width of sequences, are longer."""
+
+    def change(tensor: Tensor) -> Tensor:
+        shape = list(tensor.shape)
+        axes = range(2, tensor.dim()) if tensor.dim() > 3 else range(1, tensor.dim() - 1)
+        for axis in axes:
+            shape[axis] += by
+        return torch.randn(shape, generator=torch.Generator().manual_seed(by)).to(tensor)
+
+    return batch.map(change)
+
+
+@pytest.mark.parametrize("name", RESIZED)
+def test_the_cut_network_equals_the_masked_one_at_other_sizes(name: str) -> None:
+    model, example = grow(name)
+    network = sc.trace(model, example, **ZOO[name].options)
+    kept = drawn(network, 1)
+    small = sc.cut(model, plan_of(network, kept, {}))
+    for by in (4, 2):
+        batch = larger(network.example, by)
+        assert any(a.shape != b.shape for a, b in zip(batch.tensors, network.example.tensors, strict=True))
+        worst, allowed = difference(run_masked(network, batch, network.mask(kept), {}), run(small, batch))
+        assert worst <= allowed
+
+
+class CountedExports:
+    """How often a model was exported."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        export = torch.export.export
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return export(*args, **kwargs)
+
+        monkeypatch.setattr(torch.export, "export", counted)
+
+
+def images(*sizes: int, seed: int = 0, examples: int = 8) -> list[tuple[Tensor, Tensor]]:
+    """Labelled batches of images of these sizes."""
+    draws = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(examples, 3, size, size, generator=draws), torch.randint(0, 4, (examples,), generator=draws))
+        for size in sizes
+    ]
+
+
+def test_one_more_export_serves_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = PooledByHand().eval()
+    network = sc.trace(model, images(8)[0][0])
+    exports = CountedExports(monkeypatch)
+    for size in (12, 10, 7, 16, 9, 8, 12):
+        batch = Batch((images(size)[0][0],), {})
+        assert difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
+    assert exports.count == 1
+
+
+@pytest.mark.parametrize("by", ["obs", "taylor-gates", "apoz", "shapley", "leave-one-out"])
+def test_scores_do_not_depend_on_the_size_of_the_example(by: str) -> None:
+    torch.manual_seed(0)
+    model, data = PooledByHand().eval(), images(8, 12, 8, 10)
+    options = {"coalitions": 40} if by == "shapley" else {}
+    here, there = (
+        sc.score(sc.trace(model, images(size)[0][0], as_program=True), data, by=by, progress=False, **options)
+        for size in (8, 12)
+    )
+    for name in here:
+        assert torch.allclose(here[name].values, there[name].values, rtol=1e-3, atol=1e-6), name
+
+
+def test_shapley_values_of_mixed_sizes_are_those_of_each_size() -> None:
+    """Efficiency: the values of a group sum to what its absence costs, on examples of every size."""
+    torch.manual_seed(1)
+    model, data = PooledByHand().eval(), images(8, 12)
+    network = sc.trace(model, images(8)[0][0], as_program=True)
+    scores = sc.score(network, data, by="shapley", only="join", estimator="exact", aggregate="mean", progress=False)
+    mask = network.mask({"join": torch.arange(0)})
+    costs = []
+    for x, y in data:
+        batch = Batch((x,), {})
+        losses = [
+            F.cross_entropy(output, y, reduction="none")
+            for output in (run_masked(network, batch, mask, scores.means), run(model, batch))
+        ]
+        costs.append(losses[0] - losses[1])
+    assert float(scores["join"].values.sum()) == pytest.approx(float(torch.cat(costs).mean()), rel=1e-4, abs=1e-6)
+
+
+def test_a_loader_of_mixed_sizes_is_pruned_as_each_size_says() -> None:
+    """The repaired network is near the dense one at both sizes, the report's loss that of the model's own code."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), Mean())
+    model, data = nn.Sequential(*model, nn.Linear(8, 4)).eval(), images(8, 12, 9, 16, seed=2, examples=16)
+    result = sc.prune(model, data, {"macs": 0.6}, progress=False)
+    with torch.no_grad():
+        losses = torch.cat([F.cross_entropy(result.model(x), y, reduction="none") for x, y in data])
+        gaps = torch.cat([(result.model(x) - model(x)).abs().amax(1) for x, _ in data])
+    assert result.report.pruned.loss == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert float(gaps.max()) < 0.2
+    found = sc.compare(model, data, by=("obs", "l2"), keep={"macs": 0.6}, progress=False)
+    assert {trial.by for trial in found.trials} == {"obs", "l2"}
+
+
+class Mean(nn.Module):
+    """The mean over space, by its size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum((2, 3)) / (x.shape[2] * x.shape[3])
+
+
+class Branches(nn.Module):
+    """Takes another way for large images, and for single examples."""
+
+    def __init__(self, single: bool) -> None:
+        super().__init__()
+        self.single = single
+        self.a, self.b, self.c = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.a(x))
+        if not self.single and h.shape[2] > 10:
+            h = F.relu(self.b(h))
+        if self.single and h.shape[0] != 1:
+            h = h * 2
+        return self.c(h.mean((2, 3)))
+
+
+def test_a_size_that_takes_another_way_through_the_code_is_refused() -> None:
+    network = sc.trace(Branches(single=False).eval(), images(8)[0][0])
+    network.program.forward(Batch((images(9)[0][0],), {}))
+    with pytest.raises(sc.SecateurError, match=r"\(8, 3, 12, 12\) where the network was traced with \(2, 3, 8, 8\)"):
+        network.program.forward(Batch((images(12)[0][0],), {}))
+
+
+def test_one_example_that_takes_another_way_is_refused() -> None:
+    network = sc.trace(Branches(single=True).eval(), images(8)[0][0])
+    with pytest.raises(sc.SecateurError, match=r"\(1, 3, 8, 8\)"):
+        network.program.forward(Batch((images(8, examples=1)[0][0],), {}))
+
+
+def test_an_input_that_is_no_tensor_and_another_is_not_taken_for_the_same() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+            return self.b(F.relu(self.a(x)) * scale)
+
+    model, x = Scaled().eval(), torch.randn(6, 4)
+    network = sc.trace(model, {"x": x, "scale": 1.0})
+    other = Batch((), {"x": x, "scale": 3.0})
+    assert difference(network.program.forward(other), run(model, other))[0] < 1e-6
+
+
+def test_a_program_without_a_model_refuses_other_sizes() -> None:
+    network = sc.trace(PooledByHand().eval(), images(8)[0][0])
+    program = Program(network.program.exported, network.program.batched, network.program.names)
+    with pytest.raises(sc.SecateurError, match="fixes axis 2 of that input at 8"):
+        program.forward(Batch((images(12)[0][0],), {}))
