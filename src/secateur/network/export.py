@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
 from secateur.errors import SecateurError, TraceError
+from secateur.network.export_kernels import recurrent_layers_whole, shapes_not_cached
 from secateur.network.program import Program, evaluation_mode, run_module
 from secateur.network.restore import attributes_kept
 from secateur.network.writes import functional, is_mutable, without_dropouts, writes_where_seen
@@ -56,10 +57,11 @@ def export_program(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
         for shapes_for in (partial(dynamic_shapes, axes=axes), lambda model, batch: None):
             try:
                 shapes = shapes_for(model, batch)
-                exported = torch.export.export(
-                    model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
-                )
-                return _as_program(exported, model, batch)
+                with recurrent_layers_whole(), shapes_not_cached(shapes is not None):
+                    exported = torch.export.export(
+                        model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
+                    )
+                    return _as_program(exported, model, batch)
             except Exception as failure:  # noqa: BLE001 torch.export raises any type, the user's own included
                 failures.append(failure)
         _check_example(model, batch)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
@@ -33,6 +34,7 @@ class Failure:
 
 
 STRONG = 8
+Trial = tuple[bool, tuple[tuple[str, tuple[int, ...]], ...]]
 
 
 class Trials:
@@ -48,9 +50,23 @@ class Trials:
         self.model = model
         self.far = False
         self._shadow = None if isinstance(model, fx.GraphModule) else Shadow(model)
+        self._outcomes: WeakKeyDictionary[Network, dict[Trial, Failure | None]] = WeakKeyDictionary()
 
     def run(self, network: Network, kept: Kept, means: Means) -> Failure | None:
-        """Cut, run and compare; what went wrong, or None."""
+        """Cut, run and compare; what went wrong, or None.
+
+        The search for the groups that fail asks for the same trial more than once, from the inner module and again from
+        those that hold it. The outcome of a trial without means is remembered for as long as its network lives.
+        """
+        if means:
+            return self._run(network, kept, means)
+        outcomes = self._outcomes.setdefault(network, {})
+        trial = (self.far, tuple((name, tuple(places.tolist())) for name, places in kept.items()))
+        if trial not in outcomes:
+            outcomes[trial] = self._run(network, kept, means)
+        return outcomes[trial]
+
+    def _run(self, network: Network, kept: Kept, means: Means) -> Failure | None:
         try:
             with self._cut(network, kept, means) as small, preserved(small), torch.random.fork_rng(devices=[]):
                 return self._failure(small, network, kept, means)

@@ -1,0 +1,96 @@
+"""Exports are made cheaper without another result, and torch is left as it was."""
+
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._decomp import decompositions
+from torch._dynamo import config as dynamo_config
+
+import secateur as sc
+from secateur.data import Batch
+from secateur.network.export import export_program
+from secateur.network.export_kernels import SHAPE_KERNELS, shapes_not_cached
+from secateur.network.program import Call, Handler
+from secateur.surgery.attempts import Trials
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer that gives its output and every state."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer(x)
+
+
+LAYERS = {
+    "lstm": lambda: nn.LSTM(3, 5),
+    "lstm, both directions, two layers, batch first": lambda: nn.LSTM(3, 5, 2, batch_first=True, bidirectional=True),
+    "lstm with a projection": lambda: nn.LSTM(3, 6, proj_size=2, batch_first=True),
+    "gru without biases": lambda: nn.GRU(3, 5, bias=False, batch_first=True),
+    "gru, both directions": lambda: nn.GRU(3, 5, bidirectional=True, batch_first=True),
+    "tanh": lambda: nn.RNN(3, 5, 2, batch_first=True),
+    "relu": lambda: nn.RNN(3, 5, nonlinearity="relu", batch_first=True),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_recurrent_layers_are_exported_without_their_steps(name: str) -> None:
+    torch.manual_seed(0)
+    model, batch = Recurrent(LAYERS[name]()).eval(), Batch((torch.randn(4, 7, 3),), {})
+    with patch.object(decompositions, "_rnn_helper", side_effect=AssertionError("unrolled")):
+        program = export_program(model, batch)
+    recorded: dict[str, tuple[Any, Any]] = {}
+
+    def shape_checked(node: torch.fx.Node) -> Handler:
+        def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            result = target(*args, **kwargs)
+            if isinstance(result, Tensor):
+                lengths = [int(length.node.hint) if isinstance(length, torch.SymInt) else length
+                           for length in node.meta["val"].shape]  # fmt: skip
+                recorded[node.name] = (torch.Size(lengths), result.shape)
+            return result
+
+        return handler
+
+    with torch.no_grad():
+        outputs = program.forward(batch, {node: shape_checked(node) for node in program.nodes if node.op != "output"})
+        torch.testing.assert_close(outputs, model(*batch.args))
+    assert recorded
+    assert all(exported == run for exported, run in recorded.values())
+
+
+def test_torch_is_as_it_was_after_an_export_that_fails() -> None:
+    class Refusing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            assert not dynamo_config.fake_tensor_cache_enabled or x.shape[0] == 2, "symbolic"
+            raise ValueError("refused")
+
+    kernels = {operator: dict(operator.py_kernels) for operator in SHAPE_KERNELS}
+    cached = dynamo_config.fake_tensor_cache_enabled
+    with pytest.raises(sc.SecateurError):
+        export_program(Refusing(), Batch((torch.randn(2, 3),), {}))
+    assert {operator: dict(operator.py_kernels) for operator in SHAPE_KERNELS} == kernels
+    assert dynamo_config.fake_tensor_cache_enabled == cached
+    with shapes_not_cached(symbolic=True):
+        assert not dynamo_config.fake_tensor_cache_enabled
+    assert dynamo_config.fake_tensor_cache_enabled == cached
+
+
+def test_a_trial_cut_is_made_once_for_a_network() -> None:
+    model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
+    network = sc.trace(model, torch.randn(2, 3))
+    trials = Trials(model)
+    kept = {"0": torch.tensor([0, 2])}
+    with patch.object(trials, "_run", wraps=trials._run) as run:
+        assert [trials.run(network, kept, {}) for _ in range(3)] == [None] * 3
+        assert run.call_count == 1
+        trials.run(network, {"0": torch.tensor([1, 2])}, {})
+        trials.far = True
+        trials.run(network, kept, {})
+    assert run.call_count == 3
