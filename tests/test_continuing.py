@@ -82,7 +82,7 @@ def test_impossible_rules_are_refused(wrong: Any) -> None:
 
 
 def test_what_is_no_rule_is_refused(network: sc.Network) -> None:
-    with pytest.raises(sc.SecateurError, match="no rule"):
+    with pytest.raises(sc.SecateurError, match=r"give a rule of `secateur\.stopping`"):
         scored(network, stop=0.1)
 
 
@@ -119,6 +119,8 @@ def test_scores_of_something_else_are_not_refined(network: sc.Network) -> None:
 def test_scores_without_blocks_are_not_refined(network: sc.Network) -> None:
     plain = scored(network, by="taylor", aggregate=None)
     with pytest.raises(sc.SecateurError, match="hold no blocks"):
+        scored(network, resume=plain)
+    with pytest.raises(sc.SecateurError, match="resume= does not apply to by='taylor'"):
         scored(network, by="taylor", aggregate=None, resume=plain)
 
 
