@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import zoo_attention as attention
 import zoo_code as code
+import zoo_operators as operators
 import zoo_others as others
 
 BATCH = 3
@@ -387,10 +388,10 @@ class Unknown(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc1, self.fc2, self.fc3 = nn.Linear(6, 8), nn.Linear(5, 7), nn.Linear(7, 3)
+        self.fc1, self.fc2, self.fc3 = nn.Linear(6, 8), nn.Linear(7, 7), nn.Linear(7, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.fft.rfft(torch.relu(self.fc1(x))).abs()
+        x = torch.diff(torch.relu(self.fc1(x)))
         return self.fc3(torch.relu(self.fc2(x)))
 
 
@@ -630,6 +631,13 @@ ZOO: dict[str, Specimen] = {
     "pooled by hand": Specimen(
         others.PooledByHand, images(), {"stem": 6, "deep": 5, "join": 7}, options={"as_program": True}
     ),
+    "messages": Specimen(operators.Messages, tokens(4), {"first": 6, "second": 5, "third": 7, "fourth": 6}),
+    "assigned": Specimen(operators.Assigned, tokens(4), {"first": 6, "second": 5}),
+    "unpooled": Specimen(operators.Unpooled, images(), {"down": 6, "up": 4}),
+    "bags": Specimen(operators.Bags, operators.two_kinds, {"dense": 6, "top": 5}),
+    "products": Specimen(operators.Products, tokens(4), {"a": 6, "c": 5, "mix": 7}),
+    "spectra": Specimen(operators.Spectra, tokens(4), {"first": 6, "second": 4}, {"turns": "can't be cut"}),
+    "masked attention": Specimen(operators.MaskedAttention, tokens(6), {"embed": 12, "attention": 3}),
     "blocks": Specimen(others.Blocks, lambda: torch.randn(BATCH, 5), {"blocks": 4}, options={"kinds": "blocks"}),
 }
 

@@ -14,7 +14,7 @@ from secateur.data import Batch
 from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.network.labels import operator_name
-from secateur.network.masked import operand, recorded_operand
+from secateur.network.masked import chained, operand, recorded_operand
 from secateur.network.program import Call, Handler, Program, arguments, module_path, widest, with_argument
 from secateur.network.units import Group, Network, Reader
 
@@ -115,7 +115,11 @@ def _seen(evidence: Evidence, sites: tuple[Site, ...], cell: Batch) -> dict[Site
 def tapped(sites: Iterable[Site], tap: Tap) -> dict[Node, Handler]:
     """Handlers that pass each site's tensor through `tap`, once for all its readers."""
     made: dict[Site, Tensor] = {}
-    return {reader.node: partial(_read_tapped, reader, site, tap, made) for site in sites for reader in site.readers}
+    by_node: defaultdict[Node, list[Handler]] = defaultdict(list)
+    for site in sites:
+        for reader in site.readers:
+            by_node[reader.node].append(partial(_read_tapped, reader, site, tap, made))
+    return {node: chained(handlers) for node, handlers in by_node.items()}
 
 
 def _read_tapped(

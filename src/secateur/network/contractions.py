@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.network.call import Call
+from secateur.network.call import Call, frozen
 from secateur.network.elementwise import elementwise
 from secateur.network.labels import Labels, Weight, spread, varying
 
 SHARED = "the same weights serve every unit"
+CROSSED = "two kinds of units cross"
 
 
 def linear(call: Call) -> Tensor:
@@ -93,7 +94,7 @@ def each_unit(call: Call, x: Tensor, dim: int, weights: list[Any], length: int, 
     moved = any(at >= len(call.shape) or x.shape[at] != call.shape[at] for at in axes)
     moved = moved or any(at > dim and kernel[at - dim - 1] > 1 for at in axes if kernel)
     if len(axes) > 1 or moved:
-        call.freeze(x, "is changed along these units" if moved else "two kinds of units cross")
+        call.freeze(x, "is changed along these units" if moved else CROSSED)
         result: Tensor = call.frozen()
         return result
     units = call.trace.along(x, axes[0], call.node)
@@ -110,7 +111,7 @@ def _product(call: Call, first: str, second: str) -> Tensor:
     if batch and not call.trace.by_width:
         heads = _batch_axis(call, [a, b], batch)
         if heads is None:
-            return freeze_all(call, "two kinds of units cross")
+            return freeze_all(call, CROSSED)
         dim, units = heads
         call.trace.count(call.node, math.prod(call.shape) * inner / len(units), units)
         return spread(units, dim, call.shape)
@@ -151,7 +152,7 @@ def _plain_product(call: Call, first: str, a: Tensor, b: Tensor, of_heads: bool)
         call.trace.read(call.node, first, a.dim() - 1, read)
         axes.append(read)
     if (-2 in in_a and -1 in in_b) or not (in_a or in_b):
-        return freeze_all(call, "two kinds of units cross")
+        return freeze_all(call, CROSSED)
     rows = call.trace.along(a, -2, call.node) if -2 in in_a else None
     columns = call.trace.along(b, -1, call.node) if -1 in in_b else None
     out = rows if rows is not None else columns
@@ -234,3 +235,47 @@ def embedding(call: Call) -> Tensor:
         return freeze_all(call, "its table is computed from other tensors")
     call.freeze(weight.layers[0], "rows are chosen by the input")
     return spread(call.along("weight", 1, produces=True), -1, call.shape)
+
+
+def embedding_bag(call: Call) -> Any:
+    """Sums, means or maxima of rows: as an embedding; what else comes out counts entries."""
+    result, *counts = call.shape
+    rows = embedding(Call(call.node, call.trace, call.args, result))
+    weighting = call.args.get("per_sample_weights")
+    if isinstance(weighting, Tensor | Weight):
+        call.freeze(weighting, "weighs whole rows")
+    return (rows, *(rows if shape == result and len(shape) == 2 else frozen(shape) for shape in counts))
+
+
+def distances(call: Call) -> Tensor:
+    """`cdist`: reads the last axis of both operands; the rows of a parameter are new units."""
+    operands: dict[str, Labels] = {name: call.args[name] for name in ("x1", "x2")}
+    batch = {dim for value in operands.values() for dim in _batch_dims(value)}
+    if batch:
+        heads = _batch_axis(call, [_operand(call, "x1", "x2"), _operand(call, "x2", "x1")], batch)
+        return freeze_all(call, CROSSED) if heads is None else spread(heads[1], heads[0], call.shape)
+    read = [call.trace.along(value, -1, call.node) if _lies(value, -1) else None for value in operands.values()]
+    rows = [
+        call.trace.along(value, -2, call.node, produces=True) if _lies(value, -2) else None
+        for value in operands.values()
+    ]
+    known = [labels for labels in read if labels is not None]
+    for labels in known:
+        call.tie(known[0], labels if len(known) > 1 else torch.zeros_like(labels))
+    for name, labels in zip(operands, read, strict=True):
+        if labels is not None:
+            call.trace.read(call.node, name, len(operands[name].shape) - 1, labels)
+    if rows[0] is not None and rows[1] is not None:
+        return freeze_all(call, CROSSED)
+    result: Tensor = call.frozen()
+    if rows[0] is not None:
+        result = spread(rows[0], -2, call.shape)
+    elif rows[1] is not None:
+        result = spread(rows[1], -1, call.shape)
+    return result
+
+
+def _lies(value: Labels, dim: int) -> bool:
+    """Whether units lie along an axis, counted from the end."""
+    layers = value.layers if isinstance(value, Weight) else (value,)
+    return any(dim + len(value.shape) in varying(layer) for layer in layers)

@@ -96,14 +96,27 @@ def _check_example(model: nn.Module, batch: Batch) -> None:
     run_module(model, batch)
 
 
-TAKEN_APART: tuple[Any, ...] = (torch.ops.aten.einsum.default,)
+def _addbmm(added: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """`torch.addbmm`, for which torch has no decomposition."""
+    return beta * added + alpha * torch.bmm(batch1, batch2).sum(0)
+
+
+ATEN: Any = torch.ops.aten
+TAKEN_APART: tuple[Any, ...] = (
+    ATEN.einsum.default,
+    ATEN.tensordot.default,
+    ATEN.cosine_similarity.default,
+    ATEN.baddbmm.default,
+    ATEN.addbmm.default,
+)
+OWN_DECOMPOSITIONS: dict[Any, Any] = {ATEN.addbmm.default: _addbmm}
 
 
 def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Program:
     """The program without operators that write to their inputs or insist on a memory layout."""
     if any(writes_where_seen(node) or node.target in TAKEN_APART for node in exported.graph.nodes):
         without_dropouts(exported)
-        known = torch.export.default_decompositions()
+        known = {**torch.export.default_decompositions(), **OWN_DECOMPOSITIONS}
         exported = exported.run_decompositions({target: known[target] for target in TAKEN_APART})
     for node in exported.graph.nodes:
         if is_mutable(node):

@@ -6,7 +6,7 @@ have made of that constant is added to its result, as it will be added to a bias
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -63,7 +63,7 @@ class Removal:
             present = masks[:, reader.units]
             if masks.is_floating_point() or not bool(present.all()):
                 by_node[reader.node].append(self._handler(network.program, reader, present))
-        return {node: _chain(handlers) for node, handlers in by_node.items()}
+        return {node: chained(handlers) for node, handlers in by_node.items()}
 
     def _handler(self, program: Program, reader: Reader, present: Tensor) -> Handler:
         name = operator_name(reader.node)
@@ -95,16 +95,16 @@ class Removal:
         return grouped_product(self._matrices[reader.fold.weight], reader.fold, absent)
 
 
-def _chain(handlers: list[Handler]) -> Handler:
-    """Several handlers of one operator, each masking another argument."""
+def chained(handlers: Sequence[Handler]) -> Handler:
+    """Several handlers of one operator as one, each of which changes another argument."""
 
-    def chained(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = target
-        for handler in handlers:
-            call = partial(lambda inner, h, *a, **k: h(inner, a, k), call, handler)
+        for each in handlers:
+            call = partial(lambda inner, h, *a, **k: h(inner, a, k), call, each)
         return call(*args, **kwargs)
 
-    return chained if len(handlers) > 1 else handlers[0]
+    return handler if len(handlers) > 1 else handlers[0]
 
 
 def contribution(weight: Tensor, fold: Fold, inputs: Tensor) -> Tensor:

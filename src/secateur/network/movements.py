@@ -1,6 +1,5 @@
 """How labels pass operators that only move entries: they are executed on the labels themselves."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,17 +8,10 @@ from torch.nn import functional as F
 
 from secateur.network.call import Call
 from secateur.network.labels import Labels, Weight, spread, varying
+from secateur.network.layerwise import layerwise, narrowed
 from secateur.network.program import arguments
 
-
-def _each_layer(call: Call, value: Labels, move: Callable[[Tensor], Any]) -> Any:
-    """Moves an activation's labels, or each axis' labels of a parameter."""
-    if isinstance(value, Tensor):
-        return move(value)
-    moved = [move(layer) for layer in value.layers]
-    if isinstance(moved[0], Tensor):
-        return Weight(value.name, value.keys, tuple(moved), whole=False)
-    return tuple(Weight(value.name, value.keys, parts, whole=False) for parts in zip(*moved, strict=True))
+PICKED = "is picked from by an index"
 
 
 def _source(call: Call) -> Labels:
@@ -31,7 +23,7 @@ def move(call: Call) -> Any:
     """Transposes and the like: the operator itself, on labels."""
     target: Any = call.node.target
     others = {name: value for name, value in call.args.items() if name not in ("self", "input")}
-    return _each_layer(call, _source(call), lambda labels: target(labels, **others))
+    return layerwise(_source(call), lambda labels: target(labels, **others))
 
 
 def reshape(call: Call) -> Any:
@@ -41,7 +33,7 @@ def reshape(call: Call) -> Any:
         result = value.reshape(call.shape)
         call.trace.reshaped.append((call.node, result))
         return result
-    return _each_layer(call, value, lambda labels: labels.reshape(call.shape))
+    return layerwise(value, lambda labels: labels.reshape(call.shape))
 
 
 def expand(call: Call) -> Any:
@@ -56,13 +48,14 @@ def expand(call: Call) -> Any:
             return like
     if isinstance(value, Tensor) and not bool(value.any()):
         return _grown(call, value)
-    return _each_layer(call, _source(call), lambda labels: labels.expand(call.shape))
+    return layerwise(_source(call), lambda labels: labels.expand(call.shape))
 
 
 def _grown(call: Call, value: Tensor) -> Labels:
     """What has no units is the same all along the axes that are made by repeating it."""
     lead = len(call.shape) - value.dim()
-    written = arguments(call.node).get("size", arguments(call.node).get("repeats", ()))
+    given = arguments(call.node)
+    written = given.get("size", given.get("repeats", call.shape))  # without any, it is the shape of another tensor
     axes = [
         dim
         for dim, length in enumerate(call.shape)
@@ -105,7 +98,7 @@ def parts(call: Call) -> Any:
         pieces = labels.split(lengths, dim)
         return tuple(piece.squeeze(dim) for piece in pieces) if unbind else tuple(pieces)
 
-    return _each_layer(call, value, split)
+    return layerwise(value, split)
 
 
 def slice_(call: Call) -> Any:
@@ -195,7 +188,7 @@ def repeat(call: Call) -> Any:
     value = _source(call)
     if isinstance(value, Tensor) and not bool(value.any()):
         return _grown(call, value)
-    return _each_layer(call, value, lambda labels: labels.repeat(call.args["repeats"]))
+    return layerwise(value, lambda labels: labels.repeat(call.args["repeats"]))
 
 
 def gated(call: Call) -> Tensor:
@@ -246,16 +239,12 @@ def indexed(call: Call) -> Any:
     """Picking entries by index tensors: labels pass that do not differ along the axes that are picked from."""
     value = _source(call)
     picked = {dim for dim, index in enumerate(call.args["indices"]) if index is not None}
-    layers = value.layers if isinstance(value, Weight) else ()
-    beside = next((varying(layer) for layer in layers if varying(layer) and not varying(layer) & picked), None)
-    labels = call.trace.activation(value, call.node, beside)
-    contiguous = picked == set(range(min(picked), max(picked) + 1))
-    if varying(labels) & picked or not contiguous:
-        call.freeze(labels, "is picked from by an index")
+    if picked != set(range(min(picked), max(picked) + 1)):
+        call.freeze(value, PICKED)
         return call.frozen()
-    for dim in picked:
-        labels = labels.narrow(dim, 0, 1)
-    lengths = len(call.shape) - (labels.dim() - len(picked))
-    first = min(picked)
-    shape = [*labels.shape[:first], *[1] * lengths, *labels.shape[max(picked) + 1 :]]
-    return labels.reshape(shape).expand(call.shape)
+    slim = narrowed(call, value, picked, PICKED)
+    for key in slim.keys if isinstance(slim, Weight) else ():
+        call.trace.touch(key, produces=True)
+    numbered = len(call.shape) - (len(value.shape) - len(picked))
+    shape = [*value.shape[: min(picked)], *[1] * numbered, *value.shape[max(picked) + 1 :]]
+    return layerwise(slim, lambda labels: labels.reshape(shape).expand(call.shape))

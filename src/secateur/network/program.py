@@ -155,6 +155,16 @@ class Program:
         return torch.fx.Graph().placeholder("resized")
 
     @cached_property
+    def state_only(self) -> frozenset[Node]:
+        """Nodes whose tensors are computed from parameters, buffers and constants alone."""
+        found: set[Node] = {*self.state_names, *self.constants}
+        for node in self.nodes:
+            used = [value for value in node.all_input_nodes if _is_tensor(value)]
+            if node.op == "call_function" and _is_tensor(node) and used and all(value in found for value in used):
+                found.add(node)
+        return frozenset(found)
+
+    @cached_property
     def first(self) -> int:
         """Position of the first operator."""
         return next(index for index, node in enumerate(self.nodes) if node.op != "placeholder")
@@ -288,6 +298,11 @@ def _hinted(value: Any) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
     return str(tuple(int(n.node.hint or 0) if isinstance(n, torch.SymInt) else int(n) for n in value.shape))
+
+
+def _is_tensor(node: Node) -> bool:
+    """Whether an operator gives tensors, and not a size."""
+    return not isinstance(node.meta.get("val"), int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool)
 
 
 def widest(tensor: Tensor) -> torch.dtype:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from secateur.network.call import Call, frozen
+from secateur.network.elementwise import elementwise
 from secateur.network.labels import Weight, spread, varying
 
 
@@ -90,6 +91,13 @@ def spatial(call: Call) -> Any:
         passed = passed.narrow(dim, 0, 1)
     results = tuple(passed.expand(shape) for shape in shapes)
     return results[0] if isinstance(call.shape, torch.Size) else results
+
+
+def unpool(call: Call) -> Any:
+    """Entries put back where a maximum was found: the places go with the values, channel by channel."""
+    values = {name: call.activation(name) for name in ("self", "indices")}
+    met = elementwise(Call(call.node, call.trace, values, values["self"].shape))
+    return spatial(Call(call.node, call.trace, {"self": met}, call.shape))
 
 
 def batch_norm(call: Call) -> Any:

@@ -9,7 +9,18 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.network import contractions, convolutions, elementwise, experts, movements, picking, recurrent, reductions
+from secateur.network import (
+    contractions,
+    convolutions,
+    elementwise,
+    experts,
+    movements,
+    picking,
+    recurrent,
+    reductions,
+    scattering,
+    spectral,
+)
 from secateur.network.call import Call, frozen, tensors
 from secateur.network.labels import Trace, operator_name
 from secateur.network.program import Program, arguments, module_path
@@ -29,7 +40,7 @@ def unknown(call: Call) -> Any:
 def failed(call: Call, failure: Exception) -> Any:
     """Freezes what it touches, and says which rule failed."""
     for labels in tensors(call.args):
-        call.freeze(labels, f"its rule failed ({type(failure).__name__}: {failure}); please report this network")
+        call.freeze(labels, f"its rule does not know these arguments ({type(failure).__name__}: {failure})")
     return call.frozen()
 
 
@@ -45,6 +56,8 @@ RULES = _table(
         convolutions.transposed_convolution: "conv_transpose1d conv_transpose2d conv_transpose3d",
         contractions.attention: "scaled_dot_product_attention",
         contractions.embedding: "embedding",
+        contractions.embedding_bag: "embedding_bag",
+        contractions.distances: "cdist",
         contractions.bilinear: "bilinear",
         experts.grouped_product: "_grouped_mm grouped_mm_fallback",
         recurrent.recurrent: "lstm gru rnn_tanh rnn_relu",
@@ -59,7 +72,8 @@ RULES = _table(
         elementwise.overwritten: "copy",
         elementwise.created: "zeros ones full empty new_zeros new_ones new_full new_empty",
         # Elementwise operators that torch does not tag as such.
-        elementwise.elementwise: "hardswish log_sigmoid where rsub native_dropout",
+        elementwise.elementwise: "hardswish log_sigmoid where rsub native_dropout __and__ __or__ real imag _conj "
+        "resolve_conj resolve_neg complex polar",
         elementwise.prelu: "prelu",
         reductions.softmax: "softmax log_softmax _softmax _log_softmax",
         reductions.summation: "mean sum linalg_vector_norm norm",
@@ -68,7 +82,8 @@ RULES = _table(
         "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
         "upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact1d _upsample_nearest_exact2d "
-        "_upsample_bilinear2d_aa _upsample_bicubic2d_aa max_pool2d_with_indices",
+        "_upsample_bilinear2d_aa _upsample_bicubic2d_aa max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices",
+        reductions.unpool: "max_unpool2d max_unpool3d",
         movements.move: "permute transpose t unsqueeze squeeze movedim moveaxis swapaxes flip adjoint numpy_T mT",
         movements.reshape: "view reshape flatten unflatten _unsafe_view view_as reshape_as",
         movements.expand: "expand expand_as broadcast_to",
@@ -92,6 +107,13 @@ RULES = _table(
         picking.triangle: "tril triu",
         picking.repeat_interleave: "repeat_interleave",
         picking.scatter_part: "select_scatter slice_scatter",
+        scattering.index_written: "index_add index_copy index_reduce index_fill",
+        scattering.scattered: "scatter scatter_add scatter_reduce",
+        scattering.index_put: "index_put",
+        spectral.transformed: "fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 "
+        "fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_fftshift fft_ifftshift _fft_c2c _fft_r2c _fft_c2r",
+        spectral.as_pairs: "view_as_real",
+        spectral.as_complex: "view_as_complex",
         picking.grid_sample: "grid_sampler grid_sampler_2d grid_sampler_3d",
     }
 )

@@ -1,0 +1,132 @@
+"""Networks around one operator or a few: entries written by number, products of activations, transforms."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NODES = 5
+EDGES = ((0, 1, 2, 3, 4, 0, 2), (1, 2, 3, 4, 0, 3, 1))
+
+
+class Messages(nn.Module):
+    """Message passing: what neighbours send is added up, averaged or compared, in four spellings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("edges", torch.tensor(EDGES))
+        self.first, self.second, self.third = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 7)
+        self.fourth, self.last = nn.Linear(7, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        source, target = self.edges
+        x = F.silu(self.first(x))
+        x = F.silu(self.second(torch.zeros_like(x).index_add(1, target, x[:, source])))
+        places = target[None, :, None].expand(len(x), -1, x.shape[2])
+        x = F.silu(self.third(x.scatter_add(1, places, x[:, source])))
+        places = target[None, :, None].expand(len(x), -1, x.shape[2])
+        x = F.silu(self.fourth(torch.zeros_like(x).scatter_reduce(1, places, x[:, source], "mean", include_self=False)))
+        y = torch.zeros(len(x), NODES, x.shape[2])
+        y[:, target] += x[:, source]
+        return self.last(y).mean(1)
+
+
+class Assigned(nn.Module):
+    """Entries replaced where comparisons say, and rows by number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = x * (((x > -1) & (x < 0.8)) | (x > 2) ^ (x < -2))
+        x[x > 0.5] = 0.4
+        x = self.second(x)
+        x = x.index_copy(1, torch.tensor([2, 0]), F.silu(x[:, :2])).index_fill(1, torch.tensor([1]), 0.3)
+        x[:, [0, 3]] = torch.tanh(x[:, [3, 4]])
+        return self.last(x).mean(1)
+
+
+class Unpooled(nn.Module):
+    """Maxima are put back where they were found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.same, self.up = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, places = F.max_pool2d(F.silu(self.down(x)), 2, return_indices=True)
+        x = F.max_unpool2d(F.silu(self.same(x)), places, 2)
+        return self.last(F.silu(self.up(x)).mean((2, 3)))
+
+
+class Bags(nn.Module):
+    """Embeddings of several entries each, and the products of all pairs of features, as recommenders have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.EmbeddingBag(7, 6, mode=mode) for mode in ("sum", "mean", "max"))
+        self.dense, self.top, self.last = nn.Linear(4, 6), nn.Linear(6 + 6, 5), nn.Linear(5, 2)
+        self.register_buffer("pairs", torch.tril_indices(4, 4, -1))
+
+    def forward(self, dense: Tensor, sparse: Tensor) -> Tensor:
+        features = torch.stack([F.silu(self.dense(dense)), *(table(sparse) for table in self.tables)], 1)
+        products = torch.bmm(features, features.transpose(1, 2))
+        crossed = products[:, self.pairs[0], self.pairs[1]]
+        return self.last(F.silu(self.top(torch.cat([features[:, 0], crossed], 1))))
+
+
+class Products(nn.Module):
+    """Products of two activations, with something added, and distances to learned centres."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(4, 5)
+        self.mix, self.centres = nn.Linear(6, 7), nn.Parameter(torch.randn(5, 7))
+        self.last = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, b, c = (F.silu(layer(x)) for layer in (self.a, self.b, self.c))
+        scores = torch.baddbmm(x.mean((1, 2), keepdim=True), a, b.transpose(1, 2), beta=0.3, alpha=0.7)
+        y = F.silu(torch.tensordot(scores @ a, self.mix.weight, dims=([2], [1])))
+        likeness = F.cosine_similarity(a, b, dim=-1)
+        y = torch.exp(-torch.cdist(y, self.centres.expand(len(x), -1, -1)))
+        paired = torch.addmm(y[:, 0] @ c[:, 0].t(), a[:, 0], b[:, 0].t())
+        return self.last(y), likeness, paired.sum(1)
+
+
+class Spectra(nn.Module):
+    """Tokens mixed by Fourier transforms along other axes than the units', and rotations as complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 6), nn.Linear(6, 8), nn.Linear(8, 2)
+        self.register_buffer("turns", torch.polar(torch.ones(5, 1), torch.arange(5.0)[:, None]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.first(x))
+        x = torch.fft.irfft(torch.fft.rfft(x, dim=1) * 0.5, n=x.shape[1], dim=1) + torch.fft.fft2(x, dim=(0, 1)).real * 0
+        y = F.silu(self.second(x))
+        y = torch.view_as_complex(y.unflatten(-1, (-1, 2))) * self.turns
+        return self.last(torch.view_as_real(y).flatten(2)).mean(1)
+
+
+class MaskedAttention(nn.Module):
+    """`nn.MultiheadAttention` as it is called by default, with a causal and a padding mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.attention = nn.Linear(6, 12), nn.MultiheadAttention(12, 3, batch_first=True)
+        self.last = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        causal = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)
+        padding = (torch.arange(x.shape[1]) > 3).expand(len(x), -1)
+        y, _ = self.attention(x, x, x, attn_mask=causal, key_padding_mask=padding.float() * -9)
+        return self.last(x + y).mean(1)
+
+
+def two_kinds() -> tuple[Tensor, Tensor]:
+    return torch.randn(3, 4), torch.randint(0, 7, (3, 4))
