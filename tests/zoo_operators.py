@@ -106,7 +106,10 @@ class Spectra(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.silu(self.first(x))
-        x = torch.fft.irfft(torch.fft.rfft(x, dim=1) * 0.5, n=x.shape[1], dim=1) + torch.fft.fft2(x, dim=(0, 1)).real * 0
+        x = (
+            torch.fft.irfft(torch.fft.rfft(x, dim=1) * 0.5, n=x.shape[1], dim=1)
+            + torch.fft.fft2(x, dim=(0, 1)).real * 0
+        )
         y = F.silu(self.second(x))
         y = torch.view_as_complex(y.unflatten(-1, (-1, 2))) * self.turns
         return self.last(torch.view_as_real(y).flatten(2)).mean(1)

@@ -12,6 +12,7 @@ from secateur.network.elementwise import elementwise
 from secateur.network.labels import Labels, Weight, spread, varying
 
 SHARED = "the same weights serve every unit"
+UNLABELLED = torch.zeros((), dtype=torch.long)
 CROSSED = "two kinds of units cross"
 
 
@@ -259,11 +260,9 @@ def distances(call: Call) -> Tensor:
         call.trace.along(value, -2, call.node, produces=True) if _lies(value, -2) else None
         for value in operands.values()
     ]
-    known = [labels for labels in read if labels is not None]
-    for labels in known:
-        call.tie(known[0], labels if len(known) > 1 else torch.zeros_like(labels))
     for name, labels in zip(operands, read, strict=True):
         if labels is not None:
+            call.tie(labels, next((other for other in read if other is not labels and other is not None), UNLABELLED))
             call.trace.read(call.node, name, len(operands[name].shape) - 1, labels)
     if rows[0] is not None and rows[1] is not None:
         return freeze_all(call, CROSSED)
