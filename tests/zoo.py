@@ -553,6 +553,13 @@ ZOO: dict[str, Specimen] = {
     "unknown operator": Specimen(
         Unknown, lambda: torch.randn(BATCH, 6), {"fc2": 7}, {"fc1": "there is no rule for this operator"}
     ),
+    "messages": Specimen(operators.Messages, tokens(4), {"first": 6, "second": 5, "third": 7, "fourth": 6}),
+    "assigned": Specimen(operators.Assigned, tokens(4), {"first": 6, "second": 5}),
+    "unpooled": Specimen(operators.Unpooled, images(), {"down": 6, "up": 4}),
+    "bags": Specimen(operators.Bags, operators.two_kinds, {"dense": 6, "top": 5}),
+    "products": Specimen(operators.Products, tokens(4), {"a": 6, "c": 5, "mix": 7}),
+    "spectra": Specimen(operators.Spectra, tokens(4), {"first": 6, "second": 4}, {"turns": "can't be cut"}),
+    "masked attention": Specimen(operators.MaskedAttention, tokens(6), {"embed": 12, "attention": 3}),
     "torch encoder": Specimen(
         lambda: attention.TorchEncoder(False),
         attention.padded,
@@ -631,13 +638,6 @@ ZOO: dict[str, Specimen] = {
     "pooled by hand": Specimen(
         others.PooledByHand, images(), {"stem": 6, "deep": 5, "join": 7}, options={"as_program": True}
     ),
-    "messages": Specimen(operators.Messages, tokens(4), {"first": 6, "second": 5, "third": 7, "fourth": 6}),
-    "assigned": Specimen(operators.Assigned, tokens(4), {"first": 6, "second": 5}),
-    "unpooled": Specimen(operators.Unpooled, images(), {"down": 6, "up": 4}),
-    "bags": Specimen(operators.Bags, operators.two_kinds, {"dense": 6, "top": 5}),
-    "products": Specimen(operators.Products, tokens(4), {"a": 6, "c": 5, "mix": 7}),
-    "spectra": Specimen(operators.Spectra, tokens(4), {"first": 6, "second": 4}, {"turns": "can't be cut"}),
-    "masked attention": Specimen(operators.MaskedAttention, tokens(6), {"embed": 12, "attention": 3}),
     "blocks": Specimen(others.Blocks, lambda: torch.randn(BATCH, 5), {"blocks": 4}, options={"kinds": "blocks"}),
 }
 

@@ -82,7 +82,8 @@ RULES = _table(
         "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
         "upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact1d _upsample_nearest_exact2d "
-        "_upsample_bilinear2d_aa _upsample_bicubic2d_aa max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices",
+        "_upsample_bilinear2d_aa _upsample_bicubic2d_aa max_pool1d_with_indices "
+        "max_pool2d_with_indices max_pool3d_with_indices",
         reductions.unpool: "max_unpool2d max_unpool3d",
         movements.move: "permute transpose t unsqueeze squeeze movedim moveaxis swapaxes flip adjoint numpy_T mT",
         movements.reshape: "view reshape flatten unflatten _unsafe_view view_as reshape_as",
