@@ -7,6 +7,7 @@ from functools import cache
 from math import prod
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,10 +19,12 @@ import secateur as sc
 from secateur.budget.plan import Search
 from secateur.data import Batch, as_batches, example_batches
 from secateur.importance.scores import GroupScores
+from secateur.network.cost import Cost
 from secateur.network.export import every_step_seen
 from secateur.network.folded import folded, needs_folding
 from secateur.network.labels import operator_name
 from secateur.network.masked import operand, reader_means, run_masked
+from secateur.network.prefix_cost import PrefixCost
 from secateur.network.program import arguments, with_argument
 from secateur.surgery.verify import difference
 from zoo import ZOO, grow
@@ -345,6 +348,21 @@ def test_law_9_predicted_costs_are_the_measured_ones(name: str, seed: int) -> No
         assert cost.macs * network.example.size * 2 == pytest.approx(
             counter.get_total_flops(), abs=network.example.size
         )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_law_9_costs_by_counts_are_costs_by_masks(name: str) -> None:
+    _, _, network = traced(name)
+    groups, draws = network.groups[: max(len(network.groups) - 1, 1)], torch.Generator().manual_seed(0)
+    costs = PrefixCost(network, groups)
+    kept = np.array([int(torch.randint(group.size + 1, (), generator=draws)) for group in groups])
+
+    def by_mask(counts: np.ndarray) -> Cost:
+        return network.cost({group.name: torch.arange(int(n)) for group, n in zip(groups, counts, strict=True)})
+
+    assert costs.cost(kept) == by_mask(kept)
+    steps = np.eye(len(groups), dtype=int)
+    assert list(costs.after_next(kept)) == [by_mask(np.maximum(kept - step, 0)) for step in steps]
 
 
 def test_the_zoo_is_large_enough() -> None:

@@ -11,8 +11,9 @@ from torch import nn
 import secateur as sc
 from secateur import demo, pruning
 from secateur.budget.curves import through
+from secateur.budget.keep import fractions
 from secateur.budget.latency import LatencyTable, Timed, measure_latency, quick_multiple
-from secateur.budget.orders import between
+from secateur.budget.orders import LOOKS, Asked, _hull_slopes, between, by_loss
 from secateur.data import as_batches
 from secateur.importance.evidence import cells_of
 from secateur.importance.losses import divergence
@@ -50,6 +51,33 @@ def test_units_go_where_the_loss_grows_least_for_what_is_saved() -> None:
     lost = {name: network[name].size - len(kept) for name, kept in plan.kept.items()}
     best = min(range(13), key=lambda a: float(curves["0"][a] + curves["2"][12 - a]))
     assert lost == {"0": best, "2": 12 - best}
+
+
+@pytest.mark.parametrize("units", [("macs",), ("params", "units"), ("bytes", "latency")])
+def test_the_order_by_the_loss_is_that_of_costs_taken_from_masks(units: tuple[str, ...]) -> None:
+    """The same rule, in which every saving is worked out from the masks of two whole plans."""
+    model = mlp(6, 40, 30, 20, 3)
+    network = sc.trace(model, torch.randn(2, 6))
+    groups, draws = network.groups, torch.Generator().manual_seed(0)
+    curves = {group.name: torch.rand(group.size + 1, generator=draws).double().cumsum(0) for group in groups}
+    table = measure_latency(network, as_batches(torch.randn(2, 6))[0]) if "latency" in units else None
+    asked = Asked(units, curves, table)
+    values = [torch.rand(group.size, generator=draws) for group in groups]
+    slopes = [_hull_slopes(curves[group.name].numpy()) for group in groups]
+
+    def left(gone: np.ndarray) -> float:
+        kept = {g.name: torch.arange(max(g.size - int(n), 0)) for g, n in zip(groups, gone, strict=True)}
+        return sum(fractions(network, kept, network.cost(kept), units, table).values())
+
+    gone, expected = np.zeros(len(groups), int), list[int]()
+    total = sum(group.size for group in groups)
+    for step in range(total):
+        if step % (total // LOOKS) == 0:
+            saved = [max(left(gone) - left(gone + one), 1e-12) for one in np.eye(len(groups), dtype=int)]
+        growth = [slopes[at][gone[at]] if gone[at] < group.size else np.inf for at, group in enumerate(groups)]
+        expected.append(int(np.argmin(np.array(growth) / saved)))
+        gone[expected[-1]] += 1
+    assert by_loss(network, groups, values, asked).tolist() == expected
 
 
 def test_a_cheap_drop_behind_a_dear_one_is_seen() -> None:

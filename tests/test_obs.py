@@ -6,15 +6,17 @@ from torch import nn
 
 import secateur as sc
 from secateur.data import as_batches
-from secateur.importance.curvature import shrunk
+from secateur.importance import elimination
+from secateur.importance.curvature import Sums, shrunk
+from secateur.importance.elimination import ReaderFactor, eliminate_units
 from secateur.importance.evidence import cells_of
-from secateur.importance.surgeon import Part, eliminate
+from secateur.network.layers import layers_of
 from secateur.recovery.rehearsal import Rehearsal
 
 
-def part(weights: torch.Tensor, covariance: torch.Tensor, width: int) -> Part:
+def factor_of(weights: torch.Tensor, covariance: torch.Tensor, width: int) -> ReaderFactor:
     units = len(covariance) // width
-    return Part(weights.clone(), torch.linalg.inv(covariance), torch.arange(units * width).view(units, width))
+    return ReaderFactor(weights, torch.linalg.inv(covariance), torch.arange(units * width).view(units, width))
 
 
 def least_error(weights: torch.Tensor, covariance: torch.Tensor, kept: torch.Tensor) -> float:
@@ -29,7 +31,7 @@ def test_costs_that_come_together_are_the_errors_of_the_best_predictions(width: 
     torch.manual_seed(0)
     features = torch.randn(200, 5 * width, dtype=torch.float64) @ torch.randn(5 * width, 5 * width, dtype=torch.float64)
     covariance, weights = features.T @ features / 200, torch.randn(4, 5 * width, dtype=torch.float64)
-    losses = eliminate(5, [part(weights, covariance, width)])
+    losses = eliminate_units(5, [factor_of(weights, covariance, width)])
     order = losses.argsort()
     for gone in range(1, 5):
         kept = (order[gone:, None] * width + torch.arange(width)).flatten()
@@ -37,19 +39,54 @@ def test_costs_that_come_together_are_the_errors_of_the_best_predictions(width: 
     assert float(losses.max()) == pytest.approx(float((weights @ covariance @ weights.T).trace()) / 2, rel=1e-8)
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_changes_carried_out_together_are_changes_one_by_one(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two readers, one of which reads values of other groups, too; changes are carried out at every step or never."""
+    torch.manual_seed(0)
+    counts = 20 * width, 20 * width + 7
+    features = [torch.randn(400, n, dtype=torch.float64) @ torch.randn(n, n, dtype=torch.float64) for n in counts]
+    inverses = [torch.linalg.inv(each.T @ each / 400) for each in features]
+    places = [torch.randperm(n)[: 20 * width].view(20, width) for n in counts]
+    weights = [torch.randn(5, n, dtype=torch.float64) for n in counts]
+    factors = [ReaderFactor(*each) for each in zip(weights, inverses, places, strict=True)]
+    losses = []
+    for block in (1, 9, 10_000):
+        monkeypatch.setattr(elimination, "BLOCK", block)
+        losses.append(eliminate_units(20, factors))
+    assert losses[0].argsort().tolist() == losses[1].argsort().tolist() == losses[2].argsort().tolist()
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-9, atol=0)
+    torch.testing.assert_close(losses[2], losses[0], rtol=1e-9, atol=0)
+
+
+def test_a_layer_that_gives_more_than_it_reads_has_its_curvature_along_what_it_reads() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 30), nn.Tanh(), nn.Linear(30, 2))
+    network = sc.trace(model, torch.randn(2, 4))
+    layer = next(each for each in layers_of(network) if each.name == "2")
+    weight, gradients = model[2].weight.detach(), torch.randn(50, 30)
+    narrow, full = Sums(layer, weight), Sums(layer, weight)
+    full.matrices = None
+    for sums in (narrow, full):
+        sums.read(torch.ones(50, 6) * torch.arange(50)[:, None], 50, 1, torch.Generator())
+        sums.slope(gradients, 50)
+    roots = [sums.result().weighted(weight.double(), 0) for sums in (narrow, full)]
+    assert narrow.curvature.shape == (1, 6, 6)
+    torch.testing.assert_close(roots[0].T @ roots[0], roots[1].T @ roots[1])
+
+
 def test_the_one_goes_first_that_costs_least_by_enumeration() -> None:
     torch.manual_seed(1)
     features = torch.randn(300, 6, dtype=torch.float64) @ torch.randn(6, 6, dtype=torch.float64)
     covariance, weights = features.T @ features / 300, torch.randn(2, 6, dtype=torch.float64)
     alone = [least_error(weights, covariance, torch.tensor([k for k in range(6) if k != unit])) for unit in range(6)]
-    assert int(eliminate(6, [part(weights, covariance, 1)]).argmin()) == min(range(6), key=alone.__getitem__)
+    assert int(eliminate_units(6, [factor_of(weights, covariance, 1)]).argmin()) == min(range(6), key=alone.__getitem__)
 
 
 def test_readers_add_up() -> None:
     torch.manual_seed(2)
     covariance = torch.eye(3, dtype=torch.float64)
     first, second = torch.tensor([[1.0, 5.0, 9.0]]).double(), torch.tensor([[9.0, 5.0, 1.0]]).double()
-    losses = eliminate(3, [part(first, covariance, 1), part(second, covariance, 1)])
+    losses = eliminate_units(3, [factor_of(first, covariance, 1), factor_of(second, covariance, 1)])
     assert losses.tolist() == pytest.approx([25 + 41, 25, 25 + 41 + 41]) or losses.tolist() == pytest.approx(
         [25 + 41 + 41, 25, 25 + 41]
     )

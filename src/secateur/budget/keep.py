@@ -59,13 +59,24 @@ def fractions(
     """
     if "latency" in units and latency is None:
         raise BudgetError("a budget of latency needs a table of this machine's times: give latency=, or use prune()")
-    dense = network.cost()
     gone = sum(network[name].size - len(indices) for name, indices in kept.items())
-    left = {
+    time_left = 1.0 if latency is None or "latency" not in units else latency.left(network.mask(kept))
+    left = {**counted_fractions(network, cost, gone), "latency": time_left}
+    return {unit: left[unit] for unit in units}
+
+
+def counted_fractions(network: Network, cost: Cost, gone: int) -> dict[str, float]:
+    """What is left of the dense network, in each of the units that are counted.
+
+    Args:
+        network: the network.
+        cost: of what is left.
+        gone: how many units are not.
+    """
+    dense = network.cost()
+    return {
         "params": cost.params / max(dense.params, 1),
         "macs": cost.macs / max(dense.macs, 1),
         "bytes": cost.bytes / max(dense.bytes, 1),
         "units": 1 - gone / max(network.units, 1),
-        "latency": 1.0 if latency is None or "latency" not in units else latency.left(network.mask(kept)),
     }
-    return {unit: left[unit] for unit in units}

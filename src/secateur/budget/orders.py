@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from secateur.budget.curves import Curves
-from secateur.budget.keep import fractions
+from secateur.budget.keep import counted_fractions, fractions
 from secateur.budget.latency import LatencyTable
+from secateur.network.cost import Cost
+from secateur.network.prefix_cost import PrefixCost
 from secateur.network.units import Group, Network
 
 LOOKS = 25
@@ -52,13 +54,18 @@ def by_loss(network: Network, groups: Sequence[Group], values: Sequence[Tensor],
     slopes = [_hull_slopes(asked.curves[group.name].numpy()) for group in groups]
     gone = np.zeros(len(groups), int)
     sizes = np.array([group.size for group in groups])
+    growth = np.array([slope[0] for slope in slopes])
+    savings = _LatencySavings(network, groups, asked) if "latency" in asked.units else _Savings(network, groups, asked)
     total, order = int(sizes.sum()), []
     for step in range(total):
         if step % max(total // LOOKS, 1) == 0:
-            saved = _savings(network, groups, gone, asked.units, asked.latency)
-        growth = [slopes[at][gone[at]] if gone[at] < sizes[at] else np.inf for at in range(len(groups))]
-        order.append(int(np.argmin(np.array(growth) / saved)))
-        gone[order[-1]] += 1
+            saved = savings.of_next(gone)
+            ratios = growth / saved
+        chosen = int(np.argmin(ratios))
+        order.append(chosen)
+        gone[chosen] += 1
+        growth[chosen] = slopes[chosen][gone[chosen]] if gone[chosen] < sizes[chosen] else np.inf
+        ratios[chosen] = growth[chosen] / saved[chosen]
     return np.array(order, int)
 
 
@@ -77,18 +84,45 @@ def _slope(curve: np.ndarray, first: int, last: int) -> float:
     return float(curve[last] - curve[first]) / (last - first)
 
 
-def _savings(
-    network: Network, groups: Sequence[Group], gone: np.ndarray, units: Sequence[str], latency: LatencyTable | None
-) -> np.ndarray:
+class _Savings:
     """What the next unit of each group would save, summed over the budget's units as parts of the dense network."""
 
-    def left(lost: np.ndarray) -> float:
-        kept = {g.name: torch.arange(max(g.size - int(n), 0)) for g, n in zip(groups, lost, strict=True)}
-        return sum(fractions(network, kept, network.cost(kept), units, latency).values())
+    def __init__(self, network: Network, groups: Sequence[Group], asked: Asked) -> None:
+        self.network, self.groups, self.asked = network, groups, asked
+        self.sizes = np.array([group.size for group in groups])
+        self.costs = PrefixCost(network, groups)
 
-    now = left(gone)
-    steps = np.eye(len(groups), dtype=int)
-    return np.array([max(now - left(gone + step), 1e-12) for step in steps])
+    def of_next(self, gone: np.ndarray) -> np.ndarray:
+        """From how many of each group are gone. (groups,)"""
+        now, after = self._left(gone)
+        return np.array([max(now - each, 1e-12) for each in after])
+
+    def _left(self, gone: np.ndarray) -> tuple[float, list[float]]:
+        """What is left, and for each group what will be left when its next unit is gone."""
+        kept, total = self.sizes - gone, int(gone.sum())
+        after = [
+            self._counted(cost, total + (count > 0))
+            for cost, count in zip(self.costs.after_next(kept), kept.tolist(), strict=True)
+        ]
+        return self._counted(self.costs.cost(kept), total), after
+
+    def _counted(self, cost: Cost, gone: int) -> float:
+        left = counted_fractions(self.network, cost, gone)
+        return sum(left[unit] for unit in self.asked.units)
+
+
+class _LatencySavings(_Savings):
+    """The same where the budget is in latency, among others: by this machine's times, which know masks alone."""
+
+    def _left(self, gone: np.ndarray) -> tuple[float, list[float]]:
+        steps = np.eye(len(self.groups), dtype=int)
+        return self._timed(gone), [self._timed(gone + step) for step in steps]
+
+    def _timed(self, gone: np.ndarray) -> float:
+        counts = np.maximum(self.sizes - gone, 0)
+        kept = {group.name: torch.arange(int(count)) for group, count in zip(self.groups, counts, strict=True)}
+        cost = self.costs.cost(counts)
+        return sum(fractions(self.network, kept, cost, self.asked.units, self.asked.latency).values())
 
 
 def between(orders: Sequence[np.ndarray]) -> np.ndarray:

@@ -30,18 +30,43 @@ class Curvature:
     Args:
         covariance: of its features, about their means where it can have a constant, shrunk so that it has an inverse
             (groups, features, features).
-        curvature: of the loss along its outputs, summed over the places of an example (groups, outputs, outputs).
+        curvature: of the loss, summed over the places of an example: along its outputs (groups, outputs, outputs), or,
+            where these are more than what it reads, along changes of a weight that all outputs share, W'CW
+            (groups, features, features).
+        along_features: which of the two.
     """
 
     covariance: Tensor
     curvature: Tensor
+    along_features: bool
+
+    def weighted(self, matrix: Tensor, group: int) -> Tensor:
+        """A matrix (n, features) whose product with its own transpose is the curvature along the features of a group.
+
+        Args:
+            matrix: the layer's weights in this group (outputs, features).
+            group: its number.
+        """
+        values, vectors = torch.linalg.eigh(self.curvature[group])
+        root: Tensor = (vectors * values.clamp_min(0).sqrt()).T
+        return root if self.along_features else root @ matrix
 
 
 class Sums:
-    """What adds up to a layer's curvature over cells of examples."""
+    """What adds up to a layer's curvature over cells of examples.
 
-    def __init__(self, layer: Layer) -> None:
+    Only W'CW is wanted of the curvature C along the outputs. Where a layer gives more than it reads (a head over a
+    vocabulary), it is summed up as such, from gradients times weights.
+
+    Args:
+        layer: the layer.
+        weight: its weight.
+    """
+
+    def __init__(self, layer: Layer, weight: Tensor) -> None:
         self.layer = layer
+        outputs = len(layer.outputs) // layer.groups
+        self.matrices = wide(layer.matrix(weight)) if outputs > layer.features_of_group else None
         self.shift, self.gram, self.curvature = torch.zeros(()), torch.zeros(()), torch.zeros(())
         self.rows = self.examples = 0
 
@@ -61,6 +86,7 @@ class Sums:
         """Gradients of one draw of classes for every example."""
         found = self.layer.results(gradient, examples).flatten(0, 1)
         rows = wide(found.unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
+        rows = rows if self.matrices is None else rows @ self.matrices.to(rows.device)
         self.curvature = self.curvature.to(rows.device) + rows.transpose(1, 2) @ rows
         self.examples += examples
 
@@ -78,7 +104,7 @@ class Sums:
         curvature = self.curvature / self.examples
         if not bool(torch.isfinite(moments).all() and torch.isfinite(curvature).all()):
             raise DataError(f"{self.layer.name} reads or passes on NaN or infinity; 'obs' can't judge what it reads")
-        return Curvature(shrunk(moments, self.rows), curvature)
+        return Curvature(shrunk(moments, self.rows), curvature, self.matrices is not None)
 
 
 def shrunk(moments: Tensor, rows: int) -> Tensor:
@@ -100,7 +126,8 @@ def shrunk(moments: Tensor, rows: int) -> Tensor:
 def curvatures(evidence: Evidence, layers: Sequence[Layer]) -> dict[Layer, Curvature]:
     """One forward pass over the examples, and a backward pass for each of two draws."""
     examples = sum(cell.size or 1 for cell in evidence.cells)
-    sums = {layer: Sums(layer) for layer in layers}
+    state = evidence.network.program.state
+    sums = {layer: Sums(layer, state(layer.weight).detach()) for layer in layers}
     draws = generator_for(evidence.seed, "curvature")
     for cell in evidence.watched(evidence.cells, "obs"):
         given: dict[Layer, Tensor] = {}

@@ -9,12 +9,12 @@ divergence from the dense network's output: labels are not used.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from secateur.importance.curvature import Curvature, curvatures, drawn_loss
+from secateur.importance.elimination import ReaderFactor, eliminate_units
 from secateur.importance.evidence import Evidence
 from secateur.importance.gradients import backward_through
 from secateur.importance.registry import criterion
@@ -25,7 +25,6 @@ from secateur.network.units import Group, Network
 
 MOST_FEATURES = 6_000
 MEMORY = 1 << 30
-AT_ONCE = 64
 
 
 @criterion("obs", options=(), uses="nothing")
@@ -44,8 +43,8 @@ def optimal_brain_surgeon(evidence: Evidence) -> dict[str, Tensor]:
         wanted = list(dict.fromkeys(layer for group in portion for layer in readers[group.name]))
         seen = curvatures(evidence, wanted)
         for group in portion:
-            parts = [part for layer in readers[group.name] for part in _parts(network, group, layer, seen[layer])]
-            found[group.name] = eliminate(group.size, parts)
+            factors = [each for layer in readers[group.name] for each in _factors(network, group, layer, seen[layer])]
+            found[group.name] = eliminate_units(group.size, factors)
     alone = [group for group in evidence.groups if not readers[group.name]]
     for name, losses in (_gate_losses(evidence, alone) if alone else {}).items():
         order = losses.argsort()
@@ -67,52 +66,19 @@ def _portions(groups: Sequence[Group], readers: dict[str, list[Layer]]) -> Itera
         yield portion
 
 
-@dataclass
-class Part:
-    """How one matrix that reads a group's units answers to their going; changed in place as they go.
-
-    Args:
-        weights: times the root of the curvature along its outputs (outputs, features).
-        inverse: of the covariance of what it reads (features, features).
-        features: of each unit (units, features of a unit).
-    """
-
-    weights: Tensor
-    inverse: Tensor
-    features: Tensor
-
-    def costs(self, units: Tensor) -> Tensor:
-        """What the going of each unit alone costs. (units,)"""
-        at = self.features[units]
-        blocks = self.inverse[at[:, :, None], at[:, None, :]]  # (units, features, features)
-        columns = self.weights[:, at].permute(1, 2, 0)  # (units, features, outputs)
-        costs: Tensor = (torch.linalg.solve(blocks, columns) * columns).sum((1, 2))
-        return costs
-
-    def remove(self, units: Tensor) -> None:
-        """The weights that stay make up for these units as well as they can."""
-        at = self.features[units].flatten()
-        pivot = torch.linalg.solve(self.inverse[at][:, at], self.inverse[at])  # (features of units, features)
-        self.weights -= self.weights[:, at] @ pivot
-        self.inverse -= self.inverse[:, at] @ pivot
-        self.weights[:, at] = 0
-        self.inverse[at] = 0
-        self.inverse[:, at] = 0
-        self.inverse[at, at] = 1
-
-
-def _parts(network: Network, group: Group, layer: Layer, seen: Curvature) -> Iterator[Part]:
+def _factors(network: Network, group: Group, layer: Layer, moments: Curvature) -> Iterator[ReaderFactor]:
     """One for each group of a convolution's channels that has the group's units among its inputs."""
     owner = layer.inputs.repeat_interleave(layer.kernel).view(layer.groups, -1) - group.offset
-    matrices = layer.matrix(network.program.state(layer.weight).detach()).to(seen.covariance)
+    matrices = layer.matrix(network.program.state(layer.weight).detach()).to(moments.covariance)
     for number in range(layer.groups):
-        own = [torch.nonzero(owner[number] == unit).flatten() for unit in range(group.size)]
-        lengths = {len(each) for each in own}
-        if len(lengths) > 1 or lengths == {0}:
+        inside = (owner[number] >= 0) & (owner[number] < group.size)
+        counts = torch.bincount(owner[number][inside], minlength=group.size)
+        width = int(counts[0])
+        if width == 0 or bool((counts != width).any()):
             continue  # units that lie elsewhere
-        values, vectors = torch.linalg.eigh(seen.curvature[number])
-        root = (vectors * values.clamp_min(0).sqrt()).T
-        yield Part(root @ matrices[number], _inverse(seen.covariance[number]), torch.stack(own))
+        features = torch.where(inside, owner[number], group.size).argsort(stable=True)[: group.size * width]
+        weights = moments.weighted(matrices[number], number)
+        yield ReaderFactor(weights, _inverse(moments.covariance[number]), features.view(-1, width))
 
 
 def _inverse(covariance: Tensor) -> Tensor:
@@ -137,19 +103,3 @@ def _gate_losses(evidence: Evidence, groups: Sequence[Group]) -> dict[str, Tenso
         totals = {name: total + found[name].square().sum(1) / 2 for name, total in totals.items()}
     examples = sum(cell.size or 1 for cell in evidence.cells)
     return {name: total / examples for name, total in totals.items()}
-
-
-def eliminate(size: int, parts: Sequence[Part]) -> Tensor:
-    """The cost that has come together when each unit goes. (units,)"""
-    left = torch.arange(size)
-    total, reached = torch.zeros(size, dtype=torch.float64), 0.0
-    while len(left):
-        costs = sum((part.costs(left) for part in parts), torch.zeros(len(left), dtype=torch.float64)).cpu()
-        order = costs.argsort(stable=True)[: max(1, len(left) // AT_ONCE)]
-        gone = left[order]
-        total[gone] = reached + costs[order].clamp_min(0).cumsum(0) / 2
-        reached = float(total[gone[-1]])
-        for part in parts:
-            part.remove(gone)
-        left = left[~torch.isin(left, gone)]
-    return total

@@ -196,7 +196,8 @@ class Network:
         return {group.name: group for group in self.groups}
 
     def __getitem__(self, name: str) -> Group:
-        self.select([name])
+        if name not in self.by_name:
+            self.select([name])
         return self.by_name[name]
 
     def select(self, only: str | Sequence[str] | None = None, skip: str | Sequence[str] | None = None) -> list[Group]:
@@ -228,9 +229,15 @@ class Network:
             plan: a Plan, or the indices to keep by group name.
             folds: count the biases that mean removal adds where there are none.
         """
-        kept: Kept = plan if isinstance(plan, Mapping) else plan.kept if plan is not None else {}
+        if plan is None:
+            return self._dense_cost
+        kept: Kept = plan if isinstance(plan, Mapping) else plan.kept
         folds = folds or bool(getattr(plan, "means", None))
         return cost_of(self.mask(kept), self.tensors, self.members, self.work, self.new_biases() if folds else ())
+
+    @cached_property
+    def _dense_cost(self) -> Cost:
+        return cost_of(self.mask({}), self.tensors, self.members, self.work, ())
 
     def new_biases(self) -> tuple[Reader, ...]:
         """Readers without a bias, to which mean removal must give one."""

@@ -1,0 +1,94 @@
+"""Measure what `prune` costs, stage by stage, and what the small network is worth.
+
+    OMP_NUM_THREADS=1 PYTHONPATH=benchmarks python -m cost demo demo-64 resnet20 resnet56 --data DIR --out FILE
+
+Figures are multiples of one forward pass of the dense network over the same examples, in batches of 32, on one thread
+of the same process. Without `--count` they are processor time; with it they are floating-point operations of products
+and of factorizations, those in float64 counted twice, tracing left out. DIR holds `cifar10.npz` (arrays xtrain and
+xtest, (images, 32, 32, 3) of bytes, and ytest) and the CIFAR ResNets of He et al. as safetensors, for the networks that
+need them. Each network takes between half a minute and half an hour. `--out` appends a line of JSON for each.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+from unittest import mock
+
+import torch
+from tqdm import tqdm
+
+import secateur as sc
+from cost.counting import FlopCounter, uncounted
+from cost.stages import STAGES, StageSampler
+from cost.subjects import SUBJECTS, Subject
+from secateur import api
+
+PASSES = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="+", choices=SUBJECTS)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--count", action="store_true", help="count operations in place of processor time")
+    parser.add_argument("--out", type=Path, help="a file to append the rows to, as lines of JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    print(f"{'network':12} {'total':>7} " + " ".join(f"{stage:>10}" for stage in STAGES) + "   dense s  quality")
+    for name in args.networks:
+        row = measure(name, SUBJECTS[name](args.data), args.count)
+        stages = " ".join(f"{row['stages'][stage]:10.1f}" for stage in STAGES)
+        quality = " ".join(f"{key} {value:.4f}" for key, value in row["quality"].items())
+        print(f"{name:12} {row['total']:7.1f} {stages} {row['dense']:9.3g}  {quality}", flush=True)
+        if args.out is not None:
+            with args.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def measure(name: str, subject: Subject, counts: bool) -> dict[str, object]:
+    """One prune of a network, as multiples of its forward pass over the same examples."""
+    tqdm.monitor_interval = 0
+    if counts:
+        dense = _forward_operations(subject)
+        with mock.patch.object(api, "trace", uncounted(api.trace)), FlopCounter() as counter:
+            result = _prune(subject)
+        spent = {stage: counter.by_stage.get(stage, 0) for stage in STAGES}
+    else:
+        dense = min(_forward_seconds(subject) for _ in range(PASSES))
+        with StageSampler() as sampler:
+            result = _prune(subject)
+        spent = {stage: sampler.seconds.get(stage, 0.0) for stage in STAGES}
+        dense = min(dense, _forward_seconds(subject))
+    stages = {stage: value / dense for stage, value in spent.items()}
+    macs = result.plan.cost.macs / result.plan.dense.macs
+    quality = {"macs": macs, **subject.quality(result.model)}
+    unit = "operations" if counts else "seconds"
+    return {"network": name, "unit": unit, "dense": dense, "total": sum(stages.values()), "stages": stages,
+            "quality": quality}  # fmt: skip
+
+
+def _prune(subject: Subject) -> sc.Result:
+    return sc.prune(subject.model, subject.batches, subject.keep, test=subject.batches[:1], progress=False)
+
+
+@torch.no_grad()
+def _forward_seconds(subject: Subject) -> float:
+    start = time.process_time()
+    for batch in subject.batches:
+        subject.run(batch)
+    return time.process_time() - start
+
+
+@torch.no_grad()
+def _forward_operations(subject: Subject) -> float:
+    with FlopCounter() as counter:
+        for batch in subject.batches:
+            subject.run(batch)
+    return sum(counter.by_stage.values())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Which stage of `prune` runs: read from the functions on the stack."""
+
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+# the function and the end of its file's name -> the stage; the outermost one on the stack counts
+ENTRIES = {
+    ("trace", "secateur/api.py"): "trace",
+    ("score", "importance/score.py"): "score",
+    ("measured_curves", "recovery/curves.py"): "curves",
+    ("plan", "budget/plan.py"): "plan",
+    ("check_reachable", "budget/plan.py"): "plan",
+    ("divergence", "recovery/rehearsal.py"): "rehearse",
+    ("best_of", "recovery/rehearsal.py"): "rehearse",
+    ("refit", "recovery/refit.py"): "refit",
+    ("adapt", "recovery/adapt.py"): "adapt",
+    ("cut", "surgery/cut.py"): "cut",
+    ("measure", "report/measure.py"): "report",
+}
+OTHER = "other"
+STAGES = (*dict.fromkeys(ENTRIES.values()), OTHER)
+INTERVAL = 0.005
+
+
+def stage_of(frame: FrameType | None) -> str:
+    """The stage that a frame belongs to."""
+    stage = OTHER
+    while frame is not None:
+        name = frame.f_code.co_name
+        for (function, file), each in ENTRIES.items():
+            if name == function and frame.f_code.co_filename.endswith(file):
+                stage = each
+        frame = frame.f_back
+    return stage
+
+
+class StageSampler:
+    """The processor time of the process by stage: the main thread's stack is looked at every few milliseconds."""
+
+    def __enter__(self) -> "StageSampler":
+        self.seconds: dict[str, float] = {}
+        self._main, self._ended = threading.get_ident(), threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        before = time.process_time()
+        while not self._ended.wait(INTERVAL):
+            stage, now = stage_of(sys._current_frames().get(self._main)), time.process_time()
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + now - before
+            before = now
