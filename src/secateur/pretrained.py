@@ -14,6 +14,7 @@ from torch import nn
 
 from secateur.budget.plan import Plan
 from secateur.errors import SecateurError, StorageError
+from secateur.network.calls import call_model
 from secateur.network.program import preserved
 from secateur.surgery.verify import compare
 
@@ -97,7 +98,7 @@ def _written(model: Any, config: Any, plan: Plan, folder: Path) -> str:
     batch = plan.network.example
     try:
         with preserved(model), preserved(fresh):
-            compare(fresh(*batch.args, **batch.kwargs), model(*batch.args, **batch.kwargs), type(model).__name__)
+            compare(call_model(fresh, batch), call_model(model, batch), type(model).__name__)
         with tempfile.TemporaryDirectory() as place:
             fresh.save_pretrained(place)
             shutil.copytree(place, folder, dirs_exist_ok=True)

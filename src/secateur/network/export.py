@@ -1,7 +1,6 @@
 """From a model to its exported program: functional, with a batch size that may vary."""
 
 import inspect
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,9 +14,12 @@ from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
-from secateur.errors import SecateurError, TraceError
+from secateur.errors import DataError, SecateurError
+from secateur.network.calls import plain_forward
 from secateur.network.export_kernels import recurrent_layers_whole, shapes_not_cached
+from secateur.network.failures import export_error
 from secateur.network.program import Program, evaluation_mode, run_module
+from secateur.network.quiet import in_silence
 from secateur.network.restore import attributes_kept
 from secateur.network.writes import functional, is_mutable, without_dropouts, writes_where_seen
 
@@ -49,27 +51,39 @@ def export_program(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
 
     Raises:
         TraceError: the model can't be exported; the message holds torch's own reason and the line.
-        DataError: the model refuses the example.
+        DataError: the model refuses the example, or returns no tensors.
     """
-    with evaluation_mode(model), attributes_kept(model), every_step_seen(), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        failures = []
-        for shapes_for in (partial(dynamic_shapes, axes=axes), lambda model, batch: None):
-            try:
+    with evaluation_mode(model), attributes_kept(model), every_step_seen(), in_silence(), torch.no_grad():
+        program = _exported(model, batch, axes)
+        if not program.output_nodes:
+            raise DataError(f"{type(model).__name__} returns {_described(model, batch)}; {OUTPUTS}")
+        return program
+
+
+OUTPUTS = "let forward return tensors: one, or several in tuples, lists, dicts or dataclasses"
+
+
+def _described(model: nn.Module, batch: Batch) -> str:
+    """What a model returns, in words."""
+    output = model(*batch.args, **batch.kwargs)
+    return "None" if output is None else f"a {type(output).__name__} without a tensor that depends on its inputs"
+
+
+def _exported(model: nn.Module, batch: Batch, axes: Axes) -> Program:
+    failures = []
+    for shapes_for in (partial(dynamic_shapes, axes=axes), lambda model, batch: None):
+        try:
+            with plain_forward(model, batch):
                 shapes = shapes_for(model, batch)
                 with recurrent_layers_whole(), shapes_not_cached(shapes is not None):
                     exported = torch.export.export(
                         model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
                     )
                     return _as_program(exported, model, batch)
-            except Exception as failure:  # noqa: BLE001 torch.export raises any type, the user's own included
-                failures.append(failure)
-        _check_example(model, batch)
-    raise TraceError(
-        f"torch.export could not export {type(model).__name__}: {_reason(failures[-1])}\n"
-        "Rewrite that line so that it does not depend on the values in tensors (torch.where or torch.cond in place of "
-        "if, no .item()), or give the part that can be exported."
-    ) from failures[-1]
+        except Exception as failure:  # noqa: BLE001 torch.export raises any type, the user's own included
+            failures.append(failure)
+    _check_example(model, batch)
+    raise export_error(model, failures[-1]) from failures[-1]
 
 
 @contextmanager
@@ -172,10 +186,3 @@ def _batch_symbol(exported: ExportedProgram, batch: Batch) -> str | None:
             if size is None or dim.node.hint in (size, None):
                 return str(dim.node.expr)
     return None
-
-
-def _reason(failure: BaseException) -> str:
-    lines = [line for line in str(failure).strip().splitlines() if line.strip()]
-    place = [line.strip() for line in lines if 'File "' in line or line.strip().startswith("File ")]
-    said = f"{type(failure).__name__}: " + "\n".join(lines[:6])
-    return said if not place else f"{said}\n  at {place[-1]}"

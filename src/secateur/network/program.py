@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.data import Batch, refusal
 from secateur.errors import DataError
+from secateur.network.calls import call_model
 from secateur.network.input_shapes import InputShapes
 from secateur.network.restore import attributes_kept
 
@@ -57,7 +58,7 @@ def run_module(model: nn.Module, batch: Batch) -> Any:
     """
     try:
         with evaluation_mode(model):
-            return model(*batch.args, **batch.kwargs)
+            return call_model(model, batch)
     except Exception as failure:
         raise refusal(type(model).__name__, batch, failure) from failure
 

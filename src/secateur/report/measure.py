@@ -13,6 +13,7 @@ from secateur.budget.plan import Plan
 from secateur.data import Batch
 from secateur.importance.losses import Loss, Reference, divergence, example_losses, main_output
 from secateur.importance.scores import Scores
+from secateur.network.calls import cache_off, call_model
 from secateur.network.program import preserved
 from secateur.recovery.allocate import Drop
 from secateur.recovery.repair import Step
@@ -37,7 +38,7 @@ def measure(
     with preserved(dense), preserved(small):
         found = [_both(dense, small, batch, loss) for batch in batches]
         batch = batches[0]
-        times = _times([lambda: _call(dense, batch), lambda: _call(small, batch)])
+        times = _times([_repeatable_call(dense, batch), _repeatable_call(small, batch)])
     means = torch.cat(found, 2).nanmean(2).tolist()
     size = batch.size or 1
     measured = [
@@ -76,7 +77,7 @@ def judged(small: nn.Module, dense: nn.Module, batches: Sequence[Batch], loss: L
 def latency_left(dense: nn.Module, small: nn.Module, batch: Batch) -> float:
     """The part of the dense network's time that the small one takes for a batch, timed in turn."""
     with preserved(dense), preserved(small):
-        times = _times([lambda: _call(dense, batch), lambda: _call(small, batch)])
+        times = _times([_repeatable_call(dense, batch), _repeatable_call(small, batch)])
     return float(np.median(times[1]) / np.median(times[0]))
 
 
@@ -85,14 +86,16 @@ def _optional(row: list[float]) -> tuple[float, float | None, float | None, floa
     return loss, None if np.isnan(accuracy) else accuracy, None if np.isnan(agreement) else agreement, distance
 
 
-def _call(model: nn.Module, batch: Batch) -> Any:
-    return model(*batch.args, **batch.kwargs)
+def _repeatable_call(model: nn.Module, batch: Batch) -> Callable[[], Any]:
+    """The model's call on a batch, with nothing else in it that takes time."""
+    keywords = {**batch.kwargs, **cache_off(model, batch)}
+    return lambda: model(*batch.args, **keywords)
 
 
 def _both(dense: nn.Module, small: nn.Module, batch: Batch, loss: Loss | None) -> Tensor:
     """(networks, [loss, accuracy, agreement, divergence], examples), NaN where there is no such thing."""
-    expected = _call(dense, batch)
-    outputs = (expected, _call(small, batch))
+    expected = call_model(dense, batch)
+    outputs = (expected, call_model(small, batch))
     examples = batch.size or 1
     rows = []
     for output in outputs:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data import as_batch
+from secateur.network.calls import call_model
 from secateur.network.program import preserved
 
 ROUNDS = 7
@@ -52,7 +53,7 @@ def inputs_of(model: nn.Module, paths: Iterable[str], inputs: Any) -> dict[str, 
     batch = as_batch(inputs)
     try:
         with preserved(model):
-            model(*batch.args, **batch.kwargs)
+            call_model(model, batch)
     finally:
         for hook in hooks:
             hook.remove()

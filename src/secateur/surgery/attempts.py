@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from secateur.errors import SecateurError
+from secateur.network.calls import call_model
 from secateur.network.masked import Means, run_masked
 from secateur.network.program import preserved
 from secateur.network.units import Kept, Network
@@ -76,7 +77,7 @@ class Trials:
     def _failure(self, small: nn.Module, network: Network, kept: Kept, means: Means) -> Failure | None:
         batch = network.example.map(_strong) if self.far else network.example
         try:
-            found = small(*batch.args, **batch.kwargs)
+            found = call_model(small, batch)
         except Exception as failure:  # noqa: BLE001 the model's own code may raise anything
             said = f"the cut {network.title} can't be run: {type(failure).__name__}: {failure}"
             return Failure(said, _place(small, failure), self._shadow.calls if self._shadow else 0)

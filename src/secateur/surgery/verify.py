@@ -8,6 +8,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
 from secateur.errors import SecateurError, SurgeryError, TraceError
+from secateur.network.calls import call_model
 from secateur.network.masked import Means, run_masked
 from secateur.network.program import preserved, run_module
 from secateur.network.units import Kept, Network
@@ -55,7 +56,7 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
     with preserved(small), torch.random.fork_rng(devices=[]):
         expected = run_masked(network, batch, network.mask(kept), means)
         try:
-            found = small(*batch.args, **batch.kwargs)
+            found = call_model(small, batch)
         except Exception as failure:  # the model's own code may raise anything
             raise SurgeryError(
                 f"the cut {type(small).__name__} can't be run: {type(failure).__name__}: {failure}"

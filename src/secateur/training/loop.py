@@ -17,6 +17,7 @@ from secateur.errors import DataError, StorageError
 from secateur.files import write_whole
 from secateur.importance.continuing import mark_of_tensors
 from secateur.importance.seeds import generator_for
+from secateur.network.calls import call_model
 from secateur.network.program import preserved
 from secateur.recovery.tune import drawn, towards
 
@@ -143,10 +144,10 @@ class Loop:
         draws = generator_for(self.settings.seed, stage, number)
         batch = drawn(self.cells, self.settings.batch_size, draws)
         with preserved(self.dense):
-            wanted = self.dense(*batch.args, **batch.kwargs)
+            wanted = call_model(self.dense, batch)
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(int(torch.randint(2**62, (), generator=draws)))  # dropout draws from the global one
-            loss = towards(self.model(*batch.args, **batch.kwargs), wanted, batch.target)
+            loss = towards(call_model(self.model, batch), wanted, batch.target)
             if not bool(torch.isfinite(loss)):
                 raise DataError(f"{stage}: the loss is {float(loss)} at step {number}; lower the learning rate")
             self.optimizer.zero_grad()

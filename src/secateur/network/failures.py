@@ -1,0 +1,102 @@
+"""Why an export failed: the operator, the line of the model's own code, and advice where some applies."""
+
+import linecache
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from secateur.errors import TraceError
+
+FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+LAYERS = str(Path(torch.__file__).parent / "nn")
+
+
+Frames = list[FrameType]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do about one kind of failure.
+
+    Args:
+        applies: whether a failure is of this kind, from its text and the frames that were running.
+        text: the advice.
+    """
+
+    applies: Callable[[str, Frames], bool]
+    text: str
+
+
+def _depends_on_values(text: str, _: Frames) -> bool:
+    return any(sign in text for sign in ("data-dependent", "DataDependent", "unbacked symbol", ".item()"))
+
+
+def _packs_sequences(_: str, frames: Frames) -> bool:
+    return any(
+        frame.f_code.co_name in ("pack_padded_sequence", "pad_packed_sequence", "pack_sequence")
+        or any(isinstance(value, PackedSequence) for value in frame.f_locals.values())
+        for frame in frames
+    )
+
+
+ADVICE = (
+    Advice(
+        _packs_sequences,
+        "A packed sequence has as many rows as the lengths' values say, which an export can't follow: run the "
+        "recurrent layer on the padded batch, and leave the padding out with a mask afterwards",
+    ),
+    Advice(
+        lambda text, _: ".numpy()" in text,
+        "numpy computes outside of torch: use the torch function of the same name at that line",
+    ),
+    Advice(
+        _depends_on_values,
+        "Rewrite that line so that it does not depend on the values in tensors (torch.where or torch.cond in place of "
+        "if, no .item()), or give the part that can be exported",
+    ),
+)
+
+
+def export_error(model: nn.Module, failure: BaseException) -> TraceError:
+    """The error for a model that torch can't export."""
+    frames = [frame for frame, _ in traceback.walk_tb(failure.__traceback__)]
+    text = f"{type(failure).__name__}: {failure}"
+    advice = [entry.text for entry in ADVICE if entry.applies(text, frames)][:1]
+    cause = f"torch.export could not export {type(model).__name__}: {_first_line(text)}"
+    return TraceError("\n".join([cause, *_place(model, failure), *advice]))
+
+
+def _first_line(text: str) -> str:
+    """The message without torch's hints about its own settings."""
+    return next(line.strip() for line in text.splitlines() if line.strip()).split(".  (Size-like symbols")[0]
+
+
+def _place(model: nn.Module, failure: BaseException) -> list[str]:
+    """The innermost line of the model's own code, the module that it belongs to, and what it called in torch.nn."""
+    steps = list(traceback.walk_tb(failure.__traceback__))
+    paths = {id(module): path for path, module in model.named_modules()}
+    calls = [index for index, (frame, _) in enumerate(steps) if id(frame.f_locals.get("self")) in paths]
+    if not calls:
+        return []
+    innermost = steps[calls[-1]][0].f_locals["self"]
+    place = f"  in {paths[id(innermost)] or 'forward'} ({type(innermost).__name__})"
+    code = [(i, f, line) for i, (f, line) in enumerate(steps) if i >= calls[0] and not _is_foreign(f)]
+    if not code:
+        return [place]
+    index, frame, line = code[-1]
+    file, function = frame.f_code.co_filename, frame.f_code.co_name
+    inner = [f.f_code.co_name for f, _ in steps[index + 1 :] if f.f_code.co_filename.startswith(LAYERS)]
+    source = linecache.getline(file, line).strip()
+    operator = [name for name in inner if not name.startswith("_") and name not in ("forward", *source.split("."))][:1]
+    called = f", calling {operator[0]}" if operator else ""
+    return [f'{place}{called}: File "{file}", line {line}, in {function}: {source}']
+
+
+def _is_foreign(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(FOREIGN)
