@@ -2,8 +2,11 @@
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -11,14 +14,17 @@ from torch.utils import _pytree as pytree
 
 import secateur as sc
 from secateur.data import Batch, example_batches
+from secateur.errors import SurgeryError
 from secateur.files import write_whole
 from secateur.network.export import dynamic_shapes
 from secateur.network.masked import run_masked
 from secateur.network.program import evaluation_mode
 from secateur.storage import model_writers, shapes_of
+from secateur.surgery.attempts import Trials
 from secateur.surgery.recipe import recipe_of
 from secateur.surgery.verify import difference
 from wild.definitions import Definition
+from wild.unchanged import Snapshot
 
 Row = dict[str, Any]
 SEED = 0
@@ -52,38 +58,79 @@ def warm_up() -> None:
 
 def examine(definition: Definition) -> Row:
     """A row of the table; what went wrong stands under "failed", with the stage."""
-    row: Row = {}
-    stage = "make"
+    row: Row = {"stage": "make"}
     try:
-        warm_up()
+        row |= _export_times(*build(definition))
         model, example = build(definition)
-        stage = "export"
-        row["export_s"] = min(_export_seconds(model, example) for _ in range(2))
-        row["batched_s"] = min(_batched_seconds(model, example) for _ in range(2))
-        stage = "trace"
-        start = time.perf_counter()
-        network = sc.trace(model, example)
-        row["trace_s"] = time.perf_counter() - start
-        row |= {"groups": len(network.groups), "units": network.units, **coverage(model, network)}
-        if row["share"] < ENOUGH:
-            program = sc.trace(model, example, as_program=True)
-            row["program_share"] = coverage(program.program.exported.module(check_guards=False), program)["share"]
-        row["frozen"] = [[f.name, f.units, f.operator, f.module, f.reason[:300]] for f in network.frozen]
-        if not network.groups:
-            return {**row, "failed": "cut", "error": "nothing can be cut"}
-        stage = "cut"
-        plan = _plan(network)
-        row["left"] = plan.cost.params / plan.dense.params
-        small = sc.cut(model, plan)
-        stage = "verify"
+        before = Snapshot(model, example)
+        try:
+            plan, small = _cut(row, model, example)
+        finally:
+            row["changed"] = before.changes(model, example)
+        row["stage"] = "verify"
         row["difference"] = _difference(small, plan, definition)
-        stage = "load"
+        row["stage"] = "load"
         row["loaded"] = _survives(model, small, plan, definition)
-        stage = "export of the cut"
-        _export_seconds(small, example)
+        row["stage"] = "export of the cut"
+        if "export_s" in row:
+            _export_seconds(small, example)
     except Exception as failure:  # noqa: BLE001 (a benchmark reports whatever happens)
-        row |= {"failed": stage, "error": f"{type(failure).__name__}: {failure}"[:600]}
+        raw = row["stage"] in OUR_STAGES and not isinstance(failure, sc.SecateurError)
+        row |= {"failed": row["stage"], "raw": raw, "error": f"{type(failure).__name__}: {failure}"[:600]}
     return row
+
+
+OUTPUT = "is the network's output"
+OUR_STAGES = ("trace", "cut", "verify", "load")
+
+
+def _cut(row: Row, model: nn.Module, example: Any) -> tuple[sc.Plan, nn.Module]:
+    """Trace, score, plan and cut, with what each gives written into the row.
+
+    Raises:
+        SecateurError: a step refuses; "stage" in the row says which.
+    """
+    row["stage"] = "trace"
+    start = time.process_time()
+    with counted(Trials, "run") as trials:
+        network = sc.trace(model, example)
+    row |= {"trace_s": time.process_time() - start, "trials": trials[0]}
+    row |= {"groups": len(network.groups), "units": network.units, **coverage(model, network)}
+    row["frozen"] = [[f.name, f.units, f.operator, f.module, f.reason[:300]] for f in network.frozen]
+    row["frozen_units"] = sum(f.units for f in network.frozen if OUTPUT not in f.reason)
+    if row["share"] < ENOUGH:
+        program = sc.trace(model, example, as_program=True)
+        row["program_share"] = coverage(program.program.exported.module(check_guards=False), program)["share"]
+    row["stage"] = "cut"
+    if not network.groups:
+        raise SurgeryError("nothing can be cut")
+    plan = _plan(network)
+    row["left"] = plan.cost.params / plan.dense.params
+    return plan, sc.cut(model, plan)
+
+
+@contextmanager
+def counted(owner: type, method: str) -> Iterator[list[int]]:
+    """Counts the calls of a method."""
+    calls, function = [0], getattr(owner, method)
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        return function(*args, **kwargs)
+
+    with patch.object(owner, method, counting):
+        yield calls
+
+
+def _export_times(model: nn.Module, example: Any) -> Row:
+    """Seconds for the plain export and for the one that tracing needs; nothing where torch can't export the model."""
+    times: Row = {}
+    for name, seconds in (("export_s", _export_seconds), ("batched_s", _batched_seconds)):
+        try:
+            times[name] = min(seconds(model, example) for _ in range(2))
+        except Exception as failure:  # noqa: BLE001 (torch.export raises any type)
+            times["not_exported"] = f"{type(failure).__name__}: {failure}"[:300]
+    return times
 
 
 def _plan(network: sc.Network) -> sc.Plan:
@@ -101,10 +148,10 @@ def _batch(example: Any) -> Batch:
 
 def _export_seconds(model: nn.Module, example: Any, shapes: Any = None) -> float:
     batch = _batch(example)
-    start = time.perf_counter()
+    start = time.process_time()
     with evaluation_mode(model):
         torch.export.export(model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _batched_seconds(model: nn.Module, example: Any) -> float:
@@ -149,7 +196,9 @@ def _difference(small: nn.Module, plan: sc.Plan, definition: Definition) -> floa
     torch.manual_seed(SEED + 2)
     batch = _batch(definition.inputs())
     with torch.no_grad():
+        torch.manual_seed(SEED + 3)
         masked = run_masked(plan.network, batch, plan.network.mask(plan.kept), plan.means)
+        torch.manual_seed(SEED + 3)
         return difference(small(*batch.args, **batch.kwargs), masked)[0]
 
 
@@ -160,9 +209,9 @@ def _survives(model: nn.Module, small: nn.Module, plan: sc.Plan, definition: Def
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         write_whole(model_writers(Path(folder), small, recipe, shapes_of(plan.network.tensors)))
         loaded = sc.load(fresh, folder)
-        pairs = zip(
-            pytree.tree_leaves(loaded(*batch.args, **batch.kwargs)),
-            pytree.tree_leaves(small(*batch.args, **batch.kwargs)),
-            strict=True,
-        )
+        outputs = []
+        for network in (loaded, small):
+            torch.manual_seed(SEED + 3)
+            outputs.append(pytree.tree_leaves(network(*batch.args, **batch.kwargs)))
+        pairs = zip(*outputs, strict=True)
         return all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor))

@@ -1,9 +1,11 @@
 """Networks whose trained weights ship in packages."""
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import torch
+from networks.cifar_resnet import load_cifar_resnet
 from torch import Tensor, nn
 
 from wild.definitions import Definition, images
@@ -46,6 +48,12 @@ def _minilm() -> nn.Module:
 def _sentences() -> dict[str, Tensor]:
     tokens = torch.randint(1000, 30000, (2, 16))
     return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+
+def cifar_resnets(folder: Path) -> dict[str, Definition]:
+    """The CIFAR-10 ResNets whose files `cifar10_resnet20.safetensors` and the like lie in a folder."""
+    paths = {f"pretrained/cifar_resnet{depth}": folder / f"cifar10_resnet{depth}.safetensors" for depth in (20, 56)}
+    return {name: Definition(partial(load_cifar_resnet, path), images(32)) for name, path in paths.items()}
 
 
 DEFINITIONS = {

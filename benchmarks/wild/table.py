@@ -2,47 +2,70 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from wild.ours import ENOUGH, Row
+from wild.compared import compared
+from wild.ours import ENOUGH, OUTPUT, Row
 
 ABOUT = """# Coverage
 
 Network definitions of public libraries, random weights in small configurations (those under `pretrained/` with
-their trained ones), each in a process of its own with one thread, two side by side. What gave this table:
+their trained ones), each in a process of its own with one thread. Those under `transformers-defaults/` keep the flags
+of the default configuration, such as the cache of decoders; those under `plain/` are written from the published
+architecture, because no library has them. What gave this table:
 
-    python benchmarks/wild
+    python benchmarks/wild --data DIR
 
-- **export**, **batched**, **trace**: seconds for `torch.export.export` alone, for the same with a batch size that may
-  vary (and a varying length of token sequences), and for `sc.trace`, which makes that second export, finds the
-  groups, and cuts the network for trial. Of either export the faster of two.
+where `DIR` holds the CIFAR-10 ResNets; it may be left out, and so may be their rows.
+
+- **export**, **batched**, **trace**: processor seconds for `torch.export.export` alone, for the same with a batch size
+  that may vary (and a varying length of token sequences), and for `sc.trace`, which makes that second export, finds
+  the groups, and cuts the network for trial. Of either export the faster of two; empty where torch can't export the
+  model as it is.
 - **can be cut**: the share of the parameters of convolutions, linear, recurrent and attention layers of which some
   plan can take a part away.
 - **left**: parameters after a cut by random scores, 75 % asked for.
 - **differs**: the cut network's largest difference from the masked run on fresh inputs, of the largest output.
-- **loaded**: bit-equal after saving and loading onto a fresh model. **exports**: so does the cut network.
+- **loaded**: bit-equal after saving and loading onto a fresh model. **exports**: so does the cut network, where torch
+  can export the dense one.
+- **unchanged**: after tracing, planning and cutting, the dense model has the same parameters, buffers, attributes,
+  modes, hooks and configuration, bit for bit and object for object; so have the example and the random generators of
+  Python, numpy and torch.
+- **raw**: exceptions other than a `SecateurError`; the stage where one was raised, or *none*.
 - **torch-pruning**: version 1.6.1 beside it, a quarter of every layer by random importance, the output layer excluded
   by hand; 120 s at most. *works* says that the result is smaller and gives outputs of the same shape, no more: it has
-  no masked run to compare with. Attention heads were not told to it by hand (`num_heads=`); its column is of an
-  earlier run on the same machine (`--peer-from`).
+  no masked run to compare with. Attention heads were not told to it by hand (`num_heads=`). Empty where it was not run.
 """
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
-    """The page: what was reached, the table, and what is frozen where less than nine tenths can be cut."""
-    lines = [ABOUT, *_summary(rows), "", *_table(rows), "", *_held(rows)]
+def as_markdown(rows_by_name: Mapping[str, Row], before: Mapping[str, Row]) -> str:
+    """The page: what was reached, what changed, the table, and what is frozen where less than nine tenths can be cut.
+
+    Args:
+        rows_by_name: the newest rows.
+        before: rows of the version that the newest one is compared with.
+    """
+    rows = list(rows_by_name.values())
+    newest = max((row["version"] for row in rows), key=[row["version"] for row in rows].count)
+    lines = [ABOUT, *_summary(rows), "", *compared(rows_by_name, before), *_table(rows, newest), "", *_held(rows)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _summary(rows: Sequence[Row]) -> list[str]:
     fine = [row for row in rows if "failed" not in row]
     raised = [row["name"] for row in rows if row.get("failed") in ("trace", "process", "time")]
+    raw = [row["name"] for row in rows if row.get("raw")]
+    looked_at = [row for row in rows if "changed" in row]
+    changed = [row["name"] for row in looked_at if row["changed"]]
     wide = sum(row.get("share", 0) >= ENOUGH for row in rows)
-    peer = Counter(row["peer"]["outcome"] for row in rows)
+    peer = Counter(row["peer"]["outcome"] for row in rows if "peer" in row)
     return [
         f"{len(rows)} networks: {len(fine)} cut, verified, loaded and exported again ({len(fine) / len(rows):.0%}); "
-        f"{len(raised)} raised an exception while they were traced{': ' + ', '.join(raised) if raised else ''}; "
+        f"{_listed(raised, 'could not be traced')}; "
         f"in {wide} at least nine tenths of the layers' parameters can be cut.",
+        "",
+        f"{_listed(raw, 'raised an exception that is no SecateurError')}. Of {len(looked_at)} models that were looked "
+        f"at before and after, {_listed(changed, 'had changed')}.",
         "",
         f"Tracing took {_ratios(rows, 'batched_s')} the export with a batch that may vary, and "
         f"{_ratios(rows, 'export_s')} the plain one. Where a model's own code can't say the cut shape, it is tried "
@@ -50,6 +73,10 @@ def _summary(rows: Sequence[Row]) -> list[str]:
         "",
         "torch-pruning: " + ", ".join(f"{count} {outcome}" for outcome, count in peer.most_common()) + ".",
     ]
+
+
+def _listed(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} {what}{': ' + ', '.join(names) if names else ''}"
 
 
 def _ratios(rows: Sequence[Row], of: str) -> str:
@@ -60,26 +87,29 @@ def _ratios(rows: Sequence[Row], of: str) -> str:
     )
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(rows: Sequence[Row], newest: str) -> list[str]:
+    older = sorted({row["version"] for row in rows} - {newest})
+    note = f"Rows marked * were measured with version {' and '.join(older)} and not again.\n" if older else ""
     times = "| network | export | batched | trace "
-    head = f"{times}| groups | can be cut | left | differs | loaded | exports | torch-pruning |"
-    return [head, "|---|--:|--:|--:|--:|--:|--:|--:|---|---|---|", *(_line(row) for row in rows)]
+    head = f"{times}| groups | can be cut | left | differs | loaded | exports | unchanged | raw | torch-pruning |"
+    ruler = "|---|--:|--:|--:|--:|--:|--:|--:|---|---|---|---|---|"
+    return ["## Every network", "", note, head, ruler, *(_line(row, newest) for row in rows)]
 
 
-def _line(row: Row) -> str:
+def _line(row: Row, newest: str) -> str:
     failed = row.get("failed")
     cells = [
-        row["name"],
-        f"{row['export_s']:.1f}" if "export_s" in row else "",
-        f"{row['batched_s']:.1f}" if "batched_s" in row else "",
-        f"{row['trace_s']:.1f}" if "trace_s" in row else "",
+        row["name"] + ("" if row["version"] == newest else " *"),
+        *(f"{row[key]:.1f}" if key in row else "" for key in ("export_s", "batched_s", "trace_s")),
         str(row.get("groups", "")),
         f"{row['share']:.1%}" if "share" in row else "",
         f"{row['left']:.1%}" if "left" in row else "",
         f"{row['difference']:.0e}" if "difference" in row else "",
         {True: "yes", False: "no"}.get(row.get("loaded"), ""),
-        "yes" if failed is None else f"**{failed}**",
-        row["peer"]["outcome"],
+        f"**{failed}**" if failed else "yes" if "export_s" in row else "",
+        "" if "changed" not in row else "**no**" if row["changed"] else "yes",
+        "" if "raw" not in row else f"**{failed}**" if row["raw"] else "none",
+        row.get("peer", {}).get("outcome", ""),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -89,6 +119,8 @@ def _held(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if "failed" in row:
             lines.append(f"- **{row['name']}** failed at {row['failed']}: {_plain(row['error'])}")
+        if row.get("changed"):
+            lines.append(f"- **{row['name']}** was changed: {', '.join(f'`{path}`' for path in row['changed'][:5])}")
         if row.get("share", 1) < ENOUGH:
             more = f", {row['program_share']:.0%} as a program" if "program_share" in row else ""
             lines += [f"- **{row['name']}**, {row['share']:.0%} can be cut{more}:", *_reasons(row)]
@@ -96,14 +128,15 @@ def _held(rows: Sequence[Row]) -> list[str]:
 
 
 def _reasons(row: Row) -> list[str]:
-    found: dict[str, list[str]] = {}
-    for name, _, operator, _, reason in row["frozen"]:
-        if "is the network's output" not in reason:
-            found.setdefault(f"{operator}: {_plain(reason)}" if operator else _plain(reason), []).append(name)
+    names_by_reason: dict[str, list[str]] = {}
+    for name, _, operator, _, reason in row.get("frozen", ()):
+        if OUTPUT not in reason:
+            text = f"{operator}: {_plain(reason)}" if operator else _plain(reason)
+            names_by_reason.setdefault(text, []).append(name)
     return [
         f"  - {', '.join(f'`{name}`' for name in names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: "
         f"{reason}"
-        for reason, names in found.items()
+        for reason, names in names_by_reason.items()
     ]
 
 

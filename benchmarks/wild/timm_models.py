@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from wild.definitions import Definition, images
 
@@ -15,6 +16,16 @@ def _make(name: str, options: dict[str, Any]) -> nn.Module:
 
 def _definition(name: str, size: int = 64, **options: Any) -> Definition:
     return Definition(lambda: _make(name, options), images(size))
+
+
+def _patches() -> dict[str, Tensor]:
+    """Images of 4 x 6 and 5 x 3 patches as NaFlex loaders give them: flat patches, their places, which are real."""
+    coordinates = [
+        torch.cartesian_prod(torch.arange(rows), torch.arange(columns)) for rows, columns in ((4, 6), (5, 3))
+    ]
+    places = nn.utils.rnn.pad_sequence(coordinates, batch_first=True)
+    valid = torch.arange(places.shape[1]) < torch.tensor([[len(each)] for each in coordinates])
+    return {"x": torch.randn(2, places.shape[1], 16 * 16 * 3), "patch_coord": places, "patch_valid": valid}
 
 
 FAMILIES = {
@@ -88,6 +99,16 @@ FAMILIES = {
     "nest": _definition("nest_tiny", 224),
     "crossvit": _definition("crossvit_tiny_240", 240),
     "visformer": _definition("visformer_tiny", 64, img_size=64),
+    "convnextv2_nano": _definition("convnextv2_nano", depths=(1, 1, 2, 1)),
+    "efficientvit_m0": _definition("efficientvit_m0", 224),
+    "fastvit_sa12": _definition("fastvit_sa12", 128, layers=(1, 1, 1, 1)),
+    "mobilenetv4_conv_medium": _definition("mobilenetv4_conv_medium"),
+    "naflexvit": Definition(lambda: _make("naflexvit_base_patch16_gap", {"depth": 2, "embed_dim": 96, "num_heads": 4}),
+                            _patches),
+    "samvit": _definition("samvit_base_patch16", 64, img_size=64, patch_size=8, depth=2, embed_dim=48, num_heads=4,
+                          window_size=4, global_attn_indexes=(1,)),
+    "bit_resnetv2": _definition("resnetv2_50x1_bit", layers=(1, 1, 1, 1)),
+    "nfnet_l0": _definition("nfnet_l0"),
 }  # fmt: skip
 
 DEFINITIONS = {f"timm/{name}": definition for name, definition in FAMILIES.items()}

@@ -13,13 +13,15 @@ TEXT = {**WIDTH, "vocab_size": 99, "max_position_embeddings": 64}
 LLAMA = {**TEXT, "num_key_value_heads": 2, "use_cache": False}
 
 
-def _model(config: str, model: str, **options: Any) -> Callable[[], nn.Module]:
+def model_of(config: str, model: str, **options: Any) -> Callable[[], nn.Module]:
+    """A function that builds a model with random weights, from the names of its classes and its configuration."""
+
     def make() -> nn.Module:
         import transformers
 
-        made = getattr(transformers, model)(getattr(transformers, config)(**options))
-        assert isinstance(made, nn.Module)
-        return made
+        network = getattr(transformers, model)(getattr(transformers, config)(**options))
+        assert isinstance(network, nn.Module)
+        return network
 
     return make
 
@@ -47,11 +49,11 @@ def pixels(size: int = 32) -> Callable[[], dict[str, Tensor]]:
 
 
 def _text(config: str, model: str, **options: Any) -> Definition:
-    return Definition(_model(config, model, **{**TEXT, **options}), ids())
+    return Definition(model_of(config, model, **{**TEXT, **options}), ids())
 
 
 def _causal(config: str, model: str, **options: Any) -> Definition:
-    return Definition(_model(config, model, **{**LLAMA, **options}), causal())
+    return Definition(model_of(config, model, **{**LLAMA, **options}), causal())
 
 
 def _clip() -> Definition:
@@ -59,7 +61,7 @@ def _clip() -> Definition:
 
     text = {**TEXT, "eos_token_id": 98, "bos_token_id": 97, "pad_token_id": 1}
     vision = {**WIDTH, "image_size": 32, "patch_size": 8}
-    make = _model("CLIPConfig", "CLIPModel", text_config=CLIPTextConfig(**text).to_dict(),
+    make = model_of("CLIPConfig", "CLIPModel", text_config=CLIPTextConfig(**text).to_dict(),
                   vision_config=CLIPVisionConfig(**vision).to_dict(), projection_dim=24)  # fmt: skip
     return Definition(
         make, lambda: {"input_ids": torch.randint(3, 90, (2, 9)), "pixel_values": torch.randn(2, 3, 32, 32)}
@@ -71,7 +73,7 @@ def _detr() -> Definition:
 
     backbone = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], layer_type="basic",
                             out_features=["stage4"])  # fmt: skip
-    make = _model("DetrConfig", "DetrForObjectDetection", use_timm_backbone=False, use_pretrained_backbone=False,
+    make = model_of("DetrConfig", "DetrForObjectDetection", use_timm_backbone=False, use_pretrained_backbone=False,
                   backbone=None, backbone_config=backbone, d_model=48, encoder_layers=2, decoder_layers=2,
                   encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=80, decoder_ffn_dim=80,
                   num_queries=7, num_labels=5)  # fmt: skip
@@ -91,20 +93,20 @@ def _definitions() -> dict[str, Definition]:
     return {
         "bert": _text("BertConfig", "BertForSequenceClassification"),
         "distilbert": Definition(
-            _model("DistilBertConfig", "DistilBertForSequenceClassification", vocab_size=99, dim=48, n_layers=2,
+            model_of("DistilBertConfig", "DistilBertForSequenceClassification", vocab_size=99, dim=48, n_layers=2,
                    n_heads=4, hidden_dim=80, max_position_embeddings=64), ids()),
         "roberta": _text("RobertaConfig", "RobertaForMaskedLM"),
         "electra": _text("ElectraConfig", "ElectraModel", embedding_size=24),
         "albert": _text("AlbertConfig", "AlbertModel", embedding_size=24),
         "deberta": _text("DebertaV2Config", "DebertaV2Model", relative_attention=True, pos_att_type=["p2c", "c2p"]),
         "mpnet": _text("MPNetConfig", "MPNetModel"),
-        "gpt2": Definition(_model("GPT2Config", "GPT2LMHeadModel", vocab_size=99, n_embd=48, n_layer=2, n_head=4,
+        "gpt2": Definition(model_of("GPT2Config", "GPT2LMHeadModel", vocab_size=99, n_embd=48, n_layer=2, n_head=4,
                                   n_positions=64, use_cache=False), causal()),
         "gpt_neox": _causal("GPTNeoXConfig", "GPTNeoXForCausalLM"),
-        "opt": Definition(_model("OPTConfig", "OPTForCausalLM", vocab_size=99, hidden_size=48, num_hidden_layers=2,
+        "opt": Definition(model_of("OPTConfig", "OPTForCausalLM", vocab_size=99, hidden_size=48, num_hidden_layers=2,
                                  num_attention_heads=4, ffn_dim=80, max_position_embeddings=64, word_embed_proj_dim=48,
                                  use_cache=False), causal()),
-        "bloom": Definition(_model("BloomConfig", "BloomForCausalLM", vocab_size=99, hidden_size=48, n_layer=2,
+        "bloom": Definition(model_of("BloomConfig", "BloomForCausalLM", vocab_size=99, hidden_size=48, n_layer=2,
                                    n_head=4, use_cache=False), causal()),
         "llama": _causal("LlamaConfig", "LlamaForCausalLM"),
         "mistral": _causal("MistralConfig", "MistralForCausalLM"),
@@ -115,29 +117,29 @@ def _definitions() -> dict[str, Definition]:
         "mixtral": _causal("MixtralConfig", "MixtralForCausalLM", num_local_experts=4),
         "qwen2_moe": _causal("Qwen2MoeConfig", "Qwen2MoeForCausalLM", num_experts=4, moe_intermediate_size=40,
                              shared_expert_intermediate_size=48),
-        "t5": Definition(_model("T5Config", "T5ForConditionalGeneration", **t5), pairs),
-        "t5_gated": Definition(_model("T5Config", "T5ForConditionalGeneration", **t5,
+        "t5": Definition(model_of("T5Config", "T5ForConditionalGeneration", **t5), pairs),
+        "t5_gated": Definition(model_of("T5Config", "T5ForConditionalGeneration", **t5,
                                       feed_forward_proj="gated-gelu", tie_word_embeddings=False), pairs),
-        "bart": Definition(_model("BartConfig", "BartForConditionalGeneration", **bart), pairs),
-        "whisper": Definition(_model("WhisperConfig", "WhisperForConditionalGeneration", **whisper),
+        "bart": Definition(model_of("BartConfig", "BartForConditionalGeneration", **bart), pairs),
+        "whisper": Definition(model_of("WhisperConfig", "WhisperForConditionalGeneration", **whisper),
                               lambda: {"input_features": torch.randn(2, 20, 32),
                                        "decoder_input_ids": torch.randint(3, 90, (2, 5))}),
-        "wav2vec2": Definition(_model("Wav2Vec2Config", "Wav2Vec2ForCTC", **WIDTH, **speech),
+        "wav2vec2": Definition(model_of("Wav2Vec2Config", "Wav2Vec2ForCTC", **WIDTH, **speech),
                                lambda: {"input_values": torch.randn(2, 800)}),
-        "hubert": Definition(_model("HubertConfig", "HubertModel", **WIDTH, **speech),
+        "hubert": Definition(model_of("HubertConfig", "HubertModel", **WIDTH, **speech),
                              lambda: {"input_values": torch.randn(2, 800)}),
         "clip": _clip(),
-        "vit": Definition(_model("ViTConfig", "ViTForImageClassification", **vision), pixels()),
-        "dinov2": Definition(_model("Dinov2Config", "Dinov2Model", **vision), pixels()),
-        "beit": Definition(_model("BeitConfig", "BeitForImageClassification", **vision), pixels()),
-        "convnext": Definition(_model("ConvNextConfig", "ConvNextForImageClassification",
+        "vit": Definition(model_of("ViTConfig", "ViTForImageClassification", **vision), pixels()),
+        "dinov2": Definition(model_of("Dinov2Config", "Dinov2Model", **vision), pixels()),
+        "beit": Definition(model_of("BeitConfig", "BeitForImageClassification", **vision), pixels()),
+        "convnext": Definition(model_of("ConvNextConfig", "ConvNextForImageClassification",
                                       hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1]), pixels(64)),
-        "swin": Definition(_model("SwinConfig", "SwinForImageClassification", image_size=32, patch_size=4, embed_dim=16,
-                                  depths=[1, 1], num_heads=[2, 4], window_size=4), pixels()),
-        "segformer": Definition(_model("SegformerConfig", "SegformerForSemanticSegmentation",
+        "swin": Definition(model_of("SwinConfig", "SwinForImageClassification", image_size=32, patch_size=4,
+                                  embed_dim=16, depths=[1, 1], num_heads=[2, 4], window_size=4), pixels()),
+        "segformer": Definition(model_of("SegformerConfig", "SegformerForSemanticSegmentation",
                                        hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1],
                                        num_attention_heads=[1, 2, 4, 4], decoder_hidden_size=32), pixels(64)),
-        "resnet": Definition(_model("ResNetConfig", "ResNetForImageClassification", embedding_size=16,
+        "resnet": Definition(model_of("ResNetConfig", "ResNetForImageClassification", embedding_size=16,
                                     hidden_sizes=[16, 32], depths=[2, 2], layer_type="basic"), images(32)),
         "detr": _detr(),
     }  # fmt: skip

@@ -1,0 +1,54 @@
+"""Rows beside those of an earlier version."""
+
+from collections.abc import Mapping
+
+from wild.ours import Row
+
+
+def compared(now: Mapping[str, Row], before: Mapping[str, Row]) -> list[str]:
+    """A section with the networks that were measured with both versions; nothing where there are none."""
+    pairs = [(before[name], row) for name, row in now.items() if name in before and "trials" in before[name]]
+    pairs = [(old, new) for old, new in pairs if old["version"] != new["version"]]
+    if not pairs:
+        return []
+    version = pairs[0][0]["version"]
+    return [
+        f"## What changed since version {version}",
+        "",
+        "Of both versions on one machine: the share that can be cut; units (channels, heads, features) that are",
+        "frozen, but for those of the outputs; the time of `sc.trace`, in times of the export with a batch that may",
+        "vary; and how often the network was cut for trial. Where a network could not be traced, the kind of error",
+        "stands there instead; *none* is a network without a group.",
+        "",
+        "| network | can be cut | now | frozen units | now | trace / export | now | trial cuts | now |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        *(_line(old, new) for old, new in pairs),
+        "",
+    ]
+
+
+def _line(old: Row, new: Row) -> str:
+    cells = [cell for column in (_share, _frozen, _ratio, _trials) for cell in (column(old), column(new))]
+    return f"| {new['name']} | " + " | ".join(cells) + " |"
+
+
+def _share(row: Row) -> str:
+    if "share" in row and row.get("failed") != "cut":
+        return f"{row['share']:.1%}"
+    if row.get("failed") in ("time", "process"):
+        return "hang" if row["failed"] == "time" else "crash"
+    if row.get("raw"):
+        return "raw " + row["error"].split(":")[0]
+    return "none" if "share" in row else row["error"].split(":")[0]
+
+
+def _frozen(row: Row) -> str:
+    return str(row["frozen_units"]) if "frozen_units" in row else ""
+
+
+def _ratio(row: Row) -> str:
+    return f"{row['trace_s'] / row['batched_s']:.1f}" if row.get("batched_s") and "trace_s" in row else ""
+
+
+def _trials(row: Row) -> str:
+    return str(row.get("trials", ""))
