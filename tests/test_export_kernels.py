@@ -65,6 +65,52 @@ def test_recurrent_layers_are_exported_without_their_steps(name: str) -> None:
     assert all(exported == run for exported, run in recorded.values())
 
 
+def normalised_choice(x: Tensor) -> Tensor:
+    values, places = x.topk(2)
+    values /= values.sum(-1, keepdim=True)
+    return values + places
+
+
+def choice_used_before_its_write(x: Tensor) -> Tensor:
+    values, _ = x.topk(2)
+    doubled, view = values * 2, values[:, :1]
+    values += 1
+    return doubled + view
+
+
+def half_of_what_is_used_whole(x: Tensor) -> Tensor:
+    whole = x * 1
+    whole.chunk(2, 1)[0].mul_(3)
+    return whole
+
+
+class Writing(nn.Module):
+    """A network whose outputs are changed in place."""
+
+    def __init__(self, write: Any) -> None:
+        super().__init__()
+        self.layer, self.write = nn.Linear(3, 4), write
+
+    def forward(self, x: Tensor) -> Any:
+        return self.write(self.layer(x))
+
+
+WRITES = (normalised_choice, choice_used_before_its_write, half_of_what_is_used_whole)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_writes_to_one_of_several_results(write: Any) -> None:
+    torch.manual_seed(0)
+    model, batch = Writing(write).eval(), Batch((torch.randn(5, 3),), {})
+    with torch.no_grad():
+        torch.testing.assert_close(export_program(model, batch).forward(batch), model(*batch.args))
+
+
+def test_a_write_to_one_of_several_results_needs_no_decomposition() -> None:
+    with patch.object(torch.export, "default_decompositions", side_effect=AssertionError("decomposed")):
+        export_program(Writing(normalised_choice), Batch((torch.randn(5, 3),), {}))
+
+
 def test_torch_is_as_it_was_after_an_export_that_fails() -> None:
     class Refusing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

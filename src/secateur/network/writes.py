@@ -63,7 +63,10 @@ def _changes_type(node: Node) -> bool:
 
 def _is_alias(node: Node) -> bool:
     """Whether an operator gives back the memory of its first argument, or a part of what gave it."""
-    if node.target is operator.getitem or _is_idle_dropout(node):
+    if node.target is operator.getitem:  # one of several results has memory of its own, unless all are views
+        source = node.args[0]
+        return isinstance(source, Node) and _is_alias(source)
+    if _is_idle_dropout(node):
         return True
     schema = getattr(node.target, "_schema", None)
     return schema is not None and any(result.alias_info is not None for result in schema.returns)
