@@ -98,7 +98,8 @@ def _written(model: Any, config: Any, plan: Plan, folder: Path) -> str:
     batch = plan.network.example
     try:
         with preserved(model), preserved(fresh):
-            compare(call_model(fresh, batch), call_model(model, batch), type(model).__name__)
+            outputs = call_model(fresh, batch), call_model(model, batch)
+            compare(*outputs, type(model).__name__, plan.network.program.lowest_type)
         with tempfile.TemporaryDirectory() as place:
             fresh.save_pretrained(place)
             shutil.copytree(place, folder, dirs_exist_ok=True)

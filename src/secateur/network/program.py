@@ -290,6 +290,13 @@ class Program:
         return isinstance(length, torch.SymInt) and self.batched in {str(s) for s in length.node.expr.free_symbols}
 
     @cached_property
+    def lowest_type(self) -> torch.dtype | None:
+        """The floating-point type of least precision that an operator gives: half precision inside, if there is any."""
+        values = pytree.tree_leaves([node.meta.get("val") for node in self.nodes if node.op == "call_function"])
+        types = {value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()}
+        return max(types, key=lambda kind: torch.finfo(kind).eps, default=None)
+
+    @cached_property
     def output_nodes(self) -> tuple[Node, ...]:
         return tuple(out for out in self.outputs if isinstance(out, Node))
 

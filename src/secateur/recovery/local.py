@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from secateur.importance.sites import differentiable
 from secateur.network.layers import Layer
-from secateur.network.program import Handler, arguments
+from secateur.network.program import Handler, arguments, at_least_single
 from secateur.recovery.aim import Aim, aim_of
 from secateur.recovery.lockstep import Lockstep, Values, value_of
 from secateur.recovery.refit import Part
@@ -53,7 +53,7 @@ class Anchor:
         layer = part.layer
         axis = 1 if layer.is_convolution else dense[0].dim() - 1
         stays = torch.nonzero(within.mask[layer.outputs]).flatten().to(dense[0].device)
-        wanted = [each.index_select(axis, stays) for each in dense]
+        wanted = [at_least_single(each.index_select(axis, stays)) for each in dense]
         least = [torch.where(each <= aim.low, -math.inf, each.clamp(max=aim.high)) for each in wanted]
         most = [torch.where(each >= aim.high, math.inf, each.clamp(min=aim.low)) for each in wanted]
         rows = torch.cat([each.movedim(axis, -1).flatten(0, -2) for each in wanted])
@@ -61,7 +61,7 @@ class Anchor:
 
     def error(self, cell: int, values: Values) -> Tensor:
         """What is missing for a cell, nothing where the nonlinearity behind cuts it off."""
-        found = values[self.aim.seen].index_select(self.axis, self.stays)
+        found = at_least_single(values[self.aim.seen].index_select(self.axis, self.stays))
         error: Tensor = (found.clamp(self.least[cell], self.most[cell]) - found) * self.weight
         return error
 

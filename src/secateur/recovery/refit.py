@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from secateur.network.layers import Layer, layers_of
-from secateur.network.program import arguments
+from secateur.network.program import arguments, at_least_single
 from secateur.recovery.aim import aim_of
 from secateur.recovery.judge import held_out
 from secateur.recovery.lockstep import Lockstep, value_of
@@ -73,7 +73,7 @@ class Part:
         places = self.layer.places(x, examples)
         draws = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(places.count, generator=draws)[:most].to(x.device)
-        return self.inputs_of(places.rows(chosen, self.layer.groups)), chosen
+        return self.inputs_of(at_least_single(places.rows(chosen, self.layer.groups))), chosen
 
     def inputs_of(self, rows: Tensor) -> Tensor:
         """Of rows (rows, groups, features) what stays, and 1 for the constant if the layer can have one.
@@ -96,7 +96,7 @@ class Part:
 
     def matrix(self, within: Within) -> Tensor:
         """The weights and the constant, the batch norm behind left aside. (groups, outputs, features + 1)"""
-        small = self.layer.matrix(within.state[self.layer.weight])[self.entries]
+        small = at_least_single(self.layer.matrix(within.state[self.layer.weight])[self.entries])
         if not self.has_constant:
             return small
         held = within.constant(self.layer)

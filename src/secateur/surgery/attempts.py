@@ -82,7 +82,8 @@ class Trials:
             said = f"the cut {network.title} can't be run: {type(failure).__name__}: {failure}"
             return Failure(said, _place(small, failure), self._shadow.calls if self._shadow else 0)
         try:
-            compare(found, run_masked(network, batch, network.mask(kept), means), network.title)
+            expected = run_masked(network, batch, network.mask(kept), means)
+            compare(found, expected, network.title, network.program.lowest_type)
         except SecateurError as failure:
             return Failure(str(failure), None, float("inf"))
         return None

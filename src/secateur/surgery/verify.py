@@ -16,8 +16,12 @@ from secateur.network.units import Kept, Network
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
-def difference(found: Any, expected: Any) -> tuple[float, float]:
+def difference(found: Any, expected: Any, lowest: torch.dtype | None = None) -> tuple[float, float]:
     """The largest difference between two outputs, relative to the largest entry, and what is tolerable.
+
+    Args:
+        found, expected: the outputs.
+        lowest: the floating-point type of least precision that was computed in, where the outputs have more.
 
     Raises:
         SurgeryError: the outputs have different shapes or a different number of tensors.
@@ -26,17 +30,22 @@ def difference(found: Any, expected: Any) -> tuple[float, float]:
     if len(_tensors(found)) != len(_tensors(expected)) or any(a.shape != b.shape for a, b in pairs):
         shapes = [[tuple(t.shape) for t in _tensors(output)] for output in (found, expected)]
         raise SurgeryError(f"the cut model returns shapes {shapes[0]} where the dense one returns {shapes[1]}")
-    worst, allowed = 0.0, 0.0
+    worst, inside = 0.0, 0.0 if lowest is None else _tolerance(lowest)
+    allowed = inside
     for a, b in pairs:
         if not b.is_floating_point():
             continue
         finite = torch.isfinite(b)
         if not bool((torch.isfinite(a) == finite).all()):
-            return float("inf"), TOLERANCE.get(b.dtype, 1e-4)
+            return float("inf"), max(inside, _tolerance(b.dtype))
         scale = max(float(b[finite].abs().max()) if bool(finite.any()) else 0.0, 1e-6)
         gap = float((a - b)[finite].abs().max()) / scale if bool(finite.any()) else 0.0
-        worst, allowed = max(worst, gap), max(allowed, TOLERANCE.get(b.dtype, 1e-4))
+        worst, allowed = max(worst, gap), max(allowed, _tolerance(b.dtype))
     return worst, allowed
+
+
+def _tolerance(kind: torch.dtype) -> float:
+    return TOLERANCE.get(kind, 1e-4)
 
 
 def _tensors(output: Any) -> list[Tensor]:
@@ -61,16 +70,16 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
             raise SurgeryError(
                 f"the cut {type(small).__name__} can't be run: {type(failure).__name__}: {failure}"
             ) from failure
-    return compare(found, expected, type(small).__name__)
+    return compare(found, expected, type(small).__name__, network.program.lowest_type)
 
 
-def compare(found: Any, expected: Any, title: str) -> float:
+def compare(found: Any, expected: Any, title: str, lowest: torch.dtype | None = None) -> float:
     """The largest difference between a cut model's output and the masked run's, relative to the largest output.
 
     Raises:
         SurgeryError: it is more than float noise.
     """
-    worst, allowed = difference(found, expected)
+    worst, allowed = difference(found, expected, lowest)
     if not worst <= allowed:
         raise SurgeryError(
             f"the cut {title} differs from the masked run by {worst:.1e} of its largest output, where "
