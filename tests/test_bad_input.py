@@ -39,7 +39,7 @@ DATA: dict[str, tuple[Any, str]] = {
     "no tensors": ([("a", "b")], "holds no tensors"),
     "too many items": ([(X, Y, X)], "give \\(inputs, target\\)"),
     "NaN": ([(nan_in(X), Y)], "batch 0 has NaN"),
-    "a wrong width": ([(torch.randn(6, 5), Y)], "refuses inputs \\(6, 5\\) torch.float32.*RuntimeError"),
+    "a wrong width": ([(torch.randn(6, 5), Y)], "refuses inputs \\(., 5\\) torch.float32.*RuntimeError"),
     "a wrong type": ([(X.long(), Y)], "refuses inputs \\(6, 6\\) torch.int64"),
     "two inputs": ([((X, X), Y)], "2 inputs"),
     "a dict": ([{"x": X}], "inputs \\['x'\\]"),

@@ -6,15 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import fx, nn
 
-from secateur.budget.keep import parse_keep
+from secateur.budget.keep import DROPS, parse_keep
 from secateur.budget.plan import Plan, check_reachable
-from secateur.data import as_batches, device_of, example_batches, on_device
+from secateur.data import device_of, example_batches, floating_type, on_device
 from secateur.entry import entry_point, entry_point_with
 from secateur.errors import TraceError
 from secateur.files import program_writer, text_writer, write_whole
+from secateur.importance.data_checks import check_model_values, checked_data, taken_examples
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion
 from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
@@ -117,18 +117,18 @@ def trace(
     if reason is not None:
         raise TraceError(reason)
     wanted = wanted_kinds(kinds, as_program)
-    with torch.random.fork_rng(devices=[]):
-        plain = folded(model)
-        examples = example_batches(example_inputs, device_of(model))
-        if plain is not model:
-            check_same(model, plain, examples[-1])
-        program, example = export_first(plain, examples)
-        program = taking_other_sizes(program, plain, example, compare)
-        if not as_program and not isinstance(model, fx.GraphModule):
-            return _settled(plain, trace_groups(plain, example, program, BY_WIDTH in wanted), wanted)
-        module = as_module(program)
-        network = trace_groups(module, example, program, BY_WIDTH in wanted)
-        return _settled(module, replace(network, as_program=True, title=type(model).__name__), wanted)
+    check_model_values(model)
+    plain = folded(model)
+    examples = taken_examples(model, example_batches(example_inputs, device_of(model), floating_type(model)))
+    if plain is not model:
+        check_same(model, plain, examples[-1])
+    program, example = export_first(plain, examples)
+    program = taking_other_sizes(program, plain, example, compare)
+    if not as_program and not isinstance(model, fx.GraphModule):
+        return _settled(plain, trace_groups(plain, example, program, BY_WIDTH in wanted), wanted)
+    module = as_module(program)
+    network = trace_groups(module, example, program, BY_WIDTH in wanted)
+    return _settled(module, replace(network, as_program=True, title=type(model).__name__), wanted)
 
 
 def _settled(model: nn.Module, network: Network, wanted: frozenset[str]) -> Network:
@@ -204,9 +204,7 @@ def prune(
     check_allocation(allocation)
     wanted_kinds(kinds, as_program)
     check_rounds(rounds, keep)
-    with torch.random.fork_rng(devices=[]):
-        batches = as_batches(data)
-        tests = batches if test is None else as_batches(test)
+    batches, tests = checked_data(model, data, test, loss, [by], need_targets=bool(set(keep) & {*DROPS}))
     network = trace(model, batches, kinds=kinds, as_program=as_program)
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
@@ -218,21 +216,19 @@ def prune(
     traced = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program)
     scores = in_rounds(model, network, batches, scored, keep, rounds, traced)
     wish = Wish(keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress), loss)
-    with torch.random.fork_rng(devices=[]):
-        done = made(model, network, scores, batches, wish)
+    done = made(model, network, scores, batches, wish)
     chosen, small = done.plan, done.small
     recipe = recipe_of(model, chosen)
     device = device_of(model)
-    with torch.random.fork_rng(devices=[]):
-        report = measure(
-            model,
-            small,
-            chosen,
-            scores,
-            [on_device(batch, device) for batch in tests],
-            loss,
-            held_out=test is not None,
-            steps=done.steps,
-            drop=done.drop,
-        )
+    report = measure(
+        model,
+        small,
+        chosen,
+        scores,
+        [on_device(batch, device) for batch in tests],
+        loss,
+        held_out=test is not None,
+        steps=done.steps,
+        drop=done.drop,
+    )
     return Result(small, chosen, scores, report, recipe)

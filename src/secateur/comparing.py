@@ -13,9 +13,10 @@ from tqdm import tqdm
 from secateur.api import trace
 from secateur.budget.keep import COUNTED, parse_keep
 from secateur.budget.plan import check_reachable, plan
-from secateur.data import Batch, as_batches, on_device
+from secateur.data import Batch, on_device
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, DataError, NameMatchError, SecateurError, TraceError
+from secateur.importance.data_checks import checked_data
 from secateur.importance.evidence import cells_of
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
@@ -101,9 +102,8 @@ def compare(
     wanted_kinds(kinds, False)
     if repair is not None:
         find_repairs(repair)
-    with torch.random.fork_rng(devices=[]):
-        batches = as_batches(data)
-        tests = None if test is None else as_batches(test)
+    batches, measured_on = checked_data(model, data, test, loss, list(criteria.values()))
+    tests = None if test is None else measured_on
     network = trace(model, batches, kinds=kinds)
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")

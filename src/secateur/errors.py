@@ -13,6 +13,10 @@ class DataError(SecateurError):
     """The examples, the labels or the loss can't be used."""
 
 
+class TargetError(DataError):
+    """The targets can't be used for the default loss."""
+
+
 class BudgetError(SecateurError):
     """The budget is out of range, in an unknown unit, or can't be reached."""
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
+from secateur.data_forms import all_leaves
 from secateur.errors import DataError
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley.ranks import agreed, rank
@@ -28,8 +28,7 @@ def mark_of(network: Network, cells: Sequence[Batch], *options: Any) -> str:
 def mark_of_tensors(weights: Sequence[Tensor], cells: Sequence[Batch], *options: Any) -> str:
     """A mark of weights, examples and whatever else a result depends on."""
     found = hashlib.blake2b(repr(options).encode(), digest_size=16)
-    given = pytree.tree_leaves([(cell.args, dict(cell.kwargs), cell.target) for cell in cells])
-    for leaf in (*weights, *given):
+    for leaf in (*weights, *all_leaves([(cell.args, dict(cell.kwargs), cell.target) for cell in cells])):
         found.update(_bytes(leaf) if isinstance(leaf, Tensor) else repr(leaf).encode())
     return found.hexdigest()
 

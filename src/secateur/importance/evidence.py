@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
 from secateur.data import Batch, joined, on_device, refusal
+from secateur.data_forms import ExampleList
 from secateur.errors import DataError, SecateurError
 from secateur.importance.losses import Loss, Reference, example_losses
 from secateur.network.masked import Means, Removal
@@ -78,7 +79,8 @@ class Evidence:
         except SecateurError:
             raise
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
-            raise refusal(self.network.title, cell, failure) from failure
+            types = (self.network.program.state(name).dtype for name in self.network.program.parameters)
+            raise refusal(self.network.title, cell, failure, next(types, None)) from failure
 
     def losses(self, output: Any, reference: Reference, examples: int) -> Tensor:
         """One finite loss per example."""
@@ -111,7 +113,7 @@ def shuffled(cells: Sequence[Batch], generator: torch.Generator) -> list[tuple[B
     for number, cell in enumerate(cells):
         apart = cell.size is not None and all(t.dim() and t.shape[0] == cell.size for t in cell.tensors)
         leaves = pytree.tree_leaves((cell.args, dict(cell.kwargs), cell.target))
-        alike = [(leaf.shape[1:], leaf.dtype) if isinstance(leaf, Tensor) and leaf.dim() else leaf for leaf in leaves]
+        alike = [_kind_of(leaf) for leaf in leaves]
         key = f"{alike}" if apart else f"cell {number}"
         piles.setdefault(key, []).append((cell, torch.arange(int(starts[number]), int(starts[number + 1]))))
     made = []
@@ -124,6 +126,13 @@ def shuffled(cells: Sequence[Batch], generator: torch.Generator) -> list[tuple[B
         order = torch.randperm(len(numbers), generator=generator)
         made += [(whole.take(part).map(laid_out), numbers[part]) for part in order.split(CELL)]
     return made
+
+
+def _kind_of(leaf: Any) -> Any:
+    """What leaves of cells must have in common to be joined."""
+    if isinstance(leaf, ExampleList):
+        return "by example"
+    return (leaf.shape[1:], leaf.dtype) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
 
 def laid_out(tensor: Tensor) -> Tensor:

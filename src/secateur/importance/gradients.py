@@ -105,7 +105,13 @@ def backward_through(
 
 def example_loss(evidence: Evidence, cell: Batch, output: Any) -> Tensor:
     """A loss of each example that has a gradient. (examples,)"""
-    return evidence.losses(output, _reference(evidence, cell, output), cell.size or 1)
+    losses = evidence.losses(output, _reference(evidence, cell, output), cell.size or 1)
+    if not losses.requires_grad:
+        raise DataError(
+            "the loss has no gradient by the network's output: leave out .detach(), .item(), torch.no_grad() and numpy "
+            "in loss=, or rank by a criterion that needs no gradients, such as 'shapley', 'obs' or 'apoz'"
+        )
+    return losses
 
 
 def _reference(evidence: Evidence, cell: Batch, output: Any) -> Reference:

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from secateur.errors import DataError
+from secateur.errors import DataError, SecateurError, TargetError
 from secateur.network.program import wide
+from secateur.options import described
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -33,33 +34,80 @@ def main_output(output: Any) -> Tensor:
     return first
 
 
-def supervised(output: Any, target: Tensor) -> Tensor:
-    """Cross entropy against class numbers, squared error against anything else. (examples,)
+def supervised(output: Any, target: Any) -> Tensor:
+    """Cross entropy against class numbers, squared error against floating-point targets. (examples,)
 
     Raises:
-        DataError: the labels do not fit the output.
+        TargetError: the targets do not fit the output.
     """
     scores = main_output(output)
-    if target.is_floating_point():
-        if target.shape != scores.shape:
-            raise DataError(f"targets have shape {tuple(target.shape)} but the network's output {tuple(scores.shape)}")
-        return (scores - target).square().flatten(1).mean(1) if scores.dim() > 1 else (scores - target).square()
-    by_position = scores.dim() == 3 and target.shape == scores.shape[:2]  # language models: (batch, length, classes)
-    if by_position and (is_logits(output) or target.shape != scores.shape[:1] + scores.shape[2:]):
-        scores = scores.transpose(1, 2)
-    _check_labels(scores, target)
-    return _per_example(F.cross_entropy(scores.float(), target, reduction="none"))
+    labels, classes_last = check_target(output, target)
+    if labels.is_floating_point():
+        return (scores - labels).square().flatten(1).mean(1) if scores.dim() > 1 else (scores - labels).square()
+    scores = scores.transpose(1, 2) if classes_last else scores
+    return _per_example(F.cross_entropy(scores.float(), labels.long(), reduction="none"))
 
 
-def _check_labels(scores: Tensor, target: Tensor) -> None:
-    if scores.dim() < 2 or target.shape != scores.shape[:1] + scores.shape[2:]:
-        raise DataError(f"labels have shape {tuple(target.shape)} but the network's output {tuple(scores.shape)}")
-    wrong = target[(target != -100) & ((target < 0) | (target >= scores.shape[1]))]
-    if len(wrong):
-        raise DataError(
-            f"label {int(wrong[0])} is out of range: the network has {scores.shape[1]} classes, 0 to "
-            f"{scores.shape[1] - 1}"
+def check_target(output: Any, target: Any, examples: int | None = None) -> tuple[Tensor, bool]:
+    """Check targets for the default loss.
+
+    Args:
+        output: the network's output.
+        target: the targets.
+        examples: how many there are; by default as many as the output has.
+
+    Returns:
+        The targets, and whether the class scores lie along the last of three axes, as those of language models.
+
+    Raises:
+        TargetError: they can't serve for cross entropy or the squared error.
+    """
+    shape = main_output(output).shape
+    scores = shape if examples is None else torch.Size([examples, *shape[1:]])
+    if not isinstance(target, Tensor):
+        raise TargetError(
+            f"targets are {described(target)}, where the default loss takes one tensor; give loss=, a function of the "
+            "output and the target that gives one value per example"
         )
+    if target.is_complex() or (target.is_floating_point() and target.shape != scores):
+        raise TargetError(
+            f"targets have shape {tuple(target.shape)} and type {target.dtype} but the network's output "
+            f"{tuple(scores)}; give targets like the output, class numbers, or loss="
+        )
+    if target.is_floating_point():
+        return target, False
+    by_position = len(scores) == 3 and target.shape == scores[:2]  # language models: (batch, length, classes)
+    classes_last = by_position and (is_logits(output) or target.shape != scores[:1] + scores[2:])
+    _check_labels(torch.Size([scores[0], scores[2], scores[1]]) if classes_last else scores, target)
+    return target, classes_last
+
+
+def _check_labels(scores: Sequence[int], target: Tensor) -> None:
+    """
+    Raises:
+        TargetError: class numbers of another shape, or out of range.
+    """
+    if len(scores) < 2 or target.shape != torch.Size([scores[0], *scores[2:]]):
+        one_hot = "; one-hot labels as class numbers are target.argmax(1)" if target.shape == torch.Size(scores) else ""
+        raise TargetError(
+            f"labels have shape {tuple(target.shape)} but the network's output {tuple(scores)}{one_hot}; give one "
+            "class number per example (and position), or loss="
+        )
+    numbers = target.long()
+    wrong = numbers[(numbers != -100) & ((numbers < 0) | (numbers >= scores[1]))]
+    if len(wrong):
+        raise TargetError(
+            f"label {int(wrong.flatten()[0])} is out of range: the network has {scores[1]} classes, 0 to "
+            f"{scores[1] - 1}; {_advice_on(int(wrong.flatten()[0]), scores[1])}"
+        )
+
+
+def _advice_on(label: int, classes: int) -> str:
+    if classes == 1:
+        return "for one output give loss=, such as binary cross entropy with one value per example"
+    if label in (255, -1):
+        return f"what is to be left out has the label -100: target.masked_fill(target == {label}, -100); or give loss="
+    return "mend the labels (-100 is left out), or give loss="
 
 
 def _per_example(values: Tensor) -> Tensor:
@@ -130,11 +178,29 @@ def example_losses(loss: Loss | None, output: Any, reference: Reference, example
     Raises:
         DataError: the labels don't fit, or the loss gives something else.
     """
-    if reference.labels is not None:
-        return _checked((loss or supervised)(output, reference.labels), examples)
     if loss is not None:
-        return _checked(loss(output, reference.dense), examples)
+        against = reference.dense if reference.labels is None else reference.labels
+        return _checked(_called(loss, output, against), examples)
+    if reference.labels is not None:
+        return _checked(supervised(output, reference.labels), examples)
     return _checked(divergence(output, reference.dense, reference.scales), examples)
+
+
+def _called(loss: Loss, output: Any, against: Any) -> Any:
+    """A loss of the user's own.
+
+    Raises:
+        DataError: it fails; its own error is shown.
+    """
+    try:
+        return loss(output, against)
+    except SecateurError:
+        raise
+    except Exception as failure:
+        raise DataError(
+            f"loss= fails for {described(output)} as the output and {described(against)} as the target: "
+            f"{type(failure).__name__}: {failure}"
+        ) from failure
 
 
 def _checked(values: Any, examples: int) -> Tensor:

@@ -12,7 +12,7 @@ from secateur.importance.scores import GroupScores
 from secateur.options import CRITERION, OPTIONS, check_name, one_of
 
 Criterion = Callable[[Evidence], Mapping[str, Tensor | GroupScores]]
-Use = Literal["nothing", "loss", "gradients"]
+Use = Literal["nothing", "loss", "gradients", "unknown"]
 SAMPLED = ("aggregate", "coalitions", "stop", "memory", "precision", "resume")  # options of whatever draws coalitions
 DEFAULTS: Mapping[str, Any] = {"estimator": "auto"}  # of options whose default is not None
 
@@ -24,13 +24,13 @@ class Registered:
     Args:
         function: the criterion.
         options: the options of `score` that it reads; None for any.
-        uses: what it takes of the examples' losses: nothing, their values, or their gradients as well.
+        uses: what it takes of the examples' losses: nothing, their values, or their gradients as well; or "unknown".
         estimators: the values that its option `estimator` may have; None where a function or any name will do.
     """
 
     function: Criterion
     options: Collection[str] | None = None
-    uses: Use = "loss"
+    uses: Use = "unknown"
     estimators: Collection[str] | None = None
 
 
@@ -41,7 +41,7 @@ def criterion(
     name: str,
     *,
     options: Collection[str] | None = None,
-    uses: Use = "loss",
+    uses: Use = "unknown",
     estimators: Collection[str] | None = None,
 ) -> Callable[[Criterion], Criterion]:
     """Register a function as a criterion, so that `score(..., by=name)` finds it.
@@ -54,7 +54,8 @@ def criterion(
         name: the criterion's name.
         options: names of the options of `score` that it reads in `evidence.options`, such as "coalitions"; others are
             refused where someone gives them. By default none is refused.
-        uses: what it takes of the examples' losses: "nothing", "loss" for their values, or "gradients".
+        uses: what it takes of the examples' losses, which are then checked beforehand: "nothing", "loss" for their
+            values, or "gradients".
         estimators: the names that its option `estimator` knows; by default any.
 
     Example:

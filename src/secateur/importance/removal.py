@@ -13,20 +13,20 @@ from secateur.importance.shapley.game import Game, in_order
 from secateur.importance.shapley.memory import memory_of
 
 
-@criterion("leave-one-out", options=("memory", "precision"))
+@criterion("leave-one-out", options=("memory", "precision"), uses="loss")
 def leave_one_out(evidence: Evidence) -> dict[str, Tensor]:
     """How much each example's loss grows when only this unit is gone."""
     return _without_each(evidence, "leave-one-out")
 
 
-@criterion("oracle", options=("memory", "precision"))
+@criterion("oracle", options=("memory", "precision"), uses="loss")
 def oracle(evidence: Evidence) -> dict[str, GroupScores]:
     """The square of how much the mean loss changes when only this unit is gone (Molchanov et al. 2019)."""
     found = _without_each(evidence, "oracle")
     return {name: _of_change(changes, torch.square, lambda mean: 2 * mean.abs()) for name, changes in found.items()}
 
 
-@criterion("oracle-absolute", options=("memory", "precision"))
+@criterion("oracle-absolute", options=("memory", "precision"), uses="loss")
 def oracle_absolute(evidence: Evidence) -> dict[str, GroupScores]:
     """How much the mean loss changes when only this unit is gone, up or down (Molchanov et al. 2017)."""
     found = _without_each(evidence, "oracle-absolute")
@@ -55,7 +55,7 @@ def _without_each(evidence: Evidence, name: str) -> dict[str, Tensor]:
     return found
 
 
-@criterion("greedy", options=("memory", "precision"))
+@criterion("greedy", options=("memory", "precision"), uses="loss")
 def greedy(evidence: Evidence) -> dict[str, Tensor]:
     """What the loss has grown to when a unit goes, if always the one goes whose removal then costs least.
 

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.data import as_batches
+from secateur.data import as_batches, on_device
 from secateur.entry import entry_point
 from secateur.errors import DataError, NameMatchError
 from secateur.importance import activations, chance, gradients, paths, removal, surgeon, taylor, weights
 from secateur.importance.continuing import Checkpoint, earlier, mark_of
+from secateur.importance.data_checks import check_inputs, check_losses
 from secateur.importance.evidence import Evidence, cells_of
 from secateur.importance.lean import units
 from secateur.importance.losses import Loss
-from secateur.importance.registry import Criterion, check_criterion, find_criterion
+from secateur.importance.registry import Criterion, check_criterion, find_criterion, registered
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley import shapley as shapley_values
 from secateur.importance.shapley import whole
@@ -122,10 +123,14 @@ def score(
     check_criterion(by, {**options, "resume": resume})
     find_aggregate("mean" if aggregate is None else aggregate)
     with torch.random.fork_rng(devices=[]):
-        cells = cells_of(as_batches(data), network.device) if data is not None else []
-        evidence = Evidence(network, groups, cells, loss, {}, seed, options, progress)
-        for cell in cells[:1]:
-            evidence.forward(cell)
+        batches = as_batches(data, dtype=_floating_type(network)) if data is not None else []
+        batches = [on_device(batch, network.device) for batch in batches]
+        evidence = Evidence(network, groups, (), loss, {}, seed, options, progress)
+        with torch.no_grad():
+            outputs = check_inputs(evidence.forward, batches, by_example=loss is None)
+        if registered(by).uses in ("loss", "gradients"):
+            check_losses(outputs, batches, loss, registered(by).uses)
+        cells = cells_of(batches, network.device)
         means = reader_means(network, cells) if removal != "zero" and cells else {}
         moments = reader_moments(network, cells) if removal == "refit" and cells else {}
         said = (name, removal, seed, protocol, "" if loss is None else getattr(loss, "__qualname__", ""))
@@ -170,6 +175,10 @@ def check_scoring(by: str | Criterion, options: Mapping[str, Any]) -> None:
         check_option(name, value, annotations[name])
     check_criterion(by, {name: value for name, value in options.items() if name != "checkpoint"})
     find_aggregate("mean" if options.get("aggregate") is None else options["aggregate"])
+
+
+def _floating_type(network: Network) -> torch.dtype | None:
+    return next((network.program.state(name).dtype for name in network.program.parameters), None)
 
 
 def _note(removal: str, cells: Sequence[Any], *further: str | None) -> str:

@@ -17,8 +17,12 @@ PLAIN = (Tensor, int, float, bool, str, torch.SymInt, torch.SymFloat, torch.SymB
 
 
 def call_model(model: nn.Module, batch: Batch) -> Any:
-    """A model's output on a batch, with None in the place of caches and of other objects that are no tensors."""
-    return plain_output(model(*batch.args, **batch.kwargs, **cache_off(model, batch)))
+    """A model's output on a batch, with None in the place of caches and of other objects that are no tensors.
+
+    The model gets copies of the inputs: its first operator may write to them.
+    """
+    own = batch.with_copied_inputs()
+    return plain_output(model(*own.args, **own.kwargs, **cache_off(model, batch)))
 
 
 def cache_off(model: nn.Module, batch: Batch) -> Mapping[str, bool]:

@@ -14,7 +14,7 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.data import Batch, refusal
+from secateur.data import Batch, floating_type, refusal
 from secateur.errors import DataError
 from secateur.network.calls import call_model
 from secateur.network.input_shapes import InputShapes
@@ -60,7 +60,7 @@ def run_module(model: nn.Module, batch: Batch) -> Any:
         with evaluation_mode(model):
             return call_model(model, batch)
     except Exception as failure:
-        raise refusal(type(model).__name__, batch, failure) from failure
+        raise refusal(type(model).__name__, batch, failure, floating_type(model)) from failure
 
 
 class Arguments(Protocol):

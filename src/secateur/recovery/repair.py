@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from secateur.budget.plan import Plan
-from secateur.data import Batch, as_batches, device_of
+from secateur.data import Batch, as_batches, device_of, floating_type
 from secateur.entry import entry_point_with
 from secateur.errors import SurgeryError
+from secateur.importance.data_checks import check_model_on, check_model_values
 from secateur.importance.evidence import cells_of
 from secateur.network.copies import copied
 from secateur.network.folded import folded
@@ -153,7 +154,11 @@ def repair(
     """
     find_repairs(how)
     check_options(options)
-    for step in run_repairs(small, model, plan, as_batches(data), how, Tuning(options, seed, progress)):
+    batches = as_batches(data, dtype=floating_type(model))
+    for each in (model, small):
+        check_model_values(each)
+        check_model_on(each, batches)
+    for step in run_repairs(small, model, plan, batches, how, Tuning(options, seed, progress)):
         step.warn()
     return small
 

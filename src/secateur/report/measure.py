@@ -88,6 +88,7 @@ def _optional(row: list[float]) -> tuple[float, float | None, float | None, floa
 
 def _repeatable_call(model: nn.Module, batch: Batch) -> Callable[[], Any]:
     """The model's call on a batch, with nothing else in it that takes time."""
+    batch = batch.with_copied_inputs()
     keywords = {**batch.kwargs, **cache_off(model, batch)}
     return lambda: model(*batch.args, **keywords)
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from secateur.data import picked_entries
+from secateur.data_forms import ExampleList
 from secateur.importance.losses import Reference
 from secateur.network.program import Program
 
@@ -42,6 +44,8 @@ def reference_of(reference: Reference, positions: Tensor) -> Reference:
     """What the losses of these examples are measured against."""
 
     def each(leaf: Any) -> Any:
+        if isinstance(leaf, ExampleList):
+            return picked_entries(leaf, positions)
         return leaf.index_select(0, positions.to(leaf.device)) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
     return Reference(pytree.tree_map(each, reference.labels), pytree.tree_map(each, reference.dense), reference.scales)

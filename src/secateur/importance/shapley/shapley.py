@@ -51,7 +51,7 @@ class Course:
     started: float
 
 
-@criterion("shapley", options=(*SAMPLED, "estimator", "protocol"), estimators=("controlled", *ESTIMATORS))
+@criterion("shapley", options=(*SAMPLED, "estimator", "protocol"), estimators=("controlled", *ESTIMATORS), uses="loss")
 def shapley(evidence: Evidence) -> dict[str, GroupScores]:
     """Each unit's fair share in the network's performance (Ancona, Öztireli, Gross 2020)."""
     evidence.need_examples("shapley")
@@ -69,7 +69,7 @@ def _group_by_group(evidence: Evidence, aggregate: str) -> dict[str, GroupScores
     return {group.name: found[group.name] for group in evidence.groups}
 
 
-@criterion("banzhaf", options=SAMPLED)
+@criterion("banzhaf", options=SAMPLED, uses="loss")
 def banzhaf(evidence: Evidence) -> dict[str, GroupScores]:
     """What a unit adds where each other one of its group stays with a chance of a half (Banzhaf 1965)."""
     evidence.need_examples("banzhaf")

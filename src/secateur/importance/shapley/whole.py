@@ -27,7 +27,7 @@ EXAMPLES = 32
 WHOLE = "the whole network"
 
 
-@criterion("owen", options=(*SAMPLED, "estimator"), estimators=("controlled", "antithetic"))
+@criterion("owen", options=(*SAMPLED, "estimator"), estimators=("controlled", "antithetic"), uses="loss")
 def owen(evidence: Evidence) -> dict[str, GroupScores]:
     """Each unit's share in the whole network's game, where groups join one after the other (Owen 1977).
 
