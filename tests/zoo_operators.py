@@ -21,11 +21,11 @@ class Messages(nn.Module):
         source, target = self.edges
         x = F.silu(self.first(x))
         x = F.silu(self.second(torch.zeros_like(x).index_add(1, target, x[:, source])))
-        places = target[None, :, None].expand(len(x), -1, x.shape[2])
+        places = target[None, :, None].expand(x.shape[0], -1, x.shape[2])
         x = F.silu(self.third(x.scatter_add(1, places, x[:, source])))
-        places = target[None, :, None].expand(len(x), -1, x.shape[2])
+        places = target[None, :, None].expand(x.shape[0], -1, x.shape[2])
         x = F.silu(self.fourth(torch.zeros_like(x).scatter_reduce(1, places, x[:, source], "mean", include_self=False)))
-        y = torch.zeros(len(x), NODES, x.shape[2])
+        y = torch.zeros(x.shape[0], NODES, x.shape[2])
         y[:, target] += x[:, source]
         return self.last(y).mean(1)
 
@@ -91,7 +91,7 @@ class Products(nn.Module):
         scores = torch.baddbmm(x.mean((1, 2), keepdim=True), a, b.transpose(1, 2), beta=0.3, alpha=0.7)
         y = F.silu(torch.tensordot(scores @ a, self.mix.weight, dims=([2], [1])))
         likeness = F.cosine_similarity(a, b, dim=-1)
-        y = torch.exp(-torch.cdist(y, self.centres.expand(len(x), -1, -1)))
+        y = torch.exp(-torch.cdist(y, self.centres.expand(x.shape[0], -1, -1)))
         paired = torch.addmm(y[:, 0] @ c[:, 0].t(), a[:, 0], b[:, 0].t())
         return self.last(y), likeness, paired.sum(1)
 
@@ -126,10 +126,94 @@ class MaskedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
         causal = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)
-        padding = (torch.arange(x.shape[1]) > 3).expand(len(x), -1)
+        padding = (torch.arange(x.shape[1]) > 3).expand(x.shape[0], -1)
         y, _ = self.attention(x, x, x, attn_mask=causal, key_padding_mask=padding.float() * -9)
         return self.last(x + y).mean(1)
 
 
 def two_kinds() -> tuple[Tensor, Tensor]:
     return torch.randn(3, 4), torch.randint(0, 7, (3, 4))
+
+
+class Scan(nn.Module):
+    """A state space: an outer product of channels and states, of which one kind can be cut, and a scan over tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.rates = nn.Linear(4, 6), nn.Parameter(torch.rand(6, 3))
+        self.write, self.read, self.last = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.inner(x))
+        write, read, state, outputs = self.write(x), self.read(x), 0.0, []
+        for step in range(3):
+            decay = torch.exp(-x[:, step, :, None].abs() * self.rates)
+            state = state * decay + x[:, step, :, None] * write[:, step, None]
+            outputs.append((state @ read[:, step, :, None]).squeeze(-1))
+        return self.last(torch.stack(outputs, 1)).mean(1)
+
+
+class MultiQuery(nn.Module):
+    """Heads that share one key and one value, by `expand` or by broadcasting."""
+
+    def __init__(self, expands: bool) -> None:
+        super().__init__()
+        self.expands, self.num_heads = expands, 4
+        self.embed, self.q, self.kv = nn.Linear(6, 8), nn.Linear(8, 12), nn.Linear(8, 6)
+        self.out, self.last = nn.Linear(12, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        k, v = self.kv(x).unsqueeze(1).chunk(2, -1)
+        if self.expands:
+            k, v = (each.expand(-1, self.num_heads, -1, -1) for each in (k, v))
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.last(x + self.out(y.transpose(1, 2).flatten(2))).mean(1)
+
+
+class Standardised(nn.Module):
+    """Activations less their mean, over their standard deviation, written out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last((x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-3)).mean(1)
+
+
+class ShuffledByHand(nn.Module):
+    """Grouped convolutions with as many groups as channels in each, and a channel shuffle written out behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.grouped = nn.Conv2d(3, 9, 1), nn.Conv2d(9, 9, 3, groups=3)
+        self.after, self.last = nn.Conv2d(9, 9, 1, groups=9), nn.Linear(9, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.grouped(F.silu(self.stem(x))))
+        batch, channels, height, width = x.shape
+        x = x.view(batch, 3, channels // 3, height, width).transpose(1, 2).reshape(batch, channels, height, width)
+        return self.last(F.silu(self.after(x)).mean((2, 3)))
+
+
+class FoldedHeads(nn.Module):
+    """Heads folded into the batch beside a width that the code leaves to -1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.qkv, self.last = nn.Linear(6, 24), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        q, k, v = (
+            part.view(batch, length, self.num_heads, 2).transpose(1, 2).reshape(batch * self.num_heads, length, -1)
+            for part in self.qkv(x).chunk(3, -1)
+        )
+        y = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v)
+        return self.last(y.view(batch, self.num_heads, length, -1).transpose(1, 2).flatten(2)).mean(1)

@@ -30,7 +30,7 @@ class Call:
 
     def activation(self, name: str) -> Tensor:
         value = self.args[name]
-        if isinstance(value, Weight) and value.keys and all(tensor in self.trace.created for tensor, _ in value.keys):
+        if self.trace.is_constant(value):
             return torch.zeros((), dtype=torch.long).expand(value.shape)
         return self.trace.stripped(self.trace.activation(value, self.node))
 

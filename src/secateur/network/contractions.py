@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from secateur.network.call import Call, frozen
-from secateur.network.elementwise import elementwise
-from secateur.network.labels import Labels, Weight, spread, varying
+from secateur.network.elementwise import CROSSES, elementwise, fewer
+from secateur.network.labels import Labels, Weight, compact, spread, varying
+from secateur.network.sizes import repeats
 
 SHARED = "the same weights serve every unit"
 UNLABELLED = torch.zeros((), dtype=torch.long)
@@ -30,11 +31,21 @@ def matmul(call: Call) -> Tensor:
     if isinstance(b, Weight) and math.prod(b.shape[:-2]) == 1:
         return _by_weight(call, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
     if isinstance(a, Weight) and math.prod(a.shape[:-2]) == 1:
-        return _by_weight(call, second, first, contracted=-2, inner=len(a.shape) - 1, outer=len(a.shape) - 2)
+        made = _by_weight(call, second, first, contracted=-2, inner=len(a.shape) - 1, outer=len(a.shape) - 2)
+        return _added(call, made)
     if isinstance(b, Weight) and isinstance(a, Tensor) and not _batch_dims(a) and not call.trace.stacked:
         call.trace.stacks.append((call.node, b, a))
         return _by_weight(call, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
-    return _product(call, first, second)
+    return _added(call, _product(call, first, second))
+
+
+def _added(call: Call, product: Tensor) -> Tensor:
+    """What `addmm` adds goes with the product's entries."""
+    if "mat1" not in call.args:
+        return product
+    total = elementwise(Call(call.node, call.trace, {"product": product, "added": call.args["self"]}, call.shape))
+    assert isinstance(total, Tensor)
+    return total
 
 
 def _batch_dims(value: Labels) -> set[int]:
@@ -132,28 +143,55 @@ def _batch_axis(call: Call, operands: list[Tensor], batch: set[int]) -> tuple[in
     if len(batch) > 1:
         return None
     (dim,) = batch
-    lengths = {t.shape[dim] if t.dim() >= -dim else 1 for t in operands}
-    if len(lengths) > 1:
+    shared = [t for t in operands if t.dim() < -dim or t.shape[dim] == 1 or _is_repeated(t, dim)]
+    apart = [t for t in operands if not any(t is other for other in shared)]
+    if len({t.shape[dim] for t in apart}) != 1:
         return None
+    for operand in shared:
+        call.freeze(operand, "is shared by all heads")
     before = len(call.trace.ties)
-    vectors = [call.trace.along(t, dim, call.node) for t in operands]
+    vectors = [call.trace.along(t, dim, call.node) for t in apart]
     for other in vectors[1:]:
         call.tie(vectors[0], other)
+    call.trace.sizes.extend(repeats(call.node, dim, vectors[0]))
     call.trace.heads.append(vectors[0])
     call.trace.within_heads.extend(call.trace.ties[before:])
     return dim, vectors[0]
 
 
+def _is_repeated(labels: Tensor, dim: int) -> bool:
+    """Whether units are repeated along an axis by expanding them."""
+    return labels.stride(dim) == 0 and bool(compact(labels).any())
+
+
+def _matched(call: Call, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The operands of a product; units along the contracted axis of one alone, where the other has none, are frozen."""
+    in_a, in_b = varying(a), varying(b)
+    nothing = torch.zeros((), dtype=torch.long)
+    if a.dim() - 1 in in_a and in_b and b.dim() - 2 not in in_b:
+        call.freeze(a, CROSSED)
+        a = nothing.expand(a.shape)
+    elif b.dim() - 2 in in_b and in_a and a.dim() - 1 not in in_a:
+        call.freeze(b, CROSSED)
+        b = nothing.expand(b.shape)
+    return a, b
+
+
 def _plain_product(call: Call, first: str, a: Tensor, b: Tensor, of_heads: bool) -> Tensor:
-    in_a, in_b = {d - a.dim() for d in varying(a)}, {d - b.dim() for d in varying(b)}
     axes = []
+    a, b = _matched(call, a, b)
+    in_a, in_b = {d - a.dim() for d in varying(a)}, {d - b.dim() for d in varying(b)}
     if -1 in in_a or -2 in in_b:
         read = call.trace.along(a, -1, call.node)
         call.tie(read, call.trace.along(b, -2, call.node))
         call.trace.read(call.node, first, a.dim() - 1, read)
         axes.append(read)
-    if (-2 in in_a and -1 in in_b) or not (in_a or in_b):
+    if not (in_a or in_b):
         return freeze_all(call, CROSSED)
+    if -2 in in_a and -1 in in_b:
+        crossing = fewer(a, b)
+        call.freeze(crossing, CROSSES)
+        (in_a if crossing is a else in_b).clear()
     rows = call.trace.along(a, -2, call.node) if -2 in in_a else None
     columns = call.trace.along(b, -1, call.node) if -1 in in_b else None
     out = rows if rows is not None else columns

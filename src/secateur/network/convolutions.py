@@ -6,6 +6,7 @@ from torch import Tensor
 
 from secateur.network.call import Call
 from secateur.network.contractions import bias_name_of, each_unit, freeze_all
+from secateur.network.grouping import goes_in_groups
 from secateur.network.labels import Weight, spread, varying
 
 
@@ -24,7 +25,7 @@ def convolution(call: Call) -> Tensor:
         call.tie(call.along("bias", 0), out)
     places = math.prod(call.shape) / len(out) * kernel
     per_group = weight.shape[1]
-    if groups > 1 and groups >= per_group:
+    if goes_in_groups(groups, per_group):
         _whole_groups(call, channels, out, groups)
         call.trace.count(call.node, places * per_group, out)
         return spread(out, dim, call.shape)

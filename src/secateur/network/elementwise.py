@@ -8,6 +8,8 @@ from torch import Tensor
 from secateur.network.call import Call, tensors
 from secateur.network.labels import Labels, Weight, compact, operator_name, spread, unique_pairs, varying
 
+CROSSES = "crosses a larger kind of units"
+
 
 def elementwise(call: Call) -> Labels:
     """Entries that meet go together."""
@@ -22,12 +24,14 @@ def elementwise(call: Call) -> Labels:
     result = activations[0]
     for other in activations[1:]:
         result = _meet(call, result, other)
+    if weights and not bool(result.any()) and all(call.trace.is_constant(weight) for weight in weights):
+        return _constants(call, weights, result)
     for weight in weights:
         result = _meet_weight(call, result, weight)
     return result.expand(call.shape)
 
 
-def _weights_only(call: Call, weights: list[Weight]) -> Labels:
+def _weights_only(call: Call, weights: list[Weight]) -> Weight:
     """A parameter, or several whose axes that lie along each other go together."""
     keys: list[tuple[str, int]] = []
     layers: list[Tensor] = []
@@ -43,6 +47,19 @@ def _weights_only(call: Call, weights: list[Weight]) -> Labels:
             call.trace.touch(keys[at], produces=False)
             call.tie(layers[at], layer)
     return Weight(weights[0].name, tuple(keys), tuple(layers), whole=False)
+
+
+def _constants(call: Call, weights: list[Weight], beside: Tensor) -> Labels:
+    """Constants that meet what has no units: they stay as long as they are along the axes where that has length 1."""
+    met = _weights_only(call, weights)
+    wide = [_wide(beside.shape, varying(layer), len(call.shape)) for layer in met.layers]
+    for layer in (layer for layer, bad in zip(met.layers, wide, strict=True) if bad):
+        call.freeze(layer, "meets a tensor that can't be cut")
+    free = [(key, layer) for key, layer, bad in zip(met.keys, met.layers, wide, strict=True) if not bad]
+    if not free:
+        return torch.zeros((), dtype=torch.long).expand(call.shape)
+    keys, layers = zip(*free, strict=True)
+    return Weight(met.name, keys, layers, whole=False)
 
 
 def _wide(shape: torch.Size, dims: set[int], rank: int) -> bool:
@@ -64,10 +81,17 @@ def _meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
             if held:
                 call.freeze(labels, "meets a tensor that can't be cut")
     elif in_a and in_b:
-        call.freeze(a, "two kinds of units cross")
-        call.freeze(b, "two kinds of units cross")
+        crossing = fewer(a, b)
+        call.freeze(crossing, CROSSES)
+        return (b if crossing is a else a).expand(shape)
     other = len(in_b) > len(in_a) if in_a & in_b else bool(in_b) and (held_a or not in_a)
     return (b if other else a).expand(shape)
+
+
+def fewer(a: Tensor, b: Tensor) -> Tensor:
+    """Of two tensors the one with fewer kinds of labels, the second where both have as many."""
+    counts = [len(torch.unique(compact(labels))) for labels in (a, b)]
+    return a if counts[0] < counts[1] else b
 
 
 def _meet_weight(call: Call, a: Tensor, weight: Weight) -> Tensor:

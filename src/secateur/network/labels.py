@@ -151,6 +151,10 @@ class Trace:
         self.virtual = torch.cat([self.virtual, labels[labels > 0]])
         return labels
 
+    def is_constant(self, value: Labels) -> bool:
+        """Whether a value was made by operators that `constant` stands for, and from no parameter or buffer."""
+        return isinstance(value, Weight) and bool(value.keys) and all(name in self.created for name, _ in value.keys)
+
     def tie(self, a: Tensor, b: Tensor, node: Node, reason: str = "meets a tensor that can't be cut") -> None:
         """Entries of a and b (broadcast together) go together; those that meet label 0 are frozen."""
         pairs = unique_pairs(a, b)

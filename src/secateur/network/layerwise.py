@@ -48,3 +48,10 @@ def grown(value: Labels, shape: torch.Size) -> Labels:
     """Repeated to a shape."""
     repeated: Labels = layerwise(value, lambda labels: labels.expand(shape))
     return repeated
+
+
+def with_layers(value: Weight, other: Labels) -> Weight:
+    """A parameter's labels with the axes of another of the same shape beside its own."""
+    if isinstance(other, Tensor):
+        return value
+    return Weight(value.name, (*value.keys, *other.keys), (*value.layers, *other.layers), whole=False)

@@ -48,6 +48,27 @@ def _mean(factor: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **_: An
     return (self * factor).sum(dims, keepdim=keepdim) / count
 
 
+def _variance(
+    factor: Tensor,
+    self: Tensor,
+    dim: Any,
+    keepdim: bool = False,
+    unbiased: bool = True,
+    correction: Any = None,
+    **_: Any,
+) -> Tensor:
+    dims = [dim] if isinstance(dim, int) else dim or list(range(self.dim()))
+    count = factor.expand(self.shape).sum(dims, keepdim=True)
+    centred = (self - (self * factor).sum(dims, keepdim=True) / count.clamp_min(1)) * factor
+    degrees = count - (float(unbiased) if correction is None else correction)
+    variance = centred.square().sum(dims, keepdim=True) / degrees.clamp_min(1)  # of one entry none, and not NaN
+    return variance if keepdim else variance.squeeze(dims)
+
+
+def _deviation(factor: Tensor, self: Tensor, dim: Any, **others: Any) -> Tensor:
+    return _variance(factor, self, dim, **others).sqrt()
+
+
 def _softmax(factor: Tensor, self: Tensor, dim: int, **_: Any) -> Tensor:
     absent = factor.expand(self.shape) == 0
     return self.masked_fill(absent, float("-inf")).softmax(dim).masked_fill(absent, 0)  # nothing at all where all are
@@ -58,5 +79,7 @@ MASKED_NORMS: Mapping[str, Callable[..., Tensor]] = {
     "group_norm": _group_norm,
     "rms_norm": _rms_norm,
     "mean": _mean,
+    "var": _variance,
+    "std": _deviation,
     "softmax": _softmax,
 }

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from secateur.network.call import Call
 from secateur.network.labels import Labels, Weight, spread, varying
-from secateur.network.layerwise import layerwise, narrowed
+from secateur.network.layerwise import layerwise, narrowed, with_layers
 from secateur.network.program import arguments
 
 PICKED = "is picked from by an index"
@@ -48,12 +48,15 @@ def expand(call: Call) -> Any:
             return like
     if isinstance(value, Tensor) and not bool(value.any()):
         return _grown(call, value)
-    return layerwise(_source(call), lambda labels: labels.expand(call.shape))
+    repeated: Labels = layerwise(value, lambda labels: labels.expand(call.shape))
+    if isinstance(repeated, Weight) and call.trace.is_constant(repeated):
+        return with_layers(repeated, _grown(call, value))
+    return repeated
 
 
-def _grown(call: Call, value: Tensor) -> Labels:
+def _grown(call: Call, value: Labels) -> Labels:
     """What has no units is the same all along the axes that are made by repeating it."""
-    lead = len(call.shape) - value.dim()
+    lead = len(call.shape) - len(value.shape)
     given = arguments(call.node)
     written = given.get("size", given.get("repeats", call.shape))  # without any, it is the shape of another tensor
     axes = [

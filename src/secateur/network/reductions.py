@@ -47,7 +47,7 @@ def reduction(call: Call) -> Any:
 
 
 def summation(call: Call) -> Any:
-    """Sum, mean, Euclidean norm: readers of the units that lie along the one axis they reduce."""
+    """Sum, mean, variance, Euclidean norm: readers of the units that lie along the one axis they reduce."""
     labels = call.activation("self" if "self" in call.args else "x")
     dims = _reduced(call, labels)
     across = varying(labels) & dims

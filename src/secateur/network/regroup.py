@@ -80,7 +80,7 @@ def _renumbered(network: Network, groups: Sequence[Group], number: Tensor) -> Ne
         ),
         work=tuple(replace(term, axes=tuple(number[axis] for axis in term.axes)) for term in network.work),
         mends=tuple(replace(mend, units=number[mend.units]) for mend in network.mends),
-        sizes=tuple(replace(size, units=number[size.units]) for size in network.sizes),
+        sizes=tuple(size.renumbered(lambda units: number[units]) for size in network.sizes),
     )
 
 

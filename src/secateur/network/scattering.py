@@ -85,7 +85,7 @@ def _meet(call: Call, values: list[Labels], shape: torch.Size) -> Labels:
 
 def _takes_units(call: Call, index: Labels) -> bool:
     """Whether an index has units of its own or takes those that it meets, as no parameter or buffer does."""
-    return isinstance(index, Tensor) or all(name in call.trace.created for name, _ in index.keys)
+    return isinstance(index, Tensor) or call.trace.is_constant(index)
 
 
 def _freeze_places(call: Call, index: Labels) -> None:

@@ -5,7 +5,7 @@ One table: operator -> which of its arguments are such numbers, and the labels o
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.network.call import Call
+from secateur.network.grouping import goes_in_groups
 from secateur.network.labels import Labels, Weight, compact, operator_name, varying
 from secateur.network.program import arguments
 
@@ -28,6 +29,8 @@ class Size:
         units: the units of each entry that is counted (entries, units of each); an entry goes when all of its go.
         computed: the number is computed in the program, from the batch size say: -1 lets torch find it anew.
         from_end: the number is negative: it counts from the end, or entries that a padding takes away.
+        inferred: of a computed number, the places beside it where the code itself has -1, as only one may, with the
+            units of the entries there.
     """
 
     node: Node
@@ -36,10 +39,21 @@ class Size:
     units: Tensor
     computed: bool = False
     from_end: bool = False
+    inferred: tuple[tuple[int, Tensor], ...] = ()
+
+    def renumbered(self, units: Callable[[Tensor], Tensor]) -> "Size":
+        """The same number, of entries whose units have other numbers."""
+        inferred = tuple((position, units(labels)) for position, labels in self.inferred)
+        return replace(self, units=units(self.units), inferred=inferred)
+
+    def values(self, mask: Tensor) -> dict[int | None, int]:
+        """What is to be written, by its place in the argument, where `mask` says which units stay."""
+        others: dict[int | None, int] = {position: _left(units, mask) for position, units in self.inferred}
+        return {self.position: self.value(mask), **others}
 
     def left(self, mask: Tensor) -> int:
         """How many entries are left where `mask` says which units stay."""
-        return int(mask[self.units].any(1).sum())
+        return _left(self.units, mask)
 
     def value(self, mask: Tensor) -> int:
         """What is to be written in place of the number."""
@@ -49,6 +63,10 @@ class Size:
         if self.argument == "pad":
             return -left if self.from_end else left
         return left if not self.from_end else -left if left else sys.maxsize
+
+
+def _left(units: Tensor, mask: Tensor) -> int:
+    return int(mask[units].any(1).sum())
 
 
 Found = tuple[str, int | None, Tensor]
@@ -61,15 +79,37 @@ def sizes_of(call: Call, result: Any) -> Iterator[Size]:
     if finder is None:
         return
     written = arguments(call.node)
-    for argument, position, labels in finder(call, result):
+    places = list(finder(call, result))
+    for argument, position, labels in places:
         value = written.get(argument)
         number = value[position] if position is not None and isinstance(value, list | tuple) else value
         if not bool(labels.any()):
             continue
         if isinstance(number, Node):
-            yield Size(call.node, argument, position, labels, computed=True)
+            inferred = tuple(_inferred(call.node, value, places))
+            yield Size(call.node, argument, position, labels, computed=True, inferred=inferred)
         elif isinstance(number, int) and abs(number) == len(labels):
             yield Size(call.node, argument, position, labels, from_end=number < 0)
+
+
+def repeats(node: Node, dim: int, units: Tensor) -> Iterator[Size]:
+    """How often an operand of an operator is repeated, along an axis counted from the end where others have units."""
+    for used in node.all_input_nodes:
+        while operator_name(used) in ("clone", "contiguous", "to"):
+            used = used.all_input_nodes[0]
+        if operator_name(used) == "expand":
+            written: Any = arguments(used)["size"]
+            position = len(written) + dim
+            if position >= 0 and isinstance(written[position], int) and written[position] == len(units):
+                yield Size(used, "size", position, units[:, None])
+
+
+def _inferred(node: Node, value: Any, places: list[Found]) -> Iterator[tuple[int, Tensor]]:
+    """Where a list of numbers has -1, if the length there is the same for every batch."""
+    lengths = node.meta["val"].shape
+    for _, position, labels in places:
+        if position is not None and value[position] == -1 and isinstance(lengths[position], int):
+            yield position, labels
 
 
 def _entries(value: Labels, dim: int) -> Tensor:
@@ -151,7 +191,7 @@ def _convolution_groups(call: Call, result: Any) -> Iterator[Found]:
     groups, per_group = call.args["groups"], call.args["weight"].shape[1]
     dim = len(call.shape) - len(call.args["weight"].shape) + 1
     transposed = "transpose" in operator_name(call.node)
-    if groups > 1 and (groups >= per_group or transposed):
+    if groups > 1 and (transposed or goes_in_groups(groups, per_group)):
         yield "groups", None, _entries(result, dim).reshape(groups, -1)
 
 

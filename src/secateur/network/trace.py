@@ -56,7 +56,7 @@ def _network(model: nn.Module, example: Batch, program: Program, trace: Trace, r
         tensors=_tensor_costs(model),
         frozen=units.frozen,
         reshaping=_reshaping(units, trace),
-        sizes=tuple(replace(size, units=units(size.units)) for size in _telling(trace.sizes, units)),
+        sizes=tuple(size.renumbered(units) for size in _telling(trace.sizes, units)),
     )
 
 
@@ -82,7 +82,7 @@ def _with_experts(network: Network, first: Trace, trace: Trace) -> Network:
         return number[found(labels)]
 
     readers = (Reader(read.node, read.argument, read.dim, units(read.labels), None) for read in trace.reads)
-    sizes = (replace(size, units=units(size.units)) for size in trace.sizes)
+    sizes = (size.renumbered(units) for size in trace.sizes)
     own = {member.tensor for group in placed for member in group.members}
     return replace(
         network,

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from secateur.network.grouping import goes_in_groups
+
 Shapes = Mapping[str, tuple[int, ...]]
 Mender = Callable[[Any, Shapes], dict[str, Any]]
 
@@ -19,7 +21,7 @@ def _convolution(module: Any, shapes: Shapes) -> dict[str, Any]:
         return _transposed(module, shapes)
     out_channels, per_group = shapes["weight"][:2]
     groups = module.groups
-    if groups > 1 and groups >= module.in_channels // groups:  # whole groups went, as in network.contractions
+    if goes_in_groups(groups, module.in_channels // groups):
         groups = groups * out_channels // module.out_channels
     return {"out_channels": out_channels, "in_channels": per_group * groups, "groups": groups}
 

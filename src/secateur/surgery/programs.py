@@ -25,8 +25,8 @@ def literals_of(network: Network, mask: Tensor) -> Literals:
     found: defaultdict[str, dict[str, dict[str, int]]] = defaultdict(dict)
     for size in network.sizes:
         if size.left(mask) != len(size.units):
-            place = WHOLE if size.position is None else str(size.position)
-            found[size.node.name].setdefault(size.argument, {})[place] = size.value(mask)
+            values = {WHOLE if place is None else str(place): value for place, value in size.values(mask).items()}
+            found[size.node.name].setdefault(size.argument, {}).update(values)
     return dict(found)
 
 
