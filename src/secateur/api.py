@@ -23,6 +23,7 @@ from secateur.network.blocks import find_blocks
 from secateur.network.export import export_first, export_program
 from secateur.network.folded import folded
 from secateur.network.kinds import BLOCKS, BY_WIDTH, wanted_kinds
+from secateur.network.new_biases import without_new_biases
 from secateur.network.regroup import without
 from secateur.network.resized import taking_other_sizes
 from secateur.network.supported import unsupported_reason
@@ -80,7 +81,12 @@ class Result:
 
 @entry_point
 def trace(
-    model: nn.Module, example_inputs: Any, *, kinds: str | Sequence[str] | None = None, as_program: bool = False
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    kinds: str | Sequence[str] | None = None,
+    as_program: bool = False,
+    new_biases: bool = True,
 ) -> Network:
     """Find out what can be cut in a model.
 
@@ -97,6 +103,9 @@ def trace(
             of which the skip alone remains.
         as_program: cut the exported program in place of the model's own code, which may not be able to say the cut
             shape: more can be cut, and what comes back is a module that runs the cut program, not the model's class.
+        new_biases: whether layers without a bias may get one for the means of removed units. `plan.new_biases` names
+            them; code that does not expect them drops them (converters, formats made from a configuration). Layers
+            that a class other than torch's own wraps (adapters) never get one.
 
     Returns:
         The network: its groups of units, what they own, what they cost, and what is frozen.
@@ -125,7 +134,8 @@ def trace(
     program, example = export_first(plain, examples)
     program = taking_other_sizes(program, plain, example, compare)
     if not as_program and not isinstance(model, fx.GraphModule):
-        return _settled(plain, trace_groups(plain, example, program, BY_WIDTH in wanted), wanted)
+        network = trace_groups(plain, example, program, BY_WIDTH in wanted)
+        return _settled(plain, network if new_biases else without_new_biases(network), wanted)
     module = as_module(program)
     network = trace_groups(module, example, program, BY_WIDTH in wanted)
     return _settled(module, replace(network, as_program=True, title=type(model).__name__), wanted)
@@ -158,6 +168,7 @@ def prune(
     skip: str | Sequence[str] | None = None,
     kinds: str | Sequence[str] | None = None,
     as_program: bool = False,
+    new_biases: bool = True,
     seed: int = 0,
     progress: bool = True,
     **options: Any,
@@ -175,7 +186,7 @@ def prune(
             are worth in the network as it is.
         test: other examples to measure on; by default those of `data`, and the report says so.
         loss, removal, only, skip, seed, progress, options: as `score` takes them.
-        kinds, as_program: as `trace` takes them.
+        kinds, as_program, new_biases: as `trace` takes them.
         allocation, round_to, floor: as `plan` takes them; "auto" tries several allocations on examples held out and
             takes the one that comes nearest to the dense network.
             `round_to` is 1 by default, and for budgets in latency as many channels as the processor's vectors hold.
@@ -205,7 +216,8 @@ def prune(
     wanted_kinds(kinds, as_program)
     check_rounds(rounds, keep)
     batches, tests = checked_data(model, data, test, loss, [by], need_targets=bool(set(keep) & {*DROPS}))
-    network = trace(model, batches, kinds=kinds, as_program=as_program)
+    traced = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
+    network = traced(model)
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
     check_reachable(network, network.select(only, skip), keep, round_to or 1, floor)
@@ -213,7 +225,6 @@ def prune(
         score, data=batches, by=by, loss=loss, removal=removal, only=only, skip=skip, seed=seed, progress=progress,
         **options,
     )  # fmt: skip
-    traced = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program)
     scores = in_rounds(model, network, batches, scored, keep, rounds, traced)
     wish = Wish(keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress), loss)
     done = made(model, network, scores, batches, wish)

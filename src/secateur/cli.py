@@ -17,6 +17,7 @@ from secateur.cli_options import (
     Kinds,
     MaybeData,
     Model,
+    NewBiases,
     Only,
     Out,
     Program,
@@ -212,6 +213,7 @@ def prune(
     skip: Skip = None,
     kinds: Kinds = None,
     as_program: AsProgram = False,
+    new_biases: NewBiases = True,
     seed: Seed = 0,
 ) -> None:
     """Prune a model, print the comparison, and write the small model and the report."""
@@ -232,6 +234,7 @@ def prune(
         skip=skip,
         kinds=kinds or None,
         as_program=as_program,
+        new_biases=new_biases,
         seed=seed,
     )
     _finish(result, out)

@@ -42,6 +42,10 @@ Kinds = Annotated[
     typer.Option("--kind", help="Only units of this kind: channels, neurons, residual, heads, or blocks."),
 ]
 AsProgram = Annotated[bool, typer.Option("--as-program", help="Cut the exported program in place of the model's code.")]
+NewBiases = Annotated[
+    bool,
+    typer.Option("--new-biases/--no-new-biases", help="Layers without a bias may get one for removed units' means."),
+]
 Test = Annotated[str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)]
 Repair = Annotated[
     str, typer.Option("--repair", help="mean, batchnorm, refit, adapt, tune, several with commas, or none.")

@@ -16,6 +16,7 @@ from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.importance.scores import GroupScores, Scores
 from secateur.network.cost import Cost
+from secateur.network.new_biases import grown_biases
 from secateur.network.units import Group, Kept, Network
 from secateur.options import check_name, check_option
 from secateur.tables import columns
@@ -40,6 +41,11 @@ class Plan:
     dense: Cost
     keep: Keep
 
+    @property
+    def new_biases(self) -> tuple[str, ...]:
+        """The biases that layers without one get for the means of removed units."""
+        return tuple(grown_biases(self.network, self.network.mask(self.kept))) if self.means else ()
+
     def __str__(self) -> str:
         rows = [["", "dense", "plan", "left"]]
         for unit in ("params", "macs", "bytes"):
@@ -56,7 +62,14 @@ class Plan:
             for group in self.network.groups
             if group.name in self.kept
         ]
-        return "\n".join(columns(rows))
+        return "\n".join([*columns(rows), *bias_lines(self.new_biases)])
+
+
+def bias_lines(names: Sequence[str]) -> list[str]:
+    """What a reader should know of new biases, in words; nothing where there are none."""
+    if not names:
+        return []
+    return [f"biases that are new, for the means of removed units: {', '.join(names)}"]
 
 
 @entry_point

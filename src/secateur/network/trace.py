@@ -14,6 +14,7 @@ from secateur.data import Batch
 from secateur.network.assemble import Units, find_units
 from secateur.network.cost import TensorCost, Work
 from secateur.network.labels import Read, Trace, operator_name
+from secateur.network.new_biases import takes_new_bias
 from secateur.network.program import Call, Handler, Program, arguments, module_path
 from secateur.network.rules import shapes_of, trace_experts, trace_labels
 from secateur.network.sizes import Size
@@ -169,9 +170,7 @@ def _fold(read: Read, uses: Mapping[str | None, int], model: nn.Module, program:
         return Fold(read.weight, read.bias, "bias", read.inner, groups, outputs)
     if mean is not None:
         return Fold(read.weight, mean, "running_mean", read.inner, groups, outputs)
-    layer = dict(model.named_modules()).get(path)
-    can_grow = isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) and name == "weight" and layer.bias is None
-    if not can_grow or module_path(read.node) != path:
+    if name != "weight" or module_path(read.node) != path or not takes_new_bias(dict(model.named_modules()), path):
         return None
     return Fold(read.weight, f"{path}.bias" if path else "bias", "new", read.inner, groups, outputs)
 

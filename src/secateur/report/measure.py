@@ -61,6 +61,7 @@ def measure(
         keep=dict(plan.keep),
         scores=scores,
         settings=settings,
+        new_biases=plan.new_biases,
     )
 
 

@@ -52,6 +52,7 @@ class Report:
         keep: the budget that was asked for.
         scores: what the units were judged by.
         settings: the criterion, its note, the seed, what each repair gave, and the number of threads.
+        new_biases: the biases that layers without one got for the means of removed units.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Report:
     keep: dict[str, float]
     scores: Scores
     settings: dict[str, Any]
+    new_biases: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return report_text(self)

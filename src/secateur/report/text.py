@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from secateur.budget.plan import bias_lines
 from secateur.report.saved import FORMAT
 from secateur.tables import columns
 from secateur.version import __version__
@@ -50,6 +51,7 @@ def about(report: "Report") -> list[str]:
         f"{_repaired(settings['repairs'])}",
         *_dropped(settings["drop"]),
         f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads",
+        *bias_lines(report.new_biases),
     ]
 
 
@@ -102,6 +104,7 @@ def report_json(report: "Report") -> str:
             "settings": report.settings,
             "dense": measured(report.dense),
             "pruned": measured(report.pruned),
+            "new_biases": list(report.new_biases),
             "groups": {name: {"units": size, "kept": left} for name, (size, left) in report.groups.items()},
         },
         indent=1,

@@ -12,6 +12,7 @@ from secateur.budget.plan import Plan
 from secateur.errors import SurgeryError
 from secateur.network.folded import fold, folded
 from secateur.network.labels import operator_name
+from secateur.network.new_biases import grown_biases
 from secateur.network.program import module_path
 from secateur.network.units import Group, Kept, Network
 from secateur.surgery.attributes import COUNTS, OTHER_WIDTHS, WIDTHS, mended
@@ -85,11 +86,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         attributes[path] = {**attributes[path], **changed}
     for path, mended_values in _tried(modules, network, mask).items():
         attributes[path] = {**attributes[path], **mended_values}
-    biases = {
-        reader.fold.tensor: int(mask[reader.fold.outputs].sum())
-        for reader in (network.new_biases() if folds else ())
-        if reader.fold is not None and not bool(mask[reader.units].all())
-    }
+    biases = grown_biases(network, mask) if folds else {}
     dropouts = {
         path: len(kept[group.name]) / group.size
         for group in network.groups
