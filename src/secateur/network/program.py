@@ -40,11 +40,18 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients; whatever the model's own code writes to itself is undone on leaving."""
+    with evaluation_mode(model), attributes_kept(model), buffers_kept(model), torch.no_grad():
+        yield
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """What is written to a model's buffers is undone on leaving."""
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    with evaluation_mode(model), attributes_kept(model), torch.no_grad():
-        try:
-            yield
-        finally:
+    try:
+        yield
+    finally:
+        with torch.no_grad():
             for name, buffer in model.named_buffers():
                 if name in buffers and buffer.shape == buffers[name].shape:
                     buffer.data.copy_(buffers[name])

@@ -1,7 +1,8 @@
 """Attributes of a model that its own code, or an export, replaces or changes, as they were before."""
 
+import operator
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -14,7 +15,7 @@ class ContainerRule:
     """How the content of a container is read and written, whatever its subclass refuses.
 
     Args:
-        read: the content as a flat list; a dict gives keys and values in turn.
+        read: the content as a flat list; a dict gives its keys, then its values.
         write: put such a list back.
     """
 
@@ -23,17 +24,22 @@ class ContainerRule:
 
 
 def _read_items(mapping: Any) -> list[Any]:
-    return [entry for item in dict.items(mapping) for entry in item]
+    return [*dict.keys(mapping), *dict.values(mapping)]
+
+
+def _items(entries: list[Any]) -> Iterator[tuple[Any, Any]]:
+    count = len(entries) // 2
+    return zip(entries[:count], entries[count:], strict=True)
 
 
 def _write_items(mapping: Any, entries: list[Any]) -> None:
     dict.clear(mapping)
-    dict.update(mapping, zip(entries[::2], entries[1::2], strict=True))
+    dict.update(mapping, _items(entries))
 
 
 def _write_ordered_items(mapping: Any, entries: list[Any]) -> None:
     OrderedDict.clear(mapping)
-    for key, value in zip(entries[::2], entries[1::2], strict=True):
+    for key, value in _items(entries):
         OrderedDict.__setitem__(mapping, key, value)
 
 
@@ -87,35 +93,51 @@ class Snapshot:
     def restore(self) -> None:
         """Write the entries back where the container holds others now."""
         now = self.rule.read(self.container)
-        same = len(now) == len(self.entries) and all(a is b for a, b in zip(now, self.entries, strict=True))
+        same = len(now) == len(self.entries) and all(map(operator.is_, now, self.entries))
         if not same:
             self.rule.write(self.container, self.entries)
 
 
-@contextmanager
-def attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Restore on leaving the classes and attributes of all modules, and the content of containers among them.
+@dataclass(frozen=True)
+class ModelSnapshot:
+    """The classes and attributes of all modules of a model, and the content of containers among them.
 
-    Containers are dicts, lists, sets, deques and dataclasses, those inside others included. What was not changed is
-    not written to.
+    Containers are dicts, lists, sets, deques and dataclasses, those inside others included.
     """
-    modules = list(model.modules())
-    classes = [type(module) for module in modules]
-    snapshots = _snapshots(modules)
-    try:
-        yield
-    finally:
-        for module, before in zip(modules, classes, strict=True):
+
+    modules: tuple[nn.Module, ...]
+    classes: tuple[type, ...]
+    snapshots: tuple[Snapshot, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "ModelSnapshot":
+        modules = tuple(model.modules())
+        return cls(modules, tuple(type(module) for module in modules), tuple(_snapshots(modules)))
+
+    def restore(self) -> None:
+        """Undo whatever was changed since; what was not changed is not written to."""
+        for module, before in zip(self.modules, self.classes, strict=True):
             if type(module) is not before:
                 module.__class__ = before
-        for snapshot in snapshots:
+        for snapshot in self.snapshots:
             snapshot.restore()
 
 
-def _snapshots(modules: list[nn.Module]) -> list[Snapshot]:
+@contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Restore a model's classes, attributes and containers on leaving."""
+    snapshot = ModelSnapshot.of(model)
+    try:
+        yield
+    finally:
+        snapshot.restore()
+
+
+def _snapshots(modules: Sequence[nn.Module]) -> list[Snapshot]:
     """One for the attributes of each module and of each container that they hold, directly or inside another."""
     snapshots: list[Snapshot] = []
     seen: set[int] = set()
+    containers: dict[type, bool] = {}  # few types make up many thousands of entries
     waiting: list[Any] = [vars(module) for module in modules]
     while waiting:
         container = waiting.pop()
@@ -125,7 +147,9 @@ def _snapshots(modules: list[nn.Module]) -> list[Snapshot]:
         for target, rule in _views(container):
             entries = rule.read(target)
             snapshots.append(Snapshot(target, rule, entries))
-            waiting += [entry for entry in entries if isinstance(entry, BASES) or _is_record(entry)]
+            for kind in set(map(type, entries)) - containers.keys():
+                containers[kind] = issubclass(kind, BASES) or is_dataclass(kind)
+            waiting += [entry for entry in entries if containers[type(entry)]]
     return snapshots
 
 
@@ -138,7 +162,3 @@ def _views(container: Any) -> Iterator[tuple[Any, ContainerRule]]:
         yield vars(container), CONTAINER_RULES[dict]
     elif base is None:
         yield container, SLOTS
-
-
-def _is_record(value: Any) -> bool:
-    return is_dataclass(value) and not isinstance(value, type)

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from secateur.errors import SecateurError
 from secateur.network.calls import call_model
 from secateur.network.masked import Means, run_masked
-from secateur.network.program import preserved
+from secateur.network.program import buffers_kept, preserved
 from secateur.network.units import Kept, Network
 from secateur.surgery.cut import constants, cut_copy, fold_constants
 from secateur.surgery.recipe import make_recipe
@@ -69,7 +69,7 @@ class Trials:
 
     def _run(self, network: Network, kept: Kept, means: Means) -> Failure | None:
         try:
-            with self._cut(network, kept, means) as small, preserved(small), torch.random.fork_rng(devices=[]):
+            with self._cut(network, kept, means) as small, torch.random.fork_rng(devices=[]):
                 return self._failure(small, network, kept, means)
         except Exception as failure:  # noqa: BLE001 a module may not take to being cut at all
             return Failure(f"{network.title} can't be cut for trial: {type(failure).__name__}: {failure}", "", -1)
@@ -91,12 +91,15 @@ class Trials:
     @contextmanager
     def _cut(self, network: Network, kept: Kept, means: Means) -> Iterator[nn.Module]:
         if self._shadow is None:
-            yield cut_copy(self.model, network, kept, means)[0]
+            small = cut_copy(self.model, network, kept, means)[0]
+            with preserved(small):
+                yield small
             return
         double = self._shadow.model
         with self._shadow.cut(make_recipe(double, network, kept, folds=bool(means))) as small:
             fold_constants(small, constants(self.model, network, kept, means))
-            yield small
+            with buffers_kept(small), torch.no_grad():
+                yield small
 
 
 def _strong(tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.network.copies import copied
+from secateur.network.restore import ModelSnapshot
 from secateur.surgery.recipe import Recipe, apply_recipe
 
 
@@ -15,7 +16,7 @@ class Shadow:
     """A copy of a model's modules whose parameters and buffers are the model's own memory.
 
     Args:
-        model: it is not changed.
+        model: it is not changed. The copy is in evaluation mode.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -23,34 +24,23 @@ class Shadow:
         self.model = copied(model, {id(tensor): _double(tensor) for tensor in tensors})
         self.calls = 0
         for module in self.model.modules():
+            module.training = False
             module.register_forward_hook(self._count)
+        self._whole = ModelSnapshot.of(self.model)
 
     def _count(self, *_: Any) -> None:
         self.calls += 1
 
     @contextmanager
     def cut(self, recipe: Recipe) -> Iterator[nn.Module]:
-        """The model as a recipe makes it; afterwards it is whole again."""
-        inside = (path.rpartition(".")[0] for path in (*recipe.skipped, *recipe.biases))
-        modules = [self.model.get_submodule(path) for path in {*recipe.attributes, *recipe.dropins, *inside}]
-        before = [
-            (module, type(module), dict(vars(module)), dict(module._modules), dict(module._parameters))
-            for module in modules
-        ]
+        """The model as a recipe makes it; afterwards it is whole again, whatever ran on it meanwhile."""
         data = [(tensor, tensor.data) for tensor in (*self.model.parameters(), *self.model.buffers())]
         self.calls = 0
         try:
             apply_recipe(self.model, recipe)
             yield self.model
         finally:
-            for module, kind, values, children, parameters in before:
-                module.__class__ = kind
-                vars(module).clear()
-                vars(module).update(values)
-                module._modules.clear()
-                module._modules.update(children)
-                module._parameters.clear()
-                module._parameters.update(parameters)
+            self._whole.restore()
             for tensor, whole in data:
                 tensor.data = whole
 
