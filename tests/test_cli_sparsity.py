@@ -94,7 +94,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(name: str, shop: Path) -> 
     assert secateur(shop, *command, "--out", "straight").returncode == 0
     process = subprocess.Popen(words_of(*command, "--out", "resumed", "--checkpoint", "states"), cwd=shop)
     until = time.monotonic() + 120
-    while not list((shop / "states").glob("*.pt")) and time.monotonic() < until:
+    while not list((shop / "states").glob("*.safetensors")) and time.monotonic() < until:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

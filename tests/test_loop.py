@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur.data import as_batches
@@ -113,12 +114,15 @@ def test_states_of_other_trainings_and_damaged_ones_are_refused(tmp_path: Path) 
     loop_on(network(), tmp_path).run("steps", 2)
     with pytest.raises(StorageError, match="of another training"):
         loop_on(network(), tmp_path, rate=1e-2).run("steps", 2)
-    file = tmp_path / "steps.pt"
+    file = tmp_path / "steps.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(StorageError, match="can't be read"):
         loop_on(network(), tmp_path).run("steps", 2)
-    torch.save({"some": 1}, file)
-    with pytest.raises(StorageError, match="no state of a training"):
+    save_file({"some": torch.zeros(1)}, file)
+    with pytest.raises(StorageError, match="secateur training"):
+        loop_on(network(), tmp_path).run("steps", 2)
+    file.rename(tmp_path / "steps.pt")
+    with pytest.raises(StorageError, match=r"version 0\.7"):
         loop_on(network(), tmp_path).run("steps", 2)
 
 

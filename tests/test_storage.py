@@ -90,7 +90,7 @@ KINDS = {
     "altered recipe": "altered",
     "foreign weights": "other tensors",
     "foreign recipe": "something else",
-    "a list": "list",
+    "a list": "array",
     "scores for weights": "secateur scores",
 }
 

@@ -24,7 +24,8 @@ from secateur.sparsity.unification.blocks import (
     labels_of,
     projected,
 )
-from secateur.sparsity.unification.codec import DIGEST, halved, load_compressed, save_compressed
+from secateur.sparsity.unification.codec import halved, load_compressed, save_compressed
+from secateur.sparsity.unification.compressed_file import DIGEST
 from secateur.sparsity.unification.shared import SharedLinear, shared
 from secateur.sparsity.unification.unification import Unification
 

@@ -4,7 +4,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,13 +14,10 @@ from torch.utils import _pytree as pytree
 import secateur as sc
 from secateur.data import Batch, example_batches
 from secateur.errors import SurgeryError
-from secateur.files import write_whole
 from secateur.network.export import dynamic_shapes
 from secateur.network.masked import run_masked
 from secateur.network.program import evaluation_mode
-from secateur.storage import model_writers, shapes_of
 from secateur.surgery.attempts import Trials
-from secateur.surgery.recipe import recipe_of
 from secateur.surgery.verify import difference
 from wild.definitions import Definition
 from wild.unchanged import Snapshot
@@ -70,7 +66,7 @@ def examine(definition: Definition) -> Row:
         row["stage"] = "verify"
         row["difference"] = _difference(small, plan, definition)
         row["stage"] = "load"
-        row["loaded"] = _survives(model, small, plan, definition)
+        row["loaded"] = _survives(small, definition)
         row["stage"] = "export of the cut"
         if "export_s" in row:
             _export_seconds(small, example)
@@ -202,12 +198,11 @@ def _difference(small: nn.Module, plan: sc.Plan, definition: Definition) -> floa
         return difference(small(*batch.args, **batch.kwargs), masked)[0]
 
 
-def _survives(model: nn.Module, small: nn.Module, plan: sc.Plan, definition: Definition) -> bool:
-    recipe = recipe_of(model, plan)
+def _survives(small: nn.Module, definition: Definition) -> bool:
     fresh, example = build(definition)
     batch = _batch(example)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        write_whole(model_writers(Path(folder), small, recipe, shapes_of(plan.network.tensors)))
+        sc.save(small, folder)
         loaded = sc.load(fresh, folder)
         outputs = []
         for network in (loaded, small):

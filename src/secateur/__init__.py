@@ -9,7 +9,7 @@ from secateur.importance.score import score
 from secateur.importance.scores import Scores
 from secateur.network.units import Network
 from secateur.recovery.repair import repair
-from secateur.storage import load
+from secateur.storage import load, save
 from secateur.surgery.cut import cut
 from secateur.version import __version__
 
@@ -29,6 +29,7 @@ __all__ = [
     "prune",
     "reachable",
     "repair",
+    "save",
     "score",
     "trace",
 ]

@@ -13,14 +13,14 @@ from secateur.budget.plan import Plan, check_reachable
 from secateur.data import device_of, example_batches, floating_type, on_device
 from secateur.entry import entry_point, entry_point_with
 from secateur.errors import TraceError
-from secateur.files import program_writer, text_writer, write_whole
+from secateur.files import text_writer
 from secateur.importance.data_checks import check_model_values, checked_data, taken_examples
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion
 from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
 from secateur.importance.scores import Scores
 from secateur.network.blocks import find_blocks
-from secateur.network.export import export_first, export_program
+from secateur.network.export import export_first
 from secateur.network.folded import folded
 from secateur.network.kinds import BLOCKS, BY_WIDTH, wanted_kinds
 from secateur.network.new_biases import without_new_biases
@@ -35,7 +35,7 @@ from secateur.recovery.repair import DEFAULT as DEFAULT_REPAIR
 from secateur.recovery.repair import How, Tuning, check_options, find_repairs
 from secateur.report.measure import measure
 from secateur.report.results import Report
-from secateur.storage import PROGRAM, model_writers, shapes_of
+from secateur.storage import save_with
 from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.surgery.trial import settle, settle_blocks
@@ -53,22 +53,20 @@ class Result:
     recipe: Recipe
 
     def save(self, folder: str | Path) -> None:
-        """Write recipe.json, weights.safetensors, scores.safetensors, report.json and report.html.
+        """Write recipe.json, weights.safetensors, scores.safetensors, and report.json, .html and .txt.
 
-        A program that was cut is written as model.pt2 besides.
+        A program that was cut is written as model.pt2, too, for use without Secateur; `load` does not read it.
 
         Raises:
             StorageError: they can't be written; files that were there before are as they were.
         """
-        folder = Path(folder)
-        writers = model_writers(folder, self.model, self.recipe, shapes_of(self.plan.network.tensors))
-        if self.recipe.program:
-            exported = export_program(self.model, self.plan.network.example).exported
-            writers[folder / PROGRAM] = program_writer(exported)
-        writers[folder / "scores.safetensors"] = self.scores.writer()
-        writers[folder / "report.json"] = text_writer(self.report.to_json())
-        writers[folder / "report.html"] = text_writer(self.report.to_html())
-        write_whole(writers)
+        companions = {
+            "scores.safetensors": self.scores.writer(),
+            "report.json": text_writer(self.report.to_json()),
+            "report.html": text_writer(self.report.to_html()),
+            "report.txt": text_writer(f"{self.report}\n"),
+        }
+        save_with(self.model, Path(folder), companions)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model of the transformers library so that its `from_pretrained` loads it, without Secateur.

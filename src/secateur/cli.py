@@ -35,7 +35,7 @@ from secateur.cli_options import (
 )
 from secateur.comparing import DEFAULT
 from secateur.errors import NameMatchError
-from secateur.files import text_writer, write_whole
+from secateur.files import text_writer, write_file
 from secateur.importance.shapley.ranks import launched, rank
 from secateur.report.picture import network_page
 from secateur.report.saved import saved_report
@@ -94,7 +94,7 @@ def inspect(
     if network.groups:
         print(f"\nwith the same share of every group left:\n{sc.reachable(network)}")
     if page is not None:
-        write_whole({page: text_writer(network_page(network))})
+        write_file(page, text_writer(network_page(network)))
         print(f"\nwritten to {page}")
 
 
@@ -258,7 +258,6 @@ def _example(data: str | None) -> Any:
 
 def _finish(result: sc.Result, out: Path) -> None:
     result.save(out)
-    write_whole({out / "report.txt": text_writer(f"{result.report}\n")})
     print(result.report)
     print(f"\nwritten to {out}: recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt")
 

@@ -2,8 +2,11 @@
 
 import functools
 import operator
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +23,12 @@ Weights = Annotated[
     typer.Option("--weights", help="Its weights: .safetensors, or .pt/.pth of tensors.", show_default=False),
 ]
 Program = Annotated[
-    Path | None, typer.Option("--program", help="A .pt2 exported program in place of a model.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--program",
+        help="A .pt2 exported program in place of a model. It is code: give only a file that you trust.",
+        show_default=False,
+    ),
 ]
 Data = Annotated[
     str, typer.Option("--data", help="package.module:callable that gives batches of examples.", show_default=False)
@@ -56,19 +64,41 @@ Out = Annotated[Path, typer.Option("--out", help="The folder to write to.", show
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, mps.")]
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was sent: what Ctrl-C saves and cleans up is saved and cleaned up."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM is as good as Ctrl-C in the main thread."""
+
+    def stop(*_: Any) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def speaking(command: Callable[..., None]) -> Callable[..., None]:
-    """Errors of ours as one message on standard error and exit code 2; Ctrl-C as 130."""
+    """Errors of ours as one message on standard error and exit code 2; Ctrl-C as 130, SIGTERM as 143."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with terminable():
+                command(*args, **kwargs)
         except SecateurError as error:
             print(f"secateur: {error}", file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as stop:
             print("secateur: stopped; nothing was written but the checkpoint, if there is one", file=sys.stderr)
-            raise typer.Exit(130) from stop
+            raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from stop
 
     return run
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from secateur.errors import NameMatchError, StorageError
-from secateur.files import read_program
+from secateur.files import check_regular, read_program
 
 
 def named(place: str) -> Callable[[], Any]:
@@ -52,6 +52,9 @@ def model_from(place: str | None, weights: Path | None, program: Path | None) ->
     if (place is None) == (program is None):
         raise NameMatchError("give either --model package.module:callable or --program model.pt2")
     if program is not None:
+        print(
+            f"secateur: {program} is code, which runs when it is read; give only a file that you trust", file=sys.stderr
+        )
         return read_program(program)
     model = named(str(place))()
     if not isinstance(model, nn.Module):
@@ -62,6 +65,7 @@ def model_from(place: str | None, weights: Path | None, program: Path | None) ->
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
+    check_regular(path)
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as failure:  # torch raises many types on a damaged archive

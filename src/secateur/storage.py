@@ -1,57 +1,121 @@
 """Results on disk: a recipe in JSON and weights in safetensors, that load onto a fresh model of the same class."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from secateur.data import device_of
 from secateur.entry import entry_point
 from secateur.errors import StorageError
-from secateur.files import Writer, json_writer, read_json, read_program, read_tensors, tensors_writer
-from secateur.network.cost import TensorCost
-from secateur.network.folded import folded
+from secateur.files import (
+    Writer,
+    digest_of,
+    file_digest,
+    program_writer,
+    read_record,
+    read_tensors,
+    reading,
+    record_writer,
+    tensors_writer,
+    write_files,
+)
+from secateur.files.tensors import About
+from secateur.network.export import export_program
 from secateur.network.supported import unsupported_reason
-from secateur.surgery.recipe import Recipe, apply_recipe
-from secateur.version import __version__
+from secateur.surgery.inputs import example_of
+from secateur.surgery.lineage import Lineage, attach, lineage_of
+from secateur.surgery.rebuild import rebuilt, restored_on_failure
+from secateur.surgery.recipe import apply_recipe
+from secateur.surgery.saved_recipe import SavedRecipe, SavedRecipe2, lineage_in, saved
 
-FORMAT = "secateur recipe 2"
-WEIGHTS_FORMAT = "secateur weights 1"
 RECIPE, WEIGHTS, PROGRAM = "recipe.json", "weights.safetensors", "model.pt2"
 
 
-def model_writers(
-    folder: Path, model: nn.Module, recipe: Recipe, dense: Mapping[str, tuple[int, ...]]
-) -> dict[Path, Writer]:
-    """Writers of a cut model's recipe and weights.
+class SavedWeights(About, frozen=True):
+    """Nothing more is said of weights: the recipe says it."""
 
-    Args:
-        folder: where to.
-        model: the cut model.
-        recipe: how it was cut.
-        dense: the shapes of the dense model's parameters and buffers.
-    """
-    tensors = _tensors(model)
-    content = _as_json(recipe, dense, type(model).__name__, _digest(tensors))
-    return {
-        folder / WEIGHTS: tensors_writer(tensors, {"format": WEIGHTS_FORMAT, "about": "{}"}),
-        folder / RECIPE: json_writer(content),
-    }
+    FORMAT: ClassVar[str] = "secateur weights/2"
+
+
+class SavedWeights1(About, frozen=True):
+    """Weights of version 0.7, whose digest stands in the recipe alone."""
+
+    FORMAT: ClassVar[str] = "secateur weights 1"
+    HAS_DIGEST: ClassVar[bool] = False
 
 
 @entry_point
-def load(model: nn.Module, folder: str | Path) -> nn.Module:
+def save(model: nn.Module, folder: str | Path) -> None:
+    """Write a model that was cut, so that `load` gives it back onto a fresh dense model.
+
+    Args:
+        model: what `cut`, `prune`, `repair` or `load` gave, fine-tuned or not, cut once or several times.
+        folder: where to: recipe.json, weights.safetensors, and model.pt2 where a program was cut.
+
+    Raises:
+        StorageError: the model was never cut, was changed in another way since, or can't be written; files that were
+            there before are as they were.
+
+    Example:
+        >>> import tempfile, torch, secateur as sc
+        >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> model = make()
+        >>> network = sc.trace(model, torch.randn(2, 4))
+        >>> small = sc.cut(model, sc.plan(network, sc.score(network, by="l2"), keep={"macs": 0.5}))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sc.save(small, folder)
+        ...     again = sc.load(make(), folder)
+        >>> torch.equal(again[0].weight, small[0].weight)
+        True
+    """
+    save_with(model, Path(folder), {})
+
+
+def save_with(model: nn.Module, folder: Path, companions: Mapping[str, Writer]) -> None:
+    """Write a cut model and the files that belong to it, all or none of them.
+
+    Args:
+        model: the model.
+        folder: where to.
+        companions: the writers of the other files, by name; the recipe holds their digests.
+
+    Raises:
+        StorageError: as `save`.
+    """
+    lineage = lineage_of(model)
+    if lineage is None:
+        raise StorageError(
+            f"this {type(model).__name__} does not say how it was cut: it did not come from cut, prune, load or "
+            "repair; save a dense model as torch does, by its state_dict"
+        )
+    tensors = tensors_of(model)
+    _check_described(tensors, lineage)
+    writers = {WEIGHTS: tensors_writer(tensors, SavedWeights()), **companions}
+    if lineage.steps[-1].recipe.program:
+        writers[PROGRAM] = _program(model, lineage)
+    stale = _written_before(folder)
+    write_files(folder, writers, (RECIPE, lambda digests: record_writer(saved(lineage, digests))), stale)
+
+
+@entry_point
+def load(model: nn.Module, folder: str | Path, example_inputs: object = None) -> nn.Module:
     """Give a fresh dense model the structure and the weights of a saved result.
+
+    Nothing that is read is code: a program that was cut is exported again from the fresh model.
 
     Args:
         model: a fresh model of the class that was pruned, made with the same arguments; it is changed in place.
-        folder: where `Result.save` wrote.
+        folder: where `save` or `Result.save` wrote.
+        example_inputs: as `trace` takes them; only for programs that version 0.7 saved, which do not hold the form of
+            their inputs.
 
     Returns:
         The model, bit for bit the one that was saved, in evaluation mode, as `from_pretrained` gives models; call
-        `model.train()` to train it on. Where a program was cut, that program.
+        `model.train()` to train it on. Where a program was cut, that program, and the fresh model is as it was.
 
     Raises:
         StorageError: a file is missing, cut off, altered or of another network, or the model is lazy and has seen no
@@ -70,138 +134,134 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
     reason = unsupported_reason(model)
     if reason is not None:
         raise StorageError(reason)
-    folder = Path(folder)
-    recipe, written = _read_recipe(folder / RECIPE)
-    tensors, _ = read_tensors(folder / WEIGHTS, WEIGHTS_FORMAT)
-    if _digest(tensors) != written["weights"]:
-        raise StorageError(
-            f"{folder / WEIGHTS} does not belong to {folder / RECIPE}: one of them was altered, or saving was "
-            "interrupted"
-        )
-    if recipe.program:
-        return _loaded_program(folder, tensors)
-    _check_model(folded(model) if recipe.folded else model, recipe, written, tensors, folder)
-    apply_recipe(model, recipe)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        tensor.data.copy_(tensors[name])
-    return model.eval()
+    return prepare(model, Path(folder), example_inputs).commit()
 
 
-def _loaded_program(folder: Path, tensors: Mapping[str, Tensor]) -> nn.Module:
+@dataclass(frozen=True, eq=False)
+class PreparedLoad:
+    """A saved result that was validated against a fresh model, which is not changed yet.
+
+    Args:
+        model: the fresh model.
+        lineage: the cuts.
+        tensors: the parameters and buffers that it will have.
+        rebuilt: a copy that was cut for trial, or the program.
+    """
+
+    model: nn.Module
+    lineage: Lineage
+    tensors: Mapping[str, Tensor]
+    rebuilt: nn.Module
+
+    def commit(self) -> nn.Module:
+        """Change the fresh model, or make the program whole."""
+        is_program = any(step.recipe.program for step in self.lineage.steps)
+        target = self.rebuilt if is_program else self.model
+        values = {name: self.tensors[name].to(tensor.device) for name, tensor in tensors_of(self.rebuilt).items()}
+        with restored_on_failure(target):
+            if not is_program:
+                for step in self.lineage.steps:
+                    apply_recipe(target, step.recipe)
+            for name, tensor in (*target.named_parameters(), *target.named_buffers()):
+                tensor.data = values[name]
+            attach(target, self.lineage)
+        return target if is_program else target.eval()
+
+
+def prepare(model: nn.Module, folder: Path, example_inputs: object = None) -> PreparedLoad:
+    """Read a saved result and validate it against a fresh model, which stays as it is.
+
+    Raises:
+        StorageError: as `load`.
+    """
+    with reading(folder) as path_of:
+        record = read_record(path_of(RECIPE), (SavedRecipe, SavedRecipe2))
+        tensors, _, digest = read_tensors(path_of(WEIGHTS), (SavedWeights, SavedWeights1))
+        if isinstance(record, SavedRecipe) and path_of(PROGRAM).exists():
+            check_companion(folder, path_of, PROGRAM)  # it is not read as a program
+    if isinstance(record, SavedRecipe):
+        belongs = record.files.get(WEIGHTS) == digest
+    else:
+        belongs = record.weights == digest_of(tensors)
+    if not belongs:
+        raise StorageError(f"{folder / WEIGHTS} does not belong to {folder / RECIPE}: one of them was altered")
+    lineage = lineage_in(record)
+    try:
+        cut = rebuilt(model, lineage, record.torch, example_inputs)
+        _check_weights(cut, tensors)
+    except StorageError as failure:
+        raise StorageError(f"{folder} can't be loaded onto this {type(model).__name__}: {failure}") from failure
+    return PreparedLoad(model, lineage, tensors, cut)
+
+
+def check_companion(folder: Path, path_of: Callable[[str], Path], name: str) -> None:
     """
     Raises:
-        StorageError: the program is missing, damaged, or does not belong to the weights.
+        StorageError: a file does not belong to the result that lies in the same folder.
     """
-    program = read_program(folder / PROGRAM)
-    if _digest(_tensors(program)) != _digest(tensors):
-        raise StorageError(f"{folder / PROGRAM} does not belong to {folder / WEIGHTS}: one of them was altered")
-    return program
+    recipe = read_record(path_of(RECIPE), (SavedRecipe, SavedRecipe2))
+    digests = recipe.files if isinstance(recipe, SavedRecipe) else {}
+    if digests.get(name) != file_digest(path_of(name)):
+        raise StorageError(f"{folder / name} does not belong to {folder / RECIPE}: one of them was altered or replaced")
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
     return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """A checksum of names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
+def _check_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        StorageError: the weights are not those of the model as it was cut.
+    """
+    own = tensors_of(model)
+    for name in sorted(own.keys() | tensors.keys()):
+        wanted, given = own.get(name), tensors.get(name)
+        if wanted is None or given is None or wanted.shape != given.shape:
+            raise StorageError(f"{WEIGHTS} does not hold the tensors that {RECIPE} describes: {name} differs")
+        if wanted.dtype != given.dtype:
+            raise StorageError(
+                f"{WEIGHTS} holds {name} as {given.dtype}, but the model has it as {wanted.dtype}; convert the fresh "
+                "model first"
+            )
 
 
-def _as_json(recipe: Recipe, dense: Mapping[str, tuple[int, ...]], title: str, weights: str) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "secateur": __version__,
-        "torch": torch.__version__,
-        "model": title,
-        "kept": {name: indices.tolist() for name, indices in recipe.kept.items()},
-        "slices": {
-            name: {str(axis): positions.tolist() for axis, positions in axes.items()}
-            for name, axes in recipe.slices.items()
-        },
-        "attributes": recipe.attributes,
-        "biases": recipe.biases,
-        "dropouts": recipe.dropouts,
-        "literals": recipe.literals,
-        "was": recipe.was,
-        "dropins": list(recipe.dropins),
-        "skipped": list(recipe.skipped),
-        "folded": recipe.folded,
-        "program": recipe.program,
-        "dense": {name: list(shape) for name, shape in dense.items()},
-        "weights": weights,
-    }
-
-
-def _read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
-    written = read_json(path, FORMAT)
-    slices = {
-        name: {int(axis): torch.tensor(positions, dtype=torch.long) for axis, positions in axes.items()}
-        for name, axes in written["slices"].items()
-    }
-    kept = {name: torch.tensor(indices, dtype=torch.long) for name, indices in written["kept"].items()}
-    attributes, was = (
-        {
-            path: {name: tuple(value) if isinstance(value, list) else value for name, value in changed.items()}
-            for path, changed in written[part].items()
-        }
-        for part in ("attributes", "was")
-    )
-    biases, dropouts, literals = (written[part] for part in ("biases", "dropouts", "literals"))
-    dropins, skipped = tuple(written["dropins"]), tuple(written["skipped"])
-    how = written["folded"], written["program"]
-    return Recipe(kept, slices, attributes, biases, dropouts, literals, was, dropins, skipped, *how), written
-
-
-def _check_model(
-    model: nn.Module, recipe: Recipe, written: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
-) -> None:
-    """Everything that could fail, before anything is changed."""
-    if type(model).__name__ != written["model"]:
-        raise StorageError(f"{folder} was saved from a {written['model']}, but this is a {type(model).__name__}")
-    own = {name: list(tensor.shape) for name, tensor in _tensors(model).items()}
-    wrong = [name for name in own.keys() | written["dense"].keys() if own.get(name) != written["dense"].get(name)]
+def _check_described(tensors: Mapping[str, Tensor], lineage: Lineage) -> None:
+    """
+    Raises:
+        StorageError: the model was changed since in a way that its cuts do not describe.
+    """
+    expected = lineage.shapes()
+    own = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wrong = sorted(name for name in own.keys() | expected.keys() if own.get(name) != expected.get(name))
     if wrong:
-        name = min(wrong)
         raise StorageError(
-            f"{folder} was saved from a {written['model']} whose {name} has shape {written['dense'].get(name)}; this "
-            f"{type(model).__name__} has {own.get(name)} there; give a fresh, dense model of the same class and "
-            "arguments"
+            f"{wrong[0]} has shape {own.get(wrong[0], 'none')}, where the cuts that this model carries leave "
+            f"{expected.get(wrong[0], 'none')}; a model whose layers were changed after the cut can't be saved"
         )
-    modules = dict(model.named_modules())
-    for path, values in recipe.was.items():
-        for name, value in values.items():
-            held = getattr(modules.get(path), name, None)
-            if (tuple(held) if isinstance(held, list) else held) != value:
-                raise StorageError(
-                    f"{folder} was saved from a model whose {path}.{name} is {value}; in this {type(model).__name__} "
-                    f"it is {getattr(modules.get(path), name, None)}; make the model with the same arguments"
-                )
-    types = {name: tensor.dtype for name, tensor in _tensors(model).items()}
-    other = [name for name, tensor in tensors.items() if name in types and tensor.dtype != types[name]]
-    if other:
+
+
+def _program(model: nn.Module, lineage: Lineage) -> Writer:
+    """
+    Raises:
+        StorageError: the inputs of the program can't be written down.
+    """
+    form = lineage.steps[-1].inputs
+    if form is None:
         raise StorageError(
-            f"{folder} holds {other[0]} as {tensors[other[0]].dtype}, but this {type(model).__name__} has it as "
-            f"{types[other[0]]}; convert the fresh model first"
+            "this program takes inputs that are no tensors, numbers, strings, lists, tuples or dicts of them, which "
+            "can't be written down; keep it by torch.export.save"
         )
-    within = tuple(f"{path}." for path in recipe.skipped)
-    expected = {
-        name: _left(shape, recipe.slices.get(name, {})) for name, shape in own.items() if not name.startswith(within)
-    }
-    expected |= {name: [length] for name, length in recipe.biases.items()}
-    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    if found != expected:
-        raise StorageError(f"{folder / WEIGHTS} does not hold the tensors that {folder / RECIPE} describes")
+    with torch.random.fork_rng(devices=[]):
+        return program_writer(export_program(model, example_of(form, device_of(model))).exported)
 
 
-def _left(shape: list[int], axes: Mapping[int, Tensor]) -> list[int]:
-    return [len(axes[axis]) if axis in axes else length for axis, length in enumerate(shape)]
-
-
-def shapes_of(tensors: tuple[TensorCost, ...]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a network's tensors by name."""
-    return {tensor.name: tensor.shape for tensor in tensors}
+def _written_before(folder: Path) -> tuple[str, ...]:
+    """The files of a result that lies in a folder; none where it can't be read."""
+    try:
+        with reading(folder) as path_of:
+            record = read_record(path_of(RECIPE), (SavedRecipe,))
+    except StorageError:
+        return ()
+    return tuple(name for name in record.files if Path(name).name == name)

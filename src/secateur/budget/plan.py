@@ -16,6 +16,7 @@ from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.importance.scores import GroupScores, Scores
 from secateur.network.cost import Cost
+from secateur.network.masked import reader_key
 from secateur.network.new_biases import grown_biases
 from secateur.network.units import Group, Kept, Network
 from secateur.options import check_name, check_option
@@ -172,6 +173,7 @@ class Search:
                 )
         groups = tuple(group for group in network.groups if group.name in scores)
         _check_sizes(network, groups, scores)
+        _check_numbers(network, groups, scores)
         round_to = int(round_to)
         values = [scores[group.name].values.double() for group in groups]
         ranked = tuple(torch.argsort(value, stable=True) for value in values)
@@ -230,6 +232,20 @@ def _check_sizes(network: Network, groups: Sequence[Group], scores: Scores) -> N
             f"these are scores of another network: {len(scores[name].values)} units of {name}, where "
             f"{network.title} has {network.by_name[name].size if not strange else 'no such group'}; score this one"
         )
+
+
+def _check_numbers(network: Network, groups: Sequence[Group], scores: Scores) -> None:
+    """
+    Raises:
+        BudgetError: a score or a mean is NaN or infinite, or a mean is one of another network.
+    """
+    for group in groups:
+        if not bool(torch.isfinite(scores[group.name].values).all()):
+            raise BudgetError(f"the scores of {group.name} are NaN or infinite; score the network again")
+    readers = {reader_key(reader): reader.units.shape for reader in network.readers}
+    for name, mean in scores.means.items():
+        if readers.get(name) != mean.shape or not bool(torch.isfinite(mean).all()):
+            raise BudgetError(f"the mean of {name} is NaN, infinite, or of another network; score this one")
 
 
 def _fewest(group: Group, round_to: int, floor: float) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateur.data import Batch
 from secateur.data_forms import all_leaves
-from secateur.errors import DataError
+from secateur.errors import DataError, StorageError
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley.ranks import agreed, rank
 from secateur.network.units import Network
@@ -38,13 +38,23 @@ def _bytes(tensor: Tensor) -> bytes:
     return f"{tensor.dtype} {tuple(tensor.shape)}".encode() + plain.view(torch.uint8).numpy().tobytes()
 
 
-def earlier(resume: Scores | None, checkpoint: Path | None, mark: Callable[[], str]) -> Scores | None:
+def earlier(
+    resume: Scores | None, checkpoint: Path | None, mark: Callable[[], str], network: Network, examples: int
+) -> Scores | None:
     """The scores to go on from: those given, or those that an interrupted run wrote down.
+
+    Args:
+        resume: scores that a person gave.
+        checkpoint: a file that may be there.
+        mark: of all that scores depend on.
+        network: whose units are scored.
+        examples: how many there are.
 
     Raises:
         DataError: they are of another network, other examples or other options, or hold nothing to go on from.
-        StorageError: the checkpoint is damaged.
+        StorageError: the checkpoint is damaged, or does not fit the network.
     """
+    given = resume is not None
     if resume is None and checkpoint is not None:
         resume = agreed(lambda: Scores.load(checkpoint) if checkpoint.exists() else None)
     elif resume is not None and all(scores.samples is None for scores in resume.values()):
@@ -56,6 +66,12 @@ def earlier(resume: Scores | None, checkpoint: Path | None, mark: Callable[[], s
             "the scores to resume are of another network, other examples, or other options (loss, removal, precision, "
             "seed); give what they were made with, or start anew"
         )
+    for name, scores in () if resume is None else resume.items():
+        units = network.by_name[name].size if name in network.by_name else 0
+        other = None if scores.per_example is None else scores.per_example.shape[1]
+        if len(scores.values) != units or other not in (None, examples):
+            said = f"the scores to resume hold {name} with {len(scores.values)} units and {other} examples"
+            raise (DataError if given else StorageError)(f"{said}, where there are {units} and {examples}; start anew")
     return resume
 
 

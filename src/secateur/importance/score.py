@@ -137,7 +137,7 @@ def score(
         rounded = () if find_precision(precision) is None else (precision,)
         mark = functools.cache(functools.partial(mark_of, network, cells, *said, *rounded))
         path = None if checkpoint is None else Path(checkpoint)
-        before = earlier(resume, path, mark)
+        before = earlier(resume, path, mark, network, sum(cell.size or 1 for cell in cells))
 
         def as_scores(groups: Mapping[str, GroupScores]) -> Scores:
             drawn = any(scores.samples is not None for scores in groups.values())

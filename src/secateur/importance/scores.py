@@ -1,23 +1,19 @@
 """What units are worth: one value and one standard error for each, saved and reloaded."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from scipy import stats
 from torch import Tensor
 
 from secateur.errors import NameMatchError
-from secateur.files import Writer, read_tensors, tensors_writer, write_whole
-from secateur.importance.samples import MOST_LEFT_OUT, PARTS, Sample, apart, freedom_here, joined, pooled
+from secateur.files import Writer, tensors_writer, write_file
+from secateur.importance.samples import MOST_LEFT_OUT, Sample, freedom_here, joined
+from secateur.importance.saved_scores import SavedGroup, SavedScores, read_scores
 from secateur.tables import columns
-
-FORMAT = "secateur scores 2"
-ABOUT = ("coalitions", "evaluations", "layout", "stopped")
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,7 @@ class Scores(Mapping[str, GroupScores]):
         Raises:
             StorageError: the file can't be written; an older one of that name is left as it was.
         """
-        write_whole({Path(path): self.writer()})
+        write_file(Path(path), self.writer())
 
     def writer(self) -> Writer:
         """Writes the scores to a file."""
@@ -142,41 +138,20 @@ class Scores(Mapping[str, GroupScores]):
                 tensors |= {f"{part}/{name}": tensor for part, tensor in joined(scores.samples).items()}
             if scores.per_example is not None and scores.samples is None:
                 tensors[f"per_example/{name}"] = scores.per_example
-        about = {
-            "by": self.by,
-            "seed": self.seed,
-            "note": self.note,
-            "of": self.of,
-            "groups": {
-                name: {
-                    "coalitions": scores.coalitions,
-                    "evaluations": scores.evaluations,
-                    "layout": scores.layout,
-                    "stopped": scores.stopped,
-                }
-                for name, scores in self.groups.items()
-            },
-            "examples": next((s.per_example.shape[1] for s in self.groups.values() if s.per_example is not None), 0),
+        said = {
+            name: SavedGroup(int(scores.coalitions), int(scores.evaluations), scores.layout, scores.stopped)
+            for name, scores in self.groups.items()
         }
-        return tensors_writer(tensors, {"format": FORMAT, "about": json.dumps(about)})
+        examples = next((s.per_example.shape[1] for s in self.groups.values() if s.per_example is not None), 0)
+        return tensors_writer(tensors, SavedScores(self.by, int(self.seed), self.note, self.of, said, examples))
 
     @staticmethod
     def load(path: str | Path) -> "Scores":
         """Read scores that `save` wrote.
 
         Raises:
-            StorageError: the file is damaged or not one of scores.
+            StorageError: the file is damaged, not one of scores, or holds numbers that can't be scores.
         """
-        tensors, about = read_tensors(Path(path), FORMAT)
-        groups = {name: _read(name, each, tensors, about["examples"]) for name, each in about["groups"].items()}
-        means = {key.removeprefix("mean/"): value for key, value in tensors.items() if key.startswith("mean/")}
-        return Scores(groups, about["by"], about["seed"], means, about["note"], about["of"])
-
-
-def _read(name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], examples: int) -> GroupScores:
-    samples = apart({part: tensors[f"{part}/{name}"] for part in PARTS}) if f"shares/{name}" in tensors else None
-    own = tensors.get(f"per_example/{name}") if samples is None else pooled(samples, examples).values
-    return GroupScores(
-        tensors[f"values/{name}"], tensors[f"errors/{name}"], own, errors_here=tensors.get(f"errors_here/{name}"),
-        samples=samples, **about,
-    )  # fmt: skip
+        about, groups, means = read_scores(Path(path))
+        made = {name: GroupScores(**fields) for name, fields in groups.items()}
+        return Scores(made, about.by, about.seed, means, about.note, about.of)

@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from secateur.errors import NameMatchError
-from secateur.files import text_writer, write_whole
+from secateur.files import text_writer, write_files
 from secateur.importance.agreement import agreements
 from secateur.importance.scores import Scores
 from secateur.report.page import bare, svg
@@ -244,9 +244,8 @@ class Comparison:
         Raises:
             StorageError: they can't be written; files that were there before are as they were.
         """
-        folder = Path(folder)
         made = {"comparison.json": self.to_json(), "comparison.html": self.to_html()}
-        write_whole({folder / name: text_writer(text) for name, text in made.items()})
+        write_files(Path(folder), {name: text_writer(text) for name, text in made.items()})
 
 
 def _budget(trial: Trial) -> str:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from secateur.files.records import encoded
 from secateur.importance.scores import Scores
 from secateur.network.cost import Cost
 from secateur.report.page import report_page
-from secateur.report.text import report_json, report_text
+from secateur.report.schema import saved_form
+from secateur.report.text import report_text
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class Measured:
     latency: Latency
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
-    """What pruning did, measured.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Figures:
+    """What pruning did, in numbers.
 
     Args:
         title: the model's class.
@@ -50,7 +52,6 @@ class Report:
         dense: the dense network, and `pruned` the pruned one.
         groups: units before and after, by group.
         keep: the budget that was asked for.
-        scores: what the units were judged by.
         settings: the criterion, its note, the seed, what each repair gave, and the number of threads.
         new_biases: the biases that layers without one got for the means of removed units.
     """
@@ -62,7 +63,6 @@ class Report:
     pruned: Measured
     groups: dict[str, tuple[int, int]]
     keep: dict[str, float]
-    scores: Scores
     settings: dict[str, Any]
     new_biases: tuple[str, ...] = ()
 
@@ -71,7 +71,21 @@ class Report:
 
     def to_json(self) -> str:
         """The report as JSON."""
-        return report_json(self)
+        return encoded(saved_form(self)).decode()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Report(Figures):
+    """What pruning did, measured.
+
+    Args:
+        scores: what the units were judged by.
+    """
+
+    scores: Scores
+
+    def __str__(self) -> str:
+        return report_text(self)
 
     def to_html(self) -> str:
         """The report as one self-contained page with plots."""

@@ -1,27 +1,59 @@
 """A report that was saved before."""
 
-import json
+import math
 from pathlib import Path
 
-from secateur.errors import StorageError
+import msgspec
 
-FORMAT = "secateur report 1"
+from secateur.errors import StorageError
+from secateur.files import read_bytes, read_record, reading
+from secateur.network.cost import Cost
+from secateur.report.results import Figures, Latency, Measured
+from secateur.report.schema import Number, SavedMeasured, SavedReport, SavedReport1
+from secateur.report.text import report_text
+from secateur.storage import check_companion
+
+REPORT = "report.json"
 
 
 def saved_report(folder: Path, as_json: bool) -> str:
     """The text or the JSON of a saved report.
 
     Raises:
-        StorageError: there is none, or it is damaged.
+        StorageError: there is none, or it is damaged, or it belongs to another result than the one in the folder.
     """
-    try:
-        written = (folder / "report.json").read_text(encoding="utf-8")
-        content = json.loads(written)
-        text = written if as_json else (folder / "report.txt").read_text(encoding="utf-8")
-    except (OSError, ValueError) as failure:
-        raise StorageError(
-            f"{folder} holds no report that can be read: {failure}; give a folder that prune wrote"
-        ) from failure
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise StorageError(f"{folder / 'report.json'} is not a report of this version")
-    return text.rstrip()
+    with reading(folder) as path_of:
+        try:
+            record = read_record(path_of(REPORT), (SavedReport, SavedReport1))
+        except StorageError as failure:
+            raise StorageError(
+                f"{folder} holds no report that can be read: {failure}; give a folder that prune wrote"
+            ) from failure
+        content = read_bytes(path_of(REPORT))
+        if isinstance(record, SavedReport):
+            check_companion(folder, path_of, REPORT)
+    return content.decode("utf-8").rstrip() if as_json else report_text(_figures(record))
+
+
+def _figures(record: SavedReport1) -> Figures:
+    return Figures(
+        title=record.title,
+        examples=record.examples,
+        held_out=record.held_out,
+        dense=_measured(record.dense),
+        pruned=_measured(record.pruned),
+        groups={name: (group.units, group.kept) for name, group in record.groups.items()},
+        keep=record.keep,
+        new_biases=record.new_biases if isinstance(record, SavedReport) else (),
+        settings=msgspec.to_builtins(record.settings),
+    )
+
+
+def _measured(record: SavedMeasured) -> Measured:
+    cost = Cost(**msgspec.structs.asdict(record.cost))
+    latency = Latency(**msgspec.structs.asdict(record.latency))
+    return Measured(_number(record.loss), record.accuracy, record.agreement, _number(record.divergence), cost, latency)
+
+
+def _number(value: Number) -> float:
+    return math.nan if value is None else value

@@ -1,20 +1,16 @@
-"""The report as text and as JSON."""
+"""The report as text."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from secateur.budget.plan import bias_lines
-from secateur.report.saved import FORMAT
 from secateur.tables import columns
-from secateur.version import __version__
 
 if TYPE_CHECKING:
-    from secateur.report.results import Latency, Measured, Report
+    from secateur.report.results import Figures, Latency
 
 
-def report_rows(report: "Report") -> list[tuple[str, str, str, str]]:
+def report_rows(report: "Figures") -> list[tuple[str, str, str, str]]:
     """Name, dense, pruned and change of everything that was measured."""
     dense, pruned = report.dense, report.pruned
     rows = [_fraction("accuracy", dense.accuracy, pruned.accuracy)] if dense.accuracy is not None else []
@@ -41,7 +37,7 @@ def _spread(latency: "Latency") -> str:
     return f"{latency.median:.2f} [{latency.lower:.2f}, {latency.upper:.2f}]"
 
 
-def about(report: "Report") -> list[str]:
+def about(report: "Figures") -> list[str]:
     """Where the figures come from, in words."""
     asked = ", ".join(f"{unit} {value:g}" for unit, value in report.keep.items())
     examples = "examples that were not scored on" if report.held_out else "the same examples that were scored on"
@@ -79,33 +75,9 @@ def _repaired(steps: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(given)
 
 
-def report_text(report: "Report") -> str:
+def report_text(report: "Figures") -> str:
     """The report for a terminal."""
     lines = columns([("", "dense", "pruned", ""), *report_rows(report)])
     units = [("group", "units", "kept", "")]
     units += [(name, str(size), str(left), f"{left / size:.0%}") for name, (size, left) in report.groups.items()]
     return "\n".join([*about(report), "", *lines, "", *columns(units)])
-
-
-def report_json(report: "Report") -> str:
-    """The report for programs; see `Report` and `Measured` for what the fields mean."""
-
-    def measured(network: "Measured") -> dict[str, object]:
-        return asdict(network)
-
-    return json.dumps(
-        {
-            "format": FORMAT,
-            "secateur": __version__,
-            "title": report.title,
-            "examples": report.examples,
-            "held_out": report.held_out,
-            "keep": report.keep,
-            "settings": report.settings,
-            "dense": measured(report.dense),
-            "pruned": measured(report.pruned),
-            "new_biases": list(report.new_biases),
-            "groups": {name: {"units": size, "kept": left} for name, (size, left) in report.groups.items()},
-        },
-        indent=1,
-    )

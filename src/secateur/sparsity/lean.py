@@ -11,17 +11,15 @@ from torch import Tensor, nn
 from secateur.api import trace
 from secateur.budget.plan import Plan
 from secateur.errors import BudgetError, NameMatchError, SurgeryError
-from secateur.files import write_whole
 from secateur.importance.lean.graph import ChannelGraph
 from secateur.importance.lean.walk import graph_of
 from secateur.names import matched
-from secateur.network.copies import copied
-from secateur.network.folded import fold
 from secateur.network.units import Network
 from secateur.sparsity.dead import Kernels, hold, needless, plan_of
 from secateur.sparsity.selection import SELECT, name_of
-from secateur.storage import model_writers, shapes_of
+from secateur.storage import save
 from secateur.surgery.cut import cut
+from secateur.surgery.lineage import folded_copy
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.training.masks import held_at_zero
 
@@ -87,7 +85,7 @@ class LeanResult:
         Raises:
             StorageError: they can't be written; files that were there before are as they were.
         """
-        write_whole(model_writers(Path(folder), self.model, self.recipe, shapes_of(self.plan.network.tensors)))
+        save(self.model, folder)
 
 
 def lean(
@@ -146,8 +144,7 @@ def lean(
         )
     if by not in SELECT:
         raise NameMatchError(f"by={by!r} is unknown; known are {', '.join(SELECT)}")
-    work = copied(model, {})
-    fold(work)
+    work = folded_copy(model)
     network = trace(work, example_inputs)
     first = graph_of(network)
     own = _prunable(first, skip)

@@ -1,6 +1,7 @@
 """`cut`: a smaller module of the same class, checked against the masked run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from secateur.network.copies import copied
 from secateur.network.folded import fold, folded
 from secateur.network.masked import Means, contribution, reader_key
 from secateur.network.units import Kept, Network
+from secateur.surgery.lineage import attach, lineage_of, record_cut
 from secateur.surgery.optimizer import cut_states, point_at
 from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, apply_recipe, check_shapes, make_recipe
@@ -71,7 +73,8 @@ def cut(
     small, recipe = cut_copy(source, plan.network, plan.kept, plan.means)
     verify(small, plan.network, plan.kept, plan.means)
     if scale_dropout:
-        _scale_dropouts(small, recipe)
+        recipe = _scale_dropouts(small, recipe)
+    record_cut(small, model, plan.network, recipe)
     dense = dict(model.named_parameters())
     states = cut_states(optimizer, dense, recipe) if optimizer is not None else {}
     if inplace:
@@ -141,10 +144,17 @@ def fold_constants(small: nn.Module, constants: Mapping[str, tuple[str, Tensor]]
         tensors[name].data = (target.double() + (-change if kind == "running_mean" else change)).to(target.dtype)
 
 
-def _scale_dropouts(small: nn.Module, recipe: Recipe) -> None:
+def _scale_dropouts(small: nn.Module, recipe: Recipe) -> Recipe:
+    """Lower the dropout rates of a cut model; the recipe that says so."""
+    attributes, was = (
+        {path: dict(values) for path, values in part.items()} for part in (recipe.attributes, recipe.was)
+    )
     for path, fraction in recipe.dropouts.items():
         module: Any = small.get_submodule(path)
+        was.setdefault(path, {})["p"] = module.p
         module.p = module.p * fraction**0.5
+        attributes.setdefault(path, {})["p"] = module.p
+    return replace(recipe, attributes=attributes, was=was)
 
 
 def _become(model: nn.Module, small: nn.Module, recipe: Recipe) -> None:
@@ -153,6 +163,6 @@ def _become(model: nn.Module, small: nn.Module, recipe: Recipe) -> None:
     made = {**dict(small.named_parameters()), **dict(small.named_buffers())}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         tensor.data = made[name].data
-    for path, module in small.named_modules():
-        if path in recipe.dropouts and hasattr(module, "p"):
-            model.get_submodule(path).p = module.p
+    lineage = lineage_of(small)
+    if lineage is not None:
+        attach(model, lineage)

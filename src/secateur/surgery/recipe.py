@@ -75,7 +75,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         if not bool(stays.all()) and bool(stays.any()):
             slices[member.tensor][member.axis] = torch.nonzero(stays).flatten()
     modules = dict(model.named_modules())
-    attributes = defaultdict(dict, _module_attributes(modules, slices))
+    attributes = defaultdict(dict, module_attributes(modules, slices))
     for group in network.groups:
         if group.name in kept and len(kept[group.name]) < group.size:
             sizes = _read_sizes(group, mask)
@@ -131,7 +131,7 @@ def _new_shape(tensor: Tensor, slices: Mapping[int, Tensor]) -> tuple[int, ...]:
     return tuple(len(slices[axis]) if axis in slices else length for axis, length in enumerate(tensor.shape))
 
 
-def _module_attributes(modules: Mapping[str, nn.Module], slices: Slices) -> dict[str, dict[str, Any]]:
+def module_attributes(modules: Mapping[str, nn.Module], slices: Slices) -> dict[str, dict[str, Any]]:
     found = {}
     for path in dict.fromkeys(name.rpartition(".")[0] for name in slices):
         module, prefix = modules[path], f"{path}." if path else ""

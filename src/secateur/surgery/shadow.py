@@ -20,8 +20,7 @@ class Shadow:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        tensors = (*model.parameters(), *model.buffers())
-        self.model = copied(model, {id(tensor): _double(tensor) for tensor in tensors})
+        self.model = doubled(model)
         self.calls = 0
         for module in self.model.modules():
             module.training = False
@@ -43,6 +42,12 @@ class Shadow:
             self._whole.restore()
             for tensor, whole in data:
                 tensor.data = whole
+
+
+def doubled(model: nn.Module) -> nn.Module:
+    """A copy of a model's modules whose parameters and buffers are other tensors with the same memory."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copied(model, {id(tensor): _double(tensor) for tensor in tensors})
 
 
 def _double(tensor: Tensor) -> Tensor:

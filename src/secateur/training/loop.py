@@ -3,10 +3,9 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -14,24 +13,12 @@ from tqdm import tqdm
 
 from secateur.data import Batch, device_of, on_device
 from secateur.errors import DataError, StorageError
-from secateur.files import write_whole
 from secateur.importance.continuing import mark_of_tensors
 from secateur.importance.seeds import generator_for
 from secateur.network.calls import call_model
 from secateur.network.program import preserved
 from secateur.recovery.tune import drawn, towards
-
-FORMAT = "secateur training 1"
-
-
-class Method(Protocol):
-    """What changes weights while they are trained, and can be gone on with."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from it."""
+from secateur.training.resume import MOST_STEPS, Method, take_over, write_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,18 +94,24 @@ class Loop:
         """
         rate = self.settings.learning_rate
         return self._train(
-            stage, method, lambda step: step >= steps, lambda step: rate * (1 + math.cos(math.pi * step / steps)) / 2
-        )
+            stage, method, lambda step: step >= steps, lambda step: rate * (1 + math.cos(math.pi * step / steps)) / 2,
+            steps,
+        )  # fmt: skip
 
     def until(self, stage: str, done: Callable[[], bool], method: Method) -> int:
         """Steps at the full learning rate until something is reached; otherwise as `run`."""
-        return self._train(stage, method, lambda _: done(), lambda _: self.settings.learning_rate)
+        return self._train(stage, method, lambda _: done(), lambda _: self.settings.learning_rate, MOST_STEPS)
 
     def _train(
-        self, stage: str, method: Method | None, ends: Callable[[int], bool], rate: Callable[[int], float]
+        self,
+        stage: str,
+        method: Method | None,
+        ends: Callable[[int], bool],
+        rate: Callable[[int], float],
+        most: int,
     ) -> int:
         flags = {module: module.training for module in self.model.modules()}
-        begun = step = self._resumed(stage, method)
+        begun = step = self._resumed(stage, method, most)
         written = time.monotonic()
         try:
             self.model.train()
@@ -163,45 +156,21 @@ class Loop:
         )  # fmt: skip
 
     def _file(self, stage: str) -> Path | None:
-        return None if self.settings.folder is None else self.settings.folder / f"{stage}.pt"
+        return None if self.settings.folder is None else self.settings.folder / f"{stage}.safetensors"
 
     def _write(self, stage: str, step: int, method: Method | None) -> None:
         path = self._file(stage)
-        if path is None:
-            return
-        state = {
-            "format": FORMAT, "of": self._mark, "step": step, "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "method": None if method is None else method.state_dict(),
-        }  # fmt: skip
-        write_whole({path: lambda place: torch.save(state, place)})
+        if path is not None:
+            write_state(path, f"{stage} {self._mark}", step, self.model, self.optimizer, method)
 
-    def _resumed(self, stage: str, method: Method | None) -> int:
+    def _resumed(self, stage: str, method: Method | None, most: int) -> int:
         """The steps that an earlier run has taken, its state taken over."""
         path = self._file(stage)
-        if path is None or not path.exists():
+        if path is None:
             return 0
-        state = _read(path)
-        if state["of"] != self._mark:
-            raise StorageError(
-                f"{path} is of another training (another model, other examples or options); give another folder, or "
-                "what it was begun with"
-            )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if method is not None:
-            method.load_state_dict(state["method"])
-        return int(state["step"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """
-    Raises:
-        StorageError: the file is damaged, or another.
-    """
-    try:
-        state = torch.load(path, "cpu", weights_only=True)
-    except Exception as failure:  # torch raises many types on a damaged archive
-        raise StorageError(f"{path} can't be read: {type(failure).__name__}: {failure}; remove it") from failure
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise StorageError(f"{path} is no state of a training by this version; remove it")
-    return state
+        older = path.with_suffix(".pt")
+        if older.exists() and not path.exists():
+            raise StorageError(f"{older} is a state that version 0.7 wrote; go on with that version, or remove it")
+        if not path.exists():
+            return 0
+        return take_over(path, f"{stage} {self._mark}", self.model, self.optimizer, method, most)

@@ -15,24 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api import trace
-from secateur.budget.plan import Plan
-from secateur.errors import BudgetError, SurgeryError
-from secateur.files import json_writer, read_json, write_whole
+from secateur.errors import BudgetError, StorageError, SurgeryError
+from secateur.files import reading, record_writer
 from secateur.names import matched
-from secateur.network.copies import copied
-from secateur.network.folded import fold
 from secateur.network.layers import layers_of
 from secateur.network.units import Network
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
 from secateur.sparsity.pivoting.packed import KERNELS, fastest_of
+from secateur.sparsity.pivoting.saved import PIVOT, SavedPivot, check_pivot, read_pivot, saved_pivot
 from secateur.sparsity.pivoting.search import Pivoted, pivoted
 from secateur.sparsity.timing import inputs_of, replace
-from secateur.storage import load, model_writers, shapes_of
-from secateur.surgery.recipe import recipe_of
+from secateur.storage import check_companion, prepare, save_with
+from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
+from secateur.surgery.recipe import make_recipe
 from secateur.training.masks import fading, held_at_zero
-
-PIVOT = "pivot.json"
-FORMAT = "secateur pivot 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,20 +104,8 @@ class PivotResult:
         Raises:
             StorageError: they can't be written; files that were there before are as they were.
         """
-        everything = {group.name: torch.arange(group.size) for group in self.network.groups}
-        cost = self.network.cost()
-        recipe = recipe_of(self.model, Plan(self.network, everything, {}, cost, cost, {}))
-        writers = model_writers(Path(folder), self.model, recipe, shapes_of(self.network.tensors))
-        layers = {
-            name: {
-                "blocks": each.blocks.long().tolist(),
-                "gather": None if each.gather is None else each.gather.tolist(),
-                "retained": each.retained,
-            }
-            for name, each in self.layers.items()
-        }
-        content = {"format": FORMAT, "shape": list(self.shape), "density": self.density, "layers": layers}
-        write_whole({**writers, Path(folder) / PIVOT: json_writer(content)})
+        blocks = record_writer(saved_pivot(self.shape, self.density, self.layers))
+        save_with(self.model, Path(folder), {PIVOT: blocks})
 
 
 def pivot(
@@ -177,8 +161,7 @@ def pivot(
         )
     if fade is not None and not 0 < fade < 1:
         raise BudgetError(f"fade={fade} is no factor between 0 and 1")
-    work = copied(model, {})
-    fold(work)
+    work = folded_copy(model)
     network = trace(work, example_inputs)
     axes = _axes(network, skip)
 
@@ -199,6 +182,8 @@ def pivot(
         if fit is not None:
             with held_at_zero(work, stays):
                 fit(work)
+    if lineage_of(work) is None:
+        record_cut(work, work, network, make_recipe(work, network, {}, folds=False))  # nothing is cut
     return PivotResult(work, layers, shape, density, network)
 
 
@@ -208,19 +193,27 @@ def load_pivoted(model: nn.Module, folder: str | Path, example_inputs: Any) -> P
     Raises:
         StorageError: a file is missing, damaged, or of another network.
     """
-    content = read_json(Path(folder) / PIVOT, FORMAT)
-    loaded = load(model, folder)
+    folder = Path(folder)
+    prepared = prepare(model, folder)
+    with reading(folder) as path_of:
+        record = read_pivot(path_of(PIVOT))
+        if isinstance(record, SavedPivot):
+            check_companion(folder, path_of, PIVOT)
+    try:
+        check_pivot(record, prepared.tensors)
+    except StorageError as failure:
+        raise StorageError(f"{folder / PIVOT} does not belong to this {type(model).__name__}: {failure}") from failure
     layers = {
         name: PivotedLayer(
             name,
-            torch.tensor(each["blocks"]).bool(),
-            None if each["gather"] is None else torch.tensor(each["gather"]),
-            each["retained"],
+            torch.tensor(layer.blocks, dtype=torch.bool),
+            None if layer.gather is None else torch.tensor(layer.gather),
+            layer.retained,
         )
-        for name, each in content["layers"].items()
+        for name, layer in record.layers.items()
     }
-    network = trace(loaded, example_inputs)
-    return PivotResult(loaded, layers, tuple(content["shape"]), content["density"], network)
+    loaded = prepared.commit()
+    return PivotResult(loaded, layers, record.shape, record.density, trace(loaded, example_inputs))
 
 
 def _axes(network: Network, skip: str | Sequence[str] | None) -> list[Axes]:

@@ -11,12 +11,11 @@ from torch import nn
 from secateur.api import trace
 from secateur.budget.plan import Plan
 from secateur.errors import BudgetError, SurgeryError
-from secateur.files import write_whole
 from secateur.importance.lean.walk import graph_of
 from secateur.sparsity.dead import needless, plan_of
 from secateur.sparsity.spp.probabilities import increments
 from secateur.sparsity.spp.start import columns_of, layers_to_prune, left_out, ratios_of
-from secateur.storage import model_writers, shapes_of
+from secateur.storage import save
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.training.guard import check_finite, hooked, is_skipped
@@ -52,7 +51,7 @@ class SPPResult:
         Raises:
             StorageError: they can't be written; files that were there before are as they were.
         """
-        write_whole(model_writers(Path(folder), self.model, self.recipe, shapes_of(self.plan.network.tensors)))
+        save(self.model, folder)
 
 
 class SPP:
@@ -165,6 +164,8 @@ class SPP:
             saved = state["layers"].get(each.layer.weight)
             if saved is None or saved["held"].shape != each.weight.shape or len(saved["chances"]) != len(each.chances):
                 raise SurgeryError(f"the state has no such layer as {each.layer.name}; give that of the same network")
+            if not bool(((saved["chances"] >= 0) & (saved["chances"] <= 1)).all()):
+                raise SurgeryError(f"the chances of {each.layer.name} are not between 0 and 1")
         with torch.no_grad():
             for each in self.columns:
                 saved = state["layers"][each.layer.weight]

@@ -17,13 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import NameMatchError, StorageError
-from secateur.files import Writer, write_whole
+from secateur.errors import NameMatchError
+from secateur.files import bytes_writer, write_file
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, found_labels, signs
-
-MAGIC = b"secateur blocks 1\n"
-STREAMS = ("labels", "magnitudes", "signs", "free", "rest")
-DIGEST = 32
+from secateur.sparsity.unification.compressed_file import MAGIC, STREAMS, check_blocks, read_compressed
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
         if shape is None:
             parts["rest"].append(_as_bytes(tensor))
         else:
-            entry |= _write_blocks(tensor, Blocks(tuple(tensor.shape), shape), parts, counts)
+            entry |= _write_blocks(name, tensor, Blocks(tuple(tensor.shape), shape), parts, counts)
         entries.append(entry)
     coded = {name: _coded(b"".join(chunks)) for name, chunks in parts.items()}
     header = {"tensors": entries, "streams": [[name, how, len(data)] for name, (how, data) in coded.items()]}
@@ -97,7 +94,7 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
     packed = lzma.compress(text, preset=9)
     body = MAGIC + len(packed).to_bytes(8, "little") + packed + b"".join(data for _, data in coded.values())
     body += hashlib.sha256(body).digest()
-    write_whole({Path(path): _bytes_writer(body)})
+    write_file(Path(path), bytes_writer(body))
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     total = sum(tensor.numel() for tensor in tensors.values())
     return Compressed(total, counts[PRUNED], counts[UNIFIED], counts[FREE], size, len(body))
@@ -113,13 +110,8 @@ def load_compressed(model: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         StorageError: the file is missing, cut off, altered, or of another network; the model is as it was.
     """
-    tensors = _read(Path(path))
     held = model.state_dict()
-    wrong = next((name for name in {**held, **tensors} if _differs(held.get(name), tensors.get(name))), None)
-    if wrong is not None:
-        raise StorageError(
-            f"{path} is of another network: {wrong} is not the same in both; give the class that was saved"
-        )
+    tensors = read_compressed(Path(path), held)
     with torch.no_grad():
         for name, tensor in held.items():
             tensor.copy_(tensors[name])
@@ -136,8 +128,9 @@ def halved(model: nn.Module) -> nn.Module:
 
 
 def _write_blocks(
-    tensor: Tensor, blocks: Blocks, parts: dict[str, list[bytes]], counts: dict[int, int]
+    name: str, tensor: Tensor, blocks: Blocks, parts: dict[str, list[bytes]], counts: dict[int, int]
 ) -> dict[str, Any]:
+    check_blocks(blocks, name)
     values, labels = blocks.cut(tensor.detach().cpu()), found_labels(blocks, tensor)
     real = blocks.cut(torch.ones(tensor.shape)) > 0
     for kind in counts:
@@ -148,10 +141,10 @@ def _write_blocks(
     parts["labels"].append(labels.numpy().astype(np.uint8).tobytes())
     parts["signs"].append(np.packbits(negative.numpy()).tobytes())
     entry: dict[str, Any] = {"blocks": list(blocks.shape)}
-    for name, numbers in (("magnitudes", magnitudes), ("free", free)):
+    for stream, numbers in (("magnitudes", magnitudes), ("free", free)):
         narrow = bool((numbers.half().to(numbers.dtype) == numbers).all()) and numbers.element_size() > 2
-        entry[name] = [numbers.numel(), "float16" if narrow else str(numbers.dtype)[6:]]
-        parts[name].append(_as_bytes(numbers.half() if narrow else numbers))
+        entry[stream] = [numbers.numel(), "float16" if narrow else str(numbers.dtype)[6:]]
+        parts[stream].append(_as_bytes(numbers.half() if narrow else numbers))
     return entry
 
 
@@ -162,87 +155,6 @@ def _as_bytes(tensor: Tensor) -> bytes:
     return flat.view(torch.uint8).view(-1, width).T.contiguous().numpy().tobytes() if flat.numel() else b""
 
 
-def _from_bytes(data: bytes, count: int, dtype: str) -> Tensor:
-    kind: torch.dtype = getattr(torch, dtype)
-    width = torch.zeros((), dtype=kind).element_size()
-    if not count:
-        return torch.zeros(0, dtype=kind)
-    planes = torch.from_numpy(np.frombuffer(data, np.uint8).copy()).view(width, count)
-    return planes.T.contiguous().flatten().view(kind)
-
-
 def _coded(data: bytes) -> tuple[str, bytes]:
     packed = lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
     return ("lzma", packed) if len(packed) < len(data) else ("raw", data)
-
-
-def _bytes_writer(data: bytes) -> Writer:
-    def write(path: Path) -> None:
-        path.write_bytes(data)
-
-    return write
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file.
-
-    Raises:
-        StorageError: the file is missing, cut off or altered.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as failure:
-        raise StorageError(f"{path} can't be read: {failure}") from failure
-    if not raw.startswith(MAGIC):
-        raise StorageError(f"{path} is not a file of blocks that Secateur wrote")
-    if hashlib.sha256(raw[:-DIGEST]).digest() != raw[-DIGEST:]:
-        raise StorageError(f"{path} was cut off or altered: its checksum is wrong; copy it again")
-    at = len(MAGIC) + 8
-    length = int.from_bytes(raw[len(MAGIC) : at], "little")
-    header = json.loads(lzma.decompress(raw[at : at + length]))
-    at += length
-    streams: dict[str, _Stream] = {}
-    for name, how, size in header["streams"]:
-        data = raw[at : at + size]
-        streams[name] = _Stream(lzma.decompress(data) if how == "lzma" else data)
-        at += size
-    return {entry["name"]: _tensor(entry, streams) for entry in header["tensors"]}
-
-
-class _Stream:
-    """Bytes that are taken in turn."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def take(self, count: int) -> bytes:
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def numbers(self, count: int, dtype: str) -> Tensor:
-        width = torch.zeros((), dtype=getattr(torch, dtype)).element_size()
-        return _from_bytes(self.take(count * width), count, dtype)
-
-
-def _tensor(entry: Mapping[str, Any], streams: Mapping[str, _Stream]) -> Tensor:
-    shape = tuple(entry["shape"])
-    if "blocks" not in entry:
-        return streams["rest"].numbers(int(np.prod(shape, dtype=np.int64)), entry["dtype"]).view(shape)
-    high, wide = entry["blocks"]
-    blocks = Blocks(shape, (high, wide))
-    labels = torch.from_numpy(np.frombuffer(streams["labels"].take(blocks.count), np.uint8).astype(np.int64))
-    real = blocks.cut(torch.ones(shape)) > 0
-    kind = getattr(torch, entry["dtype"])
-    values = torch.zeros(real.shape, dtype=kind)
-    magnitudes = streams["magnitudes"].numbers(*entry["magnitudes"]).to(kind)
-    count = int(real[labels == UNIFIED].sum())
-    packed = np.frombuffer(streams["signs"].take(-(-count // 8)), np.uint8)
-    negative = torch.from_numpy(np.unpackbits(packed, count=count).astype(bool))
-    shared = magnitudes[:, None].expand(-1, real.shape[1])[real[labels == UNIFIED]]
-    values[real & (labels == UNIFIED)[:, None]] = torch.where(negative, -shared, shared)
-    values[real & (labels == FREE)[:, None]] = streams["free"].numbers(*entry["free"]).to(kind)
-    return blocks.join(values)
-
-
-def _differs(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is None or other is None or one.shape != other.shape or one.dtype != other.dtype

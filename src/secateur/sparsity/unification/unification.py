@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from secateur.errors import BudgetError, SurgeryError
 from secateur.names import matched
 from secateur.network.layers import finite
-from secateur.sparsity.unification.blocks import PRUNED, UNIFIED, Blocks, labels_of, projected, signs
+from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, labels_of, projected, signs
 from secateur.training.guard import check_finite, hooked, is_skipped, scale_of
 
 PAIRED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -149,6 +149,8 @@ class Unification:
                 or saved["labels"].shape != each.labels.shape
             ):
                 raise SurgeryError(f"the state has no such blocks as {each.name}; give that of the same network")
+            if not bool(((saved["labels"] >= FREE) & (saved["labels"] <= PRUNED)).all()):
+                raise SurgeryError(f"the blocks of {each.name} are of no known kind")
         for each in self.layers:
             saved = state["layers"][each.name]
             each.labels = saved["labels"].clone()

@@ -1,0 +1,246 @@
+"""Saves that are all or nothing.
+
+Files are written into a folder of their own beside their places. One rename makes that folder the committed save; then
+its files are moved to their places. A process that is killed before the rename leaves the old files as they were, one
+that is killed after it leaves a committed save, which the next reader or writer completes. Locks on the folders say
+whether the process is still alive; they leave no file behind.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from secateur.errors import StorageError
+
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows: digests still tell files of two saves apart
+    fcntl = None  # type: ignore[assignment]
+
+Writer = Callable[[Path], str]
+"""Writes one file and returns its digest."""
+Manifest = Callable[[Mapping[str, str]], Writer]
+"""Makes the writer of the file that names the digests of the others."""
+PREFIX = ".secateur-"
+COMMITTED = f"{PREFIX}committed"
+NO_LOCKS = -1  # in place of a descriptor, where the file system has no locks
+PATIENCE = 60.0  # seconds to wait for another process that saves or reads there
+
+
+def write_file(path: Path, writer: Writer) -> None:
+    """Write one file, whole or not at all.
+
+    Raises:
+        StorageError: the file can't be written; an older one of that name is as it was.
+    """
+    write_files(path.parent, {path.name: writer})
+
+
+def write_files(
+    folder: Path,
+    writers: Mapping[str, Writer],
+    manifest: tuple[str, Manifest] | None = None,
+    stale: Iterable[str] = (),
+) -> None:
+    """Write files that belong together, all or none of them.
+
+    Args:
+        folder: where to; it is made if it is not there.
+        writers: by the name of the file.
+        manifest: the name and the maker of a file that holds the digests of the others.
+        stale: names of files of an earlier save, which are removed where this one does not replace them.
+
+    Raises:
+        StorageError: they can't be written, or another process keeps the folder locked; files that were there before
+            are as they were.
+    """
+    names = [*writers, *([manifest[0]] if manifest is not None else [])]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _stage(folder) as stage:
+            digests = {name: _written(stage / name, writer) for name, writer in writers.items()}
+            if manifest is not None:
+                _written(stage / manifest[0], manifest[1](digests))
+            _flush(stage)
+            _check_free(folder, names)
+            with _locked(folder):
+                _complete(folder)
+                if len(names) == 1:
+                    (stage / names[0]).replace(folder / names[0])
+                else:
+                    stage.rename(folder / COMMITTED)
+                    _flush(folder)
+                    _complete(folder)
+                for name in set(stale) - set(names):
+                    (folder / name).unlink(missing_ok=True)
+                _flush(folder)
+    except (OSError, SafetensorError) as failure:
+        paths = ", ".join(str(folder / name) for name in names)
+        raise StorageError(f"{paths} can't be written: {failure}; what was there before is untouched") from failure
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
+    """Keep writers from replacing files while several of them are read.
+
+    Yields:
+        The path of each file by its name.
+
+    Raises:
+        StorageError: another process keeps the folder locked.
+    """
+    if not _is_folder(folder, follow=True):
+        yield folder.joinpath
+        return
+    if _is_folder(folder / COMMITTED):
+        with contextlib.suppress(OSError), _locked(folder):  # the folder may be read-only
+            _complete(folder)
+    with _locked(folder, shared=True):
+        committed = folder / COMMITTED
+        yield lambda name: committed / name if _is_folder(committed) and (committed / name).exists() else folder / name
+
+
+def text_writer(text: str) -> Writer:
+    """Writes text as UTF-8."""
+    return bytes_writer(text.encode("utf-8"))
+
+
+def bytes_writer(content: bytes) -> Writer:
+    """Writes bytes."""
+
+    def write(path: Path) -> str:
+        path.write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+    return write
+
+
+def _written(path: Path, writer: Writer) -> str:
+    """Write a file to the disk and return its digest."""
+    digest = writer(path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return digest
+
+
+def _check_free(folder: Path, names: Iterable[str]) -> None:
+    """
+    Raises:
+        OSError: a folder is where a file should go.
+    """
+    for name in names:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(f"{folder / name} is a folder")
+
+
+@contextmanager
+def _stage(folder: Path) -> Iterator[Path]:
+    """A new folder for files to be; folders that dead processes left are removed first."""
+    with _locked(folder):
+        _complete(folder)
+        _remove_leftovers(folder)
+        stage = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+        lock = _try_lock(stage)
+    try:
+        stage.chmod((folder.stat().st_mode & 0o777) | 0o700)
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        _unlock(lock)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(f"{PREFIX}*"):
+        if leftover.name == COMMITTED or not _is_folder(leftover):
+            continue
+        lock = _try_lock(leftover)
+        if lock not in (None, NO_LOCKS):  # nobody alive holds it
+            shutil.rmtree(leftover, ignore_errors=True)
+            _unlock(lock)
+
+
+def _complete(folder: Path) -> None:
+    """Move the files of a committed save to their places."""
+    committed = folder / COMMITTED
+    if not _is_folder(committed):
+        return
+    for file in sorted(committed.iterdir()):
+        file.replace(folder / file.name)
+    _flush(folder)
+    committed.rmdir()
+
+
+def _is_folder(path: Path, follow: bool = False) -> bool:
+    """Whether there is a folder; a link to one counts only if links are followed."""
+    try:
+        return stat.S_ISDIR(path.stat(follow_symlinks=follow).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _flush(folder: Path) -> None:
+    """Make renames in a folder last, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _locked(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Keep other processes and threads out of a folder.
+
+    Raises:
+        StorageError: another one does not let go of it.
+    """
+    lock = _try_lock(folder, shared)
+    waited = time.monotonic()
+    while lock is None:
+        if time.monotonic() - waited > PATIENCE:
+            raise StorageError(
+                f"another process has been saving or reading in {folder} for {PATIENCE:.0f} s; try again"
+            )
+        time.sleep(0.01)
+        lock = _try_lock(folder, shared)
+    try:
+        yield
+    finally:
+        _unlock(lock)
+
+
+def _try_lock(folder: Path, shared: bool = False) -> int | None:
+    """A descriptor that holds the lock, None where another one holds it, or NO_LOCKS."""
+    if fcntl is None:
+        return NO_LOCKS
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return NO_LOCKS
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        os.close(descriptor)
+        return NO_LOCKS
+    return descriptor
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is None or lock == NO_LOCKS:
+        return
+    with contextlib.suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_UN)  # a forked child may hold a copy of the descriptor
+    os.close(lock)

@@ -1,0 +1,138 @@
+"""Nested states, such as an optimizer's, in one file of tensors: no pickle, one digest, one schema."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from secateur.errors import StorageError
+from secateur.files.records import Record
+from secateur.files.staging import Writer
+from secateur.files.tensors import About, read_tensors, tensors_writer
+
+
+class TensorNode(Record, frozen=True, tag="tensor"):
+    """A tensor, by its name in the file."""
+
+    name: str
+
+
+class ValueNode(Record, frozen=True, tag="value"):
+    """A plain value."""
+
+    value: bool | int | float | str | None
+
+
+class SequenceNode(Record, frozen=True, tag="sequence"):
+    """A list or a tuple."""
+
+    items: list["Node"]
+    is_tuple: bool
+
+
+class MappingNode(Record, frozen=True, tag="mapping"):
+    """A dict with names or numbers as keys."""
+
+    items: list[tuple[str | int, "Node"]]
+
+
+Node = TensorNode | ValueNode | SequenceNode | MappingNode
+
+
+class SavedState(About, frozen=True):
+    """A state and what it is of.
+
+    Args:
+        of: a mark of all that the state depends on.
+        state: the tree that holds the tensors.
+    """
+
+    FORMAT: ClassVar[str] = "secateur training/2"
+
+    of: str
+    state: Node
+
+
+def state_writer(state: Mapping[str, Any], of: str) -> Writer:
+    """Writes a nested state of dicts, lists, tuples, tensors and plain values.
+
+    Args:
+        state: the state.
+        of: a mark of all that it depends on, which `read_state` gives back.
+    """
+    tensors: dict[str, Tensor] = {}
+    root = _node(state, tensors)
+    return tensors_writer(tensors, SavedState(of, root))
+
+
+def read_state(path: Path) -> tuple[dict[str, Any], str]:
+    """The state that `state_writer` wrote, and the mark of what it depends on.
+
+    Raises:
+        StorageError: the file is missing, cut off, altered, or of another format.
+    """
+    tensors, about, _ = read_tensors(path, (SavedState,))
+    try:
+        state = _value(about.state, tensors)
+    except KeyError as failure:
+        raise StorageError(f"{path} is damaged: it holds no tensor {failure}") from failure
+    if not isinstance(state, dict) or tensors:
+        raise StorageError(f"{path} is damaged: its tensors and their tree do not belong together")
+    return state, about.of
+
+
+def check_alike(state: Any, template: Any, place: str) -> None:
+    """
+    Args:
+        state: what was read.
+        template: a state of the same kind.
+        place: where in the state this is, for the message.
+
+    Raises:
+        StorageError: the two differ in their keys, lengths or types, or in the shapes of their tensors.
+    """
+    if type(state) is not type(template) and not (isinstance(state, Mapping) and isinstance(template, Mapping)):
+        raise StorageError(f"{place} is a {type(state).__name__}, where a {type(template).__name__} is expected")
+    if isinstance(template, Mapping):
+        if state.keys() != template.keys():
+            other = sorted(map(str, state.keys() ^ template.keys()))
+            raise StorageError(f"{place} has other entries: {', '.join(other[:3])}")
+        for key, value in template.items():
+            check_alike(state[key], value, f"{place}.{key}")
+    elif isinstance(template, list | tuple):
+        if len(state) != len(template):
+            raise StorageError(f"{place} has {len(state)} entries, where {len(template)} are expected")
+        for number, (value, like) in enumerate(zip(state, template, strict=True)):
+            check_alike(value, like, f"{place}.{number}")
+    elif isinstance(template, Tensor) and (state.shape != template.shape or state.dtype != template.dtype):
+        raise StorageError(
+            f"{place} is {tuple(state.shape)} of {state.dtype}, where {tuple(template.shape)} of {template.dtype} is "
+            "expected"
+        )
+
+
+def _node(value: Any, tensors: dict[str, Tensor]) -> Node:
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value
+        return TensorNode(name)
+    if isinstance(value, Mapping):
+        return MappingNode([(key, _node(item, tensors)) for key, item in value.items()])
+    if isinstance(value, list | tuple):
+        return SequenceNode([_node(item, tensors) for item in value], isinstance(value, tuple))
+    if value is None or type(value) in (bool, int, float, str):
+        return ValueNode(value)
+    raise StorageError(f"a state holds a {type(value).__name__}, which can't be written without pickle")
+
+
+def _value(node: Node, tensors: dict[str, Tensor]) -> Any:
+    """What a node stands for; its tensors are taken out."""
+    if isinstance(node, TensorNode):
+        return tensors.pop(node.name)
+    if isinstance(node, MappingNode):
+        return {key: _value(item, tensors) for key, item in node.items}
+    if isinstance(node, SequenceNode):
+        items = [_value(item, tensors) for item in node.items]
+        return tuple(items) if node.is_tuple else items
+    return node.value

@@ -1,0 +1,87 @@
+"""Tensors as safetensors, with what is said about them and a digest of both."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from secateur.errors import StorageError
+from secateur.files.records import Record
+from secateur.files.regular import check_regular
+from secateur.files.staging import Writer
+
+
+class About(Record, frozen=True):
+    """What the metadata of a file of tensors say.
+
+    `HAS_DIGEST` is False for files of version 0.7.
+    """
+
+    HAS_DIGEST: ClassVar[bool] = True
+
+
+AnyAbout = TypeVar("AnyAbout", bound=About)
+
+
+def tensors_writer(tensors: Mapping[str, Tensor], about: About) -> Writer:
+    """Writes tensors; those that share memory are written each for itself."""
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+    def write(path: Path) -> str:
+        metadata = {"format": about.FORMAT, "about": msgspec.json.encode(about).decode()}
+        digest = digest_of(own, metadata)
+        save_file(own, path, {**metadata, "digest": digest})
+        return digest
+
+    return write
+
+
+def read_tensors(path: Path, kinds: Sequence[type[AnyAbout]]) -> tuple[dict[str, Tensor], AnyAbout, str]:
+    """Read a file of tensors of one of these kinds.
+
+    Returns:
+        The tensors, what the metadata say about them, and the digest of both.
+
+    Raises:
+        StorageError: the file is missing, cut off, altered, or of another format.
+    """
+    check_regular(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, RuntimeError) as failure:
+        raise StorageError(f"{path} can't be read: {failure}; it is missing, cut off or damaged") from failure
+    by_format = {kind.FORMAT: kind for kind in kinds}
+    kind = by_format.get(metadata.get("format", ""))
+    if kind is None:
+        written = metadata.get("format", "other tensors")
+        raise StorageError(f"{path} holds {written!r} where {kinds[0].FORMAT!r} was expected")
+    digest = digest_of(tensors, {name: metadata.get(name, "") for name in ("format", "about")})
+    if kind.HAS_DIGEST and metadata.get("digest") != digest:
+        raise StorageError(f"{path} was altered or damaged: its digest does not match")
+    if metadata.keys() != {"format", "about", *(["digest"] if kind.HAS_DIGEST else [])}:
+        raise StorageError(f"{path} was altered or damaged: its metadata are {', '.join(sorted(metadata))}")
+    try:
+        return tensors, msgspec.json.decode(metadata["about"], type=kind), digest
+    except (msgspec.MsgspecError, RecursionError) as failure:
+        raise StorageError(f"{path} can't be read: {failure}; it is cut off or damaged") from failure
+
+
+def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """A digest of metadata and of the tensors' names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for key, value in sorted((metadata or {}).items()):
+        digest.update(f"{key} {len(value)} {value}".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""pivot.json: where the blocks of each layer lie; the schema, and what must hold of it and the weights."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Protocol
+
+import msgspec
+import torch
+from torch import Tensor
+
+from secateur.errors import StorageError
+from secateur.files import Record, read_record
+from secateur.files.records import Fraction, Natural, canonical_checksum
+
+PIVOT = "pivot.json"
+Side = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+
+
+class PivotedWeight(Protocol):
+    """One layer's blocks, as `PivotedLayer` has them."""
+
+    @property
+    def blocks(self) -> Tensor: ...
+    @property
+    def gather(self) -> Tensor | None: ...
+    @property
+    def retained(self) -> float: ...
+
+
+class SavedLayer(Record, frozen=True):
+    """One layer's blocks; the fields of `PivotedLayer`."""
+
+    blocks: list[list[Annotated[int, msgspec.Meta(ge=0, le=1)]]]
+    gather: list[Natural] | None
+    retained: Fraction
+
+
+class SavedPivot1(Record, frozen=True):
+    """pivot.json of version 0.7."""
+
+    FORMAT: ClassVar[str] = "secateur pivot 1"
+
+    format: str
+    shape: tuple[Side, Side]
+    density: Fraction
+    layers: dict[str, SavedLayer]
+    checksum: str
+
+    def is_whole(self, content: bytes) -> bool:
+        """Whether the content has the digest that version 0.7 gave it."""
+        fields = {name: value for name, value in msgspec.to_builtins(self).items() if name != "checksum"}
+        return self.checksum == canonical_checksum(fields)
+
+
+class SavedPivot(Record, frozen=True):
+    """pivot.json."""
+
+    FORMAT: ClassVar[str] = "secateur pivot/2"
+
+    format: str
+    shape: tuple[Side, Side]
+    density: Fraction
+    layers: dict[str, SavedLayer]
+    checksum: str = ""
+
+
+def saved_pivot(shape: tuple[int, int], density: float, layers: Mapping[str, PivotedWeight]) -> SavedPivot:
+    """Blocks as they are written."""
+    saved = {
+        name: SavedLayer(
+            layer.blocks.long().tolist(),
+            None if layer.gather is None else layer.gather.tolist(),
+            min(max(layer.retained, 0.0), 1.0),
+        )
+        for name, layer in layers.items()
+    }
+    return SavedPivot(SavedPivot.FORMAT, shape, density, saved)
+
+
+def read_pivot(path: Path) -> SavedPivot | SavedPivot1:
+    """Read pivot.json.
+
+    Raises:
+        StorageError: the file is missing, cut off, altered, or of another format.
+    """
+    return read_record(path, (SavedPivot, SavedPivot1))
+
+
+def check_pivot(record: SavedPivot | SavedPivot1, tensors: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        StorageError: the blocks are not those of these weights: a weight is missing, has another form, or is not zero
+            outside of them.
+    """
+    for name, layer in record.layers.items():
+        weight = tensors.get(name)
+        if weight is None or weight.dim() < 2:
+            raise StorageError(f"the network has no weight {name!r} that could have blocks")
+        rows, columns = weight.shape[:2]
+        grid = tuple(math.ceil(length / side) for length, side in zip((rows, columns), record.shape, strict=True))
+        if len(layer.blocks) != grid[0] or any(len(row) != grid[1] for row in layer.blocks):
+            raise StorageError(f"the blocks of {name} are not {grid[0]} x {grid[1]}, as its shape asks for")
+        if layer.gather is not None and sorted(layer.gather) != list(range(columns)):
+            raise StorageError(f"the gather of {name} is no order of its {columns} inputs")
+        if bool((weight.reshape(rows, columns, -1)[~_entries(layer, record.shape, rows, columns)] != 0).any()):
+            raise StorageError(f"{name} is not zero outside of its blocks")
+
+
+def _entries(layer: SavedLayer, shape: tuple[int, int], rows: int, columns: int) -> Tensor:
+    """Which entries of a weight's matrix lie in blocks. (rows, columns)"""
+    blocks = torch.tensor(layer.blocks, dtype=torch.bool)
+    inside = blocks[torch.arange(rows) // shape[0]][:, torch.arange(columns) // shape[1]]
+    if layer.gather is None:
+        return inside
+    return torch.zeros_like(inside).index_copy(1, torch.tensor(layer.gather), inside)

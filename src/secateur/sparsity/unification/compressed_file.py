@@ -1,0 +1,213 @@
+"""The reader of compressed networks: every length is known from the model before any memory is taken for it."""
+
+import hashlib
+import lzma
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.errors import StorageError
+from secateur.files import Record, read_bytes
+from secateur.files.records import Natural
+from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks
+from secateur.surgery.inputs import DTYPES
+
+MAGIC = b"secateur blocks 1\n"
+STREAMS = ("labels", "magnitudes", "signs", "free", "rest")
+DIGEST = 32
+MOST_HEADER = 1 << 26  # bytes of the header, unpacked
+MOST_FILE = 1 << 36
+MEMORY = 1 << 27  # bytes that LZMA may use to unpack: its largest dictionary takes half of it
+MOST_PADDING = 1 << 20  # entries that blocks may have beyond 16 times those of the weight
+
+Side = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+Numbers = tuple[Natural, str]
+
+
+class TensorEntry(Record, frozen=True, omit_defaults=True):
+    """One tensor; `blocks`, `magnitudes` and `free` where it is written as blocks: their shape and two counts."""
+
+    name: str
+    shape: Annotated[list[Natural], msgspec.Meta(max_length=64)]
+    dtype: str
+    blocks: tuple[Side, Side] | None = None
+    magnitudes: Numbers | None = None
+    free: Numbers | None = None
+
+
+class Header(Record, frozen=True):
+    """The tensors in their order, and the name, the coding and the length of each stream."""
+
+    tensors: list[TensorEntry]
+    streams: list[tuple[str, Literal["lzma", "raw"], Natural]]
+
+
+def check_blocks(blocks: Blocks, name: str) -> None:
+    """
+    Raises:
+        StorageError: the blocks are so much larger than the weight that filling them up takes too much memory.
+    """
+    if blocks.count * math.prod(blocks.shape) > 16 * math.prod(blocks.weight) + MOST_PADDING:
+        raise StorageError(f"blocks of {blocks.shape[0]} x {blocks.shape[1]} are too large for {name}")
+
+
+def read_compressed(path: Path, model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors of a file.
+
+    Args:
+        path: the file.
+        model: the tensors of the model that it is for.
+
+    Raises:
+        StorageError: the file is missing, cut off, altered, or of another network.
+    """
+    raw = read_bytes(path, MOST_FILE)
+    if not raw.startswith(MAGIC):
+        raise StorageError(f"{path} is not a file of blocks that Secateur wrote")
+    if hashlib.sha256(raw[:-DIGEST]).digest() != raw[-DIGEST:]:
+        raise StorageError(f"{path} was cut off or altered: its checksum is wrong; copy it again")
+    try:
+        header, body = _header(raw[len(MAGIC) : -DIGEST])
+        _check_same(header, model)
+        streams = _streams(header, body, sum(tensor.numel() * tensor.element_size() for tensor in model.values()))
+        tensors = {entry.name: _tensor(entry, streams) for entry in header.tensors}
+        if any(stream.at != len(stream.data) for stream in streams.values()):
+            raise StorageError("more numbers than tensors")
+    except (msgspec.MsgspecError, lzma.LZMAError, UnicodeError, RecursionError, ValueError, StorageError) as failure:
+        raise StorageError(f"{path} can't be loaded: {failure}") from failure
+    return tensors
+
+
+def _header(content: bytes) -> tuple[Header, bytes]:
+    """The header, and what follows it."""
+    length = int.from_bytes(content[:8], "little")
+    if length > len(content) - 8:
+        raise StorageError("its header is longer than the file")
+    text = _unpacked(content[8 : 8 + length], MOST_HEADER)
+    return msgspec.json.decode(text, type=Header), content[8 + length :]
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
+    """What LZMA packed, if it is no longer than that.
+
+    Raises:
+        StorageError: it is longer, or goes on after its end.
+    """
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY)
+    content = decoder.decompress(packed, most + 1)
+    if len(content) > most or not decoder.eof or decoder.unused_data:
+        raise StorageError(f"a packed part does not end within {most:,} bytes")
+    return content
+
+
+def _check_same(header: Header, model: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        StorageError: the tensors are not those of the model.
+    """
+    names = [entry.name for entry in header.tensors]
+    if len(set(names)) != len(names):
+        raise StorageError("a tensor stands in it twice")
+    entries = {entry.name: entry for entry in header.tensors}
+    for name in [*model, *names]:
+        entry, tensor = entries.get(name), model.get(name)
+        same = entry is not None and tensor is not None and tuple(entry.shape) == tuple(tensor.shape)
+        if entry is None or tensor is None or not same or DTYPES.get(entry.dtype) != tensor.dtype:
+            raise StorageError(f"it is of another network: {name} differs; give a model of the class that was saved")
+        if (entry.blocks is None) != (entry.magnitudes is None) or (entry.blocks is None) != (entry.free is None):
+            raise StorageError(f"{name} is written neither as it is nor as blocks")
+        if entry.blocks is not None:
+            if not tensor.dim():
+                raise StorageError(f"{name} is a single number, which has no blocks")
+            check_blocks(Blocks(tuple(entry.shape), entry.blocks), name)
+
+
+def _streams(header: Header, body: bytes, size: int) -> dict[str, "_Stream"]:
+    """
+    Args:
+        header: of the file.
+        body: all streams.
+        size: bytes of the model's tensors.
+
+    Raises:
+        StorageError: the streams are not those that a file has, or unpack to more than the model takes.
+    """
+    if tuple(name for name, _, _ in header.streams) != STREAMS:
+        raise StorageError("it has other streams")
+    if sum(length for _, _, length in header.streams) != len(body):
+        raise StorageError("its streams are longer or shorter than the file")
+    blocks = sum(Blocks(tuple(entry.shape), entry.blocks).count for entry in header.tensors if entry.blocks)
+    streams, at = {}, 0
+    for name, coding, length in header.streams:
+        data = body[at : at + length]
+        streams[name] = _Stream(_unpacked(data, size + blocks) if coding == "lzma" else data)
+        at += length
+    return streams
+
+
+class _Stream:
+    """Bytes that are taken in turn."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        """The next bytes.
+
+        Raises:
+            StorageError: there are not so many left.
+        """
+        if count > len(self.data) - self.at:
+            raise StorageError("fewer numbers than tensors")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def numbers(self, count: int, dtype: torch.dtype) -> Tensor:
+        """The next numbers, whose bytes of equal significance lie together. (count,)"""
+        data = self.take(count * dtype.itemsize)
+        if not count:
+            return torch.zeros(0, dtype=dtype)
+        planes = torch.from_numpy(np.frombuffer(data, np.uint8).copy()).view(dtype.itemsize, count)
+        return planes.T.contiguous().flatten().view(dtype)
+
+
+def _tensor(entry: TensorEntry, streams: Mapping[str, _Stream]) -> Tensor:
+    """
+    Raises:
+        StorageError: the labels and the counts of numbers do not belong together.
+    """
+    shape, kind = tuple(entry.shape), DTYPES[entry.dtype]
+    if entry.blocks is None or entry.magnitudes is None or entry.free is None:
+        return streams["rest"].numbers(math.prod(shape), kind).view(shape)
+    blocks = Blocks(shape, entry.blocks)
+    labels = torch.from_numpy(np.frombuffer(streams["labels"].take(blocks.count), np.uint8).astype(np.int64))
+    if bool((labels > max(FREE, UNIFIED, PRUNED)).any()):
+        raise StorageError(f"a block of {entry.name} is of no known kind")
+    real = blocks.cut(torch.ones(shape)) > 0
+    values = torch.zeros(real.shape, dtype=kind)
+    count = int(real[labels == UNIFIED].sum())
+    magnitudes = _counted(entry, entry.magnitudes, int((labels == UNIFIED).sum()), streams["magnitudes"])
+    packed = np.frombuffer(streams["signs"].take(-(-count // 8)), np.uint8)
+    negative = torch.from_numpy(np.unpackbits(packed, count=count).astype(bool))
+    shared = magnitudes.to(kind)[:, None].expand(-1, real.shape[1])[real[labels == UNIFIED]]
+    values[real & (labels == UNIFIED)[:, None]] = torch.where(negative, -shared, shared)
+    free = _counted(entry, entry.free, int(real[labels == FREE].sum()), streams["free"])
+    values[real & (labels == FREE)[:, None]] = free.to(kind)
+    return blocks.join(values)
+
+
+def _counted(entry: TensorEntry, numbers: Numbers, count: int, stream: _Stream) -> Tensor:
+    """So many numbers of a stream.
+
+    Raises:
+        StorageError: there are more or fewer, or of a type that such numbers are not written in.
+    """
+    if numbers[0] != count or numbers[1] not in ("float16", entry.dtype):
+        raise StorageError(f"{entry.name} has {numbers[0]} numbers of {numbers[1]}, where its blocks take {count}")
+    return stream.numbers(count, DTYPES[numbers[1]])

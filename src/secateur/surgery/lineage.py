@@ -1,0 +1,121 @@
+"""What a cut model carries with it: every cut that leads to it from the dense model's class."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import fx, nn
+
+from secateur.network.copies import copied
+from secateur.network.folded import fold, needs_folding
+from secateur.network.program import Program
+from secateur.network.units import Network
+from secateur.surgery.inputs import InputForm, input_form
+from secateur.surgery.recipe import Recipe
+
+KEY = "_secateur_lineage"
+
+
+@dataclass(frozen=True, eq=False)
+class CutStep:
+    """One cut.
+
+    Args:
+        recipe: how the model was cut.
+        shapes: of its parameters and buffers before the cut, weights that were computed from others folded.
+        inputs: the form of the inputs that the program was exported with, where a program was cut.
+        graph: a digest of that program's operators.
+    """
+
+    recipe: Recipe
+    shapes: Mapping[str, tuple[int, ...]]
+    inputs: InputForm | None = None
+    graph: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Lineage:
+    """The cuts that lead from a dense model to a small one, in order.
+
+    Args:
+        title: the dense model's class.
+        steps: at least one.
+    """
+
+    title: str
+    steps: tuple[CutStep, ...]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the parameters and buffers that the last cut leaves."""
+        step = self.steps[-1]
+        recipe, inside = step.recipe, tuple(f"{path}." for path in step.recipe.skipped)
+        left = {
+            name: tuple(len(recipe.slices.get(name, {}).get(axis, range(length))) for axis, length in enumerate(shape))
+            for name, shape in step.shapes.items()
+            if not name.startswith(inside)
+        }
+        return left | {name: (length,) for name, length in recipe.biases.items()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Lineage":
+        return self
+
+
+def lineage_of(model: nn.Module) -> Lineage | None:
+    """The cuts that a model carries, or None where it was never cut."""
+    lineage = vars(model).get(KEY)
+    if lineage is None and isinstance(model, fx.GraphModule):
+        lineage = model.meta.get(KEY)
+    return lineage if isinstance(lineage, Lineage) else None
+
+
+def attach(model: nn.Module, lineage: Lineage) -> None:
+    """Let a model carry its cuts: a plain attribute, which `copy.deepcopy`, `pickle` and training keep."""
+    vars(model)[KEY] = lineage
+    if isinstance(model, fx.GraphModule):
+        model.meta[KEY] = lineage  # what a copy of such a module keeps
+
+
+def record_cut(small: nn.Module, source: nn.Module, network: Network, recipe: Recipe) -> None:
+    """Let a cut model carry the cuts of the model that it was cut from, and this one.
+
+    Args:
+        small: the cut model.
+        source: the model that was cut, as the person has it.
+        network: its trace.
+        recipe: how it was cut.
+    """
+    before = lineage_of(source)
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in network.tensors}
+    recipe = replace(recipe, folded=needs_folding(source) and not network.as_program, program=network.as_program)
+    form = input_form(network.example) if network.as_program else None
+    step = CutStep(recipe, shapes, form, graph_digest(network.program) if network.as_program else "")
+    attach(small, Lineage(type(source).__name__, (step,)) if before is None else add_step(before, step))
+
+
+def add_step(lineage: Lineage, step: CutStep) -> Lineage:
+    """The lineage with one more cut."""
+    return replace(lineage, steps=(*lineage.steps, step))
+
+
+def folded_copy(model: nn.Module) -> nn.Module:
+    """A copy of a model with computed weights as they are, which carries this as a step."""
+    work = copied(model, {})
+    if needs_folding(model):
+        fold(work)
+        tensors = (*work.named_parameters(), *work.named_buffers())
+        step = CutStep(
+            Recipe({}, {}, {}, {}, {}, {}, {}, folded=True), {name: tuple(tensor.shape) for name, tensor in tensors}
+        )
+        before = lineage_of(model)
+        attach(work, Lineage(type(model).__name__, (step,)) if before is None else add_step(before, step))
+    return work
+
+
+def graph_digest(program: Program) -> str:
+    """A digest of a program's operators and of how they are connected, without the numbers written into them."""
+    digest = hashlib.sha256()
+    for node in program.exported.graph.nodes:
+        inputs = [argument.name for argument in node.all_input_nodes]
+        digest.update(f"{node.name} {node.op} {node.target} {' '.join(inputs)}\n".encode())
+    return digest.hexdigest()

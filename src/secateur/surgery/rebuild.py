@@ -1,0 +1,116 @@
+"""Cut models made anew from a fresh dense one: every cut is validated and tried on a copy first."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.data import Batch, device_of, example_batches
+from secateur.errors import SecateurError, StorageError
+from secateur.network.copies import copied
+from secateur.network.export import export_first
+from secateur.surgery.inputs import example_of
+from secateur.surgery.lineage import CutStep, Lineage, graph_digest
+from secateur.surgery.programs import as_module
+from secateur.surgery.recipe import Recipe, apply_recipe
+from secateur.surgery.recipe_checks import check_fits, check_kind, check_recipe
+from secateur.surgery.shadow import doubled
+
+FOLDING = Recipe({}, {}, {}, {}, {}, {}, {}, folded=True)
+
+
+def rebuilt(model: nn.Module, lineage: Lineage, torch_version: str, example_inputs: Any = None) -> nn.Module:
+    """A copy of a fresh model with all cuts, or the cut program; its weights are not those that were saved.
+
+    Args:
+        model: the fresh model; it is not changed.
+        lineage: the cuts.
+        torch_version: that they were saved with.
+        example_inputs: for programs of version 0.7.
+
+    Raises:
+        StorageError: a cut is not one of this model.
+    """
+    if type(model).__name__ != lineage.title:
+        raise StorageError(f"it was saved from a {lineage.title}; give a fresh, dense model of the same class")
+    programs = any(step.recipe.program for step in lineage.steps)
+    try:
+        cut = copied(model, {}) if programs else doubled(model)
+        for step in lineage.steps:
+            cut = _after(cut, step, lineage.title, torch_version, example_inputs)
+    except StorageError:
+        raise
+    except SecateurError as failure:
+        raise StorageError(str(failure)) from failure
+    except Exception as failure:  # the model's own code, or torch on a recipe that is of another model
+        raise StorageError(f"a cut can't be made again: {type(failure).__name__}: {failure}") from failure
+    return cut
+
+
+def _after(model: nn.Module, step: CutStep, title: str, torch_version: str, example_inputs: Any) -> nn.Module:
+    """The model after one more cut.
+
+    Raises:
+        StorageError: it is not a cut of this model.
+    """
+    check_kind(model, step.recipe)
+    if step.recipe.program:
+        model = _exported(model, step, torch_version, example_inputs)
+    elif step.recipe.folded:
+        apply_recipe(model, FOLDING)
+    check_fits(model, step, title)
+    check_recipe(model, step.recipe)
+    apply_recipe(model, replace(step.recipe, folded=False))
+    return model
+
+
+def _exported(model: nn.Module, step: CutStep, torch_version: str, example_inputs: Any) -> nn.Module:
+    """The program of a fresh model, as the one that was cut was exported.
+
+    Raises:
+        StorageError: the form of the inputs is not known, or the program is another one.
+    """
+    with torch.random.fork_rng(devices=[]):
+        program, _ = export_first(model, _examples(model, step, example_inputs))
+    if step.graph and graph_digest(program) != step.graph:
+        raise StorageError(
+            f"torch {torch.__version__} exports another program from this model than the one that was cut with torch "
+            f"{torch_version}; use that version, or cut the model again"
+        )
+    return as_module(program)
+
+
+def _examples(model: nn.Module, step: CutStep, example_inputs: Any) -> list[Batch]:
+    if step.inputs is not None:
+        return [example_of(step.inputs, device_of(model))]
+    if example_inputs is None:
+        raise StorageError(
+            "this program was saved by version 0.7, which did not write down the form of its inputs; give load() "
+            "example_inputs= as they were given to trace(), and save it again"
+        )
+    return example_batches(example_inputs, device_of(model))
+
+
+@contextmanager
+def restored_on_failure(model: nn.Module) -> Iterator[None]:
+    """A model that is as it was if changing it fails or is interrupted."""
+    before = [(module, type(module), _copied_vars(module)) for module in model.modules()]
+    data = [(tensor, tensor.data, tensor.grad) for tensor in (*model.parameters(), *model.buffers())]
+    try:
+        yield
+    except BaseException:
+        for module, kind, values in before:
+            module.__class__ = kind
+            vars(module).clear()
+            vars(module).update(values)
+        for tensor, content, gradient in data:
+            tensor.data, tensor.grad = content, gradient
+        raise
+
+
+def _copied_vars(module: nn.Module) -> dict[str, Any]:
+    """A module's attributes; the dicts and lists among them are copies."""
+    return {name: value.copy() if isinstance(value, dict | list) else value for name, value in vars(module).items()}

@@ -1,0 +1,210 @@
+"""Whether a saved cut is one that this model could have had: every name, number and shape, before it is applied."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from secateur.errors import StorageError
+from secateur.network.folded import needs_folding
+from secateur.surgery.dropins import DROPINS
+from secateur.surgery.lineage import CutStep
+from secateur.surgery.programs import WHOLE
+from secateur.surgery.recipe import Recipe, module_attributes
+
+DROPOUTS = nn.modules.dropout._DropoutNd
+FLAGS = frozenset({"_qkv_same_embed_dim"})
+OUTPUTS = ("out_features", "out_channels", "nf")
+
+
+def check_fits(model: nn.Module, step: CutStep, title: str) -> None:
+    """
+    Raises:
+        StorageError: the model is not the one that the cut was made of.
+    """
+    own = {name: tuple(tensor.shape) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    wrong = [name for name in own.keys() | step.shapes.keys() if own.get(name) != step.shapes.get(name)]
+    if wrong:
+        name = min(wrong)
+        raise StorageError(
+            f"it was saved from a {title} whose {name} has shape {_shown(step.shapes.get(name))}; this model has "
+            f"{_shown(own.get(name))} there; give a fresh, dense model of the same class and arguments"
+        )
+    modules = dict(model.named_modules())
+    for path, values in step.recipe.was.items():
+        for name, value in values.items():
+            now = getattr(modules.get(path), name, None)
+            if not _equal(now, value):
+                raise StorageError(
+                    f"it was saved from a {title} whose {path}.{name} is {value}; in this model it is {now}; make the "
+                    "model with the same arguments"
+                )
+
+
+def check_recipe(model: nn.Module, recipe: Recipe) -> None:
+    """
+    Raises:
+        StorageError: the recipe changes something that no cut of this model changes, or in a way that no cut does.
+    """
+    modules = dict(model.named_modules())
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, axes in recipe.slices.items():
+        _check_slices(name, axes, tensors)
+    for name, indices in recipe.kept.items():
+        _need(_ascends(indices), f"the units kept of {name} are in no order")
+    for path in recipe.skipped:
+        module = modules.get(path)
+        leaf = module is None or (type(module).__module__.startswith("torch.nn") and not any(module.children()))
+        _need(path != "" and not leaf, f"{path!r} is no block that can be left out")
+    _check_attributes(modules, recipe, tensors)
+    for name, length in recipe.biases.items():
+        _check_bias(name, length, modules, recipe)
+    for path in recipe.dropouts:
+        _need(path in modules, f"there is no dropout {path!r}")
+    _check_literals(model, recipe.literals)
+
+
+def check_kind(model: nn.Module, recipe: Recipe) -> None:
+    """
+    Raises:
+        StorageError: the recipe folds weights where none is computed from others, or does not where one is.
+    """
+    computed = needs_folding(model)
+    _need(
+        recipe.program or recipe.folded == computed,
+        "it was saved from a model whose weights are computed from others"
+        if recipe.folded
+        else "it was saved from a model whose weights are plain; those of this model are computed from others",
+    )
+
+
+def _check_slices(name: str, axes: Mapping[int, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        StorageError: the tensor, an axis or a position is not there.
+    """
+    _need(name in tensors, f"there is no tensor {name!r}")
+    for axis, positions in axes.items():
+        _need(axis < tensors[name].dim(), f"{name} has no axis {axis}")
+        within = len(positions) > 0 and _ascends(positions) and int(positions[-1]) < tensors[name].shape[axis]
+        _need(within, f"positions along axis {axis} of {name} are out of range or in no order")
+
+
+def _ascends(positions: Tensor) -> bool:
+    return bool((positions >= 0).all()) and bool((positions[1:] > positions[:-1]).all())
+
+
+def _check_attributes(modules: Mapping[str, nn.Module], recipe: Recipe, tensors: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        StorageError: attributes are changed that a cut leaves alone, others are not, or to values that it can't give.
+    """
+    _need(_names(recipe.attributes) == _names(recipe.was), "attributes and their old values are not the same ones")
+    _need(recipe.attributes.keys() <= modules.keys(), "attributes are changed of a module that is not there")
+    by_tensors = module_attributes(modules, recipe.slices)
+    counts = _counts(recipe, tensors)
+    for path, changed in recipe.attributes.items():
+        for name, value in changed.items():
+            old = getattr(modules[path], name, None)
+            by_tensor = name in by_tensors.get(path, {}) and _equal(by_tensors[path][name], value)
+            fits = not name.startswith("__") and (by_tensor or _is_cut(modules[path], name, old, value, counts))
+            _need(fits, f"no cut makes {path}.{name} {value!r}, where it is {old!r}")
+    for path, changed in by_tensors.items():
+        for name, value in changed.items():
+            said = recipe.attributes.get(path, {}).get(name, getattr(modules[path], name, None))
+            _need(_equal(said, value), f"{path}.{name} would be {said!r}, where its tensors make it {value!r}")
+    expected = tuple(path for path in recipe.attributes if type(modules[path]) in DROPINS)
+    _need(recipe.dropins == expected, f"no cut replaces {', '.join(recipe.dropins) or 'no module'} here")
+
+
+def _names(attributes: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
+    return {(path, name) for path, values in attributes.items() for name in values}
+
+
+def _counts(recipe: Recipe, tensors: Mapping[str, Tensor]) -> set[tuple[int | None, int]]:
+    """The old and the new length of each axis that was cut, and the number of units that stay of each group."""
+    axes = {
+        (tensors[name].shape[axis], len(positions))
+        for name, slices in recipe.slices.items()
+        for axis, positions in slices.items()
+    }
+    return axes | {(None, len(indices)) for indices in recipe.kept.values()}
+
+
+def _is_cut(module: nn.Module, name: str, old: Any, new: Any, counts: set[tuple[int | None, int]]) -> bool:
+    """Whether a cut can give an attribute this value: a new count, some of several counts, a dropout's rate."""
+    if name in FLAGS:
+        return isinstance(module, tuple(DROPINS)) and new is False
+    if name == "p" and isinstance(module, DROPOUTS):
+        return type(old) in (int, float) and type(new) is float and 0 <= new <= old
+    if isinstance(old, tuple | list) and isinstance(new, tuple | list):
+        return len(old) == len(new) and all(a == b or _is_count(a, b, counts) for a, b in zip(old, new, strict=True))
+    return _is_count(old, new, counts)
+
+
+def _is_count(old: Any, new: Any, counts: set[tuple[int | None, int]]) -> bool:
+    is_fewer = type(old) is int and type(new) is int and new <= old
+    return is_fewer and ((old, new) in counts or (None, new) in counts)
+
+
+def _check_bias(name: str, length: int, modules: Mapping[str, nn.Module], recipe: Recipe) -> None:
+    """
+    Raises:
+        StorageError: the layer has a bias already, has no place for one, or for one of another length.
+    """
+    path, _, attribute = name.rpartition(".")
+    module = modules.get(path)
+    free = module is not None and attribute in module._parameters and module._parameters[attribute] is None
+    _need(free and attribute == "bias", f"{name} can't become a bias")
+    counts = [key for key in OUTPUTS if hasattr(module, key)]
+    outputs = recipe.attributes.get(path, {}).get(counts[0], getattr(module, counts[0])) if counts else None
+    _need(length == outputs, f"{name} would get {length} entries, where the layer gives {outputs}")
+
+
+def _check_literals(model: nn.Module, literals: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
+    """
+    Raises:
+        StorageError: the program has no such numbers, or a cut can't change them so.
+    """
+    _need(not literals or isinstance(model, fx.GraphModule), "numbers of a program are changed, but this is a model")
+    nodes = {node.name: node for node in model.graph.nodes} if isinstance(model, fx.GraphModule) else {}
+    for operator, arguments in literals.items():
+        _need(operator in nodes, f"the program has no operator {operator}")
+        for name, places in arguments.items():
+            written = _argument(nodes[operator], name)
+            for place, value in places.items():
+                single = place == WHOLE and len(places) == 1
+                index = int(place) if place.isdecimal() and len(place) < 4 else -1
+                listed = isinstance(written, list | tuple) and 0 <= index < len(written)
+                old = written if single else written[index] if listed else None
+                fits = type(old) is int and (value == -1 or 0 <= value <= old)
+                _need(fits, f"no cut makes {name} of {operator} {value}, where it is {old}")
+
+
+def _argument(node: torch.fx.Node, name: str) -> Any:
+    """What stands for an argument of an operator in the program."""
+    if name in node.kwargs:
+        return node.kwargs[name]
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema is not None else []
+    place = names.index(name) if name in names else len(node.args)
+    return node.args[place] if place < len(node.args) else None
+
+
+def _equal(one: Any, other: Any) -> bool:
+    one, other = (tuple(value) if isinstance(value, list | tuple) else value for value in (one, other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _shown(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else str(tuple(shape))
+
+
+def _need(holds: bool, reason: str) -> None:
+    """
+    Raises:
+        StorageError: it does not hold.
+    """
+    if not holds:
+        raise StorageError(reason)
