@@ -577,6 +577,22 @@ ZOO: dict[str, Specimen] = {
     "standardised": Specimen(operators.Standardised, tokens(4), {"first": 6}),
     "shuffled by hand": Specimen(operators.ShuffledByHand, images(3, 6), {"stem": 3, "grouped": 3}),
     "folded heads as a program": Specimen(operators.FoldedHeads, tokens(6), {"qkv": 4}, options={"as_program": True}),
+    "weights of length 1": Specimen(
+        operators.UnitWeights, lambda: torch.randn(BATCH, 4), {"rows": 6, "cosine": 5, "prototypes": 7}
+    ),
+    "standard weights": Specimen(operators.StandardWeights, images(), {"first": 6, "second": 5}),
+    "splines": Specimen(
+        lambda: nn.Sequential(operators.Splines(4, 6), operators.Splines(6, 5), nn.Linear(5, 2)),
+        lambda: torch.randn(BATCH, 4),
+        {"0": 6, "1": 5},
+        {"0": "is a single unit", "0#2": "can't be run"},
+    ),
+    "resized positions": Specimen(
+        operators.ResizedPositions,
+        tokens(6),
+        {"qkv": 3, "out": 6},
+        {"rows": "the same weights serve every unit", "columns": "the same weights serve every unit"},
+    ),
     "torch encoder": Specimen(
         lambda: attention.TorchEncoder(False),
         attention.padded,

@@ -217,3 +217,88 @@ class FoldedHeads(nn.Module):
         )
         y = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v)
         return self.last(y.view(batch, self.num_heads, length, -1).transpose(1, 2).flatten(2)).mean(1)
+
+
+class UnitWeights(nn.Module):
+    """A linear layer whose rows have length 1, a cosine classifier, and distances to prototypes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.cosine = nn.Parameter(torch.randn(6, 4)), nn.Linear(6, 5, bias=False)
+        self.prototypes, self.last = nn.Parameter(torch.randn(7, 5)), nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(F.linear(x, F.normalize(self.rows)))
+        x = F.linear(F.normalize(x), self.cosine.weight / self.cosine.weight.norm(dim=1, keepdim=True))
+        return self.last(torch.exp(-torch.cdist(x, self.prototypes)))
+
+
+class StandardConv(nn.Conv2d):
+    """A convolution whose filters are given mean 0 and variance 1, by batch norm or written out."""
+
+    def __init__(self, channels_in: int, channels_out: int, by_norm: bool) -> None:
+        super().__init__(channels_in, channels_out, 3)
+        self.by_norm, self.gain = by_norm, nn.Parameter(torch.rand(channels_out) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.by_norm:
+            rows = self.weight.reshape(1, self.out_channels, -1)
+            weight = F.batch_norm(rows, None, None, weight=self.gain, training=True, momentum=0.0).reshape_as(
+                self.weight
+            )
+        else:
+            variance, mean = torch.var_mean(self.weight, dim=[1, 2, 3], keepdim=True, unbiased=False)
+            weight = (self.weight - mean) / torch.sqrt(variance + 1e-5) * self.gain.view(-1, 1, 1, 1)
+        return F.conv2d(x, weight, self.bias)
+
+
+class StandardWeights(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = StandardConv(3, 6, True), StandardConv(6, 5, False)
+        self.last = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.silu(self.second(F.silu(self.first(x)))).mean((2, 3)))
+
+
+class Splines(nn.Module):
+    """A layer of learned functions, each a sum of bases: its weight has three axes and is flattened to be used."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("grid", torch.linspace(-2, 2, 4).expand(inputs, -1).contiguous())
+        self.weight, self.scale = (
+            nn.Parameter(torch.randn(outputs, inputs, 3)),
+            nn.Parameter(torch.rand(outputs, inputs)),
+        )
+        self.base = nn.Parameter(torch.randn(outputs, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = x.unsqueeze(-1)
+        inside = ((places >= self.grid[:, :-1]) & (places < self.grid[:, 1:])).to(x.dtype)
+        bases = inside * (places - self.grid[:, :-1])
+        weight = (self.weight * self.scale.unsqueeze(-1)).flatten(1)
+        return F.linear(F.silu(x), self.base) + F.linear(bases.reshape(x.shape[0], -1), weight)
+
+
+class ResizedPositions(nn.Module):
+    """A table of relative places that is resized, or normalised, before it meets the queries of all heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 3
+        self.qkv, self.out = nn.Linear(6, 36), nn.Linear(12, 6)
+        self.rows, self.columns = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(9, 4))
+        self.register_buffer("distance", torch.arange(5)[:, None] - torch.arange(5)[None] + 4)
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.reshape(3, batch * self.num_heads, length, -1).unbind(0)
+        rows = F.interpolate(self.rows.t()[None], size=9, mode="linear")[0].t()[self.distance]
+        columns = F.normalize(self.columns, dim=-1)[self.distance]
+        scores = q @ k.transpose(-2, -1) + torch.einsum("bqc,qkc->bqk", q, rows + columns)
+        y = (scores.softmax(-1) @ v).view(batch, self.num_heads, length, -1).transpose(1, 2).flatten(2)
+        return self.last(F.silu(self.out(y))).mean(1)

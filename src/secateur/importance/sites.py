@@ -14,8 +14,8 @@ from secateur.data import Batch
 from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.network.labels import operator_name
-from secateur.network.masked import chained, operand, recorded_operand
-from secateur.network.program import Call, Handler, Program, arguments, module_path, widest, with_argument
+from secateur.network.masked import chained, operand, operand_node, recorded_operand
+from secateur.network.program import Call, Handler, Program, module_path, widest, with_argument
 from secateur.network.units import Group, Network, Reader
 
 
@@ -59,9 +59,15 @@ def sites_of(evidence: Evidence) -> tuple[Site, ...]:
         DataError: the examples can't be told apart in one of them.
     """
     found: defaultdict[tuple[Node, int], list[Reader]] = defaultdict(list)
+    of_weights = evidence.network.program.state_only
     for reader in evidence.network.readers:
-        if not reader.is_inner and any(group.owns(reader.units) for group in evidence.groups):
-            found[arguments(reader.node)[reader.argument], reader.dim].append(reader)
+        read = operand_node(reader)
+        if (
+            not reader.is_inner
+            and read not in of_weights
+            and any(group.owns(reader.units) for group in evidence.groups)
+        ):
+            found[read, reader.dim].append(reader)
     sites = tuple(_site(evidence.network.program, readers) for readers in found.values())
     return _laid_out(evidence, sites)
 

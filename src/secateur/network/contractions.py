@@ -80,7 +80,7 @@ def _by_weight(call: Call, x_name: str, w_name: str, contracted: int, inner: int
         return each_unit(call, x, dim, [weight, bias], weight.shape[inner])
     out = call.along(w_name, outer, produces=True)
     read = call.trace.along(x, dim, call.node)
-    owned = call.along(w_name, inner)
+    owned = call.trace.along(weight, inner, call.node, like=read)
     call.tie(owned, read)
     if isinstance(bias, Weight | Tensor):
         call.tie(call.trace.along(bias, -1, call.node), out)

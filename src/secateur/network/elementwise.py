@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from secateur.network.call import Call, tensors
-from secateur.network.labels import Labels, Weight, compact, operator_name, spread, unique_pairs, varying
+from secateur.network.labels import Labels, Weight, compact, determines, operator_name, spread, varying
 
 CROSSES = "crosses a larger kind of units"
 
@@ -107,7 +107,7 @@ def _meet_weight(call: Call, a: Tensor, weight: Weight) -> Tensor:
         if not _wide(a.shape, in_layer, len(shape)) and not in_a and result is a:
             result = layer.expand(shape)
             call.trace.touch(key, produces=True)
-        elif not matched and _is_function(a, layer):
+        elif not matched and determines(a, layer):
             call.trace.touch(key, produces=False)
             call.tie(a, layer)
             matched = True
@@ -116,12 +116,6 @@ def _meet_weight(call: Call, a: Tensor, weight: Weight) -> Tensor:
     if not matched:
         call.freeze(a, f"meets {weight.name}, of which no axis follows these units")
     return result.expand(shape)
-
-
-def _is_function(a: Tensor, b: Tensor) -> bool:
-    """Whether the labels of one are decided by those of the other."""
-    pairs = unique_pairs(a, b).shape[1]
-    return pairs == max(len(torch.unique(compact(a))), len(torch.unique(compact(b))))
 
 
 def passing(call: Call) -> Labels:

@@ -193,21 +193,35 @@ class Trace:
     def count(self, node: Node, constant: float, *axes: Tensor) -> None:
         self.counts.append(Count(node, constant, axes))
 
-    def along(self, value: Labels, dim: int, node: Node, produces: bool = False) -> Tensor:
-        """One label per index along an axis; what shares an index goes together. (size of dim,)"""
+    def along(self, value: Labels, dim: int, node: Node, produces: bool = False, like: Tensor | None = None) -> Tensor:
+        """One label per index along an axis; what shares an index goes together. (size of dim,)
+
+        Args:
+            value: the labels of a tensor or a parameter.
+            dim: the axis.
+            node: the operator that uses it.
+            produces: whether the axis makes units of its own.
+            like: the labels (size of dim,) that it meets, where a parameter has several axes along this one.
+        """
         if isinstance(value, Weight):
-            return self._axis(value, dim % len(value.shape), node, produces)
+            return self._axis(value, dim % len(value.shape), node, produces, like)
         narrow = compact(value, keep=dim)
         rows = narrow.movedim(dim, 0).reshape(narrow.shape[dim % narrow.dim()], -1)
         if rows.shape[1] > 1:
             self.tie(rows, rows[:, :1], node)
         return rows[:, 0].clone()
 
-    def _axis(self, weight: Weight, dim: int, node: Node, produces: bool) -> Tensor:
-        for axis, (key, layer) in enumerate(zip(weight.keys, weight.layers, strict=True)):
-            if varying(layer) <= {dim} and ((weight.whole and axis == dim) or varying(layer) == {dim}):
-                self.touch(key, produces)
-                return compact(layer, keep=dim).movedim(dim, 0).reshape(-1)
+    def _axis(self, weight: Weight, dim: int, node: Node, produces: bool, like: Tensor | None) -> Tensor:
+        lying = [
+            (key, entries_along(layer, dim))
+            for axis, (key, layer) in enumerate(zip(weight.keys, weight.layers, strict=True))
+            if varying(layer) <= {dim} and ((weight.whole and axis == dim) or varying(layer) == {dim})
+        ]
+        if lying:
+            fitting = (each for each in lying if like is not None and determines(each[1], like))
+            key, labels = next(fitting, lying[0])
+            self.touch(key, produces)
+            return labels
         for layer in weight.layers:
             if dim in varying(layer):
                 self.freeze(layer, node, f"the axes of {weight.name} are mixed before it is used")
@@ -280,6 +294,20 @@ def varying(labels: Tensor) -> set[int]:
     narrow = compact(labels)
     wide = (dim for dim in range(narrow.dim()) if narrow.shape[dim] > 1)
     return {dim for dim in wide if bool((narrow != narrow.narrow(dim, 0, 1)).any())}
+
+
+def entries_along(labels: Tensor, dim: int) -> Tensor:
+    """The labels along an axis, which are the same everywhere else. (size of dim,)"""
+    for other in range(labels.dim()):
+        if other != dim % labels.dim():
+            labels = labels.narrow(other, 0, 1)
+    return labels.reshape(-1).clone()
+
+
+def determines(a: Tensor, b: Tensor) -> bool:
+    """Whether the labels of one tensor are decided by those of the other, which they meet."""
+    pairs = unique_pairs(a, b).shape[1]
+    return pairs == max(len(torch.unique(compact(a))), len(torch.unique(compact(b))))
 
 
 def unique_pairs(a: Tensor, b: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from secateur.data import Batch
 from secateur.network.labels import operator_name
 from secateur.network.masked_norms import MASKED_NORMS
 from secateur.network.masked_recurrent import masked_recurrence
+from secateur.network.masked_weights import by_coalition, is_shared_by_batch
 from secateur.network.program import Call, Handler, Program, arguments, wide, widest, with_argument
 from secateur.network.units import Fold, Network, Reader
 
@@ -59,11 +60,21 @@ class Removal:
             readers: the readers concerned, all by default.
         """
         by_node: defaultdict[Node, list[Handler]] = defaultdict(list)
-        for reader in network.readers if readers is None else readers:
+        readers = network.readers if readers is None else tuple(readers)
+        of_weights: list[Node] = []
+        for reader in readers:
             present = masks[:, reader.units]
-            if masks.is_floating_point() or not bool(present.all()):
+            if not masks.is_floating_point() and bool(present.all()):
+                continue
+            if len(masks) > 1 and not reader.is_inner and is_shared_by_batch(network.program, operand_node(reader)):
+                of_weights.append(reader.node)
+            else:
                 by_node[reader.node].append(self._handler(network.program, reader, present))
-        return {node: chained(handlers) for node, handlers in by_node.items()}
+        found = {node: chained(handlers) for node, handlers in by_node.items()}
+        if not of_weights:
+            return found
+        each = [self.handlers(network, mask, readers) for mask in masks.split(1)]
+        return {**found, **by_coalition(network.program, of_weights, each)}
 
     def _handler(self, program: Program, reader: Reader, present: Tensor) -> Handler:
         name = operator_name(reader.node)
@@ -211,9 +222,15 @@ def operand(reader: Reads, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ten
     return value
 
 
+def operand_node(reader: Reader) -> Node:
+    """The operator, parameter or input whose value a reader reads."""
+    node: Node = arguments(reader.node)[reader.argument]
+    return node
+
+
 def recorded_operand(reader: Reader) -> Any:
     """What the export recorded of a reader's operand: its symbolic shape."""
-    return arguments(reader.node)[reader.argument].meta["val"]
+    return operand_node(reader).meta["val"]
 
 
 def _masked_norm(

@@ -69,6 +69,29 @@ def _deviation(factor: Tensor, self: Tensor, dim: Any, **others: Any) -> Tensor:
     return _variance(factor, self, dim, **others).sqrt()
 
 
+def _variance_and_mean(factor: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **others: Any) -> Any:
+    return _variance(factor, self, dim, keepdim, **others), _mean(factor, self, dim, keepdim)
+
+
+def _deviation_and_mean(factor: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **others: Any) -> Any:
+    return _deviation(factor, self, dim, keepdim=keepdim, **others), _mean(factor, self, dim, keepdim)
+
+
+def _batch_norm(factor: Tensor, input: Tensor, weight: Any, bias: Any, eps: float, **_: Any) -> Tensor:
+    """With the statistics of the batch itself, as weights are standardised by it."""
+    y = _normalised(input, factor, [0, *range(2, input.dim())], eps)
+    channels = (1, -1, *[1] * (input.dim() - 2))
+    y = y if weight is None else y * weight.view(channels)
+    return y if bias is None else y + bias.view(channels)
+
+
+def _length(factor: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    dims = [dim] if isinstance(dim, int) else dim or list(range(self.dim()))
+    length = torch.linalg.vector_norm(self * factor, dim=dims, keepdim=keepdim)
+    present = (factor.expand(self.shape) != 0).sum(dims, keepdim=keepdim)
+    return torch.where(present == 0, 1, length)  # what is scaled to length 1 is divided by it
+
+
 def _softmax(factor: Tensor, self: Tensor, dim: int, **_: Any) -> Tensor:
     absent = factor.expand(self.shape) == 0
     return self.masked_fill(absent, float("-inf")).softmax(dim).masked_fill(absent, 0)  # nothing at all where all are
@@ -81,5 +104,10 @@ MASKED_NORMS: Mapping[str, Callable[..., Tensor]] = {
     "mean": _mean,
     "var": _variance,
     "std": _deviation,
+    "var_mean": _variance_and_mean,
+    "std_mean": _deviation_and_mean,
+    "linalg_vector_norm": _length,
+    "norm": _length,
+    "batch_norm": _batch_norm,
     "softmax": _softmax,
 }

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from secateur.network.call import Call, frozen
 from secateur.network.elementwise import elementwise
-from secateur.network.labels import Weight, spread, varying
+from secateur.network.labels import Labels, Weight, entries_along, spread, varying
+from secateur.network.layerwise import grown, layerwise, narrowed
 
 
 def settled(call: Call, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:
@@ -41,33 +42,69 @@ def softmax(call: Call) -> Tensor:
 
 def reduction(call: Call) -> Any:
     """Maximum, product and the like: what differs along the axes that are reduced goes together."""
-    labels = call.activation("self" if "self" in call.args else "x")
+    argument = "self" if "self" in call.args else "x"
+    if _is_parameter(call, argument):
+        return _reduced_parameter(call, argument, reads=False)
+    labels = call.activation(argument)
     passed = settled(call, labels, _reduced(call, labels), "is reduced over these units")
     return call.frozen() if passed is None else _reduce(call, passed)
 
 
 def summation(call: Call) -> Any:
     """Sum, mean, variance, Euclidean norm: readers of the units that lie along the one axis they reduce."""
-    labels = call.activation("self" if "self" in call.args else "x")
-    dims = _reduced(call, labels)
-    across = varying(labels) & dims
+    argument = "self" if "self" in call.args else "x"
     is_euclidean = call.args.get("ord", call.args.get("p", 2)) == 2
+    if _is_parameter(call, argument):
+        return _reduced_parameter(call, argument, reads=is_euclidean)
+    labels = call.activation(argument)
+    across = varying(labels) & _reduced(call, labels)
     if not across or across != varying(labels) or len(across) > 1 or not is_euclidean:
         return reduction(call)
     (dim,) = across
-    call.trace.read(call.node, "self" if "self" in call.args else "x", dim, call.trace.along(labels, dim, call.node))
+    call.trace.read(call.node, argument, dim, call.trace.along(labels, dim, call.node))
     return call.frozen()
 
 
-def _reduced(call: Call, labels: Tensor) -> set[int]:
+def _is_parameter(call: Call, argument: str) -> bool:
+    value = call.args[argument]
+    return isinstance(value, Weight) and not call.trace.is_constant(value)
+
+
+def _reduced_parameter(call: Call, argument: str, reads: bool) -> Any:
+    """A parameter on its way to be a weight: its other axes pass, and units along those that are reduced are read."""
+    weight: Weight = call.args[argument]
+    beside = read_along(call, argument, _reduced(call, weight)) if reads else weight
+    slim = narrowed(call, beside, _reduced(call, weight), "is reduced over these units")
+    return layerwise(slim, lambda labels: _reduce(call, labels))
+
+
+def read_along(call: Call, argument: str, dims: set[int]) -> Labels:
+    """A parameter without the axes that lie along some axes, where an operator reads their units."""
+    weight: Weight = call.args[argument]
+    beside = []
+    for key, layer in zip(weight.keys, weight.layers, strict=True):
+        across = varying(layer) & dims
+        if len(across) == 1 and varying(layer) == across:
+            (dim,) = across
+            call.trace.read(call.node, argument, dim, entries_along(layer, dim))
+        else:
+            beside.append((key, layer))
+    if not beside:
+        return torch.zeros((), dtype=torch.long).expand(weight.shape)
+    keys, layers = zip(*beside, strict=True)
+    return Weight(weight.name, keys, layers, whole=False)
+
+
+def _reduced(call: Call, labels: Labels) -> set[int]:
     """The axes that an operator reduces over."""
-    dims = call.args.get("dim")
-    return {dim % labels.dim() for dim in ([dims] if isinstance(dims, int) else dims or range(labels.dim()))}
+    dims, rank = call.args.get("dim"), len(labels.shape)
+    return {dim % rank for dim in ([dims] if isinstance(dims, int) else dims or range(rank))}
 
 
 def _reduce(call: Call, labels: Tensor) -> Any:
     """Labels that do not differ along the reduced axes, in the shape of the result."""
-    reduced = _reduced(call, labels)
+    source = call.args["self" if "self" in call.args else "x"]
+    reduced = _reduced(call, source)
     for dim in reduced:
         labels = labels.narrow(dim, 0, 1)
     shapes = (call.shape,) if isinstance(call.shape, torch.Size) else tuple(call.shape)
@@ -78,9 +115,12 @@ def _reduce(call: Call, labels: Tensor) -> Any:
 
 def spatial(call: Call) -> Any:
     """Pooling, interpolation and the like: batch and channels stay, what differs over space goes together."""
-    labels = call.activation("self" if "self" in call.args else "input")
+    argument = "self" if "self" in call.args else "input"
     shapes = (call.shape,) if isinstance(call.shape, torch.Size) else tuple(call.shape)
-    space = set(range(2, labels.dim()))
+    space = set(range(2, len(call.args[argument].shape)))
+    if _is_parameter(call, argument) and isinstance(call.shape, torch.Size):
+        return grown(narrowed(call, call.args[argument], space, "is resized over these units"), call.shape)
+    labels = call.activation(argument)
     if labels.shape[:2] != shapes[0][:2]:
         call.freeze(labels, "is resized over these units")
         return call.frozen()
@@ -102,6 +142,8 @@ def unpool(call: Call) -> Any:
 
 def batch_norm(call: Call) -> Any:
     """Each channel by itself: its four statistics and weights go with it."""
+    if _is_parameter(call, "input"):
+        return _standardised(call)
     labels = call.activation("input")
     channels = call.trace.along(labels, 1, call.node)
     for name in ("weight", "bias", "running_mean", "running_var"):
@@ -113,6 +155,19 @@ def batch_norm(call: Call) -> Any:
     if isinstance(call.shape, torch.Size):
         return labels
     return (labels, *frozen(call.shape[1:]))
+
+
+def _standardised(call: Call) -> Labels:
+    """A parameter whose rows are given mean 0 and variance 1 before it is used as a weight."""
+    weight: Weight = call.args["input"]
+    read_along(call, "input", {0, *range(2, len(weight.shape))})
+    given: dict[str, Labels] = {"input": weight}
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        value = call.args.get(name)
+        if value is not None:
+            along: Labels = layerwise(value, lambda labels: labels.view(1, -1, *[1] * (len(weight.shape) - 2)))
+            given[name] = along
+    return elementwise(Call(call.node, call.trace, given, weight.shape))
 
 
 def layer_norm(call: Call) -> Any:

@@ -76,7 +76,7 @@ RULES = _table(
         "resolve_conj resolve_neg complex polar",
         elementwise.prelu: "prelu",
         reductions.softmax: "softmax log_softmax _softmax _log_softmax",
-        reductions.summation: "mean sum var std linalg_vector_norm norm",
+        reductions.summation: "mean sum var std var_mean std_mean linalg_vector_norm norm",
         reductions.reduction: "amax amin max min argmax argmin any all logsumexp prod",
         reductions.spatial: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
         "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "

@@ -1,0 +1,101 @@
+"""What single operators do: weights that are others for each coalition, and operators that can't lose units."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur as sc
+from secateur.data import Batch
+from secateur.network.masked import Removal, run_masked
+from zoo import grow
+
+
+class Frozen(nn.Module):
+    """One operator between two layers."""
+
+    def __init__(self, operator: str) -> None:
+        super().__init__()
+        self.operator, self.first, self.last = operator, nn.Linear(4, 6), nn.LazyLinear(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.first(x))
+        index = torch.tensor([0, 2, 1])
+        if self.operator == "index_add":
+            return self.last(x.index_add(-1, index, x[..., :3]))
+        if self.operator == "index_put":
+            y = x.clone()
+            y[:, :, index] = 0.5
+            return self.last(y)
+        if self.operator == "fft_rfft":
+            return self.last(torch.fft.rfft(x, dim=-1).abs())
+        if self.operator == "diff":
+            return self.last(torch.diff(x))
+        return self.last(x.scatter(-1, index[:2].expand(x.shape[0], x.shape[1], -1), 0.3))
+
+
+@pytest.mark.parametrize("operator", ["index_add", "index_put", "fft_rfft", "diff", "scatter"])
+def test_what_can_not_be_cut_names_the_operator(operator: str) -> None:
+    model, x = Frozen(operator).eval(), torch.randn(3, 5, 4)
+    model(x)
+    network = sc.trace(model, x)
+    assert not network.groups
+    (frozen,) = [frozen for frozen in network.frozen if frozen.name == "first"]
+    assert frozen.operator == operator
+    assert "report" not in frozen.reason
+
+
+@pytest.mark.parametrize("name", ["weights of length 1", "standard weights"])
+def test_computed_weights_are_those_of_each_coalition(name: str) -> None:
+    """Several coalitions in one batch give what each gives alone."""
+    model, _ = grow(name)
+    _, example = grow(name, seed=3)
+    network = sc.trace(model, example)
+    x = network.example.args[0]
+    masks = torch.stack(
+        [network.mask({group.name: torch.arange(1 + at) for group in network.groups}) for at in (0, 2, 3)]
+    )
+    with torch.no_grad():
+        stacked = network.program.forward(
+            Batch((x.repeat(3, *[1] * (x.dim() - 1)),), {}), Removal({}).handlers(network, masks)
+        )
+    for mask, part in zip(masks, stacked.chunk(3), strict=True):
+        alone = run_masked(network, network.example, mask, {})
+        assert torch.allclose(part, alone, atol=1e-6)
+    assert not torch.allclose(*stacked.chunk(3)[:2])
+
+
+def test_weights_of_a_coalition_have_gradients() -> None:
+    """A gate on an input of a standardised weight changes the weight, too."""
+    model, example = grow("standard weights")
+    network = sc.trace(model, example)
+    gates = torch.ones(1, network.units + 1, requires_grad=True)
+    handlers = Removal({}).handlers(network, gates)
+    (slope,) = torch.autograd.grad(network.program.forward(network.example, handlers).sum(), gates)
+    step = 1e-3
+    unit = network["first"].offset
+    moved = gates.detach().clone().double()
+    moved[0, unit] -= step
+    with torch.no_grad():
+        less, whole = (
+            network.program.forward(network.example, Removal({}).handlers(network, each)).double().sum()
+            for each in (moved, gates.detach())
+        )
+    assert float((whole - less) / step) == pytest.approx(float(slope[0, unit]), rel=0.05, abs=1e-3)
+
+
+def test_distances_between_one_kind_of_rows() -> None:
+    """Distances of activations to themselves along the units' axis: rows of both are the same tokens."""
+    first, last = nn.Linear(4, 6), nn.Linear(5, 2)
+
+    class Near(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = first, last
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.last(torch.cdist(x, x, p=1.0))
+
+    network = sc.trace(Near().eval(), torch.randn(3, 5, 4))
+    assert {group.name: group.size for group in network.groups} == {"first": 6}
