@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 
 import secateur as sc
 from laws import drawn, plan_of, run
@@ -183,3 +184,182 @@ def test_a_program_without_a_model_refuses_other_sizes() -> None:
     program = Program(network.program.exported, network.program.batched, network.program.names)
     with pytest.raises(sc.SecateurError, match="fixes axis 2 of that input at 8"):
         program.forward(Batch((images(12)[0][0],), {}))
+
+
+class FixedViews(nn.Module):
+    """A batch size in the code, as recurrent and detection code has it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.embed, self.gru, self.fc = nn.Linear(5, 8), nn.GRU(8, 6, batch_first=True), nn.Linear(6, 3)
+        self.register_buffer("h0", torch.zeros(1, size, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.embed(x).view(self.size, 4, -1))
+        return self.fc(self.gru(h, self.h0)[0][:, -1])
+
+
+@pytest.mark.parametrize("size", [1, 4, 48])
+def test_a_batch_size_in_the_code_works_in_every_stage(size: int) -> None:
+    torch.manual_seed(0)
+    model = FixedViews(size).eval()
+    data = [(torch.randn(size, 4, 5), torch.randint(0, 3, (size,))) for _ in range(8)]
+    result = sc.prune(model, data, {"params": 0.7}, repair=("refit", "adapt", "tune"), progress=False)
+    assert result.plan.cost.params < result.plan.dense.params
+    assert result.report.examples == 8 * size
+    for by in ("shapley", "taylor-gates", "leave-one-out", "apoz"):
+        options = {"coalitions": 20} if by == "shapley" else {}
+        scores = sc.score(result.plan.network, data, by=by, progress=False, **options)
+        assert all(torch.isfinite(scores[name].values).all() for name in scores), by
+
+
+def test_a_data_set_is_batched_as_the_code_asks_and_a_shorter_batch_is_refused() -> None:
+    network = sc.trace(FixedViews(48).eval(), torch.randn(48, 4, 5))
+    whole = TensorDataset(torch.randn(96, 4, 5), torch.randint(0, 3, (96,)))
+    assert sc.score(network, whole, by="apoz", progress=False)
+    with pytest.raises(sc.SecateurError, match=r"\(4, 4, 5\).*drop_last"):
+        sc.score(network, TensorDataset(torch.randn(100, 4, 5)), by="apoz", progress=False)
+
+
+class Head(nn.Module):
+    """Makes its grid anew only where the features have another shape than the last ones, as detection heads do."""
+
+    def __init__(self, *, by_class: bool = False, whole_shape: bool = True, by_grid: bool = False) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.whole_shape, self.by_grid = whole_shape, by_grid
+        self.grid = torch.empty(0)
+        if not by_class:
+            self.shape: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.c(F.relu(self.b(F.relu(self.a(x)))))
+        shape = y.shape if self.whole_shape else y.shape[2:]
+        if (self.grid.shape if self.by_grid else self.shape) != shape:
+            self.shape = shape
+            self.grid = torch.arange(y.shape[2] * y.shape[3]).float().view(1, 1, *y.shape[2:])
+            self.grid = self.grid.expand(y.shape) if self.by_grid else self.grid
+        return (y + self.grid).flatten(2)
+
+
+class ClassHead(Head):
+    shape = None
+
+
+@pytest.mark.parametrize("seen", [None, 1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Head,
+        lambda: Head(whole_shape=False),
+        lambda: Head(by_grid=True),
+        lambda: ClassHead(by_class=True),
+    ],
+    ids=["shape", "height and width", "grid", "class"],
+)
+def test_a_head_that_remembers_the_last_shape_is_exported_as_if_it_had_seen_none(make: Any, seen: int | None) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    if seen is not None:
+        model(torch.randn(seen, 3, 8, 8))
+    before = dict(vars(model))
+    network = sc.trace(model, torch.randn(3, 3, 8, 8))
+    assert {name: id(value) for name, value in vars(model).items()} == {name: id(v) for name, v in before.items()}
+    assert network.program.batched is not None
+    assert {group.name: group.size for group in network.groups} == {"a": 8, "b": 8}
+    for shape in ((3, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 8), (5, 3, 12, 8)):
+        batch = Batch((torch.randn(shape),), {})
+        assert difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
+
+
+class GraphNetwork(nn.Module):
+    """Features of nodes and an adjacency matrix; one result for each node, each edge, or the whole graph."""
+
+    def __init__(self, gives: str) -> None:
+        super().__init__()
+        self.gives = gives
+        self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        h = F.relu(self.b(adjacency @ F.relu(self.a(adjacency @ x))))
+        if self.gives == "graph":
+            h = h.mean(0, keepdim=True)
+        return self.c(h)
+
+
+class SetNetwork(nn.Module):
+    """One result for a set of points, without an axis for examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(F.relu(self.b(F.relu(self.a(x)))).amax(0))
+
+
+class MessageNetwork(nn.Module):
+    """Nodes and pairs of them; a result for each pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.c = nn.Linear(5, 8), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        h = F.relu(self.a(x))
+        return self.c(torch.cat([h[edges[0]], h[edges[1]]], 1))
+
+
+def graphs(kind: str, sizes: tuple[int, ...]) -> list[Any]:
+    draws = torch.Generator().manual_seed(0)
+    found = []
+    for nodes in sizes:
+        x = torch.randn(nodes, 5, generator=draws)
+        adjacency = torch.rand(nodes, nodes, generator=draws) / nodes
+        edges = torch.randint(0, nodes, (2, 2 * nodes), generator=draws)
+        inputs = {"set": (x,), "edge": (x, edges)}.get(kind, (x, adjacency))
+        labels = {"node": nodes, "edge": 2 * nodes, "graph": 1, "set": 1}[kind]
+        found.append((inputs, torch.randint(0, 3, (labels,), generator=draws)))
+    return found
+
+
+GRAPHS = {"node": lambda: GraphNetwork("node"), "graph": lambda: GraphNetwork("graph")}
+GRAPHS |= {"edge": MessageNetwork, "set": SetNetwork}
+
+
+@pytest.mark.parametrize("kind", list(GRAPHS))
+def test_graphs_of_several_sizes_are_examples(kind: str) -> None:
+    """The loss of every unit's removal is that of the model's own code, graph by graph."""
+    torch.manual_seed(0)
+    model, data = GRAPHS[kind]().eval(), graphs(kind, (40, 33, 7, 40, 21, 35))
+    result = sc.prune(model, data, {"params": 0.7}, progress=False)
+    network = result.plan.network
+    nodes = sum(len(y) for _, y in data) if kind == "node" else len(data)
+    assert result.report.examples == nodes
+    scores = sc.score(network, data, by="leave-one-out", removal="zero", only="a", progress=False)
+    silent = {"a": torch.tensor([0, 2, 3, 4, 5, 6, 7])}
+    small = sc.cut(model, plan_of(network, silent, {}))
+    gaps = []
+    for inputs, y in data:
+        pair = (run(each, Batch(inputs, {})) for each in (small, model))
+        losses = [F.cross_entropy(o.reshape(-1, 3), y.reshape(-1), reduction="none") for o in pair]
+        gaps += (losses[0] - losses[1]).tolist() if kind == "node" else [float((losses[0] - losses[1]).mean())]
+    assert float(scores["a"].values[1]) == pytest.approx(sum(gaps) / len(gaps), rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", list(GRAPHS))
+def test_every_criterion_takes_graphs(kind: str) -> None:
+    torch.manual_seed(0)
+    model, data = GRAPHS[kind]().eval(), graphs(kind, (40, 33, 7, 40))
+    network = sc.trace(model, data)
+    assert network.example.is_one_example == (kind != "node")
+    for by in ("obs", "shapley", "taylor", "taylor-gates", "sensitivity", "apoz", "fpgm"):
+        options = {"coalitions": 20} if by == "shapley" else {}
+        scores = sc.score(network, data, by=by, progress=False, **options)
+        assert all(torch.isfinite(scores[name].values).all() for name in scores), by
+
+
+def test_an_ordinary_network_has_examples() -> None:
+    for model in (nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)), nn.Sequential(nn.Linear(5, 3))):
+        assert not sc.trace(model, torch.randn(6, 5)).example.is_one_example

@@ -15,15 +15,17 @@ from secateur.entry import entry_point, entry_point_with
 from secateur.errors import TraceError
 from secateur.files import text_writer
 from secateur.importance.data_checks import check_model_values, checked_data, taken_examples
+from secateur.importance.evidence import as_examples
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion
 from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
 from secateur.importance.scores import Scores
 from secateur.network.blocks import find_blocks
-from secateur.network.export import export_first
+from secateur.network.export import export_first, export_fresh
 from secateur.network.folded import folded
 from secateur.network.kinds import BLOCKS, BY_WIDTH, wanted_kinds
 from secateur.network.new_biases import without_new_biases
+from secateur.network.one_example import is_one_example
 from secateur.network.regroup import without
 from secateur.network.resized import taking_other_sizes
 from secateur.network.supported import unsupported_reason
@@ -130,6 +132,9 @@ def trace(
     if plain is not model:
         check_same(model, plain, examples[-1])
     program, example = export_first(plain, examples)
+    if is_one_example(program, example):
+        example = replace(examples[-1], is_one_example=True)
+        program = export_fresh(plain, example)
     program = taking_other_sizes(program, plain, example, compare)
     if not as_program and not isinstance(model, fx.GraphModule):
         network = trace_groups(plain, example, program, BY_WIDTH in wanted)
@@ -216,6 +221,7 @@ def prune(
     batches, tests = checked_data(model, data, test, loss, [by], need_targets=bool(set(keep) & {*DROPS}))
     traced = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
     network = traced(model)
+    batches, tests = as_examples(network, batches), as_examples(network, tests)
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
     check_reachable(network, network.select(only, skip), keep, round_to or 1, floor)

@@ -17,7 +17,7 @@ from secateur.data import Batch, on_device
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, DataError, NameMatchError, SecateurError, TraceError
 from secateur.importance.data_checks import checked_data
-from secateur.importance.evidence import cells_of
+from secateur.importance.evidence import as_examples, network_cells
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import check_scoring, score
@@ -105,6 +105,7 @@ def compare(
     batches, measured_on = checked_data(model, data, test, loss, list(criteria.values()))
     tests = None if test is None else measured_on
     network = trace(model, batches, kinds=kinds)
+    batches, tests = as_examples(network, batches), None if tests is None else as_examples(network, tests)
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
     for budget in budgets:
@@ -213,7 +214,7 @@ def _apart(network: Network, batches: Sequence[Batch]) -> tuple[Sequence[Batch],
     Raises:
         DataError: there are too few.
     """
-    cells = cells_of(batches, network.device)
+    cells = network_cells(network, batches)
     if sum(cell.size or 1 for cell in cells) < FEWEST:
         raise DataError(f"fewer than {FEWEST} examples can't serve to rank and to judge; give more, or test=")
     return apart(cells, network.program.batched is not None)

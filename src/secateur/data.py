@@ -1,7 +1,7 @@
 """Examples in the forms that people have them, as batches of the model's inputs and targets."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,17 +21,27 @@ from secateur.data_forms import (
 )
 from secateur.errors import DataError
 
+BATCH_SIZE = 32  # of data sets that come without one
+
 
 @dataclass(frozen=True)
 class Batch:
     """One batch: positional and keyword inputs of the model, and the targets if there are any.
 
     Tensors whose first axis is the number of examples, and an `ExampleList`, hold something of each example.
+
+    Args:
+        args, kwargs: the inputs.
+        target: the targets, or None.
+        is_one_example: whether all of it is one example, such as a graph, whose nodes lie along the first axis.
+        is_whole: whether the model takes it as it is alone, since its code fixes the batch size.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     target: Any = None
+    is_one_example: bool = False
+    is_whole: bool = False
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -40,8 +50,17 @@ class Batch:
     @property
     def size(self) -> int | None:
         """The number of examples: what the first axes of all inputs agree on, else the first input's."""
+        if self.is_one_example:
+            return 1
         sizes = [tensor.shape[0] for tensor in self.tensors if tensor.dim()]
         return sizes[0] if sizes else None
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether its examples can be taken apart: they lie along the first axis of every input, in any number."""
+        size = self.size
+        is_fixed = self.is_one_example or self.is_whole
+        return not is_fixed and all(tensor.dim() and tensor.shape[0] == size for tensor in self.tensors)
 
     def map(
         self,
@@ -49,6 +68,8 @@ class Batch:
         change_list: Callable[[ExampleList], ExampleList] = lambda values: values,
     ) -> "Batch":
         """The batch with `change` applied to every tensor whose first axis is the batch, and `change_list` to lists."""
+        if self.is_one_example:
+            return self
         size = self.size
 
         def each(leaf: Any) -> Any:
@@ -57,7 +78,7 @@ class Batch:
             return change(leaf) if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == size else leaf
 
         args, kwargs, target = pytree.tree_map(each, (self.args, dict(self.kwargs), self.target))
-        return Batch(args, kwargs, target)
+        return replace(self, args=args, kwargs=kwargs, target=target)
 
     def take(self, index: Tensor) -> "Batch":
         """The batch of only these examples."""
@@ -68,7 +89,7 @@ class Batch:
         args, kwargs = pytree.tree_map(
             lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (self.args, dict(self.kwargs))
         )
-        return Batch(args, kwargs, self.target)
+        return replace(self, args=args, kwargs=kwargs)
 
     @property
     def has_target_by_example(self) -> bool:
@@ -82,7 +103,7 @@ class Batch:
 
     def without_target(self) -> "Batch":
         """The batch without its targets."""
-        return Batch(self.args, self.kwargs)
+        return replace(self, target=None)
 
 
 def picked_entries(values: ExampleList, index: Tensor) -> ExampleList:
@@ -124,7 +145,7 @@ def _inputs(inputs: Any, dtype: torch.dtype | None = None) -> tuple[tuple[Any, .
     return (tuple(tensors), {}) if isinstance(tensors, list | tuple) else ((tensors,), {})
 
 
-def as_batches(data: Any, batch_size: int = 32, dtype: torch.dtype | None = None) -> list[Batch]:
+def as_batches(data: Any, batch_size: int = BATCH_SIZE, dtype: torch.dtype | None = None) -> list[Batch]:
     """All of the data as batches, in order.
 
     Args:
@@ -278,7 +299,7 @@ def example_batches(example: Any, device: torch.device, dtype: torch.dtype | Non
         given = as_batches(example, dtype=dtype)[0]
     given = on_device(Batch(given.args, given.kwargs), device)
     size = given.size
-    if not all(tensor.dim() and tensor.shape[0] == size for tensor in given.tensors):
+    if not given.is_divisible:
         return [given]
     pair = given.map(lambda tensor: torch.cat([tensor, tensor]) if size == 1 else tensor[:2])
     return [pair] if size == 2 else [pair, given]
@@ -293,4 +314,4 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
         return leaf.to(device) if isinstance(leaf, Tensor) else leaf
 
     args, kwargs, target = pytree.tree_map(moved, (batch.args, dict(batch.kwargs), batch.target))
-    return Batch(args, kwargs, target)
+    return replace(batch, args=args, kwargs=kwargs, target=target)

@@ -13,7 +13,7 @@ from secateur.budget.orders import ORDERS
 from secateur.budget.plan import Plan, plan
 from secateur.data import Batch
 from secateur.errors import BudgetError, NameMatchError, TraceError
-from secateur.importance.evidence import cells_of
+from secateur.importance.evidence import network_cells
 from secateur.importance.losses import Loss
 from secateur.importance.scores import GroupScores, Scores
 from secateur.network.units import Network
@@ -71,7 +71,7 @@ class Made:
 
 def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[Batch], wish: Wish) -> Made:
     """Plan, cut and repair."""
-    cells = cells_of(batches, network.device)
+    cells = network_cells(network, batches)
     rehearsal = Rehearsal(network, cells, None if _refits(wish) else scores.means)
     latency = measure_latency(network, cells[0]) if LATENCY in wish.keep else None
     round_to = wish.round_to or (1 if latency is None else quick_multiple(network))
@@ -171,7 +171,7 @@ def in_rounds(
         small = cut(model, part)
         within = Within.of(small, network, recipe_of(model, part))
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            refit(Lockstep(within, cells_of(batches, network.device)))
+            refit(Lockstep(within, network_cells(network, batches)))
             within.write(small)
         try:
             later = score_it(trace_it(small))

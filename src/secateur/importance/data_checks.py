@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,6 +72,10 @@ def checked_data(
     parts = [("data", batches)] if test is None else [("data", batches), ("test", tests)]
     for what, part in parts:
         outputs = check_model_on(model, part, what, by_example=loss is None)
+        part[:] = [
+            replace(batch, is_one_example=examples.is_one_example)
+            for batch, (examples, _) in zip(part, outputs, strict=True)
+        ]
         try:
             check_losses(outputs, part, loss, use)
         except TargetError as failure:
@@ -132,10 +137,27 @@ def check_inputs(
         kind, place = _kind(batch), what if what == EXAMPLE else f"batch {number} of {what}"
         if kind not in outputs:
             examples, output = _run_few(run, batch, place)
-            _check_output(output, examples, place, by_example)
+            if _is_one_example(examples, output):
+                output = output if len(examples.tensors[0]) == len(batch.tensors[0]) else run(batch)
+                examples = replace(batch, is_one_example=True)
+            _check_output(output, examples, place, by_example and not examples.is_one_example)
             outputs[kind] = examples, output
         results.append(outputs[kind])
     return results
+
+
+def _is_one_example(batch: Batch, output: Any) -> bool:
+    """Whether a batch is a graph or a set of points, of which the network gives no result for each entry.
+
+    Images and sequences, with three axes or more, have an axis for examples, or lack it by mistake.
+    """
+    if batch.is_one_example:
+        return True
+    floats = [tensor for tensor in batch.tensors if tensor.is_floating_point()]
+    if not floats or (floats[0].dim() != 2 and batch.is_divisible):
+        return False
+    lengths = {length for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) for length in leaf.shape}
+    return batch.size not in lengths
 
 
 def _kind(batch: Batch) -> str:
@@ -153,7 +175,7 @@ def _kind(batch: Batch) -> str:
 
 def _run_few(run: Run, batch: Batch, place: str) -> tuple[Batch, Any]:
     """The first examples of a batch and the output on them; all where the network takes no fewer."""
-    splits = (batch.size or 0) > FEW and batch.has_target_by_example
+    splits = (batch.size or 0) > FEW and batch.has_target_by_example and not batch.is_whole
     few = batch.take(torch.arange(FEW)) if splits else batch
     try:
         return few, run(few)
@@ -197,7 +219,7 @@ def check_losses(run_few: Sequence[tuple[Batch, Any]], batches: Sequence[Batch],
     if loss is None:
         for batch, (_, output) in zip(batches, run_few, strict=True):
             if batch.target is not None:
-                check_target(output, batch.target, batch.size)
+                check_target(output, batch.target, None if batch.is_one_example else batch.size)
         _warn_of_one_hot(run_few)
     for number, batch in enumerate(batches):
         if (batch.size or 0) > CELL and not batch.has_target_by_example and loss is not None:

@@ -1,7 +1,7 @@
 """What a criterion is given: the network, the examples in cells, and the loss on them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -96,10 +96,27 @@ def cells_of(batches: Sequence[Batch], device: torch.device, most: int = CELL) -
     cells = []
     for batch in batches:
         size = batch.size or 1
-        whole = size <= most or any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in batch.tensors)
+        whole = size <= most or not batch.is_divisible
         pieces = [batch] if whole else [batch.take(index) for index in torch.arange(size).split(most)]
         cells += [on_device(piece, device).map(laid_out) for piece in pieces]
     return cells
+
+
+def network_cells(network: Network, batches: Sequence[Batch], device: torch.device | None = None) -> list[Batch]:
+    """Batches in cells for a network: whole where its code fixes their size.
+
+    Args:
+        network: the network.
+        batches: the examples.
+        device: the network's by default.
+    """
+    return cells_of(as_examples(network, batches), device or network.device)
+
+
+def as_examples(network: Network, batches: Sequence[Batch]) -> list[Batch]:
+    """Batches as the network takes them: whole, or each as one example if its first axis is not that of examples."""
+    is_one, is_fixed = network.example.is_one_example, network.program.batched is None
+    return [replace(batch, is_one_example=is_one, is_whole=is_fixed) for batch in batches]
 
 
 def shuffled(cells: Sequence[Batch], generator: torch.Generator) -> list[tuple[Batch, Tensor]]:
@@ -111,7 +128,7 @@ def shuffled(cells: Sequence[Batch], generator: torch.Generator) -> list[tuple[B
     starts = torch.tensor([0, *(cell.size or 1 for cell in cells)]).cumsum(0)
     piles: dict[str, list[tuple[Batch, Tensor]]] = {}
     for number, cell in enumerate(cells):
-        apart = cell.size is not None and all(t.dim() and t.shape[0] == cell.size for t in cell.tensors)
+        apart = cell.size is not None and cell.is_divisible
         leaves = pytree.tree_leaves((cell.args, dict(cell.kwargs), cell.target))
         alike = [_kind_of(leaf) for leaf in leaves]
         key = f"{alike}" if apart else f"cell {number}"

@@ -42,6 +42,8 @@ def supervised(output: Any, target: Any) -> Tensor:
     """
     scores = main_output(output)
     labels, classes_last = check_target(output, target)
+    if scores.dim() == 1 and not labels.is_floating_point():  # the class scores of one example
+        scores, labels = scores[None], labels.reshape(1)
     if labels.is_floating_point():
         return (scores - labels).square().flatten(1).mean(1) if scores.dim() > 1 else (scores - labels).square()
     scores = scores.transpose(1, 2) if classes_last else scores
@@ -75,6 +77,9 @@ def check_target(output: Any, target: Any, examples: int | None = None) -> tuple
             f"{tuple(scores)}; give targets like the output, class numbers, or loss="
         )
     if target.is_floating_point():
+        return target, False
+    if len(shape) == 1 and target.numel() == 1:  # the class scores of one example
+        _check_labels(torch.Size([1, *shape]), target.reshape(1))
         return target, False
     by_position = len(scores) == 3 and target.shape == scores[:2]  # language models: (batch, length, classes)
     classes_last = by_position and (is_logits(output) or target.shape != scores[:1] + scores[2:])
@@ -186,6 +191,11 @@ def example_losses(loss: Loss | None, output: Any, reference: Reference, example
     return _checked(divergence(output, reference.dense, reference.scales), examples)
 
 
+def by_example(values: Tensor, examples: int) -> Tensor:
+    """Losses as one per example; the mean of them all where there is one example, such as a graph with many nodes."""
+    return values.mean().reshape(1) if examples == 1 and values.numel() and values.is_floating_point() else values
+
+
 def _called(loss: Loss, output: Any, against: Any) -> Any:
     """A loss of the user's own.
 
@@ -209,6 +219,7 @@ def _checked(values: Any, examples: int) -> Tensor:
     Raises:
         DataError: it is something else.
     """
+    values = by_example(values, examples) if isinstance(values, Tensor) else values
     if not isinstance(values, Tensor) or values.shape != (examples,):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise DataError(

@@ -15,7 +15,7 @@ from secateur.errors import DataError, NameMatchError
 from secateur.importance import activations, chance, gradients, paths, removal, surgeon, taylor, weights
 from secateur.importance.continuing import Checkpoint, earlier, mark_of
 from secateur.importance.data_checks import check_inputs, check_losses
-from secateur.importance.evidence import Evidence, cells_of
+from secateur.importance.evidence import Evidence, as_examples, network_cells
 from secateur.importance.lean import units
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, check_criterion, find_criterion, registered
@@ -123,14 +123,14 @@ def score(
     check_criterion(by, {**options, "resume": resume})
     find_aggregate("mean" if aggregate is None else aggregate)
     with torch.random.fork_rng(devices=[]):
-        batches = as_batches(data, dtype=_floating_type(network)) if data is not None else []
-        batches = [on_device(batch, network.device) for batch in batches]
+        batches = as_batches(data, network.batch_size, dtype=_floating_type(network)) if data is not None else []
+        batches = [on_device(batch, network.device) for batch in as_examples(network, batches)]
         evidence = Evidence(network, groups, (), loss, {}, seed, options, progress)
         with torch.no_grad():
             outputs = check_inputs(evidence.forward, batches, by_example=loss is None)
         if registered(by).uses in ("loss", "gradients"):
             check_losses(outputs, batches, loss, registered(by).uses)
-        cells = cells_of(batches, network.device)
+        cells = network_cells(network, batches)
         means = reader_means(network, cells) if removal != "zero" and cells else {}
         moments = reader_moments(network, cells) if removal == "refit" and cells else {}
         said = (name, removal, seed, protocol, "" if loss is None else getattr(loss, "__qualname__", ""))

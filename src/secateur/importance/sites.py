@@ -39,6 +39,9 @@ class Site:
 
     def rows(self, values: Tensor, examples: int) -> Tensor:
         """Means over everything but the units' axis and the examples. (size, examples)"""
+        if examples == 1:
+            alone = values.movedim(self.dim, 0).reshape(values.shape[self.dim], 1, -1)
+            return alone.mean(2, dtype=widest(values)).cpu().double()
         moved = values.movedim((self.dim, self.batch_axis), (0, 1))
         if not self.outermost:  # (size, parts, examples, ...)
             moved = moved.unflatten(1, (-1, examples)).transpose(1, 2)

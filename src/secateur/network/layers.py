@@ -143,6 +143,8 @@ class Places:
 
 def _by_example(x: Tensor, examples: int) -> Tensor:
     """Rows of examples; where the first axis holds several for each, those of one example lie side by side."""
+    if examples == 1:
+        return x.reshape(1, -1, x.shape[-1])
     if x.dim() == 2 and len(x) % examples == 0:
         rows: Tensor = x.unflatten(0, (examples, -1))
         return rows

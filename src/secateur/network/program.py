@@ -227,7 +227,7 @@ class Program:
         traced = ", ".join(_hinted(node.meta.get("val")) for node in self.inputs)
         return DataError(
             f"a batch has inputs of shape {shapes} where the network was traced with {traced}, and {reason}; give "
-            "batches of the traced size (resize, crop or pad them)"
+            "batches of the traced size: resize, crop or pad examples, drop_last=True where the last batch is smaller"
         )
 
     def run(

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from secateur.data import Batch
 from secateur.errors import SecateurError
 from secateur.network.assemble import find_units
-from secateur.network.export import Axes, export_program
+from secateur.network.export import Axes, export_fresh
 from secateur.network.matching import Matching, MismatchError, ResizedCalls
 from secateur.network.program import Program, preserved, run_module
 from secateur.network.rules import trace_labels
@@ -129,7 +129,7 @@ class Resizer:
         failure = ""
         for axes in (self._free(leaves), ()):
             try:
-                other = export_program(self.model, example, axes)
+                other = export_fresh(self.model, example, axes)
                 self._check_batched(other)
                 matching = Matching(self.program, other)
                 refused = other.shapes.refusal(leaves)

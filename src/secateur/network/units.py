@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.data import Batch
+from secateur.data import BATCH_SIZE, Batch
 from secateur.errors import NameMatchError
 from secateur.network.cost import Cost, TensorCost, Work, cost_of
 from secateur.network.program import Program
@@ -185,6 +185,11 @@ class Network:
         """Where the model is now."""
         names = [tensor.name for tensor in self.tensors if tensor.name in self.program.names.values()]
         return self.program.state(names[0]).device if names else torch.device("cpu")
+
+    @property
+    def batch_size(self) -> int:
+        """How many examples of a data set make a batch: 32, or as many as the model's code fixes."""
+        return BATCH_SIZE if self.program.batched is not None else self.example.size or BATCH_SIZE
 
     @cached_property
     def units(self) -> int:

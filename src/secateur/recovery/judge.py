@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data import Batch
-from secateur.importance.losses import divergence
+from secateur.importance.losses import by_example, divergence
 from secateur.network.program import preserved, run_module
 
 BLOCKS = 8
@@ -38,7 +38,7 @@ def apart(cells: Sequence[Batch], splits: bool) -> tuple[list[Batch], list[Batch
         size = cell.size or 1
         is_held = held_out(size, seen, total)
         seen += size
-        if not splits or any(tensor.dim() == 0 or tensor.shape[0] != size for tensor in cell.tensors):
+        if not splits or not cell.is_divisible:
             (held if number % 4 == 3 or (number, len(cells)) in ((1, 2), (2, 3)) else fitted).append(cell)
             continue
         fitted += [cell.take(torch.nonzero(~is_held).flatten())] if not bool(is_held.all()) else []
@@ -56,7 +56,8 @@ def distances(small: nn.Module, dense: nn.Module, cells: Sequence[Batch]) -> Ten
     found = []
     with preserved(small), preserved(dense):
         for cell in cells:
-            found.append(divergence(run_module(small, cell), run_module(dense, cell)).double())
+            gaps = divergence(run_module(small, cell), run_module(dense, cell)).double()
+            found.append(by_example(gaps, cell.size or 1))
     return torch.cat(found)
 
 

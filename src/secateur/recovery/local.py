@@ -56,7 +56,7 @@ class Anchor:
         wanted = [at_least_single(each.index_select(axis, stays)) for each in dense]
         least = [torch.where(each <= aim.low, -math.inf, each.clamp(max=aim.high)) for each in wanted]
         most = [torch.where(each >= aim.high, math.inf, each.clamp(min=aim.low)) for each in wanted]
-        rows = torch.cat([each.movedim(axis, -1).flatten(0, -2) for each in wanted])
+        rows = torch.cat([each.movedim(axis, -1).reshape(-1, len(stays)) for each in wanted])
         return Anchor(aim, axis, stays, least, most, (float(rows.var(0).sum()) * len(rows) + 1e-12) ** -0.5)
 
     def error(self, cell: int, values: Values) -> Tensor:

@@ -13,7 +13,7 @@ from secateur.data import Batch, as_batches, device_of, floating_type
 from secateur.entry import entry_point_with
 from secateur.errors import SurgeryError
 from secateur.importance.data_checks import check_model_on, check_model_values
-from secateur.importance.evidence import cells_of
+from secateur.importance.evidence import as_examples, network_cells
 from secateur.network.copies import copied
 from secateur.network.folded import folded
 from secateur.options import check_name, check_option
@@ -154,7 +154,8 @@ def repair(
     """
     find_repairs(how)
     check_options(options)
-    batches = as_batches(data, dtype=floating_type(model))
+    batches = as_batches(data, plan.network.batch_size, floating_type(model))
+    batches = as_examples(plan.network, batches)
     for each in (model, small):
         check_model_values(each)
         check_model_on(each, batches)
@@ -174,7 +175,7 @@ def run_repairs(
     """Mend a cut model in place, and tell what each step gave."""
     steps = find_repairs(how)
     with torch.random.fork_rng(devices=[]):
-        cells = cells_of(batches, device_of(small))
+        cells = network_cells(plan.network, batches, device_of(small))
         fitted, held = apart(cells, plan.network.program.batched is not None)
         dense, recipe = folded(model), recipe_of(model, plan)
         _check_cut(small, plan, recipe)

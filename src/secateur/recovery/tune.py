@@ -123,7 +123,7 @@ def drawn(cells: Sequence[Batch], size: int, draws: torch.Generator) -> Batch:
     sizes = torch.tensor([float(cell.size or 1) for cell in cells])
     first = cells[int(torch.multinomial(sizes, 1, generator=draws))]
     alike = [cell for cell in cells if _shapes(cell) == _shapes(first)]
-    if any(tensor.dim() == 0 or tensor.shape[0] != first.size for tensor in first.tensors):
+    if not first.is_divisible:
         return first
     owner = torch.multinomial(torch.tensor([float(cell.size or 1) for cell in alike]), size, True, generator=draws)
     parts = []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur.budget.plan import Plan
 from secateur.data import Batch
-from secateur.importance.losses import Loss, Reference, divergence, example_losses, main_output
+from secateur.importance.losses import Loss, Reference, by_example, divergence, example_losses, main_output
 from secateur.importance.scores import Scores
 from secateur.network.calls import cache_off, call_model
 from secateur.network.program import preserved
@@ -104,9 +104,8 @@ def _both(dense: nn.Module, small: nn.Module, batch: Batch, loss: Loss | None) -
         losses = example_losses(loss, output, Reference(batch.target, expected), examples)
         accuracy = _hits(output, batch.target, examples)
         agreement = _hits(output, _top(expected), examples)
-        rows.append(
-            torch.stack([losses.double().cpu(), accuracy, agreement, divergence(output, expected).double().cpu()])
-        )
+        distance = by_example(divergence(output, expected), examples)
+        rows.append(torch.stack([losses.double().cpu(), accuracy, agreement, distance.double().cpu()]))
     return torch.stack(rows)
 
 

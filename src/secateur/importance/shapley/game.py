@@ -115,7 +115,7 @@ class Game:
     @cached_property
     def stacks(self) -> bool:
         """Whether coalitions and examples in any mixture give what each gives alone; tried on the first cell."""
-        if self.program.batched is None:
+        if self.program.batched is None or self.network.example.is_one_example:
             return False
         known, live = self.frontier.known(0), self.frontier.live(0, self.cut)
         pair = torch.ones(2, self.players, dtype=torch.bool)
@@ -230,9 +230,17 @@ class Game:
     def _bytes_per_example(self) -> tuple[int, int]:
         """The most that values after the cut take at one time, and what all of them take, for one example."""
         readers = [reader.node for reader in self.readers]
-        most, all_ = bytes_from(self.program, self.needed, (self.cut, self.end), readers)
+        found = bytes_from(self.program, self.needed, (self.cut, self.end), readers)
         examples = self.network.example.size or 1
-        return max(most // examples, 1), max(all_ // examples, 1)
+        most, all_ = (max(int(count / examples * self._growth), 1) for count in found)
+        return most, all_
+
+    @property
+    def _growth(self) -> float:
+        """How many times larger than the example that the network was traced with the largest one is."""
+        cells = (self.network.example, *self.evidence.cells)
+        traced, *sizes = (sum(t.numel() for t in cell.tensors) / (cell.size or 1) for cell in cells)
+        return max([1.0, *(size / traced for size in sizes)])
 
     def _run_cell(self, coalition: Tensor, known: Known, live: dict[Node, Any]) -> Tensor:
         """One coalition (1, players) on a whole cell, as it is. (1, examples)"""
