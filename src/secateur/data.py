@@ -15,7 +15,7 @@ from secateur.data_forms import (
     as_target,
     as_tensors,
     batches_of_rows,
-    has_numbers_alone,
+    is_array,
     is_row,
     is_table,
 )
@@ -52,7 +52,7 @@ class Batch:
         """The number of examples: what the first axes of all inputs agree on, else the first input's."""
         if self.is_one_example:
             return 1
-        sizes = [tensor.shape[0] for tensor in self.tensors if tensor.dim()]
+        sizes = [tensor.shape[0] for tensor in self.tensors if not tensor.is_nested and tensor.dim()]
         return sizes[0] if sizes else None
 
     @property
@@ -123,9 +123,9 @@ def as_batch(item: Any, dtype: torch.dtype | None = None) -> Batch:
     """
     if isinstance(item, Batch):
         return item
-    if isinstance(item, list | tuple) and len(item) in (1, 2) and not has_numbers_alone(item):
+    if isinstance(item, list | tuple) and len(item) in (1, 2) and not is_array(item):
         return _with_target(*_inputs(item[0], dtype), item[1] if len(item) == 2 else None, dtype)
-    if isinstance(item, list | tuple) and not has_numbers_alone(item):
+    if isinstance(item, list | tuple) and not is_array(item):
         raise DataError(
             f"a batch is a {type(item).__name__} of {len(item)} items; give (inputs, target), where several inputs are "
             "one tuple or dict, or inputs alone"
@@ -217,7 +217,7 @@ def _by_example_alike(batches: Sequence[Batch]) -> list[Batch]:
 
 
 NOT_DENSE: Mapping[str, Callable[[Tensor], bool]] = {
-    "tensor on the meta device, which holds no values; give real examples,": lambda tensor: tensor.is_meta,
+    "tensor on the meta device, which holds no values; give real examples": lambda tensor: tensor.is_meta,
     "nested tensor, which has no one shape; pad it (tensor.to_padded_tensor)": lambda tensor: tensor.is_nested,
     "quantized tensor; give tensor.dequantize()": lambda tensor: tensor.is_quantized,
     "sparse tensor; give tensor.to_dense()": lambda tensor: tensor.layout != torch.strided,
@@ -233,7 +233,7 @@ def _check(batch: Batch, number: int) -> None:
     for tensor in batch.tensors:
         kind = next((kind for kind, holds in NOT_DENSE.items() if holds(tensor)), None)
         if kind is not None:
-            raise DataError(f"batch {number} has a {kind} as an input of shape {tuple(tensor.shape)}")
+            raise DataError(f"an input of batch {number} is a {kind}")
     for tensor in batch.tensors:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise DataError(

@@ -38,6 +38,18 @@ def has_numbers_alone(value: object) -> bool:
     return all(has_numbers_alone(each) or isinstance(each, Number | np.generic) for each in value)
 
 
+def is_array(value: object) -> bool:
+    """Whether a list is an array by itself, not a pair of inputs and targets: a tuple only where it holds numbers."""
+    if not has_numbers_alone(value):
+        return False
+    assert isinstance(value, list | tuple)
+    return are_numbers(value) or (isinstance(value, list) and len({_depth(each) for each in value}) == 1)
+
+
+def _depth(value: object) -> int:
+    return 1 + _depth(value[0]) if isinstance(value, list | tuple) and value else 0
+
+
 def as_tensor(value: Any, dtype: torch.dtype | None = None) -> Any:
     """Arrays and lists of numbers as tensors; anything else as it is.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
+from secateur.data_forms import ExampleList
 from secateur.errors import DataError, SecateurError, TargetError
 from secateur.network.program import wide
 from secateur.options import described
@@ -67,9 +68,10 @@ def check_target(output: Any, target: Any, examples: int | None = None) -> tuple
     shape = main_output(output).shape
     scores = shape if examples is None else torch.Size([examples, *shape[1:]])
     if not isinstance(target, Tensor):
+        kind = described(list(target) if isinstance(target, ExampleList) else target)
         raise TargetError(
-            f"targets are {described(target)}, where the default loss takes one tensor; give loss=, a function of the "
-            "output and the target that gives one value per example"
+            f"targets are {kind}, where the default loss takes one tensor; give loss=, a function of the output and "
+            "the target that gives one value per example"
         )
     if target.is_complex() or (target.is_floating_point() and target.shape != scores):
         raise TargetError(

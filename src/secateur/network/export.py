@@ -137,7 +137,8 @@ def _check_example(model: nn.Module, batch: Batch) -> None:
     Raises:
         DataError: the model itself refuses the example.
     """
-    run_module(model, batch)
+    with preserved(model):
+        run_module(model, batch)
 
 
 def _addbmm(added: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -158,7 +159,8 @@ OWN_DECOMPOSITIONS: dict[Any, Any] = {ATEN.addbmm.default: _addbmm}
 
 def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Program:
     """The program without operators that write to their inputs or insist on a memory layout."""
-    if any(writes_where_seen(node) or node.target in TAKEN_APART for node in exported.graph.nodes):
+    writes = any(map(writes_where_seen, exported.graph.nodes))
+    if writes or any(node.target in TAKEN_APART for node in exported.graph.nodes):
         without_dropouts(exported)
         known = {**torch.export.default_decompositions(), **OWN_DECOMPOSITIONS}
         exported = exported.run_decompositions({target: known[target] for target in TAKEN_APART})
@@ -170,7 +172,7 @@ def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Pr
     own = {id(tensor): name for name, tensor in (*model.named_buffers(), *model.named_parameters())}
     holders = {**exported.constants, **exported.state_dict}
     names = {name: own.get(id(tensor), name) for name, tensor in holders.items()}
-    return Program(exported, _batch_symbol(exported, batch), names)
+    return Program(exported, _batch_symbol(exported, batch), names, writes)
 
 
 def dynamic_shapes(model: nn.Module, batch: Batch, axes: Axes = ()) -> Any:

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -38,9 +38,15 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def preserved(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; whatever the model's own code writes to itself is undone on leaving."""
-    with evaluation_mode(model), attributes_kept(model), buffers_kept(model), torch.no_grad():
+def preserved(model: nn.Module, parameters: bool = True) -> Iterator[None]:
+    """Evaluation mode and no gradients; whatever the model's own code writes to itself is undone on leaving.
+
+    Args:
+        model: the model.
+        parameters: whether its code may write to parameters, which then are copied for the time being.
+    """
+    own_parameters = parameters_kept(model) if parameters else nullcontext()
+    with evaluation_mode(model), attributes_kept(model), buffers_kept(model), own_parameters, torch.no_grad():
         yield
 
 
@@ -55,6 +61,21 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
             for name, buffer in model.named_buffers():
                 if name in buffers and buffer.shape == buffers[name].shape:
                     buffer.data.copy_(buffers[name])
+
+
+@contextmanager
+def parameters_kept(model: nn.Module) -> Iterator[None]:
+    """On leaving, parameters have the memory and the values that they had."""
+    held = [(parameter, parameter.data, parameter.detach().clone()) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, memory, values in held:
+            if parameter.data.data_ptr() != memory.data_ptr() or parameter.shape != memory.shape:
+                parameter.data = memory
+            if not torch.equal(memory, values):
+                with torch.no_grad():
+                    memory.copy_(values)
 
 
 def run_module(model: nn.Module, batch: Batch) -> Any:
@@ -94,12 +115,14 @@ class Program:
         exported: what `torch.export` made of the model.
         batched: the symbol that stands for the batch size in the shapes, or None where the batch size is fixed.
         names: the model's own name of each parameter and buffer, by its name in the exported program.
+        writes: whether the model's code may write to its parameters.
         other_sizes: what makes the program right for batches of other sizes; None: they are refused.
     """
 
     exported: ExportedProgram
     batched: str | None
     names: Mapping[str, str]
+    writes: bool = True
     other_sizes: OtherSizes | None = field(default=None, repr=False, compare=False)
 
     @cached_property

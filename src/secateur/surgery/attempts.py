@@ -1,7 +1,7 @@
 """One trial: cut a model for the time being, run it beside the masked run, and say what went wrong and where."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from secateur.errors import SecateurError
 from secateur.network.calls import call_model
 from secateur.network.masked import Means, run_masked
-from secateur.network.program import buffers_kept, preserved
+from secateur.network.program import buffers_kept, parameters_kept, preserved
 from secateur.network.units import Kept, Network
 from secateur.surgery.cut import constants, cut_copy, fold_constants
 from secateur.surgery.recipe import make_recipe
@@ -92,13 +92,14 @@ class Trials:
     def _cut(self, network: Network, kept: Kept, means: Means) -> Iterator[nn.Module]:
         if self._shadow is None:
             small = cut_copy(self.model, network, kept, means)[0]
-            with preserved(small):
+            with preserved(small, network.program.writes):
                 yield small
             return
         double = self._shadow.model
         with self._shadow.cut(make_recipe(double, network, kept, folds=bool(means))) as small:
             fold_constants(small, constants(self.model, network, kept, means))
-            with buffers_kept(small), torch.no_grad():
+            written = parameters_kept(small) if network.program.writes else nullcontext()
+            with buffers_kept(small), written, torch.no_grad():
                 yield small
 
 
