@@ -170,7 +170,7 @@ def drawn_loss(output: Any, draws: torch.Generator) -> Tensor:
     """
     if is_logits(output):
         scores = main_output(output).log_softmax(-1)
-        chances = scores.detach().exp().flatten(0, -2).cpu()
+        chances = scores.detach().exp().reshape(-1, scores.shape[-1]).cpu()
         classes = torch.multinomial(chances, 1, generator=draws).view(*scores.shape[:-1], 1).to(scores.device)
         likelihoods = scores.gather(-1, classes)[..., 0]
         positions = likelihoods[0].numel()

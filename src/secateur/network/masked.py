@@ -264,7 +264,8 @@ def reader_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tensor
         def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = operand(reader, args, kwargs)
             others = [dim for dim in range(x.dim()) if dim != reader.dim]
-            sums[reader_key(reader)] = sums[reader_key(reader)] + x.sum(others, dtype=widest(x)).cpu().double()
+            total = x.sum(others, dtype=widest(x)) if others else x
+            sums[reader_key(reader)] = sums[reader_key(reader)] + total.cpu().double()
             counts[reader_key(reader)] += x.numel() // x.shape[reader.dim]
             return target(*args, **kwargs)
 

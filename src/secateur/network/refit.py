@@ -51,7 +51,7 @@ def reader_moments(network: Network, batches: Iterable[Batch]) -> dict[str, Mome
 
     def watch(reader: Reader) -> Handler:
         def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            rows = operand(reader, args, kwargs).movedim(reader.dim, -1).flatten(0, -2).cpu().double()
+            rows = operand(reader, args, kwargs).movedim(reader.dim, -1).reshape(-1, len(reader.units)).cpu().double()
             key = reader_key(reader)
             sums[key], products[key] = sums[key] + rows.sum(0), products[key] + rows.T @ rows
             counts[key] += len(rows)
