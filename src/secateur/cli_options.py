@@ -20,7 +20,9 @@ Model = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option("--weights", help="Its weights: .safetensors, or .pt/.pth of tensors.", show_default=False),
+    typer.Option(
+        "--weights", help="Its weights: .safetensors, or .pt/.pth as training scripts write them.", show_default=False
+    ),
 ]
 Program = Annotated[
     Path | None,

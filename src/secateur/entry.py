@@ -2,13 +2,16 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from secateur.errors import OptionError
+from secateur.network.wrappers import is_compiled, uncompiled, unwrapped
 from secateur.options import check_name, check_option, classes_of, described
 from secateur.random_states import random_states_kept
 
@@ -19,6 +22,7 @@ R = TypeVar("R")
 def entry_point(function: Callable[P, R]) -> Callable[P, R]:
     """A public function whose arguments are checked before anything else is done.
 
+    Wrappers of models are looked through, and what was compiled runs as it is written.
     It runs with gradients and outside of `torch.inference_mode`, whatever the caller's modes are, and leaves all global
     random states as they were.
 
@@ -54,10 +58,14 @@ def entry_point_with(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for name in kwargs:
                 check_name(name, known, f"`{function.__name__}` has no option")
-            given = signature.bind(*args, **kwargs).arguments
-            _check_arguments(function, {name: value for name, value in given.items() if name not in open_ended})
-            with torch.inference_mode(False), torch.enable_grad(), random_states_kept():
-                return function(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
+            given = {name: value for name, value in bound.arguments.items() if name not in open_ended}
+            _check_arguments(function, given)
+            models = {name: unwrapped(value) for name, value in given.items() if isinstance(value, nn.Module)}
+            bound.arguments |= models
+            as_written = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
+            with torch.inference_mode(False), torch.enable_grad(), random_states_kept(), as_written:
+                return function(*bound.args, **bound.kwargs)
 
         return call
 
@@ -100,7 +108,7 @@ def check_model(name: str, model: object) -> None:
     if not isinstance(model, nn.Module):
         raise OptionError(f"{name} is {described(model)}, not a torch.nn.Module; {_advice(model)}")
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_inference():
+        if not is_lazy(tensor) and tensor.is_inference():
             raise OptionError(
                 f"{path} of this {type(model).__name__} was made under torch.inference_mode(), and can't be "
                 "differentiated or changed outside of it; make the model outside, or give copy.deepcopy(model)"

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import nn
 
+from secateur.checkpoints import read_checkpoint, state_dict_for
 from secateur.errors import NameMatchError, StorageError
 from secateur.files import check_regular, read_program
+from secateur.network.wrappers import unwrapped
 
 
 def named(place: str) -> Callable[[], Any]:
@@ -57,6 +57,7 @@ def model_from(place: str | None, weights: Path | None, program: Path | None) ->
         )
         return read_program(program)
     model = named(str(place))()
+    model = unwrapped(model) if isinstance(model, nn.Module) else model
     if not isinstance(model, nn.Module):
         raise NameMatchError(f"{place!r} gave a {type(model).__name__}, not a torch.nn.Module")
     if weights is not None:
@@ -67,10 +68,10 @@ def model_from(place: str | None, weights: Path | None, program: Path | None) ->
 def _load_weights(model: nn.Module, path: Path) -> None:
     check_regular(path)
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        checkpoint = read_checkpoint(path)
     except Exception as failure:  # torch raises many types on a damaged archive
         raise StorageError(f"{path} can't be read: {type(failure).__name__}: {failure}") from failure
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state_dict_for(model, checkpoint))
     except (RuntimeError, TypeError, AttributeError) as failure:
         raise StorageError(f"{path} does not fit {type(model).__name__}: {failure}") from failure

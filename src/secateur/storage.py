@@ -26,6 +26,7 @@ from secateur.files import (
 from secateur.files.tensors import About
 from secateur.network.export import export_program
 from secateur.network.supported import unsupported_reason
+from secateur.network.wrappers import unwrap_children
 from secateur.surgery.inputs import example_of
 from secateur.surgery.lineage import Lineage, attach, lineage_of
 from secateur.surgery.rebuild import rebuilt, restored_on_failure
@@ -160,6 +161,7 @@ class PreparedLoad:
         values = {name: self.tensors[name].to(tensor.device) for name, tensor in tensors_of(self.rebuilt).items()}
         with restored_on_failure(target):
             if not is_program:
+                unwrap_children(target)
                 for step in self.lineage.steps:
                     apply_recipe(target, step.recipe)
             for name, tensor in (*target.named_parameters(), *target.named_buffers()):

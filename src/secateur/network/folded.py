@@ -13,6 +13,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from secateur.network.copies import copied
 from secateur.network.program import evaluation_mode
+from secateur.network.wrappers import holds_wrappers, unwrap_children
 
 
 def is_computed(module: nn.Module) -> bool:
@@ -21,12 +22,13 @@ def is_computed(module: nn.Module) -> bool:
 
 
 def needs_folding(model: nn.Module) -> bool:
+    """Whether weights are computed from others."""
     return any(is_computed(module) for module in model.modules())
 
 
 def folded(model: nn.Module) -> nn.Module:
-    """The model itself, or where weights are computed from others a copy that holds them as they are."""
-    if not needs_folding(model):
+    """The model itself, or where weights are computed from others or parts are wrapped a copy that is plain."""
+    if not needs_folding(model) and not holds_wrappers(model):
         return model
     plain = copied(model, {})
     fold(plain)
@@ -34,7 +36,8 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 def fold(model: nn.Module) -> None:
-    """Replace weights that are computed from others by what they come to, in place."""
+    """Replace weights computed from others by what they come to, and wrapped parts by the plain ones, in place."""
+    unwrap_children(model)
     with evaluation_mode(model):
         for module in model.modules():
             for hook in _hooks(module):

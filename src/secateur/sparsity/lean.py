@@ -15,6 +15,7 @@ from secateur.importance.lean.graph import ChannelGraph
 from secateur.importance.lean.walk import graph_of
 from secateur.names import matched
 from secateur.network.units import Network
+from secateur.network.wrappers import unwrapped
 from secateur.sparsity.dead import Kernels, hold, needless, plan_of
 from secateur.sparsity.selection import SELECT, name_of
 from secateur.storage import save
@@ -144,7 +145,7 @@ def lean(
         )
     if by not in SELECT:
         raise NameMatchError(f"by={by!r} is unknown; known are {', '.join(SELECT)}")
-    work = folded_copy(model)
+    work = folded_copy(unwrapped(model))
     network = trace(work, example_inputs)
     first = graph_of(network)
     own = _prunable(first, skip)

@@ -11,6 +11,7 @@ from secateur.network.copies import copied
 from secateur.network.folded import fold, needs_folding
 from secateur.network.program import Program
 from secateur.network.units import Network
+from secateur.network.wrappers import unwrap_children
 from secateur.surgery.inputs import InputForm, input_form
 from secateur.surgery.recipe import Recipe
 
@@ -99,8 +100,9 @@ def add_step(lineage: Lineage, step: CutStep) -> Lineage:
 
 
 def folded_copy(model: nn.Module) -> nn.Module:
-    """A copy of a model with computed weights as they are, which carries this as a step."""
+    """A copy of a model with computed weights as they are, which carries this as a step; wrapped parts are plain."""
     work = copied(model, {})
+    unwrap_children(work)
     if needs_folding(model):
         fold(work)
         tensors = (*work.named_parameters(), *work.named_buffers())

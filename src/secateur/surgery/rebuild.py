@@ -12,6 +12,7 @@ from secateur.data import Batch, device_of, example_batches
 from secateur.errors import SecateurError, StorageError
 from secateur.network.copies import copied
 from secateur.network.export import export_first
+from secateur.network.wrappers import unwrap_children
 from secateur.surgery.inputs import example_of
 from secateur.surgery.lineage import CutStep, Lineage, graph_digest
 from secateur.surgery.programs import as_module
@@ -39,6 +40,7 @@ def rebuilt(model: nn.Module, lineage: Lineage, torch_version: str, example_inpu
     programs = any(step.recipe.program for step in lineage.steps)
     try:
         cut = copied(model, {}) if programs else doubled(model)
+        unwrap_children(cut)
         for step in lineage.steps:
             cut = _after(cut, step, lineage.title, torch_version, example_inputs)
     except StorageError:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from secateur.budget.plan import Plan
 from secateur.errors import SurgeryError
-from secateur.network.folded import fold, folded
+from secateur.network.folded import fold, folded, needs_folding
 from secateur.network.labels import operator_name
 from secateur.network.new_biases import grown_biases
 from secateur.network.program import module_path
@@ -110,7 +110,7 @@ def recipe_of(model: nn.Module, plan: Plan) -> Recipe:
     check_shapes(source, plan.network)
     recipe = make_recipe(source, plan.network, plan.kept, folds=bool(plan.means))
     is_program = plan.network.as_program
-    return replace(recipe, folded=source is not model and not is_program, program=is_program)
+    return replace(recipe, folded=needs_folding(model) and not is_program, program=is_program)
 
 
 def check_shapes(model: nn.Module, network: Network) -> None:

@@ -12,6 +12,7 @@ from secateur.budget.plan import Plan, check_reachable
 from secateur.errors import BudgetError, TraceError
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
+from secateur.network.wrappers import unwrapped
 from secateur.surgery.cut import cut
 from secateur.training.guard import check_finite, hooked, is_skipped, scale_of
 from secateur.training.masks import Masks
@@ -91,6 +92,7 @@ class TaylorSchedule:
                 f"keep={dict(keep)!r}, every={every}, decay={decay}: a schedule takes fractions of "
                 f"{', '.join(COUNTED)}, at least one step between removals, and a decay from 0 to below 1"
             )
+        model = unwrapped(model)
         self.model, self.optimizer, self.every, self.decay, self.floor = model, optimizer, every, decay, floor
         self.network = trace(model, example_inputs)
         self.by, self.data = by, data

@@ -20,6 +20,7 @@ from secateur.files import reading, record_writer
 from secateur.names import matched
 from secateur.network.layers import layers_of
 from secateur.network.units import Network
+from secateur.network.wrappers import unwrapped
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
 from secateur.sparsity.pivoting.packed import KERNELS, fastest_of
 from secateur.sparsity.pivoting.saved import PIVOT, SavedPivot, check_pivot, read_pivot, saved_pivot
@@ -161,7 +162,7 @@ def pivot(
         )
     if fade is not None and not 0 < fade < 1:
         raise BudgetError(f"fade={fade} is no factor between 0 and 1")
-    work = folded_copy(model)
+    work = folded_copy(unwrapped(model))
     network = trace(work, example_inputs)
     axes = _axes(network, skip)
 

@@ -12,6 +12,7 @@ from secateur.api import trace
 from secateur.budget.plan import Plan
 from secateur.errors import BudgetError, SurgeryError
 from secateur.importance.lean.walk import graph_of
+from secateur.network.wrappers import unwrapped
 from secateur.sparsity.dead import needless, plan_of
 from secateur.sparsity.spp.probabilities import increments
 from secateur.sparsity.spp.start import columns_of, layers_to_prune, left_out, ratios_of
@@ -109,6 +110,7 @@ class SPP:
     ) -> None:
         if groups not in ("columns", "channels") or every < 1:
             raise BudgetError(f"groups={groups!r}, every={every}: groups are columns or channels, every is 1 or more")
+        model = unwrapped(model)
         self.model, self.optimizer, self.every, self.groups = model, optimizer, every, groups
         self.network = trace(model, example_inputs)
         layers = layers_to_prune(model, self.network, skip)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from secateur.errors import BudgetError, SurgeryError
 from secateur.names import matched
 from secateur.network.layers import finite
+from secateur.network.wrappers import unwrapped
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, labels_of, projected, signs
 from secateur.training.guard import check_finite, hooked, is_skipped, scale_of
 
@@ -106,7 +107,9 @@ class Unification:
             )
         self.optimizer, self.fractions = optimizer, (pruned, unified)
         self.rho, self.growth, self.every = rho, growth, every
-        self.layers = [self._start(name, weight, shape) for name, weight in _weights(model, only, skip).items()]
+        self.layers = [
+            self._start(name, weight, shape) for name, weight in _weights(unwrapped(model), only, skip).items()
+        ]
         self.steps = 0
         self.hard = False
         self._hooks = hooked(optimizer, self._before, self._after)

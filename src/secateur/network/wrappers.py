@@ -1,0 +1,60 @@
+"""Wrappers of whole models (data parallelism, `torch.compile`): what they hold is what is traced, cut and saved."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+COMPILED = "_orig_mod"
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model that a wrapper, or several in each other, holds; any other model itself.
+
+    Example:
+        >>> import torch
+        >>> layer = torch.nn.Linear(2, 2)
+        >>> unwrapped(torch.nn.DataParallel(layer)) is layer
+        True
+    """
+    while (inner := _held(model)) is not None:
+        model = inner
+    return model
+
+
+def _held(model: nn.Module) -> nn.Module | None:
+    """What a wrapper holds, None where the model is no wrapper."""
+    if isinstance(model, DataParallel | DistributedDataParallel):
+        inner: nn.Module = model.module
+        return inner
+    if type(model).__module__.startswith("torch._dynamo"):  # OptimizedModule, whose import takes seconds
+        return model._modules.get(COMPILED)
+    return None
+
+
+def holds_wrappers(model: nn.Module) -> bool:
+    """Whether a module within the model is a wrapper."""
+    return any(_held(module) is not None for module in model.modules())
+
+
+def unwrap_children(model: nn.Module) -> None:
+    """Put what wrappers within a model hold in their places, so that the names of its parameters are the plain ones."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            plain = unwrapped(child)
+            if plain is not child:
+                module._modules[name] = plain
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Within, functions and modules given to `torch.compile` run as they are written."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a module of the model was given to `torch.compile`, in place or as a wrapper."""
+    return any(module._compiled_call_impl is not None or COMPILED in module._modules for module in model.modules())
