@@ -20,8 +20,8 @@ where `DIR` holds the CIFAR-10 ResNets; it may be left out, and so may be their 
 
 - **export**, **batched**, **trace**: processor seconds for `torch.export.export` alone, for the same with a batch size
   that may vary (and a varying length of token sequences), and for `sc.trace`, which makes that second export, finds
-  the groups, and cuts the network for trial. Of either export the faster of two; empty where torch can't export the
-  model as it is.
+  the groups, and cuts the network for trial. Of the second export the faster of two, and the plain one after it;
+  empty where torch can't export the model as it is.
 - **can be cut**: the share of the parameters of convolutions, linear, recurrent and attention layers of which some
   plan can take a part away.
 - **left**: parameters after a cut by random scores, 75 % asked for.

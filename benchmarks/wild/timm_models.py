@@ -107,7 +107,7 @@ FAMILIES = {
                             _patches),
     "samvit": _definition("samvit_base_patch16", 64, img_size=64, patch_size=8, depth=2, embed_dim=48, num_heads=4,
                           window_size=4, global_attn_indexes=(1,)),
-    "bit_resnetv2": _definition("resnetv2_50x1_bit", layers=(1, 1, 1, 1)),
+    "bit_resnetv2": _definition("resnetv2_50x1_bit"),
     "nfnet_l0": _definition("nfnet_l0"),
 }  # fmt: skip
 

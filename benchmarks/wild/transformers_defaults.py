@@ -33,12 +33,12 @@ def _mask2former() -> Definition:
     return Definition(make, pixels(64))
 
 
-def _detr(config: str, model: str, heads: int = 4) -> Definition:
+def _detr(config: str, model: str, width: int = 48, heads: int = 4) -> Definition:
     from transformers import ResNetConfig
 
     backbone = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], layer_type="basic",
                             out_features=["stage4"])  # fmt: skip
-    options = {"d_model": 48, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80,
+    options = {"d_model": width, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80,
                "encoder_attention_heads": heads, "decoder_attention_heads": heads, "num_queries": 7}  # fmt: skip
     make = model_of(config, model, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None,
                     backbone_config=backbone, **options)  # fmt: skip
@@ -65,7 +65,7 @@ def _definitions() -> dict[str, Definition]:
                               _speech),
         "segformer_b0": Definition(model_of("SegformerConfig", "SegformerForSemanticSegmentation"), pixels(64)),
         "conditional_detr": _detr("ConditionalDetrConfig", "ConditionalDetrForObjectDetection"),
-        "detr_segmentation": _detr("DetrConfig", "DetrForSegmentation", heads=8),
+        "detr_segmentation": _detr("DetrConfig", "DetrForSegmentation", width=128, heads=8),
         "mask2former": _mask2former(),
         "sam_encoder": Definition(model_of("SamVisionConfig", "SamVisionModel", hidden_size=48, output_channels=24,
                                               num_hidden_layers=2, num_attention_heads=4, image_size=64, patch_size=8,
