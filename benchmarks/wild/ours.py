@@ -56,7 +56,7 @@ def examine(definition: Definition) -> Row:
     """A row of the table; what went wrong stands under "failed", with the stage."""
     row: Row = {"stage": "make"}
     try:
-        row |= _export_times(*build(definition))
+        row |= _export_times(definition)
         model, example = build(definition)
         before = Snapshot(model, example)
         try:
@@ -118,14 +118,15 @@ def counted(owner: type, method: str) -> Iterator[list[int]]:
         yield calls
 
 
-def _export_times(model: nn.Module, example: Any) -> Row:
+def _export_times(definition: Definition) -> Row:
     """Seconds for the export that tracing needs and for the plain one; nothing where torch can't export the model.
 
-    Of the first the faster of two; the plain one comes last, when torch knows the model's operators.
+    Of the first the faster of two; the plain one comes last, when torch knows the model's operators. Each has a fresh
+    model, as some keep what the last export wrote into their attributes.
     """
     try:
-        batched = min(_batched_seconds(model, example) for _ in range(2))
-        return {"batched_s": batched, "export_s": _export_seconds(model, example)}
+        batched = min(_batched_seconds(*build(definition)) for _ in range(2))
+        return {"batched_s": batched, "export_s": _export_seconds(*build(definition))}
     except Exception as failure:  # noqa: BLE001 (torch.export raises any type)
         return {"not_exported": f"{type(failure).__name__}: {failure}"[:300]}
 

@@ -28,6 +28,8 @@ def _patches() -> dict[str, Tensor]:
     return {"x": torch.randn(2, places.shape[1], 16 * 16 * 3), "patch_coord": places, "patch_valid": valid}
 
 
+NAFLEX = {"depth": 2, "embed_dim": 96, "num_heads": 4}
+
 FAMILIES = {
     "resnet18": _definition("resnet18"),
     "resnet26d": _definition("resnet26d"),
@@ -103,8 +105,8 @@ FAMILIES = {
     "efficientvit_m0": _definition("efficientvit_m0", 224),
     "fastvit_sa12": _definition("fastvit_sa12", 128, layers=(1, 1, 1, 1)),
     "mobilenetv4_conv_medium": _definition("mobilenetv4_conv_medium"),
-    "naflexvit": Definition(lambda: _make("naflexvit_base_patch16_gap", {"depth": 2, "embed_dim": 96, "num_heads": 4}),
-                            _patches),
+    "naflexvit": Definition(lambda: _make("naflexvit_base_patch16_gap", NAFLEX), images(64)),
+    "naflexvit_patches": Definition(lambda: _make("naflexvit_base_patch16_gap", NAFLEX), _patches),
     "samvit": _definition("samvit_base_patch16", 64, img_size=64, patch_size=8, depth=2, embed_dim=48, num_heads=4,
                           window_size=4, global_attn_indexes=(1,)),
     "bit_resnetv2": _definition("resnetv2_50x1_bit"),

@@ -37,7 +37,7 @@ def _detr(config: str, model: str, width: int = 48, heads: int = 4) -> Definitio
     from transformers import ResNetConfig
 
     backbone = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], layer_type="basic",
-                            out_features=["stage4"])  # fmt: skip
+                            out_features=["stage1", "stage2", "stage3", "stage4"])  # fmt: skip
     options = {"d_model": width, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80,
                "encoder_attention_heads": heads, "decoder_attention_heads": heads, "num_queries": 7}  # fmt: skip
     make = model_of(config, model, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None,
