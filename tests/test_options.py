@@ -60,6 +60,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "round_to half": ({"round_to": 2.5}, "round_to=2.5 .* whole number of units"),
     "floor text": ({"floor": "1"}, "floor='1'"),
     "floor NaN": ({"floor": float("nan")}, "floor=nan"),
+    "rounds as a fraction": ({"rounds": 2.0}, "rounds=2.0 .* whole number of rounds"),
     "rounds": ({"rounds": 1.5}, "rounds=1.5 .* whole number of rounds"),
     "repair a number": ({"repair": 3}, "repair=3"),
     "repair misspelt": ({"repair": ["refit", "adopt"]}, "did you mean 'adapt'"),
@@ -84,6 +85,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "what a criterion does not read": ({"by": "l2", "estimator": "exact"}, "estimator= does not apply to by='l2'"),
     "estimators of another game": ({"by": "owen", "estimator": "svarm"}, "known are auto, controlled, antithetic"),
     "aggregates of means": ({"by": "taylor", "aggregate": "robust"}, "aggregate= does not apply to by='taylor'"),
+    "what a protocol says": (
+        {"by": "shapley", "protocol": "paper", "coalitions": 9},
+        "coalitions= does not apply to protocol='paper'",
+    ),
     "a quantile out of range": ({"by": "shapley", "aggregate": 1.5}, "aggregate=1.5 is unknown"),
     "an aggregate that is none": ({"by": "shapley", "aggregate": ["mean"]}, "aggregate=\\['mean'\\]"),
 }
@@ -142,6 +147,19 @@ MISUSE: dict[str, tuple[Call, str]] = {
         lambda t: sc.compare(t["model"], X, by=("shapley",), options={"shapley": {"coalition": 9}}),
         "did you mean 'coalitions'",
     ),
+    "compare options that are none": (
+        lambda t: sc.compare(t["model"], X, by=("l2",), options={"l2": 3}),  # type: ignore[dict-item]
+        "options=3 .* give a dict",
+    ),
+    "compare by a number": (lambda t: sc.compare(t["model"], X, by=3), "by=3 .* name of a criterion"),  # type: ignore[arg-type]
+    "curves of another length": (
+        lambda t: sc.plan(t["network"], t["scores"], {"units": 0.5}, allocation="loss", curves={"0": torch.zeros(3)}),
+        r"curves\['0'\] is a tensor of shape \(3,\); give a finite tensor \(13,\)",
+    ),
+    "curves of other groups": (
+        lambda t: sc.plan(t["network"], t["scores"], {"units": 0.5}, allocation="loss", curves={"5": torch.zeros(13)}),
+        r"curves\['0'\] is None",
+    ),
     "options of a criterion alone": (
         lambda t: sc.score(t["network"], by="l2", estimator="nonsense", coalitions=-5),
         "coalitions=-5|estimator= does not apply",
@@ -167,7 +185,7 @@ def test_scores_of_a_criterion_may_be_arrays_or_lists(traced: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        (None, "gave a NoneType; it must return a dict"),
+        (None, "gave None; it must return a dict"),
         ({"0": "high"}, "gave a str for 0"),
         ({"0": [1.0, None]}, "gave a list for 0"),
         ({"0": np.zeros(5)}, "scores of shape \\(5,\\) for 0, which has 12 units"),
@@ -182,7 +200,7 @@ def test_scores_of_a_criterion_that_are_none(scores: Any, said: str, traced: dic
     ("aggregate", "said"),
     [
         (lambda values: values.mean(1) * float("nan"), "aggregate= gave NaN or infinity for 12 of 12 units"),
-        (lambda values: None, "aggregate= gave a NoneType"),
+        (lambda values: None, "aggregate= gave None"),
         (lambda values: values.mean(), "aggregate= gave a tensor of shape \\(\\)"),
     ],
 )

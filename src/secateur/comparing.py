@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,8 +141,10 @@ def _without_shared(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that criteria read.
 
     Raises:
+        OptionError: they are no dict.
         NameMatchError: the removal is unknown.
     """
+    check_option("options", options)
     if "removal" in options:
         check_option("removal", options["removal"])
     return {name: value for name, value in options.items() if name not in SHARED}
@@ -202,7 +204,8 @@ def _criteria(by: Sequence[str | Criterion]) -> dict[str, str | Criterion]:
     Raises:
         NameMatchError: there is none, or a name is unknown.
     """
-    found = {find_criterion(each)[0]: each for each in ([by] if isinstance(by, str) or callable(by) else by)}
+    several = [by] if isinstance(by, str) or not isinstance(by, Iterable) else by
+    found = {find_criterion(each)[0]: each for each in several}
     if not found:
         raise NameMatchError("by is empty; name criteria to compare, secateur.criteria() lists them")
     return found

@@ -47,8 +47,13 @@ def is_real(value: object) -> bool:
 
 
 def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+
+
+def is_round(value: object) -> bool:
     """Whether a value is a whole number, also one written with a decimal point."""
-    return is_real(value) and (isinstance(value, Integral) or float(value).is_integer())  # type: ignore[arg-type]
+    return is_real(value) and float(value).is_integer()  # type: ignore[arg-type]
 
 
 def whole_from(least: int, of: str = "whole number") -> Option:
@@ -115,10 +120,10 @@ OPTIONS: Mapping[str, Option] = {
     "folder": PATH,
     "allocation": SOME_NAMES,
     "rounds": Option("a whole number of rounds from 1 up", lambda v: is_whole(v) and v >= 1, BudgetError),
-    "round_to": optional(Option("a whole number of units from 1 up", lambda v: is_whole(v) and v >= 1, BudgetError)),
+    "round_to": optional(Option("a whole number of units from 1 up", lambda v: is_round(v) and v >= 1, BudgetError)),
     "floor": Option(
         "a whole number of units, or a fraction of a group below 1",
-        lambda v: is_real(v) and v >= 0 and (v < 1 or is_whole(v)),
+        lambda v: is_real(v) and v >= 0 and (v < 1 or is_round(v)),
         BudgetError,
     ),
     "repair": optional(STEPS),
@@ -193,4 +198,6 @@ def shown(value: object) -> str:
 
 def described(value: object) -> str:
     """What kind of thing a value is, in words."""
+    if value is None:
+        return "None"
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"

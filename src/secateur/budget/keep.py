@@ -6,6 +6,7 @@ from secateur.budget.latency import LatencyTable
 from secateur.errors import BudgetError
 from secateur.network.cost import Cost
 from secateur.network.units import Kept, Network
+from secateur.options import is_real
 
 Keep = Mapping[str, float]
 COUNTED = ("params", "macs", "bytes", "units")
@@ -36,8 +37,7 @@ def parse_keep(keep: object) -> Keep:
 
 def _check_drop(unit: str, value: object, count: int) -> None:
     sign = 1 if unit == "loss" else -1
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if count > 1 or not is_number or not sign * float(value) > 0:  # type: ignore[arg-type]
+    if count > 1 or not is_real(value) or not sign * float(value) > 0:  # type: ignore[arg-type]
         example = {"loss": 0.05} if unit == "loss" else {"accuracy": -0.01}
         raise BudgetError(
             f"keep={{{unit!r}: {value!r}}} is not a bound: give by how much it may change at most, alone, such as "
@@ -46,7 +46,7 @@ def _check_drop(unit: str, value: object, count: int) -> None:
 
 
 def _is_fraction(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+    return is_real(value) and 0 < float(value) <= 1  # type: ignore[arg-type]
 
 
 def fractions(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.budget.curves import Curves, curves_of
+from secateur.budget.curves import Curves, check_curves, curves_of
 from secateur.budget.keep import COUNTED, DROPS, Keep, fractions, parse_keep
 from secateur.budget.latency import LatencyTable
 from secateur.budget.orders import LOSSES, ORDERS, Asked, between
@@ -173,6 +173,8 @@ class Search:
                 )
         groups = tuple(group for group in network.groups if group.name in scores)
         _check_sizes(network, groups, scores)
+        if curves is not None:
+            check_curves(curves, {group.name: group.size for group in groups})
         _check_numbers(network, groups, scores)
         round_to = int(round_to)
         values = [scores[group.name].values.double() for group in groups]

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch, as_batches, device_of, floating_type, on_device
-from secateur.errors import DataError, SecateurError, TargetError, TraceError
+from secateur.errors import BudgetError, DataError, SecateurError, TargetError, TraceError
 from secateur.importance.evidence import CELL
 from secateur.importance.losses import Loss, Reference, check_target, example_losses, is_logits, main_output
 from secateur.importance.registry import Criterion, Use, registered
 from secateur.network.program import preserved, run_module
 from secateur.network.supported import unsupported_reason
+from secateur.options import described
 
 Run = Callable[[Batch], Any]
 FEW = 2
@@ -42,7 +43,7 @@ def checked_data(
     test: Any,
     loss: Loss | None,
     by: Sequence[str | Criterion],
-    need_targets: bool = False,
+    bound: str | None = None,
 ) -> tuple[list[Batch], list[Batch]]:
     """The examples to work with and those to measure on, checked against the model before anything is traced.
 
@@ -51,7 +52,7 @@ def checked_data(
         data, test: as `prune` takes them; without `test` the examples of `data` serve for both.
         loss: the user's own, or None.
         by: the criteria.
-        need_targets: whether targets are needed besides, for a bound on the loss or the accuracy.
+        bound: "loss" or "accuracy" where the budget is a bound on it, for which targets are needed besides.
 
     Returns:
         Both. Targets that the default loss can't use are left out, with a warning, where nothing needs them.
@@ -78,14 +79,31 @@ def checked_data(
         ]
         try:
             check_losses(outputs, part, loss, use)
+            if bound == "accuracy":
+                _check_classes(part)
         except TargetError as failure:
-            if need_targets or use != "nothing":
+            if bound is not None or use != "nothing":
                 raise
             warnings.warn(f"targets are left out, as no criterion needs them: {failure}", stacklevel=4)
             batches = [batch.without_target() for batch in batches]
             tests = [batch.without_target() for batch in tests]
             break
     return batches, tests
+
+
+def _check_classes(batches: Sequence[Batch]) -> None:
+    """
+    Raises:
+        BudgetError: there are targets that are no class numbers, of which no accuracy can be taken.
+    """
+    for number, batch in enumerate(batches):
+        target = batch.target
+        if target is not None and (not isinstance(target, Tensor) or target.is_floating_point()):
+            kind = f"of {target.dtype}" if isinstance(target, Tensor) else described(target)
+            raise BudgetError(
+                f"a bound on the accuracy needs class numbers, but the targets of batch {number} are {kind}; give "
+                "class numbers, inputs alone, or a bound on the loss, {'loss': 0.05}"
+            )
 
 
 def taken_examples(model: nn.Module, examples: list[Batch]) -> list[Batch]:

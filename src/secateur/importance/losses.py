@@ -31,7 +31,9 @@ def main_output(output: Any) -> Tensor:
     floats = (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point())
     first = next((leaf for leaf in floats if leaf.dim()), None)
     if first is None:
-        raise DataError(f"the network returns a {type(output).__name__} without a floating-point tensor; give loss=")
+        if output is None:
+            raise DataError("the network returns None; let its forward return what it computes")
+        raise DataError(f"the network returns {described(output)} in which there is no floating-point tensor with axes")
     return first
 
 

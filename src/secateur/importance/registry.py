@@ -117,5 +117,9 @@ def check_criterion(by: str | Criterion, options: Mapping[str, Any]) -> None:
         if found.options is not None and name not in found.options:
             readers = [other for other, each in sorted(_criteria.items()) if name in (each.options or ())]
             raise OptionError(f"{name}= does not apply to by={by!r}; leave it out, or rank by {', '.join(readers)}")
+    if given.get("protocol") == "paper":
+        for name in ("estimator", "coalitions", "stop"):
+            if name in given:
+                raise OptionError(f"{name}= does not apply to protocol='paper', which says what is drawn; leave it out")
     if found.estimators is not None and "estimator" in given and not callable(given["estimator"]):
         one_of("auto", *found.estimators).check("estimator", given["estimator"])

@@ -1,7 +1,8 @@
 """Short training of the cut network towards the dense network's outputs (Hinton et al. 2015)."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from secateur.data import Batch, joined
-from secateur.errors import DataError
-from secateur.importance.losses import divergence, is_logits, main_output, supervised
+from secateur.errors import DataError, TargetError
+from secateur.importance.losses import check_target, divergence, is_logits, main_output, supervised
 from secateur.network.program import evaluation_mode, preserved, run_module
 from secateur.recovery.judge import distance
 
@@ -59,11 +60,13 @@ def distillation(output: Any, dense: Any, temperature: float = 2.0) -> Tensor:
 def tune(training: Training) -> None:
     """Train in place with Adam and one cycle of the learning rate; the best state on the examples held out stays.
 
-    Batch norms keep their statistics, dropout is idle. Where there are labels, a tenth of the loss is theirs.
+    Batch norms keep their statistics, dropout is idle. Where there are labels that the default loss takes, a tenth of
+    the loss is theirs; others are left out with a warning.
 
     Raises:
         DataError: the loss is NaN; the state is the best so far.
     """
+    training = _with_usable_targets(training)
     steps, size = int(training.options.get("steps", 300)), int(training.options.get("batch_size", 64))
     rate = float(training.options.get("learning_rate", 1e-3))
     parameters = [each for each in training.small.parameters() if each.is_floating_point()]
@@ -81,6 +84,20 @@ def tune(training: Training) -> None:
         for each, was, gradient in zip(parameters, asked, gradients, strict=True):
             each.requires_grad_(was)
             each.grad = gradient
+
+
+def _with_usable_targets(training: Training) -> Training:
+    """The training without targets where the default loss does not take them."""
+    with preserved(training.dense):
+        outputs = [(cell, run_module(training.dense, cell)) for cell in training.cells[:1]]
+    try:
+        for cell, output in outputs:
+            if cell.target is not None:
+                check_target(output, cell.target)
+    except TargetError as failure:
+        warnings.warn(f"tune trains without targets: {failure}", stacklevel=3)
+        return replace(training, cells=[cell.without_target() for cell in training.cells])
+    return training
 
 
 def _train(training: Training, optimizer: Any, schedule: Any, steps: int, size: int) -> None:

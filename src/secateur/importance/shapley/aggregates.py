@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import DataError, NameMatchError
+from secateur.options import described
 
 Aggregate = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,7 +40,7 @@ def find_aggregate(aggregate: str | float | Callable[[Tensor], Tensor]) -> Aggre
     """
     if callable(aggregate):
         own = aggregate
-        return lambda values, noise: _checked(own(values[:, ~values.isnan().any(0)]), len(values))
+        return lambda values, noise: _checked(_called(own, values[:, ~values.isnan().any(0)]), len(values))
     if isinstance(aggregate, float) and 0 <= aggregate <= 1:
         level = aggregate
         return lambda values, noise: torch.nanquantile(values, level, dim=1)
@@ -51,6 +52,19 @@ def find_aggregate(aggregate: str | float | Callable[[Tensor], Tensor]) -> Aggre
     return AGGREGATES[str(aggregate)]
 
 
+def _called(aggregate: Callable[[Tensor], Tensor], values: Tensor) -> object:
+    """
+    Raises:
+        DataError: an aggregate of the user's own fails; its own error is shown.
+    """
+    try:
+        return aggregate(values)
+    except Exception as failure:
+        raise DataError(
+            f"aggregate= fails for values of shape {tuple(values.shape)}: {type(failure).__name__}: {failure}"
+        ) from failure
+
+
 def _checked(scores: object, units: int) -> Tensor:
     """What an aggregate of the user's own gave.
 
@@ -58,7 +72,7 @@ def _checked(scores: object, units: int) -> Tensor:
         DataError: it is not one finite score per unit.
     """
     if not isinstance(scores, Tensor) or scores.shape != (units,):
-        got = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        got = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else described(scores)
         raise DataError(f"aggregate= gave {got} where one score per unit, a tensor of shape ({units},), is needed")
     if not bool(torch.isfinite(scores).all()):
         raise DataError(f"aggregate= gave NaN or infinity for {int((~torch.isfinite(scores)).sum())} of {units} units")
