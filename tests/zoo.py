@@ -368,7 +368,7 @@ class FixedBatch(nn.Module):
 
 
 class HardWired(nn.Module):
-    """A head count and a slice that are written into the code: those parts can't be cut, the rest can."""
+    """A head count and a slice that are written into the code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -536,8 +536,7 @@ ZOO: dict[str, Specimen] = {
     "hard-wired": Specimen(
         HardWired,
         tokens(),
-        {"out": 12, "up": 9, "head": 4, "sliced#2": 7},
-        {"qkv": "can't be run", "sliced": "can't be run"},
+        {"qkv": 4, "out": 12, "up": 9, "head": 4, "sliced": 3, "sliced#2": 7},
     ),
     "hard-wired program": Specimen(
         HardWired,
@@ -665,6 +664,8 @@ ZOO: dict[str, Specimen] = {
     "padded shortcuts as a program": Specimen(
         lambda: code.PaddedShortcuts(True), images(), code.PADDED_GROUPS, options={"as_program": True}
     ),
+    "padded shortcuts in functions": Specimen(lambda: code.PaddedShortcuts(True), images(), code.PADDED_GROUPS),
+    "padded shortcuts in blocks": Specimen(lambda: code.PaddedShortcuts(False), images(), code.PADDED_GROUPS),
     "cropped as a program": Specimen(
         code.Cropped, images(), {"conv": 3, "conv#2": 5, "mix": 6, "last": 3}, options={"as_program": True}
     ),

@@ -1,6 +1,7 @@
-"""Networks whose own code writes sizes down: in attributes of any name, in closures, or as plain numbers."""
+"""Networks whose own code writes sizes down: in attributes of any name, in functions, or as plain numbers."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -35,33 +36,38 @@ class Padding(nn.Module):
         return self.function(x)
 
 
+def widened(x: Tensor, extra: int) -> Tensor:
+    """Every other pixel, with channels of zeros on both sides."""
+    return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, extra, extra))
+
+
 class PaddedBlock(nn.Module):
     """A residual block whose shortcut takes every other pixel and adds channels of zeros on both sides."""
 
-    def __init__(self, channels_in: int, channels_out: int, in_closure: bool) -> None:
+    def __init__(self, channels_in: int, channels_out: int, in_function: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels_out)
         self.conv2, self.bn2 = nn.Conv2d(channels_out, channels_out, 3, padding=1), nn.BatchNorm2d(channels_out)
         extra = (channels_out - channels_in) // 2
         self.extra = extra
-        if in_closure:
-            self.shortcut = Padding(lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, extra, extra)))
+        if in_function:
+            self.shortcut = Padding(partial(widened, extra=extra))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.silu(self.bn1(self.conv1(x)))))
         if hasattr(self, "shortcut"):
             return F.silu(y + self.shortcut(x))
-        return F.silu(y + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.extra, self.extra)))
+        return F.silu(y + widened(x, self.extra))
 
 
 class PaddedShortcuts(nn.Module):
     """Stages that are widened by zeros alone, as in residual networks for small images."""
 
-    def __init__(self, in_closure: bool) -> None:
+    def __init__(self, in_function: bool) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
-        self.stages = nn.Sequential(PaddedBlock(4, 8, in_closure), PaddedBlock(8, 14, in_closure))
+        self.stages = nn.Sequential(PaddedBlock(4, 8, in_function), PaddedBlock(8, 14, in_function))
         self.last = nn.Linear(14, 3)
 
     def forward(self, x: Tensor) -> Tensor:

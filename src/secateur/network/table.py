@@ -35,6 +35,8 @@ def network_table(network: "Network") -> str:
         "",
     ]
     lines += columns(rows, frozenset({0, 2, 5})) if network.groups else ["nothing can be cut"]
+    if network.module_programs:
+        lines += ["", f"run a cut program in place of their own code: {', '.join(_programs(network))}"]
     if network.frozen:
         lines += ["", "frozen:", *columns(_frozen_rows(network), frozenset({0, 2}))]
     return "\n".join(lines)
@@ -54,6 +56,11 @@ def _members(group: "Group") -> str:
     names = [str(member) for member in group.members]
     more = f" and {len(names) - WRAP} more" if len(names) > WRAP else ""
     return ", ".join(names[:WRAP]) + more
+
+
+def _programs(network: "Network") -> list[str]:
+    """The modules that run a program, those of one name in one list together."""
+    return [path or network.title for path in network.module_programs]
 
 
 def _frozen_rows(network: "Network") -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Protocol
@@ -14,6 +14,7 @@ from torch.fx import Node
 from secateur.data import BATCH_SIZE, Batch
 from secateur.errors import NameMatchError
 from secateur.network.cost import Cost, TensorCost, Work, cost_of
+from secateur.network.module_program import ModuleProgram
 from secateur.network.program import Program
 from secateur.network.sizes import Size
 from secateur.network.table import network_table
@@ -161,8 +162,9 @@ class Network:
     """A model's units, and its program to try them on.
 
     `reshaping` names, for each group, the modules whose own code changes the shape of its activations; `sizes` the
-    numbers in the program that count units; `mends` the attributes of modules that do; `as_program` tells that what is
-    cut is the program, not the model's code.
+    numbers in the program that count units; `mends` the attributes of modules that do; `module_programs` the programs
+    of modules whose own code can't say the cut shape, by path; `as_program` tells that what is cut is the program, not
+    the model's code.
     `print(network)` shows the groups, what they own and what is frozen; `network.cost(plan)` what a plan would leave.
     """
 
@@ -178,6 +180,7 @@ class Network:
     reshaping: Mapping[str, tuple[str, ...]]
     sizes: tuple[Size, ...] = ()
     mends: tuple[Mend, ...] = ()
+    module_programs: Mapping[str, ModuleProgram] = field(default_factory=dict)
     as_program: bool = False
 
     @property

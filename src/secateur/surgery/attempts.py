@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from secateur.errors import SecateurError
 from secateur.network.calls import call_model
 from secateur.network.masked import Means, run_masked
+from secateur.network.module_slices import ModuleSlices
 from secateur.network.program import buffers_kept, parameters_kept, preserved
 from secateur.network.units import Kept, Network
 from secateur.surgery.cut import constants, cut_copy, fold_constants
@@ -50,6 +51,7 @@ class Trials:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.far = False
+        self._slices: ModuleSlices | None = None
         self._shadow = None if isinstance(model, fx.GraphModule) else Shadow(model)
         self._outcomes: WeakKeyDictionary[Network, dict[Trial, Failure | None]] = WeakKeyDictionary()
 
@@ -87,6 +89,17 @@ class Trials:
         except SecateurError as failure:
             return Failure(str(failure), None, float("inf"))
         return None
+
+    def passes(self, network: Network, kept: Kept, before: Failure) -> bool:
+        """Whether a trial gets further than another did."""
+        failure = self.run(network, kept, {}) if kept else None
+        return failure is None or failure.progress > before.progress
+
+    def slices(self, network: Network) -> ModuleSlices:
+        """The programs of the model's modules."""
+        if self._slices is None:
+            self._slices = ModuleSlices(self.model, network.program, network.example)
+        return self._slices
 
     @contextmanager
     def _cut(self, network: Network, kept: Kept, means: Means) -> Iterator[nn.Module]:

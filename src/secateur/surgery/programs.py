@@ -6,11 +6,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from secateur.network.module_program import WHOLE, Literals, ModuleProgram
 from secateur.network.program import Program, with_argument
 from secateur.network.units import Network
-
-Literals = Mapping[str, Mapping[str, Mapping[str, int]]]
-WHOLE = ""
 
 
 def as_module(program: Program) -> nn.Module:
@@ -28,6 +26,16 @@ def literals_of(network: Network, mask: Tensor) -> Literals:
             values = {WHOLE if place is None else str(place): value for place, value in size.values(mask).items()}
             found[size.node.name].setdefault(size.argument, {}).update(values)
     return dict(found)
+
+
+def module_programs_of(network: Network, mask: Tensor) -> dict[str, ModuleProgram]:
+    """The cut programs of those modules whose own code holds a number that changes, by path."""
+    literals = literals_of(network, mask) if network.module_programs else {}
+    return {
+        path: program.with_literals(literals)
+        for path, program in network.module_programs.items()
+        if literals.keys() & program.operators.keys()
+    }
 
 
 def apply_literals(model: nn.Module, literals: Literals) -> None:

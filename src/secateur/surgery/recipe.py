@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,12 +12,14 @@ from secateur.budget.plan import Plan
 from secateur.errors import SurgeryError
 from secateur.network.folded import fold, folded, needs_folding
 from secateur.network.labels import operator_name
+from secateur.network.module_program import Literals, ModuleProgram
 from secateur.network.new_biases import grown_biases
 from secateur.network.program import module_path
 from secateur.network.units import Group, Kept, Network
 from secateur.surgery.attributes import COUNTS, OTHER_WIDTHS, WIDTHS, mended
 from secateur.surgery.dropins import DROPINS, Skip, stand_in
-from secateur.surgery.programs import Literals, apply_literals, as_module, literals_of
+from secateur.surgery.program_dropins import run_as_program
+from secateur.surgery.programs import apply_literals, as_module, literals_of, module_programs_of
 
 Slices = Mapping[str, Mapping[int, Tensor]]
 
@@ -38,6 +40,7 @@ class Recipe:
         folded: whether weights that were computed from others are held as they are first.
         program: whether what is cut is the exported program.
         dropins: paths of modules whose class has a stand-in that can say the cut shape.
+        module_programs: the cut programs of modules whose own code can't say the cut shape, by path.
     """
 
     kept: Mapping[str, Tensor]
@@ -51,6 +54,7 @@ class Recipe:
     skipped: tuple[str, ...] = ()
     folded: bool = False
     program: bool = False
+    module_programs: Mapping[str, ModuleProgram] = field(default_factory=dict)
 
 
 def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> Recipe:
@@ -97,7 +101,18 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     changed_attributes = {path: new for path, new in attributes.items() if new}
     was = {path: {name: getattr(modules[path], name) for name in new} for path, new in changed_attributes.items()}
     dropins = tuple(path for path in changed_attributes if type(modules[path]) in DROPINS)
-    return Recipe(dict(kept), dict(slices), changed_attributes, biases, dropouts, literals, was, dropins, skipped)
+    return Recipe(
+        dict(kept),
+        dict(slices),
+        changed_attributes,
+        biases,
+        dropouts,
+        literals,
+        was,
+        dropins,
+        skipped,
+        module_programs=module_programs_of(network, mask),
+    )
 
 
 def recipe_of(model: nn.Module, plan: Plan) -> Recipe:
@@ -220,6 +235,8 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
             tensor.grad = sliced(gradient, axes)
     for path in recipe.dropins:
         stand_in(model.get_submodule(path))
+    for path, program in recipe.module_programs.items():
+        run_as_program(model.get_submodule(path), program)
     for path, changed in recipe.attributes.items():
         module = model.get_submodule(path)
         for attribute, value in changed.items():

@@ -8,9 +8,10 @@ from torch import Tensor, fx, nn
 
 from secateur.errors import StorageError
 from secateur.network.folded import needs_folding
+from secateur.network.module_program import WHOLE
 from secateur.surgery.dropins import DROPINS
 from secateur.surgery.lineage import CutStep
-from secateur.surgery.programs import WHOLE
+from secateur.surgery.program_json import check_program
 from secateur.surgery.recipe import Recipe, module_attributes
 
 DROPOUTS = nn.modules.dropout._DropoutNd
@@ -63,6 +64,9 @@ def check_recipe(model: nn.Module, recipe: Recipe) -> None:
     for path in recipe.dropouts:
         _need(path in modules, f"there is no dropout {path!r}")
     _check_literals(model, recipe.literals)
+    for path, program in recipe.module_programs.items():
+        _need(path in modules, f"there is no module {path!r} to run a program")
+        check_program(modules[path], path, program)
 
 
 def check_kind(model: nn.Module, recipe: Recipe) -> None:

@@ -11,10 +11,10 @@ from secateur.files import Record
 from secateur.files.records import Checksum, Fraction, Natural, canonical_checksum
 from secateur.surgery.inputs import InputForm
 from secateur.surgery.lineage import CutStep, Lineage
+from secateur.surgery.program_json import Name, SavedModuleProgram, program_from_saved, program_to_saved
 from secateur.surgery.recipe import Recipe
 from secateur.version import __version__
 
-Name = Annotated[str, msgspec.Meta(max_length=1024)]
 Axis = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,2}$")]
 Positions = Annotated[list[Natural], msgspec.Meta(min_length=1)]
 Attributes = dict[Name, dict[Name, bool | int | float | list[int]]]
@@ -38,10 +38,11 @@ class CutFields(Record, frozen=True, kw_only=True):
 
 
 class SavedCut(CutFields, frozen=True, kw_only=True):
-    """A cut with what exports its program again."""
+    """A cut with what exports its program again, and the programs of modules."""
 
     inputs: InputForm | None = None
     graph: str = ""
+    module_programs: dict[Name, SavedModuleProgram] = msgspec.field(default_factory=dict)
 
 
 class SavedRecipe(SavedCut, frozen=True, kw_only=True):
@@ -124,6 +125,7 @@ def _fields(step: CutStep) -> dict[str, Any]:
         "dense": {name: list(shape) for name, shape in step.shapes.items()},
         "inputs": step.inputs,
         "graph": step.graph,
+        "module_programs": {path: program_to_saved(program) for path, program in recipe.module_programs.items()},
     }
 
 
@@ -144,9 +146,14 @@ def _step(cut: CutFields) -> CutStep:
         skipped=tuple(cut.skipped),
         folded=cut.folded,
         program=cut.program,
+        module_programs={path: program_from_saved(saved) for path, saved in _module_programs(cut).items()},
     )
     shapes = {name: tuple(shape) for name, shape in cut.dense.items()}
     return CutStep(recipe, shapes, *((cut.inputs, cut.graph) if isinstance(cut, SavedCut) else ()))
+
+
+def _module_programs(cut: CutFields) -> Mapping[str, SavedModuleProgram]:
+    return cut.module_programs if isinstance(cut, SavedCut) else {}
 
 
 def _as_lists(attributes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

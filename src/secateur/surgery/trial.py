@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from secateur.network.blocks import Block, of_blocks
 from secateur.network.masked import reader_key
@@ -21,6 +21,7 @@ from secateur.network.regroup import bundled, without
 from secateur.network.units import Frozen, Group, Kept, Mend, Network
 from secateur.surgery.attempts import Failure, Trials
 from secateur.surgery.suspects import chain, kin, kin_groups, kin_mends, owned, proposals, reshapers, suspects
+from secateur.surgery.trial_programs import with_module_programs, without_idle_programs
 
 MOST_TRIALS = 200
 MOST_BUNDLES = 12
@@ -42,7 +43,7 @@ def settle(model: nn.Module, network: Network, seed: int = 0) -> Network:
         if first is None:
             break
         network = without(network, _halved(trials, network, network.groups, _shares(network, seed)))
-    return _with_least(trials, network)
+    return without_idle_programs(_with_least(trials, network))
 
 
 def _settled(trials: Trials, network: Network, seed: int) -> Network:
@@ -58,6 +59,7 @@ def _settled(trials: Trials, network: Network, seed: int) -> Network:
             or _mended_one_by_one(trials, network, seed, failure)
             or _mended_by_output(trials, network, seed, failure)
             or _bundled(trials, network, seed, failure)
+            or _as_module_programs(trials, network, _shares(network, seed), failure)
             or _without_culprits(trials, network, _shares(network, seed), failure)
         )
         if network is before:  # no single group is to blame, nor all of them
@@ -127,7 +129,7 @@ def _mended(trials: Trials, network: Network, shares: Kept, failure: Failure, pa
     for path in paths:
         for mends in proposals(trials.model, network, path):
             tried = _with_mends(network, mends)
-            if _passes(trials, tried, shares, failure):
+            if trials.passes(tried, shares, failure) and not _is_chance(trials, tried, shares, failure):
                 mends = _needed(trials, network, shares, failure, mends)
                 tried = _with_mends(network, mends)
                 held = {mend.key for mend in tried.mends}
@@ -136,12 +138,22 @@ def _mended(trials: Trials, network: Network, shares: Kept, failure: Failure, pa
     return None
 
 
+def _is_chance(trials: Trials, network: Network, shares: Kept, failure: Failure) -> bool:
+    """Whether what helped one draw of shares leaves another where it was: a wrong number may be right for one draw."""
+    for draw in range(1, DRAWS):
+        drawn = _shares(network, draw)
+        again = trials.run(network, {name: drawn[name] for name in shares}, {})
+        if again is not None and again.place == failure.place and again.progress <= failure.progress:
+            return True
+    return False
+
+
 def _needed(trials: Trials, network: Network, shares: Kept, failure: Failure, mends: Sequence[Mend]) -> list[Mend]:
     """Those of several mends without which the copy gets no further: equal numbers may count other things."""
     needed = list(mends)
     for mend in mends if len(mends) > 1 else ():
         fewer = [other for other in needed if other is not mend]
-        if fewer and _passes(trials, _with_mends(network, fewer), shares, failure):
+        if fewer and trials.passes(_with_mends(network, fewer), shares, failure):
             needed = fewer
     return needed
 
@@ -177,7 +189,8 @@ def _mended_alone(trials: Trials, network: Network, seed: int, name: str, failur
             for group in network.groups
         )
         tried = replace(network, groups=groups)
-        if _passes(trials, tried, {name: _shares(tried, seed)[name]}, before):
+        kept = {name: _shares(tried, seed)[name]}
+        if trials.passes(tried, kept, before) and not _is_chance(trials, tried, kept, before):
             return tried
     return None
 
@@ -196,11 +209,11 @@ def _mended_by_output(trials: Trials, network: Network, seed: int, failure: Fail
         kept = {name: _shares(current, seed)[name]}
         alone = trials.run(current, kept, {})
         if alone is not None and alone.place is None:
-            found = _following(trials, current, kept, current.by_name[name]) or found
+            found = _following(trials, current, kept, current.by_name[name], alone) or found
     return found
 
 
-def _following(trials: Trials, network: Network, kept: Kept, group: Group) -> Network | None:
+def _following(trials: Trials, network: Network, kept: Kept, group: Group, before: Failure) -> Network | None:
     """The network in which attributes of modules that reshape a group's activations follow it, and so the output."""
     tries = (
         (mends, [*kin_mends(trials.model, network, mends)])
@@ -210,7 +223,7 @@ def _following(trials: Trials, network: Network, kept: Kept, group: Group) -> Ne
     for mends, alike in islice(tries, MOST_ATTRIBUTES):
         tried = _with_mends(network, [*alike, *mends])
         failure = trials.run(tried, kept, {})
-        if failure is None:
+        if failure is None and not _is_chance(trials, tried, kept, before):
             return tried
     return None
 
@@ -254,12 +267,32 @@ def _pairs(near: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
         yield from ((group, narrow) for group in likely)
 
 
+def _as_module_programs(trials: Trials, network: Network, shares: Kept, failure: Failure) -> Network | None:
+    """The network in which modules run programs of their code, for all groups or for those that fail by themselves."""
+    if isinstance(trials.model, fx.GraphModule):
+        return None
+    better = with_module_programs(trials, network, shares, failure)
+    if better is not None:
+        return better
+    if failure.place is None:
+        culprits = [*_halved(trials, network, network.groups, shares)]
+    else:
+        near = suspects(network, next(iter(chain(trials.model, failure.place))))
+        culprits = [group.name for group in _culprits(trials, network, near, shares, failure)]
+    for name in culprits:
+        kept = {name: shares[name]}
+        alone = trials.run(better or network, kept, {})
+        if alone is not None:
+            better = with_module_programs(trials, better or network, kept, alone) or better
+    return better
+
+
 def _without_culprits(trials: Trials, network: Network, shares: Kept, failure: Failure) -> Network:
     """The network without the groups that fail by themselves where the failure was, and their like elsewhere."""
     for path in chain(trials.model, failure.place):
         near = suspects(network, path)
         rest = {name: kept for name, kept in shares.items() if name not in {group.name for group in near}}
-        if near and _passes(trials, network, rest, failure):
+        if near and trials.passes(network, rest, failure):
             culprits = _culprits(trials, network, near, shares, failure) or near
             like = [found for group in culprits for found in kin_groups(trials.model, network, path, group)]
             return without(network, {group.name: failure.reason for group in (*culprits, *like)})
@@ -268,13 +301,7 @@ def _without_culprits(trials: Trials, network: Network, shares: Kept, failure: F
 
 def _culprits(trials: Trials, network: Network, groups: Sequence[Group], shares: Kept, failure: Failure) -> list[Group]:
     """Those of the groups that fail by themselves where the failure was."""
-    return [group for group in groups if not _passes(trials, network, {group.name: shares[group.name]}, failure)]
-
-
-def _passes(trials: Trials, network: Network, shares: Kept, before: Failure) -> bool:
-    """Whether a trial gets further than another did."""
-    failure = trials.run(network, shares, {}) if shares else None
-    return failure is None or failure.progress > before.progress
+    return [group for group in groups if not trials.passes(network, {group.name: shares[group.name]}, failure)]
 
 
 def _halved(trials: Trials, network: Network, groups: Sequence[Group], shares: Kept) -> dict[str, str]:

@@ -1,0 +1,139 @@
+"""The programs of a model's modules, made when they are asked for: one further export shows where each call lies."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from secateur.data import Batch
+from secateur.errors import SecateurError
+from secateur.network.copies import copied
+from secateur.network.export import export_program
+from secateur.network.module_program import ModuleProgram, Value
+from secateur.network.program import Program
+from secateur.network.recorded_calls import (
+    Recording,
+    UnsupportedCodeError,
+    calls_of,
+    recorded,
+    recording,
+)
+from secateur.network.sizes import Size
+from secateur.network.slicing import ModuleSlicer
+
+
+class ModuleSlices:
+    """The programs of a model's modules.
+
+    Args:
+        model: the model whose program was exported; it is left as it is.
+        program: its program.
+        example: what it was exported with.
+    """
+
+    def __init__(self, model: nn.Module, program: Program, example: Batch) -> None:
+        self.model, self.exported, self.example = model, program, example
+        self._made: dict[str, ModuleProgram | None] = {}
+
+    def program_of(self, path: str, sizes: Sequence[Size]) -> ModuleProgram | None:
+        """The program of one module, None where its code can't be written as one for all of its calls.
+
+        Args:
+            path: the module's.
+            sizes: the numbers in the model's program that count units.
+        """
+        if path not in self._made:
+            try:
+                self._made[path] = self._program_of(path, sizes)
+            except UnsupportedCodeError:
+                self._made[path] = None
+        return self._made[path]
+
+    def _program_of(self, path: str, sizes: Sequence[Size]) -> ModuleProgram:
+        module = self.model.get_submodule(path)
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            raise UnsupportedCodeError("hooks change what it is given or returns")
+        found, names = self._recorded
+        calls = [call for call in calls_of(found.root) if call.path == path]
+        if not calls:
+            raise UnsupportedCodeError("it is not called")
+        programs = [ModuleSlicer(module, path, found, names).slice(call) for call in calls]
+        counted = _by_operator(sizes)
+        first = programs[0]
+        if any(not _alike(first, other, counted) for other in programs[1:]):
+            raise UnsupportedCodeError("its calls differ")
+        return first
+
+    @cached_property
+    def _recorded(self) -> tuple[Recording, dict[str, str]]:
+        """The calls in the model, and the names of the same operators in the program that was exported first."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        double = copied(self.model, {id(tensor): tensor for tensor in tensors})
+        try:
+            with torch.random.fork_rng(devices=[]), recording(double) as events:
+                marked = export_program(double, self.example)
+        except SecateurError as failure:
+            raise UnsupportedCodeError(str(failure)) from failure
+        found = recorded(marked, events)
+        ours = [node for node in _live(marked) if node.name not in found.copies]
+        theirs = list(_live(self.exported))
+        if [node.target for node in ours] != [node.target for node in theirs]:
+            raise UnsupportedCodeError("a second export gave another program")
+        return found, {a.name: b.name for a, b in zip(ours, theirs, strict=True)}
+
+
+def _live(program: Program) -> Iterator[Node]:
+    """The operators on tensors that the outputs need, in order."""
+    needed, waiting = set(program.output_nodes), list(program.output_nodes)
+    while waiting:
+        for used in waiting.pop().all_input_nodes:
+            if used not in needed:
+                needed.add(used)
+                waiting.append(used)
+    for node in program.nodes:
+        if node in needed and node.op == "call_function" and not isinstance(node.meta.get("val"), torch.SymInt):
+            yield node
+
+
+def _by_operator(sizes: Sequence[Size]) -> dict[str, dict[tuple[str, int | None], Tensor]]:
+    found: defaultdict[str, dict[tuple[str, int | None], Tensor]] = defaultdict(dict)
+    for size in sizes:
+        found[size.node.name][size.argument, size.position] = size.units
+    return found
+
+
+def _alike(
+    first: ModuleProgram, other: ModuleProgram, counted: Mapping[str, Mapping[tuple[str, int | None], Tensor]]
+) -> bool:
+    """Whether two calls do the same, with numbers that count the same units."""
+    if _without_names(first) != _without_names(other):
+        return False
+    for a, b in zip(first.operators, other.operators, strict=True):
+        here, there = counted.get(a, {}), counted.get(b, {})
+        if here.keys() != there.keys() or any(not torch.equal(here[key], there[key]) for key in here):
+            return False
+    return True
+
+
+def _without_names(program: ModuleProgram) -> Any:
+    """The program with numbers in place of the names of its values."""
+    numbers: dict[str, int] = {}
+
+    def numbered(leaf: Any) -> Any:
+        return numbers.setdefault(leaf.name, len(numbers)) if isinstance(leaf, Value) else leaf
+
+    def plain(value: Any) -> Any:
+        return pytree.tree_map(numbered, value, is_leaf=lambda leaf: isinstance(leaf, Value))
+
+    steps = []
+    inputs = plain(dict(program.inputs))
+    for step in program.steps:
+        args = plain((step.args, dict(step.kwargs)))
+        results = [result and numbers.setdefault(result, len(numbers)) for result in step.results]
+        steps.append((step.operator, step.is_call, args, results))
+    return inputs, steps, plain(program.output)

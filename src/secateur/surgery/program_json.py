@@ -1,0 +1,192 @@
+"""Programs of modules as they stand in recipe.json, and back; everything is checked before it is applied."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import StorageError
+from secateur.files import Record
+from secateur.network.module_operators import find_operator
+from secateur.network.module_program import (
+    Constant,
+    InputDevice,
+    ModuleProgram,
+    State,
+    Step,
+    Training,
+    Value,
+    references,
+    states,
+)
+
+Name = Annotated[str, msgspec.Meta(max_length=1024)]
+Decoded = TypeVar("Decoded")
+
+OF_TORCH: Mapping[str, type] = {
+    "dtype": torch.dtype,
+    "layout": torch.layout,
+    "memory_format": torch.memory_format,
+}
+
+
+class SavedStep(Record, frozen=True):
+    """The fields of `Step`, with references written as dicts of one entry."""
+
+    operator: Name
+    is_call: bool
+    args: Any
+    kwargs: Any
+    results: list[Name | None]
+    dropped: list[Name]
+
+
+class SavedModuleProgram(Record, frozen=True):
+    """The fields of `ModuleProgram`, likewise."""
+
+    inputs: Any
+    steps: list[SavedStep]
+    output: Any
+
+
+def program_to_saved(program: ModuleProgram) -> SavedModuleProgram:
+    """A module's program as plain data."""
+    steps = [
+        SavedStep(
+            step.operator,
+            step.is_call,
+            _encoded(step.args),
+            _encoded(dict(step.kwargs)),
+            list(step.results),
+            list(step.dropped),
+        )
+        for step in program.steps
+    ]
+    return SavedModuleProgram(_encoded(dict(program.inputs)), steps, _encoded(program.output))
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return {"tuple": [_encoded(part) for part in value]}
+    if isinstance(value, list):
+        return [_encoded(part) for part in value]
+    if isinstance(value, dict):
+        return {"dict": {key: _encoded(part) for key, part in value.items()}}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    for name, kind in OF_TORCH.items():
+        if isinstance(value, kind):
+            return {name: str(value).removeprefix("torch.")}
+    match value:
+        case Value(name):
+            return {"value": name}
+        case State(name):
+            return {"state": name}
+        case Training():
+            return {"training": None}
+        case InputDevice():
+            return {"device": None}
+        case Constant(values, dtype):
+            return {"constant": {"values": _encoded(values), "dtype": dtype}}
+    return value
+
+
+def program_from_saved(saved: SavedModuleProgram) -> ModuleProgram:
+    """A module's program from what `program_to_saved` made.
+
+    Raises:
+        StorageError: it is none.
+    """
+    try:
+        steps = tuple(
+            Step(
+                step.operator,
+                step.is_call,
+                _decoded_as(tuple, step.args),
+                _decoded_as(dict, step.kwargs),
+                tuple(step.results),
+                tuple(step.dropped),
+            )
+            for step in saved.steps
+        )
+        return ModuleProgram(_decoded_as(dict, saved.inputs), steps, _decoded(saved.output))
+    except (KeyError, TypeError, ValueError, AttributeError) as failure:
+        raise StorageError(
+            f"the program of a module can't be read ({type(failure).__name__}: {failure}); the recipe was altered"
+        ) from failure
+
+
+def _decoded_as(kind: type[Decoded], written: Any) -> Decoded:
+    value = _decoded(written)
+    if not isinstance(value, kind):
+        raise TypeError(f"{written!r:.80} is no {kind.__name__}")
+    return value
+
+
+def _of_torch(kind: type) -> Callable[[Any], Any]:
+    def find(name: Any) -> Any:
+        found = getattr(torch, str(name))
+        if not isinstance(found, kind):
+            raise TypeError(f"torch.{name} is no {kind.__name__}")
+        return found
+
+    return find
+
+
+DECODERS: Mapping[str, Callable[[Any], Any]] = {
+    "tuple": lambda parts: tuple(_decoded(part) for part in parts),
+    "dict": lambda items: {str(key): _decoded(part) for key, part in items.items()},
+    "float": float,
+    "value": Value,
+    "state": State,
+    "training": lambda _: Training(),
+    "device": lambda _: InputDevice(),
+    "constant": lambda parts: Constant(_decoded(parts["values"]), str(parts["dtype"])),
+    **{name: _of_torch(kind) for name, kind in OF_TORCH.items()},
+}
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(part) for part in value]
+    if isinstance(value, dict):
+        ((kind, content),) = value.items()
+        return DECODERS[kind](content)
+    return value
+
+
+def check_program(module: nn.Module, path: str, program: ModuleProgram) -> None:
+    """
+    Raises:
+        StorageError: the program uses an operator, a submodule or a tensor that there is none of, or a value that no
+            earlier step gives.
+    """
+    tensors = {name for name, _ in (*module.named_parameters(remove_duplicate=False), *module.named_buffers())}
+    modules = {name for name, _ in module.named_modules(remove_duplicate=False)}
+    known = set(references(dict(program.inputs)))
+    for step in program.steps:
+        if step.is_call and step.operator not in modules:
+            raise StorageError(f"the program of {path or 'the model'} calls {step.operator}, which is not a submodule")
+        if not step.is_call:
+            find_operator(step.operator)
+        missing = {*references((step.args, dict(step.kwargs)))} - known
+        missing |= {
+            name for name in states((step.args, dict(step.kwargs))) if name not in tensors and not _holds(module, name)
+        }
+        if missing:
+            raise StorageError(f"the program of {path or 'the model'} uses {min(missing)}, which nothing gives")
+        known.update(result for result in step.results if result is not None)
+    if {*references(program.output)} - known:
+        raise StorageError(f"the program of {path or 'the model'} returns what no step gives")
+
+
+def _holds(module: Any, name: str) -> bool:
+    """Whether a tensor is a plain attribute of the module or of one within it."""
+    path, _, attribute = name.rpartition(".")
+    try:
+        return isinstance(getattr(module.get_submodule(path), attribute, None), Tensor)
+    except AttributeError:
+        return False
