@@ -61,7 +61,8 @@ def score(
 
     Args:
         network: the traced network.
-        data: any iterable of batches: `(inputs, target)`, a dict of inputs (`labels` are the target), or inputs alone.
+        data: any iterable of batches: `(inputs, target)`, a dict of inputs (`labels` are the target), or inputs alone;
+            or single examples: a `Dataset`, rows of one. Arrays and lists of numbers are as good as tensors.
             Without targets, losses are the divergence from the dense network's own output. None for criteria that
             look at weights alone.
         by: a criterion's name (`secateur.criteria()` lists them) or a function like one.
