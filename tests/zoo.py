@@ -592,6 +592,7 @@ ZOO: dict[str, Specimen] = {
         {"qkv": 3, "out": 6},
         {"rows": "the same weights serve every unit", "columns": "the same weights serve every unit"},
     ),
+    "local responses": Specimen(operators.Responses, images(3, 6), {"conv": 7, "flat": 6}),
     "torch encoder": Specimen(
         lambda: attention.TorchEncoder(False),
         attention.padded,

@@ -302,3 +302,16 @@ class ResizedPositions(nn.Module):
         scores = q @ k.transpose(-2, -1) + torch.einsum("bqc,qkc->bqk", q, rows + columns)
         y = (scores.softmax(-1) @ v).view(batch, self.num_heads, length, -1).transpose(1, 2).flatten(2)
         return self.last(F.silu(self.out(y))).mean(1)
+
+
+class Responses(nn.Module):
+    """Local response norms over images and over sequences: each channel is divided by what its neighbours say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 7, 3), nn.LocalResponseNorm(3, alpha=0.5)
+        self.flat, self.last = nn.Conv1d(7, 6, 1), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(F.silu(self.conv(x))).flatten(2)
+        return self.last(F.local_response_norm(F.silu(self.flat(x)), 4, alpha=0.5).mean(2))

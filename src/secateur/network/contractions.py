@@ -186,6 +186,8 @@ def _plain_product(call: Call, first: str, a: Tensor, b: Tensor, of_heads: bool)
         call.tie(read, call.trace.along(b, -2, call.node))
         call.trace.read(call.node, first, a.dim() - 1, read)
         axes.append(read)
+        in_a -= {-2} if -1 in in_a else set()  # what shares a contracted index goes together, whatever its row
+        in_b -= {-1} if -2 in in_b else set()
     if not (in_a or in_b):
         return freeze_all(call, CROSSED)
     if -2 in in_a and -1 in in_b:

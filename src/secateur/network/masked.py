@@ -20,8 +20,10 @@ from secateur.network.labels import operator_name
 from secateur.network.masked_norms import MASKED_NORMS
 from secateur.network.masked_recurrent import masked_recurrence
 from secateur.network.masked_weights import by_coalition, is_shared_by_batch
+from secateur.network.masked_windows import among_those_that_stay
 from secateur.network.program import Call, Handler, Program, arguments, wide, widest, with_argument
 from secateur.network.units import Fold, Network, Reader
+from secateur.network.windows import AVERAGES
 
 Means = Mapping[str, Tensor]
 
@@ -82,6 +84,8 @@ class Removal:
             return partial(masked_recurrence, program, reader.node, reader.argument, present)
         if name in MASKED_NORMS:
             return partial(_masked_norm, MASKED_NORMS[name], program, reader, present)
+        if name in AVERAGES:
+            return partial(_masked_windows, program, reader, present)
         mean = self.means.get(reader_key(reader)) if reader.fold is not None else None
         if mean is not None and name in LINEAR and len(present) > 1:
             return _replaced(program, reader, present, mean)
@@ -247,6 +251,14 @@ def _masked_norm(
     given = {**arguments(reader.node), **dict(zip(names, args, strict=False)), **kwargs}
     factor = shaped(present.to(x), x, reader.dim, program.batch_axis(recorded_operand(reader)))
     return norm(factor, **given)
+
+
+def _masked_windows(
+    program: Program, reader: Reader, present: Tensor, target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    x = operand(reader, args, kwargs)
+    factor = shaped(present.to(x), x, reader.dim, program.batch_axis(recorded_operand(reader)))
+    return among_those_that_stay(reader.node, reader.dim, factor, x, target, args, kwargs)
 
 
 def run_masked(network: Network, batch: Batch, mask: Tensor, means: Means) -> Any:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from secateur.network.call import Call, frozen
 from secateur.network.elementwise import elementwise
-from secateur.network.labels import Labels, Weight, entries_along, spread, varying
+from secateur.network.labels import Labels, Weight, entries_along, operator_name, spread, varying
 from secateur.network.layerwise import grown, layerwise, narrowed
+from secateur.network.windows import AVERAGES, neighbours
 
 
 def settled(call: Call, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:
@@ -121,6 +122,8 @@ def spatial(call: Call) -> Any:
     if _is_parameter(call, argument) and isinstance(call.shape, torch.Size):
         return grown(narrowed(call, call.args[argument], space, "is resized over these units"), call.shape)
     labels = call.activation(argument)
+    if operator_name(call.node) in AVERAGES and (averaged := neighbours(call, labels)) is not None:
+        return averaged
     if labels.shape[:2] != shapes[0][:2]:
         call.freeze(labels, "is resized over these units")
         return call.frozen()
