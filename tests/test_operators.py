@@ -99,3 +99,22 @@ def test_distances_between_one_kind_of_rows() -> None:
 
     network = sc.trace(Near().eval(), torch.randn(3, 5, 4))
     assert {group.name: group.size for group in network.groups} == {"first": 6}
+
+
+def test_code_that_counts_units_otherwise_is_named() -> None:
+    """Code that runs on the cut shape and gives something else is named, with the operator that it counts in."""
+
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 16), nn.Linear(16, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.silu(self.first(x))
+            return self.last(x.view(-1, 4, x.shape[1] // 4).transpose(1, 2).reshape(x.shape))
+
+    network = sc.trace(Counted().eval(), torch.randn(3, 4))
+    assert not network.groups
+    reasons = {frozen.name: frozen.reason for frozen in network.frozen}
+    assert "does not follow the cut in reshape in Counted" in reasons["first"]
+    assert not any("report" in reason for reason in reasons.values())

@@ -10,14 +10,15 @@ from torch import Tensor, fx, nn
 
 from secateur.errors import SecateurError
 from secateur.network.calls import call_model
+from secateur.network.labels import operator_name
 from secateur.network.masked import Means, run_masked
 from secateur.network.module_slices import ModuleSlices
-from secateur.network.program import buffers_kept, parameters_kept, preserved
+from secateur.network.program import buffers_kept, module_path, parameters_kept, preserved
 from secateur.network.units import Kept, Network
 from secateur.surgery.cut import constants, cut_copy, fold_constants
 from secateur.surgery.recipe import make_recipe
 from secateur.surgery.shadow import Shadow
-from secateur.surgery.verify import compare
+from secateur.surgery.verify import difference
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Failure:
 
 
 STRONG = 8
+MOST_NAMED = 3
 Trial = tuple[bool, tuple[tuple[str, tuple[int, ...]], ...]]
 
 
@@ -85,10 +87,10 @@ class Trials:
             return Failure(said, _place(small, failure), self._shadow.calls if self._shadow else 0)
         try:
             expected = run_masked(network, batch, network.mask(kept), means)
-            compare(found, expected, network.title, network.program.lowest_type)
+            worst, allowed = difference(found, expected, network.program.lowest_type)
         except SecateurError as failure:
             return Failure(str(failure), None, float("inf"))
-        return None
+        return None if worst <= allowed else Failure(_differs(network, kept, worst, allowed), None, float("inf"))
 
     def passes(self, network: Network, kept: Kept, before: Failure) -> bool:
         """Whether a trial gets further than another did."""
@@ -114,6 +116,18 @@ class Trials:
             written = parameters_kept(small) if network.program.writes else nullcontext()
             with buffers_kept(small), written, torch.no_grad():
                 yield small
+
+
+def _differs(network: Network, kept: Kept, worst: float, allowed: float) -> str:
+    """What is said of a cut model that runs and gives something else: which operators count what was cut."""
+    mask = network.mask(kept)
+    counting = (size.node for size in network.sizes if size.left(mask) != len(size.units))
+    operators = dict.fromkeys(f"{operator_name(node)} in {module_path(node) or network.title}" for node in counting)
+    named = ", ".join(list(operators)[:MOST_NAMED]) or "an operator that counts or orders these units"
+    return (
+        f"the cut {network.title} runs, but its output differs from the masked run's by {worst:.1e} of the largest, "
+        f"where {allowed:.0e} is float noise: its own code does not follow the cut in {named}"
+    )
 
 
 def _strong(tensor: Tensor) -> Tensor:
