@@ -14,8 +14,7 @@ from torch import nn
 
 from secateur.budget.plan import Plan
 from secateur.errors import SecateurError, StorageError
-from secateur.network.calls import call_model
-from secateur.network.program import preserved
+from secateur.network.program import preserved, run_seeded
 from secateur.surgery.verify import compare
 
 MOST_CONFIGS = 256
@@ -98,7 +97,7 @@ def _written(model: Any, config: Any, plan: Plan, folder: Path) -> str:
     batch = plan.network.example
     try:
         with preserved(model), preserved(fresh):
-            outputs = call_model(fresh, batch), call_model(model, batch)
+            outputs = run_seeded(fresh, batch), run_seeded(model, batch)
             compare(*outputs, type(model).__name__, plan.network.program.lowest_type)
         with tempfile.TemporaryDirectory() as place:
             fresh.save_pretrained(place)

@@ -111,6 +111,7 @@ def of_blocks(network: Network, blocks: Sequence[Block]) -> Network:
         reshaping={"blocks": ()},
         sizes=(),
         mends=(),
+        draws=tuple(replace(draw, units=()) for draw in network.draws),
     )
 
 

@@ -1,12 +1,13 @@
 """How labels pass operators that work entry by entry."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from secateur.network.call import Call, tensors
-from secateur.network.labels import Labels, Weight, compact, determines, operator_name, spread, varying
+from secateur.network.labels import MEETS, Labels, Weight, compact, determines, operator_name, spread, varying
 
 CROSSES = "crosses a larger kind of units"
 
@@ -54,7 +55,7 @@ def _constants(call: Call, weights: list[Weight], beside: Tensor) -> Labels:
     met = _weights_only(call, weights)
     wide = [_wide(beside.shape, varying(layer), len(call.shape)) for layer in met.layers]
     for layer in (layer for layer, bad in zip(met.layers, wide, strict=True) if bad):
-        call.freeze(layer, "meets a tensor that can't be cut")
+        call.freeze(layer, MEETS)
     free = [(key, layer) for key, layer, bad in zip(met.keys, met.layers, wide, strict=True) if not bad]
     if not free:
         return torch.zeros((), dtype=torch.long).expand(call.shape)
@@ -79,7 +80,7 @@ def _meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
     elif held_a or held_b:
         for labels, held in ((a, held_a), (b, held_b)):
             if held:
-                call.freeze(labels, "meets a tensor that can't be cut")
+                call.freeze(labels, MEETS)
     elif in_a and in_b:
         crossing = fewer(a, b)
         call.freeze(crossing, CROSSES)
@@ -125,6 +126,17 @@ def passing(call: Call) -> Labels:
         return value
     labels: Tensor = value
     return labels.expand(call.shape)
+
+
+def broadcast(call: Call) -> list[Labels]:
+    """Every tensor in the shape of all; those who use them tie what meets."""
+
+    def wide(value: Labels, shape: torch.Size) -> Labels:
+        if isinstance(value, Weight):
+            return replace(value, layers=tuple(layer.expand(shape) for layer in value.layers), whole=False)
+        return value.expand(shape)
+
+    return [wide(value, shape) for value, shape in zip(call.args["tensors"], call.shape, strict=True)]
 
 
 def dropout(call: Call) -> Labels:

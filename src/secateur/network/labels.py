@@ -16,10 +16,14 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.network.draws import draw_behind
 from secateur.network.program import module_path
 
 if TYPE_CHECKING:
     from secateur.network.sizes import Size
+
+
+MEETS = "meets a tensor that can't be cut"
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Trace:
     reshaped: list[tuple[Node, Tensor]] = field(default_factory=list)
     dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
     sizes: list["Size"] = field(default_factory=list)
+    draws: list[tuple[Node, tuple[Tensor, ...]]] = field(default_factory=list)
     created: set[str] = field(default_factory=set)
     unlabelled: set[tuple[str, int]] = field(default_factory=set)
     virtual: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
@@ -155,7 +160,7 @@ class Trace:
         """Whether a value was made by operators that `constant` stands for, and from no parameter or buffer."""
         return isinstance(value, Weight) and bool(value.keys) and all(name in self.created for name, _ in value.keys)
 
-    def tie(self, a: Tensor, b: Tensor, node: Node, reason: str = "meets a tensor that can't be cut") -> None:
+    def tie(self, a: Tensor, b: Tensor, node: Node, reason: str = MEETS) -> None:
         """Entries of a and b (broadcast together) go together; those that meet label 0 are frozen."""
         pairs = unique_pairs(a, b)
         frozen = (pairs == 0).any(0)
@@ -170,6 +175,8 @@ class Trace:
 
     def freeze(self, value: Any, node: Node, reason: str) -> None:
         """All labels of a value can't be cut."""
+        drawn = draw_behind(node) if reason == MEETS else None
+        reason = reason if drawn is None else f"meets random numbers that {drawn} draws"
         tensors = value.layers if isinstance(value, Weight) else (value,)
         for tensor in tensors:
             labels = torch.unique(compact(tensor))

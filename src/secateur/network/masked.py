@@ -7,6 +7,7 @@ have made of that constant is added to its result, as it will be added to a bias
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.data import Batch
+from secateur.network.draws import replayed_left
 from secateur.network.labels import operator_name
 from secateur.network.masked_norms import MASKED_NORMS
 from secateur.network.masked_recurrent import masked_recurrence
@@ -265,6 +267,17 @@ def run_masked(network: Network, batch: Batch, mask: Tensor, means: Means) -> An
     """The network's output on a batch with only the units of one mask (units + 1,)."""
     with torch.no_grad():
         return network.program.forward(batch, Removal(means).handlers(network, mask[None]))
+
+
+def draws_of_masked(network: Network, batch: Batch, mask: Tensor, means: Means) -> AbstractContextManager[Any]:
+    """A context within which a cut network draws what the masked run draws, without the entries of absent units."""
+
+    def run(noting: Mapping[Node, Handler]) -> None:
+        handlers = Removal(means).handlers(network, mask[None])
+        both = {node: [h[node] for h in (handlers, noting) if node in h] for node in {**handlers, **noting}}
+        network.program.forward(batch, {node: chained(own) for node, own in both.items()})
+
+    return replayed_left(run, {draw.node: draw for draw in network.draws}, mask)
 
 
 def reader_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tensor]:

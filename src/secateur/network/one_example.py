@@ -1,10 +1,14 @@
 """Whether a model's inputs hold examples along their first axis, or are one example: one graph, one set of points."""
 
+from contextlib import nullcontext
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
+from secateur.network.draws import replayed
 from secateur.network.program import Program
 
 TOLERANCE = 1e-3
@@ -29,11 +33,16 @@ def _depends_on_others(program: Program, batch: Batch) -> bool:
     size = batch.size or 1
     if size < 2 or not batch.is_divisible:
         return False
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+
+    def of_half(number: int, drawn: Tensor, shape: torch.Size) -> Tensor:
+        return drawn[: shape[0]] if shape else drawn
+
+    draws = replayed(program.draws, partial(program.forward, batch), of_half)
+    with torch.no_grad():
         pair = []
-        for part in (batch, batch.take(torch.arange(size // 2))):
-            torch.manual_seed(0)
-            leaves = pytree.tree_leaves(program.forward(part))
+        for part, context in ((batch, nullcontext()), (batch.take(torch.arange(size // 2)), draws)):
+            with context:
+                leaves = pytree.tree_leaves(program.forward(part))
             pair.append([leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()])
     for whole, half in zip(*pair, strict=True):
         if whole.dim() and half.dim() and whole.shape[1:] == half.shape[1:] and len(whole) == size:

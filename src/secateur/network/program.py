@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from secateur.data import Batch, floating_type, refusal
 from secateur.errors import DataError
 from secateur.network.calls import call_model
+from secateur.network.draws import is_draw, seeded
 from secateur.network.input_shapes import InputShapes
 from secateur.network.restore import attributes_kept
 
@@ -105,6 +106,16 @@ class OtherSizes(Protocol):
     def arguments_for(self, batch: Batch, leaves: Sequence[Any], reason: str) -> Arguments: ...
 
     def check_single(self, batch: Batch, leaves: Sequence[Any]) -> None: ...
+
+
+def run_seeded(model: nn.Module, batch: Batch, seed: int = 0) -> Any:
+    """A model's own output, for which random numbers are drawn from a seed: comparable with another model's.
+
+    Raises:
+        DataError: it refuses the inputs; its own error is shown.
+    """
+    with seeded(seed):
+        return run_module(model, batch)
 
 
 @dataclass(frozen=True)
@@ -264,7 +275,8 @@ class Program:
         """Run the operators at positions start to stop (exclusive) on `values`, which is used up.
 
         A handler gets the operator, its arguments and keyword arguments in place of the plain call.
-        What no later operator needs is dropped on the way, but for `keep`.
+        What no later operator needs is dropped on the way, but for `keep`. Random numbers are drawn from a seed of each
+        operator's own, so that two runs draw the same ones, wherever they start.
         """
         kept = set(keep)
         for index in range(start, stop):
@@ -275,7 +287,8 @@ class Program:
             args, kwargs = self.call_of(node, values)
             handler = handlers.get(node)
             assert callable(node.target)
-            values[node] = handler(node.target, args, kwargs) if handler else node.target(*args, **kwargs)
+            with seeded(index) if node in self.draws else nullcontext():
+                values[node] = handler(node.target, args, kwargs) if handler else node.target(*args, **kwargs)
             for used in node.all_input_nodes:
                 if self.last_use[used] <= index and used not in kept:
                     values.pop(used, None)
@@ -318,6 +331,11 @@ class Program:
     def scales(self, length: Any) -> bool:
         """Whether a number that the export recorded grows with the batch."""
         return isinstance(length, torch.SymInt) and self.batched in {str(s) for s in length.node.expr.free_symbols}
+
+    @cached_property
+    def draws(self) -> frozenset[Node]:
+        """The operators that draw random numbers."""
+        return frozenset(node for node in self.nodes if node.op == "call_function" and is_draw(node))
 
     @cached_property
     def lowest_type(self) -> torch.dtype | None:

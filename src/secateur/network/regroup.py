@@ -80,6 +80,7 @@ def _renumbered(network: Network, groups: Sequence[Group], number: Tensor) -> Ne
         ),
         work=tuple(replace(term, axes=tuple(number[axis] for axis in term.axes)) for term in network.work),
         mends=tuple(replace(mend, units=number[mend.units]) for mend in network.mends),
+        draws=tuple(draw.renumbered(lambda units: number[units]) for draw in network.draws),
         sizes=tuple(size.renumbered(lambda units: number[units]) for size in network.sizes),
     )
 

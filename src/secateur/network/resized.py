@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from secateur.data import Batch
 from secateur.errors import SecateurError
 from secateur.network.assemble import find_units
+from secateur.network.draws import replayed
 from secateur.network.export import Axes, export_fresh
 from secateur.network.matching import Matching, MismatchError, ResizedCalls
 from secateur.network.program import Program, preserved, run_module
@@ -188,15 +189,17 @@ class Resizer:
 
     def _difference(self, batch: Batch, calls: ResizedCalls) -> str | None:
         """What the program with these numbers does otherwise than the model; None where both agree."""
-        with preserved(self.model), torch.random.fork_rng(devices=[]):
+
+        def run() -> Any:
+            values = {**self.program.fixed(), **self._bound(batch), self.program.resized: calls}
+            nodes = len(self.program.nodes) - 1
+            return self.program.run(values, self.program.first, nodes, {}, keep=self.program.output_nodes)
+
+        with preserved(self.model):
             try:
-                torch.manual_seed(0)
-                expected = run_module(self.model, batch)
-                torch.manual_seed(0)
-                values = {**self.program.fixed(), **self._bound(batch), self.program.resized: calls}
-                nodes = len(self.program.nodes) - 1
-                values = self.program.run(values, self.program.first, nodes, {}, keep=self.program.output_nodes)
-                self.compare(self.program.finish(values), expected, type(self.model).__name__)
+                with replayed(self.program.draws, run):
+                    expected = run_module(self.model, batch)
+                self.compare(self.program.finish(run()), expected, type(self.model).__name__)
             except SecateurError as failure:
                 return f"its program is not right there: {failure}"
             except Exception as failure:  # noqa: BLE001 operators raise many types on inputs of a wrong shape

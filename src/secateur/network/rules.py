@@ -22,7 +22,7 @@ from secateur.network import (
     spectral,
 )
 from secateur.network.call import Call, frozen, tensors
-from secateur.network.labels import Trace, operator_name
+from secateur.network.labels import Trace, Weight, compact, operator_name
 from secateur.network.program import Program, arguments, module_path
 from secateur.network.sizes import sizes_of
 from secateur.network.ties import connected
@@ -68,12 +68,14 @@ RULES = _table(
         elementwise.dropout: "dropout dropout_ feature_dropout alpha_dropout",
         # Copies, casts, and constants of the same shape.
         elementwise.passing: "to type_as contiguous clone detach lift_fresh_copy alias _to_copy fill zero "
-        "zeros_like ones_like full_like empty_like rand_like randn_like",
+        "zeros_like ones_like full_like empty_like rand_like randn_like randint_like bernoulli uniform exponential "
+        "geometric log_normal cauchy normal_functional poisson",
         elementwise.overwritten: "copy",
-        elementwise.created: "zeros ones full empty new_zeros new_ones new_full new_empty",
+        elementwise.created: "zeros ones full empty new_zeros new_ones new_full new_empty rand randn randint",
         # Elementwise operators that torch does not tag as such.
         elementwise.elementwise: "hardswish log_sigmoid where rsub native_dropout __and__ __or__ real imag _conj "
-        "resolve_conj resolve_neg complex polar",
+        "normal resolve_conj resolve_neg complex polar",
+        elementwise.broadcast: "broadcast_tensors",
         elementwise.prelu: "prelu",
         reductions.softmax: "softmax log_softmax _softmax _log_softmax",
         reductions.summation: "mean sum var std var_mean std_mean linalg_vector_norm norm",
@@ -206,6 +208,10 @@ def _step(program: Program, trace: Trace, node: Node, labels: dict[Node, Any], s
     except Exception as failure:  # noqa: BLE001 (a case that a rule does not know must not end the trace)
         result = failed(call, failure)
     trace.sizes.extend(sizes_of(call, result))
+    if node in program.draws:
+        drawn = next(iter(tensors(result)), None)
+        layers = () if drawn is None else drawn.layers if isinstance(drawn, Weight) else (drawn,)
+        trace.draws.append((node, tuple(compact(labels) for labels in layers)))
     return result
 
 

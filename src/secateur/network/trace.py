@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from secateur.data import Batch
 from secateur.network.assemble import Units, find_units
 from secateur.network.cost import TensorCost, Work
+from secateur.network.draws import Draw
 from secateur.network.labels import Read, Trace, operator_name
 from secateur.network.new_biases import takes_new_bias
 from secateur.network.program import Call, Handler, Program, arguments, module_path
@@ -58,6 +59,7 @@ def _network(model: nn.Module, example: Batch, program: Program, trace: Trace, r
         frozen=units.frozen,
         reshaping=_reshaping(units, trace),
         sizes=tuple(size.renumbered(units) for size in _telling(trace.sizes, units)),
+        draws=tuple(Draw(node, tuple(map(units, layers))) for node, layers in trace.draws),
     )
 
 

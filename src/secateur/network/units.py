@@ -14,6 +14,7 @@ from torch.fx import Node
 from secateur.data import BATCH_SIZE, Batch
 from secateur.errors import NameMatchError
 from secateur.network.cost import Cost, TensorCost, Work, cost_of
+from secateur.network.draws import Draw
 from secateur.network.module_program import ModuleProgram
 from secateur.network.program import Program
 from secateur.network.sizes import Size
@@ -163,8 +164,8 @@ class Network:
 
     `reshaping` names, for each group, the modules whose own code changes the shape of its activations; `sizes` the
     numbers in the program that count units; `mends` the attributes of modules that do; `module_programs` the programs
-    of modules whose own code can't say the cut shape, by path; `as_program` tells that what is cut is the program, not
-    the model's code.
+    of modules whose own code can't say the cut shape, by path; `draws` the units of operators that draw random numbers;
+    `as_program` tells that what is cut is the program, not the model's code.
     `print(network)` shows the groups, what they own and what is frozen; `network.cost(plan)` what a plan would leave.
     """
 
@@ -181,6 +182,7 @@ class Network:
     sizes: tuple[Size, ...] = ()
     mends: tuple[Mend, ...] = ()
     module_programs: Mapping[str, ModuleProgram] = field(default_factory=dict)
+    draws: tuple[Draw, ...] = ()
     as_program: bool = False
 
     @property

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from secateur.data import Batch
 from secateur.importance.losses import by_example, divergence
-from secateur.network.program import preserved, run_module
+from secateur.network.program import preserved, run_seeded
 
 BLOCKS = 8
 HELD_OUT = (3, 7)
@@ -56,7 +56,7 @@ def distances(small: nn.Module, dense: nn.Module, cells: Sequence[Batch]) -> Ten
     found = []
     with preserved(small), preserved(dense):
         for cell in cells:
-            gaps = divergence(run_module(small, cell), run_module(dense, cell)).double()
+            gaps = divergence(run_seeded(small, cell), run_seeded(dense, cell)).double()
             found.append(by_example(gaps, cell.size or 1))
     return torch.cat(found)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from secateur.data import Batch, joined
 from secateur.errors import DataError, TargetError
 from secateur.importance.losses import check_target, divergence, is_logits, main_output, supervised
-from secateur.network.program import evaluation_mode, preserved, run_module
+from secateur.network.program import evaluation_mode, preserved, run_module, run_seeded
 from secateur.recovery.judge import distance
 
 LABELS = 0.1
@@ -105,7 +105,7 @@ def _train(training: Training, optimizer: Any, schedule: Any, steps: int, size: 
     best, state = distance(training.small, training.dense, training.held), _copied(training.small)
     for step in tqdm(range(1, steps + 1), desc="tune", disable=None if training.progress else True, leave=False):
         batch = drawn(training.cells, size, draws)
-        loss = _loss(training, _augmented(batch, training.options.get("augment")))
+        loss = _loss(training, _augmented(batch, training.options.get("augment")), training.seed + step)
         if not bool(torch.isfinite(loss)):
             training.small.load_state_dict(state)
             raise DataError(f"tune: the loss is {float(loss)} at step {step}; lower learning_rate=")
@@ -120,10 +120,10 @@ def _train(training: Training, optimizer: Any, schedule: Any, steps: int, size: 
     training.small.load_state_dict(state)
 
 
-def _loss(training: Training, batch: Batch) -> Tensor:
+def _loss(training: Training, batch: Batch, seed: int) -> Tensor:
     with preserved(training.dense):
-        wanted = run_module(training.dense, batch)
-    output = run_module(training.small, batch)
+        wanted = run_seeded(training.dense, batch, seed)
+    output = run_seeded(training.small, batch, seed)
     return towards(output, wanted, batch.target, float(training.options.get("temperature", 2.0)))
 
 

@@ -13,8 +13,8 @@ from secateur.budget.plan import Plan
 from secateur.data import Batch
 from secateur.importance.losses import Loss, Reference, by_example, divergence, example_losses, main_output
 from secateur.importance.scores import Scores
-from secateur.network.calls import cache_off, call_model
-from secateur.network.program import preserved
+from secateur.network.calls import cache_off
+from secateur.network.program import preserved, run_seeded
 from secateur.recovery.allocate import Drop
 from secateur.recovery.repair import Step
 from secateur.report.results import Latency, Measured, Report
@@ -96,8 +96,8 @@ def _repeatable_call(model: nn.Module, batch: Batch) -> Callable[[], Any]:
 
 def _both(dense: nn.Module, small: nn.Module, batch: Batch, loss: Loss | None) -> Tensor:
     """(networks, [loss, accuracy, agreement, divergence], examples), NaN where there is no such thing."""
-    expected = call_model(dense, batch)
-    outputs = (expected, call_model(small, batch))
+    expected = run_seeded(dense, batch)
+    outputs = (expected, run_seeded(small, batch))
     examples = batch.size or 1
     rows = []
     for output in outputs:

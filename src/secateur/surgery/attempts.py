@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from secateur.errors import SecateurError
 from secateur.network.calls import call_model
 from secateur.network.labels import operator_name
-from secateur.network.masked import Means, run_masked
+from secateur.network.masked import Means, draws_of_masked, run_masked
 from secateur.network.module_slices import ModuleSlices
 from secateur.network.program import buffers_kept, module_path, parameters_kept, preserved
 from secateur.network.units import Kept, Network
@@ -80,13 +80,15 @@ class Trials:
 
     def _failure(self, small: nn.Module, network: Network, kept: Kept, means: Means) -> Failure | None:
         batch = network.example.map(_strong) if self.far else network.example
+        mask = network.mask(kept)
         try:
-            found = call_model(small, batch)
+            with draws_of_masked(network, batch, mask, means):
+                found = call_model(small, batch)
         except Exception as failure:  # noqa: BLE001 the model's own code may raise anything
             said = f"the cut {network.title} can't be run: {type(failure).__name__}: {failure}"
             return Failure(said, _place(small, failure), self._shadow.calls if self._shadow else 0)
         try:
-            expected = run_masked(network, batch, network.mask(kept), means)
+            expected = run_masked(network, batch, mask, means)
             worst, allowed = difference(found, expected, network.program.lowest_type)
         except SecateurError as failure:
             return Failure(str(failure), None, float("inf"))

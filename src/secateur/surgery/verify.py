@@ -9,8 +9,8 @@ from torch.utils import _pytree as pytree
 from secateur.data import Batch
 from secateur.errors import SecateurError, SurgeryError, TraceError
 from secateur.network.calls import call_model
-from secateur.network.masked import Means, run_masked
-from secateur.network.program import preserved, run_module
+from secateur.network.masked import Means, draws_of_masked, run_masked
+from secateur.network.program import preserved, run_seeded
 from secateur.network.units import Kept, Network
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -63,9 +63,11 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
     """
     batch = network.example
     with preserved(small), torch.random.fork_rng(devices=[]):
-        expected = run_masked(network, batch, network.mask(kept), means)
+        mask = network.mask(kept)
+        expected = run_masked(network, batch, mask, means)
         try:
-            found = call_model(small, batch)
+            with draws_of_masked(network, batch, mask, means):
+                found = call_model(small, batch)
         except Exception as failure:  # the model's own code may raise anything
             raise SurgeryError(
                 f"the cut {type(small).__name__} can't be run: {type(failure).__name__}: {failure}"
@@ -94,9 +96,9 @@ def check_same(model: nn.Module, plain: nn.Module, batch: Batch) -> None:
         TraceError: a model with its computed weights folded is not the same any more.
     """
     with preserved(model), preserved(plain), torch.random.fork_rng(devices=[]):
-        expected = run_module(model, batch)
+        expected = run_seeded(model, batch)
         try:
-            compare(run_module(plain, batch), expected, type(model).__name__)
+            compare(run_seeded(plain, batch), expected, type(model).__name__)
         except SecateurError as failure:
             raise TraceError(
                 f"{type(model).__name__} looks at its own parametrizations, and is another network without them; "
