@@ -127,6 +127,11 @@ def test_a_loader_of_mixed_sizes_is_pruned_as_each_size_says() -> None:
     assert {trial.by for trial in found.trials} == {"obs", "l2"}
 
 
+def test_a_program_that_is_cut_refuses_mixed_sizes_before_any_work() -> None:
+    with pytest.raises(sc.SecateurError, match=r"batch 1 of data.*a program is cut, which fixes axis 2"):
+        sc.prune(PooledByHand().eval(), images(8, 12), {"macs": 0.6}, as_program=True, progress=False)
+
+
 class Mean(nn.Module):
     """The mean over space, by its size."""
 
@@ -363,3 +368,26 @@ def test_every_criterion_takes_graphs(kind: str) -> None:
 def test_an_ordinary_network_has_examples() -> None:
     for model in (nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)), nn.Sequential(nn.Linear(5, 3))):
         assert not sc.trace(model, torch.randn(6, 5)).example.is_one_example
+
+
+class Masked(nn.Module):
+    """A mean over positions that a mask leaves, by the length of the sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.b((F.relu(self.a(x)) * mask[..., None]).sum(1) / x.shape[1])
+
+
+def test_inputs_by_name_may_come_in_any_order_at_any_size() -> None:
+    model = Masked().eval()
+
+    def batch(length: int) -> dict[str, Tensor]:
+        return {"x": torch.randn(5, length, 4), "mask": (torch.rand(5, length) > 0.3).float()}
+
+    network = sc.trace(model, batch(6))
+    other = batch(9)
+    turned = Batch((), {"mask": other["mask"], "x": other["x"]})
+    assert difference(network.program.forward(turned), run(model, turned))[0] < 1e-6

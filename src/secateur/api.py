@@ -14,7 +14,7 @@ from secateur.data import device_of, example_batches, floating_type, on_device
 from secateur.entry import entry_point, entry_point_with
 from secateur.errors import TraceError
 from secateur.files import text_writer
-from secateur.importance.data_checks import check_model_values, checked_data, taken_examples
+from secateur.importance.data_checks import check_model_values, check_program_sizes, checked_data, taken_examples
 from secateur.importance.evidence import as_examples
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion
@@ -223,6 +223,7 @@ def prune(
     traced = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
     network = traced(model)
     batches, tests = as_examples(network, batches), as_examples(network, tests)
+    check_program_sizes(network, [*batches, *tests])
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
     check_reachable(network, network.select(only, skip), keep, round_to or 1, floor)

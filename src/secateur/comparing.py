@@ -16,7 +16,7 @@ from secateur.budget.plan import check_reachable, plan
 from secateur.data import Batch, on_device
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, DataError, NameMatchError, SecateurError, TraceError
-from secateur.importance.data_checks import checked_data
+from secateur.importance.data_checks import check_program_sizes, checked_data
 from secateur.importance.evidence import as_examples, network_cells
 from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, find_criterion
@@ -106,6 +106,7 @@ def compare(
     tests = None if test is None else measured_on
     network = trace(model, batches, kinds=kinds)
     batches, tests = as_examples(network, batches), None if tests is None else as_examples(network, tests)
+    check_program_sizes(network, [*batches, *(tests or ())])
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
     for budget in budgets:

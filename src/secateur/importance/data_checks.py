@@ -16,6 +16,7 @@ from secateur.importance.losses import Loss, Reference, check_target, example_lo
 from secateur.importance.registry import Criterion, Use, registered
 from secateur.network.program import preserved, run_module
 from secateur.network.supported import unsupported_reason
+from secateur.network.units import Network
 from secateur.options import described
 
 Run = Callable[[Batch], Any]
@@ -162,6 +163,22 @@ def check_inputs(
             outputs[kind] = examples, output
         results.append(outputs[kind])
     return results
+
+
+def check_program_sizes(network: Network, batches: Sequence[Batch]) -> None:
+    """Check that a network whose program is cut, not its code, is given the sizes that the program holds.
+
+    Raises:
+        DataError: a batch has others.
+    """
+    if not network.as_program:
+        return
+    for number, batch in enumerate(batches):
+        leaves = pytree.tree_leaves((batch.args, dict(batch.kwargs)))
+        reason = network.program.shapes.refusal(leaves)
+        if reason is not None:
+            refusal = network.program.wrong_sizes(leaves, f"a program is cut, which {reason}")
+            raise DataError(f"batch {number} of data: {refusal}; or leave as_program=True out")
 
 
 def _is_one_example(batch: Batch, output: Any) -> bool:

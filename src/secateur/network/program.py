@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -236,7 +236,8 @@ class Program:
                 f"a batch has inputs {sorted(batch.kwargs)} where the network was traced with {sorted(kwargs_names)}; "
                 "give every batch the inputs of the example"
             )
-        leaves, found = pytree.tree_flatten((batch.args, {name: batch.kwargs[name] for name in kwargs_names}))
+        batch = replace(batch, kwargs={name: batch.kwargs[name] for name in kwargs_names})
+        leaves, found = pytree.tree_flatten((batch.args, batch.kwargs))
         if len(leaves) != len(self.inputs):
             raise DataError(f"a batch has {len(leaves)} inputs ({found}) where the network was traced with {spec}")
         return {**dict(zip(self.inputs, leaves, strict=True)), **self._resized(batch, leaves)}
