@@ -7,7 +7,10 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.data import Batch
+from secateur.network.export import export_program
 from secateur.network.masked import Removal, run_masked
+from secateur.network.trace import trace_groups
+from secateur.surgery.attempts import Trials
 from zoo import grow
 
 
@@ -113,8 +116,18 @@ def test_code_that_counts_units_otherwise_is_named() -> None:
             x = F.silu(self.first(x))
             return self.last(x.view(-1, 4, x.shape[1] // 4).transpose(1, 2).reshape(x.shape))
 
-    network = sc.trace(Counted().eval(), torch.randn(3, 4))
-    assert not network.groups
-    reasons = {frozen.name: frozen.reason for frozen in network.frozen}
-    assert "does not follow the cut in reshape in Counted" in reasons["first"]
-    assert not any("report" in reason for reason in reasons.values())
+    model, example = Counted().eval(), Batch((torch.randn(3, 4),), {})
+    network = trace_groups(model, example, export_program(model, example))
+    assert [group.name for group in network.groups] == ["first"]
+    failure = Trials(model).run(network, {"first": torch.arange(2)}, {})
+    assert failure is not None
+    assert "does not follow the cut in reshape in Counted" in failure.reason
+    assert "report" not in failure.reason
+
+
+@pytest.mark.parametrize("by", ["taylor-weights-second", "taylor-gates-second"])
+def test_operators_without_a_second_derivative_are_named(by: str) -> None:
+    model, example = grow("weights of length 1")
+    network = sc.trace(model, example)
+    with pytest.raises(sc.SecateurError, match=r"_cdist_backward.*rank by the criterion of first order"):
+        sc.score(network, [example], by=by, loss=lambda output, target: output.square().sum(1), progress=False)

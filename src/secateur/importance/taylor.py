@@ -5,13 +5,14 @@ The square of the estimated change of the loss, minibatch by minibatch: what a u
 of at most 32 examples, whatever the batches of the data are: the square of a mean depends on how many it is over.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from secateur.data import Batch
+from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.importance.gates import Gates, cell_shares, mean_over_cells
 from secateur.importance.gradients import example_loss
@@ -88,9 +89,26 @@ def _diagonal(slope: Tensor, leaves: Tensor, generator: torch.Generator) -> Tens
         return total
     for _ in range(PROBES):
         signs = (torch.randint(0, 2, slope.shape, generator=generator) * 2 - 1).to(slope)
-        (product,) = torch.autograd.grad((slope * signs).sum(), leaves, retain_graph=True, materialize_grads=True)
+        (product,) = _second_derivatives((slope * signs).sum(), [leaves])
         total += product * signs
     return total.detach() / PROBES
+
+
+def _second_derivatives(along: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The derivatives of a slope along a direction.
+
+    Raises:
+        DataError: torch has no second derivative of one of the network's operators.
+    """
+    try:
+        return torch.autograd.grad(along, leaves, retain_graph=True, materialize_grads=True, allow_unused=True)
+    except RuntimeError as failure:
+        if "is not implemented" not in str(failure):
+            raise
+        raise DataError(
+            f"torch can't differentiate one of the network's operators twice ({failure}); rank by the criterion of "
+            "first order"
+        ) from failure
 
 
 def _cells(evidence: Evidence, name: str) -> Iterator[Batch]:
@@ -140,7 +158,7 @@ def _second_order(loss: Tensor, weights: Weights) -> Weights:
     leaves = list(weights.values())
     slopes = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True, allow_unused=True)
     along = sum(((slope * leaf.detach()).sum() for slope, leaf in zip(slopes, leaves, strict=True)), torch.zeros(()))
-    products = torch.autograd.grad(along, leaves, materialize_grads=True, allow_unused=True)
+    products = _second_derivatives(along, leaves)
     return {
         name: (leaf * (slope - product / 2)).detach()
         for name, leaf, slope, product in zip(weights, leaves, slopes, products, strict=True)
