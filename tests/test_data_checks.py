@@ -61,6 +61,14 @@ UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
     "meta tensors": (lambda: prune(data=X.to("meta")), "batch 0 is a tensor on the meta device"),
     "sparse tensors": (lambda: prune(data=X.to_sparse()), "batch 0 is a sparse tensor; give tensor.to_dense"),
     "nested tensors": (lambda: prune(data=[torch.nested.nested_tensor([X, X[:3]])]), "nested tensor.*pad it"),
+    "packed sequences": (
+        lambda: prune(data=[(nn.utils.rnn.pack_sequence([X, X]), Y)]),
+        "a packed sequence can't be taken apart.*pad_packed_sequence",
+    ),
+    "a packed sequence alone": (
+        lambda: prune(data=[nn.utils.rnn.pack_sequence([X, X])]),
+        "a packed sequence can't be taken apart",
+    ),
     "NaN in weights": (lambda: prune(with_nan(Net())), r"first.weight of this Net has NaN in 1 of 72 entries"),
     "trace of NaN": (lambda: sc.trace(with_nan(Net()), X), r"first.weight of this Net has NaN"),
     "repair of NaN": (lambda: sc.repair(with_nan(Net()), Net(), plan(), X), r"first.weight of this Net has NaN"),

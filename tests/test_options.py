@@ -1,5 +1,6 @@
 """Options and arguments of the public functions: each wrong one is refused before the network is traced."""
 
+import functools
 import inspect
 import random
 import typing
@@ -226,15 +227,16 @@ def test_all_global_random_states_are_left_alone() -> None:
 
 
 def test_the_callers_modes_do_not_matter() -> None:
-    @entry_point
-    def modes() -> tuple[bool, bool]:
-        return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    def modes() -> tuple[bool, bool, bool]:
+        return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
 
-    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
-        with mode():
-            before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-            assert modes() == (True, False)
-            assert before == (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+    autocast = functools.partial(torch.autocast, "cpu", torch.bfloat16)
+    callers: list[Callable[[], Any]] = [torch.no_grad, torch.inference_mode, torch.enable_grad, autocast]
+    for caller in callers:
+        with caller():
+            before = modes()
+            assert entry_point(modes)() == (True, False, False)
+            assert modes() == before
 
 
 def test_a_model_made_under_inference_mode_is_named() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, IterableDataset
 
@@ -123,6 +124,7 @@ def as_batch(item: Any, dtype: torch.dtype | None = None) -> Batch:
     """
     if isinstance(item, Batch):
         return item
+    item = (item,) if isinstance(item, PackedSequence) else item
     if isinstance(item, list | tuple) and len(item) in (1, 2) and not is_array(item):
         return _with_target(*_inputs(item[0], dtype), item[1] if len(item) == 2 else None, dtype)
     if isinstance(item, list | tuple) and not is_array(item):
@@ -141,6 +143,12 @@ def _with_target(args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, dty
 def _inputs(inputs: Any, dtype: torch.dtype | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Mapping):
         return (), {str(name): as_tensors(value, dtype) for name, value in inputs.items() if value is not None}
+    for value in (inputs, *inputs) if isinstance(inputs, list | tuple) else [inputs]:
+        if isinstance(value, PackedSequence):
+            raise DataError(
+                "a packed sequence can't be taken apart into examples; give the padded tensor and its lengths "
+                "(torch.nn.utils.rnn.pad_packed_sequence), and let the model's forward pack them"
+            )
     tensors = as_tensors(inputs, dtype)
     return (tuple(tensors), {}) if isinstance(tensors, list | tuple) else ((tensors,), {})
 

@@ -1,8 +1,8 @@
 """What every public function does first: it checks its arguments, and makes torch's modes and random states its own."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
@@ -23,8 +23,8 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
     """A public function whose arguments are checked before anything else is done.
 
     Wrappers of models are looked through, and what was compiled runs as it is written.
-    It runs with gradients and outside of `torch.inference_mode`, whatever the caller's modes are, and leaves all global
-    random states as they were.
+    It runs with gradients and outside of `torch.inference_mode` and `torch.autocast`, whatever the caller's modes are,
+    and leaves all global random states as they were.
 
     Raises:
         NameMatchError: an option is misspelt; the nearest is offered.
@@ -64,12 +64,23 @@ def entry_point_with(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]
             models = {name: unwrapped(value) for name, value in given.items() if isinstance(value, nn.Module)}
             bound.arguments |= models
             as_written = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
-            with torch.inference_mode(False), torch.enable_grad(), random_states_kept(), as_written:
+            with plain_modes(), random_states_kept(), as_written:
                 return function(*bound.args, **bound.kwargs)
 
         return call
 
     return decorated
+
+
+@contextmanager
+def plain_modes() -> Iterator[None]:
+    """With gradients, and in the types of the tensors themselves."""
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        for device in ("cpu", *(["cuda"] if torch.cuda.is_initialized() else [])):
+            modes.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 @lru_cache
