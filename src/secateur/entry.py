@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from secateur.errors import OptionError
 from secateur.network.wrappers import is_compiled, uncompiled, unwrapped
 from secateur.options import check_name, check_option, classes_of, described
+from secateur.process_lock import exclusive
 from secateur.random_states import random_states_kept
 
 P = ParamSpec("P")
@@ -24,7 +25,8 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
 
     Wrappers of models are looked through, and what was compiled runs as it is written.
     It runs with gradients and outside of `torch.inference_mode` and `torch.autocast`, whatever the caller's modes are,
-    and leaves all global random states as they were.
+    and leaves all global random states as they were. One public function runs at a time in a process: an export, torch's
+    switches and the random states belong to all threads, so that a second thread waits.
 
     Raises:
         NameMatchError: an option is misspelt; the nearest is offered.
@@ -64,7 +66,7 @@ def entry_point_with(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]
             models = {name: unwrapped(value) for name, value in given.items() if isinstance(value, nn.Module)}
             bound.arguments |= models
             as_written = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
-            with plain_modes(), random_states_kept(), as_written:
+            with exclusive(), plain_modes(), random_states_kept(), as_written:
                 return function(*bound.args, **bound.kwargs)
 
         return call

@@ -25,6 +25,7 @@ from secateur.network.remembered import forgotten, remembered
 from secateur.network.restore import attributes_kept
 from secateur.network.wrappers import uncompiled
 from secateur.network.writes import functional, is_mutable, without_dropouts, writes_where_seen
+from secateur.process_lock import exclusive
 
 
 def export_first(model: nn.Module, examples: Sequence[Batch]) -> tuple[Program, Batch]:
@@ -56,7 +57,10 @@ def export_program(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
         TraceError: the model can't be exported; the message holds torch's own reason and the line.
         DataError: the model refuses the example, or returns no tensors.
     """
-    with evaluation_mode(model), attributes_kept(model), every_step_seen(), in_silence(), uncompiled(), torch.no_grad():
+    with (
+        exclusive(), evaluation_mode(model), attributes_kept(model), every_step_seen(), in_silence(), uncompiled(),
+        torch.no_grad(),
+    ):  # fmt: skip
         program = _exported(model, batch, axes)
         if not program.output_nodes:
             raise DataError(f"{type(model).__name__} returns {_described(model, batch)}; {OUTPUTS}")
