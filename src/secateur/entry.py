@@ -25,8 +25,8 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
 
     Wrappers of models are looked through, and what was compiled runs as it is written.
     It runs with gradients and outside of `torch.inference_mode` and `torch.autocast`, whatever the caller's modes are,
-    and leaves all global random states as they were. One public function runs at a time in a process: an export, torch's
-    switches and the random states belong to all threads, so that a second thread waits.
+    and leaves all global random states as they were. One public function runs at a time in a process: an export,
+    torch's switches and the random states belong to all threads, so that a second thread waits.
 
     Raises:
         NameMatchError: an option is misspelt; the nearest is offered.
