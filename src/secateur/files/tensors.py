@@ -1,9 +1,9 @@
 """Tensors as safetensors, with what is said about them and a digest of both."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, overload
 
 import msgspec
 import torch
@@ -26,7 +26,8 @@ class About(Record, frozen=True):
     HAS_DIGEST: ClassVar[bool] = True
 
 
-AnyAbout = TypeVar("AnyAbout", bound=About)
+NewAbout = TypeVar("NewAbout", bound=About)
+OldAbout = TypeVar("OldAbout", bound=About)
 
 
 def tensors_writer(tensors: Mapping[str, Tensor], about: About) -> Writer:
@@ -42,7 +43,13 @@ def tensors_writer(tensors: Mapping[str, Tensor], about: About) -> Writer:
     return write
 
 
-def read_tensors(path: Path, kinds: Sequence[type[AnyAbout]]) -> tuple[dict[str, Tensor], AnyAbout, str]:
+@overload
+def read_tensors(path: Path, kinds: tuple[type[NewAbout]]) -> tuple[dict[str, Tensor], NewAbout, str]: ...
+@overload
+def read_tensors(
+    path: Path, kinds: tuple[type[NewAbout], type[OldAbout]]
+) -> tuple[dict[str, Tensor], NewAbout | OldAbout, str]: ...
+def read_tensors(path: Path, kinds: tuple[type[About], ...]) -> tuple[dict[str, Tensor], About, str]:
     """Read a file of tensors of one of these kinds.
 
     Returns:

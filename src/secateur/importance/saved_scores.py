@@ -19,8 +19,8 @@ MOST_UNUSED = 1 << 24  # examples that no block used: memory is taken for them, 
 Name = Annotated[str, msgspec.Meta(max_length=1024)]
 
 
-class SavedGroup(Record, frozen=True):
-    """What is said of one group's scores; the fields of `GroupScores` of these names."""
+class SavedGroup2(Record, frozen=True):
+    """What version 0.7 said of one group's scores; the fields of `GroupScores` of these names."""
 
     coalitions: Natural
     evaluations: Natural
@@ -28,8 +28,31 @@ class SavedGroup(Record, frozen=True):
     stopped: str
 
 
+class SavedGroup(SavedGroup2, frozen=True):
+    """The same, and the names of its tensors."""
+
+    tensors: list[str]
+
+
+class SavedScores2(About, frozen=True):
+    """What version 0.7 said of scores, without a digest.
+
+    The fields of `Scores` of these names, and the number of examples.
+    """
+
+    FORMAT: ClassVar[str] = "secateur scores 2"
+    HAS_DIGEST: ClassVar[bool] = False
+
+    by: str
+    seed: int
+    note: str
+    of: str
+    groups: dict[Name, SavedGroup2]
+    examples: Annotated[int, msgspec.Meta(ge=0, le=MOST_EXAMPLES)]
+
+
 class SavedScores(About, frozen=True):
-    """What is said of scores; the fields of `Scores` of these names, and the number of examples."""
+    """What is said of scores: the same, and the length of each mean."""
 
     FORMAT: ClassVar[str] = "secateur scores/3"
 
@@ -39,16 +62,10 @@ class SavedScores(About, frozen=True):
     of: str
     groups: dict[Name, SavedGroup]
     examples: Annotated[int, msgspec.Meta(ge=0, le=MOST_EXAMPLES)]
+    means: dict[Name, Natural]
 
 
-class SavedScores2(SavedScores, frozen=True):
-    """The same as version 0.7 wrote it, without a digest."""
-
-    FORMAT: ClassVar[str] = "secateur scores 2"
-    HAS_DIGEST: ClassVar[bool] = False
-
-
-def read_scores(path: Path) -> tuple[SavedScores, dict[str, dict[str, Any]], dict[str, Tensor]]:
+def read_scores(path: Path) -> tuple[SavedScores | SavedScores2, dict[str, dict[str, Any]], dict[str, Tensor]]:
     """What a file of scores holds: what is said of them, the fields of each group's scores, and the means.
 
     Raises:
@@ -60,7 +77,9 @@ def read_scores(path: Path) -> tuple[SavedScores, dict[str, dict[str, Any]], dic
         groups = {name: _group(name, said, tensors, about.examples) for name, said in about.groups.items()}
         expected = {f"mean/{name}" for name in means}.union(*(_names(name, tensors) for name in groups))
         _need(tensors.keys() == expected, f"{', '.join(sorted(tensors.keys() ^ expected)[:3])} should not be there")
-        _need(all(_is_finite(mean) for mean in means.values()), "a mean is NaN or infinite")
+        _need(all(mean.dim() == 1 and _is_finite(mean) for mean in means.values()), "a mean is NaN or infinite")
+        if isinstance(about, SavedScores):
+            _need({name: len(mean) for name, mean in means.items()} == about.means, "means are missing")
     except StorageError as failure:
         raise StorageError(f"{path} holds no scores that can be used: {failure}") from failure
     return about, groups, means
@@ -74,10 +93,11 @@ def _names(group: str, tensors: Mapping[str, Tensor]) -> set[str]:
     return {*needed, *(name for name in optional if name in tensors)}
 
 
-def _group(group: str, said: SavedGroup, tensors: Mapping[str, Tensor], examples: int) -> dict[str, Any]:
+def _group(group: str, said: SavedGroup2, tensors: Mapping[str, Tensor], examples: int) -> dict[str, Any]:
     """The fields of one group's scores."""
-    missing = _names(group, tensors) - tensors.keys()
-    _need(not missing, f"{', '.join(sorted(missing))} is missing")
+    names = _names(group, tensors)
+    whole = not isinstance(said, SavedGroup) or {f"{part}/{group}" for part in said.tensors} == names
+    _need(whole and names <= tensors.keys(), f"tensors of {group} are missing")
     values, errors = tensors[f"values/{group}"], tensors[f"errors/{group}"]
     _need(values.dim() == 1 and len(values) > 0 and _is_finite(values), f"the scores of {group} are NaN or infinite")
     for error in (errors, tensors.get(f"errors_here/{group}", errors)):
@@ -94,7 +114,7 @@ def _group(group: str, said: SavedGroup, tensors: Mapping[str, Tensor], examples
         _need(fits, f"the scores of {group} by example do not fit")
     errors_here = tensors.get(f"errors_here/{group}")
     made = {"values": values, "errors": errors, "per_example": per_example, "errors_here": errors_here}
-    return {**made, "samples": samples, **msgspec.structs.asdict(said)}
+    return {**made, "samples": samples, **{name: getattr(said, name) for name in SavedGroup2.__struct_fields__}}
 
 
 def _check_samples(group: str, parts: Mapping[str, Tensor], units: int, examples: int) -> None:

@@ -58,6 +58,15 @@ class GroupScores:
         reach = float(stats.t.ppf((1 + level) / 2, freedom)) * errors
         return self.values - reach, self.values + reach
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are written of it; examples' own values follow from the blocks where there are any."""
+        own = {"values": self.values, "errors": self.errors}
+        if self.errors_here is not None:
+            own["errors_here"] = self.errors_here
+        if self.samples is not None:
+            return own | joined(self.samples)
+        return own if self.per_example is None else {**own, "per_example": self.per_example}
+
     @staticmethod
     def exact(values: Tensor) -> "GroupScores":
         """Scores that nothing was estimated for."""
@@ -130,20 +139,15 @@ class Scores(Mapping[str, GroupScores]):
     def writer(self) -> Writer:
         """Writes the scores to a file."""
         tensors = {f"mean/{key}": mean for key, mean in self.means.items()}
+        said = {}
         for name, scores in self.groups.items():
-            tensors[f"values/{name}"], tensors[f"errors/{name}"] = scores.values, scores.errors
-            if scores.errors_here is not None:
-                tensors[f"errors_here/{name}"] = scores.errors_here
-            if scores.samples is not None:
-                tensors |= {f"{part}/{name}": tensor for part, tensor in joined(scores.samples).items()}
-            if scores.per_example is not None and scores.samples is None:
-                tensors[f"per_example/{name}"] = scores.per_example
-        said = {
-            name: SavedGroup(int(scores.coalitions), int(scores.evaluations), scores.layout, scores.stopped)
-            for name, scores in self.groups.items()
-        }
+            own = scores.tensors()
+            tensors |= {f"{part}/{name}": tensor for part, tensor in own.items()}
+            counts = int(scores.coalitions), int(scores.evaluations)
+            said[name] = SavedGroup(*counts, scores.layout, scores.stopped, list(own))
         examples = next((s.per_example.shape[1] for s in self.groups.values() if s.per_example is not None), 0)
-        return tensors_writer(tensors, SavedScores(self.by, int(self.seed), self.note, self.of, said, examples))
+        means = {name: len(mean) for name, mean in self.means.items()}
+        return tensors_writer(tensors, SavedScores(self.by, int(self.seed), self.note, self.of, said, examples, means))
 
     @staticmethod
     def load(path: str | Path) -> "Scores":

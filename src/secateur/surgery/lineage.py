@@ -16,6 +16,7 @@ from secateur.surgery.inputs import InputForm, input_form
 from secateur.surgery.recipe import Recipe
 
 KEY = "_secateur_lineage"
+UNKNOWN = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class Lineage:
     """The cuts that lead from a dense model to a small one, in order.
 
     Args:
-        title: the dense model's class.
+        title: the dense model's class; UNKNOWN where version 0.7 saved a program.
         steps: at least one.
     """
 

@@ -14,7 +14,7 @@ from secateur.network.copies import copied
 from secateur.network.export import export_first
 from secateur.network.wrappers import unwrap_children
 from secateur.surgery.inputs import example_of
-from secateur.surgery.lineage import CutStep, Lineage, graph_digest
+from secateur.surgery.lineage import UNKNOWN, CutStep, Lineage, graph_digest
 from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, apply_recipe
 from secateur.surgery.recipe_checks import check_fits, check_kind, check_recipe
@@ -35,7 +35,7 @@ def rebuilt(model: nn.Module, lineage: Lineage, torch_version: str, example_inpu
     Raises:
         StorageError: a cut is not one of this model.
     """
-    if type(model).__name__ != lineage.title:
+    if lineage.title not in (type(model).__name__, UNKNOWN):
         raise StorageError(f"it was saved from a {lineage.title}; give a fresh, dense model of the same class")
     programs = any(step.recipe.program for step in lineage.steps)
     try:

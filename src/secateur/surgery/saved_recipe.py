@@ -10,7 +10,7 @@ from torch import Tensor
 from secateur.files import Record
 from secateur.files.records import Checksum, Fraction, Natural, canonical_checksum
 from secateur.surgery.inputs import InputForm
-from secateur.surgery.lineage import CutStep, Lineage
+from secateur.surgery.lineage import UNKNOWN, CutStep, Lineage
 from secateur.surgery.program_json import Name, SavedModuleProgram, program_from_saved, program_to_saved
 from secateur.surgery.recipe import Recipe
 from secateur.version import __version__
@@ -99,7 +99,8 @@ def saved(lineage: Lineage, digests: Mapping[str, str]) -> SavedRecipe:
 def lineage_in(record: SavedRecipe | SavedRecipe2) -> Lineage:
     """The lineage that was written."""
     earlier = record.earlier if isinstance(record, SavedRecipe) else []
-    return Lineage(record.model, (*map(_step, earlier), _step(record)))
+    title = UNKNOWN if isinstance(record, SavedRecipe2) and record.program else record.model
+    return Lineage(title, (*map(_step, earlier), _step(record)))
 
 
 def _fields(step: CutStep) -> dict[str, Any]:
