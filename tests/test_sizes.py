@@ -391,3 +391,36 @@ def test_inputs_by_name_may_come_in_any_order_at_any_size() -> None:
     other = batch(9)
     turned = Batch((), {"mask": other["mask"], "x": other["x"]})
     assert difference(network.program.forward(turned), run(model, turned))[0] < 1e-6
+
+
+class Windows(nn.Module):
+    """Pads images to a multiple of a window, again and again, as windowed attention does."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 2, 2)
+        self.blocks = nn.ModuleList(nn.Conv2d(6, 6, 1) for _ in range(blocks))
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            height, width = x.shape[2:]
+            y = F.pad(x, (0, 3 - width % 3, 0, 3 - height % 3))
+            b, c, h, w = y.shape
+            y = y.view(b, c, h // 3, 3, w // 3, 3).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, 3, 3)
+            y = F.relu(block(y - y.mean((2, 3), keepdim=True)))
+            y = y.view(b, h // 3, w // 3, c, 3, 3).permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)
+            x = F.avg_pool2d(x + y[:, :, :height, :width], 2)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_sizes_that_are_too_complex_to_vary_take_an_export_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = Windows(3).eval()
+    network = sc.trace(model, images(32)[0][0])
+    exports = CountedExports(monkeypatch)
+    for size in (44, 50, 44):
+        batch = Batch((images(size)[0][0],), {})
+        assert difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
+    assert exports.count == 3

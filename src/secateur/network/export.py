@@ -17,7 +17,7 @@ from secateur.data import Batch
 from secateur.errors import DataError, SecateurError
 from secateur.network.calls import plain_forward
 from secateur.network.draws import replayed
-from secateur.network.export_kernels import recurrent_layers_whole, shapes_not_cached
+from secateur.network.export_kernels import recurrent_layers_whole, shapes_not_cached, short_size_expressions
 from secateur.network.failures import export_error
 from secateur.network.program import Program, evaluation_mode, preserved, run_module
 from secateur.network.quiet import in_silence
@@ -51,7 +51,7 @@ def export_program(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
     Args:
         model: the model.
         batch: the example.
-        axes: of each input, in the order of the batch's leaves, further axes that may vary.
+        axes: of each input, in the order of the batch's leaves, further axes that may vary if torch can keep them so.
 
     Raises:
         TraceError: the model can't be exported; the message holds torch's own reason and the line.
@@ -78,11 +78,15 @@ def _described(model: nn.Module, batch: Batch) -> str:
 
 def _exported(model: nn.Module, batch: Batch, axes: Axes) -> Program:
     failures = []
-    for shapes_for in (partial(dynamic_shapes, axes=axes), lambda model, batch: None):
+    for varying in [axes, (), None] if any(axes) else [(), None]:
         try:
             with plain_forward(model, batch):
-                shapes = shapes_for(model, batch)
-                with recurrent_layers_whole(), shapes_not_cached(shapes is not None):
+                shapes = None if varying is None else dynamic_shapes(model, batch, varying)
+                with (
+                    recurrent_layers_whole(),
+                    shapes_not_cached(shapes is not None),
+                    short_size_expressions(bool(varying)),
+                ):
                     exported = torch.export.export(
                         model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
                     )

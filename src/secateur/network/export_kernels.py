@@ -1,4 +1,4 @@
-"""Settings that make an export cheaper: shapes of recurrent layers at once, and no cache of symbolic shapes.
+"""Settings that make an export cheaper: recurrent layers at once, no cache of symbolic shapes, short size expressions.
 
 During an export, torch runs every operator on tensors without data to learn the shapes of its results. It runs a
 recurrent layer step by step for this, so the time grows with the length of the sequence. With a batch size that may
@@ -7,12 +7,14 @@ vary it also caches every result, and storing symbolic shapes costs more than co
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch._dynamo import config as dynamo_config
 from torch._ops import OpOverload
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 RecurrentKernel = Callable[..., tuple[Tensor, ...]]
 
@@ -65,4 +67,31 @@ def shapes_not_cached(symbolic: bool) -> Iterator[None]:
         yield
         return
     with dynamo_config.patch(fake_tensor_cache_enabled=False):
+        yield
+
+
+MOST_SIZE_OPERATIONS = 40  # in one expression: convolutional networks come to 10, windowed attention to over 1,000
+
+
+class SizesTooComplexError(RuntimeError):
+    """Sizes that may vary have become expressions that take torch minutes."""
+
+
+@contextmanager
+def short_size_expressions(limited: bool) -> Iterator[None]:
+    """Give an export up where an expression of sizes has more than 40 operations.
+
+    Padding to a multiple of a window, and taking it off again, doubles the expression of the height block by block.
+    """
+    if not limited:
+        yield
+        return
+    evaluate = ShapeEnv.evaluate_expr
+
+    def evaluated(self: ShapeEnv, orig_expr: Any, *args: Any, **kwargs: Any) -> Any:
+        if orig_expr.count_ops() > MOST_SIZE_OPERATIONS:
+            raise SizesTooComplexError(f"a size is an expression of more than {MOST_SIZE_OPERATIONS} operations")
+        return evaluate(self, orig_expr, *args, **kwargs)
+
+    with patch.object(ShapeEnv, "evaluate_expr", evaluated):
         yield

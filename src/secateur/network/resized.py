@@ -128,7 +128,7 @@ class Resizer:
         """The calls by another export, with axes that may vary, else with those sizes alone."""
         example = self._example(batch)
         failure = ""
-        for axes in (self._free(leaves), ()):
+        for axes in (self._free(leaves), ()) if not any(map(self._is_fixed, self._exports)) else ((),):
             try:
                 other = export_fresh(self.model, example, axes)
                 self._check_batched(other)
@@ -151,6 +151,10 @@ class Resizer:
                 return calls
             failure = failure or difference
         return f"its program {reason}; {failure}"
+
+    def _is_fixed(self, matching: Matching) -> bool:
+        """Whether another export could keep no axis varying beyond those of the first."""
+        return len(matching.other.shapes.ranges) <= len(self.program.shapes.ranges)
 
     def _example(self, batch: Batch) -> Batch:
         """Two examples, as a batch of one can't be told from a fixed size."""
