@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
+from secateur.errors import DataError
 from secateur.network.draws import replayed
 from secateur.network.program import Program
 
@@ -29,8 +30,9 @@ def is_one_example(program: Program, batch: Batch) -> bool:
 
 
 def _depends_on_others(program: Program, batch: Batch) -> bool:
-    """Whether the first half of a batch gives another result without the second half."""
+    """Whether the first half of a batch gives another result without the second half, as far as it can be run."""
     size = batch.size or 1
+    first = (size + 1) // 2
     if size < 2 or not batch.is_divisible:
         return False
 
@@ -40,13 +42,16 @@ def _depends_on_others(program: Program, batch: Batch) -> bool:
     draws = replayed(program.draws, partial(program.forward, batch), of_half)
     with torch.no_grad():
         pair = []
-        for part, context in ((batch, nullcontext()), (batch.take(torch.arange(size // 2)), draws)):
+        for part, context in ((batch, nullcontext()), (batch.take(torch.arange(first)), draws)):
             with context:
-                leaves = pytree.tree_leaves(program.forward(part))
+                try:
+                    leaves = pytree.tree_leaves(program.forward(part))
+                except DataError:  # the program holds for other sizes alone
+                    return False
             pair.append([leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()])
     for whole, half in zip(*pair, strict=True):
         if whole.dim() and half.dim() and whole.shape[1:] == half.shape[1:] and len(whole) == size:
             scale = float(whole.abs().max()) if whole.numel() else 0.0
-            if len(half) == size // 2 and float((whole[: size // 2] - half).abs().max()) > TOLERANCE * max(scale, 1e-6):
+            if len(half) == first and float((whole[:first] - half).abs().max()) > TOLERANCE * max(scale, 1e-6):
                 return True
     return False
