@@ -83,9 +83,13 @@ def test_all_forms_are_the_same_batches(form: str) -> None:
     assert torch.equal(whole.target.long(), Y) and not whole.target.is_floating_point()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_all_forms_give_the_same_scores(form: str) -> None:
-    network = sc.trace(small_network(), X[:2])
+@pytest.fixture(scope="module")
+def network() -> sc.Network:
+    return sc.trace(small_network(), X[:2])
+
+
+@pytest.mark.parametrize("form", ["arrays in double precision", "labels of 8 bits", "pairs of arrays", "a data set"])
+def test_all_forms_give_the_same_scores(form: str, network: sc.Network) -> None:
     expected = sc.score(network, [(X, Y)], by="taylor", progress=False)["0"].values
     found = sc.score(network, FORMS[form](), by="taylor", progress=False)["0"].values
     assert torch.allclose(found, expected, rtol=1e-5)
@@ -158,8 +162,7 @@ def of_dicts(output: Tensor, target: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("by", ["shapley", "leave-one-out", "taylor", "taylor-gates", "integrated-gradients"])
-def test_scores_against_lists_of_dicts_are_those_against_their_tensors(by: str) -> None:
-    network = sc.trace(small_network(), X[:2])
+def test_scores_against_lists_of_dicts_are_those_against_their_tensors(by: str, network: sc.Network) -> None:
     data = [(X, [{"label": label, "boxes": torch.zeros(int(label), 4)} for label in Y])]
     few: dict[str, Any] = {"coalitions": 40} if by == "shapley" else {}
     found = sc.score(network, data, by=by, loss=of_dicts, progress=False, **few)["0"].values
@@ -167,7 +170,7 @@ def test_scores_against_lists_of_dicts_are_those_against_their_tensors(by: str) 
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-9)
 
 
-def test_a_loss_of_lists_of_dicts_goes_all_the_way(tmp_path: Any) -> None:
+def test_a_loss_of_lists_of_dicts_goes_all_the_way(tmp_path: Any, network: sc.Network) -> None:
     data = [(X[:33], [{"label": label} for label in Y[:33]]), (X[33:], [{"label": label} for label in Y[33:]])]
     result = sc.prune(small_network(), data, {"loss": 5.0}, by="shapley", loss=of_dicts, progress=False, coalitions=20)
     plain = F.cross_entropy(small_network()(X), Y)
@@ -175,7 +178,6 @@ def test_a_loss_of_lists_of_dicts_goes_all_the_way(tmp_path: Any) -> None:
     found = sc.compare(small_network(), data, by=("taylor", "l2"), keep={"units": 0.5}, loss=of_dicts, progress=False)
     assert not found.refused
     path = tmp_path / "scores.safetensors"
-    network = sc.trace(small_network(), X[:2])
     sc.score(network, data, loss=of_dicts, coalitions=20, checkpoint=path, progress=False)
     with pytest.raises(sc.SecateurError, match="other examples"):
         other = [(X, [{"label": label} for label in Y.flip(0)])]
