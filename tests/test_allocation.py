@@ -1,6 +1,7 @@
 """How many units go, and from where: curves, orders, rehearsals, bounds, latency and rounds."""
 
 import itertools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from secateur.recovery.refit import refit
 from secateur.recovery.rehearsal import Rehearsal
 from secateur.recovery.within import Within
 from secateur.surgery.recipe import recipe_of
+from secateur.time_budget import TimeBudget
 
 
 def mlp(*widths: int) -> nn.Module:
@@ -240,13 +242,53 @@ def test_curves_that_were_measured_before_change_no_rehearsal() -> None:
 def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = rehearsal_of(mlp(6, 16, 16, 3), torch.randn(800, 6))
     scores, macs = sc.score(whole.network, by="l2"), whole.network.cost().macs
-    expected = measured_curves(whole.on_part(0.25), scores, progress=False)
-    for examples, curves in ((200, expected), (10, None)):
+    expected = measured_curves(whole.quick(100), scores, progress=False)
+    assert expected is not None
+    for examples, curves in ((100, expected), (10, None)):
         monkeypatch.setattr("secateur.recovery.allocate.MOST_WORK", examples * macs * len(scores))
         found = [each for (_, each) in ways_of(whole, scores, False) if each is not None]
         assert bool(found) == (curves is not None)
         assert curves is None or all(torch.equal(found[0][name], curves[name]) for name in curves)
-    assert sum(cell.size or 1 for cell in whole.on_part(0.25).held.cells) < 100
+    assert sum(cell.size or 1 for cell in whole.quick(100).held.cells) < 50
+
+
+def test_a_quick_rehearsal_takes_cells_from_all_over_the_examples() -> None:
+    """Examples that are sorted by class: a part of them from one end would know a few classes alone."""
+    x = torch.arange(640.0)[:, None].expand(-1, 6).contiguous()
+    quick = rehearsal_of(mlp(6, 8, 3), list(x.split(32))).quick(192)
+    starts = [float(cell.args[0][0, 0]) for cell in quick.fitted.cells]
+    assert min(starts) < 160 and max(starts) >= 480
+    assert sum(cell.size or 1 for cell in (*quick.fitted.cells, *quick.held.cells)) <= 224
+
+
+@pytest.mark.parametrize(("ticks", "left_out"), [(1e6, ()), (3.0, "all"), (20.0, "some")])
+def test_a_time_budget_says_what_was_left_out(
+    ticks: float, left_out: str | tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock on which every look takes a second: the result is whole, whatever time there is."""
+    ticking = itertools.count()
+    monkeypatch.setattr("secateur.api.TimeBudget", lambda seconds: TimeBudget(seconds, lambda: float(next(ticking))))
+    torch.manual_seed(0)
+    model, x = mlp(6, 16, 16, 3), torch.randn(96, 6)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = sc.prune(model, x, {"macs": 0.5}, seconds=ticks, progress=False)
+    told = [str(each.message) for each in caught if "left out, so that it takes no more than" in str(each.message)]
+    noted = result.report.settings["left_out"]
+    assert bool(told) == bool(noted) == bool(left_out)
+    assert result.plan.cost.macs <= 0.5 * result.plan.dense.macs
+    assert all(what in told[0] and what in str(result.report) for what in noted)
+    repaired = [step["name"] for step in result.report.settings["repairs"]]
+    assert repaired == (["refit"] if left_out == "all" else ["refit", "adapt"])
+    if left_out == "all":
+        assert [what.split()[0] for what in noted] == ["curves", "3", "the", "the"]
+
+
+def test_without_a_time_budget_nothing_is_left_out() -> None:
+    result = sc.prune(mlp(6, 16, 3), torch.randn(40, 6), {"macs": 0.5}, progress=False)
+    assert result.report.settings["left_out"] == []
+    with pytest.raises(sc.SecateurError, match="seconds above 0"):
+        sc.prune(mlp(6, 16, 3), torch.randn(40, 6), {"macs": 0.5}, seconds=0)
 
 
 def test_without_a_refit_a_bound_is_judged_without_one() -> None:

@@ -14,6 +14,7 @@ from secateur.importance.losses import divergence
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
+from secateur.recovery.solve import RIDGES, Choice, Moments, RidgeSystem, choose, solve
 from secateur.recovery.within import Within
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
@@ -345,6 +346,51 @@ def test_too_few_examples_are_told_and_how_many_would_do() -> None:
         UserWarning, match=r"2 is refitted with care only: .* about 4\.\d times as many examples would do"
     ):
         sc.repair(small, model, plan, torch.randn(16, 6))
+
+
+@pytest.mark.parametrize("noise", [0.01, 1.0, 30.0])
+def test_the_ridge_is_the_best_of_all_that_are_known(noise: float) -> None:
+    """What is left on rows held out falls and rises once along the ridges, so that not all must be tried."""
+    torch.manual_seed(0)
+    features, weights = torch.randn(1, 90, 30).double(), torch.randn(1, 30, 4).double()
+    missing = features @ weights + noise * torch.randn(1, 90, 4).double()
+    fitted, held = (Moments.of(features[:, part], missing[:, part]) for part in (slice(60), slice(60, 90)))
+    left = {ridge: held.left(RidgeSystem(fitted, ridge, False).solution) for ridge in RIDGES}
+    best = min(left, key=left.__getitem__)
+    expected = best if left[best] < held.left(torch.zeros_like(held.moment)) else None
+    assert choose(fitted, held, None, False) == Choice(expected, 0)
+
+
+def test_a_choice_that_was_made_is_made_again_with_all_rows() -> None:
+    torch.manual_seed(0)
+    features, missing = torch.randn(2, 50, 6).double(), torch.randn(2, 50, 3).double()
+    moments = Moments.of(features, missing)
+    penalised = moments.penalised(1e-2, False)
+    expected = torch.linalg.solve(penalised, moments.moment)
+    torch.testing.assert_close(solve(moments, None, Choice(1e-2, 0), False), expected)
+    assert not bool(solve(moments, None, Choice(None, 0), False).any())
+
+
+def test_values_without_room_go_on_from_where_there_was_room_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide layers between narrow ones: their values are not held, but those of the narrow ones before them are."""
+    torch.manual_seed(0)
+    layers = [m for _ in range(4) for m in (nn.Linear(4, 400), nn.ReLU(), nn.Linear(400, 4), nn.ReLU())]
+    model, x = nn.Sequential(*layers, nn.Linear(4, 2)), torch.randn(64, 4)
+    network = sc.trace(model, x[:2])
+    lockstep = Lockstep(Within.whole(network, {}), cells_of(as_batches(x), torch.device("cpu")), memory=10_000)
+    starts: list[int] = []
+    run = type(network.program).run
+
+    def noted(self: Any, values: Any, start: int, *rest: Any, **kwargs: Any) -> Any:
+        starts.append(start)
+        return run(self, values, start, *rest, **kwargs)
+
+    monkeypatch.setattr(type(network.program), "run", noted)
+    nodes = [node for node in network.program.nodes if node.op == "call_function" and "linear" in str(node.target)]
+    for node in nodes:
+        lockstep.reach(node)
+    assert starts.count(network.program.first) <= 2 * len(lockstep.cells)
+    assert starts[-1] > network.program.position[nodes[2]]
 
 
 def test_memory_does_not_change_a_refit() -> None:

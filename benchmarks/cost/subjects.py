@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cost.definitions import CifarResNet, ResNet18
 from secateur import demo
+from secateur.importance.losses import divergence
 
 CIFAR_MEAN, CIFAR_STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TESTED = 2_000
@@ -41,8 +42,10 @@ class Subject:
 
 def _accuracy(images: Tensor, labels: Tensor, dense: nn.Module, small: nn.Module) -> dict[str, float]:
     with torch.no_grad():
-        tops = [torch.cat([each(part) for part in images.split(250)]).argmax(1) for each in (dense, small)]
+        outputs = [torch.cat([each(part) for part in images.split(250)]) for each in (dense, small)]
+    tops = [each.argmax(1) for each in outputs]
     return {
+        "divergence": float(divergence(outputs[1], outputs[0]).mean()),
         "dense": float((tops[0] == labels).double().mean()),
         "accuracy": float((tops[1] == labels).double().mean()),
         "agreement": float((tops[0] == tops[1]).double().mean()),

@@ -33,8 +33,9 @@ from secateur.network.trace import trace_groups
 from secateur.network.units import Network
 from secateur.pretrained import save_pretrained
 from secateur.pruning import Wish, check_allocation, check_rounds, in_rounds, made
-from secateur.recovery.repair import DEFAULT as DEFAULT_REPAIR
-from secateur.recovery.repair import How, Tuning, check_options, find_repairs
+from secateur.recovery.chain import DEFAULT as DEFAULT_REPAIR
+from secateur.recovery.chain import Tuning
+from secateur.recovery.repair import How, check_options, find_repairs
 from secateur.report.measure import measure
 from secateur.report.results import Report
 from secateur.storage import save_with
@@ -42,6 +43,7 @@ from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.surgery.trial import settle, settle_blocks
 from secateur.surgery.verify import check_same, compare
+from secateur.time_budget import TimeBudget
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +174,7 @@ def prune(
     kinds: str | Sequence[str] | None = None,
     as_program: bool = False,
     new_biases: bool = True,
+    seconds: float | None = None,
     seed: int = 0,
     progress: bool = True,
     **options: Any,
@@ -196,6 +199,9 @@ def prune(
         rounds: score again on a network from which a part is gone, so many times.
         repair: how the cut model is mended, as `repair` takes it; None for not at all.
         tuning: options of `repair`, such as `{"steps": 500}` for "tune".
+        seconds: about how long all of it may take. What can be done without is left out in time, the measuring of
+            curves first, then rehearsals of allocations, then "adapt" for layers far behind; a warning and the report
+            say what. Tracing, scoring, the cut and one refit are done in any case. By default as long as it takes.
 
     Returns:
         The small model (`result.model`), the plan, the scores and the report.
@@ -210,6 +216,7 @@ def prune(
         >>> result.model[0], result.plan.cost.params
         (Linear(in_features=4, out_features=4, bias=True), 30)
     """
+    time = TimeBudget(seconds)
     parse_keep(keep)
     check_scoring(by, options)
     if repair is not None:
@@ -232,7 +239,7 @@ def prune(
         **options,
     )  # fmt: skip
     scores = in_rounds(model, network, batches, scored, keep, rounds, traced)
-    wish = Wish(keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress), loss)
+    wish = Wish(keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress, time), loss)
     done = made(model, network, scores, batches, wish)
     chosen, small = done.plan, done.small
     recipe = recipe_of(model, chosen)
@@ -247,5 +254,6 @@ def prune(
         held_out=test is not None,
         steps=done.steps,
         drop=done.drop,
+        time=time,
     )
     return Result(small, chosen, scores, report, recipe)

@@ -214,6 +214,9 @@ def prune(
     kinds: Kinds = None,
     as_program: AsProgram = False,
     new_biases: NewBiases = True,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="About how long it may take; what is left out is said.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Prune a model, print the comparison, and write the small model and the report."""
@@ -235,6 +238,7 @@ def prune(
         kinds=kinds or None,
         as_program=as_program,
         new_biases=new_biases,
+        seconds=seconds,
         seed=seed,
     )
     _finish(result, out)

@@ -1,6 +1,7 @@
 """Which units go: scored, in one round or several, and allocated for a budget or within a bound."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,14 +20,16 @@ from secateur.importance.scores import GroupScores, Scores
 from secateur.network.units import Network
 from secateur.options import check_name, check_option
 from secateur.recovery.allocate import Allocator, Drop, Way, smallest_within, ways_of
+from secateur.recovery.chain import Step, Tuning
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
 from secateur.recovery.rehearsal import Rehearsal
-from secateur.recovery.repair import How, Step, Tuning, find_repairs, run_repairs
+from secateur.recovery.repair import How, find_repairs, run_repairs
 from secateur.recovery.within import Within
 from secateur.report.measure import latency_left
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
+from secateur.time_budget import TimeBudget
 
 Score = Callable[[Network], Scores]
 Trace = Callable[[nn.Module], Network]
@@ -58,6 +61,11 @@ class Wish:
     tuning: Tuning
     loss: Loss | None
 
+    @property
+    def time(self) -> TimeBudget:
+        """How long all of it may take."""
+        return self.tuning.time
+
 
 @dataclass(frozen=True, eq=False)
 class Made:
@@ -75,7 +83,8 @@ def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[B
     rehearsal = Rehearsal(network, cells, None if _refits(wish) else scores.means)
     latency = measure_latency(network, cells[0]) if LATENCY in wish.keep else None
     round_to = wish.round_to or (1 if latency is None else quick_multiple(network))
-    allocator = Allocator(rehearsal, scores, latency, round_to, wish.floor, _ways(rehearsal, scores, wish))
+    ways = _ways(rehearsal, scores, wish)
+    allocator = Allocator(rehearsal, scores, latency, round_to, wish.floor, ways, wish.time)
     if latency is not None:
         found, drop = _timed(model, allocator, cells[0], wish), None
     else:
@@ -84,6 +93,12 @@ def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[B
     given = () if wish.repair is None else run_repairs(small, model, found, batches, wish.repair, wish.tuning)
     for step in given:
         step.warn()
+    if wish.time.left_out:
+        warnings.warn(
+            f"left out, so that it takes no more than {wish.time.seconds:g} s: {', '.join(wish.time.left_out)}; with "
+            "more time the small network may be nearer to the dense one",
+            stacklevel=4,
+        )
     return Made(small, found, given, drop)
 
 
@@ -126,7 +141,7 @@ def _planned(allocator: Allocator, keep: Keep, loss: Loss | None) -> tuple[Plan,
 def _ways(rehearsal: Rehearsal, scores: Scores, wish: Wish) -> list[Way]:
     if wish.allocation != AUTO:
         return [((wish.allocation,) if isinstance(wish.allocation, str) else tuple(wish.allocation), None)]
-    return ways_of(rehearsal, scores, wish.tuning.progress) if _refits(wish) else [(("uniform",), None)]
+    return ways_of(rehearsal, scores, wish.tuning.progress, wish.time) if _refits(wish) else [(("uniform",), None)]
 
 
 def _refits(wish: Wish) -> bool:

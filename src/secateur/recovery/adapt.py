@@ -7,32 +7,56 @@ of a few layers at a time, as in block-wise reconstruction (Li et al. 2021, for 
 counted as by a refit: nothing where the nonlinearity behind cuts it off.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from secateur.network.layers import Layer, layers_of
 from secateur.network.units import Network
+from secateur.recovery.anchors import SharedTargets
+from secateur.recovery.judge import spread
 from secateur.recovery.local import Local
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import fitting
 
 DEPTH = 2
 FEWEST = 4
+EXAMPLES = 192
+STEPS = 4
+POLISH = 3
 
 
-def adapt(lockstep: Lockstep) -> None:
+def adapt(lockstep: Lockstep, steps: int = STEPS, is_time_up: Callable[[], bool] = lambda: False) -> bool:
     """Solve for every layer together with those that read it, in the order in which they run.
 
+    Cells from all over the examples are looked at, 192 examples together.
+
     Nothing is changed where there are too few examples to hold any out: one or two can be fitted at any cost to others.
+
+    Args:
+        lockstep: both networks.
+        steps: the most for each layer.
+        is_time_up: asked before each layer; those that are left when it is stay as they are.
+
+    Returns:
+        Whether there was time for all.
     """
     if sum(cell.size or 1 for cell in lockstep.cells) < FEWEST:
-        return
-    for stretch in stretches(lockstep.within.network):
-        found = {layer: fitting(layer, lockstep.within)[0] for layer in (*stretch.makers, *stretch.readers)}
-        parts = {layer: part for layer, part in found.items() if part is not None}
+        return True
+    remaining = list(stretches(lockstep.within.network))
+    lockstep = Lockstep(lockstep.within, spread(lockstep.cells, EXAMPLES), lockstep.memory)
+    compared = {layer for stretch in remaining for layer in stretch.readers if fitting(layer, lockstep.within)[0]}
+    shared = SharedTargets(lockstep.within.network, compared, lockstep.cells)
+    while remaining:
+        if is_time_up():
+            return False
+        stretch = remaining.pop(0)
+        choices = {layer: fitting(layer, lockstep.within)[0] for layer in (*stretch.makers, *stretch.readers)}
+        parts = {layer: part for layer, part in choices.items() if part is not None}
         readers = [layer for layer in stretch.readers if layer in parts]
         if stretch.makers[0] in parts and readers:
-            Local(lockstep, list(parts.values()), readers).solve()
+            Local(lockstep, list(parts.values()), readers, shared).solve(steps)
+        shared.forget_all_but({layer for each in remaining for layer in (*each.makers, *each.readers)})
+    return True
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,7 @@ class Goal:
     """What a layer's output should be: the dense one's, or anything between bounds where that comes to the same.
 
     Args:
-        wanted, least, most: in the shape of the output.
+        wanted, least, most: at some places (rows, outputs).
     """
 
     wanted: Tensor
@@ -65,12 +65,14 @@ class Aim:
     """What comes of a layer's output.
 
     Args:
+        layer: the operator.
         norm: the batch norm that alone uses it, or None.
         other: what it is added to, if that is there before the layer runs, or None.
         seen: the operator whose result the nonlinearity behind gets: the sum, the batch norm, or the layer.
         low, high: what that nonlinearity cuts off; infinite where there is none.
     """
 
+    layer: Node
     norm: Node | None
     other: Node | None
     seen: Node
@@ -81,13 +83,21 @@ class Aim:
     def cuts_off(self) -> bool:
         return self.low > -inf or self.high < inf
 
-    def goal(self, output: Tensor, dense: Values, cut: Values, within: Within) -> Goal:
-        """From the dense layer's output, what the cut network's should be."""
+    def goal(self, rows: Callable[[Tensor], Tensor], dense: Values, cut: Values, within: Within) -> Goal:
+        """From the dense layer's output, what the cut network's should be, at some places.
+
+        Args:
+            rows: of a value in the shape of the output what lies at these places (rows, outputs).
+            dense: the dense network's values, the layer's own output among them.
+            cut: those of the cut network.
+            within: the cut network.
+        """
+        output = rows(dense[self.layer])
         scale, shift = self._affine(output, within, lambda name: within.state[name])
         dense_scale, dense_shift = self._affine(output, within, within.network.program.state)
         seen, lacking = output * dense_scale + dense_shift, torch.zeros(()).to(output)
         if self.other is not None:
-            seen, lacking = seen + dense[self.other], cut[self.other]
+            seen, lacking = seen + rows(dense[self.other]), rows(cut[self.other])
         silent = scale.abs() < LEAST_SCALE * scale.abs().max()
         safe = torch.where(silent, 1.0, scale)
 
@@ -108,9 +118,7 @@ class Aim:
     def _affine(self, output: Tensor, within: Within, state: State) -> tuple[Tensor, Tensor]:
         if self.norm is None:
             return torch.ones(()).to(output), torch.zeros(()).to(output)
-        channels = (-1, *[1] * (output.dim() - 2))
-        scale, shift = _affine(self.norm, within.network, state)
-        return scale.view(channels), shift.view(channels)
+        return _affine(self.norm, within.network, state)
 
 
 def _affine(norm: Node, network: Network, state: State) -> tuple[Tensor, Tensor]:
@@ -134,7 +142,7 @@ def aim_of(network: Network, layer: Layer) -> Aim:
         at = _past_dropout(next(iter(at.users)))
     user = next(iter(at.users)) if len(at.users) == 1 else None
     bounds = CUT_OFF.get(operator_name(user).removesuffix("_"), _none) if user is not None else _none
-    return Aim(norm, other, at, *bounds(user or at))
+    return Aim(layer.node, norm, other, at, *bounds(user or at))
 
 
 def _past_dropout(node: Node) -> Node:

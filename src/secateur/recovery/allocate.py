@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,10 +18,14 @@ from secateur.importance.losses import Loss, Reference, example_losses, is_logit
 from secateur.importance.scores import Scores
 from secateur.recovery.curves import measured_curves
 from secateur.recovery.rehearsal import Rehearsal
+from secateur.time_budget import TimeBudget
 
 Way = tuple[tuple[str, ...], Curves | None]
 FEWEST = 8
 FEWEST_MEASURED = 64
+CURVES, REHEARSALS = 0.35, 0.5  # shares of a time budget
+MEASURED = 128
+REHEARSED = 192
 MOST_WORK = 2e12
 STEPS = 7
 LEAST = 0.02
@@ -39,6 +43,7 @@ class Allocator:
         latency: this machine's times, for budgets in latency.
         round_to, floor: as `plan` takes them.
         ways: the allocations to try, with the curves that they go by.
+        time: in which they are tried.
     """
 
     rehearsal: Rehearsal
@@ -47,6 +52,7 @@ class Allocator:
     round_to: int
     floor: float
     ways: Sequence[Way]
+    time: TimeBudget = field(default_factory=TimeBudget)
 
     def plan(self, keep: Keep, way: Way) -> Plan:
         return plan(
@@ -65,22 +71,34 @@ class Allocator:
         plans = [(self.plan(keep, way), way) for way in self.ways]
         if len(plans) == 1:
             return plans[0]
-        judged = [self.rehearsal.divergence(each.kept) for each, _ in plans]
-        return plans[min(range(len(plans)), key=judged.__getitem__)]
+        rehearsal, judged, start, longest = self.rehearsal.quick(REHEARSED), list[float](), self.time.elapsed, 0.0
+        for candidate, _ in plans:
+            if self.time.is_spent(REHEARSALS, ahead=longest):
+                self.time.leave_out(f"{len(plans) - len(judged)} of {len(plans)} rehearsals of allocations")
+                break
+            judged.append(rehearsal.divergence(candidate.kept))
+            start, longest = self.time.elapsed, max(longest, self.time.elapsed - start)
+        return plans[min(range(len(judged)), key=judged.__getitem__, default=0)]
 
 
-def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool) -> list[Way]:
+def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool, time: TimeBudget | None = None) -> list[Way]:
     """The allocations that are worth a try: equal shares, by the loss as estimated and as measured, half-way.
 
     Measuring takes a few runs for every group; in large networks fewer examples must do for that, or the estimate.
     """
+    time = time or TimeBudget()
     examples = sum(cell.size or 1 for lockstep in (rehearsal.fitted, rehearsal.held) for cell in lockstep.cells)
     if examples < FEWEST:
         return [(("uniform",), None)]
     known: list[Curves | None] = [None] if scores.by in LOSSES else []
     affordable = MOST_WORK / max(rehearsal.network.cost().macs * len(scores), 1)
     if affordable >= min(examples, FEWEST_MEASURED):
-        known.append(measured_curves(rehearsal.on_part(min(affordable / examples, 1.0)), scores, progress))
+        quick = rehearsal.quick(min(int(affordable), MEASURED))
+        measured = measured_curves(quick, scores, progress, lambda: time.is_spent(CURVES))
+        if measured is None:
+            time.leave_out("curves of the loss measured group by group")
+        else:
+            known.append(measured)
     ways: list[Way] = [(("uniform",), None)]
     for curves in known:
         ways += [(("loss",), curves), (("uniform", "loss"), curves)]

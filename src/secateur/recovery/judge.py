@@ -46,6 +46,15 @@ def apart(cells: Sequence[Batch], splits: bool) -> tuple[list[Batch], list[Batch
     return (fitted or held), (held or fitted)
 
 
+def spread(cells: Sequence[Batch], examples: int) -> list[Batch]:
+    """Cells from all over, of about so many examples together, at least one."""
+    total = sum(cell.size or 1 for cell in cells)
+    if total <= examples:
+        return list(cells)
+    count = max(1, min(len(cells), round(len(cells) * examples / total)))
+    return [cells[int((at + 0.5) * len(cells) / count)] for at in range(count)]
+
+
 def distance(small: nn.Module, dense: nn.Module, cells: Sequence[Batch]) -> float:
     """The mean divergence of the outputs over examples."""
     return float(distances(small, dense, cells).mean())

@@ -8,8 +8,9 @@ towards zero, and is chosen on examples held out of the fit.
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,14 +20,16 @@ from secateur.network.program import arguments, at_least_single
 from secateur.recovery.aim import aim_of
 from secateur.recovery.judge import held_out
 from secateur.recovery.lockstep import Lockstep, value_of
-from secateur.recovery.solve import Held, Moments, Rows, choose
+from secateur.recovery.solve import Choice, ClippedRows, Moments, Rows, choose, solve
 from secateur.recovery.within import Within
 
 MOST_FEATURES = 5_000
-MOST_ROWS = 20_000
+MOST_ROWS = 10_000
+ROUGHLY = 4
 ROWS_PER_FEATURE = 16
 FEW = 2
 HELD = 1 << 28
+Choices = Mapping[str, Choice]
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class Part:
     def most_rows(self) -> int:
         """How many rows tell enough of it."""
         return max(MOST_ROWS, ROWS_PER_FEATURE * self.features.shape[1])
+
+    @property
+    def few_rows(self) -> int:
+        """How many rows tell about what it reads, where a rough answer will do."""
+        return self.most_rows // ROUGHLY
 
     def read(self, x: Tensor, examples: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
         """What it reads at some places of every example (groups, rows, features + 1), and which these are (places,)."""
@@ -124,14 +132,29 @@ class Part:
             within.add(self.layer, self.added(change))
 
 
-def refit(lockstep: Lockstep) -> None:
-    """Refit every layer in the order in which they run."""
+def refit(lockstep: Lockstep, choices: Choices | None = None, examples: int | None = None) -> Choices:
+    """Refit every layer in the order in which they run.
+
+    Args:
+        lockstep: both networks.
+        choices: how layers were solved for before, by the names of their weights, to do the same with these examples.
+        examples: how many there are in all, those held out of it included; a warning tells of layers for which these
+            are few.
+
+    Returns:
+        How each was solved for.
+    """
+    made: dict[str, Choice] = {}
+    own = sum(cell.size or 1 for cell in lockstep.cells)
     for layer in layers_of(lockstep.within.network):
         part, reason = fitting(layer, lockstep.within)
         if reason:
             warnings.warn(f"{layer.name} was not refitted: {reason}", stacklevel=2)
         elif part is not None:
-            refit_layer(lockstep, part)
+            earlier = None if choices is None else choices.get(layer.weight)
+            choice = refit_layer(lockstep, part, earlier, share=own / (examples or own))
+            made.update({} if choice is None else {layer.weight: choice})
+    return made
 
 
 def fitting(layer: Layer, within: Within) -> tuple[Part | None, str]:
@@ -158,29 +181,52 @@ def match_means(lockstep: Lockstep) -> None:
             part.write(lockstep.within, change.double())
 
 
-def refit_layer(lockstep: Lockstep, part: Part) -> None:
-    """Solve for what stays of one layer; where a nonlinearity behind cuts off, through it."""
+def refit_layer(
+    lockstep: Lockstep,
+    part: Part,
+    choice: Choice | None = None,
+    most: int | None = None,
+    share: float = 1.0,
+) -> Choice | None:
+    """Solve for what stays of one layer; where a nonlinearity behind cuts off, through it.
+
+    Args:
+        lockstep: both networks.
+        part: what stays of the layer.
+        choice: how; by default as rows held out say.
+        most: rows; by default as many as tell enough of the layer.
+        share: the part of all examples that these are.
+
+    Returns:
+        How it was solved for; None where it is fed as in the dense network.
+    """
     sums: list[Moments | None] = [None, None]
-    kept = Held(HELD if aim_of(lockstep.within.network, part.layer).cuts_off else 0)
+    is_clipped = aim_of(lockstep.within.network, part.layer).cuts_off and (choice is None or choice.steps > 0)
+    clipped = ClippedRows(HELD if is_clipped else 0)
     shift: Tensor | None = None
-    for rows in rows_of(lockstep, part):
+    for rows in rows_of(lockstep, part, most):
         if part.has_constant:  # about the first cell's means, so that the penalty is on what varies
             shift = rows.features[..., :-1].mean(1, keepdim=True) if shift is None else shift
             rows = rows.shifted(shift)
-        kept.add(rows)
-        for at, which in enumerate((~rows.held, rows.held)):
-            made = Moments.of(rows.features[:, which], rows.missing[:, which])
+        clipped.add(rows)
+        for at, each in enumerate((rows.where(~rows.held), rows.where(rows.held)) if choice is None else (rows,)):
+            moments = Moments.of(each.features, each.missing)
             before = sums[at]
-            sums[at] = made if before is None else before + made
+            sums[at] = moments if before is None else before + moments
     fitted, held = sums
-    assert fitted is not None and held is not None
-    if not bool((fitted + held).square.any()):  # it is fed as in the dense network
-        return
-    _warn_if_few(part, fitted.rows + held.rows)
-    solution = choose(fitted, held, part.has_constant)
-    change = kept.through(solution, (fitted, held), part.has_constant) if kept.rows else solution.change
-    if solution.ridge is not None:
+    assert fitted is not None
+    both = fitted if held is None else fitted + held
+    if not bool(both.square.any()):
+        return None
+    joined = clipped.joined()
+    if choice is None:
+        assert held is not None
+        _warn_if_few(part, round(both.rows / share))
+        choice = choose(fitted, held, joined, part.has_constant)
+    if choice.ridge is not None:
+        change = solve(both, joined, choice, part.has_constant)
         part.write(lockstep.within, change if shift is None else _moved(change, shift))
+    return choice
 
 
 def _moved(change: Tensor, shift: Tensor) -> Tensor:
@@ -200,17 +246,17 @@ def _warn_if_few(part: Part, rows: int) -> None:
         )
 
 
-def rows_of(lockstep: Lockstep, part: Part) -> Iterator[Rows]:
-    """Cell by cell what a layer reads, and what its output lacks."""
+def rows_of(lockstep: Lockstep, part: Part, most: int | None = None) -> Iterator[Rows]:
+    """Cell by cell what a layer reads, and what its output lacks, of at most so many rows."""
     layer, within = part.layer, lockstep.within
-    most, examples = part.most_rows, sum(cell.size or 1 for cell in lockstep.cells)
+    most, examples = most or part.most_rows, sum(cell.size or 1 for cell in lockstep.cells)
     matrix, aim, seen = part.matrix(within), aim_of(within.network, layer), 0
     own = within.fixed()
-    for cell, dense, cut in lockstep.before(layer.node):
+    for cell, dense, cut in lockstep.beside(layer.node):
         x = value_of(cut, own, arguments(layer.node)[layer.argument])
-        goal = aim.goal(lockstep.dense_result(layer.node, dense, cell), dense, cut, within)
         size = lockstep.cells[cell].size or 1
         rows, chosen = part.read(x, size, math.ceil(most / examples), cell)
+        goal = aim.goal(partial(_results_at, layer, size, chosen), dense, cut, within)
         is_held = held_out(size, seen, examples)
         seen += size
         count = rows.shape[1]
@@ -218,8 +264,10 @@ def rows_of(lockstep: Lockstep, part: Part) -> Iterator[Rows]:
             is_held = held_out(count, 0, count)
         is_held = is_held.repeat_interleave(count // len(is_held)).to(x.device)
         given = rows @ matrix.transpose(1, 2)
-        wanted, least, most_ = (
-            part.outputs_of(layer.results(each, size)[:, chosen].flatten(0, 1)) - given
-            for each in (goal.wanted, goal.least, goal.most)
-        )
+        wanted, least, most_ = (part.outputs_of(each) - given for each in (goal.wanted, goal.least, goal.most))
         yield Rows(rows, wanted, least, most_, is_held)
+
+
+def _results_at(layer: Layer, examples: int, places: Tensor, value: Tensor) -> Tensor:
+    """Of a value in the shape of a layer's result what lies at some places of every example. (rows, outputs)"""
+    return layer.results(value, examples)[:, places].flatten(0, 1)

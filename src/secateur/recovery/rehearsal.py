@@ -1,22 +1,29 @@
 """Plans tried without cutting: units are silent, their readers are refitted if need be, and outputs are compared."""
 
-import math
 from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
 from secateur.importance.losses import divergence
 from secateur.network.layers import Layer, layers_of
 from secateur.network.masked import Means
 from secateur.network.units import Kept, Network
-from secateur.recovery.judge import apart
-from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.judge import apart, spread
+from secateur.recovery.lockstep import MEMORY, Lockstep
 from secateur.recovery.refit import fitting, refit_layer
+from secateur.recovery.solve import Choice
 from secateur.recovery.within import Within
+
+QUICK = Choice(1e-2, 0)
+MOST_HELD = 64
+MOST_OUTPUTS = 10_000_000
+SHARES = (0.375, 0.125)  # of the memory, for the examples to refit with and those to judge by; forks take as much again
 
 
 class Rehearsal:
@@ -31,18 +38,27 @@ class Rehearsal:
     def __init__(self, network: Network, cells: Sequence[Batch], means: Means | None = None) -> None:
         self.network, self._means = network, means
         parts = apart(cells, network.program.batched is not None)
-        self.fitted, self.held = (Lockstep(Within.whole(network, {}), part) for part in parts)
-        self._layers = layers_of(network) if means is None else []
-
-    def on_part(self, part: float) -> "Rehearsal":
-        """The same on the first cells of examples, at least that part of them."""
-        if part >= 1:
-            return self
-        found = copy(self)
-        found.fitted, found.held = (
-            Lockstep(each.within, each.cells[: math.ceil(part * len(each.cells))]) for each in (self.fitted, self.held)
+        self.fitted, self.held = (
+            Lockstep(Within.whole(network, {}), part, int(MEMORY * share))
+            for part, share in zip(parts, SHARES, strict=True)
         )
-        return found
+        self.choice: Choice | None = None  # how layers are solved for: by default as rows held out say
+        self._layers = layers_of(network) if means is None else []
+        self._dense_outputs: list[Any] | None = None
+
+    def quick(self, examples: int) -> "Rehearsal":
+        """The same on at most so many examples, with one ridge for every layer: enough to tell plans apart.
+
+        Cells are taken from all over the examples, which may be in an order of their own.
+        """
+        other = copy(self)
+        held = min(examples // 3, MOST_HELD)
+        other.fitted, other.held = (
+            Lockstep(each.within, spread(each.cells, count), each.memory)
+            for each, count in ((self.fitted, examples - held), (self.held, held))
+        )
+        other.choice, other._dense_outputs = QUICK, None
+        return other
 
     def reach(self, node: Node) -> None:
         """Run the dense network up to an operator; plans that change nothing before it start there."""
@@ -66,9 +82,29 @@ class Rehearsal:
         for layer in self._layers if layers is None else layers:
             part, _ = fitting(layer, within)
             if part is not None:
-                refit_layer(fitted, part)
-        for cell, (dense, cut) in zip(self.held.cells, held.outputs(), strict=True):
-            yield cell, dense, cut
+                refit_layer(fitted, part, self.choice, part.few_rows if self.choice else None)
+        known = self._known_outputs()
+        if known is not None:
+            yield from zip(self.held.cells, known, held.cut_outputs(), strict=True)
+        else:
+            for cell, (dense, cut) in zip(self.held.cells, held.outputs(), strict=True):
+                yield cell, dense, cut
+
+    def _known_outputs(self) -> Sequence[Any] | None:
+        """What the dense network makes of each cell held out, the same for all plans; None where that is large."""
+        if self._dense_outputs is None:
+            self._dense_outputs = self._collected_outputs()
+        return self._dense_outputs or None
+
+    def _collected_outputs(self) -> list[Any]:
+        """Empty where they are large."""
+        outputs, entries = list[Any](), 0
+        for dense, _ in Lockstep(Within.whole(self.network, {}), self.held.cells, memory=0).outputs():
+            outputs.append(dense)
+            entries += sum(leaf.numel() for leaf in pytree.tree_leaves(dense) if isinstance(leaf, Tensor))
+            if entries > MOST_OUTPUTS:
+                return []
+        return outputs
 
     def divergence(self, kept: Kept, layers: Sequence[Layer] | None = None) -> float:
         """The mean divergence on the examples held out."""

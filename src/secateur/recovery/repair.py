@@ -1,94 +1,26 @@
 """`repair`: mend, from unlabelled examples, what a cut broke."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from secateur.budget.plan import Plan
-from secateur.data import Batch, as_batches, device_of, floating_type
+from secateur.data import Batch, as_batches, floating_type
 from secateur.entry import entry_point_with
 from secateur.errors import SurgeryError
 from secateur.importance.data_checks import check_model_on, check_model_values
-from secateur.importance.evidence import as_examples, network_cells
-from secateur.network.copies import copied
-from secateur.network.folded import folded
+from secateur.importance.evidence import as_examples
 from secateur.options import check_name, check_option
-from secateur.recovery.adapt import adapt
-from secateur.recovery.batchnorm import match_batchnorm
-from secateur.recovery.judge import apart, distance, distances, nearer
-from secateur.recovery.lockstep import Lockstep
-from secateur.recovery.refit import match_means, refit
+from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, Step, Trained, Tuning
 from secateur.recovery.tune import Training, tune
-from secateur.recovery.within import Within, tensors_of
+from secateur.recovery.within import tensors_of
 from secateur.surgery.recipe import Recipe, recipe_of
 
 Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], None]
 How = str | Trainer | Sequence[str | Trainer]
-Trained = Callable[[Training], None]
-CLOSED_FORM: dict[str, Callable[[Lockstep], None]] = {
-    "mean": match_means,
-    "batchnorm": match_batchnorm,
-    "refit": refit,
-    "adapt": adapt,
-}
-TRAINED: dict[str, Trained] = {"tune": tune}
-DEFAULT = ("refit", "adapt")
-OVERFITTED = 3.0
-NEAR = 0.05
 OPTIONS = ("steps", "learning_rate", "batch_size", "temperature", "augment")
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How repairs run: options of those that train, the seed, and whether to show a progress bar."""
-
-    options: Mapping[str, Any]
-    seed: int = 0
-    progress: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step of a repair gave.
-
-    Args:
-        name: the repair's.
-        before, after: the divergence from the dense network on examples held out of it.
-        seen: the divergence afterwards on the examples that it was fitted on.
-        kept: whether the step was kept.
-    """
-
-    name: str
-    before: float
-    after: float
-    seen: float
-    kept: bool
-
-    @property
-    def overfitted(self) -> bool:
-        """Whether the examples that were fitted on are much nearer than those held out, which are not near at all."""
-        return self.after > max(OVERFITTED * self.seen, NEAR)
-
-    def warn(self) -> None:
-        """Say what a person should know."""
-        if not self.kept:
-            warnings.warn(
-                f"{self.name} was left out: it did not bring the cut network nearer to the dense one", stacklevel=3
-            )
-        elif self.overfitted:
-            warnings.warn(
-                f"{self.name} fits what it saw much better (divergence {self.seen:.4f}) than other examples "
-                f"({self.after:.4f}); more of them would help",
-                stacklevel=3,
-            )
-
-    def __str__(self) -> str:
-        said = f"{self.name}: divergence {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen"
-        return said if self.kept else f"{said}, left out"
 
 
 def named(how: How) -> str:
@@ -113,8 +45,8 @@ def repair(
 
     Every step is tried on three quarters of the examples and kept if it brings the cut network nearer to the dense one
     on the others; "refit" and "adapt" are left out only if they take it farther by more than a standard error. What
-    was kept is then done again with all examples, but for a function of your own, which is called once, with three
-    quarters.
+    was kept is then made to fit all examples: "adapt" by a few steps more, other steps by doing them again, but for a
+    function of your own, which is called once, with three quarters.
 
     Args:
         small: the cut model.
@@ -173,37 +105,14 @@ def run_repairs(
     tuning: Tuning,
 ) -> tuple[Step, ...]:
     """Mend a cut model in place, and tell what each step gave."""
-    steps = find_repairs(how)
+    repairs = find_repairs(how)
     with torch.random.fork_rng(devices=[]):
-        cells = network_cells(plan.network, batches, device_of(small))
-        fitted, held = apart(cells, plan.network.program.batched is not None)
-        dense, recipe = folded(model), recipe_of(model, plan)
+        recipe = recipe_of(model, plan)
         _check_cut(small, plan, recipe)
-
-        def run(name: str, train: Trained, of: nn.Module, on: Sequence[Batch]) -> None:
-            if name in CLOSED_FORM:
-                within = Within.of(of, plan.network, recipe)
-                with torch.no_grad():
-                    CLOSED_FORM[name](Lockstep(within, on))
-                    within.write(of)
-            else:
-                train(Training(of, dense, on, held, tuning.options, tuning.seed, tuning.progress))
-
-        mended, given = copied(small, {}), []
-        for name, train in steps:
-            tried = copied(mended, {})
-            run(name, train, tried, fitted)
-            before, after = (distances(each, dense, held) for each in (mended, tried))
-            kept = nearer(before, after, name in DEFAULT)
-            given.append(Step(name, float(before.mean()), float(after.mean()), distance(tried, dense, fitted), kept))
-            mended = tried if kept else mended
-        helped = [step for step, outcome in zip(steps, given, strict=True) if outcome.kept]
-        if all(name in CLOSED_FORM or name in TRAINED for name, _ in helped):
-            for name, train in helped:
-                run(name, train, small, cells)
-        else:
-            _take_over(small, mended)
-    return tuple(given)
+        chain = RepairChain(small, model, plan, recipe, batches, tuning)
+        steps = chain.judge(repairs)
+        chain.finish()
+    return steps
 
 
 def _check_cut(small: nn.Module, plan: Plan, recipe: Recipe) -> None:
@@ -218,12 +127,6 @@ def _check_cut(small: nn.Module, plan: Plan, recipe: Recipe) -> None:
                 f"{name} of the cut {type(small).__name__} has shape {tuple(tensor.shape)}, which is not what this "
                 "plan leaves; give the plan by which it was cut"
             )
-
-
-def _take_over(small: nn.Module, mended: nn.Module) -> None:
-    own = tensors_of(small)
-    for name, value in tensors_of(mended).items():
-        own[name].data.copy_(value)
 
 
 def check_options(options: Mapping[str, Any]) -> None:

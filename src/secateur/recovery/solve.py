@@ -13,6 +13,8 @@ from secateur.network.program import at_least_single
 STEPS = 10
 SILENT = 1e-6
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+MIDDLE = 3
+PATIENCE = 2
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,12 @@ class Moments:
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
 
-    def solved(self, ridge: float, has_constant: bool) -> Tensor:
-        """The change of the weights that leaves least, with a penalty on it. (groups, features, outputs)
+    def penalised(self, ridge: float, has_constant: bool) -> Tensor:
+        """The Gram matrices with a penalty on their diagonals, which pulls towards no change.
 
         The penalty on a weight is a part of the mean square of its feature: however loudly a unit speaks, the same is
         asked of what its reader makes of it. The last one, if it is a constant, is all but free of it.
         """
-        solution: Tensor = torch.linalg.solve(self.penalised(ridge, has_constant), self.moment)
-        return solution
-
-    def penalised(self, ridge: float, has_constant: bool) -> Tensor:
-        """The Gram matrices with the penalty on their diagonals."""
         squares = self.gram.diagonal(dim1=1, dim2=2)  # (groups, features)
         mean = (squares[:, :-1] if has_constant and squares.shape[1] > 1 else squares).mean().clamp_min(1e-12)
         penalty = ridge * squares.clamp_min(SILENT * mean)
@@ -116,34 +113,40 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Solution:
-    """How weights change, and what that leaves.
+class Choice:
+    """How a layer is solved for, as chosen on rows held out.
 
     Args:
-        change: (groups, features, outputs).
-        ridge: the one chosen; None where no change helps.
-        before, after: the mean square missing on rows held out.
+        ridge: None where no change helps.
+        steps: through the nonlinearity behind, after the plain solution.
     """
 
-    change: Tensor
     ridge: float | None
-    before: float
-    after: float
+    steps: int
 
 
-def choose(fitted: Moments, held: Moments, has_constant: bool) -> Solution:
-    """The ridge that leaves least on rows held out, and the change by it from all rows."""
-    before = held.left(torch.zeros_like(held.moment))
-    best, after = None, before
-    for ridge in RIDGES:
-        left = held.left(fitted.solved(ridge, has_constant))
-        if left < after:
-            best, after = ridge, left
-    change = torch.zeros_like(held.moment) if best is None else (fitted + held).solved(best, has_constant)
-    return Solution(change, best, before, after)
+class RidgeSystem:
+    """The normal equations of moments with a ridge, factored once to be solved for several right sides."""
+
+    def __init__(self, moments: Moments, ridge: float, has_constant: bool) -> None:
+        regular = moments.penalised(ridge, has_constant)
+        self._factor, failed = torch.linalg.cholesky_ex(regular)
+        self._lu = torch.linalg.lu_factor(regular) if bool(failed.any()) else None
+        self._single: Tensor | None = None
+        self.solution = self.solve(moments.moment)
+
+    def solve(self, right: Tensor) -> Tensor:
+        """For right sides (groups, features, outputs), as precise as they are."""
+        if self._lu is not None:
+            solution: Tensor = torch.linalg.lu_solve(*self._lu, right.double()).to(right)
+            return solution
+        if right.dtype == torch.float64:
+            return torch.cholesky_solve(right, self._factor)
+        self._single = self._factor.to(right) if self._single is None else self._single
+        return torch.cholesky_solve(right, self._single)
 
 
-class Held:
+class ClippedRows:
     """Rows that are held, to be solved for through a nonlinearity that cuts off: beyond its bounds nothing is missing.
 
     Majorised by a least squares problem with the same Gram matrix at every step, whose target is the nearest output
@@ -161,27 +164,66 @@ class Held:
         if self.memory >= 0:
             self.rows.append(rows)
 
-    def through(self, solution: Solution, moments: tuple[Moments, Moments], has_constant: bool) -> Tensor:
-        """The change that leaves least of what is missing: as many steps as help on rows held out."""
-        if solution.ridge is None:
-            return solution.change
-        rows, both = Rows.joined(self.rows), moments[0] + moments[1]
-        fitted, held = rows.where(~rows.held), rows.where(rows.held)
-        judged = [held.left(each) for each in _steps(fitted, moments[0], solution.ridge, has_constant)]
-        best = min(range(len(judged)), key=judged.__getitem__)
-        return next(islice(_steps(rows, both, solution.ridge, has_constant), best, None))
+    def joined(self) -> Rows | None:
+        return Rows.joined(self.rows) if self.rows else None
 
 
-def _steps(rows: Rows, moments: Moments, ridge: float, has_constant: bool) -> Iterator[Tensor]:
+class _Trial:
+    """A ridge, and what the change by it leaves on rows held out."""
+
+    def __init__(self, ridge: float, fitted: Moments, held: Moments, has_constant: bool) -> None:
+        self.ridge, self.system = ridge, RidgeSystem(fitted, ridge, has_constant)
+        self.remaining = held.left(self.system.solution)
+
+
+def choose(fitted: Moments, held: Moments, rows: Rows | None, has_constant: bool) -> Choice:
+    """The ridge that leaves least on rows held out, and how many steps through the nonlinearity do.
+
+    Ridges are tried from the middle on, in the direction in which less is left, as long as it falls.
+    """
+    best = _Trial(RIDGES[MIDDLE], fitted, held, has_constant)
+    for ridges in (RIDGES[MIDDLE + 1 :], RIDGES[:MIDDLE][::-1]):
+        for ridge in ridges:
+            other = _Trial(ridge, fitted, held, has_constant)
+            if not other.remaining < best.remaining:
+                break
+            best = other
+        if best.ridge > RIDGES[MIDDLE]:
+            break
+    if not best.remaining < held.left(torch.zeros_like(held.moment)):
+        return Choice(None, 0)
+    return Choice(best.ridge, 0 if rows is None else _best_step(rows, fitted, best.system))
+
+
+def solve(moments: Moments, rows: Rows | None, choice: Choice, has_constant: bool) -> Tensor:
+    """The change of the weights that was chosen, from all rows. (groups, features, outputs)"""
+    if choice.ridge is None:
+        return torch.zeros_like(moments.moment)
+    system = RidgeSystem(moments, choice.ridge, has_constant)
+    if rows is None or choice.steps == 0:
+        return system.solution
+    return next(islice(_steps(rows, moments, system), choice.steps, None))
+
+
+def _best_step(rows: Rows, fitted: Moments, system: RidgeSystem) -> int:
+    """After how many steps least is missing on rows held out; steps that follow two without a gain are not made."""
+    held = rows.where(rows.held)
+    judged: list[float] = []
+    for change in islice(_steps(rows.where(~rows.held), fitted, system), STEPS + 1):
+        judged.append(held.left(change))
+        if len(judged) > PATIENCE and min(judged[-PATIENCE:]) > min(judged[:-PATIENCE]):
+            break
+    return min(range(len(judged)), key=judged.__getitem__)
+
+
+def _steps(rows: Rows, moments: Moments, system: RidgeSystem) -> Iterator[Tensor]:
     """The change as it is without bounds, and after each step. (groups, features, outputs)"""
-    regular = moments.penalised(ridge, has_constant)
-    factors = torch.linalg.lu_factor(regular)
-    change = ahead = torch.linalg.lu_solve(*factors, moments.moment)
+    change = ahead = system.solution
     weight, pace = moments.rows / max(len(rows.held), 1), 1.0
     yield change
-    for _ in range(STEPS):
-        moment = rows.features.transpose(1, 2) @ rows.lacking(ahead)
-        now = ahead + torch.linalg.lu_solve(*factors, weight * moment.double())
+    while True:
+        moment = at_least_single(rows.features).transpose(1, 2) @ at_least_single(rows.lacking(ahead))
+        now = ahead + system.solve(weight * moment)
         later = (1 + math.sqrt(1 + 4 * pace**2)) / 2
         ahead = now + (pace - 1) / later * (now - change)
         change, pace = now, later

@@ -5,7 +5,7 @@ written back to the small model.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ class Within:
         state: its parameters and buffers by name, in the dense shapes; repairs replace them.
         biases: those that were added where there were none, in the dense lengths.
         means: of absent units, where they are not in the biases yet; empty where they are, or nothing stands for them.
+        alike_until: the position of an operator before which it is known to compute what the dense network computes.
     """
 
     network: Network
@@ -40,6 +41,7 @@ class Within:
     state: dict[str, Tensor]
     biases: dict[str, Tensor]
     means: Means = field(default_factory=dict)
+    alike_until: int = 0
 
     @staticmethod
     def of(small: nn.Module, network: Network, recipe: Recipe) -> "Within":
@@ -65,7 +67,8 @@ class Within:
         state = {name: program.state(name).detach() for name in set(program.state_names.values())}
         folds = [reader.fold for reader in network.new_biases() if reader.fold is not None]
         biases = {fold.tensor: program.state(fold.weight).new_zeros(len(fold.outputs)) for fold in folds}
-        return Within(network, network.mask(kept), {}, state, biases, means or {})
+        plain = Within(network, network.mask(kept), {}, state, biases, means or {})
+        return replace(plain, alike_until=plain.first_cut)
 
     @property
     def first_cut(self) -> int:

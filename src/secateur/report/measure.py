@@ -16,8 +16,9 @@ from secateur.importance.scores import Scores
 from secateur.network.calls import cache_off
 from secateur.network.program import preserved, run_seeded
 from secateur.recovery.allocate import Drop
-from secateur.recovery.repair import Step
+from secateur.recovery.chain import Step
 from secateur.report.results import Latency, Measured, Report
+from secateur.time_budget import TimeBudget
 
 ROUNDS = 15
 SECONDS = 2.0
@@ -33,6 +34,7 @@ def measure(
     held_out: bool,
     steps: Sequence[Step],
     drop: Drop | None,
+    time: TimeBudget | None = None,
 ) -> Report:
     """Run both networks on the same examples and time them in turn."""
     with preserved(dense), preserved(small):
@@ -50,6 +52,7 @@ def measure(
     settings["threads"] = torch.get_num_threads()
     settings["drop"] = None if drop is None else asdict(drop)
     settings["repairs"] = [asdict(step) for step in steps]
+    settings["left_out"] = [] if time is None else list(time.left_out)
     total = sum(part.shape[2] for part in found)
     return Report(
         title=plan.network.title,

@@ -52,7 +52,8 @@ class Figures:
         dense: the dense network, and `pruned` the pruned one.
         groups: units before and after, by group.
         keep: the budget that was asked for.
-        settings: the criterion, its note, the seed, what each repair gave, and the number of threads.
+        settings: the criterion, its note, the seed, what each repair gave, what was left out for want of time, and the
+            number of threads.
         new_biases: the biases that layers without one got for the means of removed units.
     """
 

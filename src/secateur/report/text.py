@@ -46,6 +46,7 @@ def about(report: "Figures") -> list[str]:
         f"{report.title}, kept {asked}, ranked by {settings['by']} ({settings['note']}, seed {settings['seed']}), "
         f"{_repaired(settings['repairs'])}",
         *_dropped(settings["drop"]),
+        *([f"left out for want of time: {', '.join(settings['left_out'])}"] if settings.get("left_out") else []),
         f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads",
         *bias_lines(report.new_biases),
     ]

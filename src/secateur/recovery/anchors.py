@@ -1,0 +1,117 @@
+"""What problems of a few layers have in common: what should come of each layer, and what each layer reads."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur.data import Batch
+from secateur.importance.sites import differentiable
+from secateur.network.layers import Layer
+from secateur.network.program import at_least_single
+from secateur.network.units import Network
+from secateur.recovery.aim import Aim, aim_of
+from secateur.recovery.lockstep import Values
+from secateur.recovery.solve import Moments
+from secateur.recovery.within import Within
+
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """Where what comes of a layer is compared with the dense network.
+
+    Args:
+        aim: what comes of the layer's output.
+        axis: of its channels or features.
+        stays: which of these stay.
+        least, most: for each cell of examples, between what it should be.
+        weight: one over the root of the sum of squares of what it should be, about the mean.
+    """
+
+    aim: Aim
+    axis: int
+    stays: Tensor
+    least: Sequence[Tensor]
+    most: Sequence[Tensor]
+    weight: float
+
+    @staticmethod
+    def of(layer: Layer, aim: Aim, within: Within, dense: Sequence[Tensor]) -> "Anchor":
+        """From what comes of the layer in the dense network, cell by cell."""
+        axis = 1 if layer.is_convolution else dense[0].dim() - 1
+        stays = torch.nonzero(within.mask[layer.outputs]).flatten().to(dense[0].device)
+        wanted = [at_least_single(each.index_select(axis, stays)) for each in dense]
+        least = [torch.where(each <= aim.low, -math.inf, each.clamp(max=aim.high)) for each in wanted]
+        most = [torch.where(each >= aim.high, math.inf, each.clamp(min=aim.low)) for each in wanted]
+        rows = torch.cat([each.movedim(axis, -1).reshape(-1, len(stays)) for each in wanted])
+        return Anchor(aim, axis, stays, least, most, (float(rows.var(0).sum()) * len(rows) + 1e-12) ** -0.5)
+
+    def error(self, cell: int, values: Values) -> Tensor:
+        """What is missing for a cell, nothing where the nonlinearity behind cuts it off."""
+        found = at_least_single(values[self.aim.seen].index_select(self.axis, self.stays))
+        error: Tensor = (found.clamp(self.least[cell], self.most[cell]) - found) * self.weight
+        return error
+
+
+class Covariance:
+    """The covariance of what a layer reads, with a little added to its diagonal, factored in single precision."""
+
+    def __init__(self, moments: Moments, has_constant: bool) -> None:
+        regular = moments.penalised(RIDGE, has_constant) / moments.rows
+        factor, failed = torch.linalg.cholesky_ex(regular)
+        scales = torch.diag_embed(regular.diagonal(dim1=1, dim2=2).sqrt())  # where rounding leaves nothing else
+        self._factor = torch.where(failed[:, None, None] == 0, factor, scales).float()
+
+    def solve(self, slopes: Tensor) -> Tensor:
+        """The inverse times slopes (groups, features, outputs)."""
+        solution: Tensor = torch.cholesky_solve(slopes.to(self._factor), self._factor).to(slopes)
+        return solution
+
+
+class SharedTargets:
+    """The dense network's values that layers are compared with, and the covariances of what layers read.
+
+    Layers lie in several problems, one after another. The dense network runs once for all of them, ahead of the cut
+    one. Covariances change little as the layers before adapt, and only tell in which proportions the weights move.
+
+    Args:
+        network: the network.
+        layers: those that are compared with the dense network.
+        cells: the examples.
+    """
+
+    def __init__(self, network: Network, layers: Iterable[Layer], cells: Sequence[Batch]) -> None:
+        self.aims = {layer: aim_of(network, layer) for layer in layers}
+        self.anchors: dict[Layer, Anchor] = {}
+        self.covariances: dict[Layer, Covariance] = {}
+        self._program, self._handlers = network.program, differentiable(network.program)
+        self._values: list[Values] = [dict(network.program.bind(cell)) for cell in cells]
+        self._at = network.program.first
+
+    def advance(self, within: Within, stop: int) -> None:
+        """Run the dense network up to an operator, and keep what should come of the layers on the way."""
+        if stop <= self._at:
+            return
+        program, fixed = self._program, self._program.fixed()
+        reached = {layer: aim for layer, aim in self.aims.items() if self._at <= program.position[aim.seen] < stop}
+        seen = [aim.seen for aim in reached.values()]
+        targets: list[Values] = []
+        for cell, values in enumerate(self._values):
+            ran = program.run({**fixed, **values}, self._at, stop, self._handlers, keep=seen)
+            targets.append({node: ran[node] for node in seen})
+            self._values[cell] = {
+                node: value for node, value in ran.items() if node not in fixed and program.last_use[node] >= stop
+            }
+        self._at = stop
+        for layer, aim in reached.items():
+            self.anchors[layer] = Anchor.of(layer, aim, within, [values[aim.seen] for values in targets])
+
+    def forget_all_but(self, layers: set[Layer]) -> None:
+        """Keep what is known of these layers alone."""
+        for table in (self.anchors, self.covariances):
+            for layer in table.keys() - layers:
+                del table[layer]

@@ -1,0 +1,200 @@
+"""A chain of repairs: each step is judged on examples held out of it, then what helped is made to fit all examples."""
+
+import itertools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.budget.plan import Plan
+from secateur.data import Batch, device_of
+from secateur.importance.evidence import network_cells
+from secateur.network.copies import copied
+from secateur.network.folded import folded
+from secateur.recovery.adapt import EXAMPLES, POLISH, STEPS, adapt
+from secateur.recovery.batchnorm import match_batchnorm
+from secateur.recovery.judge import apart, distance, distances, nearer, spread
+from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.refit import Choices, match_means, refit
+from secateur.recovery.tune import Training, tune
+from secateur.recovery.within import Within, tensors_of
+from secateur.surgery.recipe import Recipe
+from secateur.time_budget import TimeBudget
+
+Trained = Callable[[Training], None]
+Repairs = Sequence[tuple[str, Trained]]
+CLOSED_FORM = ("mean", "batchnorm", "refit", "adapt")
+TRAINED: dict[str, Trained] = {"tune": tune}
+DEFAULT = ("refit", "adapt")
+OVERFITTED = 3.0
+NEAR = 0.05
+BEFORE_ADAPT, JUDGED = 0.7, 0.85  # shares of a time budget
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How repairs run.
+
+    Args:
+        options: of those that train.
+        seed: for the order of examples in training.
+        progress: whether to show a progress bar.
+        time: how long they may take.
+    """
+
+    options: Mapping[str, Any]
+    seed: int = 0
+    progress: bool = False
+    time: TimeBudget = field(default_factory=TimeBudget)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a repair gave.
+
+    Args:
+        name: the repair's.
+        before, after: the divergence from the dense network on examples held out of it.
+        seen: the divergence afterwards on the examples that it was fitted on.
+        kept: whether the step was kept.
+    """
+
+    name: str
+    before: float
+    after: float
+    seen: float
+    kept: bool
+
+    @property
+    def overfitted(self) -> bool:
+        """Whether the examples that were fitted on are much nearer than those held out, which are not near at all."""
+        return self.after > max(OVERFITTED * self.seen, NEAR)
+
+    def warn(self) -> None:
+        """Say what a person should know."""
+        if not self.kept:
+            warnings.warn(
+                f"{self.name} was left out: it did not bring the cut network nearer to the dense one", stacklevel=3
+            )
+        elif self.overfitted:
+            warnings.warn(
+                f"{self.name} fits what it saw much better (divergence {self.seen:.4f}) than other examples "
+                f"({self.after:.4f}); more of them would help",
+                stacklevel=3,
+            )
+
+    def __str__(self) -> str:
+        said = f"{self.name}: divergence {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen"
+        return said if self.kept else f"{said}, left out"
+
+
+class RepairChain:
+    """The repairs of a cut model.
+
+    Args:
+        small: the cut model, which is changed by `finish` alone.
+        model: the dense one.
+        plan, recipe: by which it was cut.
+        batches: the examples.
+        tuning: how repairs run.
+    """
+
+    def __init__(
+        self, small: nn.Module, model: nn.Module, plan: Plan, recipe: Recipe, batches: Sequence[Batch], tuning: Tuning
+    ) -> None:
+        self.small, self.plan, self.recipe, self.tuning = small, plan, recipe, tuning
+        self.dense = folded(model)
+        self.cells = network_cells(plan.network, batches, device_of(small))
+        self.fitted, self.held = apart(self.cells, plan.network.program.batched is not None)
+        self.state = copied(small, {})  # with what was kept so far
+        self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
+        self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples
+        self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
+
+    def judge(self, repairs: Repairs) -> tuple[Step, ...]:
+        """Try each on three quarters of the examples, and keep what brings the cut network nearer on the others."""
+        steps: list[Step] = []
+        before = distances(self.state, self.dense, self.held)
+        for number, (name, train) in enumerate(repairs):
+            if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
+                self.tuning.time.leave_out("the repair 'adapt'")
+                continue
+            tried = copied(self.state, {})
+            self._run(number, name, train, tried, self.fitted)
+            after = distances(tried, self.dense, self.held)
+            kept = nearer(before, after, name in DEFAULT)
+            seen = distance(tried, self.dense, self.fitted)
+            steps.append(Step(name, float(before.mean()), float(after.mean()), seen, kept))
+            if kept:
+                self._keep(number, name, train, tried)
+                before = after
+        return tuple(steps)
+
+    def finish(self) -> None:
+        """Make what was kept fit all examples, and give it to the cut model.
+
+        After "adapt" the weights are near enough that a few steps more will do. Functions of the user's own are called
+        once only: what was judged is what stays.
+        """
+        is_late = self.tuning.time.is_spent()
+        if is_late:
+            self.tuning.time.leave_out("the fit to the examples held out")
+        if is_late or any(name not in CLOSED_FORM and name not in TRAINED for _, name, _ in self.waiting):
+            _take_over(self.small, self.state)
+            return
+        if self.adapted is not None:
+            _take_over(self.small, self.adapted)
+            self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH)
+        for number, name, train in self.waiting:
+            self._run(number, name, train, self.small, self.cells)
+
+    def _unseen_first(self) -> list[Batch]:
+        """As many cells as "adapt" looks at, those first that it has not seen yet."""
+        seen = {id(cell) for cell in spread(self.fitted, EXAMPLES)}
+        ordered = [*self.held, *sorted(self.fitted, key=lambda cell: id(cell) in seen)]
+        sizes = itertools.accumulate((cell.size or 1 for cell in ordered), initial=0)
+        return [cell for cell, before in zip(ordered, sizes, strict=False) if before < EXAMPLES]
+
+    def _keep(self, number: int, name: str, train: Trained, tried: nn.Module) -> None:
+        self.state = tried
+        self.waiting.append((number, name, train))
+        if name == "adapt" and all(each in CLOSED_FORM for _, each, _ in self.waiting):
+            self.adapted, self.waiting = tried, []
+
+    def _run(self, number: int, name: str, train: Trained, of: nn.Module, on: Sequence[Batch]) -> None:
+        """Do a repair; a refit that was done before goes by what was chosen for each layer then."""
+        if name in CLOSED_FORM:
+            self._solve(number, name, of, on, STEPS)
+            return
+        tuning = self.tuning
+        train(Training(of, self.dense, on, self.held, tuning.options, tuning.seed, tuning.progress))
+
+    def _solve(self, number: int, name: str, of: nn.Module, on: Sequence[Batch], steps: int) -> None:
+        within = Within.of(of, self.plan.network, self.recipe)
+        lockstep = Lockstep(within, on)
+        with torch.no_grad():
+            if name == "mean":
+                match_means(lockstep)
+            elif name == "batchnorm":
+                match_batchnorm(lockstep)
+            elif name == "refit":
+                self.choices[number] = refit(
+                    lockstep, self.choices.get(number), sum(cell.size or 1 for cell in self.cells)
+                )
+            else:
+                self._adapt(lockstep, steps)
+            within.write(of)
+
+    def _adapt(self, lockstep: Lockstep, steps: int) -> None:
+        time, share = self.tuning.time, JUDGED if steps == STEPS else 1.0
+        if not adapt(lockstep, steps, lambda: time.is_spent(share)):
+            time.leave_out(f"{'the last steps of ' if steps == POLISH else ''}'adapt' for the last layers")
+
+
+def _take_over(small: nn.Module, mended: nn.Module) -> None:
+    own = tensors_of(small)
+    for name, value in tensors_of(mended).items():
+        own[name].data.copy_(value)
