@@ -16,6 +16,7 @@ from secateur.surgery.recipe import Recipe, module_attributes
 
 DROPOUTS = nn.modules.dropout._DropoutNd
 FLAGS = frozenset({"_qkv_same_embed_dim"})
+MOST_ENTRIES = 2**31
 OUTPUTS = ("out_features", "out_channels", "nf")
 
 
@@ -182,8 +183,20 @@ def _check_literals(model: nn.Module, literals: Mapping[str, Mapping[str, Mappin
                 index = int(place) if place.isdecimal() and len(place) < 4 else -1
                 listed = isinstance(written, list | tuple) and 0 <= index < len(written)
                 old = written if single else written[index] if listed else None
-                fits = type(old) is int and (value == -1 or 0 <= value <= old)
-                _need(fits, f"no cut makes {name} of {operator} {value}, where it is {old}")
+                _need(
+                    _can_become(old, value),
+                    f"no cut makes {name} of {operator} {value}, where it is {old}",
+                )
+
+
+def _can_become(old: Any, new: int) -> bool:
+    """Whether a cut can write one number of a program in the place of another: fewer entries, or -1 for what is left.
+
+    An amount that crops is negative, so that fewer are nearer to zero.
+    """
+    if old == -1 or new == -1:
+        return isinstance(old, torch.fx.Node) or (type(old) is int and -1 <= new < MOST_ENTRIES)
+    return type(old) is int and min(old, 0) <= new <= max(old, 0)
 
 
 def _argument(node: torch.fx.Node, name: str) -> Any:
