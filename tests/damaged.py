@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur.data import as_batches
+from secateur.errors import DataError, StorageError
 from secateur.report.saved import saved_report
 from secateur.sparsity.pivoting.pivot import load_pivoted, pivot
 from secateur.sparsity.unification.codec import load_compressed, save_compressed
@@ -114,7 +115,7 @@ def subjects(folder: Path) -> list[Subject]:
     (folder / "states").mkdir()
     trained(2)[0]()
     (state,) = (folder / "states").iterdir()
-    found.append(Subject("training", state, trained, tensors))
+    found.append(Subject("training", state, trained, tensors if state.suffix == ".safetensors" else lambda _: iter(())))
     return found
 
 
@@ -175,6 +176,25 @@ def alike(one: Any, other: Any) -> bool:
     if isinstance(one, tuple | list) and isinstance(other, tuple | list):
         return len(one) == len(other) and all(map(alike, one, other))
     return bool(one == other)
+
+
+def snapshot(model: nn.Module) -> Any:
+    flags = [(module.training, sorted(vars(module)), type(module)) for module in model.modules()]
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}, repr(model), flags
+
+
+def outcome(subject: Subject, content: bytes, expected: Any) -> str:
+    """same, refused, or what is wrong."""
+    subject.path.write_bytes(content)
+    use, model = subject.use()
+    before, random_state = None if model is None else snapshot(model), torch.random.get_rng_state()
+    try:
+        said = "same" if alike(use(), expected) else "silently another"
+    except (StorageError, DataError):  # of data, where a checkpoint is one of other scores
+        said = "refused" if model is None or alike(before, snapshot(model)) else "refused, and the model is changed"
+    except Exception as failure:  # noqa: BLE001 (it is what is asked about)
+        said = f"raw {type(failure).__name__}: {failure}"
+    return said if torch.equal(random_state, torch.random.get_rng_state()) else f"{said}, random state changed"
 
 
 def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -6,7 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 import secateur as sc
 from damaged import examples, make
+from killed import REFUSED, forked, killed_at
 from secateur.cli_options import speaking
 from secateur.data import as_batches
 from secateur.errors import StorageError
@@ -28,8 +28,6 @@ from secateur.report.saved import saved_report
 from secateur.sparsity.unification.codec import load_compressed, save_compressed
 from secateur.training.loop import Loop, Settings
 
-STEPS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "fcntl.flock", "shutil.rmtree")
-
 
 @pytest.fixture(scope="module")
 def results() -> tuple[sc.Result, sc.Result]:
@@ -37,39 +35,6 @@ def results() -> tuple[sc.Result, sc.Result]:
         sc.prune(make(), examples(), {"units": share}, by="l2", repair=None, progress=False) for share in (0.7, 0.5)
     )
     return first, second
-
-
-def forked(work: Callable[[], Any]) -> int:
-    """Do something in a process of its own; its exit status, or minus the signal that killed it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            os._exit(0)
-        except StorageError:
-            os._exit(3)
-        finally:
-            os._exit(4)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def killed_at(number: int, how: int, work: Callable[[], Any]) -> int:
-    """Do something in a process that is killed at its so-manieth call to the file system."""
-    return forked(partial(_counted, number, how, work))
-
-
-def _counted(number: int, how: int, work: Callable[[], Any]) -> None:
-    seen = 0
-
-    def count(event: str, _: Any) -> None:
-        nonlocal seen
-        if event in STEPS:
-            seen += 1
-            if seen > number:
-                os.kill(os.getpid(), how)
-
-    sys.addaudithook(count)
-    work()
 
 
 def output(model: Any) -> Tensor:
@@ -204,7 +169,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_old_files(
     for name, save in kinds.items():
         (tmp_path / name).mkdir()
         write_file(tmp_path / name / "old", bytes_writer(b"as it was"))
-        assert forked(partial(limited, save)) == 3, name
+        assert forked(partial(limited, save)) == REFUSED, name
         assert [path.name for path in (tmp_path / name).iterdir()] == ["old"]
 
 
