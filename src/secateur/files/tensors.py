@@ -62,7 +62,8 @@ def read_tensors(path: Path, kinds: tuple[type[About], ...]) -> tuple[dict[str, 
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # In the file they begin at any byte, and a kernel rounds otherwise for memory that is not aligned.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, RuntimeError) as failure:
         raise StorageError(f"{path} can't be read: {failure}; it is missing, cut off or damaged") from failure
     by_format = {kind.FORMAT: kind for kind in kinds}
