@@ -7,7 +7,7 @@ from wild.ours import Row
 
 def compared(now: Mapping[str, Row], before: Mapping[str, Row]) -> list[str]:
     """A section with the networks that were measured with both versions; nothing where there are none."""
-    pairs = [(before[name], row) for name, row in now.items() if name in before and "trials" in before[name]]
+    pairs = [(before[name], row) for name, row in now.items() if name in before]
     pairs = [(old, new) for old, new in pairs if old["version"] != new["version"]]
     if not pairs:
         return []
