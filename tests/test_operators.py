@@ -131,3 +131,13 @@ def test_operators_without_a_second_derivative_are_named(by: str) -> None:
     network = sc.trace(model, example)
     with pytest.raises(sc.SecateurError, match=r"_cdist_backward.*rank by the criterion of first order"):
         sc.score(network, [example], by=by, loss=lambda output, target: output.square().sum(1), progress=False)
+
+
+def test_one_example_of_several_inputs_whose_batches_the_export_tells_apart() -> None:
+    """The number of bags is counted from the entries, so the export has a size of its own for each input's batch."""
+    model, (dense, sparse) = grow("bags")
+    network = sc.trace(model, (dense, sparse))
+    everything = network.mask({})
+    both = run_masked(network, Batch((dense, sparse), {}), everything, {})
+    one = run_masked(network, Batch((dense[:1], sparse[:1]), {}), everything, {})
+    assert torch.allclose(one, both[:1], atol=1e-6)

@@ -69,7 +69,8 @@ class InputShapes:
             if reason is not None:
                 return reason
         if self.batched is not None and sizes.get(self.batched) == 1:
-            sizes = {**sizes, self.batched: 2}
+            firsts = {axes[0] for axes in self.recorded if isinstance(axes, tuple) and axes and _is_symbol(axes[0])}
+            sizes = {symbol: 2 if symbol in firsts and size == 1 else size for symbol, size in sizes.items()}
         return self._broken(sizes)
 
     def is_single(self, leaves: Sequence[Any]) -> bool:

@@ -66,7 +66,9 @@ def _variance(
 
 
 def _deviation(factor: Tensor, self: Tensor, dim: Any, **others: Any) -> Tensor:
-    return _variance(factor, self, dim, **others).sqrt()
+    variance = _variance(factor, self, dim, **others)
+    least = torch.finfo(variance.dtype).tiny  # the root of nothing has no slope
+    return torch.where(variance == 0, 0, variance.clamp_min(least).sqrt())
 
 
 def _variance_and_mean(factor: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **others: Any) -> Any:
