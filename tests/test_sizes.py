@@ -424,3 +424,41 @@ def test_sizes_that_are_too_complex_to_vary_take_an_export_each(monkeypatch: pyt
         batch = Batch((images(size)[0][0],), {})
         assert difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
     assert exports.count == 3
+
+
+class PaddedToMultiples(nn.Module):
+    """Pads images to a multiple of the window and of the stride and crops them: nothing happens at some sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1)
+        self.down, self.fc = nn.Conv2d(8, 6, 2, 2), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        h = F.relu(self.stem(x))
+        y = F.pad(h, (0, -width % 4, 0, -height % 4))
+        b, c, tall, wide = y.shape
+        y = y.view(b, c, tall // 4, 4, wide // 4, 4).mean((2, 4), keepdim=True) + y.view(
+            b, c, tall // 4, 4, wide // 4, 4
+        )
+        y = y.reshape(b, c, tall, wide)[:, :, :height, :width].contiguous()
+        y = F.relu(self.mix(y + h))
+        y = F.relu(self.down(F.pad(y, (0, width % 2, 0, height % 2))))
+        return self.fc(y.sum((2, 3)) / (y.shape[2] * y.shape[3]))
+
+
+@pytest.mark.parametrize("traced", [8, 9, 10])
+def test_padding_that_some_sizes_do_without(traced: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = PaddedToMultiples().eval()
+    network = sc.trace(model, images(traced)[0][0])
+    assert {group.name: group.size for group in network.groups} == {"stem": 6, "mix": 8, "down": 6}
+    kept = drawn(network, 2)
+    small = sc.cut(model, plan_of(network, kept, {}))
+    exports = CountedExports(monkeypatch)
+    for size in (12, 8, 9, 10, 11, 16, 13):
+        batch = Batch((images(size)[0][0],), {})
+        worst, allowed = difference(run_masked(network, batch, network.mask(kept), {}), run(small, batch))
+        assert worst <= allowed, size
+    assert exports.count <= 8

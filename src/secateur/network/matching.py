@@ -5,75 +5,26 @@ itself: its numbers are put into the calls of the first one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.network.export_operators import (
+    SPARED,
+    gives_tensors,
+    is_number,
+    is_plain_number,
+    keyword_argument,
+    positional_arguments,
+)
 from secateur.network.input_shapes import Sizes, evaluated
 from secateur.network.program import Program
+from secateur.network.resized_calls import Inserted, ResizedCalls
+from secateur.network.settled_numbers import MismatchError, Number, settled_number
 
 MULTIPLES = (1, 2, 3)  # of the batch size, at which numbers that grow with it are compared
-
-
-class MismatchError(Exception):
-    """The two exports do not have the same operators."""
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number, or an operator that computes one, in the same place of two calls.
-
-    Args:
-        first, other: of the first export and of the other.
-    """
-
-    first: Any
-    other: Any
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A number that the first export computes from the batch, times a fraction."""
-
-    node: Node
-    numerator: int
-    denominator: int
-
-    def value(self, values: Mapping[Node, Any]) -> int:
-        return int(values[self.node] * self.numerator // self.denominator)
-
-
-@dataclass(frozen=True)
-class ResizedCalls:
-    """The arguments of a program's operators for inputs of other sizes.
-
-    Args:
-        calls: of the operators that are called with other numbers; nodes are those of the program.
-        constants: by placeholder.
-    """
-
-    calls: Mapping[Node, tuple[tuple[Any, ...], dict[str, Any]]]
-    constants: Mapping[Node, Tensor]
-
-    def of(self, node: Node, values: Mapping[Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """One operator's arguments, from the values of the nodes."""
-        args, kwargs = self.calls.get(node, (node.args, node.kwargs))
-        return (
-            tuple(self._resolved(value, values) for value in args),
-            {name: self._resolved(value, values) for name, value in kwargs.items()},
-        )
-
-    def _resolved(self, value: Any, values: Mapping[Node, Any]) -> Any:
-        if isinstance(value, Node):
-            return self.constants[value] if value in self.constants else values[value]
-        if isinstance(value, Scaled):
-            return value.value(values)
-        if isinstance(value, list | tuple):
-            return type(value)(self._resolved(part, values) for part in value)
-        return value
 
 
 class Matching:
@@ -89,18 +40,16 @@ class Matching:
 
     def __init__(self, first: Program, other: Program) -> None:
         self.first, self.other = first, other
-        self._own: dict[Node, Node] = {}  # nodes of the other export -> those of the first
+        self._own: dict[Node, Node | Inserted] = {}  # nodes of the other export -> values of the first
+        self._originals: dict[Node, Node] = {}  # nodes of the first export -> those of the other
+        self._spared: dict[Node, Node] = {}  # what changes nothing at the other sizes -> what it reads
         self._constants: dict[Node, Tensor] = {}
         self._calls: dict[Node, tuple[list[Any], dict[str, Any]]] = {}
         self._pair_placeholders()
-        operators = [[node for node in each.nodes if _is_operator(node)] for each in (first, other)]
-        for node, others in zip(*operators, strict=False):
-            self._pair(node, others)
-        if len(operators[0]) != len(operators[1]):
-            raise MismatchError(f"it has {len(operators[1])} operators there and {len(operators[0])} here")
+        self._pair_operators(*([node for node in each.nodes if gives_tensors(node)] for each in (first, other)))
         outputs = self._tree(list(first.outputs), list(other.outputs))
-        if any(number.first != number.other for number in _numbers(outputs)):
-            raise MismatchError("it returns a size")
+        if any(isinstance(part, Inserted) or part.first != part.other for part in _changes(outputs)):
+            raise MismatchError("it returns a size, or pads what it returns")
 
     def at(self, leaves: Sequence[Any]) -> ResizedCalls:
         """The calls for a batch's inputs.
@@ -115,7 +64,10 @@ class Matching:
 
         def settled(value: Any) -> Any:
             if isinstance(value, Number):
-                return _settled(value, points, computed)
+                return settled_number(value, points, computed)
+            if isinstance(value, Inserted):
+                kwargs = {name: settled(part) for name, part in value.kwargs.items()}
+                return Inserted(value.target, tuple(settled(part) for part in value.args), kwargs)
             if isinstance(value, list | tuple):
                 return type(value)(settled(part) for part in value)
             return value
@@ -133,48 +85,123 @@ class Matching:
         for node, name in self.other.state_names.items():
             if name not in named or self.first.state(name).shape != self.other.state(name).shape:
                 raise MismatchError(f"{name} is not the same tensor any more")
-            self._own[node] = named[name]
-        self._own |= dict(zip(self.other.inputs, self.first.inputs, strict=True))
+            self._set_pair(named[name], node)
+        for node, other in zip(self.first.inputs, self.other.inputs, strict=True):
+            self._set_pair(node, other)
+
+    def _set_pair(self, node: Node, other: Node) -> None:
+        self._own[other], self._originals[node] = node, other
+
+    def _pair_operators(self, firsts: Sequence[Node], others: Sequence[Node]) -> None:
+        """Pair operators in order; padding and slices that change nothing may be missing in either export."""
+        mine, theirs = list(reversed(firsts)), list(reversed(others))
+        while mine or theirs:
+            node, other = mine[-1] if mine else None, theirs[-1] if theirs else None
+            if node is not None and other is not None and self._may_pair(node, other):
+                self._pair(mine.pop(), theirs.pop())
+            elif other is not None and other.target in SPARED and not self._is_behind(other, node):
+                self._insert(theirs.pop())
+            elif node is not None and node.target in SPARED:
+                self._spare(mine.pop())
+            else:
+                names = [getattr(each, "target", "nothing") for each in (other, node)]
+                raise MismatchError(f"it calls {names[0]} there where it calls {names[1]} here")
+
+    def _may_pair(self, node: Node, other: Node) -> bool:
+        if node.target != other.target or node.op != other.op:
+            return False
+        return node.target not in SPARED or self._root(self._read(other)) is self._root(node.args[0])
+
+    def _is_behind(self, other: Node, node: Node | None) -> bool:
+        """Whether an operator that both may lack reads something that comes later than what the first's reads."""
+        if node is None or node.target not in SPARED:
+            return False
+        position = self.first.position
+        return position[self._root(self._read(other))] > position[self._root(node.args[0])]
+
+    def _read(self, other: Node) -> Any:
+        """What an operator of the other export reads, in the first."""
+        source = self._own.get(other.args[0])  # type: ignore[arg-type]
+        if source is None:
+            raise MismatchError(f"{other.name} reads what is not in the first export")
+        return source
+
+    def _root(self, value: Any) -> Node:
+        """The node whose value it is, but for operators that one export lacks."""
+        node: Node = value.source if isinstance(value, Inserted) else value
+        while node in self._spared:
+            node = self._spared[node]
+        return node
+
+    def _insert(self, other: Node) -> None:
+        """Take over an operator of the other export that changes nothing in the first."""
+
+        def taken(value: Any) -> Any:
+            if isinstance(value, Node) and not is_number(value):
+                return self._own[value]
+            if isinstance(value, list | tuple):
+                return type(value)(taken(part) for part in value)
+            return Number(None, value) if is_number(value) else value
+
+        self._read(other)
+        args = tuple(taken(value) for value in other.args)
+        self._own[other] = Inserted(other.target, args, {name: taken(v) for name, v in other.kwargs.items()})
+
+    def _spare(self, node: Node) -> None:
+        """Make an operator of the first export change nothing, as the other one lacks it."""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        self._spared[node] = source
+        self._originals[node] = self._originals[source]
+        self._calls[node] = [source, *SPARED[node.target](node)], {}
 
     def _pair(self, node: Node, other: Node) -> None:
-        if node.op != other.op or node.target != other.target:
-            raise MismatchError(f"it calls {other.target} there where it calls {node.target} here")
         if node.op == "get_attr" and self._code(self.first, node) != self._code(self.other, other):
             raise MismatchError(f"{node.target} is another there")
         length = max(len(node.args), len(other.args))
-        args = self._tree(_positional(node, length), _positional(other, length))
+        args = self._tree(positional_arguments(node, length), positional_arguments(other, length))
         kwargs = {
-            name: self._tree(_keyword(node, name), _keyword(other, name))
+            name: self._tree(keyword_argument(node, name), keyword_argument(other, name))
             for name in {**node.kwargs, **other.kwargs}
         }  # fmt: skip
-        self._own[other] = node
-        if any(True for _ in _numbers([args, *kwargs.values()])):
+        self._set_pair(node, other)
+        if any(True for _ in _changes([args, *kwargs.values()])):
             self._calls[node] = args, kwargs
 
     def _tree(self, value: Any, other: Any) -> Any:
         """A pair of arguments as one, with a `Number` wherever both are numbers or computed."""
-        if _is_number(value) and _is_number(other):
-            return Number(value, other) if not _is_plain(value) or not _is_plain(other) or value != other else value
+        if is_number(value) and is_number(other):
+            return (
+                Number(value, other)
+                if not is_plain_number(value) or not is_plain_number(other) or value != other
+                else value
+            )
         if isinstance(value, Node) and isinstance(other, Node):
-            self._check_same(value, other)
-            return value
+            return self._same(value, other)
         if isinstance(value, list | tuple) and isinstance(other, list | tuple) and len(value) == len(other):
             return type(value)(self._tree(a, b) for a, b in zip(value, other, strict=True))
         if type(value) is not type(other) or value != other:
             raise MismatchError(f"an operator is called with {other!r} there where it is called with {value!r} here")
         return value
 
-    def _check_same(self, node: Node, other: Node) -> None:
+    def _same(self, node: Node, other: Node) -> Node | Inserted:
+        """What an operator reads, in the first export.
+
+        Raises:
+            MismatchError: the other export's reads something else.
+        """
         constants = self.first.constants, self.other.constants
         if node in constants[0] and other in constants[1] and other not in self._own:
-            self._own[other] = node
+            self._set_pair(node, other)
             tensors = constants[0][node], constants[1][other]
             if not isinstance(tensors[0], Tensor) or not isinstance(tensors[1], Tensor):
                 raise MismatchError(f"{node.name} is a constant that is no tensor")
             if tensors[0].shape != tensors[1].shape or not torch.equal(*tensors):
                 self._constants[node] = tensors[1]
-        if self._own.get(other) is not node:
+        value = self._own.get(other)
+        if value is None or self._root(value) is not self._root(node):
             raise MismatchError(f"an operator reads {other.name} there where it reads {node.name} here")
+        return value if isinstance(value, Inserted) else node
 
     @staticmethod
     def _code(program: Program, node: Node) -> str:
@@ -184,42 +211,16 @@ class Matching:
     def _computed(self, sizes: Sizes) -> dict[Node, Any]:
         """What the first export's operators on numbers give at sizes of the other."""
         values: dict[Node, Any] = {}
-        originals = {own: other for other, own in self._own.items()}
         for node in self.first.nodes:
-            if node.op != "call_function" or _is_operator(node):
+            if node.op != "call_function" or gives_tensors(node):
                 continue
             if node.target is torch.ops.aten.sym_size.int:
                 source, axis = node.args
-                values[node] = evaluated(originals[source].meta["val"].shape[axis], sizes)  # type: ignore[index]
+                values[node] = evaluated(self._originals[source].meta["val"].shape[axis], sizes)  # type: ignore[index]
             elif all(used in values for used in node.all_input_nodes) and callable(node.target):
                 args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
                 values[node] = node.target(*args, **kwargs)
         return values
-
-
-def _settled(number: Number, points: Sequence[Sizes], computed: Sequence[Mapping[Node, Any]]) -> Any:
-    """What to write in the place of a number of the first export.
-
-    Raises:
-        MismatchError: there is no such thing.
-    """
-    first, other = number.first, number.other
-    wanted = [evaluated(other.meta["val"] if isinstance(other, Node) else other, point) for point in points]
-    if not isinstance(first, Node):
-        if any(value != wanted[0] for value in wanted):
-            raise MismatchError(f"{first} there depends on the batch size")
-        return first if wanted[0] == first else wanted[0]
-    found = [values.get(first) for values in computed]
-    if found == wanted:
-        return first
-    if all(value == wanted[0] for value in wanted):
-        return wanted[0]
-    if not all(isinstance(value, int) and value for value in (*wanted, *found)):
-        raise MismatchError(f"{first.name} is no count of entries")
-    numerator, denominator = int(wanted[0]), int(found[0] or 1)
-    if any(a * denominator != (b or 0) * numerator for a, b in zip(wanted, found, strict=True)):
-        raise MismatchError(f"{first.name} depends on the batch size in another way")
-    return Scaled(first, numerator, denominator)
 
 
 def _check_layers(calls: Mapping[Node, Any]) -> None:
@@ -232,45 +233,10 @@ def _check_layers(calls: Mapping[Node, Any]) -> None:
             raise MismatchError(f"the stride, padding or dilation of {node.name} depends on the size of its input")
 
 
-def _is_operator(node: Node) -> bool:
-    """Whether it gives tensors, and not numbers or nothing."""
-    if node.op == "get_attr":
-        return True
-    return node.op == "call_function" and not _gives_numbers(node)
-
-
-def _gives_numbers(node: Node) -> bool:
-    value = node.meta.get("val")
-    if value is None:
-        return "assert" in node.name or "sym_constrain" in node.name
-    return isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool)
-
-
-def _is_number(value: Any) -> bool:
-    return _is_plain(value) or (isinstance(value, Node) and value.op == "call_function" and _gives_numbers(value))
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _numbers(tree: Any) -> Iterator[Number]:
-    if isinstance(tree, Number):
+def _changes(tree: Any) -> Iterator[Any]:
+    """The numbers and inserted operators among arguments."""
+    if isinstance(tree, Number | Inserted):
         yield tree
     elif isinstance(tree, list | tuple):
         for part in tree:
-            yield from _numbers(part)
-
-
-def _positional(node: Node, length: int) -> list[Any]:
-    """The first arguments of a call, defaults filled in."""
-    schema = getattr(node.target, "_schema", None)
-    further = [] if schema is None else [arg.default_value for arg in schema.arguments[len(node.args) : length]]
-    return [*node.args, *further]
-
-
-def _keyword(node: Node, name: str) -> Any:
-    """A keyword argument of a call, or its default."""
-    schema = getattr(node.target, "_schema", None)
-    defaults = {} if schema is None else {arg.name: arg.default_value for arg in schema.arguments}
-    return node.kwargs.get(name, defaults.get(name))
+            yield from _changes(part)

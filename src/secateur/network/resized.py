@@ -17,9 +17,11 @@ from secateur.errors import SecateurError
 from secateur.network.assemble import find_units
 from secateur.network.draws import replayed
 from secateur.network.export import Axes, export_fresh
-from secateur.network.matching import Matching, MismatchError, ResizedCalls
+from secateur.network.matching import Matching
 from secateur.network.program import Program, preserved, run_module
+from secateur.network.resized_calls import ResizedCalls
 from secateur.network.rules import trace_labels
+from secateur.network.settled_numbers import MismatchError
 from secateur.network.trace import results_of
 
 MOST_EXPORTS = 16
