@@ -63,7 +63,7 @@ def test_a_layer_that_gives_more_than_it_reads_has_its_curvature_along_what_it_r
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 30), nn.Tanh(), nn.Linear(30, 2))
     network = sc.trace(model, torch.randn(2, 4))
     layer = next(each for each in layers_of(network) if each.name == "2")
-    weight, gradients = model[2].weight.detach(), torch.randn(50, 30)
+    weight, gradients = model[2].weight.detach().double(), torch.randn(50, 30).double()
     narrow, full = Sums(layer, weight), Sums(layer, weight)
     full.matrices = None
     for sums in (narrow, full):
@@ -150,3 +150,16 @@ def test_shrinkage_is_strong_where_examples_are_few() -> None:
     assert float((shrunk(few, 20)[0] - truth).square().mean()) < 0.2 * float((few[0] - truth).square().mean())
     assert float((shrunk(many, 20_000)[0] - many[0]).abs().max()) < 0.05
     torch.linalg.cholesky(shrunk(few, 20))
+
+
+def test_gradients_as_small_as_a_confident_network_has_count_as_large_ones_do() -> None:
+    """Their squares are beyond single precision, in which products are taken."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    layer = layers_of(sc.trace(model, torch.randn(2, 4)))[-1]
+    gradients, curvatures = torch.randn(50, 3), []
+    for scale in (1.0, 1e-25):
+        sums = Sums(layer, model[2].weight.detach())
+        sums.slope(gradients * scale, 50)
+        curvatures.append(sums.curvature / scale**2)
+    torch.testing.assert_close(curvatures[1], curvatures[0], rtol=1e-5, atol=0)

@@ -66,7 +66,7 @@ class Sums:
     def __init__(self, layer: Layer, weight: Tensor) -> None:
         self.layer = layer
         outputs = len(layer.outputs) // layer.groups
-        self.matrices = wide(layer.matrix(weight)) if outputs > layer.features_of_group else None
+        self.matrices = at_least_single(layer.matrix(weight)) if outputs > layer.features_of_group else None
         self.shift, self.gram, self.curvature = torch.zeros(()), torch.zeros(()), torch.zeros(())
         self.rows = self.examples = 0
 
@@ -85,9 +85,12 @@ class Sums:
     def slope(self, gradient: Tensor, examples: int) -> None:
         """Gradients of one draw of classes for every example."""
         found = self.layer.results(gradient, examples).flatten(0, 1)
-        rows = wide(found.unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
-        rows = rows if self.matrices is None else rows @ self.matrices.to(rows.device)
-        self.curvature = self.curvature.to(rows.device) + rows.transpose(1, 2) @ rows
+        rows = at_least_single(found.unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
+        rows = rows if self.matrices is None else rows @ self.matrices.to(rows)
+        scale = rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)  # squares of small gradients would be nothing
+        rows = rows / scale
+        product = wide(rows.transpose(1, 2) @ rows) * wide(scale).square()
+        self.curvature = self.curvature.to(rows.device) + product
         self.examples += examples
 
     def result(self) -> Curvature:
