@@ -104,6 +104,43 @@ def test_calls_of_another_form_are_refused(outer: tuple[Outer, Tensor]) -> None:
         small.pooled(x, tripled=True)
 
 
+class Wide(nn.Module):
+    """Its own code asks for the size of the image, and counts channels by a hard number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x))
+        _, _, height, width = x.shape
+        return self.last(x.reshape(len(x), 4, height * width).sum(2) / (height * width))
+
+
+class Lettered(Wide):
+    """The same, with a size of images that is written down."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x))
+        return self.last(x.reshape(len(x), 4, 64).sum(2) / 64)
+
+
+@pytest.mark.parametrize("make", [Wide, Lettered])
+def test_sizes_of_images_vary_where_the_code_lets_them_and_are_refused_else(make: type[Wide]) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    network, small = cut_half(model, torch.randn(3, 3, 8, 8))
+    assert list(network.module_programs) == [""] and isinstance(small, make)
+    other = torch.randn(2, 3, 6, 10)
+    if make is Wide:
+        units = torch.tensor([0, 2])
+        features = torch.relu(model.conv(other)).mean((2, 3))[:, units]
+        assert torch.allclose(small(other), F.linear(features, model.last.weight[:, units], model.last.bias), atol=1e-6)
+    else:
+        with pytest.raises(sc.SecateurError, match=r"shape \(2, 3, 6, 10\) in place of \(any, 3, 8, 8\)"):
+            small(other)
+
+
 def test_saved_and_loaded_bit_for_bit(outer: tuple[Outer, Tensor], tmp_path: Path) -> None:
     model, x = outer
     _, small = cut_half(model, x)

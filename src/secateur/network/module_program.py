@@ -1,7 +1,7 @@
 """The code of one module as a list of operators and calls of its submodules: plain data that runs and can be saved."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch.utils import _pytree as pytree
@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 from secateur.network.module_operators import find_operator
 
 Literals = Mapping[str, Mapping[str, Mapping[str, int]]]
+Lengths = tuple[int | None, ...]
 WHOLE = ""
 
 
@@ -78,11 +79,13 @@ class ModuleProgram:
         inputs: its arguments by name, defaults filled in, with `Value` in place of tensors.
         steps: what it does.
         output: what it returns, with `Value` in place of tensors.
+        shapes: of each tensor among the inputs its lengths, None for those that may be others.
     """
 
     inputs: Mapping[str, Any]
     steps: tuple[Step, ...]
     output: Any
+    shapes: Mapping[str, Lengths] = field(default_factory=dict)
 
     @property
     def operators(self) -> dict[str, Step]:
@@ -119,6 +122,13 @@ def _with_argument(step: Step, argument: str, places: Mapping[str, int]) -> Step
 def argument_names(operator: str) -> list[str]:
     """The names of an operator's arguments."""
     return [argument.name for argument in find_operator(operator)._schema.arguments]
+
+
+def agreeing(one: Lengths, other: Sequence[int | None]) -> Lengths:
+    """The lengths that two shapes have in common, None for others."""
+    if len(one) != len(other):
+        return ()
+    return tuple(a if a == b else None for a, b in zip(one, other, strict=True))
 
 
 def references(value: Any) -> list[str]:

@@ -2,9 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
@@ -13,8 +15,8 @@ from torch.utils import _pytree as pytree
 from secateur.data import Batch
 from secateur.errors import SecateurError
 from secateur.network.copies import copied
-from secateur.network.export import export_program
-from secateur.network.module_program import ModuleProgram, Value
+from secateur.network.export import Axes, export_fresh
+from secateur.network.module_program import ModuleProgram, Value, agreeing
 from secateur.network.program import Program
 from secateur.network.recorded_calls import (
     Recording,
@@ -25,6 +27,9 @@ from secateur.network.recorded_calls import (
 )
 from secateur.network.sizes import Size
 from secateur.network.slicing import ModuleSlicer
+
+SAMPLES = 32
+UNEQUAL = "Unequality"
 
 
 class ModuleSlices:
@@ -67,24 +72,63 @@ class ModuleSlices:
         first = programs[0]
         if any(not _alike(first, other, counted) for other in programs[1:]):
             raise UnsupportedCodeError("its calls differ")
-        return first
+        shapes = dict(first.shapes)
+        for other in programs[1:]:
+            for name, lengths in zip(shapes, other.shapes.values(), strict=True):
+                shapes[name] = agreeing(shapes[name], lengths)
+        return replace(first, shapes=shapes)
 
     @cached_property
     def _recorded(self) -> tuple[Recording, dict[str, str]]:
         """The calls in the model, and the names of the same operators in the program that was exported first."""
+        free = [
+            [axis for axis, length in enumerate(leaf.shape) if length > 1] if isinstance(leaf, Tensor) else []
+            for leaf in pytree.tree_leaves((self.example.args, self.example.kwargs))
+        ]
+        try:
+            return self._record(free)
+        except UnsupportedCodeError:
+            return self._record([])
+
+    def _record(self, axes: Axes) -> tuple[Recording, dict[str, str]]:
+        """
+        Args:
+            axes: those of the inputs that may vary besides the batch.
+
+        Raises:
+            UnsupportedCodeError: the export fails, gives another program, or holds for some sizes only.
+        """
         tensors = (*self.model.parameters(), *self.model.buffers())
         double = copied(self.model, {id(tensor): tensor for tensor in tensors})
         try:
             with torch.random.fork_rng(devices=[]), recording(double) as events:
-                marked = export_program(double, self.example)
+                marked = export_fresh(double, self.example, axes)
         except SecateurError as failure:
             raise UnsupportedCodeError(str(failure)) from failure
+        leaves = pytree.tree_leaves((self.example.args, self.example.kwargs))
+        if axes and not _holds_for_others(marked, leaves):
+            raise UnsupportedCodeError("it holds for some sizes only")
         found = recorded(marked, events)
         ours = [node for node in _live(marked) if node.name not in found.copies]
         theirs = list(_live(self.exported))
         if [node.target for node in ours] != [node.target for node in theirs]:
             raise UnsupportedCodeError("a second export gave another program")
         return found, {a.name: b.name for a, b in zip(ours, theirs, strict=True)}
+
+
+def _holds_for_others(program: Program, leaves: Sequence[Any]) -> bool:
+    """Whether the conditions that an export took for granted hold for other sizes as well, from half to four times.
+
+    Torch itself asks of nearly every size whether it is 1, where it would be broadcast: that does not count.
+    """
+    guards = [guard for guard in program.shapes.guards if guard.func.__name__ != UNEQUAL or guard.args[1] not in (0, 1)]
+    sizes = program.shapes.sizes(leaves)
+    generator = np.random.default_rng(0)
+    for _ in range(SAMPLES if guards else 0):
+        others = {symbol: int(generator.integers(max(size // 2, 2), 4 * size + 1)) for symbol, size in sizes.items()}
+        if any(not bool(guard.subs(others)) for guard in guards):
+            return False
+    return True
 
 
 def _live(program: Program) -> Iterator[Node]:

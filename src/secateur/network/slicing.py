@@ -64,7 +64,12 @@ class ModuleSlicer:
             else:
                 self._operator(entry)
         output = self._filled(call.output)
-        return ModuleProgram(inputs, tuple(_with_drops(_needed(self.steps, output), output)), output)
+        shapes = {
+            self._name(name): tuple(length if isinstance(length, int) else None for length in value.shape)
+            for name in references(call.bound)
+            if isinstance(value := self.nodes[name].meta.get("val"), Tensor)
+        }
+        return ModuleProgram(inputs, tuple(_with_drops(_needed(self.steps, output), output)), output, shapes)
 
     def _name(self, node_name: str) -> str:
         return self.names.get(node_name, f"{node_name}'")

@@ -1,8 +1,9 @@
 """One trial: cut a model for the time being, run it beside the masked run, and say what went wrong and where."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,6 +17,7 @@ from secateur.network.module_slices import ModuleSlices
 from secateur.network.program import buffers_kept, module_path, parameters_kept, preserved
 from secateur.network.units import Kept, Network
 from secateur.surgery.cut import constants, cut_copy, fold_constants
+from secateur.surgery.program_dropins import input_values
 from secateur.surgery.recipe import make_recipe
 from secateur.surgery.shadow import Shadow
 from secateur.surgery.verify import difference
@@ -105,6 +107,21 @@ class Trials:
             self._slices = ModuleSlices(self.model, network.program, network.example)
         return self._slices
 
+    def input_shapes(self, network: Network, kept: Kept) -> dict[str, dict[str, tuple[int, ...]]]:
+        """The shapes of the inputs of the modules that run programs, in a cut, by path and name; of the last call."""
+        shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+        with self._cut(network, kept, {}) as small, torch.no_grad():
+            handles = [
+                small.get_submodule(path).register_forward_pre_hook(_watch(path, shapes), with_kwargs=True)
+                for path in network.module_programs
+            ]
+            try:
+                call_model(small, network.example)
+            finally:
+                for handle in handles:
+                    handle.remove()
+        return shapes
+
     @contextmanager
     def _cut(self, network: Network, kept: Kept, means: Means) -> Iterator[nn.Module]:
         if self._shadow is None:
@@ -130,6 +147,16 @@ def _differs(network: Network, kept: Kept, worst: float, allowed: float) -> str:
         f"the cut {network.title} runs, but its output differs from the masked run's by {worst:.1e} of the largest, "
         f"where {allowed:.0e} is float noise: its own code does not follow the cut in {named}"
     )
+
+
+def _watch(path: str, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Callable[..., None]:
+    """A hook that notes the shapes of the inputs of a module that runs a program."""
+
+    def watch(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        values = input_values(module, module.module_program, args, kwargs)
+        shapes[path] = {name: tuple(value.shape) for name, value in values.items() if isinstance(value, Tensor)}
+
+    return watch
 
 
 def _strong(tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ attributes and hooks are as they were.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, wraps
 from typing import Any
 
@@ -57,10 +57,14 @@ def program_class(kind: Any) -> type[nn.Module]:
 
     @wraps(kind.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return run(self, self.module_program, args, kwargs, inspect.signature(kind.forward))
+        return run(self, self.module_program, args, kwargs)
 
     about = f"`{kind.__name__}` that runs a cut program in place of its own code, which can't say the cut shape."
-    return type(f"Cut{kind.__name__}", (ProgramModule, kind), {"forward": forward, "__doc__": about})
+    return type(
+        f"Cut{kind.__name__}",
+        (ProgramModule, kind),
+        {"forward": forward, "__doc__": about, "__module__": kind.__module__},
+    )
 
 
 def run_as_program(module: Any, program: ModuleProgram) -> None:
@@ -75,13 +79,28 @@ def run(
     program: ModuleProgram,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    signature: inspect.Signature,
 ) -> Any:
     """Run the program of a module on a call's arguments.
 
     Raises:
         SurgeryError: the call is another than the one that was traced.
     """
+    values = input_values(module, program, args, kwargs)
+    device = next((value.device for value in values.values() if isinstance(value, Tensor)), torch.device("cpu"))
+    for step in program.steps:
+        _run_step(module, step, values, device)
+    return _filled(program.output, module, values, device)
+
+
+def input_values(
+    module: nn.Module, program: ModuleProgram, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The tensors and sizes among a call's arguments by the names that they have in the program.
+
+    Raises:
+        SurgeryError: the call is another than the one that was traced.
+    """
+    signature = inspect.signature(original_class(type(module)).forward)
     given = arguments_by_name(signature, (module, *args), kwargs)
     del given[next(iter(signature.parameters))]
     values: dict[str, Any] = {}
@@ -89,10 +108,15 @@ def run(
         _refuse(module, f"arguments {sorted(given)} in place of {sorted(program.inputs)}")
     for name, expected in program.inputs.items():
         _bind(module, name, expected, given[name], values)
-    device = next((value.device for value in values.values() if isinstance(value, Tensor)), torch.device("cpu"))
-    for step in program.steps:
-        _run_step(module, step, values, device)
-    return _filled(program.output, module, values, device)
+    for name, lengths in program.shapes.items():
+        shape = values[name].shape
+        if len(shape) != len(lengths) or any(b is not None and a != b for a, b in zip(shape, lengths, strict=True)):
+            _refuse(module, f"an input has shape {_shown(shape)} in place of {_shown(lengths)}")
+    return values
+
+
+def _shown(lengths: Sequence[Any]) -> str:
+    return f"({', '.join('any' if length is None else str(length) for length in lengths)})"
 
 
 def _bind(module: nn.Module, name: str, expected: Any, given: Any, values: dict[str, Any]) -> None:

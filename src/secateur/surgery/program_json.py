@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from secateur.errors import StorageError
 from secateur.files import Record
+from secateur.files.records import Natural
 from secateur.network.module_operators import find_operator
 from secateur.network.module_program import (
     Constant,
@@ -50,6 +51,7 @@ class SavedModuleProgram(Record, frozen=True):
     inputs: Any
     steps: list[SavedStep]
     output: Any
+    shapes: dict[Name, list[Natural | None]]
 
 
 def program_to_saved(program: ModuleProgram) -> SavedModuleProgram:
@@ -65,7 +67,8 @@ def program_to_saved(program: ModuleProgram) -> SavedModuleProgram:
         )
         for step in program.steps
     ]
-    return SavedModuleProgram(_encoded(dict(program.inputs)), steps, _encoded(program.output))
+    shapes = {name: list(lengths) for name, lengths in program.shapes.items()}
+    return SavedModuleProgram(_encoded(dict(program.inputs)), steps, _encoded(program.output), shapes)
 
 
 def _encoded(value: Any) -> Any:
@@ -112,7 +115,8 @@ def program_from_saved(saved: SavedModuleProgram) -> ModuleProgram:
             )
             for step in saved.steps
         )
-        return ModuleProgram(_decoded_as(dict, saved.inputs), steps, _decoded(saved.output))
+        shapes = {name: tuple(lengths) for name, lengths in saved.shapes.items()}
+        return ModuleProgram(_decoded_as(dict, saved.inputs), steps, _decoded(saved.output), shapes)
     except (KeyError, TypeError, ValueError, AttributeError) as failure:
         raise StorageError(
             f"the program of a module can't be read ({type(failure).__name__}: {failure}); the recipe was altered"
@@ -167,6 +171,8 @@ def check_program(module: nn.Module, path: str, program: ModuleProgram) -> None:
     tensors = {name for name, _ in (*module.named_parameters(remove_duplicate=False), *module.named_buffers())}
     modules = {name for name, _ in module.named_modules(remove_duplicate=False)}
     known = set(references(dict(program.inputs)))
+    if program.shapes.keys() - known:
+        raise StorageError(f"the program of {path or 'the model'} has the shape of an input that it does not take")
     for step in program.steps:
         if step.is_call and step.operator not in modules:
             raise StorageError(f"the program of {path or 'the model'} calls {step.operator}, which is not a submodule")

@@ -21,7 +21,7 @@ from secateur.network.regroup import bundled, without
 from secateur.network.units import Frozen, Group, Kept, Mend, Network
 from secateur.surgery.attempts import Failure, Trials
 from secateur.surgery.suspects import chain, kin, kin_groups, kin_mends, owned, proposals, reshapers, suspects
-from secateur.surgery.trial_programs import with_module_programs, without_idle_programs
+from secateur.surgery.trial_programs import with_fixed_lengths, with_module_programs, without_idle_programs
 
 MOST_TRIALS = 200
 MOST_BUNDLES = 12
@@ -43,7 +43,8 @@ def settle(model: nn.Module, network: Network, seed: int = 0) -> Network:
         if first is None:
             break
         network = without(network, _halved(trials, network, network.groups, _shares(network, seed)))
-    return without_idle_programs(_with_least(trials, network))
+    network = without_idle_programs(_with_least(trials, network))
+    return with_fixed_lengths(trials, network, _shares(network, seed))
 
 
 def _settled(trials: Trials, network: Network, seed: int) -> Network:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from secateur.network.module_program import ModuleProgram
+from secateur.network.module_program import ModuleProgram, agreeing
 from secateur.network.program import module_path
 from secateur.network.sizes import Size
 from secateur.network.units import Kept, Network
@@ -44,6 +44,26 @@ def without_idle_programs(network: Network) -> Network:
     return replace(network, module_programs={path: programs[path] for path in busy})
 
 
+def with_fixed_lengths(trials: Trials, network: Network, kept: Kept) -> Network:
+    """The network whose programs of modules insist on lengths of their inputs, but for those that a cut changes.
+
+    Args:
+        trials: of the model.
+        network: the network.
+        kept: a part of every group.
+    """
+    if not network.module_programs:
+        return network
+    seen = trials.input_shapes(network, kept)
+    fixed = {}
+    for path, program in network.module_programs.items():
+        dense = trials.slices(network).program_of(path, network.sizes)
+        assert dense is not None
+        shapes = {name: agreeing(lengths, seen[path].get(name, ())) for name, lengths in dense.shapes.items()}
+        fixed[path] = replace(program, shapes=shapes)
+    return replace(network, module_programs=fixed)
+
+
 def _is_alive(size: Size) -> bool:
     return bool((size.units >= 0).all(1).any())
 
@@ -58,7 +78,11 @@ def _programs(trials: Trials, network: Network, paths: Iterable[str]) -> dict[st
     """The programs of those modules whose code holds a number that counts units, and can be written as a program."""
     counting = {size.node.name for size in network.sizes if _is_alive(size)}
     candidates = {path: trials.slices(network).program_of(path, network.sizes) for path in dict.fromkeys(paths)}
-    return {path: program for path, program in candidates.items() if program and counting & program.operators.keys()}
+    return {  # the lengths of their inputs change with what is cut
+        path: replace(program, shapes={})
+        for path, program in candidates.items()
+        if program and counting & program.operators.keys()
+    }
 
 
 def _needed(trials: Trials, network: Network, kept: Kept, failure: Failure, programs: Programs) -> Programs:
