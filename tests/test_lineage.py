@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from damaged import examples, make
 from secateur.cli import app
 from secateur.report.saved import saved_report
 from secateur.sparsity.pivoting.pivot import load_pivoted, pivot
+from secateur.surgery.recipe import Recipe, apply_recipe
 
 OLD = Path(__file__).parent / "golden" / "saved by 0.7"
 
@@ -134,3 +136,34 @@ def test_blocks_of_another_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(sc.SecateurError, match="does not belong to"):
         load_pivoted(model, tmp_path / "one", examples()[:2])
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_a_load_that_is_interrupted_leaves_the_model_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sc.save(cut_once(cut_once(make())), tmp_path)
+    model = make().train()
+    before, shown, modules = copy.deepcopy(model.state_dict()), repr(model), list(model)
+    calls = []
+
+    def interrupted(target: nn.Module, recipe: Recipe) -> None:
+        apply_recipe(target, recipe)
+        calls.append(recipe)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("secateur.storage.apply_recipe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sc.load(model, tmp_path)
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+    assert repr(model) == shown and list(model) == modules and model.training
+    monkeypatch.undo()
+    parameter = model[0].weight
+    assert sc.load(model, tmp_path)[0].weight is parameter  # an optimizer that holds it goes on
+
+
+def test_a_new_result_over_one_of_0_7_leaves_none_of_its_files(tmp_path: Path) -> None:
+    for source in ("program", "pivoted", "pruned"):
+        shutil.copytree(OLD / source, tmp_path / source)
+        (tmp_path / source / "mine.txt").write_text("not of the result")
+        sc.save(cut_once(make()), tmp_path / source)
+        left = sorted(path.name for path in (tmp_path / source).iterdir())
+        assert left == ["mine.txt", "recipe.json", "weights.safetensors"]

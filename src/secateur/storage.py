@@ -34,6 +34,7 @@ from secateur.surgery.recipe import apply_recipe
 from secateur.surgery.saved_recipe import SavedRecipe, SavedRecipe2, lineage_in, saved
 
 RECIPE, WEIGHTS, PROGRAM = "recipe.json", "weights.safetensors", "model.pt2"
+OF_0_7 = (PROGRAM, "scores.safetensors", "report.json", "report.html", "report.txt", "pivot.json")
 
 
 class SavedWeights(About, frozen=True):
@@ -179,7 +180,7 @@ def prepare(model: nn.Module, folder: Path, example_inputs: object = None) -> Pr
     with reading(folder) as path_of:
         record = read_record(path_of(RECIPE), (SavedRecipe, SavedRecipe2))
         tensors, _, digest = read_tensors(path_of(WEIGHTS), (SavedWeights, SavedWeights1))
-        if isinstance(record, SavedRecipe) and path_of(PROGRAM).exists():
+        if isinstance(record, SavedRecipe) and PROGRAM in record.files and path_of(PROGRAM).exists():
             check_companion(folder, path_of, PROGRAM)  # it is not read as a program
     if isinstance(record, SavedRecipe):
         belongs = record.files.get(WEIGHTS) == digest
@@ -263,7 +264,9 @@ def _written_before(folder: Path) -> tuple[str, ...]:
     """The files of a result that lies in a folder; none where it can't be read."""
     try:
         with reading(folder) as path_of:
-            record = read_record(path_of(RECIPE), (SavedRecipe,))
+            record = read_record(path_of(RECIPE), (SavedRecipe, SavedRecipe2))
     except StorageError:
         return ()
+    if isinstance(record, SavedRecipe2):
+        return OF_0_7
     return tuple(name for name in record.files if Path(name).name == name)

@@ -55,7 +55,12 @@ def encoded(record: Record) -> bytes:
     first = ("format", "secateur", "torch", "model")
     names = [*(name for name in first if name in fields), *(name for name in fields if name not in first)]
     fields = {name: fields[name] for name in names if name != "checksum"}
-    body = msgspec.json.format(msgspec.json.encode(fields), indent=1).rstrip()[:-1].rstrip()
+    return sealed(msgspec.json.format(msgspec.json.encode(fields), indent=1))
+
+
+def sealed(text: bytes) -> bytes:
+    """A JSON object with one more field, the digest of all that stands before it."""
+    body = text.rstrip().removesuffix(b"}").rstrip()
     return body + f',\n "checksum": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from secateur.errors import NameMatchError
 from secateur.files import text_writer, write_files
+from secateur.files.records import sealed
 from secateur.importance.agreement import agreements
 from secateur.importance.scores import Scores
 from secateur.report.page import bare, svg
@@ -203,7 +204,7 @@ class Comparison:
             {"by": t.by, "keep": t.keep, "repair": t.repair, "macs": t.macs, "seconds": t.seconds, **_figures(t.found)}
             for t in self.trials
         ]
-        return json.dumps(
+        text = json.dumps(
             {
                 "format": FORMAT,
                 "secateur": __version__,
@@ -217,6 +218,7 @@ class Comparison:
             },
             indent=1,
         )
+        return sealed(text.encode()).decode()
 
     def figure(self) -> Figure:
         """The loss of every criterion against what is left of the MACs, one plot for each repair."""
