@@ -45,6 +45,11 @@ def sized(net: Net, h: Tensor) -> Tensor:
     return net.b(h) + torch.randn(h.shape[0], net.latent)
 
 
+def generated(net: Net, h: Tensor) -> Tensor:
+    mean = net.b(h)
+    return mean + torch.randn(mean.shape, generator=None, device=mean.device, dtype=mean.dtype)
+
+
 def distribution(net: Net, h: Tensor) -> Tensor:
     return torch.distributions.Normal(net.b(h), net.deviation(h).exp(), validate_args=False).rsample()
 
@@ -61,6 +66,7 @@ def path_dropped(net: Net, h: Tensor) -> Tensor:
 DRAWS: dict[str, tuple[Callable[[Any, Tensor], Tensor], bool, set[str]]] = {
     "variational": (variational, False, {"a", "b"}),
     "sizes given": (sized, False, {"a", "b"}),
+    "generator that is None": (generated, False, {"a", "b"}),
     "distribution": (distribution, False, {"a", "b"}),
     "gumbel": (gumbel, False, {"a", "b"}),
     "uniform in place": (lambda net, h: net.b(h + torch.empty_like(h).uniform_()), False, {"a", "b"}),

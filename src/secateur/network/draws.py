@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.errors import SurgeryError
@@ -57,6 +58,24 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+class _WithoutGenerators(TorchFunctionMode):
+    """Random operators without a `generator=None`, which takes no sizes that may vary."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(kwargs or {})
+        if func in FACTORIES and given.get("generator", self) is None:
+            del given["generator"]
+        return func(*args, **given)
+
+
+FACTORIES = (torch.randn, torch.rand, torch.randint, torch.randperm, torch.randn_like, torch.rand_like)
+
+
+def drawing_by_size() -> AbstractContextManager[Any]:
+    """A context within which an export takes random operators whose sizes vary and whose generator is None."""
+    return _WithoutGenerators()
 
 
 @dataclass(frozen=True, eq=False)

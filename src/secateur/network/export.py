@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from secateur.data import Batch
 from secateur.errors import DataError, SecateurError
 from secateur.network.calls import plain_forward
-from secateur.network.draws import replayed
+from secateur.network.draws import drawing_by_size, replayed
 from secateur.network.export_kernels import recurrent_layers_whole, shapes_not_cached, short_size_expressions
 from secateur.network.failures import export_error
 from secateur.network.program import Program, evaluation_mode, preserved, run_module
@@ -86,6 +86,7 @@ def _exported(model: nn.Module, batch: Batch, axes: Axes) -> Program:
                     recurrent_layers_whole(),
                     shapes_not_cached(shapes is not None),
                     short_size_expressions(bool(varying)),
+                    drawing_by_size(),
                 ):
                     exported = torch.export.export(
                         model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
