@@ -560,18 +560,13 @@ ZOO: dict[str, Specimen] = {
     "spectra": Specimen(operators.Spectra, tokens(4), {"first": 6, "second": 4}, {"turns": "can't be cut"}),
     "masked attention": Specimen(operators.MaskedAttention, tokens(6), {"embed": 12, "attention": 3}),
     "scan": Specimen(operators.Scan, tokens(4), {"inner": 6}, {"write": "crosses", "read": "kinds"}),
-    "multi-query": Specimen(
-        lambda: operators.MultiQuery(True), tokens(6), {"embed": 8, "q": 4}, {"kv": "is shared by all heads"}
-    ),
+    "multi-query": Specimen(operators.MultiQuery, tokens(6), {"embed": 8, "q": 4}, {"kv": "is shared by all heads"}),
     "multi-query as a program": Specimen(
-        lambda: operators.MultiQuery(True),
+        operators.MultiQuery,
         tokens(6),
         {"embed": 8, "q": 4},
         {"kv": "is shared by all heads"},
         {"as_program": True},
-    ),
-    "multi-query by broadcasting": Specimen(
-        lambda: operators.MultiQuery(False), tokens(6), {"embed": 8, "q": 4}, {"kv": "is shared by all heads"}
     ),
     "standardised": Specimen(operators.Standardised, tokens(4), {"first": 6}),
     "shuffled by hand": Specimen(operators.ShuffledByHand, images(3, 6), {"stem": 3, "grouped": 3}),

@@ -154,11 +154,11 @@ class Scan(nn.Module):
 
 
 class MultiQuery(nn.Module):
-    """Heads that share one key and one value, by `expand` or by broadcasting."""
+    """Heads that share one key and one value, once by `expand` and once by broadcasting."""
 
-    def __init__(self, expands: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.expands, self.num_heads = expands, 4
+        self.num_heads = 4
         self.embed, self.q, self.kv = nn.Linear(6, 8), nn.Linear(8, 12), nn.Linear(8, 6)
         self.out, self.last = nn.Linear(12, 8), nn.Linear(8, 2)
 
@@ -166,11 +166,9 @@ class MultiQuery(nn.Module):
         x = self.embed(x)
         q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv(x).unsqueeze(1).chunk(2, -1)
-        if self.expands:
-            k, v = (each.expand(-1, self.num_heads, -1, -1) for each in (k, v))
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:
-            y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        k, v = (each.expand(-1, self.num_heads, -1, -1) for each in (k, v))
+        y = y + F.scaled_dot_product_attention(q, k, v)
         return self.last(x + self.out(y.transpose(1, 2).flatten(2))).mean(1)
 
 

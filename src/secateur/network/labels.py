@@ -225,8 +225,8 @@ class Trace:
             if varying(layer) <= {dim} and ((weight.whole and axis == dim) or varying(layer) == {dim})
         ]
         if lying:
-            fitting = (each for each in lying if like is not None and determines(each[1], like))
-            key, labels = next(fitting, lying[0])
+            fitting = [entry for entry in lying if like is not None and len(lying) > 1 and determines(entry[1], like)]
+            key, labels = (fitting or lying)[0]
             self.touch(key, produces)
             return labels
         for layer in weight.layers:
