@@ -32,7 +32,8 @@ def max_network(last: list[float]) -> nn.Module:
 
 def scored(model: nn.Module, **options: Any) -> Any:
     network = sc.trace(model, INPUTS)
-    options = {"removal": "zero", "aggregate": "mean", "progress": False, **options}
+    aggregate = {"aggregate": "mean"} if options.get("by", "shapley") == "shapley" else {}
+    options = {"removal": "zero", "progress": False, **aggregate, **options}
     return sc.score(network, [(INPUTS, MAXIMA)], **options)["0"]
 
 
@@ -202,7 +203,7 @@ def test_the_choice_is_said_and_follows_the_network() -> None:
 
     assert "2: antithetic" in str(sc.score(network, [(x, y)], loss=wrong, progress=False))
     for asked in ({"estimator": "controlled"}, {"by": "expected-gradients"}):
-        with pytest.raises(sc.SecateurError, match="no gradient by the presence"):
+        with pytest.raises(sc.SecateurError, match="no gradient by the"):
             sc.score(network, [(x, y)], loss=wrong, progress=False, **asked)
 
 
