@@ -110,7 +110,10 @@ class Matching:
     def _may_pair(self, node: Node, other: Node) -> bool:
         if node.target != other.target or node.op != other.op:
             return False
-        return node.target not in SPARED or self._root(self._read(other)) is self._root(node.args[0])
+        source, read = node.args[0], other.args[0]
+        if node.target not in SPARED or (source in self.first.constants and read in self.other.constants):
+            return True
+        return self._root(self._read(other)) is self._root(source)
 
     def _is_behind(self, other: Node, node: Node | None) -> bool:
         """Whether an operator that both may lack reads something that comes later than what the first's reads."""

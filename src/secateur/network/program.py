@@ -146,7 +146,9 @@ class Program:
 
     @cached_property
     def last_use(self) -> dict[Node, int]:
-        return {node: max((self.position[user] for user in node.users), default=-1) for node in self.nodes}
+        """The position of the last operator that reads each value; those of other sizes are read to the end."""
+        positions = {node: max((self.position[user] for user in node.users), default=-1) for node in self.nodes}
+        return {**positions, self.resized: len(self.nodes)}
 
     @cached_property
     def state_names(self) -> dict[Node, str]:
