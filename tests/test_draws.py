@@ -171,3 +171,42 @@ def test_what_can_not_be_matched_is_frozen_and_names_the_operator() -> None:
     assert set(network.by_name) == {"b"}
     (reason,) = (held.reason for held in network.frozen if held.name == "a")
     assert reason == "meets random numbers that randperm draws"
+
+
+class NoisyAttention(nn.Module):
+    """Attention whose dropout is 0, beside an input that noise is added to."""
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rate, self.embed = rate, nn.Linear(6, 8)
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x + torch.randn_like(x)
+        query, key, value = (
+            layer(x).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        y = F.scaled_dot_product_attention(query, key, value, dropout_p=self.rate)
+        return self.head(y.transpose(1, 2).flatten(2))
+
+
+def test_attention_without_dropout_draws_nothing_so_that_its_result_is_checked() -> None:
+    model, x = NoisyAttention().eval(), torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))
+    network = sc.trace(model, x)
+    assert [node.target for node in network.program.draws] == [torch.ops.aten.randn_like.default]
+    mask = network.mask({})
+    with torch.no_grad():
+        wanted = run_masked(network, network.example, mask, {})
+        with draws_of_masked(network, network.example, mask, {}):
+            assert difference(model(*network.example.args), wanted)[0] < 1e-5
+        model.value.weight.mul_(2)
+        with draws_of_masked(network, network.example, mask, {}):
+            assert difference(model(*network.example.args), wanted)[0] > 1e-2
+
+
+def test_attention_with_dropout_draws() -> None:
+    network = sc.trace(NoisyAttention(0.2).eval(), torch.randn(4, 5, 6))
+    assert torch.ops.aten.scaled_dot_product_attention.default in {node.target for node in network.program.draws}

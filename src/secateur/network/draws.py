@@ -4,7 +4,7 @@ A cut network draws fewer numbers than the dense one, so equal seeds do not give
 dense network drew, without the entries of units that are gone.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,14 +22,20 @@ FUSED = ("native_dropout", "_fused_dropout")  # which give a mask besides
 
 
 def is_draw(node: Node) -> bool:
-    """Whether an operator of a program draws random numbers: not a dropout that is idle."""
-    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+    """Whether an operator of a program draws random numbers."""
+    return node.op == "call_function" and _draws(node.target, node.args, node.kwargs)
+
+
+def _draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call draws random numbers: not a dropout, or an attention with one, that is idle."""
+    if torch.Tag.nondeterministic_seeded not in getattr(func, "tags", ()):
         return False
-    schema = node.target._schema  # type: ignore[union-attr]
-    given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-    given |= dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
-    rate = given.get("dropout", given.get("p"))
-    return given.get("train", given.get("training", True)) is not False and rate != 0
+    arguments = func._schema.arguments
+    values = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+    values |= {argument.name: value for argument, value in zip(arguments, args, strict=False)} | dict(kwargs)
+    rates = [values[name] for name in ("dropout", "dropout_p", "p") if name in values]
+    training = values.get("train", values.get("training", True))
+    return training is not False and not any(isinstance(rate, int | float) and rate == 0 for rate in rates)
 
 
 def draw_behind(node: Node) -> str | None:
@@ -119,7 +125,7 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if _draws(func, args, kwargs or {}):
             self.drawn.append((self.node, _numbers(func, result).clone()))
         return result
 
@@ -133,7 +139,7 @@ class _Replayer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if torch.Tag.nondeterministic_seeded not in func.tags:
+        if not _draws(func, args, kwargs or {}):
             return result
         numbers = _numbers(func, result)
         number, self.count = self.count, self.count + 1
@@ -157,10 +163,16 @@ def _name(func: Any) -> str:
 
 
 def _numbers(func: Any, result: Any) -> Tensor:
-    """What an operator drew: its result, or the mask of a fused dropout."""
+    """What an operator drew: its result, or the mask of a fused dropout.
+
+    Raises:
+        SurgeryError: a fused kernel does not say what it drew.
+    """
     if isinstance(result, Tensor):
         return result
-    numbers: Tensor = result[1] if _name(func) in FUSED else result[0]
+    if _name(func) not in FUSED:
+        raise SurgeryError(f"{_name(func)} draws random numbers inside one kernel; set its dropout to 0")
+    numbers: Tensor = result[1]
     return numbers
 
 
