@@ -83,6 +83,7 @@ class SavedSettings(Record, frozen=True):
     threads: Natural
     drop: SavedDrop | None
     repairs: list[SavedStep]
+    left_out: list[str] = msgspec.field(default_factory=list)
 
 
 class SavedReport1(Record, frozen=True):
