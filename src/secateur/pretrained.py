@@ -15,6 +15,7 @@ from torch import nn
 from secateur.budget.plan import Plan
 from secateur.errors import SecateurError, StorageError
 from secateur.network.program import preserved, run_seeded
+from secateur.surgery.program_dropins import original_class
 from secateur.surgery.verify import compare
 
 MOST_CONFIGS = 256
@@ -83,7 +84,7 @@ def _new_sizes(plan: Plan) -> Mapping[int, set[int]]:
 def _shapes(model: nn.Module, config: Any) -> dict[str, tuple[int, ...]]:
     try:
         with torch.device("meta"):
-            made = type(model)(config)
+            made = original_class(type(model))(config)
     except Exception:  # noqa: BLE001 (a configuration that its own class refuses is not the one)
         return {}
     return {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
@@ -91,7 +92,7 @@ def _shapes(model: nn.Module, config: Any) -> dict[str, tuple[int, ...]]:
 
 def _written(model: Any, config: Any, plan: Plan, folder: Path) -> str:
     """Write a model made from the configuration if it gives the same output; what is in the way, or nothing."""
-    fresh = type(model)(config)
+    fresh = original_class(type(model))(config)
     fresh.load_state_dict(model.state_dict())
     fresh.to(next(model.parameters()).device, next(model.parameters()).dtype)
     batch = plan.network.example

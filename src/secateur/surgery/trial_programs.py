@@ -59,7 +59,7 @@ def with_fixed_lengths(trials: Trials, network: Network, kept: Kept) -> Network:
     for path, program in network.module_programs.items():
         dense = trials.slices(network).program_of(path, network.sizes)
         assert dense is not None
-        shapes = {name: agreeing(lengths, seen[path].get(name, ())) for name, lengths in dense.shapes.items()}
+        shapes = {name: agreeing(lengths, seen.get(path, {}).get(name, ())) for name, lengths in dense.shapes.items()}
         fixed[path] = replace(program, shapes=shapes)
     return replace(network, module_programs=fixed)
 
