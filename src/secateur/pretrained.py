@@ -92,7 +92,7 @@ def _shapes(model: nn.Module, config: Any) -> dict[str, tuple[int, ...]]:
 
 def _written(model: Any, config: Any, plan: Plan, folder: Path) -> str:
     """Write a model made from the configuration if it gives the same output; what is in the way, or nothing."""
-    fresh = original_class(type(model))(config)
+    fresh: Any = original_class(type(model))(config)
     fresh.load_state_dict(model.state_dict())
     fresh.to(next(model.parameters()).device, next(model.parameters()).dtype)
     batch = plan.network.example
