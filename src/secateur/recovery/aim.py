@@ -93,8 +93,8 @@ class Aim:
             within: the cut network.
         """
         output = rows(dense[self.layer])
-        scale, shift = self._affine(output, within, lambda name: within.state[name])
-        dense_scale, dense_shift = self._affine(output, within, within.network.program.state)
+        scale, shift = self._affine(rows, dense[self.layer], within, lambda name: within.state[name])
+        dense_scale, dense_shift = self._affine(rows, dense[self.layer], within, within.network.program.state)
         seen, lacking = output * dense_scale + dense_shift, torch.zeros(()).to(output)
         if self.other is not None:
             seen, lacking = seen + rows(dense[self.other]), rows(cut[self.other])
@@ -115,10 +115,19 @@ class Aim:
         first, last = (own(each) for each in ends)  # a negative scale turns them round
         return Goal(wanted, torch.minimum(first, last), torch.maximum(first, last))
 
-    def _affine(self, output: Tensor, within: Within, state: State) -> tuple[Tensor, Tensor]:
+    def _affine(
+        self, rows: Callable[[Tensor], Tensor], value: Tensor, within: Within, state: State
+    ) -> tuple[Tensor, Tensor]:
+        """The factor and the shift of each of the layer's outputs. (outputs,), or (rows, outputs) where rows differ."""
         if self.norm is None:
-            return torch.ones(()).to(output), torch.zeros(()).to(output)
-        return _affine(self.norm, within.network, state)
+            return torch.ones(()).to(value), torch.zeros(()).to(value)
+        pair = _affine(self.norm, within.network, state)
+        if value.dim() == 2 or operator_name(self.layer).startswith("conv"):
+            return pair
+        # the outputs of a linear layer lie along the last axis, the channels of its batch norm along the second
+        lengths = (1, -1, *[1] * (value.dim() - 2))
+        factor, constant = (rows(each.reshape(lengths).expand_as(value)) for each in pair)
+        return factor, constant
 
 
 def _affine(norm: Node, network: Network, state: State) -> tuple[Tensor, Tensor]:
