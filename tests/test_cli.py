@@ -49,9 +49,11 @@ MODEL = ("--model", "workshop:make", "--data", "workshop:data")
 
 
 def test_prune_report_and_load(shop: Path) -> None:
-    done = secateur(shop, "prune", *MODEL, "--keep", "macs=0.5", "--out", "small", "--test", "workshop:data")
+    words = "--keep", "macs=0.5", "--out", "small", "--test", "workshop:data", "--seconds", "0.001"
+    done = secateur(shop, "prune", *MODEL, *words)
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout and "that were not scored on" in done.stdout
+    assert "left out for want of time: curves" in done.stdout and "left out, so that it takes" in done.stderr
     report = json.loads((shop / "small" / "report.json").read_text())
     assert report["pruned"]["cost"]["macs"] <= 0.5 * report["dense"]["cost"]["macs"]
     again = secateur(shop, "report", "small")
