@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
+from secateur.errors import DataError
 
 CACHE = "use_cache"
 PLAIN = (Tensor, int, float, bool, str, torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -20,9 +21,19 @@ def call_model(model: nn.Module, batch: Batch) -> Any:
     """A model's output on a batch, with None in the place of caches and of other objects that are no tensors.
 
     The model gets copies of the inputs: its first operator may write to them.
+
+    Raises:
+        DataError: it is an object that holds no tensor, as far as torch knows.
     """
     own = batch.with_copied_inputs()
-    return plain_output(model(*own.args, **own.kwargs, **cache_off(model, batch)))
+    output = model(*own.args, **own.kwargs, **cache_off(model, batch))
+    plain = plain_output(output)
+    if plain is None and output is not None:
+        raise DataError(
+            f"{type(model).__name__} returns a {type(output).__name__} without a tensor that torch finds in it; let "
+            "forward return tensors: one, or several in tuples, lists, dicts or dataclasses"
+        )
+    return plain
 
 
 def cache_off(model: nn.Module, batch: Batch) -> Mapping[str, bool]:

@@ -15,7 +15,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch, floating_type, refusal
-from secateur.errors import DataError
+from secateur.errors import DataError, SecateurError
 from secateur.network.calls import call_model
 from secateur.network.draws import is_draw, seeded
 from secateur.network.input_shapes import InputShapes
@@ -88,6 +88,8 @@ def run_module(model: nn.Module, batch: Batch) -> Any:
     try:
         with evaluation_mode(model):
             return call_model(model, batch)
+    except SecateurError:
+        raise
     except Exception as failure:
         raise refusal(type(model).__name__, batch, failure, floating_type(model)) from failure
 
