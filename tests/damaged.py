@@ -193,8 +193,16 @@ def outcome(subject: Subject, content: bytes, expected: Any) -> str:
     except (StorageError, DataError):  # of data, where a checkpoint is one of other scores
         said = "refused" if model is None or alike(before, snapshot(model)) else "refused, and the model is changed"
     except Exception as failure:  # noqa: BLE001 (it is what is asked about)
-        said = f"raw {type(failure).__name__}: {failure}"
+        changed = model is not None and not _is_as(before, model)
+        said = f"raw, and the model is changed: {failure}" if changed else f"raw {type(failure).__name__}: {failure}"
     return said if torch.equal(random_state, torch.random.get_rng_state()) else f"{said}, random state changed"
+
+
+def _is_as(before: Any, model: nn.Module) -> bool:
+    try:
+        return alike(before, snapshot(model))
+    except Exception:  # noqa: BLE001 (a module that is half changed may not even be shown)
+        return False
 
 
 def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

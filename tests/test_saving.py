@@ -197,10 +197,13 @@ def test_pipes_devices_and_folders_are_refused_at_once(results: tuple[sc.Result,
     assert torch.equal(model[0].weight, make()[0].weight)
 
 
-def test_files_get_the_permissions_of_the_folder_and_odd_folders_are_left_alone(tmp_path: Path) -> None:
+def test_files_get_the_usual_permissions_and_links_to_folders_are_left_alone(
+    results: tuple[sc.Result, sc.Result], tmp_path: Path
+) -> None:
     mask = os.umask(0o027)
     try:
         write_files(tmp_path, {name: bytes_writer(b"x") for name in ("one", "two")})
+        results[0].scores.save(tmp_path / "scores")
     finally:
         os.umask(mask)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}

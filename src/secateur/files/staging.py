@@ -126,7 +126,10 @@ def bytes_writer(content: bytes) -> Writer:
 
 def _written(path: Path, writer: Writer) -> str:
     """Write a file to the disk and return its digest."""
+    path.touch()
+    mode = path.stat().st_mode & 0o777
     digest = writer(path)
+    path.chmod(mode)  # that of any new file: safetensors lets its owner alone read it
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return digest
