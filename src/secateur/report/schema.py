@@ -75,7 +75,7 @@ class SavedDrop(Record, frozen=True):
 
 
 class SavedSettings(Record, frozen=True):
-    """How the network was pruned."""
+    """How the network was pruned: what `measure` writes into a report's settings, field by field."""
 
     by: str
     note: str
@@ -83,7 +83,7 @@ class SavedSettings(Record, frozen=True):
     threads: Natural
     drop: SavedDrop | None
     repairs: list[SavedStep]
-    left_out: list[str] = msgspec.field(default_factory=list)
+    left_out: tuple[str, ...] = ()
 
 
 class SavedReport1(Record, frozen=True):
