@@ -657,6 +657,7 @@ ZOO: dict[str, Specimen] = {
     "sixteen bits": Specimen(others.Low, lambda: torch.randn(BATCH, 3, 8, 8).bfloat16(), {"conv": 8}),
     "repeats": Specimen(others.Repeats, images(), {"conv": 4, "wide": 5}),
     "head count of any name": Specimen(code.HeadCount, tokens(5), {"inp": 8, "qkv": 4}),
+    "distances": Specimen(code.Distances, lambda: torch.randn(BATCH, 3, 6), {"conv": 6, "embed": 5}),
     "padded shortcuts as a program": Specimen(
         lambda: code.PaddedShortcuts(True), images(), code.PADDED_GROUPS, options={"as_program": True}
     ),

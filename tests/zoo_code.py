@@ -36,6 +36,21 @@ class Padding(nn.Module):
         return self.function(x)
 
 
+class Distances(nn.Module):
+    """An attribute with the name of a width that counts constants: as many as the channels, but no channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 6
+        self.conv, self.embed, self.place = nn.Conv1d(3, 6, 3), nn.Linear(24, 5), nn.Linear(6, 5)
+        self.last = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.embed(torch.relu(self.conv(x)).flatten(1))
+        places = torch.arange(self.width, dtype=torch.float32).sin()
+        return self.last(torch.tanh(y + self.place(places)))
+
+
 def widened(x: Tensor, extra: int) -> Tensor:
     """Every other pixel, with channels of zeros on both sides."""
     return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, extra, extra))

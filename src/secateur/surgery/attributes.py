@@ -120,6 +120,8 @@ WIDTHS: Mapping[str, frozenset[str]] = {
     "experts": frozenset(),
 }
 
+COUNTING_NAMES = frozenset().union(*COUNTS.values(), *WIDTHS.values(), OTHER_WIDTHS)
+
 
 def mended(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
     """The attributes of a torch.nn module that its new tensor shapes change, with their new values."""

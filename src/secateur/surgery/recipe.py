@@ -79,13 +79,15 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         if not bool(stays.all()) and bool(stays.any()):
             slices[member.tensor][member.axis] = torch.nonzero(stays).flatten()
     modules = dict(model.named_modules())
+    tried = {(mend.path, mend.attribute) for mend in network.mends}
     attributes = defaultdict(dict, module_attributes(modules, slices))
     for group in network.groups:
         if group.name in kept and len(kept[group.name]) < group.size:
             sizes = _read_sizes(group, mask)
             for path in network.reshaping[group.name]:
                 own = _own_attributes(modules[path], sizes) if path in modules else {}
-                attributes[path] = {**attributes[path], **own}
+                untried = {name: value for name, value in own.items() if (path, name) not in tried}
+                attributes[path] = {**attributes[path], **untried}
     for path, changed in _plain_norms(modules, network, mask).items():
         attributes[path] = {**attributes[path], **changed}
     for path, mended_values in _tried(modules, network, mask).items():

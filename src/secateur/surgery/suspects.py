@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from secateur.network.program import module_path
 from secateur.network.units import Group, Mend, Network
+from secateur.surgery.attributes import COUNTING_NAMES
 
 MOST_PROPOSALS = 16
 
@@ -46,7 +47,10 @@ def reshapers(network: Network, group: Group) -> list[str]:
 
 
 def proposals(model: nn.Module, network: Network, path: str) -> Iterator[list[Mend]]:
-    """New values for a module's own attributes that equal an old size: one by one, then all at once."""
+    """New values for a module's own attributes that equal an old size: one by one, then all at once.
+
+    First come those that are taken for counts by their names: they may be none.
+    """
     module = model.get_submodule(path)
     counted = _counted(network, path)
     held = {mend.key: mend.units for mend in network.mends}
@@ -56,9 +60,12 @@ def proposals(model: nn.Module, network: Network, path: str) -> Iterator[list[Me
         for units in counted.get(value, ())
         if (path, attribute, position) not in held or not torch.equal(held[path, attribute, position], units)
     ]
-    if not single:
-        return
-    for mend in islice(single, MOST_PROPOSALS):
+    staying = [
+        Mend(path, attribute, position, torch.full((value,), -1))
+        for attribute, position, value in _numbers(module)
+        if attribute in COUNTING_NAMES and value in counted and (path, attribute, position) not in held
+    ]
+    for mend in (*staying, *islice(single, MOST_PROPOSALS)):
         yield [mend]
     first = {(mend.attribute, mend.position): mend for mend in reversed(single)}
     if len(first) > 1:
