@@ -316,7 +316,7 @@ def test_weights_that_are_nan_are_refused_by_name() -> None:
     model = Tower(norm=False).eval()
     with torch.no_grad():
         model.second.weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(sc.SecateurError, match=r"second\.weight has 1 entries that are NaN"):
+    with pytest.raises(sc.SecateurError, match=r"second\.weight of this Tower has NaN in 1 of 324 entries"):
         lean(model, torch.randn(1, 1, 10, 10), 0.5)
 
 
