@@ -14,7 +14,8 @@ from secateur.importance.shapley.aggregates import mean
 from secateur.importance.shapley.choice import layout_for
 from secateur.importance.shapley.estimators.leverage import leverage
 from secateur.importance.shapley.frontier import Frontier
-from secateur.importance.shapley.game import Game, in_order
+from secateur.importance.shapley.game import Game
+from secateur.importance.shapley.ordered import in_order
 from shapley.subjects import Subject, relative_error
 
 REPEATS, SEEDS, PER_UNIT = 5, 3, 64

@@ -13,7 +13,8 @@ from secateur.data import as_batches
 from secateur.importance.evidence import Evidence, cells_of, shuffled
 from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.frontier import Frontier
-from secateur.importance.shapley.game import Game, in_order
+from secateur.importance.shapley.game import Game
+from secateur.importance.shapley.ordered import in_order
 
 SUBJECTS = {"vgg": "vgg", "demo": "residual"}
 

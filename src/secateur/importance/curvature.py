@@ -1,13 +1,16 @@
 """Second moments of what layers read, and of the gradients along what they give, in one pass over the examples."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
+from secateur.data import Batch
 from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.importance.losses import is_logits, main_output, outputs_by_example, scales_of
@@ -126,27 +129,73 @@ def shrunk(moments: Tensor, rows: int) -> Tensor:
     return (1 - share) * moments + share * level * identity
 
 
-def curvatures(evidence: Evidence, layers: Sequence[Layer]) -> dict[Layer, Curvature]:
-    """One forward pass over the examples, and a backward pass for each of two draws."""
+def curvatures(evidence: Evidence, layers: Sequence[Layer], drawn: Sequence[Layer]) -> dict[Layer, Curvature]:
+    """One forward pass over the examples, and a backward pass for each of two draws.
+
+    Args:
+        evidence: the network and the examples.
+        layers: whose curvatures are wanted.
+        drawn: the layers for which places are drawn, `layers` among them: the draws depend on these alone.
+    """
     examples = sum(cell.size or 1 for cell in evidence.cells)
     state = evidence.network.program.state
     sums = {layer: Sums(layer, state(layer.weight).detach()) for layer in layers}
     draws = generator_for(evidence.seed, "curvature")
     for cell in evidence.watched(evidence.cells, "obs"):
-        given: dict[Layer, Tensor] = {}
-        size = cell.size or 1
-        shares = {layer: _share(layer, examples) for layer in layers}
-        handlers = {layer.node: _watched(layer, sums[layer], given, size, shares[layer], draws) for layer in layers}
-        with torch.enable_grad():
-            output = evidence.forward(cell, {**differentiable(evidence.network.program), **handlers})
-            for draw in range(DRAWS):
-                loss = drawn_loss(output, draws)
-                found = torch.autograd.grad(
-                    loss, [given[layer] for layer in layers], retain_graph=draw < DRAWS - 1, allow_unused=True
-                )
-                for layer, gradient in zip(layers, found, strict=True):
-                    sums[layer].slope(torch.zeros_like(given[layer]) if gradient is None else gradient, size)
-    return {layer: each.result() for layer, each in sums.items()}
+        pass_cell(evidence, cell, sums, drawn, examples, draws)
+    return {layer: sums.pop(layer).result() for layer in layers}
+
+
+def pass_cell(
+    evidence: Evidence,
+    cell: Batch,
+    sums: Mapping[Layer, Sums],
+    drawn: Sequence[Layer],
+    examples: int,
+    draws: torch.Generator,
+) -> None:
+    """Add one cell of examples to the sums of layers.
+
+    Gradients are added as the backward pass comes to them, so that those of all layers are never there together.
+    """
+    size = cell.size or 1
+    shares = {layer: _share(layer, examples) for layer in drawn}
+    given: dict[Layer, Tensor] = {}
+    handlers: dict[Node, Handler] = {
+        layer.node: _watched(layer, sums[layer], given, size, shares[layer], draws)
+        if layer in sums
+        else _drawn_only(layer, size, draws)
+        for layer in drawn
+    }
+    with torch.enable_grad():
+        output = evidence.forward(cell, {**differentiable(evidence.network.program), **handlers})
+        reached: set[Layer] = set()
+        for layer in sums:
+            given[layer].register_hook(partial(_add_slope, sums[layer], size, reached))
+        for draw in range(DRAWS):
+            reached.clear()
+            drawn_loss(output, draws).backward(retain_graph=draw < DRAWS - 1)
+            for layer in sums:
+                if layer not in reached:
+                    sums[layer].slope(torch.zeros_like(given[layer]), size)
+                if given[layer].is_leaf:
+                    given[layer].grad = None
+
+
+def _add_slope(sums: Sums, examples: int, reached: set[Layer], gradient: Tensor) -> None:
+    with torch.no_grad():
+        sums.slope(gradient, examples)
+    reached.add(sums.layer)
+
+
+def _drawn_only(layer: Layer, examples: int, draws: torch.Generator) -> Handler:
+    """The layer as it is, with the draws that a watched one makes."""
+
+    def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        torch.randperm(layer.places(operand(layer, args, kwargs).detach(), examples).count, generator=draws)
+        return target(*args, **kwargs)
+
+    return handler
 
 
 def _share(layer: Layer, examples: int) -> int:

@@ -9,8 +9,9 @@ from secateur.importance.evidence import Evidence
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 from secateur.importance.shapley.frontier import Frontier
-from secateur.importance.shapley.game import Game, in_order
+from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.memory import memory_of
+from secateur.importance.shapley.ordered import in_order
 
 
 @criterion("leave-one-out", options=("memory", "precision"), uses="loss")
@@ -48,7 +49,7 @@ def _without_each(evidence: Evidence, name: str) -> dict[str, Tensor]:
     evidence.need_examples(name)
     found = {}
     frontier = Frontier(evidence, memory_of(evidence.options))
-    for game in evidence.watched(in_order(evidence, frontier), name, len(evidence.groups)):
+    for game in evidence.watched(in_order(evidence, frontier, slopes=False), name, len(evidence.groups)):
         others = ~torch.eye(game.players, dtype=torch.bool)
         losses = [_lost(game, others, cell) for cell in range(len(evidence.cells))]
         found[game.groups[0].name] = torch.cat(losses, 1)
@@ -63,7 +64,7 @@ def greedy(evidence: Evidence) -> dict[str, Tensor]:
     """
     evidence.need_examples("greedy")
     frontier = Frontier(evidence, memory_of(evidence.options))
-    games = evidence.watched(in_order(evidence, frontier), "greedy", len(evidence.groups))
+    games = evidence.watched(in_order(evidence, frontier, slopes=False), "greedy", len(evidence.groups))
     return {game.groups[0].name: _greedy(game) for game in games}
 
 

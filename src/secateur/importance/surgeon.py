@@ -9,25 +9,29 @@ divergence from the dense network's output: labels are not used.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from secateur.data import Batch
 from secateur.importance.curvature import Curvature, curvatures, drawn_loss
 from secateur.importance.elimination import ReaderFactor, eliminate_units
 from secateur.importance.evidence import Evidence
 from secateur.importance.gradients import backward_through
+from secateur.importance.live_bytes import peak_bytes
+from secateur.importance.portions import layers_in, portions_of
 from secateur.importance.registry import criterion
 from secateur.importance.seeds import generator_for
-from secateur.importance.sites import sites_of
+from secateur.importance.shapley.memory import memory_of, too_little
+from secateur.importance.sites import Site, sites_of
 from secateur.network.layers import Layer, layers_of
 from secateur.network.units import Group, Network
 
 MOST_FEATURES = 6_000
-MEMORY = 1 << 30
 
 
-@criterion("obs", options=(), uses="nothing")
+@criterion("obs", options=("memory",), uses="nothing")
 def optimal_brain_surgeon(evidence: Evidence) -> dict[str, Tensor]:
     """The divergence that has come together when a unit goes, the others of its group going one by one before it.
 
@@ -38,32 +42,19 @@ def optimal_brain_surgeon(evidence: Evidence) -> dict[str, Tensor]:
     network = evidence.network
     layers = [layer for layer in layers_of(network) if layer.reads and layer.features_of_group <= MOST_FEATURES]
     readers = {group.name: [layer for layer in layers if group.owns(layer.inputs)] for group in evidence.groups}
+    alone = [group for group in evidence.groups if not readers[group.name]]
+    if alone:
+        _check_gates(evidence, alone)
     found = {}
-    for portion in _portions([group for group in evidence.groups if readers[group.name]], readers):
-        wanted = list(dict.fromkeys(layer for group in portion for layer in readers[group.name]))
-        seen = curvatures(evidence, wanted)
-        for group in portion:
+    for portion in portions_of(evidence, [group for group in evidence.groups if readers[group.name]], readers):
+        seen = curvatures(evidence, layers_in(portion.groups, readers), portion.drawn)
+        for group in portion.groups:
             factors = [each for layer in readers[group.name] for each in _factors(network, group, layer, seen[layer])]
             found[group.name] = eliminate_units(group.size, factors)
-    alone = [group for group in evidence.groups if not readers[group.name]]
     for name, losses in (_gate_losses(evidence, alone) if alone else {}).items():
         order = losses.argsort()
         found[name] = torch.empty_like(losses).index_copy(0, order, losses[order].cumsum(0))
     return found
-
-
-def _portions(groups: Sequence[Group], readers: dict[str, list[Layer]]) -> Iterator[list[Group]]:
-    """Groups in portions whose readers' covariances find room in memory together."""
-    portion: list[Group] = []
-    taken: set[Layer] = set()
-    for group in groups:
-        together = taken | set(readers[group.name])
-        if portion and sum(layer.groups * layer.features_of_group**2 * 8 for layer in together) > MEMORY:
-            yield portion
-            portion, together = [], set(readers[group.name])
-        portion, taken = [*portion, group], together
-    if portion:
-        yield portion
 
 
 def _factors(network: Network, group: Group, layer: Layer, moments: Curvature) -> Iterator[ReaderFactor]:
@@ -97,9 +88,28 @@ def _gate_losses(evidence: Evidence, groups: Sequence[Group]) -> dict[str, Tenso
     sites, draws = sites_of(evidence), generator_for(evidence.seed, "gates")
     totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
     for cell in evidence.watched(evidence.cells, "obs"):
-        found = backward_through(
-            evidence, sites, groups, cell, lambda z, g: z * g, lambda output: drawn_loss(output, draws)
-        )
+        found = _gate_slopes(evidence, sites, groups, cell, draws)
         totals = {name: total + found[name].square().sum(1) / 2 for name, total in totals.items()}
     examples = sum(cell.size or 1 for cell in evidence.cells)
     return {name: total / examples for name, total in totals.items()}
+
+
+def _gate_slopes(
+    evidence: Evidence, sites: tuple[Site, ...], groups: Sequence[Group], cell: Batch, draws: torch.Generator
+) -> dict[str, Tensor]:
+    """What each unit's gate adds to a drawn loss of each example. (units, examples) by group"""
+    return backward_through(evidence, sites, groups, cell, lambda z, g: z * g, lambda output: drawn_loss(output, draws))
+
+
+def _check_gates(evidence: Evidence, groups: Sequence[Group]) -> None:
+    """
+    Raises:
+        BudgetError: a pass for gates takes more than the limit that the user has set.
+    """
+    if evidence.options.get("memory") is None:
+        return
+    cell = max(evidence.cells, key=lambda each: sum(tensor.numel() for tensor in each.tensors))
+    draws = generator_for(evidence.seed, "gates")
+    needed = peak_bytes(partial(_gate_slopes, evidence, sites_of(evidence), groups, cell, draws))
+    if needed > memory_of(evidence.options):
+        raise too_little(memory_of(evidence.options), "rank by 'obs'", needed)

@@ -47,6 +47,11 @@ def layout_for(game: Game, options: Mapping[str, Any], aggregate: Aggregate, see
     return corrected(game, aggregate, seed, name) or _drawn("antithetic", game, aggregate)
 
 
+def asks_for_slopes(options: Mapping[str, Any]) -> bool:
+    """Whether an estimate by these options takes gradients, or a trial of them."""
+    return options.get("protocol") is None and (options.get("estimator") or "auto") in ("auto", "controlled")
+
+
 def corrected(game: Game, aggregate: Aggregate, seed: int, name: str) -> Controlled | None:
     """Gradients corrected along orders, where a trial order shows that they explain enough."""
     try:

@@ -5,6 +5,7 @@ the cells together need more memory than there is, those that find no room are m
 """
 
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.importance.evidence import Evidence, laid_out
+from secateur.importance.live_bytes import peak_bytes
 from secateur.importance.losses import Reference, scales_of
 
 
@@ -50,6 +52,31 @@ class Frontier:
         """How many bytes are kept now."""
         return sum(size for _, _, size in self._at.values()) + self._references
 
+    @cached_property
+    def largest(self) -> tuple[int, ...]:
+        """The cell with the most entries and the one with the largest examples, which are mostly the same."""
+        entries = [sum(tensor.numel() for tensor in cell.tensors) for cell in self.evidence.cells]
+        by_example = [count / (cell.size or 1) for count, cell in zip(entries, self.evidence.cells, strict=True)]
+        return tuple(dict.fromkeys(max(range(len(counts)), key=counts.__getitem__) for counts in (entries, by_example)))
+
+    @cached_property
+    def dense_bytes(self) -> int:
+        """What the dense pass takes on the largest cell, with its losses."""
+        return max(peak_bytes(partial(self._ask, cell)) for cell in self.largest)
+
+    def keep_within(self, memory: int) -> None:
+        """Change how many bytes may be kept, and drop the values that are beyond."""
+        self.memory = memory
+        while self._at and self.held > memory:
+            self._at.popitem()
+        if self.held > memory:
+            self._known.clear()
+            self._references = 0
+
+    def bytes_at(self, cell: int, cut: int) -> tuple[int, int]:
+        """What the values of a cell at a cut take, and what its losses are measured against."""
+        return sum(map(_bytes, self.live(cell, cut).values())), _reference_bytes(self.known(cell).reference)
+
     def live(self, cell: int, cut: int) -> dict[Node, Any]:
         """The values that operators from the position `cut` on need of a cell, but for parameters and constants."""
         program = self.evidence.network.program
@@ -57,10 +84,15 @@ class Frontier:
         if position is None or position > cut:
             position, values = program.first, dict(program.bind(self.evidence.cells[cell]))
         if position < cut:
+            fixed = program.fixed()
+            values.update(fixed)
             with torch.no_grad():
-                fixed = program.fixed()
-                values = program.run({**fixed, **values}, position, cut, {}, keep=program.output_nodes)
-            values = {node: _laid_out(value) for node, value in values.items() if node not in fixed}
+                program.run(values, position, cut, {}, keep=program.output_nodes)
+            for node in list(values):  # one after the other, so that only one is there twice
+                if node in fixed:
+                    del values[node]
+                else:
+                    values[node] = _laid_out(values[node])
         size = sum(_bytes(value) for value in values.values())
         if self.held + size <= self.memory:
             self._at[cell] = cut, values, size
@@ -71,7 +103,7 @@ class Frontier:
         if cell in self._known:
             return self._known[cell]
         found = self._ask(cell)
-        size = _bytes((found.reference.labels, found.reference.dense))
+        size = _reference_bytes(found.reference)
         if self.held + size <= self.memory:
             self._known[cell], self._references = found, self._references + size
         return found
@@ -90,6 +122,10 @@ class Frontier:
 
 def _laid_out(value: Any) -> Any:
     return laid_out(value) if isinstance(value, Tensor) else value
+
+
+def _reference_bytes(reference: Reference) -> int:
+    return _bytes((reference.labels, reference.dense))
 
 
 def _bytes(value: Any) -> int:

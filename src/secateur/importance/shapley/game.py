@@ -6,7 +6,8 @@ one coalition at a time on the whole cell. Matrix products round differently for
 size of a tile depends on the network alone, and every run is one full tile: then memory never changes a result.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.errors import BudgetError, SecateurError
+from secateur.errors import SecateurError
 from secateur.importance.evidence import Evidence
+from secateur.importance.live_bytes import LiveBytes
 from secateur.importance.shapley.contributions import Summed, Sums, summed_reader
 from secateur.importance.shapley.frontier import Frontier, Known
 from secateur.importance.shapley.memory import bytes_from, memory_of, tile_for
@@ -29,16 +31,24 @@ from secateur.network.units import Group, Network, Reader
 AGREE = 1e-3
 
 
-def in_order(evidence: Evidence, frontier: Frontier) -> Iterator["Game"]:
-    """The game of each group to score, in the order of their cuts: then nothing before them runs twice."""
-    cuts = {group.name: _cut(evidence.network, evidence.network.readers_of(group)) for group in evidence.groups}
-    for group in sorted(evidence.groups, key=lambda group: cuts[group.name]):
-        yield Game(evidence, [group], frontier)
-
-
-def _cut(network: Network, readers: Sequence[Reader]) -> int:
+def first_reader(network: Network, readers: Sequence[Reader]) -> int:
     """The position of the first reader."""
     return min(network.program.position[reader.node] for reader in readers)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the dense network gave for a cell.
+
+    Args:
+        cell: its number.
+        known: its losses and what they are measured against.
+        live: the values at the cut.
+    """
+
+    cell: int
+    known: Known
+    live: dict[Node, Any]
 
 
 class Game:
@@ -50,7 +60,6 @@ class Game:
         frontier: what the dense network's values at the cut are taken from.
 
     Raises:
-        BudgetError: the memory allowed is less than one tile takes.
         NameMatchError: an unknown precision is asked for.
     """
 
@@ -59,25 +68,13 @@ class Game:
         self.network, self.program = evidence.network, evidence.network.program
         found = [reader for group in groups for reader in self.network.readers_of(group)]
         self.readers: tuple[Reader, ...] = tuple(dict.fromkeys(found))
-        self.cut = _cut(self.network, self.readers)
+        self.cut = first_reader(self.network, self.readers)
         self.end = len(self.program.nodes) - 1
         self.removal = evidence.removal
         self.precision = find_precision(evidence.options.get("precision"))
         self.through = differentiable(self.program)
         self.frontier = frontier or Frontier(evidence, memory_of(evidence.options))
-        self._check_memory()
-
-    def _check_memory(self) -> None:
-        memory = memory_of(self.evidence.options)
-        most, all_ = self._bytes_per_example
-        step = max(self.tile * most, max(self.tile // 2, 1) * all_)  # a backward pass needs every value again
-        least = step + (self.summed.bytes if self.summed else 0)
-        if memory < least:
-            raise BudgetError(
-                f"memory={memory:,} bytes is too little to score {self.groups[0].name}: one step needs {least:,}; give "
-                "more, or smaller batches of data"
-            )
-        self.frontier.memory = memory - least
+        self.trial_bytes = 0  # that the trial of stacking took
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -107,6 +104,10 @@ class Game:
             return None
         return Sums(summed, self.removal.means.get(reader_key(summed.reader)), self.program)
 
+    def forget_parts(self) -> None:
+        """Drop the parts of the last example that were summed."""
+        self.__dict__.pop("sums", None)
+
     @cached_property
     def _others(self) -> tuple[Reader, ...]:
         """The readers but for the one that is summed."""
@@ -117,15 +118,23 @@ class Game:
         """Whether coalitions and examples in any mixture give what each gives alone; tried on the first cell."""
         if self.program.batched is None or self.network.example.is_one_example:
             return False
-        known, live = self.frontier.known(0), self.frontier.live(0, self.cut)
+        seen = self.seen(0)
+        with LiveBytes() as live:
+            agrees = self._stacks_on(seen)
+        self.trial_bytes = live.peak
+        return agrees
+
+    def _stacks_on(self, seen: Seen) -> bool:
+        """Whether the first and the last example of a cell give the same in a mixture."""
+        known = seen.known
         pair = torch.ones(2, self.players, dtype=torch.bool)
         pair[1, ::2] = False
         first, last = 0, known.examples - 1
-        alone = torch.cat([self._run_cell(coalition, known, live) for coalition in pair.split(1)])
+        alone = torch.cat([self.values_of_cell(coalition, known, seen.live) for coalition in pair.split(1)])
         try:
             with torch.no_grad():
                 mixed = self._masks(pair.flip(0).repeat(2, 1))
-                together = self._stacked(mixed, known, live, [last, last, first, first], UNTRIED)
+                together = self._stacked(mixed, replace(seen, cell=UNTRIED), [last, last, first, first])
         except (SecateurError, RuntimeError, ValueError, IndexError, AssertionError, TypeError):
             return False
         expected = alone.flip(0)[:, [last, first]].T.flatten()
@@ -148,10 +157,14 @@ class Game:
         if not self.stacks:
             known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
             with lowered(self.network.device, self.precision):
-                runs = [self._run_cell(each, known, live) for each in coalitions.split(1)]
+                runs = [self.values_of_cell(each, known, live) for each in coalitions.split(1)]
             return torch.cat(runs)[:, positions]
-        rows = coalitions.repeat(len(positions), 1)
-        return self.each(rows, cell, positions.repeat_interleave(len(coalitions))).view(len(positions), -1).T
+        count, seen = len(coalitions), self.seen(cell)
+        runs = [
+            self.values_of_tile(coalitions[part % count], seen, positions[part // count])
+            for part in tiles(count * len(positions), self.tile)
+        ]
+        return torch.cat(runs).cpu().double()[: count * len(positions)].view(len(positions), -1).T
 
     def each(self, coalitions: Tensor, cell: int, positions: Tensor) -> Tensor:
         """Minus the loss of one example of a cell with each coalition; those of one example lie together.
@@ -164,11 +177,26 @@ class Game:
         Returns:
             (coalitions,) in float64, on the CPU.
         """
-        known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
-        parts = tiles(coalitions, positions, self.tile)
-        with torch.no_grad(), lowered(self.network.device, self.precision):
-            runs = [self._stacked(self._masks(part), known, live, places.tolist(), cell) for part, places in parts]
+        seen, parts = self.seen(cell), tiles(len(coalitions), self.tile)
+        runs = [self.values_of_tile(coalitions[part], seen, positions[part]) for part in parts]
         return torch.cat(runs).cpu().double()[: len(coalitions)]
+
+    def seen(self, cell: int) -> Seen:
+        """What the dense network gives for a cell."""
+        known = self.frontier.known(cell)
+        return Seen(cell, known, self.frontier.live(cell, self.cut))
+
+    def values_of_tile(self, coalitions: Tensor, seen: Seen, positions: Tensor) -> Tensor:
+        """Minus the loss of one example with each of a tile's coalitions. (coalitions,)"""
+        with torch.no_grad(), lowered(self.network.device, self.precision):
+            return self._stacked(self._masks(coalitions), seen, positions.tolist())
+
+    def slopes_of_tile(self, coalitions: Tensor, seen: Seen, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with the slopes by each player's presence. (coalitions,) and (coalitions, players)"""
+        with torch.enable_grad(), lowered(self.network.device, self.precision):
+            gates = coalitions.float().requires_grad_()
+            values = self._stacked(self._masks(gates), seen, positions.tolist())
+            return values.detach(), self._slope(values, gates)
 
     def gradients(self, coalitions: Tensor, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         """As `each`, and how fast it grows with each player's presence, members or not.
@@ -184,16 +212,15 @@ class Game:
         """
         if not self.stacks:
             raise SecateurError(f"{self.network.title} can't take several coalitions in one batch, as slopes need")
-        known, live = self.frontier.known(cell), self.frontier.live(cell, self.cut)
-        values, slopes = [], []
-        for part, places in tiles(coalitions, positions, max(self.tile // 2, 1)):
-            with torch.enable_grad(), lowered(self.network.device, self.precision):
-                gates = part.float().requires_grad_()
-                found = self._stacked(self._masks(gates), known, live, places.tolist(), cell)
-                slope = self._slope(found, gates)
-            values.append(found.detach().cpu().double())
-            slopes.append(slope.double())
-        return torch.cat(values)[: len(coalitions)], torch.cat(slopes)[: len(coalitions)]
+        seen, count, step = self.seen(cell), len(coalitions), max(self.tile // 2, 1)
+        values = torch.empty(count, dtype=torch.float64)
+        slopes = torch.empty(count, self.players, dtype=torch.float64)
+        for start, part in enumerate(tiles(count, step)):
+            rows = slice(start * step, (start + 1) * step)
+            value, slope = self.slopes_of_tile(coalitions[part], seen, positions[part])
+            values[rows] = value[: count - rows.start]
+            slopes[rows] = slope[: count - rows.start]
+        return values, slopes
 
     def _slope(self, found: Tensor, gates: Tensor) -> Tensor:
         """
@@ -242,23 +269,24 @@ class Game:
         traced, *sizes = (sum(t.numel() for t in cell.tensors) / (cell.size or 1) for cell in cells)
         return max([1.0, *(size / traced for size in sizes)])
 
-    def _run_cell(self, coalition: Tensor, known: Known, live: dict[Node, Any]) -> Tensor:
+    def values_of_cell(self, coalition: Tensor, known: Known, live: dict[Node, Any]) -> Tensor:
         """One coalition (1, players) on a whole cell, as it is. (1, examples)"""
         handlers = self.removal.handlers(self.network, self._masks(coalition), self.readers)
         with torch.no_grad():
             values = self._values(dict(live), handlers, known.reference, known.examples)
         return values.cpu().double()[None]
 
-    def _stacked(self, masks: Tensor, known: Known, live: dict[Node, Any], places: list[int], cell: int) -> Tensor:
+    def _stacked(self, masks: Tensor, seen: Seen, places: list[int]) -> Tensor:
         """Each mask with its own example of a cell, in one batch. (masks,)"""
         positions = torch.tensor(places, device=self.network.device)
-        sums = self.sums if cell != UNTRIED and len(places) >= ROWS * len(set(places)) else None
+        known, live = seen.known, seen.live
+        sums = self.sums if seen.cell != UNTRIED and len(places) >= ROWS * len(set(places)) else None
         readers = self.readers if sums is None else self._others
         handlers = self.removal.handlers(self.network, masks, readers)
         spared = None
         if sums is not None:
             operand = sums.summed.operand
-            handlers[sums.summed.reader.node] = sums.handler(live[operand], cell, places, masks)
+            handlers[sums.summed.reader.node] = sums.handler(live[operand], seen.cell, places, masks)
             spared = operand if self._read_once(operand) else None
         taken = {
             node: value
@@ -278,10 +306,12 @@ class Game:
             masks[:, group.span] = part
         return masks
 
-    def _values(self, live: dict[Node, Any], handlers: dict[Node, Handler], reference: Any, rows: int) -> Tensor:
+    def _values(self, values: dict[Node, Any], handlers: dict[Node, Handler], reference: Any, rows: int) -> Tensor:
+        """Minus the losses, from the values that live at the cut, which are used up. (rows,)"""
         keep = self.program.output_nodes
         handlers = {**self.through, **handlers}
-        values = self.program.run({**self.program.fixed(), **live}, self.cut, self.end, handlers, keep)
+        values.update(self.program.fixed())
+        self.program.run(values, self.cut, self.end, handlers, keep)
         with full(self.network.device, self.precision):
             return -self.evidence.losses(raised(self.program.finish(values), self.precision), reference, rows)
 

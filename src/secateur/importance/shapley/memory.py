@@ -1,7 +1,14 @@
-"""How much memory runs from a cut on take, and how many coalitions a run therefore stacks."""
+"""What the memory limit of scoring allows: the bytes of each step, and how many coalitions one run stacks.
+
+Three things are alive at one time: the values that the frontier keeps of other cells; the values of the cell that is
+scored, at the cut, with what its losses are measured against; and the tensors of the step that runs, which is the
+dense pass of a cell, the trial of a game, or one tile of coalitions. The steps are measured once by running them. What
+is left of the limit beside the largest step is the frontier's.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,11 +16,62 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from secateur.errors import BudgetError
 from secateur.network.program import Program
 
 MEMORY = 1 << 30
 TILE_BYTES = 1 << 24
 MOST_STACKED = 256
+
+
+@dataclass(frozen=True)
+class StepBytes:
+    """Bytes of the steps of one game, each on the largest cell.
+
+    Args:
+        name: what is scored.
+        dense: the dense pass, with the losses.
+        cell: the values of a cell at the cut.
+        reference: what its losses are measured against.
+        run: the largest run from the cut on: the trial, a tile of coalitions, or a tile with its gradients.
+    """
+
+    name: str
+    dense: int
+    cell: int
+    reference: int
+    run: int
+
+    @property
+    def most(self) -> int:
+        """What the largest step takes, beside the values that the frontier keeps of other cells."""
+        return self.reference + max(self.dense, self.cell + self.run)
+
+
+def room_beside(options: Mapping[str, Any], steps: StepBytes) -> int:
+    """How many bytes the frontier may keep beside the steps of a game.
+
+    A step may take more than the default limit, which is none that the user has set: then nothing is kept.
+    """
+    return max(memory_of(options) - steps.most, 0)
+
+
+def check_limit(options: Mapping[str, Any], needed: Iterable[StepBytes]) -> None:
+    """
+    Raises:
+        BudgetError: a step takes more than the limit that the user has set.
+    """
+    largest = max(needed, key=lambda steps: steps.most, default=None)
+    if options.get("memory") is not None and largest is not None and largest.most > memory_of(options):
+        raise too_little(memory_of(options), f"score {largest.name}", largest.most)
+
+
+def too_little(memory: int, what: str, least: int) -> BudgetError:
+    """The error for a limit below what the largest step takes."""
+    return BudgetError(
+        f"memory={memory:,} bytes is too little to {what}: one step needs {least:,}; give memory={least} or more, or "
+        "smaller examples"
+    )
 
 
 def memory_of(options: Mapping[str, Any]) -> int:

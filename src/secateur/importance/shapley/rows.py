@@ -51,8 +51,6 @@ def reference_of(reference: Reference, positions: Tensor) -> Reference:
     return Reference(pytree.tree_map(each, reference.labels), pytree.tree_map(each, reference.dense), reference.scales)
 
 
-def tiles(coalitions: Tensor, positions: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Full tiles; the last one is filled up with its last coalition."""
-    missing = -len(coalitions) % size
-    rows = torch.cat([coalitions, coalitions[-1:].expand(missing, -1)]).split(size)
-    return zip(rows, torch.cat([positions, positions[-1:].expand(missing)]).split(size), strict=True)
+def tiles(count: int, size: int) -> Iterator[Tensor]:
+    """The numbers of `count` rows in full tiles; the last one is filled up with the last row."""
+    return (torch.arange(start, start + size).clamp_max(count - 1) for start in range(0, count, size))

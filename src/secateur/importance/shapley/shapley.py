@@ -20,12 +20,13 @@ from secateur.importance.scores import GroupScores
 from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.aggregates import Aggregate, find_aggregate
 from secateur.importance.shapley.blocks import Layout
-from secateur.importance.shapley.choice import fixed_blocks, layout_for, rule_for
+from secateur.importance.shapley.choice import asks_for_slopes, fixed_blocks, layout_for, rule_for
 from secateur.importance.shapley.estimators.table import ESTIMATORS
 from secateur.importance.shapley.frontier import Frontier
-from secateur.importance.shapley.game import Game, in_order
+from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.judged import judged
 from secateur.importance.shapley.memory import memory_of
+from secateur.importance.shapley.ordered import in_order
 from secateur.importance.shapley.ranks import agreed, processes, rank, shared
 from secateur.importance.shapley.stopping import Rule, State
 
@@ -60,9 +61,10 @@ def shapley(evidence: Evidence) -> dict[str, GroupScores]:
 
 def _group_by_group(evidence: Evidence, aggregate: str) -> dict[str, GroupScores]:
     course = course_of(evidence, aggregate)
-    frontier = Frontier(course.evidence, memory_of(evidence.options))
     found: dict[str, GroupScores] = {}
-    for place, game in enumerate(in_order(course.evidence, frontier), 1):
+    frontier = Frontier(course.evidence, memory_of(evidence.options))
+    games = in_order(course.evidence, frontier, asks_for_slopes(evidence.options))
+    for place, game in enumerate(games, 1):
         name = game.groups[0].name
         layout = layout_for(game, evidence.options, course.aggregate, evidence.seed, name)
         found |= estimated(course, game, name, layout, place / len(evidence.groups))

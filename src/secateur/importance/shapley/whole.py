@@ -18,9 +18,8 @@ from secateur.importance.shapley.choice import controlled_for, corrected
 from secateur.importance.shapley.controlled import GRADIENT, joining
 from secateur.importance.shapley.estimators.design import Design, Estimator
 from secateur.importance.shapley.estimators.permutation import orders_and_reverses
-from secateur.importance.shapley.frontier import Frontier
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.memory import memory_of
+from secateur.importance.shapley.ordered import whole_game
 from secateur.importance.shapley.shapley import course_of, estimated
 
 EXAMPLES = 32
@@ -35,7 +34,7 @@ def owen(evidence: Evidence) -> dict[str, GroupScores]:
     taken backwards as well. The values of all units sum to what the network is worth beyond one without any.
     """
     evidence.need_examples("owen")
-    return _together(evidence, _owen)
+    return _together(evidence, _owen, (evidence.options.get("estimator") or "auto") != "antithetic")
 
 
 def _owen(game: Game, evidence: Evidence, aggregate: Aggregate) -> Layout:
@@ -79,7 +78,7 @@ def expected_gradients(evidence: Evidence) -> dict[str, GroupScores]:
     1972), for units that are wholly there or wholly not.
     """
     evidence.need_examples("expected-gradients")
-    return _together(evidence, lambda *_: Slopes())
+    return _together(evidence, lambda *_: Slopes(), slopes=True)
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,10 @@ class Slopes:
         return "expected gradients at 4 coalitions an example, a surrogate"
 
 
-def _together(evidence: Evidence, layout_of: Callable[[Game, Evidence, Aggregate], Layout]) -> dict[str, GroupScores]:
+def _together(
+    evidence: Evidence, layout_of: Callable[[Game, Evidence, Aggregate], Layout], slopes: bool
+) -> dict[str, GroupScores]:
     """The scores of all groups from one game."""
     course = course_of(evidence, "mean")
-    game = Game(course.evidence, evidence.groups, Frontier(course.evidence, memory_of(evidence.options)))
+    game = whole_game(course.evidence, slopes)
     return estimated(course, game, WHOLE, layout_of(game, evidence, course.aggregate), 1.0)

@@ -1,0 +1,75 @@
+"""Measure how many bytes of new tensors a piece of code holds at one time."""
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class LiveBytes(TorchDispatchMode):
+    """Count the storages that operators allocate within the context, until they are freed.
+
+    Views count once, with the storage that they share; views of tensors that were there before count nothing. What a
+    kernel allocates and frees inside one operator is not seen.
+
+    Attributes:
+        now: bytes that are alive.
+        peak: the most that were alive at one time.
+
+    Example:
+        >>> with LiveBytes() as live:
+        ...     x = torch.zeros(1000)
+        ...     y = (x + 1).sum()
+        >>> live.peak >= 8000, live.now < 8000
+        (True, True)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._storages: dict[int, tuple[weakref.ref[Any], int]] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        known = {_storage_key(leaf) for leaf in pytree.tree_leaves((args, kwargs))}
+        for leaf in pytree.tree_leaves(result):
+            if isinstance(leaf, Tensor) and _storage_key(leaf) not in known:
+                self._track(leaf)
+        return result
+
+    def _track(self, tensor: Tensor) -> None:
+        key = _storage_key(tensor)
+        if key is None or key in self._storages:
+            return
+        storage = tensor.untyped_storage()
+        size = storage.nbytes()
+
+        def freed(_: Any) -> None:
+            if self._storages.pop(key, None) is not None:
+                self.now -= size
+
+        self._storages[key] = weakref.ref(storage, freed), size
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+def _storage_key(leaf: Any) -> int | None:
+    """What tells storages apart; None for what has none."""
+    if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:
+        return None
+    key: int = leaf.untyped_storage()._cdata
+    return key
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """The most bytes of new tensors that are alive at one time while a function runs."""
+    live = LiveBytes()
+    with live:
+        run()
+    return live.peak

@@ -1,0 +1,112 @@
+"""Groups of `obs` in portions, whose layers are looked at in one pass over the examples.
+
+A portion holds the covariance and the curvature of every layer that reads its groups. By default these alone are
+limited. With a limit of the user's own, whole passes are measured: then a portion is split into the largest parts that
+keep the limit. A part draws all that its portion draws, so the scores are the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from secateur.importance.curvature import Sums, pass_cell
+from secateur.importance.evidence import Evidence
+from secateur.importance.live_bytes import peak_bytes
+from secateur.importance.seeds import generator_for
+from secateur.importance.shapley.memory import MEMORY, memory_of, too_little
+from secateur.network.layers import Layer
+from secateur.network.units import Group
+
+Readers = Mapping[str, Sequence[Layer]]
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Groups whose layers are looked at together.
+
+    Args:
+        groups: the groups.
+        drawn: the layers that take part in the draws, those of the groups among them.
+    """
+
+    groups: tuple[Group, ...]
+    drawn: tuple[Layer, ...]
+
+
+def portions_of(evidence: Evidence, groups: Sequence[Group], readers: Readers) -> list[Portion]:
+    """The portions, in the order of the groups.
+
+    Args:
+        evidence: the network and the examples.
+        groups: those that have readers.
+        readers: the layers that read each group.
+
+    Raises:
+        BudgetError: a pass for one group alone takes more than the limit.
+    """
+    whole = _by_covariances(groups, readers)
+    if evidence.options.get("memory") is None:
+        return whole
+    memory = memory_of(evidence.options)
+    parts, least = list[Portion](), 0
+    for portion in whole:
+        if _bytes_of(evidence, portion, readers) <= memory:
+            parts.append(portion)
+            continue
+        split, alone = _split(evidence, portion, readers, memory)
+        parts, least = [*parts, *split], max(least, alone)
+    if least > memory:
+        raise too_little(memory, "rank by 'obs'", least)
+    return parts
+
+
+def layers_in(groups: Sequence[Group], readers: Readers) -> tuple[Layer, ...]:
+    """The layers that read any of these groups."""
+    return tuple(dict.fromkeys(layer for group in groups for layer in readers[group.name]))
+
+
+def _by_covariances(groups: Sequence[Group], readers: Readers) -> list[Portion]:
+    """Groups in portions whose readers' covariances take no more than the default limit."""
+    lists: list[list[Group]] = []
+    for group in groups:
+        together = layers_in([*lists[-1], group] if lists else [group], readers)
+        if not lists or sum(map(_matrix_bytes, together)) > MEMORY:
+            lists.append([])
+        lists[-1].append(group)
+    return [Portion(tuple(each), layers_in(each, readers)) for each in lists]
+
+
+def _split(evidence: Evidence, portion: Portion, readers: Readers, memory: int) -> tuple[list[Portion], int]:
+    """The largest parts of a portion that keep the limit, and what the largest of its groups takes alone."""
+    parts, least = list[Portion](), 0
+    for group in portion.groups:
+        if parts:
+            larger = Portion((*parts[-1].groups, group), portion.drawn)
+            if _bytes_of(evidence, larger, readers) <= memory:
+                parts[-1] = larger
+                continue
+        alone = Portion((group,), portion.drawn)
+        least = max(least, _bytes_of(evidence, alone, readers))
+        parts.append(alone)
+    return parts, least
+
+
+def _bytes_of(evidence: Evidence, portion: Portion, readers: Readers) -> int:
+    """What a pass takes on the largest cell, or the elimination afterwards."""
+    cell = max(evidence.cells, key=lambda each: sum(tensor.numel() for tensor in each.tensors))
+    layers = layers_in(portion.groups, readers)
+    sums = {layer: Sums(layer, evidence.network.program.state(layer.weight).detach()) for layer in layers}
+    draws = generator_for(evidence.seed, "curvature")
+    examples = sum(each.size or 1 for each in evidence.cells)
+    single = peak_bytes(partial(pass_cell, evidence, cell, sums, portion.drawn, examples, draws))
+    sizes = {layer: _matrix_bytes(layer) for layer in layers}
+    eliminated = max(sum(ELIMINATION * sizes[layer] for layer in readers[group.name]) for group in portion.groups)
+    return max(single + 2 * max(sizes.values()), 2 * sum(sizes.values()) + eliminated)
+
+
+def _matrix_bytes(layer: Layer) -> int:
+    """What the covariances of a layer take."""
+    return int(layer.groups * layer.features_of_group**2 * 8)
+
+
+ELIMINATION = 5  # matrices of a layer's features that the elimination holds beside its covariance and curvature

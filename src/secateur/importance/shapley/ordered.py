@@ -1,0 +1,101 @@
+"""The games of a run, one after the other, each with what is left of the memory limit beside its steps."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.errors import SecateurError
+from secateur.importance.evidence import Evidence
+from secateur.importance.live_bytes import LiveBytes
+from secateur.importance.shapley.frontier import Frontier
+from secateur.importance.shapley.game import Game, Seen, first_reader
+from secateur.importance.shapley.memory import StepBytes, check_limit, memory_of, room_beside
+
+SLOPE_ROWS = 1024  # float64 numbers of each player that weighing the slopes of a block takes, at most
+
+
+def in_order(evidence: Evidence, frontier: Frontier, slopes: bool = True) -> Iterator[Game]:
+    """The game of each group to score, in the order of their cuts: then nothing before them runs twice.
+
+    Args:
+        evidence: the network and the examples.
+        frontier: what the dense network's values are taken from.
+        slopes: whether gradients are asked of the games.
+
+    Raises:
+        BudgetError: the memory limit is less than one step of one of the games takes.
+    """
+    network = evidence.network
+    cuts = {group.name: first_reader(network, network.readers_of(group)) for group in evidence.groups}
+    ordered = sorted(evidence.groups, key=lambda group: cuts[group.name])
+    games = [Game(evidence, [group], frontier) for group in ordered]
+    steps = [measure_steps(game, slopes) for game in games]
+    check_limit(evidence.options, steps)
+    for game, needed in zip(games, steps, strict=True):
+        frontier.keep_within(room_beside(evidence.options, needed))
+        yield game
+
+
+def whole_game(evidence: Evidence, slopes: bool) -> Game:
+    """The game of the units of all groups to score together.
+
+    Raises:
+        BudgetError: the memory limit is less than one step takes.
+    """
+    game = Game(evidence, evidence.groups, Frontier(evidence, memory_of(evidence.options)))
+    needed = measure_steps(game, slopes)
+    check_limit(evidence.options, [needed])
+    game.frontier.keep_within(room_beside(evidence.options, needed))
+    return game
+
+
+def measure_steps(game: Game, slopes: bool) -> StepBytes:
+    """Run each kind of step of a game once, on the largest cell, and measure what it takes.
+
+    Args:
+        game: the game.
+        slopes: whether gradients are among the steps.
+    """
+    frontier = game.frontier
+    dense, tile = frontier.dense_bytes, game.tile
+    sizes, runs = [], [game.trial_bytes]
+    for cell in frontier.largest:
+        sizes.append(frontier.bytes_at(cell, game.cut))
+        runs.append(_run_bytes(game, game.seen(cell), tile, slopes))
+        if len(frontier.largest) > 1:
+            frontier.keep_within(0)
+    game.forget_parts()
+    cells, references = zip(*sizes, strict=True)
+    return StepBytes(game.groups[0].name, dense, max(cells), max(references), max(runs))
+
+
+def _run_bytes(game: Game, seen: Seen, tile: int, slopes: bool) -> int:
+    """What runs of coalitions on a cell take, with what is made of all slopes."""
+    live = LiveBytes()
+    with live:
+        for run in _runs(game, seen, tile, slopes):
+            run()
+    listed = 8 * game.players * (game.players + 1 + SLOPE_ROWS) if slopes and game.stacks else 0
+    return live.peak + listed
+
+
+def _runs(game: Game, seen: Seen, tile: int, slopes: bool) -> Iterator[Callable[[], Any]]:
+    """A run of each kind: without and with gradients, all coalitions on one example, and each on another."""
+    nobody = torch.zeros(tile, game.players, dtype=torch.bool)
+    if not game.stacks:
+        yield partial(game.values_of_cell, nobody, seen.known, seen.live)
+        return
+    for positions in (torch.zeros(tile, dtype=torch.long), torch.arange(tile) % seen.known.examples):
+        yield partial(game.values_of_tile, nobody, seen, positions)
+        if slopes:
+            half = max(tile // 2, 1)
+            yield partial(_try_slopes, game, nobody[:half], seen, positions[:half])
+
+
+def _try_slopes(game: Game, coalitions: Tensor, seen: Seen, positions: Tensor) -> None:
+    with suppress(RuntimeError, TypeError, ValueError, SecateurError):  # what can't be differentiated
+        game.slopes_of_tile(coalitions, seen, positions)

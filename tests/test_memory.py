@@ -1,0 +1,85 @@
+"""The memory limit of scoring: kept within a tenth by every criterion that takes it, refused where it is too small."""
+
+import functools
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from live_bytes import LiveBytes
+from secateur.errors import BudgetError
+from secateur.importance.registry import criteria, registered
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "shapley": {"coalitions": 40},
+    "permutation": {"by": "shapley", "estimator": "permutation", "coalitions": 40},
+    "controlled": {"by": "shapley", "estimator": "controlled", "coalitions": 80},
+    "banzhaf": {"coalitions": 40},
+    "owen": {"coalitions": 100},
+    "expected-gradients": {"coalitions": 100},
+    "leave-one-out": {},
+    "oracle": {},
+    "oracle-absolute": {},
+    "greedy": {"only": "2"},
+    "obs": {},
+}
+
+
+@functools.cache
+def convolutions() -> tuple[sc.Network, tuple[Tensor, Tensor]]:
+    """Two groups whose activations are large against the weights and the examples."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+    model = nn.Sequential(
+        first, nn.ReLU(), second, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 5)
+    ).eval()
+    x, y = torch.randn(48, 1, 16, 16), torch.randint(0, 5, (48,))
+    return sc.trace(model, x[:2]), (x, y)
+
+
+def least_limit(**options: Any) -> int:
+    """The smallest limit that works, as the refusal of a smaller one says."""
+    network, data = convolutions()
+    with pytest.raises(BudgetError, match="one step needs") as refused:
+        sc.score(network, data, memory=1, progress=False, **options)
+    needed = re.search(r"one step needs ([\d,]+)", str(refused.value))
+    assert needed is not None
+    assert f"memory={needed[1].replace(',', '')} or more" in str(refused.value)
+    return int(needed[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_limit_is_kept_within_a_tenth_and_changes_nothing(name: str) -> None:
+    network, data = convolutions()
+    options = {"by": name, **OPTIONS[name]}
+    least = least_limit(**options)
+    plain = sc.score(network, data, progress=False, **options)
+    for limit in (least, int(1.4 * least)):
+        with LiveBytes() as live:
+            scores = sc.score(network, data, memory=limit, progress=False, **options)
+        assert live.peak <= 1.1 * limit
+        assert live.peak >= 0.5 * least  # a limit that is refused without need is no limit
+        assert all(torch.equal(scores[group].values, plain[group].values) for group in plain)
+    with pytest.raises(BudgetError, match="one step needs"):
+        sc.score(network, data, memory=least - 1, progress=False, **options)
+
+
+def test_every_criterion_that_takes_the_limit_is_measured() -> None:
+    takes = {name for name in criteria() if "memory" in (registered(name).options or ())}
+    assert takes == {options.get("by", name) for name, options in OPTIONS.items()}
+
+
+def test_a_tensor_counts_until_its_last_view_is_gone() -> None:
+    before = torch.zeros(500)
+    with LiveBytes() as live:
+        x = torch.zeros(1000)
+        view, old = x[:10], before[:10]
+        del x
+        assert live.now == 4000
+        del view
+        assert live.now == 0
+        assert (old + 1).sum() == 10
+    assert live.peak == 4000
