@@ -132,12 +132,11 @@ def test_gradients_are_the_slopes_of_presence(name: str, removal: str) -> None:
     positions = torch.zeros(3, dtype=torch.long)
     values, slopes = game.gradients(coalitions, 0, positions)
     assert torch.allclose(values, game.each(coalitions, 0, positions), rtol=1e-3, atol=1e-4)
-    live, known = game.frontier.live(0, game.cut), game.frontier.known(0)
-    step = 1e-4
+    seen, step = game.seen(0), 1e-4
 
     def at(gates: Tensor) -> Tensor:
         with torch.no_grad():
-            return game._stacked(game._masks(gates).double(), known, live, [0] * len(gates), 0).double()
+            return game._stacked(game._masks(gates).double(), seen, [0] * len(gates)).double()
 
     for player in range(min(game.players, 4)):
         up, down = coalitions.float(), coalitions.float()

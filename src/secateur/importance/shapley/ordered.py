@@ -89,7 +89,8 @@ def _runs(game: Game, seen: Seen, tile: int, slopes: bool) -> Iterator[Callable[
     if not game.stacks:
         yield partial(game.values_of_cell, nobody, seen.known, seen.live)
         return
-    for positions in (torch.zeros(tile, dtype=torch.long), torch.arange(tile) % seen.known.examples):
+    many = (torch.arange(tile) % seen.known.examples).sort().values  # rows of one example lie together
+    for positions in (torch.zeros_like(many), many):
         yield partial(game.values_of_tile, nobody, seen, positions)
         if slopes:
             half = max(tile // 2, 1)
