@@ -20,7 +20,7 @@ def compared(now: Mapping[str, Row], before: Mapping[str, Row]) -> list[str]:
         "vary; and how often the network was cut for trial. Where a network could not be traced, the kind of error",
         "stands there instead; *none* is a network without a group.",
         "",
-        "| network | can be cut | now | frozen units | now | trace / export | now | trial cuts | now |",
+        f"| network | can be cut, {version} | now | frozen units | now | trace / export | now | trial cuts | now |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
         *(_line(old, new) for old, new in pairs),
         "",

@@ -46,7 +46,8 @@ def as_markdown(rows_by_name: Mapping[str, Row], before: Mapping[str, Row]) -> s
         before: rows of the version that the newest one is compared with.
     """
     rows = list(rows_by_name.values())
-    newest = max((row["version"] for row in rows), key=[row["version"] for row in rows].count)
+    older = {row["version"] for row in before.values()}
+    newest = next((row["version"] for row in rows if row["version"] not in older), rows[0]["version"])
     lines = [ABOUT, *_summary(rows), "", *compared(rows_by_name, before), *_table(rows, newest), "", *_held(rows)]
     return "\n".join(lines).rstrip() + "\n"
 
