@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.network.module_operators import find_operator
+from secateur.surgery.attempts import Trials
 from zoo import grow
 from zoo_code import PaddedShortcuts
 
@@ -72,6 +73,14 @@ def test_the_smallest_module_runs_a_program_and_the_rest_stays_as_it_is(outer: t
     assert small.pooled.mix[0].weight.shape == (2, 2)
     more = torch.randn(9, 6)  # another number of examples
     assert small(more).shape == (9, 2)
+
+
+def test_a_cut_that_changes_no_number_runs_no_program(outer: tuple[Outer, Tensor]) -> None:
+    model, x = outer
+    network = sc.trace(model, x)
+    assert network.module_programs
+    everything = {group.name: torch.arange(group.size) for group in network.groups}
+    assert Trials(model).input_shapes(network, everything) == {}
 
 
 def test_such_a_module_trains_on_as_its_own_code_would(outer: tuple[Outer, Tensor]) -> None:

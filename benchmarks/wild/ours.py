@@ -15,7 +15,7 @@ import secateur as sc
 from secateur.data import Batch, example_batches
 from secateur.errors import SurgeryError
 from secateur.network.export import dynamic_shapes
-from secateur.network.masked import run_masked
+from secateur.network.masked import draws_of_masked, run_masked
 from secateur.network.program import evaluation_mode
 from secateur.surgery.attempts import Trials
 from secateur.surgery.verify import difference
@@ -193,11 +193,11 @@ def coverage(model: nn.Module, network: sc.Network) -> Row:
 def _difference(small: nn.Module, plan: sc.Plan, definition: Definition) -> float:
     torch.manual_seed(SEED + 2)
     batch = _batch(definition.inputs())
+    mask = plan.network.mask(plan.kept)
     with torch.no_grad():
-        torch.manual_seed(SEED + 3)
-        masked = run_masked(plan.network, batch, plan.network.mask(plan.kept), plan.means)
-        torch.manual_seed(SEED + 3)
-        return difference(small(*batch.args, **batch.kwargs), masked)[0]
+        masked = run_masked(plan.network, batch, mask, plan.means)
+        with draws_of_masked(plan.network, batch, mask, plan.means):
+            return difference(small(*batch.args, **batch.kwargs), masked)[0]
 
 
 def _survives(small: nn.Module, definition: Definition) -> bool:
