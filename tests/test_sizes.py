@@ -18,7 +18,7 @@ from zoo import ZOO, grow
 from zoo_others import PooledByHand
 
 RESIZED = (
-    "conv3d", "class token", "unet", "group norm", "time first", "cross attention", "shuffles", "routed", "repeats",
+    "class token", "unet", "group norm", "time first", "cross attention", "shuffles", "routed", "repeats",
 )  # fmt: skip
 
 
@@ -205,7 +205,7 @@ class FixedViews(nn.Module):
         return self.fc(self.gru(h, self.h0)[0][:, -1])
 
 
-@pytest.mark.parametrize("size", [1, 4, 48])
+@pytest.mark.parametrize("size", [1, 48])
 def test_a_batch_size_in_the_code_works_in_every_stage(size: int) -> None:
     torch.manual_seed(0)
     model = FixedViews(size).eval()
@@ -252,7 +252,7 @@ class ClassHead(Head):
     shape = None
 
 
-@pytest.mark.parametrize("seen", [None, 1, 2, 3, 5])
+@pytest.mark.parametrize("seen", [None, 2, 3])
 @pytest.mark.parametrize(
     "make",
     [
