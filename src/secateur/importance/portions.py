@@ -13,7 +13,7 @@ from secateur.importance.curvature import Sums, pass_cell
 from secateur.importance.evidence import Evidence
 from secateur.importance.live_bytes import peak_bytes
 from secateur.importance.seeds import generator_for
-from secateur.importance.shapley.memory import MEMORY, memory_of, too_little
+from secateur.importance.shapley.memory import MEMORY, SLACK, memory_of, too_little
 from secateur.network.layers import Layer
 from secateur.network.units import Group
 
@@ -47,7 +47,7 @@ def portions_of(evidence: Evidence, groups: Sequence[Group], readers: Readers) -
     whole = _by_covariances(groups, readers)
     if evidence.options.get("memory") is None:
         return whole
-    memory = memory_of(evidence.options)
+    memory = int(SLACK * memory_of(evidence.options))
     parts, least = list[Portion](), 0
     for portion in whole:
         if _bytes_of(evidence, portion, readers) <= memory:
@@ -56,7 +56,7 @@ def portions_of(evidence: Evidence, groups: Sequence[Group], readers: Readers) -
         split, alone = _split(evidence, portion, readers, memory)
         parts, least = [*parts, *split], max(least, alone)
     if least > memory:
-        raise too_little(memory, "rank by 'obs'", least)
+        raise too_little(memory_of(evidence.options), "rank by 'obs'", least)
     return parts
 
 

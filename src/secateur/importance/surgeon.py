@@ -23,7 +23,7 @@ from secateur.importance.live_bytes import peak_bytes
 from secateur.importance.portions import layers_in, portions_of
 from secateur.importance.registry import criterion
 from secateur.importance.seeds import generator_for
-from secateur.importance.shapley.memory import memory_of, too_little
+from secateur.importance.shapley.memory import SLACK, memory_of, too_little
 from secateur.importance.sites import Site, sites_of
 from secateur.network.layers import Layer, layers_of
 from secateur.network.units import Group, Network
@@ -111,5 +111,5 @@ def _check_gates(evidence: Evidence, groups: Sequence[Group]) -> None:
     cell = max(evidence.cells, key=lambda each: sum(tensor.numel() for tensor in each.tensors))
     draws = generator_for(evidence.seed, "gates")
     needed = peak_bytes(partial(_gate_slopes, evidence, sites_of(evidence), groups, cell, draws))
-    if needed > memory_of(evidence.options):
+    if needed > SLACK * memory_of(evidence.options):
         raise too_little(memory_of(evidence.options), "rank by 'obs'", needed)

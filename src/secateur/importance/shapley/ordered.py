@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.errors import SecateurError
 from secateur.importance.evidence import Evidence
-from secateur.importance.live_bytes import LiveBytes
+from secateur.importance.live_bytes import peak_bytes
 from secateur.importance.shapley.frontier import Frontier
 from secateur.importance.shapley.game import Game, Seen, first_reader
 from secateur.importance.shapley.memory import StepBytes, check_limit, memory_of, room_beside
@@ -75,12 +75,9 @@ def measure_steps(game: Game, slopes: bool) -> StepBytes:
 
 def _run_bytes(game: Game, seen: Seen, tile: int, slopes: bool) -> int:
     """What runs of coalitions on a cell take, with what is made of all slopes."""
-    live = LiveBytes()
-    with live:
-        for run in _runs(game, seen, tile, slopes):
-            run()
+    peak = peak_bytes(*_runs(game, seen, tile, slopes))
     listed = 8 * game.players * (game.players + 1 + SLOPE_ROWS) if slopes and game.stacks else 0
-    return live.peak + listed
+    return peak + listed
 
 
 def _runs(game: Game, seen: Seen, tile: int, slopes: bool) -> Iterator[Callable[[], Any]]:
