@@ -83,7 +83,9 @@ def score(
             the robust aggregate.
         only: globs of the names of groups to score; `skip`: of those to leave out.
         seed: all randomness is drawn from it.
-        memory: bytes of activations that may be held at once, 1 GiB by default; it never changes a result.
+        memory: the most bytes of activations that are held at once, for "obs", Shapley values and all criteria by
+            leaving units out. It never changes a result. A limit below what one step takes is refused with the
+            smallest limit that works. By default 1 GiB, or one step where that takes more; for "obs" one pass.
         precision: "bfloat16" for the coalitions of Shapley values and the like: up to three times as fast where the
             machine has instructions for it, each coalition's loss known to two or three digits. By default the
             network's own. Losses are taken in float32 in any case.
