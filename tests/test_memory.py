@@ -40,9 +40,21 @@ def convolutions() -> tuple[sc.Network, tuple[Tensor, Tensor]]:
     return sc.trace(model, x[:2]), (x, y)
 
 
-def least_limit(**options: Any) -> int:
+@functools.cache
+def linear_layers() -> tuple[sc.Network, tuple[Tensor, Tensor]]:
+    """Layers whose covariances and lists of coalitions are large against the activations."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 5)).eval()
+    x, y = torch.randn(32, 16), torch.randint(0, 5, (32,))
+    return sc.trace(model, x[:2]), (x, y)
+
+
+Subject = tuple[sc.Network, tuple[Tensor, Tensor]]
+
+
+def least_limit(subject: Subject, **options: Any) -> int:
     """The smallest limit that works, as the refusal of a smaller one says."""
-    network, data = convolutions()
+    network, data = subject
     with pytest.raises(BudgetError, match="one step needs") as refused:
         sc.score(network, data, memory=1, progress=False, **options)
     needed = re.search(r"one step needs ([\d,]+)", str(refused.value))
@@ -53,9 +65,18 @@ def least_limit(**options: Any) -> int:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_limit_is_kept_within_a_tenth_and_changes_nothing(name: str) -> None:
-    network, data = convolutions()
-    options = {"by": name, **OPTIONS[name]}
-    least = least_limit(**options)
+    check_limit_is_kept(convolutions(), **{"by": name, **OPTIONS[name]})
+
+
+@pytest.mark.parametrize("by", ["obs", "leave-one-out"])
+def test_matrices_of_units_count(by: str) -> None:
+    check_limit_is_kept(linear_layers(), by=by)
+
+
+def check_limit_is_kept(subject: Subject, **options: Any) -> None:
+    """At the smallest limit and above the peak is within it, and the scores are those without a limit."""
+    network, data = subject
+    least = least_limit(subject, **options)
     plain = sc.score(network, data, progress=False, **options)
     for limit in (least, int(1.4 * least)):
         with LiveBytes() as live:

@@ -69,8 +69,8 @@ def test_a_layer_that_gives_more_than_it_reads_has_its_curvature_along_what_it_r
     for sums in (narrow, full):
         sums.read(torch.ones(50, 6) * torch.arange(50)[:, None], 50, 1, torch.Generator())
         sums.slope(gradients, 50)
-    roots = [sums.result().weighted(weight.double(), 0) for sums in (narrow, full)]
     assert narrow.curvature.shape == (1, 6, 6)
+    roots = [sums.result().weighted(weight.double(), 0) for sums in (narrow, full)]
     torch.testing.assert_close(roots[0].T @ roots[0], roots[1].T @ roots[1])
 
 

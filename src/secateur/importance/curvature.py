@@ -97,17 +97,19 @@ class Sums:
         self.examples += examples
 
     def result(self) -> Curvature:
-        """
+        """The curvature; the sums are used up, as each is as large as the result.
+
         Raises:
             DataError: NaN or infinity has come up.
         """
-        gram = self.gram / self.rows
-        mean = gram[:, -1, :-1]
+        gram, self.gram = self.gram.div_(self.rows), torch.zeros(())
+        mean = gram[:, -1, :-1].clone()
         moments = gram[:, :-1, :-1] - mean[:, :, None] * mean[:, None]
+        del gram
         if not self.layer.constant:
             whole = mean + wide(self.shift[:, 0])
             moments = moments + whole[:, :, None] * whole[:, None]
-        curvature = self.curvature / self.examples
+        curvature, self.curvature = self.curvature.div_(self.examples), torch.zeros(())
         if not bool(torch.isfinite(moments).all() and torch.isfinite(curvature).all()):
             raise DataError(f"{self.layer.name} reads or passes on NaN or infinity; 'obs' can't judge what it reads")
         return Curvature(shrunk(moments, self.rows), curvature, self.matrices is not None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from secateur.importance.curvature import Sums, pass_cell
+from secateur.importance.elimination import BLOCK
 from secateur.importance.evidence import Evidence
 from secateur.importance.live_bytes import peak_bytes
 from secateur.importance.seeds import generator_for
@@ -100,8 +101,9 @@ def _bytes_of(evidence: Evidence, portion: Portion, readers: Readers) -> int:
     examples = sum(each.size or 1 for each in evidence.cells)
     single = peak_bytes(partial(pass_cell, evidence, cell, sums, portion.drawn, examples, draws))
     sizes = {layer: _matrix_bytes(layer) for layer in layers}
-    eliminated = max(sum(ELIMINATION * sizes[layer] for layer in readers[group.name]) for group in portion.groups)
-    return max(single + 2 * max(sizes.values()), 2 * sum(sizes.values()) + eliminated)
+    eliminated = max(sum(map(_elimination_bytes, readers[group.name])) for group in portion.groups)
+    solved = max(eliminated, SHRINKAGE * max(sizes.values()))
+    return max(single + 2 * max(sizes.values()), 2 * sum(sizes.values()) + solved)
 
 
 def _matrix_bytes(layer: Layer) -> int:
@@ -109,4 +111,10 @@ def _matrix_bytes(layer: Layer) -> int:
     return int(layer.groups * layer.features_of_group**2 * 8)
 
 
-ELIMINATION = 5  # matrices of a layer's features that the elimination holds beside its covariance and curvature
+def _elimination_bytes(layer: Layer) -> int:
+    """What the elimination holds of a layer beside its covariance and curvature."""
+    changes = layer.features_of_group * min(layer.features_of_group, BLOCK) * 8
+    return layer.groups * (6 * layer.features_of_group**2 * 8 + 3 * changes)  # old and new while changes are joined
+
+
+SHRINKAGE = 5  # matrices of a layer's features that shrinking its covariance takes

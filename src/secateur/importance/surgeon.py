@@ -20,7 +20,7 @@ from secateur.importance.elimination import ReaderFactor, eliminate_units
 from secateur.importance.evidence import Evidence
 from secateur.importance.gradients import backward_through
 from secateur.importance.live_bytes import peak_bytes
-from secateur.importance.portions import layers_in, portions_of
+from secateur.importance.portions import Portion, Readers, layers_in, portions_of
 from secateur.importance.registry import criterion
 from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.memory import SLACK, memory_of, too_little
@@ -45,15 +45,24 @@ def optimal_brain_surgeon(evidence: Evidence) -> dict[str, Tensor]:
     alone = [group for group in evidence.groups if not readers[group.name]]
     if alone:
         _check_gates(evidence, alone)
-    found = {}
+    found: dict[str, Tensor] = {}
     for portion in portions_of(evidence, [group for group in evidence.groups if readers[group.name]], readers):
-        seen = curvatures(evidence, layers_in(portion.groups, readers), portion.drawn)
-        for group in portion.groups:
-            factors = [each for layer in readers[group.name] for each in _factors(network, group, layer, seen[layer])]
-            found[group.name] = eliminate_units(group.size, factors)
+        found |= _eliminated(evidence, portion, readers)
     for name, losses in (_gate_losses(evidence, alone) if alone else {}).items():
         order = losses.argsort()
         found[name] = torch.empty_like(losses).index_copy(0, order, losses[order].cumsum(0))
+    return found
+
+
+def _eliminated(evidence: Evidence, portion: Portion, readers: Readers) -> dict[str, Tensor]:
+    """The scores of a portion's groups; the curvatures of its layers are gone when they are there."""
+    seen = curvatures(evidence, layers_in(portion.groups, readers), portion.drawn)
+    found = {}
+    for group in portion.groups:
+        layers = readers[group.name]
+        factors = [factor for layer in layers for factor in _factors(evidence.network, group, layer, seen[layer])]
+        found[group.name] = eliminate_units(group.size, factors)
+        del factors
     return found
 
 

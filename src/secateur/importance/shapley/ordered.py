@@ -74,10 +74,12 @@ def measure_steps(game: Game, slopes: bool) -> StepBytes:
 
 
 def _run_bytes(game: Game, seen: Seen, tile: int, slopes: bool) -> int:
-    """What runs of coalitions on a cell take, with what is made of all slopes."""
+    """What runs of coalitions on a cell take, with the lists of coalitions and of what comes of them."""
     peak = peak_bytes(*_runs(game, seen, tile, slopes))
-    listed = 8 * game.players * (game.players + 1 + SLOPE_ROWS) if slopes and game.stacks else 0
-    return peak + listed
+    rows = game.players * (game.players + 1)  # of coalitions, booleans: an order, or all without one
+    listed = 3 * rows + 16 * game.players * seen.known.examples
+    of_slopes = 8 * (rows + SLOPE_ROWS * game.players) if slopes and game.stacks else 0
+    return peak + listed + of_slopes
 
 
 def _runs(game: Game, seen: Seen, tile: int, slopes: bool) -> Iterator[Callable[[], Any]]:
