@@ -315,6 +315,8 @@ def _nan_places(network: sc.Network, group: Any, state: dict[Any, Tensor]) -> di
                 last = 2 if operator_name(reader.node) == "addmm" else 1
                 read = args[last].isnan().all(0 if operator_name(reader.node) == "linear" else -1, keepdim=True)
                 args = (*args[:last], torch.where(read, 0.0, args[last]), *args[last + 1 :])
+            if operator_name(reader.node) == "scaled_dot_product_attention" and reader.argument == "query":
+                args = (args[0], torch.where(args[1].isnan().all(-2, keepdim=True), 0.0, args[1]), *args[2:])
             result = before(target, args, kwargs) if before else target(*args, **kwargs)
             if operator_name(reader.node) in ("layer_norm", "group_norm", "rms_norm"):
                 return torch.where(x.isnan(), x, result)

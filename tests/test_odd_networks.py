@@ -83,7 +83,7 @@ def test_examples_are_told_apart_whatever_shares_their_axis(by: str) -> None:
 
 def test_work_without_a_rule_is_counted() -> None:
     net = Net(
-        lambda net, x: net.last(torch.addbmm(net.mixed.bias, F.relu(net.first(x))[None], net.mixed.weight.t()[None])),
+        lambda net, x: net.last(torch.inner(F.relu(net.first(x)), net.mixed.weight)),
         first=nn.Linear(6, 8), mixed=nn.Linear(8, 5), last=nn.Linear(5, 3),
     )  # fmt: skip
     x = torch.randn(4, 6)
@@ -498,5 +498,7 @@ def test_inputs_that_are_not_used_keep_the_batch_size_free_and_another_is_refuse
     assert network.program.batched is not None
     fixed = sc.trace(Net(lambda net, x: net.last(F.relu(net.first(x.view(2, 6)))),
                          first=nn.Linear(6, 8), last=nn.Linear(8, 3)), torch.randn(2, 6))  # fmt: skip
-    with pytest.raises(sc.SecateurError, match="its code fixes that size"):
-        fixed.program.bind(Batch((torch.randn(4, 3),), {}))
+    with pytest.raises(sc.SecateurError, match="fixes axis 0 of that input at 2"):
+        fixed.program.bind(Batch((torch.randn(3, 6),), {}))
+    other = Batch((torch.randn(4, 3),), {})  # which the model's code takes: it gives two rows
+    assert fixed.program.forward(other).shape == (2, 3)

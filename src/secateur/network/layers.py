@@ -181,9 +181,16 @@ def finite(weight: Tensor, name: str) -> Tensor:
 def layers_of(network: Network) -> list[Layer]:
     """Every layer that can be solved for, in the order in which they run: those that read units; those that handle each
     unit, or group of them, by itself; and those that read what is never cut, but may be fed by what is."""
-    found = [*_readers(network), *_others(network)]
+    found = [layer for layer in (*_readers(network), *_others(network)) if _has_rows(layer)]
     position = network.program.position
     return sorted(found, key=lambda layer: position[layer.node])
+
+
+def _has_rows(layer: Layer) -> bool:
+    """Whether a layer reads rows, and not one vector that is the same for all examples."""
+    value = arguments(layer.node)[layer.argument]
+    recorded = value.meta.get("val") if isinstance(value, Node) else None
+    return not isinstance(recorded, Tensor) or recorded.dim() > 1
 
 
 def _readers(network: Network) -> Iterator[Layer]:

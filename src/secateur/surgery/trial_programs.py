@@ -59,7 +59,11 @@ def with_fixed_lengths(trials: Trials, network: Network, kept: Kept) -> Network:
     for path, program in network.module_programs.items():
         dense = trials.slices(network).program_of(path, network.sizes)
         assert dense is not None
-        shapes = {name: agreeing(lengths, seen.get(path, {}).get(name, ())) for name, lengths in dense.shapes.items()}
+        # A module of which this cut changes no number was not seen to run its program: its lengths are left open.
+        unseen = {name: (None,) * len(lengths) for name, lengths in dense.shapes.items()}
+        shapes = {
+            name: agreeing(dense.shapes[name], seen.get(path, {}).get(name, open_)) for name, open_ in unseen.items()
+        }
         fixed[path] = replace(program, shapes=shapes)
     return replace(network, module_programs=fixed)
 

@@ -18,7 +18,7 @@ from secateur.api import trace
 from secateur.errors import BudgetError, StorageError, SurgeryError
 from secateur.files import reading, record_writer
 from secateur.names import matched
-from secateur.network.layers import layers_of
+from secateur.network.layers import finite, layers_of
 from secateur.network.units import Network
 from secateur.network.wrappers import unwrapped
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
@@ -163,6 +163,8 @@ def pivot(
     if fade is not None and not 0 < fade < 1:
         raise BudgetError(f"fade={fade} is no factor between 0 and 1")
     work = folded_copy(unwrapped(model))
+    for name, parameter in work.named_parameters():
+        finite(parameter.detach(), name)
     network = trace(work, example_inputs)
     axes = _axes(network, skip)
 
