@@ -1,5 +1,6 @@
 """Secateur on one definition: trace, cut to three quarters by random scores, verify, save, load, export."""
 
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -72,12 +73,17 @@ def examine(definition: Definition) -> Row:
             _export_seconds(small, example)
     except Exception as failure:  # noqa: BLE001 (a benchmark reports whatever happens)
         raw = row["stage"] in OUR_STAGES and not isinstance(failure, sc.SecateurError)
-        row |= {"failed": row["stage"], "raw": raw, "error": f"{type(failure).__name__}: {failure}"[:600]}
+        row |= {"failed": row["stage"], "raw": raw, "error": _shown(failure)}
     return row
 
 
 OUTPUT = "is the network's output"
 OUR_STAGES = ("trace", "cut", "verify", "load")
+
+
+def _shown(failure: Exception) -> str:
+    """An error in words, without the folders of one machine."""
+    return re.sub(r'[^\s"]*/site-packages/', "", f"{type(failure).__name__}: {failure}")[:600]
 
 
 def _cut(row: Row, model: nn.Module, example: Any) -> tuple[sc.Plan, nn.Module]:
