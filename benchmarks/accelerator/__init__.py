@@ -1,0 +1,1 @@
+"""What `prune` does on an accelerator, beside the same on the CPU."""

@@ -1,0 +1,91 @@
+"""The networks that are pruned on both devices, with their examples."""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from networks.trained import trained
+from torch import Tensor, nn
+
+from secateur import demo
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to prune.
+
+    Args:
+        build: makes the network in evaluation mode, with the same weights at each call.
+        calibration: batches of examples.
+        test: batches of other examples.
+        options: of `prune`.
+    """
+
+    build: Callable[[], nn.Module]
+    calibration: list[Any]
+    test: list[Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def fashion(data: Path | None) -> Subject:
+    """The residual network and the images that ship with Secateur."""
+    images = torch.cat([inputs for inputs, _ in demo.test()])
+    calibration = list(torch.cat(demo.calibration())[:256].split(64))
+    return Subject(lambda: trained("residual", 0), calibration, list(images.split(250)), {"keep": {"macs": 0.5}})
+
+
+def mobilenet(data: Path | None) -> Subject:
+    """MobileNetV2 with its ImageNet weights and photos of ten classes."""
+    from pretrained.mobilenet import build  # noqa: PLC0415 (needs packages that the others don't)
+
+    if data is None:
+        raise SystemExit("mobilenet needs --data DIR with imagenette.zip")
+    calibration, test = (photos(data / "imagenette.zip", folder) for folder in ("training", "validation"))
+    return Subject(build, list(calibration.split(32)), list(test.split(50)), {"keep": {"macs": 0.75}})
+
+
+def photos(archive: Path, folder: str) -> Tensor:
+    """The photos of one folder of an archive (images, 3, 224, 224), normalised."""
+    from PIL import Image  # noqa: PLC0415 (needs packages that the others don't)
+
+    with zipfile.ZipFile(archive) as files:
+        names = sorted(name for name in files.namelist() if name.startswith(f"{folder}/") and name.endswith(".JPEG"))
+        pixels = [np.asarray(Image.open(BytesIO(files.read(name))).convert("RGB"), np.float32) for name in names]
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
+    return (images - MEAN[:, None, None]) / STD[:, None, None]
+
+
+def llama(data: Path | None) -> Subject:
+    """A Llama of SmolLM2-135M's shape with random weights, on random tokens."""
+    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 (needs packages that the others don't)
+
+    config = LlamaConfig(
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        vocab_size=49_152,
+        tie_word_embeddings=True,
+        use_cache=False,
+    )
+
+    def build() -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return LlamaForCausalLM(config).eval()
+
+    tokens = torch.randint(0, 49_152, (48, 128), generator=torch.Generator().manual_seed(0))
+    batches = [{"input_ids": sequences} for sequences in tokens.split(8)]
+    options = {"keep": {"params": 0.8}, "by": "l2", "kinds": "neurons", "repair": "refit", "allocation": "uniform"}
+    return Subject(build, batches[:4], batches[4:], options)
+
+
+SUBJECTS: dict[str, Callable[[Path | None], Subject]] = {"fashion": fashion, "mobilenet": mobilenet, "llama": llama}
