@@ -157,7 +157,7 @@ def _settled(model: nn.Module, network: Network, wanted: frozenset[str]) -> Netw
 def prune(
     model: nn.Module,
     data: Any,
-    keep: Mapping[str, float],
+    keep: Mapping[str, float | str],
     by: str | Criterion = "obs",
     *,
     test: Any = None,
@@ -184,10 +184,11 @@ def prune(
     Args:
         model: the trained model; it is left as it is.
         data: a few hundred examples, with or without labels, as `score` takes them.
-        keep: what is left, as fractions: `{"macs": 0.5}`, "params", "bytes", "units" or "latency", measured for a batch
-            like those of `data`; or a bound, by which the smallest network is sought that loses no more on examples
-            held out of `data`: `{"loss": 0.05}` or `{"accuracy": -0.01}`, against the labels or, without any, the
-            dense network's output.
+        keep: what is left: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
+            absolute number, `{"macs": "300M"}`, `{"bytes": "1MB"}`; or a time for a batch like those of `data`, on
+            this machine: `{"latency": 0.5}` of the dense network's, `{"speedup": 2}`, or `{"ms": 5}`; or a bound, by
+            which the smallest network is sought that loses no more on examples held out of `data`: `{"loss": 0.05}` or
+            `{"accuracy": -0.01}`, against the labels or, without any, the dense network's output.
         by: the criterion. "obs" is made for networks that are refitted (docs/lowdata.md); "shapley" tells what units
             are worth in the network as it is.
         test: other examples to measure on; by default those of `data`, and the report says so.
@@ -217,7 +218,7 @@ def prune(
         (Linear(in_features=4, out_features=4, bias=True), 30)
     """
     time = TimeBudget(seconds)
-    parse_keep(keep)
+    keep = parse_keep(keep)
     check_scoring(by, options)
     if repair is not None:
         find_repairs(repair)

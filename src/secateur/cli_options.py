@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from secateur.budget.quantities import parse_quantity
 from secateur.errors import BudgetError, SecateurError
 from secateur.stopping import Coalitions, Error, Rule, Seconds
 
@@ -45,7 +46,12 @@ By = Annotated[str, typer.Option("--by", help="The criterion.")]
 Seed = Annotated[int, typer.Option("--seed", help="All randomness is drawn from it.")]
 Removal = Annotated[str, typer.Option("--removal", help="What stands in for an absent unit: mean or zero.")]
 Keep = Annotated[
-    list[str], typer.Option("--keep", help="What is left: macs=0.5, params=, bytes= or units=.", show_default=False)
+    list[str],
+    typer.Option(
+        "--keep",
+        help="What is left: macs=0.5 or 300M, params=, bytes=, units=, latency=0.5, speedup=2, ms=5.",
+        show_default=False,
+    ),
 ]
 Kinds = Annotated[
     list[str] | None,
@@ -106,21 +112,22 @@ def speaking(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def parse_keep(entries: list[str]) -> dict[str, float]:
-    """`macs=0.5` and the like as a budget.
+    """`macs=0.5`, `params=2M`, `latency=50%` and the like as a budget.
 
     Raises:
         BudgetError: an entry is of another form.
     """
     budget: dict[str, float] = {}
     for entry in entries:
-        unit, _, value = entry.partition("=")
+        unit, _, value = (part.strip() for part in entry.partition("="))
+        if not unit or not value:
+            raise BudgetError(f"--keep {entry} is not of the form unit=number, such as macs=0.5 or params=2M")
+        if unit in budget:
+            raise BudgetError(f"--keep gives {unit} twice")
         try:
-            fraction = float(value)
-        except ValueError as failure:
-            raise BudgetError(f"--keep {entry} is not of the form unit=fraction, such as macs=0.5") from failure
-        if unit.strip() in budget:
-            raise BudgetError(f"--keep gives {unit.strip()} twice")
-        budget[unit.strip()] = fraction
+            budget[unit] = float(value)
+        except ValueError:
+            budget[unit] = parse_quantity(unit, value)
     return budget
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from secateur.budget.keep import DROPS, Keep
+from secateur.budget.keep import DROPS, LATENCY, TIMES, Keep, fractions_of, with_latency
 from secateur.budget.latency import measure_latency, quick_multiple
 from secateur.budget.orders import ORDERS
 from secateur.budget.plan import Plan, plan
@@ -26,7 +26,7 @@ from secateur.recovery.refit import refit
 from secateur.recovery.rehearsal import Rehearsal
 from secateur.recovery.repair import How, find_repairs, run_repairs
 from secateur.recovery.within import Within
-from secateur.report.measure import latency_left
+from secateur.report.measure import latency_left, latency_ms
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
 from secateur.time_budget import TimeBudget
@@ -34,7 +34,6 @@ from secateur.time_budget import TimeBudget
 Score = Callable[[Network], Scores]
 Trace = Callable[[nn.Module], Network]
 AUTO = "auto"
-LATENCY = "latency"
 ATTEMPTS = 6
 CLOSE = 1.02
 
@@ -81,7 +80,7 @@ def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[B
     """Plan, cut and repair."""
     cells = network_cells(network, batches)
     rehearsal = Rehearsal(network, cells, None if _refits(wish) else scores.means)
-    latency = measure_latency(network, cells[0]) if LATENCY in wish.keep else None
+    latency = measure_latency(network, cells[0]) if set(TIMES) & set(wish.keep) else None
     round_to = wish.round_to or (1 if latency is None else quick_multiple(network))
     ways = _ways(rehearsal, scores, wish)
     allocator = Allocator(rehearsal, scores, latency, round_to, wish.floor, ways, wish.time)
@@ -108,10 +107,11 @@ def _timed(model: nn.Module, allocator: Allocator, batch: Batch, wish: Wish) -> 
     Raises:
         BudgetError: none does.
     """
-    asked, best, missed = wish.keep[LATENCY], None, 1.0
+    limits = with_latency(allocator.rehearsal.network, wish.keep, latency_ms(model, batch))
+    asked, best, missed = limits[LATENCY], None, 1.0
     keep, way, most = asked, None, 1.0
     for _ in range(ATTEMPTS):
-        budget = {**wish.keep, LATENCY: keep}
+        budget = {**limits, LATENCY: keep}
         tried, way = allocator.best(budget) if way is None else (allocator.plan(budget, way), way)
         missed = latency_left(model, cut(model, tried), batch) / asked
         if missed > CLOSE:
@@ -125,7 +125,7 @@ def _timed(model: nn.Module, allocator: Allocator, batch: Batch, wish: Wish) -> 
             keep = larger
     if best is None:
         raise BudgetError(
-            f"keep={{'latency': {asked:g}}} was not kept: the last plan tried takes {missed * asked:.2f} of the time "
+            f"keep={dict(wish.keep)} was not kept: the last plan tried takes {missed * asked:.2f} of the time "
             "for a batch like the first one; ask for more, or give larger batches, for which fixed costs count less"
         )
     return replace(best[1], keep=dict(wish.keep))
@@ -163,7 +163,7 @@ def check_rounds(rounds: int, keep: Keep) -> None:
         BudgetError: it is no whole number of rounds from 1 up, or there is no budget to part among them.
     """
     check_option("rounds", rounds)
-    if rounds > 1 and (set(keep) & {*DROPS, LATENCY}):
+    if rounds > 1 and (set(keep) & {*DROPS, *TIMES}):
         raise BudgetError(f"rounds={rounds} needs a budget that can be parted, in macs, params, bytes or units")
 
 
@@ -180,9 +180,9 @@ def in_rounds(
 
     Every round keeps the same fraction of what the one before left.
     """
-    scores = score_it(network)
+    scores, limits = score_it(network), fractions_of(network, keep)
     for number in range(1, rounds):
-        part = plan(network, scores, {unit: value ** (number / rounds) for unit, value in keep.items()})
+        part = plan(network, scores, {unit: value ** (number / rounds) for unit, value in limits.items()})
         small = cut(model, part)
         within = Within.of(small, network, recipe_of(model, part))
         with torch.no_grad(), torch.random.fork_rng(devices=[]):

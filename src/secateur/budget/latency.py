@@ -83,6 +83,11 @@ class LatencyTable:
         whole = torch.ones_like(mask)
         return self._seconds(mask) / max(self._seconds(whole), 1e-12)
 
+    @property
+    def dense_seconds(self) -> float:
+        """The whole network's time for the batch."""
+        return self.rest + sum(float(layer.seconds[-1, -1]) + layer.beside for layer in self.layers)
+
     def _seconds(self, mask: Tensor) -> float:
         return self.rest + sum(layer.left(mask) for layer in self.layers)
 

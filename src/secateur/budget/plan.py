@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from secateur.budget.curves import Curves, check_curves, curves_of
-from secateur.budget.keep import COUNTED, DROPS, Keep, fractions, parse_keep
+from secateur.budget.keep import COUNTED, DROPS, TIMES, Keep, fractions, fractions_of, parse_keep, with_latency
 from secateur.budget.latency import LatencyTable
 from secateur.budget.orders import LOSSES, ORDERS, Asked, between
+from secateur.budget.quantities import quantity_text
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.importance.scores import GroupScores, Scores
@@ -77,7 +78,7 @@ def bias_lines(names: Sequence[str]) -> list[str]:
 def plan(
     network: Network,
     scores: Scores,
-    keep: Mapping[str, float],
+    keep: Mapping[str, float | str],
     *,
     allocation: str | Sequence[str] = "uniform",
     curves: Curves | None = None,
@@ -93,8 +94,9 @@ def plan(
     Args:
         network: the traced network.
         scores: what its units are worth; groups without scores stay whole.
-        keep: what is left, as fractions of the dense network: `{"macs": 0.5}`, "params", "bytes" or "units"; several
-            are all met.
+        keep: what is left: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
+            absolute number, `{"params": "2M"}`; with a table of times `{"latency": 0.5}`, `{"speedup": 2}` or
+            `{"ms": 5}`. Several are all met.
         allocation: "uniform": the same share of every group; "global": one ranking of all units, by their scores
             divided by the root of the mean square of their group's (Molchanov et al. 2017, section 2.2); "loss": where
             the loss grows least for what is saved, by `curves`. Several names: half-way between them.
@@ -119,8 +121,11 @@ def plan(
     budget = parse_keep(keep)
     if set(budget) & set(DROPS):
         raise BudgetError(f"keep={dict(budget)} is a bound on what is lost, which must be tried: use prune()")
-    search = Search.of(network, scores, allocation, round_to, floor, list(budget), curves, latency)
-    steps = search.first_within(budget)
+    if latency is None and set(budget) & set(TIMES):
+        raise BudgetError("a budget in time needs a table of this machine's times: give latency=, or use prune()")
+    limits = with_latency(network, budget, 1.0 if latency is None else 1e3 * latency.dense_seconds)
+    search = Search.of(network, scores, allocation, round_to, floor, list(limits), curves, latency)
+    steps = search.first_within(limits)
     kept = search.kept(steps)
     folds = bool(scores.means)
     return Plan(network, kept, scores.means, network.cost(kept, folds), network.cost(), budget)
@@ -208,6 +213,7 @@ class Search:
             raise BudgetError(
                 f"keep={dict(budget)} can't be met: the smallest reachable is "
                 + ", ".join(f"{unit} {math.ceil(value * 1e4) / 1e4:g}" for unit, value in missed.items())
+                + self._in_numbers(list(missed))
                 + f" with {len(self.groups)} of {len(self.network.groups)} groups, floor and round_to as given; ask "
                 "for more, lower the floor, or see what is frozen with print(network)"
             )
@@ -219,6 +225,12 @@ class Search:
             else:
                 low = middle + 1
         return low
+
+    def _in_numbers(self, units: Sequence[str]) -> str:
+        """The least that can be reached in these units, in absolute numbers, where they are counted."""
+        least = self.network.cost(self.kept(len(self.order)), self.folds)
+        numbers = [quantity_text(unit, getattr(least, unit)) for unit in units if unit in ("params", "macs", "bytes")]
+        return f" ({', '.join(numbers)})" if numbers else ""
 
     def _meets(self, steps: int, budget: Keep) -> bool:
         left = self.left(steps, list(budget))
@@ -263,13 +275,13 @@ def _unscored(network: Network, groups: Sequence[Group], round_to: int, floor: f
 
 
 def check_reachable(
-    network: Network, groups: Sequence[Group], keep: Mapping[str, float], round_to: int, floor: float
+    network: Network, groups: Sequence[Group], keep: Mapping[str, float | str], round_to: int, floor: float
 ) -> None:
     """
     Raises:
         BudgetError: a budget can't be met, whatever the scores will be.
     """
-    budget = {unit: value for unit, value in parse_keep(keep).items() if unit in COUNTED}
+    budget = {unit: value for unit, value in fractions_of(network, parse_keep(keep)).items() if unit in COUNTED}
     _unscored(network, groups, round_to, floor).first_within(budget)
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
+from secateur.budget.quantities import quantity_text
 from secateur.errors import NameMatchError
 from secateur.files import text_writer, write_files
 from secateur.files.records import sealed
@@ -251,7 +252,7 @@ class Comparison:
 
 
 def _budget(trial: Trial) -> str:
-    return ", ".join(f"{unit} {fraction:g}" for unit, fraction in trial.keep.items())
+    return ", ".join(quantity_text(unit, value) for unit, value in trial.keep.items())
 
 
 def _cell(found: Judged) -> str:

@@ -85,6 +85,12 @@ def latency_left(dense: nn.Module, small: nn.Module, batch: Batch) -> float:
     return float(np.median(times[1]) / np.median(times[0]))
 
 
+def latency_ms(model: nn.Module, batch: Batch) -> float:
+    """The median of the milliseconds that a model takes for a batch."""
+    with preserved(model):
+        return float(np.median(_times([_repeatable_call(model, batch)])[0]))
+
+
 def _optional(row: list[float]) -> tuple[float, float | None, float | None, float]:
     loss, accuracy, agreement, distance = row
     return loss, None if np.isnan(accuracy) else accuracy, None if np.isnan(agreement) else agreement, distance

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from secateur.budget.plan import bias_lines
+from secateur.budget.quantities import quantity_text
 from secateur.tables import columns
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _spread(latency: "Latency") -> str:
 
 def about(report: "Figures") -> list[str]:
     """Where the figures come from, in words."""
-    asked = ", ".join(f"{unit} {value:g}" for unit, value in report.keep.items())
+    asked = ", ".join(quantity_text(unit, value) for unit, value in report.keep.items())
     examples = "examples that were not scored on" if report.held_out else "the same examples that were scored on"
     settings = report.settings
     return [

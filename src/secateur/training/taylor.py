@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api import trace
-from secateur.budget.keep import COUNTED, Keep, fractions, parse_keep
+from secateur.budget.keep import COUNTED, Keep, fractions, fractions_of, parse_keep
 from secateur.budget.plan import Plan, check_reachable
 from secateur.errors import BudgetError, TraceError
 from secateur.importance.registry import Criterion, find_criterion
@@ -199,5 +199,6 @@ class TaylorSchedule:
         return {group.name: torch.nonzero(alive[group.span]).flatten() for group in self.network.groups}
 
     def _within(self, kept: Mapping[str, Tensor]) -> bool:
-        left = fractions(self.network, kept, self.network.cost(kept), list(self.keep), None)
-        return all(left[unit] <= fraction for unit, fraction in self.keep.items())
+        limits = fractions_of(self.network, self.keep)
+        left = fractions(self.network, kept, self.network.cost(kept), list(limits), None)
+        return all(left[unit] <= fraction for unit, fraction in limits.items())

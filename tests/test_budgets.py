@@ -1,0 +1,116 @@
+"""Budgets in the user's words: fractions, absolute numbers, times."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import secateur as sc
+from secateur import pruning
+from secateur.budget.keep import fractions_of, latency_fraction, parse_keep
+from secateur.cli_options import parse_keep as parse_entries
+from secateur.errors import BudgetError
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "number"),
+    [
+        ("macs", "300M", 3e8),
+        ("macs", 300_000_000, 3e8),
+        ("macs", 3e8, 3e8),
+        ("params", "2M", 2e6),
+        ("params", "1.5k", 1500.0),
+        ("params", "1,234", 1234.0),
+        ("bytes", "1MB", 1e6),
+        ("bytes", "1 MiB", 2.0**20),
+        ("bytes", "2_000", 2000.0),
+        ("units", 40, 40.0),
+        ("units", "50%", 0.5),
+        ("macs", "0.5", 0.5),
+        ("macs", "5e-1", 0.5),
+        ("latency", "50%", 0.5),
+        ("speedup", "2x", 2.0),
+        ("speedup", 1, 1.0),
+        ("ms", "5ms", 5.0),
+        ("ms", 0.25, 0.25),
+    ],
+)
+def test_numbers_and_texts(unit: str, value: Any, number: float) -> None:
+    assert parse_keep({unit: value}) == {unit: pytest.approx(number)}
+    assert parse_entries([f"{unit}={value}"]) == {unit: pytest.approx(number)}
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ({"macs": 50}, "out of range; give the fraction that stays, above 0 and at most 1, or an absolute number"),
+        ({"macs": 1234.5}, "out of range"),
+        ({"macs": "300Q"}, "with one of k, m, g, t, % behind it"),
+        ({"params": "1MB"}, "is no number"),
+        ({"speedup": 0.5}, "how many times as fast"),
+        ({"speedup": "50%"}, "is no number"),
+        ({"ms": 0}, "milliseconds for a batch"),
+        ({"latency": 2}, "fraction of the time"),
+        ({"units": 1.5}, "how many units stay"),
+        ({"macs": True}, "is no number"),
+        ({"latency": 0.5, "speedup": 2}, "says the time twice"),
+        ({"macs": "-5k"}, "is no number"),
+    ],
+)
+def test_budgets_out_of_range(keep: Any, message: str) -> None:
+    with pytest.raises(BudgetError, match=message):
+        parse_keep(keep)
+
+
+def test_absolute_numbers_are_met_and_named() -> None:
+    model, x = mlp(64, 96, 96, 10), torch.randn(8, 64)
+    network = sc.trace(model, x)
+    scores = sc.score(network, by="l2")
+    for unit, text in (("params", "8k"), ("macs", "8K"), ("bytes", "40 kB")):
+        plan = sc.plan(network, scores, keep={unit: text})
+        limit = parse_keep({unit: text})[unit]
+        assert 0.95 * limit <= getattr(plan.cost, unit) <= limit
+        assert plan.keep == {unit: limit}
+    assert sc.plan(network, scores, keep={"macs": "1G"}).cost == network.cost()
+    assert sum(map(len, sc.plan(network, scores, keep={"units": 100}).kept.values())) == 100
+    with pytest.raises(BudgetError, match=r"smallest reachable is macs 0.0\d+ \(macs \d+\)"):
+        sc.plan(network, scores, keep={"macs": 101}, floor=8)
+
+
+def test_absolute_budgets_by_prune(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    model, x = mlp(64, 96, 96, 10), torch.randn(40, 64)
+    result = sc.prune(model, x, {"macs": "9k"}, by="l2", repair=None, progress=False)
+    assert result.plan.cost.macs <= 9000
+    assert "kept macs 9,000, " in str(result.report)
+    result.save(tmp_path)
+    assert "kept macs 9,000, " in (tmp_path / "report.txt").read_text()
+    rounds = sc.prune(model, x, {"macs": 9000}, by="l2", rounds=2, repair=None, progress=False)
+    assert rounds.plan.cost.macs <= 9000
+
+    def parameters_left(dense: torch.nn.Module, small: torch.nn.Module, batch: Any) -> float:
+        """Parameters stand for time: other work on the machine must not decide what a test says."""
+        return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in dense.parameters())
+
+    monkeypatch.setattr(pruning, "latency_left", parameters_left)
+    monkeypatch.setattr(pruning, "latency_ms", lambda *_: 10.0)
+    for keep in ({"speedup": 2}, {"ms": 5}):
+        result = sc.prune(model, x, keep, by="l2", repair=None, progress=False)
+        assert parameters_left(model, result.model, None) <= 0.5 * pruning.CLOSE
+        assert result.plan.keep == keep
+
+
+def test_fractions_of_absolute_numbers_and_times() -> None:
+    network = sc.trace(mlp(4, 8, 2), torch.randn(2, 4))
+    assert fractions_of(network, {"macs": 24.0, "params": 1e9}) == {"macs": 0.5, "params": 1.0}
+    assert latency_fraction({"speedup": 4.0}, 8.0) == 0.25
+    assert latency_fraction({"ms": 2.0}, 8.0) == 0.25
+    assert latency_fraction({"ms": 20.0}, 8.0) == 1.0
+    assert latency_fraction({"macs": 0.5}, 8.0) is None
