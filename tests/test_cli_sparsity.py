@@ -106,7 +106,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(name: str, shop: Path) -> 
 
 WRONG = {
     "a shape": ("unify", *GIVEN, "--shape", "4by4", "--out", "out"),
-    "fractions": ("unify", *GIVEN, "--pruned", "0.9", "--out", "out"),
+    "fractions": ("unify", *GIVEN, "--pruned", "0.9", "--unified", "0.2", "--out", "out"),
     "no layer": ("unify", *GIVEN, "--only", "nowhere", "--out", "out"),
     "a density": ("pivot", *GIVEN, "--density", "2", "--out", "out"),
     "a budget": ("spp", *GIVEN, "--keep", "macs=half", "--out", "out"),

@@ -1,6 +1,7 @@
 """SPP: chances as the paper has them, masks that a training can't move, the same after a kill, columns that go."""
 
 import io
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.sparsity.gathered import GatheredConv2d, density, gathered
+from secateur.sparsity.spp.columns import Columns
 from secateur.sparsity.spp.probabilities import increments
 from secateur.sparsity.spp.spp import SPP
 from zoo import grow
@@ -108,42 +110,147 @@ def test_a_weak_column_goes_and_one_that_was_weak_by_accident_recovers() -> None
 
 
 @pytest.mark.parametrize("groups", ["columns", "channels"])
-def test_every_layer_ends_at_its_ratio_and_survivors_are_scaled_once(groups: str) -> None:
+def test_every_layer_ends_at_its_ratio_is_scaled_once_and_is_free_at_once(groups: str) -> None:
+    """While the other layer goes on: nothing but what is gone for good is masked from then on."""
     model, optimizer, spp = start(groups=groups, keep={"columns": 0.4}, ratios={"third": 0.25}, every=1)
-    chances: list[Tensor] = []
-    weights: list[Tensor] = []
-    scale = type(spp.columns[0]).scale
+    free, ended = Columns.free, {}
 
-    def watched(self: Any) -> None:
-        chances.append(self.chances.clone())
-        weights.append(self.held.clone())
-        scale(self)
+    def watched(self: Columns) -> None:
+        chance, weight = self.chances.clone(), self.held.clone()
+        free(self)
+        assert self.layer.name not in ended
+        expected = self.layer.matrix(weight)[0] * (1 - chance)[self.group].float()
+        assert torch.allclose(self.layer.matrix(self.weight.detach())[0], expected, atol=1e-7)
+        ended[self.layer.name] = (spp.steps, self.masked.clone())
 
-    type(spp.columns[0]).scale = watched  # type: ignore[method-assign]
-    try:
-        assert until_done(model, optimizer, spp) < 1000
-    finally:
-        type(spp.columns[0]).scale = scale  # type: ignore[method-assign]
-    assert len(chances) == 2
-    for each, ratio, chance, weight in zip(spp.columns, (0.6, 0.25), chances, weights, strict=True):
-        assert int(each.pruned.sum()) == math.ceil(ratio * len(each.chances) - 1e-9)
-        expected = each.layer.matrix(weight)[0] * (1 - chance)[each.group].float()
-        assert torch.allclose(each.layer.matrix(each.weight.detach())[0], expected, atol=1e-7)
-    before = [each.masked.clone() for each in spp.columns]
-    steps(model, optimizer, 100, 104)
-    assert all(torch.equal(a, each.masked) for a, each in zip(before, spp.columns, strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Columns, "free", watched)
+        while not spp.done and spp.steps < 1000:
+            steps(model, optimizer, spp.steps, spp.steps + 1)
+            for columns in spp.columns:
+                if columns.layer.name in ended:
+                    assert torch.equal(columns.masked, ended[columns.layer.name][1])
+    assert set(ended) == {"second", "third"} and ended["second"][0] != ended["third"][0]
+    assert max(step for step, _ in ended.values()) == spp.steps < 1000
+    for columns, ratio in zip(spp.columns, (0.6, 0.25), strict=True):
+        assert int(columns.pruned.sum()) == math.ceil(ratio * len(columns.chances) - 1e-9)
+    steps(model, optimizer, 1000, 1004)
+    assert all(torch.equal(ended[columns.layer.name][1], columns.masked) for columns in spp.columns)
+
+
+def macs_of(model: nn.Module, x: Tensor) -> int:
+    """Multiply-adds by the weights that are not zero, counted at each layer's result."""
+    counts = []
+
+    def count(module: Any, _: Any, result: Tensor) -> None:
+        places = result[0, 0].numel() if result.dim() == 4 else 1
+        counts.append(int((module.weight != 0).sum()) * places)
+
+    hooks = [
+        module.register_forward_hook(count) for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)
 
 
 def test_a_budget_of_macs_is_met() -> None:
+    x = torch.randn(1, 1, 9, 9)
+    dense = macs_of(Net(), x)
     model, optimizer, spp = start(keep={"macs": 0.6}, every=1)
     until_done(model, optimizer, spp)
+    left = macs_of(spp.finish().model, x)
+    assert left <= 0.6 * dense < left + 2 * 12 * 81 + 2 * 6 * 16
+
+
+def test_layers_that_have_their_own_ratio_leave_the_budget_to_the_others() -> None:
+    """A third layer that loses less than the others makes them lose more."""
+    x = torch.randn(1, 1, 9, 9)
+    dense = macs_of(Net(), x)
+    model, optimizer, spp = start(keep={"macs": 0.6}, ratios={"third": 0.05}, every=1)
+    until_done(model, optimizer, spp)
     result = spp.finish()
-    macs = {"first": 8 * 9 * 81, "second": 12 * 72 * 81, "third": 6 * 108 * 16, "fc": 24}
-    left = sum(
-        macs[name] * (result.columns[name][1] / result.columns[name][0] if name in result.columns else 1)
-        for name in macs
-    )
-    assert left <= 0.6 * sum(macs.values()) < left + 2 * 12 * 81 + 2 * 6 * 16
+    assert result.columns["third"] == (108, 108 - math.ceil(0.05 * 108))
+    assert macs_of(result.model, x) <= 0.6 * dense
+    with pytest.raises(sc.SecateurError, match=r"can't be met.*left out: first \(it is the first"):
+        start(keep={"macs": 0.3}, ratios={"second": 0.05})
+
+
+def test_filters_that_nobody_reads_count_towards_the_budget() -> None:
+    """With whole channels as groups, each that goes takes a filter of the layer before with it: the run ends earlier
+    than the ratio of columns asks for."""
+    x = torch.randn(1, 1, 9, 9)
+    dense = macs_of(Net(), x)
+    model, optimizer, spp = start(keep={"macs": 0.5}, groups="channels", every=1)
+    until_done(model, optimizer, spp)
+    assert any(columns.missing > 0 for columns in spp.columns)
+    assert all(torch.equal(columns.chances, columns.pruned.double()) for columns in spp.columns)
+    left = macs_of(spp.finish().model, x)
+    assert left <= 0.5 * dense < left + 0.25 * dense
+
+
+class AlexLike(nn.Module):
+    """Five convolutions, three of them in two groups, as in AlexNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 5, stride=2), nn.Conv2d(8, 16, 3, padding=1, groups=2)
+        self.conv3, self.conv4 = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1, groups=2)
+        self.conv5, self.fc = nn.Conv2d(16, 8, 3, padding=1, groups=2), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv2(F.max_pool2d(F.relu(self.conv1(x)), 2)))
+        return self.fc(F.relu(self.conv5(F.relu(self.conv4(F.relu(self.conv3(x)))))).mean((2, 3)))
+
+
+def test_grouped_convolutions_lose_the_same_columns_in_all_groups() -> None:
+    """A network like AlexNet reaches 2x, computes what it did when it is cut, and what is gathered does, too."""
+    model, x = AlexLike(), torch.randn(2, 3, 23, 23)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+    spp = SPP(model, x, optimizer, {"macs": 0.5}, every=1)
+    assert [columns.layer.name for columns in spp.columns] == ["conv2", "conv3", "conv4", "conv5"]
+    second = spp.columns[0]
+    by_hand = [
+        sum(float(model.conv2.weight[filter_, channel, row, column].abs()) for filter_ in range(16))
+        for channel, row, column in itertools.product(range(4), range(3), range(3))
+    ]
+    assert second.norms().tolist() == pytest.approx(by_hand)
+    while not spp.done and spp.steps < 1000:
+        optimizer.zero_grad()
+        model(torch.randn(4, 3, 23, 23)).square().mean().backward()
+        optimizer.step()
+    for name in ("conv2", "conv4", "conv5"):
+        weight = model.get_submodule(name).weight.detach()
+        halves = [half.abs().sum(0) == 0 for half in weight.chunk(2)]  # (channels, 3, 3): a column of one group
+        assert torch.equal(halves[0], halves[1]) and bool(halves[0].any())
+    model.eval()
+    dense, before = macs_of(AlexLike(), x[:1]), model(x)
+    result = spp.finish()
+    assert macs_of(result.model, x[:1]) <= 0.5 * dense
+    assert torch.allclose(result.model(x), before, atol=1e-5)
+    fast = gathered(result.model, below=0.9)
+    assert isinstance(fast.conv2, GatheredConv2d) and torch.allclose(fast(x), before, atol=1e-5)
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    """Its steps would never train what is pruned; one that lacks a single layer is refused as well."""
+    model, other = Net(), Net()
+    with pytest.raises(sc.SecateurError, match="this SGD does not hold second and 1 further weights of this model"):
+        SPP(model, torch.randn(2, 1, 9, 9), torch.optim.SGD(other.parameters(), 0.1), {"columns": 0.5})
+    some = [parameter for name, parameter in model.named_parameters() if name != "third.weight"]
+    with pytest.raises(sc.SecateurError, match="does not hold third of this model"):
+        SPP(model, torch.randn(2, 1, 9, 9), torch.optim.SGD(some, 0.1), {"columns": 0.5})
+    SPP(model, torch.randn(2, 1, 9, 9), torch.optim.SGD(some, 0.1), {"columns": 0.5}, skip=("first", "third"))
+
+
+def test_options_are_checked_before_anything_is_done() -> None:
+    with pytest.raises(sc.SecateurError, match="`SPP` has no option 'evry'; did you mean 'every'"):
+        start(evry=3)
+    with pytest.raises(sc.SecateurError, match=r"model is a OrderedDict, not a torch\.nn\.Module"):
+        SPP(Net().state_dict(), torch.randn(2, 1, 9, 9), torch.optim.SGD(Net().parameters(), 0.1), {"columns": 0.5})
 
 
 @pytest.mark.parametrize("stop", [1, 5, 8])
@@ -258,6 +365,7 @@ def test_bad_input(options: dict[str, Any], said: str) -> None:
         start(**options)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 3])
 @pytest.mark.parametrize(
     "options",
     [
@@ -268,18 +376,19 @@ def test_bad_input(options: dict[str, Any], said: str) -> None:
         {"padding": "valid"},
     ],
 )
-def test_gathered_convolutions_compute_what_the_dense_one_does(options: dict[str, Any]) -> None:
+def test_gathered_convolutions_compute_what_the_dense_one_does(options: dict[str, Any], groups: int) -> None:
     torch.manual_seed(0)
-    dense = nn.Conv2d(6, 5, 3, **options)
+    dense = nn.Conv2d(6, 6, 3, groups=groups, **options)
     with torch.no_grad():
-        dense.weight.mul_(torch.rand(1, 6, 3, 3) < 0.25)
+        dense.weight.mul_(torch.rand(1, 6 // groups, 3, 3) < 0.25)
     x = torch.randn(2, 6, 11, 13)
     made = GatheredConv2d(dense)
-    assert made.weight.shape[1] == round(density(dense) * 54)
+    assert made.weight.shape[1] == round(density(dense) * 54 / groups)
     assert torch.allclose(made(x), dense(x), atol=1e-5)
     made(x).sum().backward()
     assert made.weight.grad is not None
-    model = nn.Sequential(dense, nn.Conv2d(5, 5, 3))
+    assert torch.allclose(made(x[0]), dense(x[0]), atol=1e-5)
+    model = nn.Sequential(dense, nn.Conv2d(6, 5, 3))
     small = gathered(model, below=0.5)
     assert isinstance(small[0], GatheredConv2d) and type(small[1]) is nn.Conv2d and type(model[0]) is nn.Conv2d
 
@@ -337,7 +446,7 @@ def test_what_is_not_pruned_is_named_with_its_reason() -> None:
     assert pruned | set(spp.left_out) >= {"first", "depthwise", "plain", "up", "twice"}
     assert not pruned & set(spp.left_out)
     assert spp.left_out["first"] == "it is the first, or among those to skip"
-    assert spp.left_out["depthwise"] == "its channels are in groups"
+    assert spp.left_out["depthwise"] == "it is depthwise: it has no input channels to sum"
     assert spp.left_out["up"] == "it is transposed"
     assert "no parameter of its own" in spp.left_out["twice"]
     print(pruned, spp.left_out)

@@ -129,7 +129,7 @@ def test_the_multiplier_keeps_its_meaning_when_rho_grows() -> None:
     each = unification.layers[0]
     labels = each.labels
     w = each.weight.detach().clone()
-    gap = each.gap + w - projected(each.blocks, w + each.gap, labels_of(each.blocks, w + each.gap, 0.5, 0.4))
+    gap = each.gap + w - projected(each.blocks, w + each.gap, labels_of(each.blocks, w + each.gap, 0.5, 0.5))
     with torch.no_grad():
         unification._update()
     assert unification.rho == 0.2 and torch.allclose(each.gap, gap / 2) and len(labels) == each.blocks.count

@@ -131,6 +131,22 @@ def parse_keep(entries: list[str]) -> dict[str, float]:
     return budget
 
 
+def parse_ratios(entries: list[str]) -> dict[str, float]:
+    """`conv2=0.6` and the like as ratios by layer.
+
+    Raises:
+        BudgetError: an entry is of another form.
+    """
+    ratios = {}
+    for entry in entries:
+        glob, _, value = entry.rpartition("=")
+        try:
+            ratios[glob] = float(value)
+        except ValueError as failure:
+            raise BudgetError(f"--ratio {entry} is not of the form LAYER=FRACTION, such as conv2=0.6") from failure
+    return ratios
+
+
 def parse_fractions(entries: list[str]) -> dict[str, tuple[float, ...]]:
     """`macs=0.5,0.25` and the like as budgets to try."""
     found: dict[str, tuple[float, ...]] = {}

@@ -10,7 +10,19 @@ import torch
 import typer
 from torch import nn
 
-from secateur.cli_options import Data, Device, Model, Out, Program, Seed, Test, Weights, parse_keep, parse_shape
+from secateur.cli_options import (
+    Data,
+    Device,
+    Model,
+    Out,
+    Program,
+    Seed,
+    Test,
+    Weights,
+    parse_keep,
+    parse_ratios,
+    parse_shape,
+)
 from secateur.data import Batch, as_batches, device_of, on_device
 from secateur.network.copies import copied
 from secateur.report.measure import judged
@@ -79,8 +91,19 @@ def _workshop(
 
 def spp(
     data: Data,
-    keep: Annotated[list[str], typer.Option("--keep", help="What is left: macs=0.5 or columns=0.5.")],
     out: Out,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", help="What is left: macs=0.5 or columns=0.5.", show_default=False),
+    ] = None,
+    ratios: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ratio",
+            help="The fraction of columns to prune in layers of a name: 'conv2=0.6', again for each more.",
+            show_default=False,
+        ),
+    ] = None,
     model: Model = None,
     weights: Weights = None,
     test: Test = None,
@@ -95,12 +118,15 @@ def spp(
     seed: Seed = 0,
 ) -> None:
     """Prune columns of convolutions with probabilities while the network is trained (SPP)."""
-    about = repr((keep, groups, every, steps, skip))
+    about = repr((keep, ratios, groups, every, steps, skip))
     settings = Settings(learning_rate, batch_size, seed, checkpoint, about, progress=True)
     shop = _workshop(model, weights, None, data, test, device, settings)
     work = copied(shop.dense, {})
     loop = shop.loop(work)
-    method = SPP(work, shop.example, loop.optimizer, parse_keep(keep), every=every, groups=groups, skip=skip, seed=seed)
+    method = SPP(
+        work, shop.example, loop.optimizer, parse_keep(keep) if keep else None,
+        ratios=parse_ratios(ratios) if ratios else None, every=every, groups=groups, skip=skip, seed=seed,
+    )  # fmt: skip
     spent = loop.until("chances", lambda: method.done, method)
     loop.run("fixed masks", steps, method)
     result = method.finish()
@@ -158,7 +184,10 @@ def unify(
     weights: Weights = None,
     test: Test = None,
     pruned: Annotated[float, typer.Option("--pruned", help="The fraction of blocks that become zero.")] = 0.5,
-    unified: Annotated[float, typer.Option("--unified", help="The fraction that get one absolute value.")] = 0.5,
+    unified: Annotated[
+        float | None,
+        typer.Option("--unified", help="The fraction that get one absolute value; all others by default."),
+    ] = None,
     shape: Shape = "1x8",
     soft_steps: Annotated[int, typer.Option("--soft-steps", help="Steps that draw weights to blocks.", min=1)] = 1000,
     steps: Steps = 500,

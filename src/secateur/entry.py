@@ -53,13 +53,14 @@ def entry_point_with(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
+        called = function.__name__ if function.__name__ != "__init__" else function.__qualname__.split(".")[-2]
         open_ended = [name for name, each in signature.parameters.items() if each.kind is each.VAR_KEYWORD]
         known = [*(name for name in signature.parameters if name not in open_ended), *further]
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for name in kwargs:
-                check_name(name, known, f"`{function.__name__}` has no option")
+                check_name(name, known, f"`{called}` has no option")
             bound = signature.bind(*args, **kwargs)
             given = {name: value for name, value in bound.arguments.items() if name not in open_ended}
             _check_arguments(function, given)

@@ -178,10 +178,15 @@ def check_option(name: str, value: object, annotation: Any = None) -> None:
         OPTIONS[name].check(name, value)
         return
     classes = classes_of(annotation)
-    if classes and not isinstance(value, classes):
+    if classes and not isinstance(value, classes) and not _is_number_for(value, classes):
         wanted = [ABOUT_CLASSES.get(each.__name__, f"a {each.__name__}") for each in classes if each is not NoneType]
         nothing = [] if NoneType not in classes else ["None"]
         raise OptionError(f"{name} is {described(value)}; give {' or '.join([*wanted, *nothing])}")
+
+
+def _is_number_for(value: object, classes: Sequence[type]) -> bool:
+    """Whether a value is as good as a number of one of these classes: numpy's numbers, and whole ones for fractions."""
+    return (float in classes and is_real(value)) or (int in classes and is_whole(value))
 
 
 def classes_of(annotation: Any) -> tuple[type, ...]:

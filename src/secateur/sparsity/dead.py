@@ -33,7 +33,7 @@ def needless(network: Network, graph: ChannelGraph, kept: Kernels, variance: flo
     hold(network, graph, found)
     made = _made(graph, found)
     found = _fold(network, graph, found, made)
-    needed = _needed(graph, found)
+    needed = needed_channels(graph, found)
     found = {_layer(b).weight: found[_layer(b).weight] & needed[b.span][:, None] for b in graph.layers}
     return found
 
@@ -89,8 +89,8 @@ def _made(graph: ChannelGraph, kept: Kernels) -> Tensor:
     return made
 
 
-def _needed(graph: ChannelGraph, kept: Kernels) -> Tensor:
-    """Channels that something reads which is needed. (channels,)"""
+def needed_channels(graph: ChannelGraph, kept: Kernels) -> Tensor:
+    """Channels that something reads which is needed, by the kernels that are kept. (channels,)"""
     needed = torch.zeros(graph.size, dtype=torch.bool)
     needed[list(graph.needed)] = True
     for block in reversed(graph.blocks):

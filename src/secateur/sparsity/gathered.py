@@ -13,25 +13,31 @@ DENSITY = 0.25
 class GatheredConv2d(nn.Module):
     """A 2-D convolution whose weight has columns of zeros: one input channel at one place of the kernel, all filters.
 
+    Of a grouped convolution a column is left out that is zero in all of its groups.
+
     Args:
-        dense: the convolution that it stands for, with zeros, and without groups of channels.
+        dense: the convolution that it stands for, with zeros.
     """
 
     def __init__(self, dense: nn.Conv2d) -> None:
         super().__init__()
         self.stride, self.dilation = dense.stride, dense.dilation
         self.padding = _padding(dense)
-        self.kernel_size, self.padding_mode = dense.kernel_size, dense.padding_mode
-        columns = dense.weight.detach().flatten(2).abs().sum(0).t() > 0  # (places, channels)
+        self.kernel_size, self.padding_mode, self.groups = dense.kernel_size, dense.padding_mode, dense.groups
+        columns = dense.weight.detach().flatten(2).abs().sum(0).t() > 0  # (places, channels of a group)
         self.places = [int(place) for place in torch.nonzero(columns.any(1)).flatten()]
+        first = torch.arange(self.groups, device=columns.device)[:, None] * columns.shape[1]  # channel of each group
         for place in self.places:
-            self.register_buffer(f"channels_{place}", torch.nonzero(columns[place]).flatten())
-        kept = dense.weight.detach().flatten(2)
-        parts = [kept[:, columns[place], place] for place in self.places]
-        self.weight = nn.Parameter(torch.cat(parts, 1) if parts else kept[:, :0, 0])  # (filters, columns)
+            channels = first + torch.nonzero(columns[place]).flatten()  # (groups, channels)
+            self.register_buffer(f"channels_{place}", channels.flatten())
+        weight = dense.weight.detach().flatten(2)
+        parts = [weight[:, columns[place], place] for place in self.places]
+        self.weight = nn.Parameter(torch.cat(parts, 1) if parts else weight[:, :0, 0])  # (filters, columns)
         self.bias = None if dense.bias is None else nn.Parameter(dense.bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 3:
+            return self.forward(x[None])[0]
         mode: Any = "constant" if self.padding_mode == "zeros" else self.padding_mode
         padded = F.pad(x, self.padding, mode=mode)
         sizes = [
@@ -40,25 +46,26 @@ class GatheredConv2d(nn.Module):
                 padded.shape[2:], self.dilation, self.kernel_size, self.stride, strict=True
             )
         ]
-        read = torch.cat([self._read(padded, place, sizes) for place in self.places], 1)  # (batch, columns, h, w)
-        result: Tensor = F.conv2d(read, self.weight[:, :, None, None], self.bias)
+        columns = torch.cat([self._read(padded, place, sizes) for place in self.places], 2).flatten(1, 2)
+        result: Tensor = F.conv2d(columns, self.weight[:, :, None, None], self.bias, groups=self.groups)
         return result
 
     def _read(self, padded: Tensor, place: int, sizes: list[int]) -> Tensor:
-        """What one place of the kernel reads, of the channels that it needs. (batch, channels, h, w)"""
+        """What one place of the kernel reads, of the channels that it needs. (batch, groups, channels, h, w)"""
         row, column = divmod(place, self.kernel_size[1])
         top, left = row * self.dilation[0], column * self.dilation[1]
         rows = slice(top, top + self.stride[0] * (sizes[0] - 1) + 1, self.stride[0])
         columns = slice(left, left + self.stride[1] * (sizes[1] - 1) + 1, self.stride[1])
         chosen = padded.index_select(1, self.get_buffer(f"channels_{place}"))  # first: whole maps are copied fastest
-        return chosen[:, :, rows, columns]
+        by_group: Tensor = chosen[:, :, rows, columns].unflatten(1, (self.groups, -1))
+        return by_group
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]} columns -> {self.weight.shape[0]} filters, stride={self.stride}"
 
 
 def density(layer: nn.Conv2d) -> float:
-    """The fraction of columns that are not zero."""
+    """The fraction of columns that are not zero, in a grouped convolution in some of its groups."""
     columns = layer.weight.detach().flatten(2).abs().sum(0) > 0
     return float(columns.double().mean())
 
@@ -71,11 +78,11 @@ def gathered(model: nn.Module, below: float = DENSITY) -> nn.Module:
         below: the density of columns below which a convolution is replaced. docs/spp.md says where that is faster.
 
     Returns:
-        The copy; layers that are dense enough, or have groups of channels, are as they were.
+        The copy; layers that are dense enough are as they were.
     """
     small = copy.deepcopy(model)
     for path, module in list(small.named_modules()):
-        if type(module) is nn.Conv2d and module.groups == 1 and 0 < density(module) < below:
+        if type(module) is nn.Conv2d and 0 < density(module) < below:
             parent, _, name = path.rpartition(".")
             setattr(small.get_submodule(parent), name, GatheredConv2d(module))
     return small

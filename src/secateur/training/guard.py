@@ -1,13 +1,34 @@
 """What all that hooks itself to an optimizer must see to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from secateur.errors import DataError
+from secateur.errors import DataError, OptionError
+
+
+def check_holds(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> None:
+    """Check that an optimizer trains the weights that are to be pruned.
+
+    Args:
+        optimizer: the optimizer.
+        weights: the parameters, by the names that are shown.
+
+    Raises:
+        OptionError: it lacks one of them, as an optimizer does that was made from another copy of the model.
+    """
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    missing = [name for name, weight in weights.items() if id(weight) not in trained]
+    if missing:
+        others = f" and {len(missing) - 1} further weights" if len(missing) > 1 else ""
+        raise OptionError(
+            f"this {type(optimizer).__name__} does not hold {missing[0]}{others} of this model, so it never trains "
+            "what is to be pruned; make it from model.parameters() of the model that is given here, or name layers "
+            "that are not trained in skip="
+        )
 
 
 def hooked(

@@ -12,8 +12,10 @@ from secateur.network.layers import Layer
 class Columns:
     """One layer's groups of columns: what each is worth, how likely it is to be pruned, whether it is masked now.
 
+    A column of a grouped convolution is the same one in all of its groups of channels, as in the official code.
+
     Args:
-        layer: the layer, which has no groups of channels.
+        layer: the layer.
         weight: its weight, as the model holds it: where columns are masked it is zero.
         group: for each column the number of its group: its own, or its channel's.
         count: how many groups shall go.
@@ -42,7 +44,7 @@ class Columns:
 
     def norms(self) -> Tensor:
         """The sum of the absolute weights of each group. (groups,)"""
-        columns = self.layer.matrix(self.held)[0].double().abs().sum(0).cpu()
+        columns = self.layer.matrix(self.held).double().abs().sum((0, 1)).cpu()  # over (groups, filters)
         return torch.zeros_like(self.chances).index_add_(0, self.group, columns)
 
     def places(self) -> Tensor:
@@ -60,8 +62,13 @@ class Columns:
         """After the optimizer has moved the weight: what is masked has not moved."""
         self.held = torch.where(self.places(), self.held, self.weight)
 
-    def scale(self) -> None:
-        """Surviving groups are weakened by the chance that they were there; those of chance 1 are zero for good."""
+    @property
+    def kept(self) -> Tensor:
+        """Which columns are not gone for good. (columns,)"""
+        return ~self.pruned[self.group]
+
+    def free(self) -> None:
+        """End the pruning of this layer: what survives is scaled once by the chance that it was there, and stays."""
         factor = (1 - self.chances)[self.group].to(self.weight)
         self.held = self.layer.weight_of(self.layer.matrix(self.held) * factor, self.weight)
         self.chances = self.pruned.double()

@@ -10,16 +10,19 @@ from torch import nn
 
 from secateur.api import trace
 from secateur.budget.plan import Plan
+from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
 from secateur.importance.lean.walk import graph_of
-from secateur.network.wrappers import unwrapped
+from secateur.network.trace import results_of
 from secateur.sparsity.dead import needless, plan_of
+from secateur.sparsity.spp.budget import MacBudget, counts_of
+from secateur.sparsity.spp.columns import Columns
 from secateur.sparsity.spp.probabilities import increments
-from secateur.sparsity.spp.start import columns_of, layers_to_prune, left_out, ratios_of
+from secateur.sparsity.spp.start import columns_of, layers_to_prune, left_out
 from secateur.storage import save
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
-from secateur.training.guard import check_finite, hooked, is_skipped
+from secateur.training.guard import check_finite, check_holds, hooked, is_skipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,19 +61,22 @@ class SPPResult:
 class SPP:
     """Prune columns with probabilities, while a network is trained.
 
-    A column is one input channel at one place of the kernel, over all filters. In every step each is masked by chance;
-    what is masked takes no part in the forward and backward pass, and is not moved. Every `every` steps the chances of
-    weak columns rise and those of strong ones fall, so that a column that was weak by accident recovers; one whose
-    chance is 1 is gone for good. Once every layer has its ratio, what survives is scaled once by the chance that it was
-    there, and training goes on with fixed masks. It hooks itself to the optimizer, so the loop stays as it is; with
-    gradient accumulation a step is what the optimizer does.
+    A column is one input channel at one place of the kernel, over all filters; in a grouped convolution it is the same
+    one in all groups of channels. In every step each is masked by chance; what is masked takes no part in the forward
+    and backward pass, and is not moved. Every `every` steps the chances of weak columns rise and those of strong ones
+    fall, so that a column that was weak by accident recovers; one whose chance is 1 is gone for good. A layer that has
+    its ratio ends: what survives is scaled once by the chance that it was there, and stays, while other layers go on.
+    For a budget of MACs all layers end as soon as it is met; filters that no column reads any more count as gone, as
+    `finish` cuts them. Training then goes on with fixed masks. It hooks itself to the optimizer, so the loop stays as
+    it is; with gradient accumulation a step is what the optimizer does.
 
     Args:
         model: the model that is trained.
         example_inputs: as `trace` takes them.
         optimizer: that trains it.
         keep: `{"macs": 0.5}` or `{"columns": 0.5}`: the same ratio for all layers.
-        ratios: the fraction of columns to prune, by globs of layers' names, in place of that ratio.
+        ratios: the fraction of columns to prune, by globs of layers' names, in place of that ratio; the other layers
+            lose as much more or less as a budget of MACs asks for.
         every: steps between two moves of the chances (published: 180).
         groups: "columns", or "channels": all places of a kernel at once, an option of ours.
         skip: globs of layers that stay whole; by default the first.
@@ -79,6 +85,7 @@ class SPP:
     Raises:
         BudgetError: the budget can't be met.
         NameMatchError: a glob matches no layer.
+        OptionError: the optimizer does not hold the weights of a layer to prune.
         SurgeryError: the model computes weights from others, or has no convolution to prune.
 
     Example:
@@ -95,6 +102,7 @@ class SPP:
         {'2': (36, 18), '4': (4, 2)}
     """
 
+    @entry_point
     def __init__(
         self,
         model: nn.Module,
@@ -110,14 +118,15 @@ class SPP:
     ) -> None:
         if groups not in ("columns", "channels") or every < 1:
             raise BudgetError(f"groups={groups!r}, every={every}: groups are columns or channels, every is 1 or more")
-        model = unwrapped(model)
         self.model, self.optimizer, self.every, self.groups = model, optimizer, every, groups
         self.network = trace(model, example_inputs)
         layers = layers_to_prune(model, self.network, skip)
         self.left_out = left_out(self.network, layers)
-        wanted = ratios_of(self.network, layers, keep, ratios)
+        counts = counts_of(self.network, layers, groups, keep, ratios)
         parameters = dict(model.named_parameters())
-        self.columns = [columns_of(layer, parameters[layer.weight], wanted[layer.name], groups) for layer in layers]
+        check_holds(optimizer, {layer.name: parameters[layer.weight] for layer in layers})
+        self.columns = [columns_of(layer, parameters[layer.weight], counts[layer.name], groups) for layer in layers]
+        self.budget = self._mac_budget(keep)
         self.draws = torch.Generator().manual_seed(seed)
         self.steps = 0
         self.done = False
@@ -138,7 +147,7 @@ class SPP:
         if not self.done:
             missing = {columns.layer.name: columns.missing for columns in self.columns if columns.missing > 0}
             raise BudgetError(f"columns are still to be pruned: {missing}; train on until spp.done")
-        left = {each.layer.name: (len(each.group), int((~each.pruned)[each.group].sum())) for each in self.columns}
+        left = {each.layer.name: (len(each.group), int(each.kept.sum())) for each in self.columns}
         graph = graph_of(self.network)
         kept = {block.layer.weight: block.values.isfinite() for block in graph.layers if block.layer is not None}
         plan = plan_of(self.network, graph, needless(self.network, graph, kept, 0.0))
@@ -198,23 +207,24 @@ class SPP:
                 self._move()
         self._draw()
 
+    def _mac_budget(self, keep: Mapping[str, float] | None) -> MacBudget | None:
+        """What ends the pruning of all layers, beside their ratios."""
+        if keep is None or "macs" not in keep:
+            return None
+        macs = results_of(self.network.program, self.network.example).macs
+        return MacBudget(graph_of(self.network), macs, keep["macs"])
+
     def _move(self) -> None:
-        """New chances; at the end the survivors are scaled once."""
-        for each in self.columns:
-            if each.missing <= 0:
-                continue
-            free = torch.nonzero(~each.pruned).flatten()
-            ranks = torch.empty(len(free), dtype=torch.double)
-            ranks[each.norms()[free].argsort(stable=True)] = torch.arange(len(free), dtype=torch.double)
-            moved = (each.chances[free] + increments(ranks, each.missing)).clamp(0, 1)
-            over = torch.nonzero(moved >= 1).flatten()
-            late = over[ranks[over].argsort(stable=True)[each.missing :]]  # never more than the ratio asks for
-            moved[late] = each.chances[free[late]]
-            each.chances[free] = moved
-        if all(each.missing <= 0 for each in self.columns):
-            for each in self.columns:
-                each.scale()
-            self.done = True
+        """New chances; layers that have their ratio end, and all of them once the budget is met."""
+        pruning = [columns for columns in self.columns if columns.missing > 0]
+        for columns in pruning:
+            _move_chances(columns)
+        kept = {columns.layer.weight: columns.kept for columns in self.columns}
+        is_met = self.budget is not None and self.budget.is_met(kept)
+        for columns in pruning:
+            if is_met or columns.missing <= 0:
+                columns.free()
+        self.done = is_met or all(columns.missing <= 0 for columns in self.columns)
 
     def _draw(self) -> None:
         """One draw for each group; the same in all processes that train together."""
@@ -222,3 +232,15 @@ class SPP:
             for each in self.columns:
                 draws = torch.rand(len(each.chances), generator=self.draws, dtype=torch.float64)
                 each.mask(draws < each.chances)
+
+
+def _move_chances(columns: Columns) -> None:
+    """The chances of what is not gone for good rise or fall by ranks; never more go than the ratio asks for."""
+    free = torch.nonzero(~columns.pruned).flatten()
+    ranks = torch.empty(len(free), dtype=torch.double)
+    ranks[columns.norms()[free].argsort(stable=True)] = torch.arange(len(free), dtype=torch.double)
+    moved = (columns.chances[free] + increments(ranks, columns.missing)).clamp(0, 1)
+    over = torch.nonzero(moved >= 1).flatten()
+    late = over[ranks[over].argsort(stable=True)[columns.missing :]]
+    moved[late] = columns.chances[free[late]]
+    columns.chances[free] = moved

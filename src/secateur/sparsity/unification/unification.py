@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
 from secateur.names import matched
 from secateur.network.layers import finite
-from secateur.network.wrappers import unwrapped
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, labels_of, projected, signs
-from secateur.training.guard import check_finite, hooked, is_skipped, scale_of
+from secateur.training.guard import check_finite, check_holds, hooked, is_skipped, scale_of
 
 PAIRED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 LARGEST = 1.0
@@ -62,7 +62,7 @@ class Unification:
         model: the model that is trained.
         optimizer: that trains it.
         pruned: the fraction of blocks that become zero.
-        unified: the fraction that get one absolute value.
+        unified: the fraction that get one absolute value; by default all that are not pruned.
         shape: of a block: (filters, inputs). The sources' shapes were not readable; (1, 8) lies along what is summed.
         rho: of the penalty; 1e-2 and the growth are ours, too.
         growth: of rho at each update, up to 1.
@@ -73,6 +73,7 @@ class Unification:
     Raises:
         BudgetError: fractions, the shape or numbers are out of range.
         NameMatchError: a glob matches no layer.
+        OptionError: the optimizer does not hold the weights of a layer to structure.
         SurgeryError: there is no layer to structure.
 
     Example:
@@ -85,12 +86,13 @@ class Unification:
         1
     """
 
+    @entry_point
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         pruned: float = 0.5,
-        unified: float = 0.4,
+        unified: float | None = None,
         *,
         shape: tuple[int, int] = (1, 8),
         rho: float = 1e-2,
@@ -99,6 +101,7 @@ class Unification:
         only: str | Sequence[str] | None = None,
         skip: str | Sequence[str] | None = None,
     ) -> None:
+        unified = 1 - pruned if unified is None else unified
         fractions = pruned >= 0 and unified >= 0 and pruned + unified <= 1
         if not fractions or min(shape) < 1 or math.prod(shape) < 2 or rho <= 0 or growth < 1 or every < 1:
             raise BudgetError(
@@ -107,9 +110,9 @@ class Unification:
             )
         self.optimizer, self.fractions = optimizer, (pruned, unified)
         self.rho, self.growth, self.every = rho, growth, every
-        self.layers = [
-            self._start(name, weight, shape) for name, weight in _weights(unwrapped(model), only, skip).items()
-        ]
+        weights = _weights(model, only, skip)
+        check_holds(optimizer, weights)
+        self.layers = [self._start(name, weight, shape) for name, weight in weights.items()]
         self.steps = 0
         self.hard = False
         self._hooks = hooked(optimizer, self._before, self._after)

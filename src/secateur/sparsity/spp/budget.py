@@ -1,0 +1,143 @@
+"""How many columns of each layer go for a budget, and what multiply-adds are left."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.errors import BudgetError
+from secateur.importance.lean.graph import Block, ChannelGraph
+from secateur.names import matched
+from secateur.network.layers import Layer
+from secateur.network.trace import results_of
+from secateur.network.units import Network
+from secateur.sparsity.dead import Kernels, needed_channels
+from secateur.sparsity.spp.start import group_numbers, left_out, left_out_text
+
+BISECTIONS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class MacBudget:
+    """Multiply-adds as columns go, and as filters go that no column reads any more.
+
+    Args:
+        graph: of the network's channels.
+        macs: of each operator of the dense network.
+        fraction: that shall be left.
+    """
+
+    graph: ChannelGraph
+    macs: Mapping[Node, int]
+    fraction: float
+
+    def is_met(self, kept: Mapping[str, Tensor]) -> bool:
+        """Whether so few are left.
+
+        Args:
+            kept: which columns of a layer stay, by the name of its weight (columns,); all of layers not named.
+        """
+        return self.left(kept) <= self.fraction * sum(self.macs.values()) * (1 + 1e-9)
+
+    def left(self, kept: Mapping[str, Tensor]) -> float:
+        """The multiply-adds that are left."""
+        kernels: Kernels = {_weight(block): _kernels(block, kept.get(_weight(block))) for block in self.graph.layers}
+        needed = needed_channels(self.graph, kernels)
+        total = float(sum(self.macs.values()))
+        for block in self.graph.layers:
+            assert block.layer is not None
+            columns = kept.get(block.layer.weight)
+            share = 1.0 if columns is None else float(columns.double().mean())
+            rows = float(needed[block.span].double().mean())
+            total -= self.macs[block.layer.node] * (1 - share * rows)
+        return total
+
+
+def counts_of(
+    network: Network,
+    layers: Sequence[Layer],
+    groups: str,
+    keep: Mapping[str, float] | None,
+    ratios: Mapping[str, float] | None,
+) -> dict[str, int]:
+    """How many groups of columns to prune, by layer.
+
+    Args:
+        network: the network.
+        layers: whose columns may go.
+        groups: "columns" or "channels".
+        keep: `{"columns": ...}` or `{"macs": ...}`: the same ratio for all layers that `ratios` does not name.
+        ratios: the fraction of columns to prune, by globs of layers' names.
+
+    Raises:
+        BudgetError: neither a budget nor ratios are given, they are out of range, or the budget can't be met.
+        NameMatchError: a glob matches no layer.
+    """
+    if keep is None and not ratios:
+        raise BudgetError("neither keep= nor ratios= is given; say how much stays, such as keep={'macs': 0.5}")
+    sizes = {layer.name: int(group_numbers(layer, groups).max()) + 1 for layer in layers}
+    fixed = _fixed_ratios(list(sizes), ratios)
+    if keep is None:
+        return _counts(sizes, fixed, 0.0)
+    if len(keep) != 1 or not set(keep) <= {"macs", "columns"} or not all(0 < value <= 1 for value in keep.values()):
+        raise BudgetError(f"keep={dict(keep)!r}: give {{'macs': 0.5}} or {{'columns': 0.5}}")
+    if "columns" in keep:
+        return _counts(sizes, fixed, 1 - keep["columns"])
+    return _counts_for_macs(network, layers, sizes, fixed, keep["macs"])
+
+
+def _fixed_ratios(names: Sequence[str], ratios: Mapping[str, float] | None) -> dict[str, float]:
+    fixed: dict[str, float] = {}
+    for glob, ratio in (ratios or {}).items():
+        if not 0 <= ratio < 1:
+            raise BudgetError(f"ratios={{{glob!r}: {ratio}}}: give the fraction of columns to prune, below 1")
+        fixed |= dict.fromkeys(matched(glob, names, "convolution to prune"), float(ratio))
+    return fixed
+
+
+def _counts(sizes: Mapping[str, int], fixed: Mapping[str, float], ratio: float) -> dict[str, int]:
+    """One group at least stays in each layer."""
+    return {name: min(math.ceil(fixed.get(name, ratio) * size - 1e-9), size - 1) for name, size in sizes.items()}
+
+
+def _counts_for_macs(
+    network: Network, layers: Sequence[Layer], sizes: Mapping[str, int], fixed: Mapping[str, float], fraction: float
+) -> dict[str, int]:
+    """The smallest common ratio that meets the budget by columns alone."""
+    macs = results_of(network.program, network.example).macs
+    total = sum(macs.values())
+
+    def left(ratio: float) -> float:
+        counts = _counts(sizes, fixed, ratio)
+        return total - sum(macs[layer.node] * counts[layer.name] / sizes[layer.name] for layer in layers)
+
+    if left(1.0) > fraction * total:
+        reasons = left_out_text(left_out(network, layers))
+        raise BudgetError(
+            f"keep={{'macs': {fraction}}} can't be met: with one column left in each layer that is not named in "
+            f"ratios= {left(1.0) / max(total, 1):.3f} is left{reasons}"
+        )
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if left(middle) <= fraction * total else (middle, high)
+    return _counts(sizes, fixed, high)
+
+
+def _weight(block: Block) -> str:
+    assert block.layer is not None
+    return block.layer.weight
+
+
+def _kernels(block: Block, columns: Tensor | None) -> Tensor:
+    """Which kernels of a layer have a column left. (channels, edges)"""
+    if columns is None:
+        return block.edges
+    assert block.columns is not None
+    counts = torch.zeros(len(block.columns), block.values.shape[1], dtype=torch.long)
+    counts.scatter_add_(1, block.columns, columns.long().expand_as(block.columns))  # (groups, edges)
+    filters = len(block.sources) // len(block.columns)
+    return block.edges & (counts > 0).repeat_interleave(filters, 0)
