@@ -121,7 +121,7 @@ class LookedUp(nn.Module):
         )  # fmt: skip
         index = self.index.expand(x.shape[0], self.heads, -1, -1)
         scores = q @ k.transpose(-2, -1) + torch.gather(q @ self.positions, -1, index)
-        hidden = torch.ones(5, 5, dtype=torch.bool).triu(1)
+        hidden = torch.ones(5, 5, dtype=torch.bool, device=x.device).triu(1)
         y = scores.masked_fill(hidden, -1e4).softmax(-1) @ v
         return self.head(torch.tanh(y.transpose(1, 2).flatten(2)).mean(1))
 

@@ -47,7 +47,7 @@ class Distances(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.embed(torch.relu(self.conv(x)).flatten(1))
-        places = torch.arange(self.width, dtype=torch.float32).sin()
+        places = torch.arange(self.width, dtype=torch.float32, device=x.device).sin()
         return self.last(torch.tanh(y + self.place(places)))
 
 

@@ -25,7 +25,7 @@ class Messages(nn.Module):
         x = F.silu(self.third(x.scatter_add(1, places, x[:, source])))
         places = target[None, :, None].expand(x.shape[0], -1, x.shape[2])
         x = F.silu(self.fourth(torch.zeros_like(x).scatter_reduce(1, places, x[:, source], "mean", include_self=False)))
-        y = torch.zeros(x.shape[0], NODES, x.shape[2])
+        y = torch.zeros(x.shape[0], NODES, x.shape[2], device=x.device)
         y[:, target] += x[:, source]
         return self.last(y).mean(1)
 
@@ -42,7 +42,8 @@ class Assigned(nn.Module):
         x = x * (((x > -1) & (x < 0.8)) | (x > 2) ^ (x < -2))
         x[x > 0.5] = 0.4
         x = self.second(x)
-        x = x.index_copy(1, torch.tensor([2, 0]), F.silu(x[:, :2])).index_fill(1, torch.tensor([1]), 0.3)
+        first, second = torch.tensor([2, 0], device=x.device), torch.tensor([1], device=x.device)
+        x = x.index_copy(1, first, F.silu(x[:, :2])).index_fill(1, second, 0.3)
         x[:, [0, 3]] = torch.tanh(x[:, [3, 4]])
         return self.last(x).mean(1)
 
@@ -125,8 +126,8 @@ class MaskedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
-        causal = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)
-        padding = (torch.arange(x.shape[1]) > 3).expand(x.shape[0], -1)
+        causal = torch.full((x.shape[1], x.shape[1]), float("-inf"), device=x.device).triu(1)
+        padding = (torch.arange(x.shape[1], device=x.device) > 3).expand(x.shape[0], -1)
         y, _ = self.attention(x, x, x, attn_mask=causal, key_padding_mask=padding.float() * -9)
         return self.last(x + y).mean(1)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.data import Batch
+from secateur.devices import synchronize_accelerator
 from secateur.network.layers import Layer, layers_of
 from secateur.network.masked import operand
 from secateur.network.program import Handler, arguments, with_argument
@@ -178,7 +179,6 @@ def _seconds(call: Callable[[], Any]) -> float:
     for _ in range(RUNS):
         start = time.perf_counter()
         call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize_accelerator()
         spent.append(time.perf_counter() - start)
     return min(spent)

@@ -16,7 +16,7 @@ from torch._dynamo import config as dynamo_config
 from torch._ops import OpOverload
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-RecurrentKernel = Callable[..., tuple[Tensor, ...]]
+RecurrentKernel = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 def lstm_results(
@@ -35,6 +35,16 @@ def hidden_state_results(
     return _sequence_like(input, hx, bidirectional), torch.empty_like(hx)
 
 
+def lstm_cell_results(input: Tensor, hx: list[Tensor], *weights: Tensor | None) -> tuple[Tensor, ...]:
+    """Return tensors of the shapes of the hidden and the cell state after one step."""
+    return torch.empty_like(hx[0]), torch.empty_like(hx[1])
+
+
+def hidden_state_after_step(input: Tensor, hx: Tensor, *weights: Tensor | None) -> Tensor:
+    """Return a tensor of the shape of the hidden state after one step of a GRU or a plain recurrent cell."""
+    return torch.empty_like(hx)
+
+
 def _sequence_like(input: Tensor, state: Tensor, bidirectional: bool) -> Tensor:
     """An output for each step of the input; the directions lie side by side."""
     return input.new_empty((*input.shape[:-1], state.shape[-1] * (2 if bidirectional else 1)))
@@ -45,6 +55,10 @@ SHAPE_KERNELS: dict[OpOverload, RecurrentKernel] = {
     torch.ops.aten.gru.input: hidden_state_results,
     torch.ops.aten.rnn_tanh.input: hidden_state_results,
     torch.ops.aten.rnn_relu.input: hidden_state_results,
+    torch.ops.aten.lstm_cell.default: lstm_cell_results,  # on CUDA, fused cells tell no shapes
+    torch.ops.aten.gru_cell.default: hidden_state_after_step,
+    torch.ops.aten.rnn_tanh_cell.default: hidden_state_after_step,
+    torch.ops.aten.rnn_relu_cell.default: hidden_state_after_step,
 }
 DECOMPOSED_AT = (torch._C.DispatchKey.Autograd, torch._C.DispatchKey.CompositeImplicitAutograd)
 

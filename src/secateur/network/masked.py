@@ -195,7 +195,8 @@ def _silenced(program: Program, reader: Reader, present: Tensor, constant: Tenso
 def _replaced(program: Program, reader: Reader, present: Tensor, mean: Tensor) -> Handler:
     """A linear layer that reads absent units' means in their place: nothing is padded, so that is their constant."""
     axis = program.batch_axis(recorded_operand(reader))
-    absent = (1 - present.to(mean)) * mean.to(present.device)
+    mean = mean.to(present.device)
+    absent = (1 - present.to(mean)) * mean
 
     def filled(x: Tensor) -> Tensor:
         factor, means = (shaped(part.to(x), x, reader.dim, axis) for part in (present, absent))

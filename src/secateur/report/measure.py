@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from secateur.budget.plan import Plan
 from secateur.data import Batch
+from secateur.devices import synchronize_accelerator
 from secateur.importance.losses import Loss, Reference, by_example, divergence, example_losses, main_output
 from secateur.importance.scores import Scores
 from secateur.network.calls import cache_off
@@ -137,14 +138,14 @@ def _times(calls: Sequence[Callable[[], Any]]) -> list[list[float]]:
     """Milliseconds of each call, in turn, for some rounds or seconds."""
     for call in calls:
         call()
+    synchronize_accelerator()
     spent: list[list[float]] = [[] for _ in calls]
     start = time.perf_counter()
     while len(spent[0]) < ROUNDS and (len(spent[0]) < 3 or time.perf_counter() - start < SECONDS):
         for call, times in zip(calls, spent, strict=True):
             before = time.perf_counter()
             call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            synchronize_accelerator()
             times.append((time.perf_counter() - before) * 1e3)
     return spent
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data import as_batch
+from secateur.devices import synchronize_accelerator
 from secateur.network.calls import call_model
 from secateur.network.program import preserved
 
@@ -31,6 +32,7 @@ def fastest(makers: Mapping[str, Callable[[], nn.Module]], x: Tensor) -> tuple[s
             module = maker()
             with torch.no_grad():
                 module(x)
+            synchronize_accelerator()
         except NotImplementedError:  # torch has no such product for numbers of this type
             continue
         made[name] = module
@@ -40,6 +42,7 @@ def fastest(makers: Mapping[str, Callable[[], nn.Module]], x: Tensor) -> tuple[s
             for name, module in made.items():
                 start = time.perf_counter()
                 module(x)
+                synchronize_accelerator()
                 times[name].append((time.perf_counter() - start) * 1e3)
     least = {name: min(each) for name, each in times.items()}
     best = min(least, key=lambda name: least[name])

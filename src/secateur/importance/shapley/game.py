@@ -134,7 +134,7 @@ class Game:
         try:
             with torch.no_grad():
                 mixed = self._masks(pair.flip(0).repeat(2, 1))
-                together = self._stacked(mixed, replace(seen, cell=UNTRIED), [last, last, first, first])
+                together = self._stacked(mixed, replace(seen, cell=UNTRIED), [last, last, first, first]).cpu()
         except (SecateurError, RuntimeError, ValueError, IndexError, AssertionError, TypeError):
             return False
         expected = alone.flip(0)[:, [last, first]].T.flatten()

@@ -31,6 +31,7 @@ def fastest_of(
     Returns:
         Its name ("dense", "tiles", "bsr", "loops"), the module, and the milliseconds of each that this machine can run.
     """
+    gather = None if gather is None else gather.to(weight.device)
     makers: dict[str, Callable[[], nn.Module]] = {"dense": lambda: dense}
     for name, maker in KERNELS[type(dense)].items():
         if name != "bsr" or shape[0] == shape[1]:  # torch's product takes square blocks only
