@@ -29,13 +29,14 @@ def main() -> None:
     parser.add_argument("networks", nargs="+", choices=SUBJECTS)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--alone", action="store_true", help="leave the CPU out")
     parser.add_argument("--out", type=Path, help="a file to append the rows to, as lines of JSON")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for name in args.networks:
         row = {"network": name, "device": device_name(args.device), "torch": torch.__version__,
-               "threads": torch.get_num_threads(), **compare(SUBJECTS[name](args.data), args.device)}  # fmt: skip
+               "threads": torch.get_num_threads(), **compare(SUBJECTS[name](args.data), args.device, args.alone)}  # fmt: skip
         print(json.dumps(row, indent=1), flush=True)
         if args.out is not None:
             with args.out.open("a") as file:
@@ -46,19 +47,26 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device.startswith("cuda") else device
 
 
-def compare(subject: Subject, device: str) -> dict[str, Any]:
-    """One network pruned on both devices."""
-    there, row = pruned(subject, device)
-    here, on_cpu = pruned(subject, "cpu")
-    outputs = [outputs_of(model, subject.test) for model in (subject.build(), there.model.cpu(), here.model)]
-    return {
-        "on_device": row,
-        "on_cpu": on_cpu,
-        "kept_by_both": overlap(there.plan.kept, here.plan.kept),
+def compare(subject: Subject, device: str, alone: bool) -> dict[str, Any]:
+    """One network pruned on both devices, or on the accelerator alone."""
+    there, cost = pruned(subject, device)
+    dense, small = (outputs_of(model.to(device), subject.test) for model in (subject.build(), there.model))
+    row = {
+        "on_device": cost,
         "macs_left": there.plan.cost.macs / there.plan.dense.macs,
         "params_left": there.plan.cost.params / there.plan.dense.params,
-        "agreement_with_dense": [agreement(outputs[0], small) for small in outputs[1:]],
-        "agreement_of_both": agreement(outputs[1], outputs[2]),
+        "agreement_with_dense": agreement(dense, small),
+    }
+    if alone:
+        return row
+    here, cost = pruned(subject, "cpu")
+    outputs = outputs_of(here.model.to(device), subject.test)
+    return {
+        **row,
+        "on_cpu": cost,
+        "kept_by_both": overlap(there.plan.kept, here.plan.kept),
+        "agreement_of_cpu_with_dense": agreement(dense, outputs),
+        "agreement_of_both": agreement(small, outputs),
     }
 
 

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,15 @@ def fashion(data: Path | None) -> Subject:
     return Subject(lambda: trained("residual", 0), calibration, list(images.split(250)), {"keep": {"macs": 0.5}})
 
 
-def mobilenet(data: Path | None) -> Subject:
+def mobilenet(data: Path | None, examples: int = 500) -> Subject:
     """MobileNetV2 with its ImageNet weights and photos of ten classes."""
     from pretrained.mobilenet import build  # noqa: PLC0415 (needs packages that the others don't)
 
     if data is None:
         raise SystemExit("mobilenet needs --data DIR with imagenette.zip")
     calibration, test = (photos(data / "imagenette.zip", folder) for folder in ("training", "validation"))
+    order = torch.randperm(len(calibration), generator=torch.Generator().manual_seed(0))
+    calibration = calibration[order[:examples]]
     return Subject(build, list(calibration.split(32)), list(test.split(50)), {"keep": {"macs": 0.75}})
 
 
@@ -88,4 +91,9 @@ def llama(data: Path | None) -> Subject:
     return Subject(build, batches[:4], batches[4:], options)
 
 
-SUBJECTS: dict[str, Callable[[Path | None], Subject]] = {"fashion": fashion, "mobilenet": mobilenet, "llama": llama}
+SUBJECTS: dict[str, Callable[[Path | None], Subject]] = {
+    "fashion": fashion,
+    "mobilenet": mobilenet,
+    "mobilenet-128": partial(mobilenet, examples=128),
+    "llama": llama,
+}
