@@ -35,8 +35,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for name in args.networks:
-        row = {"network": name, "device": device_name(args.device), "torch": torch.__version__,
-               "threads": torch.get_num_threads(), **compare(SUBJECTS[name](args.data), args.device, args.alone)}  # fmt: skip
+        row = {"network": name, "device": device_name(args.device), "torch": torch.__version__}
+        row |= {"threads": torch.get_num_threads(), **compare(SUBJECTS[name](args.data), args.device, args.alone)}
         print(json.dumps(row, indent=1), flush=True)
         if args.out is not None:
             with args.out.open("a") as file:
