@@ -101,6 +101,7 @@ def test_absolute_budgets_by_prune(monkeypatch: pytest.MonkeyPatch, tmp_path: An
 
     monkeypatch.setattr(pruning, "latency_left", parameters_left)
     monkeypatch.setattr(pruning, "latency_ms", lambda *_: 10.0)
+    model, x = mlp(512, 2048, 2048, 10), torch.randn(64, 512)
     for keep in ({"speedup": 2}, {"ms": 5}):
         result = sc.prune(model, x, keep, by="l2", repair=None, progress=False)
         assert parameters_left(model, result.model, None) <= 0.5 * pruning.CLOSE

@@ -81,7 +81,7 @@ def test_what_cant_rank_a_network_is_named_with_its_reason() -> None:
         ({"keep": {"macs": ()}}, "give fractions of"),
         ({"keep": {}}, "give fractions of"),
         ({"keep": 0.5}, "give fractions of"),
-        ({"keep": {"macs": "0.5"}}, "out of range"),
+        ({"keep": {"macs": "half"}}, "out of range"),
         ({"keep": {"macs": (0.5, 2)}}, "out of range"),
         ({"allocation": "fair"}, "allocation='fair' is unknown"),
         ({"options": {"l3": {}}}, "not compared: 'l3'; known are l2"),
