@@ -12,7 +12,7 @@ from secateur.errors import SurgeryError
 from secateur.network.layers import Layer, finite
 from secateur.network.program import preserved, run_module
 from secateur.network.units import Network
-from secateur.sparsity.pivoting.search import Matrix
+from secateur.sparsity.pivoting.block_sums import Matrix
 from secateur.surgery.verify import difference
 
 

@@ -169,7 +169,7 @@ def pivot(
     axes = _axes(network, skip)
 
     def chosen(at: float) -> tuple[dict[str, PivotedLayer], dict[str, Tensor]]:
-        found = pivoted(matrices_of(network, axes), at, shape, balanced, _fixed(axes, network), starts, seed)
+        found = pivoted(matrices_of(network, axes), at, shape, balanced, _fixed(axes, network, shape), starts, seed)
         layers = _placed(work, network, axes, found)
         return layers, {name: _entries(work, each, shape) for name, each in layers.items()}
 
@@ -234,10 +234,11 @@ def _axes(network: Network, skip: str | Sequence[str] | None) -> list[Axes]:
     return [axes_of(network, layer) for layer in chosen]
 
 
-def _fixed(axes: Sequence[Axes], network: Network) -> frozenset[str]:
-    """Orders of outputs that are no group's: they stay."""
+def _fixed(axes: Sequence[Axes], network: Network, shape: tuple[int, int]) -> frozenset[str]:
+    """Orders that stay: of outputs that are no group's, and of a layer's own inputs where one block holds them all."""
     groups = {group.name for group in network.groups}
-    return frozenset(each.rows for each in axes if each.rows not in groups)
+    outputs = {own.rows for own in axes if own.rows not in groups}
+    return frozenset(outputs | {own.columns for own in axes if own.gathers and len(own.layer.inputs) <= shape[1]})
 
 
 def _placed(model: nn.Module, network: Network, axes: Sequence[Axes], found: Pivoted) -> dict[str, PivotedLayer]:
@@ -252,6 +253,7 @@ def _placed(model: nn.Module, network: Network, axes: Sequence[Axes], found: Piv
             now = torch.empty_like(columns)
             now[columns] = torch.arange(len(columns))  # where each of the old inputs is now
             gather = now[torch.from_numpy(found.orders[each.columns].astype(np.int64))]
+            gather = None if torch.equal(gather, torch.arange(len(gather))) else gather
         blocks = torch.from_numpy(found.blocks[name].copy())
         layers[name] = PivotedLayer(name, blocks, gather, found.retained[name])
     return layers
