@@ -1,4 +1,9 @@
-"""Accelerators, of whatever kind the machine has."""
+"""Accelerators: waiting for them, and arithmetic on them that two runs can be compared in."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -7,3 +12,46 @@ def synchronize_accelerator() -> None:
     """Wait until the accelerator has done all that was launched, so that a clock can be read; on a CPU do nothing."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
+
+
+@contextmanager
+def comparable_arithmetic() -> Iterator[None]:
+    """Compute float32 products in float32, and on CUDA by deterministic algorithms; restore the settings on leaving.
+
+    NVIDIA devices take convolutions in TF32 by default, whose ten bits differ by more than float noise between two
+    layers of other widths, and entries that are written twice get either value.
+
+    Example:
+        >>> torch.backends.cudnn.conv.fp32_precision = "tf32"
+        >>> with comparable_arithmetic():
+        ...     torch.backends.cudnn.conv.fp32_precision
+        'ieee'
+        >>> torch.backends.cudnn.conv.fp32_precision
+        'tf32'
+    """
+    with ExitStack() as stack:
+        for kernels in _kernels_in_float32():
+            stack.callback(setattr, kernels, "fp32_precision", kernels.fp32_precision)
+            kernels.fp32_precision = "ieee"
+        if torch.cuda.is_initialized():
+            stack.enter_context(_deterministic_algorithms())
+        yield
+
+
+def _kernels_in_float32() -> tuple[Any, ...]:
+    """The settings of torch by which float32 products may be taken in fewer bits."""
+    nvidia, intel = torch.backends.cudnn, torch.backends.mkldnn
+    return torch.backends.cuda.matmul, nvidia.conv, nvidia.rnn, intel.matmul, intel.conv, intel.rnn
+
+
+@contextmanager
+def _deterministic_algorithms() -> Iterator[None]:
+    """Use deterministic algorithms where an operator has one."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*deterministic")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from secateur.budget.plan import Plan
+from secateur.devices import comparable_arithmetic
 from secateur.errors import SecateurError, StorageError
 from secateur.network.program import preserved, run_seeded
 from secateur.surgery.program_dropins import original_class
@@ -97,7 +98,7 @@ def _written(model: Any, config: Any, plan: Plan, folder: Path) -> str:
     fresh.to(next(model.parameters()).device, next(model.parameters()).dtype)
     batch = plan.network.example
     try:
-        with preserved(model), preserved(fresh):
+        with preserved(model), preserved(fresh), comparable_arithmetic():
             outputs = run_seeded(fresh, batch), run_seeded(model, batch)
             compare(*outputs, type(model).__name__, plan.network.program.lowest_type)
         with tempfile.TemporaryDirectory() as place:

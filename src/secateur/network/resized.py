@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
+from secateur.devices import comparable_arithmetic
 from secateur.errors import SecateurError
 from secateur.network.assemble import find_units
 from secateur.network.draws import replayed
@@ -193,6 +194,7 @@ class Resizer:
         if found[0] != found[1]:
             raise MismatchError("other units go together there")
 
+    @comparable_arithmetic()
     def _difference(self, batch: Batch, calls: ResizedCalls) -> str | None:
         """What the program with these numbers does otherwise than the model; None where both agree."""
 

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx, nn
 
+from secateur.devices import comparable_arithmetic
 from secateur.errors import SecateurError
 from secateur.network.calls import call_model
 from secateur.network.labels import operator_name
@@ -73,6 +74,7 @@ class Trials:
             outcomes[trial] = self._run(network, kept, means)
         return outcomes[trial]
 
+    @comparable_arithmetic()
     def _run(self, network: Network, kept: Kept, means: Means) -> Failure | None:
         try:
             with self._cut(network, kept, means) as small, torch.random.fork_rng(devices=[]):

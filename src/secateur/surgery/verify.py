@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
+from secateur.devices import comparable_arithmetic
 from secateur.errors import SecateurError, SurgeryError, TraceError
 from secateur.network.calls import call_model
 from secateur.network.masked import Means, draws_of_masked, run_masked
@@ -52,6 +53,7 @@ def _tensors(output: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
+@comparable_arithmetic()
 def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> float:
     """Run a cut model on the network's example beside the masked run.
 
@@ -90,6 +92,7 @@ def compare(found: Any, expected: Any, title: str, lowest: torch.dtype | None = 
     return worst
 
 
+@comparable_arithmetic()
 def check_same(model: nn.Module, plain: nn.Module, batch: Batch) -> None:
     """
     Raises:

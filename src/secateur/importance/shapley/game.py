@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.devices import comparable_arithmetic
 from secateur.errors import SecateurError
 from secateur.importance.evidence import Evidence
 from secateur.importance.live_bytes import LiveBytes
@@ -124,6 +125,7 @@ class Game:
         self.trial_bytes = live.peak
         return agrees
 
+    @comparable_arithmetic()
     def _stacks_on(self, seen: Seen) -> bool:
         """Whether the first and the last example of a cell give the same in a mixture."""
         known = seen.known
