@@ -40,7 +40,8 @@ def comparable_arithmetic() -> Iterator[None]:
 
 def _kernels_in_float32() -> tuple[Any, ...]:
     """The settings of torch by which float32 products may be taken in fewer bits."""
-    nvidia, intel = torch.backends.cudnn, torch.backends.mkldnn
+    nvidia: Any = torch.backends.cudnn
+    intel: Any = torch.backends.mkldnn
     return torch.backends.cuda.matmul, nvidia.conv, nvidia.rnn, intel.matmul, intel.conv, intel.rnn
 
 
