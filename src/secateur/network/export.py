@@ -17,12 +17,18 @@ from secateur.data import Batch
 from secateur.errors import DataError, SecateurError
 from secateur.network.calls import plain_forward
 from secateur.network.draws import drawing_by_size, replayed
-from secateur.network.export_kernels import recurrent_layers_whole, shapes_not_cached, short_size_expressions
+from secateur.network.export_kernels import (
+    recurrent_layers_whole,
+    shapes_not_cached,
+    short_size_expressions,
+    without_stack_traces,
+)
 from secateur.network.failures import export_error
 from secateur.network.program import Program, evaluation_mode, preserved, run_module
 from secateur.network.quiet import in_silence
 from secateur.network.remembered import forgotten, remembered
 from secateur.network.restore import attributes_kept
+from secateur.network.shape_kernels import shapes_at_once
 from secateur.network.wrappers import uncompiled
 from secateur.network.writes import functional, is_mutable, without_dropouts, writes_where_seen
 from secateur.process_lock import exclusive
@@ -85,6 +91,8 @@ def _exported(model: nn.Module, batch: Batch, axes: Axes) -> Program:
                 with (
                     recurrent_layers_whole(),
                     shapes_not_cached(shapes is not None),
+                    shapes_at_once(shapes is not None),
+                    without_stack_traces(),
                     short_size_expressions(bool(varying)),
                     drawing_by_size(),
                 ):

@@ -7,6 +7,7 @@ vary it also caches every result, and storing symbolic shapes costs more than co
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._dynamo import config as dynamo_config
 from torch._ops import OpOverload
+from torch.fx import config as fx_config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 RecurrentKernel = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -84,6 +86,13 @@ def shapes_not_cached(symbolic: bool) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_stack_traces() -> Iterator[None]:
+    """Export without a text for each operator that says where in the code it was called: nobody reads it."""
+    with patch.object(fx_config, "do_not_emit_stack_traces", True):
+        yield
+
+
 MOST_SIZE_OPERATIONS = 40  # in one expression: convolutional networks come to 10, windowed attention to over 1,000
 
 
@@ -101,9 +110,10 @@ def short_size_expressions(limited: bool) -> Iterator[None]:
         yield
         return
     evaluate = ShapeEnv.evaluate_expr
+    operations = cache(lambda expression: int(expression.count_ops()))  # most are asked about many times
 
     def evaluated(self: ShapeEnv, orig_expr: Any, *args: Any, **kwargs: Any) -> Any:
-        if orig_expr.count_ops() > MOST_SIZE_OPERATIONS:
+        if operations(orig_expr) > MOST_SIZE_OPERATIONS:
             raise SizesTooComplexError(f"a size is an expression of more than {MOST_SIZE_OPERATIONS} operations")
         return evaluate(self, orig_expr, *args, **kwargs)
 

@@ -1,0 +1,124 @@
+"""Shapes of common operators' results at once, while a program with symbolic shapes is exported.
+
+For a tensor without data, torch takes most operators apart into many smaller ones, each of which compares symbolic
+lengths. For the operators here the shape of the result is plain. They take most of the time of an export with a batch
+size that may vary: batch norms, activations, linear layers and matrix products.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch._decomp import decomposition_table
+from torch._ops import OpOverload
+from torch._subclasses.fake_impls import get_fast_op_impls
+
+Kernel = Callable[..., Any]
+ATEN: Any = torch.ops.aten
+BATCH_NORM, LAYER_NORM = ATEN._native_batch_norm_legit_no_training.default, ATEN.native_layer_norm.default
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+COMPOSITE_KEYS = (torch._C.DispatchKey.Autograd, COMPOSITE)
+
+
+def like_first(mode: Any, first: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Return the result of an operator that keeps the shape and type of its first argument."""
+    with mode:
+        return torch.empty_like(first)
+
+
+def first_itself(mode: Any, first: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Return the result of an operator that writes to its first argument."""
+    return first
+
+
+def softmax_result(mode: Any, input: Tensor, dim: int, half_to_float: bool) -> Tensor:
+    """Return a tensor of the shape of a softmax."""
+    with mode:
+        return torch.empty_like(input, dtype=torch.float32 if half_to_float else input.dtype)
+
+
+def batch_norm_results(mode: Any, input: Tensor, *parameters: Any) -> Any:
+    """Return tensors of the shapes of a batch norm's output and the statistics that it hands on, which are empty."""
+    if isinstance(input.shape[1], torch.SymInt):
+        return _taken_apart(mode, BATCH_NORM, input, *parameters)
+    with mode:
+        return torch.empty_like(input), input.new_empty(0), input.new_empty(0)
+
+
+def layer_norm_results(mode: Any, input: Tensor, normalized_shape: Sequence[Any], *parameters: Any) -> Any:
+    """Return tensors of the shapes of a layer norm's output, means and reciprocal deviations."""
+    outer = input.dim() - len(normalized_shape)
+    if any(isinstance(length, torch.SymInt) for length in input.shape[outer:]):
+        return _taken_apart(mode, LAYER_NORM, input, normalized_shape, *parameters)
+    with mode:
+        statistics = input.new_empty((*input.shape[:outer], *(1 for _ in normalized_shape)))
+        return torch.empty_like(input, memory_format=torch.contiguous_format), statistics, statistics.clone()
+
+
+def _taken_apart(mode: Any, operator: OpOverload, *args: Any) -> Any:
+    """Return the results as torch finds them, which compares a symbolic length with that of a weight."""
+    with mode:
+        return decomposition_table[operator](*args)
+
+
+def linear_result(torchs: Kernel, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return a tensor of the shape of a linear layer's output."""
+    if input.dim() < 2 or weight.dim() != 2 or not _is_product(input, weight, -1):
+        result: Tensor = torchs(input, weight, bias)
+        return result
+    return input.new_empty((*input.shape[:-1], weight.shape[0]))
+
+
+def matmul_result(torchs: Kernel, one: Tensor, other: Tensor) -> Tensor:
+    """Return a tensor of the shape of a matrix product, for one matrix or as many on both sides."""
+    alike = other.dim() == 2 or (one.dim() == other.dim() and all(map(_is_same, one.shape[:-2], other.shape[:-2])))
+    if one.dim() < 2 or other.dim() < 2 or not alike or not _is_product(one, other, -2):
+        result: Tensor = torchs(one, other)
+        return result
+    return one.new_empty((*one.shape[:-1], other.shape[-1]))
+
+
+def _is_product(one: Tensor, other: Tensor, axis: int) -> bool:
+    """Whether two tensors have one type, and lengths along which they are contracted that are known to be the same."""
+    return one.dtype == other.dtype and one.device == other.device and _is_same(one.shape[-1], other.shape[axis])
+
+
+def _is_same(length: Any, other: Any) -> bool:
+    """Whether two lengths are one number or one symbol; asking torch would add a condition to the program."""
+    if isinstance(length, int) and isinstance(other, int):
+        return length == other
+    return isinstance(length, torch.SymInt) and isinstance(other, torch.SymInt) and length.node.expr == other.node.expr
+
+
+SAME_SHAPE_AND_TYPE = ("relu", "gelu", "silu", "hardswish", "hardsigmoid", "hardtanh")
+WRITING = ("relu_", "silu_", "hardswish_", "hardsigmoid_", "hardtanh_")
+# For operators that torch runs on tensors without data; asked only where a length is symbolic.
+SYMBOLIC_KERNELS: dict[OpOverload, Kernel] = {
+    BATCH_NORM: batch_norm_results,
+    LAYER_NORM: layer_norm_results,
+    ATEN._softmax.default: softmax_result,
+    **{getattr(ATEN, name).default: like_first for name in SAME_SHAPE_AND_TYPE},
+    **{getattr(ATEN, name).default: first_itself for name in WRITING},
+}
+# For operators that torch would take apart before; each is given torch's own way first.
+WHOLE_KERNELS: dict[OpOverload, Kernel] = {ATEN.linear.default: linear_result, ATEN.matmul.default: matmul_result}
+
+
+@contextmanager
+def shapes_at_once(symbolic: bool) -> Iterator[None]:
+    """Export with the kernels of this file where lengths are symbolic; torch is as it was on leaving."""
+    if not symbolic:
+        yield
+        return
+    with ExitStack() as stack:
+        stack.enter_context(patch.dict(get_fast_op_impls(), SYMBOLIC_KERNELS))
+        for operator, kernel in WHOLE_KERNELS.items():
+            torchs = operator.py_kernels.get(COMPOSITE) or partial(operator._op_dk, COMPOSITE)
+            stack.callback(operator._dispatch_cache.clear)
+            stack.enter_context(patch.dict(operator.py_kernels, dict.fromkeys(COMPOSITE_KEYS, partial(kernel, torchs))))
+            operator._dispatch_cache.clear()
+        yield
