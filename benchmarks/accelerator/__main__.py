@@ -1,12 +1,13 @@
 """Prune networks on an accelerator and on the CPU, and compare times, plans and outputs.
 
-    PYTHONPATH=benchmarks python -m accelerator fashion mobilenet llama --data DIR --out FILE
+    PYTHONPATH=benchmarks python -m accelerator fashion mobilenet smollm2 --data DIR --out FILE
 
 For each network: wall seconds of `prune` on either device (the first CUDA call, which loads the libraries, comes
 before the clock starts), the largest number of bytes that torch held on the accelerator, the share of the units kept
 by both plans, and how far the outputs of the two small networks are from the dense network's and from each other's.
-DIR holds `imagenette.zip` (photos of 224 x 224 in `training/` and `validation/`), which mobilenet needs. `--out`
-appends a line of JSON for each network. The whole takes about eight minutes on 16 cores.
+DIR holds `imagenette.zip` (photos of 224 x 224 in `training/` and `validation/`), which mobilenet needs,
+and `SmolLM2-135M-Instruct.Q4_1.gguf` and `wikitext2.zip` (`valid.txt`, `test.txt`) for smollm2. `--out` appends a line
+of JSON for each network. The whole takes about eight minutes on 16 cores.
 """
 
 import argparse
@@ -56,6 +57,8 @@ def compare(subject: Subject, device: str, alone: bool) -> dict[str, Any]:
         "macs_left": there.plan.cost.macs / there.plan.dense.macs,
         "params_left": there.plan.cost.params / there.plan.dense.params,
         "agreement_with_dense": agreement(dense, small),
+        "dense": subject.quality(subject.build().to(device)),
+        "small": subject.quality(there.model),
     }
     if alone:
         return row

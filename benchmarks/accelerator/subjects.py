@@ -1,5 +1,6 @@
 """The networks that are pruned on both devices, with their examples."""
 
+import copy
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerator import language
 from networks.trained import trained
 from torch import Tensor, nn
 
@@ -27,12 +29,14 @@ class Subject:
         calibration: batches of examples.
         test: batches of other examples.
         options: of `prune`.
+        quality: a figure of a network beside its agreement with the dense one, by its name.
     """
 
     build: Callable[[], nn.Module]
     calibration: list[Any]
     test: list[Any]
     options: dict[str, Any] = field(default_factory=dict)
+    quality: Callable[[nn.Module], dict[str, float]] = lambda model: {}
 
 
 def fashion(data: Path | None) -> Subject:
@@ -91,9 +95,30 @@ def llama(data: Path | None) -> Subject:
     return Subject(build, batches[:4], batches[4:], options)
 
 
+def smollm2(data: Path | None, sequences: int = 32) -> Subject:
+    """SmolLM2-135M and sequences of 128 tokens of WikiText-2; a fifth of the blocks' feed-forward weights goes."""
+    if data is None:
+        raise SystemExit("smollm2 needs --data DIR with SmolLM2-135M-Instruct.Q4_1.gguf and wikitext2.zip")
+    dense, calibration, test = language.load(data)
+    batches = list(calibration[: sequences * 128].view(-1, 128).split(8))
+    blocks = sum(parameter.numel() for parameter in dense.model.layers.parameters())
+    keep = {"params": 1 - 0.2 * blocks / sum(parameter.numel() for parameter in dense.parameters())}
+    options = {"keep": keep, "kinds": "neurons", "allocation": "uniform", "repair": "refit"}
+    windows = test[:8192].view(-1, 512)
+    perplexity = partial(language.perplexity, windows=windows)
+    return Subject(
+        lambda: copy.deepcopy(dense),
+        [{"input_ids": batch} for batch in batches],
+        [{"input_ids": window} for window in windows[:4].split(1)],
+        options,
+        perplexity,
+    )
+
+
 SUBJECTS: dict[str, Callable[[Path | None], Subject]] = {
     "fashion": fashion,
     "mobilenet": mobilenet,
     "mobilenet-128": partial(mobilenet, examples=128),
     "llama": llama,
+    "smollm2": smollm2,
 }
