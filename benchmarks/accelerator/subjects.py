@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerator import language
 from networks.trained import trained
 from torch import Tensor, nn
 
+from accelerator import language
 from secateur import demo
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
