@@ -15,8 +15,8 @@ from zoo import grow
 
 BUILT_IN = (
     "apoz", "fpgm", "integrated-gradients", "l1", "l2", "leave-one-out", "oracle", "oracle-absolute", "random",
-    "sensitivity", "shapley", "taylor", "taylor-gates", "taylor-gates-examples", "taylor-gates-second", "taylor-signed",
-    "taylor-weights", "taylor-weights-second",
+    "sensitivity", "shapley", "taylor", "taylor-gates", "taylor-gates-before-norm", "taylor-gates-examples",
+    "taylor-gates-norms", "taylor-gates-second", "taylor-signed", "taylor-weights", "taylor-weights-second",
 )  # fmt: skip
 AT_THE_DENSE = tuple(by for by in BUILT_IN if by.startswith("taylor") or by == "sensitivity")
 

@@ -61,18 +61,6 @@ def test_gates_behind_batch_norms_are_gamma_and_beta(small: Small, network: sc.N
     assert torch.allclose(scores["conv2"].values, torch.stack(columns).mean(0).double(), rtol=1e-4)
 
 
-def test_gates_of_a_residual_stage_are_averaged_over_the_norms_that_share_it() -> None:
-    """The stream's units are made by the stem's batch norm and by the block's second one."""
-    model, example = grow("residual")
-    network = sc.trace(model, example)
-    y = torch.tensor([0, 1, 2])
-    found = sc.score(network, [(example, y)], by="taylor-gates", progress=False)["stem.0"].values
-    F.cross_entropy(model(example), y).backward()
-    norms = [model.stem[1], model.bn2]
-    slopes = [(n.weight * n.weight.grad + n.bias * n.bias.grad).detach().square() for n in norms]
-    assert torch.allclose(found, torch.stack(slopes).mean(0).double(), rtol=1e-3)
-
-
 def test_examples_are_squared_one_by_one(small: Small, network: sc.Network) -> None:
     one_by_one = [(x[i : i + 1], y[i : i + 1]) for x, y in batches() for i in range(len(x))]
     alone = sc.score(network, one_by_one, by="taylor-gates", progress=False)

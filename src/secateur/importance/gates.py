@@ -1,8 +1,8 @@
-"""Gates: factors of 1 on units, by which losses are differentiated.
+"""Gates: factors of 1 on units, one for each, by which losses are differentiated.
 
-A group that batch norms make (a residual stream is made by those of all its blocks) has a gate behind each of them; any
-other one gate, which closes all its readers. A gate's derivative behind a batch norm is gamma dE/dgamma + beta dE/dbeta
-(Molchanov et al. 2019, section 3.2), so nothing is approximated by taking it there.
+`network/gate_places.py` says where they stand. A gate that stands at several places closes all of them, so its
+derivative is the sum of what each place contributes. Squares are divided by the number of places, as in the authors'
+released code for the blocks of a residual stage (Molchanov et al. 2019).
 """
 
 from collections.abc import Sequence
@@ -19,78 +19,76 @@ from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.importance.gradients import example_loss
 from secateur.importance.sites import differentiable
-from secateur.network.layers import norms_of
-from secateur.network.masked import Removal, shaped
+from secateur.network.gate_places import GatePlace, Where, gate_places
+from secateur.network.masked import Removal, chained, shaped
 from secateur.network.program import Call, Handler
 from secateur.network.units import Group, Network
 
 
 class Gates:
-    """All gates of a network: a matrix of ones, whose first row closes readers and each other one a batch norm.
+    """All gates of a network.
 
     Args:
         evidence: the network, the examples and the loss.
+        where: where they stand, as `gate_places` takes it.
+        apart: whether a unit has a gate of its own at each place: the mean of their squares is then taken.
     """
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, where: Where = "blocks", apart: bool = False) -> None:
         self.evidence = evidence
-        self.norms = norms_of(evidence.network)
-        self.behind = torch.zeros(1 + len(self.norms), evidence.network.units + 1, dtype=torch.bool)
-        for row, units in enumerate(self.norms.values(), 1):
-            self.behind[row, units[units >= 0]] = True
-        self.behind[0] = ~self.behind[1:].any(0)
+        self.places = gate_places(evidence.network, where)
+        self.count = self.places.count
+        self.rows = 1 + len(self.places.blocks) + len(self.places.norms) if apart else 1
 
-    def losses(self, cell: Batch, each: int) -> tuple[Tensor, Tensor]:
+    def losses(self, cell: Batch, copies: int) -> tuple[Tensor, Tensor]:
         """Every example's loss (examples,), and the gates that it can be differentiated by.
 
         Args:
             cell: the examples.
-            each: how many copies of the gates there are: one for all examples, or one for each.
+            copies: how many copies of the gates there are: one for all examples, or one for each.
 
         Returns:
-            The losses, and the gates (each, rows, units + 1).
+            The losses, and the gates (copies, rows, units + 1): one row, or one for each place.
 
         Raises:
             DataError: one for each is asked for, and the network's code fixes the batch size.
         """
         network = self.evidence.network
-        if each > 1:
+        if copies > 1:
             need_examples_apart(network, "taylor-gates")
-        gates = torch.ones(each, *self.behind.shape, device=network.device, requires_grad=True)
+        gates = torch.ones(copies, self.rows, network.units + 1, device=network.device, requires_grad=True)
+        before_readers = torch.where(self.places.at_readers.to(gates.device), gates[:, 0], 1.0)
         handlers: dict[Node, Handler] = differentiable(network.program)
-        handlers |= Removal({}).handlers(network, gates[:, 0])
-        for row, (node, units) in enumerate(self.norms.items(), 1):
-            handlers[node] = partial(_gated, network, node, gates[:, row, units], handlers.get(node))
+        handlers |= Removal({}).handlers(network, before_readers)
+        for number, place in enumerate((*self.places.blocks, *self.places.norms), 1):
+            gated = partial(_gated, network, place, gates[:, number % self.rows])
+            handlers[place.node] = chained([gated, handlers[place.node]]) if place.node in handlers else gated
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             output = self.evidence.forward(cell, handlers)
             return example_loss(self.evidence, cell, output), gates
 
-    def of_group(self, group: Group, found: Tensor) -> Tensor:
-        """The mean over a group's gates of what was found for each. (..., units)
+    def of_group(self, group: Group, squares: Tensor) -> Tensor:
+        """The squares of a group's units, divided by the number of places of each gate. (..., units)
 
         Args:
             group: the group.
-            found: (..., rows, units + 1).
+            squares: (..., rows, units + 1).
         """
-        own = self.behind[:, group.span].to(found)
-        total: Tensor = (found[..., group.span] * own).sum(-2) / own.sum(0)
-        return total
+        shares: Tensor = squares[..., group.span].sum(-2) / self.count[group.span].to(squares)
+        return shares
 
 
 def _gated(
-    network: Network,
-    node: Node,
-    gates: Tensor,
-    inner: Handler | None,
-    target: Call,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    network: Network, place: GatePlace, gates: Tensor, target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    result = inner(target, args, kwargs) if inner is not None else target(*args, **kwargs)
-    made, *rest = result if isinstance(result, tuple | list) else (result,)
-    recorded = node.meta["val"]
+    """An operator's result, multiplied by the gates of its units."""
+    result = target(*args, **kwargs)
+    values, *rest = result if isinstance(result, tuple | list) else (result,)
+    recorded = place.node.meta["val"]
     first = recorded[0] if isinstance(recorded, tuple | list) else recorded
-    gated = made * shaped(gates.to(made), made, 1, network.program.batch_axis(first))
+    units = place.units.to(gates.device)
+    factors = torch.where(units >= 0, gates[:, units], 1.0)  # (copies, size of the axis)
+    gated = values * shaped(factors.to(values), values, place.dim, network.program.batch_axis(first))
     return (gated, *rest) if rest else gated
 
 

@@ -5,17 +5,17 @@ The square of the estimated change of the loss, minibatch by minibatch: what a u
 of at most 32 examples, whatever the batches of the data are: the square of a mean depends on how many it is over.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from secateur.data import Batch
-from secateur.errors import DataError
 from secateur.importance.evidence import Evidence
 from secateur.importance.gates import Gates, cell_shares, mean_over_cells
 from secateur.importance.gradients import example_loss
+from secateur.importance.hessian_diagonal import estimated_diagonal, exact_diagonal, second_derivatives
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 from secateur.importance.seeds import generator_for
@@ -24,7 +24,6 @@ from secateur.importance.weights import incoming
 
 Weights = Mapping[str, Tensor]
 Change = Callable[[Tensor, Weights], Weights]
-PROBES = 8  # of the Hessian's diagonal, for each minibatch
 
 
 @criterion("taylor-weights", options=(), uses="gradients")
@@ -43,10 +42,23 @@ def taylor_weights_second(evidence: Evidence) -> dict[str, GroupScores]:
 
 @criterion("taylor-gates", options=(), uses="gradients")
 def taylor_gates(evidence: Evidence) -> dict[str, GroupScores]:
-    """The squared derivative by the unit's gate, minibatch by minibatch; the paper's best (its Taylor-FO-BN)."""
-    evidence.need_examples("taylor-gates")
-    gates = Gates(evidence)
-    return _over_cells(evidence, gates, [_slopes(gates, cell).square() for cell in _cells(evidence, "taylor-gates")])
+    """The squared derivative by the unit's gate, minibatch by minibatch; the paper's best (its Taylor-FO-BN).
+
+    One gate per unit: behind every block of its residual stage, else behind its batch norms, else before its readers.
+    """
+    return _over_gates(evidence, "taylor-gates", Gates(evidence))
+
+
+@criterion("taylor-gates-before-norm", options=(), uses="gradients")
+def taylor_gates_before_norm(evidence: Evidence) -> dict[str, GroupScores]:
+    """The same with gates before batch norms: the square of the sum of g w over the filter (and its bias)."""
+    return _over_gates(evidence, "taylor-gates-before-norm", Gates(evidence, "before norms"))
+
+
+@criterion("taylor-gates-norms", options=(), uses="gradients")
+def taylor_gates_norms(evidence: Evidence) -> dict[str, GroupScores]:
+    """The same with a gate of its own behind each batch norm: the mean of their squares in a residual stage (ours)."""
+    return _over_gates(evidence, "taylor-gates-norms", Gates(evidence, "norms", apart=True))
 
 
 @criterion("taylor-gates-examples", options=(), uses="gradients")
@@ -62,69 +74,49 @@ def taylor_gates_examples(evidence: Evidence) -> dict[str, Tensor]:
     return {group.name: gates.of_group(group, squares).T for group in evidence.groups}
 
 
-@criterion("taylor-gates-second", options=(), uses="gradients")
+@criterion("taylor-gates-second", options=("estimator",), estimators=("hutchinson", "exact"), uses="gradients")
 def taylor_gates_second(evidence: Evidence) -> dict[str, GroupScores]:
     """The squared change by closing the unit's gate, to second order: (-g + H / 2)^2, with the Hessian's own entry.
 
-    The diagonal of the Hessian is the mean over all minibatches of products with random signs (Hutchinson 1989; Bekas
-    et al. 2007), 8 for each; the gradient is each minibatch's own.
+    By default H is estimated by 8 products with random signs for each minibatch, and averaged over all minibatches.
+    With `estimator="exact"` it is each minibatch's own, by one backward pass for each unit.
     """
     evidence.need_examples("taylor-gates-second")
     gates, generator = Gates(evidence), generator_for(evidence.seed, "taylor-gates-second")
+    exact = evidence.options.get("estimator") == "exact"
+    asked = [unit for group in evidence.groups for unit in range(group.span.start, group.span.stop)]
     slopes, curvatures = [], []
     for cell in _cells(evidence, "taylor-gates-second"):
         losses, leaves = gates.losses(cell, 1)
         (slope,) = torch.autograd.grad(losses.mean(), leaves, create_graph=True)
+        diagonal = exact_diagonal(slope, leaves, asked) if exact else estimated_diagonal(slope, leaves, generator)
         slopes.append(slope.detach()[0])
-        curvatures.append(_diagonal(slope, leaves, generator)[0])
-    shares = cell_shares(evidence).to(slopes[0])
-    curvature = torch.einsum("c,cru->ru", shares, torch.stack(curvatures))
-    return _over_cells(evidence, gates, [(curvature / 2 - slope).square() for slope in slopes])
-
-
-def _diagonal(slope: Tensor, leaves: Tensor, generator: torch.Generator) -> Tensor:
-    """An estimate of the diagonal of the Hessian. (1, rows, units + 1)"""
-    total = torch.zeros_like(slope)
-    if not slope.requires_grad:  # the loss is linear
-        return total
-    for _ in range(PROBES):
-        signs = (torch.randint(0, 2, slope.shape, generator=generator) * 2 - 1).to(slope)
-        (product,) = _second_derivatives((slope * signs).sum(), [leaves])
-        total += product * signs
-    return total.detach() / PROBES
-
-
-def _second_derivatives(along: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The derivatives of a slope along a direction.
-
-    Raises:
-        DataError: torch has no second derivative of one of the network's operators.
-    """
-    try:
-        return torch.autograd.grad(along, leaves, retain_graph=True, materialize_grads=True, allow_unused=True)
-    except RuntimeError as failure:
-        if "is not implemented" not in str(failure):
-            raise
-        raise DataError(
-            f"torch can't differentiate one of the network's operators twice ({failure}); rank by the criterion of "
-            "first order"
-        ) from failure
+        curvatures.append(diagonal[0])
+    if not exact:
+        mean = torch.einsum("c,cru->ru", cell_shares(evidence).to(slopes[0]), torch.stack(curvatures))
+        curvatures = [mean] * len(curvatures)
+    changes = [(curvature / 2 - slope).square() for slope, curvature in zip(slopes, curvatures, strict=True)]
+    return _by_group(evidence, gates, changes)
 
 
 def _cells(evidence: Evidence, name: str) -> Iterator[Batch]:
     return evidence.watched(evidence.cells, name)
 
 
-def _slopes(gates: Gates, cell: Batch) -> Tensor:
-    """The derivative of the minibatch's mean loss by each gate. (rows, units + 1)"""
-    losses, leaves = gates.losses(cell, 1)
-    slope: Tensor = torch.autograd.grad(losses.mean(), leaves)[0][0]
-    return slope
+def _over_gates(evidence: Evidence, name: str, gates: Gates) -> dict[str, GroupScores]:
+    """Squares of the derivative of each minibatch's mean loss by each gate."""
+    evidence.need_examples(name)
+    squares = []
+    for cell in _cells(evidence, name):
+        losses, leaves = gates.losses(cell, 1)
+        squares.append(torch.autograd.grad(losses.mean(), leaves)[0][0].square())
+    return _by_group(evidence, gates, squares)
 
 
-def _over_cells(evidence: Evidence, gates: Gates, found: list[Tensor]) -> dict[str, GroupScores]:
+def _by_group(evidence: Evidence, gates: Gates, squares: list[Tensor]) -> dict[str, GroupScores]:
+    """The mean over minibatches of squares (rows, units + 1), with its error."""
     return {
-        group.name: GroupScores(*mean_over_cells(evidence, [gates.of_group(group, part) for part in found]))
+        group.name: GroupScores(*mean_over_cells(evidence, [gates.of_group(group, part) for part in squares]))
         for group in evidence.groups
     }
 
@@ -158,7 +150,7 @@ def _second_order(loss: Tensor, weights: Weights) -> Weights:
     leaves = list(weights.values())
     slopes = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True, allow_unused=True)
     along = sum(((slope * leaf.detach()).sum() for slope, leaf in zip(slopes, leaves, strict=True)), torch.zeros(()))
-    products = _second_derivatives(along, leaves)
+    products = second_derivatives(along, leaves)
     return {
         name: (leaf * (slope - product / 2)).detach()
         for name, leaf, slope, product in zip(weights, leaves, slopes, products, strict=True)

@@ -147,7 +147,8 @@ def _groups(
     members: dict[tuple[str, int], Member],
     of_label: Tensor,
 ) -> tuple[Group, ...]:
-    marks = {"heads": trace.heads, "head width": trace.widths, "residual": trace.sums}
+    added = [torch.unique(compact(labels)) for _, labels in trace.additions]
+    marks = {"heads": trace.heads, "head width": trace.widths, "residual": added}
     marked = {kind: set(of_label[torch.cat(found)].tolist()) for kind, found in marks.items() if found}
     ranks = Counter(name for name, _, _ in trace.origin)
     groups: list[Group] = []

@@ -112,6 +112,7 @@ def of_blocks(network: Network, blocks: Sequence[Block]) -> Network:
         sizes=(),
         mends=(),
         draws=tuple(replace(draw, units=()) for draw in network.draws),
+        additions=(),
     )
 
 

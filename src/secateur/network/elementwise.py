@@ -75,8 +75,8 @@ def _meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
     held_a, held_b = _wide(b.shape, in_a - in_b, len(shape)), _wide(a.shape, in_b - in_a, len(shape))
     if in_a & in_b or not (in_a or in_b):
         call.tie(a, b)
-        if in_a and operator_name(call.node) in ("add", "sub"):
-            call.trace.sums.append(torch.unique(compact(a)))
+        if in_a and operator_name(call.node) in ("add", "sub") and joins(a, b):
+            call.trace.additions.append((call.node, a.expand(shape)))
     elif held_a or held_b:
         for labels, held in ((a, held_a), (b, held_b)):
             if held:
@@ -87,6 +87,11 @@ def _meet(call: Call, a: Tensor, b: Tensor) -> Tensor:
         return (b if crossing is a else a).expand(shape)
     other = len(in_b) > len(in_a) if in_a & in_b else bool(in_b) and (held_a or not in_a)
     return (b if other else a).expand(shape)
+
+
+def joins(a: Tensor, b: Tensor) -> bool:
+    """Whether two operands come from different layers: not where a tensor is added to a function of itself."""
+    return bool((compact(a) != compact(b)).any()) if compact(a).dim() == compact(b).dim() else True
 
 
 def fewer(a: Tensor, b: Tensor) -> Tensor:

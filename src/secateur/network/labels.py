@@ -99,7 +99,7 @@ class Trace:
     produced: dict[tuple[str, int], int] = field(default_factory=dict)
     ties: list[Tensor] = field(default_factory=list)
     heads: list[Tensor] = field(default_factory=list)
-    sums: list[Tensor] = field(default_factory=list)
+    additions: list[tuple[Node, Tensor]] = field(default_factory=list)
     widths: list[Tensor] = field(default_factory=list)
     stacks: list[tuple[Node, Weight, Tensor]] = field(default_factory=list)
     choices: list[tuple[Node, Tensor, int]] = field(default_factory=list)

@@ -82,6 +82,11 @@ def _renumbered(network: Network, groups: Sequence[Group], number: Tensor) -> Ne
         mends=tuple(replace(mend, units=number[mend.units]) for mend in network.mends),
         draws=tuple(draw.renumbered(lambda units: number[units]) for draw in network.draws),
         sizes=tuple(size.renumbered(lambda units: number[units]) for size in network.sizes),
+        additions=tuple(
+            replace(addition, units=number[addition.units])
+            for addition in network.additions
+            if bool((number[addition.units] >= 0).any())
+        ),
     )
 
 

@@ -14,12 +14,12 @@ from secateur.data import Batch
 from secateur.network.assemble import Units, find_units
 from secateur.network.cost import TensorCost, Work
 from secateur.network.draws import Draw
-from secateur.network.labels import Read, Trace, operator_name
+from secateur.network.labels import Read, Trace, entries_along, operator_name, varying
 from secateur.network.new_biases import takes_new_bias
 from secateur.network.program import Call, Handler, Program, arguments, module_path
 from secateur.network.rules import shapes_of, trace_experts, trace_labels
 from secateur.network.sizes import Size
-from secateur.network.units import Fold, Network, Reader
+from secateur.network.units import Addition, Fold, Network, Reader
 
 FOLDING = {"linear", "addmm", "conv1d", "conv2d", "conv3d"}
 
@@ -60,7 +60,19 @@ def _network(model: nn.Module, example: Batch, program: Program, trace: Trace, r
         reshaping=_reshaping(units, trace),
         sizes=tuple(size.renumbered(units) for size in _telling(trace.sizes, units)),
         draws=tuple(Draw(node, tuple(map(units, layers))) for node, layers in trace.draws),
+        additions=tuple(_additions(trace, units)),
     )
+
+
+def _additions(trace: Trace, units: Units) -> Iterator[Addition]:
+    """Sums of activations whose units lie along one axis."""
+    for node, labels in trace.additions:
+        axes = varying(labels)
+        if len(axes) == 1:
+            (dim,) = axes
+            along = units(entries_along(labels, dim))
+            if bool((along >= 0).any()):
+                yield Addition(node, dim, along)
 
 
 def _with_experts(network: Network, first: Trace, trace: Trace) -> Network:

@@ -90,6 +90,21 @@ class Reader:
 
 
 @dataclass(frozen=True, eq=False)
+class Addition:
+    """An operator that adds activations of different layers, whose units therefore go together.
+
+    Args:
+        node: the operator in the program.
+        dim: the axis of its result on which the units lie.
+        units: for each index along the axis the number of its unit in the network, -1 where it is frozen.
+    """
+
+    node: Node
+    dim: int
+    units: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Group:
     """Units of one kind that can be compared with each other.
 
@@ -165,6 +180,7 @@ class Network:
     `reshaping` names, for each group, the modules whose own code changes the shape of its activations; `sizes` the
     numbers in the program that count units; `mends` the attributes of modules that do; `module_programs` the programs
     of modules whose own code can't say the cut shape, by path; `draws` the units of operators that draw random numbers;
+    `additions` the sums of activations along which units go together;
     `as_program` tells that what is cut is the program, not the model's code.
     `print(network)` shows the groups, what they own and what is frozen; `network.cost(plan)` what a plan would leave.
     """
@@ -183,6 +199,7 @@ class Network:
     mends: tuple[Mend, ...] = ()
     module_programs: Mapping[str, ModuleProgram] = field(default_factory=dict)
     draws: tuple[Draw, ...] = ()
+    additions: tuple[Addition, ...] = ()
     as_program: bool = False
 
     @property

@@ -4,17 +4,24 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
+from secateur.network.gate_places import GatePlace, gate_places
 from secateur.network.layers import Layer, layers_of, norms_of
 from secateur.network.program import arguments
 from secateur.network.units import Group, Network
+from secateur.training.block_gradients import BlockTerms, Term, Terms
+
+Parameters = Mapping[str, Tensor]
 
 
 class Slopes:
     """Where the gates of a network's groups can be read from gradients.
 
-    Behind a batch norm a gate's derivative is gamma dE/dgamma + beta dE/dbeta (Molchanov et al. 2019, section 3.2); a
-    group without any has its gate at the readers, where it is the sum of w dE/dw over the weights that read the unit.
+    Gates stand where `network/gate_places.py` puts them. Behind a batch norm the derivative is gamma dE/dgamma + beta
+    dE/dbeta (Molchanov et al. 2019, section 3.2), before the readers the sum of w dE/dw over the weights that read the
+    unit, and behind the blocks of a residual stage a sum of such terms (`block_gradients.py`). Where the activation
+    behind an addition is none that the terms pass (GELU, SiLU), the gate stands before the readers instead.
 
     Args:
         network: the traced network.
@@ -23,42 +30,73 @@ class Slopes:
 
     def __init__(self, network: Network, groups: list[Group]) -> None:
         self.network = network
-        names = network.program.state_names
-        self.norms: list[tuple[Tensor, tuple[str, ...]]] = []
-        for node, units in norms_of(network).items():
-            given = arguments(node)
-            held = tuple(names[given[part]] for part in ("weight", "bias") if given.get(part) is not None)
-            if held:
-                self.norms.append((units, held))
-        self.layers: list[Layer] = [layer for layer in layers_of(network) if layer.reads]
-        self.behind = {group.name: [norm for norm in self.norms if group.owns(norm[0])] for group in groups}
-        read = {group.name for group in groups if any(group.owns(layer.inputs) for layer in self.layers)}
-        gated = (group for group in groups if self.behind[group.name] or group.name in read)
+        self.layers: dict[Node, Layer] = {layer.node: layer for layer in layers_of(network)}
+        self._norms = {node: (units, _affine(network, node)) for node, units in norms_of(network).items()}
+        self._norms = {node: found for node, found in self._norms.items() if found[1]}
+        places = gate_places(network)
+        terms = BlockTerms(self._norms.keys(), self.layers, {reader.node for reader in network.readers})
+        self._blocks = [(place, terms.of(place.node)) for place in places.blocks]
+        self._at_readers = places.at_readers.clone()
+        self._count = places.count
+        for place, found in self._blocks:
+            if found is None:
+                self._move_to_readers(place)
+        without_affine = (place for place in places.norms if place.node not in self._norms)
+        for place in without_affine:
+            self._move_to_readers(place)
+        self._norm_places = [place for place in places.norms if place.node in self._norms]
+        readers = [layer for layer in self.layers.values() if layer.reads]
+        read = {group.name for group in groups if any(group.owns(layer.inputs) for layer in readers)}
+        gated = (group for group in groups if group.name in read or not bool(self._at_readers[group.span].any()))
         self.groups = [group for group in gated if group.multiple == 1]  # others can't go one by one
         self.without = [group.name for group in groups if group not in self.groups]
 
-    def squares(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The squared derivative by each unit's gate, the mean over the batch norms that share it. (units,) by group"""
-        at_norms = [self._scattered(units, _norm_slopes(names, parameters)) for units, names in self.norms]
-        own = [self._scattered(units, torch.ones(len(units))) for units, _ in self.norms]
-        at_readers = torch.zeros(self.network.units + 1, dtype=torch.float64)
-        for layer in self.layers:
-            at_readers += self._reader_slopes(layer, parameters)
-        found = {}
-        for group in self.groups:
-            if self.behind[group.name]:
-                total = torch.stack([each[group.span].square() for each in at_norms]).sum(0)
-                found[group.name] = total / torch.stack([each[group.span] for each in own]).sum(0).clamp_min(1)
-            else:
-                found[group.name] = at_readers[group.span].square()
-        return found
+    def squares(self, parameters: Parameters) -> dict[str, Tensor]:
+        """The squared derivative by each unit's gate, divided by the number of its places. (units,) by group"""
+        known: dict[Term, Tensor] = {}
+        total = torch.zeros(self.network.units + 1, dtype=torch.float64)
+        for place, terms in self._blocks:
+            if terms is not None:
+                _add(total, place, self._sum(terms, parameters, known))
+        for place in self._norm_places:
+            _add(total, place, self._value(Term("norm", place.node), parameters, known))
+        if any(bool(self._at_readers[group.span].any()) for group in self.groups):
+            readers = [Term("reads", layer.node) for layer in self.layers.values() if layer.reads]
+            at_readers = sum(self._value(term, parameters, known) for term in readers)
+            total = torch.where(self._at_readers, at_readers, total)
+        squares = total.square() / self._count
+        return {group.name: squares[group.span] for group in self.groups}
 
-    def _reader_slopes(self, layer: Layer, parameters: Mapping[str, Tensor]) -> Tensor:
-        weight = parameters[layer.weight]
-        if weight.grad is None:
-            return torch.zeros(self.network.units + 1, dtype=torch.float64)
-        rows = layer.matrix((weight.detach() * weight.grad).double()).sum(1).flatten()  # (groups * features,)
-        return self._scattered(layer.inputs.repeat_interleave(layer.kernel), rows)
+    def _move_to_readers(self, place: GatePlace) -> None:
+        units = place.units[place.units >= 0]
+        self._at_readers[units] = True
+        self._count[units] = 1
+
+    def _sum(self, terms: Terms, parameters: Parameters, known: dict[Term, Tensor]) -> Tensor:
+        total = torch.zeros(self.network.units + 1, dtype=torch.float64)
+        for term, times in terms.items():
+            total += times * self._value(term, parameters, known)
+        return total
+
+    def _value(self, term: Term, parameters: Parameters, known: dict[Term, Tensor]) -> Tensor:
+        """A term of every unit, read once for all gates. (units + 1,)"""
+        if term not in known:
+            known[term] = self._read(term, parameters)
+        return known[term]
+
+    def _read(self, term: Term, parameters: Parameters) -> Tensor:
+        if term.kind == "norm":
+            units, names = self._norms[term.node]
+            return self._scattered(units, torch.stack([_product(name, parameters) for name in names]).sum(0))
+        layer = self.layers[term.node]
+        products = layer.matrix(_product(layer.weight, parameters))  # (groups, outputs, features)
+        if term.kind == "reads":
+            return self._scattered(layer.inputs.repeat_interleave(layer.kernel), products.sum(1).flatten())
+        rows = products.sum(2).flatten()
+        bias = arguments(layer.node).get("bias")
+        if bias is not None:
+            rows = rows + _product(self.network.program.state_names[bias], parameters)
+        return self._scattered(layer.outputs, rows)
 
     def _scattered(self, units: Tensor, values: Tensor) -> Tensor:
         """Values summed into units. (units + 1,)"""
@@ -66,6 +104,22 @@ class Slopes:
         return total.index_add_(0, units % (self.network.units + 1), values.cpu().double())
 
 
-def _norm_slopes(names: tuple[str, ...], parameters: Mapping[str, Tensor]) -> Tensor:
-    parts = [parameters[name] for name in names]
-    return torch.stack([(p.detach() * (0 if p.grad is None else p.grad)).double() for p in parts]).sum(0)
+def _affine(network: Network, norm: Node) -> tuple[str, ...]:
+    """The names of a batch norm's weight and bias, as far as it has them."""
+    given = arguments(norm)
+    nodes = [given[part] for part in ("weight", "bias") if given.get(part) is not None]
+    return tuple(network.program.state_names[node] for node in nodes)
+
+
+def _product(name: str, parameters: Parameters) -> Tensor:
+    """A parameter times its gradient, entry by entry; zeros where it has none."""
+    parameter = parameters[name]
+    gradient = parameter.grad
+    if gradient is None:
+        return torch.zeros(parameter.shape, dtype=torch.float64)
+    return parameter.detach().double() * gradient.double()
+
+
+def _add(total: Tensor, place: GatePlace, values: Tensor) -> None:
+    units = place.units[place.units >= 0]
+    total[units] += values[units]

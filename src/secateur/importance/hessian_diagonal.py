@@ -1,0 +1,82 @@
+"""The diagonal of a Hessian by differentiating a gradient once more: estimated by random products, or exact."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from secateur.errors import DataError
+
+PROBES = 8  # random products for each minibatch
+
+
+def estimated_diagonal(slope: Tensor, leaves: Tensor, generator: torch.Generator, probes: int = PROBES) -> Tensor:
+    """An estimate without bias: the mean of products with random signs (Hutchinson 1989; Bekas et al. 2007).
+
+    Args:
+        slope: the gradient by `leaves`, which can be differentiated again; of their shape.
+        leaves: what the Hessian is taken by.
+        generator: the signs are drawn from it.
+        probes: the number of products.
+
+    Returns:
+        The estimate, of the shape of `leaves`.
+
+    Example:
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> (slope,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
+        >>> estimated_diagonal(slope, x, torch.Generator().manual_seed(0))
+        tensor([ 6., 12.])
+    """
+    total = torch.zeros_like(slope)
+    if not slope.requires_grad:  # the loss is linear
+        return total
+    for _ in range(probes):
+        signs = (torch.randint(0, 2, slope.shape, generator=generator) * 2 - 1).to(slope)
+        (product,) = second_derivatives((slope * signs).sum(), [leaves])
+        total += product * signs
+    return total.detach() / probes
+
+
+def exact_diagonal(slope: Tensor, leaves: Tensor, entries: Iterable[int]) -> Tensor:
+    """The diagonal itself, by one backward pass for each entry.
+
+    Args:
+        slope: the gradient by `leaves`, which can be differentiated again; of their shape.
+        leaves: what the Hessian is taken by.
+        entries: which entries of the last axis are asked for, at the first place of the others; the rest are 0.
+
+    Returns:
+        The diagonal, of the shape of `leaves`.
+
+    Example:
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> (slope,) = torch.autograd.grad((x**2).sum() ** 2, x, create_graph=True)
+        >>> exact_diagonal(slope, x, range(2))
+        tensor([28., 52.])
+    """
+    diagonal = torch.zeros_like(slope)
+    if not slope.requires_grad:
+        return diagonal
+    first = (0,) * (slope.dim() - 1)
+    for entry in entries:
+        (row,) = second_derivatives(slope[*first, entry], [leaves])
+        diagonal[*first, entry] = row[*first, entry]
+    return diagonal.detach()
+
+
+def second_derivatives(along: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The derivatives of a gradient along a direction.
+
+    Raises:
+        DataError: torch has no second derivative of one of the network's operators.
+    """
+    try:
+        return torch.autograd.grad(along, leaves, retain_graph=True, materialize_grads=True, allow_unused=True)
+    except RuntimeError as failure:
+        if "is not implemented" not in str(failure):
+            raise
+        raise DataError(
+            f"torch can't differentiate one of the network's operators twice ({failure}); rank by the criterion of "
+            "first order"
+        ) from failure

@@ -1,0 +1,126 @@
+"""Where the gate of each unit stands: a factor of 1, by which losses are differentiated.
+
+Each unit has one gate (Molchanov et al. 2019, section 3.2). In a residual stage it multiplies the output of every
+block, behind the addition and its activation, as in the authors' released code; elsewhere it stands behind each batch
+norm of the unit, and where there is no batch norm before everything that reads the unit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.network.labels import operator_name
+from secateur.network.layers import norms_of
+from secateur.network.masked_norms import MASKED_NORMS
+from secateur.network.program import arguments
+from secateur.network.units import Addition, Network
+
+Where = Literal["blocks", "norms", "before norms"]
+
+
+@dataclass(frozen=True, eq=False)
+class GatePlace:
+    """An operator whose result the gates of units multiply.
+
+    Args:
+        node: the operator.
+        dim: the axis of its result on which the units lie.
+        units: for each index along the axis the number of its unit in the network, -1 where there is no gate.
+    """
+
+    node: Node
+    dim: int
+    units: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class GatePlaces:
+    """The places of all gates of a network.
+
+    Args:
+        blocks: outputs of residual blocks, behind the addition.
+        norms: results of batch norms, or what they normalise.
+        at_readers: whose gate stands before all that reads the unit, booleans (units + 1,).
+    """
+
+    blocks: tuple[GatePlace, ...]
+    norms: tuple[GatePlace, ...]
+    at_readers: Tensor
+
+    @property
+    def count(self) -> Tensor:
+        """At how many places each unit's gate stands; all readers together are one. (units + 1,)"""
+        total = self.at_readers.double()
+        for place in (*self.blocks, *self.norms):
+            total[place.units[place.units >= 0]] += 1
+        return total
+
+
+def gate_places(network: Network, where: Where = "blocks") -> GatePlaces:
+    """The places of the gates of a network's units.
+
+    Args:
+        network: the traced network.
+        where: "blocks" for those described above; "norms" for gates behind batch norms in residual stages, too;
+            "before norms" for gates on what batch norms normalise.
+    """
+    blocks = _blocks(network) if where == "blocks" else ()
+    in_stage = _marked(network, blocks)
+    norms = tuple(
+        GatePlace(
+            arguments(node)["input"] if where == "before norms" else node, 1, torch.where(in_stage[units], -1, units)
+        )
+        for node, units in norms_of(network).items()
+    )
+    norms = tuple(place for place in norms if bool((place.units >= 0).any()))
+    return GatePlaces(blocks, norms, ~(in_stage | _marked(network, norms)))
+
+
+def _marked(network: Network, places: Sequence[GatePlace]) -> Tensor:
+    """Which units have a gate at any of these places. (units + 1,)"""
+    marked = torch.zeros(network.units + 1, dtype=torch.bool)
+    for place in places:
+        marked[place.units[place.units >= 0]] = True
+    return marked
+
+
+def _blocks(network: Network) -> tuple[GatePlace, ...]:
+    """The outputs of residual blocks, for units that no normalisation reads from the sum itself.
+
+    Where one does (pre-activation), the unit is in the network as what comes behind the normalisation.
+    """
+    residual = torch.zeros(network.units + 1, dtype=torch.bool)
+    for group in network.groups:
+        residual[group.span] = group.kind == "residual"
+    added = {addition.node for addition in network.additions}
+    found = [_output(addition) for addition in network.additions]
+    places = [place for place in found if not (len(place.node.users) == 1 and set(place.node.users) <= added)]
+    for place in places:
+        if set(place.node.users) & _normalisations(network):
+            residual[place.units[place.units >= 0]] = False
+    kept = (GatePlace(place.node, place.dim, torch.where(residual[place.units], place.units, -1)) for place in places)
+    return tuple(place for place in kept if bool((place.units >= 0).any()))
+
+
+def _normalisations(network: Network) -> set[Node]:
+    """The operators that normalise units."""
+    readers = {reader.node for reader in network.readers if operator_name(reader.node) in MASKED_NORMS}
+    return readers | set(norms_of(network))
+
+
+def _output(addition: Addition) -> GatePlace:
+    """An addition's result behind the activation that alone uses it, if there is one."""
+    node = addition.node
+    while len(node.users) == 1 and _is_activation(next(iter(node.users)), node):
+        node = next(iter(node.users))
+    return GatePlace(node, addition.dim, addition.units)
+
+
+def _is_activation(user: Node, of: Node) -> bool:
+    """Whether an operator works entry by entry on one tensor alone."""
+    tags = getattr(user.target, "tags", ())
+    return user.op == "call_function" and torch.Tag.pointwise in tags and user.all_input_nodes == [of]
