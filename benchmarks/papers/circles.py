@@ -48,12 +48,21 @@ QUICK = Sizes(64, 16, 4, 20, 8, 2, 2, 15, 0.5)
 
 
 class MixedScaleDense(nn.Module):
-    """Every layer makes one channel of all before it, by 3 x 3 kernels dilated by 1 to 10 (Pelt, Sethian 2018)."""
+    """Every layer makes one channel of all before it, by 3 x 3 kernels dilated by 1 to 10 (Pelt, Sethian 2018).
 
-    def __init__(self, depth: int, inputs: int = 1, classes: int = LABELS) -> None:
+    Args:
+        depth: the number of layers.
+        inputs: the number of input channels.
+        classes: the number of output channels.
+        mirrored: whether maps are continued by their mirror image, edges included, as the authors' are; else by zeros.
+    """
+
+    def __init__(self, depth: int, inputs: int = 1, classes: int = LABELS, mirrored: bool = False) -> None:
         super().__init__()
+        self.mirrored = mirrored
         self.layers = nn.ModuleList(
-            nn.Conv2d(inputs + i, 1, 3, padding=1 + i % 10, dilation=1 + i % 10) for i in range(depth)
+            nn.Conv2d(inputs + i, 1, 3, padding=0 if mirrored else 1 + i % 10, dilation=1 + i % 10)
+            for i in range(depth)
         )
         self.last = nn.Conv2d(inputs + depth, classes, 1)
         for layer in self.layers:
@@ -62,9 +71,17 @@ class MixedScaleDense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
-            x = torch.cat([x, F.relu(layer(x))], 1)
+            padded = mirror(x, layer.dilation[0]) if self.mirrored else x  # type: ignore[index]
+            x = torch.cat([x, F.relu(layer(padded))], 1)
         scores: Tensor = self.last(x)
         return scores
+
+
+def mirror(x: Tensor, width: int) -> Tensor:
+    """Maps continued by their mirror image on every side: a b c becomes b a a b c c b for a width of 2."""
+    for dim in (2, 3):
+        x = torch.cat([x.narrow(dim, 0, width).flip(dim), x, x.narrow(dim, x.shape[dim] - width, width).flip(dim)], dim)
+    return x
 
 
 def pictures(count: int, sizes: Sizes, seed: int) -> tuple[Tensor, Tensor]:

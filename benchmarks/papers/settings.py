@@ -1,6 +1,7 @@
 """What every experiment is told, and the rows that it gives."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,31 @@ from pathlib import Path
 Row = dict[str, object]
 
 
+class Record:
+    """Rows, shown as they come and written to a file, if there is one.
+
+    Args:
+        path: of the file, with one JSON object in each line.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.lines: list[str] = []
+
+    def add(self, row: Row) -> None:
+        """Show a row, and write all so far."""
+        print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
+        self.lines.append(json.dumps(row))
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("\n".join(self.lines) + "\n")
+
+
 def recorded(rows: Iterable[Row], path: Path | None) -> None:
     """Show each row as it comes, and write all so far to a file, if there is one."""
-    kept = []
+    record = Record(path)
     for row in rows:
-        print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
-        kept.append(json.dumps(row))
-        if path is not None:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text("\n".join(kept) + "\n")
+        record.add(row)
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,8 @@ class Settings:
         full: as large as published, where that is too much for one core.
         weights: of the network, for other data than Fashion-MNIST.
         figures: the folder that plots are written to.
+        device: where networks are trained, where an experiment can be on another than the processor.
+        minutes: after which an experiment that can be stopped ends by itself.
     """
 
     data: Path
@@ -40,3 +59,5 @@ class Settings:
     full: bool
     weights: Path | None
     figures: Path
+    device: str = "cpu"
+    minutes: float = math.inf

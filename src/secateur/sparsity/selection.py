@@ -17,18 +17,18 @@ def name_of(block: Block) -> str:
 
 
 def by_chains(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
-    """The kernels of the longest chains; where these do not suffice, those with the largest norms."""
+    """The kernels of the longest chains, each whole, so that the last may exceed the quota; where all chains do not
+    suffice, the kernels with the largest norms."""
     chains = Chains(graph, fixed=[name_of(block) for block in graph.layers if name_of(block) not in own])
     kept = {name: torch.zeros_like(values, dtype=torch.bool) for name, values in _values(graph, own).items()}
     count = 0
     for chain in chains:
-        strongest = sorted(chain.kernels, key=lambda at: -float(graph.blocks[at[0]].values[at[1], at[2]]))
-        for number, row, edge in strongest[: quota - count]:
+        for number, row, edge in chain.kernels:
             kept[name_of(graph.blocks[number])][row, edge] = True
-        count += min(len(strongest), quota - count)
-        if count == quota:
+        count += len(chain.kernels)
+        if count >= quota:
             break
-    missing = quota - count
+    missing = max(quota - count, 0)
     if missing:
         rest = {name: values.masked_fill(kept[name], -torch.inf) for name, values in _values(graph, own).items()}
         kept = {name: kept[name] | more for name, more in _largest(rest, missing).items()}

@@ -115,17 +115,6 @@ def averaged(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
     return walk.scaled(node, narrow, factor).reshape(walk.shapes[node])
 
 
-def moved(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Any:
-    """What only moves entries is executed on the numbers."""
-    target: Any = node.target
-    return target(**_by_name(given))
-
-
-def reshaped(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
-    numbers: Tensor = given["self" if "self" in given else "input"]
-    return numbers.reshape(walk.shapes[node])
-
-
 def met(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
     """Entry by entry: one map goes on; where two meet, an edge of value 1 from each leads to a new one."""
     shape = walk.shapes[node]
@@ -155,10 +144,6 @@ def _joined(walk: "Walk", node: Node, a: Tensor, b: Tensor) -> Tensor:
 def same(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
     first: Tensor = next(value for value in given.values() if isinstance(value, Tensor))
     return first.expand(walk.shapes[node])
-
-
-def _by_name(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _along(numbers: Tensor, dim: int) -> Tensor:

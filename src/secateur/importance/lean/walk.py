@@ -21,13 +21,12 @@ from secateur.importance.lean.following import (
     averaged,
     batch_norm,
     met,
-    moved,
     pooled,
     read,
-    reshaped,
     same,
 )
 from secateur.importance.lean.graph import Block, ChannelGraph
+from secateur.importance.lean.moving import concatenated, flipped_or_moved, moved, padded, reshaped
 from secateur.network import elementwise, movements, reductions
 from secateur.network.call import frozen
 from secateur.network.labels import compact, operator_name, spread
@@ -129,12 +128,12 @@ FOLLOWED: dict[Rule, Follow] = {
     elementwise.passing: same,
     movements.reshape: reshaped,
     movements.expand: moved,
-    movements.move: moved,
+    movements.move: flipped_or_moved,
     movements.select: moved,
     movements.parts: moved,
     movements.slice_: moved,
-    movements.concatenate: moved,
-    movements.pad: moved,
+    movements.concatenate: concatenated,
+    movements.pad: padded,
     movements.repeat: moved,
     movements.fixed_positions: moved,
     movements.pixel_shuffle: moved,
