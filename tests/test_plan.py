@@ -47,6 +47,15 @@ def test_global_normalises_each_group(network: sc.Network) -> None:
     assert all(torch.equal(plain.kept[name], scaled.kept[name]) for name in plain.kept)
 
 
+def test_raw_takes_the_lowest_scores_of_all_as_they_are(network: sc.Network) -> None:
+    values = {"g0": torch.rand(12) * 1000, "g2": torch.rand(8)}
+    found = sc.plan(network, scores_of(**values), keep={"units": 0.65}, allocation="raw")
+    both = torch.cat([values["g0"], values["g2"]])
+    gone = set(both.argsort()[:7].tolist())
+    kept = {*found.kept["0"].tolist(), *(12 + found.kept["2"]).tolist()}
+    assert kept == set(range(20)) - gone
+
+
 @pytest.mark.parametrize(("round_to", "floor"), [(4, 1), (1, 3), (1, 0.5), (3, 2)])
 def test_multiples_and_floors(network: sc.Network, round_to: int, floor: float) -> None:
     scores = scores_of(g0=torch.rand(12), g2=torch.rand(8))

@@ -163,7 +163,7 @@ def compare(
         typer.Option("--keep", help="Budgets of one kind: macs=0.75,0.5,0.25.", show_default=False),
     ] = None,
     removal: Removal = "mean",
-    allocation: Annotated[str, typer.Option("--allocation", help="uniform, global or loss.")] = "uniform",
+    allocation: Annotated[str, typer.Option("--allocation", help="uniform, global, raw or loss.")] = "uniform",
     repair: Repair = "refit",
     only: Only = None,
     skip: Skip = None,
@@ -202,7 +202,7 @@ def prune(
     test: Test = None,
     by: By = "obs",
     removal: Removal = "mean",
-    allocation: Annotated[str, typer.Option("--allocation", help="auto, uniform, global or loss.")] = "auto",
+    allocation: Annotated[str, typer.Option("--allocation", help="auto, uniform, global, raw or loss.")] = "auto",
     rounds: Annotated[int, typer.Option("--rounds", help="Score again on what a part is gone from.")] = 1,
     round_to: Annotated[
         int | None, typer.Option("--round-to", help="Numbers of units are multiples of this.", show_default=False)

@@ -43,9 +43,15 @@ def by_share(network: Network, groups: Sequence[Group], values: Sequence[Tensor]
 
 
 def by_scale(network: Network, groups: Sequence[Group], values: Sequence[Tensor], asked: Asked) -> np.ndarray:
-    """One ranking of all units, each score divided by the root of the mean square of its group's."""
+    """One ranking of all units, each score divided by the root of the mean square of its group's (Molchanov et al.
+    2017)."""
     scales = [value.square().mean().sqrt() for value in values]
     return _sorted([(v / s if s > 0 else v).sort().values for v, s in zip(values, scales, strict=True)])
+
+
+def by_score(network: Network, groups: Sequence[Group], values: Sequence[Tensor], asked: Asked) -> np.ndarray:
+    """One ranking of all units by their scores as they are (Molchanov et al. 2019)."""
+    return _sorted([value.sort().values for value in values])
 
 
 def by_loss(network: Network, groups: Sequence[Group], values: Sequence[Tensor], asked: Asked) -> np.ndarray:
@@ -140,4 +146,4 @@ def _sorted(priorities: Sequence[Tensor]) -> np.ndarray:
     return owner[np.argsort(torch.cat(list(priorities)).numpy(), kind="stable")] if len(owner) else owner
 
 
-ORDERS: dict[str, Order] = {"uniform": by_share, "global": by_scale, "loss": by_loss}
+ORDERS: dict[str, Order] = {"uniform": by_share, "global": by_scale, "raw": by_score, "loss": by_loss}

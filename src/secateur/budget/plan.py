@@ -98,8 +98,10 @@ def plan(
             absolute number, `{"params": "2M"}`; with a table of times `{"latency": 0.5}`, `{"speedup": 2}` or
             `{"ms": 5}`. Several are all met.
         allocation: "uniform": the same share of every group; "global": one ranking of all units, by their scores
-            divided by the root of the mean square of their group's (Molchanov et al. 2017, section 2.2); "loss": where
-            the loss grows least for what is saved, by `curves`. Several names: half-way between them.
+            divided by the root of the mean square of their group's (after Molchanov et al. 2017, section 2.2); "raw":
+            one ranking of all units by their scores as they are (Molchanov et al. 2019), for criteria whose scores are
+            changes of the loss; "loss": where the loss grows least for what is saved, by `curves`. Several names:
+            half-way between them.
         curves: of each group what the loss grows by when so many units are gone, (units + 1,); by default the scores
             themselves where they are such losses, as those by "obs" are.
         latency: the times of this machine, by `measure_latency`, for a budget in "latency".
