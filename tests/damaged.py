@@ -18,7 +18,8 @@ import secateur as sc
 from secateur.data import as_batches
 from secateur.errors import DataError, StorageError
 from secateur.report.saved import saved_report
-from secateur.sparsity.pivoting.pivot import load_pivoted, pivot
+from secateur.sparsity.pivoting.pivot import pivot
+from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.sparsity.unification.codec import load_compressed, save_compressed
 from secateur.training.loop import Loop, Settings
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.sparsity.pivoting.pivot import load_pivoted
-from secateur.sparsity.unification.codec import load_compressed
+from secateur.report.saved import saved_report
+from secateur.sparsity import load_compressed, load_fast, load_pivoted
 
 WORKSHOP = """
 import torch
@@ -40,11 +40,8 @@ COMMANDS = {
     "pivot": ("pivot", "--density", "0.5", "--shape", "4x4", "--rounds", "2", "--steps", "5"),
     "unify": ("unify", "--shape", "1x4", "--soft-steps", "10", "--steps", "5"),
 }
-FILES = {
-    "spp": {"recipe.json", "weights.safetensors"},
-    "pivot": {"recipe.json", "weights.safetensors", "pivot.json"},
-    "unify": {"model.blocks"},
-}
+ALL = {"recipe.json", "weights.safetensors", "kernels.json", "report.json", "report.html", "report.txt"}
+FILES = {"spp": ALL, "pivot": {*ALL, "pivot.json"}, "unify": {*ALL, "model.blocks"}}
 
 
 @pytest.fixture
@@ -66,22 +63,31 @@ def fresh() -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 3))
 
 
-def loaded(name: str, folder: Path) -> nn.Module:
-    """The saved network, by the call that the docs name."""
-    if name == "unify":
-        return load_compressed(fresh(), folder / "model.blocks")
-    if name == "pivot":
-        return load_pivoted(fresh(), folder, torch.randn(2, 2, 8, 8)).model
-    return sc.load(fresh(), folder)
+def check_the_same_by_other_calls(name: str, folder: Path, model: nn.Module) -> None:
+    """The fast network computes the same, and other files hold the same weights."""
+    x = torch.randn(4, 2, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(load_fast(fresh(), folder)(x), model(x), atol=1e-4)
+    others = {
+        "unify": lambda: load_compressed(fresh(), folder / "model.blocks"),
+        "pivot": lambda: load_pivoted(fresh(), folder, x).model,
+        "spp": lambda: sc.load(fresh(), folder),
+    }
+    other = others[name]()
+    assert all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_trains_writes_and_is_read_again(name: str, shop: Path) -> None:
     done = secateur(shop, *COMMANDS[name], *GIVEN, "--test", "workshop:data", "--out", "out")
     assert done.returncode == 0, done.stderr
-    assert "accuracy" in done.stdout and "that it was not trained on" in done.stdout and "Warning" not in done.stderr
+    assert "accuracy" in done.stdout and "that were not trained on" in done.stdout and "Warning" not in done.stderr
+    assert "x the speed" in done.stdout and "with the zeros in place" in done.stdout
     assert {path.name for path in (shop / "out").iterdir()} == FILES[name]
-    model = loaded(name, shop / "out")
+    assert (shop / "out" / "report.txt").read_text() in done.stdout
+    assert saved_report(shop / "out", False) == (shop / "out" / "report.txt").read_text().rstrip()
+    model = sc.load(fresh(), shop / "out")
+    check_the_same_by_other_calls(name, shop / "out", model)
     zeros = sum(int((each == 0).sum()) for each in model.parameters() if each.dim() > 1)
     assert zeros > 0.3 * sum(each.numel() for each in model[2].parameters())
     without = secateur(shop, *COMMANDS[name], "--model", "workshop:make", "--data", "workshop:unlabelled", "--out", "u")
@@ -100,7 +106,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(name: str, shop: Path) -> 
     process.wait()
     done = secateur(shop, *command, "--out", "resumed", "--checkpoint", "states")
     assert done.returncode == 0, done.stderr
-    one, other = (loaded(name, shop / folder).state_dict() for folder in ("straight", "resumed"))
+    one, other = (sc.load(fresh(), shop / folder).state_dict() for folder in ("straight", "resumed"))
     assert all(torch.equal(one[each], other[each]) for each in one)
 
 

@@ -14,7 +14,8 @@ import secateur as sc
 from damaged import examples, make
 from secateur.cli import app
 from secateur.report.saved import saved_report
-from secateur.sparsity.pivoting.pivot import load_pivoted, pivot
+from secateur.sparsity.pivoting.pivot import pivot
+from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.surgery.recipe import Recipe, apply_recipe
 
 OLD = Path(__file__).parent / "golden" / "saved by 0.7"

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur.network.folded import folded
+from secateur.sparsity import load_fast
 from secateur.sparsity.pivoting.block_sparse import BlockSparseLinear
 from secateur.sparsity.pivoting.block_sums import Matrix
 from secateur.sparsity.pivoting.looped import LoopedLinear
 from secateur.sparsity.pivoting.order_steps import improved_order, swap_gains
 from secateur.sparsity.pivoting.orders import fold_orders
-from secateur.sparsity.pivoting.pivot import load_pivoted, pivot
+from secateur.sparsity.pivoting.pivot import pivot
+from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.sparsity.pivoting.search import aligned, oblivious, pivoted
 from secateur.sparsity.pivoting.tiles import TiledConvolution, TiledLinear
 from zoo import ZOO, grow
@@ -390,6 +392,8 @@ def test_rounds_and_training_keep_zeros(tmp_path: Path) -> None:
     assert counts[0] == pytest.approx(0.5 * 1080, rel=0.1) and counts[1] <= 0.25 * 1080
     assert int((found.model.b.weight != 0).sum()) == counts[1]
     found.save(tmp_path)
+    assert torch.equal(sc.load(Mlp(), tmp_path)(x), found.model(x))
+    assert torch.allclose(load_fast(Mlp(), tmp_path)(x), found.model(x), atol=1e-5)
     again = load_pivoted(Mlp(), tmp_path, x[:2])
     assert torch.equal(again.model(x), found.model(x))
     assert torch.allclose(again.packed(x)[0](x), found.model(x), atol=1e-5)
@@ -401,6 +405,20 @@ def test_rounds_and_training_keep_zeros(tmp_path: Path) -> None:
         with pytest.raises(sc.SecateurError, match=r"cut off or damaged|checksum|version"):
             load_pivoted(fresh, tmp_path, x[:2])
         assert torch.equal(fresh.a.weight, before)
+
+
+def test_a_model_and_data_are_enough_and_the_report_counts_what_is_left() -> None:
+    x, labels = torch.randn(32, 40), torch.arange(32) % 5
+    dense = Mlp().eval()
+    result = pivot(dense, [(x, labels)], 0.5, shape=(6, 6), tuning_steps=4, rounds=2, progress=False)
+    zeros = sum(int((result.model.get_parameter(name) == 0).sum()) for name in result.layers)
+    report = result.report
+    assert report.pruned.cost.params == report.dense.cost.params - zeros
+    assert report.pruned.cost.macs == 40 * 36 + 36 * 30 + 30 * 5 - zeros
+    assert report.dense.accuracy is not None and "local optimum of the search" in str(report)
+    assert set(report.sparsity.layers) == {"a.weight", "b.weight"}
+    with pytest.raises(sc.SecateurError, match="are both given"):
+        pivot(dense, x, 0.5, fit=lambda model: None, tuning_steps=3)
 
 
 def test_what_will_go_fades_while_it_is_trained_and_blocks_hold_more() -> None:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from secateur.sparsity import load_fast
+from secateur.sparsity import spp as pruned_by_spp
 from secateur.sparsity.gathered import GatheredConv2d, density, gathered
 from secateur.sparsity.spp.columns import Columns
 from secateur.sparsity.spp.probabilities import increments
@@ -244,6 +246,41 @@ def test_an_optimizer_of_another_model_is_refused() -> None:
     with pytest.raises(sc.SecateurError, match="does not hold third of this model"):
         SPP(model, torch.randn(2, 1, 9, 9), torch.optim.SGD(some, 0.1), {"columns": 0.5})
     SPP(model, torch.randn(2, 1, 9, 9), torch.optim.SGD(some, 0.1), {"columns": 0.5}, skip=("first", "third"))
+
+
+def test_a_model_and_data_are_enough_and_the_report_counts_what_is_left(tmp_path: Path) -> None:
+    x, model = torch.randn(32, 1, 9, 9), Net().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = pruned_by_spp(model, (x, torch.arange(32) % 4), {"macs": 0.6}, every=1, tuning_steps=5, progress=False)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    report = result.report
+    assert report.dense.cost.macs == macs_of(Net(), x[:1]) and report.pruned.cost.macs == macs_of(result.model, x[:1])
+    assert report.pruned.cost.macs <= 0.6 * report.dense.cost.macs
+    assert report.dense.accuracy is not None and report.sparsity.layers["third.weight"].structure.endswith("columns")
+    result.save(tmp_path)
+    assert torch.equal(sc.load(Net(), tmp_path)(x), result.model.eval()(x))
+    (tmp_path / "kernels.json").write_text((tmp_path / "kernels.json").read_text().replace("dense", "tiles"))
+    fresh = Net()
+    with pytest.raises(sc.SecateurError, match=r"checksum|altered"):
+        load_fast(fresh, tmp_path)
+    assert fresh.second.weight.shape == before["second.weight"].shape
+
+
+def test_kernels_are_read_back_without_timing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was fastest when it was saved."""
+    monkeypatch.setattr("secateur.sparsity.timing.fastest", lambda makers, x: _last(makers))
+    x, model = torch.randn(8, 1, 9, 9), Net().eval()
+    result = pruned_by_spp(model, x, {"columns": 0.5}, every=1, tuning_steps=2, progress=False)
+    result.save(tmp_path)
+    assert set(result.fast.kernels.values()) == {"gathered"}
+    fast = load_fast(Net(), tmp_path)
+    assert isinstance(fast.second, GatheredConv2d) and isinstance(fast.third, GatheredConv2d)
+    assert torch.allclose(fast(x), result.model(x), atol=1e-5)
+
+
+def _last(makers: Any) -> Any:
+    *_, name = makers
+    return name, makers[name](), dict.fromkeys(makers, 1.0)
 
 
 def test_options_are_checked_before_anything_is_done() -> None:

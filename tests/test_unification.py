@@ -4,6 +4,7 @@ import copy
 import hashlib
 import io
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from secateur.sparsity import load_fast, unify
 from secateur.sparsity.unification.blocks import (
     FREE,
     PRUNED,
@@ -26,6 +28,8 @@ from secateur.sparsity.unification.blocks import (
 )
 from secateur.sparsity.unification.codec import halved, load_compressed, save_compressed
 from secateur.sparsity.unification.compressed_file import DIGEST
+from secateur.sparsity.unification.result import count_blocks
+from secateur.sparsity.unification.shapes import block_shapes
 from secateur.sparsity.unification.shared import SharedLinear, shared
 from secateur.sparsity.unification.unification import Unification
 
@@ -179,6 +183,9 @@ def test_a_killed_training_goes_on_to_the_same_weights() -> None:
     [
         ({"pruned": 0.7, "unified": 0.5}, "two fractions of at most 1"),
         ({"shape": (1, 1)}, "blocks of two weights or more"),
+        ({"shape": 1}, "blocks of two weights or more"),
+        ({"shape": (2, 2, 1)}, "has 3 sides, but the weight of second has 4 axes"),
+        ({"shape": {"nowhere": 8}}, "matches no layer to structure"),
         ({"rho": 0.0}, "rho above 0"),
         ({"only": "nowhere"}, "matches no layer"),
         ({"only": "second", "skip": "second"}, "no layer to structure"),
@@ -268,6 +275,89 @@ def test_an_altered_or_cut_off_file_is_refused(tmp_path: Path, place: float) -> 
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=4), st.lists(st.integers(1, 4), min_size=4, max_size=4))
+def test_blocks_along_any_axes_are_those_that_are_counted_out(lengths: list[int], sides: list[int]) -> None:
+    """Entry by entry: which block each weight falls into, and back."""
+    x, shape = weight(*lengths), tuple(sides[: len(lengths)])
+    blocks = Blocks(tuple(lengths), shape)
+    expected: dict[tuple[int, ...], list[float]] = {}
+    for place in itertools.product(*map(range, lengths)):
+        expected.setdefault(tuple(at // side for at, side in zip(place, shape, strict=True)), []).append(
+            float(x[place])
+        )
+    found = blocks.cut(x)
+    assert len(found) == blocks.count == len(expected)
+    for row, numbers, size in zip(found, (expected[key] for key in sorted(expected)), blocks.sizes(), strict=True):
+        assert sorted(row[row != 0].tolist()) == pytest.approx(sorted(numbers)) and int(size) == len(numbers)
+    assert torch.equal(blocks.join(found), x)
+
+
+def test_each_layer_gets_the_shape_that_changes_it_least() -> None:
+    """By brute force over the shapes of as many weights; structure along an axis is found."""
+    torch.manual_seed(0)
+    level = torch.rand(4, 1, 3, 3) + 0.5  # one absolute value for all input channels at each place
+    along_channels = level.expand(4, 8, 3, 3) * torch.where(torch.rand(4, 8, 3, 3) < 0.5, -1, 1)
+    weights = {"a": along_channels, "b": torch.randn(8, 16)}
+    found = block_shapes(weights, 8, 0.0, 1.0)
+    assert found["a"] == (1, 8, 1, 1)
+
+    def error(shape: tuple[int, int]) -> float:
+        parts = weights["b"].reshape(8 // shape[0], shape[0], 16 // shape[1], shape[1]).transpose(1, 2).flatten(2)
+        return float((parts.abs() - parts.abs().mean(2, keepdim=True)).square().sum())
+
+    shapes = [(1, 8), (2, 4), (4, 2), (8, 1)]
+    assert found["b"] == min(shapes, key=error)
+    mixed = block_shapes(weights, {"a": (2, 4, 1, 1), "b": 4}, 0.0, 1.0)
+    assert mixed["a"] == (2, 4, 1, 1) and math.prod(mixed["b"]) == 4
+    assert block_shapes({"b": weights["b"]}, (2, 4, 1, 1), 0.0, 1.0) == {"b": (2, 4)}
+
+
+def test_the_first_layer_is_left_out_only_where_it_is_small_and_never_silently() -> None:
+    deep, wide = Net(), nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 8), nn.Linear(8, 2))
+    for model, names, reason in ((deep, ["second", "third"], "it is the first"), (wide, ["0", "1"], None)):
+        found = Unification(model, torch.optim.SGD(model.parameters(), 0.1))
+        assert [layer.name for layer in found.layers] == names
+        assert found.left_out[list(dict(model.named_children()))[-1]].startswith("it is the last")
+        assert reason is None or any(text.startswith(reason) for text in found.left_out.values())
+    assert "% of the weights" in str(found.left_out)
+
+
+def test_counts_of_blocks_are_those_of_the_weights() -> None:
+    """Numbers to store and multiplications, counted by hand."""
+    x = torch.tensor([[1.0, -1.0, 2.0, 2.0, 0.0], [1.0, 1.0, 0.0, 0.0, 0.0]])
+    count = count_blocks(x, (2, 2))  # blocks of 2 x 2: unified, free, pruned (one column)
+    assert (count.free, count.unified, count.pruned) == (1, 1, 1)
+    assert (count.free_weights, count.rows, count.remaining, count.weights) == (4, 2, 8, 10)
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    model = Net()
+    with pytest.raises(sc.SecateurError, match="does not hold second and 1 further weights"):
+        Unification(model, torch.optim.SGD(Net().parameters(), 0.1))
+
+
+def test_a_model_and_data_are_enough_and_the_report_counts_what_is_left(tmp_path: Path) -> None:
+    x, model = torch.randn(32, 1, 10, 10), Net().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    options: dict[str, Any] = {"shape": (2, 4, 1, 1), "soft_steps": 16, "tuning_steps": 4, "progress": False}
+    result = unify(model, x, {"blocks": 0.5}, **options)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    result.save(tmp_path)
+    assert torch.equal(sc.load(Net(), tmp_path)(x), result.model.eval()(x))
+    assert torch.allclose(load_fast(Net(), tmp_path)(x), result.model(x), atol=1e-5)
+    assert (tmp_path / "model.blocks").stat().st_size == result.report.pruned.cost.bytes == result.compressed.bytes
+    stored = sum(value.numel() for value in model.parameters())
+    for name in ("second.weight", "third.weight"):
+        numbers = result.model.get_parameter(name).detach()
+        parts = Blocks(tuple(numbers.shape), (2, 4, 1, 1)).cut(numbers)
+        stored -= numbers.numel() - sum(len(set(part[part != 0].abs().tolist())) for part in parts)
+    assert result.report.pruned.cost.params == stored
+    assert result.report.sparsity.ratios["parameters"] == pytest.approx(
+        sum(value.numel() for value in model.parameters()) / stored
+    )
+
+
 def test_files_of_another_network_and_none_at_all(tmp_path: Path) -> None:
     save_compressed(structured(), tmp_path / "model.blocks", SHAPES)
     with pytest.raises(sc.SecateurError, match="which is no weight of the model"):
@@ -307,8 +397,9 @@ def test_a_network_takes_shared_magnitudes_only_where_they_are_faster_and_comput
             blocks = Blocks(tuple(weight.shape), shape)
             weight.copy_(projected(blocks, weight, labels_of(blocks, weight, 0.8, 0.2)))
     fast, chosen = shared(model, x, shapes)
-    assert chosen["0.weight"] == chosen["4.weight"] == "dense" and chosen["2.weight"] in ("dense", "shared")
-    assert isinstance(fast[2], SharedLinear) == (chosen["2.weight"] == "shared") and type(model[2]) is nn.Linear
+    runs = {"0.weight": (), "2.weight": (2, 4), "4.weight": (2, 4, 8)}
+    assert all(chosen[name] in ("dense", *(f"shared {run}" for run in widths)) for name, widths in runs.items())
+    assert isinstance(fast[2], SharedLinear) == (chosen["2.weight"] != "dense") and type(model[2]) is nn.Linear
     assert torch.allclose(fast(x), model(x), atol=1e-5)
     half, kernels = shared(model.bfloat16(), x.bfloat16(), shapes)  # torch has no sparse products for it
     assert set(kernels.values()) == {"dense"} and half(x.bfloat16()).dtype == torch.bfloat16

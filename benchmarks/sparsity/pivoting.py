@@ -9,6 +9,7 @@ group, LeNet-300-100 on MNIST): 10x at less than 1 % loss.
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from math import isnan, nan
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,9 +20,11 @@ from papers.datasets import Split, fashion, mnist
 from torch import nn
 
 from secateur.network.folded import copied
-from secateur.sparsity.pivoting.packed import fastest_of
+from secateur.sparsity.pivoting.block_sums import Matrix
+from secateur.sparsity.pivoting.packed import packed_kernels
 from secateur.sparsity.pivoting.pivot import pivot
-from secateur.sparsity.pivoting.search import Matrix, aligned, oblivious
+from secateur.sparsity.pivoting.search import aligned, oblivious
+from secateur.sparsity.timing import fastest
 from secateur.training.masks import held_at_zero
 from sparsity.ceiling import most_held
 from sparsity.tasks import Task, lenet, residual
@@ -171,7 +174,11 @@ def times(quick: bool) -> Iterator[Row]:
             with torch.no_grad():
                 dense.weight.mul_(mask.view(*mask.shape, *(1 for _ in dense.weight.shape[2:])))
             x = torch.randn(batch, size, *(image, image) * (kind != "linear"))
-            _, _, spent = fastest_of(dense, dense.weight, blocks, (side, side), None, x)
+            kernels = packed_kernels(dense, blocks, (side, side), None)
+            makers = {"dense": lambda layer=dense: layer} | {
+                name: partial(make, dense) for name, make in kernels.items()
+            }
+            _, _, spent = fastest(makers, x)
             row = {"part": "time", "layer": kind, "size": size, "image": image, "side": side}
             yield row | {"density": density, "batch": batch, **spent}
 

@@ -169,6 +169,33 @@ def parse_shape(shape: str) -> tuple[int, int]:
     return int(high), int(wide)
 
 
+def parse_block_shape(shape: str) -> int | tuple[int, ...]:
+    """`4x8` or `4x4x1x1` as sides, `8` as a number of weights.
+
+    Raises:
+        BudgetError: it is of another form.
+    """
+    sides = shape.lower().split("x")
+    if not all(side.isdecimal() for side in sides):
+        raise BudgetError(f"--shape {shape} is not of the form 1x8, 4x4x1x1 or 8")
+    return int(sides[0]) if len(sides) == 1 else tuple(map(int, sides))
+
+
+def parse_block_shapes(entries: list[str]) -> int | tuple[int, ...] | dict[str, int | tuple[int, ...]]:
+    """One shape for all, or several of the form `conv*=4x4x1x1`.
+
+    Raises:
+        BudgetError: an entry is of another form.
+    """
+    if len(entries) == 1 and "=" not in entries[0]:
+        return parse_block_shape(entries[0])
+    shapes = {}
+    for entry in entries:
+        glob, equals, shape = entry.rpartition("=")
+        shapes[glob if equals else "*"] = parse_block_shape(shape)
+    return shapes
+
+
 def parse_repair(repair: str) -> list[str] | None:
     """Repairs with commas between them, or none."""
     return None if repair == "none" else repair.split(",")

@@ -1,14 +1,9 @@
 """The commands for structure below the unit: `secateur spp | pivot | unify`. Each trains, for a while, by itself."""
 
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from torch import nn
 
 from secateur.cli_options import (
     Data,
@@ -19,23 +14,17 @@ from secateur.cli_options import (
     Seed,
     Test,
     Weights,
+    parse_block_shapes,
     parse_keep,
     parse_ratios,
     parse_shape,
 )
-from secateur.data import Batch, as_batches, device_of, on_device
-from secateur.network.copies import copied
-from secateur.report.measure import judged
 from secateur.sources import batches_from, model_from
 from secateur.sparsity.pivoting.pivot import pivot as pivoted
-from secateur.sparsity.spp.spp import SPP
-from secateur.sparsity.unification.codec import halved, save_compressed
-from secateur.sparsity.unification.shared import shared
-from secateur.sparsity.unification.unification import Unification
-from secateur.training.loop import Loop, Settings
+from secateur.sparsity.results import SparseResult
+from secateur.sparsity.spp.train import spp as pruned_by_spp
+from secateur.sparsity.unification.train import unify as unified_model
 
-UPDATES = 8
-MEASURES = (("loss", ".4g"), ("accuracy", ".2%"), ("agreement with the dense network", ".2%"))
 LearningRate = Annotated[float, typer.Option("--learning-rate", help="Of Adam.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Examples drawn for each step.", min=1)]
 States = Annotated[
@@ -47,46 +36,6 @@ Layers = Annotated[
 ]
 Steps = Annotated[int, typer.Option("--steps", help="Steps of training once all is chosen.", min=0)]
 Shape = Annotated[str, typer.Option("--shape", help="Of a block: outputs x inputs.")]
-
-
-@dataclass(frozen=True, eq=False)
-class Workshop:
-    """What all three train with: the network as it was, the examples, and how."""
-
-    dense: nn.Module
-    cells: Sequence[Batch]
-    test: Sequence[Batch] | None
-    settings: Settings
-
-    @property
-    def example(self) -> Batch:
-        return self.cells[0]
-
-    def loop(self, model: nn.Module) -> Loop:
-        optimizer = torch.optim.Adam(
-            [each for each in model.parameters() if each.requires_grad], self.settings.learning_rate
-        )
-        return Loop(model, self.dense, self.cells, optimizer, self.settings)
-
-    def told(self, model: nn.Module) -> str:
-        """Both networks on the examples, in a line."""
-        cells = [on_device(cell, device_of(model)) for cell in self.test or self.cells]
-        found = [judged(each, self.dense, cells, None) for each in (self.dense, model)]
-        words = []
-        for number, (name, form) in enumerate(MEASURES):
-            dense, small = (float(each[number].nanmean()) for each in found)
-            if small == small:  # NaN where there is no such thing
-                words.append(f"{name} {dense:{form}} -> {small:{form}}")
-        which = "that it was not trained on" if self.test else "that it was trained on"
-        return f"{sum(cell.size or 1 for cell in cells):,} examples {which}: {', '.join(words)}"
-
-
-def _workshop(
-    model: str | None, weights: Path | None, program: Path | None, data: str, test: str | None, device: str,
-    settings: Settings,
-) -> Workshop:  # fmt: skip
-    dense = model_from(model, weights, program).to(device)
-    return Workshop(dense, as_batches(batches_from(data)), as_batches(batches_from(test)) if test else None, settings)
 
 
 def spp(
@@ -118,21 +67,13 @@ def spp(
     seed: Seed = 0,
 ) -> None:
     """Prune columns of convolutions with probabilities while the network is trained (SPP)."""
-    about = repr((keep, ratios, groups, every, steps, skip))
-    settings = Settings(learning_rate, batch_size, seed, checkpoint, about, progress=True)
-    shop = _workshop(model, weights, None, data, test, device, settings)
-    work = copied(shop.dense, {})
-    loop = shop.loop(work)
-    method = SPP(
-        work, shop.example, loop.optimizer, parse_keep(keep) if keep else None,
-        ratios=parse_ratios(ratios) if ratios else None, every=every, groups=groups, skip=skip, seed=seed,
+    result = pruned_by_spp(
+        model_from(model, weights, None).to(device), batches_from(data), parse_keep(keep) if keep else None,
+        ratios=parse_ratios(ratios) if ratios else None, test=batches_from(test) if test else None, groups=groups,
+        every=every, tuning_steps=steps, learning_rate=learning_rate, batch_size=batch_size, skip=skip,
+        checkpoint=checkpoint, seed=seed,
     )  # fmt: skip
-    spent = loop.until("chances", lambda: method.done, method)
-    loop.run("fixed masks", steps, method)
-    result = method.finish()
-    result.save(out)
-    print(f"{result}\n\n{spent:,} steps until every layer had its ratio, {steps:,} with fixed masks")
-    print(f"{shop.told(result.model)}\n\nwritten to {out}: recipe.json and weights.safetensors")
+    finish(result, out)
 
 
 def pivot(
@@ -159,40 +100,47 @@ def pivot(
     seed: Seed = 0,
 ) -> None:
     """Reorder units so that the weight lies in few dense blocks, and prune the rest."""
-    about = repr((density, shape, rounds, fade, balanced, steps, skip))
-    settings = Settings(learning_rate, batch_size, seed, checkpoint, about, progress=True)
-    shop = _workshop(model, weights, program, data, test, device, settings)
-    numbers = itertools.count(1)
-
-    def fit(work: nn.Module) -> None:
-        shop.loop(work).run(f"round {next(numbers)}", steps)
-
-    found = pivoted(
-        shop.dense, shop.example, density, shape=parse_shape(shape), rounds=rounds, fit=fit, fade=fade,
-        balanced=balanced, skip=skip, seed=seed,
+    result = pivoted(
+        model_from(model, weights, program).to(device), batches_from(data), density,
+        test=batches_from(test) if test else None, shape=parse_shape(shape), rounds=rounds, tuning_steps=steps,
+        learning_rate=learning_rate, batch_size=batch_size, fade=fade, balanced=balanced, skip=skip,
+        checkpoint=checkpoint, seed=seed,
     )  # fmt: skip
-    found.save(out)
-    _, kernels = found.packed(on_device(shop.example, device_of(found.model)))
-    print(f"{found}\n\nfastest here: {_listed(kernels)}")
-    print(f"{shop.told(found.model)}\n\nwritten to {out}: recipe.json, weights.safetensors and pivot.json")
+    finish(result, out)
 
 
 def unify(
     data: Data,
     out: Out,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", help="blocks=0.5: what is not pruned, in place of --pruned.", show_default=False),
+    ] = None,
     model: Model = None,
     weights: Weights = None,
     test: Test = None,
-    pruned: Annotated[float, typer.Option("--pruned", help="The fraction of blocks that become zero.")] = 0.5,
+    pruned: Annotated[
+        float | None,
+        typer.Option("--pruned", help="The fraction of blocks that become zero; 0.5 by default.", show_default=False),
+    ] = None,
     unified: Annotated[
         float | None,
-        typer.Option("--unified", help="The fraction that get one absolute value; all others by default."),
+        typer.Option(
+            "--unified", help="The fraction that get one absolute value; all others by default.", show_default=False
+        ),
     ] = None,
-    shape: Shape = "1x8",
+    shape: Annotated[
+        list[str],
+        typer.Option(
+            "--shape",
+            help="Of a block: outputs x inputs (1x8), a side for each axis (4x4x1x1), or a number of weights (8) for "
+            "the nearest shape of each layer; 'conv*=4x4x1x1' for some layers, again for each more.",
+        ),
+    ] = ["1x8"],  # noqa: B006 (typer copies it)
     soft_steps: Annotated[int, typer.Option("--soft-steps", help="Steps that draw weights to blocks.", min=1)] = 1000,
     steps: Steps = 500,
     rho: Annotated[float, typer.Option("--rho", help="Of the penalty.")] = 1e-2,
-    full: Annotated[bool, typer.Option("--full-precision", help="Do not round to 16 bits in the file.")] = False,
+    full: Annotated[bool, typer.Option("--full-precision", help="Do not round to 16 bits.")] = False,
     learning_rate: LearningRate = 1e-3,
     batch_size: BatchSize = 64,
     checkpoint: States = None,
@@ -203,29 +151,22 @@ def unify(
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Train blocks of one absolute value, or of zero (ADMM), and write the network at its compressed size."""
-    about = repr((pruned, unified, shape, soft_steps, steps, rho, only, skip))
-    settings = Settings(learning_rate, batch_size, seed, checkpoint, about, progress=True)
-    shop = _workshop(model, weights, None, data, test, device, settings)
-    work, sizes = copied(shop.dense, {}), parse_shape(shape)
-    loop, every = shop.loop(work), max(soft_steps // UPDATES, 1)
-    method = Unification(
-        work, loop.optimizer, pruned, unified, shape=sizes, rho=rho, every=every, only=only, skip=skip
+    """Train blocks of one absolute value, or of zero (ADMM), and write the network at its compressed size, too."""
+    result = unified_model(
+        model_from(model, weights, None).to(device), batches_from(data), parse_keep(keep) if keep else None,
+        pruned=pruned, unified=unified, test=batches_from(test) if test else None, shape=parse_block_shapes(shape),
+        soft_steps=soft_steps, tuning_steps=steps, rho=rho, full_precision=full, learning_rate=learning_rate,
+        batch_size=batch_size, only=only, skip=skip, checkpoint=checkpoint, seed=seed,
     )  # fmt: skip
-    loop.run("towards blocks", soft_steps, method)
-    print("\n".join(f"  {name}: {far:.1%} of it is away from its blocks" for name, far in method.residuals.items()))
-    method.harden()
-    loop.run("blocks", steps, method)
-    method.release()
-    small = work if full else halved(work)
-    shapes = {f"{each.name}.weight": sizes for each in method.layers}
-    written = save_compressed(small, out / "model.blocks", shapes)
-    _, kernels = shared(small, on_device(shop.example, device_of(small)), shapes)
-    print(f"\n{written}\nfastest here: {_listed(kernels)}\n{shop.told(small)}\n\nwritten to {out / 'model.blocks'}")
+    finish(result, out)
 
 
-def _listed(kernels: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {kernel}" for name, kernel in kernels.items())
+def finish(result: SparseResult, out: Path) -> None:
+    """Write a result, and print its report."""
+    result.save(out)
+    print(result.report)
+    print(f"\nwritten to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    print("secateur.load gives the model, secateur.sparsity.load_fast the one that was timed")
 
 
 COMMANDS = (spp, pivot, unify)

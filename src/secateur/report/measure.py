@@ -39,13 +39,13 @@ def measure(
 ) -> Report:
     """Run both networks on the same examples and time them in turn."""
     with preserved(dense), preserved(small):
-        found = [_both(dense, small, batch, loss) for batch in batches]
+        found = [example_measures(dense, small, batch, loss) for batch in batches]
         batch = batches[0]
-        times = _times([_repeatable_call(dense, batch), _repeatable_call(small, batch)])
+        times = interleaved_times([repeatable_call(dense, batch), repeatable_call(small, batch)])
     means = torch.cat(found, 2).nanmean(2).tolist()
     size = batch.size or 1
     measured = [
-        Measured(*_optional(row), cost, _latency(size, spent))
+        Measured(*optional_means(row), cost, latency_of(size, spent))
         for row, cost, spent in zip(means, (plan.dense, plan.cost), times, strict=True)
     ]
     groups = {name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()}
@@ -75,36 +75,36 @@ def judged(small: nn.Module, dense: nn.Module, batches: Sequence[Batch], loss: L
     NaN where there is no such thing.
     """
     with preserved(dense), preserved(small):
-        found = torch.cat([_both(dense, small, batch, loss)[1] for batch in batches], 1)
+        found = torch.cat([example_measures(dense, small, batch, loss)[1] for batch in batches], 1)
     return found[0], found[1], found[2]
 
 
 def latency_left(dense: nn.Module, small: nn.Module, batch: Batch) -> float:
     """The part of the dense network's time that the small one takes for a batch, timed in turn."""
     with preserved(dense), preserved(small):
-        times = _times([_repeatable_call(dense, batch), _repeatable_call(small, batch)])
+        times = interleaved_times([repeatable_call(dense, batch), repeatable_call(small, batch)])
     return float(np.median(times[1]) / np.median(times[0]))
 
 
 def latency_ms(model: nn.Module, batch: Batch) -> float:
     """The median of the milliseconds that a model takes for a batch."""
     with preserved(model):
-        return float(np.median(_times([_repeatable_call(model, batch)])[0]))
+        return float(np.median(interleaved_times([repeatable_call(model, batch)])[0]))
 
 
-def _optional(row: list[float]) -> tuple[float, float | None, float | None, float]:
+def optional_means(row: list[float]) -> tuple[float, float | None, float | None, float]:
     loss, accuracy, agreement, distance = row
     return loss, None if np.isnan(accuracy) else accuracy, None if np.isnan(agreement) else agreement, distance
 
 
-def _repeatable_call(model: nn.Module, batch: Batch) -> Callable[[], Any]:
+def repeatable_call(model: nn.Module, batch: Batch) -> Callable[[], Any]:
     """The model's call on a batch, with nothing else in it that takes time."""
     batch = batch.with_copied_inputs()
     keywords = {**batch.kwargs, **cache_off(model, batch)}
     return lambda: model(*batch.args, **keywords)
 
 
-def _both(dense: nn.Module, small: nn.Module, batch: Batch, loss: Loss | None) -> Tensor:
+def example_measures(dense: nn.Module, small: nn.Module, batch: Batch, loss: Loss | None) -> Tensor:
     """(networks, [loss, accuracy, agreement, divergence], examples), NaN where there is no such thing."""
     expected = run_seeded(dense, batch)
     outputs = (expected, run_seeded(small, batch))
@@ -134,7 +134,7 @@ def _hits(output: Any, target: Any, examples: int) -> Tensor:
     return (top == target.to(top.device)).double().view(examples, -1).mean(1).cpu()
 
 
-def _times(calls: Sequence[Callable[[], Any]]) -> list[list[float]]:
+def interleaved_times(calls: Sequence[Callable[[], Any]]) -> list[list[float]]:
     """Milliseconds of each call, in turn, for some rounds or seconds."""
     for call in calls:
         call()
@@ -150,6 +150,6 @@ def _times(calls: Sequence[Callable[[], Any]]) -> list[list[float]]:
     return spent
 
 
-def _latency(batch: int, times: Sequence[float]) -> Latency:
+def latency_of(batch: int, times: Sequence[float]) -> Latency:
     lower, median, upper = np.percentile(times, [25, 50, 75]).tolist()
     return Latency(batch, median, lower, upper)

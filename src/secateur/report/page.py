@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jinja2 import Environment, PackageLoader
@@ -10,26 +10,29 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from secateur.report.text import about, report_rows
+from secateur.report.text import LAYER_HEAD, about, layer_rows, report_rows
 from secateur.version import __version__
 
 if TYPE_CHECKING:
-    from secateur.report.results import Report
+    from secateur.report.results import Figures, Report
 
 DENSE, PRUNED = "#b8c4d0", "#2f6f4f"
 MOST_PLOTS = 24
 
 
-def report_page(report: "Report") -> str:
+def report_page(report: "Figures") -> str:
     """The page; everything it needs is inside it."""
     template = Environment(loader=PackageLoader("secateur", "report"), autoescape=True).get_template("page.html")
+    scored: Any = report if hasattr(report, "scores") else None
     shown = list(report.groups)[:MOST_PLOTS]
     return template.render(
         report=report,
         about=about(report),
         rows=report_rows(report),
-        units_plot=svg(_units_figure(report)),
-        scores_plot=svg(_scores_figure(report, shown)),
+        units_plot=svg(_units_figure(report)) if report.groups else None,
+        scores_plot=None if scored is None else svg(_scores_figure(scored, shown)),
+        layer_head=LAYER_HEAD,
+        layers=[] if report.sparsity is None else layer_rows(report.sparsity),
         hidden=len(report.groups) - len(shown),
         version=__version__,
     )
@@ -49,7 +52,7 @@ def bare(axes: Axes) -> Axes:
     return axes
 
 
-def _units_figure(report: "Report") -> Figure:
+def _units_figure(report: "Figures") -> Figure:
     names = list(report.groups)
     figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)))
     axes = bare(figure.subplots())

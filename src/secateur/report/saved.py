@@ -8,8 +8,8 @@ import msgspec
 from secateur.errors import StorageError
 from secateur.files import read_bytes, read_record, reading
 from secateur.network.cost import Cost
-from secateur.report.results import Figures, Latency, Measured
-from secateur.report.schema import Number, SavedMeasured, SavedReport, SavedReport1
+from secateur.report.results import Figures, Latency, LayerFigures, Measured, SparsityFigures
+from secateur.report.schema import Number, SavedMeasured, SavedReport, SavedReport1, SavedSparsity
 from secateur.report.text import report_text
 from secateur.storage import check_companion
 
@@ -46,7 +46,16 @@ def _figures(record: SavedReport1) -> Figures:
         keep=record.keep,
         new_biases=record.new_biases if isinstance(record, SavedReport) else (),
         settings=msgspec.to_builtins(record.settings),
+        sparsity=_sparsity(record.sparsity) if isinstance(record, SavedReport) else None,
     )
+
+
+def _sparsity(record: SavedSparsity | None) -> SparsityFigures | None:
+    if record is None:
+        return None
+    layers = {name: LayerFigures(**msgspec.structs.asdict(layer)) for name, layer in record.layers.items()}
+    masked = Latency(**msgspec.structs.asdict(record.masked))
+    return SparsityFigures(layers, masked, record.ratios, record.notes)
 
 
 def _measured(record: SavedMeasured) -> Measured:

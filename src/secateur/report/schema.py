@@ -86,6 +86,26 @@ class SavedSettings(Record, frozen=True):
     left_out: tuple[str, ...] = ()
 
 
+class SavedLayerFigures(Record, frozen=True):
+    """One layer whose weight was made sparse; the fields of `LayerFigures`."""
+
+    weights: Natural
+    remaining: Natural
+    structure: str
+    kernel: str
+    dense_ms: Number
+    kernel_ms: Number
+
+
+class SavedSparsity(Record, frozen=True):
+    """What a method left that prunes below the unit; the fields of `SparsityFigures`."""
+
+    layers: dict[str, SavedLayerFigures]
+    masked: SavedLatency
+    ratios: dict[str, float]
+    notes: tuple[str, ...]
+
+
 class SavedReport1(Record, frozen=True):
     """A report as version 0.7 wrote it, without a digest."""
 
@@ -113,6 +133,7 @@ class SavedReport(SavedReport1, frozen=True):
     FORMAT: ClassVar[str] = "secateur report/2"
 
     new_biases: tuple[str, ...] = ()
+    sparsity: SavedSparsity | None = None
     checksum: str = ""
 
     def is_whole(self, content: bytes) -> bool:
@@ -133,6 +154,7 @@ def saved_form(report: "Figures") -> SavedReport:
         "dense": _measured(report.dense),
         "pruned": _measured(report.pruned),
         "new_biases": report.new_biases,
+        "sparsity": None if report.sparsity is None else asdict(report.sparsity),
         "groups": {name: {"units": size, "kept": left} for name, (size, left) in report.groups.items()},
     }
     return msgspec.convert(_without_nan(content), SavedReport)

@@ -8,7 +8,7 @@ from secateur.budget.quantities import quantity_text
 from secateur.tables import columns
 
 if TYPE_CHECKING:
-    from secateur.report.results import Figures, Latency
+    from secateur.report.results import Figures, Latency, LayerFigures, SparsityFigures
 
 
 def report_rows(report: "Figures") -> list[tuple[str, str, str, str]]:
@@ -26,6 +26,10 @@ def report_rows(report: "Figures") -> list[tuple[str, str, str, str]]:
     ratio = dense.latency.median / pruned.latency.median
     label = f"ms for a batch of {dense.latency.batch}"
     rows.append((label, _spread(dense.latency), _spread(pruned.latency), f"{ratio:.2f}x the speed"))
+    if report.sparsity is not None:
+        ratio = dense.latency.median / report.sparsity.masked.median
+        rows.append(("  with the zeros in place", "", _spread(report.sparsity.masked), f"{ratio:.2f}x the speed"))
+        rows += [(f"{name}, times fewer", "", "", f"{times:.2f}") for name, times in report.sparsity.ratios.items()]
     return rows
 
 
@@ -41,15 +45,19 @@ def _spread(latency: "Latency") -> str:
 def about(report: "Figures") -> list[str]:
     """Where the figures come from, in words."""
     asked = ", ".join(quantity_text(unit, value) for unit, value in report.keep.items())
-    examples = "examples that were not scored on" if report.held_out else "the same examples that were scored on"
+    verb = "scored" if report.sparsity is None else "trained"
+    examples = f"examples that were not {verb} on" if report.held_out else f"the same examples that were {verb} on"
     settings = report.settings
+    made = f"{settings['note']}, seed {settings['seed']}"
     return [
-        f"{report.title}, kept {asked}, ranked by {settings['by']} ({settings['note']}, seed {settings['seed']}), "
-        f"{_repaired(settings['repairs'])}",
+        f"{report.title}, kept {asked}, by {settings['by']} ({made})"
+        if report.sparsity is not None
+        else f"{report.title}, kept {asked}, ranked by {settings['by']} ({made}), {_repaired(settings['repairs'])}",
         *_dropped(settings["drop"]),
         *([f"left out for want of time: {', '.join(settings['left_out'])}"] if settings.get("left_out") else []),
         f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads",
         *bias_lines(report.new_biases),
+        *(report.sparsity.notes if report.sparsity is not None else ()),
     ]
 
 
@@ -82,4 +90,20 @@ def report_text(report: "Figures") -> str:
     lines = columns([("", "dense", "pruned", ""), *report_rows(report)])
     units = [("group", "units", "kept", "")]
     units += [(name, str(size), str(left), f"{left / size:.0%}") for name, (size, left) in report.groups.items()]
-    return "\n".join([*about(report), "", *lines, "", *columns(units)])
+    tables = [columns(units)] if report.groups else []
+    tables += [columns([LAYER_HEAD, *layer_rows(report.sparsity)])] if report.sparsity is not None else []
+    return "\n".join([*about(report), "", *lines, *(line for table in tables for line in ("", *table))])
+
+
+LAYER_HEAD = ("layer", "weights", "not zero", "what is left", "kernel", "ms dense", "ms kernel")
+
+
+def layer_rows(sparsity: "SparsityFigures") -> list[tuple[str, ...]]:
+    """The cells of each layer that was made sparse, under `LAYER_HEAD`."""
+    return [(name, *_layer_cells(layer)) for name, layer in sparsity.layers.items()]
+
+
+def _layer_cells(layer: "LayerFigures") -> tuple[str, ...]:
+    times = ["" if time is None else f"{time:.3f}" for time in (layer.dense_ms, layer.kernel_ms)]
+    share = f"{layer.remaining:,} ({layer.remaining / max(layer.weights, 1):.1%})"
+    return f"{layer.weights:,}", share, layer.structure, layer.kernel, *times

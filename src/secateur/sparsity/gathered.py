@@ -1,12 +1,16 @@
 """Convolutions with few columns left, as a product of what is left: only what they read is gathered."""
 
 import copy
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.sparsity.timing import MakeKernel
+
+GATHERED = "gathered"
 DENSITY = 0.25
 
 
@@ -86,6 +90,23 @@ def gathered(model: nn.Module, below: float = DENSITY) -> nn.Module:
             parent, _, name = path.rpartition(".")
             setattr(small.get_submodule(parent), name, GatheredConv2d(module))
     return small
+
+
+def gathered_kernels(model: nn.Module, weights: Iterable[str]) -> dict[str, Mapping[str, MakeKernel]]:
+    """For each of some weights the kernels that its layer can have: a gathered one where columns are zero.
+
+    Args:
+        model: a model whose convolutions have columns of zeros.
+        weights: names of weights.
+    """
+    kernels: dict[str, Mapping[str, MakeKernel]] = {}
+    modules = dict(model.named_modules())
+    for name in weights:
+        path, _, own = name.rpartition(".")
+        module = modules.get(path)
+        fits = type(module) is nn.Conv2d and own == "weight" and 0 < density(module) < 1
+        kernels[name] = {GATHERED: GatheredConv2d} if fits else {}
+    return kernels
 
 
 def _padding(dense: nn.Conv2d) -> list[int]:

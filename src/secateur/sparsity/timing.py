@@ -1,7 +1,9 @@
 """Which of several modules that compute the same is fastest on this machine, for such inputs."""
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +16,71 @@ from secateur.network.calls import call_model
 from secateur.network.program import preserved
 
 ROUNDS = 7
+DENSE = "dense"
+MakeKernel = Callable[[Any], nn.Module]
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """Which kernel a layer got, and by what times.
+
+    Args:
+        kernel: its name, "dense" where the layer runs as it is.
+        dense_ms: least milliseconds of the layer as it is, None where nothing else could be tried.
+        kernel_ms: the same of the fastest other kernel, also where that lost.
+    """
+
+    kernel: str
+    dense_ms: float | None = None
+    kernel_ms: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FastNetwork:
+    """A network whose layers run by the kernels that are fastest on this machine.
+
+    Args:
+        model: the network.
+        choices: what each layer got, by the name of its weight.
+    """
+
+    model: nn.Module
+    choices: Mapping[str, KernelChoice]
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """The name of each layer's kernel, by the name of its weight."""
+        return {name: choice.kernel for name, choice in self.choices.items()}
+
+
+def fastest_network(model: nn.Module, inputs: Any, makers: Mapping[str, Mapping[str, MakeKernel]]) -> FastNetwork:
+    """A copy of a model in which layers get the kernels that take least time, the dense layer being one of them.
+
+    Args:
+        model: the model.
+        inputs: a batch of the size that will be used; each layer is timed on what it gets of it.
+        makers: by the names of weights, kernels by their names, each made from the layer's module; none where the layer
+            can only run as it is.
+    """
+    small = copy.deepcopy(model)
+    paths = {name: name.rpartition(".")[0] for name, kernels in makers.items() if kernels}
+    seen = inputs_of(small, paths.values(), inputs)
+    choices = {}
+    for name, kernels in makers.items():
+        choices[name] = KernelChoice(DENSE)
+        if not kernels or paths[name] not in seen:
+            continue
+        module = small.get_submodule(paths[name])
+        tried = {DENSE: partial(_itself, module)} | {key: partial(make, module) for key, make in kernels.items()}
+        chosen, fast, times = fastest(tried, seen[paths[name]])
+        others = [spent for key, spent in times.items() if key != DENSE]
+        choices[name] = KernelChoice(chosen, times[DENSE], min(others)) if others else KernelChoice(DENSE)
+        replace(small, paths[name], fast)
+    return FastNetwork(small, choices)
+
+
+def _itself(module: nn.Module) -> nn.Module:
+    return module
 
 
 def fastest(makers: Mapping[str, Callable[[], nn.Module]], x: Tensor) -> tuple[str, nn.Module, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Which kernel a layer of dense blocks gets: the one that takes least time here."""
+"""The kernels that layers of dense blocks can have."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from secateur.sparsity.pivoting.block_sparse import BlockSparseLinear
 from secateur.sparsity.pivoting.looped import LoopedLinear
 from secateur.sparsity.pivoting.tiles import TiledConvolution, TiledLinear
-from secateur.sparsity.timing import fastest
+from secateur.sparsity.timing import MakeKernel
 
 KERNELS: dict[type[nn.Module], dict[str, Callable[..., nn.Module]]] = {
     nn.Linear: {"tiles": TiledLinear, "bsr": BlockSparseLinear, "loops": LoopedLinear},
@@ -18,22 +18,21 @@ KERNELS: dict[type[nn.Module], dict[str, Callable[..., nn.Module]]] = {
 }
 
 
-def fastest_of(
-    dense: nn.Module, weight: Tensor, blocks: Tensor, shape: tuple[int, int], gather: Tensor | None, x: Tensor
-) -> tuple[str, nn.Module, dict[str, float]]:
-    """The kernel that takes least time for an input like x on this machine, the dense layer being one of them.
+def packed_kernels(
+    module: nn.Module, blocks: Tensor, shape: tuple[int, int], gather: Tensor | None
+) -> dict[str, MakeKernel]:
+    """The kernels that a layer of dense blocks can have, by their names; each is made from the layer.
 
     Args:
-        dense: the layer as it is, with zeros; of a type in `KERNELS`.
-        weight, blocks, shape, gather: as `TiledLinear` takes them.
-        x: an input of the layer.
-
-    Returns:
-        Its name ("dense", "tiles", "bsr", "loops"), the module, and the milliseconds of each that this machine can run.
+        module: the layer, with zeros; none are for types that are not in `KERNELS`.
+        blocks, shape, gather: as `TiledLinear` takes them.
     """
-    gather = None if gather is None else gather.to(weight.device)
-    makers: dict[str, Callable[[], nn.Module]] = {"dense": lambda: dense}
-    for name, maker in KERNELS[type(dense)].items():
-        if name != "bsr" or shape[0] == shape[1]:  # torch's product takes square blocks only
-            makers[name] = partial(maker, dense, weight, blocks, shape, gather)
-    return fastest(makers, x)
+
+    def make(kernel: Callable[..., nn.Module], dense: nn.Module) -> nn.Module:
+        weight = dense.get_parameter("weight").detach()
+        ordered = weight if gather is None else weight[:, gather]
+        return kernel(dense, ordered, blocks, shape, gather)
+
+    known = KERNELS.get(type(module), {})
+    square = shape[0] == shape[1]  # torch's product takes square blocks only
+    return {name: partial(make, kernel) for name, kernel in known.items() if name != "bsr" or square}

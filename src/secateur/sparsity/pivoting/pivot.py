@@ -4,9 +4,8 @@ After Sredojevic et al. 2017 (arXiv 1712.01084), whose text was not readable: wh
 abstract and its neighbours, as `search` says.
 """
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,136 +14,74 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api import trace
-from secateur.errors import BudgetError, StorageError, SurgeryError
-from secateur.files import reading, record_writer
+from secateur.entry import entry_point
+from secateur.errors import BudgetError, SurgeryError
 from secateur.names import matched
 from secateur.network.layers import finite, layers_of
 from secateur.network.units import Network
-from secateur.network.wrappers import unwrapped
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
-from secateur.sparsity.pivoting.packed import KERNELS, fastest_of
-from secateur.sparsity.pivoting.saved import PIVOT, SavedPivot, check_pivot, read_pivot, saved_pivot
+from secateur.sparsity.pivoting.result import PivotedLayer, PivotResult
 from secateur.sparsity.pivoting.search import Pivoted, pivoted
-from secateur.sparsity.timing import inputs_of, replace
-from secateur.storage import check_companion, prepare, save_with
+from secateur.sparsity.results import RunSettings, whole_plan
+from secateur.sparsity.session import TrainingSession, training_session
 from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.training.masks import fading, held_at_zero
 
 
-@dataclass(frozen=True, eq=False)
-class PivotedLayer:
-    """One layer's blocks.
-
-    Args:
-        name: of its weight.
-        blocks: which stay (block rows, block columns).
-        gather: for each place of the block order the input that sits there, None where they are in order.
-        retained: the part of the absolute weight that lay in the blocks when they were chosen last.
-    """
-
-    name: str
-    blocks: Tensor
-    gather: Tensor | None
-    retained: float
-
-
-@dataclass(frozen=True, eq=False)
-class PivotResult:
-    """A network of few dense blocks.
-
-    Args:
-        model: the model: same class and shapes, its units in another order, zero outside of the blocks.
-        layers: by the names of their weights.
-        shape: of a block (rows, columns).
-        density: that was asked for.
-        network: the trace of the model as it was.
-    """
-
-    model: nn.Module
-    layers: Mapping[str, PivotedLayer]
-    shape: tuple[int, int]
-    density: float
-    network: Network
-
-    def __str__(self) -> str:
-        rows = [
-            f"  {each.name}: {float(each.blocks.double().mean()):.1%} of {each.blocks.numel()} blocks hold "
-            f"{each.retained:.1%} of the weight, {'one gather' if each.gather is not None else 'no gather'}"
-            for each in self.layers.values()
-        ]
-        return "\n".join([f"blocks of {self.shape[0]} x {self.shape[1]}, density {self.density:.1%}", *rows])
-
-    def packed(self, inputs: Any) -> tuple[nn.Module, dict[str, str]]:
-        """A copy whose linear layers and convolutions compute only their blocks, where that is faster on this machine.
-
-        Args:
-            inputs: a batch of the size that will be used; each layer is timed on what it gets of it.
-
-        Returns:
-            The copy, and the kernel that each layer got: "tiles", "bsr", or "dense" where that is fastest.
-        """
-        small = copy.deepcopy(self.model)
-        paths = {name: name.rpartition(".")[0] for name in self.layers}
-        seen = inputs_of(small, paths.values(), inputs)
-        chosen = {}
-        for name, each in self.layers.items():
-            path, module = paths[name], small.get_submodule(paths[name])
-            chosen[name] = "dense"
-            if type(module) not in KERNELS or name != f"{path}.weight" or path not in seen:
-                continue  # transposed, or a weight that the model's own code multiplies by
-            weight = module.get_parameter("weight").detach()
-            weight = weight if each.gather is None else weight[:, each.gather]
-            chosen[name], made, _ = fastest_of(module, weight, each.blocks, self.shape, each.gather, seen[path])
-            replace(small, path, made)
-        return small, chosen
-
-    def save(self, folder: str | Path) -> None:
-        """Write recipe.json, weights.safetensors and pivot.json; `secateur.load` and `load_pivoted` read them.
-
-        Raises:
-            StorageError: they can't be written; files that were there before are as they were.
-        """
-        blocks = record_writer(saved_pivot(self.shape, self.density, self.layers))
-        save_with(self.model, Path(folder), {PIVOT: blocks})
-
-
+@entry_point
 def pivot(
     model: nn.Module,
-    example_inputs: Any,
+    data: Any,
     density: float,
     *,
+    test: Any = None,
     shape: tuple[int, int] = (16, 16),
     rounds: int = 1,
     fit: Callable[[nn.Module], object] | None = None,
+    tuning_steps: int = 0,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
     fade: float | None = None,
     balanced: bool = False,
     skip: str | Sequence[str] | None = None,
     starts: int = 4,
+    checkpoint: str | Path | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> PivotResult:
     """Reorder a network's units so that its weights come into few dense blocks, and prune all that lies outside.
 
     Orders of units are folded into the network: what a layer makes in another order is read in that order by all who
     read it, so nothing is gathered at run time. Where inputs are no group of units (the network's own input, flattened
-    or concatenated maps) the layer gets an order of its own, which costs one gather.
+    or concatenated maps) and fill more than one block, the layer gets an order of its own, which costs one gather.
 
     Args:
         model: the trained model; it is left as it is.
-        example_inputs: as `trace` takes them.
+        data: examples, with or without labels, as `secateur.prune` takes them; a few do where nothing is trained.
         density: the fraction of each matrix that stays; of a convolution, of its kernels.
+        test: other examples to measure on; by default those of `data`, and the report says so.
         shape: of a block (outputs, inputs).
         rounds: the density falls geometrically over these, each with a new search and with fine-tuning.
         fit: fine-tunes a model, in place; zeros stay zero in it.
+        tuning_steps: in place of `fit`: steps of Adam in each round, towards the model's own outputs and labels where
+            there are any. 0 for none.
+        learning_rate, batch_size: of these steps.
         fade: below 1: before each round's cut the model is fine-tuned once more, while what lies outside of the blocks
             is multiplied by this after every step of an optimizer, and the blocks are chosen anew; .99 in our trials.
         balanced: the same number of blocks in each block row.
         skip: globs of layers that stay whole; by default the last.
         starts: how many starting points the search has.
-        seed: of the random ones among them.
+        checkpoint: a folder to write states of the training to now and then, and to go on from.
+        seed: of the random starts, and of the examples drawn.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The model with its zeros (`result.model`), the one that runs fast (`result.fast`), and the report.
 
     Raises:
         BudgetError: the density, the shape or the rounds are out of range.
+        DataError: the examples can't be used.
         SurgeryError: there is no layer to pivot, or the network depends on the order of its units.
 
     Example:
@@ -162,24 +99,33 @@ def pivot(
         )
     if fade is not None and not 0 < fade < 1:
         raise BudgetError(f"fade={fade} is no factor between 0 and 1")
-    work = folded_copy(unwrapped(model))
-    for name, parameter in work.named_parameters():
+    if fit is not None and tuning_steps:
+        raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")
+    for name, parameter in model.named_parameters():
         finite(parameter.detach(), name)
-    network = trace(work, example_inputs)
+    options = (density, shape, rounds, fade, balanced, tuning_steps, skip)
+    session = training_session(
+        model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options, trains=tuning_steps > 0
+    )  # fmt: skip
+    work = folded_copy(model)
+    network = trace(work, session.batches)
     axes = _axes(network, skip)
+    fit = _own_training(session, tuning_steps) if tuning_steps else fit
 
-    def chosen(at: float) -> tuple[dict[str, PivotedLayer], dict[str, Tensor]]:
-        found = pivoted(matrices_of(network, axes), at, shape, balanced, _fixed(axes, network, shape), starts, seed)
+    def chosen(at: float) -> tuple[Pivoted, dict[str, PivotedLayer], dict[str, Tensor]]:
+        found = pivoted(
+            matrices_of(network, axes), at, shape, balanced, _fixed(axes, network, shape), starts, seed
+        )  # fmt: skip
         layers = _placed(work, network, axes, found)
-        return layers, {name: _entries(work, each, shape) for name, each in layers.items()}
+        return found, layers, {name: _entries(work, layer, shape) for name, layer in layers.items()}
 
     for number in range(1, rounds + 1):
         at = density ** (number / rounds)
-        layers, stays = chosen(at)
+        found, layers, stays = chosen(at)
         if fit is not None and fade is not None:
             with fading(work, stays, fade):
                 fit(work)
-            layers, stays = chosen(at)
+            found, layers, stays = chosen(at)
         with held_at_zero(work, stays):
             pass
         if fit is not None:
@@ -187,36 +133,22 @@ def pivot(
                 fit(work)
     if lineage_of(work) is None:
         record_cut(work, work, network, make_recipe(work, network, {}, folds=False))  # nothing is cut
-    return PivotResult(work, layers, shape, density, network)
+    result = PivotResult(
+        model=work, plan=whole_plan(network, {"density": density}), layers=layers, shape=shape, density=density,
+        is_locally_optimal=found.is_locally_optimal,
+    )  # fmt: skip
+    note = f"blocks of {shape[0]} x {shape[1]}, {rounds} rounds, {tuning_steps:,} steps in each"
+    return result.measured(session, RunSettings("pivoting", note, {"density": density}))
 
 
-def load_pivoted(model: nn.Module, folder: str | Path, example_inputs: Any) -> PivotResult:
-    """Read what `PivotResult.save` wrote, onto a fresh model.
+def _own_training(session: TrainingSession, steps: int) -> Callable[[nn.Module], object]:
+    """A training of so many steps for each call, whose stages are numbered."""
+    numbers = itertools.count(1)
 
-    Raises:
-        StorageError: a file is missing, damaged, or of another network.
-    """
-    folder = Path(folder)
-    prepared = prepare(model, folder)
-    with reading(folder) as path_of:
-        record = read_pivot(path_of(PIVOT))
-        if isinstance(record, SavedPivot):
-            check_companion(folder, path_of, PIVOT)
-    try:
-        check_pivot(record, prepared.tensors)
-    except StorageError as failure:
-        raise StorageError(f"{folder / PIVOT} does not belong to this {type(model).__name__}: {failure}") from failure
-    layers = {
-        name: PivotedLayer(
-            name,
-            torch.tensor(layer.blocks, dtype=torch.bool),
-            None if layer.gather is None else torch.tensor(layer.gather),
-            layer.retained,
-        )
-        for name, layer in record.layers.items()
-    }
-    loaded = prepared.commit()
-    return PivotResult(loaded, layers, record.shape, record.density, trace(loaded, example_inputs))
+    def fit(model: nn.Module) -> None:
+        session.loop(model).run(f"round {next(numbers)}", steps)
+
+    return fit
 
 
 def _axes(network: Network, skip: str | Sequence[str] | None) -> list[Axes]:

@@ -2,45 +2,43 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from secateur.api import trace
-from secateur.budget.plan import Plan
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
 from secateur.importance.lean.walk import graph_of
 from secateur.network.trace import results_of
 from secateur.sparsity.dead import needless, plan_of
+from secateur.sparsity.gathered import gathered_kernels
+from secateur.sparsity.results import SparseResult
 from secateur.sparsity.spp.budget import MacBudget, counts_of
 from secateur.sparsity.spp.columns import Columns
 from secateur.sparsity.spp.probabilities import increments
 from secateur.sparsity.spp.start import columns_of, layers_to_prune, left_out
-from secateur.storage import save
+from secateur.sparsity.timing import FastNetwork, fastest_network
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.training.guard import check_finite, check_holds, hooked, is_skipped
 
 
-@dataclass(frozen=True, eq=False)
-class SPPResult:
-    """What SPP leaves.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SPPResult(SparseResult):
+    """What SPP leaves: the model with pruned columns at zero, and without channels that nobody reads any more.
 
     Args:
-        model: the model, its pruned columns zero, and channels cut that nobody reads any more.
-        plan: by which they were cut.
-        recipe: for loading it again.
+        recipe: by which those were cut.
         columns: for each layer how many columns there were, and how many are left.
+        weights: the names of the layers' weights.
         left_out: the convolutions that were not pruned, and why.
     """
 
-    model: nn.Module
-    plan: Plan
     recipe: Recipe
     columns: Mapping[str, tuple[int, int]]
+    weights: Mapping[str, str]
     left_out: Mapping[str, str]
 
     def __str__(self) -> str:
@@ -49,13 +47,15 @@ class SPPResult:
         units = sum(len(kept) for kept in self.plan.kept.values())
         return "\n".join([f"units {self.plan.network.units} -> {units}", *rows])
 
-    def save(self, folder: str | Path) -> None:
-        """Write recipe.json and weights.safetensors, which `secateur.load` reads.
+    def _fastest(self) -> FastNetwork:
+        example = self.plan.network.example if self.session is None else self.session.example
+        return fastest_network(self.model, example, gathered_kernels(self.model, self.weights.values()))
 
-        Raises:
-            StorageError: they can't be written; files that were there before are as they were.
-        """
-        save(self.model, folder)
+    def _structures(self) -> Mapping[str, str]:
+        return {self.weights[name]: f"{left} of {dense} columns" for name, (dense, left) in self.columns.items()}
+
+    def _notes(self) -> tuple[str, ...]:
+        return tuple(f"{name} is as it was: {reason}" for name, reason in self.left_out.items())
 
 
 class SPP:
@@ -155,7 +155,8 @@ class SPP:
         small = cut(self.model, plan, optimizer=self.optimizer)
         for hook in self._hooks:
             hook.remove()
-        return SPPResult(small, plan, recipe, left, self.left_out)
+        weights = {columns.layer.name: columns.layer.weight for columns in self.columns}
+        return SPPResult(model=small, plan=plan, recipe=recipe, columns=left, weights=weights, left_out=self.left_out)
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on after an interruption, beside the model's and the optimizer's own states."""

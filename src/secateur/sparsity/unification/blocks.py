@@ -1,7 +1,9 @@
-"""Small blocks of a weight's matrix: free, unified to one absolute value, or pruned (Lin et al. 2021).
+"""Small blocks of a layer's weight: free, unified to one absolute value, or pruned (Lin et al. 2021).
 
-The weight of a layer is a matrix of filters x what each filter multiplies; block shapes are (filters, inputs). Where
-the shape does not divide the matrix, blocks at its end are smaller: what fills them up counts for nothing.
+A block shape has one side for each axis of the weight, (filters, inputs, *kernel): (4, 4, 1, 1) takes 4 filters and 4
+input channels at one place of the kernel, as the group's patents cut. A shape of two sides, (filters, inputs), is of
+the matrix of filters x what each filter multiplies, whatever the weight's axes. Where the shape does not divide the
+weight, blocks at its end are smaller: what fills them up counts for nothing.
 """
 
 import math
@@ -20,20 +22,28 @@ class Blocks:
 
     Args:
         weight: its shape.
-        shape: of a block: (filters, inputs).
+        shape: of a block: a side for each axis of the weight, or (filters, inputs) of its matrix.
+
+    Example:
+        >>> blocks = Blocks((4, 4, 3, 3), (2, 4, 1, 1))
+        >>> blocks.grid, blocks.cut(torch.ones(4, 4, 3, 3)).shape
+        ((2, 1, 3, 3), torch.Size([18, 8]))
     """
 
     weight: tuple[int, ...]
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
 
     @property
-    def matrix(self) -> tuple[int, int]:
+    def axes(self) -> tuple[int, ...]:
+        """The lengths of the axes that the shape's sides are of."""
+        if len(self.shape) == len(self.weight):
+            return self.weight
         return self.weight[0], math.prod(self.weight[1:])
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grid(self) -> tuple[int, ...]:
         """How many blocks there are along each axis."""
-        return -(-self.matrix[0] // self.shape[0]), -(-self.matrix[1] // self.shape[1])
+        return tuple(-(-length // side) for length, side in zip(self.axes, self.shape, strict=True))
 
     @property
     def count(self) -> int:
@@ -41,20 +51,28 @@ class Blocks:
 
     def cut(self, weight: Tensor) -> Tensor:
         """The weight's blocks, filled up with zeros. (blocks, entries)"""
-        (rows, columns), (high, wide), (down, across) = self.matrix, self.shape, self.grid
-        padded = F.pad(weight.reshape(rows, columns), (0, across * wide - columns, 0, down * high - rows))
-        blocks: Tensor = padded.view(down, high, across, wide).transpose(1, 2).reshape(self.count, high * wide)
+        missing = [count * side - length for count, side, length in zip(self.grid, self.shape, self.axes, strict=True)]
+        padded = F.pad(weight.reshape(self.axes), [size for last in reversed(missing) for size in (0, last)])
+        apart = padded.view([size for pair in zip(self.grid, self.shape, strict=True) for size in pair])
+        blocks: Tensor = apart.permute(_evens_then_odds(len(self.shape))).reshape(self.count, math.prod(self.shape))
         return blocks
 
     def join(self, blocks: Tensor) -> Tensor:
         """The weight that blocks (blocks, entries) make."""
-        (rows, columns), (high, wide), (down, across) = self.matrix, self.shape, self.grid
-        padded = blocks.view(down, across, high, wide).transpose(1, 2).reshape(down * high, across * wide)
-        return padded[:rows, :columns].reshape(self.weight)
+        rank = len(self.shape)
+        apart = blocks.view(*self.grid, *self.shape)
+        order = [axis for pair in zip(range(rank), range(rank, 2 * rank), strict=True) for axis in pair]
+        padded = apart.permute(order).reshape([count * side for count, side in zip(self.grid, self.shape, strict=True)])
+        return padded[tuple(slice(length) for length in self.axes)].reshape(self.weight)
 
     def sizes(self) -> Tensor:
         """How many weights each block holds. (blocks,)"""
         return self.cut(torch.ones(self.weight, dtype=torch.float64)).sum(1)
+
+
+def _evens_then_odds(rank: int) -> list[int]:
+    """The order of axes that brings (grid, side) of each axis to all grids and then all sides."""
+    return [*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)]
 
 
 def signs(values: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class Compressed:
         )
 
 
-def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tuple[int, int]]) -> Compressed:
+def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tuple[int, ...]]) -> Compressed:
     """Write a model's parameters and buffers at their compressed size.
 
     What is written is what the model holds: blocks are found by looking at the weights. Numbers that 16 bits hold
@@ -57,7 +57,7 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
     Args:
         model: the model.
         path: the file.
-        blocks: the shape of blocks (filters, inputs), by the name of the weight; other tensors are written whole.
+        blocks: the shape of blocks, as `Blocks` has it, by the name of the weight; other tensors are written whole.
 
     Raises:
         NameMatchError: the model has no weight of a name.
@@ -72,6 +72,17 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
         ...     again = load_compressed(torch.nn.Linear(64, 64), f"{folder}/model.blocks")
         >>> torch.equal(again.weight, model.weight), found.unified
         (True, 4096)
+    """
+    content, counts = compressed_form(model, blocks)
+    write_file(Path(path), bytes_writer(content))
+    return counts
+
+
+def compressed_form(model: nn.Module, blocks: Mapping[str, tuple[int, ...]]) -> tuple[bytes, Compressed]:
+    """The content of a compressed file, and what it holds; as `save_compressed` writes it.
+
+    Raises:
+        NameMatchError: the model has no weight of a name.
     """
     unknown = [name for name in blocks if name not in model.state_dict()]
     if unknown:
@@ -94,10 +105,9 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
     packed = lzma.compress(text, preset=9)
     body = MAGIC + len(packed).to_bytes(8, "little") + packed + b"".join(data for _, data in coded.values())
     body += hashlib.sha256(body).digest()
-    write_file(Path(path), bytes_writer(body))
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     total = sum(tensor.numel() for tensor in tensors.values())
-    return Compressed(total, counts[PRUNED], counts[UNIFIED], counts[FREE], size, len(body))
+    return body, Compressed(total, counts[PRUNED], counts[UNIFIED], counts[FREE], size, len(body))
 
 
 def load_compressed(model: nn.Module, path: str | Path) -> nn.Module:

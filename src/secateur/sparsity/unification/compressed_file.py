@@ -36,7 +36,7 @@ class TensorEntry(Record, frozen=True, omit_defaults=True):
     name: str
     shape: Annotated[list[Natural], msgspec.Meta(max_length=64)]
     dtype: str
-    blocks: tuple[Side, Side] | None = None
+    blocks: Annotated[tuple[Side, ...], msgspec.Meta(min_length=2, max_length=8)] | None = None
     magnitudes: Numbers | None = None
     free: Numbers | None = None
 
@@ -51,10 +51,13 @@ class Header(Record, frozen=True):
 def check_blocks(blocks: Blocks, name: str) -> None:
     """
     Raises:
-        StorageError: the blocks are so much larger than the weight that filling them up takes too much memory.
+        StorageError: the blocks have other axes than the weight, or are so much larger that filling them up takes too
+            much memory.
     """
+    if len(blocks.shape) not in (2, len(blocks.weight)):
+        raise StorageError(f"{name} has {len(blocks.weight)} axes, and its blocks {len(blocks.shape)} sides")
     if blocks.count * math.prod(blocks.shape) > 16 * math.prod(blocks.weight) + MOST_PADDING:
-        raise StorageError(f"blocks of {blocks.shape[0]} x {blocks.shape[1]} are too large for {name}")
+        raise StorageError(f"blocks of {' x '.join(map(str, blocks.shape))} are too large for {name}")
 
 
 def read_compressed(path: Path, model: Mapping[str, Tensor]) -> dict[str, Tensor]:

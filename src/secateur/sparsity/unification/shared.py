@@ -1,6 +1,5 @@
 """Linear layers of unified blocks that make use of them: one multiplication for a block, where that is faster."""
 
-import copy
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur.sparsity.timing import fastest, inputs_of, replace
+from secateur.sparsity.timing import MakeKernel, fastest_network
 from secateur.sparsity.unification.blocks import FREE, UNIFIED, Blocks, found_labels, signs
 
 WIDEST = 8
@@ -57,8 +56,8 @@ class SharedLinear(nn.Module):
         return found
 
 
-def shared(model: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, int]]) -> tuple[nn.Module, dict[str, str]]:
-    """A copy whose linear layers make use of their unified blocks, where that is faster on this machine.
+def shared(model: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[nn.Module, dict[str, str]]:
+    """A copy whose layers make use of their unified blocks, where that is faster on this machine.
 
     Args:
         model: the model, its weights in blocks.
@@ -66,8 +65,8 @@ def shared(model: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, int]])
         shapes: of blocks, by the names of weights, as `save_compressed` takes them.
 
     Returns:
-        The copy, and for each weight what its layer became: "shared", or "dense" where that is faster, where blocks are
-        wider than 8, and for convolutions.
+        The copy, and for each weight what its layer became: "shared", with the width of the runs that are summed, or
+        "dense" where that is faster or where blocks are one input wide.
 
     Example:
         >>> import torch
@@ -78,33 +77,44 @@ def shared(model: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, int]])
         >>> torch.allclose(fast(x), model(x), atol=1e-5)
         True
     """
-    small = copy.deepcopy(model)
-    paths = {name: name.removesuffix("weight").removesuffix(".") for name in shapes}
-    seen = inputs_of(small, paths.values(), inputs)
-    chosen = {}
-    for name, (_, width) in shapes.items():
-        module, path = small.get_submodule(paths[name]), paths[name]
-        chosen[name] = "dense"
-        if type(module) is nn.Linear and name == f"{path}.weight" and path in seen and 1 < width <= WIDEST:
-            chosen[name], made, _ = fastest(
-                {"dense": partial(_same, module), "shared": partial(_made, module, width)}, seen[path]
-            )
-            replace(small, path, made)
-    return small, chosen
+    fast = fastest_network(model, inputs, shared_kernels(model, shapes))
+    return fast.model, fast.kernels
 
 
-def _same(dense: nn.Linear) -> nn.Module:
-    return dense
+def shared_kernels(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Mapping[str, MakeKernel]]:
+    """For each weight in blocks the kernels that its layer can have, by their names.
+
+    Args:
+        model: the model, its weights in blocks.
+        shapes: of blocks, by the names of weights.
+    """
+    modules = dict(model.named_modules())
+    kernels: dict[str, Mapping[str, MakeKernel]] = {}
+    for name, shape in shapes.items():
+        path, _, own = name.rpartition(".")
+        fits = own == "weight" and type(modules.get(path)) is nn.Linear
+        kernels[name] = {shared_name(run): partial(_made, run=run) for run in _runs(shape[1])} if fits else {}
+    return kernels
 
 
-def _made(dense: nn.Linear, width: int) -> nn.Module:
+def shared_name(run: int) -> str:
+    """What a kernel that sums runs of so many inputs is called."""
+    return f"shared {run}"
+
+
+def _runs(width: int) -> list[int]:
+    """Widths of runs that blocks of a width fall into."""
+    return [run for run in range(2, min(width, WIDEST) + 1) if width % run == 0]
+
+
+def _made(dense: nn.Linear, run: int) -> nn.Module:
     """
     Raises:
         NotImplementedError: torch has no sparse product for numbers of this type.
     """
     if dense.weight.dtype not in (torch.float32, torch.float64):
         raise NotImplementedError(f"sparse products of {dense.weight.dtype}")
-    return SharedLinear(dense, width)
+    return SharedLinear(dense, run)
 
 
 def _patterns(width: int) -> Tensor:

@@ -1,6 +1,5 @@
 """Unification and pruning of small blocks while a network is trained, by ADMM (Lin et al. 2021)."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,12 @@ from torch import Tensor, nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
-from secateur.names import matched
 from secateur.network.layers import finite
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, labels_of, projected, signs
+from secateur.sparsity.unification.layers import weights_to_structure
+from secateur.sparsity.unification.shapes import DEFAULT_SHAPE, Shape, block_shapes
 from secateur.training.guard import check_finite, check_holds, hooked, is_skipped, scale_of
 
-PAIRED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 LARGEST = 1.0
 
 
@@ -63,12 +62,15 @@ class Unification:
         optimizer: that trains it.
         pruned: the fraction of blocks that become zero.
         unified: the fraction that get one absolute value; by default all that are not pruned.
-        shape: of a block: (filters, inputs). The sources' shapes were not readable; (1, 8) lies along what is summed.
+        shape: of a block: a side for each axis of the weight, such as (4, 4, 1, 1) for filters x input channels at one
+            place of the kernel, or (filters, inputs) of the weight as a matrix; a number of weights, such as 8, for the
+            shape of so many that changes each layer's weight least; or either by globs of layers' names. The source's
+            shapes were not readable; (1, 8) lies along what is summed.
         rho: of the penalty; 1e-2 and the growth are ours, too.
         growth: of rho at each update, up to 1.
         every: steps between updates.
-        only, skip: globs of layers; without `only` all convolutions and linear layers but the first, the last, and
-            depthwise ones.
+        only, skip: globs of layers; without `only` all convolutions and linear layers but depthwise ones, the last one,
+            and the first one, where it holds less than half of the weights. `left_out` says what stays as it is.
 
     Raises:
         BudgetError: fractions, the shape or numbers are out of range.
@@ -94,7 +96,7 @@ class Unification:
         pruned: float = 0.5,
         unified: float | None = None,
         *,
-        shape: tuple[int, int] = (1, 8),
+        shape: Shape | Mapping[str, Shape] = DEFAULT_SHAPE,
         rho: float = 1e-2,
         growth: float = 1.35,
         every: int = 100,
@@ -103,16 +105,19 @@ class Unification:
     ) -> None:
         unified = 1 - pruned if unified is None else unified
         fractions = pruned >= 0 and unified >= 0 and pruned + unified <= 1
-        if not fractions or min(shape) < 1 or math.prod(shape) < 2 or rho <= 0 or growth < 1 or every < 1:
+        if not fractions or rho <= 0 or growth < 1 or every < 1:
             raise BudgetError(
-                f"pruned={pruned}, unified={unified}, shape={shape}, rho={rho}, growth={growth}, every={every}: two "
-                "fractions of at most 1 together, blocks of two weights or more, rho above 0, growth and every from 1"
+                f"pruned={pruned}, unified={unified}, rho={rho}, growth={growth}, every={every}: two fractions of at "
+                "most 1 together, rho above 0, growth and every from 1"
             )
         self.optimizer, self.fractions = optimizer, (pruned, unified)
         self.rho, self.growth, self.every = rho, growth, every
-        weights = _weights(model, only, skip)
+        weights, self.left_out = weights_to_structure(model, only, skip)
         check_holds(optimizer, weights)
-        self.layers = [self._start(name, weight, shape) for name, weight in weights.items()]
+        for name, weight in weights.items():
+            finite(weight.detach(), name)
+        self.shapes = block_shapes(weights, shape, pruned, unified)
+        self.layers = [self._start(name, weight, self.shapes[name]) for name, weight in weights.items()]
         self.steps = 0
         self.hard = False
         self._hooks = hooked(optimizer, self._before, self._after)
@@ -163,9 +168,9 @@ class Unification:
             each.target, each.gap = saved["target"].to(each.weight), saved["gap"].to(each.weight)
         self.steps, self.hard, self.rho = int(state["steps"]), bool(state["hard"]), float(state["rho"])
 
-    def _start(self, name: str, weight: nn.Parameter, shape: tuple[int, int]) -> Structured:
+    def _start(self, name: str, weight: nn.Parameter, shape: tuple[int, ...]) -> Structured:
         blocks = Blocks(tuple(weight.shape), shape)
-        labels = labels_of(blocks, finite(weight.detach(), name), *self.fractions)
+        labels = labels_of(blocks, weight.detach(), *self.fractions)
         target = projected(blocks, weight.detach(), labels)
         return Structured(name, weight, blocks, labels, target, torch.zeros_like(target))
 
@@ -221,32 +226,3 @@ def _kept(each: Structured) -> Tensor:
     level = ((values * held).sum(1) / sizes).clamp_min(0)
     found = torch.where((labels == UNIFIED)[:, None], held * level[:, None], values)
     return each.blocks.join(torch.where((labels == PRUNED)[:, None], torch.zeros_like(found), found))
-
-
-def _weights(
-    model: nn.Module, only: str | Sequence[str] | None, skip: str | Sequence[str] | None
-) -> dict[str, nn.Parameter]:
-    """The weights to structure, by layer.
-
-    Raises:
-        NameMatchError: a glob matches no layer.
-        SurgeryError: there is none.
-    """
-    found: dict[str, nn.Parameter] = {}
-    for name, module in model.named_modules():
-        weight = module._parameters.get("weight")
-        if isinstance(module, PAIRED) and weight is not None:
-            found[name] = weight
-    chosen = matched(only, found, "layer") if only is not None else _inner(model, found)
-    whole = [] if skip is None else matched(skip, found, "layer")
-    chosen = [name for name in chosen if name not in whole]
-    if not chosen:
-        raise SurgeryError(f"there is no layer to structure among {', '.join(found) or 'none'}; name some with only=")
-    return {name: found[name] for name in chosen}
-
-
-def _inner(model: nn.Module, found: Mapping[str, nn.Parameter]) -> list[str]:
-    """All but the first, the last, and depthwise convolutions."""
-    names = list(found)[1:-1]
-    groups = {name: getattr(model.get_submodule(name), "groups", 1) for name in names}
-    return [name for name in names if groups[name] == 1 or found[name].shape[1] > 1]

@@ -1,0 +1,184 @@
+"""What every method below the unit gives back: a model with zeros, a fast one, a report, and a folder of both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import nn
+
+from secateur.budget.plan import Plan
+from secateur.errors import OptionError
+from secateur.files import Writer, record_writer, text_writer
+from secateur.network.cost import Cost
+from secateur.network.layers import layers_of
+from secateur.network.trace import results_of
+from secateur.network.units import Network
+from secateur.report.measure_sparsity import SparseFacts, measure_sparsity
+from secateur.report.results import Figures, LayerFigures
+from secateur.sparsity.saved_kernels import KERNELS_FILE, SavedKernels
+from secateur.sparsity.session import TrainingSession
+from secateur.sparsity.timing import FastNetwork
+from secateur.storage import save_with
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """With what a method was run.
+
+    Args:
+        method: its name, such as "spp".
+        note: its options, in words.
+        keep: the budget that was asked for.
+    """
+
+    method: str
+    note: str
+    keep: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SparseResult:
+    """A network that was made sparse below the unit.
+
+    Args:
+        model: the model: of the dense one's class, with zeros in its weights, channels cut where they died.
+        plan: by which channels were cut.
+        session: the dense network and the examples to measure with; None where a method was driven by hand.
+        run: with what the method was run; None where it was driven by hand.
+    """
+
+    model: nn.Module
+    plan: Plan
+    session: TrainingSession | None = None
+    run: RunSettings | None = None
+
+    @cached_property
+    def fast(self) -> FastNetwork:
+        """The model with kernels for what is left, on layers where these are faster here; each layer is timed on what
+        it gets of a batch of the data (or of the example that was traced)."""
+        return self._fastest()
+
+    @cached_property
+    def report(self) -> Figures:
+        """The dense network, this one and the fast one, measured on the same examples.
+
+        Raises:
+            OptionError: the method was driven by hand, so there are no examples; give them to `measured_on`.
+        """
+        if self.session is None or self.run is None:
+            raise OptionError("there are no examples to measure on; call measured_on(dense, data) first")
+        network = self.plan.network
+        facts = SparseFacts(
+            title=network.title,
+            method=self.run.method,
+            note=self.run.note,
+            seed=self.session.settings.seed,
+            keep=self.run.keep,
+            dense=network.cost(),
+            cost=self._cost(),
+            groups={name: (network[name].size, len(units)) for name, units in self.plan.kept.items()},
+            layers=self._layer_figures(),
+            ratios=self._ratios(),
+            notes=self._notes(),
+        )
+        session = self.session
+        return measure_sparsity(
+            session.dense, self.model, self.fast.model, facts, session.measured, session.tests is not None
+        )
+
+    def measured(self, session: TrainingSession, run: RunSettings) -> Self:
+        """The same result, with what its report is measured on."""
+        return replace(self, session=session, run=run)
+
+    def save(self, folder: str | Path) -> None:
+        """Write recipe.json, weights.safetensors, kernels.json and, where the method was given data, the report.
+
+        `secateur.load` gives the model back, `secateur.sparsity.load_fast` the fast one, and `secateur report` prints
+        the report.
+
+        Raises:
+            StorageError: they can't be written; files that were there before are as they were.
+        """
+        companions = {KERNELS_FILE: record_writer(self._saved_kernels()), **self._companions()}
+        if self.session is not None:
+            companions |= {
+                "report.json": text_writer(self.report.to_json()),
+                "report.html": text_writer(self.report.to_html()),
+                "report.txt": text_writer(f"{self.report}\n"),
+            }
+        save_with(self.model, Path(folder), companions)
+
+    def _fastest(self) -> FastNetwork:
+        """Without kernels of its own the model is the fast one."""
+        return FastNetwork(self.model, {})
+
+    def _saved_kernels(self) -> SavedKernels:
+        return SavedKernels(SavedKernels.FORMAT, {name: choice.kernel for name, choice in self.fast.choices.items()})
+
+    def _structures(self) -> Mapping[str, str]:
+        """What the entries that are not zero lie in, in words, by the names of weights."""
+        return {}
+
+    def _companions(self) -> Mapping[str, Writer]:
+        """Further files, by name."""
+        return {}
+
+    def _ratios(self) -> Mapping[str, float]:
+        return {}
+
+    def _notes(self) -> tuple[str, ...]:
+        return ()
+
+    def _cost(self) -> Cost:
+        return sparse_cost(self.plan, self.model)
+
+    def _layer_figures(self) -> dict[str, LayerFigures]:
+        sizes = _dense_sizes(self.plan.network)
+        figures = {}
+        for name, structure in self._structures().items():
+            weight = self.model.get_parameter(name)
+            choice = self.fast.choices.get(name)
+            figures[name] = LayerFigures(
+                sizes.get(name, weight.numel()),
+                int(torch.count_nonzero(weight)),
+                structure,
+                *(() if choice is None else (choice.kernel, choice.dense_ms, choice.kernel_ms)),
+            )
+        return figures
+
+
+def whole_plan(network: Network, keep: Mapping[str, float]) -> Plan:
+    """A plan that keeps all units, of a method that cuts none."""
+    kept = {group.name: torch.arange(group.size) for group in network.groups}
+    return Plan(network, kept, {}, network.cost(), network.cost(), dict(keep))
+
+
+def sparse_cost(plan: Plan, model: nn.Module) -> Cost:
+    """Parameters, MACs and bytes that are left where zeros in the weights of layers count for nothing.
+
+    Args:
+        plan: by which units were cut.
+        model: what it left, with zeros.
+    """
+    network, cost = plan.network, plan.cost
+    macs = results_of(network.program, network.example).macs
+    sizes, parameters = _dense_sizes(network), dict(model.named_parameters())
+    params, work, size = cost.params, float(cost.macs), cost.bytes
+    examples = network.example.size or 1
+    for layer in layers_of(network):
+        weight = parameters.get(layer.weight)
+        if weight is None:
+            continue
+        zeros = weight.numel() - int(torch.count_nonzero(weight))
+        params -= zeros
+        size -= zeros * weight.element_size()
+        work -= macs[layer.node] / examples * zeros / sizes[layer.weight]
+    return Cost(params, round(work), size)
+
+
+def _dense_sizes(network: Network) -> dict[str, int]:
+    """How many entries the weight of each layer has in the dense network."""
+    return {layer.weight: network.program.state(layer.weight).numel() for layer in layers_of(network)}

@@ -1,0 +1,85 @@
+"""SPP with a training loop of its own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from secateur.entry import entry_point
+from secateur.network.copies import copied
+from secateur.sparsity.results import RunSettings
+from secateur.sparsity.session import training_session
+from secateur.sparsity.spp.spp import SPP, SPPResult
+
+
+@entry_point
+def spp(
+    model: nn.Module,
+    data: Any,
+    keep: Mapping[str, float] | None = None,
+    *,
+    ratios: Mapping[str, float] | None = None,
+    test: Any = None,
+    groups: str = "columns",
+    every: int = 5,
+    tuning_steps: int = 500,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
+    skip: str | Sequence[str] | None = None,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> SPPResult:
+    """Train a copy of a model while columns of its convolutions are pruned with probabilities (`SPP`).
+
+    It is trained by Adam towards the model's own outputs, and labels where there are any; until every layer has its
+    ratio (or the budget of MACs is met), and on with fixed masks.
+
+    Args:
+        model: the trained model; it is left as it is.
+        data: examples, with or without labels, as `secateur.prune` takes them.
+        keep: what is left: `{"macs": 0.5}` or `{"columns": 0.5}`.
+        ratios: the fraction of columns to prune, by globs of layers' names, in place of the same for all.
+        test: other examples to measure on; by default those of `data`, and the report says so.
+        groups: "columns", or "channels": all places of a kernel at once.
+        every: steps between two moves of the chances. Layers take 100 to 160 moves.
+        tuning_steps: steps of training with fixed masks.
+        learning_rate: of Adam.
+        batch_size: examples drawn for each step.
+        skip: globs of layers that stay whole; by default the first.
+        checkpoint: a folder to write states to now and then, and to go on from.
+        seed: masks and examples are drawn from it.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The model with its zeros (`result.model`), the one that runs fast (`result.fast`), and the report.
+
+    Raises:
+        SecateurError: of the kind that `SPP` and `secateur.prune` raise.
+
+    Example:
+        >>> import torch
+        >>> layers = [torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3), torch.nn.ReLU()]
+        >>> model = torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 2, 1))
+        >>> result = spp(model, torch.randn(8, 1, 8, 8), {"columns": 0.5}, every=1, tuning_steps=5, progress=False)
+        >>> result.columns, result.report.pruned.cost.params
+        ({'2': (36, 18), '4': (4, 2)}, 84)
+    """
+    options = (keep, ratios, groups, every, tuning_steps, skip)
+    session = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options)
+    work = copied(model, {})
+    loop = session.loop(work)
+    method = SPP(
+        work, session.example, loop.optimizer, keep, ratios=ratios, every=every, groups=groups, skip=skip, seed=seed
+    )  # fmt: skip
+    pruning_steps = loop.until("chances", lambda: method.done, method)
+    loop.run("fixed masks", tuning_steps, method)
+    note = f"{groups}, {pruning_steps:,} steps until every layer had its ratio, {tuning_steps:,} with fixed masks"
+    return method.finish().measured(session, RunSettings("spp", note, dict(keep or {"columns": _left(method)})))
+
+
+def _left(method: SPP) -> float:
+    """The fraction of columns that is left, where each layer was given its own."""
+    total = sum(len(columns.kept) for columns in method.columns)
+    return sum(int(columns.kept.sum()) for columns in method.columns) / max(total, 1)

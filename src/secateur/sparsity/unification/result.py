@@ -1,0 +1,139 @@
+"""What unification gives back."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from secateur.files import Writer, bytes_writer
+from secateur.network.cost import Cost
+from secateur.network.layers import layers_of
+from secateur.network.trace import results_of
+from secateur.sparsity.results import SparseResult
+from secateur.sparsity.saved_kernels import SavedKernels
+from secateur.sparsity.timing import FastNetwork, fastest_network
+from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, found_labels
+from secateur.sparsity.unification.codec import Compressed, compressed_form
+from secateur.sparsity.unification.shared import shared_kernels
+
+BLOCKS_FILE = "model.blocks"
+
+
+@dataclass(frozen=True)
+class BlockCounts:
+    """What the blocks of one weight are.
+
+    Args:
+        free, unified, pruned: blocks of each kind.
+        free_weights: weights in free blocks.
+        rows: filters that unified blocks are part of, summed over the blocks: so many multiplications they take at one
+            place of the result.
+        remaining: weights in blocks that are not pruned.
+        weights: all of them.
+    """
+
+    free: int
+    unified: int
+    pruned: int
+    free_weights: int
+    rows: int
+    remaining: int
+    weights: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UnifiedResult(SparseResult):
+    """A network of unified, pruned and free blocks.
+
+    Args:
+        shapes: of blocks, by the names of weights.
+        residuals: ||W - Z|| / ||W|| of each layer when its weights took on the structure.
+        left_out: layers that stay as they are, and why.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    residuals: Mapping[str, float]
+    left_out: Mapping[str, str]
+
+    @cached_property
+    def counts(self) -> dict[str, BlockCounts]:
+        """What the blocks of each weight are."""
+        return {name: count_blocks(self.model.get_parameter(name), shape) for name, shape in self.shapes.items()}
+
+    @cached_property
+    def _compressed(self) -> tuple[bytes, Compressed]:
+        return compressed_form(self.model, self.shapes)
+
+    @property
+    def compressed(self) -> Compressed:
+        """What the compressed file holds, and its size."""
+        return self._compressed[1]
+
+    def __str__(self) -> str:
+        rows = [f"  {name}: {text}" for name, text in self._structures().items()]
+        return "\n".join([str(self.compressed), *rows, *(f"  {line}" for line in self._notes())])
+
+    def _fastest(self) -> FastNetwork:
+        example = self.plan.network.example if self.session is None else self.session.example
+        return fastest_network(self.model, example, shared_kernels(self.model, self.shapes))
+
+    def _saved_kernels(self) -> SavedKernels:
+        return SavedKernels(SavedKernels.FORMAT, self.fast.kernels, {name: tuple(s) for name, s in self.shapes.items()})
+
+    def _structures(self) -> Mapping[str, str]:
+        texts = {}
+        for name, count in self.counts.items():
+            sides = " x ".join(map(str, self.shapes[name]))
+            texts[name] = f"{count.free} free, {count.unified} unified, {count.pruned} pruned blocks of {sides}"
+        return texts
+
+    def _companions(self) -> Mapping[str, Writer]:
+        return {BLOCKS_FILE: bytes_writer(self._compressed[0])}
+
+    def _cost(self) -> Cost:
+        """Parameters that are stored, MACs of what is not pruned, bytes of the compressed file."""
+        cost = super()._cost()
+        saved = sum(count.remaining - count.free_weights - count.unified for count in self.counts.values())
+        return replace(cost, params=cost.params - saved, bytes=self.compressed.bytes)
+
+    def _ratios(self) -> Mapping[str, float]:
+        """Of the whole network: how many times fewer numbers, multiplications and additions there are."""
+        network = self.plan.network
+        macs = results_of(network.program, network.example).macs
+        total = float(sum(macs.values()))
+        multiplications = additions = total
+        for layer in layers_of(network):
+            count = self.counts.get(layer.weight)
+            if count is not None:
+                multiplications -= macs[layer.node] * (1 - (count.free_weights + count.rows) / count.weights)
+                additions -= macs[layer.node] * (1 - count.remaining / count.weights)
+        params = network.cost().params / max(self._cost().params, 1)
+        ratios = {"multiplications": total / max(multiplications, 1), "additions": total / max(additions, 1)}
+        return {"parameters": params, **ratios}
+
+    def _notes(self) -> tuple[str, ...]:
+        far = [f"{name} {residual:.1%}" for name, residual in self.residuals.items()]
+        away = [f"weights that were away from their blocks when these were made exact: {', '.join(far)}"] if far else []
+        return (*away, *(f"{name} is as it was: {reason}" for name, reason in self.left_out.items()))
+
+
+def count_blocks(weight: Tensor, shape: tuple[int, ...]) -> BlockCounts:
+    """What the blocks of a weight are, by looking at it."""
+    blocks = Blocks(tuple(weight.shape), shape)
+    labels = found_labels(blocks, weight)
+    real = blocks.cut(torch.ones(weight.shape)) > 0  # (blocks, entries)
+    sizes = real.sum(1)
+    rows = real.view(blocks.count, shape[0], math.prod(shape[1:])).any(2).sum(1)
+    free, unified = (int(sizes[labels == kind].sum()) for kind in (FREE, UNIFIED))
+    return BlockCounts(
+        free=int((labels == FREE).sum()),
+        unified=int((labels == UNIFIED).sum()),
+        pruned=int((labels == PRUNED).sum()),
+        free_weights=free,
+        rows=int(rows[labels == UNIFIED].sum()),
+        remaining=free + unified,
+        weights=weight.numel(),
+    )
