@@ -71,8 +71,8 @@ def score(
         removal: what stands in the place of an absent unit: its mean over the data ("mean"), which a cut folds into
             the biases of its readers; its best linear prediction from the units that stay ("refit"), which a repair by
             least squares comes to; or nothing ("zero").
-        aggregate: for "shapley", from each example's values to one score: "robust" (the default), "mean", "absolute",
-            a quantile between 0.0 and 1.0, or a function from (units, examples) to (units,).
+        aggregate: for "shapley", from each example's values to one score: "robust" (the default), "mean", "published",
+            "absolute", a quantile between 0.0 and 1.0, or a function from (units, examples) to (units,).
         estimator: for "shapley": "controlled", "permutation", "antithetic", "orthogonal", "leverage", "kernelshap",
             "adjusted", "svarm", "exact", or "banzhaf" for that other value; or a function like one. "auto" chooses, and
             `print(scores)` says what: docs/criteria.md has what each does.
@@ -80,7 +80,7 @@ def score(
         stop: for "shapley", when it is enough: one of the rules in `secateur.stopping`, or several, such as
             `Error(0.2) | Seconds(60)`. By default errors of half of the spread.
         protocol: "paper" for that of Ancona et al. 2020: 5 permutations, the same for all examples, zero removal, and
-            the robust aggregate.
+            the "published" aggregate.
         only: globs of the names of groups to score; `skip`: of those to leave out.
         seed: all randomness is drawn from it.
         memory: the most bytes of activations that are held at once, for "obs", Shapley values and all criteria by

@@ -56,7 +56,7 @@ class Course:
 def shapley(evidence: Evidence) -> dict[str, GroupScores]:
     """Each unit's fair share in the network's performance (Ancona, Öztireli, Gross 2020)."""
     evidence.need_examples("shapley")
-    return _group_by_group(evidence, "robust")
+    return _group_by_group(evidence, "published" if evidence.options.get("protocol") == "paper" else "robust")
 
 
 def _group_by_group(evidence: Evidence, aggregate: str) -> dict[str, GroupScores]:
