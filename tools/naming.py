@@ -13,7 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-GENERIC = frozenset("found made given each own part parts held told left place places thing things said".split())
+GENERIC = frozenset(
+    {
+        "each", "found", "given", "held", "left", "made", "own", "part", "parts", "place", "places", "said", "thing",
+        "things", "told",
+    }
+)  # fmt: skip
 QUESTION = ("what ", "how ", "whether ", "where ", "which ", "whose ")
 LONG_FILE, LONG_FUNCTION = 200, 25
 
