@@ -235,3 +235,47 @@ def test_bad_input_is_refused_and_nothing_is_hooked() -> None:
     state["masks"]["alive"] = state["masks"]["alive"][:-2]
     with pytest.raises(sc.SecateurError, match="the state is of a network of 9 units"):
         schedule.load_state_dict(state)
+
+
+def test_units_go_in_sets_of_the_lowest_sum_and_counts_are_multiples() -> None:
+    """By fixed scores: sets of 4 of one layer of 12 and one of 10, whose first set is what is beyond a multiple."""
+    model = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    worth = {"0": torch.arange(12.0).flip(0), "2": torch.tensor([9.0, 0, 1, 8, 7, 6, 5, 4, 3, 2]) / 2}
+
+    def fixed(evidence: Any) -> dict[str, Tensor]:
+        return {group.name: worth[group.name] for group in evidence.groups}
+
+    schedule = TaylorSchedule(
+        model, torch.ones(2, 4), optimizer, {"units": 8 / 22}, every=1, units_per_step=4, round_to=4, by=fixed,
+        data=[(torch.ones(8, 4), torch.zeros(8, dtype=torch.long))],
+    )  # fmt: skip
+    kept = [schedule.masks.kept()]
+    while not schedule.done:
+        optimizer.zero_grad()
+        model(torch.ones(8, 4)).sum().backward()
+        optimizer.step()
+        kept.append(schedule.masks.kept())
+    counts = [(len(each["0"]), len(each["2"])) for each in kept]
+    # sums: of the first layer 6, 22; of the second 0.5 (two units), 7, and then 4 stay: 0.5 < 6 < 7 < 22
+    assert counts == [(12, 10), (12, 8), (8, 8), (8, 4), (4, 4)]
+    assert kept[1]["2"].tolist() == [0, 3, 4, 5, 6, 7, 8, 9] and kept[2]["0"].tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_momentum_of_removed_units_is_cleared_and_all_of_it_at_the_end(kind: Any) -> None:
+    torch.manual_seed(3)
+    model = Small()
+    options: dict[str, Any] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    optimizer = kind(model.parameters(), 0.05, **options)
+    name = "momentum_buffer" if options else "exp_avg"
+    schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.4}, every=2, units_per_step=2)
+    train(model, optimizer, schedule, 2)
+    alive = schedule.masks.alive
+    for weight, axis, group in ((model.conv2.weight, 0, "conv2"), (model.conv2.weight, 1, "conv1")):
+        momentum = optimizer.state[weight][name].movedim(axis, 0)
+        stays = alive[schedule.network[group].span]
+        assert not bool(momentum[~stays].any()) and bool(momentum[stays].any())
+    assert not schedule.done and not bool(alive.all())
+    train(model, optimizer, schedule)
+    assert schedule.done and not any(bool(state[name].any()) for state in optimizer.state.values())

@@ -1,8 +1,8 @@
-"""Gates: factors of 1 on units, one for each, by which losses are differentiated.
+"""Gates: factors of 1 on units, by which losses are differentiated.
 
-`network/gate_places.py` says where they stand. A gate that stands at several places closes all of them, so its
-derivative is the sum of what each place contributes. Squares are divided by the number of places, as in the authors'
-released code for the blocks of a residual stage (Molchanov et al. 2019).
+`network/gate_places.py` says where they stand. The one gate of a unit that stands behind several blocks closes all of
+them: its derivative is the sum of what each contributes. Its square is divided by the number of blocks, as in the
+authors' released code (Molchanov et al. 2019). Of gates behind several batch norms the squares are averaged.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,12 @@ class Gates:
     Args:
         evidence: the network, the examples and the loss.
         where: where they stand, as `gate_places` takes it.
-        apart: whether a unit has a gate of its own at each place: the mean of their squares is then taken.
     """
 
-    def __init__(self, evidence: Evidence, where: Where = "blocks", apart: bool = False) -> None:
+    def __init__(self, evidence: Evidence, where: Where = "blocks") -> None:
         self.evidence = evidence
         self.places = gate_places(evidence.network, where)
         self.count = self.places.count
-        self.rows = 1 + len(self.places.blocks) + len(self.places.norms) if apart else 1
 
     def losses(self, cell: Batch, copies: int) -> tuple[Tensor, Tensor]:
         """Every example's loss (examples,), and the gates that it can be differentiated by.
@@ -48,7 +46,7 @@ class Gates:
             copies: how many copies of the gates there are: one for all examples, or one for each.
 
         Returns:
-            The losses, and the gates (copies, rows, units + 1): one row, or one for each place.
+            The losses, and the gates (copies, rows, units + 1): a row for blocks and readers, and one for each norm.
 
         Raises:
             DataError: one for each is asked for, and the network's code fixes the batch size.
@@ -56,19 +54,36 @@ class Gates:
         network = self.evidence.network
         if copies > 1:
             need_examples_apart(network, "taylor-gates")
-        gates = torch.ones(copies, self.rows, network.units + 1, device=network.device, requires_grad=True)
+        rows = 1 + len(self.places.norms)
+        gates = torch.ones(copies, rows, network.units + 1, device=network.device, requires_grad=True)
         before_readers = torch.where(self.places.at_readers.to(gates.device), gates[:, 0], 1.0)
         handlers: dict[Node, Handler] = differentiable(network.program)
         handlers |= Removal({}).handlers(network, before_readers)
-        for number, place in enumerate((*self.places.blocks, *self.places.norms), 1):
-            gated = partial(_gated, network, place, gates[:, number % self.rows])
+        for place, row in self._placed:
+            gated = partial(_gated, network, place, gates[:, row])
             handlers[place.node] = chained([gated, handlers[place.node]]) if place.node in handlers else gated
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             output = self.evidence.forward(cell, handlers)
             return example_loss(self.evidence, cell, output), gates
 
+    def entries(self, group: Group) -> list[list[int]]:
+        """The row and the unit of each gate of a group."""
+        standing = torch.zeros(1 + len(self.places.norms), self.evidence.network.units + 1, dtype=torch.bool)
+        standing[0] = self.places.at_readers
+        for place, row in self._placed:
+            standing[row, place.units[place.units >= 0]] = True
+        entries: list[list[int]] = torch.nonzero(standing).tolist()
+        return [entry for entry in entries if group.span.start <= entry[1] < group.span.stop]
+
+    @property
+    def _placed(self) -> list[tuple[GatePlace, int]]:
+        """Each place with the row of its gates."""
+        return [(place, 0) for place in self.places.blocks] + [
+            (place, row) for row, place in enumerate(self.places.norms, 1)
+        ]
+
     def of_group(self, group: Group, squares: Tensor) -> Tensor:
-        """The squares of a group's units, divided by the number of places of each gate. (..., units)
+        """The squares of a group's units, divided by the number of places at which a unit has a gate. (..., units)
 
         Args:
             group: the group.

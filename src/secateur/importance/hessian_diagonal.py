@@ -38,13 +38,13 @@ def estimated_diagonal(slope: Tensor, leaves: Tensor, generator: torch.Generator
     return total.detach() / probes
 
 
-def exact_diagonal(slope: Tensor, leaves: Tensor, entries: Iterable[int]) -> Tensor:
+def exact_diagonal(slope: Tensor, leaves: Tensor, entries: Iterable[Sequence[int]]) -> Tensor:
     """The diagonal itself, by one backward pass for each entry.
 
     Args:
         slope: the gradient by `leaves`, which can be differentiated again; of their shape.
         leaves: what the Hessian is taken by.
-        entries: which entries of the last axis are asked for, at the first place of the others; the rest are 0.
+        entries: the indices of those that are asked for; the rest are 0.
 
     Returns:
         The diagonal, of the shape of `leaves`.
@@ -52,16 +52,15 @@ def exact_diagonal(slope: Tensor, leaves: Tensor, entries: Iterable[int]) -> Ten
     Example:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> (slope,) = torch.autograd.grad((x**2).sum() ** 2, x, create_graph=True)
-        >>> exact_diagonal(slope, x, range(2))
+        >>> exact_diagonal(slope, x, [(0,), (1,)])
         tensor([28., 52.])
     """
     diagonal = torch.zeros_like(slope)
     if not slope.requires_grad:
         return diagonal
-    first = (0,) * (slope.dim() - 1)
-    for entry in entries:
-        (row,) = second_derivatives(slope[*first, entry], [leaves])
-        diagonal[*first, entry] = row[*first, entry]
+    for entry in map(tuple, entries):
+        (row,) = second_derivatives(slope[entry], [leaves])
+        diagonal[entry] = row[entry]
     return diagonal.detach()
 
 

@@ -44,7 +44,7 @@ def taylor_weights_second(evidence: Evidence) -> dict[str, GroupScores]:
 def taylor_gates(evidence: Evidence) -> dict[str, GroupScores]:
     """The squared derivative by the unit's gate, minibatch by minibatch; the paper's best (its Taylor-FO-BN).
 
-    One gate per unit: behind every block of its residual stage, else behind its batch norms, else before its readers.
+    In a residual stage a unit has one gate behind every block, else one behind its batch norm, else before its readers.
     """
     return _over_gates(evidence, "taylor-gates", Gates(evidence))
 
@@ -57,8 +57,9 @@ def taylor_gates_before_norm(evidence: Evidence) -> dict[str, GroupScores]:
 
 @criterion("taylor-gates-norms", options=(), uses="gradients")
 def taylor_gates_norms(evidence: Evidence) -> dict[str, GroupScores]:
-    """The same with a gate of its own behind each batch norm: the mean of their squares in a residual stage (ours)."""
-    return _over_gates(evidence, "taylor-gates-norms", Gates(evidence, "norms", apart=True))
+    """The same with gates behind batch norms in residual stages, too: the mean of the squares of all that write into it
+    (ours)."""
+    return _over_gates(evidence, "taylor-gates-norms", Gates(evidence, "norms"))
 
 
 @criterion("taylor-gates-examples", options=(), uses="gradients")
@@ -84,7 +85,7 @@ def taylor_gates_second(evidence: Evidence) -> dict[str, GroupScores]:
     evidence.need_examples("taylor-gates-second")
     gates, generator = Gates(evidence), generator_for(evidence.seed, "taylor-gates-second")
     exact = evidence.options.get("estimator") == "exact"
-    asked = [unit for group in evidence.groups for unit in range(group.span.start, group.span.stop)]
+    asked = [[0, *entry] for group in evidence.groups for entry in gates.entries(group)]
     slopes, curvatures = [], []
     for cell in _cells(evidence, "taylor-gates-second"):
         losses, leaves = gates.losses(cell, 1)

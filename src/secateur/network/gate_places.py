@@ -1,8 +1,8 @@
-"""Where the gate of each unit stands: a factor of 1, by which losses are differentiated.
+"""Where the gate of each unit stands: a factor of 1, by which losses are differentiated (Molchanov et al. 2019).
 
-Each unit has one gate (Molchanov et al. 2019, section 3.2). In a residual stage it multiplies the output of every
-block, behind the addition and its activation, as in the authors' released code; elsewhere it stands behind each batch
-norm of the unit, and where there is no batch norm before everything that reads the unit.
+In a residual stage a unit has one gate, which multiplies the output of every block, behind the addition and its
+activation, as in the authors' released code. Elsewhere it has a gate behind each of its batch norms, and where there is
+none one before everything that reads it; so, too, in a stage whose sums a normalisation reads (pre-activation).
 """
 
 from collections.abc import Sequence
@@ -68,16 +68,17 @@ def gate_places(network: Network, where: Where = "blocks") -> GatePlaces:
         where: "blocks" for those described above; "norms" for gates behind batch norms in residual stages, too;
             "before norms" for gates on what batch norms normalise.
     """
-    blocks = _blocks(network) if where == "blocks" else ()
-    in_stage = _marked(network, blocks)
-    norms = tuple(
+    outputs = _block_outputs(network) if where == "blocks" else ()
+    in_stage = _marked(network, outputs)
+    blocks = tuple(place for place in outputs if not set(place.node.users) & _normalisations(network))
+    behind = (
         GatePlace(
             arguments(node)["input"] if where == "before norms" else node, 1, torch.where(in_stage[units], -1, units)
         )
         for node, units in norms_of(network).items()
     )
-    norms = tuple(place for place in norms if bool((place.units >= 0).any()))
-    return GatePlaces(blocks, norms, ~(in_stage | _marked(network, norms)))
+    norms = tuple(place for place in behind if bool((place.units >= 0).any()))
+    return GatePlaces(blocks, norms, ~_marked(network, (*blocks, *norms)))
 
 
 def _marked(network: Network, places: Sequence[GatePlace]) -> Tensor:
@@ -88,20 +89,14 @@ def _marked(network: Network, places: Sequence[GatePlace]) -> Tensor:
     return marked
 
 
-def _blocks(network: Network) -> tuple[GatePlace, ...]:
-    """The outputs of residual blocks, for units that no normalisation reads from the sum itself.
-
-    Where one does (pre-activation), the unit is in the network as what comes behind the normalisation.
-    """
+def _block_outputs(network: Network) -> tuple[GatePlace, ...]:
+    """The outputs of residual blocks."""
     residual = torch.zeros(network.units + 1, dtype=torch.bool)
     for group in network.groups:
         residual[group.span] = group.kind == "residual"
     added = {addition.node for addition in network.additions}
-    found = [_output(addition) for addition in network.additions]
-    places = [place for place in found if not (len(place.node.users) == 1 and set(place.node.users) <= added)]
-    for place in places:
-        if set(place.node.users) & _normalisations(network):
-            residual[place.units[place.units >= 0]] = False
+    found = (_output(addition) for addition in network.additions)
+    places = (place for place in found if not (len(place.node.users) == 1 and set(place.node.users) <= added))
     kept = (GatePlace(place.node, place.dim, torch.where(residual[place.units], place.units, -1)) for place in places)
     return tuple(place for place in kept if bool((place.units >= 0).any()))
 

@@ -106,6 +106,15 @@ class Masks:
                 for axis, gone in places:
                     self.parameters[name].index_fill_(axis, gone, 0)
 
+    @torch.no_grad()
+    def clear_momentum(self, optimizer: torch.optim.Optimizer) -> None:
+        """Zero the momentum of entries that are gone, in optimizers that keep one for each entry."""
+        for name, places in self._held.items():
+            parameter = self.parameters[name]
+            for momentum in momenta_of(optimizer, parameter):
+                for axis, gone in places:
+                    momentum.index_fill_(axis, gone, 0)
+
     def kept(self) -> dict[str, Tensor]:
         """The units that stay, by group."""
         return {group.name: torch.nonzero(self.alive[group.span]).flatten() for group in self.network.groups}
@@ -124,3 +133,24 @@ class Masks:
                 f"{self.network.units}; resume with the model that the state was saved of"
             )
         self.remove(torch.nonzero(~state["alive"]).flatten())
+
+
+MOMENTA = ("momentum_buffer", "exp_avg")  # as torch's optimizers name the averages of gradients
+
+
+def momenta_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Iterator[Tensor]:
+    """The averages of a parameter's gradients that an optimizer keeps, entry by entry."""
+    state = optimizer.state.get(parameter, {})
+    for name in MOMENTA:
+        momentum = state.get(name)
+        if isinstance(momentum, Tensor) and momentum.shape == parameter.shape:
+            yield momentum
+
+
+@torch.no_grad()
+def clear_all_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Zero the averages of gradients of all parameters."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for momentum in momenta_of(optimizer, parameter):
+                momentum.zero_()

@@ -58,13 +58,15 @@ class Slopes:
         for place, terms in self._blocks:
             if terms is not None:
                 _add(total, place, self._sum(terms, parameters, known))
+        norms = torch.zeros_like(total)
         for place in self._norm_places:
-            _add(total, place, self._value(Term("norm", place.node), parameters, known))
+            _add(norms, place, self._value(Term("norm", place.node), parameters, known).square())
         if any(bool(self._at_readers[group.span].any()) for group in self.groups):
             readers = [Term("reads", layer.node) for layer in self.layers.values() if layer.reads]
             at_readers = sum(self._value(term, parameters, known) for term in readers)
             total = torch.where(self._at_readers, at_readers, total)
-        squares = total.square() / self._count
+            norms[self._at_readers] = 0
+        squares = (total.square() + norms) / self._count
         return {group.name: squares[group.span] for group in self.groups}
 
     def _move_to_readers(self, place: GatePlace) -> None:

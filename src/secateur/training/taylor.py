@@ -1,5 +1,6 @@
 """The iterative schedule of Molchanov et al. 2019: units go, a few at a time, while the network is trained."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from secateur.errors import BudgetError, TraceError
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
 from secateur.network.wrappers import unwrapped
+from secateur.options import check_option
 from secateur.surgery.cut import cut
 from secateur.training.guard import check_finite, hooked, is_skipped, scale_of
-from secateur.training.masks import Masks
+from secateur.training.masks import Masks, clear_all_momentum
 from secateur.training.slopes import Slopes
 
 
@@ -28,8 +30,9 @@ class TaylorSchedule:
     average, and of all units in the network those with the lowest go, until the budget is met. Then `cut` takes them
     out.
 
-    What released code is known to do otherwise: ties never remove more than asked, no group is emptied, the part of
-    beta is there, and what a minibatch's size does to the squares is the same for all units.
+    What the authors' released code does otherwise: ties remove more than asked, and a group can be emptied; here
+    neither happens. As there, all momentum is cleared once the last unit is gone; that of removed units is cleared at
+    each removal.
 
     Args:
         model: the model that is trained.
@@ -37,7 +40,10 @@ class TaylorSchedule:
         optimizer: the optimizer that trains it.
         keep: the budget, `{"macs": 0.6}`, "params", "bytes" or "units".
         every: steps between removals: 10 on CIFAR, 30 on ImageNet (Molchanov et al.).
-        units_per_step: how many go at a time; 2 % of all units by default.
+        units_per_step: how many go at a time; 2 % of all units by default, or `round_to`.
+        round_to: units of a group go so many together, the lowest, by the sum of their scores (the authors'
+            `group_size`, published with 32), and its number of units is a multiple of this. Groups with fewer stay
+            whole.
         decay: of the exponential average.
         by: another criterion, by name or as a function, that takes the place of the gates at each removal, for
             comparison; it gets `data`.
@@ -75,10 +81,11 @@ class TaylorSchedule:
         model: nn.Module,
         example_inputs: Any,
         optimizer: torch.optim.Optimizer,
-        keep: Mapping[str, float],
+        keep: Mapping[str, float | str],
         *,
         every: int = 10,
         units_per_step: int | None = None,
+        round_to: int = 1,
         decay: float = 0.9,
         by: str | Criterion | None = None,
         data: Any = None,
@@ -86,6 +93,7 @@ class TaylorSchedule:
         only: str | Sequence[str] | None = None,
         skip: str | Sequence[str] | None = None,
     ) -> None:
+        check_option("round_to", round_to)
         self.keep: Keep = parse_keep(keep)
         if not set(self.keep) <= set(COUNTED) or every < 1 or not 0 <= decay < 1:
             raise BudgetError(
@@ -93,7 +101,8 @@ class TaylorSchedule:
                 f"{', '.join(COUNTED)}, at least one step between removals, and a decay from 0 to below 1"
             )
         model = unwrapped(model)
-        self.model, self.optimizer, self.every, self.decay, self.floor = model, optimizer, every, decay, floor
+        self.model, self.optimizer, self.every, self.decay = model, optimizer, every, decay
+        self.floor, self.round_to = floor, round_to
         self.network = trace(model, example_inputs)
         self.by, self.data = by, data
         if by is not None:
@@ -101,8 +110,8 @@ class TaylorSchedule:
         self.slopes = Slopes(self.network, self.network.select(only, skip))
         if not self.slopes.groups:
             raise TraceError(f"no group of this network has gates whose gradients can be read\n{self.network}")
-        check_reachable(self.network, self.slopes.groups, self.keep, 1, floor)
-        self.units_per_step = units_per_step or max(1, round(0.02 * self.network.units))
+        check_reachable(self.network, self.slopes.groups, self.keep, round_to, floor)
+        self.units_per_step = units_per_step or max(round_to, round(0.02 * self.network.units))
         self.masks = Masks(model, self.network)
         self.steps = 0
         self.done = self._within(self.masks.kept())
@@ -172,26 +181,33 @@ class TaylorSchedule:
         return {name: scores[name].values for name in scores}
 
     def _remove(self, values: Mapping[str, Tensor]) -> None:
-        """The lowest of all units go, one by one, as many as a step takes or until the budget is met."""
-        kept = {name: len(units) for name, units in self.masks.kept().items()}
-        scores = torch.full((self.network.units,), torch.inf, dtype=torch.float64)
-        for group in self.slopes.groups:
-            scores[group.span] = values[group.name]
-        scores[~self.masks.alive[:-1]] = torch.inf
-        owner = {unit: group for group in self.slopes.groups for unit in range(group.span.start, group.span.stop)}
+        """The lowest of all units go, as many as a step takes or until the budget is met."""
         gone: list[int] = []
-        for unit in scores.argsort(stable=True).tolist():
-            if len(gone) == self.units_per_step or not bool(torch.isfinite(scores[unit])):
+        for units in self._in_order(values):
+            if gone and len(gone) + len(units) > self.units_per_step:
                 break
-            group = owner[unit]
-            if kept[group.name] <= max(self.floor, group.fewest):
-                continue
-            kept[group.name] -= 1
-            gone.append(unit)
+            gone += units
             if self._within(self._without(gone)):
                 break
         self.masks.remove(torch.tensor(gone, dtype=torch.long))
+        self.masks.clear_momentum(self.optimizer)
         self.done = self._within(self.masks.kept())
+        if self.done:
+            clear_all_momentum(self.optimizer)
+
+    def _in_order(self, values: Mapping[str, Tensor]) -> list[list[int]]:
+        """The units that can go, those together that go together, the lowest sums of scores first."""
+        sets: list[tuple[float, list[int]]] = []
+        for group in self.slopes.groups:
+            alive = torch.nonzero(self.masks.alive[group.span]).flatten()
+            ranked = alive[values[group.name][alive].argsort(stable=True)]
+            first = len(ranked) % self.round_to or self.round_to
+            fewest, highest = max(self.floor, group.fewest, self.round_to), -math.inf
+            for stop in range(first, len(ranked) - fewest + 1, self.round_to):
+                units = ranked[max(stop - self.round_to, 0) : stop]
+                highest = max(highest, float(values[group.name][units].sum()))  # those of a group go in their order
+                sets.append((highest, (group.offset + units).tolist()))
+        return [units for _, units in sorted(sets, key=lambda each: each[0])]
 
     def _without(self, gone: list[int]) -> dict[str, Tensor]:
         alive = self.masks.alive.clone()
