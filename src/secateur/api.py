@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from secateur.budget.device import AUTO, channel_step
 from secateur.budget.keep import DROPS, parse_keep
 from secateur.budget.plan import Plan, check_reachable
 from secateur.data import device_of, example_batches, floating_type, on_device
@@ -167,6 +168,7 @@ def prune(
     rounds: int = 1,
     round_to: int | None = None,
     floor: float = 1,
+    target: str = AUTO,
     repair: How | None = DEFAULT_REPAIR,
     tuning: Mapping[str, Any] | None = None,
     only: str | Sequence[str] | None = None,
@@ -196,7 +198,10 @@ def prune(
         kinds, as_program, new_biases: as `trace` takes them.
         allocation, round_to, floor: as `plan` takes them; "auto" tries several allocations on examples held out and
             takes the one that comes nearest to the dense network.
-            `round_to` is 1 by default, and for budgets in latency as many channels as the processor's vectors hold.
+        target: the device that the small network is for: "auto" for the one that the model is on, "cpu", "onnxruntime",
+            "cuda", "tensorrt", "mps", or a processor, "avx512", "avx2", "arm". Numbers of units fill its kernels where
+            that costs nothing: where what is lost grows by less than time is saved. "any": whatever the scores say.
+            `round_to` is the hard form: all numbers are multiples of it.
         rounds: score again on a network from which a part is gone, so many times.
         repair: how the cut model is mended, as `repair` takes it; None for not at all.
         tuning: options of `repair`, such as `{"steps": 500}` for "tune".
@@ -224,6 +229,7 @@ def prune(
         find_repairs(repair)
         check_options(tuning or {})
     check_allocation(allocation)
+    channel_step(target, device_of(model))
     wanted_kinds(kinds, as_program)
     check_rounds(rounds, keep)
     bound = next((unit for unit in DROPS if unit in keep), None)
@@ -240,7 +246,7 @@ def prune(
         **options,
     )  # fmt: skip
     scores = in_rounds(model, network, batches, scored, keep, rounds, traced)
-    wish = Wish(keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress, time), loss)
+    wish = Wish(keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress, time), loss, target)
     done = made(model, network, scores, batches, wish)
     chosen, small = done.plan, done.small
     recipe = recipe_of(model, chosen)

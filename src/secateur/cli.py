@@ -207,6 +207,9 @@ def prune(
     round_to: Annotated[
         int | None, typer.Option("--round-to", help="Numbers of units are multiples of this.", show_default=False)
     ] = None,
+    target: Annotated[
+        str, typer.Option("--target", help="Fill its kernels: auto, any, cpu, onnxruntime, cuda, avx512, avx2, arm.")
+    ] = "auto",
     floor: Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")] = 1,
     repair: Repair = "refit,adapt",
     only: Only = None,
@@ -231,6 +234,7 @@ def prune(
         allocation=allocation,
         rounds=rounds,
         round_to=round_to,
+        target=target,
         floor=floor,
         repair=parse_repair(repair),
         only=only,

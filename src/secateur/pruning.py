@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from secateur.budget.device import ANY, AUTO
 from secateur.budget.keep import DROPS, LATENCY, TIMES, Keep, fractions_of, with_latency
 from secateur.budget.latency import measure_latency, quick_multiple
 from secateur.budget.orders import ORDERS
@@ -33,7 +34,6 @@ from secateur.time_budget import TimeBudget
 
 Score = Callable[[Network], Scores]
 Trace = Callable[[nn.Module], Network]
-AUTO = "auto"
 ATTEMPTS = 6
 CLOSE = 1.02
 
@@ -50,6 +50,7 @@ class Wish:
         repair: as `repair` takes it, or None; plans are rehearsed if it refits.
         tuning: how repairs run.
         loss: the person's own, for a bound on it.
+        target: the device whose kernels sizes fill where that costs nothing.
     """
 
     keep: Keep
@@ -59,6 +60,7 @@ class Wish:
     repair: How | None
     tuning: Tuning
     loss: Loss | None
+    target: str = AUTO
 
     @property
     def time(self) -> TimeBudget:
@@ -83,7 +85,7 @@ def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[B
     latency = measure_latency(network, cells[0]) if set(TIMES) & set(wish.keep) else None
     round_to = wish.round_to or (1 if latency is None else quick_multiple(network))
     ways = _ways(rehearsal, scores, wish)
-    allocator = Allocator(rehearsal, scores, latency, round_to, wish.floor, ways, wish.time)
+    allocator = Allocator(rehearsal, scores, latency, round_to, wish.floor, ways, wish.time, _target(wish))
     if latency is not None:
         found, drop = _timed(model, allocator, cells[0], wish), None
     else:
@@ -140,8 +142,13 @@ def _planned(allocator: Allocator, keep: Keep, loss: Loss | None) -> tuple[Plan,
 
 def _ways(rehearsal: Rehearsal, scores: Scores, wish: Wish) -> list[Way]:
     if wish.allocation != AUTO:
-        return [((wish.allocation,) if isinstance(wish.allocation, str) else tuple(wish.allocation), None)]
-    return ways_of(rehearsal, scores, wish.tuning.progress, wish.time) if _refits(wish) else [(("uniform",), None)]
+        return [Way((wish.allocation,) if isinstance(wish.allocation, str) else tuple(wish.allocation))]
+    return ways_of(rehearsal, scores, wish.tuning.progress, wish.time) if _refits(wish) else [Way(("uniform",))]
+
+
+def _target(wish: Wish) -> str:
+    """The device to fill; none where the person has said what numbers of units are multiples of."""
+    return ANY if wish.round_to is not None else wish.target
 
 
 def _refits(wish: Wish) -> bool:

@@ -27,11 +27,15 @@ class Asked:
         units: those of the budget.
         curves: what the loss grows by, by group.
         latency: the times of this machine, where the budget is in latency.
+        sizes: the sizes that each group may have, ascending, where units go several at once; None where one by one.
+        step: MACs count half as they are, and half with channels counted up to multiples of this.
     """
 
     units: Sequence[str]
     curves: Curves
     latency: LatencyTable | None
+    sizes: Sequence[np.ndarray] | None = None
+    step: int = 1
 
 
 Order = Callable[[Network, Sequence[Group], Sequence[Tensor], Asked], np.ndarray]
@@ -57,7 +61,8 @@ def by_score(network: Network, groups: Sequence[Group], values: Sequence[Tensor]
 def by_loss(network: Network, groups: Sequence[Group], values: Sequence[Tensor], asked: Asked) -> np.ndarray:
     """For each step the number of the group that loses its next unit: always where the loss grows least for what is
     saved of the budget's units, along the convex hulls of the curves."""
-    slopes = [_hull_slopes(asked.curves[group.name].numpy()) for group in groups]
+    corners = _corners(groups, asked)
+    slopes = [_hull_slopes(asked.curves[group.name].numpy(), some) for group, some in zip(groups, corners, strict=True)]
     gone = np.zeros(len(groups), int)
     sizes = np.array([group.size for group in groups])
     growth = np.array([slope[0] for slope in slopes])
@@ -75,10 +80,17 @@ def by_loss(network: Network, groups: Sequence[Group], values: Sequence[Tensor],
     return np.array(order, int)
 
 
-def _hull_slopes(curve: np.ndarray) -> np.ndarray:
-    """The slopes of the convex hull below a curve. (units,)"""
+def _corners(groups: Sequence[Group], asked: Asked) -> list[np.ndarray]:
+    """For each group the numbers of units that may be gone, from 0 to all, ascending."""
+    if asked.sizes is None:
+        return [np.arange(group.size + 1) for group in groups]
+    return [np.unique([0, *(group.size - sizes), group.size]) for group, sizes in zip(groups, asked.sizes, strict=True)]
+
+
+def _hull_slopes(curve: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+    """The slopes of the convex hull below a curve, or below some of its points. (units,)"""
     corners = [0]
-    for at in range(1, len(curve)):
+    for at in range(1, len(curve)) if among is None else among[1:].tolist():
         while len(corners) > 1 and _slope(curve, corners[-2], corners[-1]) >= _slope(curve, corners[-1], at):
             corners.pop()
         corners.append(at)
@@ -96,19 +108,23 @@ class _Savings:
     def __init__(self, network: Network, groups: Sequence[Group], asked: Asked) -> None:
         self.network, self.groups, self.asked = network, groups, asked
         self.sizes = np.array([group.size for group in groups])
-        self.costs = PrefixCost(network, groups)
+        self.costs = PrefixCost(network, groups, asked.step)
+        self.corners = _corners(groups, asked)
 
     def of_next(self, gone: np.ndarray) -> np.ndarray:
-        """From how many of each group are gone. (groups,)"""
-        now, after = self._left(gone)
-        return np.array([max(now - each, 1e-12) for each in after])
+        """From how many of each group are gone: where several go at once, the mean over these. (groups,)"""
+        steps = np.array(
+            [_next(corners, count) - count for corners, count in zip(self.corners, gone.tolist(), strict=True)]
+        )
+        now, after = self._left(gone, steps)
+        return np.array([max(now - each, 1e-12) / max(step, 1) for each, step in zip(after, steps, strict=True)])
 
-    def _left(self, gone: np.ndarray) -> tuple[float, list[float]]:
-        """What is left, and for each group what will be left when its next unit is gone."""
+    def _left(self, gone: np.ndarray, steps: np.ndarray) -> tuple[float, list[float]]:
+        """What is left, and for each group what will be left when so many of its units more are gone."""
         kept, total = self.sizes - gone, int(gone.sum())
         after = [
-            self._counted(cost, total + (count > 0))
-            for cost, count in zip(self.costs.after_next(kept), kept.tolist(), strict=True)
+            self._counted(cost, total + step)
+            for cost, step in zip(self.costs.after(kept, kept - steps), steps.tolist(), strict=True)
         ]
         return self._counted(self.costs.cost(kept), total), after
 
@@ -120,15 +136,19 @@ class _Savings:
 class _LatencySavings(_Savings):
     """The same where the budget is in latency, among others: by this machine's times, which know masks alone."""
 
-    def _left(self, gone: np.ndarray) -> tuple[float, list[float]]:
-        steps = np.eye(len(self.groups), dtype=int)
-        return self._timed(gone), [self._timed(gone + step) for step in steps]
+    def _left(self, gone: np.ndarray, steps: np.ndarray) -> tuple[float, list[float]]:
+        return self._timed(gone), [self._timed(gone + step) for step in np.diag(steps)]
 
     def _timed(self, gone: np.ndarray) -> float:
         counts = np.maximum(self.sizes - gone, 0)
         kept = {group.name: torch.arange(int(count)) for group, count in zip(self.groups, counts, strict=True)}
         cost = self.costs.cost(counts)
         return sum(fractions(self.network, kept, cost, self.asked.units, self.asked.latency).values())
+
+
+def _next(corners: np.ndarray, gone: int) -> int:
+    """How many units of a group are gone when its next ones are; as many as now where none is left."""
+    return int(corners[min(int(np.searchsorted(corners, gone, side="right")), len(corners) - 1)])
 
 
 def between(orders: Sequence[np.ndarray]) -> np.ndarray:

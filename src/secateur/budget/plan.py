@@ -1,26 +1,23 @@
 """`plan`: how many units go, and from where, for a budget."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.budget.curves import Curves, check_curves, curves_of
+from secateur.budget.curves import Curves
+from secateur.budget.device import ANY, AUTO, channel_step
 from secateur.budget.keep import COUNTED, DROPS, TIMES, Keep, fractions, fractions_of, parse_keep, with_latency
 from secateur.budget.latency import LatencyTable
-from secateur.budget.orders import LOSSES, ORDERS, Asked, between
-from secateur.budget.quantities import quantity_text
+from secateur.budget.search import Search
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.importance.scores import GroupScores, Scores
 from secateur.network.cost import Cost
-from secateur.network.masked import reader_key
+from secateur.network.effective import EffectiveMacs, effective_macs
 from secateur.network.new_biases import grown_biases
 from secateur.network.units import Group, Kept, Network
-from secateur.options import check_name, check_option
 from secateur.tables import columns
 
 
@@ -34,6 +31,8 @@ class Plan:
         means: what stands in the place of removed units: the mean input of each reader, or nothing for zero.
         cost: of the plan, and `dense` of the whole network.
         keep: the budget that was asked for.
+        effective: MACs with channels counted up to what the device's kernels work on at once.
+        notes: what was decided for the device, and why.
     """
 
     network: Network
@@ -42,6 +41,8 @@ class Plan:
     cost: Cost
     dense: Cost
     keep: Keep
+    effective: EffectiveMacs | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def new_biases(self) -> tuple[str, ...]:
@@ -53,6 +54,7 @@ class Plan:
         for unit in ("params", "macs", "bytes"):
             before, after = getattr(self.dense, unit), getattr(self.cost, unit)
             rows.append([unit, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}"])
+        rows += effective_rows(self.effective)
         rows.append(["", "", "", ""])
         rows += [
             [
@@ -64,7 +66,15 @@ class Plan:
             for group in self.network.groups
             if group.name in self.kept
         ]
-        return "\n".join([*columns(rows), *bias_lines(self.new_biases)])
+        return "\n".join([*columns(rows), *bias_lines(self.new_biases), *self.notes])
+
+
+def effective_rows(effective: EffectiveMacs | None) -> list[list[str]]:
+    """Effective MACs as a row beside the plain ones; none where the device takes any number of channels."""
+    if effective is None or effective.step == 1:
+        return []
+    share = f"{effective.left / max(effective.dense, 1):.1%}"
+    return [[f"macs in steps of {effective.step}", f"{effective.dense:,}", f"{effective.left:,}", share]]
 
 
 def bias_lines(names: Sequence[str]) -> list[str]:
@@ -85,6 +95,7 @@ def plan(
     latency: LatencyTable | None = None,
     round_to: int = 1,
     floor: float = 1,
+    target: str = ANY,
 ) -> Plan:
     """Choose the units that stay, so that the budget is met within one unit.
 
@@ -107,8 +118,13 @@ def plan(
         latency: the times of this machine, by `measure_latency`, for a budget in "latency".
         round_to: numbers of units are multiples of this, where a group has as many; kernels like 8 or 16.
         floor: the fewest units that a group keeps; below 1 a fraction of the group. 0 lets all blocks go.
+        target: the device whose kernels the sizes are to fill: "auto" for the one that the network is on, "cpu",
+            "onnxruntime", "cuda", "tensorrt", "mps", or a processor, "avx512", "avx2", "arm". Groups keep multiples of
+            as many channels as its kernels work on at once, or stay whole; groups no wider than that keep any number.
+            "any": whatever the scores say.
 
     Raises:
+        NameMatchError: there is no such allocation or target.
         BudgetError: a budget is out of range or in an unknown unit, or can't be met; then the smallest reachable value
             is named.
 
@@ -126,148 +142,12 @@ def plan(
     if latency is None and set(budget) & set(TIMES):
         raise BudgetError("a budget in time needs a table of this machine's times: give latency=, or use prune()")
     limits = with_latency(network, budget, 1.0 if latency is None else 1e3 * latency.dense_seconds)
-    search = Search.of(network, scores, allocation, round_to, floor, list(limits), curves, latency)
-    steps = search.first_within(limits)
-    kept = search.kept(steps)
-    folds = bool(scores.means)
-    return Plan(network, kept, scores.means, network.cost(kept, folds), network.cost(), budget)
-
-
-@dataclass(frozen=True, eq=False)
-class Search:
-    """An order in which units go, and what is left after a number of them went.
-
-    Args:
-        network: the network.
-        groups: the groups that may lose units.
-        ranked: for each of them its units in ascending order of their scores.
-        order: for each step the number (in `groups`) of the group that loses its next unit.
-        fewest: for each group how many must stay.
-        round_to: numbers of units are multiples of this.
-        folds: whether biases are added for the means of removed units.
-        latency: the times of this machine, where the budget is in latency.
-    """
-
-    network: Network
-    groups: tuple[Group, ...]
-    ranked: tuple[Tensor, ...]
-    order: np.ndarray
-    fewest: tuple[int, ...]
-    round_to: int
-    folds: bool
-    latency: LatencyTable | None = None
-
-    @staticmethod
-    def of(
-        network: Network,
-        scores: Scores,
-        allocation: str | Sequence[str],
-        round_to: int,
-        floor: float,
-        units: Sequence[str] = (),
-        curves: Curves | None = None,
-        latency: LatencyTable | None = None,
-    ) -> "Search":
-        check_option("round_to", round_to)
-        check_option("floor", floor)
-        names = [allocation] if isinstance(allocation, str) else list(allocation)
-        for name in names:
-            check_name(name, ORDERS, f"allocation={name!r} is unknown", shows=False)
-            if name == "loss" and curves is None and scores.by not in LOSSES:
-                raise BudgetError(
-                    f"allocation='loss' needs to know what the loss grows by, which scores by {scores.by!r} "
-                    "don't tell; give curves=, or rank by 'obs'"
-                )
-        groups = tuple(group for group in network.groups if group.name in scores)
-        _check_sizes(network, groups, scores)
-        if curves is not None:
-            check_curves(curves, {group.name: group.size for group in groups})
-        _check_numbers(network, groups, scores)
-        round_to = int(round_to)
-        values = [scores[group.name].values.double() for group in groups]
-        ranked = tuple(torch.argsort(value, stable=True) for value in values)
-        asked = Asked(units, curves_of(scores) if curves is None else curves, latency)
-        orders = [ORDERS[name](network, groups, values, asked) for name in names]
-        order = orders[0] if len(orders) == 1 else between(orders)
-        fewest = tuple(_fewest(group, round_to, floor) for group in groups)
-        return Search(network, groups, ranked, order, fewest, round_to, bool(scores.means), latency)
-
-    def kept(self, steps: int) -> dict[str, Tensor]:
-        """What stays after a number of steps."""
-        gone = np.bincount(self.order[:steps], minlength=len(self.groups))
-        kept = {}
-        for group, ranked, lost, fewest in zip(self.groups, self.ranked, gone.tolist(), self.fewest, strict=True):
-            step = math.lcm(self.round_to, group.multiple)
-            left = max(math.ceil((group.size - lost) / step) * step, fewest)
-            kept[group.name] = ranked[max(group.size - left, 0) :].sort().values
-        return kept
-
-    def left(self, steps: int, units: Sequence[str]) -> dict[str, float]:
-        """The fraction of the dense network that is left after a number of steps, in each of these units."""
-        kept = self.kept(steps)
-        return fractions(self.network, kept, self.network.cost(kept, self.folds), units, self.latency)
-
-    def first_within(self, budget: Keep) -> int:
-        """The fewest steps after which every budget is met."""
-        least = self.left(len(self.order), list(budget))
-        missed = {unit: least[unit] for unit, limit in budget.items() if least[unit] > limit}
-        if missed:
-            raise BudgetError(
-                f"keep={dict(budget)} can't be met: the smallest reachable is "
-                + ", ".join(f"{unit} {math.ceil(value * 1e4) / 1e4:g}" for unit, value in missed.items())
-                + self._in_numbers(list(missed))
-                + f" with {len(self.groups)} of {len(self.network.groups)} groups, floor and round_to as given; ask "
-                "for more, lower the floor, or see what is frozen with print(network)"
-            )
-        low, high = 0, len(self.order)
-        while low < high:
-            middle = (low + high) // 2
-            if self._meets(middle, budget):
-                high = middle
-            else:
-                low = middle + 1
-        return low
-
-    def _in_numbers(self, units: Sequence[str]) -> str:
-        """The least that can be reached in these units, in absolute numbers, where they are counted."""
-        least = self.network.cost(self.kept(len(self.order)), self.folds)
-        numbers = [quantity_text(unit, getattr(least, unit)) for unit in units if unit in ("params", "macs", "bytes")]
-        return f" ({', '.join(numbers)})" if numbers else ""
-
-    def _meets(self, steps: int, budget: Keep) -> bool:
-        left = self.left(steps, list(budget))
-        return all(left[unit] <= limit for unit, limit in budget.items())
-
-
-def _check_sizes(network: Network, groups: Sequence[Group], scores: Scores) -> None:
-    strange = [name for name in scores if name not in network.by_name]
-    wrong = [group for group in groups if len(scores[group.name].values) != group.size]
-    if strange or wrong:
-        name = strange[0] if strange else wrong[0].name
-        raise BudgetError(
-            f"these are scores of another network: {len(scores[name].values)} units of {name}, where "
-            f"{network.title} has {network.by_name[name].size if not strange else 'no such group'}; score this one"
-        )
-
-
-def _check_numbers(network: Network, groups: Sequence[Group], scores: Scores) -> None:
-    """
-    Raises:
-        BudgetError: a score or a mean is NaN or infinite, or a mean is one of another network.
-    """
-    for group in groups:
-        if not bool(torch.isfinite(scores[group.name].values).all()):
-            raise BudgetError(f"the scores of {group.name} are NaN or infinite; score the network again")
-    readers = {reader_key(reader): reader.units.shape for reader in network.readers}
-    for name, mean in scores.means.items():
-        if readers.get(name) != mean.shape or not bool(torch.isfinite(mean).all()):
-            raise BudgetError(f"the mean of {name} is NaN, infinite, or of another network; score this one")
-
-
-def _fewest(group: Group, round_to: int, floor: float) -> int:
-    wanted = max(group.fewest, math.ceil(group.size * floor) if floor < 1 else int(floor))
-    step = math.lcm(round_to, group.multiple)
-    return min(group.size, math.ceil(wanted / step) * step)
+    step = channel_step(target, network.device)
+    search = Search.of(network, scores, allocation, round_to, floor, list(limits), curves, latency, step.size)
+    kept = search.within(limits)
+    cost = network.cost(kept, bool(scores.means))
+    shown = step if step.size > 1 else channel_step(AUTO, network.device)
+    return Plan(network, kept, scores.means, cost, network.cost(), budget, effective_macs(network, kept, shown.size))
 
 
 def _unscored(network: Network, groups: Sequence[Group], round_to: int, floor: float) -> Search:
@@ -288,22 +168,28 @@ def check_reachable(
 
 
 @entry_point
-def reachable(network: Network, *, round_to: int = 1, floor: float = 1) -> str:
+def reachable(network: Network, *, round_to: int = 1, floor: float = 1, target: str = AUTO) -> str:
     """A table of what can be reached when the same share goes from every group, before anything is scored or cut.
+
+    The last column counts channels up to multiples of what the target's kernels work on at once.
 
     Example:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-        >>> print(sc.reachable(sc.trace(model, torch.randn(2, 4))))
-        of units  params    MACs   bytes
-          100.0%  100.0%  100.0%  100.0%
-           87.5%   87.9%   87.5%   87.9%
+        >>> print(sc.reachable(sc.trace(model, torch.randn(2, 4)), target="cuda"))
+        of units  params    MACs   bytes  MACs in 8s
+          100.0%  100.0%  100.0%  100.0%      100.0%
+           87.5%   87.9%   87.5%   87.9%      100.0%
         ...
     """
     search = _unscored(network, network.groups, round_to, floor)
-    rows = [["of units", "params", "MACs", "bytes"]]
+    step = channel_step(target, network.device)
+    rows = [["of units", "params", "MACs", "bytes", *([f"MACs in {step.size}s"] if step.size > 1 else [])]]
     total = len(search.order)
     for share in (1.0, 0.9, 0.75, 0.5, 0.35, 0.25, 0.1, 0.0):
-        left = search.left(round(total * (1 - share)), ["units", "params", "macs", "bytes"])
-        rows.append([f"{value:.1%}" for value in left.values()])
+        kept = search.kept(round(total * (1 - share)))
+        left = fractions(network, kept, network.cost(kept), ["units", "params", "macs", "bytes"], None)
+        effective = effective_macs(network, kept, step.size)
+        shares = [*left.values(), *([effective.left / max(effective.dense, 1)] if step.size > 1 else [])]
+        rows.append([f"{value:.1%}" for value in shares])
     return "\n".join(columns(rows, frozenset()))

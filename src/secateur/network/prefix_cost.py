@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from secateur.network.cost import Cost, Work
+from secateur.network.effective import in_steps
 from secateur.network.units import Group, Network
 
 
@@ -34,6 +35,7 @@ class PrefixCost:
     Args:
         network: the network.
         groups: those that may lose units; all others stay whole.
+        step: MACs count half as they are, and half with channels counted up to multiples of this.
 
     Example:
         >>> import torch, secateur as sc
@@ -43,13 +45,14 @@ class PrefixCost:
         Cost(params=23, macs=18, bytes=92)
     """
 
-    def __init__(self, network: Network, groups: Sequence[Group]) -> None:
-        self.network = network
+    def __init__(self, network: Network, groups: Sequence[Group], step: int = 1) -> None:
+        self.network, self.step = network, step
         members = {(member.tensor, member.axis): member.units for member in network.members}
         axes = list(members.values())
         number_of = {key: number for number, key in enumerate(members)}
         terms = [list(range(len(axes) + at, len(axes) + at + len(term.axes))) for at, term in _starts(network)]
         axes += [units for term in network.work for units in term.axes]
+        rounded = [False] * len(members) + [in_steps(network, units) for term in network.work for units in term.axes]
         fixed = [1]  # lengths of axes on which no units lie; they are counted behind the others
         shapes: list[list[int]] = []
         for tensor in network.tensors:
@@ -64,17 +67,18 @@ class PrefixCost:
         self._parameters = np.array([tensor.is_parameter for tensor in network.tensors], bool)
         self._groups, whole = _counted(groups, axes)
         self._whole = np.concatenate([whole, np.array(fixed, np.int64)])
+        self._rounded = np.array([*rounded, *[False] * len(fixed)], bool)
 
     def cost(self, kept: np.ndarray) -> Cost:
         """The cost where each group keeps so many of its first units (groups,)."""
         return self._cost(self._lengths(kept))
 
-    def after_next(self, kept: np.ndarray) -> Iterator[Cost]:
-        """For each group the cost where one more of its units has gone, if it has any left."""
+    def after(self, kept: np.ndarray, later: np.ndarray) -> Iterator[Cost]:
+        """For each group the cost where it alone has changed from the units kept to those kept later (groups,)."""
         lengths = self._lengths(kept)
-        for group, count in zip(self._groups, kept.tolist(), strict=True):
+        for group, count, target in zip(self._groups, kept.tolist(), later.tolist(), strict=True):
             changed = lengths.copy()
-            changed[group.axes] += group.entries[:, max(count - 1, 0)] - group.entries[:, count]
+            changed[group.axes] += group.entries[:, target] - group.entries[:, count]
             yield self._cost(changed)
 
     def _lengths(self, kept: np.ndarray) -> np.ndarray:
@@ -86,9 +90,15 @@ class PrefixCost:
 
     def _cost(self, lengths: np.ndarray) -> Cost:
         numels = lengths[self._shapes].prod(1)
-        counts = lengths[self._terms].prod(1).tolist()
-        macs = sum(constant * count for constant, count in zip(self._constants, counts, strict=True))
+        macs = self._macs(lengths)
+        if self.step > 1:
+            up = -(-lengths // self.step) * self.step
+            macs = (macs + self._macs(np.where(self._rounded, up, lengths))) / 2
         return Cost(int(numels[self._parameters].sum()), round(macs), int((numels * self._itemsizes).sum()))
+
+    def _macs(self, lengths: np.ndarray) -> float:
+        counts = lengths[self._terms].prod(1).tolist()
+        return float(sum(constant * count for constant, count in zip(self._constants, counts, strict=True)))
 
 
 def _starts(network: Network) -> Iterator[tuple[int, Work]]:

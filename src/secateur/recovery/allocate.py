@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from secateur.budget.curves import Curves
+from secateur.budget.device import ANY, channel_step
 from secateur.budget.keep import Keep
 from secateur.budget.latency import LatencyTable
 from secateur.budget.orders import LOSSES
@@ -20,7 +21,6 @@ from secateur.recovery.curves import measured_curves
 from secateur.recovery.rehearsal import Rehearsal
 from secateur.time_budget import TimeBudget
 
-Way = tuple[tuple[str, ...], Curves | None]
 FEWEST = 8
 FEWEST_MEASURED = 64
 CURVES, REHEARSALS = 0.35, 0.5  # shares of a time budget
@@ -31,6 +31,23 @@ STEPS = 7
 LEAST = 0.02
 NORMAL = 1.96
 IGNORED = -100
+EXCHANGE = (
+    1.5  # by which power of the speed gained what is lost may grow; halving the MACs loses about four times as much
+)
+
+
+class Way(NamedTuple):
+    """An allocation to try.
+
+    Args:
+        names: its name, or several: half-way between them.
+        curves: what the loss grows by, where they are not the scores themselves.
+        target: the device whose kernels the sizes fill; "any": whatever the scores say.
+    """
+
+    names: tuple[str, ...]
+    curves: Curves | None = None
+    target: str = ANY
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +61,7 @@ class Allocator:
         round_to, floor: as `plan` takes them.
         ways: the allocations to try, with the curves that they go by.
         time: in which they are tried.
+        target: the device whose kernels sizes fill where that costs nothing.
     """
 
     rehearsal: Rehearsal
@@ -53,32 +71,97 @@ class Allocator:
     floor: float
     ways: Sequence[Way]
     time: TimeBudget = field(default_factory=TimeBudget)
+    target: str = ANY
 
     def plan(self, keep: Keep, way: Way) -> Plan:
         return plan(
             self.rehearsal.network,
             self.scores,
             keep,
-            allocation=way[0],
-            curves=way[1],
+            allocation=way.names,
+            curves=way.curves,
             latency=self.latency,
             round_to=self.round_to,
             floor=self.floor,
+            target=way.target,
         )
 
     def best(self, keep: Keep) -> tuple[Plan, Way]:
-        """The plan that comes nearest to the dense network on the examples held out, and its way."""
+        """The plan that comes nearest to the dense network on the examples held out, and its way.
+
+        Sizes that fill the device's kernels are preferred where they cost nothing: where they lose no more than any
+        plan would that takes as little time.
+        """
         plans = [(self.plan(keep, way), way) for way in self.ways]
-        if len(plans) == 1:
+        filling = list(self._filling(keep))
+        if len(plans) == 1 and not filling:
             return plans[0]
-        rehearsal, judged, start, longest = self.rehearsal.quick(REHEARSED), list[float](), self.time.elapsed, 0.0
-        for candidate, _ in plans:
+        losses = self._rehearsed([candidate for candidate, _ in (*plans, *filling)])
+        number = min(range(len(plans)), key=lambda at: _mean(losses[at]), default=0)
+        others = range(len(plans), len(plans) + len(filling))
+        other = min(others, key=lambda at: _mean(losses[at]), default=None)
+        before, after = losses[number], None if other is None else losses[other]
+        if other is None or before is None or after is None:
+            return plans[number]
+        return _preferred(plans[number], before, filling[other - len(plans)], after)
+
+    def _filling(self, keep: Keep) -> Iterator[tuple[Plan, Way]]:
+        """Plans whose sizes fill the device's kernels, each once; none where no such plan meets the budget."""
+        seen: set[tuple[int, ...]] = set()
+        device = self.rehearsal.network.device
+        if channel_step(self.target, device).size == 1 or self.round_to > 1 or self.rehearsal.examples < FEWEST:
+            return
+        for way in self.ways:
+            target = way._replace(target=self.target)
+            try:
+                candidate = self.plan(keep, target)
+            except BudgetError:
+                continue
+            counts = tuple(map(len, candidate.kept.values()))
+            if counts not in seen:
+                seen.add(counts)
+                yield candidate, target
+
+    def _rehearsed(self, plans: Sequence[Plan]) -> list[Tensor | None]:
+        """The divergence of each example held out (examples,) for each plan; None for those left out for want of
+        time."""
+        rehearsal, judged = self.rehearsal.quick(REHEARSED), list[Tensor | None]()
+        start, longest = self.time.elapsed, 0.0
+        for candidate in plans:
             if self.time.is_spent(REHEARSALS, ahead=longest):
                 self.time.leave_out(f"{len(plans) - len(judged)} of {len(plans)} rehearsals of allocations")
                 break
-            judged.append(rehearsal.divergence(candidate.kept))
+            judged.append(rehearsal.divergences(candidate.kept))
             start, longest = self.time.elapsed, max(longest, self.time.elapsed - start)
-        return plans[min(range(len(judged)), key=judged.__getitem__, default=0)]
+        return [*judged, *[None] * (len(plans) - len(judged))]
+
+
+def _mean(losses: Tensor | None) -> float:
+    return math.inf if losses is None else float(losses.mean())
+
+
+def _preferred(
+    plain: tuple[Plan, Way], plain_losses: Tensor, filling: tuple[Plan, Way], filling_losses: Tensor
+) -> tuple[Plan, Way]:
+    """Of a plan of any sizes and one whose sizes fill kernels the one to take, with a note that says why.
+
+    What is lost may grow by less than it would if a plan of any sizes were cut down to the same time, but for what the
+    examples can't tell: one standard error.
+    """
+    before, after = (each[0].effective for each in (plain, filling))
+    assert before is not None and after is not None
+    faster = before.left / max(after.left, 1)
+    excess = filling_losses - plain_losses * max(faster, 1.0) ** EXCHANGE
+    error = float(excess.std()) / len(excess) ** 0.5 if len(excess) > 1 else 0.0
+    takes_filling = faster > 1 and float(excess.mean()) <= error
+    chosen, way = filling if takes_filling else plain
+    verb = "fill" if takes_filling else "do not fill"
+    note = (
+        f"sizes {verb} steps of {after.step} channels: divergence {float(filling_losses.mean()):.4f} at "
+        f"{after.left / max(after.dense, 1):.0%} of the MACs in steps, {float(plain_losses.mean()):.4f} at "
+        f"{before.left / max(before.dense, 1):.0%} with any sizes"
+    )
+    return replace(chosen, notes=(*chosen.notes, note)), way
 
 
 def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool, time: TimeBudget | None = None) -> list[Way]:
@@ -87,9 +170,9 @@ def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool, time: TimeBudg
     Measuring takes a few runs for every group; in large networks fewer examples must do for that, or the estimate.
     """
     time = time or TimeBudget()
-    examples = sum(cell.size or 1 for lockstep in (rehearsal.fitted, rehearsal.held) for cell in lockstep.cells)
+    examples = rehearsal.examples
     if examples < FEWEST:
-        return [(("uniform",), None)]
+        return [Way(("uniform",))]
     known: list[Curves | None] = [None] if scores.by in LOSSES else []
     affordable = MOST_WORK / max(rehearsal.network.cost().macs * len(scores), 1)
     if affordable >= min(examples, FEWEST_MEASURED):
@@ -99,9 +182,9 @@ def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool, time: TimeBudg
             time.leave_out("curves of the loss measured group by group")
         else:
             known.append(measured)
-    ways: list[Way] = [(("uniform",), None)]
+    ways = [Way(("uniform",))]
     for curves in known:
-        ways += [(("loss",), curves), (("uniform", "loss"), curves)]
+        ways += [Way(("loss",), curves), Way(("uniform", "loss"), curves)]
     return ways
 
 
@@ -160,7 +243,7 @@ def _reachable(allocator: Allocator, macs: float) -> float:
     low, high = macs, 1.0
     for _ in range(12):
         try:
-            allocator.plan({"macs": low}, (("uniform",), None))
+            allocator.plan({"macs": low}, Way(("uniform",)))
             return low
         except BudgetError:
             low = low + (high - low) / 4

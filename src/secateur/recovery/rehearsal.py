@@ -106,8 +106,15 @@ class Rehearsal:
                 return []
         return outputs
 
+    @property
+    def examples(self) -> int:
+        """How many examples there are, to refit with and to judge by."""
+        return sum(cell.size or 1 for lockstep in (self.fitted, self.held) for cell in lockstep.cells)
+
+    def divergences(self, kept: Kept, layers: Sequence[Layer] | None = None) -> Tensor:
+        """The divergence of each example held out. (examples,)"""
+        return torch.cat([divergence(cut, dense).double() for _, dense, cut in self.outputs(kept, layers)])
+
     def divergence(self, kept: Kept, layers: Sequence[Layer] | None = None) -> float:
         """The mean divergence on the examples held out."""
-        return float(
-            torch.cat([divergence(cut, dense).double() for _, dense, cut in self.outputs(kept, layers)]).mean()
-        )
+        return float(self.divergences(kept, layers).mean())

@@ -53,6 +53,8 @@ def measure(
     settings["threads"] = torch.get_num_threads()
     settings["drop"] = None if drop is None else asdict(drop)
     settings["repairs"] = [asdict(step) for step in steps]
+    settings["effective"] = None if plan.effective is None else asdict(plan.effective)
+    settings["notes"] = list(plan.notes)
     settings["left_out"] = [] if time is None else list(time.left_out)
     total = sum(part.shape[2] for part in found)
     return Report(

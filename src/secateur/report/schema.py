@@ -74,6 +74,14 @@ class SavedDrop(Record, frozen=True):
     examples: Natural
 
 
+class SavedEffective(Record, frozen=True):
+    """MACs with channels counted up to what the device's kernels work on at once."""
+
+    step: Natural
+    dense: Natural
+    left: Natural
+
+
 class SavedSettings(Record, frozen=True):
     """How the network was pruned: what `measure` writes into a report's settings, field by field."""
 
@@ -84,6 +92,8 @@ class SavedSettings(Record, frozen=True):
     drop: SavedDrop | None
     repairs: list[SavedStep]
     left_out: tuple[str, ...] = ()
+    effective: SavedEffective | None = None
+    notes: tuple[str, ...] = ()
 
 
 class SavedLayerFigures(Record, frozen=True):

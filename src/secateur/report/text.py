@@ -23,6 +23,11 @@ def report_rows(report: "Figures") -> list[tuple[str, str, str, str]]:
     for name, label in (("params", "parameters"), ("macs", "MACs"), ("bytes", "bytes")):
         before, after = getattr(dense.cost, name), getattr(pruned.cost, name)
         rows.append((label, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}"))
+    effective = report.settings.get("effective")
+    if effective is not None and effective["step"] > 1:
+        before, after = effective["dense"], effective["left"]
+        label = f"MACs in steps of {effective['step']}"
+        rows.append((label, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}"))
     ratio = dense.latency.median / pruned.latency.median
     label = f"ms for a batch of {dense.latency.batch}"
     rows.append((label, _spread(dense.latency), _spread(pruned.latency), f"{ratio:.2f}x the speed"))
@@ -56,6 +61,7 @@ def about(report: "Figures") -> list[str]:
         *_dropped(settings["drop"]),
         *([f"left out for want of time: {', '.join(settings['left_out'])}"] if settings.get("left_out") else []),
         f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads",
+        *settings.get("notes", ()),
         *bias_lines(report.new_biases),
         *(report.sparsity.notes if report.sparsity is not None else ()),
     ]
