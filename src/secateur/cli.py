@@ -1,4 +1,4 @@
-"""The command line: `secateur demo | inspect | score | compare | prune | report | spp | pivot | unify`."""
+"""The command line: `secateur demo | inspect | score | compare | prune | report | train | spp | pivot | unify`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import secateur as sc
-from secateur import cli_sparsity
+from secateur import cli_sparsity, cli_training
 from secateur import demo as shipped
 from secateur.cli_options import (
     AsProgram,
@@ -72,7 +72,7 @@ def demo(
     model = shipped.network()
     print(f"{sum(len(batch) for batch in shipped.calibration())} images without labels to judge the units by\n")
     result = sc.prune(model, shipped.calibration(), parse_keep(keep), by, test=shipped.test(), seed=seed)
-    _finish(result, out)
+    cli_training.finish_cut(result, out)
 
 
 @app.command()
@@ -245,7 +245,7 @@ def prune(
         seconds=seconds,
         seed=seed,
     )
-    _finish(result, out)
+    cli_training.finish_cut(result, out)
 
 
 @app.command()
@@ -264,13 +264,7 @@ def _example(data: str | None) -> Any:
     return batches_from(data)
 
 
-def _finish(result: sc.Result, out: Path) -> None:
-    result.save(out)
-    print(result.report)
-    print(f"\nwritten to {out}: recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt")
-
-
-for command in cli_sparsity.COMMANDS:
+for command in (*cli_training.COMMANDS, *cli_sparsity.COMMANDS):
     app.command()(speaking(command))
 
 

@@ -19,9 +19,9 @@ from secateur.network.units import Network
 from secateur.report.measure_sparsity import SparseFacts, measure_sparsity
 from secateur.report.results import Figures, LayerFigures
 from secateur.sparsity.saved_kernels import KERNELS_FILE, SavedKernels
-from secateur.sparsity.session import TrainingSession
 from secateur.sparsity.timing import FastNetwork
 from secateur.storage import save_with
+from secateur.training.session import TrainingSession
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from secateur.data import Batch, device_of, on_device
 from secateur.errors import DataError, StorageError
 from secateur.importance.continuing import mark_of_tensors
+from secateur.importance.losses import supervised
 from secateur.importance.seeds import generator_for
 from secateur.network.calls import call_model
 from secateur.network.program import preserved
@@ -33,6 +35,8 @@ class Settings:
         about: whatever else the weights depend on, so that no run goes on from a state of other options.
         seconds: from writing to writing.
         progress: whether to show a progress bar.
+        distill: whether the network is trained towards what it gave at first, with a tenth of the loss for labels; if
+            not, towards labels alone.
     """
 
     learning_rate: float = 1e-3
@@ -42,6 +46,7 @@ class Settings:
     about: str = ""
     seconds: float = 10.0
     progress: bool = False
+    distill: bool = True
 
 
 class Loop:
@@ -136,16 +141,21 @@ class Loop:
         """One batch; what is drawn depends on the stage and the number alone."""
         draws = generator_for(self.settings.seed, stage, number)
         batch = drawn(self.cells, self.settings.batch_size, draws)
-        with preserved(self.dense):
-            wanted = call_model(self.dense, batch)
+        wanted = self._dense_output(batch) if self.settings.distill else None
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(int(torch.randint(2**62, (), generator=draws)))  # dropout draws from the global one
-            loss = towards(call_model(self.model, batch), wanted, batch.target)
+            output = call_model(self.model, batch)
+            distill = self.settings.distill
+            loss = towards(output, wanted, batch.target) if distill else supervised(output, batch.target).mean()
             if not bool(torch.isfinite(loss)):
                 raise DataError(f"{stage}: the loss is {float(loss)} at step {number}; lower the learning rate")
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+
+    def _dense_output(self, batch: Batch) -> Any:
+        with preserved(self.dense):
+            return call_model(self.dense, batch)
 
     def _made_of(self) -> str:
         """A mark of what a training depends on."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api import trace
+from secateur.budget.device import sizes_in_steps
 from secateur.budget.keep import COUNTED, Keep, fractions, fractions_of, parse_keep
 from secateur.budget.plan import Plan, check_reachable
 from secateur.errors import BudgetError, TraceError
@@ -48,7 +49,7 @@ class TaylorSchedule:
         by: another criterion, by name or as a function, that takes the place of the gates at each removal, for
             comparison; it gets `data`.
         data: examples for that criterion, as `score` takes them.
-        floor: the fewest units that a group keeps.
+        floor: the fewest units that a group keeps; below 1 a fraction of the group.
         only, skip: globs of the names of groups.
 
     `done` tells whether the budget is met.
@@ -89,7 +90,7 @@ class TaylorSchedule:
         decay: float = 0.9,
         by: str | Criterion | None = None,
         data: Any = None,
-        floor: int = 1,
+        floor: float = 1,
         only: str | Sequence[str] | None = None,
         skip: str | Sequence[str] | None = None,
     ) -> None:
@@ -115,8 +116,9 @@ class TaylorSchedule:
         self.masks = Masks(model, self.network)
         self.steps = 0
         self.done = self._within(self.masks.kept())
-        self._sums: dict[str, Tensor] = {}
-        self._averages: dict[str, Tensor] = {}
+        self._removals = 0
+        self._sums = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in self.slopes.groups}
+        self._averages = {name: torch.zeros_like(total) for name, total in self._sums.items()}
         self._hooks = hooked(optimizer, self._accumulate, self._after)
 
     @property
@@ -125,21 +127,36 @@ class TaylorSchedule:
         their units can't go one by one."""
         return tuple(self.slopes.without)
 
+    @property
+    def averages(self) -> dict[str, Tensor]:
+        """What the units were worth at the last removal, by group; that of removed units fades from then on."""
+        return dict(self._averages)
+
+    @property
+    def plan(self) -> Plan:
+        """The units that stay."""
+        kept = self.masks.kept()
+        return Plan(self.network, kept, {}, self.network.cost(kept), self.network.cost(), self.keep)
+
     def cut(self) -> nn.Module:
         """The small model; the optimizer goes on with it, its state cut with the parameters.
 
         The dense model's own parameters stay as they are, with zeros where units went.
         """
-        kept = self.masks.kept()
-        plan = Plan(self.network, kept, {}, self.network.cost(kept), self.network.cost(), self.keep)
-        small = cut(self.model, plan, optimizer=self.optimizer)
+        small = cut(self.model, self.plan, optimizer=self.optimizer)
         for hook in self._hooks:
             hook.remove()
         return small
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on after an interruption, beside the model's and the optimizer's own states."""
-        return {"steps": self.steps, "sums": self._sums, "averages": self._averages, "masks": self.masks.state_dict()}
+        return {
+            "steps": self.steps,
+            "removals": self._removals,
+            "sums": {name: total.clone() for name, total in self._sums.items()},
+            "averages": {name: average.clone() for name, average in self._averages.items()},
+            "masks": self.masks.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state_dict` was taken.
@@ -149,7 +166,7 @@ class TaylorSchedule:
         """
         self.masks.load_state_dict(state["masks"])
         self.done = self._within(self.masks.kept())
-        self.steps = int(state["steps"])
+        self.steps, self._removals = int(state["steps"]), int(state["removals"])
         self._sums, self._averages = dict(state["sums"]), dict(state["averages"])
 
     def _accumulate(self) -> None:
@@ -158,8 +175,7 @@ class TaylorSchedule:
         scale = scale_of(self.optimizer)
         for name, squares in self.slopes.squares(self.masks.parameters).items():
             check_finite(squares, self.steps + 1, name)
-            squares = squares / scale**2
-            self._sums[name] = self._sums.get(name, torch.zeros_like(squares)) + squares
+            self._sums[name] = self._sums[name] + squares / scale**2
 
     def _after(self) -> None:
         if is_skipped(self.optimizer):
@@ -168,11 +184,14 @@ class TaylorSchedule:
         self.steps += 1
         if self.steps % self.every or self.done:
             return
+        decay = self.decay if self._removals else 0.0
         for name, total in self._sums.items():
-            mean, before = total / self.every, self._averages.get(name)
-            self._averages[name] = mean if before is None else self.decay * before + (1 - self.decay) * mean
-        self._sums = {}
-        self._remove(self._averages if self.by is None else self._scored(self.by))
+            self._averages[name] = decay * self._averages[name] + (1 - decay) * total / self.every
+            self._sums[name] = torch.zeros_like(total)
+        self._removals += 1
+        if self.by is not None:
+            self._averages = self._scored(self.by)
+        self._remove(self._averages)
 
     def _scored(self, by: str | Criterion) -> dict[str, Tensor]:
         """What another criterion says of the network as it is now."""
@@ -202,7 +221,7 @@ class TaylorSchedule:
             alive = torch.nonzero(self.masks.alive[group.span]).flatten()
             ranked = alive[values[group.name][alive].argsort(stable=True)]
             first = len(ranked) % self.round_to or self.round_to
-            fewest, highest = max(self.floor, group.fewest, self.round_to), -math.inf
+            fewest, highest = int(sizes_in_steps(group, self.round_to, self.floor)[0]), -math.inf
             for stop in range(first, len(ranked) - fewest + 1, self.round_to):
                 units = ranked[max(stop - self.round_to, 0) : stop]
                 highest = max(highest, float(values[group.name][units].sum()))  # those of a group go in their order

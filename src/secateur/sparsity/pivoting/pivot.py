@@ -23,10 +23,10 @@ from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matric
 from secateur.sparsity.pivoting.result import PivotedLayer, PivotResult
 from secateur.sparsity.pivoting.search import Pivoted, pivoted
 from secateur.sparsity.results import RunSettings, whole_plan
-from secateur.sparsity.session import TrainingSession, training_session
 from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.training.masks import fading, held_at_zero
+from secateur.training.session import TrainingSession, training_session
 
 
 @entry_point

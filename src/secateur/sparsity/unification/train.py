@@ -10,13 +10,13 @@ from secateur.api import trace
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.sparsity.results import RunSettings, whole_plan
-from secateur.sparsity.session import training_session
 from secateur.sparsity.unification.codec import halved
 from secateur.sparsity.unification.result import UnifiedResult
 from secateur.sparsity.unification.shapes import DEFAULT_SHAPE, Shape
 from secateur.sparsity.unification.unification import Unification
 from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
+from secateur.training.session import training_session
 
 UPDATES = 8
 

@@ -1,4 +1,4 @@
-"""What the methods below the unit train and measure with, where they are given a model and data."""
+"""What methods that train by themselves work with: a dense network, examples, and how to train."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,0 +1,143 @@
+"""Pruning while training, with a loop of its own: from a model and data to a smaller model and a report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from secateur.api import Result
+from secateur.data import Batch, device_of, on_device
+from secateur.entry import entry_point
+from secateur.errors import DataError, OptionError
+from secateur.importance.losses import is_logits, main_output
+from secateur.importance.registry import Criterion, find_criterion
+from secateur.importance.scores import GroupScores, Scores
+from secateur.network.copies import copied
+from secateur.network.program import preserved, run_module
+from secateur.report.measure import measure
+from secateur.surgery.recipe import recipe_of
+from secateur.training.session import TrainingSession, training_session
+from secateur.training.taylor import TaylorSchedule
+
+GATES = "taylor"
+TOWARDS = ("dense", "labels")
+
+
+@entry_point
+def prune_while_training(
+    model: nn.Module,
+    data: Any,
+    keep: Mapping[str, float | str],
+    by: str | Criterion = GATES,
+    *,
+    test: Any = None,
+    towards: str = "dense",
+    every: int = 10,
+    units_per_step: int | None = None,
+    round_to: int = 1,
+    floor: float = 1,
+    tuning_steps: int = 500,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
+    only: str | Sequence[str] | None = None,
+    skip: str | Sequence[str] | None = None,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Result:
+    """Train a copy of a model while units go, a few at a time, until a budget is met; then cut it and train on.
+
+    Args:
+        model: the trained model; it is left as it is.
+        data: examples, with or without labels, as `secateur.prune` takes them.
+        keep: what is left: `{"macs": 0.5}`, "params", "bytes" or "units", as `secateur.prune` takes them.
+        by: "taylor" for the gates of Molchanov et al. 2019, read from the gradients of the training (`TaylorSchedule`);
+            or another criterion, by name or as a function, which scores `data` anew at each removal.
+        test: other examples to measure on; by default those of `data`, and the report says so.
+        towards: "dense": towards the outputs of the model as it was, and with a tenth of the loss towards labels, or
+            where there are none towards the model's own top classes; "labels": towards labels alone, as published.
+        every, units_per_step, round_to, floor: as `TaylorSchedule` takes them.
+        tuning_steps: steps of training once the budget is met.
+        learning_rate: of Adam.
+        batch_size: examples drawn for each step.
+        only, skip: globs of the names of groups.
+        checkpoint: a folder to write states to now and then, and to go on from.
+        seed: examples are drawn from it.
+        progress: whether to show a progress bar.
+
+    Returns:
+        As `secateur.prune` gives: the small model, the plan, what units were worth at the last removal, the report.
+
+    Raises:
+        SecateurError: of the kind that `TaylorSchedule` and `secateur.prune` raise.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> result = prune_while_training(model, torch.randn(64, 4), {"units": 0.5}, every=2, tuning_steps=5,
+        ...                               progress=False)
+        >>> result.model[0], result.report.groups
+        (Linear(in_features=4, out_features=4, bias=True), {'0': (8, 4)})
+    """
+    if towards not in TOWARDS:
+        raise OptionError(f"towards={towards!r} is unknown; known are {', '.join(TOWARDS)}")
+    find_criterion("taylor-gates" if by == GATES else by)
+    options = (dict(keep), by, towards, every, units_per_step, round_to, floor, only, skip)
+    measured = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options)
+    batches = _with_targets(measured, towards)
+    session = replace(measured, batches=batches, settings=replace(measured.settings, distill=towards == "dense"))
+    work = copied(model, {})
+    flags = {name: parameter.requires_grad for name, parameter in work.named_parameters()}
+    for parameter in work.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    loop = session.loop(work)
+    schedule = TaylorSchedule(
+        work, session.example, loop.optimizer, keep, every=every, units_per_step=units_per_step, round_to=round_to,
+        by=None if by == GATES else by, data=batches, floor=floor, only=only, skip=skip,
+    )  # fmt: skip
+    pruning_steps = loop.until("removals", lambda: schedule.done, schedule)
+    loop.run("tuning", tuning_steps, schedule)
+    small = schedule.cut()
+    for name, parameter in small.named_parameters():
+        parameter.requires_grad_(flags.get(name, True))
+        parameter.grad = None
+    note = f"in training towards {towards}, {pruning_steps:,} steps until the budget was met, {tuning_steps:,} more"
+    return _result(measured, small, schedule, note, test is not None)
+
+
+def _with_targets(session: TrainingSession, towards: str) -> list[Batch]:
+    """The examples with targets by which the loss has a gradient at the dense network: labels, else its top classes.
+
+    Raises:
+        DataError: there are no labels, and they are asked for or outputs are no class scores.
+    """
+    batches = []
+    for batch in session.batches:
+        if batch.target is not None:
+            batches.append(batch)
+            continue
+        if towards == "labels":
+            raise DataError("towards='labels' needs labels; give (inputs, target) batches, or towards='dense'")
+        with preserved(session.dense):
+            output = run_module(session.dense, on_device(batch, device_of(session.dense)))
+        if not is_logits(output):
+            raise DataError(
+                "pruning while training needs labels here: without any, and with outputs that are no class scores, the "
+                "loss has no gradient at the dense network; give (inputs, target) batches, or use secateur.prune"
+            )
+        batches.append(replace(batch, target=main_output(output).argmax(-1).cpu()))
+    return batches
+
+
+def _result(session: TrainingSession, small: nn.Module, schedule: TaylorSchedule, note: str, held_out: bool) -> Result:
+    """What was made of the dense network, measured beside it."""
+    groups = {name: GroupScores.exact(values) for name, values in schedule.averages.items()}
+    name = "taylor-gates" if schedule.by is None else find_criterion(schedule.by)[0]
+    scores = Scores(groups, name, session.settings.seed, {}, note)
+    plan = schedule.plan
+    report = measure(
+        session.dense, small, plan, scores, session.measured, None, held_out=held_out, steps=(), drop=None
+    )  # fmt: skip
+    return Result(small, plan, scores, report, recipe_of(session.dense, plan))
