@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.sparsity.timing import fastest
 from secateur.sparsity.unification.blocks import Blocks, labels_of, projected
-from secateur.sparsity.unification.shared import SharedLinear
+from secateur.sparsity.unification.shared_layers import SharedLinear
 
 Row = dict[str, object]
 SIZES, WIDTHS, PRUNED, BATCHES = (1024, 2048, 4096), (4, 8), (0.5, 0.8), (1, 16, 64)

@@ -26,7 +26,7 @@ class GatheredConv2d(nn.Module):
     def __init__(self, dense: nn.Conv2d) -> None:
         super().__init__()
         self.stride, self.dilation = dense.stride, dense.dilation
-        self.padding = _padding(dense)
+        self.padding = padding_around(dense)
         self.kernel_size, self.padding_mode, self.groups = dense.kernel_size, dense.padding_mode, dense.groups
         columns = dense.weight.detach().flatten(2).abs().sum(0).t() > 0  # (places, channels of a group)
         self.places = [int(place) for place in torch.nonzero(columns.any(1)).flatten()]
@@ -109,7 +109,7 @@ def gathered_kernels(model: nn.Module, weights: Iterable[str]) -> dict[str, Mapp
     return kernels
 
 
-def _padding(dense: nn.Conv2d) -> list[int]:
+def padding_around(dense: nn.Conv2d) -> list[int]:
     """As `torch.nn.functional.pad` takes it."""
     if isinstance(dense.padding, str):
         spans = [step * (size - 1) for step, size in zip(dense.dilation, dense.kernel_size, strict=True)]

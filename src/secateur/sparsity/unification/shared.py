@@ -1,59 +1,17 @@
-"""Linear layers of unified blocks that make use of them: one multiplication for a block, where that is faster."""
+"""Networks of unified blocks that make use of them, on layers where that is faster."""
 
-import warnings
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from secateur.sparsity.timing import MakeKernel, fastest_network
-from secateur.sparsity.unification.blocks import FREE, UNIFIED, Blocks, found_labels, signs
+from secateur.sparsity.unification.shared_layers import SharedConvolution, SharedLinear
 
 WIDEST = 8
-
-
-class SharedLinear(nn.Module):
-    """A linear layer whose weight has runs of one absolute value, computed by their signs and magnitudes.
-
-    Each run of inputs is summed with every pattern of signs once, for all outputs: 2 ** (width - 1) sums, as a pattern
-    and its opposite differ in the sign alone. An output then takes of each run the sum with its own pattern, times its
-    magnitude: a product with a sparse matrix that has one number for a unified run, none for a pruned one, and one for
-    each free weight.
-
-    Args:
-        dense: the layer that it stands for.
-        width: of a run, up to 8.
-    """
-
-    def __init__(self, dense: nn.Linear, width: int) -> None:
-        super().__init__()
-        self.width, self.outputs, self.inputs = width, dense.out_features, dense.in_features
-        self.across = -(-self.inputs // width)
-        self.register_buffer("patterns", _patterns(width).to(dense.weight))
-        matrix = _matrix(dense.weight.detach(), width)
-        self.shape = tuple(matrix.shape)
-        self.free = matrix.shape[1] > self.across * len(self.get_buffer("patterns"))
-        self.values = nn.Parameter(matrix.values(), requires_grad=False)
-        self.register_buffer("starts", matrix.crow_indices().int())  # MKL takes 32 bits as they are
-        self.register_buffer("places", matrix.col_indices().int())
-        self.bias = None if dense.bias is None else nn.Parameter(dense.bias.detach().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, self.inputs).t()  # (inputs, batch)
-        missing = self.across * self.width - self.inputs
-        filled = F.pad(flat, (0, 0, 0, missing)) if missing else flat  # padding by nothing copies
-        runs = filled.reshape(self.across, self.width, -1)
-        sums = (self.get_buffer("patterns") @ runs).flatten(0, 1)  # (across * patterns, batch)
-        matrix = torch.sparse_csr_tensor(
-            self.get_buffer("starts"), self.get_buffer("places"), self.values, self.shape, check_invariants=False
-        )
-        result = (matrix @ (torch.cat([sums, flat]) if self.free else sums)).t()
-        result = result if self.bias is None else result + self.bias
-        found: Tensor = result.reshape(*x.shape[:-1], self.outputs)
-        return found
 
 
 def shared(model: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[nn.Module, dict[str, str]]:
@@ -92,14 +50,23 @@ def shared_kernels(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> d
     kernels: dict[str, Mapping[str, MakeKernel]] = {}
     for name, shape in shapes.items():
         path, _, own = name.rpartition(".")
-        fits = own == "weight" and type(modules.get(path)) is nn.Linear
-        kernels[name] = {shared_name(run): partial(_made, run=run) for run in _runs(shape[1])} if fits else {}
+        kernels[name] = _kernels_of(modules[path], shape) if own == "weight" and path in modules else {}
     return kernels
 
 
-def shared_name(run: int) -> str:
-    """What a kernel that sums runs of so many inputs is called."""
-    return f"shared {run}"
+def _kernels_of(module: nn.Module, shape: tuple[int, ...]) -> dict[str, MakeKernel]:
+    """The kernels of a layer, by their names: "shared" with the width of the runs that are summed."""
+    if type(module) is nn.Linear:
+        return {f"shared {run}": partial(_shared_linear, run=run) for run in _runs(math.prod(shape[1:]))}
+    if type(module) is not nn.Conv2d or module.groups > 1:
+        return {}
+    if len(shape) == 2 or math.prod(module.kernel_size) == 1 or shape[1:] == (1, *module.kernel_size):
+        runs, along_channels = _runs(math.prod(shape[1:])), False  # side by side in the matrix
+    else:
+        runs = _runs(shape[1]) if math.prod(shape[2:]) == 1 else []
+        runs, along_channels = [run for run in runs if module.in_channels % run == 0], True
+    make = partial(_shared_convolution, along_channels=along_channels)
+    return {f"shared {run}": partial(make, run=run) for run in runs}
 
 
 def _runs(width: int) -> list[int]:
@@ -107,44 +74,20 @@ def _runs(width: int) -> list[int]:
     return [run for run in range(2, min(width, WIDEST) + 1) if width % run == 0]
 
 
-def _made(dense: nn.Linear, run: int) -> nn.Module:
+def _shared_linear(dense: nn.Linear, run: int) -> nn.Module:
+    _check_type(dense)
+    return SharedLinear(dense, run)
+
+
+def _shared_convolution(dense: nn.Conv2d, run: int, along_channels: bool) -> nn.Module:
+    _check_type(dense)
+    return SharedConvolution(dense, run, along_channels)
+
+
+def _check_type(dense: nn.Linear | nn.Conv2d) -> None:
     """
     Raises:
         NotImplementedError: torch has no sparse product for numbers of this type.
     """
     if dense.weight.dtype not in (torch.float32, torch.float64):
         raise NotImplementedError(f"sparse products of {dense.weight.dtype}")
-    return SharedLinear(dense, run)
-
-
-def _patterns(width: int) -> Tensor:
-    """Every pattern of signs whose first is plus. (patterns, width)"""
-    numbers = torch.arange(2 ** (width - 1))[:, None]
-    return 1 - 2 * F.pad((numbers >> torch.arange(width - 1)) & 1, (1, 0))
-
-
-def _matrix(weight: Tensor, width: int) -> Tensor:
-    """What multiplies the sums of runs, and the inputs themselves where weights are free: compressed sparse rows."""
-    blocks = Blocks(tuple(weight.shape), (1, width))
-    values, labels = blocks.cut(weight), found_labels(blocks, weight).to(weight.device)
-    place = torch.arange(blocks.count, device=weight.device)
-    row, run = place // blocks.grid[1], place % blocks.grid[1]
-    unified = labels == UNIFIED
-    minus = signs(values[unified]) < 0
-    turned = minus != minus[:, :1]  # as seen from the first sign
-    number = (turned[:, 1:].long() << torch.arange(width - 1, device=weight.device)).sum(1)
-    level = values[unified, 0]
-    count = 2 ** (width - 1)
-    places, entries = [torch.stack([row[unified], run[unified] * count + number])], [level]
-    columns = blocks.grid[1] * count
-    if bool((labels == FREE).any()):
-        at, inside = torch.nonzero((values != 0) & (labels == FREE)[:, None], as_tuple=True)
-        places.append(torch.stack([row[at], columns + run[at] * width + inside]))
-        entries.append(values[at, inside])
-        columns += weight.shape[1]
-    sparse = torch.sparse_coo_tensor(
-        torch.cat(places, 1), torch.cat(entries), (len(weight), columns), check_invariants=False
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return sparse.coalesce().to_sparse_csr()
