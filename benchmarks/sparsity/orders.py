@@ -1,0 +1,67 @@
+"""Orders that a layer's rows and columns share: what blocks hold by each way of searching.
+
+Layers from a stream of units into itself, weights drawn from a normal distribution; a quarter in blocks of 4 x 4. From
+the order as it is: the last state of the linearisation, the best state on its way, that improved by swaps on the true
+sum (as the search does it), and swaps alone.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+
+from secateur.sparsity.pivoting.block_sums import Matrix
+from secateur.sparsity.pivoting.order_steps import assigned_order
+from secateur.sparsity.pivoting.search import Search, aligned
+
+Row = dict[str, object]
+SIZES, SHAPE, DENSITY, STEPS = (32, 64), (4, 4), 0.25, 30
+WAYS = ("as they lie", "linearisation, last", "linearisation, best", "best, then swaps", "swaps alone")
+
+
+def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
+    """The part of the weight that blocks hold, and how many steps lost weight."""
+    del data
+    for size in SIZES[:1] if quick else SIZES:
+        for seed in range(2 if quick else 10):
+            draws = np.random.default_rng(seed)
+            matrix = Matrix("layer", np.abs(draws.normal(size=(size, size))), "stream", "stream")
+            row = {"size": size, "seed": seed}
+            search, start = Search([matrix], DENSITY, SHAPE), {"stream": np.arange(size)}
+            yield row | {"way": WAYS[0], "held": aligned([matrix], DENSITY, SHAPE).retained["layer"]}
+            last, best, lost = linearised(search, start)
+            yield row | {"way": WAYS[1], "held": last, "lost": lost}
+            yield row | {"way": WAYS[2], "held": best}
+            orders, blocks = search.explored(start)
+            yield row | {"way": WAYS[3], "held": search.climbed(orders, 0.0, blocks).retained["layer"]}
+            yield row | {"way": WAYS[4], "held": search.climbed(start, 0.0).retained["layer"]}
+
+
+def linearised(search: Search, orders: dict[str, np.ndarray]) -> tuple[float, float, int]:
+    """What the last and the best of so many steps hold, and how many steps lost weight."""
+    blocks = search.best_blocks(orders, {})
+    held, lost = [search.mass(orders, blocks)], 0
+    for _ in range(STEPS):
+        assigned = {"stream": assigned_order("stream", search.matrices, orders, blocks, SHAPE)}
+        lost += search.mass(assigned, blocks) < search.mass(orders, blocks) - 1e-9
+        orders = assigned
+        blocks = search.best_blocks(orders, blocks)
+        held.append(search.mass(orders, blocks))
+    return held[-1], max(held), lost
+
+
+def page(rows: list[Row]) -> list[str]:
+    """One table."""
+    sizes = sorted({int(row["size"]) for row in rows})  # type: ignore[call-overload]
+    lines = ["| units | " + " | ".join(WAYS) + " | steps of the linearisation that lose weight |"]
+    lines.append("|--:" * (len(WAYS) + 2) + "|")
+    for size in sizes:
+        cells = []
+        for way in WAYS:
+            held = [float(row["held"]) for row in rows if (row["size"], row["way"]) == (size, way)]  # type: ignore[arg-type]
+            cells.append(f"{mean(held):.3f} ± {stdev(held):.3f}")
+        own = [row for row in rows if (row["size"], row["way"]) == (size, WAYS[1])]
+        lost = sum(int(row["lost"]) for row in own)  # type: ignore[call-overload]
+        lines.append(f"| {size} | {' | '.join(cells)} | {lost} of {STEPS * len(own)} |")
+    return lines
