@@ -1,7 +1,7 @@
 """Linear layers and convolutions as matrix products: the rows that they multiply, and where a constant can go."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,15 @@ class Layer:
         """Which features of the matrices stay. (groups, features)"""
         stays: Tensor = mask[self.inputs].repeat_interleave(self.kernel).view(self.groups, -1)
         return stays
+
+    def image(self, size: Sequence[int]) -> list[int]:
+        """The size of the images whose norm a kernel is an operator on, for an input of a size."""
+        return list(size)
+
+    @property
+    def results_per_place(self) -> int:
+        """How many places of the result one place of the input is spread over."""
+        return 1
 
     @property
     def reads(self) -> bool:
@@ -225,11 +234,11 @@ def _others(network: Network) -> Iterator[Layer]:
             own = outputs.view(groups, -1)[:, :1] if groups > 1 else torch.full((1, 1), -1)
             inputs = own.repeat(1, shape[1]).flatten()
         dim = 1 if operator_name(node) in CONVOLUTIONS else len(given["input"].meta["val"].shape) - 1
-        constant, kind = _constant(program, node, given["bias"], dim)
+        constant, kind = constant_sink(program, node, given["bias"], dim)
         yield Layer(node, "input", dim, name, 1, groups, constant, kind, inputs, outputs)
 
 
-def _constant(program: Program, node: Node, bias: Any, dim: int) -> tuple[str, str]:
+def constant_sink(program: Program, node: Node, bias: Any, dim: int) -> tuple[str, str]:
     """Where a constant can go that is added to an operator's result."""
     if bias is not None:
         return (program.state_names.get(bias, ""), "bias") if len(bias.users) == 1 else ("", "")

@@ -48,13 +48,15 @@ def hold(network: Network, graph: ChannelGraph, kept: Kernels) -> None:
 
 
 def plan_of(network: Network, graph: ChannelGraph, kept: Kernels) -> Plan:
-    """The plan that cuts units all of whose channels have no kernels left; the fewest that must stay do."""
+    """The plan that cuts units whose channels have no kernels left and no readers; the fewest that must stay do."""
     alive = torch.zeros(network.units + 1, dtype=torch.bool)
     by_layers = set()
     for block in graph.layers:
         layer = _layer(block)
         by_layers.add(layer.weight)
         alive[layer.outputs[kept[layer.weight].any(1)]] = True
+        read = block.over_entries(kept[layer.weight]).any(1).reshape(-1, layer.kernel).any(1)  # (inputs,)
+        alive[layer.inputs[read]] = True
     stay = {group.name: _kept_units(network, group, alive, by_layers) for group in network.groups}
     share = sum(len(units) for units in stay.values()) / max(network.units, 1)
     return Plan(network, stay, {}, network.cost(stay), network.cost(), {"units": share})
@@ -129,7 +131,7 @@ def _fold(network: Network, graph: ChannelGraph, kept: Kernels, made: Tensor) ->
         weight = network.program.state(layer.weight).detach()
         matrix = layer.matrix(weight).double().cpu() * block.over_entries(idle)
         level = means[layer].view(layer.groups, -1).repeat_interleave(layer.kernel, 1)
-        constant = torch.einsum("gof,gf->go", matrix, level).flatten()
+        constant = torch.einsum("gof,gf->go", matrix, level).flatten() / layer.results_per_place
         if not layer.constant or layer.kind == "new":
             idle = idle & (constant == 0)[:, None]
         else:

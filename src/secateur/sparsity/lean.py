@@ -16,6 +16,7 @@ from secateur.importance.lean.walk import graph_of
 from secateur.names import matched
 from secateur.network.units import Network
 from secateur.network.wrappers import unwrapped
+from secateur.sparsity.constant_output import output_varies
 from secateur.sparsity.dead import Kernels, hold, needless, plan_of
 from secateur.sparsity.selection import SELECT, name_of
 from secateur.storage import save
@@ -117,8 +118,8 @@ def lean(
         fit: fine-tunes a model, in place; it is called after each round, and zeros are kept at zero in it.
         skip: globs of layers whose kernels all stay. By default those that give the network's output (the published
             networks keep their last 1 x 1 layer).
-        variance: channels whose batch norm has a running variance below this are constants, and go. (The source gives
-            no number.)
+        variance: channels whose batch norm has a running variance below this are constants, and go. The authors' code
+            has 1e-10 for its U-Net and 1e-45 for its ResNet, where only a variance of 0 is below.
 
     Returns:
         The pruned model and the counts of what went. Channels that have no kernels left, or that nobody reads, are cut
@@ -128,7 +129,7 @@ def lean(
     Raises:
         BudgetError: the fraction or the number of rounds is out of range.
         NameMatchError: `by` or a glob matches nothing.
-        SurgeryError: no layer is left whose kernels may go.
+        SurgeryError: no layer is left whose kernels may go, or the output would not depend on the input any more.
         TraceError: the model can't be exported.
 
     Example:
@@ -153,12 +154,18 @@ def lean(
         names = [block.layer.name for block in first.layers if block.layer is not None]
         raise SurgeryError(f"{network.title} has no kernels that may go, of: {', '.join(names) or 'none'}; see skip=")
     total = sum(int(block.edges.sum()) for block in first.layers if name_of(block) in own)
+    varied = output_varies(network)
     done: list[Round] = []
     for number in range(1, rounds + 1):
         asked, graph = keep ** (number / rounds), graph_of(network)
         chosen, counts = SELECT[by](graph, own, max(1, round(asked * total)))
         kept = needless(network, graph, chosen, variance)
         hold(network, graph, kept)
+        if varied and not output_varies(network):
+            raise SurgeryError(
+                f"by={by!r} leaves {asked:.1%} of the kernels of {network.title} in round {number} of {rounds}, and no "
+                f"way from its input to its output: it would give the same for every input; {_remedy(by, done)}"
+            )
         if fit is not None:
             with held_at_zero(work, _stays(network, graph, kept)):
                 fit(work)
@@ -169,6 +176,12 @@ def lean(
     made = torch.cat([kept[name].any(1) for name in own])
     maps = (len(made), int(made.sum()))
     return LeanResult(cut(work, plan), plan, recipe, (total, done[-1].kernels), maps, tuple(done), first.breaks)
+
+
+def _remedy(by: str, done: Sequence[Round]) -> str:
+    """What to ask for in place of kernels that leave a constant."""
+    others = "" if by == "lean" else "choose by='lean', or "
+    return f"{others}keep more" + (f" (keep={done[-1].asked:.3g} was possible)" if done else "")
 
 
 def _prunable(graph: ChannelGraph, skip: str | Sequence[str] | None) -> frozenset[str]:

@@ -6,7 +6,6 @@ import torch
 
 from secateur.importance.lean.chains import Chains
 from secateur.importance.lean.graph import Block, ChannelGraph
-from secateur.network.layers import NORMS
 from secateur.sparsity.dead import Kernels
 
 
@@ -48,11 +47,7 @@ def by_l1(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels
 
 def _values(graph: ChannelGraph, own: frozenset[str]) -> Kernels:
     """The logarithm of each kernel's norm, with the batch norm behind."""
-    behind = torch.zeros(graph.size, dtype=torch.float64)
-    for block in graph.blocks:
-        if block.operator in NORMS:
-            behind[block.sources[:, 0]] = block.values[:, 0]
-    return {name_of(b): b.values + behind[b.span][:, None] for b in graph.layers if name_of(b) in own}
+    return {name_of(block): block.values for block in graph.layers if name_of(block) in own}
 
 
 def _largest(values: Kernels, count: int) -> Kernels:

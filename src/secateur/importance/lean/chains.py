@@ -29,7 +29,7 @@ class Chains:
     """The chains of a graph, taken out one by one.
 
     A chain has at least one kernel. It begins where its product would fall below 1, and may begin with edges that can't
-    be pruned.
+    be pruned, but not with a batch norm: its factor belongs to what comes before.
 
     Args:
         graph: the graph; it is left as it is.
@@ -56,7 +56,7 @@ class Chains:
         """Values of one block's channels, for the first time."""
         block, sources, values = self.blocks[number], self.sources[number], self.values[number]
         own = slice(block.first, block.first + len(sources))
-        if not self.prunable[number]:
+        if not self.prunable[number] and block.begins:
             self.start[own] = np.maximum((self.start[sources] + values).max(1), 0)
         reached = self._before(number, sources) + values
         self.choice[own] = np.where(np.isfinite(reached.max(1)), reached.argmax(1), NO_EDGE)

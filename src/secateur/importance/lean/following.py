@@ -58,7 +58,7 @@ def _norms(walk: "Walk", layer: Layer, kernels: Tensor, weight: Tensor) -> Tenso
         lengths: Tensor = kernels.double().cpu().square().sum(3).sqrt()
         return lengths
     options = arguments(layer.node)
-    size = walk.shapes[options["input"]][2:]
+    size = layer.image(walk.shapes[options["input"]][2:])
     steps = [_each(options[name], len(size)) for name in ("stride", "dilation")]
     flat = kernels.flatten(0, 1).unflatten(2, tuple(weight.shape[2:]))
     norms: Tensor = operator_norms(flat, size, *steps).view(kernels.shape[:3])
@@ -66,7 +66,7 @@ def _norms(walk: "Walk", layer: Layer, kernels: Tensor, weight: Tensor) -> Tenso
 
 
 def batch_norm(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
-    """|gamma| / sqrt(variance + eps) for each channel."""
+    """|gamma| / sqrt(variance + eps) for each channel; see `norm_edges` for whose edges it belongs to."""
     options, state = arguments(node), walk.program.state_names
     variance = options["running_var"]
     if variance is None:
@@ -76,7 +76,7 @@ def batch_norm(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
         factor = factor * walk.program.state(state[options["weight"]]).double()
     numbers = _along(given["input"], 1)
     logs = factor.detach().abs().cpu().log()
-    made = walk.add(node, numbers[:, None], torch.where(numbers > 0, logs, 0.0)[:, None])
+    made = walk.add(node, numbers[:, None], torch.where(numbers > 0, logs, 0.0)[:, None], begins=False)
     return spread(torch.where(numbers > 0, made, NOWHERE), 1, walk.shapes[node])
 
 

@@ -20,6 +20,7 @@ class Block:
         layer: whose kernels the edges are, None where they can't be pruned.
         columns: of a layer's matrix, for each group's features the edge that they belong to (groups, features).
         sums: of the absolute weights of each kernel (channels, edges).
+        begins: whether a chain may begin with these edges.
     """
 
     first: int
@@ -29,6 +30,7 @@ class Block:
     layer: Layer | None = None
     columns: Tensor | None = None
     sums: Tensor | None = None
+    begins: bool = True
 
     @property
     def span(self) -> slice:

@@ -2,8 +2,8 @@
 
 It is built by running the program on tensors of node numbers. Whatever only moves entries (views, concatenations,
 slices) is executed on the numbers themselves; where two maps meet (a skip) a new node gets an edge of value 1 from
-each; batch norms and pooling are edges that can't be pruned. An operator without a rule here ends the chains that come
-to it, and new ones start behind it; it is named in `breaks`.
+each; pooling is an edge that can't be pruned; the factor of a batch norm belongs to the kernels before it. An operator
+without a rule here ends the chains that come to it, and new ones start behind it; it is named in `breaks`.
 """
 
 import math
@@ -27,6 +27,7 @@ from secateur.importance.lean.following import (
 )
 from secateur.importance.lean.graph import Block, ChannelGraph
 from secateur.importance.lean.moving import concatenated, flipped_or_moved, moved, padded, reshaped
+from secateur.importance.lean.norm_edges import with_norms_in_layers
 from secateur.network import elementwise, movements, reductions
 from secateur.network.call import frozen
 from secateur.network.labels import compact, operator_name, spread
@@ -34,6 +35,7 @@ from secateur.network.layers import layers_of
 from secateur.network.program import arguments, module_path
 from secateur.network.rules import Rule, rule_for
 from secateur.network.trace import results_of
+from secateur.network.transposed_layers import transposed_layers_of
 from secateur.network.units import Network
 
 
@@ -43,7 +45,7 @@ class Walk:
     def __init__(self, network: Network) -> None:
         self.network, self.program = network, network.program
         self.shapes = results_of(network.program, network.example).shapes
-        self.layers = {layer.node: layer for layer in layers_of(network)}
+        self.layers = {layer.node: layer for layer in (*layers_of(network), *transposed_layers_of(network))}
         self.blocks: list[Block] = []
         self.breaks: list[str] = []
         self.needed: set[int] = set()
@@ -61,7 +63,8 @@ class Walk:
             elif node.op == "call_function":
                 values[node] = self._step(node, values)
         self.needed |= _own([values[node] for node in self.program.output_nodes])
-        return ChannelGraph(tuple(self.blocks), self.size, frozenset(self.needed), tuple(dict.fromkeys(self.breaks)))
+        blocks = with_norms_in_layers(self.blocks, self.size, self.needed)
+        return ChannelGraph(blocks, self.size, frozenset(self.needed), tuple(dict.fromkeys(self.breaks)))
 
     def _step(self, node: Node, values: Mapping[Node, Any]) -> Any:
         if node.target is operator.getitem:
@@ -98,9 +101,9 @@ class Walk:
         self.size += shape[dim]
         return spread(torch.arange(first, self.size), dim, shape)
 
-    def add(self, node: Node, sources: Tensor, values: Tensor, **of_layer: Any) -> Tensor:
-        """New channels with edges to them; their numbers."""
-        self.blocks.append(Block(self.size, sources, values.double(), operator_name(node), **of_layer))
+    def add(self, node: Node, sources: Tensor, values: Tensor, **options: Any) -> Tensor:
+        """New channels with edges to them, `options` being other fields of the block; their numbers."""
+        self.blocks.append(Block(self.size, sources, values.double(), operator_name(node), **options))
         self.size += len(sources)
         return torch.arange(self.size - len(sources), self.size)
 

@@ -1,0 +1,39 @@
+"""Whether a network's output still depends on its input."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from secateur.data import Batch
+from secateur.network.units import Network
+
+
+@torch.no_grad()
+def output_varies(network: Network) -> bool:
+    """Whether the network gives something else for its example than for zeros in the example's place.
+
+    Args:
+        network: with its weights as they are now.
+    """
+    program, example = network.program, network.example
+    return not _same(program.forward(example), program.forward(_without_content(example)))
+
+
+def _without_content(example: Batch) -> Batch:
+    """The same with zeros for all real numbers; where there are none, for all numbers."""
+    is_real = any(tensor.is_floating_point() or tensor.is_complex() for tensor in example.tensors)
+
+    def emptied(tensor: Tensor) -> Tensor:
+        is_content = tensor.is_floating_point() or tensor.is_complex() or not is_real
+        return torch.zeros_like(tensor) if is_content else tensor
+
+    args, kwargs = pytree.tree_map_only(Tensor, emptied, (example.args, dict(example.kwargs)))
+    return replace(example, args=args, kwargs=kwargs)
+
+
+def _same(output: object, other: object) -> bool:
+    pairs = zip(pytree.tree_leaves(output), pytree.tree_leaves(other), strict=True)
+    tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor)]
+    return all(a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in tensors)
