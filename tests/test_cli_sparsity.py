@@ -1,4 +1,4 @@
-"""spp, pivot and unify, as real processes."""
+"""spp, pivot, lean and unify, as real processes."""
 
 import os
 import signal
@@ -38,10 +38,11 @@ GIVEN = ("--model", "workshop:make", "--data", "workshop:data")
 COMMANDS = {
     "spp": ("spp", "--keep", "columns=0.5", "--every", "1", "--steps", "5"),
     "pivot": ("pivot", "--density", "0.5", "--shape", "4x4", "--rounds", "2", "--steps", "5"),
+    "lean": ("lean", "--keep", "kernels=0.5", "--rounds", "2", "--steps", "5"),
     "unify": ("unify", "--shape", "1x4", "--soft-steps", "10", "--steps", "5"),
 }
 ALL = {"recipe.json", "weights.safetensors", "kernels.json", "report.json", "report.html", "report.txt"}
-FILES = {"spp": ALL, "pivot": {*ALL, "pivot.json"}, "unify": {*ALL, "model.blocks"}}
+FILES = {"spp": ALL, "lean": ALL, "pivot": {*ALL, "pivot.json"}, "unify": {*ALL, "model.blocks"}}
 
 
 @pytest.fixture
@@ -72,6 +73,7 @@ def check_the_same_by_other_calls(name: str, folder: Path, model: nn.Module) -> 
         "unify": lambda: load_compressed(fresh(), folder / "model.blocks"),
         "pivot": lambda: load_pivoted(fresh(), folder, x).model,
         "spp": lambda: sc.load(fresh(), folder),
+        "lean": lambda: sc.load(fresh(), folder),
     }
     other = others[name]()
     assert all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in model.state_dict().items())

@@ -312,6 +312,17 @@ def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
     loaded = sc.load(Tower(norm=False).eval(), tmp_path)
     assert torch.equal(loaded(x), found.model(x))
     assert "kernels 42" in str(found) and "chains" in str(found)
+    assert found.report.keep == {"kernels": 0.3} and "kernels 42" in str(found.report)
+    assert (tmp_path / "report.json").read_text() == found.report.to_json()
+
+
+def test_tuning_steps_fine_tune_towards_the_model_itself_and_leave_zeros() -> None:
+    torch.manual_seed(0)
+    model, x = Tower(norm=False).eval(), torch.randn(8, 1, 10, 10)
+    plain = lean(model, x, {"kernels": 0.5}, progress=False)
+    tuned = lean(model, x, {"kernels": 0.5}, tuning_steps=30, learning_rate=0.01, batch_size=8, progress=False)
+    assert tuned.kernels == plain.kernels
+    assert tuned.report.pruned.divergence < plain.report.pruned.divergence
 
 
 @pytest.mark.parametrize(
@@ -319,6 +330,8 @@ def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
     [
         ({"keep": 0.0}, "keep=0.0"),
         ({"keep": 0.5, "rounds": 0}, "rounds=0"),
+        ({"keep": {"macs": 0.5}}, "is no budget of kernels"),
+        ({"keep": 0.5, "fit": print, "tuning_steps": 3}, "give one of them"),
         ({"keep": 0.5, "by": "l7"}, "known are lean, norm, l1"),
         ({"keep": 0.5, "skip": "nowhere"}, "matches no layer"),
         ({"keep": 0.5, "skip": "*"}, "no kernels that may go"),

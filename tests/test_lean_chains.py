@@ -214,6 +214,20 @@ def test_a_network_that_would_give_a_constant_is_an_error() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+def test_maps_that_are_laid_together_are_read_as_all_of_them() -> None:
+    """A pixel shuffle lays four channels beside each other, so that one kernel reads all four."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 1), nn.PixelShuffle(2), nn.Conv2d(2, 3, 3)).eval()
+    x = torch.randn(2, 1, 6, 6)
+    first, laid, last = graph_of(sc.trace(model, x)).blocks
+    assert laid.sources.tolist() == [
+        list(range(first.first, first.first + 4)),
+        list(range(first.first + 4, first.first + 8)),
+    ]
+    assert not bool(laid.values.any()) and last.sources.tolist() == [[laid.first, laid.first + 1]] * 3
+    assert torch.allclose(lean(model, x, 1.0).model(x), model(x), atol=1e-6)
+
+
 def test_padding_and_flips_leave_maps_what_they_are() -> None:
     class Bordered(nn.Module):
         def __init__(self) -> None:

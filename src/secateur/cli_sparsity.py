@@ -1,4 +1,4 @@
-"""The commands for structure below the unit: `secateur spp | pivot | unify`. Each trains, for a while, by itself."""
+"""The commands for structure below the unit: `secateur spp | pivot | lean | unify`. Each trains by itself."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +20,7 @@ from secateur.cli_options import (
     parse_shape,
 )
 from secateur.sources import batches_from, model_from
+from secateur.sparsity.lean import lean as pruned_by_chains
 from secateur.sparsity.pivoting.pivot import pivot as pivoted
 from secateur.sparsity.results import SparseResult
 from secateur.sparsity.spp.train import spp as pruned_by_spp
@@ -109,6 +110,36 @@ def pivot(
     finish(result, out)
 
 
+def lean(
+    data: Data,
+    keep: Annotated[list[str], typer.Option("--keep", help="What is left: kernels=0.05.", show_default=False)],
+    out: Out,
+    model: Model = None,
+    weights: Weights = None,
+    test: Test = None,
+    by: Annotated[str, typer.Option("--by", help="lean for chains of kernels; norm or l1 for single ones.")] = "lean",
+    rounds: Annotated[int, typer.Option("--rounds", help="The fraction of kernels falls over these.")] = 1,
+    steps: Annotated[int, typer.Option("--steps", help="Steps of training in each round.", min=0)] = 300,
+    learning_rate: LearningRate = 1e-3,
+    batch_size: BatchSize = 64,
+    variance: Annotated[
+        float, typer.Option("--variance", help="Channels whose batch norm varies less are constants.")
+    ] = 1e-10,
+    checkpoint: States = None,
+    skip: Layers = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Keep the kernels on the longest chains of operators, prune the others, and cut the channels that die (LEAN)."""
+    result = pruned_by_chains(
+        model_from(model, weights, None).to(device), batches_from(data), parse_keep(keep),
+        test=batches_from(test) if test else None, by=by, rounds=rounds, tuning_steps=steps,
+        learning_rate=learning_rate, batch_size=batch_size, skip=skip, variance=variance, checkpoint=checkpoint,
+        seed=seed,
+    )  # fmt: skip
+    finish(result, out)
+
+
 def unify(
     data: Data,
     out: Out,
@@ -169,4 +200,4 @@ def finish(result: SparseResult, out: Path) -> None:
     print("secateur.load gives the model, secateur.sparsity.load_fast the one that was timed")
 
 
-COMMANDS = (spp, pivot, unify)
+COMMANDS = (spp, pivot, lean, unify)

@@ -1,7 +1,6 @@
 """LEAN: kernels pruned by the longest chains of operators that they are part of (Schoonhoven et al. 2020)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,97 +8,41 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api import trace
-from secateur.budget.plan import Plan
+from secateur.entry import entry_point
 from secateur.errors import BudgetError, NameMatchError, SurgeryError
 from secateur.importance.lean.graph import ChannelGraph
 from secateur.importance.lean.walk import graph_of
 from secateur.names import matched
 from secateur.network.units import Network
-from secateur.network.wrappers import unwrapped
 from secateur.sparsity.constant_output import output_varies
 from secateur.sparsity.dead import Kernels, hold, needless, plan_of
+from secateur.sparsity.lean_result import LeanResult, Round
+from secateur.sparsity.results import RunSettings
 from secateur.sparsity.selection import SELECT, name_of
-from secateur.storage import save
 from secateur.surgery.cut import cut
 from secateur.surgery.lineage import folded_copy
-from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.training.masks import held_at_zero
+from secateur.training.session import training_session
 
 
-@dataclass(frozen=True)
-class Round:
-    """One round of pruning.
-
-    Args:
-        asked: the fraction of kernels that was to stay.
-        chains: how many chains they came from.
-        filled: how many kernels were added by their own norms, no chain being left.
-        kernels: how many stayed after those that had become useless went, too.
-    """
-
-    asked: float
-    chains: int
-    filled: int
-    kernels: int
-
-
-@dataclass(frozen=True, eq=False)
-class LeanResult:
-    """What LEAN leaves.
-
-    Args:
-        model: the model, its pruned kernels zero and its dead channels cut.
-        plan: by which they were cut.
-        recipe: for loading the model again.
-        kernels: how many there were, and how many are not zero.
-        maps: feature maps that these kernels make, and how many of them still have kernels.
-        rounds: what each round did.
-        breaks: operators through which chains were not followed.
-    """
-
-    model: nn.Module
-    plan: Plan
-    recipe: Recipe
-    kernels: tuple[int, int]
-    maps: tuple[int, int]
-    rounds: tuple[Round, ...]
-    breaks: tuple[str, ...]
-
-    @property
-    def channels(self) -> tuple[int, int]:
-        """Units before and after the cut."""
-        return self.plan.network.units, sum(len(units) for units in self.plan.kept.values())
-
-    def __str__(self) -> str:
-        (dense, left), (units, stay) = self.kernels, self.channels
-        cost, before = self.plan.cost, self.plan.dense
-        lines = [
-            f"kernels {dense:,} -> {left:,} ({left / max(dense, 1):.1%}), maps {self.maps[0]:,} -> {self.maps[1]:,}",
-            f"units {units:,} -> {stay:,}, MACs {before.macs:,} -> {cost.macs:,} "
-            f"({cost.macs / max(before.macs, 1):.1%})",
-            *(f"  asked {r.asked:.1%}: {r.chains} chains, {r.filled} by norm, {r.kernels:,} left" for r in self.rounds),
-        ]
-        return "\n".join([*lines, *(f"  chains end at {name}" for name in self.breaks)])
-
-    def save(self, folder: str | Path) -> None:
-        """Write recipe.json and weights.safetensors, which `secateur.load` reads.
-
-        Raises:
-            StorageError: they can't be written; files that were there before are as they were.
-        """
-        save(self.model, folder)
-
-
+@entry_point
 def lean(
     model: nn.Module,
-    example_inputs: Any,
-    keep: float,
+    data: Any,
+    keep: Mapping[str, float] | float,
     *,
+    test: Any = None,
     by: str = "lean",
     rounds: int = 1,
     fit: Callable[[nn.Module], object] | None = None,
+    tuning_steps: int = 0,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
     skip: str | Sequence[str] | None = None,
     variance: float = 1e-10,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
 ) -> LeanResult:
     """Prune the kernels of a network that are on no long chain of operators, and cut the channels that die of it.
 
@@ -110,24 +53,34 @@ def lean(
 
     Args:
         model: the trained model; it is left as it is.
-        example_inputs: as `trace` takes them; image sizes count.
-        keep: the fraction of kernels that stays.
+        data: examples, with or without labels, as `secateur.prune` takes them; a few do where nothing is trained. The
+            size of their images counts for the norms.
+        keep: the fraction of kernels that stays: `{"kernels": 0.05}`, or the number alone.
+        test: other examples to measure on; by default those of `data`, and the report says so.
         by: "lean" for chains; "norm" for single kernels by their operator norm with the batch norm behind, or "l1" by
             the sum of their absolute weights, both with one threshold for the whole network, to compare with.
         rounds: published: 15, with 3 epochs of fine-tuning after each, for 5 % kept.
         fit: fine-tunes a model, in place; it is called after each round, and zeros are kept at zero in it.
+        tuning_steps: in place of `fit`: steps of Adam in each round, towards the model's own outputs and labels where
+            there are any. 0 for none.
+        learning_rate, batch_size: of these steps.
         skip: globs of layers whose kernels all stay. By default those that give the network's output (the published
             networks keep their last 1 x 1 layer).
         variance: channels whose batch norm has a running variance below this are constants, and go. The authors' code
             has 1e-10 for its U-Net and 1e-45 for its ResNet, where only a variance of 0 is below.
+        checkpoint: a folder to write states of the training to now and then, and to go on from.
+        seed: of the examples drawn.
+        progress: whether to show a progress bar.
 
     Returns:
-        The pruned model and the counts of what went. Channels that have no kernels left, or that nobody reads, are cut
-        for real, and constants that they leave go into the biases of those who read them (at padded borders this is not
-        what they did).
+        The model with its zeros (`result.model`), the counts of what went, and the report. Channels that have no
+        kernels left, or that nobody reads, are cut for real, and constants that they leave go into the biases of those
+        who read them. At padded borders this is not what they did, and of what a transposed convolution makes of a
+        constant it is the mean.
 
     Raises:
-        BudgetError: the fraction or the number of rounds is out of range.
+        BudgetError: the fraction or the number of rounds is out of range, or `fit` and `tuning_steps` are both given.
+        DataError: the examples can't be used.
         NameMatchError: `by` or a glob matches nothing.
         SurgeryError: no layer is left whose kernels may go, or the output would not depend on the input any more.
         TraceError: the model can't be exported.
@@ -136,18 +89,26 @@ def lean(
         >>> import torch
         >>> layers = [torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU()]
         >>> model = torch.nn.Sequential(*layers, torch.nn.Conv2d(8, 2, 1))
-        >>> found = lean(model, torch.randn(1, 1, 16, 16), keep=0.25)
-        >>> found.kernels[0], found.kernels[1] <= 0.25 * 72
+        >>> result = lean(model, torch.randn(8, 1, 16, 16), {"kernels": 0.25})
+        >>> result.kernels[0], result.report.pruned.cost.params < result.report.dense.cost.params
         (72, True)
     """
-    if not 0 < keep <= 1 or rounds < 1:
+    share = _share(keep)
+    if not 0 < share <= 1 or rounds < 1:
         raise BudgetError(
             f"keep={keep}, rounds={rounds}: give the fraction of kernels that stays, and at least 1 round"
         )
+    if fit is not None and tuning_steps:
+        raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")
     if by not in SELECT:
         raise NameMatchError(f"by={by!r} is unknown; known are {', '.join(SELECT)}")
-    work = folded_copy(unwrapped(model))
-    network = trace(work, example_inputs)
+    options = (share, by, rounds, tuning_steps, skip, variance)
+    session = training_session(
+        model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options, trains=tuning_steps > 0
+    )  # fmt: skip
+    fit = session.training_by_round(tuning_steps) if tuning_steps else fit
+    work = folded_copy(model)
+    network = trace(work, session.batches)
     first = graph_of(network)
     own = _prunable(first, skip)
     if not own:
@@ -157,7 +118,7 @@ def lean(
     varied = output_varies(network)
     done: list[Round] = []
     for number in range(1, rounds + 1):
-        asked, graph = keep ** (number / rounds), graph_of(network)
+        asked, graph = share ** (number / rounds), graph_of(network)
         chosen, counts = SELECT[by](graph, own, max(1, round(asked * total)))
         kept = needless(network, graph, chosen, variance)
         hold(network, graph, kept)
@@ -172,10 +133,26 @@ def lean(
         left = sum(int(kept[name].sum()) for name in own)
         done.append(Round(asked, *counts, left))
     plan = plan_of(network, graph, kept)
-    recipe = recipe_of(work, plan)
     made = torch.cat([kept[name].any(1) for name in own])
-    maps = (len(made), int(made.sum()))
-    return LeanResult(cut(work, plan), plan, recipe, (total, done[-1].kernels), maps, tuple(done), first.breaks)
+    result = LeanResult(
+        model=cut(work, plan), plan=plan, weights=tuple(sorted(own)), kernels=(total, done[-1].kernels),
+        maps=(len(made), int(made.sum())), rounds=tuple(done), breaks=first.breaks,
+    )  # fmt: skip
+    note = f"kernels by {by}, {rounds} rounds, {tuning_steps:,} steps in each"
+    return result.measured(session, RunSettings("lean", note, {"kernels": share}))
+
+
+def _share(keep: Mapping[str, float] | float) -> float:
+    """The fraction of kernels that a budget asks for.
+
+    Raises:
+        BudgetError: it is of something else.
+    """
+    if not isinstance(keep, Mapping):
+        return keep
+    if list(keep) != ["kernels"]:
+        raise BudgetError(f"keep={dict(keep)} is no budget of kernels; give {{'kernels': 0.05}}, or the number alone")
+    return keep["kernels"]
 
 
 def _remedy(by: str, done: Sequence[Round]) -> str:

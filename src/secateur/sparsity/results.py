@@ -15,6 +15,7 @@ from secateur.files import Writer, record_writer, text_writer
 from secateur.network.cost import Cost
 from secateur.network.layers import layers_of
 from secateur.network.trace import results_of
+from secateur.network.transposed_layers import transposed_layers_of
 from secateur.network.units import Network
 from secateur.report.measure_sparsity import SparseFacts, measure_sparsity
 from secateur.report.results import Figures, LayerFigures
@@ -168,7 +169,7 @@ def sparse_cost(plan: Plan, model: nn.Module) -> Cost:
     sizes, parameters = _dense_sizes(network), dict(model.named_parameters())
     params, work, size = cost.params, float(cost.macs), cost.bytes
     examples = network.example.size or 1
-    for layer in layers_of(network):
+    for layer in (*layers_of(network), *transposed_layers_of(network)):
         weight = parameters.get(layer.weight)
         if weight is None:
             continue
@@ -181,4 +182,5 @@ def sparse_cost(plan: Plan, model: nn.Module) -> Cost:
 
 def _dense_sizes(network: Network) -> dict[str, int]:
     """How many entries the weight of each layer has in the dense network."""
-    return {layer.weight: network.program.state(layer.weight).numel() for layer in layers_of(network)}
+    layers = (*layers_of(network), *transposed_layers_of(network))
+    return {layer.weight: network.program.state(layer.weight).numel() for layer in layers}

@@ -1,6 +1,7 @@
 """What methods that train by themselves work with: a dense network, examples, and how to train."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ class TrainingSession:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trained, self.settings.learning_rate)
         return Loop(model, self.dense, self.batches, optimizer, self.settings)
+
+    def training_by_round(self, steps: int) -> Callable[[nn.Module], object]:
+        """A training of so many steps for each call, whose stages are numbered."""
+        numbers = itertools.count(1)
+
+        def fit(model: nn.Module) -> None:
+            self.loop(model).run(f"round {next(numbers)}", steps)
+
+        return fit
 
 
 def training_session(

@@ -25,7 +25,7 @@ def read(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
     layer = walk.layers[node]
     numbers, shape = given[layer.argument], walk.shapes[node]
     weight = finite(walk.program.state(layer.weight).detach(), layer.weight)
-    inputs = _along(numbers, layer.dim).view(layer.groups, -1)  # (groups, inputs)
+    inputs = channels_along(walk, node, numbers, layer.dim).view(layer.groups, -1)  # (groups, inputs)
     kernels = layer.matrix(weight).unflatten(2, (inputs.shape[1], -1))  # (groups, out, in, kernel)
     pairs = [torch.unique(row, return_inverse=True) for row in inputs]
     sources = torch.zeros(layer.groups, max(len(own) for own, _ in pairs), dtype=torch.long)
@@ -74,7 +74,7 @@ def batch_norm(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
     factor = (walk.program.state(state[variance]).double() + options["eps"]).rsqrt()
     if options.get("weight") is not None:
         factor = factor * walk.program.state(state[options["weight"]]).double()
-    numbers = _along(given["input"], 1)
+    numbers = channels_along(walk, node, given["input"], 1)
     logs = factor.detach().abs().cpu().log()
     made = walk.add(node, numbers[:, None], torch.where(numbers > 0, logs, 0.0)[:, None], begins=False)
     return spread(torch.where(numbers > 0, made, NOWHERE), 1, walk.shapes[node])
@@ -146,11 +146,23 @@ def same(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
     return first.expand(walk.shapes[node])
 
 
-def _along(numbers: Tensor, dim: int) -> Tensor:
-    """One channel for each index along an axis, 0 where there are several. (size of dim,)"""
+def channels_along(walk: "Walk", node: Node, numbers: Tensor, dim: int) -> Tensor:
+    """One channel for each index along an axis. (size of dim,)
+
+    A map that is laid together from several (as by a pixel shuffle) is a channel of its own, to which an edge of value
+    1 leads from each of them.
+    """
     rows = compact(numbers, keep=dim).movedim(dim, 0).reshape(numbers.shape[dim], -1)
-    alike = (rows == rows[:, :1]).all(1)
-    return torch.where(alike, rows[:, 0], NOWHERE)
+    found = rows[:, 0].clone()
+    mixed = torch.nonzero((rows != rows[:, :1]).any(1)).flatten()
+    if not len(mixed):
+        return found
+    parts = [own[own > NOWHERE] for own in (torch.unique(row) for row in rows[mixed])]
+    sources = torch.zeros(len(parts), max(len(own) for own in parts), dtype=torch.long)
+    for row, own in zip(sources, parts, strict=True):
+        row[: len(own)] = own
+    found[mixed] = walk.add(node, sources, torch.where(sources > NOWHERE, 0.0, -torch.inf))
+    return found
 
 
 def _each(value: Any, rank: int) -> list[int]:

@@ -4,7 +4,6 @@ After Sredojevic et al. 2017 (arXiv 1712.01084), whose text was not readable: wh
 abstract and its neighbours, as `search` says.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from secateur.sparsity.results import RunSettings, whole_plan
 from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.training.masks import fading, held_at_zero
-from secateur.training.session import TrainingSession, training_session
+from secateur.training.session import training_session
 
 
 @entry_point
@@ -110,7 +109,7 @@ def pivot(
     work = folded_copy(model)
     network = trace(work, session.batches)
     axes = _axes(network, skip)
-    fit = _own_training(session, tuning_steps) if tuning_steps else fit
+    fit = session.training_by_round(tuning_steps) if tuning_steps else fit
 
     def chosen(at: float) -> tuple[Pivoted, dict[str, PivotedLayer], dict[str, Tensor]]:
         found = pivoted(
@@ -139,16 +138,6 @@ def pivot(
     )  # fmt: skip
     note = f"blocks of {shape[0]} x {shape[1]}, {rounds} rounds, {tuning_steps:,} steps in each"
     return result.measured(session, RunSettings("pivoting", note, {"density": density}))
-
-
-def _own_training(session: TrainingSession, steps: int) -> Callable[[nn.Module], object]:
-    """A training of so many steps for each call, whose stages are numbered."""
-    numbers = itertools.count(1)
-
-    def fit(model: nn.Module) -> None:
-        session.loop(model).run(f"round {next(numbers)}", steps)
-
-    return fit
 
 
 def _axes(network: Network, skip: str | Sequence[str] | None) -> list[Axes]:
