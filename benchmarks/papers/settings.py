@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Settings:
         figures: the folder that plots are written to.
         device: where networks are trained, where an experiment can be on another than the processor.
         minutes: after which an experiment that can be stopped ends by itself.
+        criteria: the only criteria that are run; all of an experiment's where there are none.
     """
 
     data: Path
@@ -61,3 +62,8 @@ class Settings:
     figures: Path
     device: str = "cpu"
     minutes: float = math.inf
+    criteria: tuple[str, ...] = ()
+
+    def chosen(self, names: Sequence[str]) -> list[str]:
+        """Those of an experiment's criteria that are run."""
+        return [name for name in names if not self.criteria or name in self.criteria]

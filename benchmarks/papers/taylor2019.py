@@ -16,7 +16,8 @@ from secateur.importance.agreement import ALL, agreements
 from secateur.training.taylor import TaylorSchedule
 
 CRITERIA = (
-    "taylor-gates", "taylor-gates-second", "taylor-gates-examples", "taylor-weights", "taylor-weights-second", "taylor",
+    "taylor-gates", "taylor-gates-second", "taylor-gates-examples", "taylor-gates-norms", "taylor-gates-before-norm",
+    "taylor-weights", "taylor-weights-second", "taylor",
     "sensitivity", "integrated-gradients", "shapley", "obs", "lean", "fpgm", "l2", "apoz", "random",
 )  # fmt: skip
 NETWORKS = ("residual", "vgg", "lenet")
@@ -32,10 +33,11 @@ def rows(settings: Settings) -> Iterator[Row]:
     for seed in settings.seeds[: 1 if settings.quick else None]:
         for network in NETWORKS[: 1 if settings.quick else None]:
             it = subject(settings.dataset, seed, settings.data, settings.weights, network)
-            yield from correlations(it, 50 if settings.quick else 500, CRITERIA[:2] if settings.quick else CRITERIA)
+            names = settings.chosen(CRITERIA[:2] if settings.quick else CRITERIA)
+            yield from correlations(it, 50 if settings.quick else 500, tuple(names))
         for network in SCHEDULED[: 1 if settings.quick else None]:
             it = subject(settings.dataset, seed, settings.data, settings.weights, network)
-            for by in SCHEDULES[::3] if settings.quick else SCHEDULES:
+            for by in settings.chosen(SCHEDULES[::3] if settings.quick else SCHEDULES):
                 yield schedule(it, by, 120 if settings.quick else STEPS)
 
 

@@ -1,6 +1,7 @@
 """Untrained networks (Ancona et al. 2020): drop every unit whose Shapley value is negative, and nothing else.
 
-Published: a random 2024-2024 network goes from 7 % to 51 % on MNIST.
+Published: a random 2024-2024 network goes from 7 % to 51 % on MNIST. Values are means over the examples by this
+project's default estimator, 64 evaluations for each unit.
 """
 
 from collections.abc import Iterator
