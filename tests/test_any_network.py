@@ -30,8 +30,7 @@ def test_only_the_kinds_that_were_asked_for() -> None:
     [
         ({"kinds": "filters"}, "no kind of units is named"),
         ({"kinds": []}, r"kinds=\[\] \(list\) can.t be used"),
-        ({"kinds": ["blocks", "heads"]}, "blocks are cut by themselves"),
-        ({"kinds": "blocks", "as_program": True}, "blocks are cut by themselves"),
+        ({"kinds": "blocks", "as_program": True}, "blocks are cut from the model.s own modules"),
         ({"kinds": ["heads", "head width"]}, "heads go whole, or all of them get narrower"),
     ],
 )

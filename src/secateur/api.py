@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx, nn
 
 from secateur.budget.device import AUTO, channel_step
-from secateur.budget.keep import DROPS, parse_keep
+from secateur.budget.keep import DROPS, TIMES, parse_keep
 from secateur.budget.plan import Plan, check_reachable
 from secateur.data import device_of, example_batches, floating_type, on_device
 from secateur.entry import entry_point, entry_point_with
@@ -21,10 +21,10 @@ from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion
 from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
 from secateur.importance.scores import Scores
-from secateur.network.blocks import find_blocks
+from secateur.network.blocks import find_blocks, with_blocks
 from secateur.network.export import export_first, export_fresh
 from secateur.network.folded import folded
-from secateur.network.kinds import BLOCKS, BY_WIDTH, wanted_kinds
+from secateur.network.kinds import BLOCKS, BY_WIDTH, USUAL, wanted_kinds
 from secateur.network.new_biases import without_new_biases
 from secateur.network.one_example import is_one_example
 from secateur.network.regroup import without
@@ -42,7 +42,7 @@ from secateur.report.results import Report
 from secateur.storage import save_with
 from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, recipe_of
-from secateur.surgery.trial import settle, settle_blocks
+from secateur.surgery.trial import removable_blocks, settle, settle_blocks
 from secateur.surgery.verify import check_same, compare
 from secateur.time_budget import TimeBudget
 
@@ -102,8 +102,8 @@ def trace(
             enough.
         kinds: which units may be cut: "channels" of convolutions, "neurons" of linear layers, "residual" for the width
             of residual streams, "heads" of attention, "experts" of a mixture; all of these by default. In place of
-            heads "head width", the same places of all heads. Or "blocks" by itself: the blocks of a residual network,
-            of which the skip alone remains.
+            heads "head width", the same places of all heads. "blocks", by itself or beside others: the blocks of a
+            residual network, of which the skip alone remains.
         as_program: cut the exported program in place of the model's own code, which may not be able to say the cut
             shape: more can be cut, and what comes back is a module that runs the cut program, not the model's class.
         new_biases: whether layers without a bias may get one for the means of removed units. `plan.new_biases` names
@@ -147,11 +147,19 @@ def trace(
     return _settled(module, replace(network, as_program=True, title=type(model).__name__), wanted)
 
 
+def _kinds_for(
+    keep: Mapping[str, float | str], kinds: str | Sequence[str] | None, is_program: bool
+) -> str | Sequence[str] | None:
+    """The kinds that were asked for; by default blocks beside the usual ones where the budget is in time."""
+    return (*USUAL, BLOCKS) if kinds is None and set(keep) & set(TIMES) and not is_program else kinds
+
+
 def _settled(model: nn.Module, network: Network, wanted: frozenset[str]) -> Network:
-    if BLOCKS in wanted:
+    if BLOCKS in wanted and (network.as_program or len(wanted) == 1):
         return settle_blocks(model, network, list(find_blocks(network.program)))
     others = [group for group in network.groups if group.kind not in wanted]
-    return settle(model, without(network, {group.name: f"{group.kind} were not asked for" for group in others}))
+    settled = settle(model, without(network, {group.name: f"{group.kind} were not asked for" for group in others}))
+    return with_blocks(settled, removable_blocks(model, network)) if BLOCKS in wanted else settled
 
 
 @entry_point_with(*READ_BY_CRITERIA)
@@ -195,7 +203,7 @@ def prune(
             are worth in the network as it is.
         test: other examples to measure on; by default those of `data`, and the report says so.
         loss, removal, only, skip, seed, progress, options: as `score` takes them.
-        kinds, as_program, new_biases: as `trace` takes them.
+        kinds, as_program, new_biases: as `trace` takes them; blocks are among the kinds where the budget is in time.
         allocation, round_to, floor: as `plan` takes them; "auto" tries several allocations on examples held out and
             takes the one that comes nearest to the dense network.
         target: the device that the small network is for: "auto" for the one that the model is on, "cpu", "onnxruntime",
@@ -234,6 +242,7 @@ def prune(
     check_rounds(rounds, keep)
     bound = next((unit for unit in DROPS if unit in keep), None)
     batches, tests = checked_data(model, data, test, loss, [by], bound)
+    kinds = _kinds_for(keep, kinds, as_program or isinstance(model, fx.GraphModule))
     traced = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
     network = traced(model)
     batches, tests = as_examples(network, batches), as_examples(network, tests)

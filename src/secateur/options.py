@@ -119,6 +119,7 @@ OPTIONS: Mapping[str, Option] = {
     "checkpoint": optional(PATH),
     "folder": PATH,
     "allocation": SOME_NAMES,
+    "dropped": NAMES,
     "seconds": optional(Option("a number of seconds above 0", lambda v: is_real(v) and v > 0)),
     "rounds": Option("a whole number of rounds from 1 up", lambda v: is_whole(v) and v >= 1, BudgetError),
     "round_to": optional(Option("a whole number of units from 1 up", lambda v: is_round(v) and v >= 1, BudgetError)),

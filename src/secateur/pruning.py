@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.budget.device import ANY, AUTO
 from secateur.budget.keep import DROPS, LATENCY, TIMES, Keep, fractions_of, with_latency
-from secateur.budget.latency import measure_latency, quick_multiple
+from secateur.budget.latency import measure_latency
 from secateur.budget.orders import ORDERS
 from secateur.budget.plan import Plan, plan
 from secateur.data import Batch
@@ -20,7 +20,8 @@ from secateur.importance.losses import Loss
 from secateur.importance.scores import GroupScores, Scores
 from secateur.network.units import Network
 from secateur.options import check_name, check_option
-from secateur.recovery.allocate import Allocator, Drop, Way, smallest_within, ways_of
+from secateur.recovery.allocate import Allocator, Way, ways_of
+from secateur.recovery.bounds import Drop, smallest_within
 from secateur.recovery.chain import Step, Tuning
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
@@ -35,7 +36,7 @@ from secateur.time_budget import TimeBudget
 Score = Callable[[Network], Scores]
 Trace = Callable[[nn.Module], Network]
 ATTEMPTS = 6
-CLOSE = 1.02
+CLOSE, NEAR = 1.02, 0.96  # of the time asked for: the most that is taken for kept, and what is near enough to it
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,11 @@ def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[B
     cells = network_cells(network, batches)
     rehearsal = Rehearsal(network, cells, None if _refits(wish) else scores.means)
     latency = measure_latency(network, cells[0]) if set(TIMES) & set(wish.keep) else None
-    round_to = wish.round_to or (1 if latency is None else quick_multiple(network))
+    round_to = wish.round_to or 1
     ways = _ways(rehearsal, scores, wish)
-    allocator = Allocator(rehearsal, scores, latency, round_to, wish.floor, ways, wish.time, _target(wish))
+    allocator = Allocator(
+        rehearsal, scores, latency, round_to, wish.floor, ways, wish.time, _target(wish), wish.tuning.progress
+    )
     if latency is not None:
         found, drop = _timed(model, allocator, cells[0], wish), None
     else:
@@ -111,16 +114,22 @@ def _timed(model: nn.Module, allocator: Allocator, batch: Batch, wish: Wish) -> 
     """
     limits = with_latency(allocator.rehearsal.network, wish.keep, latency_ms(model, batch))
     asked, best, missed = limits[LATENCY], None, 1.0
-    keep, way, most = asked, None, 1.0
+    keep, way, most, notes = asked, None, 1.0, tuple[str, ...]()
     for _ in range(ATTEMPTS):
         budget = {**limits, LATENCY: keep}
-        tried, way = allocator.best(budget) if way is None else (allocator.plan(budget, way), way)
+        if way is None:
+            tried, way = allocator.best(budget)
+            notes = tried.notes
+        else:
+            tried = allocator.plan(budget, way)
         missed = latency_left(model, cut(model, tried), batch) / asked
         if missed > CLOSE:
             most = keep
             keep = keep / missed if best is None else math.sqrt(keep * best[0])
         else:
             best = (keep, tried)
+            if missed >= NEAR:
+                break
             larger = math.sqrt(keep * most) if most < 1 else min(keep / missed, 1.0)
             if larger == keep:
                 break
@@ -130,7 +139,7 @@ def _timed(model: nn.Module, allocator: Allocator, batch: Batch, wish: Wish) -> 
             f"keep={dict(wish.keep)} was not kept: the last plan tried takes {missed * asked:.2f} of the time "
             "for a batch like the first one; ask for more, or give larger batches, for which fixed costs count less"
         )
-    return replace(best[1], keep=dict(wish.keep))
+    return replace(best[1], keep=dict(wish.keep), notes=notes)
 
 
 def _planned(allocator: Allocator, keep: Keep, loss: Loss | None) -> tuple[Plan, Drop | None]:

@@ -17,9 +17,10 @@ from torch.fx import Node
 
 from secateur.data import Batch
 from secateur.devices import synchronize_accelerator
+from secateur.network.blocks import blocks_of, is_inside
 from secateur.network.layers import Layer, layers_of
 from secateur.network.masked import operand
-from secateur.network.program import Handler, arguments, with_argument
+from secateur.network.program import Handler, arguments, module_path, with_argument
 from secateur.network.units import Network
 
 VECTORS = {"AVX512": 16}
@@ -49,15 +50,19 @@ class Timed:
         inputs, outputs: the units of its entries.
         seconds: at a quarter, a half and all of its inputs (rows) and outputs (columns) (3, 3).
         beside: of the operators that follow it, at full size.
+        block: the unit of the block in which it lies, where blocks are units; else -1.
     """
 
     inputs: Tensor
     outputs: Tensor
     seconds: Tensor
     beside: float
+    block: int = -1
 
     def left(self, mask: Tensor) -> float:
         """The seconds of what stays."""
+        if not mask[self.block]:
+            return 0.0
         shares = [float(mask[units].double().mean()) for units in (self.inputs, self.outputs)]
         weights = torch.outer(*(_weights(share) for share in shares))
         return float((weights * self.seconds).sum().clamp_min(0)) + self.beside * shares[1]
@@ -113,8 +118,19 @@ def measure_latency(network: Network, batch: Batch) -> LatencyTable:
     handlers = {node: timed(node) for node in network.program.nodes if node.op == "call_function"}
     with torch.no_grad():
         network.program.forward(batch, handlers)
-    found = [Timed(layer.inputs, layer.outputs, tables[node], beside[node]) for node, layer in layers.items()]
+    found = [
+        Timed(layer.inputs, layer.outputs, tables[node], beside[node], _block_unit(network, node))
+        for node, layer in layers.items()
+    ]
     return LatencyTable(tuple(found), beside[None])
+
+
+def _block_unit(network: Network, node: Node) -> int:
+    """The unit of the block in which an operator lies; -1 where it lies in none."""
+    group = blocks_of(network)
+    places = () if group is None else group.places
+    inside = (at for at, path in enumerate(places) if is_inside(module_path(node), [path]))
+    return next((group.offset + at for at in inside if group is not None), -1)
 
 
 def _followed(network: Network, layers: dict[Node, Layer]) -> dict[Node, Node | None]:

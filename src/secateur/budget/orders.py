@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from secateur.budget.keep import counted_fractions, fractions
 from secateur.budget.latency import LatencyTable
 from secateur.network.cost import Cost
 from secateur.network.prefix_cost import PrefixCost
-from secateur.network.units import Group, Network
+from secateur.network.units import Group, Kept, Network
 
 LOOKS = 25
 LOSSES = ("obs",)
@@ -29,6 +29,7 @@ class Asked:
         latency: the times of this machine, where the budget is in latency.
         sizes: the sizes that each group may have, ascending, where units go several at once; None where one by one.
         step: MACs count half as they are, and half with channels counted up to multiples of this.
+        base: what stays of other groups, by name.
     """
 
     units: Sequence[str]
@@ -36,6 +37,7 @@ class Asked:
     latency: LatencyTable | None
     sizes: Sequence[np.ndarray] | None = None
     step: int = 1
+    base: Kept = field(default_factory=dict)
 
 
 Order = Callable[[Network, Sequence[Group], Sequence[Tensor], Asked], np.ndarray]
@@ -108,7 +110,7 @@ class _Savings:
     def __init__(self, network: Network, groups: Sequence[Group], asked: Asked) -> None:
         self.network, self.groups, self.asked = network, groups, asked
         self.sizes = np.array([group.size for group in groups])
-        self.costs = PrefixCost(network, groups, asked.step)
+        self.costs = PrefixCost(network, groups, asked.step, network.mask(asked.base))
         self.corners = _corners(groups, asked)
 
     def of_next(self, gone: np.ndarray) -> np.ndarray:
@@ -141,7 +143,8 @@ class _LatencySavings(_Savings):
 
     def _timed(self, gone: np.ndarray) -> float:
         counts = np.maximum(self.sizes - gone, 0)
-        kept = {group.name: torch.arange(int(count)) for group, count in zip(self.groups, counts, strict=True)}
+        own = {group.name: torch.arange(int(count)) for group, count in zip(self.groups, counts, strict=True)}
+        kept = {**own, **self.asked.base}
         cost = self.costs.cost(counts)
         return sum(fractions(self.network, kept, cost, self.asked.units, self.asked.latency).values())
 

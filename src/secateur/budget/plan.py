@@ -56,6 +56,11 @@ class Plan:
             rows.append([unit, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}"])
         rows += effective_rows(self.effective)
         rows.append(["", "", "", ""])
+        block_names = [
+            f"left out: {', '.join(path for at, path in enumerate(group.places) if at not in self.kept[group.name])}"
+            for group in self.network.groups
+            if group.name in self.kept and len(self.kept[group.name]) < len(group.places)
+        ]
         rows += [
             [
                 group.name,
@@ -66,7 +71,7 @@ class Plan:
             for group in self.network.groups
             if group.name in self.kept
         ]
-        return "\n".join([*columns(rows), *bias_lines(self.new_biases), *self.notes])
+        return "\n".join([*columns(rows), *block_names, *bias_lines(self.new_biases), *self.notes])
 
 
 def effective_rows(effective: EffectiveMacs | None) -> list[list[str]]:
@@ -96,6 +101,7 @@ def plan(
     round_to: int = 1,
     floor: float = 1,
     target: str = ANY,
+    dropped: str | Sequence[str] = (),
 ) -> Plan:
     """Choose the units that stay, so that the budget is met within one unit.
 
@@ -122,6 +128,8 @@ def plan(
             "onnxruntime", "cuda", "tensorrt", "mps", or a processor, "avx512", "avx2", "arm". Groups keep multiples of
             as many channels as its kernels work on at once, or stay whole; groups no wider than that keep any number.
             "any": whatever the scores say.
+        dropped: blocks that go as a whole, by their paths, where the network was traced with blocks beside other kinds;
+            what lies in them counts as gone.
 
     Raises:
         NameMatchError: there is no such allocation or target.
@@ -142,8 +150,8 @@ def plan(
     if latency is None and set(budget) & set(TIMES):
         raise BudgetError("a budget in time needs a table of this machine's times: give latency=, or use prune()")
     limits = with_latency(network, budget, 1.0 if latency is None else 1e3 * latency.dense_seconds)
-    step = channel_step(target, network.device)
-    search = Search.of(network, scores, allocation, round_to, floor, list(limits), curves, latency, step.size)
+    step, gone = channel_step(target, network.device), [dropped] if isinstance(dropped, str) else list(dropped)
+    search = Search.of(network, scores, allocation, round_to, floor, list(limits), curves, latency, step.size, gone)
     kept = search.within(limits)
     cost = network.cost(kept, bool(scores.means))
     shown = step if step.size > 1 else channel_step(AUTO, network.device)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,7 @@ from secateur.budget.orders import LOSSES, ORDERS, Asked, between
 from secateur.budget.quantities import quantity_text
 from secateur.errors import BudgetError
 from secateur.importance.scores import Scores
+from secateur.network.blocks import blocks_of, groups_inside
 from secateur.network.masked import reader_key
 from secateur.network.prefix_cost import PrefixCost
 from secateur.network.units import Group, Kept, Network
@@ -37,6 +38,7 @@ class Search:
         folds: whether biases are added for the means of removed units.
         latency: the times of this machine, where the budget is in latency.
         curves: what the loss grows by, for each group, where sizes are exchanged between groups by it.
+        base: what stays of other groups, by name: of blocks that are units beside others.
     """
 
     network: Network
@@ -47,6 +49,7 @@ class Search:
     folds: bool
     latency: LatencyTable | None = None
     curves: tuple[np.ndarray, ...] | None = None
+    base: Kept = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -59,6 +62,7 @@ class Search:
         curves: Curves | None = None,
         latency: LatencyTable | None = None,
         step: int = 1,
+        dropped: Sequence[str] = (),
     ) -> "Search":
         check_option("round_to", round_to)
         check_option("floor", floor)
@@ -70,7 +74,8 @@ class Search:
                     f"allocation='loss' needs to know what the loss grows by, which scores by {scores.by!r} "
                     "don't tell; give curves=, or rank by 'obs'"
                 )
-        groups = tuple(group for group in network.groups if group.name in scores)
+        base, gone = _remaining_blocks(network, dropped), {group.name for group in groups_inside(network, dropped)}
+        groups = tuple(group for group in network.groups if group.name in scores and group.name not in gone)
         _check_sizes(network, groups, scores)
         if curves is not None:
             check_curves(curves, {group.name: group.size for group in groups})
@@ -80,11 +85,11 @@ class Search:
         multiples = [math.lcm(int(round_to), preferred_multiple(group, step)) for group in groups]
         sizes = tuple(sizes_in_steps(group, each, floor) for group, each in zip(groups, multiples, strict=True))
         known = curves_of(scores) if curves is None else curves
-        asked = Asked(units, known, latency, sizes if step > 1 else None, step)
+        asked = Asked(units, known, latency, sizes if step > 1 else None, step, base)
         orders = [ORDERS[name](network, groups, values, asked) for name in names]
         order = orders[0] if len(orders) == 1 else between(orders)
         own = tuple(known[group.name].numpy() for group in groups) if names == ["loss"] and step > 1 else None
-        return Search(network, groups, ranked, order, sizes, bool(scores.means), latency, own)
+        return Search(network, groups, ranked, order, sizes, bool(scores.means), latency, own, base)
 
     def kept(self, steps: int) -> dict[str, Tensor]:
         """What stays after a number of steps."""
@@ -97,10 +102,11 @@ class Search:
         )
 
     def _kept_of(self, counts: Sequence[int]) -> dict[str, Tensor]:
-        return {
+        chosen = {
             group.name: ranked[group.size - count :].sort().values
             for group, ranked, count in zip(self.groups, self.ranked, counts, strict=True)
         }
+        return {**chosen, **self.base}
 
     def left(self, steps: int, units: Sequence[str]) -> dict[str, float]:
         """The fraction of the dense network that is left after a number of steps, in each of these units."""
@@ -167,7 +173,8 @@ class Search:
             return False
         counts = np.array([int(sizes[at]) for at, sizes in zip(places, self.sizes, strict=True)])
         total = sum(group.size for group in self.groups)
-        quick = counted_fractions(self.network, self._costs.cost(counts), total - int(counts.sum()))
+        gone = sum(self.network[name].size - len(indices) for name, indices in self.base.items())
+        quick = counted_fractions(self.network, self._costs.cost(counts), gone + total - int(counts.sum()))
         if any(quick[unit] > limit for unit, limit in budget.items() if unit in quick):
             return False
         left = self._left_of(self._kept_at(places), list(budget))
@@ -175,7 +182,7 @@ class Search:
 
     @cached_property
     def _costs(self) -> PrefixCost:
-        return PrefixCost(self.network, self.groups)
+        return PrefixCost(self.network, self.groups, mask=self.network.mask(self.base))
 
     def _kept_at(self, places: Sequence[int]) -> dict[str, Tensor]:
         return self._kept_of([int(sizes[at]) for sizes, at in zip(self.sizes, places, strict=True)])
@@ -189,6 +196,22 @@ class Search:
     def _meets(self, steps: int, budget: Keep) -> bool:
         left = self.left(steps, list(budget))
         return all(left[unit] <= limit for unit, limit in budget.items())
+
+
+def _remaining_blocks(network: Network, dropped: Sequence[str]) -> dict[str, Tensor]:
+    """The blocks that stay, by the name of their group.
+
+    Raises:
+        NameMatchError: what is to be dropped is none of the network's blocks.
+    """
+    if not dropped:
+        return {}
+    group = blocks_of(network)
+    places = () if group is None else group.places
+    for path in dropped:
+        check_name(path, places, "dropped names no block that can be left out beside other units:")
+    assert group is not None
+    return {group.name: torch.tensor([at for at, path in enumerate(places) if path not in dropped], dtype=torch.long)}
 
 
 def _check_sizes(network: Network, groups: Sequence[Group], scores: Scores) -> None:

@@ -27,6 +27,7 @@ from secateur.importance.shapley.estimators.design import Estimator
 from secateur.importance.shapley.precision import find_precision
 from secateur.importance.shapley.ranks import rank
 from secateur.importance.shapley.stopping import Rule
+from secateur.network.blocks import without_blocks
 from secateur.network.masked import reader_means
 from secateur.network.refit import reader_moments
 from secateur.network.units import Group, Network
@@ -111,6 +112,7 @@ def score(
     """
     name, function = find_criterion(by)
     removal = "zero" if protocol == "paper" else removal
+    network = without_blocks(network)
     groups = network.select(only, skip)
     if not groups:
         raise NameMatchError(f"there is no group to score: only={only!r} and skip={skip!r} leave none of\n{network}")

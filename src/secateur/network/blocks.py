@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.network.cost import WHOLE
 from secateur.network.labels import operator_name
 from secateur.network.program import Program, module_path
 from secateur.network.units import Group, Member, Network, Reader
@@ -114,6 +115,75 @@ def of_blocks(network: Network, blocks: Sequence[Block]) -> Network:
         draws=tuple(replace(draw, units=()) for draw in network.draws),
         additions=(),
     )
+
+
+def with_blocks(network: Network, blocks: Sequence[Block]) -> Network:
+    """The network with these blocks as units beside those that it has.
+
+    A block owns its tensors as a whole, whatever of them the units within own.
+
+    Args:
+        network: with its other groups.
+        blocks: those that may go.
+    """
+    if not blocks:
+        return network
+    alone, offset = of_blocks(network, blocks), network.units
+    group = alone.groups[0]
+    members = tuple(
+        replace(member, axis=WHOLE, units=member.units[:1] + offset, produced=False) for member in group.members
+    )
+    readers = tuple(replace(reader, units=reader.units + offset) for reader in alone.readers)
+    owners = (_owner(term.module, {block.path: number for number, block in enumerate(blocks)}) for term in network.work)
+    return replace(
+        network,
+        groups=(*network.groups, replace(group, offset=offset, members=members)),
+        members=(*network.members, *members),
+        readers=(*network.readers, *readers),
+        work=tuple(
+            replace(term, axes=(*term.axes, *(unit + offset for unit in owner)))
+            for term, owner in zip(network.work, owners, strict=True)
+        ),
+        reshaping={**network.reshaping, group.name: ()},
+    )
+
+
+def without_blocks(network: Network) -> Network:
+    """The network without the blocks that are units beside others: as tracing found it before they were added."""
+    group = blocks_of(network)
+    if group is None:
+        return network
+    offset = group.offset
+    return replace(
+        network,
+        groups=tuple(other for other in network.groups if other is not group),
+        members=tuple(member for member in network.members if member.axis != WHOLE),
+        readers=tuple(reader for reader in network.readers if not bool((reader.units >= offset).any())),
+        work=tuple(
+            replace(term, axes=tuple(axis for axis in term.axes if not bool((axis >= offset).any())))
+            for term in network.work
+        ),
+        reshaping={name: paths for name, paths in network.reshaping.items() if name != group.name},
+    )
+
+
+def blocks_of(network: Network) -> Group | None:
+    """The group of blocks that are units beside others, if there is one."""
+    return next((group for group in network.groups if group.places and len(network.groups) > 1), None)
+
+
+def is_inside(name: str, paths: Sequence[str]) -> bool:
+    """Whether a module or a tensor is one of these modules, or lies within one."""
+    return any(_within(name, path) for path in paths)
+
+
+def groups_inside(network: Network, paths: Sequence[str]) -> list[Group]:
+    """The groups that lie within these modules alone."""
+    return [
+        group
+        for group in network.groups
+        if not group.places and group.members and all(is_inside(member.tensor, paths) for member in group.members)
+    ]
 
 
 def _members(network: Network, unit_of: Mapping[str, int]) -> Iterator[Member]:

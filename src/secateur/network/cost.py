@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from secateur.network.units import Member, Reader
 
 
+WHOLE = -1
+"""The axis of a member that owns a tensor as a whole: a block's, beside those of the units within it."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a network costs: parameters, multiply-accumulates for one example, bytes of parameters and buffers."""
@@ -57,7 +61,10 @@ def cost_of(
     for member in members:
         left[member.tensor][member.axis] = int(mask[member.units].sum())
     shapes = {
-        tensor.name: [left[tensor.name].get(axis, length) for axis, length in enumerate(tensor.shape)]
+        tensor.name: [
+            *(left[tensor.name].get(axis, length) for axis, length in enumerate(tensor.shape)),
+            left[tensor.name].get(WHOLE, 1),
+        ]
         for tensor in tensors
     }
     numels = {name: math.prod(shape) for name, shape in shapes.items()}
@@ -65,7 +72,7 @@ def cost_of(
     params = sum(numels[tensor.name] for tensor in tensors if tensor.is_parameter)
     total = sum(numels[tensor.name] * tensor.itemsize for tensor in tensors)
     for reader in new_biases:
-        if reader.fold is None or bool(mask[reader.units].all()):
+        if reader.fold is None or bool(mask[reader.units].all()) or not left[reader.fold.weight].get(WHOLE, 1):
             continue
         length = int(mask[reader.fold.outputs].sum())
         params += length

@@ -20,11 +20,8 @@ def wanted_kinds(kinds: str | Sequence[str] | None, as_program: bool) -> frozens
     wanted = frozenset(USUAL if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
     for kind in sorted(wanted):
         check_name(kind, KINDS, "no kind of units is named")
-    if BLOCKS in wanted and (len(wanted) > 1 or as_program):
-        raise NameMatchError(
-            "blocks are cut by themselves, from the model's own modules: trace with kinds='blocks', cut, and trace "
-            "what is left for the other kinds"
-        )
+    if BLOCKS in wanted and as_program:
+        raise NameMatchError("blocks are cut from the model's own modules: leave as_program=True out, or blocks")
     if {BY_WIDTH, "heads"} <= wanted:
         raise NameMatchError("heads go whole, or all of them get narrower: ask for 'heads' or for 'head width'")
     return wanted

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from secateur.network.cost import Cost, Work
+from secateur.network.cost import WHOLE, Cost, Work
 from secateur.network.effective import in_steps
 from secateur.network.units import Group, Network
 
@@ -36,6 +36,7 @@ class PrefixCost:
         network: the network.
         groups: those that may lose units; all others stay whole.
         step: MACs count half as they are, and half with channels counted up to multiples of this.
+        mask: which units stay of all others (units + 1,); by default all.
 
     Example:
         >>> import torch, secateur as sc
@@ -45,7 +46,7 @@ class PrefixCost:
         Cost(params=23, macs=18, bytes=92)
     """
 
-    def __init__(self, network: Network, groups: Sequence[Group], step: int = 1) -> None:
+    def __init__(self, network: Network, groups: Sequence[Group], step: int = 1, mask: Tensor | None = None) -> None:
         self.network, self.step = network, step
         members = {(member.tensor, member.axis): member.units for member in network.members}
         axes = list(members.values())
@@ -61,12 +62,16 @@ class PrefixCost:
                 number = number_of.get((tensor.name, axis))
                 shapes[-1].append(len(axes) + len(fixed) if number is None else number)
                 fixed += [length] if number is None else []
+            whole = number_of.get((tensor.name, WHOLE))
+            shapes[-1] += [] if whole is None else [whole]
         self._shapes, self._terms = (_padded(rows, len(axes)) for rows in (shapes, terms))
         self._constants = [term.constant for term in network.work]
         self._itemsizes = np.array([tensor.itemsize for tensor in network.tensors], np.int64)
         self._parameters = np.array([tensor.is_parameter for tensor in network.tensors], bool)
-        self._groups, whole = _counted(groups, axes)
-        self._whole = np.concatenate([whole, np.array(fixed, np.int64)])
+        self._groups = _counted(groups, axes)
+        stays = network.mask({}) if mask is None else mask
+        lengths = np.array([int(stays[units].sum()) for units in axes], np.int64)
+        self._whole = np.concatenate([lengths, np.array(fixed, np.int64)])
         self._rounded = np.array([*rounded, *[False] * len(fixed)], bool)
 
     def cost(self, kept: np.ndarray) -> Cost:
@@ -107,9 +112,8 @@ def _starts(network: Network) -> Iterator[tuple[int, Work]]:
     return zip(counts, network.work, strict=False)
 
 
-def _counted(groups: Sequence[Group], axes: Sequence[Tensor]) -> tuple[list[_GroupAxes], np.ndarray]:
-    """For each group the axes with its units, and the lengths of all axes. (axes,)"""
-    lengths = np.array([len(units) for units in axes], np.int64)
+def _counted(groups: Sequence[Group], axes: Sequence[Tensor]) -> list[_GroupAxes]:
+    """For each group the axes with its units."""
     found: list[_GroupAxes] = []
     arrays = [units.cpu().numpy() for units in axes]
     highest = [int(units.max(initial=-1)) for units in arrays]
@@ -124,7 +128,7 @@ def _counted(groups: Sequence[Group], axes: Sequence[Tensor]) -> tuple[list[_Gro
                 entries.append(np.concatenate([[0], np.bincount(inside, minlength=group.size).cumsum()]))
         table = np.array(entries, np.int64).reshape(len(entries), group.size + 1)
         found.append(_GroupAxes(np.array(numbers, np.int64), table))
-    return found, lengths
+    return found
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> np.ndarray:

@@ -1,22 +1,23 @@
 """How many units go, and from where: several allocations are rehearsed, the one nearest to the dense network wins."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from secateur.budget.curves import Curves
 from secateur.budget.device import ANY, channel_step
-from secateur.budget.keep import Keep
+from secateur.budget.keep import Keep, fractions
 from secateur.budget.latency import LatencyTable
 from secateur.budget.orders import LOSSES
 from secateur.budget.plan import Plan, plan
 from secateur.errors import BudgetError
-from secateur.importance.losses import Loss, Reference, example_losses, is_logits, main_output
 from secateur.importance.scores import Scores
+from secateur.network.blocks import blocks_of
+from secateur.network.units import Kept
+from secateur.recovery.block_order import order_of_blocks
 from secateur.recovery.curves import measured_curves
 from secateur.recovery.rehearsal import Rehearsal
 from secateur.time_budget import TimeBudget
@@ -27,10 +28,8 @@ CURVES, REHEARSALS = 0.35, 0.5  # shares of a time budget
 MEASURED = 128
 REHEARSED = 192
 MOST_WORK = 2e12
-STEPS = 7
-LEAST = 0.02
-NORMAL = 1.96
-IGNORED = -100
+COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
+REFINED = 2
 EXCHANGE = (
     1.5  # by which power of the speed gained what is lost may grow; halving the MACs loses about four times as much
 )
@@ -43,11 +42,13 @@ class Way(NamedTuple):
         names: its name, or several: half-way between them.
         curves: what the loss grows by, where they are not the scores themselves.
         target: the device whose kernels the sizes fill; "any": whatever the scores say.
+        dropped: the blocks that go as a whole.
     """
 
     names: tuple[str, ...]
     curves: Curves | None = None
     target: str = ANY
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,7 @@ class Allocator:
         ways: the allocations to try, with the curves that they go by.
         time: in which they are tried.
         target: the device whose kernels sizes fill where that costs nothing.
+        progress: whether to show a progress bar.
     """
 
     rehearsal: Rehearsal
@@ -72,6 +74,7 @@ class Allocator:
     ways: Sequence[Way]
     time: TimeBudget = field(default_factory=TimeBudget)
     target: str = ANY
+    progress: bool = False
 
     def plan(self, keep: Keep, way: Way) -> Plan:
         return plan(
@@ -84,26 +87,80 @@ class Allocator:
             round_to=self.round_to,
             floor=self.floor,
             target=way.target,
+            dropped=way.dropped,
         )
 
     def best(self, keep: Keep) -> tuple[Plan, Way]:
         """The plan that comes nearest to the dense network on the examples held out, and its way.
 
         Sizes that fill the device's kernels are preferred where they cost nothing: where they lose no more than any
-        plan would that takes as little time.
+        plan would that takes as little time. Where blocks are units beside others, plans without any of them are tried
+        beside those that leave some out.
         """
+        if blocks_of(self.rehearsal.network) is None:
+            return self._best_of_ways(keep)[:2]
+        return self._best_with_blocks(keep)
+
+    def _best_of_ways(self, keep: Keep) -> tuple[Plan, Way, float]:
+        """The best plan of any way to allocate, and what it loses; infinite where nothing was rehearsed."""
         plans = [(self.plan(keep, way), way) for way in self.ways]
         filling = list(self._filling(keep))
+        if self.latency is not None and filling:  # the time of other sizes is that of the next that fill
+            plans, filling = filling, []
         if len(plans) == 1 and not filling:
-            return plans[0]
+            return *plans[0], math.inf
         losses = self._rehearsed([candidate for candidate, _ in (*plans, *filling)])
         number = min(range(len(plans)), key=lambda at: _mean(losses[at]), default=0)
         others = range(len(plans), len(plans) + len(filling))
         other = min(others, key=lambda at: _mean(losses[at]), default=None)
         before, after = losses[number], None if other is None else losses[other]
         if other is None or before is None or after is None:
-            return plans[number]
-        return _preferred(plans[number], before, filling[other - len(plans)], after)
+            return *plans[number], _mean(before)
+        chosen = _preferred(plans[number], before, filling[other - len(plans)], after)
+        return *chosen, _mean(after if chosen[1].target != ANY else before)
+
+    def _best_with_blocks(self, keep: Keep) -> tuple[Plan, Way]:
+        """The best plan with some blocks left out, or none, and channels cut for the rest of the budget."""
+        units, network = list(keep), self.rehearsal.network
+        quick = self.rehearsal.quick(MEASURED)
+
+        def left(kept: Kept) -> float:
+            return sum(fractions(network, kept, network.cost(kept), units, self.latency).values())
+
+        order = order_of_blocks(quick, left, self.progress, lambda: self.time.is_spent(CURVES))
+        tried: dict[int, tuple[float, Plan, Way]] = {}
+        refusal: BudgetError | None = None
+        try:
+            without, way, loss = self._best_of_ways(keep)
+            tried[0] = loss, without, way
+        except BudgetError as failure:
+            refusal = failure
+            way = next((way for way in self.ways if way.names == ("loss",)), self.ways[0])
+            way = way._replace(target=self.target if self.round_to == 1 else ANY)
+        for count in _counts(len(order)):
+            if not self.time.is_spent(REHEARSALS):
+                self._try_blocks(keep, way._replace(dropped=order[:count]), tried)
+        for _ in range(REFINED):
+            if not tried or self.time.is_spent(REHEARSALS):
+                break
+            for count in _between(sorted(tried), min(tried, key=lambda at: tried[at][0])):
+                self._try_blocks(keep, way._replace(dropped=order[:count]), tried)
+        if not tried:
+            assert refusal is not None
+            raise refusal
+        loss, chosen, way = min(tried.values(), key=lambda each: each[0])
+        return replace(chosen, notes=(*chosen.notes, _block_note(tried, len(way.dropped)))), way
+
+    def _try_blocks(self, keep: Keep, way: Way, tried: dict[int, tuple[float, Plan, Way]]) -> None:
+        """Rehearse a plan with some blocks left out, if it meets the budget and was not tried before."""
+        if len(way.dropped) in tried:
+            return
+        try:
+            candidate = self.plan(keep, way)
+        except BudgetError:
+            return
+        loss = self.rehearsal.quick(REHEARSED).divergence(candidate.kept)
+        tried[len(way.dropped)] = (loss, candidate, way)
 
     def _filling(self, keep: Keep) -> Iterator[tuple[Plan, Way]]:
         """Plans whose sizes fill the device's kernels, each once; none where no such plan meets the budget."""
@@ -134,6 +191,27 @@ class Allocator:
             judged.append(rehearsal.divergences(candidate.kept))
             start, longest = self.time.elapsed, max(longest, self.time.elapsed - start)
         return [*judged, *[None] * (len(plans) - len(judged))]
+
+
+def _counts(blocks: int) -> list[int]:
+    """How many blocks are left out at first: a few numbers from none to all."""
+    return sorted({round(blocks * share) for share in COARSE})
+
+
+def _between(tried: Sequence[int], best: int) -> list[int]:
+    """The numbers of blocks half-way from the best one so far to its neighbours."""
+    at = tried.index(best)
+    middles = [(best + other) // 2 for other in (*tried[max(at - 1, 0) : at], *tried[at + 1 : at + 2])]
+    return [count for count in middles if count not in tried]
+
+
+def _block_note(tried: Mapping[int, tuple[float, Plan, Way]], count: int) -> str:
+    """What was found of leaving blocks out, in words."""
+    losses = ", ".join(f"{number}: {tried[number][0]:.4f}" for number in sorted(tried))
+    what = (
+        "no block is left out" if count == 0 else f"{count} blocks are left out: {', '.join(tried[count][2].dropped)}"
+    )
+    return f"{what}; divergence by how many are: {losses}"
 
 
 def _mean(losses: Tensor | None) -> float:
@@ -186,105 +264,3 @@ def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool, time: TimeBudg
     for curves in known:
         ways += [Way(("loss",), curves), Way(("uniform", "loss"), curves)]
     return ways
-
-
-@dataclass(frozen=True)
-class Drop:
-    """What a cut network loses on the examples held out.
-
-    Args:
-        unit: "loss" or "accuracy".
-        asked: the most it may change by.
-        mean: by how much it does, with `low` and `high` the ends of its 95 % interval, by the normal approximation.
-        examples: how many were held out.
-    """
-
-    unit: str
-    asked: float
-    mean: float
-    low: float
-    high: float
-    examples: int
-
-    @property
-    def within(self) -> bool:
-        return self.mean <= self.asked if self.unit == "loss" else self.mean >= self.asked
-
-
-def smallest_within(allocator: Allocator, unit: str, asked: float, loss: Loss | None) -> tuple[Plan, Drop]:
-    """The smallest plan, in MACs, whose drop on the examples held out is within a bound.
-
-    Raises:
-        BudgetError: even the largest plan tried drops more.
-    """
-    _, way = allocator.best({"macs": _reachable(allocator, 0.5)})
-    low, high = _reachable(allocator, LEAST), 1.0
-    found: tuple[Plan, Drop] | None = None
-    drop = None
-    for _ in range(STEPS):
-        middle = math.sqrt(low * high)
-        tried = allocator.plan({"macs": middle}, way)
-        drop = measured_drop(allocator.rehearsal, tried, unit, asked, loss)
-        if drop.within:
-            found, high = (tried, drop), middle
-        else:
-            low = middle
-    if found is None:
-        assert drop is not None
-        raise BudgetError(
-            f"keep={{{unit!r}: {asked:g}}} can't be met: with {low:.0%} of the MACs it changes by {drop.mean:+.4f} on "
-            f"{drop.examples} examples; allow more, or give more examples"
-        )
-    return found
-
-
-def _reachable(allocator: Allocator, macs: float) -> float:
-    """This fraction of the MACs, or the least that can be reached."""
-    low, high = macs, 1.0
-    for _ in range(12):
-        try:
-            allocator.plan({"macs": low}, Way(("uniform",)))
-            return low
-        except BudgetError:
-            low = low + (high - low) / 4
-    return high
-
-
-def measured_drop(rehearsal: Rehearsal, tried: Plan, unit: str, asked: float, loss: Loss | None) -> Drop:
-    """By how much the loss or the accuracy changes on the examples held out."""
-    changes = torch.cat(list(CHANGES[unit](rehearsal, tried, loss)))
-    mean, spread = float(changes.mean()), float(changes.std()) if len(changes) > 1 else 0.0
-    half = NORMAL * spread / len(changes) ** 0.5
-    return Drop(unit, asked, mean, mean - half, mean + half, len(changes))
-
-
-def _loss_changes(rehearsal: Rehearsal, tried: Plan, loss: Loss | None) -> Iterator[Tensor]:
-    """How much each example's loss grows: against the label, or the dense network's output."""
-    for cell, dense, cut in rehearsal.outputs(tried.kept):
-        reference, examples = Reference(cell.target, dense), cell.size or 1
-        before, after = (example_losses(loss, output, reference, examples).double() for output in (dense, cut))
-        yield (after - before).cpu()
-
-
-def _accuracy_changes(rehearsal: Rehearsal, tried: Plan, loss: Loss | None) -> Iterator[Tensor]:
-    """How much oftener each example is right; without labels, as the dense network is."""
-    for cell, dense, cut in rehearsal.outputs(tried.kept):
-        tops = [_tops(output) for output in (dense, cut)]
-        right = tops[0] if cell.target is None else cell.target
-        if not isinstance(right, Tensor) or right.shape != tops[0].shape or right.is_floating_point():
-            raise BudgetError("a bound on the accuracy needs outputs and labels that are classes; give {'loss': ...}")
-        counted = (right != IGNORED).to(tops[0].device)
-        hits = [((top == right.to(top.device)) & counted).double().view(len(top), -1).sum(1) for top in tops]
-        yield ((hits[1] - hits[0]) / counted.view(len(counted), -1).sum(1).clamp_min(1)).cpu()
-
-
-def _tops(output: Any) -> Tensor:
-    """The top classes: along the last axis of what is named logits, else along the second."""
-    scores = main_output(output)
-    return scores.argmax(-1 if is_logits(output) else 1) if scores.dim() > 1 else scores
-
-
-CHANGES: Mapping[str, Callable[[Rehearsal, Plan, Loss | None], Iterator[Tensor]]] = {
-    "loss": _loss_changes,
-    "accuracy": _accuracy_changes,
-}

@@ -22,7 +22,8 @@ def match_batchnorm(lockstep: Lockstep) -> None:
     program = lockstep.within.network.program
     names = program.state_names
     for node in program.nodes:
-        given = arguments(node) if node.op == "call_function" and operator_name(node) in NORMS else {}
+        is_norm = node.op == "call_function" and operator_name(node) in NORMS and not lockstep.within.is_gone(node)
+        given = arguments(node) if is_norm else {}
         if isinstance(given.get("running_mean"), Node) and len(given["running_mean"].users) == 1:
             _correct(lockstep, node, {name: names[given[name]] for name in ("running_mean", "running_var")}, given)
 

@@ -51,8 +51,10 @@ class Part:
 
     @staticmethod
     def of(layer: Layer, within: Within) -> "Part | None":
-        """None where the layer's groups keep different numbers."""
+        """None where the layer's groups keep different numbers, or the block is gone in which it lies."""
         mask = within.mask
+        if within.is_gone(layer.node):
+            return None
         outputs, features = mask[layer.outputs].view(layer.groups, -1), layer.features(mask)
         groups = torch.nonzero(outputs.any(1)).flatten()
         outputs, features = outputs[groups], features[groups]
@@ -159,7 +161,7 @@ def refit(lockstep: Lockstep, choices: Choices | None = None, examples: int | No
 
 def fitting(layer: Layer, within: Within) -> tuple[Part | None, str]:
     """What stays of a layer if it can be solved for, else why it can't."""
-    if not bool(within.mask[layer.outputs].any()):
+    if not bool(within.mask[layer.outputs].any()) or within.is_gone(layer.node):
         return None, ""
     part = Part.of(layer, within)
     if part is None:

@@ -65,6 +65,11 @@ class Rehearsal:
         self.fitted.reach(node)
         self.held.reach(node)
 
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers that can be refitted, in the order in which they run."""
+        return self._layers
+
     def readers(self, name: str) -> list[Layer]:
         """The layers that read a group's units and can be refitted."""
         return [layer for layer in self._layers if self.network[name].owns(layer.inputs)]

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
+from secateur.network.blocks import is_inside
 from secateur.network.layers import Layer, layers_of
 from secateur.network.masked import Means, Removal, shaped
-from secateur.network.program import Call, Handler, wide
+from secateur.network.program import Call, Handler, module_path, wide
 from secateur.network.units import Kept, Network
 from secateur.recovery.narrow import Narrow
 from secateur.surgery.recipe import Recipe, Slices
@@ -77,6 +78,20 @@ class Within:
         missing = [each.node for each in self.network.readers if not bool(self.mask[each.units].all())]
         return min((position[node] for node in missing), default=len(position))
 
+    @cached_property
+    def dropped(self) -> tuple[str, ...]:
+        """The paths of the blocks that are gone."""
+        return tuple(
+            path
+            for group in self.network.groups
+            for path, stays in zip(group.places, self.mask[group.span].tolist(), strict=False)
+            if not stays
+        )
+
+    def is_gone(self, node: Node) -> bool:
+        """Whether an operator lies in a block that is gone."""
+        return bool(self.dropped) and is_inside(module_path(node), self.dropped)
+
     def fixed(self) -> dict[Node, Any]:
         """Parameters, buffers and constants by placeholder."""
         program = self.network.program
@@ -97,6 +112,8 @@ class Within:
             return {}
         found: dict[Node, Handler] = {}
         for layer in layers_of(self.network):
+            if self.is_gone(layer.node):
+                continue
             narrow = Narrow.of(layer, self.mask)
             if narrow is not None:
                 found[layer.node] = narrow

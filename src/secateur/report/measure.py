@@ -16,7 +16,7 @@ from secateur.importance.losses import Loss, Reference, by_example, divergence, 
 from secateur.importance.scores import Scores
 from secateur.network.calls import cache_off
 from secateur.network.program import preserved, run_seeded
-from secateur.recovery.allocate import Drop
+from secateur.recovery.bounds import Drop
 from secateur.recovery.chain import Step
 from secateur.report.results import Latency, Measured, Report
 from secateur.time_budget import TimeBudget

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from secateur.budget.plan import Plan
 from secateur.entry import entry_point
 from secateur.errors import SurgeryError
+from secateur.network.blocks import is_inside
 from secateur.network.copies import copied
 from secateur.network.folded import fold, folded
 from secateur.network.masked import Means, contribution, reader_key
@@ -112,7 +113,7 @@ def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tu
     made = constants(model, network, kept, means)
     small = copied(model, {})
     apply_recipe(small, recipe)
-    fold_constants(small, made)
+    fold_constants(small, {name: value for name, value in made.items() if not is_inside(name, recipe.skipped)})
     return small, recipe
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from secateur.budget.plan import Plan
 from secateur.errors import SurgeryError
+from secateur.network.blocks import is_inside
+from secateur.network.cost import WHOLE
 from secateur.network.folded import fold, folded, needs_folding
 from secateur.network.labels import operator_name
 from secateur.network.module_program import Literals, ModuleProgram
@@ -76,6 +78,8 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     slices: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
     for member in network.members:
         stays = mask[member.units]
+        if member.axis == WHOLE or is_inside(member.tensor, skipped):
+            continue
         if not bool(stays.all()) and bool(stays.any()):
             slices[member.tensor][member.axis] = torch.nonzero(stays).flatten()
     modules = dict(model.named_modules())
@@ -92,15 +96,19 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         attributes[path] = {**attributes[path], **changed}
     for path, mended_values in _tried(modules, network, mask).items():
         attributes[path] = {**attributes[path], **mended_values}
-    biases = grown_biases(network, mask) if folds else {}
+    biases = {
+        name: length
+        for name, length in (grown_biases(network, mask) if folds else {}).items()
+        if not is_inside(name, skipped)
+    }
     dropouts = {
         path: len(kept[group.name]) / group.size
         for group in network.groups
         for path in group.dropouts
-        if group.name in kept
+        if group.name in kept and not is_inside(path, skipped)
     }
     literals = literals_of(network, mask) if network.as_program else {}
-    changed_attributes = {path: new for path, new in attributes.items() if new}
+    changed_attributes = {path: new for path, new in attributes.items() if new and not is_inside(path, skipped)}
     was = {path: {name: getattr(modules[path], name) for name in new} for path, new in changed_attributes.items()}
     dropins = tuple(path for path in changed_attributes if type(modules[path]) in DROPINS)
     return Recipe(
@@ -113,7 +121,9 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         was,
         dropins,
         skipped,
-        module_programs=module_programs_of(network, mask),
+        module_programs={
+            path: program for path, program in module_programs_of(network, mask).items() if not is_inside(path, skipped)
+        },
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from secateur.network.blocks import Block, of_blocks
+from secateur.network.blocks import Block, find_blocks, of_blocks
 from secateur.network.masked import reader_key
 from secateur.network.regroup import bundled, without
 from secateur.network.units import Frozen, Group, Kept, Mend, Network
@@ -66,6 +66,16 @@ def _settled(trials: Trials, network: Network, seed: int) -> Network:
         if network is before:  # no single group is to blame, nor all of them
             break
     return network
+
+
+def removable_blocks(model: nn.Module, network: Network) -> list[Block]:
+    """The blocks of a network that can be left out, as a trial of each shows."""
+    trials = Trials(model)
+    return [
+        block
+        for block in find_blocks(network.program)
+        if trials.run(of_blocks(network, [block]), {"blocks": torch.arange(0)}, {}) is None
+    ]
 
 
 def settle_blocks(model: nn.Module, network: Network, blocks: Sequence[Block]) -> Network:

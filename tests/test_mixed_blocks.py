@@ -1,0 +1,139 @@
+"""Whole blocks beside channels in one plan: cost, cut, masked run, repair, saving, and which blocks go."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur import pruning
+from secateur.data import as_batches
+from secateur.importance.evidence import network_cells
+from secateur.network.blocks import blocks_of, without_blocks
+from secateur.network.kinds import USUAL
+from secateur.network.masked import Removal
+from secateur.network.prefix_cost import PrefixCost
+from secateur.recovery.block_order import order_of_blocks
+from secateur.recovery.rehearsal import Rehearsal
+
+MIXED = (*USUAL, "blocks")
+
+
+class Block(nn.Module):
+    """Two convolutions beside a skip; what its last layer gives is scaled."""
+
+    def __init__(self, channels: int, strength: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 24, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(24)
+        self.conv2 = nn.Conv2d(24, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        nn.init.constant_(self.bn2.weight, strength)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))) + x)
+
+
+class Residual(nn.Module):
+    """A stem, blocks of different strength, a head."""
+
+    def __init__(self, strengths: tuple[float, ...] = (1.0, 0.05, 1.0, 0.5)) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 20, 3, padding=1)
+        self.layers = nn.Sequential(*(Block(20, strength) for strength in strengths))
+        self.head = nn.Linear(20, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(torch.relu(self.stem(x)))
+        logits: Tensor = self.head(y.mean((2, 3)))
+        return logits
+
+
+def residual() -> Residual:
+    torch.manual_seed(0)
+    return Residual().eval()
+
+
+def images(count: int) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_blocks_stand_beside_other_units() -> None:
+    model, x = residual(), images(2)
+    plain, mixed = sc.trace(model, x), sc.trace(model, x, kinds=MIXED)
+    group = blocks_of(mixed)
+    assert group is not None
+    assert group.places == ("layers.0", "layers.1", "layers.2", "layers.3")
+    assert [other.name for other in mixed.groups[:-1]] == [other.name for other in plain.groups]
+    assert mixed.cost() == plain.cost()
+    assert str(without_blocks(mixed)) == str(plain)
+    assert list(sc.score(mixed, by="l2")) == list(sc.score(plain, by="l2"))
+
+
+@pytest.mark.parametrize("removal", ["mean", "zero"])
+def test_a_mixed_plan_costs_and_computes_what_it_says(removal: str, tmp_path: Path) -> None:
+    model, x = residual(), images(64)
+    network = sc.trace(model, x[:2], kinds=MIXED)
+    scores = sc.score(network, x, by="apoz", removal=removal, progress=False)
+    plan = sc.plan(network, scores, {"macs": 0.4}, dropped=["layers.1", "layers.3"])
+    assert plan.cost.macs <= 0.4 * plan.dense.macs
+    assert plan.kept["blocks"].tolist() == [0, 2]
+    assert "layers.1.conv1" not in plan.kept
+    assert "left out: layers.1, layers.3" in str(plan)
+    small = sc.cut(model, plan)
+    assert sum(p.numel() for p in small.parameters()) == plan.cost.params
+    masked = network.program.forward(
+        as_batches(x[:2])[0], Removal(plan.means).handlers(network, network.mask(plan.kept)[None])
+    )
+    assert torch.allclose(small(x[:2]), masked, atol=1e-5)
+    before = (small(x) - model(x)).square().mean()
+    sc.repair(small, model, plan, x, progress=False)
+    assert (small(x) - model(x)).square().mean() < before
+    sc.save(small, tmp_path)
+    assert torch.equal(sc.load(residual(), tmp_path)(x), small(x))
+
+
+def test_costs_by_counts_and_by_masks_agree_where_blocks_are_gone() -> None:
+    network = sc.trace(residual(), images(2), kinds=MIXED)
+    base = {"blocks": torch.tensor([0, 3])}
+    groups = network.groups[:-1]
+    costs = PrefixCost(network, groups, mask=network.mask(base))
+    for share in (1.0, 0.5, 0.1):
+        counts = np.array([max(round(group.size * share), 1) for group in groups])
+        kept = {group.name: torch.arange(int(count)) for group, count in zip(groups, counts, strict=True)}
+        assert costs.cost(counts) == network.cost({**kept, **base})
+
+
+def test_the_weak_block_goes_first() -> None:
+    model, x = residual(), images(96)
+    network = sc.trace(model, x[:2], kinds=MIXED)
+    rehearsal = Rehearsal(network, network_cells(network, as_batches(x)))
+    order = order_of_blocks(rehearsal, lambda kept: network.cost(kept).macs / network.cost().macs, progress=False)
+    assert order[0] == "layers.1"
+    assert sorted(order) == ["layers.0", "layers.1", "layers.2", "layers.3"]
+    assert set(order_of_blocks(rehearsal, lambda kept: 1.0, False, lambda: True)) == set(order)
+
+
+def test_a_block_that_is_no_block() -> None:
+    network = sc.trace(residual(), images(2), kinds=MIXED)
+    with pytest.raises(sc.SecateurError, match=r"dropped names no block .*did you mean 'layers.1'"):
+        sc.plan(network, sc.score(network, by="l2"), {"macs": 0.5}, dropped=["layer.1"])
+
+
+def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = residual(), images(64)
+    result = sc.prune(model, x, {"macs": 0.5}, kinds=MIXED, progress=False)
+    assert result.plan.cost.macs <= 0.5 * result.plan.dense.macs
+    assert any("divergence by how many" in note for note in result.plan.notes)
+
+    def macs_left(dense: nn.Module, small: nn.Module, batch: Any) -> float:
+        """Parameters stand for time: other work on the machine must not decide what a test says."""
+        return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in dense.parameters())
+
+    monkeypatch.setattr(pruning, "latency_left", macs_left)
+    result = sc.prune(model, x, {"latency": 0.6}, progress=False, repair=None)
+    assert blocks_of(result.plan.network) is not None
+    assert macs_left(model, result.model, None) <= 0.6 * pruning.CLOSE
