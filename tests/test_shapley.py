@@ -46,7 +46,7 @@ def scored(model: nn.Module, **options: Any) -> Any:
     [([1, 0.5, 0.5, 0], [0.375, 0.375, 1.75, 0]), ([1, 0.5, 0.5, -0.1], [0.425, 0.425, 2.0, -0.4])],
 )
 @pytest.mark.parametrize("estimator", ["exact", "antithetic"])
-def test_the_max_network_has_its_published_values(last: list[float], expected: list[float], estimator: str) -> None:
+def test_the_max_network_has_the_values_found_by_hand(last: list[float], expected: list[float], estimator: str) -> None:
     """Squared error is a game of pairs, so one antithetic pair is exact; a single permutation is not."""
     found = scored(max_network(last), estimator=estimator).values
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
