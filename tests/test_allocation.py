@@ -20,7 +20,7 @@ from secateur.importance.evidence import cells_of
 from secateur.importance.losses import divergence
 from secateur.importance.scores import GroupScores, Scores
 from secateur.pruning import continued
-from secateur.recovery.allocate import ways_of
+from secateur.recovery.allocate import Allocator, ways_of
 from secateur.recovery.curves import measured_curves
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
@@ -242,23 +242,68 @@ def test_curves_that_were_measured_before_change_no_rehearsal() -> None:
 def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = rehearsal_of(mlp(6, 16, 16, 3), torch.randn(800, 6))
     scores, macs = sc.score(whole.network, by="l2"), whole.network.cost().macs
-    expected = measured_curves(whole.quick(100), scores, progress=False)
+    expected = measured_curves(whole.quick_held_out(100), scores, progress=False)
     assert expected is not None
     for examples, curves in ((100, expected), (10, None)):
         monkeypatch.setattr("secateur.recovery.allocate.MOST_WORK", examples * macs * len(scores))
         found = [way.curves for way in ways_of(whole, scores, False) if way.curves is not None]
         assert bool(found) == (curves is not None)
         assert curves is None or all(torch.equal(found[0][name], curves[name]) for name in curves)
-    assert sum(cell.size or 1 for cell in whole.quick(100).held.cells) < 50
+    assert sum(cell.size or 1 for cell in whole.quick_held_out(100).held.cells) < 50
 
 
-def test_a_quick_rehearsal_takes_cells_from_all_over_the_examples() -> None:
+def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
     """Examples that are sorted by class: a part of them from one end would know a few classes alone."""
     x = torch.arange(640.0)[:, None].expand(-1, 6).contiguous()
-    quick = rehearsal_of(mlp(6, 8, 3), list(x.split(32))).quick(192)
-    starts = [float(cell.args[0][0, 0]) for cell in quick.fitted.cells]
-    assert min(starts) < 160 and max(starts) >= 480
-    assert sum(cell.size or 1 for cell in (*quick.fitted.cells, *quick.held.cells)) <= 224
+    whole = rehearsal_of(mlp(6, 8, 3), list(x.split(32)))
+    compared, measured = whole.quick(192), whole.quick_held_out(192)
+    assert compared.fitted is compared.held
+    for quick, cells in ((compared, compared.held.cells), (measured, [*measured.fitted.cells, *measured.held.cells])):
+        starts = [float(cell.args[0][0, 0]) for cell in quick.fitted.cells]
+        assert min(starts) < 160 and max(starts) >= 480
+        assert sum(cell.size or 1 for cell in cells) == pytest.approx(192, abs=32)
+        assert quick.examples == sum(cell.size or 1 for cell in cells)
+
+
+def test_plans_are_told_apart_as_many_other_examples_tell() -> None:
+    """With 64 images, of which a third would be held out: what they say of two plans is what 256 others say."""
+    model, data = demo.network(), demo.calibration()[:2]
+    rehearsal = Rehearsal(sc.trace(model, data[0][:2]), cells_of(as_batches(data), torch.device("cpu")))
+    scores = sc.score(rehearsal.network, by="l2")
+    early = ("stem.0", "layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1")
+    dear_late = {name: torch.arange(len(scores[name].values) + 1) * (1.0 if name in early else 9.0) for name in scores}
+    curves = {name: curve.double() for name, curve in dear_late.items()}
+    plans = [
+        sc.plan(rehearsal.network, scores, {"macs": 0.3}),
+        sc.plan(rehearsal.network, scores, {"macs": 0.3}, allocation="loss", curves=curves),
+    ]
+    x = torch.cat([images for images, _ in demo.test()[:8]])
+    losses = []
+    for plan in plans:
+        small = sc.repair(sc.cut(model, plan), model, plan, data, "refit", progress=False)
+        with torch.no_grad():
+            losses.append(float(divergence(small(x), model(x)).mean()))
+    quick = rehearsal.quick(64)
+    judged = [quick.divergences(plan.kept) for plan in plans]
+    assert [len(each) for each in judged] == [64, 64]
+    assert (judged[0].mean() < judged[1].mean()) == (losses[0] < losses[1])
+
+
+def test_residual_widths_stay_where_that_comes_nearer() -> None:
+    """Ways to allocate are tried with residual widths as they are, and without them where the budget needs them."""
+    model, data = demo.network(), demo.calibration()[:1]
+    rehearsal = Rehearsal(sc.trace(model, data[0][:2]), cells_of(as_batches(data), torch.device("cpu")))
+    network, scores = rehearsal.network, sc.score(rehearsal.network, by="l2")
+    allocator = Allocator(rehearsal, scores, None, 1, 0.5, ways_of(rehearsal, scores, False))
+    way = next(way for way in allocator.ways if way.whole)
+    residual = [group for group in network.groups if group.kind == "residual"]
+    whole = allocator.plan({"macs": 0.7}, way)
+    assert residual and all(len(whole.kept[group.name]) == group.size for group in residual)
+    assert whole.cost == network.cost(whole.kept) and whole.cost.macs <= 0.7 * whole.dense.macs
+    least = allocator.plan({"macs": 0.4}, way)
+    assert any(len(least.kept[group.name]) < group.size for group in residual)
+    assert least.cost.macs <= 0.4 * least.dense.macs
+    sc.cut(model, whole)
 
 
 @pytest.mark.parametrize(("ticks", "left_out"), [(1e6, ()), (3.0, "all"), (20.0, "some")])

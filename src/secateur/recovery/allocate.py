@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from secateur.budget.curves import Curves
@@ -14,7 +15,7 @@ from secateur.budget.latency import LatencyTable
 from secateur.budget.orders import LOSSES
 from secateur.budget.plan import Plan, plan
 from secateur.errors import BudgetError
-from secateur.importance.scores import Scores
+from secateur.importance.scores import GroupScores, Scores
 from secateur.network.blocks import blocks_of
 from secateur.network.units import Kept
 from secateur.recovery.block_order import order_of_blocks
@@ -30,6 +31,7 @@ REHEARSED = 192
 MOST_WORK = 2e12
 COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
 REFINED = 2
+RESIDUAL = "residual"
 EXCHANGE = (
     1.5  # by which power of the speed gained what is lost may grow; halving the MACs loses about four times as much
 )
@@ -43,12 +45,14 @@ class Way(NamedTuple):
         curves: what the loss grows by, where they are not the scores themselves.
         target: the device whose kernels the sizes fill; "any": whatever the scores say.
         dropped: the blocks that go as a whole.
+        whole: kinds of groups that lose nothing, if the budget can be met without them.
     """
 
     names: tuple[str, ...]
     curves: Curves | None = None
     target: str = ANY
     dropped: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +81,29 @@ class Allocator:
     progress: bool = False
 
     def plan(self, keep: Keep, way: Way) -> Plan:
+        if way.whole:
+            try:
+                return self._plan_around(keep, way)
+            except BudgetError:  # other groups alone don't save as much
+                pass
+        return self._plan(keep, way, self.scores)
+
+    def _plan_around(self, keep: Keep, way: Way) -> Plan:
+        """A plan by which groups of some kinds lose nothing."""
+        groups, sizes = dict[str, GroupScores](), dict[str, int]()
+        for name in self.scores:
+            group = self.rehearsal.network[name]
+            if group.kind in way.whole:
+                sizes[name] = group.size
+            else:
+                groups[name] = self.scores[name]
+        chosen = self._plan(keep, way, replace(self.scores, groups=groups, of=""))
+        return replace(chosen, kept={**chosen.kept, **{name: torch.arange(size) for name, size in sizes.items()}})
+
+    def _plan(self, keep: Keep, way: Way, scores: Scores) -> Plan:
         return plan(
             self.rehearsal.network,
-            self.scores,
+            scores,
             keep,
             allocation=way.names,
             curves=way.curves,
@@ -91,7 +115,7 @@ class Allocator:
         )
 
     def best(self, keep: Keep) -> tuple[Plan, Way]:
-        """The plan that comes nearest to the dense network on the examples held out, and its way.
+        """The plan that comes nearest to the dense network when it is rehearsed, and its way.
 
         Sizes that fill the device's kernels are preferred where they cost nothing: where they lose no more than any
         plan would that takes as little time. Where blocks are units beside others, plans without any of them are tried
@@ -103,7 +127,7 @@ class Allocator:
 
     def _best_of_ways(self, keep: Keep) -> tuple[Plan, Way, float]:
         """The best plan of any way to allocate, and what it loses; infinite where nothing was rehearsed."""
-        plans = [(self.plan(keep, way), way) for way in self.ways]
+        plans = _each_once([(self.plan(keep, way), way) for way in self.ways])
         filling = list(self._filling(keep))
         if self.latency is not None and filling:  # the time of other sizes is that of the next that fill
             plans, filling = filling, []
@@ -180,7 +204,7 @@ class Allocator:
                 yield candidate, target
 
     def _rehearsed(self, plans: Sequence[Plan]) -> list[Tensor | None]:
-        """The divergence of each example held out (examples,) for each plan; None for those left out for want of
+        """The divergence of each example (examples,) for each plan; None for those left out for want of
         time."""
         rehearsal, judged = self.rehearsal.quick(REHEARSED), list[Tensor | None]()
         start, longest = self.time.elapsed, 0.0
@@ -214,6 +238,14 @@ def _block_note(tried: Mapping[int, tuple[float, Plan, Way]], count: int) -> str
     return f"{what}; divergence by how many are: {losses}"
 
 
+def _each_once(plans: Sequence[tuple[Plan, Way]]) -> list[tuple[Plan, Way]]:
+    """Plans that differ: of one ranking, as many units of each group tell all."""
+    by_counts: dict[tuple[int, ...], tuple[Plan, Way]] = {}
+    for candidate, way in plans:
+        by_counts.setdefault(tuple(len(candidate.kept[name]) for name in sorted(candidate.kept)), (candidate, way))
+    return list(by_counts.values())
+
+
 def _mean(losses: Tensor | None) -> float:
     return math.inf if losses is None else float(losses.mean())
 
@@ -243,7 +275,8 @@ def _preferred(
 
 
 def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool, time: TimeBudget | None = None) -> list[Way]:
-    """The allocations that are worth a try: equal shares, by the loss as estimated and as measured, half-way.
+    """The allocations that are worth a try: equal shares, by the loss as estimated and as measured, half-way, and with
+    the widths of residual streams as they are.
 
     Measuring takes a few runs for every group; in large networks fewer examples must do for that, or the estimate.
     """
@@ -254,13 +287,16 @@ def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool, time: TimeBudg
     known: list[Curves | None] = [None] if scores.by in LOSSES else []
     affordable = MOST_WORK / max(rehearsal.network.cost().macs * len(scores), 1)
     if affordable >= min(examples, FEWEST_MEASURED):
-        quick = rehearsal.quick(min(int(affordable), MEASURED))
-        measured = measured_curves(quick, scores, progress, lambda: time.is_spent(CURVES))
+        judged = rehearsal.quick_held_out(min(int(affordable), MEASURED))
+        measured = measured_curves(judged, scores, progress, lambda: time.is_spent(CURVES))
         if measured is None:
             time.leave_out("curves of the loss measured group by group")
         else:
             known.append(measured)
-    ways = [Way(("uniform",))]
-    for curves in known:
-        ways += [Way(("loss",), curves), Way(("uniform", "loss"), curves)]
+    if not known:
+        return [Way(("uniform",))]
+    best = known[-1]
+    ways = [Way(("uniform",)), *(Way(("loss",), curves) for curves in known), Way(("uniform", "loss"), best)]
+    if {rehearsal.network[name].kind for name in scores} > {RESIDUAL}:
+        ways.append(Way(("loss",), best, whole=(RESIDUAL,)))
     return ways

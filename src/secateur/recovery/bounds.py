@@ -49,8 +49,8 @@ def smallest_within(allocator: Allocator, unit: str, asked: float, loss: Loss | 
     Raises:
         BudgetError: even the largest plan tried drops more.
     """
-    _, way = allocator.best({"macs": _reachable(allocator, 0.5)})
-    low, high = _reachable(allocator, LEAST), 1.0
+    _, way = allocator.best({"macs": _reachable(allocator, 0.5, Way(("uniform",)))})
+    low, high = _reachable(allocator, LEAST, way), 1.0
     found: tuple[Plan, Drop] | None = None
     drop = None
     for _ in range(STEPS):
@@ -70,12 +70,12 @@ def smallest_within(allocator: Allocator, unit: str, asked: float, loss: Loss | 
     return found
 
 
-def _reachable(allocator: Allocator, macs: float) -> float:
-    """This fraction of the MACs, or the least that can be reached."""
+def _reachable(allocator: Allocator, macs: float, way: Way) -> float:
+    """This fraction of the MACs, or the least that can be reached in this way."""
     low, high = macs, 1.0
     for _ in range(12):
         try:
-            allocator.plan({"macs": low}, Way(("uniform",)))
+            allocator.plan({"macs": low}, way)
             return low
         except BudgetError:
             low = low + (high - low) / 4

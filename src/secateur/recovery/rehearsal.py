@@ -20,7 +20,7 @@ from secateur.recovery.refit import fitting, refit_layer
 from secateur.recovery.solve import Choice
 from secateur.recovery.within import Within
 
-QUICK = Choice(1e-2, 0)
+COMPARING, MEASURING = Choice(1e-1, 0), Choice(1e-2, 0)
 MOST_HELD = 64
 MOST_OUTPUTS = 10_000_000
 SHARES = (0.375, 0.125)  # of the memory, for the examples to refit with and those to judge by; forks take as much again
@@ -36,7 +36,7 @@ class Rehearsal:
     """
 
     def __init__(self, network: Network, cells: Sequence[Batch], means: Means | None = None) -> None:
-        self.network, self._means = network, means
+        self.network, self._cells, self._means = network, cells, means
         parts = apart(cells, network.program.batched is not None)
         self.fitted, self.held = (
             Lockstep(Within.whole(network, {}), part, int(MEMORY * share))
@@ -47,23 +47,39 @@ class Rehearsal:
         self._dense_outputs: list[Any] | None = None
 
     def quick(self, examples: int) -> "Rehearsal":
-        """The same on at most so many examples, with one ridge for every layer: enough to tell plans apart.
+        """The same on at most so many examples, to tell plans apart: layers get one ridge, and all examples serve for
+        both the refit and the judgement.
 
-        Cells are taken from all over the examples, which may be in an order of their own.
+        What is told is nearer to the dense network than other examples would say, by about as much for all plans. Which
+        few examples are held out would decide between them otherwise: outputs differ far more between examples.
         """
-        other = copy(self)
+        other = self._on(spread(self._cells, examples), COMPARING)
+        other.fitted = other.held = Lockstep(self.fitted.within, other._cells, int(MEMORY * sum(SHARES)))
+        return other
+
+    def quick_held_out(self, examples: int) -> "Rehearsal":
+        """The same on at most so many examples, a third of them held out of the refit, with one ridge for every layer.
+
+        It tells what groups cost that differ in how many layers read them: where many are refitted, they fit the
+        examples that they see best.
+        """
         held = min(examples // 3, MOST_HELD)
-        other.fitted, other.held = (
-            Lockstep(each.within, spread(each.cells, count), each.memory)
-            for each, count in ((self.fitted, examples - held), (self.held, held))
-        )
-        other.choice, other._dense_outputs = QUICK, None
+        fitted, judged = spread(self.fitted.cells, examples - held), spread(self.held.cells, held)
+        other = self._on([*fitted, *judged], MEASURING)
+        other.fitted = Lockstep(self.fitted.within, fitted, self.fitted.memory)
+        other.held = Lockstep(self.held.within, judged, self.held.memory)
+        return other
+
+    def _on(self, cells: Sequence[Batch], choice: Choice) -> "Rehearsal":
+        """On some of the examples, taken from all over them: they may be in an order of their own."""
+        other = copy(self)
+        other._cells, other.choice, other._dense_outputs = cells, choice, None
         return other
 
     def reach(self, node: Node) -> None:
         """Run the dense network up to an operator; plans that change nothing before it start there."""
-        self.fitted.reach(node)
-        self.held.reach(node)
+        for lockstep in {id(each): each for each in (self.fitted, self.held)}.values():
+            lockstep.reach(node)
 
     @property
     def layers(self) -> list[Layer]:
@@ -83,7 +99,8 @@ class Rehearsal:
             layers: those to refit; all by default.
         """
         within = Within.whole(self.network, kept, self._means)
-        fitted, held = self.fitted.forked(within), self.held.forked(within)
+        fitted = self.fitted.forked(within)
+        held = fitted if self.held is self.fitted else self.held.forked(within)
         for layer in self._layers if layers is None else layers:
             part, _ = fitting(layer, within)
             if part is not None:
@@ -114,7 +131,7 @@ class Rehearsal:
     @property
     def examples(self) -> int:
         """How many examples there are, to refit with and to judge by."""
-        return sum(cell.size or 1 for lockstep in (self.fitted, self.held) for cell in lockstep.cells)
+        return sum(cell.size or 1 for cell in self._cells)
 
     def divergences(self, kept: Kept, layers: Sequence[Layer] | None = None) -> Tensor:
         """The divergence of each example held out. (examples,)"""
