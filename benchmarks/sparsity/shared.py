@@ -1,10 +1,14 @@
-"""Linear layers of unified blocks: milliseconds dense and by shared magnitudes, one thread.
+"""Layers of unified blocks: milliseconds dense and by shared magnitudes, one thread.
 
-All blocks that are not pruned are unified.
+All blocks that are not pruned are unified. Of linear layers runs are as wide as the blocks; of convolutions, 3 x 3 and
+padded, the best of the widths into which the blocks' channels divide. Runs along a window of a convolution (blocks of
+1 x 4 of its matrix) took two to ten times the dense layer's time, as the windows have to be written out; layers keep
+to the dense one there.
 """
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,31 +16,73 @@ from torch import nn
 
 from secateur.sparsity.timing import fastest
 from secateur.sparsity.unification.blocks import Blocks, labels_of, projected
+from secateur.sparsity.unification.shared import shared_kernels
 from secateur.sparsity.unification.shared_layers import SharedLinear
 
 Row = dict[str, object]
 SIZES, WIDTHS, PRUNED, BATCHES = (1024, 2048, 4096), (4, 8), (0.5, 0.8), (1, 16, 64)
+MAPS, SHAPES, IMAGES = ((64, 28), (128, 14), (256, 14), (512, 7)), ((1, 4, 1, 1), (4, 4, 1, 1)), (1, 16)
 
 
 def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
     """The times of both."""
     del data, seeds
+    yield from linear_rows(quick)
+    yield from convolution_rows(quick)
+
+
+def linear_rows(quick: bool) -> Iterator[Row]:
+    """Of linear layers."""
     for size, width, pruned in itertools.product(SIZES[:1] if quick else SIZES, WIDTHS, PRUNED):
-        torch.manual_seed(0)
-        dense, blocks = nn.Linear(size, size), Blocks((size, size), (1, width))
-        with torch.no_grad():
-            dense.weight.copy_(projected(blocks, dense.weight, labels_of(blocks, dense.weight, pruned, 1 - pruned)))
+        dense = structured(nn.Linear(size, size), (1, width), pruned)
         made = SharedLinear(dense, width)
         for batch in BATCHES:
             _, _, spent = fastest({"dense": lambda d=dense: d, "shared": lambda m=made: m}, torch.randn(batch, size))
             yield {"size": size, "width": width, "pruned": pruned, "batch": batch, **spent}
 
 
+def convolution_rows(quick: bool) -> Iterator[Row]:
+    """Of convolutions."""
+    for (channels, image), shape, pruned in itertools.product(MAPS[:1] if quick else MAPS, SHAPES, PRUNED):
+        dense = structured(nn.Conv2d(channels, channels, 3, padding=1), shape, pruned)
+        kernels = shared_kernels(nn.ModuleDict({"layer": dense}), {"layer.weight": shape})["layer.weight"]
+        makers = {"dense": lambda d=dense: d} | {name: partial(make, dense) for name, make in kernels.items()}
+        for batch in IMAGES:
+            _, _, spent = fastest(makers, torch.randn(batch, channels, image, image))
+            best = min((name for name in spent if name != "dense"), key=lambda name: spent[name])
+            yield {
+                "layer": "convolution", "size": channels, "image": image, "shape": shape, "pruned": pruned,
+                "batch": batch, "dense": spent["dense"], "shared": spent[best], "run": best,
+            }  # fmt: skip
+
+
+def structured(dense: nn.Linear | nn.Conv2d, shape: tuple[int, ...], pruned: float) -> nn.Linear | nn.Conv2d:
+    """A layer all of whose blocks are pruned or unified."""
+    torch.manual_seed(0)
+    dense.reset_parameters()
+    blocks = Blocks(tuple(dense.weight.shape), shape)
+    with torch.no_grad():
+        dense.weight.copy_(projected(blocks, dense.weight, labels_of(blocks, dense.weight, pruned, 1 - pruned)))
+    return dense
+
+
 def page(rows: list[Row]) -> list[str]:
-    """One table."""
-    lines = ["| size | blocks | pruned | batch | dense | shared | times faster |", "|--:" * 7 + "|"]
+    """A table for each kind of layer."""
+    lines = ["Linear layers:", ""]
+    lines += ["| size | blocks | pruned | batch | dense | shared | times faster |", "|--:" * 7 + "|"]
     for row in rows:
-        dense, own = float(row["dense"]), float(row["shared"])  # type: ignore[arg-type]
-        cells = [str(row["size"]), f"1 x {row['width']}", f"{row['pruned']:.0%}", str(row["batch"])]
-        lines.append(f"| {' | '.join(cells)} | {dense:.3f} | {own:.3f} | {dense / own:.1f} |")
+        if "layer" not in row:
+            lines.append(_line([str(row["size"]), f"1 x {row['width']}"], row))
+    lines += ["", "Convolutions:", ""]
+    lines += ["| channels | image | blocks | pruned | batch | dense | shared | times faster |", "|--:" * 8 + "|"]
+    for row in rows:
+        if "layer" in row:
+            sides = " x ".join(map(str, row["shape"]))  # type: ignore[call-overload]
+            lines.append(_line([str(row["size"]), str(row["image"]), sides], row))
     return lines
+
+
+def _line(first: list[str], row: Row) -> str:
+    dense, shared = float(row["dense"]), float(row["shared"])  # type: ignore[arg-type]
+    cells = [*first, f"{row['pruned']:.0%}", str(row["batch"])]
+    return f"| {' | '.join(cells)} | {dense:.3f} | {shared:.3f} | {dense / shared:.1f} |"

@@ -24,7 +24,8 @@ def shared(model: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, ...]])
 
     Returns:
         The copy, and for each weight what its layer became: "shared", with the width of the runs that are summed, or
-        "dense" where that is faster or where blocks are one input wide.
+        "dense": where that is faster, where blocks are one input wide, and for convolutions whose blocks do not lie
+        along the input channels at one place of the kernel.
 
     Example:
         >>> import torch
@@ -60,13 +61,10 @@ def _kernels_of(module: nn.Module, shape: tuple[int, ...]) -> dict[str, MakeKern
         return {f"shared {run}": partial(_shared_linear, run=run) for run in _runs(math.prod(shape[1:]))}
     if type(module) is not nn.Conv2d or module.groups > 1:
         return {}
-    if len(shape) == 2 or math.prod(module.kernel_size) == 1 or shape[1:] == (1, *module.kernel_size):
-        runs, along_channels = _runs(math.prod(shape[1:])), False  # side by side in the matrix
-    else:
-        runs = _runs(shape[1]) if math.prod(shape[2:]) == 1 else []
-        runs, along_channels = [run for run in runs if module.in_channels % run == 0], True
-    make = partial(_shared_convolution, along_channels=along_channels)
-    return {f"shared {run}": partial(make, run=run) for run in runs}
+    side = shape[1] if len(shape) == 4 or module.weight[0, 0].numel() == 1 else 1
+    others = math.prod(shape[2:])  # places of the kernel: runs lie along the channels of one
+    runs = _runs(side) if others == 1 else []
+    return {f"shared {run}": partial(_shared_convolution, run=run) for run in runs}
 
 
 def _runs(width: int) -> list[int]:
@@ -79,9 +77,9 @@ def _shared_linear(dense: nn.Linear, run: int) -> nn.Module:
     return SharedLinear(dense, run)
 
 
-def _shared_convolution(dense: nn.Conv2d, run: int, along_channels: bool) -> nn.Module:
+def _shared_convolution(dense: nn.Conv2d, run: int) -> nn.Module:
     _check_type(dense)
-    return SharedConvolution(dense, run, along_channels)
+    return SharedConvolution(dense, run)
 
 
 def _check_type(dense: nn.Linear | nn.Conv2d) -> None:

@@ -1,6 +1,7 @@
 """Layers of unified blocks that make use of them: one multiplication for each filter of a block."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ def sign_patterns(width: int) -> Tensor:
 
 
 class _SharedLayer(nn.Module):
-    """What a linear layer and a convolution of runs have in common: the signs, and a sparse matrix of magnitudes.
+    """What a linear layer and a convolution of runs have in common: the signs, and sparse matrices of magnitudes.
 
     Args:
         like: the weight, for its type and device.
@@ -69,25 +70,48 @@ class _SharedLayer(nn.Module):
         self.width = width
         self.register_buffer("patterns", sign_patterns(width).to(like))
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.has_free_weights = False
+        self.shape = (0, 0)
 
-    def hold(self, places: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
-        """Keep the matrix of magnitudes by its entries: (row, column) of each, and values."""
-        coordinates = torch.sparse_coo_tensor(places, values, shape, check_invariants=False)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            matrix = coordinates.coalesce().to_sparse_csr()
-        self.shape = shape
-        self.values = nn.Parameter(matrix.values(), requires_grad=False)
-        self.register_buffer("starts", matrix.crow_indices().int())  # MKL takes 32 bits as they are
-        self.register_buffer("places", matrix.col_indices().int())
+    def hold(self, matrices: Sequence[Tensor]) -> None:
+        """Keep the magnitudes of matrices (outputs, inputs) of equal size, whose runs lie along their rows.
 
-    def times(self, columns: Tensor) -> Tensor:
-        """The matrix of magnitudes times columns. (rows, columns)"""
-        matrix = torch.sparse_csr_tensor(
-            self.get_buffer("starts"), self.get_buffer("places"), self.values, self.shape, check_invariants=False
-        )
-        product: Tensor = matrix @ columns
-        return product
+        Each is a sparse matrix of (outputs, runs * patterns), and of further columns for the inputs themselves, where
+        some weight is free.
+        """
+        entries = [shared_entries(matrix, self.width) for matrix in matrices]
+        outputs, inputs = matrices[0].shape
+        count, across = len(self.patterns), -(-inputs // self.width)
+        self.has_free_weights = any(len(own.free_values) for own in entries)
+        self.shape = (outputs, across * count + inputs * self.has_free_weights)
+        for number, own in enumerate(entries):
+            at = torch.stack([own.rows, own.runs * count + own.patterns])
+            free_at = torch.stack([own.free_rows, across * count + own.free_columns])
+            values = torch.cat([own.levels, own.free_values])
+            matrix = _compressed_rows(torch.cat([at, free_at], 1), values, self.shape)
+            self.register_parameter(f"values_{number}", nn.Parameter(matrix.values(), requires_grad=False))
+            self.register_buffer(f"starts_{number}", matrix.crow_indices().int())  # MKL takes 32 bits as they are
+            self.register_buffer(f"places_{number}", matrix.col_indices().int())
+
+    def magnitudes(self, number: int) -> Tensor:
+        """One of the sparse matrices."""
+        starts, places = self.get_buffer(f"starts_{number}"), self.get_buffer(f"places_{number}")
+        values = self.get_parameter(f"values_{number}")
+        return torch.sparse_csr_tensor(starts, places, values, self.shape, check_invariants=False)
+
+    def sums(self, flat: Tensor) -> Tensor:
+        """Sums of runs of inputs (inputs, columns) with every pattern of signs, then what free weights multiply."""
+        missing = -len(flat) % self.width
+        filled = F.pad(flat, (0, 0, 0, missing)) if missing else flat  # padding by nothing copies
+        sums = (self.patterns @ filled.unflatten(0, (-1, self.width))).flatten(0, 1)  # (runs * patterns, columns)
+        return torch.cat([sums, flat]) if self.has_free_weights else sums
+
+
+def _compressed_rows(places: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    coordinates = torch.sparse_coo_tensor(places, values, shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return coordinates.coalesce().to_sparse_csr()
 
 
 class SharedLinear(_SharedLayer):
@@ -106,103 +130,68 @@ class SharedLinear(_SharedLayer):
     def __init__(self, dense: nn.Linear, width: int) -> None:
         super().__init__(dense.weight, width, dense.bias)
         self.outputs, self.inputs = dense.out_features, dense.in_features
-        self.across = -(-self.inputs // width)
-        self.free = _hold_flat(self, dense.weight.detach(), width)
+        self.hold([dense.weight.detach()])
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.inputs).t()  # (inputs, batch)
-        result = self.times(_flat_sums(self, flat, self.across)).t()
+        result = (self.magnitudes(0) @ self.sums(flat)).t()
         result = result if self.bias is None else result + self.bias
         rows: Tensor = result.reshape(*x.shape[:-1], self.outputs)
         return rows
 
 
 class SharedConvolution(_SharedLayer):
-    """The same for a 2-D convolution without groups.
+    """A 2-D convolution without groups whose weight has runs of one absolute value along the input channels.
+
+    Channels are summed by runs and patterns once for each place of the image; each place of the kernel has a sparse
+    matrix of magnitudes, which multiplies the sums moved by that place. With a stride of 1 moving copies nothing: an
+    image's rows lie behind one another, and what comes of their ends is cut off. Images are taken one at a time, so
+    that their sums stay in the cache.
 
     Args:
         dense: the convolution that it stands for.
         width: of a run, up to 8.
-        along_channels: whether runs lie along the input channels at one place of the kernel (their number is a multiple
-            of the width): channels are summed before windows are taken. Else they lie along a window, channel by
-            channel.
     """
 
-    def __init__(self, dense: nn.Conv2d, width: int, along_channels: bool) -> None:
+    def __init__(self, dense: nn.Conv2d, width: int) -> None:
         super().__init__(dense.weight, width, dense.bias)
-        self.outputs, self.inputs, self.along_channels = dense.out_channels, dense.in_channels, along_channels
         self.kernel_size, self.stride, self.dilation = dense.kernel_size, dense.stride, dense.dilation
         self.padding, self.padding_mode = padding_around(dense), dense.padding_mode
-        weight = dense.weight.detach()
-        self.across = -(-weight[0].numel() // width)
-        if along_channels:
-            self.free = self._hold_along_channels(weight)
-        else:
-            self.free = _hold_flat(self, weight.flatten(1), width)
+        self.hold(list(dense.weight.detach().flatten(2).unbind(2)))  # (outputs, inputs) of each place
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 3:
             return self.forward(x[None])[0]
         mode: Any = "constant" if self.padding_mode == "zeros" else self.padding_mode
         padded = F.pad(x, self.padding, mode=mode) if any(self.padding) else x
-        sizes = [
-            (length - step * (kernel - 1) - 1) // stride + 1
-            for length, step, kernel, stride in zip(
-                padded.shape[2:], self.dilation, self.kernel_size, self.stride, strict=True
-            )
-        ]
-        if self.along_channels:
-            columns = self._windows(self._channel_sums(padded))
-        else:
-            columns = _flat_sums(self, self._windows(padded), self.across)
-        result = self.times(columns).view(self.outputs, len(x), *sizes).transpose(0, 1)
+        result = torch.stack([self._one_image(image) for image in padded])
         return result if self.bias is None else result + self.bias[:, None, None]
 
-    def _channel_sums(self, x: Tensor) -> Tensor:
-        """Sums of runs of channels with every pattern of signs, then the channels where weights are free."""
-        runs = x.unflatten(1, (-1, self.width)).flatten(3)  # (batch, runs, width, places)
-        sums = (self.patterns @ runs).flatten(1, 2).unflatten(2, x.shape[2:])  # (batch, runs * patterns, h, w)
-        return torch.cat([sums, x], 1) if self.free else sums
-
-    def _windows(self, x: Tensor) -> Tensor:
-        """What each place of the result sees. (channels * kernel, batch * places)"""
-        if self.kernel_size == (1, 1):
-            windows = x[:, :, :: self.stride[0], :: self.stride[1]].flatten(2)
+    def _one_image(self, image: Tensor) -> Tensor:
+        """The result of one image (channels, h, w), without the bias. (outputs, h, w)"""
+        high, wide = (
+            (length - step * (kernel - 1) - 1) // stride + 1
+            for length, step, kernel, stride in zip(
+                image.shape[1:], self.dilation, self.kernel_size, self.stride, strict=True
+            )
+        )
+        across = image.shape[2]
+        sums = self.sums(image.flatten(1))  # (sums, h * w)
+        offsets = [
+            row * self.dilation[0] * across + column * self.dilation[1]
+            for row in range(self.kernel_size[0])
+            for column in range(self.kernel_size[1])
+        ]
+        if self.stride == (1, 1):
+            count = (high - 1) * across + wide
+            moved = [sums[:, offset : offset + count] for offset in offsets]
         else:
-            windows = F.unfold(x, self.kernel_size, self.dilation, 0, self.stride)
-        rows: Tensor = windows[0] if len(windows) == 1 else windows.transpose(0, 1).flatten(1)
-        return rows
-
-    def _hold_along_channels(self, weight: Tensor) -> bool:
-        """Keep the magnitudes; whether weights are free. Windows lie channel by channel, so places come last."""
-        kernel, runs, count = self.kernel_size[0] * self.kernel_size[1], self.inputs // self.width, len(self.patterns)
-        entries = shared_entries(weight.flatten(2).transpose(1, 2).flatten(1), self.width)  # (filters, place * channel)
-        place, run = entries.runs // runs, entries.runs % runs
-        at = torch.stack([entries.rows, (run * count + entries.patterns) * kernel + place])
-        free_place, channel = entries.free_columns // self.inputs, entries.free_columns % self.inputs
-        free_at = torch.stack([entries.free_rows, (runs * count + channel) * kernel + free_place])
-        free = bool(len(entries.free_values))
-        columns = (runs * count + (self.inputs if free else 0)) * kernel
-        values = torch.cat([entries.levels, entries.free_values])
-        self.hold(torch.cat([at, free_at], 1), values, (self.outputs, columns))
-        return free
-
-
-def _hold_flat(layer: _SharedLayer, matrix: Tensor, width: int) -> bool:
-    """Keep the magnitudes of a matrix (outputs, inputs) whose runs lie along its rows; whether weights are free."""
-    entries, count = shared_entries(matrix, width), len(layer.patterns)
-    sums = -(-matrix.shape[1] // width) * count
-    at = torch.stack([entries.rows, entries.runs * count + entries.patterns])
-    free_at = torch.stack([entries.free_rows, sums + entries.free_columns])
-    free = bool(len(entries.free_values))
-    columns = sums + (matrix.shape[1] if free else 0)
-    layer.hold(torch.cat([at, free_at], 1), torch.cat([entries.levels, entries.free_values]), (len(matrix), columns))
-    return free
-
-
-def _flat_sums(layer: SharedLinear | SharedConvolution, flat: Tensor, across: int) -> Tensor:
-    """Sums of runs of inputs (inputs, batch) with every pattern of signs, then the inputs where weights are free."""
-    missing = across * layer.width - len(flat)
-    filled = F.pad(flat, (0, 0, 0, missing)) if missing else flat  # padding by nothing copies
-    sums = (layer.patterns @ filled.reshape(across, layer.width, -1)).flatten(0, 1)  # (across * patterns, batch)
-    return torch.cat([sums, flat]) if layer.free else sums
+            steps = (sums.stride(0), self.stride[0] * across, self.stride[1])
+            views = [sums.as_strided((len(sums), high, wide), steps, sums.storage_offset() + at) for at in offsets]
+            moved = [view.flatten(1) for view in views]
+        result = self.magnitudes(0) @ moved[0]
+        for number, columns in enumerate(moved[1:], 1):
+            result = torch.addmm(result, self.magnitudes(number), columns)
+        if self.stride == (1, 1):
+            result = F.pad(result, (0, high * across - count)).unflatten(1, (high, across))[:, :, :wide]
+        return result.reshape(-1, high, wide)
