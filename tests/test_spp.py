@@ -366,11 +366,42 @@ def test_it_cant_be_finished_before_its_time() -> None:
         start()[2].finish()
 
 
-def test_residual_networks_need_no_coupling() -> None:
+class Stream(nn.Module):
+    """A block on a stream, whose sum only the head reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.first = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.second, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.head(x + self.second(self.first(x).relu())).mean((2, 3))
+
+
+def test_filters_that_nobody_reads_are_zero_where_others_write_into_their_channel() -> None:
+    """The block reads the channel, the head does not: what the block adds to it is needless, and counts as gone."""
+    model, x = Stream(), torch.randn(2, 1, 6, 6)
+    spp = SPP(model, x, torch.optim.SGD(model.parameters(), 0.1), {"columns": 0.75}, every=1)
+    with torch.no_grad():
+        spp.columns[-1].chances[1] = 1.0
+        for columns in spp.columns:
+            columns.free()
+    spp.done = True
+    before = model(x)
+    result = spp.finish()
+    assert float(result.model.second.weight[1].abs().sum()) == 0 and result.model.stem.weight.shape[0] == 4
+    assert torch.allclose(result.model(x), before, atol=1e-6)
+
+
+@pytest.mark.parametrize("keep", [{"columns": 0.5}, {"macs": 0.5}])
+def test_residual_networks_need_no_coupling(keep: dict[str, float]) -> None:
     model, example = grow("residual")
+    dense = macs_of(model, example[:1])
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    spp = SPP(model, example, optimizer, {"columns": 0.5}, every=1)
+    spp = SPP(model, example, optimizer, keep, groups="columns" if "columns" in keep else "channels", every=1)
     for _ in range(1000):
         if spp.done:
             break
@@ -381,6 +412,7 @@ def test_residual_networks_need_no_coupling() -> None:
     before = model(example)
     result = spp.finish()
     assert torch.allclose(result.model(example), before, atol=1e-5)
+    assert "macs" not in keep or macs_of(result.model, example[:1]) <= 0.5 * dense
     assert torch.allclose(gathered(result.model, below=0.9)(example), before, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
 from secateur.importance.lean.walk import graph_of
 from secateur.network.trace import results_of
-from secateur.sparsity.dead import needless, plan_of
+from secateur.sparsity.dead import hold, needless, plan_of
 from secateur.sparsity.gathered import gathered_kernels
 from secateur.sparsity.results import SparseResult
 from secateur.sparsity.spp.budget import MacBudget, counts_of
@@ -150,7 +150,9 @@ class SPP:
         left = {each.layer.name: (len(each.group), int(each.kept.sum())) for each in self.columns}
         graph = graph_of(self.network)
         kept = {block.layer.weight: block.values.isfinite() for block in graph.layers if block.layer is not None}
-        plan = plan_of(self.network, graph, needless(self.network, graph, kept, 0.0))
+        kept = needless(self.network, graph, kept, 0.0)
+        hold(self.network, graph, kept)  # filters that nobody reads, also where others write into their channel
+        plan = plan_of(self.network, graph, kept)
         recipe = recipe_of(self.model, plan)
         small = cut(self.model, plan, optimizer=self.optimizer)
         for hook in self._hooks:
