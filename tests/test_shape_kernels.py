@@ -43,6 +43,7 @@ FUNCTIONS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "activations of whole numbers": lambda _, x: F.relu((10 * x).long()).float() + torch.sigmoid((10 * x).long()),
     "batch norm": lambda self, x: self.norm(x.transpose(1, 2).contiguous().transpose(1, 2)),
     "layer norm": lambda self, x: self.rows(x.transpose(1, 2)),
+    "group norm": lambda _, x: F.group_norm(x, 3) + F.group_norm(x.transpose(1, 2), 2).transpose(1, 2),
     "linear": lambda self, x: self.linear(x) + F.linear(x[0, 0], self.weight),
     "linear in a lower type": lambda self, x: F.linear(x.bfloat16(), self.weight.bfloat16()).float(),
     "matrices by a matrix": lambda self, x: x @ self.weight.T,

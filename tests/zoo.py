@@ -669,6 +669,7 @@ ZOO: dict[str, Specimen] = {
     "pooled by hand": Specimen(
         others.PooledByHand, images(), {"stem": 6, "deep": 5, "join": 7}, options={"as_program": True}
     ),
+    "linear attention": Specimen(attention.LinearAttention, lambda: torch.randn(BATCH, 5, 4, 3), {"qkv": 3}),
     "blocks": Specimen(others.Blocks, lambda: torch.randn(BATCH, 5), {"blocks": 4}, options={"kinds": "blocks"}),
 }
 

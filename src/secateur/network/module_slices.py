@@ -1,15 +1,14 @@
 """The programs of a model's modules, made when they are asked for: one further export shows where each call lies."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.data import Batch
@@ -17,7 +16,8 @@ from secateur.errors import SecateurError
 from secateur.network.copies import copied
 from secateur.network.export import Axes, export_fresh
 from secateur.network.module_program import ModuleProgram, Value, agreeing
-from secateur.network.program import Program
+from secateur.network.paired_operators import PairedOperators
+from secateur.network.program import Program, module_path
 from secateur.network.recorded_calls import (
     Recording,
     UnsupportedCodeError,
@@ -44,6 +44,8 @@ class ModuleSlices:
     def __init__(self, model: nn.Module, program: Program, example: Batch) -> None:
         self.model, self.exported, self.example = model, program, example
         self._made: dict[str, ModuleProgram | None] = {}
+        self._recorded: _Recorded | None = None
+        self._was_recorded = False
 
     def program_of(self, path: str, sizes: Sequence[Size]) -> ModuleProgram | None:
         """The program of one module, None where its code can't be written as one for all of its calls.
@@ -63,11 +65,14 @@ class ModuleSlices:
         module = self.model.get_submodule(path)
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             raise UnsupportedCodeError("hooks change what it is given or returns")
-        found, names = self._recorded
-        calls = [call for call in calls_of(found.root) if call.path == path]
+        recorded_once = self._record_once(sizes)
+        if recorded_once is None or path not in recorded_once.paths:
+            raise UnsupportedCodeError("its calls were not recorded, or it holds no number that counts units")
+        recording, names = recorded_once.recording, recorded_once.names
+        calls = [call for call in calls_of(recording.root) if call.path == path]
         if not calls:
             raise UnsupportedCodeError("it is not called")
-        programs = [ModuleSlicer(module, path, found, names).slice(call) for call in calls]
+        programs = [ModuleSlicer(module, path, recording, names).slice(call) for call in calls]
         counted = _by_operator(sizes)
         first = programs[0]
         if any(not _alike(first, other, counted) for other in programs[1:]):
@@ -78,42 +83,69 @@ class ModuleSlices:
                 shapes[name] = agreeing(shapes[name], lengths)
         return replace(first, shapes=shapes)
 
-    @cached_property
-    def _recorded(self) -> tuple[Recording, dict[str, str]]:
-        """The calls in the model, and the names of the same operators in the program that was exported first."""
+    def _record_once(self, sizes: Sequence[Size]) -> "_Recorded | None":
+        """The calls in the model and the names of their operators, as the first request has found them."""
+        if not self._was_recorded:
+            self._was_recorded = True
+            with suppress(UnsupportedCodeError):
+                self._recorded = self._record_any(frozenset(module_path(size.node) for size in sizes))
+        return self._recorded
+
+    def _record_any(self, paths: frozenset[str]) -> "_Recorded":
+        """The calls with all lengths that may vary, or with those of the example.
+
+        Raises:
+            UnsupportedCodeError: both exports fail, or give another program.
+        """
         free = [
             [axis for axis, length in enumerate(leaf.shape) if length > 1] if isinstance(leaf, Tensor) else []
             for leaf in pytree.tree_leaves((self.example.args, self.example.kwargs))
         ]
         try:
-            return self._record(free)
+            return self._record(free, paths)
         except UnsupportedCodeError:
-            return self._record([])
+            return self._record([], paths)
 
-    def _record(self, axes: Axes) -> tuple[Recording, dict[str, str]]:
+    def _record(self, axes: Axes, paths: frozenset[str]) -> "_Recorded":
         """
         Args:
-            axes: those of the inputs that may vary besides the batch.
+            axes: those of the inputs that may vary besides the batch, none for the lengths of the example.
+            paths: the modules that may need a program.
 
         Raises:
-            UnsupportedCodeError: the export fails, gives another program, or holds for some sizes only.
+            UnsupportedCodeError: the export fails, or gives another program.
         """
         tensors = (*self.model.parameters(), *self.model.buffers())
         double = copied(self.model, {id(tensor): tensor for tensor in tensors})
         try:
-            with torch.random.fork_rng(devices=[]), recording(double) as events:
+            with torch.random.fork_rng(devices=[]), recording(double, paths) as events:
                 marked = export_fresh(double, self.example, axes)
         except SecateurError as failure:
             raise UnsupportedCodeError(str(failure)) from failure
         leaves = pytree.tree_leaves((self.example.args, self.example.kwargs))
-        if axes and not _holds_for_others(marked, leaves):
-            raise UnsupportedCodeError("it holds for some sizes only")
-        found = recorded(marked, events)
-        ours = [node for node in _live(marked) if node.name not in found.copies]
-        theirs = list(_live(self.exported))
-        if [node.target for node in ours] != [node.target for node in theirs]:
+        is_fixed = bool(axes) and not _holds_for_others(marked, leaves)
+        if is_fixed and marked.batched is None:
+            raise UnsupportedCodeError("it holds for one size of the batch only")
+        found = recorded(marked, events, is_fixed)
+        names = PairedOperators(marked, self.exported, found.copies).names()
+        if names is None:
             raise UnsupportedCodeError("a second export gave another program")
-        return found, {a.name: b.name for a, b in zip(ours, theirs, strict=True)}
+        return _Recorded(found, names, paths)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What the further export showed.
+
+    Args:
+        recording: the calls.
+        names: of its operators those of the same operators in the program that was exported first.
+        paths: the modules whose calls were recorded.
+    """
+
+    recording: Recording
+    names: Mapping[str, str]
+    paths: frozenset[str]
 
 
 def _holds_for_others(program: Program, leaves: Sequence[Any]) -> bool:
@@ -129,19 +161,6 @@ def _holds_for_others(program: Program, leaves: Sequence[Any]) -> bool:
         if any(not bool(guard.subs(others)) for guard in guards):
             return False
     return True
-
-
-def _live(program: Program) -> Iterator[Node]:
-    """The operators on tensors that the outputs need, in order."""
-    needed, waiting = set(program.output_nodes), list(program.output_nodes)
-    while waiting:
-        for used in waiting.pop().all_input_nodes:
-            if used not in needed:
-                needed.add(used)
-                waiting.append(used)
-    for node in program.nodes:
-        if node in needed and node.op == "call_function" and not isinstance(node.meta.get("val"), torch.SymInt):
-            yield node
 
 
 def _by_operator(sizes: Sequence[Size]) -> dict[str, dict[tuple[str, int | None], Tensor]]:

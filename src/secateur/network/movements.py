@@ -1,5 +1,6 @@
 """How labels pass operators that only move entries: they are executed on the labels themselves."""
 
+import math
 from typing import Any
 
 import torch
@@ -173,13 +174,18 @@ def pad(call: Call) -> Tensor:
 
 
 def _padded(call: Call, labels: Tensor, dim: int, before: int, behind: int) -> Tensor:
-    """Labels with new ones before and behind those along an axis; a negative number takes entries away there."""
+    """Labels with new ones before and behind those along an axis; a negative number takes entries away there.
+
+    Where units differ along further axes, such as heads, each of them has constants of its own.
+    """
     first, last = max(-before, 0), labels.shape[dim] - max(-behind, 0)
     inner = labels.narrow(dim, first, last - first)
 
     def side(name: str, amount: int) -> Tensor:
         shape = [*inner.shape[:dim], max(amount, 0), *inner.shape[dim + 1 :]]
-        return spread(call.trace.constant_entries(f"%{call.node.name}:{dim}:{name}", max(amount, 0)), dim, shape)
+        lengths = [length if axis == dim or axis in varying(inner) else 1 for axis, length in enumerate(shape)]
+        entries = call.trace.constant_entries(f"%{call.node.name}:{dim}:{name}", math.prod(lengths))
+        return entries.reshape(lengths).expand(shape)
 
     parts = [side("before", before), inner, side("behind", behind)]
     length = sum(part.shape[dim] for part in parts)

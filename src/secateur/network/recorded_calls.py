@@ -1,7 +1,7 @@
 """Where in an exported program each module's call begins and ends, with what it was given and what it returned."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,20 +77,36 @@ class Recording:
         root: the call of the model itself.
         program: the program with its boundaries.
         copies: the names of nodes that only tell apart what was passed on from what was given.
+        is_fixed: whether it is right for the lengths of the example alone, but for the batch.
     """
 
     root: RecordedCall
     program: Program
     copies: frozenset[str]
+    is_fixed: bool = False
+
+    def length(self, length: Any) -> int | None:
+        """A length of an input as a number; None where the program is right for others."""
+        if isinstance(length, int):
+            return length
+        batch = self.program.batched
+        varies = batch is not None and any(str(symbol) == batch for symbol in length.node.expr.free_symbols)
+        return None if varies or not self.is_fixed else int(length.node.hint)
 
 
 @contextmanager
-def recording(model: nn.Module) -> Iterator[dict[int, Event]]:
-    """While an export runs, every call of a module leaves its boundaries in the program; the events by number."""
+def recording(model: nn.Module, paths: Collection[str]) -> Iterator[dict[int, Event]]:
+    """While an export runs, calls of modules leave their boundaries in the program; the events by number.
+
+    Args:
+        model: the model that is exported.
+        paths: the modules whose calls are recorded, and the calls that their own code makes; the model's own always is.
+    """
     events: dict[int, Event] = {}
+    calls = _OpenCalls(paths)
     handles = []
     for path, module in model.named_modules():
-        enter, leave = _hooks(path, module, events)
+        enter, leave = _hooks(path, module, events, calls)
         handles += [
             module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True),
             module.register_forward_hook(leave, with_kwargs=True),
@@ -100,6 +116,28 @@ def recording(model: nn.Module) -> Iterator[dict[int, Event]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _OpenCalls:
+    """The calls that are running, from the outside in."""
+
+    def __init__(self, paths: Collection[str]) -> None:
+        self.paths = paths
+        self._open: list[tuple[str, bool]] = []
+
+    def enter(self, path: str) -> bool:
+        """Note that a module is entered; whether its call is recorded."""
+        is_recorded = not self._open or path in self.paths or self._open[-1][0] in self.paths
+        self._open.append((path, is_recorded))
+        return is_recorded
+
+    def leave(self, path: str) -> bool:
+        """Note that a module is left; whether its call is recorded. Calls that an exception ended are dropped."""
+        while self._open:
+            left, is_recorded = self._open.pop()
+            if left == path:
+                return is_recorded
+        return False
 
 
 class _Writer:
@@ -135,10 +173,12 @@ def _written(value: Any) -> tuple[Any, _Writer | None]:
         return None, None
 
 
-def _hooks(path: str, module: nn.Module, events: dict[int, Event]) -> tuple[Any, Any]:
+def _hooks(path: str, module: nn.Module, events: dict[int, Event], calls: _OpenCalls) -> tuple[Any, Any]:
     signature = inspect.signature(module.forward)
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not calls.enter(path):
+            return
         given, writer = _written((args, kwargs))
         if writer is None:
             _mark(events, Event(path, True, None), [], [])
@@ -154,6 +194,8 @@ def _hooks(path: str, module: nn.Module, events: dict[int, Event]) -> tuple[Any,
         _mark(events, Event(path, True, given, arguments), writer.tensors, writer.sizes)
 
     def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if not calls.leave(path):
+            return output
         taken = {id(leaf) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         passed: list[int] = []
 
@@ -200,8 +242,13 @@ def substituted(value: Any, replacements: Mapping[str, Any]) -> Any:
     )
 
 
-def recorded(program: Program, events: Mapping[int, Event]) -> Recording:
+def recorded(program: Program, events: Mapping[int, Event], is_fixed: bool) -> Recording:
     """The calls that boundaries in a program tell of.
+
+    Args:
+        program: with its boundaries.
+        events: what happens at each.
+        is_fixed: whether the program is right for the lengths of the example alone.
 
     Raises:
         UnsupportedCodeError: they are not properly nested.
@@ -230,7 +277,7 @@ def recorded(program: Program, events: Mapping[int, Event]) -> Recording:
     calls = [call for call in root.body if isinstance(call, RecordedCall)]
     if len(stack) > 1 or len(calls) != 1:
         raise UnsupportedCodeError("its calls are not properly nested")
-    return Recording(calls[0], program, frozenset(copies))
+    return Recording(calls[0], program, frozenset(copies), is_fixed)
 
 
 def _values(node: Node) -> dict[str, Any]:

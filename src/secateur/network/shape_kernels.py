@@ -19,7 +19,8 @@ from torch._subclasses.fake_impls import get_fast_op_impls
 
 Kernel = Callable[..., Any]
 ATEN: Any = torch.ops.aten
-BATCH_NORM, LAYER_NORM = ATEN._native_batch_norm_legit_no_training.default, ATEN.native_layer_norm.default
+BATCH_NORM = ATEN._native_batch_norm_legit_no_training.default
+LAYER_NORM, GROUP_NORM = ATEN.native_layer_norm.default, ATEN.native_group_norm.default
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 COMPOSITE_KEYS = (torch._C.DispatchKey.Autograd, COMPOSITE)
 
@@ -57,6 +58,17 @@ def layer_norm_results(mode: Any, input: Tensor, normalized_shape: Sequence[Any]
     with mode:
         statistics = input.new_empty((*input.shape[:outer], *(1 for _ in normalized_shape)))
         return torch.empty_like(input, memory_format=torch.contiguous_format), statistics, statistics.clone()
+
+
+def group_norm_results(
+    mode: Any, input: Tensor, weight: Any, bias: Any, batch: Any, channels: Any, space: Any, groups: int, eps: float
+) -> Any:
+    """Return tensors of the shapes of a group norm's output, means and reciprocal deviations."""
+    if isinstance(input.shape[1], torch.SymInt) or input.shape[1] % groups:
+        return _taken_apart(mode, GROUP_NORM, input, weight, bias, batch, channels, space, groups, eps)
+    with mode:
+        statistics = input.new_empty((batch, groups))
+        return torch.empty_like(input), statistics, statistics.clone()
 
 
 def _taken_apart(mode: Any, operator: OpOverload, *args: Any) -> Any:
@@ -100,6 +112,7 @@ WRITING = ("relu_", "silu_", "hardswish_", "hardsigmoid_", "hardtanh_")
 SYMBOLIC_KERNELS: dict[OpOverload, Kernel] = {
     BATCH_NORM: batch_norm_results,
     LAYER_NORM: layer_norm_results,
+    GROUP_NORM: group_norm_results,
     ATEN._softmax.default: softmax_result,
     **{getattr(ATEN, name).default: like_first for name in SAME_SHAPE_AND_TYPE},
     **{getattr(ATEN, name).default: first_itself for name in WRITING},

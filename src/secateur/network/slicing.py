@@ -39,7 +39,7 @@ class ModuleSlicer:
 
     def __init__(self, module: nn.Module, path: str, recording: Recording, names: Mapping[str, str]) -> None:
         self.module, self.path, self.names = module, path, names
-        self.program = recording.program
+        self.recording, self.program = recording, recording.program
         self.nodes = {node.name: node for node in recording.program.nodes}
         self.copies = recording.copies
         tensors = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
@@ -65,7 +65,7 @@ class ModuleSlicer:
                 self._operator(entry)
         output = self._filled(call.output)
         shapes = {
-            self._name(name): tuple(length if isinstance(length, int) else None for length in value.shape)
+            self._name(name): tuple(map(self.recording.length, value.shape))
             for name in references(call.bound)
             if isinstance(value := self.nodes[name].meta.get("val"), Tensor)
         }

@@ -1,7 +1,7 @@
 """One trial: cut a model for the time being, run it beside the masked run, and say what went wrong and where."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,6 +17,7 @@ from secateur.network.masked import Means, draws_of_masked, run_masked
 from secateur.network.module_slices import ModuleSlices
 from secateur.network.program import buffers_kept, module_path, parameters_kept, preserved
 from secateur.network.units import Kept, Network
+from secateur.surgery.attribute_reads import AttributeReads, attribute_reads
 from secateur.surgery.cut import constants, cut_copy, fold_constants
 from secateur.surgery.program_dropins import ProgramModule, input_values
 from secateur.surgery.recipe import make_recipe
@@ -102,6 +103,22 @@ class Trials:
         """Whether a trial gets further than another did."""
         failure = self.run(network, kept, {}) if kept else None
         return failure is None or failure.progress > before.progress
+
+    def reads(self, network: Network, kept: Kept) -> AttributeReads | None:
+        """The attributes that the model's code reads in a trial; what it does not read makes no difference to it.
+
+        None where what is cut is a program, whose code reads none.
+        """
+        if self._shadow is None:
+            return None
+        with (
+            self._cut(network, kept, {}) as small,
+            torch.random.fork_rng(devices=[]),
+            attribute_reads(small) as reads,
+            suppress(Exception),  # where the trial failed, the code raises that again
+        ):
+            call_model(small, network.example)
+        return reads
 
     def slices(self, network: Network) -> ModuleSlices:
         """The programs of the model's modules."""

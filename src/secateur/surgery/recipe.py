@@ -72,7 +72,8 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     skipped = tuple(
         path
         for group in network.groups
-        for path, stays in zip(group.places, mask[group.span], strict=False)
+        if group.places
+        for path, stays in zip(group.places, mask[group.span].tolist(), strict=False)
         if not stays
     )
     slices: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
@@ -86,7 +87,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     tried = {(mend.path, mend.attribute) for mend in network.mends}
     attributes = defaultdict(dict, module_attributes(modules, slices))
     for group in network.groups:
-        if group.name in kept and len(kept[group.name]) < group.size:
+        if group.name in kept and len(kept[group.name]) < group.size and network.reshaping[group.name]:
             sizes = _read_sizes(group, mask)
             for path in network.reshaping[group.name]:
                 own = _own_attributes(modules[path], sizes) if path in modules else {}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from secateur.network.program import module_path
 from secateur.network.units import Group, Mend, Network
+from secateur.surgery.attribute_reads import AttributeReads
 from secateur.surgery.attributes import COUNTING_NAMES
 
 MOST_PROPOSALS = 16
@@ -46,23 +47,34 @@ def reshapers(network: Network, group: Group) -> list[str]:
     return list(dict.fromkeys(path for inner in paths for path in (inner, inner.rpartition(".")[0])))
 
 
-def proposals(model: nn.Module, network: Network, path: str) -> Iterator[list[Mend]]:
+def proposals(
+    model: nn.Module, network: Network, path: str, reads: AttributeReads | None = None
+) -> Iterator[list[Mend]]:
     """New values for a module's own attributes that equal an old size: one by one, then all at once.
 
     First come those that are taken for counts by their names: they may be none.
+
+    Args:
+        model: the dense model.
+        network: its network.
+        path: the module's.
+        reads: the attributes that the code read in the trial that failed; others are left out.
     """
     module = model.get_submodule(path)
+    numbers = [number for number in _numbers(module) if reads is None or reads.includes(path, number[0])]
+    if not numbers:
+        return
     counted = _counted(network, path)
     held = {mend.key: mend.units for mend in network.mends}
     single = [
         Mend(path, attribute, position, units)
-        for attribute, position, value in _numbers(module)
+        for attribute, position, value in numbers
         for units in counted.get(value, ())
         if (path, attribute, position) not in held or not torch.equal(held[path, attribute, position], units)
     ]
     staying = [
         Mend(path, attribute, position, torch.full((value,), -1))
-        for attribute, position, value in _numbers(module)
+        for attribute, position, value in numbers
         if attribute in COUNTING_NAMES and value in counted and (path, attribute, position) not in held
     ]
     for mend in (*staying, *islice(single, MOST_PROPOSALS)):

@@ -137,8 +137,9 @@ def _with_least(trials: Trials, network: Network) -> Network:
 
 def _mended(trials: Trials, network: Network, shares: Kept, failure: Failure, paths: Sequence[str]) -> Network | None:
     """The network with new values for attributes of these modules, where those bring the copy further."""
+    reads = trials.reads(network, shares) if paths else None
     for path in paths:
-        for mends in proposals(trials.model, network, path):
+        for mends in proposals(trials.model, network, path, reads):
             tried = _with_mends(network, mends)
             if trials.passes(tried, shares, failure) and not _is_chance(trials, tried, shares, failure):
                 mends = _needed(trials, network, shares, failure, mends)
@@ -226,10 +227,11 @@ def _mended_by_output(trials: Trials, network: Network, seed: int, failure: Fail
 
 def _following(trials: Trials, network: Network, kept: Kept, group: Group, before: Failure) -> Network | None:
     """The network in which attributes of modules that reshape a group's activations follow it, and so the output."""
+    reads = trials.reads(network, kept)
     tries = (
         (mends, [*kin_mends(trials.model, network, mends)])
         for path in reshapers(network, group)
-        for mends in proposals(trials.model, network, path)
+        for mends in proposals(trials.model, network, path, reads)
     )
     for mends, alike in islice(tries, MOST_ATTRIBUTES):
         tried = _with_mends(network, [*alike, *mends])
