@@ -283,3 +283,13 @@ def test_momentum_of_removed_units_is_cleared_and_all_of_it_at_the_end(kind: Any
     assert not schedule.done and not bool(alive.all())
     train(model, optimizer, schedule)
     assert schedule.done and not any(bool(state[name].any()) for state in optimizer.state.values())
+
+
+def test_another_criterion_prunes_what_has_no_gates() -> None:
+    """Units of products of activations are read by no weights."""
+    model, x = grow("products")
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    gates = TaylorSchedule(model, x, optimizer, {"units": 0.9})
+    others = TaylorSchedule(model, x, optimizer, {"units": 0.9}, by="l2")
+    assert gates.left_whole == ("a", "mix") and [group.name for group in gates.groups] == ["c"]
+    assert {group.name for group in others.groups} == {"a", "mix", "c"} and not others.left_whole

@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from secateur.network.gate_places import GatePlace, gate_places
 from secateur.network.layers import Layer, layers_of, norms_of
-from secateur.network.program import arguments
+from secateur.network.program import arguments, wide
 from secateur.network.units import Group, Network
 from secateur.training.block_gradients import BlockTerms, Term, Terms
 
@@ -49,7 +49,6 @@ class Slopes:
         read = {group.name for group in groups if any(group.owns(layer.inputs) for layer in readers)}
         gated = (group for group in groups if group.name in read or not bool(self._at_readers[group.span].any()))
         self.groups = [group for group in gated if group.multiple == 1]  # others can't go one by one
-        self.without = [group.name for group in groups if group not in self.groups]
 
     def squares(self, parameters: Parameters) -> dict[str, Tensor]:
         """The squared derivative by each unit's gate, divided by the number of its places. (units,) by group"""
@@ -118,8 +117,8 @@ def _product(name: str, parameters: Parameters) -> Tensor:
     parameter = parameters[name]
     gradient = parameter.grad
     if gradient is None:
-        return torch.zeros(parameter.shape, dtype=torch.float64)
-    return parameter.detach().double() * gradient.double()
+        return wide(torch.zeros_like(parameter))
+    return wide(parameter.detach()) * wide(gradient)
 
 
 def _add(total: Tensor, place: GatePlace, values: Tensor) -> None:

@@ -108,16 +108,20 @@ class TaylorSchedule:
         self.by, self.data = by, data
         if by is not None:
             find_criterion(by)
-        self.slopes = Slopes(self.network, self.network.select(only, skip))
-        if not self.slopes.groups:
-            raise TraceError(f"no group of this network has gates whose gradients can be read\n{self.network}")
-        check_reachable(self.network, self.slopes.groups, self.keep, round_to, floor)
+        selected = self.network.select(only, skip)
+        self._selected = [group.name for group in selected]
+        self.slopes = Slopes(self.network, selected)
+        self.groups = self.slopes.groups if by is None else [group for group in selected if group.multiple == 1]
+        if not self.groups:
+            what = "has gates whose gradients can be read" if by is None else "has units that can go one by one"
+            raise TraceError(f"no group of this network {what}\n{self.network}")
+        check_reachable(self.network, self.groups, self.keep, round_to, floor)
         self.units_per_step = units_per_step or max(round_to, round(0.02 * self.network.units))
         self.masks = Masks(model, self.network)
         self.steps = 0
         self.done = self._within(self.masks.kept())
         self._removals = 0
-        self._sums = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in self.slopes.groups}
+        self._sums = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in self.groups}
         self._averages = {name: torch.zeros_like(total) for name, total in self._sums.items()}
         self._hooks = hooked(optimizer, self._accumulate, self._after)
 
@@ -125,7 +129,8 @@ class TaylorSchedule:
     def left_whole(self) -> tuple[str, ...]:
         """Groups that stay whole: their gates can't be read from gradients (attention products, recurrent layers), or
         their units can't go one by one."""
-        return tuple(self.slopes.without)
+        removable = {group.name for group in self.groups}
+        return tuple(name for name in self._selected if name not in removable)
 
     @property
     def averages(self) -> dict[str, Tensor]:
@@ -195,7 +200,7 @@ class TaylorSchedule:
 
     def _scored(self, by: str | Criterion) -> dict[str, Tensor]:
         """What another criterion says of the network as it is now."""
-        only = [group.name for group in self.slopes.groups]
+        only = [group.name for group in self.groups]
         scores = score(self.network, self.data, by, only=only, seed=self.steps, removal="zero", progress=False)
         return {name: scores[name].values for name in scores}
 
@@ -217,7 +222,7 @@ class TaylorSchedule:
     def _in_order(self, values: Mapping[str, Tensor]) -> list[list[int]]:
         """The units that can go, those together that go together, the lowest sums of scores first."""
         sets: list[tuple[float, list[int]]] = []
-        for group in self.slopes.groups:
+        for group in self.groups:
             alive = torch.nonzero(self.masks.alive[group.span]).flatten()
             ranked = alive[values[group.name][alive].argsort(stable=True)]
             first = len(ranked) % self.round_to or self.round_to
