@@ -20,11 +20,12 @@ from secateur.importance.evidence import cells_of
 from secateur.importance.losses import divergence
 from secateur.importance.scores import GroupScores, Scores
 from secateur.pruning import continued
-from secateur.recovery.allocate import Allocator, ways_of
+from secateur.recovery.allocate import Allocator
 from secateur.recovery.curves import measured_curves
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
 from secateur.recovery.rehearsal import Rehearsal
+from secateur.recovery.ways import ways_of
 from secateur.recovery.within import Within
 from secateur.surgery.recipe import recipe_of
 from secateur.time_budget import TimeBudget
@@ -245,7 +246,7 @@ def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pyte
     expected = measured_curves(whole.quick_held_out(100), scores, progress=False)
     assert expected is not None
     for examples, curves in ((100, expected), (10, None)):
-        monkeypatch.setattr("secateur.recovery.allocate.MOST_WORK", examples * macs * len(scores))
+        monkeypatch.setattr("secateur.recovery.ways.MOST_WORK", examples * macs * len(scores))
         found = [way.curves for way in ways_of(whole, scores, False) if way.curves is not None]
         assert bool(found) == (curves is not None)
         assert curves is None or all(torch.equal(found[0][name], curves[name]) for name in curves)

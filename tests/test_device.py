@@ -10,7 +10,8 @@ from secateur.budget.device import TARGETS, channel_step, preferred_multiple, si
 from secateur.budget.exchange import exchanged
 from secateur.budget.plan import Plan
 from secateur.network.effective import effective_macs
-from secateur.recovery.allocate import Way, _preferred
+from secateur.recovery.allocate import _preferred
+from secateur.recovery.ways import Way
 
 
 def network_of(*widths: int) -> sc.Network:

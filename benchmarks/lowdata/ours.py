@@ -13,8 +13,9 @@ from secateur.budget.latency import quick_multiple
 from secateur.data import as_batch, as_batches
 from secateur.importance.evidence import cells_of
 from secateur.importance.scores import GroupScores
-from secateur.recovery.allocate import Allocator, ways_of
+from secateur.recovery.allocate import Allocator
 from secateur.recovery.rehearsal import Rehearsal
+from secateur.recovery.ways import ways_of
 from secateur.report.measure import latency_left
 
 BUDGETS = (0.75, 0.5, 0.35, 0.25, 0.12)

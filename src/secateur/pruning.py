@@ -20,13 +20,14 @@ from secateur.importance.losses import Loss
 from secateur.importance.scores import GroupScores, Scores
 from secateur.network.units import Network
 from secateur.options import check_name, check_option
-from secateur.recovery.allocate import Allocator, Way, ways_of
+from secateur.recovery.allocate import Allocator
 from secateur.recovery.bounds import Drop, smallest_within
 from secateur.recovery.chain import Step, Tuning
 from secateur.recovery.lockstep import Lockstep
 from secateur.recovery.refit import refit
 from secateur.recovery.rehearsal import Rehearsal
 from secateur.recovery.repair import How, find_repairs, run_repairs
+from secateur.recovery.ways import Way, ways_of
 from secateur.recovery.within import Within
 from secateur.report.measure import latency_left, latency_ms
 from secateur.surgery.cut import cut

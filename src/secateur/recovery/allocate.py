@@ -3,56 +3,31 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from secateur.budget.curves import Curves
 from secateur.budget.device import ANY, channel_step
 from secateur.budget.keep import Keep, fractions
 from secateur.budget.latency import LatencyTable
-from secateur.budget.orders import LOSSES
 from secateur.budget.plan import Plan, plan
 from secateur.errors import BudgetError
 from secateur.importance.scores import GroupScores, Scores
 from secateur.network.blocks import blocks_of
 from secateur.network.units import Kept
 from secateur.recovery.block_order import order_of_blocks
-from secateur.recovery.curves import measured_curves
 from secateur.recovery.rehearsal import Rehearsal
+from secateur.recovery.ways import CURVES, FEWEST, MEASURED, Way
 from secateur.time_budget import TimeBudget
 
-FEWEST = 8
-FEWEST_MEASURED = 64
-CURVES, REHEARSALS = 0.35, 0.5  # shares of a time budget
-MEASURED = 128
-REHEARSED = 192
-MOST_WORK = 2e12
+REHEARSALS = 0.5  # share of a time budget
+REHEARSED = 128
+MOST_FILLED = 2  # of the ways that come nearest, those that are tried with sizes that fill kernels
 COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
 REFINED = 2
-RESIDUAL = "residual"
 EXCHANGE = (
     1.5  # by which power of the speed gained what is lost may grow; halving the MACs loses about four times as much
 )
-
-
-class Way(NamedTuple):
-    """An allocation to try.
-
-    Args:
-        names: its name, or several: half-way between them.
-        curves: what the loss grows by, where they are not the scores themselves.
-        target: the device whose kernels the sizes fill; "any": whatever the scores say.
-        dropped: the blocks that go as a whole.
-        whole: kinds of groups that lose nothing, if the budget can be met without them.
-    """
-
-    names: tuple[str, ...]
-    curves: Curves | None = None
-    target: str = ANY
-    dropped: tuple[str, ...] = ()
-    whole: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,25 +103,30 @@ class Allocator:
     def _best_of_ways(self, keep: Keep) -> tuple[Plan, Way, float]:
         """The best plan of any way to allocate, and what it loses; infinite where nothing was rehearsed."""
         plans = _each_once([(self.plan(keep, way), way) for way in self.ways])
-        filling = list(self._filling(keep))
-        if self.latency is not None and filling:  # the time of other sizes is that of the next that fill
-            plans, filling = filling, []
-        if len(plans) == 1 and not filling:
-            return *plans[0], math.inf
-        losses = self._rehearsed([candidate for candidate, _ in (*plans, *filling)])
-        number = min(range(len(plans)), key=lambda at: _mean(losses[at]), default=0)
-        others = range(len(plans), len(plans) + len(filling))
-        other = min(others, key=lambda at: _mean(losses[at]), default=None)
-        before, after = losses[number], None if other is None else losses[other]
-        if other is None or before is None or after is None:
-            return *plans[number], _mean(before)
-        chosen = _preferred(plans[number], before, filling[other - len(plans)], after)
+        if self.latency is not None:  # the time of other sizes is that of the next that fill
+            plans = list(self._filling(keep, self.ways)) or plans
+        losses = self._rehearsed([candidate for candidate, _ in plans]) if len(plans) > 1 else [None]
+        ranked = sorted(range(len(plans)), key=lambda at: _mean(losses[at]))
+        best, before = plans[ranked[0]], losses[ranked[0]]
+        nearest = [plans[at][1] for at in ranked[:MOST_FILLED]]
+        has_time = len(plans) == 1 or not any(each is None for each in losses)
+        filling = list(self._filling(keep, nearest)) if has_time and self.latency is None else []
+        if not filling:
+            return *best, _mean(before)
+        unknown = [best] if len(plans) == 1 else []
+        judged = self._rehearsed([candidate for candidate, _ in (*unknown, *filling)])
+        before = judged.pop(0) if unknown else before
+        other = min(range(len(filling)), key=lambda at: _mean(judged[at]))
+        after = judged[other]
+        if before is None or after is None:
+            return *best, _mean(before)
+        chosen = _preferred(best, before, filling[other], after)
         return *chosen, _mean(after if chosen[1].target != ANY else before)
 
     def _best_with_blocks(self, keep: Keep) -> tuple[Plan, Way]:
         """The best plan with some blocks left out, or none, and channels cut for the rest of the budget."""
         units, network = list(keep), self.rehearsal.network
-        quick = self.rehearsal.quick(MEASURED)
+        quick = self.rehearsal.quick_held_out(MEASURED)
 
         def left(kept: Kept) -> float:
             return sum(fractions(network, kept, network.cost(kept), units, self.latency).values())
@@ -186,13 +166,14 @@ class Allocator:
         loss = self.rehearsal.quick(REHEARSED).divergence(candidate.kept)
         tried[len(way.dropped)] = (loss, candidate, way)
 
-    def _filling(self, keep: Keep) -> Iterator[tuple[Plan, Way]]:
-        """Plans whose sizes fill the device's kernels, each once; none where no such plan meets the budget."""
+    def _filling(self, keep: Keep, ways: Sequence[Way]) -> Iterator[tuple[Plan, Way]]:
+        """Plans in these ways whose sizes fill the device's kernels, each once; none where no such plan meets the
+        budget."""
         seen: set[tuple[int, ...]] = set()
         device = self.rehearsal.network.device
         if channel_step(self.target, device).size == 1 or self.round_to > 1 or self.rehearsal.examples < FEWEST:
             return
-        for way in self.ways:
+        for way in ways:
             target = way._replace(target=self.target)
             try:
                 candidate = self.plan(keep, target)
@@ -272,31 +253,3 @@ def _preferred(
         f"{before.left / max(before.dense, 1):.0%} with any sizes"
     )
     return replace(chosen, notes=(*chosen.notes, note)), way
-
-
-def ways_of(rehearsal: Rehearsal, scores: Scores, progress: bool, time: TimeBudget | None = None) -> list[Way]:
-    """The allocations that are worth a try: equal shares, by the loss as estimated and as measured, half-way, and with
-    the widths of residual streams as they are.
-
-    Measuring takes a few runs for every group; in large networks fewer examples must do for that, or the estimate.
-    """
-    time = time or TimeBudget()
-    examples = rehearsal.examples
-    if examples < FEWEST:
-        return [Way(("uniform",))]
-    known: list[Curves | None] = [None] if scores.by in LOSSES else []
-    affordable = MOST_WORK / max(rehearsal.network.cost().macs * len(scores), 1)
-    if affordable >= min(examples, FEWEST_MEASURED):
-        judged = rehearsal.quick_held_out(min(int(affordable), MEASURED))
-        measured = measured_curves(judged, scores, progress, lambda: time.is_spent(CURVES))
-        if measured is None:
-            time.leave_out("curves of the loss measured group by group")
-        else:
-            known.append(measured)
-    if not known:
-        return [Way(("uniform",))]
-    best = known[-1]
-    ways = [Way(("uniform",)), *(Way(("loss",), curves) for curves in known), Way(("uniform", "loss"), best)]
-    if {rehearsal.network[name].kind for name in scores} > {RESIDUAL}:
-        ways.append(Way(("loss",), best, whole=(RESIDUAL,)))
-    return ways

@@ -11,8 +11,9 @@ from torch import Tensor
 from secateur.budget.plan import Plan
 from secateur.errors import BudgetError
 from secateur.importance.losses import Loss, Reference, example_losses, is_logits, main_output
-from secateur.recovery.allocate import Allocator, Way
+from secateur.recovery.allocate import Allocator
 from secateur.recovery.rehearsal import Rehearsal
+from secateur.recovery.ways import Way
 
 STEPS = 7
 LEAST = 0.02

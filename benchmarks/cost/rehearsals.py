@@ -1,0 +1,97 @@
+"""What rehearsals say of plans, beside what other images say after the refit that they stand for.
+
+    OMP_NUM_THREADS=1 PYTHONPATH=benchmarks python -m cost.rehearsals resnet20 demo-25 --data DIR
+
+For each way to allocate the budget: the divergence from the dense network by three rehearsals, each with its cost in
+forward passes of the dense network over the same examples, and by the test images after a refit, with `--adapt` also
+after the default repair. "held out": two thirds of 192 examples for the refit with a ridge of .01, the others to judge
+by. "crossed": each half of the examples judges a refit on the other half, with a ridge of .1. "quick": what `prune`
+does. Networks and DIR are those of `python -m cost`; about a minute each.
+"""
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from scipy.stats import spearmanr
+
+import secateur as sc
+from cost.subjects import SUBJECTS, Subject
+from secateur.data import as_batches
+from secateur.importance.evidence import cells_of
+from secateur.recovery.allocate import REHEARSED, Allocator
+from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.rehearsal import COMPARING, Rehearsal
+from secateur.recovery.ways import Way, ways_of
+
+HELD_OUT = 192
+Judges = dict[str, list[Rehearsal]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="+", choices=SUBJECTS)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--adapt", action="store_true", help="repair by default, too")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    for name in args.networks:
+        told: dict[str, list[float]] = {}
+        for way, row in rows(SUBJECTS[name](args.data), args.adapt):
+            for judge, value in row.items():
+                told.setdefault(judge, []).append(value)
+            print(
+                f"{name:10} {way:26} " + "  ".join(f"{judge} {value:.4f}" for judge, value in row.items()), flush=True
+            )
+        for judge in ("held out", "crossed", "quick"):
+            chosen = told["refit"][min(range(len(told[judge])), key=told[judge].__getitem__)]
+            agreement, excess = spearmanr(told[judge], told["refit"]).statistic, chosen / min(told["refit"])
+            print(f"{name:10} {judge}: rank correlation {agreement:.2f}, its choice {excess:.2f} times the best one")
+
+
+def rows(subject: Subject, adapts: bool) -> Iterator[tuple[str, dict[str, float]]]:
+    """For each way to allocate what rehearsals and test images say."""
+    model, data = subject.model, subject.batches
+    dense = _seconds(lambda: [subject.run(batch) for batch in data])
+    network = sc.trace(model, data[0][:2])
+    scores = sc.score(network, data, by="obs", progress=False)
+    cells = cells_of(as_batches(data), torch.device("cpu"))
+    whole = Rehearsal(network, cells)
+    ways = ways_of(whole, scores, False)
+    kinds = {network[name].kind for name in scores}
+    ways += [Way(("uniform",), whole=("residual",))] if "residual" in kinds else []
+    allocator = Allocator(whole, scores, None, 1, 1, ways)
+    halves = Lockstep(whole.fitted.within, cells[::2]), Lockstep(whole.fitted.within, cells[1::2])
+    crossed = [whole.quick(len(cells)), whole.quick(len(cells))]
+    for rehearsal, (fitted, held) in zip(crossed, (halves, halves[::-1]), strict=True):
+        rehearsal.fitted, rehearsal.held, rehearsal.choice = fitted, held, COMPARING
+    judges: Judges = {
+        "held out": [whole.quick_held_out(HELD_OUT)], "crossed": crossed, "quick": [whole.quick(REHEARSED)],
+    }  # fmt: skip
+    for way in ways:
+        plan, row = allocator.plan(subject.keep, way), dict[str, float]()
+        for judge, rehearsals in judges.items():
+            start = time.process_time()
+            row[judge] = sum(each.divergence(plan.kept) for each in rehearsals) / len(rehearsals)
+            row[f"{judge} F"] = (time.process_time() - start) / dense
+        for name, how in {"refit": "refit", **({"adapt": ("refit", "adapt")} if adapts else {})}.items():
+            quality = subject.quality(sc.repair(sc.cut(model, plan), model, plan, data, how, progress=False))
+            row |= {name: quality["divergence"], f"{name} accuracy": quality["accuracy"]}
+        measured = "measured" if way.curves is not None else "estimated"
+        label = "+".join(way.names) + (f", {measured}" if "loss" in way.names else "")
+        yield label + (", widths whole" if way.whole else ""), row
+
+
+@torch.no_grad()
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()
