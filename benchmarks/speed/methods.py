@@ -1,0 +1,82 @@
+"""Ways to a smaller network: Secateur as it is, with one kind of units alone, and a peer."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import secateur as sc
+from secateur.network.kinds import USUAL
+from speed.subjects import Subject
+
+STEP = 16
+
+
+@dataclass(frozen=True)
+class Small:
+    """A smaller network.
+
+    Args:
+        model: it.
+        macs: the part of the dense network's MACs.
+        effective: the same with channels counted up to multiples of the step; None where it is not known.
+        notes: what was decided, in words.
+    """
+
+    model: nn.Module
+    macs: float
+    effective: float | None
+    notes: tuple[str, ...] = ()
+
+
+def pruned(subject: Subject, keep: Mapping[str, float], **options: Any) -> Small:
+    """By Secateur."""
+    result = sc.prune(subject.model, subject.calibration, keep, progress=False, **options)
+    plan = result.plan
+    effective = plan.effective.left / plan.effective.dense if plan.effective else None
+    counts = ", ".join(f"{name} {len(kept)}" for name, kept in plan.kept.items())
+    return Small(result.model, plan.cost.macs / plan.dense.macs, effective, (*plan.notes, counts))
+
+
+def peer(subject: Subject, keep: Mapping[str, float]) -> Small:
+    """By torch-pruning: the same share of every layer by the L2 norm of its groups, all numbers multiples of 16, and
+    batch norm taken anew."""
+    import torch_pruning as tp  # noqa: PLC0415 (the other methods do without it)
+    from lowdata.peers import batchnorm_anew  # noqa: PLC0415 (needs it, too)
+
+    images = torch.cat(subject.calibration)
+    dense = tp.utils.count_ops_and_params(subject.model, images[:1])[0]
+    low, high = 0.0, 0.98
+    best: Small | None = None
+    for _ in range(7):
+        share, model = (low + high) / 2, copy.deepcopy(subject.model)
+        last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
+        tp.pruner.BasePruner(
+            model, images[:1], tp.importance.GroupMagnitudeImportance(p=2), pruning_ratio=share, ignored_layers=last,
+            round_to=STEP,
+        ).step()  # fmt: skip
+        macs = tp.utils.count_ops_and_params(model, images[:1])[0] / dense
+        if macs <= keep["macs"]:
+            best, high = Small(model, macs, None), share
+        else:
+            low = share
+    if best is None:
+        raise ValueError("no share that multiples of 16 allow meets the budget")
+    batchnorm_anew(best.model, images)
+    return best
+
+
+METHODS: Mapping[str, Callable[[Subject, Mapping[str, float]], Small]] = {
+    "secateur": pruned,
+    "channels alone": lambda subject, keep: pruned(subject, keep, kinds=USUAL),
+    "any sizes": lambda subject, keep: pruned(subject, keep, target="any"),
+    "torch-pruning, round_to=16": peer,
+}
+BUDGETS: Mapping[str, Mapping[str, float]] = {"macs": {"macs": 0.5}, "latency": {"latency": 0.5}}
+TRIED: Mapping[str, tuple[str, ...]] = {
+    "macs": ("secateur", "any sizes", "torch-pruning, round_to=16"),
+    "latency": ("secateur", "channels alone"),
+}
