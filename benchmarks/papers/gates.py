@@ -1,6 +1,6 @@
 """Taylor 2019's gates in residual networks (Molchanov et al.): where they stand, and one ranking of raw scores
 
-The oracle is the squared change of the loss by real removal of one unit, on 256 labelled images, of which every
+The oracle is the squared change of the loss by real removal of one unit, on 512 labelled images, of which every
 criterion is computed. Accuracies are on other images, after the units with the lowest scores of the whole network are
 cut in one go, without tuning. The residual and the separable networks are those of `benchmarks/networks` on images of
 Fashion-MNIST that ship with Secateur; with `--data DIR` that holds cifar10.npz and cifar10_resnet20.safetensors,
@@ -30,7 +30,7 @@ CRITERIA = (
 )  # fmt: skip
 ALLOCATIONS = ("raw", "global", "uniform")
 GONE = (0.1, 0.2, 0.3)
-IMAGES, TESTS, FEW = 256, 1000, 64
+IMAGES, TESTS, FEW = 512, 1000, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -264,7 +264,7 @@ def _example(data: str | None) -> Any:
     return batches_from(data)
 
 
-for command in (*cli_training.COMMANDS, *cli_sparsity.COMMANDS):
+for command in (cli_training.train, *cli_sparsity.COMMANDS):
     app.command()(speaking(command))
 
 

@@ -56,6 +56,3 @@ def finish_cut(result: Result, out: Path) -> None:
     result.save(out)
     print(result.report)
     print(f"\nwritten to {out}: recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt")
-
-
-COMMANDS = (train,)

@@ -21,7 +21,7 @@ from secateur.surgery.recipe import recipe_of
 from secateur.training.session import TrainingSession, training_session
 from secateur.training.taylor import TaylorSchedule
 
-GATES = "taylor"
+OWN_GATES = "taylor"
 TOWARDS = ("dense", "labels")
 
 
@@ -30,7 +30,7 @@ def prune_while_training(
     model: nn.Module,
     data: Any,
     keep: Mapping[str, float | str],
-    by: str | Criterion = GATES,
+    by: str | Criterion = OWN_GATES,
     *,
     test: Any = None,
     towards: str = "dense",
@@ -83,7 +83,7 @@ def prune_while_training(
     """
     if towards not in TOWARDS:
         raise OptionError(f"towards={towards!r} is unknown; known are {', '.join(TOWARDS)}")
-    find_criterion("taylor-gates" if by == GATES else by)
+    find_criterion("taylor-gates" if by == OWN_GATES else by)
     options = (dict(keep), by, towards, every, units_per_step, round_to, floor, only, skip)
     measured = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options)
     batches = _with_targets(measured, towards)
@@ -95,7 +95,7 @@ def prune_while_training(
     loop = session.loop(work)
     schedule = TaylorSchedule(
         work, session.example, loop.optimizer, keep, every=every, units_per_step=units_per_step, round_to=round_to,
-        by=None if by == GATES else by, data=batches, floor=floor, only=only, skip=skip,
+        by=None if by == OWN_GATES else by, data=batches, floor=floor, only=only, skip=skip,
     )  # fmt: skip
     pruning_steps = loop.until("removals", lambda: schedule.done, schedule)
     loop.run("tuning", tuning_steps, schedule)
