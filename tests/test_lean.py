@@ -18,8 +18,9 @@ from secateur.importance.lean.chains import Chains
 from secateur.importance.lean.graph import Block, ChannelGraph
 from secateur.importance.lean.norms import operator_norms
 from secateur.importance.lean.walk import graph_of
+from secateur.sparsity.dead import needed_channels
 from secateur.sparsity.lean import LeanResult, lean
-from secateur.sparsity.selection import by_norm
+from secateur.sparsity.selection import by_norm, name_of
 from zoo import ZOO, grow
 
 
@@ -188,7 +189,10 @@ def test_every_network_has_a_graph_and_can_be_pruned(name: str) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     keep, found = pruned_if_it_can_be(model, example)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
-    longest = len(trace_blocks(model, example))  # the last chain is kept whole
+    graph = graph_of(sc.trace(model, example))
+    needed = needed_channels(graph, {name_of(block): block.edges for block in graph.layers})
+    assert all(bool(needed[block.span].all()) for block in graph.layers), "a layer's channels are read by nobody"
+    longest = len(graph.layers)  # the last chain is kept whole
     assert found.kernels[1] < max(1, round(keep * found.kernels[0])) + longest
     network = sc.trace(model, example)
     assert found.plan.cost.params <= network.cost().params
@@ -204,10 +208,6 @@ def pruned_if_it_can_be(model: nn.Module, example: Any) -> tuple[float, LeanResu
     except SurgeryError as failure:
         assert "no way from its input" in str(failure)
     return 0.9, lean(model, example, keep=0.9, skip=())
-
-
-def trace_blocks(model: nn.Module, example: Any) -> tuple[Block, ...]:
-    return graph_of(sc.trace(model, example)).layers
 
 
 class Tower(nn.Module):

@@ -228,6 +228,17 @@ def test_maps_that_are_laid_together_are_read_as_all_of_them() -> None:
     assert torch.allclose(lean(model, x, 1.0).model(x), model(x), atol=1e-6)
 
 
+def test_enlarged_maps_that_were_laid_together_come_from_all_of_them() -> None:
+    """A vector that is unfolded to maps before they are enlarged."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(3, 8), nn.Unflatten(1, (2, 2, 2)), nn.Upsample(scale_factor=2), nn.Conv2d(2, 3, 3)
+    ).eval()
+    x = torch.randn(2, 3)
+    result = lean(model, x, 1.0)
+    assert result.kernels[1] == result.kernels[0] and torch.allclose(result.model(x), model(x), atol=1e-6)
+
+
 def test_padding_and_flips_leave_maps_what_they_are() -> None:
     class Bordered(nn.Module):
         def __init__(self) -> None:

@@ -7,7 +7,7 @@ with it, and --device cuda --minutes 4 does all of it on one GPU; what does not 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,9 @@ from secateur.sparsity.selection import SELECT
 FILE = "circles.npz"
 BATCH, EPOCHS = 5, 3
 VARIANCE = 0.0  # the network has no batch norm
+SHOWN = tuple(
+    min(range(1, STEPS + 1), key=lambda step, keep=keep: abs(TARGET ** (step / STEPS) - keep)) for keep in KEPT
+)
 
 
 class OutOfTimeError(Exception):
@@ -90,9 +93,9 @@ class Bench:
         self.trainer = BufferTrainer(maps, self.images["train"], self.labels["train"], network.moments)
         return model
 
-    def accuracies(self) -> Row:
-        """On the images for tests and for validation."""
-        return {split: self.trainer.accuracy(self.images[split], self.labels[split]) for split in ("test", "val")}
+    def accuracies(self, splits: Sequence[str] = ("test", "val")) -> Row:
+        """Of the network as it is, on the images of some splits."""
+        return {split: self.trainer.accuracy(self.images[split], self.labels[split]) for split in splits}
 
     def check_time(self) -> None:
         """
@@ -111,18 +114,21 @@ def _prune(bench: Bench, by: str, steps: int, tuned: bool, record: Record) -> No
 
     def fit(work: nn.Module) -> None:
         bench.check_time()
-        trainer.maps.take(work)
         done.append(len(done) + 1)
+        if not tuned and done[-1] not in SHOWN:
+            return
+        trainer.maps.take(work)
         row: Row = {"by": by, "step": done[-1], "asked": TARGET ** (done[-1] / STEPS), "tuned": tuned}
         masks = _masks_of(work)
         row |= {"kernels": int(masks.sum()), "masks": np.packbits(masks.numpy()).tobytes().hex()}
-        row["before"] = bench.accuracies()["test"]
+        row["before"] = bench.accuracies(("test",))["test"]
         if tuned:
             for epoch in range(EPOCHS):
                 trainer.epoch(seed=EPOCHS * done[-1] + epoch)
                 bench.check_time()
             trainer.maps.give(work)
-        record.add(row | bench.accuracies() | {"seconds": time.perf_counter() - start})
+        measured = bench.accuracies() if tuned else {"test": row["before"]}
+        record.add(row | measured | {"seconds": time.perf_counter() - start})
 
     keep = TARGET ** (steps / STEPS)
     lean(model, bench.circles.images["train"][:1], keep, by=by, rounds=steps, fit=fit, variance=VARIANCE)
@@ -149,16 +155,25 @@ def _agreements(file: Path, example: Tensor, deadline: float, steps: int) -> Ite
             model.load_state_dict(before.parameters)
             theirs = load_network(file, by, step).masks
             graph = graph_of(network)
-            chosen, _ = SELECT[by](graph, names, int(TARGET ** (step / STEPS) * kernels_in(DEPTH)))
+            quota = int(TARGET ** (step / STEPS) * kernels_in(DEPTH))
+            chosen, (chains, filled) = SELECT[by](graph, names, quota)
+            strongest = _kernels(SELECT["norm"](graph, names, quota)[0])
+            apart = int((_kernels(chosen) & ~strongest).sum())
             kept = needless(network, graph, chosen, VARIANCE)
-            ours = torch.cat([kept[f"layers.{number}.weight"][0] for number in range(DEPTH)])
+            ours = _kernels(kept)
             norms = torch.cat([block.values.flatten() for block in graph.layers[:DEPTH]]).exp()
             below = float((norms[norms > 0] < 1).double().mean())
             shared, either = int((ours & theirs).sum()), int((ours | theirs).sum())
             yield {
                 "by": by, "step": step, "asked": TARGET ** (step / STEPS), "jaccard": shared / either,
-                "ours": int(ours.sum()), "theirs": int(theirs.sum()), "below 1": below,
+                "ours": int(ours.sum()), "theirs": int(theirs.sum()), "below 1": below, "chains": chains, "filled": filled,
+                "other than by norm": apart / quota,
             }  # fmt: skip
+
+
+def _kernels(kept: Mapping[str, Tensor]) -> Tensor:
+    """Which kernels of the layers that can be pruned stay, in one row."""
+    return torch.cat([kept[f"layers.{number}.weight"][0] for number in range(DEPTH)])
 
 
 def _cropped(circles: Circles, side: int) -> Circles:
@@ -197,14 +212,13 @@ def page(rows: list[Row]) -> list[str]:
     lines += ["| kernels kept | " + " | ".join(f"{by} | {by}, no tuning" for by in METHODS) + " |"]
     lines += ["|---" * (1 + 2 * len(METHODS)) + "|"]
     for place, keep in enumerate(KEPT):
-        cells = [_cell(rows, by, keep, tuned, place) for by in METHODS for tuned in (True, False)]
+        cells = [_cell(rows, by, tuned, place) for by in METHODS for tuned in (True, False)]
         lines.append(f"| {keep:.0%} | {' | '.join(cells)} |")
     return [*lines, "", *_agreement_table(rows)]
 
 
-def _cell(rows: list[Row], by: str, keep: float, tuned: bool, place: int) -> str:
-    step = min(range(1, STEPS + 1), key=lambda number: abs(TARGET ** (number / STEPS) - keep))
-    own = [row for row in rows if row["by"] == by and row.get("step") == step and row.get("tuned") is tuned]
+def _cell(rows: list[Row], by: str, tuned: bool, place: int) -> str:
+    own = [row for row in rows if row["by"] == by and row.get("step") == SHOWN[place] and row.get("tuned") is tuned]
     value = f"{float(own[0]['test']):.3f}" if own else "-"  # type: ignore[arg-type]
     return f"{value} ({PUBLISHED[by][place]})" if tuned else value
 

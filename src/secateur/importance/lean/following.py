@@ -95,8 +95,7 @@ def pooled(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Any:
         factor = float(operator_norms(window, numbers.shape[2:], stride, dilation))
     else:
         factor = math.sqrt(math.prod(after / before for before, after in places))
-    made = walk.scaled(node, numbers.narrow(2, 0, 1).flatten(2)[:, :, :1].flatten(1), factor)
-    result = made.view(*made.shape, *(1 for _ in places)).expand(wanted)
+    result = spread(walk.scaled(node, channels_along(walk, node, numbers, 1), factor), 1, wanted)
     return result if _is_shape(shape) else (result, frozen(shape[1]))
 
 
