@@ -1,4 +1,5 @@
-"""The command line: `secateur demo | inspect | score | compare | prune | report | train | spp | pivot | lean | unify`."""
+"""The command line: `secateur demo | inspect | score | compare | prune | report | train | spp | pivot | lean |
+unify`."""
 
 from pathlib import Path
 from typing import Annotated, Any
