@@ -18,6 +18,7 @@ import secateur as sc
 from secateur.data import as_batches
 from secateur.errors import DataError, StorageError
 from secateur.report.saved import saved_report
+from secateur.sparsity import load_fast
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.sparsity.unification.codec import load_compressed, save_compressed
@@ -145,12 +146,17 @@ def _results(folder: Path, x: Tensor) -> list[Subject]:
 
         return read, model
 
+    def of_kernels() -> tuple[Callable[[], Any], nn.Module]:
+        model = make()
+        return lambda: _state(load_fast(model, folder / "pivoted")), model
+
     report = folder / "plain"
     return [
         Subject("recipe", folder / "plain" / "recipe.json", loaded("plain"), records),
         Subject("weights", folder / "plain" / "weights.safetensors", loaded("plain"), tensors),
         Subject("program", folder / "program" / "recipe.json", loaded("program"), records),
         Subject("pivot", folder / "pivoted" / "pivot.json", of_blocks, records),
+        Subject("kernels", folder / "pivoted" / "kernels.json", of_kernels, records),
         Subject("report", report / "report.json", lambda: (lambda: saved_report(report, False), None), records),
     ]
 
