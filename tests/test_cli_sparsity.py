@@ -36,7 +36,7 @@ def linear():
 """
 GIVEN = ("--model", "workshop:make", "--data", "workshop:data")
 COMMANDS = {
-    "spp": ("spp", "--keep", "columns=0.5", "--every", "1", "--steps", "5"),
+    "spp": ("spp", "--ratio", "2=0.5", "--every", "1", "--steps", "5"),
     "pivot": ("pivot", "--density", "0.5", "--shape", "4x4", "--rounds", "2", "--steps", "5"),
     "lean": ("lean", "--keep", "kernels=0.5", "--rounds", "2", "--steps", "5"),
     "unify": ("unify", "--shape", "1x4", "--soft-steps", "10", "--steps", "5"),
@@ -117,6 +117,9 @@ WRONG = {
     "fractions": ("unify", *GIVEN, "--pruned", "0.9", "--unified", "0.2", "--out", "out"),
     "no layer": ("unify", *GIVEN, "--only", "nowhere", "--out", "out"),
     "a density": ("pivot", *GIVEN, "--density", "2", "--out", "out"),
+    "a ratio": ("spp", *GIVEN, "--ratio", "half", "--out", "out"),
+    "a ratio of no layer": ("spp", *GIVEN, "--keep", "columns=0.5", "--ratio", "nowhere=0.5", "--out", "out"),
+    "shapes": ("unify", *GIVEN, "--shape", "nowhere=4x4", "--out", "out"),
     "a budget": ("spp", *GIVEN, "--keep", "macs=half", "--out", "out"),
     "no convolution": (
         "spp", "--model", "workshop:linear", "--data", "workshop:data", "--keep", "macs=0.5", "--out", "out",

@@ -185,6 +185,8 @@ def test_a_killed_training_goes_on_to_the_same_weights() -> None:
         ({"pruned": 0.7, "unified": 0.5}, "two fractions of at most 1"),
         ({"shape": (1, 1)}, "blocks of two weights or more"),
         ({"shape": 1}, "blocks of two weights or more"),
+        ({"shape": "1x8"}, "blocks of two weights or more"),
+        ({"rho_": 1.0}, "`Unification` has no option 'rho_'; did you mean 'rho'"),
         ({"shape": (2, 2, 1)}, "has 3 sides, but the weight of second has 4 axes"),
         ({"shape": {"nowhere": 8}}, "matches no layer to structure"),
         ({"rho": 0.0}, "rho above 0"),

@@ -51,6 +51,11 @@ def is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
 
 
+def is_shape(value: object) -> bool:
+    """Whether a value is several whole numbers from 1 up, as the sides of a block."""
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(is_whole(v) and v >= 1 for v in value)
+
+
 def is_round(value: object) -> bool:
     """Whether a value is a whole number, also one written with a decimal point."""
     return is_real(value) and float(value).is_integer()  # type: ignore[arg-type]
@@ -134,6 +139,12 @@ OPTIONS: Mapping[str, Option] = {
     "options": optional(MAPPING),
     "curves": optional(MAPPING),
     "steps": whole_from(1, "whole number of steps"),
+    "soft_steps": whole_from(1, "whole number of steps"),
+    "tuning_steps": whole_from(0, "whole number of steps"),
+    "starts": Option("a whole number of starting points from 1 up", lambda v: is_whole(v) and v >= 1, BudgetError),
+    "density": Option("a fraction above 0 and at most 1", lambda v: is_real(v) and 0 < v <= 1, BudgetError),
+    "fade": optional(Option("a factor between 0 and 1", lambda v: is_real(v) and 0 < v < 1, BudgetError)),
+    "ratios": optional(MAPPING),
     "batch_size": whole_from(1, "whole number of examples"),
     "learning_rate": Option("a number above 0", lambda v: is_real(v) and v > 0, DataError),
     "temperature": Option("a number above 0", lambda v: is_real(v) and v > 0, DataError),
@@ -147,6 +158,8 @@ ABOUT_CLASSES: Mapping[str, str] = {
     "Rule": "a rule of `secateur.stopping`, such as Error(0.2) | Seconds(60)",
     "LatencyTable": "a table of `secateur.budget.latency.measure_latency`",
     "Optimizer": "an optimizer of torch.optim",
+    "float": "a number",
+    "int": "a whole number",
     "bool": "True or False",
 }
 

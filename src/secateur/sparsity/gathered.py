@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.entry import entry_point
 from secateur.sparsity.timing import MakeKernel
 
 GATHERED = "gathered"
@@ -74,6 +75,7 @@ def density(layer: nn.Conv2d) -> float:
     return float(columns.double().mean())
 
 
+@entry_point
 def gathered(model: nn.Module, below: float = DENSITY) -> nn.Module:
     """A copy in which convolutions with few columns left only compute these.
 

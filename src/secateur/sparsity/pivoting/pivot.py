@@ -18,6 +18,7 @@ from secateur.errors import BudgetError, SurgeryError
 from secateur.names import matched
 from secateur.network.layers import finite, layers_of
 from secateur.network.units import Network
+from secateur.options import is_shape
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
 from secateur.sparsity.pivoting.result import PivotedLayer, PivotResult
 from secateur.sparsity.pivoting.search import Pivoted, pivoted
@@ -91,13 +92,8 @@ def pivot(
         >>> [(name, int(each.blocks.sum()), each.gather is not None) for name, each in found.layers.items()]
         [('0.weight', 4, True), ('2.weight', 4, False)]
     """
-    if not 0 < density <= 1 or min(shape) < 1 or rounds < 1 or starts < 1:
-        raise BudgetError(
-            f"density={density}, shape={shape}, rounds={rounds}, starts={starts}: a fraction of the weights, blocks of "
-            "one and more, one round and more"
-        )
-    if fade is not None and not 0 < fade < 1:
-        raise BudgetError(f"fade={fade} is no factor between 0 and 1")
+    if not is_shape(shape) or len(shape) != 2:
+        raise BudgetError(f"shape={shape!r}: blocks of one and more; give a pair of whole numbers, (outputs, inputs)")
     if fit is not None and tuning_steps:
         raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")
     for name, parameter in model.named_parameters():

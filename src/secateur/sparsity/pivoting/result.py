@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api import trace
+from secateur.entry import entry_point
 from secateur.errors import StorageError
 from secateur.files import Writer, reading, record_writer
 from secateur.network.units import Network
@@ -108,6 +109,7 @@ class PivotResult(SparseResult):
         return (f"weight in the blocks when they were chosen last: {held}; {optimum}",)
 
 
+@entry_point
 def load_pivoted(model: nn.Module, folder: str | Path, example_inputs: Any) -> PivotResult:
     """Read what `PivotResult.save` wrote, onto a fresh model.
 

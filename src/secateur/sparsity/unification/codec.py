@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateur.entry import entry_point
 from secateur.errors import NameMatchError
 from secateur.files import bytes_writer, write_file
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, found_labels, signs
@@ -48,6 +49,7 @@ class Compressed:
         )
 
 
+@entry_point
 def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tuple[int, ...]]) -> Compressed:
     """Write a model's parameters and buffers at their compressed size.
 
@@ -110,6 +112,7 @@ def compressed_form(model: nn.Module, blocks: Mapping[str, tuple[int, ...]]) -> 
     return body, Compressed(total, counts[PRUNED], counts[UNIFIED], counts[FREE], size, len(body))
 
 
+@entry_point
 def load_compressed(model: nn.Module, path: str | Path) -> nn.Module:
     """Give a model the parameters and buffers of a file, bit for bit those that were saved.
 
@@ -128,6 +131,7 @@ def load_compressed(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
+@entry_point
 def halved(model: nn.Module) -> nn.Module:
     """Round all floating-point numbers of a model, in place, to such as 16 bits hold; it stays in its own type."""
     with torch.no_grad():

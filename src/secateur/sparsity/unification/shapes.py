@@ -7,6 +7,7 @@ from torch import Tensor
 
 from secateur.errors import BudgetError
 from secateur.names import matched
+from secateur.options import is_shape
 from secateur.sparsity.unification.blocks import Blocks, labels_of, projected
 
 DEFAULT_SHAPE = (1, 8)
@@ -48,9 +49,11 @@ def block_shapes(
 def _shape_for(name: str, weight: Tensor, shape: Shape, pruned: float, unified: float) -> tuple[int, ...]:
     if isinstance(shape, int):
         return _nearest_shape(weight, shape, pruned, unified)
+    if not is_shape(shape) or math.prod(shape) < 2:
+        raise BudgetError(
+            f"shape={shape!r} of {name}: blocks of two weights or more, such as 8, (1, 8) or (4, 4, 1, 1)"
+        )
     sides = tuple(int(side) for side in shape)
-    if min(sides, default=0) < 1 or math.prod(sides) < 2:
-        raise BudgetError(f"shape={sides} of {name}: blocks of two weights or more, such as (1, 8) or (4, 4, 1, 1)")
     if len(sides) > weight.dim() >= 2 and math.prod(sides[weight.dim() :]) == 1:
         sides = sides[: weight.dim()]  # a linear layer has one place
     if len(sides) not in (2, weight.dim()):

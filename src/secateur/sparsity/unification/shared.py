@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateur.entry import entry_point
 from secateur.sparsity.timing import MakeKernel, fastest_network
 from secateur.sparsity.unification.shared_layers import SharedConvolution, SharedLinear
 
 WIDEST = 8
 
 
+@entry_point
 def shared(model: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[nn.Module, dict[str, str]]:
     """A copy whose layers make use of their unified blocks, where that is faster on this machine.
 
