@@ -165,7 +165,7 @@ def test_bounds_that_are_none() -> None:
 def test_a_latency_table_between_its_sizes() -> None:
     units = torch.arange(8)
     seconds = torch.tensor([[1.0, 2, 4], [2, 4, 8], [4, 8, 16]], dtype=torch.float64)
-    table = LatencyTable((Timed(torch.full((8,), -1), units, seconds, 4.0),), 2.0)
+    table = LatencyTable((Timed(torch.full((8,), -1), units, seconds, 4.0, (2, 4, 8), (2, 4, 8)),), 2.0)
     mask = torch.ones(9, dtype=torch.bool)
     assert table.left(mask) == 1.0
     mask[:4] = False

@@ -5,9 +5,9 @@
     PYTHONPATH=benchmarks:examples python -m speed --table
 
 Networks are cut to half their MACs, and to half their time for a batch of 32 on one thread. Both networks run in turn,
-eagerly and by onnxruntime, for one image and for 32, on one thread and on two. Each network and budget is a job of one
-to five minutes and writes its rows to a file in FOLDER (`benchmarks/speed/results` by default) as it goes. With --jobs,
-that many jobs run at once, each on two processor cores of its own.
+eagerly and by onnxruntime, for one image and for 32, on one thread and on two. Each network, budget and method is a job
+of one to five minutes and writes its row to a file in FOLDER (`benchmarks/speed/results` by default). With --jobs, that
+many jobs run at once, each on two processor cores of its own.
 
 DIR holds CIFAR-10 as `cifar10.npz` (xtrain, xtest (images, 32, 32, 3), ytest), CIFAR ResNets under the names of
 `networks.cifar_resnet` as `cifar10_resnet20.safetensors` and `cifar10_resnet56.safetensors`, the weights of MobileNetV2
@@ -54,62 +54,70 @@ def main() -> None:
         print(table(args.out))
         return
     args.out.mkdir(parents=True, exist_ok=True)
-    pairs = list(itertools.product(args.networks, args.budgets))
+    jobs = [
+        (name, budget, method)
+        for name, budget in itertools.product(args.networks, args.budgets)
+        for method in TRIED[budget]
+        if args.methods is None or method in args.methods
+    ]
     if args.jobs:
-        _side_by_side(args, pairs)
+        _side_by_side(args, jobs)
         return
-    for name, budget in pairs:
-        _job(args, name, budget)
+    for job in jobs:
+        _measure(args, *job)
 
 
-def _job(args: argparse.Namespace, name: str, budget: str) -> None:
-    """Cut one network for one budget by each method, and measure."""
+def _measure(args: argparse.Namespace, name: str, budget: str, method: str) -> None:
+    """Cut one network for one budget by one method, and measure."""
     torch.set_num_threads(1)
     subject = SUBJECTS[name](args.data)
-    images = torch.cat(subject.calibration)
-    dense = subject.accuracy(subject.model)
-    with (args.out / f"{name}-{budget}.jsonl").open("w") as file:
-        for method in args.methods or TRIED[budget]:
-            if method not in TRIED[budget]:
-                continue
-            torch.set_num_threads(1)
-            start = time.perf_counter()
-            row = {"network": name, "budget": budget, "method": method, "dense": dense}
-            try:
-                small = METHODS[method](subject, BUDGETS[budget])
-            except Exception as failure:  # a peer may raise anything; the table says so  # noqa: BLE001
-                row |= {"failure": f"{type(failure).__name__}: {failure}"[:200]}
-            else:
-                row |= {"accuracy": subject.accuracy(small.model), "macs": small.macs, "effective": small.effective,
-                        "seconds": time.perf_counter() - start, "notes": small.notes}  # fmt: skip
-                row |= {"speeds": list(speeds(subject.model, small.model, images, args.seconds))}
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            print(json.dumps({key: value for key, value in row.items() if key != "notes"}), flush=True)
+    start = time.perf_counter()
+    row = {"network": name, "budget": budget, "method": method, "dense": subject.accuracy(subject.model)}
+    try:
+        small = METHODS[method](subject, BUDGETS[budget])
+    except Exception as failure:  # noqa: BLE001 (a peer may raise anything, and the table says so)
+        row |= {"failure": f"{type(failure).__name__}: {failure}"[:200]}
+    else:
+        row |= {"accuracy": subject.accuracy(small.model), "macs": small.macs, "effective": small.effective,
+                "seconds": time.perf_counter() - start, "notes": small.notes}  # fmt: skip
+        row |= {"speeds": list(speeds(subject.model, small.model, torch.cat(subject.calibration), args.seconds))}
+    (args.out / f"{_file_name(name, budget, method)}.jsonl").write_text(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
 
 
-def _side_by_side(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
+def _file_name(name: str, budget: str, method: str) -> str:
+    return f"{name}-{budget}-{method.split(',', maxsplit=1)[0].replace(' ', '-')}"
+
+
+def _side_by_side(args: argparse.Namespace, jobs: list[tuple[str, str, str]]) -> None:
     """Run jobs at once, each on two cores of its own; the longest begin first."""
     cores = sorted(os.sched_getaffinity(0))
     free: Queue[list[int]] = Queue()
     for number in range(min(args.jobs, len(cores) // 2)):
         free.put(cores[2 * number : 2 * number + 2])
 
-    def run(pair: tuple[str, str]) -> int:
+    def run(job: tuple[str, str, str]) -> int:
+        name, budget, method = job
         own = free.get()
-        command = [sys.executable, "-m", "speed", "--networks", pair[0], "--budgets", pair[1], "--out", str(args.out)]
-        command += ["--seconds", str(args.seconds)] + (["--data", str(args.data)] if args.data else [])
-        command += ["--methods", *args.methods] if args.methods else []
-        with (args.out / f"{pair[0]}-{pair[1]}.log").open("w") as log:
+        command = [sys.executable, "-m", "speed", "--networks", name, "--budgets", budget, "--methods", method]
+        command += ["--out", str(args.out), "--seconds", str(args.seconds)]
+        command += ["--data", str(args.data)] if args.data else []
+        with (args.out / f"{_file_name(*job)}.log").open("w") as log:
             code = subprocess.run(
                 command, stdout=log, stderr=log, check=False, preexec_fn=lambda: os.sched_setaffinity(0, own)
             ).returncode
         free.put(own)
-        print(f"{pair[0]} {pair[1]}: {'done' if code == 0 else f'exit code {code}'}", flush=True)
+        print(f"{name}, {budget}, {method}: {'done' if code == 0 else f'exit code {code}'}", flush=True)
         return code
 
     with ThreadPoolExecutor(free.qsize()) as pool:
-        list(pool.map(run, sorted(pairs, key=lambda pair: -list(SUBJECTS).index(pair[0]))))
+        list(pool.map(run, sorted(jobs, key=_length, reverse=True)))
+
+
+def _length(job: tuple[str, str, str]) -> tuple[bool, int]:
+    """What tells long jobs from short ones."""
+    name, _, method = job
+    return not method.startswith("torch-pruning"), list(SUBJECTS).index(name)
 
 
 if __name__ == "__main__":

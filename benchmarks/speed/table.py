@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from speed.methods import METHODS
 from speed.subjects import SUBJECTS
 
 HEADER = (
@@ -16,7 +17,9 @@ def table(folder: Path) -> str:
     """A row for each network, budget and method; speeds on one thread and on two, with 95 % intervals."""
     rows = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
     names = list(SUBJECTS)
-    rows.sort(key=lambda row: (row["budget"] != "macs", names.index(row["network"])))
+    rows.sort(
+        key=lambda row: (row["budget"] != "macs", names.index(row["network"]), list(METHODS).index(row["method"]))
+    )
     return "\n".join([HEADER, *map(_line, rows)])
 
 

@@ -25,6 +25,7 @@ from secateur.files import (
 )
 from secateur.files.tensors import About
 from secateur.network.export import export_program
+from secateur.network.layouts import as_channels_last, is_channels_last
 from secateur.network.supported import unsupported_reason
 from secateur.network.wrappers import unwrap_children
 from secateur.surgery.inputs import example_of
@@ -166,7 +167,7 @@ class PreparedLoad:
                 for step in self.lineage.steps:
                     apply_recipe(target, step.recipe)
             for name, tensor in (*target.named_parameters(), *target.named_buffers()):
-                tensor.data = values[name]
+                tensor.data = as_channels_last(values[name]) if is_channels_last(tensor) else values[name]
             attach(target, self.lineage)
         return target if is_program else target.eval()
 

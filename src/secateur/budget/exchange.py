@@ -9,6 +9,7 @@ ROUNDS = 50
 SHAPES = ((1, 0), (1, 1), (1, 2), (2, 1))  # how many groups get larger, and how many smaller
 MOST_GROUPS = 16  # with more of them exchanges of three are too many
 LEAST = 1e-12
+MOST_LOOKS = 3000
 
 
 def exchanged(
@@ -35,8 +36,15 @@ def exchanged(
     """
     losses = [curve[len(curve) - 1 - some] for some, curve in zip(sizes, curves, strict=True)]
     chosen = list(places)
+    looks = 0
     for _ in range(ROUNDS):
-        better = next((other for other in _neighbours(chosen, losses) if fits(other)), None)
+        neighbours = itertools.islice(_neighbours(chosen, losses), MOST_LOOKS - looks)
+        better = None
+        for other in neighbours:
+            looks += 1
+            if fits(other):
+                better = other
+                break
         if better is None:
             break
         chosen = better

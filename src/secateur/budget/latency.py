@@ -1,32 +1,34 @@
 """What a plan would take on this machine: a table of its layers' times at several sizes, measured here.
 
-Every linear layer and convolution is run at a quarter, a half and all of its inputs and outputs; between those its time
-is interpolated. Whatever runs beside them (activations, normalisations, sums) is taken to shrink with the outputs of
-the layer that it follows.
+Every linear layer and convolution is run with numbers of inputs and outputs that fill the kernels of the device;
+between those its time is a staircase: outputs count up to the next number that fills them. Whatever runs beside the
+layers (activations, normalisations, sums) is taken to shrink with the outputs of the layer that it follows.
 """
 
-import time
+import bisect
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.utils._pytree import tree_flatten
 
+from secateur.budget.device import AUTO, channel_step
+from secateur.budget.timings import Timings
 from secateur.data import Batch
-from secateur.devices import synchronize_accelerator
 from secateur.network.blocks import blocks_of, is_inside
 from secateur.network.layers import Layer, layers_of
+from secateur.network.layouts import as_channels_last, is_channels_last
 from secateur.network.masked import operand
 from secateur.network.program import Handler, arguments, module_path, with_argument
 from secateur.network.units import Network
 
 VECTORS = {"AVX512": 16}
 NARROWEST = 8
-SHARES = (0.25, 0.5, 1.0)
-RUNS = 5
 
 
 def quick_multiple(network: Network) -> int:
@@ -48,33 +50,62 @@ class Timed:
 
     Args:
         inputs, outputs: the units of its entries.
-        seconds: at a quarter, a half and all of its inputs (rows) and outputs (columns) (3, 3).
+        seconds: by how many of its inputs (rows) and outputs (columns) there are.
         beside: of the operators that follow it, at full size.
+        rows, columns: these numbers, ascending; the last ones are all inputs and all outputs.
+        step: outputs between these numbers count up to multiples of this, as kernels run in blocks.
         block: the unit of the block in which it lies, where blocks are units; else -1.
+        name: the layer's.
     """
 
     inputs: Tensor
     outputs: Tensor
     seconds: Tensor
     beside: float
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    step: int = 1
     block: int = -1
+    name: str = ""
+    _known: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
 
     def left(self, mask: Tensor) -> float:
         """The seconds of what stays."""
         if not mask[self.block]:
             return 0.0
-        shares = [float(mask[units].double().mean()) for units in (self.inputs, self.outputs)]
-        weights = torch.outer(*(_weights(share) for share in shares))
-        return float((weights * self.seconds).sum().clamp_min(0)) + self.beside * shares[1]
+        read, made = (int(mask[units].sum()) for units in (self.inputs, self.outputs))
+        if (read, made) not in self._known:
+            self._known[read, made] = self._seconds_of(read, made)
+        return self._known[read, made]
+
+    def _seconds_of(self, read: int, made: int) -> float:
+        filled = min(-(-made // self.step) * self.step, self.columns[-1])
+        weights = torch.outer(_weights(read, self.rows), _weights(filled, self.columns))
+        return float((weights * self.seconds).sum().clamp_min(0)) + self.beside * made / max(self.columns[-1], 1)
 
 
-def _weights(share: float) -> Tensor:
-    """How much each measured size counts for a share between them."""
-    below = 0 if share < SHARES[1] else 1
-    part = (share - SHARES[below]) / (SHARES[below + 1] - SHARES[below])
-    weights = torch.zeros(3, dtype=torch.float64)
-    weights[below], weights[below + 1] = 1 - part, part
+def _weights(count: int, measured: Sequence[int]) -> Tensor:
+    """How much each measured size counts for one between them, or in line with the least two below these."""
+    weights = torch.zeros(len(measured), dtype=torch.float64)
+    if len(measured) == 1:
+        weights[0] = count / measured[0]
+        return weights
+    above = min(max(bisect.bisect_left(measured, count), 1), len(measured) - 1)
+    share = (count - measured[above - 1]) / (measured[above] - measured[above - 1])
+    weights[above - 1], weights[above] = 1 - share, share
     return weights
+
+
+def measured_sizes(size: int, step: int) -> tuple[int, ...]:
+    """The sizes at which a layer is measured: multiples of the step next to the quarters, and all.
+
+    Example:
+        >>> measured_sizes(64, 16), measured_sizes(40, 16), measured_sizes(16, 16), measured_sizes(3, 16)
+        ((16, 32, 48, 64), (16, 32, 40), (4, 8, 12, 16), (1, 2, 3))
+    """
+    unit = step if size > step else 1
+    quarters = {max(unit, round(size * share / unit) * unit) for share in (0.25, 0.5, 0.75)}
+    return tuple(sorted({*(quarter for quarter in quarters if quarter < size), size}))
 
 
 @dataclass(frozen=True)
@@ -99,18 +130,32 @@ class LatencyTable:
 
 
 def measure_latency(network: Network, batch: Batch) -> LatencyTable:
-    """Time every layer of a network on one batch, as it is and smaller."""
+    """Time every layer of a network on one batch, as it is and smaller, and all other operators as they are.
+
+    Layers run in the layout and on as many threads as the network does. Their times are kept on disk for the next run
+    (`secateur.budget.timings`).
+
+    Example:
+        >>> import secateur as sc
+        >>> from secateur.data import as_batches
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> table = measure_latency(sc.trace(model, torch.randn(2, 4)), as_batches(torch.randn(2, 4))[0])
+        >>> len(table.layers), table.dense_seconds > 0
+        (2, True)
+    """
     layers = {layer.node: layer for layer in layers_of(network)}
-    followed = _followed(network, layers)
-    tables: dict[Node, Tensor] = {}
+    followed, step = _followed(network, layers), channel_step(AUTO, network.device).size
+    timings = Timings(network.device)
+    tables: dict[Node, tuple[Tensor, tuple[int, ...], tuple[int, ...]]] = {}
     beside: defaultdict[Node | None, float] = defaultdict(float)
 
     def timed(node: Node) -> Handler:
         def handler(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if node in layers:
-                tables[node] = _table(layers[node], target, args, kwargs)
+                tables[node] = _measured_table(layers[node], step, timings, target, args, kwargs)
             else:
-                beside[followed[node]] += _seconds(lambda: target(*args, **kwargs))
+                call = partial(target, *args, **kwargs)
+                beside[followed[node]] += timings.seconds(_description(target, args, kwargs), call)
             return target(*args, **kwargs)
 
         return handler
@@ -118,11 +163,24 @@ def measure_latency(network: Network, batch: Batch) -> LatencyTable:
     handlers = {node: timed(node) for node in network.program.nodes if node.op == "call_function"}
     with torch.no_grad():
         network.program.forward(batch, handlers)
-    found = [
-        Timed(layer.inputs, layer.outputs, tables[node], beside[node], _block_unit(network, node))
+    timings.save()
+    measured = [
+        Timed(layer.inputs, layer.outputs, seconds, beside[node], rows, columns, step, _block_unit(network, node),
+              layer.name)
         for node, layer in layers.items()
+        for seconds, rows, columns in (tables[node],)
+    ]  # fmt: skip
+    return LatencyTable(tuple(measured), beside[None])
+
+
+def _description(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """An operator with all that its time depends on: shapes, types and layouts of tensors, and its other arguments."""
+    leaves, form = tree_flatten((args, kwargs))
+    words = [
+        f"{value.dtype}{tuple(value.shape)}{tuple(value.stride())}" if isinstance(value, Tensor) else repr(value)
+        for value in leaves
     ]
-    return LatencyTable(tuple(found), beside[None])
+    return f"{target} {form} {' '.join(words)}"
 
 
 def _block_unit(network: Network, node: Node) -> int:
@@ -142,42 +200,55 @@ def _followed(network: Network, layers: dict[Node, Layer]) -> dict[Node, Node | 
     return found
 
 
-def _table(layer: Layer, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    seconds = torch.zeros(len(SHARES), len(SHARES), dtype=torch.float64)
-    for row, inputs in enumerate(SHARES):
-        for column, outputs in enumerate(SHARES):
-            smaller = _smaller(layer, args, kwargs, inputs, outputs)
-            seconds[row, column] = _seconds(lambda: target(*smaller[0], **smaller[1]))  # noqa: B023 (called at once)
-    return seconds
+def _measured_table(
+    layer: Layer, step: int, timings: Timings, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, tuple[int, ...], tuple[int, ...]]:
+    """A layer's seconds by numbers of inputs (rows) and outputs (columns), and these numbers."""
+    columns = measured_sizes(len(layer.outputs), step) if layer.groups == 1 else _sizes_of_groups(layer, step)
+    rows = measured_sizes(len(layer.inputs), step) if layer.groups == 1 else (len(layer.inputs),)
+    seconds = torch.zeros(len(rows), len(columns), dtype=torch.float64)
+    for row, read in enumerate(rows):
+        for column, made in enumerate(columns):
+            smaller = _smaller(layer, args, kwargs, read, made)
+            call = partial(target, *smaller[0], **smaller[1])
+            seconds[row, column] = timings.seconds(_description(target, *smaller), call)
+    if layer.groups > 1:  # inputs go with the outputs of their group, so that their number says nothing more
+        return seconds.expand(2, -1), (0, len(layer.inputs)), columns
+    return seconds, rows, columns
+
+
+def _sizes_of_groups(layer: Layer, step: int) -> tuple[int, ...]:
+    """Numbers of outputs that are whole groups of a grouped convolution."""
+    filters = len(layer.outputs) // layer.groups
+    return tuple(groups * filters for groups in measured_sizes(layer.groups, step))
 
 
 def _smaller(
-    layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: float, outputs: float
+    layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], read: int, made: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The call with only some of its inputs and outputs; of a convolution in groups, some of the groups."""
-    if layer.groups > 1:
-        inputs = outputs
-    groups = max(1, round(layer.groups * outputs)) if layer.groups > 1 else 1
-    each = len(layer.inputs) // layer.groups
-    read = groups * each if layer.groups > 1 else max(1, round(each * inputs))
-    made = (
-        len(layer.outputs) // layer.groups * groups if layer.groups > 1 else max(1, round(len(layer.outputs) * outputs))
-    )
-    x = operand(layer, args, kwargs).narrow(layer.dim, 0, read)
-    x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
-    changes: dict[str, Any] = {layer.argument: x}
+    """The call with only some of its inputs and outputs, in the layouts that they have; of a convolution in groups,
+    with some of the groups."""
+    groups = layer.groups * made // len(layer.outputs) if layer.groups > 1 else 1
+    read = len(layer.inputs) // layer.groups * groups if layer.groups > 1 else read
+    x = operand(layer, args, kwargs)
+    changes: dict[str, Any] = {layer.argument: _laid_out(x.narrow(layer.dim, 0, read), x)}
     for name, value in _tensors(layer, args, kwargs).items():
         if value.dim() == 1:
             changes[name] = value[:made]
         else:
             plain = value if layer.inner == 1 else value.t()
             part = plain[:made] if layer.groups > 1 else plain[:made, :read]
-            changes[name] = (part if layer.inner == 1 else part.t()).contiguous()
+            changes[name] = _laid_out(part if layer.inner == 1 else part.t(), value)
     if layer.groups > 1:
         changes["groups"] = groups
     for name, value in changes.items():
         args, kwargs = with_argument(layer.node, args, kwargs, name, value)
     return args, kwargs
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """A tensor in the layout of another one."""
+    return as_channels_last(value) if is_channels_last(like) else value.contiguous()
 
 
 def _tensors(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
@@ -187,14 +258,3 @@ def _tensors(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dic
     known = arguments(layer.node)
     return {name: value for name, value in given.items()
             if isinstance(value, Tensor) and name != layer.argument and isinstance(known.get(name), Node)}  # fmt: skip
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    """The least of a few runs."""
-    spent = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        call()
-        synchronize_accelerator()
-        spent.append(time.perf_counter() - start)
-    return min(spent)

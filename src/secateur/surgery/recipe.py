@@ -14,6 +14,7 @@ from secateur.network.blocks import is_inside
 from secateur.network.cost import WHOLE
 from secateur.network.folded import fold, folded, needs_folding
 from secateur.network.labels import operator_name
+from secateur.network.layouts import as_channels_last, is_channels_last
 from secateur.network.module_program import Literals, ModuleProgram
 from secateur.network.new_biases import grown_biases
 from secateur.network.program import module_path
@@ -264,7 +265,8 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
 
 
 def sliced(tensor: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
-    """The tensor with only these positions along these axes."""
+    """The tensor with only these positions along these axes, in the layout that it has."""
+    whole = tensor
     for axis, positions in axes.items():
         tensor = tensor.index_select(axis, positions.to(tensor.device))
-    return tensor
+    return as_channels_last(tensor) if is_channels_last(whole) else tensor

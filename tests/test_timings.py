@@ -1,0 +1,106 @@
+"""The table of this machine's times: what is measured, and how it is kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import secateur as sc
+from secateur.budget import timings
+from secateur.budget.latency import LatencyTable, Timed, measure_latency, measured_sizes
+from secateur.budget.timings import Timings
+from secateur.data import as_batches
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def convolutions() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 40, 3), nn.BatchNorm2d(40), nn.ReLU(), nn.Conv2d(40, 40, 3, groups=40), nn.Conv2d(40, 24, 1),
+        nn.Flatten(), nn.Linear(24 * 16, 5),
+    ).eval()  # fmt: skip
+
+
+def test_times_are_measured_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = convolutions(), torch.randn(2, 3, 8, 8)
+    network = sc.trace(model, x)
+    first = measure_latency(network, as_batches(x)[0])
+    assert len(list(folder.glob("times-*.json"))) == 1
+    monkeypatch.setattr(timings, "measured_seconds", lambda call: pytest.fail("measured again"))
+    again = measure_latency(network, as_batches(x)[0])
+    assert again.rest == first.rest
+    assert all(torch.equal(a.seconds, b.seconds) for a, b in zip(first.layers, again.layers, strict=True))
+
+
+def test_another_layout_is_measured_by_itself(folder: Path) -> None:
+    model, x = convolutions(), torch.randn(2, 3, 8, 8)
+    measure_latency(sc.trace(model, x), as_batches(x)[0])
+    (path,) = folder.glob("times-*.json")
+    before = len(Timings(CPU)._seconds)
+    last = model.to(memory_format=torch.channels_last)
+    measure_latency(sc.trace(last, x), as_batches(x)[0])
+    assert len(Timings(CPU)._seconds) > before
+    assert path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"not JSON", b'{"format": "secateur times/1", "seconds": {"a": 1}}'])
+def test_a_damaged_table_is_measured_again(folder: Path, content: bytes) -> None:
+    table = Timings(CPU)
+    assert table.seconds("call", lambda: None) > 0
+    table.save()
+    (path,) = folder.glob("times-*.json")
+    path.write_bytes(content)
+    damaged = Timings(CPU)
+    assert not damaged._seconds
+    damaged.seconds("call", lambda: None)
+    damaged.save()
+    assert "call" in Timings(CPU)._seconds
+
+
+def test_tables_of_two_processes_are_joined(folder: Path) -> None:
+    tables = [Timings(CPU), Timings(CPU)]
+    for name, table in zip("ab", tables, strict=True):
+        table.seconds(name, lambda: None)
+    for table in tables:
+        table.save()
+    assert set(Timings(CPU)._seconds) == {"a", "b"}
+
+
+def test_a_folder_that_can_not_be_written_costs_nothing_but_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for name in (str(tmp_path / "file"), ""):
+        monkeypatch.setenv("SECATEUR_CACHE", name)
+        table = Timings(CPU)
+        assert table.seconds("call", lambda: None) > 0
+        table.save()
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
+def test_outputs_count_up_to_steps() -> None:
+    """A layer of 40 outputs in steps of 16: 17 to 32 of them take the same time, 33 to 40 that of all."""
+    seconds = torch.tensor([[1.0, 2, 3]], dtype=torch.float64)
+    assert measured_sizes(40, 16) == (16, 32, 40)
+    layer = Timed(torch.full((4,), -1), torch.arange(40), seconds, 0.0, (4,), (16, 32, 40), 16)
+    table = LatencyTable((layer,), 0.0)
+    left = []
+    for count in (1, 16, 17, 32, 33, 40):
+        mask = torch.ones(41, dtype=torch.bool)
+        mask[count:40] = False
+        left.append(3 * table.left(mask))
+    assert left == pytest.approx([1, 1, 2, 2, 3, 3])
+
+
+def test_what_lies_in_a_block_goes_with_it() -> None:
+    layer = Timed(torch.full((4,), -1), torch.full((4,), -1), torch.ones(1, 1).double(), 1.0, (4,), (4,), block=1)
+    table = LatencyTable((layer, Timed(layer.inputs, layer.outputs, layer.seconds, 0.0, (4,), (4,))), 1.0)
+    assert table.left(torch.tensor([True, True, True])) == 1.0
+    assert table.left(torch.tensor([True, False, True])) == 0.5
