@@ -111,6 +111,28 @@ def test_a_write_to_one_of_several_results_needs_no_decomposition() -> None:
         export_program(Writing(normalised_choice), Batch((torch.randn(5, 3),), {}))
 
 
+class Summed(nn.Module):
+    """Products written as sums over letters, in the forms that torch takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.einsum("b...i,io->b...o", x, self.weight)
+        return torch.einsum("bno,bmo->bnm", [y, y]) + torch.einsum("bno,bmo,o->bnm", y, y, self.weight[0])
+
+
+def test_sums_over_letters_are_exported_as_products_at_once() -> None:
+    torch.manual_seed(0)
+    model, batch = Summed(), Batch((torch.randn(5, 2, 3),), {})
+    with patch.object(torch.export, "default_decompositions", side_effect=AssertionError("exported once more")):
+        program = export_program(model, batch)
+    assert not any("einsum" in str(node.target) for node in program.nodes)
+    with torch.no_grad():
+        torch.testing.assert_close(program.forward(batch), model(*batch.args))
+
+
 def test_torch_is_as_it_was_after_an_export_that_fails() -> None:
     class Refusing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

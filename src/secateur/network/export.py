@@ -18,6 +18,7 @@ from secateur.errors import DataError, SecateurError
 from secateur.network.calls import plain_forward
 from secateur.network.draws import drawing_by_size, replayed
 from secateur.network.export_kernels import (
+    EinsumsTakenApart,
     recurrent_layers_whole,
     shapes_not_cached,
     short_size_expressions,
@@ -95,6 +96,7 @@ def _exported(model: nn.Module, batch: Batch, axes: Axes) -> Program:
                     without_stack_traces(),
                     short_size_expressions(bool(varying)),
                     drawing_by_size(),
+                    EinsumsTakenApart(),
                 ):
                     exported = torch.export.export(
                         model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
