@@ -109,7 +109,12 @@ def score(
     data: MaybeData = None,
     by: By = "shapley",
     removal: Removal = "mean",
-    estimator: Annotated[str, typer.Option("--estimator", help="Of the Shapley value.")] = "auto",
+    estimator: Annotated[
+        str, typer.Option("--estimator", help="Of the Shapley value; exact for taylor-gates-second.")
+    ] = "auto",
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="paper: five shared orders and the published statistic (Shapley).")
+    ] = None,
     coalitions: Annotated[int | None, typer.Option("--coalitions", help="Enough of them for each group.")] = None,
     error: Annotated[float | None, typer.Option("--error", help="Errors that are small enough.")] = None,
     seconds: Annotated[float | None, typer.Option("--seconds", help="Time enough for all.")] = None,
@@ -134,6 +139,7 @@ def score(
             by,
             removal=removal,
             estimator=estimator,
+            protocol=protocol,
             stop=stopping_rule(coalitions, error, seconds),
             checkpoint=checkpoint,
             precision=precision,
