@@ -7,7 +7,7 @@ from torch import nn
 import secateur as sc
 from secateur.data import as_batches
 from secateur.importance import elimination
-from secateur.importance.curvature import Sums, shrunk
+from secateur.importance.curvature import Sums, drawn_classes, shrunk
 from secateur.importance.elimination import ReaderFactor, eliminate_units
 from secateur.importance.evidence import cells_of
 from secateur.network.layers import layers_of
@@ -163,3 +163,21 @@ def test_gradients_as_small_as_a_confident_network_has_count_as_large_ones_do() 
         sums.slope(gradients * scale, 50)
         curvatures.append(sums.curvature / scale**2)
     torch.testing.assert_close(curvatures[1], curvatures[0], rtol=1e-5, atol=0)
+
+
+def test_classes_are_drawn_by_their_chances() -> None:
+    chances = torch.tensor([[0.1, 0.0, 0.4, 0.2, 0.0, 0.3], [0.0, 0.0, 0.0, 0.0, 1.0, 0.0]])
+    rows = 100_000
+    classes = drawn_classes(chances.expand(rows, 2, 6), torch.Generator().manual_seed(0))
+    shares = torch.bincount(classes[:, 0], minlength=6) / rows
+    deviations = (chances[0] * (1 - chances[0]) / rows).sqrt()
+    assert bool(((shares - chances[0]).abs() <= 4 * deviations).all())  # exactly zero where the chance is zero
+    assert bool((classes[:, 1] == 4).all())
+
+
+def test_classes_are_drawn_in_half_precision() -> None:
+    chances = torch.full((50, 3, 400), 1 / 400, dtype=torch.bfloat16)
+    classes = drawn_classes(chances, torch.Generator().manual_seed(0))
+    assert classes.shape == (50, 3)
+    assert 150 < float(classes.double().mean()) < 250
+    assert int(classes.max()) > 350

@@ -224,9 +224,8 @@ def drawn_loss(output: Any, draws: torch.Generator) -> Tensor:
     """
     if is_logits(output):
         scores = main_output(output).log_softmax(-1)
-        chances = scores.detach().exp().reshape(-1, scores.shape[-1]).cpu()
-        classes = torch.multinomial(chances, 1, generator=draws).view(*scores.shape[:-1], 1).to(scores.device)
-        likelihoods = scores.gather(-1, classes)[..., 0]
+        classes = drawn_classes(scores.detach().exp(), draws)
+        likelihoods = scores.gather(-1, classes[..., None])[..., 0]
         positions = likelihoods[0].numel()
         drawn: Tensor = -likelihoods.sum() / positions**0.5
         return drawn
@@ -237,3 +236,21 @@ def drawn_loss(output: Any, draws: torch.Generator) -> Tensor:
         noise = torch.randn(part.shape, generator=draws).to(part)
         total = total + (part * noise).sum() * (2 / (entries * float(scale.detach()))) ** 0.5
     return total
+
+
+def drawn_classes(chances: Tensor, draws: torch.Generator) -> Tensor:
+    """One class at each place, drawn by its chance: the first up to which chances exceed a uniform number.
+
+    Unlike `torch.multinomial`, it draws one number at each place, so that devices agree and a vocabulary costs little.
+
+    Args:
+        chances: of the classes (..., classes).
+        draws: a generator of the CPU.
+
+    Returns:
+        The numbers of the classes (...).
+    """
+    sums = chances.flatten(0, -2).to(torch.promote_types(chances.dtype, torch.float32)).cumsum(-1)
+    numbers = torch.rand(len(sums), 1, generator=draws).to(sums)
+    classes = torch.searchsorted(sums, numbers * sums[:, -1:], right=True).clamp_max(chances.shape[-1] - 1)
+    return classes.view(chances.shape[:-1])
