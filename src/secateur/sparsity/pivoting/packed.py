@@ -30,8 +30,9 @@ def packed_kernels(
 
     def make(kernel: Callable[..., nn.Module], dense: nn.Module) -> nn.Module:
         weight = dense.get_parameter("weight").detach()
-        ordered = weight if gather is None else weight[:, gather]
-        return kernel(dense, ordered, blocks, shape, gather)
+        order = None if gather is None else gather.to(weight.device)
+        ordered = weight if order is None else weight[:, order]
+        return kernel(dense, ordered, blocks, shape, order)
 
     known = KERNELS.get(type(module), {})
     square = shape[0] == shape[1]  # torch's product takes square blocks only
