@@ -93,15 +93,9 @@ def lean(
         >>> result.kernels[0], result.report.pruned.cost.params < result.report.dense.cost.params
         (72, True)
     """
-    share = _share(keep)
-    if not 0 < share <= 1 or rounds < 1:
-        raise BudgetError(
-            f"keep={keep}, rounds={rounds}: give the fraction of kernels that stays, and at least 1 round"
-        )
+    share = _checked_share(keep, rounds, by)
     if fit is not None and tuning_steps:
         raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")
-    if by not in SELECT:
-        raise NameMatchError(f"by={by!r} is unknown; known are {', '.join(SELECT)}")
     options = (share, by, rounds, tuning_steps, skip, variance)
     session = training_session(
         model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options, trains=tuning_steps > 0
@@ -109,50 +103,70 @@ def lean(
     fit = session.training_by_round(tuning_steps) if tuning_steps else fit
     work = folded_copy(model)
     network = trace(work, session.batches)
+    result = _pruned_in_rounds(
+        work, network, skip, [share ** (k / rounds) for k in range(1, rounds + 1)], by, variance, fit
+    )
+    note = f"kernels by {by}, {rounds} rounds, {tuning_steps:,} steps in each"
+    return result.measured(session, RunSettings("lean", note, {"kernels": share}))
+
+
+def _pruned_in_rounds(
+    work: nn.Module, network: Network, skip: str | Sequence[str] | None, fractions: Sequence[float], by: str,
+    variance: float, fit: Callable[[nn.Module], object] | None,
+) -> LeanResult:  # fmt: skip
+    """Prune a model's kernels to falling fractions, in place, and cut what died.
+
+    Args:
+        work: the model.
+        network: its trace, which shares its weights.
+        skip, by, variance, fit: as of `lean`.
+        fractions: of the kernels that stay after each round.
+    """
     first = graph_of(network)
-    own = _prunable(first, skip)
-    if not own:
-        names = [block.layer.name for block in first.layers if block.layer is not None]
-        raise SurgeryError(f"{network.title} has no kernels that may go, of: {', '.join(names) or 'none'}; see skip=")
+    own = _prunable(network, first, skip)
     total = sum(int(block.edges.sum()) for block in first.layers if name_of(block) in own)
     varied = output_varies(network)
     done: list[Round] = []
-    for number in range(1, rounds + 1):
-        asked, graph = share ** (number / rounds), graph_of(network)
+    for asked in fractions:
+        graph = graph_of(network)
         chosen, counts = SELECT[by](graph, own, max(1, round(asked * total)))
         kept = needless(network, graph, chosen, variance)
         hold(network, graph, kept)
         if varied and not output_varies(network):
             raise SurgeryError(
-                f"by={by!r} leaves {asked:.1%} of the kernels of {network.title} in round {number} of {rounds}, and no "
-                f"way from its input to its output: it would give the same for every input; {_remedy(by, done)}"
+                f"by={by!r} leaves {asked:.1%} of the kernels of {network.title} in round {len(done) + 1} of "
+                f"{len(fractions)}, and no way from its input to its output: it would give the same for every input; "
+                f"{_remedy(by, done)}"
             )
         if fit is not None:
             with held_at_zero(work, _stays(network, graph, kept)):
                 fit(work)
-        left = sum(int(kept[name].sum()) for name in own)
-        done.append(Round(asked, *counts, left))
+        done.append(Round(asked, *counts, sum(int(kept[name].sum()) for name in own)))
     plan = plan_of(network, graph, kept)
     made = torch.cat([kept[name].any(1) for name in own])
-    result = LeanResult(
+    return LeanResult(
         model=cut(work, plan), plan=plan, weights=tuple(sorted(own)), kernels=(total, done[-1].kernels),
         maps=(len(made), int(made.sum())), rounds=tuple(done), breaks=first.breaks,
     )  # fmt: skip
-    note = f"kernels by {by}, {rounds} rounds, {tuning_steps:,} steps in each"
-    return result.measured(session, RunSettings("lean", note, {"kernels": share}))
 
 
-def _share(keep: Mapping[str, float] | float) -> float:
+def _checked_share(keep: Mapping[str, float] | float, rounds: int, by: str) -> float:
     """The fraction of kernels that a budget asks for.
 
     Raises:
-        BudgetError: it is of something else.
+        BudgetError: it is of something else, or it or the rounds are out of range.
+        NameMatchError: there is no such way to choose.
     """
-    if not isinstance(keep, Mapping):
-        return keep
-    if list(keep) != ["kernels"]:
+    if isinstance(keep, Mapping) and list(keep) != ["kernels"]:
         raise BudgetError(f"keep={dict(keep)} is no budget of kernels; give {{'kernels': 0.05}}, or the number alone")
-    return keep["kernels"]
+    share = keep["kernels"] if isinstance(keep, Mapping) else keep
+    if not 0 < share <= 1 or rounds < 1:
+        raise BudgetError(
+            f"keep={keep}, rounds={rounds}: give the fraction of kernels that stays, and at least 1 round"
+        )
+    if by not in SELECT:
+        raise NameMatchError(f"by={by!r} is unknown; known are {', '.join(SELECT)}")
+    return share
 
 
 def _remedy(by: str, done: Sequence[Round]) -> str:
@@ -161,18 +175,24 @@ def _remedy(by: str, done: Sequence[Round]) -> str:
     return f"{others}keep more" + (f" (keep={done[-1].asked:.3g} was possible)" if done else "")
 
 
-def _prunable(graph: ChannelGraph, skip: str | Sequence[str] | None) -> frozenset[str]:
+def _prunable(network: Network, graph: ChannelGraph, skip: str | Sequence[str] | None) -> frozenset[str]:
     """The weights whose kernels may go.
 
     Raises:
         NameMatchError: a glob matches no layer.
+        SurgeryError: there are none.
     """
     layers = {name_of(block): block.layer.name for block in graph.layers if block.layer is not None}
     if skip is None:
         last = {name_of(block) for block in graph.layers if graph.needed & set(range(*block.span.indices(graph.size)))}
-        return frozenset(layers) - last
-    whole = matched(skip, layers.values(), "layer")
-    return frozenset(weight for weight, name in layers.items() if name not in whole)
+        own = frozenset(layers) - last
+    else:
+        whole = matched(skip, layers.values(), "layer")
+        own = frozenset(weight for weight, name in layers.items() if name not in whole)
+    if not own:
+        names = ", ".join(layers.values()) or "none"
+        raise SurgeryError(f"{network.title} has no kernels that may go, of: {names}; see skip=")
+    return own
 
 
 def _stays(network: Network, graph: ChannelGraph, kept: Kernels) -> dict[str, Tensor]:
