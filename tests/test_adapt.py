@@ -236,3 +236,22 @@ def test_over_fitting_is_told_where_what_is_held_out_is_far() -> None:
     assert Step("adapt", 0.9, 0.5, 0.1, True).overfitted
     assert not Step("adapt", 0.9, 0.25, 0.1, True).overfitted
     assert not Step("adapt", 0.02, 0.012, 0.0, True).overfitted
+
+
+def test_fewer_examples_are_looked_at_where_what_layers_give_takes_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that memory does not grow with the size of images: as many as find room, and layers adapt all the same."""
+    model, x = demo.network(), torch.cat(demo.calibration()[:3])
+    plan = planned(model, x, {"macs": 0.4})
+    counts: list[int] = []
+
+    class Watched(Local):
+        def __init__(self, lockstep: Lockstep, *rest: Any) -> None:
+            counts.append(sum(cell.size or 1 for cell in lockstep.cells))
+            super().__init__(lockstep, *rest)
+
+    monkeypatch.setattr("secateur.recovery.adapt.Local", Watched)
+    one = 4 * 28 * 28 * (24 + 32 + 32)  # bytes of what three layers at the full size give for an image
+    monkeypatch.setattr("secateur.recovery.adapt.MEMORY", 32 * one)
+    plain, adapted = mended(model, plan, x), mended(model, plan, x, lambda lockstep: adapt(lockstep, 1))
+    assert 0 < max(counts) < 96
+    assert float(divergence(adapted(x), model(x)).mean()) < float(divergence(plain(x), model(x)).mean())

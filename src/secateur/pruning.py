@@ -82,18 +82,7 @@ class Made:
 
 def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[Batch], wish: Wish) -> Made:
     """Plan, cut and repair."""
-    cells = network_cells(network, batches)
-    rehearsal = Rehearsal(network, cells, None if _refits(wish) else scores.means)
-    latency = measure_latency(network, cells[0]) if set(TIMES) & set(wish.keep) else None
-    round_to = wish.round_to or 1
-    ways = _ways(rehearsal, scores, wish)
-    allocator = Allocator(
-        rehearsal, scores, latency, round_to, wish.floor, ways, wish.time, _target(wish), wish.tuning.progress
-    )
-    if latency is not None:
-        found, drop = _timed(model, allocator, cells[0], wish), None
-    else:
-        found, drop = _planned(allocator, wish.keep, wish.loss)
+    found, drop = _chosen(model, network, scores, batches, wish)
     small = cut(model, found)
     given = () if wish.repair is None else run_repairs(small, model, found, batches, wish.repair, wish.tuning)
     for step in given:
@@ -105,6 +94,22 @@ def made(model: nn.Module, network: Network, scores: Scores, batches: Sequence[B
             stacklevel=4,
         )
     return Made(small, found, given, drop)
+
+
+def _chosen(
+    model: nn.Module, network: Network, scores: Scores, batches: Sequence[Batch], wish: Wish
+) -> tuple[Plan, Drop | None]:
+    """The plan, and where a bound was set what is lost; what rehearsals keep in memory is gone with them."""
+    cells = network_cells(network, batches)
+    rehearsal = Rehearsal(network, cells, None if _refits(wish) else scores.means)
+    latency = measure_latency(network, cells[0]) if set(TIMES) & set(wish.keep) else None
+    ways = _ways(rehearsal, scores, wish)
+    allocator = Allocator(
+        rehearsal, scores, latency, wish.round_to or 1, wish.floor, ways, wish.time, _target(wish), wish.tuning.progress
+    )
+    if latency is not None:
+        return _timed(model, allocator, cells[0], wish), None
+    return _planned(allocator, wish.keep, wish.loss)
 
 
 def _timed(model: nn.Module, allocator: Allocator, batch: Batch, wish: Wish) -> Plan:

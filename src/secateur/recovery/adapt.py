@@ -7,10 +7,16 @@ of a few layers at a time, as in block-wise reconstruction (Li et al. 2021, for 
 counted as by a refit: nothing where the nonlinearity behind cuts it off.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
 
 from secateur.network.layers import Layer, layers_of
+from secateur.network.program import arguments
 from secateur.network.units import Network
 from secateur.recovery.anchors import SharedTargets
 from secateur.recovery.judge import spread
@@ -23,12 +29,14 @@ FEWEST = 4
 EXAMPLES = 192
 STEPS = 4
 POLISH = 3
+MEMORY = 1 << 30
 
 
 def adapt(lockstep: Lockstep, steps: int = STEPS, is_time_up: Callable[[], bool] = lambda: False) -> bool:
     """Solve for every layer together with those that read it, in the order in which they run.
 
-    Cells from all over the examples are looked at, 192 examples together.
+    Cells from all over the examples are looked at, 192 examples together, or as many as what the layers give for them
+    takes no more than 1 GiB of memory.
 
     Nothing is changed where there are too few examples to hold any out: one or two can be fitted at any cost to others.
 
@@ -43,7 +51,8 @@ def adapt(lockstep: Lockstep, steps: int = STEPS, is_time_up: Callable[[], bool]
     if sum(cell.size or 1 for cell in lockstep.cells) < FEWEST:
         return True
     remaining = list(stretches(lockstep.within.network))
-    lockstep = Lockstep(lockstep.within, spread(lockstep.cells, EXAMPLES), lockstep.memory)
+    examples = min(EXAMPLES, MEMORY // max((_bytes_of(stretch) for stretch in remaining), default=1))
+    lockstep = Lockstep(lockstep.within, spread(lockstep.cells, examples), lockstep.memory)
     compared = {layer for stretch in remaining for layer in stretch.readers if fitting(layer, lockstep.within)[0]}
     shared = SharedTargets(lockstep.within.network, compared, lockstep.cells)
     while remaining:
@@ -70,6 +79,21 @@ class Stretch:
 
     makers: tuple[Layer, ...]
     readers: tuple[Layer, ...]
+
+
+def _bytes_of(stretch: Stretch) -> int:
+    """About what is kept of an example while these layers are solved for: what the makers read in both networks, and
+    what should come of the readers."""
+    inputs = {arguments(layer.node)[layer.argument] for layer in stretch.makers}
+    return 1 + 2 * sum(_bytes(node) for node in inputs) + sum(_bytes(layer.node) for layer in stretch.readers)
+
+
+def _bytes(node: Any) -> int:
+    """Of one example, where the shape is known."""
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    if not isinstance(value, Tensor) or not all(isinstance(length, int) for length in value.shape[1:]):
+        return 0
+    return math.prod(value.shape[1:]) * value.element_size()
 
 
 def stretches(network: Network) -> Iterator[Stretch]:

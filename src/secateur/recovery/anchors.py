@@ -13,6 +13,7 @@ from secateur.network.layers import Layer
 from secateur.network.program import at_least_single
 from secateur.network.units import Network
 from secateur.recovery.aim import Aim, aim_of
+from secateur.recovery.batchnorm import Statistics
 from secateur.recovery.lockstep import Values
 from secateur.recovery.solve import Moments
 from secateur.recovery.within import Within
@@ -28,15 +29,14 @@ class Anchor:
         aim: what comes of the layer's output.
         axis: of its channels or features.
         stays: which of these stay.
-        least, most: for each cell of examples, between what it should be.
+        wanted: for each cell of examples what it should be.
         weight: one over the root of the sum of squares of what it should be, about the mean.
     """
 
     aim: Aim
     axis: int
     stays: Tensor
-    least: Sequence[Tensor]
-    most: Sequence[Tensor]
+    wanted: Sequence[Tensor]
     weight: float
 
     @staticmethod
@@ -45,16 +45,20 @@ class Anchor:
         axis = 1 if layer.is_convolution else dense[0].dim() - 1
         stays = torch.nonzero(within.mask[layer.outputs]).flatten().to(dense[0].device)
         wanted = [at_least_single(each.index_select(axis, stays)) for each in dense]
-        least = [torch.where(each <= aim.low, -math.inf, each.clamp(max=aim.high)) for each in wanted]
-        most = [torch.where(each >= aim.high, math.inf, each.clamp(min=aim.low)) for each in wanted]
-        rows = torch.cat([each.movedim(axis, -1).reshape(-1, len(stays)) for each in wanted])
-        return Anchor(aim, axis, stays, least, most, (float(rows.var(0).sum()) * len(rows) + 1e-12) ** -0.5)
+        spread = Statistics()
+        for cell in wanted:
+            spread.add(cell.movedim(axis, 1) if cell.dim() > 1 else cell[None])
+        return Anchor(aim, axis, stays, wanted, (float(spread.variance.sum()) * spread.rows + 1e-12) ** -0.5)
 
     def error(self, cell: int, values: Values) -> Tensor:
         """What is missing for a cell, nothing where the nonlinearity behind cuts it off."""
-        found = at_least_single(values[self.aim.seen].index_select(self.axis, self.stays))
-        error: Tensor = (found.clamp(self.least[cell], self.most[cell]) - found) * self.weight
-        return error
+        output = at_least_single(values[self.aim.seen].index_select(self.axis, self.stays))
+        wanted = self.wanted[cell]
+        if self.aim.cuts_off:  # worked out for each look: kept, both ends would take twice the memory
+            least = torch.where(wanted <= self.aim.low, -math.inf, wanted.clamp(max=self.aim.high))
+            most = torch.where(wanted >= self.aim.high, math.inf, wanted.clamp(min=self.aim.low))
+            wanted = output.clamp(least, most)
+        return (wanted - output) * self.weight
 
 
 class Covariance:

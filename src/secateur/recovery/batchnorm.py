@@ -45,22 +45,26 @@ def _correct(lockstep: Lockstep, node: Node, names: dict[str, str], given: dict[
 
 
 class Statistics:
-    """Mean and variance of each channel, (channels,), over all that was added."""
+    """Mean and variance of each channel, (channels,), over all that was added.
+
+    Args:
+        rows: how many values of each channel were.
+    """
 
     def __init__(self) -> None:
-        self._rows, self._sum, self._square = 0, torch.zeros(()), torch.zeros(())
+        self.rows, self._sum, self._square = 0, torch.zeros(()), torch.zeros(())
 
     def add(self, x: Tensor) -> None:
         """Values with channels along the second axis."""
         channels = wide(x.transpose(0, 1).flatten(1))
-        self._rows += channels.shape[1]
+        self.rows += channels.shape[1]
         self._sum = self._sum.to(channels) + channels.sum(1)
         self._square = self._square.to(channels) + channels.square().sum(1)
 
     @property
     def mean(self) -> Tensor:
-        return self._sum / self._rows
+        return self._sum / self.rows
 
     @property
     def variance(self) -> Tensor:
-        return (self._square / self._rows - self.mean.square()).clamp_min(0)
+        return (self._square / self.rows - self.mean.square()).clamp_min(0)
