@@ -53,9 +53,9 @@ def speeds(dense: nn.Module, cut: nn.Module, images: Tensor, seconds: float = MO
     for runtime in RUNTIMES:
         for batch in BATCHES:
             x = images[:batch].contiguous(memory_format=torch.channels_last)
+            runners = [RUNNERS[runtime](model, x) for model in (dense, cut)]
             for threads in THREADS:
-                calls = [RUNNERS[runtime](model, x, threads) for model in (dense, cut)]
-                yield asdict(_speed(runtime, batch, threads, calls, seconds))
+                yield asdict(_speed(runtime, batch, threads, [runner(threads) for runner in runners], seconds))
     torch.set_num_threads(before)
 
 
@@ -74,27 +74,32 @@ def _speed(runtime: str, batch: int, threads: int, calls: list[Callable[[], Any]
     return Speed(runtime, batch, threads, dense_ms, cut_ms, float(np.median(ratios)), low, high)
 
 
-def _eager(model: nn.Module, x: Tensor, threads: int) -> Callable[[], Any]:
+def _eager(model: nn.Module, x: Tensor) -> Callable[[int], Callable[[], Any]]:
     def call() -> Any:
         with torch.inference_mode():
             return model(x)
 
-    return call
+    return lambda threads: call
 
 
-def _onnxruntime(model: nn.Module, x: Tensor, threads: int) -> Callable[[], Any]:
+def _onnxruntime(model: nn.Module, x: Tensor) -> Callable[[int], Callable[[], Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "model.onnx")
         plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-        torch.onnx.export(plain, (x.contiguous(),), path, dynamo=True, verbose=False)
+        torch.onnx.export(plain, (x.contiguous(),), path, dynamo=True, external_data=False, verbose=False)
+        program = Path(path).read_bytes()
+
+    def runner(threads: int) -> Callable[[], Any]:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = {session.get_inputs()[0].name: x.contiguous().numpy()}
-    return lambda: session.run(None, inputs)
+        session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
+        inputs = {session.get_inputs()[0].name: x.contiguous().numpy()}
+        return lambda: session.run(None, inputs)
+
+    return runner
 
 
-RUNNERS: dict[str, Callable[[nn.Module, Tensor, int], Callable[[], Any]]] = {
+RUNNERS: dict[str, Callable[[nn.Module, Tensor], Callable[[int], Callable[[], Any]]]] = {
     "eager": _eager,
     "onnxruntime": _onnxruntime,
 }
