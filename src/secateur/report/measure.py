@@ -18,6 +18,7 @@ from secateur.network.calls import cache_off
 from secateur.network.program import preserved, run_seeded
 from secateur.recovery.bounds import Drop
 from secateur.recovery.chain import Step
+from secateur.report.layer_times import layer_times, speed_note
 from secateur.report.results import Latency, Measured, Report
 from secateur.time_budget import TimeBudget
 
@@ -54,6 +55,9 @@ def measure(
     settings["drop"] = None if drop is None else asdict(drop)
     settings["repairs"] = [asdict(step) for step in steps]
     settings["effective"] = None if plan.effective is None else asdict(plan.effective)
+    spans = layer_times(dense, small, batch)
+    settings["layers"] = [asdict(span) for span in spans]
+    settings["speed"] = speed_note(dense, plan, spans, measured[0].latency.median / measured[1].latency.median)
     settings["notes"] = list(plan.notes)
     settings["left_out"] = [] if time is None else list(time.left_out)
     total = sum(part.shape[2] for part in found)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from secateur.report.text import LAYER_HEAD, about, layer_rows, report_rows
+from secateur.report.text import LAYER_HEAD, about, layer_rows, report_rows, time_rows
 from secateur.version import __version__
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def report_page(report: "Figures") -> str:
         report=report,
         about=about(report),
         rows=report_rows(report),
+        times=time_rows(report),
         units_plot=svg(_units_figure(report)) if report.groups else None,
         scores_plot=None if scored is None else svg(_scores_figure(scored, shown)),
         layer_head=LAYER_HEAD,

@@ -82,6 +82,14 @@ class SavedEffective(Record, frozen=True):
     left: Natural
 
 
+class SavedLayerTime(Record, frozen=True):
+    """Milliseconds of one module in both networks; "" for operators outside of modules."""
+
+    name: str
+    dense: float
+    pruned: float
+
+
 class SavedSettings(Record, frozen=True):
     """How the network was pruned: what `measure` writes into a report's settings, field by field."""
 
@@ -94,6 +102,8 @@ class SavedSettings(Record, frozen=True):
     left_out: tuple[str, ...] = ()
     effective: SavedEffective | None = None
     notes: tuple[str, ...] = ()
+    layers: tuple[SavedLayerTime, ...] = ()
+    speed: str = ""
 
 
 class SavedLayerFigures(Record, frozen=True):

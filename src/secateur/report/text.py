@@ -10,6 +10,8 @@ from secateur.tables import columns
 if TYPE_CHECKING:
     from secateur.report.results import Figures, Latency, LayerFigures, SparsityFigures
 
+MOST_LAYERS = 8
+
 
 def report_rows(report: "Figures") -> list[tuple[str, str, str, str]]:
     """Name, dense, pruned and change of everything that was measured."""
@@ -62,6 +64,7 @@ def about(report: "Figures") -> list[str]:
         *([f"left out for want of time: {', '.join(settings['left_out'])}"] if settings.get("left_out") else []),
         f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads",
         *settings.get("notes", ()),
+        *([settings["speed"]] if settings.get("speed") else []),
         *bias_lines(report.new_biases),
         *(report.sparsity.notes if report.sparsity is not None else ()),
     ]
@@ -91,12 +94,30 @@ def _repaired(steps: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(given)
 
 
+def time_rows(report: "Figures") -> list[tuple[str, str, str, str]]:
+    """Where the time goes: the modules that take most of the dense network's, and all others together."""
+    layers = report.settings.get("layers") or []
+    ranked = sorted((layer for layer in layers if layer["name"]), key=lambda layer: -float(layer["dense"]))
+    shown, others = ranked[:MOST_LAYERS], ranked[MOST_LAYERS:]
+    outside = [layer for layer in layers if not layer["name"]]
+    parts = [(layer["name"], [layer]) for layer in shown]
+    parts += [(f"{len(others)} other modules", others)] if others else []
+    parts += [("outside of modules", outside)] if outside else []
+    rows = []
+    for name, some in parts:
+        dense, pruned = (sum(float(layer[side]) for layer in some) for side in ("dense", "pruned"))
+        rows.append((name, f"{dense:.3f}", f"{pruned:.3f}", f"{pruned / max(dense, 1e-9):.0%}"))
+    return rows
+
+
 def report_text(report: "Figures") -> str:
     """The report for a terminal."""
     lines = columns([("", "dense", "pruned", ""), *report_rows(report)])
     units = [("group", "units", "kept", "")]
     units += [(name, str(size), str(left), f"{left / size:.0%}") for name, (size, left) in report.groups.items()]
-    tables = [columns(units)] if report.groups else []
+    times = time_rows(report)
+    tables = [columns([("where the time goes, ms", "dense", "pruned", ""), *times])] if times else []
+    tables += [columns(units)] if report.groups else []
     tables += [columns([LAYER_HEAD, *layer_rows(report.sparsity)])] if report.sparsity is not None else []
     return "\n".join([*about(report), "", *lines, *(line for table in tables for line in ("", *table))])
 

@@ -1,0 +1,60 @@
+"""Where the time of a network goes, and what is said of a cut that is not as much faster as it is smaller."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import secateur as sc
+from secateur.data import as_batches
+from secateur.network.effective import EffectiveMacs
+from secateur.report.layer_times import LayerTime, layer_times, speed_note
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Sequential(nn.Linear(64, 64), nn.ReLU()), nn.Linear(64, 3))
+
+
+def test_every_innermost_module_has_a_time_and_keeps_its_hooks() -> None:
+    model, x = network(), torch.randn(4, 8)
+    calls: list[int] = []
+    model[0].register_forward_hook(lambda *_: calls.append(1))
+    before = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    times = layer_times(model, network(), as_batches(x)[0])
+    assert {each.name for each in times} == {"0", "1", "2.0", "2.1", "3", ""}
+    assert all(each.dense >= 0 and each.pruned >= 0 for each in times)
+    assert before == [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    assert model.training
+
+
+def test_hooks_are_removed_where_a_run_fails() -> None:
+    model = network()
+    with pytest.raises(RuntimeError):
+        layer_times(model, model, as_batches(torch.randn(4, 7))[0])
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_the_reason_is_named() -> None:
+    model, x = network(), torch.randn(4, 8)
+    traced = sc.trace(model, x)
+    plan = sc.plan(traced, sc.score(traced, by="l2"), {"macs": 0.5})
+    slow = (LayerTime("0", 4.0, 3.0), LayerTime("1", 1.0, 2.0))
+    assert speed_note(model, plan, slow, 1.9) == ""
+    assert "operators without MACs" in speed_note(model, plan, slow, 1.1)
+    assert "40% of its time" in speed_note(model, plan, slow, 1.1)
+    short = (LayerTime("0", 0.02, 0.01), LayerTime("3", 0.02, 0.01))
+    assert "so short" in speed_note(model, plan, short, 1.1)
+    plan = type(plan)(**{**vars(plan), "effective": EffectiveMacs(16, 100, 90)})
+    assert "kernels work on 16 channels at once, by which 90% of the MACs are left" in speed_note(
+        model, plan, slow, 1.0
+    )
+
+
+def test_the_report_shows_where_the_time_goes() -> None:
+    result = sc.prune(network(), torch.randn(40, 8), {"macs": 0.5}, by="l2", repair=None, progress=False)
+    assert "where the time goes, ms" in str(result.report)
+    assert "Where the time goes" in result.report.to_html()
+    layers = json.loads(result.report.to_json())["settings"]["layers"]
+    assert {layer["name"] for layer in layers} == {"0", "1", "2.0", "2.1", "3", ""}
