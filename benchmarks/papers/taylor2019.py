@@ -1,5 +1,6 @@
 """Taylor 2019 (Molchanov et al.): how well criteria agree with the oracle, and the iterative schedule."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from statistics import mean, stdev
@@ -117,7 +118,7 @@ def figure(rows: list[Row]) -> Figure:
     axes = drawn.subplots()
     for place, network in enumerate(networks):
         each = [[float(r["spearman"]) for r in own if (r["by"], r["network"]) == (by, network)] for by in names]  # type: ignore[arg-type]
-        heights, spreads = [mean(e) for e in each], [stdev(e) if len(e) > 1 else 0.0 for e in each]
+        heights, spreads = [mean(e) if e else math.nan for e in each], [stdev(e) if len(e) > 1 else 0.0 for e in each]
         at = [number + 0.8 * place / len(networks) for number in range(len(names))]
         axes.bar(at, heights, width=0.76 / len(networks), yerr=spreads, label=network, error_kw={"elinewidth": 0.8})
     axes.set_xticks([n + 0.3 for n in range(len(names))], names, rotation=45, ha="right", fontsize=7)
