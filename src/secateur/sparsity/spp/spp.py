@@ -1,7 +1,6 @@
 """SPP: columns of convolutions pruned with probabilities, while a network is trained (Wang et al. 2018)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,49 +12,14 @@ from secateur.errors import BudgetError, SurgeryError
 from secateur.importance.lean.walk import graph_of
 from secateur.network.trace import results_of
 from secateur.sparsity.dead import hold, needless, plan_of
-from secateur.sparsity.gathered import gathered_kernels
-from secateur.sparsity.results import SparseResult
 from secateur.sparsity.spp.budget import MacBudget, counts_of
 from secateur.sparsity.spp.columns import Columns
 from secateur.sparsity.spp.probabilities import increments
+from secateur.sparsity.spp.result import SPPResult
 from secateur.sparsity.spp.start import columns_of, layers_to_prune, left_out
-from secateur.sparsity.timing import FastNetwork, fastest_network
 from secateur.surgery.cut import cut
-from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.surgery.recipe import recipe_of
 from secateur.training.guard import check_finite, check_holds, hooked, is_skipped
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SPPResult(SparseResult):
-    """What SPP leaves: the model with pruned columns at zero, and without channels that nobody reads any more.
-
-    Args:
-        recipe: by which those were cut.
-        columns: for each layer how many columns there were, and how many are left.
-        weights: the names of the layers' weights.
-        left_out: the convolutions that were not pruned, and why.
-    """
-
-    recipe: Recipe
-    columns: Mapping[str, tuple[int, int]]
-    weights: Mapping[str, str]
-    left_out: Mapping[str, str]
-
-    def __str__(self) -> str:
-        rows = [f"  {name}: {left} of {dense} columns" for name, (dense, left) in self.columns.items()]
-        rows += [f"  {name} is as it was: {reason}" for name, reason in self.left_out.items()]
-        units = sum(len(kept) for kept in self.plan.kept.values())
-        return "\n".join([f"units {self.plan.network.units} -> {units}", *rows])
-
-    def _fastest(self) -> FastNetwork:
-        example = self.plan.network.example if self.session is None else self.session.example
-        return fastest_network(self.model, example, gathered_kernels(self.model, self.weights.values()))
-
-    def _structures(self) -> Mapping[str, str]:
-        return {self.weights[name]: f"{left} of {dense} columns" for name, (dense, left) in self.columns.items()}
-
-    def _notes(self) -> tuple[str, ...]:
-        return tuple(f"{name} is as it was: {reason}" for name, reason in self.left_out.items())
 
 
 class SPP:

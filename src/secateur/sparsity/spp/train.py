@@ -9,7 +9,8 @@ from torch import nn
 from secateur.entry import entry_point
 from secateur.network.copies import copied
 from secateur.sparsity.results import RunSettings
-from secateur.sparsity.spp.spp import SPP, SPPResult
+from secateur.sparsity.spp.result import SPPResult
+from secateur.sparsity.spp.spp import SPP
 from secateur.training.session import training_session
 
 
