@@ -13,7 +13,7 @@ ENTRIES = {
     ("measured_curves", "recovery/curves.py"): "curves",
     ("plan", "budget/plan.py"): "plan",
     ("check_reachable", "budget/plan.py"): "plan",
-    ("divergence", "recovery/rehearsal.py"): "rehearse",
+    ("divergences", "recovery/rehearsal.py"): "rehearse",
     ("best_of", "recovery/rehearsal.py"): "rehearse",
     ("refit", "recovery/refit.py"): "refit",
     ("adapt", "recovery/adapt.py"): "adapt",
