@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from secateur import comparing
 
 X = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
 
@@ -96,3 +98,16 @@ def test_a_network_traced_without_new_biases_costs_what_it_says() -> None:
     plan = sc.plan(traced, sc.score(traced, X, by="l1", progress=False), {"units": 0.5})
     small = sc.cut(model, plan)
     assert sum(parameter.numel() for parameter in small.parameters()) == plan.cost.params
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_comparisons_with_and_without_new_biases(allowed: bool) -> None:
+    plans: list[sc.Plan] = []
+
+    def noted(*args: Any, **options: Any) -> sc.Plan:
+        plans.append(sc.plan(*args, **options))
+        return plans[-1]
+
+    with patch.object(comparing, "plan", noted):
+        sc.compare(plain(), X, by=("l1",), keep={"units": 0.6}, repair=None, new_biases=allowed, progress=False)
+    assert plans and all((plan.new_biases == ("2.bias",)) is allowed for plan in plans)

@@ -53,6 +53,7 @@ def compare(
     only: str | Sequence[str] | None = None,
     skip: str | Sequence[str] | None = None,
     kinds: str | Sequence[str] | None = None,
+    new_biases: bool = True,
     seed: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: bool = True,
@@ -73,7 +74,7 @@ def compare(
             groups counts.
         repair: how the cut networks are mended, as `repair` takes it; both without and with it is judged. None for not
             at all.
-        kinds: as `trace` takes them.
+        kinds, new_biases: as `trace` takes them.
         options: what `score` takes besides, by the name of the criterion: `{"shapley": {"removal": "refit"}}`.
         progress: show a progress bar, on a terminal.
 
@@ -104,7 +105,7 @@ def compare(
         find_repairs(repair)
     batches, measured_on = checked_data(model, data, test, loss, list(criteria.values()))
     tests = None if test is None else measured_on
-    network = trace(model, batches, kinds=kinds)
+    network = trace(model, batches, kinds=kinds, new_biases=new_biases)
     batches, tests = as_examples(network, batches), None if tests is None else as_examples(network, tests)
     check_program_sizes(network, [*batches, *(tests or ())])
     if not network.groups:
