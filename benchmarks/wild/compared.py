@@ -19,7 +19,7 @@ def compared(now: Mapping[str, Row], before: Mapping[str, Row]) -> list[str]:
         "frozen, but for those of the outputs; the time of `sc.trace`, in times of the export with a batch that may",
         "vary; and how often the network was cut for trial. Where a network could not be traced, the kind of error",
         "stands there instead; *none* is a network without a group. The machine was busy with other work, so ratios of",
-        "small networks vary by a half from run to run.",
+        f"small networks vary by a half from run to run, and some times of {version} are those of the wall clock.",
         "",
         f"| network | can be cut, {version} | now | frozen units | now | trace / export | now | trial cuts | now |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",

@@ -4,7 +4,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 import secateur as sc
 from secateur.data import Batch, example_batches
 from secateur.errors import SurgeryError
+from secateur.network.calls import plain_forward
 from secateur.network.export import dynamic_shapes
 from secateur.network.masked import draws_of_masked, run_masked
 from secateur.network.program import evaluation_mode
@@ -70,7 +71,7 @@ def examine(definition: Definition) -> Row:
         row["loaded"] = _survives(small, definition)
         row["stage"] = "export of the cut"
         if "export_s" in row:
-            _export_seconds(small, example)
+            _export_seconds(small, example, cache_off="cache_off" in row)
     except Exception as failure:  # noqa: BLE001 (a benchmark reports whatever happens)
         raw = row["stage"] in OUR_STAGES and not isinstance(failure, sc.SecateurError)
         row |= {"failed": row["stage"], "raw": raw, "error": _shown(failure)}
@@ -128,13 +129,17 @@ def _export_times(definition: Definition) -> Row:
     """Seconds for the export that tracing needs and for the plain one; nothing where torch can't export the model.
 
     Of the first the faster of two; the plain one comes last, when torch knows the model's operators. Each has a fresh
-    model, as some keep what the last export wrote into their attributes.
+    model, as some keep what the last export wrote into their attributes. Decoders, whose caches torch can't export, are
+    exported without them.
     """
-    try:
-        batched = min(_batched_seconds(*build(definition)) for _ in range(2))
-        return {"batched_s": batched, "export_s": _export_seconds(*build(definition))}
-    except Exception as failure:  # noqa: BLE001 (torch.export raises any type)
-        return {"not_exported": f"{type(failure).__name__}: {failure}"[:300]}
+    for cache_off in (False, True):
+        try:
+            batched = min(_batched_seconds(*build(definition), cache_off) for _ in range(2))
+            plain = _export_seconds(*build(definition), cache_off=cache_off)
+            return {"batched_s": batched, "export_s": plain, **({"cache_off": True} if cache_off else {})}
+        except Exception as failure:  # noqa: BLE001 (torch.export raises any type)
+            reason = f"{type(failure).__name__}: {failure}"[:300]
+    return {"not_exported": reason}
 
 
 def _plan(network: sc.Network) -> sc.Plan:
@@ -150,20 +155,20 @@ def _batch(example: Any) -> Batch:
     return example_batches(example, torch.device("cpu"))[0]
 
 
-def _export_seconds(model: nn.Module, example: Any, shapes: Any = None) -> float:
+def _export_seconds(model: nn.Module, example: Any, shapes: Any = None, cache_off: bool = False) -> float:
     batch = _batch(example)
     start = time.process_time()
-    with evaluation_mode(model):
+    with evaluation_mode(model), plain_forward(model, batch) if cache_off else nullcontext():
         torch.export.export(model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False)
     return time.process_time() - start
 
 
-def _batched_seconds(model: nn.Module, example: Any) -> float:
+def _batched_seconds(model: nn.Module, example: Any, cache_off: bool) -> float:
     """The export with a batch that may vary, as tracing needs it; as it is given where the code does not allow that."""
     try:
-        return _export_seconds(model, example, dynamic_shapes(model, _batch(example)))
+        return _export_seconds(model, example, dynamic_shapes(model, _batch(example)), cache_off)
     except Exception:  # noqa: BLE001 (torch.export raises any type)
-        return _export_seconds(model, example)
+        return _export_seconds(model, example, cache_off=cache_off)
 
 
 CUTTABLE = (nn.Linear, nn.modules.conv._ConvNd, nn.LSTM, nn.GRU, nn.MultiheadAttention)

@@ -20,14 +20,15 @@ where `DIR` holds the CIFAR-10 ResNets; it may be left out, and so may be their 
 
 - **export**, **batched**, **trace**: processor seconds for `torch.export.export` alone, for the same with a batch size
   that may vary (and a varying length of token sequences), and for `sc.trace`, which makes that second export, finds
-  the groups, and cuts the network for trial. Of the second export the faster of two, and the plain one after it;
-  empty where torch can't export the model as it is.
+  the groups, and cuts the network for trial. Of the second export the faster of two, and the plain one after it.
+  Decoders, whose caches torch can't export, are exported without them; empty where torch can't export the model, or
+  where a row was measured before that was done.
 - **can be cut**: the share of the parameters of convolutions, linear, recurrent and attention layers of which some
   plan can take a part away.
 - **left**: parameters after a cut by random scores, 75 % asked for.
 - **differs**: the cut network's largest difference from the masked run on fresh inputs, of the largest output.
-- **loaded**: bit-equal after saving and loading onto a fresh model. **exports**: so does the cut network, where torch
-  can export the dense one.
+- **loaded**: bit-equal after saving and loading onto a fresh model. **exports**: torch exports the cut network as it
+  exported the dense one, decoders without their caches; empty where it was not tried.
 - **unchanged**: after tracing, planning and cutting, the dense model has the same parameters, buffers, attributes,
   modes, hooks and configuration, bit for bit and object for object; so have the example and the random generators of
   Python, numpy and torch.
@@ -48,11 +49,19 @@ def as_markdown(rows_by_name: Mapping[str, Row], before: Mapping[str, Row]) -> s
     rows = list(rows_by_name.values())
     older = {row["version"] for row in before.values()}
     newest = next((row["version"] for row in rows if row["version"] not in older), rows[0]["version"])
-    lines = [ABOUT, *_summary(rows), "", *compared(rows_by_name, before), *_table(rows, newest), "", *_held(rows)]
+    lines = [
+        ABOUT,
+        *_summary(rows, newest),
+        "",
+        *compared(rows_by_name, before),
+        *_table(rows, newest),
+        "",
+        *_held(rows),
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _summary(rows: Sequence[Row]) -> list[str]:
+def _summary(rows: Sequence[Row], newest: str) -> list[str]:
     fine = [row for row in rows if "failed" not in row]
     raised = [row["name"] for row in rows if row.get("failed") in ("trace", "process", "time")]
     raw = [row["name"] for row in rows if row.get("raw")]
@@ -61,18 +70,29 @@ def _summary(rows: Sequence[Row]) -> list[str]:
     wide = sum(row.get("share", 0) >= ENOUGH for row in rows)
     peer = Counter(row["peer"]["outcome"] for row in rows if "peer" in row)
     return [
-        f"{len(rows)} networks: {len(fine)} cut, verified, loaded and exported again ({len(fine) / len(rows):.0%}); "
+        f"{len(rows)} networks: {len(fine)} cut, verified and loaded again ({len(fine) / len(rows):.0%}), "
+        f"{sum('export_s' in row for row in fine)} of them exported again; "
         f"{_listed(raised, 'could not be traced')}; "
         f"in {wide} at least nine tenths of the layers' parameters can be cut.",
         "",
         f"{_listed(raw, 'raised an exception that is no SecateurError')}. Of {len(looked_at)} models that were looked "
         f"at before and after, {_listed(changed, 'had changed')}.",
         "",
-        f"Tracing took {_ratios(rows, 'batched_s')} the export with a batch that may vary, and "
-        f"{_ratios(rows, 'export_s')} the plain one. Where a model's own code can't say the cut shape, it is tried "
-        "many times until it is known what it can bear.",
+        *_tracing(rows, newest),
         "",
         "torch-pruning: " + ", ".join(f"{count} {outcome}" for outcome, count in peer.most_common()) + ".",
+    ]
+
+
+def _tracing(rows: Sequence[Row], newest: str) -> list[str]:
+    """How long tracing takes, of the newest rows and of all."""
+    ours = [row for row in rows if row["version"] == newest]
+    return [
+        f"Tracing took {_ratios(ours, 'export_s')} the plain export in the {len(ours)} rows of the newest version, and "
+        f"{_ratios(rows, 'export_s')} in all rows, most of which are older; of the export with a batch that may vary "
+        f"{_ratios(ours, 'batched_s')} it and {_ratios(rows, 'batched_s')} it. Where a model's own code can't say the "
+        "cut shape, it is tried many times until it is known what it can bear. Where a network has many weights and "
+        "few operators (VGG, AlexNet), trial cuts take longer than an export, which does not read weights.",
     ]
 
 
