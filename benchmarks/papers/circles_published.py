@@ -236,7 +236,8 @@ def page(rows: list[Row]) -> list[str]:
 
 def _step_table(rows: list[Row]) -> list[str]:
     """Each step of LEAN: accuracies, and what its chains were made of."""
-    lines = [
+    lines = ["Step by step; the last three columns are of the choice from the authors' network of the step before:", ""]
+    lines += [
         "| LEAN, kernels asked for | kept | accuracy | published | norms below 1 | chains | kernels by norm alone |"
     ]
     lines += ["|---" * 7 + "|"]
