@@ -41,6 +41,34 @@ def test_sizes_that_fill_steps() -> None:
     assert sizes_in_steps(groups[1], 1, 1).tolist() == list(range(1, 17))
 
 
+def test_a_narrow_residual_width_stays_whole() -> None:
+    network = sc.trace(CifarResNet((16, 32)), torch.randn(2, 3, 8, 8))
+    multiples = {(group.kind, group.size): preferred_multiple(group, 16) for group in network.groups}
+    assert multiples == {("residual", 16): 16, ("channels", 16): 1, ("residual", 32): 16, ("channels", 32): 16}
+
+
+class CifarResNet(nn.Module):
+    """Two stages of residual blocks."""
+
+    def __init__(self, widths: tuple[int, int]) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.widen = nn.Conv2d(*widths, 3, 2, 1)
+        for stage, width in enumerate(widths):
+            layers = [nn.Conv2d(width, width, 3, padding=1) for _ in range(4)]
+            setattr(self, f"stage{stage}", nn.ModuleList(layers))
+        self.head = nn.Linear(widths[1], 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        for stage in (self.stage0, self.stage1):
+            x = x if stage is self.stage0 else torch.relu(self.widen(x))
+            for first, second in ((stage[0], stage[1]), (stage[2], stage[3])):
+                x = torch.relu(second(torch.relu(first(x))) + x)
+        logits: torch.Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
 def test_heads_count_by_their_width() -> None:
     layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True).eval()
     network = sc.trace(layer, torch.randn(2, 5, 64))

@@ -69,7 +69,8 @@ def preferred_multiple(group: Group, step: int) -> int:
     """Multiples of which number of a group's units fill a device's kernels.
 
     1 in groups of a single step or less: a narrow network would have no size to choose but its own, and what reads
-    fewer channels takes less time on some kernels even so.
+    fewer channels takes less time on some kernels even so. Only a residual width of that size stays whole, as all
+    layers of its stage read or make it, and some runtimes take a slow way for each that it does not fill.
 
     Args:
         group: the group.
@@ -82,7 +83,9 @@ def preferred_multiple(group: Group, step: int) -> int:
         16
     """
     units = step // math.gcd(step, entries_per_unit(group))
-    return 1 if group.size <= units else units
+    if group.size <= units:
+        return group.size if group.kind == "residual" else 1
+    return units
 
 
 def sizes_in_steps(group: Group, step: int, floor: float) -> np.ndarray:
