@@ -21,7 +21,7 @@ from secateur.recovery.ways import CURVES, FEWEST, MEASURED, Way
 from secateur.time_budget import TimeBudget
 
 REHEARSALS = 0.5  # share of a time budget
-REHEARSED = 128
+REHEARSED = 192
 MOST_FILLED = 2  # of the ways that come nearest, those that are tried with sizes that fill kernels
 COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
 REFINED = 2
