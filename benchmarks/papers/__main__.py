@@ -131,7 +131,7 @@ REMARKS: dict[str, list[str]] = {
         "two are level in the residual network, and in ResNet-20 the latter is better, so both can be had. One",
         "ranking of raw scores costs less than the other allocations in the residual network up to 20 %; in ResNet-20",
         "none leaves much at 20 % without tuning. Squares over minibatches are not the best of these criteria: the",
-        "absolute values of 2017, example by example, agree better with the oracle in both.",
+        "absolute values of 2017, example by example, agree better with the oracle by Spearman's correlation in both.",
         "",
     ],
     "circles": [
