@@ -88,11 +88,12 @@ def _tracing(rows: Sequence[Row], newest: str) -> list[str]:
     """How long tracing takes, of the newest rows and of all."""
     ours = [row for row in rows if row["version"] == newest]
     return [
-        f"Tracing took {_ratios(ours, 'export_s')} the plain export in the {len(ours)} rows of the newest version, and "
-        f"{_ratios(rows, 'export_s')} in all rows, most of which are older; of the export with a batch that may vary "
-        f"{_ratios(ours, 'batched_s')} it and {_ratios(rows, 'batched_s')} it. Where a model's own code can't say the "
-        "cut shape, it is tried many times until it is known what it can bear. Where a network has many weights and "
-        "few operators (VGG, AlexNet), trial cuts take longer than an export, which does not read weights.",
+        f"Tracing took {_ratios(ours, 'export_s')} the plain export in the {len(ours)} rows of the newest version, "
+        f"among which are some of the slowest, and {_ratios(rows, 'export_s')} in all rows, most of which are older. "
+        f"Of the export with a batch that may vary these are {_ratios(ours, 'batched_s')} and "
+        f"{_ratios(rows, 'batched_s')}. Where a model's own code can't say the cut shape, it is tried many times until "
+        "it is known what it can bear. Where a network has many weights and few operators (VGG, AlexNet), trial cuts "
+        "take longer than an export, which does not read weights.",
     ]
 
 
@@ -129,7 +130,7 @@ def _line(row: Row, newest: str) -> str:
         {True: "yes", False: "no"}.get(row.get("loaded"), ""),
         f"**{failed}**" if failed else "yes" if "export_s" in row else "",
         "" if "changed" not in row else "**no**" if row["changed"] else "yes",
-        "" if "raw" not in row else f"**{failed}**" if row["raw"] else "none",
+        "" if "changed" not in row else f"**{failed}**" if row.get("raw") else "none",
         row.get("peer", {}).get("outcome", ""),
     ]
     return "| " + " | ".join(cells) + " |"
