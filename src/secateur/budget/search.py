@@ -39,6 +39,7 @@ class Search:
         latency: the times of this machine, where the budget is in latency.
         curves: what the loss grows by, for each group, where sizes are exchanged between groups by it.
         base: what stays of other groups, by name: of blocks that are units beside others.
+        fills: whether what still fits the budget is given back at the end; without it smaller plans lie within larger.
     """
 
     network: Network
@@ -50,6 +51,7 @@ class Search:
     latency: LatencyTable | None = None
     curves: tuple[np.ndarray, ...] | None = None
     base: Kept = field(default_factory=dict)
+    fills: bool = False
 
     @staticmethod
     def of(
@@ -89,7 +91,7 @@ class Search:
         orders = [ORDERS[name](network, groups, values, asked) for name in names]
         order = orders[0] if len(orders) == 1 else between(orders)
         own = tuple(known[group.name].numpy() for group in groups) if names == ["loss"] and step > 1 else None
-        return Search(network, groups, ranked, order, sizes, bool(scores.means), latency, own, base)
+        return Search(network, groups, ranked, order, sizes, bool(scores.means), latency, own, base, step > 1)
 
     def kept(self, steps: int) -> dict[str, Tensor]:
         """What stays after a number of steps."""
@@ -146,7 +148,7 @@ class Search:
             int(np.searchsorted(sizes, group.size - lost))
             for group, sizes, lost in zip(self.groups, self.sizes, gone.tolist(), strict=True)
         ]
-        places = self._filled(places, budget)
+        places = self._filled(places, budget) if self.fills else places
         if self.curves is not None:
             places = exchanged(places, self.sizes, self.curves, lambda other: self._fits(other, budget))
         return self._kept_at(places)
