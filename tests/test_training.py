@@ -293,3 +293,10 @@ def test_another_criterion_prunes_what_has_no_gates() -> None:
     others = TaylorSchedule(model, x, optimizer, {"units": 0.9}, by="l2")
     assert gates.left_whole == ("a", "mix") and [group.name for group in gates.groups] == ["c"]
     assert {group.name for group in others.groups} == {"a", "mix", "c"} and not others.left_whole
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    model, _ = network_and_optimizer()
+    _, optimizer = network_and_optimizer(4)
+    with pytest.raises(sc.SecateurError, match="holds no parameter of this Small"):
+        TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.5})

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from secateur.errors import DataError, OptionError
@@ -28,6 +28,20 @@ def check_holds(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor])
             f"this {type(optimizer).__name__} does not hold {missing[0]}{others} of this model, so it never trains "
             "what is to be pruned; make it from model.parameters() of the model that is given here, or name layers "
             "that are not trained in skip="
+        )
+
+
+def check_same_model(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Check that an optimizer was made from a model's parameters, from some of them at least.
+
+    Raises:
+        OptionError: it holds none of them, so its steps say nothing of this model.
+    """
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not any(id(parameter) in trained for parameter in model.parameters()):
+        raise OptionError(
+            f"this {type(optimizer).__name__} holds no parameter of this {type(model).__name__}, so it trains another "
+            "model; make it from model.parameters() of the model that is given here"
         )
 
 

@@ -17,7 +17,7 @@ from secateur.importance.score import score
 from secateur.network.wrappers import unwrapped
 from secateur.options import check_option
 from secateur.surgery.cut import cut
-from secateur.training.guard import check_finite, hooked, is_skipped, scale_of
+from secateur.training.guard import check_finite, check_same_model, hooked, is_skipped, scale_of
 from secateur.training.masks import Masks, clear_all_momentum
 from secateur.training.slopes import Slopes
 
@@ -58,6 +58,7 @@ class TaylorSchedule:
         BudgetError: the budget is none of those, or can't be met.
         TraceError: nothing can be cut.
         SurgeryError: the model computes weights from others.
+        OptionError: the optimizer holds no parameter of the model.
 
     Example:
         >>> import torch, secateur as sc
@@ -102,6 +103,7 @@ class TaylorSchedule:
                 f"{', '.join(COUNTED)}, at least one step between removals, and a decay from 0 to below 1"
             )
         model = unwrapped(model)
+        check_same_model(optimizer, model)
         self.model, self.optimizer, self.every, self.decay = model, optimizer, every, decay
         self.floor, self.round_to = floor, round_to
         self.network = trace(model, example_inputs)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateur.devices import comparable_arithmetic
 from secateur.errors import SurgeryError
 from secateur.network.layers import Layer, finite
 from secateur.network.program import preserved, run_module
@@ -65,6 +66,7 @@ def matrices_of(network: Network, axes: Sequence[Axes]) -> list[Matrix]:
     return found
 
 
+@comparable_arithmetic()
 def fold_orders(model: nn.Module, network: Network, orders: Mapping[str, np.ndarray]) -> dict[str, dict[int, Tensor]]:
     """Give the units of groups other places in all parameters and buffers that they own parts of, in place.
 
