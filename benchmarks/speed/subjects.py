@@ -64,7 +64,8 @@ def cifar(data: Path | None, depth: int) -> Subject:
         train, test = (_normalised(torch.from_numpy(arrays[name])) for name in ("xtrain", "xtest"))
         labels = torch.from_numpy(arrays["ytest"]).long()
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:EXAMPLES]
-    return Subject(model, list(train[order].split(32)), test[:TESTED], labels[:TESTED])
+    spread = slice(None, None, max(len(test) // TESTED, 1))  # the images are in the order of their classes
+    return Subject(model, list(train[order].split(32)), test[spread][:TESTED], labels[spread][:TESTED])
 
 
 def mobilenet(data: Path | None) -> Subject:
