@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur.network.copies import copied
-
 
 class CutMultiheadAttention(nn.MultiheadAttention):
     """`nn.MultiheadAttention` whose heads together may be wider or narrower than what it reads and gives."""
@@ -91,17 +89,6 @@ class Skip(nn.Module):
 
 
 DROPINS: Mapping[type[nn.Module], type[nn.Module]] = {nn.MultiheadAttention: CutMultiheadAttention}
-
-
-def transparent(model: nn.Module) -> nn.Module:
-    """The model itself, or where torch's own code hides layers a copy that calls them; it shares all tensors."""
-    if not any(type(module) in DROPINS for module in model.modules()):
-        return model
-    tensors = (*model.parameters(), *model.buffers())
-    seen = copied(model, {id(tensor): tensor for tensor in tensors})
-    for module in seen.modules():
-        stand_in(module)
-    return seen
 
 
 def stand_in(module: Any) -> None:
