@@ -198,12 +198,12 @@ def test_a_budget_in_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan.cost.macs < 0.9 * plan.dense.macs
     timed = []
 
-    def left(dense: nn.Module, small: nn.Module, batch: Any) -> float:
+    def left(_: Any, small: nn.Module) -> float:
         """Parameters stand for time: other work on the machine must not decide what a test says."""
-        timed.append(sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in dense.parameters()))
+        timed.append(sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters()))
         return timed[-1]
 
-    monkeypatch.setattr(pruning, "latency_left", left)
+    monkeypatch.setattr(pruning.Stopwatch, "left", left)
     result = sc.prune(model, x, {"latency": 0.7}, by="l2", progress=False)
     assert len(timed) > 1
     kept = sum(p.numel() for p in result.model.parameters()) / sum(p.numel() for p in model.parameters())
@@ -352,7 +352,7 @@ def test_without_a_refit_a_bound_is_judged_without_one() -> None:
 
 
 def test_a_plan_that_is_faster_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secateur.pruning.latency_left", lambda *_: 0.5)
+    monkeypatch.setattr(pruning.Stopwatch, "left", lambda *_: 0.5)
     result = sc.prune(mlp(64, 256, 256, 5), torch.randn(40, 64), {"latency": 0.9}, by="l2", progress=False)
     assert result.plan.cost.macs <= result.plan.dense.macs
 

@@ -1,7 +1,6 @@
 """Whole blocks beside channels in one plan: cost, cut, masked run, repair, saving, and which blocks go."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -129,11 +128,11 @@ def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.plan.cost.macs <= 0.5 * result.plan.dense.macs
     assert any("divergence by how many" in note for note in result.plan.notes)
 
-    def macs_left(dense: nn.Module, small: nn.Module, batch: Any) -> float:
+    def parameters_left(small: nn.Module) -> float:
         """Parameters stand for time: other work on the machine must not decide what a test says."""
-        return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in dense.parameters())
+        return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(pruning, "latency_left", macs_left)
+    monkeypatch.setattr(pruning.Stopwatch, "left", lambda _, small: parameters_left(small))
     result = sc.prune(model, x, {"latency": 0.6}, progress=False, repair=None)
     assert blocks_of(result.plan.network) is not None
-    assert macs_left(model, result.model, None) <= 0.6 * pruning.CLOSE
+    assert parameters_left(result.model) <= 0.6 * pruning.CLOSE

@@ -16,7 +16,7 @@ from secateur.importance.scores import GroupScores
 from secateur.recovery.allocate import Allocator
 from secateur.recovery.rehearsal import Rehearsal
 from secateur.recovery.ways import ways_of
-from secateur.report.measure import latency_left
+from secateur.report.measure import Stopwatch
 
 BUDGETS = (0.75, 0.5, 0.35, 0.25, 0.12)
 FEWER = (0.5, 0.25, 0.12)
@@ -111,7 +111,7 @@ def row(
 
 def latencies(model: torch.nn.Module, small: torch.nn.Module, data: list[torch.Tensor]) -> Row:
     """The part of the dense network's time that is left, for one image and for 32."""
-    return {f"latency {size}": latency_left(model, small, as_batch(data[0][:size])) for size in (1, 32)}
+    return {f"latency {size}": Stopwatch(model, as_batch(data[0][:size])).left(small) for size in (1, 32)}
 
 
 warnings.simplefilter("ignore")

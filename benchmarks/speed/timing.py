@@ -1,22 +1,22 @@
 """How many times as fast a cut network is: both run in turn, eagerly and by onnxruntime, with confidence intervals."""
 
-import copy
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
-BATCHES, THREADS, RUNTIMES = (1, 32), (1, 2), ("eager", "onnxruntime")
-ROUNDS, LEAST_SECONDS, MOST_SECONDS = 31, 0.02, 12.0
+from secateur.data import Batch
+from secateur.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
+
+BATCHES, THREADS, RUNTIMES = (1, 32), (1, 2), (EAGER, ONNXRUNTIME)
+ROUNDS, LEAST_ROUNDS, LEAST_SECONDS, MOST_SECONDS = 101, 9, 0.01, 12.0
+CLOCKS: dict[bool, Callable[[], float]] = {True: time.thread_time, False: time.perf_counter}
+"""One thread by its processor time, which other work on the machine does not count towards; several by the wall."""
 DRAWS = 1000
 
 
@@ -44,6 +44,8 @@ class Speed:
 def speeds(dense: nn.Module, cut: nn.Module, images: Tensor, seconds: float = MOST_SECONDS) -> Iterator[dict[str, Any]]:
     """The speed for each runtime, batch size and number of threads.
 
+    On one thread it is of processor time, on several of elapsed time, which other work on the machine disturbs.
+
     Args:
         dense, cut: the networks, in evaluation mode.
         images: at least as many as the largest batch.
@@ -51,22 +53,34 @@ def speeds(dense: nn.Module, cut: nn.Module, images: Tensor, seconds: float = MO
     """
     before = torch.get_num_threads()
     for runtime in RUNTIMES:
-        for batch in BATCHES:
-            x = images[:batch].contiguous(memory_format=torch.channels_last)
-            runners = [RUNNERS[runtime](model, x) for model in (dense, cut)]
+        for size in BATCHES:
+            batch = Batch((images[:size].contiguous(memory_format=torch.channels_last),), {})
+            new_calls = [_calls(runtime, model, batch) for model in (dense, cut)]
             for threads in THREADS:
-                yield asdict(_speed(runtime, batch, threads, [runner(threads) for runner in runners], seconds))
+                torch.set_num_threads(threads)
+                with torch.inference_mode():
+                    yield asdict(_speed(runtime, size, threads, [new_call() for new_call in new_calls], seconds))
     torch.set_num_threads(before)
 
 
+def _calls(runtime: str, model: nn.Module, batch: Batch) -> Callable[[], Callable[[], Any]]:
+    """What gives a call of a model on as many threads as torch uses then; the model is exported once."""
+    if runtime == EAGER:
+        return lambda: repeatable_call(model, batch)
+    exported = export_onnx(model, batch)
+    return lambda: session_call(exported)
+
+
 def _speed(runtime: str, batch: int, threads: int, calls: list[Callable[[], Any]], seconds: float) -> Speed:
-    timers = [Timer("call()", globals={"call": call}, num_threads=threads) for call in calls]
-    repeats = [max(1, round(LEAST_SECONDS / max(timer.timeit(3).mean, 1e-6))) for timer in timers]
+    clock = CLOCKS[threads == 1]
     spent: list[list[float]] = [[], []]
+    for call in calls:
+        call()
+    repeats = [max(1, round(LEAST_SECONDS / max(_seconds(call, 3, clock), 1e-6))) for call in calls]
     start = time.perf_counter()
-    while len(spent[0]) < ROUNDS and (len(spent[0]) < 5 or time.perf_counter() - start < seconds):
-        for timer, repeat, times in zip(timers, repeats, spent, strict=True):
-            times.append(timer.timeit(repeat).mean * 1e3)
+    while len(spent[0]) < ROUNDS and (len(spent[0]) < LEAST_ROUNDS or time.perf_counter() - start < seconds):
+        for call, repeat, times in zip(calls, repeats, spent, strict=True):
+            times.append(_seconds(call, repeat, clock) * 1e3)
     ratios = np.divide(*spent)
     draws = np.random.default_rng(0).choice(ratios, (DRAWS, len(ratios)))
     low, high = np.percentile(np.median(draws, 1), [2.5, 97.5]).tolist()
@@ -74,32 +88,9 @@ def _speed(runtime: str, batch: int, threads: int, calls: list[Callable[[], Any]
     return Speed(runtime, batch, threads, dense_ms, cut_ms, float(np.median(ratios)), low, high)
 
 
-def _eager(model: nn.Module, x: Tensor) -> Callable[[int], Callable[[], Any]]:
-    def call() -> Any:
-        with torch.inference_mode():
-            return model(x)
-
-    return lambda threads: call
-
-
-def _onnxruntime(model: nn.Module, x: Tensor) -> Callable[[int], Callable[[], Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "model.onnx")
-        plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-        torch.onnx.export(plain, (x.contiguous(),), path, dynamo=True, external_data=False, verbose=False)
-        program = Path(path).read_bytes()
-
-    def runner(threads: int) -> Callable[[], Any]:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
-        inputs = {session.get_inputs()[0].name: x.contiguous().numpy()}
-        return lambda: session.run(None, inputs)
-
-    return runner
-
-
-RUNNERS: dict[str, Callable[[nn.Module, Tensor], Callable[[int], Callable[[], Any]]]] = {
-    "eager": _eager,
-    "onnxruntime": _onnxruntime,
-}
+def _seconds(call: Callable[[], Any], repeat: int, clock: Callable[[], float]) -> float:
+    """The mean seconds of a call."""
+    start = clock()
+    for _ in range(repeat):
+        call()
+    return (clock() - start) / repeat

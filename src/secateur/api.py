@@ -39,6 +39,7 @@ from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import How, check_options, find_repairs
 from secateur.report.measure import measure
 from secateur.report.results import Report
+from secateur.runtimes import EAGER, check_runtime, is_installed, runtime_of
 from secateur.storage import save_with
 from secateur.surgery.programs import as_module
 from secateur.surgery.recipe import Recipe, recipe_of
@@ -209,7 +210,9 @@ def prune(
         target: the device that the small network is for: "auto" for the one that the model is on, "cpu", "onnxruntime",
             "cuda", "tensorrt", "mps", or a processor, "avx512", "avx2", "arm". Numbers of units fill its kernels where
             that costs nothing: where what is lost grows by less than time is saved. "any": whatever the scores say.
-            `round_to` is the hard form: all numbers are multiples of it.
+            `round_to` is the hard form: all numbers are multiples of it. With "onnxruntime", times are measured by
+            onnxruntime on this machine's processor (`pip install 'secateur[onnxruntime]'`), those of the report and
+            those of a budget in time; with all others by torch, on the device that the model is on.
         rounds: score again on a network from which a part is gone, so many times.
         repair: how the cut model is mended, as `repair` takes it; None for not at all.
         tuning: options of `repair`, such as `{"steps": 500}` for "tune".
@@ -238,6 +241,9 @@ def prune(
         check_options(tuning or {})
     check_allocation(allocation)
     channel_step(target, device_of(model))
+    runtime = runtime_of(target)
+    if set(keep) & set(TIMES):
+        check_runtime(runtime)
     wanted_kinds(kinds, as_program)
     check_rounds(rounds, keep)
     bound = next((unit for unit in DROPS if unit in keep), None)
@@ -271,5 +277,6 @@ def prune(
         steps=done.steps,
         drop=done.drop,
         time=time,
+        runtime=runtime if is_installed(runtime) else EAGER,
     )
     return Result(small, chosen, scores, report, recipe)

@@ -1,6 +1,7 @@
 """Which units go: scored, in one round or several, and allocated for a budget or within a bound."""
 
 import math
+import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,8 @@ from secateur.recovery.rehearsal import Rehearsal
 from secateur.recovery.repair import How, find_repairs, run_repairs
 from secateur.recovery.ways import Way, ways_of
 from secateur.recovery.within import Within
-from secateur.report.measure import latency_left, latency_ms
+from secateur.report.measure import Stopwatch
+from secateur.runtimes import runtime_of
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
 from secateur.time_budget import TimeBudget
@@ -102,50 +104,62 @@ def _chosen(
     """The plan, and where a bound was set what is lost; what rehearsals keep in memory is gone with them."""
     cells = network_cells(network, batches)
     rehearsal = Rehearsal(network, cells, None if _refits(wish) else scores.means)
-    latency = measure_latency(network, cells[0]) if set(TIMES) & set(wish.keep) else None
+    stopwatch = Stopwatch(model, cells[0], runtime_of(wish.target)) if set(TIMES) & set(wish.keep) else None
+    dense_ms = [] if stopwatch is None else stopwatch.dense_ms()
+    latency = None if stopwatch is None else measure_latency(network, cells[0], stopwatch.runtime, min(dense_ms) / 1e3)
     ways = _ways(rehearsal, scores, wish)
     allocator = Allocator(
         rehearsal, scores, latency, wish.round_to or 1, wish.floor, ways, wish.time, _target(wish), wish.tuning.progress
     )
-    if latency is not None:
-        return _timed(model, allocator, cells[0], wish), None
+    if stopwatch is not None:
+        limits = with_latency(network, wish.keep, statistics.median(dense_ms))
+        return _timed(model, allocator, stopwatch, limits, wish.keep), None
     return _planned(allocator, wish.keep, wish.loss)
 
 
-def _timed(model: nn.Module, allocator: Allocator, batch: Batch, wish: Wish) -> Plan:
+def _timed(model: nn.Module, allocator: Allocator, stopwatch: Stopwatch, limits: Keep, asked_for: Keep) -> Plan:
     """The largest of a few plans that keeps a budget in latency when it is cut and timed.
+
+    Args:
+        model: the dense network.
+        allocator: makes the plans.
+        stopwatch: times them.
+        limits: the budget in fractions.
+        asked_for: the same as the person gave it.
 
     Raises:
         BudgetError: none does.
     """
-    limits = with_latency(allocator.rehearsal.network, wish.keep, latency_ms(model, batch))
     asked, best, missed = limits[LATENCY], None, 1.0
-    keep, way, most, notes = asked, None, 1.0, tuple[str, ...]()
+    keep, way, notes = asked, None, tuple[str, ...]()
+    low, high = 0.0, 1.0  # what is known to be kept, or out of reach; what is known to take too long
     for _ in range(ATTEMPTS):
         budget = {**limits, LATENCY: keep}
-        if way is None:
-            tried, way = allocator.best(budget)
-            notes = tried.notes
-        else:
-            tried = allocator.plan(budget, way)
-        missed = latency_left(model, cut(model, tried), batch) / asked
+        try:
+            tried, way = allocator.best(budget) if way is None else (allocator.plan(budget, way), way)
+        except BudgetError:
+            if way is None:
+                raise
+            low = keep
+            keep = math.sqrt(low * high)
+            continue
+        notes = notes or tried.notes
+        missed = stopwatch.left(cut(model, tried)) / asked
         if missed > CLOSE:
-            most = keep
-            keep = keep / missed if best is None else math.sqrt(keep * best[0])
+            high = keep
         else:
-            best = (keep, tried)
+            low, best = keep, tried
             if missed >= NEAR:
                 break
-            larger = math.sqrt(keep * most) if most < 1 else min(keep / missed, 1.0)
-            if larger == keep:
-                break
-            keep = larger
+        before, keep = keep, math.sqrt(low * high) if low > 0 and high < 1 else min(keep / missed, 1.0)
+        if keep == before:
+            break
     if best is None:
         raise BudgetError(
-            f"keep={dict(wish.keep)} was not kept: the last plan tried takes {missed * asked:.2f} of the time "
+            f"keep={dict(asked_for)} was not kept: the last plan tried takes {missed * asked:.2f} of the time "
             "for a batch like the first one; ask for more, or give larger batches, for which fixed costs count less"
         )
-    return replace(best[1], keep=dict(wish.keep), notes=notes)
+    return replace(best, keep=dict(asked_for), notes=notes)
 
 
 def _planned(allocator: Allocator, keep: Keep, loss: Loss | None) -> tuple[Plan, Drop | None]:

@@ -7,7 +7,7 @@ layers (activations, normalisations, sums) is taken to shrink with the outputs o
 
 import bisect
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,17 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_leaves
 
 from secateur.budget.device import AUTO, channel_step
-from secateur.budget.timings import Timings
+from secateur.budget.onnx_layers import layer_seconds
+from secateur.budget.smaller_layers import smaller_call, weights_of
+from secateur.budget.timings import Timings, measured_seconds
 from secateur.data import Batch
 from secateur.network.blocks import blocks_of, is_inside
 from secateur.network.layers import Layer, layers_of
-from secateur.network.layouts import as_channels_last, is_channels_last
 from secateur.network.masked import operand
-from secateur.network.program import Handler, arguments, module_path, with_argument
+from secateur.network.program import Handler, module_path
 from secateur.network.units import Network
+from secateur.runtimes import EAGER, ONNXRUNTIME, check_runtime
 
 VECTORS = {"AVX512": 16}
 NARROWEST = 8
@@ -129,11 +131,22 @@ class LatencyTable:
         return self.rest + sum(layer.left(mask) for layer in self.layers)
 
 
-def measure_latency(network: Network, batch: Batch) -> LatencyTable:
+def measure_latency(network: Network, batch: Batch, runtime: str = EAGER, total: float | None = None) -> LatencyTable:
     """Time every layer of a network on one batch, as it is and smaller, and all other operators as they are.
 
     Layers run in the layout and on as many threads as the network does. Their times are kept on disk for the next run
     (`secateur.budget.timings`).
+
+    Args:
+        network: the network.
+        batch: what it runs on.
+        runtime: "eager" for torch's kernels, or "onnxruntime", which is timed layer by layer: operators between layers
+            are fused with these there, so that what the whole network takes beyond its layers is shared out by the
+            numbers of entries that such operators make.
+        total: seconds of the whole network in onnxruntime; by default nothing is taken to go beyond its layers.
+
+    Raises:
+        OptionError: onnxruntime is not installed.
 
     Example:
         >>> import secateur as sc
@@ -143,20 +156,24 @@ def measure_latency(network: Network, batch: Batch) -> LatencyTable:
         >>> len(table.layers), table.dense_seconds > 0
         (2, True)
     """
+    check_runtime(runtime)
     layers = {layer.node: layer for layer in layers_of(network)}
     followed, step = _followed(network, layers), channel_step(AUTO, network.device).size
-    timings = Timings(network.device)
+    timings = Timings(network.device, runtime)
     tables: dict[Node, tuple[Tensor, tuple[int, ...], tuple[int, ...]]] = {}
     beside: defaultdict[Node | None, float] = defaultdict(float)
 
     def timed(node: Node) -> Handler:
         def handler(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            call = _Call(target, args, kwargs)
+            result = call()
             if node in layers:
-                tables[node] = _measured_table(layers[node], step, timings, target, args, kwargs)
+                tables[node] = _measured_table(layers[node], step, timings, CLOCKS[runtime], call)
+            elif runtime == EAGER:
+                beside[followed[node]] += timings.seconds(call.description, call)
             else:
-                call = partial(target, *args, **kwargs)
-                beside[followed[node]] += timings.seconds(_description(target, args, kwargs), call)
-            return target(*args, **kwargs)
+                beside[followed[node]] += sum(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+            return result
 
         return handler
 
@@ -164,6 +181,10 @@ def measure_latency(network: Network, batch: Batch) -> LatencyTable:
     with torch.no_grad():
         network.program.forward(batch, handlers)
     timings.save()
+    if runtime != EAGER:
+        beyond = 0.0 if total is None else max(total - sum(float(table[0][-1, -1]) for table in tables.values()), 0.0)
+        entries = max(sum(beside.values()), 1.0)
+        beside = defaultdict(float, {node: beyond * count / entries for node, count in beside.items()})
     measured = [
         Timed(layer.inputs, layer.outputs, seconds, beside[node], rows, columns, step, _block_unit(network, node),
               layer.name)
@@ -173,14 +194,40 @@ def measure_latency(network: Network, batch: Batch) -> LatencyTable:
     return LatencyTable(tuple(measured), beside[None])
 
 
-def _description(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """An operator with all that its time depends on: shapes, types and layouts of tensors, and its other arguments."""
-    leaves, form = tree_flatten((args, kwargs))
-    words = [
-        f"{value.dtype}{tuple(value.shape)}{tuple(value.stride())}" if isinstance(value, Tensor) else repr(value)
-        for value in leaves
-    ]
-    return f"{target} {form} {' '.join(words)}"
+@dataclass(frozen=True)
+class _Call:
+    """A call of an operator."""
+
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self) -> Any:
+        return self.target(*self.args, **self.kwargs)
+
+    @property
+    def description(self) -> str:
+        """The operator with all that its time depends on: shapes, types and layouts of tensors, other arguments."""
+        leaves, form = tree_flatten((self.args, self.kwargs))
+        words = [
+            f"{value.dtype}{tuple(value.shape)}{tuple(value.stride())}" if isinstance(value, Tensor) else repr(value)
+            for value in leaves
+        ]
+        return f"{self.target} {form} {' '.join(words)}"
+
+
+def _onnx_seconds(layer: Layer, call: _Call) -> float:
+    tensors = weights_of(layer, call.args, call.kwargs).values()
+    weight = next(tensor for tensor in tensors if tensor.dim() > 1)
+    bias = next((tensor for tensor in tensors if tensor.dim() == 1), None)
+    return layer_seconds(layer, operand(layer, call.args, call.kwargs), weight, bias)
+
+
+CLOCKS: Mapping[str, Callable[[Layer, _Call], float]] = {
+    EAGER: lambda layer, call: measured_seconds(call),
+    ONNXRUNTIME: _onnx_seconds,
+}
+"""How a layer's call is timed in each runtime."""
 
 
 def _block_unit(network: Network, node: Node) -> int:
@@ -201,7 +248,7 @@ def _followed(network: Network, layers: dict[Node, Layer]) -> dict[Node, Node | 
 
 
 def _measured_table(
-    layer: Layer, step: int, timings: Timings, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    layer: Layer, step: int, timings: Timings, clock: Callable[[Layer, _Call], float], call: _Call
 ) -> tuple[Tensor, tuple[int, ...], tuple[int, ...]]:
     """A layer's seconds by numbers of inputs (rows) and outputs (columns), and these numbers."""
     columns = measured_sizes(len(layer.outputs), step) if layer.groups == 1 else _sizes_of_groups(layer, step)
@@ -209,9 +256,8 @@ def _measured_table(
     seconds = torch.zeros(len(rows), len(columns), dtype=torch.float64)
     for row, read in enumerate(rows):
         for column, made in enumerate(columns):
-            smaller = _smaller(layer, args, kwargs, read, made)
-            call = partial(target, *smaller[0], **smaller[1])
-            seconds[row, column] = timings.seconds(_description(target, *smaller), call)
+            smaller = _Call(call.target, *smaller_call(layer, call.args, call.kwargs, read, made))
+            seconds[row, column] = timings.recall(smaller.description, partial(clock, layer, smaller))
     if layer.groups > 1:  # inputs go with the outputs of their group, so that their number says nothing more
         return seconds.expand(2, -1), (0, len(layer.inputs)), columns
     return seconds, rows, columns
@@ -221,40 +267,3 @@ def _sizes_of_groups(layer: Layer, step: int) -> tuple[int, ...]:
     """Numbers of outputs that are whole groups of a grouped convolution."""
     filters = len(layer.outputs) // layer.groups
     return tuple(groups * filters for groups in measured_sizes(layer.groups, step))
-
-
-def _smaller(
-    layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], read: int, made: int
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The call with only some of its inputs and outputs, in the layouts that they have; of a convolution in groups,
-    with some of the groups."""
-    groups = layer.groups * made // len(layer.outputs) if layer.groups > 1 else 1
-    read = len(layer.inputs) // layer.groups * groups if layer.groups > 1 else read
-    x = operand(layer, args, kwargs)
-    changes: dict[str, Any] = {layer.argument: _laid_out(x.narrow(layer.dim, 0, read), x)}
-    for name, value in _tensors(layer, args, kwargs).items():
-        if value.dim() == 1:
-            changes[name] = value[:made]
-        else:
-            plain = value if layer.inner == 1 else value.t()
-            part = plain[:made] if layer.groups > 1 else plain[:made, :read]
-            changes[name] = _laid_out(part if layer.inner == 1 else part.t(), value)
-    if layer.groups > 1:
-        changes["groups"] = groups
-    for name, value in changes.items():
-        args, kwargs = with_argument(layer.node, args, kwargs, name, value)
-    return args, kwargs
-
-
-def _laid_out(value: Tensor, like: Tensor) -> Tensor:
-    """A tensor in the layout of another one."""
-    return as_channels_last(value) if is_channels_last(like) else value.contiguous()
-
-
-def _tensors(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
-    """Its weight and its bias, by the names of the operator's arguments."""
-    names = [argument.name for argument in layer.node.target._schema.arguments]  # type: ignore[union-attr]
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    known = arguments(layer.node)
-    return {name: value for name, value in given.items()
-            if isinstance(value, Tensor) and name != layer.argument and isinstance(known.get(name), Node)}  # fmt: skip

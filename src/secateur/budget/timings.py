@@ -12,6 +12,7 @@ from torch.utils.benchmark import Timer
 
 from secateur.errors import StorageError
 from secateur.files import Record, read_record, record_writer, write_file
+from secateur.runtimes import EAGER, runtime_version
 
 VARIABLE = "SECATEUR_CACHE"
 RUNS = 3
@@ -33,10 +34,11 @@ class Timings:
 
     Args:
         device: on which they run.
+        runtime: in which they run, as in `secateur.runtimes`.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._path = _table_path(device)
+    def __init__(self, device: torch.device, runtime: str = EAGER) -> None:
+        self._path = _table_path(device, runtime)
         self._seconds = dict(_read(self._path))
         self._is_changed = False
 
@@ -47,8 +49,17 @@ class Timings:
             description: the operator with all that its time depends on, but for the machine.
             call: runs it.
         """
+        return self.recall(description, lambda: measured_seconds(call))
+
+    def recall(self, description: str, measure: Callable[[], float]) -> float:
+        """The seconds of an operator, from the table if they are there, else as measured.
+
+        Args:
+            description: the operator with all that its time depends on, but for the machine.
+            measure: gives the seconds.
+        """
         if description not in self._seconds:
-            self._seconds[description] = measured_seconds(call)
+            self._seconds[description] = measure()
             self._is_changed = True
         return self._seconds[description]
 
@@ -84,12 +95,13 @@ def cache_folder() -> Path | None:
     return (Path(base) if base else Path.home() / ".cache") / "secateur"
 
 
-def _table_path(device: torch.device) -> Path | None:
-    """The table's file: another one for each machine, release of torch, device and number of threads."""
+def _table_path(device: torch.device, runtime: str) -> Path | None:
+    """The table's file: another one for each machine, runtime and its release, device and number of threads."""
     folder = cache_folder()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     capability = torch.backends.cpu.get_cpu_capability()
-    about = (platform.node(), platform.machine(), platform.processor(), capability, torch.__version__, name)
+    release = runtime_version(runtime)
+    about = (platform.node(), platform.machine(), platform.processor(), capability, runtime, release, name)
     digest = hashlib.sha256("\n".join((*about, str(torch.get_num_threads()))).encode()).hexdigest()[:16]
     return None if folder is None else folder / f"times-{digest}.json"
 

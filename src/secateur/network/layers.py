@@ -111,9 +111,10 @@ class Layer:
         given = arguments(self.node)
         kernel = given["weight"].meta["val"].shape[2:]
         rank = len(kernel)
-        stride, dilation = (_each(given[name], rank) for name in ("stride", "dilation"))
+        stride, dilation = (by_axis(given[name], rank) for name in ("stride", "dilation"))
         spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
-        padded = F.pad(x, _around(given["padding"], spans))
+        pairs = padding_pairs(given["padding"], spans)
+        padded = F.pad(x, [size for pair in reversed(pairs) for size in pair])
         for axis, (span, step) in enumerate(zip(spans, stride, strict=True)):
             padded = padded.unfold(2 + axis, span, step)
         for axis, step in enumerate(dilation):
@@ -160,19 +161,23 @@ def _by_example(x: Tensor, examples: int) -> Tensor:
     return x.flatten(1, -2) if x.dim() > 2 else x[:, None]
 
 
-def _each(value: Any, rank: int) -> list[int]:
+def by_axis(value: Any, rank: int) -> list[int]:
+    """An option of a convolution, which may be one number for all axes, for each axis of its kernel."""
     values = [value] if isinstance(value, int) else list(value)
     return values * rank if len(values) == 1 else values
 
 
-def _around(padding: Any, spans: list[int]) -> list[int]:
-    """The padding as `torch.nn.functional.pad` takes it."""
+def padding_pairs(padding: Any, spans: list[int]) -> list[tuple[int, int]]:
+    """The entries that a convolution adds before and behind each axis.
+
+    Args:
+        padding: as torch's operators take it: numbers, or "same" or "valid".
+        spans: how many entries of each axis the kernel spans, dilation included.
+    """
     if padding == "same":
-        pairs = [((span - 1) // 2, span - 1 - (span - 1) // 2) for span in spans]
-    else:
-        sizes = [0] * len(spans) if padding == "valid" else _each(padding, len(spans))
-        pairs = [(size, size) for size in sizes]
-    return [size for pair in reversed(pairs) for size in pair]
+        return [((span - 1) // 2, span - 1 - (span - 1) // 2) for span in spans]
+    sizes = [0] * len(spans) if padding == "valid" else by_axis(padding, len(spans))
+    return [(size, size) for size in sizes]
 
 
 def finite(weight: Tensor, name: str) -> Tensor:

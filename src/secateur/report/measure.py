@@ -1,8 +1,9 @@
 """The dense and the pruned network side by side, measured on the same examples."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,21 @@ from torch import Tensor, nn
 from secateur.budget.plan import Plan
 from secateur.data import Batch
 from secateur.devices import synchronize_accelerator
+from secateur.errors import BudgetError
 from secateur.importance.losses import Loss, Reference, by_example, divergence, example_losses, main_output
 from secateur.importance.scores import Scores
-from secateur.network.calls import cache_off
 from secateur.network.program import preserved, run_seeded
 from secateur.recovery.bounds import Drop
 from secateur.recovery.chain import Step
-from secateur.report.layer_times import layer_times, speed_note
+from secateur.report.layer_times import LayerTime, layer_times, speed_note
+from secateur.report.onnx_times import onnx_layer_times
 from secateur.report.results import Latency, Measured, Report
+from secateur.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
 from secateur.time_budget import TimeBudget
 
 ROUNDS = 15
 SECONDS = 2.0
+Times = tuple[list[list[float]], tuple[LayerTime, ...]]
 
 
 def measure(
@@ -37,12 +41,19 @@ def measure(
     steps: Sequence[Step],
     drop: Drop | None,
     time: TimeBudget | None = None,
+    runtime: str = EAGER,
 ) -> Report:
     """Run both networks on the same examples and time them in turn."""
     with preserved(dense), preserved(small):
         found = [example_measures(dense, small, batch, loss) for batch in batches]
-        batch = batches[0]
-        times = interleaved_times([repeatable_call(dense, batch), repeatable_call(small, batch)])
+    batch = batches[0]
+    notes = list(plan.notes)
+    try:
+        times, spans = TIMERS[runtime](dense, small, batch)
+    except BudgetError as failure:
+        notes.append(f"times are those of torch's own kernels: {failure}")
+        runtime = EAGER
+        times, spans = TIMERS[runtime](dense, small, batch)
     means = torch.cat(found, 2).nanmean(2).tolist()
     size = batch.size or 1
     measured = [
@@ -55,10 +66,10 @@ def measure(
     settings["drop"] = None if drop is None else asdict(drop)
     settings["repairs"] = [asdict(step) for step in steps]
     settings["effective"] = None if plan.effective is None else asdict(plan.effective)
-    spans = layer_times(dense, small, batch)
+    settings["runtime"] = runtime
     settings["layers"] = [asdict(span) for span in spans]
     settings["speed"] = speed_note(dense, plan, spans, measured[0].latency.median / measured[1].latency.median)
-    settings["notes"] = list(plan.notes)
+    settings["notes"] = notes
     settings["left_out"] = [] if time is None else list(time.left_out)
     total = sum(part.shape[2] for part in found)
     return Report(
@@ -75,6 +86,26 @@ def measure(
     )
 
 
+def _times_in_torch(dense: nn.Module, small: nn.Module, batch: Batch) -> Times:
+    with preserved(dense), preserved(small):
+        times = interleaved_times([repeatable_call(model, batch) for model in (dense, small)])
+    return times, layer_times(dense, small, batch)
+
+
+def _times_in_onnxruntime(dense: nn.Module, small: nn.Module, batch: Batch) -> Times:
+    with preserved(dense), preserved(small):
+        exported = [export_onnx(model, batch) for model in (dense, small)]
+    times = interleaved_times([session_call(model) for model in exported])
+    return times, onnx_layer_times(exported[0], exported[1], [name for name, _ in dense.named_modules()])
+
+
+TIMERS: Mapping[str, Callable[[nn.Module, nn.Module, Batch], Times]] = {
+    EAGER: _times_in_torch,
+    ONNXRUNTIME: _times_in_onnxruntime,
+}
+"""How both networks are timed in each runtime: milliseconds of each run, and of each module."""
+
+
 def judged(small: nn.Module, dense: nn.Module, batches: Sequence[Batch], loss: Loss | None) -> tuple[Tensor, ...]:
     """Each example's loss, whether its top class is right, and whether it is the dense network's. (examples,) each
 
@@ -85,29 +116,38 @@ def judged(small: nn.Module, dense: nn.Module, batches: Sequence[Batch], loss: L
     return found[0], found[1], found[2]
 
 
-def latency_left(dense: nn.Module, small: nn.Module, batch: Batch) -> float:
-    """The part of the dense network's time that the small one takes for a batch, timed in turn."""
-    with preserved(dense), preserved(small):
-        times = interleaved_times([repeatable_call(dense, batch), repeatable_call(small, batch)])
-    return float(np.median(times[1]) / np.median(times[0]))
+class Stopwatch:
+    """Times a dense network, and smaller ones in turn with it.
 
+    Args:
+        dense: the dense network.
+        batch: what the networks run on.
+        runtime: in which they run, as in `secateur.runtimes`.
+    """
 
-def latency_ms(model: nn.Module, batch: Batch) -> float:
-    """The median of the milliseconds that a model takes for a batch."""
-    with preserved(model):
-        return float(np.median(interleaved_times([repeatable_call(model, batch)])[0]))
+    def __init__(self, dense: nn.Module, batch: Batch, runtime: str = EAGER) -> None:
+        self.dense, self.batch, self.runtime = dense, batch, runtime
+
+    @cached_property
+    def _dense_call(self) -> Callable[[], Any]:
+        with preserved(self.dense):
+            return repeatable_call(self.dense, self.batch, self.runtime)
+
+    def dense_ms(self) -> list[float]:
+        """The milliseconds that the dense network takes for the batch, of several runs."""
+        with preserved(self.dense):
+            return interleaved_times([self._dense_call])[0]
+
+    def left(self, small: nn.Module) -> float:
+        """The part of the dense network's time that a smaller one takes for the batch, timed in turn."""
+        with preserved(self.dense), preserved(small):
+            times = interleaved_times([self._dense_call, repeatable_call(small, self.batch, self.runtime)])
+        return float(np.median(times[1]) / np.median(times[0]))
 
 
 def optional_means(row: list[float]) -> tuple[float, float | None, float | None, float]:
     loss, accuracy, agreement, distance = row
     return loss, None if np.isnan(accuracy) else accuracy, None if np.isnan(agreement) else agreement, distance
-
-
-def repeatable_call(model: nn.Module, batch: Batch) -> Callable[[], Any]:
-    """The model's call on a batch, with nothing else in it that takes time."""
-    batch = batch.with_copied_inputs()
-    keywords = {**batch.kwargs, **cache_off(model, batch)}
-    return lambda: model(*batch.args, **keywords)
 
 
 def example_measures(dense: nn.Module, small: nn.Module, batch: Batch, loss: Loss | None) -> Tensor:

@@ -14,9 +14,9 @@ from secateur.report.measure import (
     interleaved_times,
     latency_of,
     optional_means,
-    repeatable_call,
 )
 from secateur.report.results import Figures, LayerFigures, Measured, SparsityFigures
+from secateur.runtimes import repeatable_call
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -104,6 +104,7 @@ class SavedSettings(Record, frozen=True):
     notes: tuple[str, ...] = ()
     layers: tuple[SavedLayerTime, ...] = ()
     speed: str = ""
+    runtime: str = "eager"
 
 
 class SavedLayerFigures(Record, frozen=True):

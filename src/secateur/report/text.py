@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.budget.plan import bias_lines
 from secateur.budget.quantities import quantity_text
+from secateur.runtimes import EAGER
 from secateur.tables import columns
 
 if TYPE_CHECKING:
@@ -62,12 +63,19 @@ def about(report: "Figures") -> list[str]:
         else f"{report.title}, kept {asked}, ranked by {settings['by']} ({made}), {_repaired(settings['repairs'])}",
         *_dropped(settings["drop"]),
         *([f"left out for want of time: {', '.join(settings['left_out'])}"] if settings.get("left_out") else []),
-        f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads",
+        f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads"
+        f"{_runtime(settings)}",
         *settings.get("notes", ()),
         *([settings["speed"]] if settings.get("speed") else []),
         *bias_lines(report.new_biases),
         *(report.sparsity.notes if report.sparsity is not None else ()),
     ]
+
+
+def _runtime(settings: Mapping[str, Any]) -> str:
+    """The runtime of the times, where it is another than torch itself."""
+    runtime = settings.get("runtime", EAGER)
+    return "" if runtime == EAGER else f", in {runtime}"
 
 
 def _dropped(drop: Mapping[str, Any] | None) -> list[str]:
