@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.data import as_batches
+from secateur.data.batch import as_batches
 from secateur.errors import DataError, StorageError
-from secateur.report.saved import saved_report
+from secateur.report.saved_report import saved_report
 from secateur.sparsity import load_fast
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted

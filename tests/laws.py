@@ -17,17 +17,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import secateur as sc
-from secateur.budget.plan import Search
-from secateur.data import Batch, as_batches, example_batches
+from secateur.allocation.plan import RemovalSequence
+from secateur.coupling.cost import Cost
+from secateur.coupling.label_tracer import operator_name
+from secateur.coupling.prefix_cost import PrefixCost
+from secateur.data.batch import Batch, as_batches, example_batches
+from secateur.graph.export import every_step_seen
+from secateur.graph.parametrizations import bake_parametrizations, needs_folding
+from secateur.graph.program import arguments, with_argument
 from secateur.importance.scores import GroupScores
-from secateur.network.cost import Cost
-from secateur.network.export import every_step_seen
-from secateur.network.folded import folded, needs_folding
-from secateur.network.labels import operator_name
-from secateur.network.masked import operand, reader_means, run_masked
-from secateur.network.prefix_cost import PrefixCost
-from secateur.network.program import arguments, with_argument
-from secateur.surgery.verify import difference
+from secateur.masking.ablation import consumer_means, operand, run_masked
+from secateur.surgery.verify import output_difference
 from zoo import ZOO, grow
 
 NAMES = list(ZOO)
@@ -44,7 +44,7 @@ def traced(name: str) -> tuple[nn.Module, Any, sc.Network]:
 @cache
 def means_of(name: str) -> dict[str, Tensor]:
     _, example, network = traced(name)
-    return reader_means(network, [example_batches(example, torch.device("cpu"))[0]])
+    return consumer_means(network, [example_batches(example, torch.device("cpu"))[0]])
 
 
 def drawn(network: sc.Network, seed: int) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ def test_every_group_of_the_zoo_is_alive(name: str) -> None:
     dense = run_masked(network, batch, network.mask({}), {})
     for group in network.groups:
         half = {group.name: torch.arange(group.size // 2)}
-        assert difference(run_masked(network, batch, network.mask(half), {}), dense)[0] > 1e-3, group.name
+        assert output_difference(run_masked(network, batch, network.mask(half), {}), dense)[0] > 1e-3, group.name
 
 
 @pytest.mark.parametrize("removal", ["zero", "mean"])
@@ -106,7 +106,7 @@ def test_law_1_cut_equals_masked(name: str, removal: str, seed: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed % 1000)
         fresh = network.example.map(lambda t: torch.randn_like(t) if t.is_floating_point() else t)
-    worst, allowed = difference(run(small, fresh), run_masked(network, fresh, network.mask(kept), means))
+    worst, allowed = output_difference(run(small, fresh), run_masked(network, fresh, network.mask(kept), means))
     assert worst <= allowed
     assert isinstance(small, type(model)) or network.as_program or needs_folding(model)
 
@@ -117,7 +117,7 @@ def test_law_2_an_empty_plan_is_the_identity(name: str) -> None:
     everything = {group.name: torch.arange(group.size) for group in network.groups}
     for kept in ({}, everything):
         small = sc.cut(model, plan_of(network, kept, means_of(name)))
-        same_names = zip(folded(model).state_dict().items(), small.state_dict().items(), strict=True)
+        same_names = zip(bake_parametrizations(model).state_dict().items(), small.state_dict().items(), strict=True)
         for (key, before), (_, after) in same_names:
             assert torch.equal(before, after), key
         assert network.cost(kept) == network.cost()
@@ -155,7 +155,7 @@ def test_law_3_the_budget_is_met_within_one_unit(name: str, seed: int, unit: str
     if not network.groups:
         return
     scores = some_scores(network, seed)
-    search = Search.of(network, scores, "uniform", 1, 1)
+    search = RemovalSequence.of(network, scores, "uniform", 1, 1)
     try:
         plan = sc.plan(network, scores, keep={unit: share})
     except sc.SecateurError as error:
@@ -242,21 +242,21 @@ def test_law_6_the_cut_model_lives_on(name: str) -> None:
     small = sc.cut(model, plan_of(network, kept, means_of(name)))
     batch = network.example
     expected = run(small, batch)
-    assert difference(run(copy.deepcopy(small), batch), expected)[0] == 0
+    assert output_difference(run(copy.deepcopy(small), batch), expected)[0] == 0
     exported = torch.export.export(small, tuple(batch.args), dict(batch.kwargs), strict=False)
     with torch.no_grad():
-        assert difference(exported.module()(*batch.args, **batch.kwargs), expected)[0] < 1e-5
+        assert output_difference(exported.module()(*batch.args, **batch.kwargs), expected)[0] < 1e-5
     if not network.as_program:  # programs are saved as torch saves them
-        assert difference(run(pickle.loads(pickle.dumps(small)), batch), expected)[0] == 0
+        assert output_difference(run(pickle.loads(pickle.dumps(small)), batch), expected)[0] == 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch._dynamo.reset()
         compiled = torch.compile(small, backend="eager")
-        assert difference(run(compiled, batch), expected)[0] < 1e-5
+        assert output_difference(run(compiled, batch), expected)[0] < 1e-5
     learner = copy.deepcopy(small).train()
     output = learner(*batch.args, **batch.kwargs)
     sum(leaf.float().square().sum() for leaf in torch.utils._pytree.tree_leaves(output)).backward()
-    dense = copy.deepcopy(folded(model)).train()
+    dense = copy.deepcopy(bake_parametrizations(model)).train()
     output = dense(*batch.args, **batch.kwargs)
     sum(leaf.float().square().sum() for leaf in torch.utils._pytree.tree_leaves(output)).backward()
     reached = {key for key, parameter in dense.named_parameters() if parameter.grad is not None}
@@ -268,24 +268,27 @@ def test_law_6_the_cut_model_lives_on(name: str) -> None:
 def test_law_7_nan_reaches_what_the_labels_say(name: str) -> None:
     """An independent oracle: NaN in a unit's parameters turns up at its places in what readers read, nowhere else."""
     model, _, network = traced(name)
-    if any(reader.is_inner for reader in network.readers) or ZOO[name].options.get("kinds") == "blocks":
+    if any(consumer.is_inner for consumer in network.consumers) or ZOO[name].options.get("kinds") == "blocks":
         pytest.skip("what a recurrent layer says to itself, or a block to its sum, reaches all that follows")
     for group in network.groups:
-        if not any(member.produced for member in group.members):  # entries of a constant that a layer reads
+        if not any(member.is_producer for member in group.members):  # entries of a constant that a layer reads
             continue
         unit = group.offset + group.size // 2
-        poisoned = copy.deepcopy(folded(model))
+        poisoned = copy.deepcopy(bake_parametrizations(model))
         tensors = {**dict(poisoned.named_parameters()), **dict(poisoned.named_buffers())}
         for member in group.members:
-            if member.produced:
+            if member.is_producer:
                 tensors[member.tensor].data.movedim(member.axis, 0)[member.units == unit] = float("nan")
         program = network.program
         found = _nan_places(network, group, {node: tensors[key] for node, key in program.state_names.items()})
         crossing = any(other.kind == "experts" for other in network.groups)  # readers of other kinds see it, too
-        for reader in network.readers_of(group) if crossing else network.readers:
-            if arguments(reader.node)[reader.argument] in program.state_only:
+        for consumer in network.readers_of(group) if crossing else network.consumers:
+            if arguments(consumer.node)[consumer.argument] in program.state_only:
                 continue  # a parameter holds NaN where it is poisoned itself, along other units' axes too
-            assert found[reader] == torch.nonzero(reader.units == unit).flatten().tolist(), (group.name, reader.node)
+            assert found[consumer] == torch.nonzero(consumer.units == unit).flatten().tolist(), (
+                group.name,
+                consumer.node,
+            )
         assert found["output"] == 0
 
 
@@ -300,29 +303,29 @@ def _nan_places(network: sc.Network, group: Any, state: dict[Any, Tensor]) -> di
     found: dict[Any, Any] = {}
     handlers: dict[Any, Any] = {}
     crossing = any(other.kind == "experts" for other in network.groups)
-    for reader in network.readers_of(group) if crossing else network.readers:
-        if arguments(reader.node)[reader.argument] in network.program.state_only and not group.owns(reader.units):
+    for consumer in network.readers_of(group) if crossing else network.consumers:
+        if arguments(consumer.node)[consumer.argument] in network.program.state_only and not group.owns(consumer.units):
             continue
-        others_of_node = handlers.get(reader.node)
+        others_of_node = handlers.get(consumer.node)
 
-        def handler(target: Any, args: Any, kwargs: Any, reader: Any = reader, before: Any = others_of_node) -> Any:
-            x = operand(reader, args, kwargs)
-            others = [dim for dim in range(x.dim()) if dim != reader.dim]
-            found[reader] = torch.nonzero(x.isnan().float().amax(others)).flatten().tolist()
-            args, kwargs = with_argument(reader.node, args, kwargs, reader.argument, x.nan_to_num())
+        def handler(target: Any, args: Any, kwargs: Any, consumer: Any = consumer, before: Any = others_of_node) -> Any:
+            x = operand(consumer, args, kwargs)
+            others = [dim for dim in range(x.dim()) if dim != consumer.dim]
+            found[consumer] = torch.nonzero(x.isnan().float().amax(others)).flatten().tolist()
+            args, kwargs = with_argument(consumer.node, args, kwargs, consumer.argument, x.nan_to_num())
             # A norm passes units on: they stay poisoned. What they are multiplied with is cleaned like the sum.
-            if operator_name(reader.node) in ("linear", "matmul", "mm", "bmm", "addmm"):
-                last = 2 if operator_name(reader.node) == "addmm" else 1
-                read = args[last].isnan().all(0 if operator_name(reader.node) == "linear" else -1, keepdim=True)
+            if operator_name(consumer.node) in ("linear", "matmul", "mm", "bmm", "addmm"):
+                last = 2 if operator_name(consumer.node) == "addmm" else 1
+                read = args[last].isnan().all(0 if operator_name(consumer.node) == "linear" else -1, keepdim=True)
                 args = (*args[:last], torch.where(read, 0.0, args[last]), *args[last + 1 :])
-            if operator_name(reader.node) == "scaled_dot_product_attention" and reader.argument == "query":
+            if operator_name(consumer.node) == "scaled_dot_product_attention" and consumer.argument == "query":
                 args = (args[0], torch.where(args[1].isnan().all(-2, keepdim=True), 0.0, args[1]), *args[2:])
             result = before(target, args, kwargs) if before else target(*args, **kwargs)
-            if operator_name(reader.node) in ("layer_norm", "group_norm", "rms_norm"):
+            if operator_name(consumer.node) in ("layer_norm", "group_norm", "rms_norm"):
                 return torch.where(x.isnan(), x, result)
             return result
 
-        handlers[reader.node] = handler
+        handlers[consumer.node] = handler
     program = network.program
     values = {
         **program.fixed(),
@@ -342,7 +345,7 @@ def _nan_places(network: sc.Network, group: Any, state: dict[Any, Tensor]) -> di
 def test_law_9_predicted_costs_are_the_measured_ones(name: str, seed: int) -> None:
     model, _, network = traced(name)
     plan = plan_of(network, drawn(network, seed), means_of(name) if seed % 2 else {})
-    for cost, made in ((plan.dense, folded(model)), (plan.cost, sc.cut(model, plan))):
+    for cost, made in ((plan.dense, bake_parametrizations(model)), (plan.cost, sc.cut(model, plan))):
         parameters, buffers = list(made.parameters()), list(made.buffers())
         assert cost.params == sum(tensor.numel() for tensor in parameters)
         assert cost.bytes == sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))

@@ -12,36 +12,36 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur import demo
-from secateur.data import as_batches
-from secateur.importance.evidence import cells_of
-from secateur.importance.losses import divergence
-from secateur.network.layers import layers_of
-from secateur.network.masked import run_masked
-from secateur.network.program import preserved
-from secateur.recovery.adapt import adapt, stretches
-from secateur.recovery.aim import CUT_OFF, aim_of
-from secateur.recovery.chain import Step
-from secateur.recovery.judge import nearer
-from secateur.recovery.local import Local
-from secateur.recovery.lockstep import Lockstep
+from secateur.data.batch import as_batches
+from secateur.evaluation.holdout import improves
+from secateur.evaluation.losses import divergence
+from secateur.graph.program import preserved
+from secateur.importance.context import split_microbatches
+from secateur.masking.ablation import run_masked
+from secateur.masking.linear_layers import layers_of
+from secateur.recovery.block_problem import BlockProblem
+from secateur.recovery.block_reconstruction import reconstruct_blocks, reconstruction_blocks
+from secateur.recovery.chain import RepairStep
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
-from secateur.recovery.solve import Moments, RidgeSystem
-from secateur.recovery.within import Within
+from secateur.recovery.ridge import RegressionMoments, RidgeSystem
+from secateur.recovery.targets import CUT_OFF, output_context
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
 
 
 def cells(x: Tensor) -> Any:
-    return cells_of(as_batches(list(x.split(32))), torch.device("cpu"))
+    return split_microbatches(as_batches(list(x.split(32))), torch.device("cpu"))
 
 
-def mended(model: nn.Module, plan: sc.Plan, x: Tensor, *repairs: Callable[[Lockstep], None]) -> nn.Module:
+def mended(model: nn.Module, plan: sc.Plan, x: Tensor, *repairs: Callable[[PairedExecution], None]) -> nn.Module:
     """A copy cut by the plan, every repair done on all examples, whether it helps or not."""
     small = sc.cut(model, plan)
-    within = Within.of(small, plan.network, recipe_of(model, plan))
+    within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
     with torch.no_grad():
         for each in repairs:
-            each(Lockstep(within, cells(x)))
+            each(PairedExecution(within, cells(x)))
         within.write(small)
     return small
 
@@ -65,10 +65,10 @@ def test_whatever_lies_between_the_bounds_comes_to_the_same(nonlinearity: Callab
     model = nn.Sequential(nn.Linear(4, 5), norm, behind, nn.Linear(5, 2)).eval()
     network = sc.trace(model, torch.randn(2, 4))
     layer = layers_of(network)[0]
-    within = Within.whole(network, {"0": torch.arange(5)})
+    within = EmbeddedPrunedNetwork.whole(network, {"0": torch.arange(5)})
     with torch.no_grad():
         output = model[0](torch.randn(20, 4))
-        goal = aim_of(network, layer).goal(lambda value: value, {layer.node: output}, {}, within)
+        goal = output_context(network, layer).goal(lambda value: value, {layer.node: output}, {}, within)
         wanted = behind(norm(output))
         for end in (goal.wanted, goal.least, goal.most):
             reached = behind(norm(torch.where(end.isinf(), end.sign() * 50 + output, end)))
@@ -80,7 +80,7 @@ def test_what_a_sum_gets_besides_is_part_of_the_goal() -> None:
     """Where the residual stream lacks something, the bound of the nonlinearity behind the sum moves by it."""
     model = demo.network()
     network = sc.trace(model, demo.calibration()[0][:2])
-    aims = {layer.name: aim_of(network, layer) for layer in layers_of(network)}
+    aims = {layer.name: output_context(network, layer) for layer in layers_of(network)}
     inner = aims["layer1.1.conv2"]
     assert (inner.low, inner.high) == (0, inf) and inner.other is not None and inner.seen.name.startswith("add")
     assert aims["fc"].cuts_off is False and aims["layer1.0.conv2"].cuts_off is False  # its skip comes later
@@ -100,7 +100,7 @@ def test_a_refit_through_the_nonlinearity_leaves_less_behind_it(monkeypatch: pyt
             return float((small[:4](x) - model[:4](x)).square().mean())
 
     through = error(mended(model, plan, x, refit))
-    monkeypatch.setattr("secateur.recovery.aim.CUT_OFF", {})
+    monkeypatch.setattr("secateur.recovery.targets.CUT_OFF", {})
     plain = error(mended(model, plan, x, refit))
     assert CUT_OFF and through < 0.9 * plain
 
@@ -111,7 +111,7 @@ def test_layers_that_adapt_bring_the_network_nearer_than_a_refit(keep: float) ->
     plan = planned(model, x, {"macs": keep})
     test = torch.cat([batch[0] for batch in demo.test()[:10]])
     found = []
-    for repairs in ((refit,), (refit, adapt)):
+    for repairs in ((refit,), (refit, reconstruct_blocks)):
         small = mended(model, plan, x, *repairs)
         with torch.no_grad():
             found.append(float(divergence(small(test), model(test)).mean()))
@@ -122,8 +122,8 @@ def test_what_is_solved_for_together() -> None:
     """A layer, what makes the same units before they are read, and two rings of readers; depthwise layers go along."""
     network = sc.trace(demo.network(), demo.calibration()[0][:2])
     found = {
-        stretch.makers[0].name: ([each.name for each in stretch.makers[1:]], [each.name for each in stretch.readers])
-        for stretch in stretches(network)
+        stretch.makers[0].name: ([each.name for each in stretch.makers[1:]], [each.name for each in stretch.consumers])
+        for stretch in reconstruction_blocks(network)
     }
     assert found["layer1.0.conv1"] == ([], ["layer1.0.conv2", "layer1.1.conv1"])
     assert found["layer1.0.conv2"] == (["layer1.0.skip.0"], ["layer1.1.conv1", "layer1.1.conv2"])
@@ -134,7 +134,7 @@ def test_what_is_solved_for_together() -> None:
 def test_nothing_cut_nothing_changed() -> None:
     model, x = grow("residual")
     plan = planned(model, x, {"units": 1.0})
-    small = mended(model, plan, torch.randn(40, 3, 8, 8), adapt)
+    small = mended(model, plan, torch.randn(40, 3, 8, 8), reconstruct_blocks)
     for name, tensor in small.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
 
@@ -173,8 +173,8 @@ def test_layers_that_compute_what_stays_alone_give_what_the_masked_ones_give(nam
     model, x = grow(name)
     network = sc.trace(model, x)
     plan = sc.plan(network, sc.score(network, by="random"), {"units": 0.6})
-    within = Within.whole(network, plan.kept)
-    batch = cells_of(as_batches(x), torch.device("cpu"))[0]
+    within = EmbeddedPrunedNetwork.whole(network, plan.kept)
+    batch = split_microbatches(as_batches(x), torch.device("cpu"))[0]
     with preserved(model):
         program = network.program
         values = {**within.fixed(), **program.bind(batch)}
@@ -190,10 +190,10 @@ def test_a_step_is_left_out_where_it_is_worse_than_chance_explains() -> None:
     """Of the usual steps by more than a standard error, of others by anything; what changes nothing goes, too."""
     before = torch.tensor([1.0, 1.0, 1.0, 1.0])
     worse_by_chance, worse = torch.tensor([0.5, 0.5, 0.5, 2.7]), torch.tensor([1.2, 1.3, 1.2, 1.3])
-    assert nearer(before, worse_by_chance, in_doubt=True) and not nearer(before, worse_by_chance, in_doubt=False)
-    assert not nearer(before, worse, in_doubt=True)
-    assert not nearer(before, before, in_doubt=True)
-    assert nearer(before, 0.9 * before, in_doubt=False)
+    assert improves(before, worse_by_chance, in_doubt=True) and not improves(before, worse_by_chance, in_doubt=False)
+    assert not improves(before, worse, in_doubt=True)
+    assert not improves(before, before, in_doubt=True)
+    assert improves(before, 0.9 * before, in_doubt=False)
 
 
 def test_how_loudly_a_unit_speaks_changes_nothing_of_a_refit() -> None:
@@ -203,22 +203,24 @@ def test_how_loudly_a_unit_speaks_changes_nothing_of_a_refit() -> None:
     rows[..., -1] = 1
     scale = torch.tensor([1.0, 10, 0.1, 100, 3, 0.5, 1]).double()
     for ridge in (1e-4, 1e-1, 1.0):
-        plain, scaled = (RidgeSystem(Moments.of(x, missing), ridge, True).solution for x in (rows, rows * scale))
+        plain, scaled = (
+            RidgeSystem(RegressionMoments.of(x, missing), ridge, True).solution for x in (rows, rows * scale)
+        )
         assert torch.allclose(rows @ plain, rows * scale @ scaled, atol=1e-3)
 
 
 def test_a_few_photos_do_not_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers with many places see many examples, too."""
     seen: list[int] = []
-    solve = Local.solve
+    solve = BlockProblem.solve
 
-    def noted(self: Local, most: int) -> None:
+    def noted(self: BlockProblem, most: int) -> None:
         seen.append(sum(self.sizes))
         solve(self, most)
 
-    monkeypatch.setattr(Local, "solve", noted)
+    monkeypatch.setattr(BlockProblem, "solve", noted)
     model, x = demo.network(), torch.cat(demo.calibration())[:224]
-    mended(model, planned(model, x, {"macs": 0.5}), x, adapt)
+    mended(model, planned(model, x, {"macs": 0.5}), x, reconstruct_blocks)
     assert seen and set(seen) == {192}
 
 
@@ -233,9 +235,9 @@ def test_one_or_two_examples_are_not_fitted() -> None:
 
 
 def test_over_fitting_is_told_where_what_is_held_out_is_far() -> None:
-    assert Step("adapt", 0.9, 0.5, 0.1, True).overfitted
-    assert not Step("adapt", 0.9, 0.25, 0.1, True).overfitted
-    assert not Step("adapt", 0.02, 0.012, 0.0, True).overfitted
+    assert RepairStep("adapt", 0.9, 0.5, 0.1, True).overfitted
+    assert not RepairStep("adapt", 0.9, 0.25, 0.1, True).overfitted
+    assert not RepairStep("adapt", 0.02, 0.012, 0.0, True).overfitted
 
 
 def test_fewer_examples_are_looked_at_where_what_layers_give_takes_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,14 +246,14 @@ def test_fewer_examples_are_looked_at_where_what_layers_give_takes_memory(monkey
     plan = planned(model, x, {"macs": 0.4})
     counts: list[int] = []
 
-    class Watched(Local):
-        def __init__(self, lockstep: Lockstep, *rest: Any) -> None:
+    class Watched(BlockProblem):
+        def __init__(self, lockstep: PairedExecution, *rest: Any) -> None:
             counts.append(sum(cell.size or 1 for cell in lockstep.cells))
             super().__init__(lockstep, *rest)
 
-    monkeypatch.setattr("secateur.recovery.adapt.Local", Watched)
+    monkeypatch.setattr("secateur.recovery.block_reconstruction.BlockProblem", Watched)
     one = 4 * 28 * 28 * (24 + 32 + 32)  # bytes of what three layers at the full size give for an image
-    monkeypatch.setattr("secateur.recovery.adapt.MEMORY", 32 * one)
-    plain, adapted = mended(model, plan, x), mended(model, plan, x, lambda lockstep: adapt(lockstep, 1))
+    monkeypatch.setattr("secateur.recovery.block_reconstruction.MEMORY", 32 * one)
+    plain, adapted = mended(model, plan, x), mended(model, plan, x, lambda lockstep: reconstruct_blocks(lockstep, 1))
     assert 0 < max(counts) < 96
     assert float(divergence(adapted(x), model(x)).mean()) < float(divergence(plain(x), model(x)).mean())

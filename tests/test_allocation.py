@@ -10,25 +10,25 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur import demo, pruning
-from secateur.budget.curves import through
-from secateur.budget.keep import fractions
-from secateur.budget.latency import LatencyTable, Timed, measure_latency, quick_multiple
-from secateur.budget.orders import LOOKS, Asked, _hull_slopes, between, by_loss
-from secateur.data import as_batches
-from secateur.importance.evidence import cells_of
-from secateur.importance.losses import divergence
+from secateur import demo, pipeline
+from secateur.allocation.budget import fractions
+from secateur.allocation.candidates import candidate_allocations
+from secateur.allocation.loss_curves import interpolate_curve
+from secateur.allocation.measured_curves import measured_curves
+from secateur.allocation.search import PlanSearch
+from secateur.allocation.simulate import PlanSimulator
+from secateur.allocation.strategies import LOOKS, OrderContext, _hull_slopes, between, loss_aware
+from secateur.data.batch import as_batches
+from secateur.evaluation.latency_table import LatencyTable, Timed, measure_latency, quick_multiple
+from secateur.evaluation.losses import divergence
+from secateur.importance.context import split_microbatches
 from secateur.importance.scores import GroupScores, Scores
-from secateur.pruning import continued
-from secateur.recovery.allocate import Allocator
-from secateur.recovery.curves import measured_curves
-from secateur.recovery.lockstep import Lockstep
+from secateur.pipeline import merge_scores
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
-from secateur.recovery.rehearsal import Rehearsal
-from secateur.recovery.ways import ways_of
-from secateur.recovery.within import Within
 from secateur.surgery.recipe import recipe_of
-from secateur.time_budget import TimeBudget
+from secateur.utils.time_budget import TimeBudget
 
 
 def mlp(*widths: int) -> nn.Module:
@@ -39,9 +39,9 @@ def mlp(*widths: int) -> nn.Module:
     return nn.Sequential(*layers[:-1])
 
 
-def rehearsal_of(model: nn.Module, x: Any) -> Rehearsal:
+def rehearsal_of(model: nn.Module, x: Any) -> PlanSimulator:
     batches = as_batches(x)
-    return Rehearsal(sc.trace(model, batches[0].args[0][:2]), cells_of(batches, torch.device("cpu")))
+    return PlanSimulator(sc.trace(model, batches[0].args[0][:2]), split_microbatches(batches, torch.device("cpu")))
 
 
 def test_units_go_where_the_loss_grows_least_for_what_is_saved() -> None:
@@ -64,7 +64,7 @@ def test_the_order_by_the_loss_is_that_of_costs_taken_from_masks(units: tuple[st
     groups, draws = network.groups, torch.Generator().manual_seed(0)
     curves = {group.name: torch.rand(group.size + 1, generator=draws).double().cumsum(0) for group in groups}
     table = measure_latency(network, as_batches(torch.randn(2, 6))[0]) if "latency" in units else None
-    asked = Asked(units, curves, table)
+    asked = OrderContext(units, curves, table)
     values = [torch.rand(group.size, generator=draws) for group in groups]
     slopes = [_hull_slopes(curves[group.name].numpy()) for group in groups]
 
@@ -80,7 +80,7 @@ def test_the_order_by_the_loss_is_that_of_costs_taken_from_masks(units: tuple[st
         growth = [slopes[at][gone[at]] if gone[at] < group.size else np.inf for at, group in enumerate(groups)]
         expected.append(int(np.argmin(np.array(growth) / saved)))
         gone[expected[-1]] += 1
-    assert by_loss(network, groups, values, asked).tolist() == expected
+    assert loss_aware(network, groups, values, asked).tolist() == expected
 
 
 def test_a_cheap_drop_behind_a_dear_one_is_seen() -> None:
@@ -107,7 +107,7 @@ def test_scores_that_are_no_losses_need_curves() -> None:
 
 
 def test_a_curve_goes_through_what_was_measured_and_never_falls() -> None:
-    curve = through({2: 0.1, 4: 0.05, 7: 1.0}, 8)
+    curve = interpolate_curve({2: 0.1, 4: 0.05, 7: 1.0}, 8)
     assert [float(curve[at]) for at in (0, 2, 4, 7, 8)] == pytest.approx([0, 0.1, 0.1, 1.0, 4.0])
     assert bool((curve.diff() >= -1e-12).all())
 
@@ -119,20 +119,20 @@ def test_measured_curves_are_rehearsals_of_one_group_at_a_time() -> None:
     curves = measured_curves(rehearsal, scores, progress=False)
     order = scores["2"].values.argsort(stable=True)
     again = rehearsal_of(mlp(6, 16, 16, 3), x)
-    found = again.divergence({"2": order[8:].sort().values}, again.readers("2"))
+    found = again.divergence({"2": order[8:].sort().values}, again.consumers("2"))
     assert float(curves["2"][8]) == pytest.approx(found, rel=1e-5)
 
 
 def test_a_rehearsal_is_what_cutting_and_refitting_comes_to() -> None:
     model, data = demo.network(), demo.calibration()
-    rehearsal = Rehearsal(sc.trace(model, data[0][:2]), cells_of(as_batches(data), torch.device("cpu")))
+    rehearsal = PlanSimulator(sc.trace(model, data[0][:2]), split_microbatches(as_batches(data), torch.device("cpu")))
     scores = sc.score(rehearsal.network, by="l2")
     plan = sc.plan(rehearsal.network, scores, {"macs": 0.5})
     small = sc.cut(model, plan)
     fitted = [cell.args[0] for cell in rehearsal.fitted.cells]
-    within = Within.of(small, rehearsal.network, recipe_of(model, plan))
+    within = EmbeddedPrunedNetwork.of(small, rehearsal.network, recipe_of(model, plan))
     with torch.no_grad():
-        refit(Lockstep(within, cells_of(as_batches(fitted), torch.device("cpu"))))
+        refit(PairedExecution(within, split_microbatches(as_batches(fitted), torch.device("cpu"))))
         within.write(small)
         for cell, dense, cut in rehearsal.outputs(plan.kept):
             assert torch.allclose(small(*cell.args), cut, atol=2e-2 * float(dense.abs().max()))
@@ -203,11 +203,11 @@ def test_a_budget_in_latency(monkeypatch: pytest.MonkeyPatch) -> None:
         timed.append(sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters()))
         return timed[-1]
 
-    monkeypatch.setattr(pruning.Stopwatch, "left", left)
+    monkeypatch.setattr(pipeline.Stopwatch, "left", left)
     result = sc.prune(model, x, {"latency": 0.7}, by="l2", progress=False)
     assert len(timed) > 1
     kept = sum(p.numel() for p in result.model.parameters()) / sum(p.numel() for p in model.parameters())
-    assert kept <= 0.7 * pruning.CLOSE
+    assert kept <= 0.7 * pipeline.CLOSE
     assert all(len(kept) % 8 == 0 for kept in result.plan.kept.values())
     assert result.plan.keep == {"latency": 0.7}
 
@@ -217,7 +217,7 @@ def test_scores_in_rounds_keep_their_order() -> None:
     first = Scores({"0": GroupScores.exact(torch.tensor([3.0, 1, 2, 9, 8, 7, 6, 5]))}, "l2", 0, {}, "")
     part = sc.plan(network, first, {"units": 0.75})
     later = Scores({"0": GroupScores.exact(torch.tensor([5.0, 4, 3, 2, 1, 0]))}, "l2", 0, {}, "")
-    order = continued(first, part, later)["0"].values.argsort(stable=True).tolist()
+    order = merge_scores(first, part, later)["0"].values.argsort(stable=True).tolist()
     assert order[:2] == [1, 2]
     assert order[2:] == [7, 6, 5, 4, 3, 0]
 
@@ -246,8 +246,8 @@ def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pyte
     expected = measured_curves(whole.quick_held_out(100), scores, progress=False)
     assert expected is not None
     for examples, curves in ((100, expected), (10, None)):
-        monkeypatch.setattr("secateur.recovery.ways.MOST_WORK", examples * macs * len(scores))
-        found = [way.curves for way in ways_of(whole, scores, False) if way.curves is not None]
+        monkeypatch.setattr("secateur.allocation.candidates.MOST_WORK", examples * macs * len(scores))
+        found = [way.curves for way in candidate_allocations(whole, scores, False) if way.curves is not None]
         assert bool(found) == (curves is not None)
         assert curves is None or all(torch.equal(found[0][name], curves[name]) for name in curves)
     assert sum(cell.size or 1 for cell in whole.quick_held_out(100).held.cells) < 50
@@ -269,7 +269,7 @@ def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
 def test_plans_are_told_apart_as_many_other_examples_tell() -> None:
     """With 64 images, of which a third would be held out: what they say of two plans is what 256 others say."""
     model, data = demo.network(), demo.calibration()[:2]
-    rehearsal = Rehearsal(sc.trace(model, data[0][:2]), cells_of(as_batches(data), torch.device("cpu")))
+    rehearsal = PlanSimulator(sc.trace(model, data[0][:2]), split_microbatches(as_batches(data), torch.device("cpu")))
     scores = sc.score(rehearsal.network, by="l2")
     early = ("stem.0", "layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1")
     dear_late = {name: torch.arange(len(scores[name].values) + 1) * (1.0 if name in early else 9.0) for name in scores}
@@ -293,9 +293,9 @@ def test_plans_are_told_apart_as_many_other_examples_tell() -> None:
 def test_residual_widths_stay_where_that_comes_nearer() -> None:
     """Ways to allocate are tried with residual widths as they are, and without them where the budget needs them."""
     model, data = demo.network(), demo.calibration()[:1]
-    rehearsal = Rehearsal(sc.trace(model, data[0][:2]), cells_of(as_batches(data), torch.device("cpu")))
+    rehearsal = PlanSimulator(sc.trace(model, data[0][:2]), split_microbatches(as_batches(data), torch.device("cpu")))
     network, scores = rehearsal.network, sc.score(rehearsal.network, by="l2")
-    allocator = Allocator(rehearsal, scores, None, 1, 0.5, ways_of(rehearsal, scores, False))
+    allocator = PlanSearch(rehearsal, scores, None, 1, 0.5, candidate_allocations(rehearsal, scores, False))
     way = next(way for way in allocator.ways if way.whole)
     residual = [group for group in network.groups if group.kind == "residual"]
     whole = allocator.plan({"macs": 0.7}, way)
@@ -343,7 +343,9 @@ def test_without_a_refit_a_bound_is_judged_without_one() -> None:
     held = torch.cat(
         [
             cell.args[0]
-            for cell in Rehearsal(result.plan.network, cells_of(as_batches(x), torch.device("cpu"))).held.cells
+            for cell in PlanSimulator(
+                result.plan.network, split_microbatches(as_batches(x), torch.device("cpu"))
+            ).held.cells
         ]
     )
     with torch.no_grad():
@@ -352,7 +354,7 @@ def test_without_a_refit_a_bound_is_judged_without_one() -> None:
 
 
 def test_a_plan_that_is_faster_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning.Stopwatch, "left", lambda *_: 0.5)
+    monkeypatch.setattr(pipeline.Stopwatch, "left", lambda *_: 0.5)
     result = sc.prune(mlp(64, 256, 256, 5), torch.randn(40, 64), {"latency": 0.9}, by="l2", progress=False)
     assert result.plan.cost.macs <= result.plan.dense.macs
 

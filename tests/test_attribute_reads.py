@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.network import module_slices
-from secateur.surgery.attempts import Trials
+from secateur.coupling import module_slices
 from secateur.surgery.attribute_reads import attribute_reads
-from secateur.surgery.suspects import proposals
+from secateur.surgery.diagnose import proposals
+from secateur.surgery.trial_cut import TrialCutter
 
 
 class Counted(nn.Module):
@@ -54,9 +54,9 @@ def test_reads_end_where_code_fails() -> None:
 @pytest.mark.parametrize("make", [Counted, Looking])
 def test_only_numbers_that_were_read_are_proposed(make: type[Counted]) -> None:
     model = make().eval()
-    with patch.object(Trials, "_run", return_value=None):  # a network before any trial
+    with patch.object(TrialCutter, "_run", return_value=None):  # a network before any trial
         network = sc.trace(model, torch.randn(3, 4))
-    trials = Trials(model)
+    trials = TrialCutter(model)
     reads = trials.reads(network, {"layer": torch.tensor([0, 2])})
     assert reads is not None
     attributes = {mend.attribute for mends in proposals(model, network, "", reads) for mend in mends}

@@ -117,7 +117,7 @@ def test_a_criterion_that_needs_examples_and_has_none(network: sc.Network) -> No
 )
 def test_a_criterion_of_ones_own_that_is_wrong(given: dict[str, Tensor], said: str, network: sc.Network) -> None:
     with pytest.raises(sc.SecateurError, match=said):
-        sc.score(network, by=lambda evidence: given)
+        sc.score(network, by=lambda context: given)
 
 
 class Branching(nn.Module):

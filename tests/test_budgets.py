@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur import pruning
-from secateur.budget.keep import fractions_of, latency_fraction, parse_keep
-from secateur.cli_options import parse_keep as parse_entries
+from secateur import pipeline
+from secateur.allocation.budget import fractions_of, latency_fraction, parse_keep
+from secateur.cli.options import parse_keep_text as parse_entries
 from secateur.errors import BudgetError
 
 
@@ -101,11 +101,11 @@ def test_absolute_budgets_by_prune(monkeypatch: pytest.MonkeyPatch, tmp_path: An
         """Parameters stand for time: other work on the machine must not decide what a test says."""
         return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(pruning.Stopwatch, "left", lambda _, small: parameters_left(small))
-    monkeypatch.setattr(pruning.Stopwatch, "dense_ms", lambda _: [10.0])
+    monkeypatch.setattr(pipeline.Stopwatch, "left", lambda _, small: parameters_left(small))
+    monkeypatch.setattr(pipeline.Stopwatch, "dense_ms", lambda _: [10.0])
     for keep in ({"speedup": 2}, {"ms": 5}):
         result = sc.prune(model, x, keep, by="l2", repair=None, progress=False)
-        assert parameters_left(result.model) <= 0.5 * pruning.CLOSE
+        assert parameters_left(result.model) <= 0.5 * pipeline.CLOSE
         assert result.plan.keep == keep
 
 

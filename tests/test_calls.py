@@ -11,8 +11,8 @@ import transformers
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.data import Batch
-from secateur.network.export import export_program
+from secateur.data.batch import Batch
+from secateur.graph.export import export_program
 
 IDS = torch.randint(3, 60, (4, 9), generator=torch.Generator().manual_seed(0))
 SIZES = {"vocab_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.report.saved import saved_report
+from secateur.report.saved_report import saved_report
 from secateur.sparsity import load_compressed, load_fast, load_pivoted
 
 WORKSHOP = """

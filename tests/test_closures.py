@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from secateur.sparsity.spp.spp import SPP
 from secateur.sparsity.unification.unification import Unification
-from secateur.training.taylor import TaylorSchedule
+from secateur.training.taylor_schedule import TaylorSchedule
 
 Method = Callable[[nn.Module, torch.optim.Optimizer], Any]
 METHODS: dict[str, Method] = {

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import secateur as sc
 from damaged import examples, make, signed
-from secateur.cli import app
-from secateur.report.saved import saved_report
+from secateur.cli.main import app
+from secateur.report.saved_report import saved_report
 
 Items = dict[str, bytes]
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import secateur as sc
-from secateur.cli import app
-from secateur.importance.agreement import ALL, agreements
+from secateur.cli.main import app
+from secateur.importance.rank_correlation import ALL, agreements
 from secateur.importance.scores import GroupScores, Scores
-from secateur.report.comparison import Comparison, Judged, Trial
+from secateur.report.comparison import Comparison, ComparisonTrial, CriterionMetrics
 
 
 class Tower(nn.Module):
@@ -100,10 +100,12 @@ def test_bad_input_is_refused_before_anything_is_scored(options: dict[str, objec
 def by_hand(losses: dict[str, list[float]], seconds: dict[str, float]) -> Comparison:
     scores = {by: Scores({"g": GroupScores.exact(torch.randn(4))}, by, 0, {}, "") for by in losses}
     trials = [
-        Trial(by, {"macs": 0.5}, "none", 0.5, seconds[by], Judged(torch.tensor(each).double(), None, None))
+        ComparisonTrial(
+            by, {"macs": 0.5}, "none", 0.5, seconds[by], CriterionMetrics(torch.tensor(each).double(), None, None)
+        )
         for by, each in losses.items()
     ]
-    dense = Judged(torch.zeros(4).double(), None, None)
+    dense = CriterionMetrics(torch.zeros(4).double(), None, None)
     return Comparison("Net", tuple(trials), scores, {}, dense, True)
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from secateur.errors import SurgeryError
-from secateur.importance.curvature import shrunk
+from secateur.importance.fisher import shrunk
 from secateur.report.text import _fraction
-from secateur.surgery.verify import compare
+from secateur.surgery.verify import compare_outputs
 
 
 @pytest.mark.parametrize(("rows", "share"), [(10, 46 / 46), (100, 115 / 502.5), (10_000, 115 / (10_000.5 * 5))])
@@ -33,6 +33,6 @@ def test_what_is_lost_has_a_minus(dense: float, pruned: float, change: str) -> N
 )
 def test_float_noise_passes_and_errors_do_not(dtype: torch.dtype, noise: float, error: float) -> None:
     expected = torch.tensor([1.0, -0.5, 0.25], dtype=dtype)
-    compare(expected + torch.tensor([0, noise, 0], dtype=dtype), expected, "Network")
+    compare_outputs(expected + torch.tensor([0, noise, 0], dtype=dtype), expected, "Network")
     with pytest.raises(SurgeryError, match="differs from the masked run"):
-        compare(expected + torch.tensor([0, error, 0], dtype=dtype), expected, "Network")
+        compare_outputs(expected + torch.tensor([0, error, 0], dtype=dtype), expected, "Network")

@@ -13,7 +13,7 @@ import torch
 
 import secateur as sc
 from secateur import demo
-from secateur.stopping import Coalitions, Error, Evaluations, Known, Rule, Seconds, Stable
+from secateur.stopping import Coalitions, Evaluations, Rule, Seconds, SelectionConfident, Stable, StandardError
 
 GROUP = "layer2.1.conv1"
 OPTIONS: Any = {"only": GROUP, "aggregate": "mean", "progress": False}
@@ -44,10 +44,10 @@ def test_counts_stop_at_the_first_look_that_has_them(network: sc.Network) -> Non
     [
         (Coalitions(1200) & Coalitions(1500), 12),
         (Coalitions(1500) | Coalitions(10), 8),
-        (Error(1e-9) | Coalitions(10), 8),
-        (Error(1e9) & Coalitions(1500), 12),
+        (StandardError(1e-9) | Coalitions(10), 8),
+        (StandardError(1e9) & Coalitions(1500), 12),
         (Stable(0.1), 8),
-        (Known(0.5, 0.99) | Coalitions(1500), 12),
+        (SelectionConfident(0.5, 0.99) | Coalitions(1500), 12),
         (Seconds(1e-6), 8),
     ],
 )
@@ -58,23 +58,30 @@ def test_rules_compose(network: sc.Network, rule: Rule, expected: int) -> None:
 
 
 def test_stricter_rules_take_longer_and_reach_what_they_say(network: sc.Network) -> None:
-    loose, strict = (scored(network, stop=Error(error) | Coalitions(20_000))[GROUP] for error in (1.0, 0.25))
+    loose, strict = (scored(network, stop=StandardError(error) | Coalitions(20_000))[GROUP] for error in (1.0, 0.25))
     assert strict.coalitions > loose.coalitions
     assert float(strict.errors_here.max() / strict.values.std()) <= 0.26
-    known = scored(network, stop=Known(0.5, 0.7) | Coalitions(6000))[GROUP]
+    known = scored(network, stop=SelectionConfident(0.5, 0.7) | Coalitions(6000))[GROUP]
     assert known.coalitions >= loose.coalitions
 
 
 def test_heuristics_say_that_they_are() -> None:
-    for rule in (Error(0.1), Stable(), Known(0.5)):
+    for rule in (StandardError(0.1), Stable(), SelectionConfident(0.5)):
         assert rule.heuristic
     assert not (Coalitions(5) & Seconds(3)).heuristic
-    both = Error(0.1) | Stable()
-    assert Error(0.1).heuristic in both.heuristic and Stable().heuristic in both.heuristic
+    both = StandardError(0.1) | Stable()
+    assert StandardError(0.1).heuristic in both.heuristic and Stable().heuristic in both.heuristic
 
 
 @pytest.mark.parametrize(
-    "wrong", [lambda: Coalitions(0), lambda: Seconds(0), lambda: Error(-1), lambda: Known(1.5), lambda: Evaluations(0)]
+    "wrong",
+    [
+        lambda: Coalitions(0),
+        lambda: Seconds(0),
+        lambda: StandardError(-1),
+        lambda: SelectionConfident(1.5),
+        lambda: Evaluations(0),
+    ],
 )
 def test_impossible_rules_are_refused(wrong: Any) -> None:
     with pytest.raises(sc.SecateurError, match=r"give|between"):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.data import example_batches
-from secateur.importance.activations import over_activations
+from secateur.data.batch import example_batches
+from secateur.importance.activation import over_activations
 from secateur.importance.registry import registered
 from zoo import grow
 
@@ -168,8 +168,8 @@ def test_every_criterion_keeps_the_contract(by: str, name: str) -> None:
 
 
 @sc.criterion("strength-of-ones-own")
-def strength(evidence: Any) -> dict[str, Tensor]:
-    return over_activations(evidence, lambda z: z.abs())
+def strength(context: Any) -> dict[str, Tensor]:
+    return over_activations(context, lambda z: z.abs())
 
 
 @pytest.mark.parametrize("name", ["residual", "encoder", "two streams", "many groups", "bare parameters"])
@@ -178,8 +178,8 @@ def test_a_criterion_of_ones_own_keeps_the_contract(name: str) -> None:
 
 
 def test_a_criterion_of_ones_own_by_name_and_as_a_callable(network: sc.Network) -> None:
-    def last_first(evidence: Any) -> dict[str, Tensor]:
-        return {group.name: -torch.arange(group.size) for group in evidence.groups}
+    def last_first(context: Any) -> dict[str, Tensor]:
+        return {group.name: -torch.arange(group.size) for group in context.groups}
 
     sc.criterion("test-last-first")(last_first)
     named, called = sc.score(network, by="test-last-first"), sc.score(network, by=last_first)

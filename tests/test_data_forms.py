@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.data import as_batches, joined, on_device
-from secateur.data_forms import ExampleList
+from secateur.data.batch import as_batches, concat_batches, on_device
+from secateur.data.forms import ExampleList
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(40) % 3
@@ -76,7 +76,7 @@ KEYWORDS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("form", [*FORMS, *KEYWORDS])
 def test_all_forms_are_the_same_batches(form: str) -> None:
     batches = as_batches({**FORMS, **KEYWORDS}[form]())
-    whole = joined(batches)
+    whole = concat_batches(batches)
     inputs = whole.args[0] if form in FORMS else whole.kwargs["x"]
     assert len(whole.args) + len(whole.kwargs) == 1
     assert torch.equal(inputs, X) and inputs.dtype == torch.float32
@@ -146,7 +146,7 @@ def test_targets_of_any_kind_follow_their_examples(what: str) -> None:
         assert "name" not in target or list(target["name"]) == ["7", "3", "3"]
     else:
         assert torch.equal(target[0], Y[order])
-    twice = joined([batch, some]).target
+    twice = concat_batches([batch, some]).target
     assert len(twice) == 43 if isinstance(twice, ExampleList) else True
 
 

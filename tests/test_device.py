@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.budget.device import TARGETS, channel_step, preferred_multiple, sizes_in_steps
-from secateur.budget.exchange import exchanged
-from secateur.budget.plan import Plan
-from secateur.network.effective import effective_macs
-from secateur.recovery.allocate import _preferred
-from secateur.recovery.ways import Way
+from secateur.allocation.candidates import Allocation
+from secateur.allocation.channel_steps import TARGETS, channel_step, preferred_multiple, sizes_in_steps
+from secateur.allocation.exchange import exchange_units
+from secateur.allocation.plan import Plan
+from secateur.allocation.search import _preferred
+from secateur.coupling.effective_macs import effective_macs
 
 
 def network_of(*widths: int) -> sc.Network:
@@ -121,7 +121,7 @@ def test_exchanges_find_the_least_loss() -> None:
             return sum(float(curve[4 - at]) for curve, at in zip(curves, places, strict=True))
 
         choices = [[a, b, c] for a in range(5) for b in range(5) for c in range(5) if fits([a, b, c])]
-        chosen = exchanged([0, 0, 0], sizes, curves, fits)
+        chosen = exchange_units([0, 0, 0], sizes, curves, fits)
         assert fits(chosen)
         excess.append(loss(chosen) / min(map(loss, choices)))
     assert np.median(excess) == 1
@@ -135,7 +135,7 @@ def test_the_preference_weighs_loss_against_speed() -> None:
     filling = sc.plan(network, scores, {"macs": 0.5}, target="avx512")
     assert plain.effective is not None
     assert filling.effective is not None
-    pair = (plain, Way(("uniform",))), (filling, Way(("uniform",), target="avx512"))
+    pair = (plain, Allocation(("uniform",))), (filling, Allocation(("uniform",), target="avx512"))
     before = torch.full((8,), 0.01)
 
     def chosen(after: float) -> Plan:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.devices import comparable_arithmetic
+from secateur.utils.devices import comparable_arithmetic
 
 
 class Recorder(nn.Module):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.data import Batch
-from secateur.network.masked import draws_of_masked, run_masked
-from secateur.surgery.verify import difference
+from secateur.data.batch import Batch
+from secateur.masking.ablation import masked_draws, run_masked
+from secateur.surgery.verify import output_difference
 
 X = torch.randn(24, 6, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(24, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -94,10 +94,10 @@ def test_cut_is_masked_on_the_same_draws(kind: str) -> None:
     mask = network.mask(kept)
     with torch.no_grad():
         wanted = run_masked(network, batch, mask, {})
-        with draws_of_masked(network, batch, mask, {}):
-            gap, allowed = difference(small(*batch.args), wanted)
+        with masked_draws(network, batch, mask, {}):
+            gap, allowed = output_difference(small(*batch.args), wanted)
         assert gap <= allowed
-        assert max(difference(small(*batch.args), wanted)[0] for _ in range(16)) > allowed  # on other numbers
+        assert max(output_difference(small(*batch.args), wanted)[0] for _ in range(16)) > allowed  # on other numbers
 
 
 @pytest.mark.parametrize("kind", ["variational", "dropout"])
@@ -200,11 +200,11 @@ def test_attention_without_dropout_draws_nothing_so_that_its_result_is_checked()
     mask = network.mask({})
     with torch.no_grad():
         wanted = run_masked(network, network.example, mask, {})
-        with draws_of_masked(network, network.example, mask, {}):
-            assert difference(model(*network.example.args), wanted)[0] < 1e-5
+        with masked_draws(network, network.example, mask, {}):
+            assert output_difference(model(*network.example.args), wanted)[0] < 1e-5
         model.value.weight.mul_(2)
-        with draws_of_masked(network, network.example, mask, {}):
-            assert difference(model(*network.example.args), wanted)[0] > 1e-2
+        with masked_draws(network, network.example, mask, {}):
+            assert output_difference(model(*network.example.args), wanted)[0] > 1e-2
 
 
 def test_attention_with_dropout_draws() -> None:

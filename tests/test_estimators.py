@@ -10,19 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secateur.importance.samples import Sample, apart, joined
+from secateur.importance.estimates import Sample, join_samples, split_samples
 from secateur.importance.scores import GroupScores
-from secateur.importance.seeds import generator_for
 from secateur.importance.shapley.aggregates import mean, robust
-from secateur.importance.shapley.estimators.banzhaf import banzhaf_at
-from secateur.importance.shapley.estimators.design import Estimator
-from secateur.importance.shapley.estimators.exact import exact
-from secateur.importance.shapley.estimators.sizes import distinct_pairs
-from secateur.importance.shapley.estimators.table import ESTIMATORS
-from secateur.importance.shapley.judged import judged
+from secateur.importance.shapley.jackknife import jackknife_estimate
+from secateur.importance.shapley.samplers.banzhaf import banzhaf_at
+from secateur.importance.shapley.samplers.base import Sampler
+from secateur.importance.shapley.samplers.coalition_sizes import distinct_pairs
+from secateur.importance.shapley.samplers.exact import exact
+from secateur.importance.shapley.samplers.registry import SAMPLERS
+from secateur.utils.rng import generator_for
 
 Value = Callable[[Tensor], Tensor]
-SHAPLEY = [name for name in ESTIMATORS if name != "banzhaf"]
+SHAPLEY = [name for name in SAMPLERS if name != "banzhaf"]
 
 
 def random_game(players: int, seed: int, examples: int = 3) -> Value:
@@ -33,7 +33,7 @@ def random_game(players: int, seed: int, examples: int = 3) -> Value:
     return lambda coalitions: table[(coalitions.long() * powers).sum(1)]
 
 
-def shares(estimator: Estimator, players: int, value: Value, generator: torch.Generator) -> Tensor:
+def shares(estimator: Sampler, players: int, value: Value, generator: torch.Generator) -> Tensor:
     """What one design makes of a game. (players, examples)"""
     design = estimator(players, generator)
     ends = value(torch.stack([torch.zeros(players), torch.ones(players)]).bool())
@@ -66,7 +66,7 @@ def test_efficiency(name: str, players: int) -> None:
     ends = value(torch.stack([torch.zeros(players), torch.ones(players)]).bool())
     if players == 1 and name not in ("exact", "permutation", "antithetic", "orthogonal"):
         pytest.skip("auto takes the exact value there")
-    found = shares(ESTIMATORS[name], players, value, generator_for(0, name))
+    found = shares(SAMPLERS[name], players, value, generator_for(0, name))
     assert torch.allclose(found.sum(0), ends[1] - ends[0], atol=1e-9)
 
 
@@ -76,7 +76,7 @@ def test_estimators_are_unbiased(name: str) -> None:
     value = random_game(8, 3)
     expected = banzhaf_values(8, value) if name == "banzhaf" else shares(exact, 8, value, torch.Generator())
     runs = 200 if name in ("leverage", "kernelshap", "svarm") else 1500
-    found = torch.stack([shares(ESTIMATORS[name], 8, value, generator_for(run, name)) for run in range(runs)])
+    found = torch.stack([shares(SAMPLERS[name], 8, value, generator_for(run, name)) for run in range(runs)])
     error = found.std(0) / runs**0.5 + 1e-9
     assert bool(((found.mean(0) - expected).abs() < 4.5 * error).all())
 
@@ -90,7 +90,7 @@ def banzhaf_values(players: int, value: Value) -> Tensor:
 @pytest.mark.parametrize("name", [*SHAPLEY, "banzhaf"])
 def test_each_examples_shares_come_from_the_same_evaluations(name: str) -> None:
     """Shares are linear: the mean game's shares are the mean of the examples' shares."""
-    design = ESTIMATORS[name](9, generator_for(1, name))
+    design = SAMPLERS[name](9, generator_for(1, name))
     surplus = torch.randn(len(design.coalitions), 4, dtype=torch.float64)
     apart_ = design.shares(surplus).mean(1)
     assert torch.allclose(apart_, design.shares(surplus.mean(1, keepdim=True))[:, 0])
@@ -102,12 +102,12 @@ def test_regressions_are_exact_for_additive_games_and_antithetic_ones_for_pairs(
     worth = torch.randn(12, 1, dtype=torch.float64, generator=generator)
     pairs = torch.randn(12, 12, dtype=torch.float64, generator=generator)
     for name in ("leverage", "kernelshap", "adjusted"):
-        found = shares(ESTIMATORS[name], 12, lambda members: members.double() @ worth, generator)
+        found = shares(SAMPLERS[name], 12, lambda members: members.double() @ worth, generator)
         assert torch.allclose(found, worth), name
     truth = shares(exact, 12, quadratic(pairs), generator)
     for name in ("antithetic", "orthogonal", "leverage"):
-        assert torch.allclose(shares(ESTIMATORS[name], 12, quadratic(pairs), generator), truth), name
-    assert not torch.allclose(shares(ESTIMATORS["permutation"], 12, quadratic(pairs), generator), truth)
+        assert torch.allclose(shares(SAMPLERS[name], 12, quadratic(pairs), generator), truth), name
+    assert not torch.allclose(shares(SAMPLERS["permutation"], 12, quadratic(pairs), generator), truth)
 
 
 def quadratic(pairs: Tensor) -> Value:
@@ -172,9 +172,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(design: str) -> None:
         samples = []
         for block, piece in enumerate(pieces):
             value = partial(picked, world, chosen[piece])
-            drawn = shares(ESTIMATORS["permutation"], players, value, generator_for(run, design, block))
+            drawn = shares(SAMPLERS["permutation"], players, value, generator_for(run, design, block))
             samples.append(sample_of(piece, drawn))
-        found = judged(samples, 24, mean)
+        found = jackknife_estimate(samples, 24, mean)
         for kind, truth, errors in (
             ("here", every[:, chosen].mean(1), found.errors_here),
             ("new", every.mean(1), found.errors),
@@ -196,8 +196,8 @@ def test_the_robust_aggregate_takes_out_the_noise_of_estimation() -> None:
         sample_of(torch.arange(200), 1 + torch.randn(1, 200, generator=generator, dtype=torch.float64))
         for _ in range(6)
     ]
-    assert float(judged(samples, 200, robust).values[0]) == pytest.approx(1, abs=0.25)
-    assert float(judged(samples[:1], 200, robust).values[0]) > 1.7
+    assert float(jackknife_estimate(samples, 200, robust).values[0]) == pytest.approx(1, abs=0.25)
+    assert float(jackknife_estimate(samples[:1], 200, robust).values[0]) > 1.7
 
 
 def test_samples_survive_being_joined() -> None:
@@ -205,7 +205,7 @@ def test_samples_survive_being_joined() -> None:
         sample_of(torch.tensor([3, 1]), torch.rand(4, 2).double()),
         sample_of(torch.tensor([0]), torch.rand(4, 1)),
     ]
-    for before, after in zip(samples, apart(joined(samples)), strict=True):
+    for before, after in zip(samples, split_samples(join_samples(samples)), strict=True):
         assert torch.equal(before.examples, after.examples)
         assert torch.equal(before.shares.double(), after.shares.double())
         assert before.coalitions == after.coalitions

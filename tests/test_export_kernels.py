@@ -10,11 +10,11 @@ from torch._decomp import decompositions
 from torch._dynamo import config as dynamo_config
 
 import secateur as sc
-from secateur.data import Batch
-from secateur.network.export import export_program
-from secateur.network.export_kernels import SHAPE_KERNELS, shapes_not_cached
-from secateur.network.program import Call, Handler
-from secateur.surgery.attempts import Trials
+from secateur.data.batch import Batch
+from secateur.graph.export import export_program
+from secateur.graph.export_kernels import SHAPE_KERNELS, shapes_not_cached
+from secateur.graph.program import OpFn, OpOverride
+from secateur.surgery.trial_cut import TrialCutter
 
 
 class Recurrent(nn.Module):
@@ -47,8 +47,8 @@ def test_recurrent_layers_are_exported_without_their_steps(name: str) -> None:
         program = export_program(model, batch)
     recorded: dict[str, tuple[Any, Any]] = {}
 
-    def shape_checked(node: torch.fx.Node) -> Handler:
-        def handler(target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def shape_checked(node: torch.fx.Node) -> OpOverride:
+        def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             result = target(*args, **kwargs)
             if isinstance(result, Tensor):
                 lengths = [int(length.node.hint) if isinstance(length, torch.SymInt) else length
@@ -153,7 +153,7 @@ def test_torch_is_as_it_was_after_an_export_that_fails() -> None:
 def test_a_trial_cut_is_made_once_for_a_network() -> None:
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
     network = sc.trace(model, torch.randn(2, 3))
-    trials = Trials(model)
+    trials = TrialCutter(model)
     kept = {"0": torch.tensor([0, 2])}
     with patch.object(trials, "_run", wraps=trials._run) as run:
         assert [trials.run(network, kept, {}) for _ in range(3)] == [None] * 3

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur import demo
-from secateur.data import as_batches
-from secateur.importance.evidence import Evidence, cells_of
-from secateur.importance.seeds import generator_for
+from secateur.data.batch import as_batches
+from secateur.importance.context import CriterionContext, split_microbatches
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.whole import nested
-from secateur.network.masked import operand
-from secateur.network.refit import Predictor, Refit, reader_moments
+from secateur.importance.shapley.owen import nested
+from secateur.masking.ablation import operand
+from secateur.masking.imputation import ImputationWeights, LinearImputer, consumer_moments
+from secateur.utils.rng import generator_for
 
 
 def small(inputs: int = 5, seed: int = 0) -> tuple[nn.Module, Tensor, Tensor]:
@@ -95,20 +95,20 @@ def test_predictions_are_those_of_least_squares_however_one_gets_there() -> None
     torch.manual_seed(4)
     x = torch.randn(300, 12, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64) + 1
     network = sc.trace(nn.Sequential(nn.Linear(12, 12), nn.Identity(), nn.Linear(12, 2)).double(), x[:2])
-    (reader,) = [reader for reader in network.readers if reader.fold is not None]
+    (consumer,) = [consumer for consumer in network.consumers if consumer.fold is not None]
     seen: dict[str, Tensor] = {}
 
     def look(target: Any, args: Any, kwargs: Any) -> Any:
-        seen["x"] = operand(reader, args, kwargs).detach()
+        seen["x"] = operand(consumer, args, kwargs).detach()
         return target(*args, **kwargs)
 
-    network.program.forward(as_batches(x)[0], {reader.node: look})
-    moments = next(iter(reader_moments(network, as_batches(x)).values()))
-    predictor, hidden = Predictor(moments), seen["x"]
+    network.program.forward(as_batches(x)[0], {consumer.node: look})
+    moments = next(iter(consumer_moments(network, as_batches(x)).values()))
+    predictor, hidden = ImputationWeights(moments), seen["x"]
     known = torch.zeros(12, dtype=torch.bool)
     for entry in torch.randperm(12).tolist():  # along an order, and back at random
         known[entry] = True
-        again = Predictor(moments)
+        again = ImputationWeights(moments)
         again._solve(known)
         assert torch.allclose(predictor.coefficients(known), again.coefficients(known), atol=1e-8)
         filled = predictor.fill(hidden, 1, known)
@@ -146,13 +146,13 @@ def test_refit_values_of_a_real_network_add_up_and_cut_as_any() -> None:
 
 
 def test_a_prediction_has_no_slope_and_too_many_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secateur.network.refit.MOST_ENTRIES", 5)
+    monkeypatch.setattr("secateur.masking.imputation.MOST_ENTRIES", 5)
     model, x, y = small()
     network = sc.trace(model, x[:2])
     with pytest.raises(sc.SecateurError, match="too many to predict"):
         sc.score(network, [(x, y)], removal="refit", progress=False)
     monkeypatch.undo()
-    removal = Refit({}, reader_moments(network, as_batches(x)))
+    removal = LinearImputer({}, consumer_moments(network, as_batches(x)))
     with pytest.raises(sc.SecateurError, match="no slope"):
         removal.handlers(network, torch.ones(1, network.units + 1))
 
@@ -165,9 +165,9 @@ def test_owen_values_are_the_mean_over_all_orders_in_which_groups_stay_together(
     x = torch.randn(16, 5)
     y = model(4 * x).argmax(1)
     network = sc.trace(model, x[:2])
-    cells = cells_of(as_batches((x, y)), torch.device("cpu"))
-    evidence = Evidence(network, network.groups, cells, None, {}, 0, {}, False)
-    game = Game(evidence, network.groups)
+    cells = split_microbatches(as_batches((x, y)), torch.device("cpu"))
+    context = CriterionContext(network, network.groups, cells, None, {}, 0, {}, False)
+    game = Game(context, network.groups)
     coalitions = torch.tensor(list(itertools.product([False, True], repeat=7)))
     values = dict(
         zip(map(tuple, coalitions.tolist()), game.cross(coalitions, 0, torch.arange(16)).mean(1), strict=True)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.budget.plan import Plan
-from secateur.network.gate_places import gate_places
-from secateur.training.slopes import Slopes
+from secateur.allocation.plan import Plan
+from secateur.masking.gate_positions import gate_positions
+from secateur.training.gate_gradients import TrainingGateGradients
 
 Gate = Callable[[str, Tensor], Tensor]
 
@@ -166,7 +166,7 @@ def test_training_reads_the_same_gates_from_gradients() -> None:
     """In training mode, where batch norms take each minibatch's own statistics."""
     model = Stages()
     network = sc.trace(model, minibatches()[0][0])
-    slopes = Slopes(network, list(network.groups))
+    slopes = TrainingGateGradients(network, list(network.groups))
     model.train()
     for x, y in minibatches():
         expected = explicit_gates(model, x, y)
@@ -204,8 +204,8 @@ class Variants(nn.Module):
 def test_streams_of_other_kinds_are_read_alike() -> None:
     model = Variants().eval()
     network = sc.trace(model, minibatches()[0][0])
-    assert len(gate_places(network).blocks) == 2
-    slopes = Slopes(network, list(network.groups))
+    assert len(gate_positions(network).blocks) == 2
+    slopes = TrainingGateGradients(network, list(network.groups))
     scores = sc.score(network, minibatches(1), by="taylor-gates", progress=False)
     x, y = minibatches(1)[0]
     model.zero_grad()
@@ -222,7 +222,7 @@ def test_where_gradients_do_not_tell_the_gate_it_stands_before_the_readers() -> 
     network = sc.trace(model, minibatches()[0][0])
     x, y = minibatches(1)[0]
     F.cross_entropy(model(x), y).backward()
-    found = Slopes(network, list(network.groups)).squares(dict(model.named_parameters()))["two.0.conv2"]
+    found = TrainingGateGradients(network, list(network.groups)).squares(dict(model.named_parameters()))["two.0.conv2"]
     columns = model.fc.weight * model.fc.weight.grad
     kernels = model.two[1].conv1.weight * model.two[1].conv1.weight.grad
     expected = (columns.sum(0) + kernels.sum((0, 2, 3))).detach().double().square()
@@ -245,7 +245,7 @@ def test_a_sum_that_a_batch_norm_reads_has_its_gate_before_the_readers() -> None
             return self.fc(F.relu(self.bn(x)).mean((2, 3)))
 
     network = sc.trace(PreActivation().eval(), torch.randn(2, 3, 8, 8))
-    places = gate_places(network)
+    places = gate_positions(network)
     assert not places.blocks and bool(places.at_readers[network["stem"].span].all())
     assert [bool(places.at_readers[network[name].span].any()) for name in ("stem", "conv1")] == [True, False]
 

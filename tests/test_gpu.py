@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 import secateur as sc
 from laws import drawn, plan_of, run
-from secateur.data import example_batches
-from secateur.devices import comparable_arithmetic
+from secateur.data.batch import example_batches
 from secateur.importance.registry import criteria, registered
-from secateur.network.masked import reader_means, run_masked
+from secateur.masking.ablation import consumer_means, run_masked
 from secateur.sparsity.lean import lean
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.spp.spp import SPP
 from secateur.sparsity.unification.unification import Unification
-from secateur.surgery.verify import difference
-from secateur.training.taylor import TaylorSchedule
+from secateur.surgery.verify import output_difference
+from secateur.training.taylor_schedule import TaylorSchedule
+from secateur.utils.devices import comparable_arithmetic
 from zoo import ZOO, grow
 
 pytestmark = [
@@ -76,13 +76,13 @@ def test_every_network_of_the_zoo_is_cut_on_the_device(name: str) -> None:
     if not network.groups:
         return
     batches = example_batches(example, GPU)
-    means = reader_means(network, batches[:1])
+    means = consumer_means(network, batches[:1])
     kept = drawn(network, 5)
     small = sc.cut(model, plan_of(network, kept, means))  # cut itself compares the two by itself, TF32 or not
     assert {tensor.device.type for tensor in small.state_dict().values()} <= {"cuda"}
     with comparable_arithmetic():
         masked = run_masked(network, network.example, network.mask(kept), means)
-        worst, allowed = difference(run(small, network.example), masked)
+        worst, allowed = output_difference(run(small, network.example), masked)
     assert worst <= allowed
 
 

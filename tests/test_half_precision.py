@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.surgery.verify import difference
+from secateur.surgery.verify import output_difference
 
 X = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -50,6 +50,6 @@ def test_the_tolerance_follows_the_lowest_type() -> None:
     assert sc.trace(body(), X).program.lowest_type == torch.float32
     assert sc.trace(Casting(), X).program.lowest_type == torch.bfloat16
     a, b = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.02])
-    assert difference(a, b)[1] == difference(a, b, torch.float32)[1] < difference(a, b)[0]
-    assert difference(a, b)[0] < difference(a, b, torch.bfloat16)[1]
-    assert difference(a.bfloat16(), b.bfloat16(), torch.float32)[1] == difference(a, b, torch.bfloat16)[1]
+    assert output_difference(a, b)[1] == output_difference(a, b, torch.float32)[1] < output_difference(a, b)[0]
+    assert output_difference(a, b)[0] < output_difference(a, b, torch.bfloat16)[1]
+    assert output_difference(a.bfloat16(), b.bfloat16(), torch.float32)[1] == output_difference(a, b, torch.bfloat16)[1]

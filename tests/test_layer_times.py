@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.data import as_batches
-from secateur.network.effective import EffectiveMacs
-from secateur.report.layer_times import LayerTime, layer_times, speed_note
+from secateur.coupling.effective_macs import EffectiveMacs
+from secateur.data.batch import as_batches
+from secateur.evaluation.layer_times import LayerTime, layer_times, speed_note
 
 
 def network() -> nn.Module:

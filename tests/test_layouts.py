@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.network.layouts import as_channels_last, is_channels_last
+from secateur.graph.memory_formats import as_channels_last, is_channels_last
 
 
 def network() -> nn.Module:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from secateur.channel_graph.build import graph_of
+from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
+from secateur.channel_graph.longest_chains import Chains
+from secateur.channel_graph.op_norms import operator_norms
 from secateur.errors import SurgeryError
-from secateur.importance.lean.chains import Chains
-from secateur.importance.lean.graph import Block, ChannelGraph
-from secateur.importance.lean.norms import operator_norms
-from secateur.importance.lean.walk import graph_of
-from secateur.sparsity.dead import needed_channels
+from secateur.sparsity.dead_kernels import used_channels
 from secateur.sparsity.lean import LeanResult, lean
 from secateur.sparsity.selection import by_norm, name_of
 from zoo import ZOO, grow
@@ -91,7 +91,7 @@ def random_graph(seed: int, layers: int, width: int) -> ChannelGraph:
         sources = torch.randint(0, size, (width, edges), generator=generator)
         values = torch.randn(width, edges, generator=generator, dtype=torch.float64)
         layer: Any = None if number % 3 == 2 else type("Layer", (), {"weight": f"w{number}"})()
-        blocks.append(Block(size, sources, values, "conv2d", layer, torch.zeros(1, edges, dtype=torch.long)))
+        blocks.append(ChannelBlock(size, sources, values, "conv2d", layer, torch.zeros(1, edges, dtype=torch.long)))
         size += width
     return ChannelGraph(tuple(blocks), size, frozenset(), ())
 
@@ -173,7 +173,7 @@ def test_the_graph_of_skips_and_concatenations() -> None:
     assert torch.allclose(fc.values.exp()[:, order], lengths)
 
 
-def pool_order(pool: Block, total: Block, side: Block) -> list[int]:
+def pool_order(pool: ChannelBlock, total: ChannelBlock, side: ChannelBlock) -> list[int]:
     """Channels behind the pooling in the order of the concatenation."""
     by_source = {int(source): pool.first + row for row, source in enumerate(pool.sources[:, 0])}
     own = [*range(total.first, total.first + 4), *range(side.first, side.first + 3)]
@@ -190,7 +190,7 @@ def test_every_network_has_a_graph_and_can_be_pruned(name: str) -> None:
     keep, found = pruned_if_it_can_be(model, example)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
     graph = graph_of(sc.trace(model, example))
-    needed = needed_channels(graph, {name_of(block): block.edges for block in graph.layers})
+    needed = used_channels(graph, {name_of(block): block.edges for block in graph.layers})
     assert all(bool(needed[block.span].all()) for block in graph.layers), "a layer's channels are read by nobody"
     longest = len(graph.layers)  # the last chain is kept whole
     assert found.kernels[1] < max(1, round(keep * found.kernels[0])) + longest

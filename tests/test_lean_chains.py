@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from secateur.channel_graph.build import graph_of
+from secateur.channel_graph.longest_chains import Chains
 from secateur.errors import SurgeryError
-from secateur.importance.lean.chains import Chains
-from secateur.importance.lean.walk import graph_of
 from secateur.sparsity.lean import lean
 from secateur.sparsity.selection import by_chains
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import secateur as sc
 from damaged import examples, make
-from secateur.cli import app
-from secateur.report.saved import saved_report
+from secateur.cli.main import app
+from secateur.report.saved_report import saved_report
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.surgery.recipe import Recipe, apply_recipe
@@ -151,7 +151,7 @@ def test_a_load_that_is_interrupted_leaves_the_model_as_it_was(tmp_path: Path, m
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("secateur.storage.apply_recipe", interrupted)
+    monkeypatch.setattr("secateur.surgery.storage.apply_recipe", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sc.load(model, tmp_path)
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur import pruning
-from secateur.data import as_batches
-from secateur.importance.evidence import network_cells
-from secateur.network.blocks import blocks_of, without_blocks
-from secateur.network.kinds import USUAL
-from secateur.network.masked import Removal
-from secateur.network.prefix_cost import PrefixCost
-from secateur.recovery.block_order import order_of_blocks
-from secateur.recovery.rehearsal import Rehearsal
+from secateur import pipeline
+from secateur.allocation.block_order import order_of_blocks
+from secateur.allocation.simulate import PlanSimulator
+from secateur.coupling.kinds import USUAL
+from secateur.coupling.prefix_cost import PrefixCost
+from secateur.coupling.residual_blocks import blocks_of, without_blocks
+from secateur.data.batch import as_batches
+from secateur.importance.context import network_microbatches
+from secateur.masking.ablation import MeanAblation
 
 MIXED = (*USUAL, "blocks")
 
@@ -85,7 +85,7 @@ def test_a_mixed_plan_costs_and_computes_what_it_says(removal: str, tmp_path: Pa
     small = sc.cut(model, plan)
     assert sum(p.numel() for p in small.parameters()) == plan.cost.params
     masked = network.program.forward(
-        as_batches(x[:2])[0], Removal(plan.means).handlers(network, network.mask(plan.kept)[None])
+        as_batches(x[:2])[0], MeanAblation(plan.means).handlers(network, network.mask(plan.kept)[None])
     )
     assert torch.allclose(small(x[:2]), masked, atol=1e-5)
     before = (small(x) - model(x)).square().mean()
@@ -109,7 +109,7 @@ def test_costs_by_counts_and_by_masks_agree_where_blocks_are_gone() -> None:
 def test_the_weak_block_goes_first() -> None:
     model, x = residual(), images(96)
     network = sc.trace(model, x[:2], kinds=MIXED)
-    rehearsal = Rehearsal(network, network_cells(network, as_batches(x)))
+    rehearsal = PlanSimulator(network, network_microbatches(network, as_batches(x)))
     order = order_of_blocks(rehearsal, lambda kept: network.cost(kept).macs / network.cost().macs, progress=False)
     assert order[0] == "layers.1"
     assert sorted(order) == ["layers.0", "layers.1", "layers.2", "layers.3"]
@@ -132,7 +132,7 @@ def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> Non
         """Parameters stand for time: other work on the machine must not decide what a test says."""
         return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(pruning.Stopwatch, "left", lambda _, small: parameters_left(small))
+    monkeypatch.setattr(pipeline.Stopwatch, "left", lambda _, small: parameters_left(small))
     result = sc.prune(model, x, {"latency": 0.6}, progress=False, repair=None)
     assert blocks_of(result.plan.network) is not None
-    assert parameters_left(result.model) <= 0.6 * pruning.CLOSE
+    assert parameters_left(result.model) <= 0.6 * pipeline.CLOSE

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.network.module_operators import find_operator
-from secateur.surgery.attempts import Trials
+from secateur.graph.module_operators import find_operator
+from secateur.surgery.trial_cut import TrialCutter
 from zoo import grow
 from zoo_code import PaddedShortcuts
 
@@ -80,7 +80,7 @@ def test_a_cut_that_changes_no_number_runs_no_program(outer: tuple[Outer, Tensor
     network = sc.trace(model, x)
     assert network.module_programs
     everything = {group.name: torch.arange(group.size) for group in network.groups}
-    assert Trials(model).input_shapes(network, everything) == {}
+    assert TrialCutter(model).input_shapes(network, everything) == {}
 
 
 def test_such_a_module_trains_on_as_its_own_code_would(outer: tuple[Outer, Tensor]) -> None:

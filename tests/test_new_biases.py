@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur import comparing
+from secateur import comparison
 
 X = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
 
@@ -108,6 +108,6 @@ def test_comparisons_with_and_without_new_biases(allowed: bool) -> None:
         plans.append(sc.plan(*args, **options))
         return plans[-1]
 
-    with patch.object(comparing, "plan", noted):
+    with patch.object(comparison, "plan", noted):
         sc.compare(plain(), X, by=("l1",), keep={"units": 0.6}, repair=None, new_biases=allowed, progress=False)
     assert plans and all((plan.new_biases == ("2.bias",)) is allowed for plan in plans)

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.data import as_batches
+from secateur.allocation.simulate import PlanSimulator
+from secateur.data.batch import as_batches
 from secateur.importance import elimination
-from secateur.importance.curvature import Sums, drawn_classes, shrunk
+from secateur.importance.context import split_microbatches
 from secateur.importance.elimination import ReaderFactor, eliminate_units
-from secateur.importance.evidence import cells_of
-from secateur.network.layers import layers_of
-from secateur.recovery.rehearsal import Rehearsal
+from secateur.importance.fisher import FisherAccumulator, drawn_classes, shrunk
+from secateur.masking.linear_layers import layers_of
 
 
 def factor_of(weights: torch.Tensor, covariance: torch.Tensor, width: int) -> ReaderFactor:
@@ -64,7 +64,7 @@ def test_a_layer_that_gives_more_than_it_reads_has_its_curvature_along_what_it_r
     network = sc.trace(model, torch.randn(2, 4))
     layer = next(each for each in layers_of(network) if each.name == "2")
     weight, gradients = model[2].weight.detach().double(), torch.randn(50, 30).double()
-    narrow, full = Sums(layer, weight), Sums(layer, weight)
+    narrow, full = FisherAccumulator(layer, weight), FisherAccumulator(layer, weight)
     full.matrices = None
     for sums in (narrow, full):
         sums.read(torch.ones(50, 6) * torch.arange(50)[:, None], 50, 1, torch.Generator())
@@ -111,7 +111,7 @@ def test_the_estimate_is_near_what_a_refit_really_loses() -> None:
     model, data = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 5)), list(torch.randn(4000, 6).split(500))
     network = sc.trace(model, data[0][:2])
     values = sc.score(network, data, by="obs", progress=False)["0"].values
-    rehearsal = Rehearsal(network, cells_of(as_batches(data), torch.device("cpu")))
+    rehearsal = PlanSimulator(network, split_microbatches(as_batches(data), torch.device("cpu")))
     order = values.argsort()
     for gone in (10, 20, 30):
         found = rehearsal.divergence({"0": order[gone:].sort().values})
@@ -159,7 +159,7 @@ def test_gradients_as_small_as_a_confident_network_has_count_as_large_ones_do() 
     layer = layers_of(sc.trace(model, torch.randn(2, 4)))[-1]
     gradients, curvatures = torch.randn(50, 3), []
     for scale in (1.0, 1e-25):
-        sums = Sums(layer, model[2].weight.detach())
+        sums = FisherAccumulator(layer, model[2].weight.detach())
         sums.slope(gradients * scale, 50)
         curvatures.append(sums.curvature / scale**2)
     torch.testing.assert_close(curvatures[1], curvatures[0], rtol=1e-5, atol=0)

@@ -13,10 +13,10 @@ from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import secateur as sc
-from secateur.data import Batch
-from secateur.importance.losses import supervised
-from secateur.network.masked import reader_means, run_masked
-from secateur.surgery.verify import difference
+from secateur.data.batch import Batch
+from secateur.evaluation.losses import supervised
+from secateur.masking.ablation import consumer_means, run_masked
+from secateur.surgery.verify import output_difference
 
 
 class Net(nn.Module):
@@ -45,7 +45,7 @@ def cut_is_masked(model: nn.Module, *inputs: Tensor) -> sc.Network:
         for group in network.groups
     }
     batch = Batch(inputs, {})
-    for means in ({}, reader_means(network, [batch])):
+    for means in ({}, consumer_means(network, [batch])):
         plan = sc.Plan(network, kept, means, network.cost(kept, bool(means)), network.cost(), {})
         small = sc.cut(model, plan)
         with torch.no_grad():
@@ -419,7 +419,7 @@ def test_writes_views_and_numbers_far_from_the_example(
     far = Batch((torch.randn(7, 6) * 20,), {})
     dense = run_masked(network, far, network.mask({}), {})
     with torch.no_grad():
-        assert difference(model(*far.args), dense)[0] < 1e-5
+        assert output_difference(model(*far.args), dense)[0] < 1e-5
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
         kept = {
@@ -429,7 +429,7 @@ def test_writes_views_and_numbers_far_from_the_example(
         small = sc.cut(model, sc.Plan(network, kept, {}, network.cost(kept), network.cost(), {}))
         masked = run_masked(network, far, network.mask(kept), {})
         with torch.no_grad():
-            assert difference(small(*far.args), masked)[0] < 1e-4
+            assert output_difference(small(*far.args), masked)[0] < 1e-4
 
 
 def test_a_number_that_only_looks_like_a_size_is_left_alone() -> None:

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.data import Batch
-from secateur.network.export import export_program
-from secateur.network.masked import Removal, run_masked
-from secateur.network.trace import trace_groups
-from secateur.surgery.attempts import Trials
+from secateur.coupling.trace_groups import trace_groups
+from secateur.data.batch import Batch
+from secateur.graph.export import export_program
+from secateur.masking.ablation import MeanAblation, run_masked
+from secateur.surgery.trial_cut import TrialCutter
 from zoo import grow
 
 
@@ -60,7 +60,7 @@ def test_computed_weights_are_those_of_each_coalition(name: str) -> None:
     )
     with torch.no_grad():
         stacked = network.program.forward(
-            Batch((x.repeat(3, *[1] * (x.dim() - 1)),), {}), Removal({}).handlers(network, masks)
+            Batch((x.repeat(3, *[1] * (x.dim() - 1)),), {}), MeanAblation({}).handlers(network, masks)
         )
     for mask, part in zip(masks, stacked.chunk(3), strict=True):
         alone = run_masked(network, network.example, mask, {})
@@ -73,7 +73,7 @@ def test_weights_of_a_coalition_have_gradients() -> None:
     model, example = grow("standard weights")
     network = sc.trace(model, example)
     gates = torch.ones(1, network.units + 1, requires_grad=True)
-    handlers = Removal({}).handlers(network, gates)
+    handlers = MeanAblation({}).handlers(network, gates)
     (slope,) = torch.autograd.grad(network.program.forward(network.example, handlers).sum(), gates)
     step = 1e-3
     unit = network["first"].offset
@@ -81,7 +81,7 @@ def test_weights_of_a_coalition_have_gradients() -> None:
     moved[0, unit] -= step
     with torch.no_grad():
         less, whole = (
-            network.program.forward(network.example, Removal({}).handlers(network, each)).double().sum()
+            network.program.forward(network.example, MeanAblation({}).handlers(network, each)).double().sum()
             for each in (moved, gates.detach())
         )
     assert float((whole - less) / step) == pytest.approx(float(slope[0, unit]), rel=0.05, abs=1e-3)
@@ -119,7 +119,7 @@ def test_code_that_counts_units_otherwise_is_named() -> None:
     model, example = Counted().eval(), Batch((torch.randn(3, 4),), {})
     network = trace_groups(model, example, export_program(model, example))
     assert [group.name for group in network.groups] == ["first"]
-    failure = Trials(model).run(network, {"first": torch.arange(2)}, {})
+    failure = TrialCutter(model).run(network, {"first": torch.arange(2)}, {})
     assert failure is not None
     assert "does not follow the cut in reshape in Counted" in failure.reason
     assert "report" not in failure.reason

@@ -179,7 +179,7 @@ def test_scores_of_a_criterion_may_be_arrays_or_lists(traced: dict[str, Any]) ->
     values = torch.arange(12, dtype=torch.float64)
     forms: list[Any] = [values, values.numpy(), values.tolist()]
     for form in forms:
-        found = sc.score(traced["network"], by=lambda evidence, form=form: {"0": form})
+        found = sc.score(traced["network"], by=lambda context, form=form: {"0": form})
         assert torch.equal(found["0"].values, values)
 
 
@@ -194,7 +194,7 @@ def test_scores_of_a_criterion_may_be_arrays_or_lists(traced: dict[str, Any]) ->
 )
 def test_scores_of_a_criterion_that_are_none(scores: Any, said: str, traced: dict[str, Any]) -> None:
     with pytest.raises(sc.SecateurError, match=said):
-        sc.score(traced["network"], by=lambda evidence: scores)
+        sc.score(traced["network"], by=lambda context: scores)
 
 
 @pytest.mark.parametrize(

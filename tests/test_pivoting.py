@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.network.folded import folded
+from secateur.graph.parametrizations import bake_parametrizations
 from secateur.sparsity import load_fast
-from secateur.sparsity.pivoting.block_sparse import BlockSparseLinear
+from secateur.sparsity.packed_layers.block_sparse import BlockSparseLinear
+from secateur.sparsity.packed_layers.numba_linear import LoopedLinear
+from secateur.sparsity.packed_layers.tiles import TiledConvolution, TiledLinear
 from secateur.sparsity.pivoting.block_sums import Matrix
-from secateur.sparsity.pivoting.looped import LoopedLinear
 from secateur.sparsity.pivoting.order_steps import improved_order, swap_gains
 from secateur.sparsity.pivoting.orders import fold_orders
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted
-from secateur.sparsity.pivoting.search import aligned, oblivious, pivoted
-from secateur.sparsity.pivoting.tiles import TiledConvolution, TiledLinear
+from secateur.sparsity.pivoting.search import align_orders, pivot_matrices, pivot_obliviously
 from zoo import ZOO, grow
 
 
@@ -43,9 +43,9 @@ def hidden_blocks(size: int, block: int, seed: int) -> tuple[np.ndarray, np.ndar
 @pytest.mark.parametrize("seed", range(4))
 def test_hidden_blocks_are_found(seed: int) -> None:
     values, dense = hidden_blocks(24, 6, seed)
-    found = pivoted([Matrix("a", values, "r", "c")], 0.25, (6, 6), starts=8)
-    plain = aligned([Matrix("a", values, "r", "c")], 0.25, (6, 6))
-    assert found.retained["a"] > 0.9 * oblivious(values, 0.25) > plain.retained["a"]
+    found = pivot_matrices([Matrix("a", values, "r", "c")], 0.25, (6, 6), starts=8)
+    plain = align_orders([Matrix("a", values, "r", "c")], 0.25, (6, 6))
+    assert found.retained["a"] > 0.9 * pivot_obliviously(values, 0.25) > plain.retained["a"]
     ordered = values[found.orders["r"]][:, found.orders["c"]]
     mask = np.kron(found.blocks["a"], np.ones((6, 6))) > 0
     assert ordered[mask].sum() / values.sum() == pytest.approx(found.retained["a"])
@@ -60,11 +60,11 @@ def test_the_search_is_never_below_aligned_nor_above_oblivious(
 ) -> None:
     values = np.random.default_rng(rows * 31 + columns).random((rows, columns))
     matrix = [Matrix("a", values, "r", "c")]
-    found, plain = (f(matrix, density, (high, wide), balanced) for f in (pivoted, aligned))
+    found, plain = (f(matrix, density, (high, wide), balanced) for f in (pivot_matrices, align_orders))
     share = _share(found.blocks["a"], (rows, columns), (high, wide))
     assert sorted(found.orders["r"]) == list(range(rows)) and sorted(found.orders["c"]) == list(range(columns))
     assert found.retained["a"] >= plain.retained["a"] - 1e-9
-    assert found.retained["a"] <= oblivious(values, share) + 1e-9
+    assert found.retained["a"] <= pivot_obliviously(values, share) + 1e-9
     if not balanced:
         assert share <= density + 1e-9 or found.blocks["a"].sum() == 1
     else:
@@ -128,7 +128,7 @@ def test_no_step_loses_mass(seed: int, high: int, wide: int) -> None:
 def test_what_is_called_locally_optimal_is(seed: int) -> None:
     """By brute force: no other blocks, no swap, and no other order of one axis alone holds more."""
     matrices, shape = shared_orders(4, seed), (2, 2)
-    found = pivoted(matrices, 0.5, shape)
+    found = pivot_matrices(matrices, 0.5, shape)
     assert found.is_locally_optimal
     held = held_by_hand(matrices, found.orders, found.blocks, shape)
     total = sum(float(matrix.values.sum()) for matrix in matrices)
@@ -151,7 +151,7 @@ def test_what_is_called_locally_optimal_is(seed: int) -> None:
         for order in itertools.permutations(range(4))
         for kept in itertools.combinations(range(4), 2)
     )
-    alone = pivoted(matrices[:1], 0.5, shape)
+    alone = pivot_matrices(matrices[:1], 0.5, shape)
     assert alone.retained["within"] * float(matrices[0].values.sum()) >= 0.95 * best
 
 
@@ -164,7 +164,9 @@ def test_an_order_that_two_layers_share_is_one() -> None:
     """What gains for both wins: the same order stands for the rows of one and the columns of the other."""
     one, _ = hidden_blocks(16, 4, 0)
     order = np.random.default_rng(5).permutation(16)
-    found = pivoted([Matrix("a", one, "x", "h"), Matrix("b", one[:, order].T, "h2", "x")], 0.25, (4, 4), starts=8)
+    found = pivot_matrices(
+        [Matrix("a", one, "x", "h"), Matrix("b", one[:, order].T, "h2", "x")], 0.25, (4, 4), starts=8
+    )
     assert set(found.orders) == {"x", "h", "h2"} and min(found.retained.values()) > 0.85
 
 
@@ -173,7 +175,7 @@ def test_folded_orders_leave_every_network_as_it_was(name: str) -> None:
     """Or it is refused, and nothing is changed: channels that are shuffled by place depend on their order."""
     model, example = grow(name)
     network = sc.trace(model, example)
-    model, batch = folded(model), network.example
+    model, batch = bake_parametrizations(model), network.example
     with torch.no_grad():
         before = _leaves(model(*batch.args, **batch.kwargs))
     draws = np.random.default_rng(0)
@@ -216,7 +218,7 @@ def test_every_network_can_be_pivoted_or_says_why_not(name: str) -> None:
 def test_the_search_does_not_depend_on_the_process() -> None:
     """Names are hashed anew in every process; orders must not go by that."""
     code = (
-        "import numpy as np; from secateur.sparsity.pivoting.search import pivoted;"
+        "import numpy as np; from secateur.sparsity.pivoting.search import pivot_matrices;"
         "from secateur.sparsity.pivoting.block_sums import Matrix;"
         "v = [np.random.default_rng(i).random((12, 12)) for i in range(3)];"
         "m = [Matrix(n, v[i], n, 'abcd'[i + 1]) for i, n in enumerate('abc')];"
@@ -319,7 +321,7 @@ def test_blocks_that_the_loops_do_not_do_are_left_to_others() -> None:
 
 
 def test_without_numba_the_loops_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secateur.sparsity.pivoting.looped.find_spec", lambda name: None)
+    monkeypatch.setattr("secateur.sparsity.packed_layers.numba_linear.find_spec", lambda name: None)
     model, x = Mlp().eval(), torch.randn(6, 40)
     found = pivot(model, x, 0.5, shape=(4, 8))
     small, chosen = found.packed(x)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.network.effective import effective_macs
+from secateur.coupling.effective_macs import effective_macs
 from zoo import grow
 
 Golden = Callable[[str, str], None]

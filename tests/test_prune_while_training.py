@@ -11,8 +11,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 import secateur as sc
-from secateur.cli import app
-from secateur.report.saved import saved_report
+from secateur.cli.main import app
+from secateur.report.saved_report import saved_report
 from secateur.training import loop
 from secateur.training.prune_while_training import prune_while_training
 from test_gates import Stages, minibatches
@@ -63,7 +63,7 @@ def test_without_labels_it_trains_towards_the_dense_network_from_gradients_that_
     assert all(bool(scores.values.any()) for scores in result.scores.values())
 
 
-@pytest.mark.parametrize("by", ["l2", "oracle", lambda evidence: {g.name: torch.ones(g.size) for g in evidence.groups}])
+@pytest.mark.parametrize("by", ["l2", "oracle", lambda context: {g.name: torch.ones(g.size) for g in context.groups}])
 def test_other_criteria_take_the_place_of_the_gates(by: Any) -> None:
     result = prune_while_training(make(), DATA, {"units": 0.9}, by, towards="labels", **QUICK)
     assert result.report.settings["by"] == (by if isinstance(by, str) else "<lambda>")

@@ -8,14 +8,14 @@ from torch import nn
 
 import secateur as sc
 from secateur import demo
-from secateur.data import as_batches
-from secateur.importance.evidence import cells_of
-from secateur.importance.losses import divergence
+from secateur.data.batch import as_batches
+from secateur.evaluation.losses import divergence
+from secateur.importance.context import split_microbatches
 from secateur.recovery.batchnorm import match_batchnorm
-from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
-from secateur.recovery.solve import RIDGES, Choice, Moments, RidgeSystem, choose, solve
-from secateur.recovery.within import Within
+from secateur.recovery.ridge import RIDGES, Choice, RegressionMoments, RidgeSystem, select_ridge, solve
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
 
@@ -28,9 +28,9 @@ def cut_half(model: nn.Module, x: torch.Tensor) -> tuple[nn.Module, sc.Plan]:
 
 def mend(repair: Any, small: nn.Module, model: nn.Module, plan: sc.Plan, x: torch.Tensor) -> None:
     """A repair in closed form, whether it helps or not."""
-    within = Within.of(small, plan.network, recipe_of(model, plan))
+    within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
     with torch.no_grad():
-        repair(Lockstep(within, cells_of(as_batches(list(x.split(20))), torch.device("cpu"))))
+        repair(PairedExecution(within, split_microbatches(as_batches(list(x.split(20))), torch.device("cpu"))))
         within.write(small)
 
 
@@ -354,17 +354,17 @@ def test_the_ridge_is_the_best_of_all_that_are_known(noise: float) -> None:
     torch.manual_seed(0)
     features, weights = torch.randn(1, 90, 30).double(), torch.randn(1, 30, 4).double()
     missing = features @ weights + noise * torch.randn(1, 90, 4).double()
-    fitted, held = (Moments.of(features[:, part], missing[:, part]) for part in (slice(60), slice(60, 90)))
+    fitted, held = (RegressionMoments.of(features[:, part], missing[:, part]) for part in (slice(60), slice(60, 90)))
     left = {ridge: held.left(RidgeSystem(fitted, ridge, False).solution) for ridge in RIDGES}
     best = min(left, key=left.__getitem__)
     expected = best if left[best] < held.left(torch.zeros_like(held.moment)) else None
-    assert choose(fitted, held, None, False) == Choice(expected, 0)
+    assert select_ridge(fitted, held, None, False) == Choice(expected, 0)
 
 
 def test_a_choice_that_was_made_is_made_again_with_all_rows() -> None:
     torch.manual_seed(0)
     features, missing = torch.randn(2, 50, 6).double(), torch.randn(2, 50, 3).double()
-    moments = Moments.of(features, missing)
+    moments = RegressionMoments.of(features, missing)
     penalised = moments.penalised(1e-2, False)
     expected = torch.linalg.solve(penalised, moments.moment)
     torch.testing.assert_close(solve(moments, None, Choice(1e-2, 0), False), expected)
@@ -377,7 +377,9 @@ def test_values_without_room_go_on_from_where_there_was_room_last(monkeypatch: p
     layers = [m for _ in range(4) for m in (nn.Linear(4, 400), nn.ReLU(), nn.Linear(400, 4), nn.ReLU())]
     model, x = nn.Sequential(*layers, nn.Linear(4, 2)), torch.randn(64, 4)
     network = sc.trace(model, x[:2])
-    lockstep = Lockstep(Within.whole(network, {}), cells_of(as_batches(x), torch.device("cpu")), memory=10_000)
+    lockstep = PairedExecution(
+        EmbeddedPrunedNetwork.whole(network, {}), split_microbatches(as_batches(x), torch.device("cpu")), memory=10_000
+    )
     starts: list[int] = []
     run = type(network.program).run
 
@@ -401,9 +403,9 @@ def test_memory_does_not_change_a_refit() -> None:
     small, plan = cut_half(model, x)
     found = []
     for memory in (0, 1 << 30):
-        within = Within.of(small, plan.network, recipe_of(model, plan))
+        within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
         with torch.no_grad():
-            refit(Lockstep(within, cells_of(as_batches(x), torch.device("cpu")), memory))
+            refit(PairedExecution(within, split_microbatches(as_batches(x), torch.device("cpu")), memory))
         found.append(within.state)
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
     assert any(not torch.equal(found[0][name], plan.network.program.state(name)) for name in found[0])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.network.restore import attributes_kept
+from secateur.graph.attribute_snapshots import attributes_restored
 
 
 def refuse(*_: Any, **__: Any) -> None:
@@ -133,7 +133,7 @@ def test_configurations_are_left_alone_and_restored(name: str) -> None:
     assert model.config is config
     assert content(config) == before
     assert type(result.model.config) is type(config)
-    with attributes_kept(model):
+    with attributes_restored(model):
         damage(config)
         model.config = None
         model.other = 1
@@ -147,7 +147,7 @@ def test_what_was_not_changed_is_not_written_to() -> None:
     config = CONFIGS["list"]()
     model = Configured(config)
     snapshots = []
-    with attributes_kept(model):
+    with attributes_restored(model):
         snapshots.append(model.a.weight)
     assert model.a.weight is snapshots[0]
     assert model.config is config
@@ -155,7 +155,7 @@ def test_what_was_not_changed_is_not_written_to() -> None:
 
 def test_classes_of_modules_are_restored() -> None:
     model = Configured(None)
-    with attributes_kept(model):
+    with attributes_restored(model):
         model.a.__class__ = nn.Identity
     assert type(model.a) is nn.Linear
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur import pruning
-from secateur.budget import latency
-from secateur.budget.latency import measure_latency
-from secateur.budget.onnx_layers import layer_model
-from secateur.budget.smaller_layers import smaller_call, weights_of
-from secateur.data import Batch, as_batches
-from secateur.network.layers import Layer, layers_of
-from secateur.network.masked import operand
-from secateur.network.program import Handler
-from secateur.report.onnx_times import onnx_layer_times
-from secateur.runtimes import export_onnx, kernel_times, new_session, repeatable_call
+from secateur import pipeline
+from secateur.data.batch import Batch, as_batches
+from secateur.evaluation import latency_table
+from secateur.evaluation.latency_table import measure_latency
+from secateur.evaluation.onnx_layers import layer_model
+from secateur.evaluation.onnx_times import onnx_layer_times
+from secateur.evaluation.runtimes import export_onnx, kernel_times, new_session, repeatable_call
+from secateur.evaluation.smaller_layers import smaller_call, weights_of
+from secateur.graph.program import OpOverride
+from secateur.masking.ablation import operand
+from secateur.masking.linear_layers import LinearLayer, layers_of
 
 
 class Called(nn.Module):
@@ -85,13 +85,13 @@ def test_the_model_of_a_layer_computes_what_it_computes(name: str) -> None:
     model(x)
     network = sc.trace(model, x)
     layer = next(layer for layer in layers_of(network) if layer.name == "0")
-    seen: list[tuple[Layer, Any, tuple[Any, ...], dict[str, Any]]] = []
+    seen: list[tuple[LinearLayer, Any, tuple[Any, ...], dict[str, Any]]] = []
 
     def handler(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         seen.append((layer, target, args, kwargs))
         return target(*args, **kwargs)
 
-    handlers: dict[Any, Handler] = {layer.node: handler}
+    handlers: dict[Any, OpOverride] = {layer.node: handler}
     with torch.no_grad():
         network.program.forward(network.example, handlers)
         _, target, args, kwargs = seen[0]
@@ -117,7 +117,7 @@ def test_times_in_onnxruntime_have_a_table_of_their_own(tmp_path: Path, monkeypa
     assert table.dense_seconds == pytest.approx(1.0)
     assert [layer.beside > 0 for layer in table.layers] == [True, False, True, False]
     assert all(float(layer.seconds.min()) > 0 for layer in table.layers)
-    monkeypatch.setattr(latency, "layer_seconds", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(latency_table, "layer_seconds", lambda *_: pytest.fail("measured again"))
     again = measure_latency(network, batch, "onnxruntime", total=1.0)
     assert all(torch.equal(a.seconds, b.seconds) for a, b in zip(table.layers, again.layers, strict=True))
 
@@ -142,15 +142,15 @@ def test_kernels_are_timed_run_by_run() -> None:
 
 def test_prune_for_half_of_the_time_in_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = convolutions(), torch.randn(40, 3, 8, 8)
-    monkeypatch.setattr(latency, "layer_seconds", lambda layer, x, weight, bias: weight.numel() * 1e-9)
-    monkeypatch.setattr(pruning.Stopwatch, "dense_ms", lambda _: [sum(p.numel() for p in model.parameters()) * 1e-6])
+    monkeypatch.setattr(latency_table, "layer_seconds", lambda layer, x, weight, bias: weight.numel() * 1e-9)
+    monkeypatch.setattr(pipeline.Stopwatch, "dense_ms", lambda _: [sum(p.numel() for p in model.parameters()) * 1e-6])
 
-    def left(self: pruning.Stopwatch, small: nn.Module) -> float:
+    def left(self: pipeline.Stopwatch, small: nn.Module) -> float:
         """Parameters stand for time: other work on the machine must not decide what a test says."""
         assert self.runtime == "onnxruntime"
         return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(pruning.Stopwatch, "left", left)
+    monkeypatch.setattr(pipeline.Stopwatch, "left", left)
     result = sc.prune(
         model, x, {"latency": 0.7}, by="l2", target="onnxruntime", allocation="uniform", repair=None, progress=False
     )

@@ -19,12 +19,12 @@ from torch import Tensor
 import secateur as sc
 from damaged import examples, make
 from killed import REFUSED, forked, killed_at
-from secateur.cli_options import speaking
-from secateur.data import as_batches
+from secateur.cli.options import handle_errors
+from secateur.data.batch import as_batches
 from secateur.errors import StorageError
 from secateur.files import write_file, write_files
 from secateur.files.staging import bytes_writer
-from secateur.report.saved import saved_report
+from secateur.report.saved_report import saved_report
 from secateur.sparsity.unification.codec import load_compressed, save_compressed
 from secateur.training.loop import Loop, Settings
 
@@ -140,7 +140,7 @@ def test_sigterm_is_as_good_as_ctrl_c(capsys: pytest.CaptureFixture[str]) -> Non
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as stop:
-        speaking(command)()
+        handle_errors(command)()
     assert stop.value.exit_code == 143 and cleaned and signal.getsignal(signal.SIGTERM) is before
     assert "stopped" in capsys.readouterr().err
 
@@ -177,14 +177,14 @@ def test_a_full_disk_is_an_error_that_keeps_the_old_files(
 def test_pipes_devices_and_folders_are_refused_at_once(results: tuple[sc.Result, sc.Result], tmp_path: Path) -> None:
     results[0].save(tmp_path / "small")
     model = make()
-    readers: dict[str, Callable[[], Any]] = {
+    consumers: dict[str, Callable[[], Any]] = {
         "recipe.json": lambda: sc.load(model, tmp_path / "small"),
         "weights.safetensors": lambda: sc.load(model, tmp_path / "small"),
         "scores.safetensors": lambda: sc.Scores.load(tmp_path / "small" / "scores.safetensors"),
         "report.json": lambda: saved_report(tmp_path / "small", True),
         "model.blocks": lambda: load_compressed(model, tmp_path / "small" / "model.blocks"),
     }
-    for name, read in readers.items():
+    for name, read in consumers.items():
         path = tmp_path / "small" / name
         whole = path.read_bytes() if path.exists() else None
         for put in (os.mkfifo, lambda place: place.symlink_to("/dev/zero"), os.mkdir):

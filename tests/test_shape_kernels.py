@@ -11,10 +11,10 @@ from torch._decomp import decomposition_table
 from torch._subclasses.fake_impls import get_fast_op_impls
 from torch.nn import functional as F
 
-from secateur.data import Batch
+from secateur.data.batch import Batch
 from secateur.errors import DataError
-from secateur.network.export import export_program
-from secateur.network.shape_kernels import SYMBOLIC_KERNELS, WHOLE_KERNELS
+from secateur.graph.export import export_program
+from secateur.graph.shape_kernels import SYMBOLIC_KERNELS, WHOLE_KERNELS
 
 
 class Function(nn.Module):

@@ -11,14 +11,14 @@ from torch.utils import _pytree as pytree
 
 import secateur as sc
 from secateur import demo
-from secateur.data import as_batches, example_batches
-from secateur.importance.evidence import Evidence
-from secateur.importance.seeds import generator_for
-from secateur.importance.shapley.frontier import Frontier
+from secateur.data.batch import as_batches, example_batches
+from secateur.graph.cursor import ProgramCursor
+from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.ordered import in_order
-from secateur.network.masked import run_masked
+from secateur.importance.shapley.game_sequence import in_order
+from secateur.masking.ablation import run_masked
 from secateur.stopping import Evaluations
+from secateur.utils.rng import generator_for
 from test_criteria import Small, batches
 from zoo import ZOO, grow
 
@@ -89,8 +89,8 @@ def game_of(name: str, removal: str, double: bool = False) -> tuple[Game, sc.Net
     group = min(network.groups, key=lambda each: each.size)
     cell = example_batches(example, torch.device("cpu"))[0]
     means = sc.score(network, [cell], by="apoz", removal=removal, progress=False).means
-    evidence = Evidence(network, network.groups, [cell], None, means, 0, {}, False)
-    return Game(evidence, [group]), network
+    context = CriterionContext(network, network.groups, [cell], None, means, 0, {}, False)
+    return Game(context, [group]), network
 
 
 @pytest.mark.parametrize("removal", ["zero", "mean"])
@@ -100,14 +100,14 @@ def test_a_game_in_any_order_of_rows_is_the_masked_run(name: str, removal: str) 
     game, network = game_of(name, removal)
     torch.manual_seed(1)
     coalitions = torch.rand(5, game.players) < 0.5
-    cell, group = game.evidence.cells[0], game.groups[0]
+    cell, group = game.context.cells[0], game.groups[0]
     examples = game.frontier.known(0).examples
     found = game.cross(coalitions, 0, torch.arange(examples))
     for coalition, values in zip(coalitions, found, strict=True):
         mask = torch.ones(network.units + 1, dtype=torch.bool)
         mask[group.span] = coalition
         output = run_masked(network, cell, mask, game.removal.means)
-        expected = -game.evidence.losses(output, game.frontier.known(0).reference, examples).double()
+        expected = -game.context.losses(output, game.frontier.known(0).reference, examples).double()
         loose = 50 if name == "sixteen bits" else 1
         assert torch.allclose(
             values, expected, rtol=loose * 1e-3, atol=loose * 1e-4 * float(expected.abs().max()) + 1e-9
@@ -153,10 +153,10 @@ def test_games_come_in_the_order_of_their_cuts_and_each_cell_runs_once() -> None
     model, example = grow("vgg")
     network = sc.trace(model, example)
     cell = example_batches(example, torch.device("cpu"))[0]
-    evidence = Evidence(network, network.groups[::-1], [cell], None, {}, 0, {}, False)
-    frontier = Frontier(evidence, 1 << 30)
+    context = CriterionContext(network, network.groups[::-1], [cell], None, {}, 0, {}, False)
+    frontier = ProgramCursor(context, 1 << 30)
     cuts = []
-    for game in in_order(evidence, frontier):
+    for game in in_order(context, frontier):
         frontier.live(0, game.cut)
         cuts.append(game.cut)
         assert frontier.held > 0
@@ -221,7 +221,7 @@ def test_large_outputs_count_as_memory_and_are_asked_for_again() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5000))
     network = sc.trace(model, torch.randn(2, 4))
     cells = as_batches([torch.randn(32, 4) for _ in range(4)])
-    frontier = Frontier(Evidence(network, network.groups, cells, None, {}, 0, {}, False), 1_500_000)
+    frontier = ProgramCursor(CriterionContext(network, network.groups, cells, None, {}, 0, {}, False), 1_500_000)
     for cell in range(4):
         assert frontier.known(cell).examples == 32
     assert 0 < frontier.held <= 1_500_000

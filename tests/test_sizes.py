@@ -10,10 +10,10 @@ from torch.utils.data import TensorDataset
 
 import secateur as sc
 from laws import drawn, plan_of, run
-from secateur.data import Batch
-from secateur.network.masked import run_masked
-from secateur.network.program import Program
-from secateur.surgery.verify import difference
+from secateur.data.batch import Batch
+from secateur.graph.program import Program
+from secateur.masking.ablation import run_masked
+from secateur.surgery.verify import output_difference
 from zoo import ZOO, grow
 from zoo_others import PooledByHand
 
@@ -44,7 +44,7 @@ def test_the_cut_network_equals_the_masked_one_at_other_sizes(name: str) -> None
     for by in (4, 2):
         batch = larger(network.example, by)
         assert any(a.shape != b.shape for a, b in zip(batch.tensors, network.example.tensors, strict=True))
-        worst, allowed = difference(run_masked(network, batch, network.mask(kept), {}), run(small, batch))
+        worst, allowed = output_difference(run_masked(network, batch, network.mask(kept), {}), run(small, batch))
         assert worst <= allowed
 
 
@@ -77,7 +77,7 @@ def test_one_more_export_serves_all_sizes(monkeypatch: pytest.MonkeyPatch) -> No
     exports = CountedExports(monkeypatch)
     for size in (12, 10, 7, 16, 9, 8, 12):
         batch = Batch((images(size)[0][0],), {})
-        assert difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
+        assert output_difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
     assert exports.count == 1
 
 
@@ -181,7 +181,7 @@ def test_an_input_that_is_no_tensor_and_another_is_not_taken_for_the_same() -> N
     model, x = Scaled().eval(), torch.randn(6, 4)
     network = sc.trace(model, {"x": x, "scale": 1.0})
     other = Batch((), {"x": x, "scale": 3.0})
-    assert difference(network.program.forward(other), run(model, other))[0] < 1e-6
+    assert output_difference(network.program.forward(other), run(model, other))[0] < 1e-6
 
 
 def test_a_program_without_a_model_refuses_other_sizes() -> None:
@@ -275,7 +275,7 @@ def test_a_head_that_remembers_the_last_shape_is_exported_as_if_it_had_seen_none
     assert {group.name: group.size for group in network.groups} == {"a": 8, "b": 8}
     for shape in ((3, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 8), (5, 3, 12, 8)):
         batch = Batch((torch.randn(shape),), {})
-        assert difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
+        assert output_difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
 
 
 class GraphNetwork(nn.Module):
@@ -390,7 +390,7 @@ def test_inputs_by_name_may_come_in_any_order_at_any_size() -> None:
     network = sc.trace(model, batch(6))
     other = batch(9)
     turned = Batch((), {"mask": other["mask"], "x": other["x"]})
-    assert difference(network.program.forward(turned), run(model, turned))[0] < 1e-6
+    assert output_difference(network.program.forward(turned), run(model, turned))[0] < 1e-6
 
 
 class Windows(nn.Module):
@@ -422,7 +422,7 @@ def test_sizes_that_are_too_complex_to_vary_take_an_export_each(monkeypatch: pyt
     exports = CountedExports(monkeypatch)
     for size in (44, 50, 44):
         batch = Batch((images(size)[0][0],), {})
-        assert difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
+        assert output_difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
     assert exports.count == 3
 
 
@@ -459,6 +459,6 @@ def test_padding_that_some_sizes_do_without(traced: int, monkeypatch: pytest.Mon
     exports = CountedExports(monkeypatch)
     for size in (12, 8, 9, 10, 11, 16, 13):
         batch = Batch((images(size)[0][0],), {})
-        worst, allowed = difference(run_masked(network, batch, network.mask(kept), {}), run(small, batch))
+        worst, allowed = output_difference(run_masked(network, batch, network.mask(kept), {}), run(small, batch))
         assert worst <= allowed, size
     assert exports.count <= 8

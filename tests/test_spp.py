@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import secateur as sc
 from secateur.sparsity import load_fast
 from secateur.sparsity import spp as pruned_by_spp
-from secateur.sparsity.gathered import GatheredConv2d, density, gathered
+from secateur.sparsity.packed_layers.gathered_conv import GatheredConv2d, density, gathered
 from secateur.sparsity.spp.columns import Columns
 from secateur.sparsity.spp.probabilities import increments
 from secateur.sparsity.spp.spp import SPP
@@ -268,7 +268,7 @@ def test_a_model_and_data_are_enough_and_the_report_counts_what_is_left(tmp_path
 
 def test_kernels_are_read_back_without_timing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was fastest when it was saved."""
-    monkeypatch.setattr("secateur.sparsity.timing.fastest", lambda makers, x: _last(makers))
+    monkeypatch.setattr("secateur.evaluation.kernel_selection.select_kernel", lambda makers, x: _last(makers))
     x, model = torch.randn(8, 1, 9, 9), Net().eval()
     result = pruned_by_spp(model, x, {"columns": 0.5}, every=1, tuning_steps=2, progress=False)
     result.save(tmp_path)

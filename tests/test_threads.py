@@ -13,7 +13,7 @@ from torch._dynamo import config as dynamo_config
 from torch.nn.modules import transformer
 
 import secateur as sc
-from secateur.process_lock import exclusive
+from secateur.utils.process_lock import exclusive
 
 EXAMPLES = torch.randn(48, 6, generator=torch.Generator().manual_seed(1))
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.budget import latency, timings
-from secateur.budget.latency import LatencyTable, Timed, measure_latency, measured_sizes
-from secateur.budget.timings import Timings
-from secateur.data import as_batches
+from secateur.data.batch import as_batches
+from secateur.evaluation import latency_table, saved_timings
+from secateur.evaluation.latency_table import LatencyTable, Timed, measure_latency, measured_sizes
+from secateur.evaluation.saved_timings import Timings
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def test_times_are_measured_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     network = sc.trace(model, x)
     first = measure_latency(network, as_batches(x)[0])
     assert len(list(folder.glob("times-*.json"))) == 1
-    for module in (timings, latency):
+    for module in (saved_timings, latency_table):
         monkeypatch.setattr(module, "measured_seconds", lambda call: pytest.fail("measured again"))
     again = measure_latency(network, as_batches(x)[0])
     assert again.rest == first.rest

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.data import Batch
+from secateur.data.batch import Batch
 from secateur.tuning import distillation
 
 STEPS = 60

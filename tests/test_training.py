@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.training.slopes import Slopes
-from secateur.training.taylor import TaylorSchedule
+from secateur.training.gate_gradients import TrainingGateGradients
+from secateur.training.taylor_schedule import TaylorSchedule
 from test_criteria import Small, batches
 from zoo import grow
 
@@ -40,7 +40,7 @@ def test_gates_from_gradients_are_those_from_gates() -> None:
         y = torch.arange(len(example)) % 3
         model.zero_grad()
         F.cross_entropy(model(example), y).backward()
-        found = Slopes(network, list(network.groups)).squares(dict(model.named_parameters()))
+        found = TrainingGateGradients(network, list(network.groups)).squares(dict(model.named_parameters()))
         expected = sc.score(network, [(example, y)], by="taylor-gates", progress=False)
         assert set(found) == set(expected)
         for name, squares in found.items():
@@ -247,8 +247,8 @@ def test_units_go_in_sets_of_the_lowest_sum_and_counts_are_multiples() -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     worth = {"0": torch.arange(12.0).flip(0), "2": torch.tensor([9.0, 0, 1, 8, 7, 6, 5, 4, 3, 2]) / 2}
 
-    def fixed(evidence: Any) -> dict[str, Tensor]:
-        return {group.name: worth[group.name] for group in evidence.groups}
+    def fixed(context: Any) -> dict[str, Tensor]:
+        return {group.name: worth[group.name] for group in context.groups}
 
     schedule = TaylorSchedule(
         model, torch.ones(2, 4), optimizer, {"units": 8 / 22}, every=1, units_per_step=4, round_to=4, by=fixed,

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.sparsity import load_fast, unify
+from secateur.sparsity.packed_layers.unified_kernels import unified_fast_network
+from secateur.sparsity.packed_layers.unified_layers import SharedConvolution, SharedLinear
 from secateur.sparsity.unification.blocks import (
     FREE,
     PRUNED,
@@ -30,8 +32,6 @@ from secateur.sparsity.unification.codec import halved, load_compressed, save_co
 from secateur.sparsity.unification.compressed_file import DIGEST
 from secateur.sparsity.unification.result import count_blocks
 from secateur.sparsity.unification.shapes import block_shapes
-from secateur.sparsity.unification.shared import shared
-from secateur.sparsity.unification.shared_layers import SharedConvolution, SharedLinear
 from secateur.sparsity.unification.unification import Unification
 
 
@@ -425,10 +425,10 @@ def test_a_network_takes_shared_magnitudes_only_where_they_are_faster_and_comput
             weight = model.get_parameter(name)
             blocks = Blocks(tuple(weight.shape), shape)
             weight.copy_(projected(blocks, weight, labels_of(blocks, weight, 0.8, 0.2)))
-    fast, chosen = shared(model, x, shapes)
+    fast, chosen = unified_fast_network(model, x, shapes)
     runs = {"0.weight": (), "2.weight": (2, 4), "4.weight": (2, 4, 8)}
     assert all(chosen[name] in ("dense", *(f"shared {run}" for run in widths)) for name, widths in runs.items())
     assert isinstance(fast[2], SharedLinear) == (chosen["2.weight"] != "dense") and type(model[2]) is nn.Linear
     assert torch.allclose(fast(x), model(x), atol=1e-5)
-    half, kernels = shared(model.bfloat16(), x.bfloat16(), shapes)  # torch has no sparse products for it
+    half, kernels = unified_fast_network(model.bfloat16(), x.bfloat16(), shapes)  # torch has no sparse products for it
     assert set(kernels.values()) == {"dense"} and half(x.bfloat16()).dtype == torch.bfloat16

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import secateur as sc
-from secateur.sources import model_from
+from secateur.cli.imports import model_from
 
 X = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
 

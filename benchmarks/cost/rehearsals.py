@@ -20,15 +20,15 @@ from scipy.stats import spearmanr
 
 import secateur as sc
 from cost.subjects import SUBJECTS, Subject
-from secateur.data import as_batches
-from secateur.importance.evidence import cells_of
-from secateur.recovery.allocate import REHEARSED, Allocator
-from secateur.recovery.lockstep import Lockstep
-from secateur.recovery.rehearsal import COMPARING, Rehearsal
-from secateur.recovery.ways import Way, ways_of
+from secateur.allocation.candidates import Allocation, candidate_allocations
+from secateur.allocation.search import REHEARSED, PlanSearch
+from secateur.allocation.simulate import COMPARING, PlanSimulator
+from secateur.data.batch import as_batches
+from secateur.importance.context import split_microbatches
+from secateur.recovery.paired_run import PairedExecution
 
 HELD_OUT = 192
-Judges = dict[str, list[Rehearsal]]
+Judges = dict[str, list[PlanSimulator]]
 
 
 def main() -> None:
@@ -59,13 +59,13 @@ def rows(subject: Subject, adapts: bool) -> Iterator[tuple[str, dict[str, float]
     dense = _seconds(lambda: [subject.run(batch) for batch in data])
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
-    cells = cells_of(as_batches(data), torch.device("cpu"))
-    whole = Rehearsal(network, cells)
-    ways = ways_of(whole, scores, False)
+    cells = split_microbatches(as_batches(data), torch.device("cpu"))
+    whole = PlanSimulator(network, cells)
+    ways = candidate_allocations(whole, scores, False)
     kinds = {network[name].kind for name in scores}
-    ways += [Way(("uniform",), whole=("residual",))] if "residual" in kinds else []
-    allocator = Allocator(whole, scores, None, 1, 1, ways)
-    halves = Lockstep(whole.fitted.within, cells[::2]), Lockstep(whole.fitted.within, cells[1::2])
+    ways += [Allocation(("uniform",), whole=("residual",))] if "residual" in kinds else []
+    allocator = PlanSearch(whole, scores, None, 1, 1, ways)
+    halves = PairedExecution(whole.fitted.within, cells[::2]), PairedExecution(whole.fitted.within, cells[1::2])
     crossed = [whole.quick(len(cells)), whole.quick(len(cells))]
     for rehearsal, (fitted, held) in zip(crossed, (halves, halves[::-1]), strict=True):
         rehearsal.fitted, rehearsal.held, rehearsal.choice = fitted, held, COMPARING

@@ -10,15 +10,15 @@ from typing import Any
 ENTRIES = {
     ("trace", "secateur/api.py"): "trace",
     ("score", "importance/score.py"): "score",
-    ("measured_curves", "recovery/curves.py"): "curves",
-    ("plan", "budget/plan.py"): "plan",
-    ("check_reachable", "budget/plan.py"): "plan",
-    ("divergences", "recovery/rehearsal.py"): "rehearse",
-    ("best_of", "recovery/rehearsal.py"): "rehearse",
+    ("measured_curves", "allocation/measured_curves.py"): "curves",
+    ("plan", "allocation/plan.py"): "plan",
+    ("check_reachable", "allocation/plan.py"): "plan",
+    ("divergences", "allocation/simulate.py"): "rehearse",
+    ("best_of", "allocation/simulate.py"): "rehearse",
     ("refit", "recovery/refit.py"): "refit",
-    ("adapt", "recovery/adapt.py"): "adapt",
+    ("adapt", "recovery/block_reconstruction.py"): "adapt",
     ("cut", "surgery/cut.py"): "cut",
-    ("measure", "report/measure.py"): "report",
+    ("measure", "evaluation/metrics.py"): "report",
 }
 OTHER = "other"
 STAGES = (*dict.fromkeys(ENTRIES.values()), OTHER)

@@ -9,14 +9,14 @@ import torch
 
 import secateur as sc
 from lowdata.subjects import Augment, Subject
-from secateur.budget.latency import quick_multiple
-from secateur.data import as_batch, as_batches
-from secateur.importance.evidence import cells_of
+from secateur.allocation.candidates import candidate_allocations
+from secateur.allocation.search import PlanSearch
+from secateur.allocation.simulate import PlanSimulator
+from secateur.data.batch import as_batch, as_batches
+from secateur.evaluation.latency_table import quick_multiple
+from secateur.evaluation.metrics import Stopwatch
+from secateur.importance.context import split_microbatches
 from secateur.importance.scores import GroupScores
-from secateur.recovery.allocate import Allocator
-from secateur.recovery.rehearsal import Rehearsal
-from secateur.recovery.ways import ways_of
-from secateur.report.measure import Stopwatch
 
 BUDGETS = (0.75, 0.5, 0.35, 0.25, 0.12)
 FEWER = (0.5, 0.25, 0.12)
@@ -30,12 +30,12 @@ def default(subject: Subject, budgets: tuple[float, ...] = BUDGETS, examples: in
     start = time.perf_counter()
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
-    rehearsal = Rehearsal(network, cells_of(as_batches(data), torch.device("cpu")))
-    ways = ways_of(rehearsal, scores, False)
+    rehearsal = PlanSimulator(network, split_microbatches(as_batches(data), torch.device("cpu")))
+    ways = candidate_allocations(rehearsal, scores, False)
     shared = time.perf_counter() - start
     for keep in budgets:
         start = time.perf_counter()
-        plan, _ = Allocator(rehearsal, scores, None, 1, 1, ways).best({"macs": keep})
+        plan, _ = PlanSearch(rehearsal, scores, None, 1, 1, ways).best({"macs": keep})
         chosen = time.perf_counter() - start + shared
         yield row(subject, "obs", "none", keep, plan, sc.cut(model, plan), chosen, examples)
         chains = CHAINS if examples == 256 and keep in FEWER else CHAINS[1:2]
@@ -48,7 +48,7 @@ def default(subject: Subject, budgets: tuple[float, ...] = BUDGETS, examples: in
             yield found | (latencies(model, small, data) if chain == CHAINS[1] else {})
         if examples == 256 and subject.seed == 0:
             multiple = quick_multiple(network)
-            quick, _ = Allocator(rehearsal, scores, None, multiple, 1, ways).best({"macs": keep})
+            quick, _ = PlanSearch(rehearsal, scores, None, multiple, 1, ways).best({"macs": keep})
             rounded = sc.repair(sc.cut(model, quick), model, quick, data, CHAINS[1], progress=False)
             found = row(subject, f"obs, round_to={multiple}", ", ".join(CHAINS[1]), keep, quick, rounded, 0.0)
             yield found | latencies(model, rounded, data)

@@ -22,7 +22,7 @@ import secateur as sc
 from papers.layerwise import spread
 from papers.settings import Row, Settings
 from secateur import demo
-from secateur.importance.agreement import ALL, agreements
+from secateur.importance.rank_correlation import ALL, agreements
 
 Labelled = tuple[Tensor, Tensor]
 CRITERIA = (

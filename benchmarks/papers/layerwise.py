@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 import secateur as sc
 from papers.settings import Row, Settings
 from papers.subjects import subject
-from secateur.data import as_batches
-from secateur.importance.evidence import Evidence, cells_of
-from secateur.importance.shapley.frontier import Frontier
+from secateur.data.batch import as_batches
+from secateur.graph.cursor import ProgramCursor
+from secateur.importance.context import CriterionContext, split_microbatches
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.memory import MEMORY
-from secateur.network.masked import reader_means
+from secateur.masking.ablation import consumer_means
 
 STEPS = 16
 PROTOCOL = "shapley, the paper's protocol"
@@ -82,23 +82,25 @@ class Curves:
     """The loss on test images as a layer's units go."""
 
     def __init__(self, network: sc.Network, test: object, data: object, removal: str) -> None:
-        cells = cells_of(as_batches(test), network.device, 50)
-        means = reader_means(network, cells_of(as_batches(data), network.device)) if removal == "mean" else {}
+        cells = split_microbatches(as_batches(test), network.device, 50)
+        means = (
+            consumer_means(network, split_microbatches(as_batches(data), network.device)) if removal == "mean" else {}
+        )
         options = {"memory": MEMORY}
-        self.evidence = Evidence(network, network.groups, cells, None, means, 0, options, False)
-        self.frontier = Frontier(self.evidence, MEMORY)
+        self.context = CriterionContext(network, network.groups, cells, None, means, 0, options, False)
+        self.frontier = ProgramCursor(self.context, MEMORY)
 
     def area(self, name: str, order: torch.Tensor) -> float:
         """The area under the growth of the loss, from none to all units removed."""
-        network, count = self.evidence.network, len(order)
-        game = Game(self.evidence, [network[name]], self.frontier)
+        network, count = self.context.network, len(order)
+        game = Game(self.context, [network[name]], self.frontier)
         gone = sorted({round(step * count / STEPS) for step in range(STEPS + 1)})
         coalitions = torch.ones(len(gone), count, dtype=torch.bool)
         for row, removed in zip(coalitions, gone, strict=True):
             row[order[:removed]] = False
         losses = torch.zeros(len(gone), dtype=torch.float64)
         total = 0
-        for number, cell in enumerate(self.evidence.cells):
+        for number, cell in enumerate(self.context.cells):
             size = cell.size or 1
             losses -= game.cross(coalitions, number, torch.arange(size)).sum(1)
             total += size

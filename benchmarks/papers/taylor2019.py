@@ -13,8 +13,8 @@ import secateur as sc
 from papers.layerwise import spread
 from papers.settings import Row, Settings
 from papers.subjects import Subject, batches, subject
-from secateur.importance.agreement import ALL, agreements
-from secateur.training.taylor import TaylorSchedule
+from secateur.importance.rank_correlation import ALL, agreements
+from secateur.training.taylor_schedule import TaylorSchedule
 
 CRITERIA = (
     "taylor-gates", "taylor-gates-second", "taylor-gates-examples", "taylor-gates-norms", "taylor-gates-before-norm",

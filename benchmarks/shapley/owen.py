@@ -6,12 +6,12 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from secateur.graph.cursor import ProgramCursor
 from secateur.importance.shapley.aggregates import mean
-from secateur.importance.shapley.blocks import Drawn, Layout
-from secateur.importance.shapley.choice import controlled_for
-from secateur.importance.shapley.frontier import Frontier
+from secateur.importance.shapley.auto_sampler import controlled_for
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.whole import WHOLE, nested
+from secateur.importance.shapley.owen import WHOLE, nested
+from secateur.importance.shapley.sampling_blocks import DesignScheme, SamplingScheme
 from shapley.subjects import Subject
 
 SEEDS, PER_UNIT = 4, 100
@@ -31,9 +31,9 @@ class Whole:
 
 def owen(subject: Subject) -> list[Whole]:
     """Both estimators. Errors are half of the squared difference of independent runs."""
-    game = Game(subject.evidence, subject.evidence.groups, Frontier(subject.evidence, 1 << 31))
-    layouts: dict[str, Layout] = {
-        "antithetic": Drawn("owen", nested(game.sizes), 2),
+    game = Game(subject.context, subject.context.groups, ProgramCursor(subject.context, 1 << 31))
+    layouts: dict[str, SamplingScheme] = {
+        "antithetic": DesignScheme("owen", nested(game.sizes), 2),
         "controlled": controlled_for(game, mean, 0, WHOLE),
     }
     runs = {name: [_run(subject, game, layout, seed) for seed in range(SEEDS)] for name, layout in layouts.items()}
@@ -48,7 +48,7 @@ def owen(subject: Subject) -> list[Whole]:
     return found
 
 
-def _run(subject: Subject, game: Game, layout: Layout, seed: int) -> tuple[Tensor, int, float]:
+def _run(subject: Subject, game: Game, layout: SamplingScheme, seed: int) -> tuple[Tensor, int, float]:
     start, samples, evaluations = time.perf_counter(), [], 0
     while evaluations < PER_UNIT * game.players:
         samples.append(layout.sample(game, subject.numbers, seed, WHOLE, len(samples)))

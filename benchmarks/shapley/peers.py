@@ -14,8 +14,8 @@ from captum.attr import ShapleyValueSampling
 from shapiq.approximator import SVARM, KernelSHAP, PermutationSamplingSV, UnbiasedKernelSHAP
 from torch import Tensor
 
+from secateur.importance.shapley.batching import reference_of
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.rows import reference_of
 
 Value = Callable[[Tensor], float]
 
@@ -33,7 +33,7 @@ class Whole:
     """The value of one coalition on all examples: one forward from the layer on, one mask."""
 
     def __init__(self, game: Game) -> None:
-        frontier, cells = game.frontier, range(len(game.evidence.cells))
+        frontier, cells = game.frontier, range(len(game.context.cells))
         self.game, self.evaluated = game, 0
         known = [frontier.known(cell) for cell in cells]
         live = [frontier.live(cell, game.cut) for cell in cells]
@@ -45,7 +45,7 @@ class Whole:
     def __call__(self, coalition: Tensor) -> float:
         self.evaluated += 1
         handlers = self.game.removal.handlers(
-            self.game.network, self.game._masks(coalition[None].bool()), self.game.readers
+            self.game.network, self.game._masks(coalition[None].bool()), self.game.consumers
         )
         with torch.no_grad():
             return float(self.game._values(dict(self.live), handlers, self.reference, self.examples).double().mean())

@@ -8,14 +8,14 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from secateur.importance.evidence import Evidence
-from secateur.importance.seeds import generator_for
+from secateur.graph.cursor import ProgramCursor
+from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.aggregates import mean
-from secateur.importance.shapley.choice import layout_for
-from secateur.importance.shapley.estimators.leverage import leverage
-from secateur.importance.shapley.frontier import Frontier
+from secateur.importance.shapley.auto_sampler import scheme_for
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.ordered import in_order
+from secateur.importance.shapley.game_sequence import in_order
+from secateur.importance.shapley.samplers.leverage import leverage
+from secateur.utils.rng import generator_for
 from shapley.subjects import Subject, relative_error
 
 REPEATS, SEEDS, PER_UNIT = 5, 3, 64
@@ -54,8 +54,8 @@ def precise(subject: Subject, truth: dict[str, Tensor]) -> list[Precise]:
 
 
 def _games(subject: Subject, precision: str) -> list[Game]:
-    evidence: Evidence = replace(subject.evidence, options={**subject.evidence.options, "precision": precision})
-    return list(in_order(evidence, Frontier(evidence, 1 << 31)))
+    context: CriterionContext = replace(subject.context, options={**subject.context.options, "precision": precision})
+    return list(in_order(context, ProgramCursor(context, 1 << 31)))
 
 
 def _seconds(game: Game) -> float:
@@ -72,7 +72,7 @@ def _error(subject: Subject, game: Game, truth: Tensor) -> float:
     """The mean over seeds."""
     name, errors = game.groups[0].name, []
     for seed in range(SEEDS):
-        layout = layout_for(game, {"estimator": "controlled"}, mean, seed, name)
+        layout = scheme_for(game, {"estimator": "controlled"}, mean, seed, name)
         samples, evaluations = [], 0
         while evaluations < PER_UNIT * game.players:
             samples.append(layout.sample(game, subject.numbers, seed, name, len(samples)))
@@ -84,7 +84,7 @@ def _error(subject: Subject, game: Game, truth: Tensor) -> float:
 
 def compiled(subject: Subject, size: int = 64) -> list[Compiled]:
     """The whole network on a batch, before and after `torch.compile`."""
-    images = subject.evidence.cells[0].args[0]
+    images = subject.context.cells[0].args[0]
     batch = images.repeat(-(-size // len(images)), 1, 1, 1)[:size].contiguous(memory_format=torch.channels_last)
     fast, found = torch.compile(subject.model), []
     for precision in PRECISIONS:

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.importance.seeds import generator_for
-from secateur.importance.shapley.estimators.leverage import leverage
+from secateur.importance.shapley.batching import picked, reference_of
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.rows import picked, reference_of
+from secateur.importance.shapley.samplers.leverage import leverage
+from secateur.utils.rng import generator_for
 from shapley.subjects import Subject
 
 REPEATS = 5
@@ -56,7 +56,7 @@ def throughput(game: Game) -> Throughput:
 
 def one_pass(subject: Subject) -> dict[str, float]:
     """Seconds of each one-pass criterion for all groups, as multiples of one forward and backward pass."""
-    network, data = subject.evidence.network, [(cell.args[0], cell.target) for cell in subject.evidence.cells]
+    network, data = subject.context.network, [(cell.args[0], cell.target) for cell in subject.context.cells]
     names = ("taylor", "sensitivity", "apoz")
 
     def plain() -> None:

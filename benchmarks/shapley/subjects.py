@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur import demo
-from secateur.data import as_batches
-from secateur.importance.evidence import Evidence, cells_of, shuffled
-from secateur.importance.seeds import generator_for
-from secateur.importance.shapley.frontier import Frontier
+from secateur.data.batch import as_batches
+from secateur.graph.cursor import ProgramCursor
+from secateur.importance.context import CriterionContext, shuffled_microbatches, split_microbatches
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.ordered import in_order
+from secateur.importance.shapley.game_sequence import in_order
+from secateur.utils.rng import generator_for
 
 SUBJECTS = {"vgg": "vgg", "demo": "residual"}
 
@@ -25,13 +25,13 @@ class Subject:
 
     Args:
         name: vgg or demo.
-        evidence: the network and the examples.
+        context: the network and the examples.
         numbers: of each cell the numbers of its examples.
     """
 
     name: str
     model: nn.Module
-    evidence: Evidence
+    context: CriterionContext
     numbers: list[Tensor]
 
     @property
@@ -40,7 +40,7 @@ class Subject:
 
     def games(self) -> Iterator[Game]:
         """The game of each group."""
-        yield from in_order(self.evidence, Frontier(self.evidence, 1 << 31))
+        yield from in_order(self.context, ProgramCursor(self.context, 1 << 31))
 
 
 def subject(name: str, examples: int = 256) -> Subject:
@@ -48,10 +48,12 @@ def subject(name: str, examples: int = 256) -> Subject:
     model = trained(SUBJECTS[name])
     images, labels = (torch.cat(part)[:examples] for part in zip(*demo.test(), strict=True))
     network = sc.trace(model, images[:2])
-    pile = shuffled(cells_of(as_batches((images, labels)), torch.device("cpu")), generator_for(0, "cells"))
+    pile = shuffled_microbatches(
+        split_microbatches(as_batches((images, labels)), torch.device("cpu")), generator_for(0, "cells")
+    )
     cells, numbers = [cell for cell, _ in pile], [index for _, index in pile]
     options = {"memory": 1 << 31}
-    return Subject(name, model, Evidence(network, network.groups, cells, None, {}, 0, options, False), numbers)
+    return Subject(name, model, CriterionContext(network, network.groups, cells, None, {}, 0, options, False), numbers)
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:

@@ -7,12 +7,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from secateur.importance.shapley.aggregates import mean
-from secateur.importance.shapley.blocks import Drawn
-from secateur.importance.shapley.choice import layout_for
-from secateur.importance.shapley.estimators.leverage import leverage
-from secateur.importance.shapley.estimators.permutation import antithetic
+from secateur.importance.shapley.auto_sampler import scheme_for
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.judged import judged
+from secateur.importance.shapley.jackknife import jackknife_estimate
+from secateur.importance.shapley.samplers.leverage import leverage
+from secateur.importance.shapley.samplers.permutation import antithetic
+from secateur.importance.shapley.sampling_blocks import DesignScheme
 from shapley.subjects import Subject, relative_error
 
 FOLDER = Path(__file__).with_name("truth")
@@ -24,7 +24,7 @@ def truths(subject: Subject) -> dict[str, Tensor]:
     path = FOLDER / f"{subject.name}-{subject.examples}.safetensors"
     FOLDER.mkdir(exist_ok=True)
     found = load_file(path) if path.exists() else {}
-    for game in tqdm(subject.games(), desc=f"truth of {subject.name}", total=len(subject.evidence.groups)):
+    for game in tqdm(subject.games(), desc=f"truth of {subject.name}", total=len(subject.context.groups)):
         name = game.groups[0].name
         if f"{name}/value" not in found:
             found |= {f"{name}/{part}": value for part, value in _long(subject, game, name).items()}
@@ -36,11 +36,11 @@ def truths(subject: Subject) -> dict[str, Tensor]:
 
 
 def _long(subject: Subject, game: Game, name: str) -> dict[str, Tensor]:
-    own = layout_for(game, {}, mean, SEED, name)
+    own = scheme_for(game, {}, mean, SEED, name)
     orders = own.name == "antithetic"
-    other = Drawn("leverage", leverage, 20, spread=True) if orders else Drawn("antithetic", antithetic, 4)
+    other = DesignScheme("leverage", leverage, 20, spread=True) if orders else DesignScheme("antithetic", antithetic, 4)
     found, others = (
-        judged(
+        jackknife_estimate(
             [layout.sample(game, subject.numbers, SEED, name, block) for block in range(BLOCKS)], subject.examples, mean
         )
         for layout in (own, other)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from secateur.sparsity.gathered import GatheredConv2d
+from secateur.sparsity.packed_layers.gathered_conv import GatheredConv2d
 
 Row = dict[str, object]
 

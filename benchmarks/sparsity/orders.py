@@ -13,7 +13,7 @@ import numpy as np
 
 from secateur.sparsity.pivoting.block_sums import Matrix
 from secateur.sparsity.pivoting.order_steps import assigned_order
-from secateur.sparsity.pivoting.search import Search, aligned
+from secateur.sparsity.pivoting.search import PivotSearch, align_orders
 
 Row = dict[str, object]
 SIZES, SHAPE, DENSITY, STEPS = (32, 64), (4, 4), 0.25, 30
@@ -28,8 +28,8 @@ def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
             draws = np.random.default_rng(seed)
             matrix = Matrix("layer", np.abs(draws.normal(size=(size, size))), "stream", "stream")
             row = {"size": size, "seed": seed}
-            search, start = Search([matrix], DENSITY, SHAPE), {"stream": np.arange(size)}
-            yield row | {"way": WAYS[0], "held": aligned([matrix], DENSITY, SHAPE).retained["layer"]}
+            search, start = PivotSearch([matrix], DENSITY, SHAPE), {"stream": np.arange(size)}
+            yield row | {"way": WAYS[0], "held": align_orders([matrix], DENSITY, SHAPE).retained["layer"]}
             last, best, lost = linearised(search, start)
             yield row | {"way": WAYS[1], "held": last, "lost": lost}
             yield row | {"way": WAYS[2], "held": best}
@@ -38,7 +38,7 @@ def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
             yield row | {"way": WAYS[4], "held": search.climbed(start, 0.0).retained["layer"]}
 
 
-def linearised(search: Search, orders: dict[str, np.ndarray]) -> tuple[float, float, int]:
+def linearised(search: PivotSearch, orders: dict[str, np.ndarray]) -> tuple[float, float, int]:
     """What the last and the best of so many steps hold, and how many steps lost weight."""
     blocks = search.best_blocks(orders, {})
     held, lost = [search.mass(orders, blocks)], 0

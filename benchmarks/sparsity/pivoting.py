@@ -20,12 +20,12 @@ import torch
 from papers.datasets import Split, fashion, mnist
 from torch import nn
 
-from secateur.network.folded import copied
+from secateur.evaluation.kernel_selection import select_kernel
+from secateur.graph.parametrizations import copied
+from secateur.sparsity.packed_layers.block_kernels import packed_kernels
 from secateur.sparsity.pivoting.block_sums import Matrix
-from secateur.sparsity.pivoting.packed import packed_kernels
 from secateur.sparsity.pivoting.pivot import pivot
-from secateur.sparsity.pivoting.search import aligned, oblivious
-from secateur.sparsity.timing import fastest
+from secateur.sparsity.pivoting.search import align_orders, pivot_obliviously
 from secateur.training.masks import held_at_zero
 from sparsity.ceiling import most_held
 from sparsity.tasks import Task, lenet, residual
@@ -97,7 +97,7 @@ def by_blocks(dense: nn.Module, task: Task, density: float, seed: int, epochs: i
 
     def mask(weight: torch.Tensor, at: float) -> tuple[torch.Tensor, float]:
         kernels = weight.abs().double().flatten(2).sum(2) if weight.dim() > 2 else weight.abs().double()
-        found = aligned([Matrix("a", kernels.numpy(), "r", "c")], at, SHAPE)
+        found = align_orders([Matrix("a", kernels.numpy(), "r", "c")], at, SHAPE)
         blocks = torch.from_numpy(found.blocks["a"]).repeat_interleave(SHAPE[0], 0).repeat_interleave(SHAPE[1], 1)
         blocks = blocks[: weight.shape[0], : weight.shape[1]]
         return blocks.view(*blocks.shape, *[1] * (weight.dim() - 2)).expand(weight.shape), found.retained["a"]
@@ -111,7 +111,7 @@ def by_weights(dense: nn.Module, task: Task, density: float, seed: int, epochs: 
     def mask(weight: torch.Tensor, at: float) -> tuple[torch.Tensor, float]:
         count = round(at * weight.numel())
         threshold = weight.abs().flatten().sort(descending=True).values[count - 1]
-        return weight.abs() >= threshold, oblivious(weight.abs().double().numpy(), at)
+        return weight.abs() >= threshold, pivot_obliviously(weight.abs().double().numpy(), at)
 
     return _masked(dense, task, density, seed, epochs, mask)
 
@@ -141,7 +141,7 @@ def shapes(task: Task, seeds: tuple[int, ...]) -> Iterator[Row]:
     """How much of what any weights hold the blocks hold, by their shape; nothing is trained after the cut."""
     for seed in seeds:
         dense = task.dense(seed, 10)
-        best = [oblivious(dense.get_parameter(n).detach().abs().double().numpy(), 0.25) for n in task.weights]
+        best = [pivot_obliviously(dense.get_parameter(n).detach().abs().double().numpy(), 0.25) for n in task.weights]
         for shape in SHAPES:
             found = pivot(dense, task.split.images[:2], 0.25, shape=shape, skip=task.rest)
             held = mean(found.layers[n].retained / any_ for n, any_ in zip(task.weights, best, strict=True))
@@ -154,7 +154,7 @@ def ceilings(task: Task, seeds: tuple[int, ...]) -> Iterator[Row]:
         dense = task.dense(seed, 10)
         weights = [dense.get_parameter(name).detach().abs().double().numpy() for name in task.weights]
         for density in DENSITIES[:3]:
-            held = mean(most_held(each, density) / oblivious(each, density) for each in weights)
+            held = mean(most_held(each, density) / pivot_obliviously(each, density) for each in weights)
             yield {"part": "ceiling", "density": density, "seed": seed, "held": held}
 
 
@@ -179,7 +179,7 @@ def times(quick: bool) -> Iterator[Row]:
             makers = {"dense": lambda layer=dense: layer} | {
                 name: partial(make, dense) for name, make in kernels.items()
             }
-            _, _, spent = fastest(makers, x)
+            _, _, spent = select_kernel(makers, x)
             row = {"part": "time", "layer": kind, "size": size, "image": image, "side": side}
             yield row | {"density": density, "batch": batch, **spent}
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from secateur.sparsity.timing import fastest
+from secateur.evaluation.kernel_selection import select_kernel
+from secateur.sparsity.packed_layers.unified_kernels import unified_kernels
+from secateur.sparsity.packed_layers.unified_layers import SharedLinear
 from secateur.sparsity.unification.blocks import Blocks, labels_of, projected
-from secateur.sparsity.unification.shared import shared_kernels
-from secateur.sparsity.unification.shared_layers import SharedLinear
 
 Row = dict[str, object]
 SIZES, WIDTHS, PRUNED, BATCHES = (1024, 2048, 4096), (4, 8), (0.5, 0.8), (1, 16, 64)
@@ -37,7 +37,9 @@ def linear_rows(quick: bool) -> Iterator[Row]:
         dense = structured(nn.Linear(size, size), (1, width), pruned)
         made = SharedLinear(dense, width)
         for batch in BATCHES:
-            _, _, spent = fastest({"dense": lambda d=dense: d, "shared": lambda m=made: m}, torch.randn(batch, size))
+            _, _, spent = select_kernel(
+                {"dense": lambda d=dense: d, "shared": lambda m=made: m}, torch.randn(batch, size)
+            )
             yield {"size": size, "width": width, "pruned": pruned, "batch": batch, **spent}
 
 
@@ -45,10 +47,10 @@ def convolution_rows(quick: bool) -> Iterator[Row]:
     """Of convolutions."""
     for (channels, image), shape, pruned in itertools.product(MAPS[:1] if quick else MAPS, SHAPES, PRUNED):
         dense = structured(nn.Conv2d(channels, channels, 3, padding=1), shape, pruned)
-        kernels = shared_kernels(nn.ModuleDict({"layer": dense}), {"layer.weight": shape})["layer.weight"]
+        kernels = unified_kernels(nn.ModuleDict({"layer": dense}), {"layer.weight": shape})["layer.weight"]
         makers = {"dense": lambda d=dense: d} | {name: partial(make, dense) for name, make in kernels.items()}
         for batch in IMAGES:
-            _, _, spent = fastest(makers, torch.randn(batch, channels, image, image))
+            _, _, spent = select_kernel(makers, torch.randn(batch, channels, image, image))
             best = min((name for name in spent if name != "dense"), key=lambda name: spent[name])
             yield {
                 "layer": "convolution", "size": channels, "image": image, "shape": shape, "pruned": pruned,

@@ -16,7 +16,7 @@ import torch
 from papers.datasets import fashion
 from torch import nn
 
-from secateur.network.folded import copied
+from secateur.graph.parametrizations import copied
 from secateur.sparsity.unification.codec import halved, load_compressed, save_compressed
 from secateur.sparsity.unification.unification import Unification
 from secateur.training.masks import held_at_zero

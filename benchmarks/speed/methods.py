@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.network.kinds import USUAL
+from secateur.coupling.kinds import USUAL
 from speed.subjects import Subject
 
 STEP = 16

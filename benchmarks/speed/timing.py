@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.data import Batch
-from secateur.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
+from secateur.data.batch import Batch
+from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
 
 BATCHES, THREADS, RUNTIMES = (1, 32), (1, 2), (EAGER, ONNXRUNTIME)
 ROUNDS, LEAST_ROUNDS, LEAST_SECONDS, MOST_SECONDS = 101, 9, 0.01, 12.0

@@ -13,14 +13,14 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import secateur as sc
-from secateur.data import Batch, example_batches
+from secateur.data.batch import Batch, example_batches
 from secateur.errors import SurgeryError
-from secateur.network.calls import plain_forward
-from secateur.network.export import dynamic_shapes
-from secateur.network.masked import draws_of_masked, run_masked
-from secateur.network.program import evaluation_mode
-from secateur.surgery.attempts import Trials
-from secateur.surgery.verify import difference
+from secateur.graph.export import dynamic_shapes
+from secateur.graph.model_calls import plain_forward
+from secateur.graph.program import evaluation_mode
+from secateur.masking.ablation import masked_draws, run_masked
+from secateur.surgery.trial_cut import TrialCutter
+from secateur.surgery.verify import output_difference
 from wild.definitions import Definition
 from wild.unchanged import Snapshot
 
@@ -95,7 +95,7 @@ def _cut(row: Row, model: nn.Module, example: Any) -> tuple[sc.Plan, nn.Module]:
     """
     row["stage"] = "trace"
     start = time.process_time()
-    with counted(Trials, "run") as trials:
+    with counted(TrialCutter, "run") as trials:
         network = sc.trace(model, example)
     row |= {"trace_s": time.process_time() - start, "trials": trials[0]}
     row |= {"groups": len(network.groups), "units": network.units, **coverage(model, network)}
@@ -207,8 +207,8 @@ def _difference(small: nn.Module, plan: sc.Plan, definition: Definition) -> floa
     mask = plan.network.mask(plan.kept)
     with torch.no_grad():
         masked = run_masked(plan.network, batch, mask, plan.means)
-        with draws_of_masked(plan.network, batch, mask, plan.means):
-            return difference(small(*batch.args, **batch.kwargs), masked)[0]
+        with masked_draws(plan.network, batch, mask, plan.means):
+            return output_difference(small(*batch.args, **batch.kwargs), masked)[0]
 
 
 def _survives(small: nn.Module, definition: Definition) -> bool:

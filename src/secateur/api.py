@@ -8,44 +8,44 @@ from typing import Any
 
 from torch import fx, nn
 
-from secateur.budget.device import AUTO, channel_step
-from secateur.budget.keep import DROPS, TIMES, parse_keep
-from secateur.budget.plan import Plan, check_reachable
-from secateur.data import device_of, example_batches, floating_type, on_device
+from secateur.allocation.budget import QUALITY_BOUNDS, TIMES, parse_keep
+from secateur.allocation.channel_steps import AUTO, channel_step
+from secateur.allocation.plan import Plan, check_reachable
+from secateur.coupling.kinds import BLOCKS, BY_WIDTH, USUAL, wanted_kinds
+from secateur.coupling.network import Network
+from secateur.coupling.new_biases import without_new_biases
+from secateur.coupling.other_sizes import with_other_sizes
+from secateur.coupling.regroup import freeze_groups
+from secateur.coupling.residual_blocks import find_blocks, with_blocks
+from secateur.coupling.trace_groups import trace_groups
+from secateur.data.batch import device_of, example_batches, floating_type, on_device
 from secateur.entry import entry_point, entry_point_with
 from secateur.errors import TraceError
+from secateur.evaluation.losses import Loss
+from secateur.evaluation.metrics import measure_networks
+from secateur.evaluation.runtimes import EAGER, check_runtime, is_installed, runtime_of
 from secateur.files import text_writer
+from secateur.graph.example_axis import is_one_example
+from secateur.graph.export import export_first, export_fresh
+from secateur.graph.parametrizations import bake_parametrizations
+from secateur.graph.supported_models import unsupported_reason
+from secateur.importance.context import as_examples
 from secateur.importance.data_checks import check_model_values, check_program_sizes, checked_data, taken_examples
-from secateur.importance.evidence import as_examples
-from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion
 from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
 from secateur.importance.scores import Scores
-from secateur.network.blocks import find_blocks, with_blocks
-from secateur.network.export import export_first, export_fresh
-from secateur.network.folded import folded
-from secateur.network.kinds import BLOCKS, BY_WIDTH, USUAL, wanted_kinds
-from secateur.network.new_biases import without_new_biases
-from secateur.network.one_example import is_one_example
-from secateur.network.regroup import without
-from secateur.network.resized import taking_other_sizes
-from secateur.network.supported import unsupported_reason
-from secateur.network.trace import trace_groups
-from secateur.network.units import Network
-from secateur.pretrained import save_pretrained
-from secateur.pruning import Wish, check_allocation, check_rounds, in_rounds, made
+from secateur.pipeline import PruneConfig, check_allocation, check_rounds, plan_cut_repair, score_iteratively
 from secateur.recovery.chain import DEFAULT as DEFAULT_REPAIR
 from secateur.recovery.chain import Tuning
-from secateur.recovery.repair import How, check_options, find_repairs
-from secateur.report.measure import measure
-from secateur.report.results import Report
-from secateur.runtimes import EAGER, check_runtime, is_installed, runtime_of
-from secateur.storage import save_with
-from secateur.surgery.programs import as_module
+from secateur.recovery.repair import How, check_options, resolve_repairs
+from secateur.report.report import Report
+from secateur.surgery.hf_export import save_pretrained
+from secateur.surgery.program_surgery import as_module
 from secateur.surgery.recipe import Recipe, recipe_of
-from secateur.surgery.trial import removable_blocks, settle, settle_blocks
-from secateur.surgery.verify import check_same, compare
-from secateur.time_budget import TimeBudget
+from secateur.surgery.storage import save_with
+from secateur.surgery.validate import removable_blocks, validate_blocks, validate_groups
+from secateur.surgery.verify import check_same, compare_outputs
+from secateur.utils.time_budget import TimeBudget
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,7 @@ def trace(
         raise TraceError(reason)
     wanted = wanted_kinds(kinds, as_program)
     check_model_values(model)
-    plain = folded(model)
+    plain = bake_parametrizations(model)
     examples = taken_examples(model, example_batches(example_inputs, device_of(model), floating_type(model)))
     if plain is not model:
         check_same(model, plain, examples[-1])
@@ -139,7 +139,7 @@ def trace(
     if is_one_example(program, example):
         example = replace(examples[-1], is_one_example=True)
         program = export_fresh(plain, example)
-    program = taking_other_sizes(program, plain, example, compare)
+    program = with_other_sizes(program, plain, example, compare_outputs)
     if not as_program and not isinstance(model, fx.GraphModule):
         network = trace_groups(plain, example, program, BY_WIDTH in wanted)
         return _settled(plain, network if new_biases else without_new_biases(network), wanted)
@@ -157,9 +157,11 @@ def _kinds_for(
 
 def _settled(model: nn.Module, network: Network, wanted: frozenset[str]) -> Network:
     if BLOCKS in wanted and (network.as_program or len(wanted) == 1):
-        return settle_blocks(model, network, list(find_blocks(network.program)))
+        return validate_blocks(model, network, list(find_blocks(network.program)))
     others = [group for group in network.groups if group.kind not in wanted]
-    settled = settle(model, without(network, {group.name: f"{group.kind} were not asked for" for group in others}))
+    settled = validate_groups(
+        model, freeze_groups(network, {group.name: f"{group.kind} were not asked for" for group in others})
+    )
     return with_blocks(settled, removable_blocks(model, network)) if BLOCKS in wanted else settled
 
 
@@ -237,7 +239,7 @@ def prune(
     keep = parse_keep(keep)
     check_scoring(by, options)
     if repair is not None:
-        find_repairs(repair)
+        resolve_repairs(repair)
         check_options(tuning or {})
     check_allocation(allocation)
     channel_step(target, device_of(model))
@@ -246,7 +248,7 @@ def prune(
         check_runtime(runtime)
     wanted_kinds(kinds, as_program)
     check_rounds(rounds, keep)
-    bound = next((unit for unit in DROPS if unit in keep), None)
+    bound = next((unit for unit in QUALITY_BOUNDS if unit in keep), None)
     batches, tests = checked_data(model, data, test, loss, [by], bound)
     kinds = _kinds_for(keep, kinds, as_program or isinstance(model, fx.GraphModule))
     traced = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
@@ -260,13 +262,15 @@ def prune(
         score, data=batches, by=by, loss=loss, removal=removal, only=only, skip=skip, seed=seed, progress=progress,
         **options,
     )  # fmt: skip
-    scores = in_rounds(model, network, batches, scored, keep, rounds, traced)
-    wish = Wish(keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress, time), loss, target)
-    done = made(model, network, scores, batches, wish)
+    scores = score_iteratively(model, network, batches, scored, keep, rounds, traced)
+    wish = PruneConfig(
+        keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress, time), loss, target
+    )
+    done = plan_cut_repair(model, network, scores, batches, wish)
     chosen, small = done.plan, done.small
     recipe = recipe_of(model, chosen)
     device = device_of(model)
-    report = measure(
+    report = measure_networks(
         model,
         small,
         chosen,

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from secateur.errors import OptionError
-from secateur.network.wrappers import is_compiled, uncompiled, unwrapped
+from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
 from secateur.options import check_name, check_option, classes_of, described
-from secateur.process_lock import exclusive
-from secateur.random_states import random_states_kept
+from secateur.utils.process_lock import exclusive
+from secateur.utils.random_states import random_states_kept
 
 P = ParamSpec("P")
 R = TypeVar("R")

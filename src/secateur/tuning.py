@@ -1,5 +1,5 @@
 """What a training of your own needs to bring a cut network near the dense one."""
 
-from secateur.recovery.tune import distillation
+from secateur.recovery.distillation import distillation
 
 __all__ = ["distillation"]

@@ -1,0 +1,1 @@
+"""Criteria: a score for each unit."""

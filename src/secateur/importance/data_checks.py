@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from secateur.data import Batch, as_batches, device_of, floating_type, on_device
+from secateur.coupling.network import Network
+from secateur.data.batch import Batch, as_batches, device_of, floating_type, on_device
 from secateur.errors import BudgetError, DataError, SecateurError, TargetError, TraceError
-from secateur.importance.evidence import CELL
-from secateur.importance.losses import Loss, Reference, check_target, example_losses, is_logits, main_output
+from secateur.evaluation.losses import Loss, Reference, check_target, example_losses, is_logits, main_output
+from secateur.graph.program import preserved, run_module
+from secateur.graph.supported_models import unsupported_reason
+from secateur.importance.context import MICROBATCH
 from secateur.importance.registry import Criterion, Use, registered
-from secateur.network.program import preserved, run_module
-from secateur.network.supported import unsupported_reason
-from secateur.network.units import Network
 from secateur.options import described
 
 Run = Callable[[Batch], Any]
@@ -258,9 +258,9 @@ def check_losses(run_few: Sequence[tuple[Batch, Any]], batches: Sequence[Batch],
                 check_target(output, batch.target, None if batch.is_one_example else batch.size)
         _warn_of_one_hot(run_few)
     for number, batch in enumerate(batches):
-        if (batch.size or 0) > CELL and not batch.has_target_by_example and loss is not None:
+        if (batch.size or 0) > MICROBATCH and not batch.has_target_by_example and loss is not None:
             raise DataError(
-                f"batch {number} has {batch.size} examples, which are taken in parts of {CELL}, but its targets have "
+                f"batch {number} has {batch.size} examples, which are taken in parts of {MICROBATCH}, but its targets have "
                 "no entry for each example; give tensors or lists with one, or smaller batches"
             )
     for examples, output in {id(output): (examples, output) for examples, output in run_few}.values():

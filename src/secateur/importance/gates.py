@@ -1,6 +1,6 @@
 """Gates: factors of 1 on units, by which losses are differentiated.
 
-`network/gate_places.py` says where they stand. The one gate of a unit that stands behind several blocks closes all of
+`masking/gate_positions.py` says where they stand. The one gate of a unit that stands behind several blocks closes all of
 them: its derivative is the sum of what each contributes. Its square is divided by the number of blocks, as in the
 authors' released code (Molchanov et al. 2019). Of gates behind several batch norms the squares are averaged.
 """
@@ -14,28 +14,28 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from secateur.data import Batch
+from secateur.coupling.network import Group, Network
+from secateur.data.batch import Batch
 from secateur.errors import DataError
-from secateur.importance.evidence import Evidence
-from secateur.importance.gradients import example_loss
-from secateur.importance.sites import differentiable
-from secateur.network.gate_places import GatePlace, Where, gate_places
-from secateur.network.masked import Removal, chained, shaped
-from secateur.network.program import Call, Handler
-from secateur.network.units import Group, Network
+from secateur.graph.program import OpFn, OpOverride
+from secateur.importance.activation_taps import straight_through
+from secateur.importance.context import CriterionContext
+from secateur.importance.gradient import example_loss
+from secateur.masking.ablation import MeanAblation, chained, shaped
+from secateur.masking.gate_positions import GatePosition, GateSite, gate_positions
 
 
 class Gates:
     """All gates of a network.
 
     Args:
-        evidence: the network, the examples and the loss.
+        context: the network, the examples and the loss.
         where: where they stand, as `gate_places` takes it.
     """
 
-    def __init__(self, evidence: Evidence, where: Where = "blocks") -> None:
-        self.evidence = evidence
-        self.places = gate_places(evidence.network, where)
+    def __init__(self, context: CriterionContext, where: GateSite = "blocks") -> None:
+        self.context = context
+        self.places = gate_positions(context.network, where)
         self.count = self.places.count
 
     def losses(self, cell: Batch, copies: int) -> tuple[Tensor, Tensor]:
@@ -51,24 +51,24 @@ class Gates:
         Raises:
             DataError: one for each is asked for, and the network's code fixes the batch size.
         """
-        network = self.evidence.network
+        network = self.context.network
         if copies > 1:
             need_examples_apart(network, "taylor-gates")
         rows = 1 + len(self.places.norms)
         gates = torch.ones(copies, rows, network.units + 1, device=network.device, requires_grad=True)
         before_readers = torch.where(self.places.at_readers.to(gates.device), gates[:, 0], 1.0)
-        handlers: dict[Node, Handler] = differentiable(network.program)
-        handlers |= Removal({}).handlers(network, before_readers)
+        handlers: dict[Node, OpOverride] = straight_through(network.program)
+        handlers |= MeanAblation({}).handlers(network, before_readers)
         for place, row in self._placed:
             gated = partial(_gated, network, place, gates[:, row])
             handlers[place.node] = chained([gated, handlers[place.node]]) if place.node in handlers else gated
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-            output = self.evidence.forward(cell, handlers)
-            return example_loss(self.evidence, cell, output), gates
+            output = self.context.forward(cell, handlers)
+            return example_loss(self.context, cell, output), gates
 
     def entries(self, group: Group) -> list[list[int]]:
         """The row and the unit of each gate of a group."""
-        standing = torch.zeros(1 + len(self.places.norms), self.evidence.network.units + 1, dtype=torch.bool)
+        standing = torch.zeros(1 + len(self.places.norms), self.context.network.units + 1, dtype=torch.bool)
         standing[0] = self.places.at_readers
         for place, row in self._placed:
             standing[row, place.units[place.units >= 0]] = True
@@ -76,7 +76,7 @@ class Gates:
         return [entry for entry in entries if group.span.start <= entry[1] < group.span.stop]
 
     @property
-    def _placed(self) -> list[tuple[GatePlace, int]]:
+    def _placed(self) -> list[tuple[GatePosition, int]]:
         """Each place with the row of its gates."""
         return [(place, 0) for place in self.places.blocks] + [
             (place, row) for row, place in enumerate(self.places.norms, 1)
@@ -94,7 +94,7 @@ class Gates:
 
 
 def _gated(
-    network: Network, place: GatePlace, gates: Tensor, target: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    network: Network, place: GatePosition, gates: Tensor, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """An operator's result, multiplied by the gates of its units."""
     result = target(*args, **kwargs)
@@ -116,15 +116,15 @@ def need_examples_apart(network: Network, instead: str) -> None:
         raise DataError(f"{network.title} fixes its batch size, so examples can't be told apart; rank by {instead!r}")
 
 
-def cell_shares(evidence: Evidence) -> Tensor:
+def cell_shares(context: CriterionContext) -> Tensor:
     """The part of all examples that each cell holds. (cells,)"""
-    sizes = torch.tensor([float(cell.size or 1) for cell in evidence.cells], dtype=torch.float64)
+    sizes = torch.tensor([float(cell.size or 1) for cell in context.cells], dtype=torch.float64)
     return sizes / sizes.sum()
 
 
-def mean_over_cells(evidence: Evidence, found: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def mean_over_cells(context: CriterionContext, found: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The mean of one value per unit from each minibatch, weighted by its examples, and its standard error."""
-    weights = cell_shares(evidence)
+    weights = cell_shares(context)
     values = torch.stack([part.double().cpu() for part in found])  # (cells, units)
     mean = weights @ values
     count = len(values)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from secateur.errors import OptionError
-from secateur.importance.evidence import Evidence
+from secateur.importance.context import CriterionContext
 from secateur.importance.scores import GroupScores
 from secateur.options import CRITERION, OPTIONS, check_name, one_of
 
-Criterion = Callable[[Evidence], Mapping[str, Tensor | GroupScores]]
+Criterion = Callable[[CriterionContext], Mapping[str, Tensor | GroupScores]]
 Use = Literal["nothing", "loss", "gradients", "unknown"]
 SAMPLED = ("aggregate", "coalitions", "stop", "memory", "precision", "resume")  # options of whatever draws coalitions
 DEFAULTS: Mapping[str, Any] = {"estimator": "auto"}  # of options whose default is not None
@@ -115,8 +115,8 @@ def check_criterion(by: str | Criterion, options: Mapping[str, Any]) -> None:
         if name in OPTIONS:
             OPTIONS[name].check(name, value)
         if found.options is not None and name not in found.options:
-            readers = [other for other, each in sorted(_criteria.items()) if name in (each.options or ())]
-            raise OptionError(f"{name}= does not apply to by={by!r}; leave it out, or rank by {', '.join(readers)}")
+            consumers = [other for other, each in sorted(_criteria.items()) if name in (each.options or ())]
+            raise OptionError(f"{name}= does not apply to by={by!r}; leave it out, or rank by {', '.join(consumers)}")
     if given.get("protocol") == "paper":
         for name in ("estimator", "coalitions", "stop"):
             if name in given:

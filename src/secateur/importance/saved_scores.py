@@ -12,7 +12,7 @@ from secateur.errors import StorageError
 from secateur.files import Record, read_tensors
 from secateur.files.records import Natural
 from secateur.files.tensors import About
-from secateur.importance.samples import PARTS, apart, pooled
+from secateur.importance.estimates import PARTS, pool_samples, split_samples
 
 MOST_EXAMPLES = 1 << 32
 MOST_UNUSED = 1 << 24  # examples that no block used: memory is taken for them, too
@@ -107,8 +107,8 @@ def _group(group: str, said: SavedGroup2, tensors: Mapping[str, Tensor], example
     if f"shares/{group}" in tensors:
         parts = {part: tensors[f"{part}/{group}"] for part in PARTS}
         _check_samples(group, parts, len(values), examples)
-        samples = apart(parts)
-        per_example = pooled(samples, examples).values
+        samples = split_samples(parts)
+        per_example = pool_samples(samples, examples).values
     elif per_example is not None:
         fits = per_example.shape == (len(values), examples) and _is_number(per_example)
         _need(fits, f"the scores of {group} by example do not fit")

@@ -9,31 +9,52 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.data import as_batches, on_device
+from secateur.coupling.network import Group, Network
+from secateur.coupling.residual_blocks import without_blocks
+from secateur.data.batch import as_batches, on_device
 from secateur.entry import entry_point
 from secateur.errors import DataError, NameMatchError
-from secateur.importance import activations, chance, gradients, paths, removal, surgeon, taylor, weights
-from secateur.importance.continuing import Checkpoint, earlier, mark_of
+from secateur.evaluation.losses import Loss
+from secateur.importance import (
+    activation,
+    gradient,
+    integrated_gradients,
+    lean,
+    leave_one_out,
+    magnitude,
+    obs,
+    random,
+    taylor2019,
+)
+from secateur.importance.checkpoint import Checkpoint, fingerprint, load_checkpoint
+from secateur.importance.context import CriterionContext, as_examples, network_microbatches
 from secateur.importance.data_checks import check_inputs, check_losses
-from secateur.importance.evidence import Evidence, as_examples, network_cells
-from secateur.importance.lean import units
-from secateur.importance.losses import Loss
 from secateur.importance.registry import Criterion, check_criterion, find_criterion, registered
 from secateur.importance.scores import GroupScores, Scores
-from secateur.importance.shapley import shapley as shapley_values
-from secateur.importance.shapley import whole
+from secateur.importance.shapley import estimate as shapley_values
+from secateur.importance.shapley import owen
 from secateur.importance.shapley.aggregates import find_aggregate
-from secateur.importance.shapley.estimators.design import Estimator
 from secateur.importance.shapley.precision import find_precision
-from secateur.importance.shapley.ranks import rank
+from secateur.importance.shapley.samplers.base import Sampler
 from secateur.importance.shapley.stopping import Rule
-from secateur.network.blocks import without_blocks
-from secateur.network.masked import reader_means
-from secateur.network.refit import reader_moments
-from secateur.network.units import Group, Network
+from secateur.masking.ablation import consumer_means
+from secateur.masking.imputation import consumer_moments
 from secateur.options import check_name, check_option, described
+from secateur.utils.distributed import process_rank
 
-BUILT_IN = (activations, chance, gradients, paths, removal, surgeon, taylor, units, weights, shapley_values, whole)
+BUILT_IN = (
+    activation,
+    random,
+    gradient,
+    integrated_gradients,
+    leave_one_out,
+    obs,
+    taylor2019,
+    lean,
+    magnitude,
+    shapley_values,
+    owen,
+)
 
 
 @entry_point
@@ -45,7 +66,7 @@ def score(
     loss: Loss | None = None,
     removal: str = "mean",
     aggregate: str | float | Callable[[Tensor], Tensor] | None = None,
-    estimator: str | Estimator = "auto",
+    estimator: str | Sampler = "auto",
     coalitions: int | None = None,
     stop: Rule | None = None,
     protocol: str | None = None,
@@ -130,19 +151,19 @@ def score(
     with torch.random.fork_rng(devices=[]):
         batches = as_batches(data, network.batch_size, dtype=_floating_type(network)) if data is not None else []
         batches = [on_device(batch, network.device) for batch in as_examples(network, batches)]
-        evidence = Evidence(network, groups, (), loss, {}, seed, options, progress)
+        context = CriterionContext(network, groups, (), loss, {}, seed, options, progress)
         with torch.no_grad():
-            outputs = check_inputs(evidence.forward, batches, by_example=loss is None)
+            outputs = check_inputs(context.forward, batches, by_example=loss is None)
         if registered(by).uses in ("loss", "gradients"):
             check_losses(outputs, batches, loss, registered(by).uses)
-        cells = network_cells(network, batches)
-        means = reader_means(network, cells) if removal != "zero" and cells else {}
-        moments = reader_moments(network, cells) if removal == "refit" and cells else {}
+        cells = network_microbatches(network, batches)
+        means = consumer_means(network, cells) if removal != "zero" and cells else {}
+        moments = consumer_moments(network, cells) if removal == "refit" and cells else {}
         said = (name, removal, seed, protocol, "" if loss is None else getattr(loss, "__qualname__", ""))
         rounded = () if find_precision(precision) is None else (precision,)
-        mark = functools.cache(functools.partial(mark_of, network, cells, *said, *rounded))
+        mark = functools.cache(functools.partial(fingerprint, network, cells, *said, *rounded))
         path = None if checkpoint is None else Path(checkpoint)
-        before = earlier(resume, path, mark, network, sum(cell.size or 1 for cell in cells))
+        before = load_checkpoint(resume, path, mark, network, sum(cell.size or 1 for cell in cells))
 
         def as_scores(groups: Mapping[str, GroupScores]) -> Scores:
             drawn = any(scores.samples is not None for scores in groups.values())
@@ -151,13 +172,13 @@ def score(
         keep = None if path is None else Checkpoint(path, as_scores, {} if before is None else before.groups)
         options |= {"resume": before, "keep": keep}
         try:
-            found = function(Evidence(network, groups, cells, loss, means, seed, options, progress, moments))
+            found = function(CriterionContext(network, groups, cells, loss, means, seed, options, progress, moments))
         except KeyboardInterrupt:
             if keep is not None:
                 keep.write()
             raise
     scores = as_scores({group.name: _checked(name, group, found) for group in groups})
-    if path is not None and rank() == 0:
+    if path is not None and process_rank() == 0:
         scores.save(path)
     return scores
 
@@ -188,7 +209,11 @@ def _floating_type(network: Network) -> torch.dtype | None:
 
 def _note(removal: str, cells: Sequence[Any], *further: str | None) -> str:
     examples = sum(cell.size or 1 for cell in cells)
-    return ", ".join([f"{examples} examples", f"{removal} removal", *map(str, further)]) if examples else "no examples"
+    return (
+        ", ".join([f"{examples} examples", f"{leave_one_out} removal", *map(str, further)])
+        if examples
+        else "no examples"
+    )
 
 
 def _checked(name: str, group: Group, found: object) -> GroupScores:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from secateur.errors import NameMatchError
 from secateur.files import Writer, tensors_writer, write_file
-from secateur.importance.samples import MOST_LEFT_OUT, Sample, freedom_here, joined
+from secateur.importance.estimates import MOST_LEFT_OUT, Sample, freedom_here, join_samples
 from secateur.importance.saved_scores import SavedGroup, SavedScores, read_scores
-from secateur.tables import columns
+from secateur.utils.text_table import align_columns
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class GroupScores:
         if self.errors_here is not None:
             own["errors_here"] = self.errors_here
         if self.samples is not None:
-            return own | joined(self.samples)
+            return own | join_samples(self.samples)
         return own if self.per_example is None else {**own, "per_example": self.per_example}
 
     @staticmethod
@@ -114,7 +114,9 @@ class Scores(Mapping[str, GroupScores]):
         for name, scores in self.groups.items():
             spread = [scores.values.min(), scores.values.median(), scores.values.max(), scores.errors.mean()]
             rows.append([name, str(len(scores.values)), *(f"{float(value):.3g}" for value in spread)])
-        return "\n".join([f"{self.by}: {self.note}" if self.note else self.by, *columns(rows), *self._estimation()])
+        return "\n".join(
+            [f"{self.by}: {self.note}" if self.note else self.by, *align_columns(rows), *self._estimation()]
+        )
 
     def _estimation(self) -> list[str]:
         """How groups were estimated, and what stopped it; those of a kind in one line."""

@@ -1,0 +1,1 @@
+"""Repair of cut models from unlabelled examples."""

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.network.labels import operator_name
-from secateur.network.layers import NORMS
-from secateur.network.program import arguments, wide
-from secateur.recovery.lockstep import Lockstep
+from secateur.coupling.label_tracer import operator_name
+from secateur.graph.program import arguments, wide
+from secateur.masking.linear_layers import NORMS
+from secateur.recovery.paired_run import PairedExecution
 
 
-def match_batchnorm(lockstep: Lockstep) -> None:
+def match_batchnorm(lockstep: PairedExecution) -> None:
     """Correct the running statistics of the cut network's batch norms, each after those before it."""
     program = lockstep.within.network.program
     names = program.state_names
@@ -28,7 +28,7 @@ def match_batchnorm(lockstep: Lockstep) -> None:
             _correct(lockstep, node, {name: names[given[name]] for name in ("running_mean", "running_var")}, given)
 
 
-def _correct(lockstep: Lockstep, node: Node, names: dict[str, str], given: dict[str, Any]) -> None:
+def _correct(lockstep: PairedExecution, node: Node, names: dict[str, str], given: dict[str, Any]) -> None:
     """Choose mean and variance so that the norm maps what it now gets to the dense norm's mean and variance."""
     found, wanted = Statistics(), Statistics()
     for _, dense, cut in lockstep.before(node):

@@ -9,25 +9,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.budget.plan import Plan
-from secateur.data import Batch, device_of
-from secateur.importance.evidence import network_cells
-from secateur.network.copies import copied
-from secateur.network.folded import folded
-from secateur.recovery.adapt import EXAMPLES, POLISH, STEPS, adapt
+from secateur.allocation.plan import Plan
+from secateur.data.batch import Batch, device_of
+from secateur.evaluation.holdout import improves, output_distance, output_distances, output_spread, split_holdout
+from secateur.graph.model_copies import copied
+from secateur.graph.parametrizations import bake_parametrizations
+from secateur.importance.context import network_microbatches
 from secateur.recovery.batchnorm import match_batchnorm
-from secateur.recovery.judge import apart, distance, distances, nearer, spread
-from secateur.recovery.lockstep import Lockstep
+from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS, reconstruct_blocks
+from secateur.recovery.distillation import DistillationConfig, distill
+from secateur.recovery.embedded import EmbeddedPrunedNetwork, embedded_tensors
+from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import Choices, match_means, refit
-from secateur.recovery.tune import Training, tune
-from secateur.recovery.within import Within, tensors_of
 from secateur.surgery.recipe import Recipe
-from secateur.time_budget import TimeBudget
+from secateur.utils.time_budget import TimeBudget
 
-Trained = Callable[[Training], None]
+Trained = Callable[[DistillationConfig], None]
 Repairs = Sequence[tuple[str, Trained]]
 CLOSED_FORM = ("mean", "batchnorm", "refit", "adapt")
-TRAINED: dict[str, Trained] = {"tune": tune}
+TRAINED: dict[str, Trained] = {"tune": distill}
 DEFAULT = ("refit", "adapt")
 OVERFITTED = 3.0
 NEAR = 0.05
@@ -52,7 +52,7 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class Step:
+class RepairStep:
     """What one step of a repair gave.
 
     Args:
@@ -106,28 +106,28 @@ class RepairChain:
         self, small: nn.Module, model: nn.Module, plan: Plan, recipe: Recipe, batches: Sequence[Batch], tuning: Tuning
     ) -> None:
         self.small, self.plan, self.recipe, self.tuning = small, plan, recipe, tuning
-        self.dense = folded(model)
-        self.cells = network_cells(plan.network, batches, device_of(small))
-        self.fitted, self.held = apart(self.cells, plan.network.program.batched is not None)
+        self.dense = bake_parametrizations(model)
+        self.cells = network_microbatches(plan.network, batches, device_of(small))
+        self.fitted, self.held = split_holdout(self.cells, plan.network.program.batched is not None)
         self.state = copied(small, {})  # with what was kept so far
         self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
         self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
 
-    def judge(self, repairs: Repairs) -> tuple[Step, ...]:
+    def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each on three quarters of the examples, and keep what brings the cut network nearer on the others."""
-        steps: list[Step] = []
-        before = distances(self.state, self.dense, self.held)
+        steps: list[RepairStep] = []
+        before = output_distances(self.state, self.dense, self.held)
         for number, (name, train) in enumerate(repairs):
             if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
                 self.tuning.time.leave_out("the repair 'adapt'")
                 continue
             tried = copied(self.state, {})
             self._run(number, name, train, tried, self.fitted)
-            after = distances(tried, self.dense, self.held)
-            kept = nearer(before, after, name in DEFAULT)
-            seen = distance(tried, self.dense, self.fitted)
-            steps.append(Step(name, float(before.mean()), float(after.mean()), seen, kept))
+            after = output_distances(tried, self.dense, self.held)
+            kept = improves(before, after, name in DEFAULT)
+            seen = output_distance(tried, self.dense, self.fitted)
+            steps.append(RepairStep(name, float(before.mean()), float(after.mean()), seen, kept))
             if kept:
                 self._keep(number, name, train, tried)
                 before = after
@@ -153,7 +153,7 @@ class RepairChain:
 
     def _unseen_first(self) -> list[Batch]:
         """As many cells as "adapt" looks at, those first that it has not seen yet."""
-        seen = {id(cell) for cell in spread(self.fitted, EXAMPLES)}
+        seen = {id(cell) for cell in output_spread(self.fitted, EXAMPLES)}
         ordered = [*self.held, *sorted(self.fitted, key=lambda cell: id(cell) in seen)]
         sizes = itertools.accumulate((cell.size or 1 for cell in ordered), initial=0)
         return [cell for cell, before in zip(ordered, sizes, strict=False) if before < EXAMPLES]
@@ -170,11 +170,11 @@ class RepairChain:
             self._solve(number, name, of, on, STEPS)
             return
         tuning = self.tuning
-        train(Training(of, self.dense, on, self.held, tuning.options, tuning.seed, tuning.progress))
+        train(DistillationConfig(of, self.dense, on, self.held, tuning.options, tuning.seed, tuning.progress))
 
     def _solve(self, number: int, name: str, of: nn.Module, on: Sequence[Batch], steps: int) -> None:
-        within = Within.of(of, self.plan.network, self.recipe)
-        lockstep = Lockstep(within, on)
+        within = EmbeddedPrunedNetwork.of(of, self.plan.network, self.recipe)
+        lockstep = PairedExecution(within, on)
         with torch.no_grad():
             if name == "mean":
                 match_means(lockstep)
@@ -188,13 +188,13 @@ class RepairChain:
                 self._adapt(lockstep, steps)
             within.write(of)
 
-    def _adapt(self, lockstep: Lockstep, steps: int) -> None:
+    def _adapt(self, lockstep: PairedExecution, steps: int) -> None:
         time, share = self.tuning.time, JUDGED if steps == STEPS else 1.0
-        if not adapt(lockstep, steps, lambda: time.is_spent(share)):
+        if not reconstruct_blocks(lockstep, steps, lambda: time.is_spent(share)):
             time.leave_out(f"{'the last steps of ' if steps == POLISH else ''}'adapt' for the last layers")
 
 
 def _take_over(small: nn.Module, mended: nn.Module) -> None:
-    own = tensors_of(small)
-    for name, value in tensors_of(mended).items():
+    own = embedded_tensors(small)
+    for name, value in embedded_tensors(mended).items():
         own[name].data.copy_(value)

@@ -15,13 +15,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from secateur.network.layers import Layer, layers_of
-from secateur.network.program import arguments, at_least_single
-from secateur.recovery.aim import aim_of
-from secateur.recovery.judge import held_out
-from secateur.recovery.lockstep import Lockstep, value_of
-from secateur.recovery.solve import Choice, ClippedRows, Moments, Rows, choose, solve
-from secateur.recovery.within import Within
+from secateur.evaluation.holdout import holdout_mask
+from secateur.graph.program import arguments, at_least_single
+from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.paired_run import PairedExecution, value_of
+from secateur.recovery.ridge import Choice, ClippedRegression, RegressionMoments, RegressionRows, select_ridge, solve
+from secateur.recovery.targets import output_context
 
 MOST_FEATURES = 5_000
 MOST_ROWS = 10_000
@@ -33,7 +33,7 @@ Choices = Mapping[str, Choice]
 
 
 @dataclass(frozen=True)
-class Part:
+class PrunedLayer:
     """What stays of a layer.
 
     Args:
@@ -43,14 +43,14 @@ class Part:
         has_constant: whether a constant can be added to its result.
     """
 
-    layer: Layer
+    layer: LinearLayer
     groups: Tensor
     features: Tensor
     outputs: Tensor
     has_constant: bool
 
     @staticmethod
-    def of(layer: Layer, within: Within) -> "Part | None":
+    def of(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> "PrunedLayer | None":
         """None where the layer's groups keep different numbers, or the block is gone in which it lies."""
         mask = within.mask
         if within.is_gone(layer.node):
@@ -61,7 +61,7 @@ class Part:
         if len(groups) == 0 or len(outputs.sum(1).unique()) > 1 or len(features.sum(1).unique()) > 1:
             return None
         features, outputs = (torch.nonzero(each)[:, 1].view(len(groups), -1) for each in (features, outputs))
-        return Part(layer, groups, features, outputs, within.has_constant(layer))
+        return PrunedLayer(layer, groups, features, outputs, within.has_constant(layer))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -104,7 +104,7 @@ class Part:
         """Where what stays lies in the layer's matrices."""
         return self.groups[:, None, None], self.outputs[:, :, None], self.features[:, None, :]
 
-    def matrix(self, within: Within) -> Tensor:
+    def matrix(self, within: EmbeddedPrunedNetwork) -> Tensor:
         """The weights and the constant, the batch norm behind left aside. (groups, outputs, features + 1)"""
         small = at_least_single(self.layer.matrix(within.state[self.layer.weight])[self.entries])
         if not self.has_constant:
@@ -127,14 +127,14 @@ class Part:
         whole = change.new_zeros(self.layer.groups, len(self.layer.outputs) // self.layer.groups)
         return whole.index_put((self.groups[:, None], self.outputs), change[:, -1]).flatten()
 
-    def write(self, within: Within, change: Tensor) -> None:
+    def write(self, within: EmbeddedPrunedNetwork, change: Tensor) -> None:
         """Add a change (groups, features + 1, outputs) to the weights and the constant."""
         within.state[self.layer.weight] = self.weight(within.state[self.layer.weight], change)
         if self.has_constant:
             within.add(self.layer, self.added(change))
 
 
-def refit(lockstep: Lockstep, choices: Choices | None = None, examples: int | None = None) -> Choices:
+def refit(lockstep: PairedExecution, choices: Choices | None = None, examples: int | None = None) -> Choices:
     """Refit every layer in the order in which they run.
 
     Args:
@@ -149,7 +149,7 @@ def refit(lockstep: Lockstep, choices: Choices | None = None, examples: int | No
     made: dict[str, Choice] = {}
     own = sum(cell.size or 1 for cell in lockstep.cells)
     for layer in layers_of(lockstep.within.network):
-        part, reason = fitting(layer, lockstep.within)
+        part, reason = pruned_layer_or_reason(layer, lockstep.within)
         if reason:
             warnings.warn(f"{layer.name} was not refitted: {reason}", stacklevel=2)
         elif part is not None:
@@ -159,11 +159,11 @@ def refit(lockstep: Lockstep, choices: Choices | None = None, examples: int | No
     return made
 
 
-def fitting(layer: Layer, within: Within) -> tuple[Part | None, str]:
+def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> tuple[PrunedLayer | None, str]:
     """What stays of a layer if it can be solved for, else why it can't."""
     if not bool(within.mask[layer.outputs].any()) or within.is_gone(layer.node):
         return None, ""
-    part = Part.of(layer, within)
+    part = PrunedLayer.of(layer, within)
     if part is None:
         return None, "its groups of channels differ in size"
     features = part.features.shape[1]
@@ -172,10 +172,10 @@ def fitting(layer: Layer, within: Within) -> tuple[Part | None, str]:
     return part, ""
 
 
-def match_means(lockstep: Lockstep) -> None:
+def match_means(lockstep: PairedExecution) -> None:
     """Give each layer the constant with which its mean output is the dense layer's, in the order in which they run."""
     for layer in layers_of(lockstep.within.network):
-        part = Part.of(layer, lockstep.within)
+        part = PrunedLayer.of(layer, lockstep.within)
         if part is not None and part.has_constant:
             change = torch.zeros(len(part.groups), part.features.shape[1] + 1, part.outputs.shape[1])
             lacking = [rows.missing.double() for rows in rows_of(lockstep, part)]
@@ -184,8 +184,8 @@ def match_means(lockstep: Lockstep) -> None:
 
 
 def refit_layer(
-    lockstep: Lockstep,
-    part: Part,
+    lockstep: PairedExecution,
+    part: PrunedLayer,
     choice: Choice | None = None,
     most: int | None = None,
     share: float = 1.0,
@@ -202,9 +202,9 @@ def refit_layer(
     Returns:
         How it was solved for; None where it is fed as in the dense network.
     """
-    sums: list[Moments | None] = [None, None]
-    is_clipped = aim_of(lockstep.within.network, part.layer).cuts_off and (choice is None or choice.steps > 0)
-    clipped = ClippedRows(HELD if is_clipped else 0)
+    sums: list[RegressionMoments | None] = [None, None]
+    is_clipped = output_context(lockstep.within.network, part.layer).cuts_off and (choice is None or choice.steps > 0)
+    clipped = ClippedRegression(HELD if is_clipped else 0)
     shift: Tensor | None = None
     for rows in rows_of(lockstep, part, most):
         if part.has_constant:  # about the first cell's means, so that the penalty is on what varies
@@ -212,7 +212,7 @@ def refit_layer(
             rows = rows.shifted(shift)
         clipped.add(rows)
         for at, each in enumerate((rows.where(~rows.held), rows.where(rows.held)) if choice is None else (rows,)):
-            moments = Moments.of(each.features, each.missing)
+            moments = RegressionMoments.of(each.features, each.missing)
             before = sums[at]
             sums[at] = moments if before is None else before + moments
     fitted, held = sums
@@ -224,7 +224,7 @@ def refit_layer(
     if choice is None:
         assert held is not None
         _warn_if_few(part, round(both.rows / share))
-        choice = choose(fitted, held, joined, part.has_constant)
+        choice = select_ridge(fitted, held, joined, part.has_constant)
     if choice.ridge is not None:
         change = solve(both, joined, choice, part.has_constant)
         part.write(lockstep.within, change if shift is None else _moved(change, shift))
@@ -238,7 +238,7 @@ def _moved(change: Tensor, shift: Tensor) -> Tensor:
     return torch.cat([weights, constant], 1)
 
 
-def _warn_if_few(part: Part, rows: int) -> None:
+def _warn_if_few(part: PrunedLayer, rows: int) -> None:
     needed = FEW * part.features.shape[1]
     if rows < needed:
         warnings.warn(
@@ -248,28 +248,28 @@ def _warn_if_few(part: Part, rows: int) -> None:
         )
 
 
-def rows_of(lockstep: Lockstep, part: Part, most: int | None = None) -> Iterator[Rows]:
+def rows_of(lockstep: PairedExecution, part: PrunedLayer, most: int | None = None) -> Iterator[RegressionRows]:
     """Cell by cell what a layer reads, and what its output lacks, of at most so many rows."""
     layer, within = part.layer, lockstep.within
     most, examples = most or part.most_rows, sum(cell.size or 1 for cell in lockstep.cells)
-    matrix, aim, seen = part.matrix(within), aim_of(within.network, layer), 0
+    matrix, aim, seen = part.matrix(within), output_context(within.network, layer), 0
     own = within.fixed()
     for cell, dense, cut in lockstep.beside(layer.node):
         x = value_of(cut, own, arguments(layer.node)[layer.argument])
         size = lockstep.cells[cell].size or 1
         rows, chosen = part.read(x, size, math.ceil(most / examples), cell)
         goal = aim.goal(partial(_results_at, layer, size, chosen), dense, cut, within)
-        is_held = held_out(size, seen, examples)
+        is_held = holdout_mask(size, seen, examples)
         seen += size
         count = rows.shape[1]
         if count % size:  # the first axis is not the examples
-            is_held = held_out(count, 0, count)
+            is_held = holdout_mask(count, 0, count)
         is_held = is_held.repeat_interleave(count // len(is_held)).to(x.device)
         given = rows @ matrix.transpose(1, 2)
         wanted, least, most_ = (part.outputs_of(each) - given for each in (goal.wanted, goal.least, goal.most))
-        yield Rows(rows, wanted, least, most_, is_held)
+        yield RegressionRows(rows, wanted, least, most_, is_held)
 
 
-def _results_at(layer: Layer, examples: int, places: Tensor, value: Tensor) -> Tensor:
+def _results_at(layer: LinearLayer, examples: int, places: Tensor, value: Tensor) -> Tensor:
     """Of a value in the shape of a layer's result what lies at some places of every example. (rows, outputs)"""
     return layer.results(value, examples)[:, places].flatten(0, 1)

@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.budget.plan import Plan
-from secateur.data import Batch, as_batches, floating_type
+from secateur.allocation.plan import Plan
+from secateur.data.batch import Batch, as_batches, floating_type
 from secateur.entry import entry_point_with
 from secateur.errors import SurgeryError
+from secateur.importance.context import as_examples
 from secateur.importance.data_checks import check_model_on, check_model_values
-from secateur.importance.evidence import as_examples
 from secateur.options import check_name, check_option
-from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, Step, Trained, Tuning
-from secateur.recovery.tune import Training, tune
-from secateur.recovery.within import tensors_of
+from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, RepairStep, Trained, Tuning
+from secateur.recovery.distillation import DistillationConfig, distill
+from secateur.recovery.embedded import embedded_tensors
 from secateur.surgery.recipe import Recipe, recipe_of
 
 Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], None]
@@ -23,7 +23,7 @@ How = str | Trainer | Sequence[str | Trainer]
 OPTIONS = ("steps", "learning_rate", "batch_size", "temperature", "augment")
 
 
-def named(how: How) -> str:
+def named_options(how: How) -> str:
     """A repair, or several, as they are shown."""
     steps = [how] if isinstance(how, str) or callable(how) else how
     return "+".join(step if isinstance(step, str) else getattr(step, "__name__", "yours") for step in steps)
@@ -84,7 +84,7 @@ def repair(
         >>> bool((small(data) - model(data)).square().mean() < before)
         True
     """
-    find_repairs(how)
+    resolve_repairs(how)
     check_options(options)
     batches = as_batches(data, plan.network.batch_size, floating_type(model))
     batches = as_examples(plan.network, batches)
@@ -103,9 +103,9 @@ def run_repairs(
     batches: Sequence[Batch],
     how: How,
     tuning: Tuning,
-) -> tuple[Step, ...]:
+) -> tuple[RepairStep, ...]:
     """Mend a cut model in place, and tell what each step gave."""
-    repairs = find_repairs(how)
+    repairs = resolve_repairs(how)
     with torch.random.fork_rng(devices=[]):
         recipe = recipe_of(model, plan)
         _check_cut(small, plan, recipe)
@@ -120,7 +120,7 @@ def _check_cut(small: nn.Module, plan: Plan, recipe: Recipe) -> None:
     Raises:
         SurgeryError: the small model was not cut by this plan.
     """
-    for name, tensor in tensors_of(small).items():
+    for name, tensor in embedded_tensors(small).items():
         slices = recipe.slices.get(name, {})
         if any(tensor.dim() <= axis or tensor.shape[axis] != len(stays) for axis, stays in slices.items()):
             raise SurgeryError(
@@ -140,7 +140,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         check_option(name, value)
 
 
-def find_repairs(how: How) -> list[tuple[str, Trained]]:
+def resolve_repairs(how: How) -> list[tuple[str, Trained]]:
     """Names and trainings, in order; a function goes as training of its own. Closed forms have none of their own.
 
     Raises:
@@ -151,14 +151,14 @@ def find_repairs(how: How) -> list[tuple[str, Trained]]:
         if callable(each):
             found.append((getattr(each, "__name__", type(each).__name__), _as_training(each)))
         elif each in CLOSED_FORM or each in TRAINED:
-            found.append((each, TRAINED.get(each, tune)))
+            found.append((each, TRAINED.get(each, distill)))
         else:
             check_name(each, (*CLOSED_FORM, *TRAINED), "no repair is named")
     return found
 
 
 def _as_training(trainer: Trainer) -> Trained:
-    def train(training: Training) -> None:
+    def train(training: DistillationConfig) -> None:
         trainer(training.small, training.dense, training.cells)
 
     return train

@@ -13,23 +13,23 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
-from secateur.budget.quantities import quantity_text
+from secateur.allocation.quantities import quantity_text
 from secateur.errors import NameMatchError
 from secateur.files import text_writer, write_files
 from secateur.files.records import sealed
-from secateur.importance.agreement import agreements
+from secateur.importance.rank_correlation import agreements
 from secateur.importance.scores import Scores
-from secateur.report.page import bare, svg
-from secateur.tables import columns
+from secateur.report.html import despine, figure_svg
+from secateur.utils.text_table import align_columns
 from secateur.version import __version__
 
 FORMAT = "secateur comparison 1"
-UNMENDED = "none"
+NO_REPAIR = "none"
 LEVEL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class CriterionMetrics:
     """A network on the examples that it is judged by.
 
     Args:
@@ -43,10 +43,10 @@ class Judged:
     agreement: float | None
 
     @staticmethod
-    def of(losses: Tensor, right: Tensor, same: Tensor) -> "Judged":
+    def of(losses: Tensor, right: Tensor, same: Tensor) -> "CriterionMetrics":
         """From each example's loss, and whether its class is right and the dense network's, NaN for neither."""
         fractions = (None if bool(part.isnan().all()) else float(part.nanmean()) for part in (right, same))
-        return Judged(losses, *fractions)
+        return CriterionMetrics(losses, *fractions)
 
     @property
     def loss(self) -> float:
@@ -54,7 +54,7 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class ComparisonTrial:
     """One criterion at one budget, as it is or mended.
 
     Args:
@@ -71,7 +71,7 @@ class Trial:
     repair: str
     macs: float
     seconds: float
-    found: Judged
+    found: CriterionMetrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +88,10 @@ class Comparison:
     """
 
     title: str
-    trials: tuple[Trial, ...]
+    trials: tuple[ComparisonTrial, ...]
     scores: Mapping[str, Scores]
     refused: Mapping[str, str]
-    dense: Judged
+    dense: CriterionMetrics
     held_out: bool
 
     @cached_property
@@ -145,7 +145,7 @@ class Comparison:
         best, equals = self.best(repair), self.equals(repair)
         losses = self.losses(best, repair)
         error = float(losses.std()) / len(losses) ** 0.5
-        after = "as it is cut" if repair == UNMENDED else f"after {repair}"
+        after = "as it is cut" if repair == NO_REPAIR else f"after {repair}"
         said = (
             f"{after}: {best} loses least, {float(losses.mean()):.4g} ± {error:.2g} on the mean over "
             f"{len(self.budgets)} budgets and {len(losses)} examples (dense {self.dense.loss:.4g})"
@@ -186,8 +186,8 @@ class Comparison:
     def __str__(self) -> str:
         lines = [self.about]
         for repair in self.repairs:
-            lines += ["", self.recommendation(repair), *columns(self.rows(repair))]
-        lines += ["", "how far the rankings agree (Spearman, mean over groups)", *columns(self.correlations())]
+            lines += ["", self.recommendation(repair), *align_columns(self.rows(repair))]
+        lines += ["", "how far the rankings agree (Spearman, mean over groups)", *align_columns(self.correlations())]
         lines += [f"{name} can't rank this network: {reason}" for name, reason in self.refused.items()]
         return "\n".join(lines)
 
@@ -226,20 +226,20 @@ class Comparison:
         figure = Figure(figsize=(4.6 * len(self.repairs), 3.6), layout="constrained")
         drawn = figure.subplots(1, len(self.repairs), squeeze=False)[0]
         for axes, repair in zip(drawn, self.repairs, strict=True):
-            bare(axes).axhline(self.dense.loss, color="#999", linewidth=0.8, linestyle=":")
+            despine(axes).axhline(self.dense.loss, color="#999", linewidth=0.8, linestyle=":")
             for by in self.ranking(repair):
                 points = sorted((t.macs, t.found.loss) for t in self.trials if (t.by, t.repair) == (by, repair))
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.2, label=by)
             axes.set_xlabel("MACs left")
             axes.set_ylabel("loss")
-            axes.set_title("as it is cut" if repair == UNMENDED else f"after {repair}", fontsize=9)
+            axes.set_title("as it is cut" if repair == NO_REPAIR else f"after {repair}", fontsize=9)
             axes.legend(frameon=False, fontsize=7)
         return figure
 
     def to_html(self) -> str:
         """The comparison as one self-contained page with plots."""
         page = Environment(loader=PackageLoader("secateur", "report"), autoescape=True).get_template("comparison.html")
-        return page.render(comparison=self, plot=svg(self.figure()), version=__version__)
+        return page.render(comparison=self, plot=figure_svg(self.figure()), version=__version__)
 
     def save(self, folder: str | Path) -> None:
         """Write comparison.json and comparison.html.
@@ -251,14 +251,14 @@ class Comparison:
         write_files(Path(folder), {name: text_writer(text) for name, text in made.items()})
 
 
-def _budget(trial: Trial) -> str:
+def _budget(trial: ComparisonTrial) -> str:
     return ", ".join(quantity_text(unit, value) for unit, value in trial.keep.items())
 
 
-def _cell(found: Judged) -> str:
+def _cell(found: CriterionMetrics) -> str:
     fraction = found.accuracy if found.accuracy is not None else found.agreement
     return f"{found.loss:.4g}" + ("" if fraction is None else f" {fraction:.1%}")
 
 
-def _figures(found: Judged) -> dict[str, Any]:
+def _figures(found: CriterionMetrics) -> dict[str, Any]:
     return {"loss": found.loss, "accuracy": found.accuracy, "agreement": found.agreement}

@@ -12,7 +12,7 @@ from secateur.files.records import Natural
 from secateur.version import __version__
 
 if TYPE_CHECKING:
-    from secateur.report.results import Figures, Measured
+    from secateur.report.report import Figures, Metrics
 
 Number = float | None
 """None where a number is NaN or infinite, which JSON can't say."""
@@ -181,7 +181,7 @@ def saved_form(report: "Figures") -> SavedReport:
     return msgspec.convert(_without_nan(content), SavedReport)
 
 
-def _measured(network: "Measured") -> Mapping[str, Any]:
+def _measured(network: "Metrics") -> Mapping[str, Any]:
     return asdict(network)
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from secateur.budget.plan import bias_lines
-from secateur.budget.quantities import quantity_text
-from secateur.runtimes import EAGER
-from secateur.tables import columns
+from secateur.allocation.plan import bias_lines
+from secateur.allocation.quantities import quantity_text
+from secateur.evaluation.runtimes import EAGER
+from secateur.utils.text_table import align_columns
 
 if TYPE_CHECKING:
-    from secateur.report.results import Figures, Latency, LayerFigures, SparsityFigures
+    from secateur.report.report import Figures, Latency, LayerFigures, SparsityFigures
 
 MOST_LAYERS = 8
 
@@ -120,13 +120,13 @@ def time_rows(report: "Figures") -> list[tuple[str, str, str, str]]:
 
 def report_text(report: "Figures") -> str:
     """The report for a terminal."""
-    lines = columns([("", "dense", "pruned", ""), *report_rows(report)])
+    lines = align_columns([("", "dense", "pruned", ""), *report_rows(report)])
     units = [("group", "units", "kept", "")]
     units += [(name, str(size), str(left), f"{left / size:.0%}") for name, (size, left) in report.groups.items()]
     times = time_rows(report)
-    tables = [columns([("where the time goes, ms", "dense", "pruned", ""), *times])] if times else []
-    tables += [columns(units)] if report.groups else []
-    tables += [columns([LAYER_HEAD, *layer_rows(report.sparsity)])] if report.sparsity is not None else []
+    tables = [align_columns([("where the time goes, ms", "dense", "pruned", ""), *times])] if times else []
+    tables += [align_columns(units)] if report.groups else []
+    tables += [align_columns([LAYER_HEAD, *layer_rows(report.sparsity)])] if report.sparsity is not None else []
     return "\n".join([*about(report), "", *lines, *(line for table in tables for line in ("", *table))])
 
 

@@ -1,8 +1,8 @@
 """Structure below the unit: kernels, columns, dense blocks, and blocks of one absolute value."""
 
 from secateur.sparsity.fast import load_fast
-from secateur.sparsity.gathered import gathered
 from secateur.sparsity.lean import lean
+from secateur.sparsity.packed_layers.gathered_conv import gathered
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.sparsity.spp.spp import SPP

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateur.data import Batch
-from secateur.network.units import Network
+from secateur.coupling.network import Network
+from secateur.data.batch import Batch
 
 
 @torch.no_grad()

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from secateur.entry import entry_point
 from secateur.errors import StorageError
+from secateur.evaluation.kernel_selection import DENSE, MakeKernel, replace_module
 from secateur.files import read_record, reading
-from secateur.sparsity.gathered import GATHERED, GatheredConv2d
-from secateur.sparsity.pivoting.packed import packed_kernels
+from secateur.sparsity.packed_layers.block_kernels import packed_kernels
+from secateur.sparsity.packed_layers.gathered_conv import GATHERED, GatheredConv2d
+from secateur.sparsity.packed_layers.unified_kernels import unified_kernels
 from secateur.sparsity.pivoting.saved import PIVOT, SavedPivot, SavedPivot1, check_pivot, read_pivot
 from secateur.sparsity.saved_kernels import KERNELS_FILE, SavedKernels
-from secateur.sparsity.timing import DENSE, MakeKernel, replace
-from secateur.sparsity.unification.shared import shared_kernels
-from secateur.storage import check_companion, prepare
+from secateur.surgery.storage import check_companion, prepare_load
 
 WITHOUT_NUMBA = "tiles"  # stands in for compiled loops where numba is not installed
 
@@ -51,7 +51,7 @@ def load_fast(model: nn.Module, folder: str | Path) -> nn.Module:
         True
     """
     folder = Path(folder)
-    prepared = prepare(model, folder)
+    prepared = prepare_load(model, folder)
     with reading(folder) as path_of:
         record = read_record(path_of(KERNELS_FILE), (SavedKernels,))
         check_companion(folder, path_of, KERNELS_FILE)
@@ -71,7 +71,7 @@ def load_fast(model: nn.Module, folder: str | Path) -> nn.Module:
     for name, make in makers.items():
         if make is not None:
             path = name.rpartition(".")[0]
-            replace(loaded, path, _made(make, loaded.get_submodule(path)))
+            replace_module(loaded, path, _made(make, loaded.get_submodule(path)))
     return loaded.eval()
 
 
@@ -107,7 +107,9 @@ def _maker(
         gather: Tensor | None = None if layer.gather is None else torch.tensor(layer.gather)
         known |= packed_kernels(module, torch.tensor(layer.blocks, dtype=torch.bool), pivot.shape, gather)
     if name in record.blocks:
-        known |= shared_kernels(nn.ModuleDict({"layer": module}), {"layer.weight": record.blocks[name]})["layer.weight"]
+        known |= unified_kernels(nn.ModuleDict({"layer": module}), {"layer.weight": record.blocks[name]})[
+            "layer.weight"
+        ]
     if kernel not in known:
         raise StorageError(f"{name} can have no kernel {kernel!r}; known are {', '.join(known) or 'none'}")
     return lambda dense: _or_without_numba(known, kernel, dense)

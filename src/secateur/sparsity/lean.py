@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api import trace
+from secateur.channel_graph.build import graph_of
+from secateur.channel_graph.graph import ChannelGraph
+from secateur.coupling.network import Network
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, NameMatchError, SurgeryError
-from secateur.importance.lean.graph import ChannelGraph
-from secateur.importance.lean.walk import graph_of
-from secateur.names import matched
-from secateur.network.units import Network
 from secateur.sparsity.constant_output import output_varies
-from secateur.sparsity.dead import Kernels, hold, needless, plan_of
+from secateur.sparsity.dead_kernels import Kernels, find_dead_kernels, plan_of, zero_kernels
 from secateur.sparsity.lean_result import LeanResult, Round
 from secateur.sparsity.results import RunSettings
 from secateur.sparsity.selection import SELECT, name_of
@@ -23,6 +22,7 @@ from secateur.surgery.cut import cut
 from secateur.surgery.lineage import folded_copy
 from secateur.training.masks import held_at_zero
 from secateur.training.session import training_session
+from secateur.utils.globs import match_globs
 
 
 @entry_point
@@ -130,8 +130,8 @@ def _pruned_in_rounds(
     for asked in fractions:
         graph = graph_of(network)
         chosen, counts = SELECT[by](graph, own, max(1, round(asked * total)))
-        kept = needless(network, graph, chosen, variance)
-        hold(network, graph, kept)
+        kept = find_dead_kernels(network, graph, chosen, variance)
+        zero_kernels(network, graph, kept)
         if varied and not output_varies(network):
             raise SurgeryError(
                 f"by={by!r} leaves {asked:.1%} of the kernels of {network.title} in round {len(done) + 1} of "
@@ -187,7 +187,7 @@ def _prunable(network: Network, graph: ChannelGraph, skip: str | Sequence[str] |
         last = {name_of(block) for block in graph.layers if graph.needed & set(range(*block.span.indices(graph.size)))}
         own = frozenset(layers) - last
     else:
-        whole = matched(skip, layers.values(), "layer")
+        whole = match_globs(skip, layers.values(), "layer")
         own = frozenset(weight for weight, name in layers.items() if name not in whole)
     if not own:
         names = ", ".join(layers.values()) or "none"

@@ -9,19 +9,19 @@ from typing import Self
 import torch
 from torch import nn
 
-from secateur.budget.plan import Plan
+from secateur.allocation.plan import Plan
+from secateur.coupling.cost import Cost
+from secateur.coupling.network import Network
+from secateur.coupling.trace_groups import results_of
 from secateur.errors import OptionError
+from secateur.evaluation.kernel_selection import FastNetwork
+from secateur.evaluation.sparsity_metrics import SparseFacts, measure_sparsity
 from secateur.files import Writer, record_writer, text_writer
-from secateur.network.cost import Cost
-from secateur.network.layers import layers_of
-from secateur.network.trace import results_of
-from secateur.network.transposed_layers import transposed_layers_of
-from secateur.network.units import Network
-from secateur.report.measure_sparsity import SparseFacts, measure_sparsity
-from secateur.report.results import Figures, LayerFigures
+from secateur.masking.linear_layers import layers_of
+from secateur.masking.transposed_layers import transposed_layers_of
+from secateur.report.report import Figures, LayerFigures
 from secateur.sparsity.saved_kernels import KERNELS_FILE, SavedKernels
-from secateur.sparsity.timing import FastNetwork
-from secateur.storage import save_with
+from secateur.surgery.storage import save_with
 from secateur.training.session import TrainingSession
 
 

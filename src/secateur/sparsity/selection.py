@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import torch
 
-from secateur.importance.lean.chains import Chains
-from secateur.importance.lean.graph import Block, ChannelGraph
-from secateur.sparsity.dead import Kernels
+from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
+from secateur.channel_graph.longest_chains import Chains
+from secateur.sparsity.dead_kernels import Kernels
 
 
-def name_of(block: Block) -> str:
+def name_of(block: ChannelBlock) -> str:
     """The weight whose kernels a block's edges are."""
     assert block.layer is not None
     return block.layer.weight

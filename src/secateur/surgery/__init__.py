@@ -1,0 +1,1 @@
+"""Cut models: the recipe, the cut, its verification, and files."""

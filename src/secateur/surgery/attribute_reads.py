@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.process_lock import exclusive
+from secateur.utils.process_lock import exclusive
 
 ITSELF, GET = "__dict__", "__getattribute__"
 # Torch's own look-up of parameters and submodules goes through all attributes of a module, for whatever name.

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.budget.plan import Plan
+from secateur.allocation.plan import Plan
+from secateur.coupling.network import Kept, Network
+from secateur.coupling.residual_blocks import is_inside
 from secateur.entry import entry_point
 from secateur.errors import SurgeryError
-from secateur.network.blocks import is_inside
-from secateur.network.copies import copied
-from secateur.network.folded import fold, folded
-from secateur.network.masked import Means, contribution, reader_key
-from secateur.network.units import Kept, Network
+from secateur.graph.model_copies import copied
+from secateur.graph.parametrizations import bake_in_place, bake_parametrizations
+from secateur.masking.ablation import Means, consumer_key, contribution
 from secateur.surgery.lineage import attach, lineage_of, record_cut
 from secateur.surgery.optimizer import cut_states, point_at
-from secateur.surgery.programs import as_module
+from secateur.surgery.program_surgery import as_module
 from secateur.surgery.recipe import Recipe, apply_recipe, check_shapes, make_recipe
 from secateur.surgery.verify import verify
 
@@ -65,7 +65,7 @@ def cut(
           (2): Linear(in_features=4, out_features=2, bias=True)
         )
     """
-    source = folded(model)
+    source = bake_parametrizations(model)
     _check_unchanged(source, plan.network)
     if plan.network.as_program:
         if inplace:
@@ -79,7 +79,7 @@ def cut(
     dense = dict(model.named_parameters())
     states = cut_states(optimizer, dense, recipe) if optimizer is not None else {}
     if inplace:
-        fold(model)
+        bake_in_place(model)
         _become(model, small, recipe)
         small = model
     if optimizer is not None:
@@ -122,14 +122,14 @@ def constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> d
     mask = network.mask(kept)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     found: dict[str, tuple[str, Tensor]] = {}
-    for reader in network.readers:
-        mean = means.get(reader_key(reader))
-        present = mask[reader.units]
-        if reader.fold is None or mean is None or bool(present.all()):
+    for consumer in network.consumers:
+        mean = means.get(consumer_key(consumer))
+        present = mask[consumer.units]
+        if consumer.fold is None or mean is None or bool(present.all()):
             continue
         absent = torch.where(present, torch.zeros((), dtype=mean.dtype), mean.cpu())
-        made = contribution(parameters[reader.fold.weight].detach(), reader.fold, absent[None])[0]
-        found[reader.fold.tensor] = (reader.fold.kind, made[mask[reader.fold.outputs]])
+        made = contribution(parameters[consumer.fold.weight].detach(), consumer.fold, absent[None])[0]
+        found[consumer.fold.tensor] = (consumer.fold.kind, made[mask[consumer.fold.outputs]])
     return found
 
 

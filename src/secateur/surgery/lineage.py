@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import fx, nn
 
-from secateur.network.copies import copied
-from secateur.network.folded import fold, needs_folding
-from secateur.network.program import Program
-from secateur.network.units import Network
-from secateur.network.wrappers import unwrap_children
-from secateur.surgery.inputs import InputForm, input_form
+from secateur.coupling.network import Network
+from secateur.graph.model_copies import copied
+from secateur.graph.parametrizations import bake_in_place, needs_folding
+from secateur.graph.program import Program
+from secateur.graph.wrappers import unwrap_children
+from secateur.surgery.input_form import InputForm, input_form
 from secateur.surgery.recipe import Recipe
 
 KEY = "_secateur_lineage"
@@ -105,7 +105,7 @@ def folded_copy(model: nn.Module) -> nn.Module:
     work = copied(model, {})
     unwrap_children(work)
     if needs_folding(model):
-        fold(work)
+        bake_in_place(work)
         tensors = (*work.named_parameters(), *work.named_buffers())
         step = CutStep(
             Recipe({}, {}, {}, {}, {}, {}, {}, folded=True), {name: tuple(tensor.shape) for name, tensor in tensors}

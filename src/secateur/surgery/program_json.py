@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from secateur.errors import StorageError
 from secateur.files import Record
 from secateur.files.records import Natural
-from secateur.network.module_operators import find_operator
-from secateur.network.module_program import (
+from secateur.graph.module_operators import find_operator
+from secateur.graph.module_program import (
     Constant,
     InputDevice,
     ModuleProgram,
-    State,
-    Step,
-    Training,
+    ProgramStep,
+    StateRef,
+    TrainingFlag,
     Value,
     references,
     states,
@@ -34,7 +34,7 @@ OF_TORCH: Mapping[str, type] = {
 }
 
 
-class SavedStep(Record, frozen=True):
+class SavedProgramStep(Record, frozen=True):
     """The fields of `Step`, with references written as dicts of one entry."""
 
     operator: Name
@@ -49,7 +49,7 @@ class SavedModuleProgram(Record, frozen=True):
     """The fields of `ModuleProgram`, likewise."""
 
     inputs: Any
-    steps: list[SavedStep]
+    steps: list[SavedProgramStep]
     output: Any
     shapes: dict[Name, list[Natural | None]]
 
@@ -57,7 +57,7 @@ class SavedModuleProgram(Record, frozen=True):
 def program_to_saved(program: ModuleProgram) -> SavedModuleProgram:
     """A module's program as plain data."""
     steps = [
-        SavedStep(
+        SavedProgramStep(
             step.operator,
             step.is_call,
             _encoded(step.args),
@@ -86,9 +86,9 @@ def _encoded(value: Any) -> Any:
     match value:
         case Value(name):
             return {"value": name}
-        case State(name):
+        case StateRef(name):
             return {"state": name}
-        case Training():
+        case TrainingFlag():
             return {"training": None}
         case InputDevice():
             return {"device": None}
@@ -105,7 +105,7 @@ def program_from_saved(saved: SavedModuleProgram) -> ModuleProgram:
     """
     try:
         steps = tuple(
-            Step(
+            ProgramStep(
                 step.operator,
                 step.is_call,
                 _decoded_as(tuple, step.args),
@@ -145,8 +145,8 @@ DECODERS: Mapping[str, Callable[[Any], Any]] = {
     "dict": lambda items: {str(key): _decoded(part) for key, part in items.items()},
     "float": float,
     "value": Value,
-    "state": State,
-    "training": lambda _: Training(),
+    "state": StateRef,
+    "training": lambda _: TrainingFlag(),
     "device": lambda _: InputDevice(),
     "constant": lambda parts: Constant(_decoded(parts["values"]), str(parts["dtype"])),
     **{name: _of_torch(kind) for name, kind in OF_TORCH.items()},

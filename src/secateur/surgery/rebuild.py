@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.data import Batch, device_of, example_batches
+from secateur.data.batch import Batch, device_of, example_batches
 from secateur.errors import SecateurError, StorageError
-from secateur.network.copies import copied
-from secateur.network.export import export_first
-from secateur.network.wrappers import unwrap_children
-from secateur.surgery.inputs import example_of
+from secateur.graph.export import export_first
+from secateur.graph.model_copies import copied
+from secateur.graph.wrappers import unwrap_children
+from secateur.surgery.aliased_model import alias_model
+from secateur.surgery.input_form import example_of
 from secateur.surgery.lineage import UNKNOWN, CutStep, Lineage, graph_digest
-from secateur.surgery.programs import as_module
+from secateur.surgery.program_surgery import as_module
 from secateur.surgery.recipe import Recipe, apply_recipe
-from secateur.surgery.recipe_checks import check_fits, check_kind, check_recipe
-from secateur.surgery.shadow import doubled
+from secateur.surgery.recipe_checks import check_kind, check_recipe, check_recipe_fits
 
 FOLDING = Recipe({}, {}, {}, {}, {}, {}, {}, folded=True)
 
@@ -39,7 +39,7 @@ def rebuilt(model: nn.Module, lineage: Lineage, torch_version: str, example_inpu
         raise StorageError(f"it was saved from a {lineage.title}; give a fresh, dense model of the same class")
     programs = any(step.recipe.program for step in lineage.steps)
     try:
-        cut = copied(model, {}) if programs else doubled(model)
+        cut = copied(model, {}) if programs else alias_model(model)
         unwrap_children(cut)
         for step in lineage.steps:
             cut = _after(cut, step, lineage.title, torch_version, example_inputs)
@@ -63,7 +63,7 @@ def _after(model: nn.Module, step: CutStep, title: str, torch_version: str, exam
         model = _exported(model, step, torch_version, example_inputs)
     elif step.recipe.folded:
         apply_recipe(model, FOLDING)
-    check_fits(model, step, title)
+    check_recipe_fits(model, step, title)
     check_recipe(model, step.recipe)
     apply_recipe(model, replace(step.recipe, folded=False))
     return model

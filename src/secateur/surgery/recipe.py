@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.budget.plan import Plan
+from secateur.allocation.plan import Plan
+from secateur.coupling.cost import WHOLE
+from secateur.coupling.label_tracer import operator_name
+from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.new_biases import grown_biases
+from secateur.coupling.residual_blocks import is_inside
 from secateur.errors import SurgeryError
-from secateur.network.blocks import is_inside
-from secateur.network.cost import WHOLE
-from secateur.network.folded import fold, folded, needs_folding
-from secateur.network.labels import operator_name
-from secateur.network.layouts import as_channels_last, is_channels_last
-from secateur.network.module_program import Literals, ModuleProgram
-from secateur.network.new_biases import grown_biases
-from secateur.network.program import module_path
-from secateur.network.units import Group, Kept, Network
-from secateur.surgery.attributes import COUNTS, OTHER_WIDTHS, WIDTHS, mended
-from secateur.surgery.dropins import DROPINS, Skip, stand_in
-from secateur.surgery.program_dropins import run_as_program
-from secateur.surgery.programs import apply_literals, as_module, literals_of, module_programs_of
+from secateur.graph.memory_formats import as_channels_last, is_channels_last
+from secateur.graph.module_program import Literals, ModuleProgram
+from secateur.graph.parametrizations import bake_in_place, bake_parametrizations, needs_folding
+from secateur.graph.program import module_path
+from secateur.surgery.module_attributes import COUNTS, OTHER_WIDTHS, WIDTHS, updated_attributes
+from secateur.surgery.program_modules import run_as_program
+from secateur.surgery.program_surgery import apply_literals, as_module, literals_of, module_programs_of
+from secateur.surgery.replacements import REPLACEMENTS, SkippedBlock, replace_class
 
 Slices = Mapping[str, Mapping[int, Tensor]]
 
@@ -112,7 +112,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     literals = literals_of(network, mask) if network.as_program else {}
     changed_attributes = {path: new for path, new in attributes.items() if new and not is_inside(path, skipped)}
     was = {path: {name: getattr(modules[path], name) for name in new} for path, new in changed_attributes.items()}
-    dropins = tuple(path for path in changed_attributes if type(modules[path]) in DROPINS)
+    dropins = tuple(path for path in changed_attributes if type(modules[path]) in REPLACEMENTS)
     return Recipe(
         dict(kept),
         dict(slices),
@@ -135,7 +135,7 @@ def recipe_of(model: nn.Module, plan: Plan) -> Recipe:
     Raises:
         SurgeryError: the model is not the one that was traced.
     """
-    source = as_module(plan.network.program) if plan.network.as_program else folded(model)
+    source = as_module(plan.network.program) if plan.network.as_program else bake_parametrizations(model)
     check_shapes(source, plan.network)
     recipe = make_recipe(source, plan.network, plan.kept, folds=bool(plan.means))
     is_program = plan.network.as_program
@@ -166,7 +166,7 @@ def module_attributes(modules: Mapping[str, nn.Module], slices: Slices) -> dict[
         module, prefix = modules[path], f"{path}." if path else ""
         tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
         shapes = {name: _new_shape(tensor, slices.get(prefix + name, {})) for name, tensor in tensors.items()}
-        found[path] = mended(module, shapes)
+        found[path] = updated_attributes(module, shapes)
     return found
 
 
@@ -209,23 +209,23 @@ def _tried(modules: Mapping[str, nn.Module], network: Network, mask: Tensor) -> 
 def _plain_norms(modules: Mapping[str, nn.Module], network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
     """Sizes of normalisations that have no parameters to read them from."""
     found: dict[str, dict[str, Any]] = {}
-    for reader in network.readers:
-        path = module_path(reader.node)
+    for consumer in network.consumers:
+        path = module_path(consumer.node)
         module = modules.get(path)
         if not isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm):
             continue
-        left = int(mask[reader.units].sum())
-        if left == len(reader.units):
+        left = int(mask[consumer.units].sum())
+        if left == len(consumer.units):
             continue
         if (
-            operator_name(reader.node) in ("layer_norm", "rms_norm")
+            operator_name(consumer.node) in ("layer_norm", "rms_norm")
             and isinstance(module, nn.LayerNorm | nn.RMSNorm)
             and module.weight is None
         ):
             shape = list(module.normalized_shape)
-            shape[reader.dim - (_rank(reader.node) - len(shape))] = left
+            shape[consumer.dim - (_rank(consumer.node) - len(shape))] = left
             found[path] = {"normalized_shape": tuple(shape)}
-        if operator_name(reader.node) == "group_norm" and isinstance(module, nn.GroupNorm) and module.weight is None:
+        if operator_name(consumer.node) == "group_norm" and isinstance(module, nn.GroupNorm) and module.weight is None:
             found[path] = {"num_channels": left}
     return found
 
@@ -237,9 +237,9 @@ def _rank(node: torch.fx.Node) -> int:
 def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
     """Give a dense model the recipe's structure, in place: sliced tensors, mended attributes, empty new biases."""
     if recipe.folded:
-        fold(model)
+        bake_in_place(model)
     for path in recipe.skipped:
-        model.set_submodule(path, Skip())
+        model.set_submodule(path, SkippedBlock())
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, axes in recipe.slices.items():
         tensor = tensors[name]
@@ -248,7 +248,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
         if gradient is not None:
             tensor.grad = sliced(gradient, axes)
     for path in recipe.dropins:
-        stand_in(model.get_submodule(path))
+        replace_class(model.get_submodule(path))
     for path, program in recipe.module_programs.items():
         run_as_program(model.get_submodule(path), program)
     for path, changed in recipe.attributes.items():

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from secateur.errors import StorageError
-from secateur.network.folded import needs_folding
-from secateur.network.module_program import WHOLE
-from secateur.surgery.dropins import DROPINS
+from secateur.graph.module_program import WHOLE
+from secateur.graph.parametrizations import needs_folding
 from secateur.surgery.lineage import CutStep
 from secateur.surgery.program_json import check_program
 from secateur.surgery.recipe import Recipe, module_attributes
+from secateur.surgery.replacements import REPLACEMENTS
 
 DROPOUTS = nn.modules.dropout._DropoutNd
 FLAGS = frozenset({"_qkv_same_embed_dim"})
@@ -20,7 +20,7 @@ MOST_ENTRIES = 2**31
 OUTPUTS = ("out_features", "out_channels", "nf")
 
 
-def check_fits(model: nn.Module, step: CutStep, title: str) -> None:
+def check_recipe_fits(model: nn.Module, step: CutStep, title: str) -> None:
     """
     Raises:
         StorageError: the model is not the one that the cut was made of.
@@ -119,7 +119,7 @@ def _check_attributes(modules: Mapping[str, nn.Module], recipe: Recipe, tensors:
         for name, value in changed.items():
             said = recipe.attributes.get(path, {}).get(name, getattr(modules[path], name, None))
             _need(_equal(said, value), f"{path}.{name} would be {said!r}, where its tensors make it {value!r}")
-    expected = tuple(path for path in recipe.attributes if type(modules[path]) in DROPINS)
+    expected = tuple(path for path in recipe.attributes if type(modules[path]) in REPLACEMENTS)
     _need(recipe.dropins == expected, f"no cut replaces {', '.join(recipe.dropins) or 'no module'} here")
 
 
@@ -140,7 +140,7 @@ def _counts(recipe: Recipe, tensors: Mapping[str, Tensor]) -> set[tuple[int | No
 def _is_cut(module: nn.Module, name: str, old: Any, new: Any, counts: set[tuple[int | None, int]]) -> bool:
     """Whether a cut can give an attribute this value: a new count, some of several counts, a dropout's rate."""
     if name in FLAGS:
-        return isinstance(module, tuple(DROPINS)) and new is False
+        return isinstance(module, tuple(REPLACEMENTS)) and new is False
     if name == "p" and isinstance(module, DROPOUTS):
         return type(old) in (int, float) and type(new) is float and 0 <= new <= old
     if isinstance(old, tuple | list) and isinstance(new, tuple | list):

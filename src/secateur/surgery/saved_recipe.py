@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.files import Record
 from secateur.files.records import Checksum, Fraction, Natural, canonical_checksum
-from secateur.surgery.inputs import InputForm
+from secateur.surgery.input_form import InputForm
 from secateur.surgery.lineage import UNKNOWN, CutStep, Lineage
 from secateur.surgery.program_json import Name, SavedModuleProgram, program_from_saved, program_to_saved
 from secateur.surgery.recipe import Recipe

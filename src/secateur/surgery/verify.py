@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from secateur.data import Batch
-from secateur.devices import comparable_arithmetic
+from secateur.coupling.network import Kept, Network
+from secateur.data.batch import Batch
 from secateur.errors import SecateurError, SurgeryError, TraceError
-from secateur.network.calls import call_model
-from secateur.network.masked import Means, draws_of_masked, run_masked
-from secateur.network.program import preserved, run_seeded
-from secateur.network.units import Kept, Network
+from secateur.graph.model_calls import call_model
+from secateur.graph.program import preserved, run_seeded
+from secateur.masking.ablation import Means, masked_draws, run_masked
+from secateur.utils.devices import comparable_arithmetic
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
-def difference(found: Any, expected: Any, lowest: torch.dtype | None = None) -> tuple[float, float]:
+def output_difference(found: Any, expected: Any, lowest: torch.dtype | None = None) -> tuple[float, float]:
     """The largest difference between two outputs, relative to the largest entry, and what is tolerable.
 
     Args:
@@ -68,22 +68,22 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
         mask = network.mask(kept)
         expected = run_masked(network, batch, mask, means)
         try:
-            with draws_of_masked(network, batch, mask, means):
+            with masked_draws(network, batch, mask, means):
                 found = call_model(small, batch)
         except Exception as failure:  # the model's own code may raise anything
             raise SurgeryError(
                 f"the cut {type(small).__name__} can't be run: {type(failure).__name__}: {failure}"
             ) from failure
-    return compare(found, expected, type(small).__name__, network.program.lowest_type)
+    return compare_outputs(found, expected, type(small).__name__, network.program.lowest_type)
 
 
-def compare(found: Any, expected: Any, title: str, lowest: torch.dtype | None = None) -> float:
+def compare_outputs(found: Any, expected: Any, title: str, lowest: torch.dtype | None = None) -> float:
     """The largest difference between a cut model's output and the masked run's, relative to the largest output.
 
     Raises:
         SurgeryError: it is more than float noise.
     """
-    worst, allowed = difference(found, expected, lowest)
+    worst, allowed = output_difference(found, expected, lowest)
     if not worst <= allowed:
         raise SurgeryError(
             f"the cut {title} differs from the masked run by {worst:.1e} of its largest output, where "
@@ -101,7 +101,7 @@ def check_same(model: nn.Module, plain: nn.Module, batch: Batch) -> None:
     with preserved(model), preserved(plain), torch.random.fork_rng(devices=[]):
         expected = run_seeded(model, batch)
         try:
-            compare(run_seeded(plain, batch), expected, type(model).__name__)
+            compare_outputs(run_seeded(plain, batch), expected, type(model).__name__)
         except SecateurError as failure:
             raise TraceError(
                 f"{type(model).__name__} looks at its own parametrizations, and is another network without them; "

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from secateur.data import Batch, device_of, on_device
+from secateur.data.batch import Batch, device_of, on_device
 from secateur.errors import DataError, StorageError
-from secateur.importance.continuing import mark_of_tensors
-from secateur.importance.losses import supervised
-from secateur.importance.seeds import generator_for
-from secateur.network.calls import call_model
-from secateur.network.program import preserved
-from secateur.recovery.tune import drawn, towards
+from secateur.evaluation.losses import supervised
+from secateur.graph.model_calls import call_model
+from secateur.graph.program import preserved
+from secateur.importance.checkpoint import tensor_fingerprint
+from secateur.recovery.distillation import distillation_step, sample_batch
 from secateur.training.resume import MOST_STEPS, Method, take_over, write_state
+from secateur.utils.rng import generator_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Loop:
 
     Example:
         >>> import copy, torch
-        >>> from secateur.data import as_batches
+        >>> from secateur.data.batch import as_batches
         >>> model = torch.nn.Linear(4, 2)
         >>> optimizer = torch.optim.Adam(model.parameters())
         >>> loop = Loop(model, copy.deepcopy(model), as_batches(torch.randn(8, 4)), optimizer, Settings())
@@ -140,13 +140,15 @@ class Loop:
     def _step(self, stage: str, number: int) -> None:
         """One batch; what is drawn depends on the stage and the number alone."""
         draws = generator_for(self.settings.seed, stage, number)
-        batch = drawn(self.cells, self.settings.batch_size, draws)
+        batch = sample_batch(self.cells, self.settings.batch_size, draws)
         wanted = self._dense_output(batch) if self.settings.distill else None
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(int(torch.randint(2**62, (), generator=draws)))  # dropout draws from the global one
             output = call_model(self.model, batch)
             distill = self.settings.distill
-            loss = towards(output, wanted, batch.target) if distill else supervised(output, batch.target).mean()
+            loss = (
+                distillation_step(output, wanted, batch.target) if distill else supervised(output, batch.target).mean()
+            )
             if not bool(torch.isfinite(loss)):
                 raise DataError(f"{stage}: the loss is {float(loss)} at step {number}; lower the learning rate")
             self.optimizer.zero_grad()
@@ -160,7 +162,7 @@ class Loop:
     def _made_of(self) -> str:
         """A mark of what a training depends on."""
         settings = self.settings
-        return mark_of_tensors(
+        return tensor_fingerprint(
             list(self.dense.state_dict().values()), self.cells, settings.learning_rate, settings.batch_size,
             settings.seed, settings.about,
         )  # fmt: skip

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
-from secateur.network.units import Network
 
 
 @contextmanager

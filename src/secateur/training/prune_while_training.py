@@ -8,18 +8,18 @@ from typing import Any
 from torch import nn
 
 from secateur.api import Result
-from secateur.data import Batch, device_of, on_device
+from secateur.data.batch import Batch, device_of, on_device
 from secateur.entry import entry_point
 from secateur.errors import DataError, OptionError
-from secateur.importance.losses import is_logits, main_output
+from secateur.evaluation.losses import is_logits, main_output
+from secateur.evaluation.metrics import measure_networks
+from secateur.graph.model_copies import copied
+from secateur.graph.program import preserved, run_module
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.scores import GroupScores, Scores
-from secateur.network.copies import copied
-from secateur.network.program import preserved, run_module
-from secateur.report.measure import measure
 from secateur.surgery.recipe import recipe_of
 from secateur.training.session import TrainingSession, training_session
-from secateur.training.taylor import TaylorSchedule
+from secateur.training.taylor_schedule import TaylorSchedule
 
 OWN_GATES = "taylor"
 TOWARDS = ("dense", "labels")
@@ -137,7 +137,7 @@ def _result(session: TrainingSession, small: nn.Module, schedule: TaylorSchedule
     name = "taylor-gates" if schedule.by is None else find_criterion(schedule.by)[0]
     scores = Scores(groups, name, session.settings.seed, {}, note)
     plan = schedule.plan
-    report = measure(
+    report = measure_networks(
         session.dense, small, plan, scores, session.measured, None, held_out=held_out, steps=(), drop=None
     )  # fmt: skip
     return Result(small, plan, scores, report, recipe_of(session.dense, plan))

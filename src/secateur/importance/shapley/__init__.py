@@ -1,0 +1,1 @@
+"""Shapley values of units, with standard errors."""

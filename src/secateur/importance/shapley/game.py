@@ -15,26 +15,26 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.devices import comparable_arithmetic
+from secateur.coupling.network import Consumer, Group, Network
 from secateur.errors import SecateurError
-from secateur.importance.evidence import Evidence
-from secateur.importance.live_bytes import LiveBytes
-from secateur.importance.shapley.contributions import Summed, Sums, summed_reader
-from secateur.importance.shapley.frontier import Frontier, Known
+from secateur.graph.cursor import DenseBaseline, ProgramCursor
+from secateur.graph.program import OpOverride
+from secateur.importance.activation_taps import straight_through
+from secateur.importance.context import CriterionContext
+from secateur.importance.shapley.additive_layer import AdditiveLayer, ContributionSums, additive_layer
+from secateur.importance.shapley.batching import picked, reference_of, tiles
 from secateur.importance.shapley.memory import bytes_from, memory_of, tile_for
 from secateur.importance.shapley.precision import find_precision, full, lowered, raised
-from secateur.importance.shapley.rows import picked, reference_of, tiles
-from secateur.importance.sites import differentiable
-from secateur.network.masked import reader_key
-from secateur.network.program import Handler
-from secateur.network.units import Group, Network, Reader
+from secateur.masking.ablation import consumer_key
+from secateur.utils.devices import comparable_arithmetic
+from secateur.utils.live_bytes import LiveBytes
 
 AGREE = 1e-3
 
 
-def first_reader(network: Network, readers: Sequence[Reader]) -> int:
+def first_reader(network: Network, consumers: Sequence[Consumer]) -> int:
     """The position of the first reader."""
-    return min(network.program.position[reader.node] for reader in readers)
+    return min(network.program.position[consumer.node] for consumer in consumers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Seen:
     """
 
     cell: int
-    known: Known
+    known: DenseBaseline
     live: dict[Node, Any]
 
 
@@ -56,7 +56,7 @@ class Game:
     """The value of any coalition of units, for each example.
 
     Args:
-        evidence: the network and the examples.
+        context: the network and the examples.
         groups: whose units the players are, in this order.
         frontier: what the dense network's values at the cut are taken from.
 
@@ -64,17 +64,19 @@ class Game:
         NameMatchError: an unknown precision is asked for.
     """
 
-    def __init__(self, evidence: Evidence, groups: Sequence[Group], frontier: Frontier | None = None) -> None:
-        self.evidence, self.groups = evidence, tuple(groups)
-        self.network, self.program = evidence.network, evidence.network.program
-        found = [reader for group in groups for reader in self.network.readers_of(group)]
-        self.readers: tuple[Reader, ...] = tuple(dict.fromkeys(found))
-        self.cut = first_reader(self.network, self.readers)
+    def __init__(
+        self, context: CriterionContext, groups: Sequence[Group], frontier: ProgramCursor | None = None
+    ) -> None:
+        self.context, self.groups = context, tuple(groups)
+        self.network, self.program = context.network, context.network.program
+        found = [consumer for group in groups for consumer in self.network.readers_of(group)]
+        self.consumers: tuple[Consumer, ...] = tuple(dict.fromkeys(found))
+        self.cut = first_reader(self.network, self.consumers)
         self.end = len(self.program.nodes) - 1
-        self.removal = evidence.removal
-        self.precision = find_precision(evidence.options.get("precision"))
-        self.through = differentiable(self.program)
-        self.frontier = frontier or Frontier(evidence, memory_of(evidence.options))
+        self.removal = context.removal
+        self.precision = find_precision(context.options.get("precision"))
+        self.through = straight_through(self.program)
+        self.frontier = frontier or ProgramCursor(context, memory_of(context.options))
         self.trial_bytes = 0  # that the trial of stacking took
 
     @property
@@ -94,25 +96,27 @@ class Game:
         return tuple(node for node in before if self.program.last_use[node] >= self.cut and node not in fixed)
 
     @cached_property
-    def summed(self) -> Summed | None:
+    def summed(self) -> AdditiveLayer | None:
         """The layer at the cut as a sum of what each part of its input adds, where that is cheaper."""
-        return summed_reader(self.program, self.readers, self.cut) if self.stacks and self.removal.adds_up else None
+        return additive_layer(self.program, self.consumers, self.cut) if self.stacks and self.removal.adds_up else None
 
     @cached_property
-    def sums(self) -> Sums | None:
+    def sums(self) -> ContributionSums | None:
         summed = self.summed
         if summed is None:
             return None
-        return Sums(summed, self.removal.means.get(reader_key(summed.reader)), self.program)
+        return ContributionSums(summed, self.removal.means.get(consumer_key(summed.consumer)), self.program)
 
     def forget_parts(self) -> None:
         """Drop the parts of the last example that were summed."""
         self.__dict__.pop("sums", None)
 
     @cached_property
-    def _others(self) -> tuple[Reader, ...]:
+    def _others(self) -> tuple[Consumer, ...]:
         """The readers but for the one that is summed."""
-        return tuple(reader for reader in self.readers if self.summed is None or reader is not self.summed.reader)
+        return tuple(
+            consumer for consumer in self.consumers if self.summed is None or consumer is not self.summed.consumer
+        )
 
     @cached_property
     def stacks(self) -> bool:
@@ -258,8 +262,8 @@ class Game:
     @cached_property
     def _bytes_per_example(self) -> tuple[int, int]:
         """The most that values after the cut take at one time, and what all of them take, for one example."""
-        readers = [reader.node for reader in self.readers]
-        found = bytes_from(self.program, self.needed, (self.cut, self.end), readers)
+        consumers = [consumer.node for consumer in self.consumers]
+        found = bytes_from(self.program, self.needed, (self.cut, self.end), consumers)
         examples = self.network.example.size or 1
         most, all_ = (max(int(count / examples * self._growth), 1) for count in found)
         return most, all_
@@ -267,13 +271,13 @@ class Game:
     @property
     def _growth(self) -> float:
         """How many times larger than the example that the network was traced with the largest one is."""
-        cells = (self.network.example, *self.evidence.cells)
+        cells = (self.network.example, *self.context.cells)
         traced, *sizes = (sum(t.numel() for t in cell.tensors) / (cell.size or 1) for cell in cells)
         return max([1.0, *(size / traced for size in sizes)])
 
-    def values_of_cell(self, coalition: Tensor, known: Known, live: dict[Node, Any]) -> Tensor:
+    def values_of_cell(self, coalition: Tensor, known: DenseBaseline, live: dict[Node, Any]) -> Tensor:
         """One coalition (1, players) on a whole cell, as it is. (1, examples)"""
-        handlers = self.removal.handlers(self.network, self._masks(coalition), self.readers)
+        handlers = self.removal.handlers(self.network, self._masks(coalition), self.consumers)
         with torch.no_grad():
             values = self._values(dict(live), handlers, known.reference, known.examples)
         return values.cpu().double()[None]
@@ -283,12 +287,12 @@ class Game:
         positions = torch.tensor(places, device=self.network.device)
         known, live = seen.known, seen.live
         sums = self.sums if seen.cell != UNTRIED and len(places) >= ROWS * len(set(places)) else None
-        readers = self.readers if sums is None else self._others
-        handlers = self.removal.handlers(self.network, masks, readers)
+        consumers = self.consumers if sums is None else self._others
+        handlers = self.removal.handlers(self.network, masks, consumers)
         spared = None
         if sums is not None:
             operand = sums.summed.operand
-            handlers[sums.summed.reader.node] = sums.handler(live[operand], seen.cell, places, masks)
+            handlers[sums.summed.consumer.node] = sums.handler(live[operand], seen.cell, places, masks)
             spared = operand if self._read_once(operand) else None
         taken = {
             node: value
@@ -308,14 +312,14 @@ class Game:
             masks[:, group.span] = part
         return masks
 
-    def _values(self, values: dict[Node, Any], handlers: dict[Node, Handler], reference: Any, rows: int) -> Tensor:
+    def _values(self, values: dict[Node, Any], handlers: dict[Node, OpOverride], reference: Any, rows: int) -> Tensor:
         """Minus the losses, from the values that live at the cut, which are used up. (rows,)"""
         keep = self.program.output_nodes
         handlers = {**self.through, **handlers}
         values.update(self.program.fixed())
         self.program.run(values, self.cut, self.end, handlers, keep)
         with full(self.network.device, self.precision):
-            return -self.evidence.losses(raised(self.program.finish(values), self.precision), reference, rows)
+            return -self.context.losses(raised(self.program.finish(values), self.precision), reference, rows)
 
 
 UNTRIED = -1

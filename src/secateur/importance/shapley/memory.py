@@ -17,7 +17,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.errors import BudgetError
-from secateur.network.program import Program
+from secateur.graph.program import Program
 
 MEMORY = 1 << 30
 SLACK = 1.02  # that measured bytes may be beyond a limit: another run may measure a little more or less
@@ -92,7 +92,7 @@ def tile_for(most: int, players: int) -> int:
 
 
 def bytes_from(
-    program: Program, needed: Sequence[Node], span: tuple[int, int], readers: Iterable[Node]
+    program: Program, needed: Sequence[Node], span: tuple[int, int], consumers: Iterable[Node]
 ) -> tuple[int, int]:
     """The most that values within a span of the program take at one time, and what all of them take.
 
@@ -100,11 +100,11 @@ def bytes_from(
         program: the program, with the traced example's sizes.
         needed: nodes before the span whose values it needs.
         span: positions of its first node and the one behind its last.
-        readers: nodes that hold a masked copy of what they read.
+        consumers: nodes that hold a masked copy of what they read.
     """
     alive: dict[Node, int] = {node: bytes_of(node) for node in needed}
     most = all_ = sum(alive.values())
-    twice = set(readers)
+    twice = set(consumers)
     for index in range(*span):
         node = program.nodes[index]
         alive[node] = 2 * bytes_of(node) if node in twice else bytes_of(node)

@@ -18,7 +18,7 @@ from secateur.errors import BudgetError
 
 
 @dataclass(frozen=True)
-class State:
+class EstimateState:
     """How far the estimate of one group has come.
 
     Args:
@@ -49,7 +49,7 @@ class Rule(ABC):
     heuristic: str = ""
 
     @abstractmethod
-    def progress(self, state: State) -> float:
+    def progress(self, state: EstimateState) -> float:
         """How near the end is: 1 or more when it is reached."""
 
     def __and__(self, other: "Rule") -> "Rule":
@@ -80,7 +80,7 @@ class Both(Pair):
 
     sign = "&"
 
-    def progress(self, state: State) -> float:
+    def progress(self, state: EstimateState) -> float:
         return min(self.one.progress(state), self.other.progress(state))
 
 
@@ -89,12 +89,12 @@ class Either(Pair):
 
     sign = "|"
 
-    def progress(self, state: State) -> float:
+    def progress(self, state: EstimateState) -> float:
         return max(self.one.progress(state), self.other.progress(state))
 
 
 @dataclass(frozen=True)
-class Amount(Rule):
+class Limit(Rule):
     """After so much of something."""
 
     number: float
@@ -108,30 +108,30 @@ class Amount(Rule):
         return f"{self.number:g} {self.what}"
 
 
-class Coalitions(Amount):
+class Coalitions(Limit):
     """After so many coalitions of each group."""
 
     what = "coalitions"
 
-    def progress(self, state: State) -> float:
+    def progress(self, state: EstimateState) -> float:
         return state.coalitions / self.number
 
 
-class Evaluations(Amount):
+class Evaluations(Limit):
     """After so many evaluations of each group: a coalition on one example is one, with its gradient three."""
 
     what = "evaluations"
 
-    def progress(self, state: State) -> float:
+    def progress(self, state: EstimateState) -> float:
         return state.evaluations / self.number
 
 
-class Seconds(Amount):
+class Seconds(Limit):
     """After so many seconds for all groups together. What was reached by then depends on the machine."""
 
     what = "seconds"
 
-    def progress(self, state: State) -> float:
+    def progress(self, state: EstimateState) -> float:
         return state.elapsed(self.number)
 
 
@@ -147,7 +147,7 @@ class PerUnit(Rule):
     number: float
     depth: float = 1.0
 
-    def progress(self, state: State) -> float:
+    def progress(self, state: EstimateState) -> float:
         return state.evaluations * self.depth / (self.number * len(state.values))
 
     def __str__(self) -> str:
@@ -155,7 +155,7 @@ class PerUnit(Rule):
 
 
 @dataclass(frozen=True)
-class Error(Rule):
+class StandardError(Rule):
     """When the largest standard error is at most this part of the spread of the units' scores."""
 
     relative: float
@@ -165,7 +165,7 @@ class Error(Rule):
         if not self.relative > 0:
             raise BudgetError(f"{self.relative} is not a relative error; give more than 0")
 
-    def progress(self, state: State) -> float:
+    def progress(self, state: EstimateState) -> float:
         if len(state.replicates) < FEWEST or len(state.values) < 2:
             return len(state.replicates) / FEWEST
         spread = state.values.var() - state.errors.square().mean()  # what is left of it without the errors
@@ -183,7 +183,7 @@ class Stable(Rule):
     correlation: float = 0.9
     heuristic = "a ranking that no longer changes need not be right"
 
-    def progress(self, state: State) -> float:
+    def progress(self, state: EstimateState) -> float:
         if len(state.replicates) < FEWEST or len(state.values) < 2:
             return len(state.replicates) / FEWEST * 0.99
         halves = (state.replicates[part::2].mean(0).numpy() for part in (0, 1))
@@ -195,7 +195,7 @@ class Stable(Rule):
 
 
 @dataclass(frozen=True)
-class Known(Rule):
+class SelectionConfident(Rule):
     """When it is known which units go: those at the boundary differ, each pair with this confidence.
 
     Compared are the highest of those that go with all that stay, and the lowest of those that stay with all that go, by
@@ -214,7 +214,7 @@ class Known(Rule):
         if not 0 < self.keep < 1 or not 0 < self.confidence < 1:
             raise BudgetError(f"keep={self.keep} and confidence={self.confidence} must lie between 0 and 1")
 
-    def progress(self, state: State) -> float:
+    def progress(self, state: EstimateState) -> float:
         blocks, gone = len(state.replicates), round((1 - self.keep) * len(state.values))
         if blocks < FEWEST or not 0 < gone < len(state.values):
             return blocks / FEWEST

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.devices import comparable_arithmetic
+from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
-from secateur.network.layers import Layer, finite
-from secateur.network.program import preserved, run_module
-from secateur.network.units import Network
+from secateur.graph.program import preserved, run_module
+from secateur.masking.linear_layers import LinearLayer, finite
 from secateur.sparsity.pivoting.block_sums import Matrix
-from secateur.surgery.verify import difference
+from secateur.surgery.verify import output_difference
+from secateur.utils.devices import comparable_arithmetic
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Axes:
         columns: the same of its inputs; where they are no group's, a gather before the layer gives them their order.
     """
 
-    layer: Layer
+    layer: LinearLayer
     rows: str
     columns: str
 
@@ -36,12 +36,12 @@ class Axes:
         return self.columns == own_columns(self.layer)
 
 
-def own_columns(layer: Layer) -> str:
+def own_columns(layer: LinearLayer) -> str:
     """The name of a layer's own order of inputs."""
     return f"{layer.weight}:columns"
 
 
-def axes_of(network: Network, layer: Layer) -> Axes:
+def axes_of(network: Network, layer: LinearLayer) -> Axes:
     """Which orders a layer's matrix has."""
     rows = _group(network, layer.outputs) or f"{layer.weight}:rows"
     return Axes(layer, rows, _group(network, layer.inputs) or own_columns(layer))
@@ -93,7 +93,7 @@ def fold_orders(model: nn.Module, network: Network, orders: Mapping[str, np.ndar
         before = run_module(model, network.example)
     _move(held, moves)
     with preserved(model):
-        gap, allowed = difference(run_module(model, network.example), before)
+        gap, allowed = output_difference(run_module(model, network.example), before)
     if not gap <= allowed:
         _move(held, {name: {axis: places.argsort() for axis, places in axes.items()} for name, axes in moves.items()})
         raise SurgeryError(f"{network.title} depends on the order of its units, so orders can't be folded into it")

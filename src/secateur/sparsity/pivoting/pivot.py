@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api import trace
+from secateur.coupling.network import Network
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
-from secateur.names import matched
-from secateur.network.layers import finite, layers_of
-from secateur.network.units import Network
+from secateur.masking.linear_layers import finite, layers_of
 from secateur.options import is_shape
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
 from secateur.sparsity.pivoting.result import PivotedLayer, PivotResult
-from secateur.sparsity.pivoting.search import Pivoted, pivoted
+from secateur.sparsity.pivoting.search import PivotedMatrices, pivot_matrices
 from secateur.sparsity.results import RunSettings, whole_plan
 from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.training.masks import fading, held_at_zero
 from secateur.training.session import training_session
+from secateur.utils.globs import match_globs
 
 
 @entry_point
@@ -107,8 +107,8 @@ def pivot(
     axes = _axes(network, skip)
     fit = session.training_by_round(tuning_steps) if tuning_steps else fit
 
-    def chosen(at: float) -> tuple[Pivoted, dict[str, PivotedLayer], dict[str, Tensor]]:
-        found = pivoted(
+    def chosen(at: float) -> tuple[PivotedMatrices, dict[str, PivotedLayer], dict[str, Tensor]]:
+        found = pivot_matrices(
             matrices_of(network, axes), at, shape, balanced, _fixed(axes, network, shape), starts, seed
         )  # fmt: skip
         layers = _placed(work, network, axes, found)
@@ -144,7 +144,7 @@ def _axes(network: Network, skip: str | Sequence[str] | None) -> list[Axes]:
     """
     layers = [layer for layer in layers_of(network) if layer.groups == 1 and layer.inner == 1]
     names = [layer.name for layer in layers]
-    whole = names[-1:] if skip is None else matched(skip, names, "layer")
+    whole = names[-1:] if skip is None else match_globs(skip, names, "layer")
     chosen = [layer for layer in layers if layer.name not in whole]
     if not chosen:
         raise SurgeryError(f"{network.title} has no layer to pivot, of: {', '.join(names) or 'none'}")
@@ -158,7 +158,9 @@ def _fixed(axes: Sequence[Axes], network: Network, shape: tuple[int, int]) -> fr
     return frozenset(outputs | {own.columns for own in axes if own.gathers and len(own.layer.inputs) <= shape[1]})
 
 
-def _placed(model: nn.Module, network: Network, axes: Sequence[Axes], found: Pivoted) -> dict[str, PivotedLayer]:
+def _placed(
+    model: nn.Module, network: Network, axes: Sequence[Axes], found: PivotedMatrices
+) -> dict[str, PivotedLayer]:
     """Orders folded into the model, and each layer's blocks with the gather that it needs."""
     groups = {group.name for group in network.groups}
     moved = fold_orders(model, network, {name: order for name, order in found.orders.items() if name in groups})

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api import trace
+from secateur.coupling.network import Network
 from secateur.entry import entry_point
 from secateur.errors import StorageError
+from secateur.evaluation.kernel_selection import FastNetwork, MakeKernel, select_network_kernels
 from secateur.files import Writer, reading, record_writer
-from secateur.network.units import Network
-from secateur.sparsity.pivoting.packed import packed_kernels
+from secateur.sparsity.packed_layers.block_kernels import packed_kernels
 from secateur.sparsity.pivoting.saved import PIVOT, SavedPivot, check_pivot, read_pivot, saved_pivot
 from secateur.sparsity.results import SparseResult, whole_plan
-from secateur.sparsity.timing import FastNetwork, MakeKernel, fastest_network
-from secateur.storage import check_companion, prepare
+from secateur.surgery.storage import check_companion, prepare_load
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class PivotResult(SparseResult):
             path, _, own = name.rpartition(".")
             fits = own == "weight" and path in modules  # else a weight that the model's own code multiplies by
             makers[name] = packed_kernels(modules[path], layer.blocks, self.shape, layer.gather) if fits else {}
-        return fastest_network(self.model, inputs, makers)
+        return select_network_kernels(self.model, inputs, makers)
 
     def _fastest(self) -> FastNetwork:
         return self._packed(self.network.example if self.session is None else self.session.example)
@@ -117,7 +117,7 @@ def load_pivoted(model: nn.Module, folder: str | Path, example_inputs: Any) -> P
         StorageError: a file is missing, damaged, or of another network.
     """
     folder = Path(folder)
-    prepared = prepare(model, folder)
+    prepared = prepare_load(model, folder)
     with reading(folder) as path_of:
         record = read_pivot(path_of(PIVOT))
         if isinstance(record, SavedPivot):

@@ -28,7 +28,7 @@ MOST_ROUNDS = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Pivoted:
+class PivotedMatrices:
     """Orders, and which blocks are kept.
 
     Args:
@@ -48,7 +48,7 @@ class Pivoted:
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class PivotSearch:
     """What is searched for.
 
     Args:
@@ -134,7 +134,7 @@ class Search:
 
     def climbed(
         self, orders: Mapping[str, np.ndarray], least_gain: float, blocks: Mapping[str, np.ndarray] | None = None
-    ) -> Pivoted:
+    ) -> PivotedMatrices:
         """Steps that lose nothing, until a round gains no more than `least_gain`."""
         orders, blocks = dict(orders), self.best_blocks(orders, blocks or {})
         mass, gain = self.mass(orders, blocks), np.inf
@@ -153,16 +153,18 @@ class Search:
             / max(float(matrix.values.sum()), 1e-300)
             for matrix in self.matrices
         }
-        return Pivoted(orders, blocks, self.shape, retained, gain <= LEAST_GAIN)
+        return PivotedMatrices(orders, blocks, self.shape, retained, gain <= LEAST_GAIN)
 
 
-def aligned(matrices: Sequence[Matrix], density: float, shape: tuple[int, int], balanced: bool = False) -> Pivoted:
+def align_orders(
+    matrices: Sequence[Matrix], density: float, shape: tuple[int, int], balanced: bool = False
+) -> PivotedMatrices:
     """The blocks of the largest sums, with every order as it is."""
     orders = {name: np.arange(size) for name, size in order_sizes(matrices).items()}
-    return Search(matrices, density, shape, balanced, frozenset(orders)).climbed(orders, 0.0)
+    return PivotSearch(matrices, density, shape, balanced, frozenset(orders)).climbed(orders, 0.0)
 
 
-def pivoted(
+def pivot_matrices(
     matrices: Sequence[Matrix],
     density: float,
     shape: tuple[int, int],
@@ -170,7 +172,7 @@ def pivoted(
     fixed: frozenset[str] = frozenset(),
     starts: int = 4,
     seed: int = 0,
-) -> Pivoted:
+) -> PivotedMatrices:
     """Orders and blocks that retain the most absolute weight that the search finds.
 
     Args:
@@ -191,14 +193,14 @@ def pivoted(
         ({'a': 1.0}, {'a': 0.5})
     """
     draws = np.random.default_rng(seed)
-    search = Search(matrices, density, shape, balanced, fixed)
+    search = PivotSearch(matrices, density, shape, balanced, fixed)
     states = [search.explored(start_orders(matrices, fixed, number, draws)) for number in range(starts)]
     climbs = [search.climbed(orders, GAIN, blocks) for orders, blocks in states]
     best = max(climbs, key=lambda climb: search.mass(climb.orders, climb.blocks))
     return search.climbed(best.orders, LEAST_GAIN, best.blocks)
 
 
-def oblivious(values: np.ndarray, density: float) -> float:
+def pivot_obliviously(values: np.ndarray, density: float) -> float:
     """The part of the absolute weight that any weights of that density can hold."""
     flat = np.sort(values, axis=None)[::-1]
     return float(flat[: round(density * flat.size)].sum() / max(flat.sum(), 1e-300))

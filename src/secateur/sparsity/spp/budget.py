@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
+from secateur.coupling.network import Network
+from secateur.coupling.trace_groups import results_of
 from secateur.errors import BudgetError
-from secateur.importance.lean.graph import Block, ChannelGraph
-from secateur.names import matched
-from secateur.network.layers import Layer
-from secateur.network.trace import results_of
-from secateur.network.units import Network
-from secateur.sparsity.dead import Kernels, needed_channels
+from secateur.masking.linear_layers import LinearLayer
+from secateur.sparsity.dead_kernels import Kernels, used_channels
 from secateur.sparsity.spp.start import group_numbers, left_out, left_out_text
+from secateur.utils.globs import match_globs
 
 BISECTIONS = 50
 
@@ -45,7 +45,7 @@ class MacBudget:
     def left(self, kept: Mapping[str, Tensor]) -> float:
         """The multiply-adds that are left."""
         kernels: Kernels = {_weight(block): _kernels(block, kept.get(_weight(block))) for block in self.graph.layers}
-        needed = needed_channels(self.graph, kernels)
+        needed = used_channels(self.graph, kernels)
         total = float(sum(self.macs.values()))
         for block in self.graph.layers:
             assert block.layer is not None
@@ -58,7 +58,7 @@ class MacBudget:
 
 def counts_of(
     network: Network,
-    layers: Sequence[Layer],
+    layers: Sequence[LinearLayer],
     groups: str,
     keep: Mapping[str, float] | None,
     ratios: Mapping[str, float] | None,
@@ -94,7 +94,7 @@ def _fixed_ratios(names: Sequence[str], ratios: Mapping[str, float] | None) -> d
     for glob, ratio in (ratios or {}).items():
         if not 0 <= ratio < 1:
             raise BudgetError(f"ratios={{{glob!r}: {ratio}}}: give the fraction of columns to prune, below 1")
-        fixed |= dict.fromkeys(matched(glob, names, "convolution to prune"), float(ratio))
+        fixed |= dict.fromkeys(match_globs(glob, names, "convolution to prune"), float(ratio))
     return fixed
 
 
@@ -104,7 +104,11 @@ def _counts(sizes: Mapping[str, int], fixed: Mapping[str, float], ratio: float) 
 
 
 def _counts_for_macs(
-    network: Network, layers: Sequence[Layer], sizes: Mapping[str, int], fixed: Mapping[str, float], fraction: float
+    network: Network,
+    layers: Sequence[LinearLayer],
+    sizes: Mapping[str, int],
+    fixed: Mapping[str, float],
+    fraction: float,
 ) -> dict[str, int]:
     """The smallest common ratio that meets the budget by columns alone."""
     macs = results_of(network.program, network.example).macs
@@ -127,12 +131,12 @@ def _counts_for_macs(
     return _counts(sizes, fixed, high)
 
 
-def _weight(block: Block) -> str:
+def _weight(block: ChannelBlock) -> str:
     assert block.layer is not None
     return block.layer.weight
 
 
-def _kernels(block: Block, columns: Tensor | None) -> Tensor:
+def _kernels(block: ChannelBlock, columns: Tensor | None) -> Tensor:
     """Which kernels of a layer have a column left. (channels, edges)"""
     if columns is None:
         return block.edges

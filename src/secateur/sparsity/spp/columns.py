@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.network.layers import Layer
+from secateur.masking.linear_layers import LinearLayer
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Columns:
         held: the weight as it is without masks.
     """
 
-    layer: Layer
+    layer: LinearLayer
     weight: Tensor
     group: Tensor
     count: int

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from secateur.sparsity.gathered import gathered_kernels
+from secateur.evaluation.kernel_selection import FastNetwork, select_network_kernels
+from secateur.sparsity.packed_layers.gathered_conv import gathered_kernels
 from secateur.sparsity.results import SparseResult
-from secateur.sparsity.timing import FastNetwork, fastest_network
 from secateur.surgery.recipe import Recipe
 
 
@@ -33,7 +33,7 @@ class SPPResult(SparseResult):
 
     def _fastest(self) -> FastNetwork:
         example = self.plan.network.example if self.session is None else self.session.example
-        return fastest_network(self.model, example, gathered_kernels(self.model, self.weights.values()))
+        return select_network_kernels(self.model, example, gathered_kernels(self.model, self.weights.values()))
 
     def _structures(self) -> Mapping[str, str]:
         return {self.weights[name]: f"{left} of {dense} columns" for name, (dense, left) in self.columns.items()}

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from secateur.api import trace
+from secateur.channel_graph.build import graph_of
+from secateur.coupling.trace_groups import results_of
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
-from secateur.importance.lean.walk import graph_of
-from secateur.network.trace import results_of
-from secateur.sparsity.dead import hold, needless, plan_of
+from secateur.sparsity.dead_kernels import find_dead_kernels, plan_of, zero_kernels
 from secateur.sparsity.spp.budget import MacBudget, counts_of
 from secateur.sparsity.spp.columns import Columns
 from secateur.sparsity.spp.probabilities import increments
@@ -19,7 +19,7 @@ from secateur.sparsity.spp.result import SPPResult
 from secateur.sparsity.spp.start import columns_of, layers_to_prune, left_out
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
-from secateur.training.guard import check_finite, check_holds, hooked, is_skipped
+from secateur.training.optimizer_hooks import attach_optimizer_hooks, check_finite, check_holds, is_skipped
 
 
 class SPP:
@@ -94,14 +94,14 @@ class SPP:
         self.draws = torch.Generator().manual_seed(seed)
         self.steps = 0
         self.done = False
-        self._hooks = hooked(optimizer, self._before, self._after)
+        self._hooks = attach_optimizer_hooks(optimizer, self._before, self._after)
         self._draw()
 
     def finish(self) -> SPPResult:
         """Take the masks' zeros into a smaller model: channels that nobody reads any more are cut.
 
         The model that was trained keeps its shape and its zeros; constants that dead channels leave are moved into the
-        biases of those who read them, in it, too. `secateur.sparsity.gathered.gathered` makes layers
+        biases of those who read them, in it, too. `secateur.sparsity.packed_layers.gathered_conv.gathered` makes layers
         faster that have few columns left. Batch norms should see some training data after this
         (`torch.optim.swa_utils.update_bn`).
 
@@ -114,8 +114,8 @@ class SPP:
         left = {each.layer.name: (len(each.group), int(each.kept.sum())) for each in self.columns}
         graph = graph_of(self.network)
         kept = {block.layer.weight: block.values.isfinite() for block in graph.layers if block.layer is not None}
-        kept = needless(self.network, graph, kept, 0.0)
-        hold(self.network, graph, kept)  # filters that nobody reads, also where others write into their channel
+        kept = find_dead_kernels(self.network, graph, kept, 0.0)
+        zero_kernels(self.network, graph, kept)  # filters that nobody reads, also where others write into their channel
         plan = plan_of(self.network, graph, kept)
         recipe = recipe_of(self.model, plan)
         small = cut(self.model, plan, optimizer=self.optimizer)

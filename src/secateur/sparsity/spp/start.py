@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
+from secateur.coupling.label_tracer import operator_name
+from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
-from secateur.names import matched
-from secateur.network.labels import operator_name
-from secateur.network.layers import CONVOLUTIONS, Layer, layers_of
-from secateur.network.program import arguments, module_path
-from secateur.network.units import Network
+from secateur.graph.program import arguments, module_path
+from secateur.masking.linear_layers import CONVOLUTIONS, LinearLayer, layers_of
 from secateur.sparsity.spp.columns import Columns
+from secateur.utils.globs import match_globs
 
 TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 
-def layers_to_prune(model: nn.Module, network: Network, skip: str | Sequence[str] | None) -> list[Layer]:
+def layers_to_prune(model: nn.Module, network: Network, skip: str | Sequence[str] | None) -> list[LinearLayer]:
     """The convolutions whose columns may go.
 
     Raises:
@@ -26,7 +26,7 @@ def layers_to_prune(model: nn.Module, network: Network, skip: str | Sequence[str
     """
     candidates = [layer for layer in layers_of(network) if layer.is_convolution and layer.reads]
     names = [layer.name for layer in candidates]
-    whole = names[:1] if skip is None else matched(skip, names, "convolution")
+    whole = names[:1] if skip is None else match_globs(skip, names, "convolution")
     chosen = [layer for layer in candidates if layer.name not in whole]
     if not chosen:
         reasons = left_out_text(left_out(network, []))
@@ -38,7 +38,7 @@ def layers_to_prune(model: nn.Module, network: Network, skip: str | Sequence[str
     return chosen
 
 
-def left_out(network: Network, chosen: Sequence[Layer]) -> dict[str, str]:
+def left_out(network: Network, chosen: Sequence[LinearLayer]) -> dict[str, str]:
     """The other convolutions, and why they stay as they are."""
     pruned = {layer.node for layer in chosen}
     layers = {layer.node: layer for layer in layers_of(network)}
@@ -59,7 +59,7 @@ def left_out_text(reasons: dict[str, str]) -> str:
     return "; left out: " + ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
 
 
-def _reason(node: Node, layer: Layer | None) -> str:
+def _reason(node: Node, layer: LinearLayer | None) -> str:
     if operator_name(node) in TRANSPOSED:
         return "it is transposed"
     if layer is None:
@@ -69,7 +69,7 @@ def _reason(node: Node, layer: Layer | None) -> str:
     )
 
 
-def columns_of(layer: Layer, weight: Tensor, count: int, groups: str) -> Columns:
+def columns_of(layer: LinearLayer, weight: Tensor, count: int, groups: str) -> Columns:
     """A layer's columns, none of which is masked yet.
 
     Args:
@@ -83,7 +83,7 @@ def columns_of(layer: Layer, weight: Tensor, count: int, groups: str) -> Columns
     return Columns(layer, weight, group, count, nothing, nothing > 0, weight.detach().clone())
 
 
-def group_numbers(layer: Layer, groups: str) -> Tensor:
+def group_numbers(layer: LinearLayer, groups: str) -> Tensor:
     """For each column the number of the group that it goes with. (columns,)"""
     columns = torch.arange(layer.features_of_group)
     return columns if groups == "columns" else columns // layer.kernel

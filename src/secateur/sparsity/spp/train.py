@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from secateur.entry import entry_point
-from secateur.network.copies import copied
+from secateur.graph.model_copies import copied
 from secateur.sparsity.results import RunSettings
 from secateur.sparsity.spp.result import SPPResult
 from secateur.sparsity.spp.spp import SPP

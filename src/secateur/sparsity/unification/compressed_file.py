@@ -16,7 +16,7 @@ from secateur.errors import StorageError
 from secateur.files import Record, read_bytes
 from secateur.files.records import Natural
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks
-from secateur.surgery.inputs import DTYPES
+from secateur.surgery.input_form import DTYPES
 
 MAGIC = b"secateur blocks 1\n"
 STREAMS = ("labels", "magnitudes", "signs", "free", "rest")

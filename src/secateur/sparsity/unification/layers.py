@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from secateur.errors import SurgeryError
-from secateur.names import matched
+from secateur.utils.globs import match_globs
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 LARGE_SHARE = 0.5  # a first layer with so much of all weights is not left out
@@ -28,10 +28,10 @@ def weights_to_structure(
     if only is None:
         left_out = _left_out(model, weights)
     else:
-        named = matched(only, weights, "layer")
+        named = match_globs(only, weights, "layer")
         left_out = {name: "it is not named in only=" for name in weights if name not in named}
     if skip is not None:
-        left_out |= dict.fromkeys(matched(skip, weights, "layer"), "it is named in skip=")
+        left_out |= dict.fromkeys(match_globs(skip, weights, "layer"), "it is named in skip=")
     chosen = {name: weight for name, weight in weights.items() if name not in left_out}
     if not chosen:
         reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())

@@ -8,16 +8,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from secateur.coupling.cost import Cost
+from secateur.coupling.trace_groups import results_of
+from secateur.evaluation.kernel_selection import FastNetwork, select_network_kernels
 from secateur.files import Writer, bytes_writer
-from secateur.network.cost import Cost
-from secateur.network.layers import layers_of
-from secateur.network.trace import results_of
+from secateur.masking.linear_layers import layers_of
+from secateur.sparsity.packed_layers.unified_kernels import unified_kernels
 from secateur.sparsity.results import SparseResult
 from secateur.sparsity.saved_kernels import SavedKernels
-from secateur.sparsity.timing import FastNetwork, fastest_network
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, found_labels
 from secateur.sparsity.unification.codec import Compressed, compressed_form
-from secateur.sparsity.unification.shared import shared_kernels
 
 BLOCKS_FILE = "model.blocks"
 
@@ -78,7 +78,7 @@ class UnifiedResult(SparseResult):
 
     def _fastest(self) -> FastNetwork:
         example = self.plan.network.example if self.session is None else self.session.example
-        return fastest_network(self.model, example, shared_kernels(self.model, self.shapes))
+        return select_network_kernels(self.model, example, unified_kernels(self.model, self.shapes))
 
     def _saved_kernels(self) -> SavedKernels:
         return SavedKernels(SavedKernels.FORMAT, self.fast.kernels, {name: tuple(s) for name, s in self.shapes.items()})

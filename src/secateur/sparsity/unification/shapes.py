@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from secateur.errors import BudgetError
-from secateur.names import matched
 from secateur.options import is_shape
 from secateur.sparsity.unification.blocks import Blocks, labels_of, projected
+from secateur.utils.globs import match_globs
 
 DEFAULT_SHAPE = (1, 8)
 MOST_PADDING = 1.1  # how many times more blocks than without padding a candidate may have
@@ -40,7 +40,7 @@ def block_shapes(
     wanted: dict[str, Shape] = dict.fromkeys(weights, DEFAULT_SHAPE)
     if isinstance(shape, Mapping):
         for glob, own in shape.items():
-            wanted |= dict.fromkeys(matched(glob, weights, "layer to structure"), own)
+            wanted |= dict.fromkeys(match_globs(glob, weights, "layer to structure"), own)
     else:
         wanted = dict.fromkeys(weights, shape)
     return {name: _shape_for(name, weight, wanted[name], pruned, unified) for name, weight in weights.items()}

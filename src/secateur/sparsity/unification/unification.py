@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
-from secateur.network.layers import finite
+from secateur.masking.linear_layers import finite
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, labels_of, projected, signs
 from secateur.sparsity.unification.layers import weights_to_structure
 from secateur.sparsity.unification.shapes import DEFAULT_SHAPE, Shape, block_shapes
-from secateur.training.guard import check_finite, check_holds, hooked, is_skipped, scale_of
+from secateur.training.optimizer_hooks import attach_optimizer_hooks, check_finite, check_holds, is_skipped, scale_of
 
 LARGEST = 1.0
 
 
 @dataclass
-class Structured:
+class LayerState:
     """One weight on its way to blocks.
 
     Args:
@@ -120,7 +120,7 @@ class Unification:
         self.layers = [self._start(name, weight, self.shapes[name]) for name, weight in weights.items()]
         self.steps = 0
         self.hard = False
-        self._hooks = hooked(optimizer, self._before, self._after)
+        self._hooks = attach_optimizer_hooks(optimizer, self._before, self._after)
 
     @property
     def residuals(self) -> dict[str, float]:
@@ -168,11 +168,11 @@ class Unification:
             each.target, each.gap = saved["target"].to(each.weight), saved["gap"].to(each.weight)
         self.steps, self.hard, self.rho = int(state["steps"]), bool(state["hard"]), float(state["rho"])
 
-    def _start(self, name: str, weight: nn.Parameter, shape: tuple[int, ...]) -> Structured:
+    def _start(self, name: str, weight: nn.Parameter, shape: tuple[int, ...]) -> LayerState:
         blocks = Blocks(tuple(weight.shape), shape)
         labels = labels_of(blocks, weight.detach(), *self.fractions)
         target = projected(blocks, weight.detach(), labels)
-        return Structured(name, weight, blocks, labels, target, torch.zeros_like(target))
+        return LayerState(name, weight, blocks, labels, target, torch.zeros_like(target))
 
     def _before(self) -> None:
         if is_skipped(self.optimizer):
@@ -210,7 +210,7 @@ class Unification:
         self.rho = grown
 
 
-def _along_structure(each: Structured, gradient: Tensor) -> Tensor:
+def _along_structure(each: LayerState, gradient: Tensor) -> Tensor:
     """The part of a gradient that keeps the structure: none in pruned blocks, one magnitude's in unified ones."""
     slopes, held = each.blocks.cut(gradient), each.held()
     labels, sizes = each.labels.to(gradient.device), each.blocks.sizes().to(gradient)
@@ -219,7 +219,7 @@ def _along_structure(each: Structured, gradient: Tensor) -> Tensor:
     return each.blocks.join(torch.where((labels == PRUNED)[:, None], torch.zeros_like(found), found))
 
 
-def _kept(each: Structured) -> Tensor:
+def _kept(each: LayerState) -> Tensor:
     """The weight after a step, its structure mended where rounding or an optimizer's own state moved it."""
     values, held = each.blocks.cut(each.weight.detach()), each.held()
     labels, sizes = each.labels.to(values.device), each.blocks.sizes().to(values)

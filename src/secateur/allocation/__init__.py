@@ -1,0 +1,1 @@
+"""How many units go, and from which groups, for a budget."""

@@ -1,0 +1,108 @@
+"""On how many channels the kernels of a device work at once, and which numbers of units fill them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from secateur.coupling.network import Group
+from secateur.options import check_name
+
+AUTO = "auto"
+ANY = "any"
+CPU_STEPS: Mapping[str, int] = {"AVX512": 16, "AVX2": 8, "DEFAULT": 8}
+"""Channels in one block of a convolution kernel, of oneDNN and of onnxruntime alike, by the processor's vectors."""
+FIXED: Mapping[str, tuple[int, str]] = {
+    ANY: (1, "no device is planned for"),
+    "avx512": (16, "blocks of 16 channels with AVX-512"),
+    "avx2": (8, "blocks of 8 channels with AVX2"),
+    "arm": (8, "blocks of 8 channels with NEON"),
+    "cuda": (8, "tensor cores take multiples of 8"),
+    "tensorrt": (8, "tensor cores take multiples of 8"),
+    "mps": (8, "matrix units take multiples of 8"),
+}
+HOST = ("cpu", "onnxruntime")
+TARGETS = (AUTO, *HOST, *FIXED)
+
+
+@dataclass(frozen=True)
+class ChannelStep:
+    """How many channels a kernel of a device works on at once.
+
+    Args:
+        target: the device, as in `TARGETS`.
+        size: channels in a step; 1 where any number is as good.
+        reason: why, in words.
+    """
+
+    target: str
+    size: int
+    reason: str
+
+
+def channel_step(target: str, device: torch.device) -> ChannelStep:
+    """The step of a device.
+
+    Args:
+        target: its name; "auto" for the device that the network is on.
+        device: where the network is.
+
+    Raises:
+        NameMatchError: there is no such target.
+
+    Example:
+        >>> channel_step("cuda", torch.device("cpu"))
+        ChannelStep(target='cuda', size=8, reason='tensor cores take multiples of 8')
+    """
+    check_name(target, TARGETS, f"target={target!r} is unknown", shows=False)
+    name = target if target != AUTO else device.type if device.type in TARGETS else ANY
+    if name in FIXED:
+        return ChannelStep(name, *FIXED[name])
+    capability = torch.backends.cpu.get_cpu_capability()
+    size = CPU_STEPS.get(capability, CPU_STEPS["DEFAULT"])
+    return ChannelStep(name, size, f"this processor ({capability}) works on blocks of {size} channels")
+
+
+def preferred_multiple(group: Group, step: int) -> int:
+    """Multiples of which number of a group's units fill a device's kernels.
+
+    1 in groups of a single step or less: a narrow network would have no size to choose but its own, and what reads
+    fewer channels takes less time on some kernels even so. Only a residual width of that size stays whole, as all
+    layers of its stage read or make it, and some runtimes take a slow way for each that it does not fill.
+
+    Args:
+        group: the group.
+        step: channels in a step.
+
+    Example:
+        >>> import secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 40, 3), torch.nn.ReLU(), torch.nn.Conv2d(40, 8, 3))
+        >>> preferred_multiple(sc.trace(model, torch.randn(2, 3, 8, 8)).groups[0], 16)
+        16
+    """
+    units = step // math.gcd(step, entries_per_unit(group))
+    if group.size <= units:
+        return group.size if group.kind == "residual" else 1
+    return units
+
+
+def sizes_in_steps(group: Group, step: int, floor: float) -> np.ndarray:
+    """The sizes that a group may have, ascending: multiples of a step from the fewest units on, and its own.
+
+    Args:
+        group: the group.
+        step: the number that sizes are multiples of.
+        floor: the fewest units; below 1 a fraction of the group.
+    """
+    step = math.lcm(step, group.multiple)
+    wanted = max(group.fewest, math.ceil(group.size * floor) if floor < 1 else int(floor))
+    fewest = min(group.size, math.ceil(wanted / step) * step)
+    return np.unique([fewest, *range(fewest + step, group.size, step), group.size])
+
+
+def entries_per_unit(group: Group) -> int:
+    """How many channels of a layer one unit is: 1 for most, the width of a head for heads."""
+    counts = [int((member.units >= group.offset).sum()) // group.size for member in group.members if member.is_producer]
+    return max(min(counts, default=1), 1)

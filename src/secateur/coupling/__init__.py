@@ -1,0 +1,1 @@
+"""Which entries of which parameters must be cut together: label tracing, groups, and what a plan costs."""

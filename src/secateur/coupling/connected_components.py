@@ -1,0 +1,21 @@
+"""Which labels go together: the connected components of pairs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+Array = np.ndarray
+
+
+def find_components(ties: Sequence[Tensor], size: int) -> Array:
+    """The component of every label, from 0 to size, given pairs of them. (size,)"""
+    if not ties:
+        return np.arange(size)
+    pairs = torch.cat(list(ties), 1).numpy()
+    graph = coo_matrix((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), shape=(size, size))
+    component: Array = connected_components(graph, directed=False)[1]
+    return component

@@ -1,0 +1,62 @@
+"""Effective MACs: what kernels multiply that work on several channels at once, whether these are there or not."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur.coupling.network import Kept, Network
+
+SINGLE = ("heads", "head width", "experts", "bundles", "blocks")
+"""Kinds of units of which some axes hold one entry for each: their number is no width of a kernel."""
+
+
+@dataclass(frozen=True)
+class EffectiveMacs:
+    """MACs for one example with channels counted up to multiples of a step.
+
+    Args:
+        step: the channels that a kernel works on at once.
+        dense: of the whole network.
+        left: of what is left.
+    """
+
+    step: int
+    dense: int
+    left: int
+
+
+def effective_macs(network: Network, kept: Kept, step: int) -> EffectiveMacs:
+    """The effective MACs of a network, whole and where only these units stay.
+
+    Example:
+        >>> import secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
+        >>> network = sc.trace(model, torch.randn(2, 4))
+        >>> effective_macs(network, {"0": torch.arange(17)}, 16) == EffectiveMacs(16, 192, 192)
+        True
+        >>> effective_macs(network, {"0": torch.arange(16)}, 16).left
+        96
+    """
+    rounded = [[in_steps(network, units) for units in term.axes] for term in network.work]
+    dense, left = (_counted(network, mask, rounded, step) for mask in (network.mask({}), network.mask(kept)))
+    return EffectiveMacs(step, dense, left)
+
+
+def in_steps(network: Network, axis: Tensor) -> bool:
+    """Whether the entries along an axis of an operator are channels of a kernel, of which some may be cut."""
+    units = axis[axis >= 0]
+    if len(units) == 0:
+        return False
+    kinds = {group.kind for group in network.groups if group.owns(units)}
+    return not (kinds <= set(SINGLE) and len(torch.unique(units)) == len(units))
+
+
+def _counted(network: Network, mask: Tensor, rounded: list[list[bool]], step: int) -> int:
+    macs = 0.0
+    for term, flags in zip(network.work, rounded, strict=True):
+        counts = (int(mask[axis].sum()) for axis in term.axes)
+        up = (math.ceil(count / step) * step if is_up else count for count, is_up in zip(counts, flags, strict=True))
+        macs += term.constant * math.prod(up)
+    return round(macs)

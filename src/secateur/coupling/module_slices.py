@@ -1,0 +1,202 @@
+"""The programs of a model's modules, made when they are asked for: one further export shows where each call lies."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from secateur.coupling.shape_literals import ShapeLiteral
+from secateur.data.batch import Batch
+from secateur.errors import SecateurError
+from secateur.graph.export import Axes, export_fresh
+from secateur.graph.model_copies import copied
+from secateur.graph.module_program import ModuleProgram, Value, agreeing
+from secateur.graph.module_slicer import ModuleSlicer
+from secateur.graph.paired_operators import PairedOperators
+from secateur.graph.program import Program, module_path
+from secateur.graph.recorded_calls import (
+    Recording,
+    UnsupportedCodeError,
+    calls_of,
+    recorded,
+    recording,
+)
+
+SAMPLES = 32
+UNEQUAL = "Unequality"
+
+
+class ModuleSlices:
+    """The programs of a model's modules.
+
+    Args:
+        model: the model whose program was exported; it is left as it is.
+        program: its program.
+        example: what it was exported with.
+    """
+
+    def __init__(self, model: nn.Module, program: Program, example: Batch) -> None:
+        self.model, self.exported, self.example = model, program, example
+        self._made: dict[str, ModuleProgram | None] = {}
+        self._recorded: _Recorded | None = None
+        self._was_recorded = False
+
+    def program_of(self, path: str, sizes: Sequence[ShapeLiteral]) -> ModuleProgram | None:
+        """The program of one module, None where its code can't be written as one for all of its calls.
+
+        Args:
+            path: the module's.
+            sizes: the numbers in the model's program that count units.
+        """
+        if path not in self._made:
+            try:
+                self._made[path] = self._program_of(path, sizes)
+            except UnsupportedCodeError:
+                self._made[path] = None
+        return self._made[path]
+
+    def _program_of(self, path: str, sizes: Sequence[ShapeLiteral]) -> ModuleProgram:
+        module = self.model.get_submodule(path)
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            raise UnsupportedCodeError("hooks change what it is given or returns")
+        recorded_once = self._record_once(sizes)
+        if recorded_once is None or path not in recorded_once.paths:
+            raise UnsupportedCodeError("its calls were not recorded, or it holds no number that counts units")
+        recording, names = recorded_once.recording, recorded_once.names
+        calls = [call for call in calls_of(recording.root) if call.path == path]
+        if not calls:
+            raise UnsupportedCodeError("it is not called")
+        programs = [ModuleSlicer(module, path, recording, names).slice(call) for call in calls]
+        counted = _by_operator(sizes)
+        first = programs[0]
+        if any(not _alike(first, other, counted) for other in programs[1:]):
+            raise UnsupportedCodeError("its calls differ")
+        shapes = dict(first.shapes)
+        for other in programs[1:]:
+            for name, lengths in zip(shapes, other.shapes.values(), strict=True):
+                shapes[name] = agreeing(shapes[name], lengths)
+        return replace(first, shapes=shapes)
+
+    def _record_once(self, sizes: Sequence[ShapeLiteral]) -> "_Recorded | None":
+        """The calls in the model and the names of their operators, as the first request has found them."""
+        if not self._was_recorded:
+            self._was_recorded = True
+            with suppress(UnsupportedCodeError):
+                self._recorded = self._record_any(frozenset(module_path(size.node) for size in sizes))
+        return self._recorded
+
+    def _record_any(self, paths: frozenset[str]) -> "_Recorded":
+        """The calls with all lengths that may vary, or with those of the example.
+
+        Raises:
+            UnsupportedCodeError: both exports fail, or give another program.
+        """
+        free = [
+            [axis for axis, length in enumerate(leaf.shape) if length > 1] if isinstance(leaf, Tensor) else []
+            for leaf in pytree.tree_leaves((self.example.args, self.example.kwargs))
+        ]
+        try:
+            return self._record(free, paths)
+        except UnsupportedCodeError:
+            return self._record([], paths)
+
+    def _record(self, axes: Axes, paths: frozenset[str]) -> "_Recorded":
+        """
+        Args:
+            axes: those of the inputs that may vary besides the batch, none for the lengths of the example.
+            paths: the modules that may need a program.
+
+        Raises:
+            UnsupportedCodeError: the export fails, or gives another program.
+        """
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        double = copied(self.model, {id(tensor): tensor for tensor in tensors})
+        try:
+            with torch.random.fork_rng(devices=[]), recording(double, paths) as events:
+                marked = export_fresh(double, self.example, axes)
+        except SecateurError as failure:
+            raise UnsupportedCodeError(str(failure)) from failure
+        leaves = pytree.tree_leaves((self.example.args, self.example.kwargs))
+        is_fixed = bool(axes) and not _holds_for_others(marked, leaves)
+        if is_fixed and marked.batched is None:
+            raise UnsupportedCodeError("it holds for one size of the batch only")
+        found = recorded(marked, events, is_fixed)
+        names = PairedOperators(marked, self.exported, found.copies).names()
+        if names is None:
+            raise UnsupportedCodeError("a second export gave another program")
+        return _Recorded(found, names, paths)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What the further export showed.
+
+    Args:
+        recording: the calls.
+        names: of its operators those of the same operators in the program that was exported first.
+        paths: the modules whose calls were recorded.
+    """
+
+    recording: Recording
+    names: Mapping[str, str]
+    paths: frozenset[str]
+
+
+def _holds_for_others(program: Program, leaves: Sequence[Any]) -> bool:
+    """Whether the conditions that an export took for granted hold for other sizes as well, from half to four times.
+
+    Torch itself asks of nearly every size whether it is 1, where it would be broadcast: that does not count.
+    """
+    guards = [guard for guard in program.shapes.guards if guard.func.__name__ != UNEQUAL or guard.args[1] not in (0, 1)]
+    sizes = program.shapes.sizes(leaves)
+    generator = np.random.default_rng(0)
+    for _ in range(SAMPLES if guards else 0):
+        others = {symbol: int(generator.integers(max(size // 2, 2), 4 * size + 1)) for symbol, size in sizes.items()}
+        if any(not bool(guard.subs(others)) for guard in guards):
+            return False
+    return True
+
+
+def _by_operator(sizes: Sequence[ShapeLiteral]) -> dict[str, dict[tuple[str, int | None], Tensor]]:
+    found: defaultdict[str, dict[tuple[str, int | None], Tensor]] = defaultdict(dict)
+    for size in sizes:
+        found[size.node.name][size.argument, size.position] = size.units
+    return found
+
+
+def _alike(
+    first: ModuleProgram, other: ModuleProgram, counted: Mapping[str, Mapping[tuple[str, int | None], Tensor]]
+) -> bool:
+    """Whether two calls do the same, with numbers that count the same units."""
+    if _without_names(first) != _without_names(other):
+        return False
+    for a, b in zip(first.operators, other.operators, strict=True):
+        here, there = counted.get(a, {}), counted.get(b, {})
+        if here.keys() != there.keys() or any(not torch.equal(here[key], there[key]) for key in here):
+            return False
+    return True
+
+
+def _without_names(program: ModuleProgram) -> Any:
+    """The program with numbers in place of the names of its values."""
+    numbers: dict[str, int] = {}
+
+    def numbered(leaf: Any) -> Any:
+        return numbers.setdefault(leaf.name, len(numbers)) if isinstance(leaf, Value) else leaf
+
+    def plain(value: Any) -> Any:
+        return pytree.tree_map(numbered, value, is_leaf=lambda leaf: isinstance(leaf, Value))
+
+    steps = []
+    inputs = plain(dict(program.inputs))
+    for step in program.steps:
+        args = plain((step.args, dict(step.kwargs)))
+        results = [result and numbers.setdefault(result, len(numbers)) for result in step.results]
+        steps.append((step.operator, step.is_call, args, results))
+    return inputs, steps, plain(program.output)

@@ -1,0 +1,228 @@
+"""Batches of other sizes than the example's: the model is exported again when one comes, and its numbers are taken.
+
+The first export alone carries units, readers and sites. Another one is matched with it operator by operator, must find
+the same groups of units, and must give what the model itself gives on the batch; else the batch is refused.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from secateur.coupling.grouping import build_groups
+from secateur.coupling.rules.registry import trace_labels
+from secateur.coupling.trace_groups import results_of
+from secateur.data.batch import Batch
+from secateur.errors import SecateurError
+from secateur.graph.export import Axes, export_fresh
+from secateur.graph.export_matching import Matching
+from secateur.graph.program import Program, preserved, run_module
+from secateur.graph.random_draws import replayed
+from secateur.graph.resized_calls import ResizedCalls
+from secateur.graph.settled_numbers import MismatchError
+from secateur.utils.devices import comparable_arithmetic
+
+MOST_EXPORTS = 16
+MOST_SIZES = 4096  # of which the numbers are kept
+
+Compare = Callable[[Any, Any, str], float]
+Signature = tuple[Any, ...]
+
+
+def with_other_sizes(program: Program, model: nn.Module, example: Batch, compare: Compare) -> Program:
+    """The program, which exports the model again for batches of other sizes than the example's.
+
+    Args:
+        program: the export of the model.
+        model: the model.
+        example: what it was exported with.
+        compare: raises a `SecateurError` where an output is not the expected one.
+    """
+    return replace(program, other_sizes=Resizer(program, model, example, compare))
+
+
+@dataclass(frozen=True)
+class Resizer:
+    """Further exports of a model and what they say of each size of inputs.
+
+    Args:
+        program: the first export.
+        model: the model.
+        example: what it was exported with.
+        compare: raises a `SecateurError` where an output is not the expected one.
+    """
+
+    program: Program
+    model: nn.Module
+    example: Batch
+    compare: Compare
+    _exports: list[Matching] = field(default_factory=list, repr=False)
+    _calls: dict[Signature, ResizedCalls | str] = field(default_factory=dict, repr=False)
+
+    def arguments_for(self, batch: Batch, leaves: Sequence[Any], reason: str) -> ResizedCalls:
+        """The arguments of the program's operators for a batch's inputs.
+
+        Args:
+            batch: the batch.
+            leaves: its inputs, flat.
+            reason: why the program is not right for it as it is.
+
+        Raises:
+            DataError: nor are they by any other export, or there are too many of these.
+        """
+        key = self._signature(leaves)
+        if key not in self._calls:
+            if len(self._calls) >= MOST_SIZES:
+                self._calls.clear()
+            self._calls[key] = self._found(batch, leaves, reason)
+        calls = self._calls[key]
+        if isinstance(calls, str):
+            raise self.program.wrong_sizes(leaves, calls)
+        return calls
+
+    def check_single(self, batch: Batch, leaves: Sequence[Any]) -> None:
+        """See whether the program, exported with two examples, gives what the model gives for one.
+
+        Raises:
+            DataError: it does not.
+        """
+        key = self._signature(leaves)
+        if key not in self._calls:
+            unchanged = ResizedCalls({}, {})
+            self._calls[key] = self._difference(batch, unchanged) or unchanged
+        outcome = self._calls[key]
+        if isinstance(outcome, str):
+            raise self.program.wrong_sizes(leaves, outcome)
+
+    def _signature(self, leaves: Sequence[Any]) -> Signature:
+        """What the numbers in the program depend on: all sizes but that of the batch, where it may vary."""
+        shapes = []
+        for leaf, recorded in zip(leaves, self.program.shapes.recorded, strict=True):
+            if not isinstance(leaf, Tensor):
+                shapes.append(repr(leaf))
+                continue
+            axes = recorded if isinstance(recorded, tuple) and len(recorded) == leaf.dim() else leaf.shape
+            batched = self.program.shapes.batched
+            free = (
+                batched is not None and axis == batched and size > 1
+                for axis, size in zip(axes, leaf.shape, strict=True)
+            )  # fmt: skip
+            shapes.append(str([None if is_free else size for is_free, size in zip(free, leaf.shape, strict=True)]))
+        return tuple(shapes)
+
+    def _found(self, batch: Batch, leaves: Sequence[Any], reason: str) -> ResizedCalls | str:
+        """The calls, or why there are none."""
+        for matching in self._exports:
+            if matching.other.shapes.refusal(leaves) is None:
+                try:
+                    calls = matching.at(leaves)
+                except MismatchError:
+                    continue
+                difference = self._difference(batch, calls)
+                return calls if difference is None else difference
+        if len(self._exports) >= MOST_EXPORTS:
+            return f"{MOST_EXPORTS} exports of it, one for each size so far, are the most"
+        return self._exported(batch, leaves, reason)
+
+    def _exported(self, batch: Batch, leaves: Sequence[Any], reason: str) -> ResizedCalls | str:
+        """The calls by another export, with axes that may vary, else with those sizes alone."""
+        example = self._example(batch)
+        failure = ""
+        for axes in (self._free(leaves), ()) if not any(map(self._is_fixed, self._exports)) else ((),):
+            try:
+                other = export_fresh(self.model, example, axes)
+                self._check_batched(other)
+                matching = Matching(self.program, other)
+                refused = other.shapes.refusal(leaves)
+                if refused is not None:
+                    raise MismatchError(f"another export {refused}")
+                self._check_groups(other, example)
+                calls = matching.at(leaves)
+            except MismatchError as mismatch:
+                failure = failure or f"exported at the other sizes, {mismatch}"
+                continue
+            except SecateurError as refusal:
+                return f"its program {reason}; at the other sizes {refusal}"
+            difference = self._difference(example, calls) or (
+                self._difference(batch, calls) if self.program.shapes.is_single(leaves) else None
+            )
+            if difference is None:
+                self._exports.append(matching)
+                return calls
+            failure = failure or difference
+        return f"its program {reason}; {failure}"
+
+    def _is_fixed(self, matching: Matching) -> bool:
+        """Whether another export could keep no axis varying beyond those of the first."""
+        return len(matching.other.shapes.ranges) <= len(self.program.shapes.ranges)
+
+    def _example(self, batch: Batch) -> Batch:
+        """Two examples, as a batch of one can't be told from a fixed size."""
+        size = batch.size
+        if self.program.batched is None or not all(t.dim() and t.shape[0] == size for t in batch.tensors):
+            return batch
+        return batch.map(lambda tensor: torch.cat([tensor, tensor]) if size == 1 else tensor[:2])
+
+    def _free(self, leaves: Sequence[Any]) -> Axes:
+        """The axes of each input that may vary: those that do in the first export, and those that differ from it."""
+        free: list[frozenset[int]] = []
+        for leaf, recorded in zip(leaves, self.program.shapes.recorded, strict=True):
+            if isinstance(leaf, Tensor) and isinstance(recorded, tuple) and len(recorded) == leaf.dim():
+                axes = enumerate(zip(recorded, leaf.shape, strict=True))
+                free.append(frozenset(axis for axis, (was, size) in axes if not isinstance(was, int) or was != size))
+            else:
+                free.append(frozenset())
+        return free
+
+    def _check_batched(self, other: Program) -> None:
+        """
+        Raises:
+            MismatchError: the batch size may vary in the first export alone.
+        """
+        if self.program.batched is not None and other.batched is None:
+            raise MismatchError("the batch size is fixed there")
+
+    def _check_groups(self, other: Program, example: Batch) -> None:
+        """
+        Raises:
+            MismatchError: other units go together.
+        """
+        found = [_groups_of(each, batch) for each, batch in ((self.program, self.example), (other, example))]
+        if found[0] != found[1]:
+            raise MismatchError("other units go together there")
+
+    @comparable_arithmetic()
+    def _difference(self, batch: Batch, calls: ResizedCalls) -> str | None:
+        """What the program with these numbers does otherwise than the model; None where both agree."""
+
+        def run() -> Any:
+            values = {**self.program.fixed(), **self._bound(batch), self.program.resized: calls}
+            nodes = len(self.program.nodes) - 1
+            return self.program.run(values, self.program.first, nodes, {}, keep=self.program.output_nodes)
+
+        with preserved(self.model):
+            try:
+                with replayed(self.program.draws, run):
+                    expected = run_module(self.model, batch)
+                self.compare(self.program.finish(run()), expected, type(self.model).__name__)
+            except SecateurError as failure:
+                return f"its program is not right there: {failure}"
+            except Exception as failure:  # noqa: BLE001 operators raise many types on inputs of a wrong shape
+                return f"its program can't be run there: {type(failure).__name__}: {failure}"
+        return None
+
+    def _bound(self, batch: Batch) -> Mapping[Any, Any]:
+        leaves = pytree.tree_leaves((batch.args, dict(batch.kwargs)))
+        return dict(zip(self.program.inputs, leaves, strict=True))
+
+
+def _groups_of(program: Program, example: Batch) -> frozenset[frozenset[tuple[str, int, tuple[int, ...]]]]:
+    """The groups of units that label tracing finds: what each owns of every tensor."""
+    units = build_groups(trace_labels(program, results_of(program, example).shapes))
+    return frozenset(
+        frozenset((each.tensor, each.axis, tuple((each.units - group.offset).tolist())) for each in group.members)
+        for group in units.groups
+    )

@@ -1,0 +1,137 @@
+"""Parameters, MACs and bytes from numbers of units: the cost where each group keeps its first units.
+
+A cost from a mask goes through every axis of every tensor. What the next unit of each group would save is asked for
+thousands of times while a plan is made, so here the axes are counted once, and a group changes only its own.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from secateur.coupling.cost import WHOLE, Cost, Work
+from secateur.coupling.effective_macs import in_steps
+from secateur.coupling.network import Group, Network
+
+
+@dataclass(frozen=True, eq=False)
+class _GroupAxes:
+    """The axes on which the units of a group lie.
+
+    Args:
+        axes: their numbers (axes of the group,).
+        entries: how many entries along them the first units own (axes of the group, units + 1).
+    """
+
+    axes: np.ndarray
+    entries: np.ndarray
+
+
+class PrefixCost:
+    """The cost of a network whose groups keep their first units.
+
+    Args:
+        network: the network.
+        groups: those that may lose units; all others stay whole.
+        step: MACs count half as they are, and half with channels counted up to multiples of this.
+        mask: which units stay of all others (units + 1,); by default all.
+
+    Example:
+        >>> import torch, secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> network = sc.trace(model, torch.randn(2, 4))
+        >>> PrefixCost(network, network.groups).cost(np.array([3]))
+        Cost(params=23, macs=18, bytes=92)
+    """
+
+    def __init__(self, network: Network, groups: Sequence[Group], step: int = 1, mask: Tensor | None = None) -> None:
+        self.network, self.step = network, step
+        members = {(member.tensor, member.axis): member.units for member in network.members}
+        axes = list(members.values())
+        number_of = {key: number for number, key in enumerate(members)}
+        terms = [list(range(len(axes) + at, len(axes) + at + len(term.axes))) for at, term in _starts(network)]
+        axes += [units for term in network.work for units in term.axes]
+        rounded = [False] * len(members) + [in_steps(network, units) for term in network.work for units in term.axes]
+        fixed = [1]  # lengths of axes on which no units lie; they are counted behind the others
+        shapes: list[list[int]] = []
+        for tensor in network.tensors:
+            shapes.append([])
+            for axis, length in enumerate(tensor.shape):
+                number = number_of.get((tensor.name, axis))
+                shapes[-1].append(len(axes) + len(fixed) if number is None else number)
+                fixed += [length] if number is None else []
+            whole = number_of.get((tensor.name, WHOLE))
+            shapes[-1] += [] if whole is None else [whole]
+        self._shapes, self._terms = (_padded(rows, len(axes)) for rows in (shapes, terms))
+        self._constants = [term.constant for term in network.work]
+        self._itemsizes = np.array([tensor.itemsize for tensor in network.tensors], np.int64)
+        self._parameters = np.array([tensor.is_parameter for tensor in network.tensors], bool)
+        self._groups = _counted(groups, axes)
+        stays = network.mask({}) if mask is None else mask
+        lengths = np.array([int(stays[units].sum()) for units in axes], np.int64)
+        self._whole = np.concatenate([lengths, np.array(fixed, np.int64)])
+        self._rounded = np.array([*rounded, *[False] * len(fixed)], bool)
+
+    def cost(self, kept: np.ndarray) -> Cost:
+        """The cost where each group keeps so many of its first units (groups,)."""
+        return self._cost(self._lengths(kept))
+
+    def after(self, kept: np.ndarray, later: np.ndarray) -> Iterator[Cost]:
+        """For each group the cost where it alone has changed from the units kept to those kept later (groups,)."""
+        lengths = self._lengths(kept)
+        for group, count, target in zip(self._groups, kept.tolist(), later.tolist(), strict=True):
+            changed = lengths.copy()
+            changed[group.axes] += group.entries[:, target] - group.entries[:, count]
+            yield self._cost(changed)
+
+    def _lengths(self, kept: np.ndarray) -> np.ndarray:
+        """What is left of each axis. (axes,)"""
+        lengths = self._whole.copy()
+        for group, count in zip(self._groups, kept.tolist(), strict=True):
+            lengths[group.axes] += group.entries[:, count] - group.entries[:, -1]
+        return lengths
+
+    def _cost(self, lengths: np.ndarray) -> Cost:
+        numels = lengths[self._shapes].prod(1)
+        macs = self._macs(lengths)
+        if self.step > 1:
+            up = -(-lengths // self.step) * self.step
+            macs = (macs + self._macs(np.where(self._rounded, up, lengths))) / 2
+        return Cost(int(numels[self._parameters].sum()), round(macs), int((numels * self._itemsizes).sum()))
+
+    def _macs(self, lengths: np.ndarray) -> float:
+        counts = lengths[self._terms].prod(1).tolist()
+        return float(sum(constant * count for constant, count in zip(self._constants, counts, strict=True)))
+
+
+def _starts(network: Network) -> Iterator[tuple[int, Work]]:
+    """The operators' work, each with how many axes the ones before have."""
+    counts = itertools.accumulate((len(term.axes) for term in network.work), initial=0)
+    return zip(counts, network.work, strict=False)
+
+
+def _counted(groups: Sequence[Group], axes: Sequence[Tensor]) -> list[_GroupAxes]:
+    """For each group the axes with its units."""
+    found: list[_GroupAxes] = []
+    arrays = [units.cpu().numpy() for units in axes]
+    highest = [int(units.max(initial=-1)) for units in arrays]
+    for group in groups:
+        numbers, entries = [], []
+        for number, units in enumerate(arrays):
+            if highest[number] < group.offset:
+                continue
+            inside = units[(units >= group.offset) & (units < group.offset + group.size)] - group.offset
+            if len(inside):
+                numbers.append(number)
+                entries.append(np.concatenate([[0], np.bincount(inside, minlength=group.size).cumsum()]))
+        table = np.array(entries, np.int64).reshape(len(entries), group.size + 1)
+        found.append(_GroupAxes(np.array(numbers, np.int64), table))
+    return found
+
+
+def _padded(rows: Sequence[Sequence[int]], filler: int) -> np.ndarray:
+    """Rows of different lengths as one array. (rows, longest)"""
+    longest = max((len(row) for row in rows), default=0)
+    return np.array([[*row, *[filler] * (longest - len(row))] for row in rows], np.int64).reshape(len(rows), longest)

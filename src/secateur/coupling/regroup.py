@@ -1,0 +1,94 @@
+"""A network with some groups frozen, or with several made into one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from secateur.coupling.network import ConstantSink, Frozen, Group, Network
+
+
+def freeze_groups(network: Network, reasons: Mapping[str, str]) -> Network:
+    """The network with some groups frozen, each for a reason."""
+    if not reasons:
+        return network
+    staying = [group for group in network.groups if group.name not in reasons]
+    number = torch.full((network.units + 1,), -1)
+    offset = 0
+    for group in staying:
+        number[group.span] = torch.arange(offset, offset + group.size)
+        offset += group.size
+    frozen = tuple(
+        Frozen(group.name, group.size, "", group.name, reasons[group.name])
+        for group in network.groups
+        if group.name in reasons
+    )
+    return replace(_renumbered(network, staying, number), frozen=(*network.frozen, *frozen))
+
+
+def merge_groups(network: Network, wide: Group, narrow: Group) -> Network:
+    """The network in which each unit of one group goes with its share of the units of a larger one.
+
+    Args:
+        network: the network.
+        wide: the larger group, whose units are bundled in their order.
+        narrow: the smaller group; its size divides the other's.
+    """
+    each = wide.size // narrow.size
+    made = replace(
+        wide,
+        size=narrow.size,
+        kind=wide.kind if wide.kind == narrow.kind else "bundles",
+        members=(*wide.members, *(m for m in narrow.members if m not in wide.members)),
+        dropouts=tuple(dict.fromkeys((*wide.dropouts, *narrow.dropouts))),
+    )
+    staying = [made if group is wide else group for group in network.groups if group is not narrow]
+    number = torch.full((network.units + 1,), -1)
+    offset = 0
+    for group in staying:
+        if group is made:
+            number[wide.span] = torch.arange(offset, offset + narrow.size).repeat_interleave(each)
+            number[narrow.span] = torch.arange(offset, offset + narrow.size)
+        else:
+            number[group.span] = torch.arange(offset, offset + group.size)
+        offset += group.size
+    reshaping = {
+        **network.reshaping,
+        wide.name: tuple(dict.fromkeys((*network.reshaping[wide.name], *network.reshaping[narrow.name]))),
+    }
+    return replace(_renumbered(network, staying, number), reshaping=reshaping)
+
+
+def _renumbered(network: Network, groups: Sequence[Group], number: Tensor) -> Network:
+    """The network with these groups, whose units have new numbers; those of the others have none."""
+    members = {id(member): replace(member, units=number[member.units]) for member in network.members}
+    by_key = {(member.tensor, member.axis): member for member in members.values()}
+    placed, offset = [], 0
+    for group in groups:
+        own = tuple(by_key[member.tensor, member.axis] for member in group.members)
+        placed.append(replace(group, offset=offset, members=own))
+        offset += group.size
+    return replace(
+        network,
+        groups=tuple(placed),
+        members=tuple(member for member in members.values() if bool((member.units >= 0).any())),
+        consumers=tuple(
+            replace(consumer, units=number[consumer.units], fold=_refolded(consumer.fold, number))
+            for consumer in network.consumers
+            if bool((number[consumer.units] >= 0).any())
+        ),
+        work=tuple(replace(term, axes=tuple(number[axis] for axis in term.axes)) for term in network.work),
+        mends=tuple(replace(mend, units=number[mend.units]) for mend in network.mends),
+        draws=tuple(draw.renumbered(lambda units: number[units]) for draw in network.draws),
+        sizes=tuple(size.renumbered(lambda units: number[units]) for size in network.sizes),
+        additions=tuple(
+            replace(addition, units=number[addition.units])
+            for addition in network.additions
+            if bool((number[addition.units] >= 0).any())
+        ),
+    )
+
+
+def _refolded(fold: ConstantSink | None, number: Tensor) -> ConstantSink | None:
+    return None if fold is None else replace(fold, outputs=number[fold.outputs])

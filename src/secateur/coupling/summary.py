@@ -1,0 +1,72 @@
+"""A network as a person reads it: its groups, what they own, and what is frozen and why."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from secateur.coupling.cost import cost_of
+from secateur.utils.text_table import align_columns
+
+if TYPE_CHECKING:
+    from secateur.coupling.network import Group, Network
+
+WRAP = 3
+
+
+def network_table(network: "Network") -> str:
+    """The network's groups with what they own, its cost, and what is frozen."""
+    dense = network.cost()
+    shares = {group.name: share(network, group) for group in network.groups}
+    rows = [["group", "units", "kind", "params", "MACs", "members"]]
+    rows += [
+        [
+            group.name,
+            str(group.size),
+            group.kind,
+            f"{shares[group.name][0]:,}",
+            f"{shares[group.name][1]:,}",
+            _members(group),
+        ]
+        for group in network.groups
+    ]
+    lines = [
+        f"{network.title}: {dense.params:,} parameters, {dense.macs:,} MACs, {dense.bytes:,} bytes; "
+        f"{network.units:,} units in {len(network.groups)} groups",
+        "",
+    ]
+    lines += align_columns(rows, frozenset({0, 2, 5})) if network.groups else ["nothing can be cut"]
+    if network.module_programs:
+        lines += ["", f"run a cut program in place of their own code: {', '.join(_programs(network))}"]
+    if network.frozen:
+        lines += ["", "frozen:", *align_columns(_frozen_rows(network), frozenset({0, 2}))]
+    return "\n".join(lines)
+
+
+def share(network: "Network", group: "Group") -> tuple[int, int]:
+    """Parameters and MACs that go when all units of a group but one go."""
+    owned = {member.tensor for member in group.members}
+    tensors = [tensor for tensor in network.tensors if tensor.name in owned]
+    work = [term for term in network.work if any(group.owns(axis) for axis in term.axes)]
+    masks = (network.mask({}), network.mask({group.name: torch.tensor([0])}))
+    dense, alone = (cost_of(mask, tensors, group.members, work, ()) for mask in masks)
+    return dense.params - alone.params, dense.macs - alone.macs
+
+
+def _members(group: "Group") -> str:
+    names = [str(member) for member in group.members]
+    more = f" and {len(names) - WRAP} more" if len(names) > WRAP else ""
+    return ", ".join(names[:WRAP]) + more
+
+
+def _programs(network: "Network") -> list[str]:
+    """The modules that run a program, those of one name in one list together."""
+    return [path or network.title for path in network.module_programs]
+
+
+def _frozen_rows(network: "Network") -> list[list[str]]:
+    rows = []
+    for held in network.frozen:
+        place = f" in {held.module}" if held.module and held.module != held.name else ""
+        cause = f"{held.operator}{place}: {held.reason}" if held.operator else held.reason.splitlines()[0]
+        rows.append(["  " + held.name, str(held.units), cause])
+    return rows

@@ -1,0 +1,1 @@
+"""Examples in the forms that users have them, as batches."""

@@ -1,0 +1,1 @@
+"""Losses, metrics, hold-out splits and timing."""

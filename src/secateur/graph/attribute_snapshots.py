@@ -1,0 +1,164 @@
+"""Attributes of a model that its own code, or an export, replaces or changes, as they were before."""
+
+import operator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class ContainerRule:
+    """How the content of a container is read and written, whatever its subclass refuses.
+
+    Args:
+        read: the content as a flat list; a dict gives its keys, then its values.
+        write: put such a list back.
+    """
+
+    read: Callable[[Any], list[Any]]
+    write: Callable[[Any, list[Any]], None]
+
+
+def _read_items(mapping: Any) -> list[Any]:
+    return [*dict.keys(mapping), *dict.values(mapping)]
+
+
+def _items(entries: list[Any]) -> Iterator[tuple[Any, Any]]:
+    count = len(entries) // 2
+    return zip(entries[:count], entries[count:], strict=True)
+
+
+def _write_items(mapping: Any, entries: list[Any]) -> None:
+    dict.clear(mapping)
+    dict.update(mapping, _items(entries))
+
+
+def _write_ordered_items(mapping: Any, entries: list[Any]) -> None:
+    OrderedDict.clear(mapping)
+    for key, value in _items(entries):
+        OrderedDict.__setitem__(mapping, key, value)
+
+
+def _write_list(items: Any, entries: list[Any]) -> None:
+    list.__setitem__(items, slice(None), entries)
+
+
+def _write_set(elements: Any, entries: list[Any]) -> None:
+    set.clear(elements)
+    set.update(elements, entries)
+
+
+def _write_deque(items: Any, entries: list[Any]) -> None:
+    deque.clear(items)
+    deque.extend(items, entries)
+
+
+def _read_slots(record: Any) -> list[Any]:
+    return [getattr(record, field.name, ABSENT) for field in fields(record)]
+
+
+def _write_slots(record: Any, entries: list[Any]) -> None:
+    for field, value in zip(fields(record), entries, strict=True):
+        if value is not ABSENT:
+            object.__setattr__(record, field.name, value)
+        elif hasattr(record, field.name):
+            object.__delattr__(record, field.name)
+
+
+ABSENT = object()
+SLOTS = ContainerRule(_read_slots, _write_slots)
+# The methods of the built-in base are called, since a subclass may refuse changes. The first base that fits counts.
+CONTAINER_RULES: Mapping[type, ContainerRule] = {
+    OrderedDict: ContainerRule(_read_items, _write_ordered_items),
+    dict: ContainerRule(_read_items, _write_items),
+    list: ContainerRule(lambda items: list(list.__iter__(items)), _write_list),
+    set: ContainerRule(lambda elements: list(set.__iter__(elements)), _write_set),
+    deque: ContainerRule(lambda items: list(deque.__iter__(items)), _write_deque),
+}
+BASES = tuple(CONTAINER_RULES)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A container and what it held, each entry by identity."""
+
+    container: Any
+    rule: ContainerRule
+    entries: list[Any]
+
+    def restore(self) -> None:
+        """Write the entries back where the container holds others now."""
+        now = self.rule.read(self.container)
+        same = len(now) == len(self.entries) and all(map(operator.is_, now, self.entries))
+        if not same:
+            self.rule.write(self.container, self.entries)
+
+
+@dataclass(frozen=True)
+class ModelSnapshot:
+    """The classes and attributes of all modules of a model, and the content of containers among them.
+
+    Containers are dicts, lists, sets, deques and dataclasses, those inside others included.
+    """
+
+    modules: tuple[nn.Module, ...]
+    classes: tuple[type, ...]
+    snapshots: tuple[Snapshot, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "ModelSnapshot":
+        modules = tuple(model.modules())
+        return cls(modules, tuple(type(module) for module in modules), tuple(_snapshots(modules)))
+
+    def restore(self) -> None:
+        """Undo whatever was changed since; what was not changed is not written to."""
+        for module, before in zip(self.modules, self.classes, strict=True):
+            if type(module) is not before:
+                module.__class__ = before
+        for snapshot in self.snapshots:
+            snapshot.restore()
+
+
+@contextmanager
+def attributes_restored(model: nn.Module) -> Iterator[None]:
+    """Restore a model's classes, attributes and containers on leaving."""
+    snapshot = ModelSnapshot.of(model)
+    try:
+        yield
+    finally:
+        snapshot.restore()
+
+
+def _snapshots(modules: Sequence[nn.Module]) -> list[Snapshot]:
+    """One for the attributes of each module and of each container that they hold, directly or inside another."""
+    snapshots: list[Snapshot] = []
+    seen: set[int] = set()
+    containers: dict[type, bool] = {}  # few types make up many thousands of entries
+    waiting: list[Any] = [vars(module) for module in modules]
+    while waiting:
+        container = waiting.pop()
+        if id(container) in seen:
+            continue
+        seen.add(id(container))
+        for target, rule in _views(container):
+            entries = rule.read(target)
+            snapshots.append(Snapshot(target, rule, entries))
+            for kind in set(map(type, entries)) - containers.keys():
+                containers[kind] = issubclass(kind, BASES) or is_dataclass(kind)
+            waiting += [entry for entry in entries if containers[type(entry)]]
+    return snapshots
+
+
+def _views(container: Any) -> Iterator[tuple[Any, ContainerRule]]:
+    """The parts of a container that can change: its content, and the attributes of its instance."""
+    base = next((kind for kind in BASES if isinstance(container, kind)), None)
+    if base is not None:
+        yield container, CONTAINER_RULES[base]
+    if type(container).__dictoffset__:
+        yield vars(container), CONTAINER_RULES[dict]
+    elif base is None:
+        yield container, SLOTS

@@ -1,0 +1,245 @@
+"""Two exports of one model at different sizes, operator by operator: which numbers stand for which.
+
+The first export's operators are what everything else hangs on (units, readers, sites), so another export is never run
+itself: its numbers are put into the calls of the first one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.graph.export_operators import (
+    SPARED,
+    gives_tensors,
+    is_numeric_node,
+    is_plain_number,
+    keyword_argument,
+    positional_arguments,
+)
+from secateur.graph.input_shapes import Sizes, evaluated
+from secateur.graph.program import Program
+from secateur.graph.resized_calls import Inserted, ResizedCalls
+from secateur.graph.settled_numbers import MismatchError, Number, settled_number
+
+MULTIPLES = (1, 2, 3)  # of the batch size, at which numbers that grow with it are compared
+
+
+class Matching:
+    """The operators of two exports, paired in their order.
+
+    Args:
+        first: the program that everything hangs on.
+        other: another export of the same model.
+
+    Raises:
+        MismatchError: they are not the same, but for numbers and constants.
+    """
+
+    def __init__(self, first: Program, other: Program) -> None:
+        self.first, self.other = first, other
+        self._own: dict[Node, Node | Inserted] = {}  # nodes of the other export -> values of the first
+        self._originals: dict[Node, Node] = {}  # nodes of the first export -> those of the other
+        self._spared: dict[Node, Node] = {}  # what changes nothing at the other sizes -> what it reads
+        self._constants: dict[Node, Tensor] = {}
+        self._calls: dict[Node, tuple[list[Any], dict[str, Any]]] = {}
+        self._pair_placeholders()
+        self._pair_operators(*([node for node in each.nodes if gives_tensors(node)] for each in (first, other)))
+        outputs = self._tree(list(first.outputs), list(other.outputs))
+        if any(isinstance(part, Inserted) or part.first != part.other for part in _changes(outputs)):
+            raise MismatchError("it returns a size, or pads what it returns")
+
+    def at(self, leaves: Sequence[Any]) -> ResizedCalls:
+        """The calls for a batch's inputs.
+
+        Raises:
+            MismatchError: a number depends on the batch size in another way.
+        """
+        sizes = self.other.shapes.sizes(leaves)
+        batched = self.other.shapes.batched if self.first.batched is not None else None
+        points = [{**sizes, batched: sizes[batched] * n} for n in MULTIPLES] if batched is not None else [sizes]
+        computed = [self._computed(point) for point in points]
+
+        def settled(value: Any) -> Any:
+            if isinstance(value, Number):
+                return settled_number(value, points, computed)
+            if isinstance(value, Inserted):
+                kwargs = {name: settled(part) for name, part in value.kwargs.items()}
+                return Inserted(value.target, tuple(settled(part) for part in value.args), kwargs)
+            if isinstance(value, list | tuple):
+                return type(value)(settled(part) for part in value)
+            return value
+
+        calls = {}
+        for node, (args, kwargs) in self._calls.items():
+            call = tuple(settled(value) for value in args), {name: settled(v) for name, v in kwargs.items()}
+            if call != (node.args, dict(node.kwargs)):
+                calls[node] = call
+        _check_layers(calls)
+        return ResizedCalls(calls, self._constants)
+
+    def _pair_placeholders(self) -> None:
+        named = {name: node for node, name in self.first.state_names.items()}
+        for node, name in self.other.state_names.items():
+            if name not in named or self.first.state(name).shape != self.other.state(name).shape:
+                raise MismatchError(f"{name} is not the same tensor any more")
+            self._set_pair(named[name], node)
+        for node, other in zip(self.first.inputs, self.other.inputs, strict=True):
+            self._set_pair(node, other)
+
+    def _set_pair(self, node: Node, other: Node) -> None:
+        self._own[other], self._originals[node] = node, other
+
+    def _pair_operators(self, firsts: Sequence[Node], others: Sequence[Node]) -> None:
+        """Pair operators in order; padding and slices that change nothing may be missing in either export."""
+        mine, theirs = list(reversed(firsts)), list(reversed(others))
+        while mine or theirs:
+            node, other = mine[-1] if mine else None, theirs[-1] if theirs else None
+            if node is not None and other is not None and self._may_pair(node, other):
+                self._pair(mine.pop(), theirs.pop())
+            elif other is not None and other.target in SPARED and not self._is_behind(other, node):
+                self._insert(theirs.pop())
+            elif node is not None and node.target in SPARED:
+                self._spare(mine.pop())
+            else:
+                names = [getattr(each, "target", "nothing") for each in (other, node)]
+                raise MismatchError(f"it calls {names[0]} there where it calls {names[1]} here")
+
+    def _may_pair(self, node: Node, other: Node) -> bool:
+        if node.target != other.target or node.op != other.op:
+            return False
+        source, read = node.args[0], other.args[0]
+        if node.target not in SPARED or (source in self.first.constants and read in self.other.constants):
+            return True
+        return self._root(self._read(other)) is self._root(source)
+
+    def _is_behind(self, other: Node, node: Node | None) -> bool:
+        """Whether an operator that both may lack reads something that comes later than what the first's reads."""
+        if node is None or node.target not in SPARED:
+            return False
+        position = self.first.position
+        return position[self._root(self._read(other))] > position[self._root(node.args[0])]
+
+    def _read(self, other: Node) -> Any:
+        """What an operator of the other export reads, in the first."""
+        source = self._own.get(other.args[0])  # type: ignore[arg-type]
+        if source is None:
+            raise MismatchError(f"{other.name} reads what is not in the first export")
+        return source
+
+    def _root(self, value: Any) -> Node:
+        """The node whose value it is, but for operators that one export lacks."""
+        node: Node = value.source if isinstance(value, Inserted) else value
+        while node in self._spared:
+            node = self._spared[node]
+        return node
+
+    def _insert(self, other: Node) -> None:
+        """Take over an operator of the other export that changes nothing in the first."""
+
+        def taken(value: Any) -> Any:
+            if isinstance(value, Node) and not is_numeric_node(value):
+                return self._own[value]
+            if isinstance(value, list | tuple):
+                return type(value)(taken(part) for part in value)
+            return Number(None, value) if is_numeric_node(value) else value
+
+        self._read(other)
+        args = tuple(taken(value) for value in other.args)
+        self._own[other] = Inserted(other.target, args, {name: taken(v) for name, v in other.kwargs.items()})
+
+    def _spare(self, node: Node) -> None:
+        """Make an operator of the first export change nothing, as the other one lacks it."""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        self._spared[node] = source
+        self._originals[node] = self._originals[source]
+        self._calls[node] = [source, *SPARED[node.target](node)], {}
+
+    def _pair(self, node: Node, other: Node) -> None:
+        if node.op == "get_attr" and self._code(self.first, node) != self._code(self.other, other):
+            raise MismatchError(f"{node.target} is another there")
+        length = max(len(node.args), len(other.args))
+        args = self._tree(positional_arguments(node, length), positional_arguments(other, length))
+        kwargs = {
+            name: self._tree(keyword_argument(node, name), keyword_argument(other, name))
+            for name in {**node.kwargs, **other.kwargs}
+        }  # fmt: skip
+        self._set_pair(node, other)
+        if any(True for _ in _changes([args, *kwargs.values()])):
+            self._calls[node] = args, kwargs
+
+    def _tree(self, value: Any, other: Any) -> Any:
+        """A pair of arguments as one, with a `Number` wherever both are numbers or computed."""
+        if is_numeric_node(value) and is_numeric_node(other):
+            return (
+                Number(value, other)
+                if not is_plain_number(value) or not is_plain_number(other) or value != other
+                else value
+            )
+        if isinstance(value, Node) and isinstance(other, Node):
+            return self._same(value, other)
+        if isinstance(value, list | tuple) and isinstance(other, list | tuple) and len(value) == len(other):
+            return type(value)(self._tree(a, b) for a, b in zip(value, other, strict=True))
+        if type(value) is not type(other) or value != other:
+            raise MismatchError(f"an operator is called with {other!r} there where it is called with {value!r} here")
+        return value
+
+    def _same(self, node: Node, other: Node) -> Node | Inserted:
+        """What an operator reads, in the first export.
+
+        Raises:
+            MismatchError: the other export's reads something else.
+        """
+        constants = self.first.constants, self.other.constants
+        if node in constants[0] and other in constants[1] and other not in self._own:
+            self._set_pair(node, other)
+            tensors = constants[0][node], constants[1][other]
+            if not isinstance(tensors[0], Tensor) or not isinstance(tensors[1], Tensor):
+                raise MismatchError(f"{node.name} is a constant that is no tensor")
+            if tensors[0].shape != tensors[1].shape or not torch.equal(*tensors):
+                self._constants[node] = tensors[1]
+        value = self._own.get(other)
+        if value is None or self._root(value) is not self._root(node):
+            raise MismatchError(f"an operator reads {other.name} there where it reads {node.name} here")
+        return value if isinstance(value, Inserted) else node
+
+    @staticmethod
+    def _code(program: Program, node: Node) -> str:
+        held = getattr(program.exported.graph_module, str(node.target))
+        return str(getattr(held, "code", held))
+
+    def _computed(self, sizes: Sizes) -> dict[Node, Any]:
+        """What the first export's operators on numbers give at sizes of the other."""
+        values: dict[Node, Any] = {}
+        for node in self.first.nodes:
+            if node.op != "call_function" or gives_tensors(node):
+                continue
+            if node.target is torch.ops.aten.sym_size.int:
+                source, axis = node.args
+                values[node] = evaluated(self._originals[source].meta["val"].shape[axis], sizes)  # type: ignore[index]
+            elif all(used in values for used in node.all_input_nodes) and callable(node.target):
+                args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = node.target(*args, **kwargs)
+        return values
+
+
+def _check_layers(calls: Mapping[Node, Any]) -> None:
+    """
+    Raises:
+        MismatchError: a convolution is another, which is read from the first export in many places.
+    """
+    for node in calls:
+        if "conv" in str(node.target):
+            raise MismatchError(f"the stride, padding or dilation of {node.name} depends on the size of its input")
+
+
+def _changes(tree: Any) -> Iterator[Any]:
+    """The numbers and inserted operators among arguments."""
+    if isinstance(tree, Number | Inserted):
+        yield tree
+    elif isinstance(tree, list | tuple):
+        for part in tree:
+            yield from _changes(part)

@@ -1,0 +1,61 @@
+"""Operators of exported programs: those on tensors and those on numbers, and those that torch leaves out."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+
+def _no_padding(node: Node) -> list[Any]:
+    """The arguments of a padding that adds nothing."""
+    widths = node.args[1]
+    assert isinstance(widths, list | tuple)
+    return [[0] * len(widths), *node.args[2:]]
+
+
+# Operators that torch leaves out where they change nothing: what makes them so, behind their input.
+SPARED: Mapping[Any, Callable[[Node], list[Any]]] = {
+    torch.ops.aten.pad.default: _no_padding,
+    torch.ops.aten.constant_pad_nd.default: _no_padding,
+    torch.ops.aten.clone.default: lambda node: [],
+    torch.ops.aten.contiguous.default: lambda node: [],
+    torch.ops.aten.slice.Tensor: lambda node: [node.args[1] if len(node.args) > 1 else 0, 0, sys.maxsize],
+}
+
+
+def gives_tensors(node: Node) -> bool:
+    """Whether it gives tensors, and not numbers or nothing."""
+    if node.op == "get_attr":
+        return True
+    return node.op == "call_function" and not gives_numbers(node)
+
+
+def gives_numbers(node: Node) -> bool:
+    value = node.meta.get("val")
+    if value is None:
+        return "assert" in node.name or "sym_constrain" in node.name
+    return isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool)
+
+
+def is_numeric_node(value: Any) -> bool:
+    return is_plain_number(value) or (isinstance(value, Node) and value.op == "call_function" and gives_numbers(value))
+
+
+def is_plain_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def positional_arguments(node: Node, length: int) -> list[Any]:
+    """The first arguments of a call, defaults filled in."""
+    schema = getattr(node.target, "_schema", None)
+    further = [] if schema is None else [arg.default_value for arg in schema.arguments[len(node.args) : length]]
+    return [*node.args, *further]
+
+
+def keyword_argument(node: Node, name: str) -> Any:
+    """A keyword argument of a call, or its default."""
+    schema = getattr(node.target, "_schema", None)
+    defaults = {} if schema is None else {arg.name: arg.default_value for arg in schema.arguments}
+    return node.kwargs.get(name, defaults.get(name))

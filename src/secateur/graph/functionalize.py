@@ -1,0 +1,88 @@
+"""Operators of an exported program that write to their inputs, and those that give back a part of what they got."""
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from secateur.coupling.label_tracer import operator_name
+from secateur.graph.program import arguments
+
+COMPARISONS = {"eq", "ne", "gt", "ge", "lt", "le", "logical_and", "logical_or", "logical_xor", "logical_not"}
+
+
+def without_dropouts(exported: ExportedProgram) -> None:
+    """Dropout in evaluation gives back its input's own memory, which decomposing does not know."""
+    for node in list(exported.graph.nodes):
+        if _is_idle_dropout(node) and all(user.op != "output" for user in node.users):
+            node.replace_all_uses_with(node.args[0])
+            exported.graph.erase_node(node)
+
+
+def _is_idle_dropout(node: Node) -> bool:
+    if node.op != "call_function" or "dropout" not in operator_name(node) or not isinstance(node.args[0], Node):
+        return False
+    return arguments(node).get("train") is False
+
+
+def is_mutable(node: Node) -> bool:
+    """Whether an operator writes to one of its inputs."""
+    schema = getattr(node.target, "_schema", None)
+    return bool(schema is not None and schema.is_mutable)
+
+
+def writes_where_seen(node: Node) -> bool:
+    """Whether a write could be seen through another name, or a part of the program is hidden in a submodule."""
+    if node.op == "get_attr":
+        return True
+    if not is_mutable(node):
+        return False
+    written = node.args[0]
+    if not isinstance(written, Node) or functional(node) is None or _changes_type(node):
+        return True
+    while _is_alias(written):
+        written = written.args[0]
+        if not isinstance(written, Node):
+            return True
+    return written.op == "placeholder" or any(not user < node for user in _others(written, node))
+
+
+def _changes_type(node: Node) -> bool:
+    """Whether the same without writing would give another type than what is written to has."""
+    types = {
+        value.meta["val"].dtype
+        for value in node.args
+        if isinstance(value, Node) and isinstance(value.meta.get("val"), Tensor) and value.meta["val"].dim()
+    }
+    return len(types) > 1 or operator_name(node).rstrip("_") in COMPARISONS
+
+
+def _is_alias(node: Node) -> bool:
+    """Whether an operator gives back the memory of its first argument, or a part of what gave it."""
+    if node.target is operator.getitem:  # one of several results has memory of its own, unless all are views
+        source = node.args[0]
+        return isinstance(source, Node) and _is_alias(source)
+    if _is_idle_dropout(node):
+        return True
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(result.alias_info is not None for result in schema.returns)
+
+
+def _others(written: Node, node: Node) -> Iterator[Node]:
+    """All that use some memory by any name, but for what uses it after it was written to by its new name."""
+    for user in written.users:
+        if user is not node:
+            yield user
+            if _is_alias(user):
+                yield from _others(user, node)
+
+
+def functional(node: Node) -> Any:
+    """The operator that gives what this one writes, None where there is none."""
+    name = node.target._schema.name.split("::")[1]  # type: ignore[union-attr]
+    overload = node.target._schema.overload_name or "default"  # type: ignore[union-attr]
+    return getattr(getattr(torch.ops.aten, name.removesuffix("_"), None), overload, None)

@@ -1,0 +1,111 @@
+"""How models are called: without caches, with inputs under their names, and with tensors alone in what they return."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from secateur.data.batch import Batch
+from secateur.errors import DataError
+
+CACHE = "use_cache"
+PLAIN = (Tensor, int, float, bool, str, torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def call_model(model: nn.Module, batch: Batch) -> Any:
+    """A model's output on a batch, with None in the place of caches and of other objects that are no tensors.
+
+    The model gets copies of the inputs: its first operator may write to them.
+
+    Raises:
+        DataError: it is an object that holds no tensor, as far as torch knows.
+    """
+    own = batch.with_copied_inputs()
+    output = model(*own.args, **own.kwargs, **cache_disabled(model, batch))
+    plain = plain_output(output)
+    if plain is None and output is not None:
+        raise DataError(
+            f"{type(model).__name__} returns a {type(output).__name__} without a tensor that torch finds in it; let "
+            "forward return tensors: one, or several in tuples, lists, dicts or dataclasses"
+        )
+    return plain
+
+
+def cache_disabled(model: nn.Module, batch: Batch) -> Mapping[str, bool]:
+    """The keyword that turns off the cache of a decoder of the transformers library; empty where forward takes none."""
+    signature = inspect.signature(model.forward)
+    names = list(signature.parameters)
+    if CACHE in batch.kwargs or CACHE in names[: len(batch.args)] or not _takes_cache(model):
+        return {}
+    return {CACHE: False}
+
+
+def _takes_cache(model: nn.Module) -> bool:
+    """Whether forward takes the keyword itself, or is a wrapper that hands `**kwargs` to its only child."""
+    parameters = inspect.signature(model.forward).parameters
+    if CACHE in parameters:
+        return True
+    children = list(model.children())
+    hands_on = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values())
+    return hands_on and len(children) == 1 and _takes_cache(children[0])
+
+
+def plain_output(output: Any) -> Any:
+    """An output whose leaves are tensors, numbers or None; a dataclass that torch does not know becomes a dict."""
+
+    def plain(leaf: Any) -> Any:
+        if leaf is None or isinstance(leaf, PLAIN):
+            return leaf
+        if is_dataclass(leaf) and not isinstance(leaf, type):
+            return plain_output({field.name: getattr(leaf, field.name) for field in fields(leaf)})
+        return None
+
+    return pytree.tree_map(plain, output)
+
+
+@contextmanager
+def plain_forward(model: nn.Module, batch: Batch) -> Iterator[None]:
+    """Within, `model.forward` takes the batch's inputs as named parameters and returns tensors alone.
+
+    `torch.export` knows no dynamic shapes for `*args` and `**kwargs`, and no outputs such as caches.
+    """
+    forward, values = model.forward, vars(model)
+    before = dict(values)
+    keywords = cache_disabled(model, batch)
+
+    def adapted(*args: Any, **kwargs: Any) -> Any:
+        return plain_output(forward(*args, **kwargs, **keywords))
+
+    adapted.__signature__ = _named_signature(forward, batch)  # type: ignore[attr-defined]
+    values["forward"] = adapted
+    try:
+        yield
+    finally:
+        values.pop("forward")
+        if "forward" in before:
+            values["forward"] = before["forward"]
+
+
+def _named_signature(forward: Any, batch: Batch) -> inspect.Signature:
+    """The signature of forward, in which the batch's inputs have names where it takes `*args` and `**kwargs`."""
+    signature = inspect.signature(forward)
+    named: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind == parameter.VAR_POSITIONAL:
+            surplus = range(len(named), len(batch.args))
+            named = [before.replace(default=parameter.empty) if surplus else before for before in named]
+            named += [inspect.Parameter(f"{parameter.name}_{index}", ORDINARY) for index in surplus]
+        elif parameter.kind == parameter.VAR_KEYWORD:
+            others = [name for name in batch.kwargs if name not in signature.parameters]
+            named += [inspect.Parameter(name, parameter.KEYWORD_ONLY) for name in others]
+        else:
+            named.append(parameter)
+    return signature.replace(parameters=named)
+
+
+ORDINARY = inspect.Parameter.POSITIONAL_OR_KEYWORD

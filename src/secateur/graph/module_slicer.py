@@ -1,0 +1,197 @@
+"""The part of an exported program that is one module's own code, as a program of that module."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from secateur.graph.module_operators import name_operator
+from secateur.graph.module_program import (
+    Constant,
+    InputDevice,
+    ModuleProgram,
+    ProgramStep,
+    StateRef,
+    TrainingFlag,
+    Value,
+    is_reference,
+    references,
+)
+from secateur.graph.program import arguments
+from secateur.graph.recorded_calls import RecordedCall, Recording, UnsupportedCodeError
+
+MOST_ENTRIES = 256
+SIZE = "aten.sym_size.int"
+
+
+class ModuleSlicer:
+    """Slices the own code of one module out of a program.
+
+    Args:
+        module: the module.
+        path: its path in the model.
+        recording: the calls in the model's program.
+        names: for each node of that program the name that its result gets.
+    """
+
+    def __init__(self, module: nn.Module, path: str, recording: Recording, names: Mapping[str, str]) -> None:
+        self.module, self.path, self.names = module, path, names
+        self.recording, self.program = recording, recording.program
+        self.nodes = {node.name: node for node in recording.program.nodes}
+        self.copies = recording.copies
+        tensors = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+        self.tensors = {id(tensor): name for name, tensor in reversed(tensors)}
+        self.steps: list[ProgramStep] = []
+        self.available: dict[str, Any] = {}
+
+    def slice(self, call: RecordedCall) -> ModuleProgram:
+        """The module's program as one of its calls shows it.
+
+        Raises:
+            UnsupportedCodeError: its code holds what a module's program can't.
+        """
+        if call.bound is None or call.output is None:
+            raise UnsupportedCodeError("it takes or returns something else than tensors, numbers and lists of them")
+        for name in references(call.bound):
+            self.available[name] = Value(self._name(name))
+        inputs = self._filled(call.bound)
+        for entry in call.body:
+            if isinstance(entry, RecordedCall):
+                self._call(entry)
+            else:
+                self._operator(entry)
+        output = self._filled(call.output)
+        shapes = {
+            self._name(name): tuple(map(self.recording.length, value.shape))
+            for name in references(call.bound)
+            if isinstance(value := self.nodes[name].meta.get("val"), Tensor)
+        }
+        return ModuleProgram(inputs, tuple(_with_drops(_needed(self.steps, output), output)), output, shapes)
+
+    def _name(self, node_name: str) -> str:
+        return self.names.get(node_name, f"{node_name}'")
+
+    def _call(self, call: RecordedCall) -> None:
+        prefix = f"{self.path}." if self.path else ""
+        if call.given is None or not call.path.startswith(prefix):
+            raise UnsupportedCodeError(f"it calls {call.path} with something else than tensors and numbers")
+        args, kwargs = self._filled(call.given)
+        results = tuple(None if name is None else f"{self._name(name)}" for name in call.results)
+        self.steps.append(ProgramStep(call.path.removeprefix(prefix), True, args, kwargs, results))
+        for name, result in zip(call.results, results, strict=True):
+            if name is not None and result is not None:
+                self.available[name] = Value(result)
+
+    def _operator(self, node: Node) -> None:
+        """Later steps that use a node that can't be written fail; others, such as assertions, are left out."""
+        if node.name in self.copies:
+            return
+        try:
+            self.steps.append(self._step(node))
+        except UnsupportedCodeError as failure:
+            self.available[node.name] = failure
+            return
+        self.available[node.name] = Value(self._name(node.name))
+
+    def _step(self, node: Node) -> ProgramStep:
+        name = name_operator(node.target)
+        if name is None or not (node.users or name.startswith("aten.sym")):
+            raise UnsupportedCodeError(f"{node.target} is not an operator that a module's program may hold")
+        args: tuple[Any, ...] = tuple(node.args)
+        kwargs = dict(node.kwargs)
+        if "dropout" in name and arguments(node).get("train") is False:
+            names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+            kwargs.pop("train", None)
+            at = names.index("train")
+            args = (*args[:at], TrainingFlag(), *args[at + 1 :])
+        return ProgramStep(name, False, self._filled(args), self._filled(kwargs), (self._name(node.name),))
+
+    def _filled(self, value: Any) -> Any:
+        """Arguments with references in place of nodes."""
+        if isinstance(value, Node):
+            return self._reference(value)
+        if isinstance(value, Value):
+            return self._reference(self.nodes[value.name])
+        if is_reference(value) or value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
+            return value
+        if isinstance(value, torch.device):
+            return InputDevice()
+        if isinstance(value, tuple | list):
+            return (
+                type(value)(self._filled(part) for part in value)
+                if type(value) in (tuple, list)
+                else [self._filled(part) for part in value]
+            )
+        if isinstance(value, dict):
+            return {key: self._filled(part) for key, part in value.items()}
+        raise UnsupportedCodeError(f"an operator takes a {type(value).__name__}")
+
+    def _reference(self, node: Node) -> Any:
+        known = self.available.get(node.name)
+        if isinstance(known, UnsupportedCodeError):
+            raise known
+        if known is None:
+            known = self.available[node.name] = self._outside(node)
+        return known
+
+    def _outside(self, node: Node) -> Any:
+        """A reference to what is no result of the module's own code: its tensors, constants, sizes that may vary."""
+        if node in self.program.state_names:
+            name = self.tensors.get(id(self.program.state(self.program.state_names[node])))
+            if name is None:
+                raise UnsupportedCodeError(f"it uses {self.program.state_names[node]}, which belongs to another module")
+            return StateRef(name)
+        if node in self.program.constants:
+            return _constant(self.program.constants[node])
+        length = node.meta.get("val")
+        if isinstance(length, torch.SymInt):
+            return self._size(node, length)
+        raise UnsupportedCodeError(f"it uses {node.name}, which is computed elsewhere")
+
+    def _size(self, node: Node, length: torch.SymInt) -> Any:
+        """A size that may vary: of one of the inputs, or computed from such."""
+        for source in list(self.available):
+            shape = getattr(self.nodes[source].meta.get("val"), "shape", ())
+            for dim, size in enumerate(shape):
+                if isinstance(self.available[source], Value) and _same_size(size, length):
+                    step = ProgramStep(SIZE, False, (self.available[source], dim), {}, (self._name(node.name),))
+                    self.steps.append(step)
+                    return Value(self._name(node.name))
+        if node.op != "call_function" or node.target is torch.ops.aten.sym_size.int:
+            raise UnsupportedCodeError("it uses a size that its inputs do not show")
+        self.steps.append(self._step(node))
+        return Value(self._name(node.name))
+
+
+def _same_size(size: Any, length: torch.SymInt) -> bool:
+    return isinstance(size, torch.SymInt) and str(size.node.expr) == str(length.node.expr)
+
+
+def _constant(value: Any) -> Constant:
+    if not isinstance(value, Tensor) or value.numel() > MOST_ENTRIES or value.is_complex():
+        raise UnsupportedCodeError("it uses a tensor that is neither a parameter nor a buffer")
+    return Constant(value.tolist(), str(value.dtype).removeprefix("torch."))
+
+
+def _needed(steps: Sequence[ProgramStep], output: Any) -> list[ProgramStep]:
+    """The steps that the output needs; calls of submodules stay."""
+    used, kept = set(references(output)), []
+    for step in reversed(steps):
+        if step.is_call or used & {*step.results}:
+            kept.append(step)
+            used.update(references((step.args, step.kwargs)))
+    return kept[::-1]
+
+
+def _with_drops(steps: Sequence[ProgramStep], output: Any) -> Iterator[ProgramStep]:
+    """The steps, each with the names of what no later one needs."""
+    last = {name: at for at, step in enumerate(steps) for name in references((step.args, step.kwargs))}
+    returned = set(references(output))
+    for at, step in enumerate(steps):
+        done = [name for name, place in last.items() if place == at and name not in returned]
+        yield replace(step, dropped=tuple(done))

@@ -1,0 +1,72 @@
+"""Weights that are computed before each forward: weight norm, spectral norm, torch's masks, any parametrization.
+
+They are traced, cut and saved as the plain weights that they come to; the small model has no parametrization left.
+"""
+
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from secateur.graph.model_copies import copied
+from secateur.graph.program import evaluation_mode
+from secateur.graph.wrappers import holds_wrappers, unwrap_children
+
+
+def is_computed(module: nn.Module) -> bool:
+    """Whether a module's own weights are computed from others."""
+    return parametrize.is_parametrized(module) or any(_hooks(module))
+
+
+def needs_folding(model: nn.Module) -> bool:
+    """Whether weights are computed from others."""
+    return any(is_computed(module) for module in model.modules())
+
+
+def bake_parametrizations(model: nn.Module) -> nn.Module:
+    """The model itself, or where weights are computed from others or parts are wrapped a copy that is plain."""
+    if not needs_folding(model) and not holds_wrappers(model):
+        return model
+    plain = copied(model, {})
+    bake_in_place(plain)
+    return plain
+
+
+def bake_in_place(model: nn.Module) -> None:
+    """Replace weights computed from others by what they come to, and wrapped parts by the plain ones, in place."""
+    unwrap_children(model)
+    with evaluation_mode(model):
+        for module in model.modules():
+            for hook in _hooks(module):
+                hook.remove(module)
+            for key in [key for key, hook in module._forward_pre_hooks.items() if isinstance(hook, KINDS)]:
+                del module._forward_pre_hooks[key]
+            if parametrize.is_parametrized(module):
+                _fold_parametrizations(module)
+
+
+KINDS = (WeightNorm, SpectralNorm, BasePruningMethod)
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, KINDS)]
+
+
+def _fold_parametrizations(module: Any) -> None:
+    values = {}
+    for name, chain in module.parametrizations.items():
+        learned = list(chain.parameters(recurse=False))
+        values[name] = (getattr(module, name).detach().clone(), bool(learned), any(t.requires_grad for t in learned))
+    hooks = module._load_state_dict_pre_hooks
+    for key in [key for key, hook in hooks.items() if "weight_norm_compat_hook" in str(getattr(hook, "hook", hook))]:
+        del hooks[key]  # it would look for what is no longer there, and can't be pickled
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    for name, (value, is_parameter, trained) in values.items():
+        if is_parameter:
+            module.register_parameter(name, nn.Parameter(value, trained))
+        else:
+            module.register_buffer(name, value)

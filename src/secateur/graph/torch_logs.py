@@ -1,0 +1,51 @@
+"""torch's own log records about an export, which its errors repeat."""
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+from unittest.mock import patch
+
+
+@contextmanager
+def torch_logs_silenced() -> Iterator[None]:
+    """Without torch's warnings, log records and printed graphs, unless `TORCH_LOGS` asks for them."""
+    unprinted: Any = patch("torch.export._trace.print", lambda *args, **kwargs: None, create=True)
+    asked = bool(os.environ.get("TORCH_LOGS"))
+    with warnings.catch_warnings(), torch_logs_dropped(), nullcontext() if asked else unprinted:
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def torch_logs_dropped() -> Iterator[None]:
+    """Drop this thread's records of torch's loggers, but for those whose level `TORCH_LOGS` or a person has lowered."""
+    thread = threading.get_ident()
+
+    def wanted(record: logging.LogRecord) -> bool:
+        of_torch = record.name == "torch" or record.name.startswith("torch.")
+        return not of_torch or record.thread != thread or _is_asked_for(record.name)
+
+    handlers = _handlers()
+    for handler in handlers:
+        handler.addFilter(wanted)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(wanted)
+
+
+def _is_asked_for(name: str) -> bool:
+    return logging.getLogger(name).getEffectiveLevel() < logging.WARNING
+
+
+def _handlers() -> list[logging.Handler]:
+    """Where records of torch's loggers can arrive."""
+    names = [name for name in logging.root.manager.loggerDict if name == "torch" or name.startswith("torch.")]
+    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in names)]
+    last_resort = [] if logging.lastResort is None else [logging.lastResort]
+    return list(dict.fromkeys([*(handler for logger in loggers for handler in logger.handlers), *last_resort]))

@@ -1,0 +1,113 @@
+"""Criteria that look at weights alone, over all the weights that make a unit: norms of them (Li et al. 2017), how far
+they are from those of the others (FPGM, He et al. 2019), and the scale of batch norms (Liu et al. 2017)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from secateur.coupling.network import Group, Network
+from secateur.errors import DataError
+from secateur.graph.program import arguments, wide
+from secateur.importance.context import CriterionContext
+from secateur.importance.registry import criterion
+from secateur.importance.scores import GroupScores
+from secateur.masking.linear_layers import norms_of
+
+
+@criterion("l1", options=(), uses="nothing")
+def l1(context: CriterionContext) -> dict[str, GroupScores]:
+    """Sum of the absolute incoming weights."""
+    return {group.name: GroupScores.exact(_measured(context, group, torch.abs)) for group in context.groups}
+
+
+@criterion("l2", options=(), uses="nothing")
+def l2(context: CriterionContext) -> dict[str, GroupScores]:
+    """Root of the sum of the squared incoming weights."""
+    return {group.name: GroupScores.exact(_measured(context, group, torch.square).sqrt()) for group in context.groups}
+
+
+@criterion("fpgm", options=(), uses="nothing")
+def geometric_median(context: CriterionContext) -> dict[str, GroupScores]:
+    """Sum of the distances of the unit's incoming weights to those of all others of its group (He et al. 2019).
+
+    The units nearest to the geometric median are the easiest to replace by others, and go first.
+    """
+    found = {}
+    for group in context.groups:
+        squares = torch.zeros(group.size, group.size, dtype=torch.float64)
+        for rows in _rows_of(context.network, group):
+            squares += torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
+        found[group.name] = GroupScores.exact(squares.sqrt().sum(1))
+    return found
+
+
+@criterion("batchnorm-scale", options=(), uses="nothing")
+def batchnorm_scale(context: CriterionContext) -> dict[str, GroupScores]:
+    """The absolute scale of the batch norms behind the unit, summed over them (Liu et al. 2017).
+
+    Raises:
+        DataError: a group has no batch norm with a scale.
+    """
+    found = {}
+    norms = norms_of(context.network)
+    for group in context.groups:
+        total = torch.zeros(group.size + 1, dtype=torch.float64)
+        seen = False
+        for node, units in norms.items():
+            name = context.network.program.state_names.get(arguments(node)["weight"], "")
+            if name and group.owns(units):
+                seen = True
+                scale = context.network.program.state(name).detach().cpu().double()
+                total.index_add_(0, local_units(units, group), scale.abs())
+        if not seen:
+            without = [each.name for each in context.groups if not any(each.owns(units) for units in norms.values())]
+            raise DataError(
+                f"no batch norm with a scale is behind {group.name}, which 'batchnorm-scale' ranks by; skip "
+                f"{', '.join(without) or group.name}, or rank by 'l2'"
+            )
+        found[group.name] = GroupScores.exact(total[:-1])
+    return found
+
+
+def incoming(network: Network, group: Group, read: Callable[[str], Tensor]) -> Tensor:
+    """What is read of each entry of the weights (not biases) that make a unit, summed. (units,)
+
+    Args:
+        network: the network.
+        group: the group.
+        read: a tensor like the weight of that name.
+    """
+    total = torch.zeros(group.size + 1, dtype=torch.float64)
+    for member in group.members:
+        if member.is_producer and network.program.state(member.tensor).dim() > 1:
+            rows = wide(read(member.tensor)).movedim(member.axis, 0).flatten(1).sum(1)
+            total.index_add_(0, local_units(member.units, group), rows.cpu().double())
+    return total[:-1]
+
+
+def _measured(context: CriterionContext, group: Group, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    state = context.network.program.state
+    return incoming(context.network, group, lambda name: measure(wide(state(name).detach())))
+
+
+def _rows_of(network: Network, group: Group) -> list[Tensor]:
+    """The weights that make each unit, from each tensor. (units, weights)"""
+    found = []
+    for member in group.members:
+        weight = network.program.state(member.tensor).detach().cpu()
+        if member.is_producer and weight.dim() > 1:
+            rows = weight.double().movedim(member.axis, 0).flatten(1)
+            local = local_units(member.units, group)
+            order = local.argsort(stable=True)
+            counts = torch.bincount(local, minlength=group.size + 1)[: group.size]
+            own = rows[order[: int(counts.sum())]].split(counts.tolist())
+            padded = torch.nn.utils.rnn.pad_sequence(list(own), batch_first=True)  # (units, most rows, weights)
+            found.append(padded.flatten(1))
+    return found
+
+
+def local_units(units: Tensor, group: Group) -> Tensor:
+    """Places within a group; what belongs to others is counted in one place behind them."""
+    local = units - group.offset
+    return torch.where((local >= 0) & (local < group.size), local, group.size)

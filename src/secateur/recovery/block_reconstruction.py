@@ -1,0 +1,139 @@
+"""Layers that adapt to what those that read them need.
+
+A refit asks of every unit that stays to give what it gave; what those gave that went is lost, but for what their
+readers can make of the others. Here a layer is solved for together with its readers and theirs: so that these, from
+whatever the layer's units now say, give what they gave in the dense network. That is a nonlinear least squares problem
+of a few layers at a time, as in block-wise reconstruction (Li et al. 2021, for quantised networks). What is missing is
+counted as by a refit: nothing where the nonlinearity behind cuts it off.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.coupling.network import Network
+from secateur.evaluation.holdout import output_spread
+from secateur.graph.program import arguments
+from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.recovery.block_problem import BlockProblem
+from secateur.recovery.paired_run import PairedExecution
+from secateur.recovery.reconstruction_terms import SharedTargets
+from secateur.recovery.refit import pruned_layer_or_reason
+
+DEPTH = 2
+FEWEST = 4
+EXAMPLES = 192
+STEPS = 4
+POLISH = 3
+MEMORY = 1 << 30
+
+
+def reconstruct_blocks(
+    lockstep: PairedExecution, steps: int = STEPS, is_time_up: Callable[[], bool] = lambda: False
+) -> bool:
+    """Solve for every layer together with those that read it, in the order in which they run.
+
+    Cells from all over the examples are looked at, 192 examples together, or as many as what the layers give for them
+    takes no more than 1 GiB of memory.
+
+    Nothing is changed where there are too few examples to hold any out: one or two can be fitted at any cost to others.
+
+    Args:
+        lockstep: both networks.
+        steps: the most for each layer.
+        is_time_up: asked before each layer; those that are left when it is stay as they are.
+
+    Returns:
+        Whether there was time for all.
+    """
+    if sum(cell.size or 1 for cell in lockstep.cells) < FEWEST:
+        return True
+    remaining = list(reconstruction_blocks(lockstep.within.network))
+    examples = min(EXAMPLES, MEMORY // max((_bytes_of(stretch) for stretch in remaining), default=1))
+    lockstep = PairedExecution(lockstep.within, output_spread(lockstep.cells, examples), lockstep.memory)
+    compared = {
+        layer
+        for stretch in remaining
+        for layer in stretch.consumers
+        if pruned_layer_or_reason(layer, lockstep.within)[0]
+    }
+    shared = SharedTargets(lockstep.within.network, compared, lockstep.cells)
+    while remaining:
+        if is_time_up():
+            return False
+        stretch = remaining.pop(0)
+        choices = {
+            layer: pruned_layer_or_reason(layer, lockstep.within)[0] for layer in (*stretch.makers, *stretch.consumers)
+        }
+        parts = {layer: part for layer, part in choices.items() if part is not None}
+        consumers = [layer for layer in stretch.consumers if layer in parts]
+        if stretch.makers[0] in parts and consumers:
+            BlockProblem(lockstep, list(parts.values()), consumers, shared).solve(steps)
+        shared.forget_all_but({layer for each in remaining for layer in (*each.makers, *each.consumers)})
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructionBlock:
+    """Layers that are solved for together.
+
+    Args:
+        makers: a layer, and those that make units of the same group before any of them is read.
+        consumers: the layers that read these units next, and those that read what these make.
+    """
+
+    makers: tuple[LinearLayer, ...]
+    consumers: tuple[LinearLayer, ...]
+
+
+def _bytes_of(stretch: ReconstructionBlock) -> int:
+    """About what is kept of an example while these layers are solved for: what the makers read in both networks, and
+    what should come of the readers."""
+    inputs = {arguments(layer.node)[layer.argument] for layer in stretch.makers}
+    return 1 + 2 * sum(_bytes(node) for node in inputs) + sum(_bytes(layer.node) for layer in stretch.consumers)
+
+
+def _bytes(node: Any) -> int:
+    """Of one example, where the shape is known."""
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    if not isinstance(value, Tensor) or not all(isinstance(length, int) for length in value.shape[1:]):
+        return 0
+    return math.prod(value.shape[1:]) * value.element_size()
+
+
+def reconstruction_blocks(network: Network) -> Iterator[ReconstructionBlock]:
+    """Every layer that makes units with those that read them, in the order in which they run."""
+    layers = layers_of(network)
+    taken: set[LinearLayer] = set()
+    for layer in layers:
+        makers, consumers = _next(network, layer, layers)
+        if layer in taken or not consumers:
+            continue
+        taken |= set(makers)
+        ring = consumers
+        for _ in range(DEPTH - 1):
+            ring = [each for consumer in ring for each in _next(network, consumer, layers)[1]]
+            consumers = consumers + ring
+        yield ReconstructionBlock(tuple(makers), tuple(sorted(set(consumers), key=layers.index)))
+
+
+def _next(
+    network: Network, layer: LinearLayer, layers: Sequence[LinearLayer]
+) -> tuple[list[LinearLayer], list[LinearLayer]]:
+    """A layer and others that make units of its group, and who reads them before still others do."""
+    group = next((each for each in network.groups if each.owns(layer.outputs)), None)
+    makers, consumers = [layer], list[LinearLayer]()
+    if group is None:
+        return makers, consumers
+    for each in layers[layers.index(layer) + 1 :]:
+        if each.reads and group.owns(each.inputs):
+            consumers.append(each)
+        if group.owns(each.outputs):
+            if consumers:
+                break
+            makers.append(each)
+    return makers, consumers

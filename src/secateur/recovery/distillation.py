@@ -1,0 +1,167 @@
+"""Short training of the cut network towards the dense network's outputs (Hinton et al. 2015)."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from secateur.data.batch import Batch, concat_batches
+from secateur.errors import DataError, TargetError
+from secateur.evaluation.holdout import output_distance
+from secateur.evaluation.losses import check_target, divergence, is_logits, main_output, supervised
+from secateur.graph.program import evaluation_mode, preserved, run_module, run_seeded
+
+LABELS = 0.1
+LOOKS = 10
+Augment = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class DistillationConfig:
+    """What training is given.
+
+    Args:
+        small: the cut network, which is changed in place.
+        dense: the network that it should be like.
+        cells: the examples.
+        held: others, to stop by.
+        options: steps, learning_rate, batch_size, temperature, augment.
+        seed: for whatever is drawn.
+        progress: whether to show a progress bar.
+    """
+
+    small: nn.Module
+    dense: nn.Module
+    cells: Sequence[Batch]
+    held: Sequence[Batch]
+    options: Mapping[str, Any]
+    seed: int = 0
+    progress: bool = False
+
+
+def distillation(output: Any, dense: Any, temperature: float = 2.0) -> Tensor:
+    """How far outputs are from the dense network's, as training takes it. (examples,)
+
+    For class scores the Kullback-Leibler divergence of softened distributions, times the square of the temperature
+    (Hinton et al. 2015, section 2); for other outputs the divergence as it is measured.
+    """
+    if not is_logits(output):
+        return divergence(output, dense)
+    found, wanted = ((main_output(each) / temperature).log_softmax(-1) for each in (output, dense))
+    losses = F.kl_div(found, wanted, log_target=True, reduction="none").sum(-1) * temperature**2
+    return losses.flatten(1).mean(1) if losses.dim() > 1 else losses
+
+
+def distill(training: DistillationConfig) -> None:
+    """Train in place with Adam and one cycle of the learning rate; the best state on the examples held out stays.
+
+    Batch norms keep their statistics, dropout is idle. Where there are labels that the default loss takes, a tenth of
+    the loss is theirs; others are left out with a warning.
+
+    Raises:
+        DataError: the loss is NaN; the state is the best so far.
+    """
+    training = _with_usable_targets(training)
+    steps, size = int(training.options.get("steps", 300)), int(training.options.get("batch_size", 64))
+    rate = float(training.options.get("learning_rate", 1e-3))
+    parameters = [each for each in training.small.parameters() if each.is_floating_point()]
+    asked = [each.requires_grad for each in parameters]
+    gradients = [each.grad for each in parameters]
+    for each in parameters:
+        each.requires_grad_(True)
+        each.grad = None
+    try:
+        with torch.enable_grad(), evaluation_mode(training.small):
+            optimizer = torch.optim.Adam(parameters, rate)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+            _train(training, optimizer, schedule, steps, size)
+    finally:
+        for each, was, gradient in zip(parameters, asked, gradients, strict=True):
+            each.requires_grad_(was)
+            each.grad = gradient
+
+
+def _with_usable_targets(training: DistillationConfig) -> DistillationConfig:
+    """The training without targets where the default loss does not take them."""
+    with preserved(training.dense):
+        outputs = [(cell, run_module(training.dense, cell)) for cell in training.cells[:1]]
+    try:
+        for cell, output in outputs:
+            if cell.target is not None:
+                check_target(output, cell.target)
+    except TargetError as failure:
+        warnings.warn(f"tune trains without targets: {failure}", stacklevel=3)
+        return replace(training, cells=[cell.without_target() for cell in training.cells])
+    return training
+
+
+def _train(training: DistillationConfig, optimizer: Any, schedule: Any, steps: int, size: int) -> None:
+    draws = torch.Generator().manual_seed(training.seed)
+    best, state = output_distance(training.small, training.dense, training.held), _copied(training.small)
+    for step in tqdm(range(1, steps + 1), desc="tune", disable=None if training.progress else True, leave=False):
+        batch = sample_batch(training.cells, size, draws)
+        loss = _loss(training, _augmented(batch, training.options.get("augment")), training.seed + step)
+        if not bool(torch.isfinite(loss)):
+            training.small.load_state_dict(state)
+            raise DataError(f"tune: the loss is {float(loss)} at step {step}; lower learning_rate=")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % max(steps // LOOKS, 1) == 0 or step == steps:
+            found = output_distance(training.small, training.dense, training.held)
+            if found < best:
+                best, state = found, _copied(training.small)
+    training.small.load_state_dict(state)
+
+
+def _loss(training: DistillationConfig, batch: Batch, seed: int) -> Tensor:
+    with preserved(training.dense):
+        wanted = run_seeded(training.dense, batch, seed)
+    output = run_seeded(training.small, batch, seed)
+    return distillation_step(output, wanted, batch.target, float(training.options.get("temperature", 2.0)))
+
+
+def distillation_step(output: Any, dense: Any, target: Any, temperature: float = 2.0) -> Tensor:
+    """What is trained on: the distance from the dense network's outputs, and a tenth labels where there are any."""
+    loss = distillation(output, dense, temperature).mean()
+    if not isinstance(target, Tensor):
+        return loss
+    return (1 - LABELS) * loss + LABELS * supervised(output, target).mean()
+
+
+def sample_batch(cells: Sequence[Batch], size: int, draws: torch.Generator) -> Batch:
+    """Some examples at random, from cells whose inputs have one shape, chosen by their sizes."""
+    sizes = torch.tensor([float(cell.size or 1) for cell in cells])
+    first = cells[int(torch.multinomial(sizes, 1, generator=draws))]
+    alike = [cell for cell in cells if _shapes(cell) == _shapes(first)]
+    if not first.is_divisible:
+        return first
+    owner = torch.multinomial(torch.tensor([float(cell.size or 1) for cell in alike]), size, True, generator=draws)
+    parts = []
+    for number in owner.unique().tolist():
+        count = int((owner == number).sum())
+        parts.append(alike[number].take(torch.randint(0, alike[number].size or 1, (count,), generator=draws)))
+    return concat_batches(parts)
+
+
+def _shapes(cell: Batch) -> list[Any]:
+    return [(tensor.shape[1:], tensor.dtype) for tensor in cell.tensors]
+
+
+def _augmented(batch: Batch, augment: Augment | None) -> Batch:
+    if augment is None:
+        return batch
+    if batch.kwargs:
+        return Batch(batch.args, augment(dict(batch.kwargs)), batch.target)
+    given = augment(batch.args[0] if len(batch.args) == 1 else batch.args)
+    return Batch(given if isinstance(given, tuple) else (given,), {}, batch.target)
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}

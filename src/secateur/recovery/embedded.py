@@ -1,0 +1,182 @@
+"""The cut network as it runs within the dense one's program: full-size tensors, in which what is gone is silent.
+
+So every operator of the cut network has its counterpart in the dense one, and whatever is found out beside it can be
+written back to the small model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from secateur.coupling.network import Kept, Network
+from secateur.coupling.residual_blocks import is_inside
+from secateur.graph.program import OpFn, OpOverride, module_path, wide
+from secateur.masking.ablation import MeanAblation, Means, shaped
+from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.recovery.compact_layers import CompactLayer
+from secateur.surgery.recipe import Recipe, Slices
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedPrunedNetwork:
+    """A cut network within the dense one's program.
+
+    Args:
+        network: the dense network's trace.
+        mask: which units stay (units + 1,).
+        slices: the positions that stay, by tensor and axis.
+        state: its parameters and buffers by name, in the dense shapes; repairs replace them.
+        biases: those that were added where there were none, in the dense lengths.
+        means: of absent units, where they are not in the biases yet; empty where they are, or nothing stands for them.
+        alike_until: the position of an operator before which it is known to compute what the dense network computes.
+    """
+
+    network: Network
+    mask: Tensor
+    slices: Slices
+    state: dict[str, Tensor]
+    biases: dict[str, Tensor]
+    means: Means = field(default_factory=dict)
+    alike_until: int = 0
+
+    @staticmethod
+    def of(small: nn.Module, network: Network, recipe: Recipe) -> "EmbeddedPrunedNetwork":
+        program = network.program
+        own = embedded_tensors(small)
+        mask = network.mask(recipe.kept)
+        state = {}
+        for name in set(program.state_names.values()):
+            dense = program.state(name).detach()
+            state[name] = _spread(own[name].detach(), dense, recipe.slices.get(name, {})) if name in own else dense
+        biases = {}
+        for consumer in network.new_biases():
+            if consumer.fold is not None and consumer.fold.tensor in own:
+                dense = own[consumer.fold.tensor].detach().new_zeros(len(consumer.fold.outputs))
+                stays = torch.nonzero(mask[consumer.fold.outputs]).flatten()
+                biases[consumer.fold.tensor] = _spread(own[consumer.fold.tensor].detach(), dense, {0: stays})
+        return EmbeddedPrunedNetwork(network, mask, recipe.slices, state, biases)
+
+    @staticmethod
+    def whole(network: Network, kept: Kept, means: Means | None = None) -> "EmbeddedPrunedNetwork":
+        """The dense network, of which only some units are there."""
+        program = network.program
+        state = {name: program.state(name).detach() for name in set(program.state_names.values())}
+        folds = [consumer.fold for consumer in network.new_biases() if consumer.fold is not None]
+        biases = {fold.tensor: program.state(fold.weight).new_zeros(len(fold.outputs)) for fold in folds}
+        plain = EmbeddedPrunedNetwork(network, network.mask(kept), {}, state, biases, means or {})
+        return replace(plain, alike_until=plain.first_cut)
+
+    @property
+    def first_cut(self) -> int:
+        """The position of the first operator that misses any units."""
+        position = self.network.program.position
+        missing = [each.node for each in self.network.consumers if not bool(self.mask[each.units].all())]
+        return min((position[node] for node in missing), default=len(position))
+
+    @cached_property
+    def dropped(self) -> tuple[str, ...]:
+        """The paths of the blocks that are gone."""
+        return tuple(
+            path
+            for group in self.network.groups
+            for path, stays in zip(group.places, self.mask[group.span].tolist(), strict=False)
+            if not stays
+        )
+
+    def is_gone(self, node: Node) -> bool:
+        """Whether an operator lies in a block that is gone."""
+        return bool(self.dropped) and is_inside(module_path(node), self.dropped)
+
+    def fixed(self) -> dict[Node, Any]:
+        """Parameters, buffers and constants by placeholder."""
+        program = self.network.program
+        return {**{node: self.state[name] for node, name in program.state_names.items()}, **program.constants}
+
+    def handlers(self) -> dict[Node, OpOverride]:
+        """The operators as they are in the cut network."""
+        found = {**MeanAblation(self.means).handlers(self.network, self.mask[None]), **self._narrow}
+        for consumer in self.network.new_biases():
+            if consumer.fold is not None and consumer.fold.tensor in self.biases:
+                found[consumer.node] = accumulate(
+                    found.get(consumer.node), self.biases[consumer.fold.tensor], consumer.dim
+                )
+        return found
+
+    @cached_property
+    def _narrow(self) -> dict[Node, OpOverride]:
+        """Layers that compute what stays alone, which takes as long as in the cut network; the rest is nothing."""
+        if self.means:
+            return {}
+        found: dict[Node, OpOverride] = {}
+        for layer in layers_of(self.network):
+            if self.is_gone(layer.node):
+                continue
+            narrow = CompactLayer.of(layer, self.mask)
+            if narrow is not None:
+                found[layer.node] = narrow
+        return found
+
+    def has_constant(self, layer: LinearLayer) -> bool:
+        """Whether a constant can be added to a layer's result."""
+        return layer.constant in (self.biases if layer.kind == "new" else self.state)
+
+    def constant(self, layer: LinearLayer) -> Tensor | None:
+        """The bias of a layer, in the dense length; None where it has none."""
+        if layer.kind == "new":
+            return self.biases.get(layer.constant)
+        return self.state[layer.constant] if layer.kind == "bias" else None
+
+    def add(self, layer: LinearLayer, constant: Tensor) -> None:
+        """Add a constant (outputs,) to a layer's result, where it can go."""
+        holder = self.biases if layer.kind == "new" else self.state
+        held, sign = holder[layer.constant], -1 if layer.kind == "running_mean" else 1
+        holder[layer.constant] = (wide(held) + sign * constant.to(wide(held))).to(held.dtype)
+
+    def write(self, small: nn.Module) -> None:
+        """Give the small model this state."""
+        own = embedded_tensors(small)
+        for name, value in {**self.state, **self.biases}.items():
+            if name in own:
+                axes = self.slices.get(name, {})
+                if name in self.biases:
+                    axes = {0: self._stays(name)}
+                for axis, positions in axes.items():
+                    value = value.index_select(axis, positions.to(value.device))
+                own[name].data.copy_(value)
+
+    def _stays(self, bias: str) -> Tensor:
+        folds = (consumer.fold for consumer in self.network.new_biases())
+        outputs = next(fold.outputs for fold in folds if fold is not None and fold.tensor == bias)
+        return torch.nonzero(self.mask[outputs]).flatten()
+
+
+def embedded_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _spread(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
+    """A cut tensor in the dense one's shape; elsewhere as the dense one."""
+    if not axes:
+        return value.clone()
+    whole = dense.clone()
+    grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(dense.shape)]
+    whole[torch.meshgrid(*[each.to(whole.device) for each in grid], indexing="ij")] = value
+    return whole
+
+
+def accumulate(handler: OpOverride | None, bias: Tensor, dim: int) -> OpOverride:
+    """An operator that adds a bias to its result."""
+
+    def added(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = handler(target, args, kwargs) if handler is not None else target(*args, **kwargs)
+        return result + shaped(bias[None].to(result), result, dim, None)
+
+    return added

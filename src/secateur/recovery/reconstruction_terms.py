@@ -1,0 +1,125 @@
+"""What problems of a few layers have in common: what should come of each layer, and what each layer reads."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur.coupling.network import Network
+from secateur.data.batch import Batch
+from secateur.graph.program import at_least_single
+from secateur.importance.activation_taps import straight_through
+from secateur.masking.linear_layers import LinearLayer
+from secateur.recovery.batchnorm import Statistics
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.paired_run import Values
+from secateur.recovery.ridge import RegressionMoments
+from secateur.recovery.targets import OutputContext, output_context
+
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructionTerm:
+    """Where what comes of a layer is compared with the dense network.
+
+    Args:
+        aim: what comes of the layer's output.
+        axis: of its channels or features.
+        stays: which of these stay.
+        wanted: for each cell of examples what it should be.
+        weight: one over the root of the sum of squares of what it should be, about the mean.
+    """
+
+    aim: OutputContext
+    axis: int
+    stays: Tensor
+    wanted: Sequence[Tensor]
+    weight: float
+
+    @staticmethod
+    def of(
+        layer: LinearLayer, aim: OutputContext, within: EmbeddedPrunedNetwork, dense: Sequence[Tensor]
+    ) -> "ReconstructionTerm":
+        """From what comes of the layer in the dense network, cell by cell."""
+        axis = 1 if layer.is_convolution else dense[0].dim() - 1
+        stays = torch.nonzero(within.mask[layer.outputs]).flatten().to(dense[0].device)
+        wanted = [at_least_single(each.index_select(axis, stays)) for each in dense]
+        spread = Statistics()
+        for cell in wanted:
+            spread.add(cell.movedim(axis, 1) if cell.dim() > 1 else cell[None])
+        return ReconstructionTerm(
+            aim, axis, stays, wanted, (float(spread.variance.sum()) * spread.rows + 1e-12) ** -0.5
+        )
+
+    def error(self, cell: int, values: Values) -> Tensor:
+        """What is missing for a cell, nothing where the nonlinearity behind cuts it off."""
+        output = at_least_single(values[self.aim.seen].index_select(self.axis, self.stays))
+        wanted = self.wanted[cell]
+        if self.aim.cuts_off:  # worked out for each look: kept, both ends would take twice the memory
+            least = torch.where(wanted <= self.aim.low, -math.inf, wanted.clamp(max=self.aim.high))
+            most = torch.where(wanted >= self.aim.high, math.inf, wanted.clamp(min=self.aim.low))
+            wanted = output.clamp(least, most)
+        return (wanted - output) * self.weight
+
+
+class Covariance:
+    """The covariance of what a layer reads, with a little added to its diagonal, factored in single precision."""
+
+    def __init__(self, moments: RegressionMoments, has_constant: bool) -> None:
+        regular = moments.penalised(RIDGE, has_constant) / moments.rows
+        factor, failed = torch.linalg.cholesky_ex(regular)
+        scales = torch.diag_embed(regular.diagonal(dim1=1, dim2=2).sqrt())  # where rounding leaves nothing else
+        self._factor = torch.where(failed[:, None, None] == 0, factor, scales).float()
+
+    def solve(self, slopes: Tensor) -> Tensor:
+        """The inverse times slopes (groups, features, outputs)."""
+        solution: Tensor = torch.cholesky_solve(slopes.to(self._factor), self._factor).to(slopes)
+        return solution
+
+
+class SharedTargets:
+    """The dense network's values that layers are compared with, and the covariances of what layers read.
+
+    Layers lie in several problems, one after another. The dense network runs once for all of them, ahead of the cut
+    one. Covariances change little as the layers before adapt, and only tell in which proportions the weights move.
+
+    Args:
+        network: the network.
+        layers: those that are compared with the dense network.
+        cells: the examples.
+    """
+
+    def __init__(self, network: Network, layers: Iterable[LinearLayer], cells: Sequence[Batch]) -> None:
+        self.aims = {layer: output_context(network, layer) for layer in layers}
+        self.anchors: dict[LinearLayer, ReconstructionTerm] = {}
+        self.covariances: dict[LinearLayer, Covariance] = {}
+        self._program, self._handlers = network.program, straight_through(network.program)
+        self._values: list[Values] = [dict(network.program.bind(cell)) for cell in cells]
+        self._at = network.program.first
+
+    def advance(self, within: EmbeddedPrunedNetwork, stop: int) -> None:
+        """Run the dense network up to an operator, and keep what should come of the layers on the way."""
+        if stop <= self._at:
+            return
+        program, fixed = self._program, self._program.fixed()
+        reached = {layer: aim for layer, aim in self.aims.items() if self._at <= program.position[aim.seen] < stop}
+        seen = [aim.seen for aim in reached.values()]
+        targets: list[Values] = []
+        for cell, values in enumerate(self._values):
+            ran = program.run({**fixed, **values}, self._at, stop, self._handlers, keep=seen)
+            targets.append({node: ran[node] for node in seen})
+            self._values[cell] = {
+                node: value for node, value in ran.items() if node not in fixed and program.last_use[node] >= stop
+            }
+        self._at = stop
+        for layer, aim in reached.items():
+            self.anchors[layer] = ReconstructionTerm.of(layer, aim, within, [values[aim.seen] for values in targets])
+
+    def forget_all_but(self, layers: set[LinearLayer]) -> None:
+        """Keep what is known of these layers alone."""
+        for table in (self.anchors, self.covariances):
+            for layer in table.keys() - layers:
+                del table[layer]

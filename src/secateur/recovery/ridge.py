@@ -1,0 +1,232 @@
+"""Ridge least squares from moments: what rows and targets add up to, however many there were."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from secateur.graph.program import at_least_single
+
+STEPS = 10
+SILENT = 1e-6
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+MIDDLE = 3
+PATIENCE = 2
+
+
+@dataclass(frozen=True)
+class RegressionRows:
+    """What a layer reads, and what its output lacks.
+
+    Args:
+        features: (groups, rows, features).
+        missing: what is to be added to its output (groups, rows, outputs).
+        least, most: between these any addition will do.
+        held: which rows are of examples held out (rows,).
+    """
+
+    features: Tensor
+    missing: Tensor
+    least: Tensor
+    most: Tensor
+    held: Tensor
+
+    def shifted(self, by: Tensor) -> "RegressionRows":
+        """The features but the last, the constant, less something (groups, 1, features - 1)."""
+        return replace(self, features=torch.cat([self.features[..., :-1] - by, self.features[..., -1:]], 2))
+
+    def where(self, chosen: Tensor) -> "RegressionRows":
+        features, missing, least, most = (each[:, chosen] for each in self._tensors)
+        return RegressionRows(features, missing, least, most, self.held[chosen])
+
+    @staticmethod
+    def joined(parts: Sequence["RegressionRows"]) -> "RegressionRows":
+        values = zip(*(part._tensors for part in parts), strict=True)
+        features, missing, least, most = (torch.cat(each, 1) for each in values)
+        return RegressionRows(features, missing, least, most, torch.cat([part.held for part in parts]))
+
+    def lacking(self, change: Tensor) -> Tensor:
+        """What is still to be added after a change (groups, features, outputs). (groups, rows, outputs)"""
+        given = self.features @ change.to(self.features)
+        return given.clamp(self.least, self.most) - given
+
+    def left(self, change: Tensor) -> float:
+        """The sum of squares of that."""
+        return float(self.lacking(change).double().square().sum())
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.numel() * each.element_size() for each in self._tensors)
+
+    @property
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.features, self.missing, self.least, self.most
+
+
+@dataclass(frozen=True)
+class RegressionMoments:
+    """Sums over rows for each group of a layer: those of a cell as precise as its values, over cells in float64.
+
+    Args:
+        gram: of the features with each other (groups, features, features).
+        moment: of the features with what is missing of the target (groups, features, outputs).
+        square: of what is missing (groups, outputs).
+        rows: how many.
+    """
+
+    gram: Tensor
+    moment: Tensor
+    square: Tensor
+    rows: int
+
+    @staticmethod
+    def of(rows: Tensor, missing: Tensor) -> "RegressionMoments":
+        """From rows (groups, rows, features) and what is missing (groups, rows, outputs)."""
+        features, left = at_least_single(rows), at_least_single(missing)
+        gram, moment = features.transpose(1, 2) @ features, features.transpose(1, 2) @ left
+        return RegressionMoments(gram.double(), moment.double(), left.double().square().sum(1), rows.shape[1])
+
+    def __add__(self, other: "RegressionMoments") -> "RegressionMoments":
+        return RegressionMoments(
+            self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
+        )
+
+    def penalised(self, ridge: float, has_constant: bool) -> Tensor:
+        """The Gram matrices with a penalty on their diagonals, which pulls towards no change.
+
+        The penalty on a weight is a part of the mean square of its feature: however loudly a unit speaks, the same is
+        asked of what its reader makes of it. The last one, if it is a constant, is all but free of it.
+        """
+        squares = self.gram.diagonal(dim1=1, dim2=2)  # (groups, features)
+        mean = (squares[:, :-1] if has_constant and squares.shape[1] > 1 else squares).mean().clamp_min(1e-12)
+        penalty = ridge * squares.clamp_min(SILENT * mean)
+        penalty[:, -1:] = ridge * SILENT * mean if has_constant else penalty[:, -1:]
+        return self.gram + torch.diag_embed(penalty)
+
+    def left(self, change: Tensor) -> float:
+        """The mean square that is still missing after a change."""
+        explained = 2 * (change * self.moment).sum() - (change * (self.gram @ change)).sum()
+        return float(self.square.sum() - explained) / max(self.rows, 1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a layer is solved for, as chosen on rows held out.
+
+    Args:
+        ridge: None where no change helps.
+        steps: through the nonlinearity behind, after the plain solution.
+    """
+
+    ridge: float | None
+    steps: int
+
+
+class RidgeSystem:
+    """The normal equations of moments with a ridge, factored once to be solved for several right sides."""
+
+    def __init__(self, moments: RegressionMoments, ridge: float, has_constant: bool) -> None:
+        regular = moments.penalised(ridge, has_constant)
+        self._factor, failed = torch.linalg.cholesky_ex(regular)
+        self._lu = torch.linalg.lu_factor(regular) if bool(failed.any()) else None
+        self._single: Tensor | None = None
+        self.solution = self.solve(moments.moment)
+
+    def solve(self, right: Tensor) -> Tensor:
+        """For right sides (groups, features, outputs), as precise as they are."""
+        if self._lu is not None:
+            solution: Tensor = torch.linalg.lu_solve(*self._lu, right.double()).to(right)
+            return solution
+        if right.dtype == torch.float64:
+            return torch.cholesky_solve(right, self._factor)
+        self._single = self._factor.to(right) if self._single is None else self._single
+        return torch.cholesky_solve(right, self._single)
+
+
+class ClippedRegression:
+    """Rows that are held, to be solved for through a nonlinearity that cuts off: beyond its bounds nothing is missing.
+
+    Majorised by a least squares problem with the same Gram matrix at every step, whose target is the nearest output
+    that will do; steps are carried on as by Nesterov 1983.
+
+    Args:
+        memory: bytes that rows may take; what is beyond is left out.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self.memory, self.rows = memory, list[RegressionRows]()
+
+    def add(self, rows: RegressionRows) -> None:
+        self.memory -= rows.bytes
+        if self.memory >= 0:
+            self.rows.append(rows)
+
+    def joined(self) -> RegressionRows | None:
+        return RegressionRows.joined(self.rows) if self.rows else None
+
+
+class _Trial:
+    """A ridge, and what the change by it leaves on rows held out."""
+
+    def __init__(self, ridge: float, fitted: RegressionMoments, held: RegressionMoments, has_constant: bool) -> None:
+        self.ridge, self.system = ridge, RidgeSystem(fitted, ridge, has_constant)
+        self.remaining = held.left(self.system.solution)
+
+
+def select_ridge(
+    fitted: RegressionMoments, held: RegressionMoments, rows: RegressionRows | None, has_constant: bool
+) -> Choice:
+    """The ridge that leaves least on rows held out, and how many steps through the nonlinearity do.
+
+    Ridges are tried from the middle on, in the direction in which less is left, as long as it falls.
+    """
+    best = _Trial(RIDGES[MIDDLE], fitted, held, has_constant)
+    for ridges in (RIDGES[MIDDLE + 1 :], RIDGES[:MIDDLE][::-1]):
+        for ridge in ridges:
+            other = _Trial(ridge, fitted, held, has_constant)
+            if not other.remaining < best.remaining:
+                break
+            best = other
+        if best.ridge > RIDGES[MIDDLE]:
+            break
+    if not best.remaining < held.left(torch.zeros_like(held.moment)):
+        return Choice(None, 0)
+    return Choice(best.ridge, 0 if rows is None else _best_step(rows, fitted, best.system))
+
+
+def solve(moments: RegressionMoments, rows: RegressionRows | None, choice: Choice, has_constant: bool) -> Tensor:
+    """The change of the weights that was chosen, from all rows. (groups, features, outputs)"""
+    if choice.ridge is None:
+        return torch.zeros_like(moments.moment)
+    system = RidgeSystem(moments, choice.ridge, has_constant)
+    if rows is None or choice.steps == 0:
+        return system.solution
+    return next(islice(_steps(rows, moments, system), choice.steps, None))
+
+
+def _best_step(rows: RegressionRows, fitted: RegressionMoments, system: RidgeSystem) -> int:
+    """After how many steps least is missing on rows held out; steps that follow two without a gain are not made."""
+    held = rows.where(rows.held)
+    judged: list[float] = []
+    for change in islice(_steps(rows.where(~rows.held), fitted, system), STEPS + 1):
+        judged.append(held.left(change))
+        if len(judged) > PATIENCE and min(judged[-PATIENCE:]) > min(judged[:-PATIENCE]):
+            break
+    return min(range(len(judged)), key=judged.__getitem__)
+
+
+def _steps(rows: RegressionRows, moments: RegressionMoments, system: RidgeSystem) -> Iterator[Tensor]:
+    """The change as it is without bounds, and after each step. (groups, features, outputs)"""
+    change = ahead = system.solution
+    weight, pace = moments.rows / max(len(rows.held), 1), 1.0
+    yield change
+    while True:
+        moment = at_least_single(rows.features).transpose(1, 2) @ at_least_single(rows.lacking(ahead))
+        now = ahead + system.solve(weight * moment)
+        later = (1 + math.sqrt(1 + 4 * pace**2)) / 2
+        ahead = now + (pace - 1) / later * (now - change)
+        change, pace = now, later
+        yield change

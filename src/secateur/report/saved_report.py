@@ -1,0 +1,68 @@
+"""A report that was saved before."""
+
+import math
+from pathlib import Path
+
+import msgspec
+
+from secateur.coupling.cost import Cost
+from secateur.errors import StorageError
+from secateur.files import read_bytes, read_record, reading
+from secateur.report.report import Figures, Latency, LayerFigures, Metrics, SparsityFigures
+from secateur.report.schema import Number, SavedMeasured, SavedReport, SavedReport1, SavedSparsity
+from secateur.report.text import report_text
+from secateur.surgery.storage import check_companion
+
+REPORT = "report.json"
+
+
+def saved_report(folder: Path, as_json: bool) -> str:
+    """The text or the JSON of a saved report.
+
+    Raises:
+        StorageError: there is none, or it is damaged, or it belongs to another result than the one in the folder.
+    """
+    with reading(folder) as path_of:
+        try:
+            record = read_record(path_of(REPORT), (SavedReport, SavedReport1))
+        except StorageError as failure:
+            raise StorageError(
+                f"{folder} holds no report that can be read: {failure}; give a folder that prune wrote"
+            ) from failure
+        content = read_bytes(path_of(REPORT))
+        if isinstance(record, SavedReport):
+            check_companion(folder, path_of, REPORT)
+    return content.decode("utf-8").rstrip() if as_json else report_text(_figures(record))
+
+
+def _figures(record: SavedReport1) -> Figures:
+    return Figures(
+        title=record.title,
+        examples=record.examples,
+        held_out=record.held_out,
+        dense=_measured(record.dense),
+        pruned=_measured(record.pruned),
+        groups={name: (group.units, group.kept) for name, group in record.groups.items()},
+        keep=record.keep,
+        new_biases=record.new_biases if isinstance(record, SavedReport) else (),
+        settings=msgspec.to_builtins(record.settings),
+        sparsity=_sparsity(record.sparsity) if isinstance(record, SavedReport) else None,
+    )
+
+
+def _sparsity(record: SavedSparsity | None) -> SparsityFigures | None:
+    if record is None:
+        return None
+    layers = {name: LayerFigures(**msgspec.structs.asdict(layer)) for name, layer in record.layers.items()}
+    masked = Latency(**msgspec.structs.asdict(record.masked))
+    return SparsityFigures(layers, masked, record.ratios, record.notes)
+
+
+def _measured(record: SavedMeasured) -> Metrics:
+    cost = Cost(**msgspec.structs.asdict(record.cost))
+    latency = Latency(**msgspec.structs.asdict(record.latency))
+    return Metrics(_number(record.loss), record.accuracy, record.agreement, _number(record.divergence), cost, latency)
+
+
+def _number(value: Number) -> float:
+    return math.nan if value is None else value

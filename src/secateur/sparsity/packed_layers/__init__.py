@@ -1,0 +1,1 @@
+"""Layers that compute with sparse weights faster than dense ones do."""

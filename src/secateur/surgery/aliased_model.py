@@ -1,0 +1,58 @@
+"""A model's double that can be cut and made whole again, many times, without copying a tensor."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.graph.attribute_snapshots import ModelSnapshot
+from secateur.graph.model_copies import copied
+from secateur.surgery.recipe import Recipe, apply_recipe
+
+
+class AliasedModel:
+    """A copy of a model's modules whose parameters and buffers are the model's own memory.
+
+    Args:
+        model: it is not changed. The copy is in evaluation mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = alias_model(model)
+        self.calls = 0
+        for module in self.model.modules():
+            module.training = False
+            module.register_forward_hook(self._count)
+        self._whole = ModelSnapshot.of(self.model)
+
+    def _count(self, *_: Any) -> None:
+        self.calls += 1
+
+    @contextmanager
+    def cut(self, recipe: Recipe) -> Iterator[nn.Module]:
+        """The model as a recipe makes it; afterwards it is whole again, whatever ran on it meanwhile."""
+        data = [(tensor, tensor.data) for tensor in (*self.model.parameters(), *self.model.buffers())]
+        self.calls = 0
+        try:
+            apply_recipe(self.model, recipe)
+            yield self.model
+        finally:
+            self._whole.restore()
+            for tensor, whole in data:
+                tensor.data = whole
+
+
+def alias_model(model: nn.Module) -> nn.Module:
+    """A copy of a model's modules whose parameters and buffers are other tensors with the same memory."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copied(model, {id(tensor): _double(tensor) for tensor in tensors})
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """Another tensor object with the same memory."""
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(tensor.data, requires_grad=False)
+    with torch.no_grad():
+        return tensor.detach()

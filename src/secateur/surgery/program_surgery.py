@@ -1,0 +1,55 @@
+"""Exported programs as modules: what a model becomes whose own code can't say the cut shape."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from secateur.coupling.network import Network
+from secateur.graph.module_program import WHOLE, Literals, ModuleProgram
+from secateur.graph.program import Program, with_argument
+
+
+def as_module(program: Program) -> nn.Module:
+    """A module that runs an exported program, with the model's own parameters."""
+    module = program.exported.module(check_guards=False)
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def literals_of(network: Network, mask: Tensor) -> Literals:
+    """New values by operator, argument and place in it, for the numbers in the program that count what is cut."""
+    found: defaultdict[str, dict[str, dict[str, int]]] = defaultdict(dict)
+    for size in network.sizes:
+        if size.left(mask) != len(size.units):
+            values = {WHOLE if place is None else str(place): value for place, value in size.values(mask).items()}
+            found[size.node.name].setdefault(size.argument, {}).update(values)
+    return dict(found)
+
+
+def module_programs_of(network: Network, mask: Tensor) -> dict[str, ModuleProgram]:
+    """The cut programs of those modules whose own code holds a number that changes, by path."""
+    literals = literals_of(network, mask) if network.module_programs else {}
+    return {
+        path: program.with_literals(literals)
+        for path, program in network.module_programs.items()
+        if literals.keys() & program.operators.keys()
+    }
+
+
+def apply_literals(model: nn.Module, literals: Literals) -> None:
+    """Write new values into the graph."""
+    if not literals or not isinstance(model, fx.GraphModule):
+        return
+    for node in model.graph.nodes:
+        for name, places in literals.get(node.name, {}).items():
+            value = places[WHOLE] if WHOLE in places else _replaced(node, name, places)
+            node.args, node.kwargs = with_argument(node, node.args, dict(node.kwargs), name, value)
+    model.recompile()
+
+
+def _replaced(node: fx.Node, name: str, places: Mapping[str, int]) -> list[Any]:
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    written: Any = node.kwargs[name] if name in node.kwargs else node.args[names.index(name)]
+    return [places.get(str(position), value) for position, value in enumerate(written)]

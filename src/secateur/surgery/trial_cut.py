@@ -1,0 +1,196 @@
+"""One trial: cut a model for the time being, run it beside the masked run, and say what went wrong and where."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx, nn
+
+from secateur.coupling.label_tracer import operator_name
+from secateur.coupling.module_slices import ModuleSlices
+from secateur.coupling.network import Kept, Network
+from secateur.errors import SecateurError
+from secateur.graph.model_calls import call_model
+from secateur.graph.program import buffers_kept, module_path, parameters_kept, preserved
+from secateur.masking.ablation import Means, masked_draws, run_masked
+from secateur.surgery.aliased_model import AliasedModel
+from secateur.surgery.attribute_reads import AttributeReads, attribute_reads
+from secateur.surgery.cut import constants, cut_copy, fold_constants
+from secateur.surgery.program_modules import ProgramModule, input_values
+from secateur.surgery.recipe import make_recipe
+from secateur.surgery.verify import output_difference
+from secateur.utils.devices import comparable_arithmetic
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that failed.
+
+    Args:
+        reason: what the model said.
+        place: the module in whose code it failed; None where it ran but gave another output.
+        progress: how many calls of modules had been completed.
+    """
+
+    reason: str
+    place: str | None
+    progress: float
+
+
+STRONG = 8
+MOST_NAMED = 3
+TrialFn = tuple[bool, tuple[tuple[str, tuple[int, ...]], ...]]
+
+
+class TrialCutter:
+    """Trial cuts of a model, which is left as it is.
+
+    Args:
+        model: the dense model, or the module that runs its program.
+
+    `far` says that trials run on the example eight times as strong, where clipping shows.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.far = False
+        self._slices: ModuleSlices | None = None
+        self._shadow = None if isinstance(model, fx.GraphModule) else AliasedModel(model)
+        self._outcomes: WeakKeyDictionary[Network, dict[TrialFn, Failure | None]] = WeakKeyDictionary()
+
+    def run(self, network: Network, kept: Kept, means: Means) -> Failure | None:
+        """Cut, run and compare; what went wrong, or None.
+
+        The search for the groups that fail asks for the same trial more than once, from the inner module and again from
+        those that hold it. The outcome of a trial without means is remembered for as long as its network lives.
+        """
+        if means:
+            return self._run(network, kept, means)
+        outcomes = self._outcomes.setdefault(network, {})
+        trial = (self.far, tuple((name, tuple(places.tolist())) for name, places in kept.items()))
+        if trial not in outcomes:
+            outcomes[trial] = self._run(network, kept, means)
+        return outcomes[trial]
+
+    @comparable_arithmetic()
+    def _run(self, network: Network, kept: Kept, means: Means) -> Failure | None:
+        try:
+            with self._cut(network, kept, means) as small, torch.random.fork_rng(devices=[]):
+                return self._failure(small, network, kept, means)
+        except Exception as failure:  # noqa: BLE001 a module may not take to being cut at all
+            return Failure(f"{network.title} can't be cut for trial: {type(failure).__name__}: {failure}", "", -1)
+
+    def _failure(self, small: nn.Module, network: Network, kept: Kept, means: Means) -> Failure | None:
+        batch = network.example.map(_strong) if self.far else network.example
+        mask = network.mask(kept)
+        try:
+            with masked_draws(network, batch, mask, means):
+                found = call_model(small, batch)
+        except Exception as failure:  # noqa: BLE001 the model's own code may raise anything
+            said = f"the cut {network.title} can't be run: {type(failure).__name__}: {failure}"
+            return Failure(said, _place(small, failure), self._shadow.calls if self._shadow else 0)
+        try:
+            expected = run_masked(network, batch, mask, means)
+            worst, allowed = output_difference(found, expected, network.program.lowest_type)
+        except SecateurError as failure:
+            return Failure(str(failure), None, float("inf"))
+        return None if worst <= allowed else Failure(_differs(network, kept, worst, allowed), None, float("inf"))
+
+    def passes(self, network: Network, kept: Kept, before: Failure) -> bool:
+        """Whether a trial gets further than another did."""
+        failure = self.run(network, kept, {}) if kept else None
+        return failure is None or failure.progress > before.progress
+
+    def reads(self, network: Network, kept: Kept) -> AttributeReads | None:
+        """The attributes that the model's code reads in a trial; what it does not read makes no difference to it.
+
+        None where what is cut is a program, whose code reads none.
+        """
+        if self._shadow is None:
+            return None
+        with (
+            self._cut(network, kept, {}) as small,
+            torch.random.fork_rng(devices=[]),
+            attribute_reads(small) as reads,
+            suppress(Exception),  # where the trial failed, the code raises that again
+        ):
+            call_model(small, network.example)
+        return reads
+
+    def slices(self, network: Network) -> ModuleSlices:
+        """The programs of the model's modules."""
+        if self._slices is None:
+            self._slices = ModuleSlices(self.model, network.program, network.example)
+        return self._slices
+
+    def input_shapes(self, network: Network, kept: Kept) -> dict[str, dict[str, tuple[int, ...]]]:
+        """The shapes of the inputs of the modules that run programs, in a cut, by path and name; of the last call."""
+        shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+        with self._cut(network, kept, {}) as small, torch.no_grad():
+            handles = [
+                small.get_submodule(path).register_forward_pre_hook(_watch(path, shapes), with_kwargs=True)
+                for path in network.module_programs
+                if isinstance(small.get_submodule(path), ProgramModule)  # not where this cut changes no number
+            ]
+            try:
+                call_model(small, network.example)
+            finally:
+                for handle in handles:
+                    handle.remove()
+        return shapes
+
+    @contextmanager
+    def _cut(self, network: Network, kept: Kept, means: Means) -> Iterator[nn.Module]:
+        if self._shadow is None:
+            small = cut_copy(self.model, network, kept, means)[0]
+            with preserved(small, network.program.writes):
+                yield small
+            return
+        double = self._shadow.model
+        with self._shadow.cut(make_recipe(double, network, kept, folds=bool(means))) as small:
+            fold_constants(small, constants(self.model, network, kept, means))
+            written = parameters_kept(small) if network.program.writes else nullcontext()
+            with buffers_kept(small), written, torch.no_grad():
+                yield small
+
+
+def _differs(network: Network, kept: Kept, worst: float, allowed: float) -> str:
+    """What is said of a cut model that runs and gives something else: which operators count what was cut."""
+    mask = network.mask(kept)
+    counting = (size.node for size in network.sizes if size.left(mask) != len(size.units))
+    operators = dict.fromkeys(f"{operator_name(node)} in {module_path(node) or network.title}" for node in counting)
+    named = ", ".join(list(operators)[:MOST_NAMED]) or "an operator that counts or orders these units"
+    return (
+        f"the cut {network.title} runs, but its output differs from the masked run's by {worst:.1e} of the largest, "
+        f"where {allowed:.0e} is float noise: its own code does not follow the cut in {named}"
+    )
+
+
+def _watch(path: str, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Callable[..., None]:
+    """A hook that notes the shapes of the inputs of a module that runs a program."""
+
+    def watch(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        values = input_values(module, module.module_program, args, kwargs)
+        shapes[path] = {name: tuple(value.shape) for name, value in values.items() if isinstance(value, Tensor)}
+
+    return watch
+
+
+def _strong(tensor: Tensor) -> Tensor:
+    """The example once more, so strong that what is only clipped or switched far out shows."""
+    return tensor * STRONG if tensor.is_floating_point() else tensor
+
+
+def _place(model: nn.Module, failure: BaseException) -> str:
+    """The path of the innermost module of the model whose code was running."""
+    paths = {module: path for path, module in model.named_modules()}
+    place, frame = "", failure.__traceback__
+    while frame is not None:
+        own = frame.tb_frame.f_locals.get("self")
+        if isinstance(own, nn.Module) and own in paths:
+            place = paths[own]
+        frame = frame.tb_next
+    return place

@@ -1,0 +1,104 @@
+"""Which modules run a program of their own code, because that code can't say the cut shape: as few as will do."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from secateur.coupling.network import Kept, Network
+from secateur.coupling.shape_literals import ShapeLiteral
+from secateur.graph.module_program import ModuleProgram, agreeing
+from secateur.graph.program import module_path
+from secateur.surgery.diagnose import ancestors, groups_inside_module, same_class_modules
+from secateur.surgery.trial_cut import Failure, TrialCutter
+
+Programs = Mapping[str, ModuleProgram]
+
+
+def with_module_programs(trials: TrialCutter, network: Network, kept: Kept, failure: Failure) -> Network | None:
+    """The network in which modules run programs of their code, where that brings a trial further.
+
+    The modules are those whose own code holds a number that should have changed: first those within the module that
+    failed, then those within what holds it. What the trial does not need stays as it is; modules of the same class and
+    switches share what was found.
+    """
+    changed = _changed(network, network.mask(kept))
+    tried: Programs = {}
+    for holder in ancestors(trials.model, failure.place) or [""]:
+        programs = _programs(trials, network, (path for path in changed if groups_inside_module(path, holder)))
+        if programs.keys() <= tried.keys():
+            continue
+        tried = programs
+        if trials.passes(_adding(network, programs), kept, failure):
+            needed = _needed(trials, network, kept, failure, programs)
+            alike = (other for path in needed for other in same_class_modules(trials.model, path))
+            return _adding(network, {**_programs(trials, network, alike), **needed})
+    return None
+
+
+def without_idle_programs(network: Network) -> Network:
+    """The network without the programs of modules whose numbers no plan changes."""
+    alive = {size.node.name: module_path(size.node) for size in network.sizes if _is_alive(size)}
+    programs = network.module_programs
+    busy = [path for path in dict.fromkeys(alive.values()) if path in programs]  # in the order of the program
+    return replace(network, module_programs={path: programs[path] for path in busy})
+
+
+def with_fixed_lengths(trials: TrialCutter, network: Network, kept: Kept) -> Network:
+    """The network whose programs of modules insist on lengths of their inputs, but for those that a cut changes.
+
+    Args:
+        trials: of the model.
+        network: the network.
+        kept: a part of every group.
+    """
+    if not network.module_programs:
+        return network
+    seen = trials.input_shapes(network, kept)
+    fixed = {}
+    for path, program in network.module_programs.items():
+        dense = trials.slices(network).program_of(path, network.sizes)
+        assert dense is not None
+        # A module of which this cut changes no number was not seen to run its program: its lengths are left open.
+        unseen = {name: (None,) * len(lengths) for name, lengths in dense.shapes.items()}
+        shapes = {
+            name: agreeing(dense.shapes[name], seen.get(path, {}).get(name, open_)) for name, open_ in unseen.items()
+        }
+        fixed[path] = replace(program, shapes=shapes)
+    return replace(network, module_programs=fixed)
+
+
+def _is_alive(size: ShapeLiteral) -> bool:
+    return bool((size.units >= 0).all(1).any())
+
+
+def _changed(network: Network, mask: Tensor) -> list[str]:
+    """The modules whose own code holds a number that changes, and that don't run a program yet."""
+    paths = (module_path(size.node) for size in network.sizes if size.left(mask) != len(size.units))
+    return [path for path in dict.fromkeys(paths) if path not in network.module_programs]
+
+
+def _programs(trials: TrialCutter, network: Network, paths: Iterable[str]) -> dict[str, ModuleProgram]:
+    """The programs of those modules whose code holds a number that counts units, and can be written as a program."""
+    counting = {size.node.name for size in network.sizes if _is_alive(size)}
+    candidates = {path: trials.slices(network).program_of(path, network.sizes) for path in dict.fromkeys(paths)}
+    return {  # the lengths of their inputs change with what is cut
+        path: replace(program, shapes={})
+        for path, program in candidates.items()
+        if program and counting & program.operators.keys()
+    }
+
+
+def _needed(trials: TrialCutter, network: Network, kept: Kept, failure: Failure, programs: Programs) -> Programs:
+    """Those programs without which the trial gets no further, tried for all modules of one class at once."""
+    needed = dict(programs)
+    for path in programs:
+        alike = {path, *same_class_modules(trials.model, path)} & needed.keys()
+        fewer = {other: program for other, program in needed.items() if other not in alike}
+        if path in needed and fewer and trials.passes(_adding(network, fewer), kept, failure):
+            needed = fewer
+    return needed
+
+
+def _adding(network: Network, programs: Programs) -> Network:
+    return replace(network, module_programs={**network.module_programs, **programs})

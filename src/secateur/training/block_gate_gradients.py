@@ -1,0 +1,117 @@
+"""Derivatives by gates behind residual blocks, from the gradients of parameters alone.
+
+Write <x, g> for a unit's values times their gradients, summed: the derivative of the loss by a gate on them. Operators
+that are linear in each unit, and ReLUs, hand it on: <relu(x), g> before is <x, g> behind. A sum shares it out among its
+operands. Batch norms and layers end it with what their parameters tell: gamma dE/dgamma + beta dE/dbeta for the result
+of a batch norm, the sum of w dE/dw over the weights that read a unit, the sum of w dE/dw and b dE/db over those that
+make it. So the derivative by a gate behind a block is a sum of such terms, each added or subtracted.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Literal
+
+from torch.fx import Node
+
+from secateur.coupling.label_tracer import operator_name
+from secateur.graph.program import arguments
+from secateur.masking.linear_layers import LinearLayer
+
+HOMOGENEOUS = frozenset({
+    "relu", "leaky_relu", "dropout", "alias", "clone", "contiguous", "to", "_to_copy", "neg", "mul", "flatten", "view",
+    "reshape", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "slice", "mean", "sum", "max_pool1d",
+    "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "upsample_nearest2d",
+    "upsample_bilinear2d",
+})  # fmt: skip
+SUMS = ("add", "sub")
+
+
+@dataclass(frozen=True)
+class Term:
+    """What the parameters of one operator tell of its units.
+
+    Args:
+        kind: "norm" of a batch norm's result, "reads" of a layer's input, "writes" of its result.
+        node: the operator.
+    """
+
+    kind: Literal["norm", "reads", "writes"]
+    node: Node
+
+
+Terms = Counter[Term]  # how often each is added
+
+
+class BlockTerms:
+    """Which terms the derivative by a gate behind an operator is made of.
+
+    Args:
+        norms: the batch norms whose results units are.
+        layers: the layers whose weights are parameters of their own, by operator.
+        consumers: all operators that contract over units.
+    """
+
+    def __init__(self, norms: Set[Node], layers: Mapping[Node, LinearLayer], consumers: Set[Node]) -> None:
+        self._norms, self._layers, self._readers = norms, layers, consumers
+        self._known: dict[Node, Terms | None] = {}
+
+    def of(self, node: Node) -> Terms | None:
+        """The terms of <x, g> where x is an operator's result; None where parameters do not tell it."""
+        if node not in self._known:
+            self._known[node] = Counter([Term("norm", node)]) if node in self._norms else self._through_users(node)
+        return self._known[node]
+
+    def _through_users(self, node: Node) -> Terms | None:
+        total: Terms = Counter()
+        for user in node.users:
+            terms = self._through(node, user)
+            if terms is None:
+                return None
+            total.update(terms)
+        return total
+
+    def _through(self, node: Node, user: Node) -> Terms | None:
+        """What one of its users adds."""
+        layer = self._layers.get(user)
+        if layer is not None:
+            is_input = arguments(user)[layer.argument] is node
+            return Counter([Term("reads", user)]) if is_input and layer.reads else None
+        if user.op != "call_function" or user in self._readers:
+            return None
+        name = operator_name(user)
+        if name in HOMOGENEOUS or (name == "div" and user.args[0] is node) or _pads_with_zeros(user, name):
+            return self.of(user)
+        return self._through_sum(node, user) if name in SUMS else None
+
+    def _through_sum(self, node: Node, user: Node) -> Terms | None:
+        """What is left of a sum's own terms without its other operand's."""
+        others = [operand for operand in user.args[:2] if operand is not node]
+        total = self.of(user)
+        if total is None or not others:  # x + x
+            return total
+        written = self._written(others[0], user) if isinstance(others[0], Node) else None
+        if written is None:
+            return None
+        rest: Terms = Counter(total)
+        rest.subtract(written)
+        return rest
+
+    def _written(self, node: Node, user: Node) -> Terms | None:
+        """The terms of an operand that nothing but a sum uses, by the batch norm or the layer that made it."""
+        while set(node.users) == {user}:
+            if node in self._norms:
+                return Counter([Term("norm", node)])
+            if node in self._layers:
+                return Counter([Term("writes", node)])
+            passes = node.op == "call_function" and operator_name(node) in HOMOGENEOUS
+            source = node.all_input_nodes[0] if passes and len(node.all_input_nodes) == 1 else None
+            if source is None:
+                return None
+            node, user = source, node
+        return None
+
+
+def _pads_with_zeros(node: Node, name: str) -> bool:
+    return name in ("pad", "constant_pad_nd") and not arguments(node).get("value")

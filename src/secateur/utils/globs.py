@@ -1,0 +1,31 @@
+"""Names that people give by globs."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from secateur.errors import NameMatchError
+
+
+def match_globs(globs: str | Sequence[str], names: Iterable[str], what: str) -> list[str]:
+    """The names that match one of the globs, in their own order.
+
+    Args:
+        globs: one or several.
+        names: what there is.
+        what: what they are names of, in words.
+
+    Raises:
+        NameMatchError: a glob matches none; the nearest are offered.
+
+    Example:
+        >>> matched("conv*", ["conv1", "conv2", "fc"], "layer")
+        ['conv1', 'conv2']
+    """
+    known = list(names)
+    wanted = [globs] if isinstance(globs, str) else list(globs)
+    for glob in wanted:
+        if glob not in known and not any(fnmatchcase(name, glob) for name in known):
+            near = get_close_matches(glob, known, 3, 0.3) or known[:5]
+            raise NameMatchError(f"{glob!r} matches no {what}; the nearest are {', '.join(near) or 'none'}")
+    return [name for name in known if any(name == glob or fnmatchcase(name, glob) for glob in wanted)]
