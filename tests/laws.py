@@ -19,12 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 import secateur as sc
 from secateur.allocation.plan import RemovalSequence
 from secateur.coupling.cost import Cost
-from secateur.coupling.label_tracer import operator_name
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.data.batch import Batch, as_batches, example_batches
 from secateur.graph.export import every_step_seen
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
-from secateur.graph.program import arguments, with_argument
+from secateur.graph.program import arguments, operator_name, with_argument
 from secateur.importance.scores import GroupScores
 from secateur.masking.ablation import consumer_means, operand, run_masked
 from secateur.surgery.verify import output_difference

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.allocation.plan import Plan
+from secateur.coupling.plan import Plan
 from zoo import grow
 
 

@@ -7,11 +7,11 @@ from torch import nn
 
 import secateur as sc
 from secateur.allocation.candidates import Allocation
-from secateur.allocation.channel_steps import TARGETS, channel_step, preferred_multiple, sizes_in_steps
 from secateur.allocation.exchange import exchange_units
-from secateur.allocation.plan import Plan
 from secateur.allocation.search import _preferred
 from secateur.coupling.effective_macs import effective_macs
+from secateur.coupling.plan import Plan
+from secateur.evaluation.channel_steps import TARGETS, channel_step, preferred_multiple, sizes_in_steps
 
 
 def network_of(*widths: int) -> sc.Network:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.allocation.plan import Plan
+from secateur.coupling.plan import Plan
 from secateur.masking.gate_positions import gate_positions
 from secateur.training.gate_gradients import TrainingGateGradients
 

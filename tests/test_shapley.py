@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 import secateur as sc
 from secateur import demo
 from secateur.data.batch import as_batches, example_batches
-from secateur.graph.cursor import ProgramCursor
 from secateur.importance.context import CriterionContext
+from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import in_order
 from secateur.masking.ablation import run_masked

@@ -14,7 +14,7 @@ from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
 from secateur.data.batch import as_batch, as_batches
 from secateur.evaluation.latency_table import quick_multiple
-from secateur.evaluation.metrics import Stopwatch
+from secateur.evaluation.timing import Stopwatch
 from secateur.importance.context import split_microbatches
 from secateur.importance.scores import GroupScores
 

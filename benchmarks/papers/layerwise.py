@@ -19,8 +19,8 @@ import secateur as sc
 from papers.settings import Row, Settings
 from papers.subjects import subject
 from secateur.data.batch import as_batches
-from secateur.graph.cursor import ProgramCursor
 from secateur.importance.context import CriterionContext, split_microbatches
+from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.memory import MEMORY
 from secateur.masking.ablation import consumer_means

@@ -23,7 +23,7 @@ import secateur as sc
 from papers.layerwise import PROTOCOL, spread
 from papers.settings import Row, Settings
 from papers.subjects import Subject, subject, tuned_shortly
-from secateur.allocation.plan import Plan
+from secateur.coupling.plan import Plan
 
 IMAGES = (100, 1000, 250, 500)
 KEPT = (0.75, 0.5, 0.25)

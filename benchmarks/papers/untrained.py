@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import secateur as sc
 from papers.datasets import mnist
 from papers.settings import Row, Settings
-from secateur.allocation.plan import Plan
+from secateur.coupling.plan import Plan
 from secateur.stopping import Evaluations
 
 

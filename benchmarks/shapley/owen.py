@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from secateur.graph.cursor import ProgramCursor
 from secateur.importance.shapley.aggregates import mean
 from secateur.importance.shapley.auto_sampler import controlled_for
+from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.owen import WHOLE, nested
 from secateur.importance.shapley.sampling_blocks import DesignScheme, SamplingScheme

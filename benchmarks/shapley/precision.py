@@ -8,10 +8,10 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from secateur.graph.cursor import ProgramCursor
 from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.aggregates import mean
 from secateur.importance.shapley.auto_sampler import scheme_for
+from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import in_order
 from secateur.importance.shapley.samplers.leverage import leverage

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur import demo
 from secateur.data.batch import as_batches
-from secateur.graph.cursor import ProgramCursor
 from secateur.importance.context import CriterionContext, shuffled_microbatches, split_microbatches
+from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import in_order
 from secateur.utils.rng import generator_for

@@ -1,9 +1,10 @@
 """Secateur makes trained neural networks smaller by cutting whole units, and makes up for what went."""
 
-from secateur.allocation.plan import Plan, plan, reachable
-from secateur.api import Result, prune, trace
+from secateur.allocation.plan import plan, reachable
+from secateur.api import Result, prune
 from secateur.comparison import compare
 from secateur.coupling.network import Network
+from secateur.coupling.plan import Plan
 from secateur.errors import SecateurError
 from secateur.importance.registry import criteria, criterion
 from secateur.importance.score import score
@@ -11,6 +12,7 @@ from secateur.importance.scores import Scores
 from secateur.recovery.repair import repair
 from secateur.surgery.cut import cut
 from secateur.surgery.storage import load, save
+from secateur.tracing import trace
 from secateur.version import __version__
 
 __all__ = [

@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from secateur.allocation.budget import COUNTED, parse_keep
 from secateur.allocation.plan import check_reachable, plan
-from secateur.api import trace
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch, on_device
@@ -32,6 +31,7 @@ from secateur.recovery.repair import How, named_options, resolve_repairs
 from secateur.recovery.repair import repair as repair_
 from secateur.report.comparison import NO_REPAIR, Comparison, ComparisonTrial, CriterionMetrics
 from secateur.surgery.cut import cut
+from secateur.tracing import trace
 
 DEFAULT = ("obs", "shapley", "taylor-gates", "taylor", "sensitivity", "apoz", "fpgm", "l2", "random")
 FRACTIONS = (0.75, 0.5, 0.25)

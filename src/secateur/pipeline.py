@@ -9,21 +9,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from secateur.allocation.budget import LATENCY, QUALITY_BOUNDS, TIMES, Budget, fractions_of, with_latency
+from secateur.allocation.budget import LATENCY, QUALITY_BOUNDS, TIMES, fractions_of, with_latency
 from secateur.allocation.candidates import Allocation, candidate_allocations
-from secateur.allocation.channel_steps import ANY, AUTO
-from secateur.allocation.plan import Plan, plan
+from secateur.allocation.plan import plan
 from secateur.allocation.quality_bounds import MetricChange, smallest_plan_within
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
 from secateur.allocation.strategies import ORDERS
 from secateur.coupling.network import Network
+from secateur.coupling.plan import Budget, Plan
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError, NameMatchError, TraceError
+from secateur.evaluation.channel_steps import ANY, AUTO
 from secateur.evaluation.latency_table import measure_latency
 from secateur.evaluation.losses import Loss
-from secateur.evaluation.metrics import Stopwatch
 from secateur.evaluation.runtimes import runtime_of
+from secateur.evaluation.timing import Stopwatch
 from secateur.importance.context import network_microbatches
 from secateur.importance.scores import GroupScores, Scores
 from secateur.options import check_name, check_option

@@ -1,10 +1,13 @@
-"""When Shapley values are estimated well enough: rules for `score(..., stop=)`, which compose with `&` and `|`.
+"""Stopping rules for Shapley values, for `score(..., stop=)`. Rules compose with `&` and `|`.
 
 Example:
-    >>> from secateur.stopping import StandardError, SelectionConfident, Seconds
-    >>> print((Error(0.2) & Known(keep=0.5)) | Seconds(600))
+    >>> from secateur.stopping import Seconds, SelectionConfident, StandardError
+    >>> print((StandardError(0.2) & SelectionConfident(keep=0.5)) | Seconds(600))
     ((errors of 0.2 of the spread & known which 50% go (95% each)) | 600 seconds)
 """
+
+import warnings
+from typing import Any
 
 from secateur.importance.shapley.stopping import (
     Coalitions,
@@ -16,4 +19,15 @@ from secateur.importance.shapley.stopping import (
     StandardError,
 )
 
-__all__ = ["Coalitions", "StandardError", "Evaluations", "SelectionConfident", "Rule", "Seconds", "Stable"]
+__all__ = ["Coalitions", "Evaluations", "Rule", "Seconds", "SelectionConfident", "Stable", "StandardError"]
+
+DEPRECATED = {"Error": StandardError, "Known": SelectionConfident}
+
+
+def __getattr__(name: str) -> Any:
+    if name in DEPRECATED:
+        renamed = DEPRECATED[name]
+        message = f"secateur.stopping.{name} is now called {renamed.__name__}; the old name goes in version 1.0"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return renamed
+    raise AttributeError(f"module 'secateur.stopping' has no attribute {name!r}")

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from secateur.allocation.quantities import parse_quantity
 from secateur.coupling.cost import Cost
 from secateur.coupling.network import Kept, Network
+from secateur.coupling.plan import Budget
 from secateur.errors import BudgetError
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.options import is_real
 
-Budget = Mapping[str, float]
 COUNTED = ("params", "macs", "bytes", "units")
 LATENCY, SPEEDUP, MILLISECONDS = "latency", "speedup", "ms"
 TIMES = (LATENCY, SPEEDUP, MILLISECONDS)

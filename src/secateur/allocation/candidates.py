@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from secateur.allocation.channel_steps import ANY
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.measured_curves import measured_curves
 from secateur.allocation.simulate import PlanSimulator
 from secateur.allocation.strategies import LOSSES
+from secateur.evaluation.channel_steps import ANY
 from secateur.importance.scores import Scores
 from secateur.utils.time_budget import TimeBudget
 

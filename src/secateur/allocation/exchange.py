@@ -31,7 +31,7 @@ def exchange_units(
 
     Example:
         >>> sizes, curves = [np.array([1, 2, 3])] * 2, [np.array([0.0, 1, 4, 9]), np.array([0.0, 2, 8, 18])]
-        >>> exchanged([2, 0], sizes, curves, lambda places: sum(places) <= 2)
+        >>> exchange_units([2, 0], sizes, curves, lambda places: sum(places) <= 2)
         [1, 1]
     """
     losses = [curve[len(curve) - 1 - some] for some, curve in zip(sizes, curves, strict=True)]

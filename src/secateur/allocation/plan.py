@@ -1,101 +1,29 @@
 """`plan`: how many units go, and from where, for a budget."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from secateur.allocation.budget import (
     COUNTED,
     QUALITY_BOUNDS,
     TIMES,
-    Budget,
     fractions,
     fractions_of,
     parse_keep,
     with_latency,
 )
-from secateur.allocation.channel_steps import ANY, AUTO, channel_step
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.removal_sequence import RemovalSequence
-from secateur.coupling.cost import Cost
-from secateur.coupling.effective_macs import EffectiveMacs, effective_macs
-from secateur.coupling.network import Group, Kept, Network
-from secateur.coupling.new_biases import grown_biases
+from secateur.coupling.effective_macs import effective_macs
+from secateur.coupling.network import Group, Network
+from secateur.coupling.plan import Plan
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
+from secateur.evaluation.channel_steps import ANY, AUTO, channel_step
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import GroupScores, Scores
 from secateur.utils.text_table import align_columns
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What stays of a network.
-
-    Args:
-        network: the traced network.
-        kept: original indices of the units that stay, by group, ascending.
-        means: what stands in the place of removed units: the mean input of each reader, or nothing for zero.
-        cost: of the plan, and `dense` of the whole network.
-        keep: the budget that was asked for.
-        effective: MACs with channels counted up to what the device's kernels work on at once.
-        notes: what was decided for the device, and why.
-    """
-
-    network: Network
-    kept: Kept
-    means: Mapping[str, Tensor]
-    cost: Cost
-    dense: Cost
-    keep: Budget
-    effective: EffectiveMacs | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def new_biases(self) -> tuple[str, ...]:
-        """The biases that layers without one get for the means of removed units."""
-        return tuple(grown_biases(self.network, self.network.mask(self.kept))) if self.means else ()
-
-    def __str__(self) -> str:
-        rows = [["", "dense", "plan", "left"]]
-        for unit in ("params", "macs", "bytes"):
-            before, after = getattr(self.dense, unit), getattr(self.cost, unit)
-            rows.append([unit, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}"])
-        rows += effective_rows(self.effective)
-        rows.append(["", "", "", ""])
-        block_names = [
-            f"left out: {', '.join(path for at, path in enumerate(group.places) if at not in self.kept[group.name])}"
-            for group in self.network.groups
-            if group.name in self.kept and len(self.kept[group.name]) < len(group.places)
-        ]
-        rows += [
-            [
-                group.name,
-                str(group.size),
-                str(len(self.kept[group.name])),
-                f"{len(self.kept[group.name]) / group.size:.0%}",
-            ]
-            for group in self.network.groups
-            if group.name in self.kept
-        ]
-        return "\n".join([*align_columns(rows), *block_names, *bias_lines(self.new_biases), *self.notes])
-
-
-def effective_rows(effective: EffectiveMacs | None) -> list[list[str]]:
-    """Effective MACs as a row beside the plain ones; none where the device takes any number of channels."""
-    if effective is None or effective.step == 1:
-        return []
-    share = f"{effective.left / max(effective.dense, 1):.1%}"
-    return [[f"macs in steps of {effective.step}", f"{effective.dense:,}", f"{effective.left:,}", share]]
-
-
-def bias_lines(names: Sequence[str]) -> list[str]:
-    """What a reader should know of new biases, in words; nothing where there are none."""
-    if not names:
-        return []
-    return [f"biases that are new, for the means of removed units: {', '.join(names)}"]
 
 
 @entry_point

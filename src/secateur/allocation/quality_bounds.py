@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from secateur.allocation.candidates import Allocation
-from secateur.allocation.plan import Plan
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
+from secateur.coupling.plan import Plan
 from secateur.errors import BudgetError
 from secateur.evaluation.losses import Loss, Reference, example_losses, is_logits, main_output
 

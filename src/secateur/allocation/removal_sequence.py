@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.allocation.budget import Budget, counted_fractions, fractions
-from secateur.allocation.channel_steps import preferred_multiple, sizes_in_steps
+from secateur.allocation.budget import counted_fractions, fractions
 from secateur.allocation.exchange import exchange_units
 from secateur.allocation.loss_curves import Curves, check_curves, curves_of
 from secateur.allocation.quantities import quantity_text
 from secateur.allocation.strategies import LOSSES, ORDERS, OrderContext, between
 from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.plan import Budget
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, groups_inside
 from secateur.errors import BudgetError
+from secateur.evaluation.channel_steps import preferred_multiple, sizes_in_steps
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import Scores
 from secateur.masking.ablation import consumer_key

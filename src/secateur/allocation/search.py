@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from secateur.allocation.block_order import order_of_blocks
-from secateur.allocation.budget import Budget, fractions
+from secateur.allocation.budget import fractions
 from secateur.allocation.candidates import CURVES, FEWEST, MEASURED, Allocation
-from secateur.allocation.channel_steps import ANY, channel_step
-from secateur.allocation.plan import Plan, plan
+from secateur.allocation.plan import plan
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.network import Kept
+from secateur.coupling.plan import Budget, Plan
 from secateur.coupling.residual_blocks import blocks_of
 from secateur.errors import BudgetError
+from secateur.evaluation.channel_steps import ANY, channel_step
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import GroupScores, Scores
 from secateur.utils.time_budget import TimeBudget

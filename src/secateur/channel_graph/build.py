@@ -28,13 +28,13 @@ from secateur.channel_graph.op_rules import (
     pooled_norms,
     same,
 )
-from secateur.coupling.label_tracer import broadcast_labels, operator_name, squeeze_expanded
+from secateur.coupling.label_tracer import broadcast_labels, squeeze_expanded
 from secateur.coupling.network import Network
 from secateur.coupling.rules import elementwise, reduction, shape_ops
 from secateur.coupling.rules.context import frozen
 from secateur.coupling.rules.registry import Rule, find_rule
 from secateur.coupling.trace_groups import results_of
-from secateur.graph.program import arguments, module_path
+from secateur.graph.program import arguments, module_path, operator_name
 from secateur.masking.linear_layers import layers_of
 from secateur.masking.transposed_layers import transposed_layers_of
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.channel_graph.op_norms import operator_norms
-from secateur.coupling.label_tracer import broadcast_labels, operator_name, squeeze_expanded
+from secateur.coupling.label_tracer import broadcast_labels, squeeze_expanded
 from secateur.coupling.rules.context import frozen
-from secateur.graph.program import arguments
+from secateur.graph.program import arguments, operator_name
 from secateur.masking.linear_layers import LinearLayer, finite
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.graph.program import module_path
+from secateur.graph.program import module_path, operator_name
 from secateur.graph.random_draws import draw_behind
 
 if TYPE_CHECKING:
@@ -271,12 +271,6 @@ class LabelTracer:
             return torch.zeros(value.shape, dtype=torch.long)
         self.touch(value.keys[chosen], produces=True)
         return value.layers[chosen]
-
-
-def operator_name(node: Node) -> str:
-    """The operator as people call it: `conv2d`, `scaled_dot_product_attention`."""
-    schema = getattr(node.target, "_schema", None)
-    return str(schema.name.split("::")[1]) if schema is not None else getattr(node.target, "__name__", str(node.target))
 
 
 def broadcast_labels(labels: Tensor, dim: int, shape: Iterable[int]) -> Tensor:

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.cost import WHOLE
-from secateur.coupling.label_tracer import operator_name
 from secateur.coupling.network import Consumer, Group, Network, TensorAxis
-from secateur.graph.program import Program, module_path
+from secateur.graph.program import Program, module_path, operator_name
 
 ADDITIONS = {"add", "add_"}
 COPIES = {"clone", "contiguous", "detach", "alias", "dropout", "to", "_to_copy"}

@@ -12,13 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.coupling.cost import TensorCost, Work
 from secateur.coupling.grouping import Units, build_groups
-from secateur.coupling.label_tracer import LabelTracer, Read, entries_along, labelled_axes, operator_name
+from secateur.coupling.label_tracer import LabelTracer, Read, entries_along, labelled_axes
 from secateur.coupling.network import Addition, ConstantSink, Consumer, Network
 from secateur.coupling.new_biases import takes_new_bias
 from secateur.coupling.rules.registry import shapes_of, trace_experts, trace_labels
 from secateur.coupling.shape_literals import ShapeLiteral
 from secateur.data.batch import Batch
-from secateur.graph.program import OpFn, OpOverride, Program, arguments, module_path
+from secateur.graph.program import OpFn, OpOverride, Program, arguments, module_path, operator_name
 from secateur.graph.random_draws import Draw
 
 FOLDING = {"linear", "addmm", "conv1d", "conv2d", "conv3d"}

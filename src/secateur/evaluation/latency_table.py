@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from secateur.allocation.channel_steps import AUTO, channel_step
 from secateur.coupling.network import Network
 from secateur.coupling.residual_blocks import blocks_of, is_inside
 from secateur.data.batch import Batch
+from secateur.evaluation.channel_steps import AUTO, channel_step
 from secateur.evaluation.onnx_layers import layer_seconds
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, check_runtime
 from secateur.evaluation.saved_timings import Timings, measured_seconds

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from secateur.allocation.plan import Plan
+from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.graph.model_calls import cache_disabled
 from secateur.graph.program import preserved

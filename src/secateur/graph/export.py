@@ -65,8 +65,8 @@ def export_program(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
         DataError: the model refuses the example, or returns no tensors.
     """
     with (
-        exclusive(), evaluation_mode(model), attributes_restored(model), every_step_seen(), torch_logs_silenced(), uncompiled(),
-        torch.no_grad(),
+        exclusive(), evaluation_mode(model), attributes_restored(model), every_step_seen(), torch_logs_silenced(),
+        uncompiled(), torch.no_grad(),
     ):  # fmt: skip
         program = _exported(model, batch, axes)
         if not program.output_nodes:

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from secateur.coupling.label_tracer import operator_name
-from secateur.graph.program import arguments
+from secateur.graph.program import arguments, operator_name
 
 COMPARISONS = {"eq", "ne", "gt", "ge", "lt", "le", "logical_and", "logical_or", "logical_xor", "logical_not"}
 

@@ -406,3 +406,9 @@ def with_argument(
     schema = node.target._schema  # type: ignore[union-attr]
     index = [arg.name for arg in schema.arguments].index(name)
     return (*args[:index], value, *args[index + 1 :]), kwargs
+
+
+def operator_name(node: Node) -> str:
+    """The operator as people call it: `conv2d`, `scaled_dot_product_attention`."""
+    schema = getattr(node.target, "_schema", None)
+    return str(schema.name.split("::")[1]) if schema is not None else getattr(node.target, "__name__", str(node.target))

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.label_tracer import operator_name
 from secateur.coupling.network import Consumer, Group, Network
 from secateur.data.batch import Batch
 from secateur.errors import DataError
-from secateur.graph.program import OpFn, OpOverride, Program, module_path, widest, with_argument
+from secateur.graph.program import OpFn, OpOverride, Program, module_path, operator_name, widest, with_argument
 from secateur.importance.context import CriterionContext
 from secateur.masking.ablation import chained, operand, operand_node, recorded_operand
 
@@ -99,8 +98,8 @@ def _laid_out(context: CriterionContext, sites: tuple[ActivationTap, ...]) -> tu
                 break
         else:
             raise DataError(
-                f"the examples of a batch can't be told apart in what {module_path(site.consumers[0].node)} reads; this "
-                "criterion needs that, rank by 'shapley' or 'leave-one-out'"
+                f"the examples of a batch can't be told apart in what {module_path(site.consumers[0].node)} reads; "
+                "this criterion needs that, rank by 'shapley' or 'leave-one-out'"
             )
     return tuple(placed)
 

@@ -260,8 +260,8 @@ def check_losses(run_few: Sequence[tuple[Batch, Any]], batches: Sequence[Batch],
     for number, batch in enumerate(batches):
         if (batch.size or 0) > MICROBATCH and not batch.has_target_by_example and loss is not None:
             raise DataError(
-                f"batch {number} has {batch.size} examples, which are taken in parts of {MICROBATCH}, but its targets have "
-                "no entry for each example; give tensors or lists with one, or smaller batches"
+                f"batch {number} has {batch.size} examples, which are taken in parts of {MICROBATCH}, but its targets "
+                "have no entry for each example; give tensors or lists with one, or smaller batches"
             )
     for examples, output in {id(output): (examples, output) for examples, output in run_few}.values():
         with torch.set_grad_enabled(use == "gradients"):

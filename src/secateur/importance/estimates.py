@@ -107,7 +107,7 @@ def pool_samples(samples: Sequence[Sample], examples: int) -> Pooled:
     return totals(samples, examples).pooled()
 
 
-def weights_of(samples: Sequence[Sample], examples: int) -> Tensor:
+def sample_weights(samples: Sequence[Sample], examples: int) -> Tensor:
     """How much each example counts in each block. (blocks, examples)"""
     weights = torch.zeros(len(samples), examples, dtype=torch.float64)
     for block, sample in enumerate(samples):
@@ -117,7 +117,7 @@ def weights_of(samples: Sequence[Sample], examples: int) -> Tensor:
 
 def freedom_here(samples: Sequence[Sample], examples: int) -> float:
     """How many degrees of freedom are left of the blocks' estimates beside their examples' own means."""
-    weights = weights_of(samples, examples)
+    weights = sample_weights(samples, examples)
     used = (weights > 0).double()
     means = used / used.sum(0).clamp_min(1)  # the hat matrix is weights @ means.T, whose size is that of the blocks
     few = len(samples) <= examples  # the sum of the hat matrix's squares, from whichever matrices are smaller

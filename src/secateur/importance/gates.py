@@ -1,6 +1,7 @@
 """Gates: factors of 1 on units, by which losses are differentiated.
 
-`masking/gate_positions.py` says where they stand. The one gate of a unit that stands behind several blocks closes all of
+`masking/gate_positions.py` says where they stand. The one gate of a unit that stands behind several blocks closes all
+of
 them: its derivative is the sum of what each contributes. Its square is divided by the number of blocks, as in the
 authors' released code (Molchanov et al. 2019). Of gates behind several batch norms the squares are averaged.
 """

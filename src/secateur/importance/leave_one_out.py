@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from secateur.graph.cursor import ProgramCursor
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
+from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import in_order
 from secateur.importance.shapley.memory import memory_of

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.label_tracer import operator_name
 from secateur.coupling.network import ConstantSink, Consumer, Network
 from secateur.coupling.rules.windows import AVERAGES
 from secateur.data.batch import Batch
-from secateur.graph.program import OpFn, OpOverride, Program, arguments, wide, widest, with_argument
+from secateur.graph.program import OpFn, OpOverride, Program, arguments, operator_name, wide, widest, with_argument
 from secateur.graph.random_draws import replayed_left
 from secateur.masking.computed_weights import by_coalition, is_shared_by_batch
 from secateur.masking.norms import MASKED_NORMS

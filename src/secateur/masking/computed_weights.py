@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.coupling.label_tracer import operator_name
 from secateur.errors import SecateurError
-from secateur.graph.program import OpFn, OpOverride, Program, module_path
+from secateur.graph.program import OpFn, OpOverride, Program, module_path, operator_name
 
 Handlers = Mapping[Node, OpOverride]
 

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.label_tracer import operator_name
 from secateur.coupling.network import Addition, Network
-from secateur.graph.program import arguments
+from secateur.graph.program import arguments, operator_name
 from secateur.masking.linear_layers import norms_of
 from secateur.masking.norms import MASKED_NORMS
 

@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-from secateur.coupling.label_tracer import operator_name
 from secateur.coupling.network import Network
 from secateur.errors import DataError
-from secateur.graph.program import Program, arguments, module_path
+from secateur.graph.program import Program, arguments, module_path, operator_name
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 NORMS = ("batch_norm", "_native_batch_norm_legit_no_training")
@@ -212,8 +211,8 @@ def _readers(network: Network) -> Iterator[LinearLayer]:
         fold = consumer.fold
         if fold is not None:
             yield LinearLayer(
-                consumer.node, consumer.argument, consumer.dim, fold.weight, fold.inner, fold.groups, fold.tensor, fold.kind,
-                consumer.units, fold.outputs,
+                consumer.node, consumer.argument, consumer.dim, fold.weight, fold.inner, fold.groups, fold.tensor,
+                fold.kind, consumer.units, fold.outputs,
             )  # fmt: skip
 
 

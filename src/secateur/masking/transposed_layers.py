@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from secateur.coupling.label_tracer import operator_name
 from secateur.coupling.network import Network
-from secateur.graph.program import arguments
+from secateur.graph.program import arguments, operator_name
 from secateur.masking.linear_layers import LinearLayer, constant_sink
 
 TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.label_tracer import operator_name
-from secateur.graph.program import arguments, wide
+from secateur.graph.program import arguments, operator_name, wide
 from secateur.masking.linear_layers import NORMS
 from secateur.recovery.paired_run import PairedExecution
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.allocation.plan import Plan
+from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch, device_of
 from secateur.evaluation.holdout import improves, output_distance, output_distances, output_spread, split_holdout
 from secateur.graph.model_copies import copied

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.allocation.plan import Plan
+from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch, as_batches, floating_type
 from secateur.entry import entry_point_with
 from secateur.errors import SurgeryError

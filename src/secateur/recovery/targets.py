@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.label_tracer import operator_name
 from secateur.coupling.network import Network
-from secateur.graph.program import arguments
+from secateur.graph.program import arguments, operator_name
 from secateur.masking.linear_layers import LinearLayer, norm_behind
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import Values

@@ -4,43 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from secateur.coupling.cost import Cost
+from secateur.evaluation.records import Latency, Metrics
 from secateur.files.records import encoded
 from secateur.importance.scores import Scores
 from secateur.report.html import report_page
 from secateur.report.schema import saved_form
 from secateur.report.text import report_text
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds for one batch: the median and quartiles of repeated runs, in turn with the other network."""
-
-    batch: int
-    median: float
-    lower: float
-    upper: float
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """One network on the examples.
-
-    Args:
-        loss: the mean loss, against the labels or the dense network's output.
-        accuracy: the fraction of right top classes, where there are labels that are classes.
-        agreement: the fraction of examples with the dense network's top class, where outputs are classes.
-        divergence: the mean divergence from the dense network's output.
-        cost: parameters, MACs, bytes.
-        latency: measured.
-    """
-
-    loss: float
-    accuracy: float | None
-    agreement: float | None
-    divergence: float
-    cost: Cost
-    latency: Latency
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import msgspec
 
 from secateur.coupling.cost import Cost
 from secateur.errors import StorageError
+from secateur.evaluation.records import Latency, Metrics
 from secateur.files import read_bytes, read_record, reading
-from secateur.report.report import Figures, Latency, LayerFigures, Metrics, SparsityFigures
+from secateur.report.report import Figures, LayerFigures, SparsityFigures
 from secateur.report.schema import Number, SavedMeasured, SavedReport, SavedReport1, SavedSparsity
 from secateur.report.text import report_text
 from secateur.surgery.storage import check_companion

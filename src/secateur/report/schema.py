@@ -12,7 +12,8 @@ from secateur.files.records import Natural
 from secateur.version import __version__
 
 if TYPE_CHECKING:
-    from secateur.report.report import Figures, Metrics
+    from secateur.evaluation.records import Metrics
+    from secateur.report.report import Figures
 
 Number = float | None
 """None where a number is NaN or infinite, which JSON can't say."""

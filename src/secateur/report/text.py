@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from secateur.allocation.plan import bias_lines
 from secateur.allocation.quantities import quantity_text
+from secateur.coupling.plan import bias_lines
 from secateur.evaluation.runtimes import EAGER
 from secateur.utils.text_table import align_columns
 
 if TYPE_CHECKING:
-    from secateur.report.report import Figures, Latency, LayerFigures, SparsityFigures
+    from secateur.evaluation.records import Latency
+    from secateur.report.report import Figures, LayerFigures, SparsityFigures
 
 MOST_LAYERS = 8
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.allocation.plan import Plan
 from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
 from secateur.coupling.network import Group, Network
+from secateur.coupling.plan import Plan
 from secateur.graph.program import OpFn, OpOverride, arguments, widest
 from secateur.masking.ablation import operand
 from secateur.masking.linear_layers import LinearLayer, norm_behind

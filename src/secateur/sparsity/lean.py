@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.api import trace
 from secateur.channel_graph.build import graph_of
 from secateur.channel_graph.graph import ChannelGraph
 from secateur.coupling.network import Network
@@ -20,6 +19,7 @@ from secateur.sparsity.results import RunSettings
 from secateur.sparsity.selection import SELECT, name_of
 from secateur.surgery.cut import cut
 from secateur.surgery.lineage import folded_copy
+from secateur.tracing import trace
 from secateur.training.masks import held_at_zero
 from secateur.training.session import training_session
 from secateur.utils.globs import match_globs

@@ -9,17 +9,17 @@ from typing import Self
 import torch
 from torch import nn
 
-from secateur.allocation.plan import Plan
 from secateur.coupling.cost import Cost
 from secateur.coupling.network import Network
+from secateur.coupling.plan import Plan
 from secateur.coupling.trace_groups import results_of
 from secateur.errors import OptionError
 from secateur.evaluation.kernel_selection import FastNetwork
-from secateur.evaluation.sparsity_metrics import SparseFacts, measure_sparsity
 from secateur.files import Writer, record_writer, text_writer
 from secateur.masking.linear_layers import layers_of
 from secateur.masking.transposed_layers import transposed_layers_of
 from secateur.report.report import Figures, LayerFigures
+from secateur.report.sparsity_report import SparseFacts, measure_sparsity
 from secateur.sparsity.saved_kernels import KERNELS_FILE, SavedKernels
 from secateur.surgery.storage import save_with
 from secateur.training.session import TrainingSession

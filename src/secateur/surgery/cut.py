@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.allocation.plan import Plan
 from secateur.coupling.network import Kept, Network
+from secateur.coupling.plan import Plan
 from secateur.coupling.residual_blocks import is_inside
 from secateur.entry import entry_point
 from secateur.errors import SurgeryError

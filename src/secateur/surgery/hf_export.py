@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.allocation.plan import Plan
+from secateur.coupling.plan import Plan
 from secateur.errors import SecateurError, StorageError
 from secateur.graph.program import preserved, run_seeded
 from secateur.surgery.program_modules import original_class

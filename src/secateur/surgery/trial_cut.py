@@ -9,12 +9,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx, nn
 
-from secateur.coupling.label_tracer import operator_name
 from secateur.coupling.module_slices import ModuleSlices
 from secateur.coupling.network import Kept, Network
 from secateur.errors import SecateurError
 from secateur.graph.model_calls import call_model
-from secateur.graph.program import buffers_kept, module_path, parameters_kept, preserved
+from secateur.graph.program import buffers_kept, module_path, operator_name, parameters_kept, preserved
 from secateur.masking.ablation import Means, masked_draws, run_masked
 from secateur.surgery.aliased_model import AliasedModel
 from secateur.surgery.attribute_reads import AttributeReads, attribute_reads

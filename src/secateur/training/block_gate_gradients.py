@@ -14,8 +14,7 @@ from typing import Literal
 
 from torch.fx import Node
 
-from secateur.coupling.label_tracer import operator_name
-from secateur.graph.program import arguments
+from secateur.graph.program import arguments, operator_name
 from secateur.masking.linear_layers import LinearLayer
 
 HOMOGENEOUS = frozenset({

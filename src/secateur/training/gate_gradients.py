@@ -18,10 +18,11 @@ Parameters = Mapping[str, Tensor]
 class TrainingGateGradients:
     """Where the gates of a network's groups can be read from gradients.
 
-    Gates stand where `masking/gate_positions.py` puts them. Behind a batch norm the derivative is gamma dE/dgamma + beta
-    dE/dbeta (Molchanov et al. 2019, section 3.2), before the readers the sum of w dE/dw over the weights that read the
-    unit, and behind the blocks of a residual stage a sum of such terms (`block_gradients.py`). Where the activation
-    behind an addition is none that the terms pass (GELU, SiLU), the gate stands before the readers instead.
+    Gates stand where `masking/gate_positions.py` puts them. Behind a batch norm the derivative is gamma dE/dgamma +
+    beta dE/dbeta (Molchanov et al. 2019, section 3.2), before the readers the sum of w dE/dw over the weights that
+    read the unit, and behind the blocks of a residual stage a sum of such terms (`block_gradients.py`). Where the
+    activation behind an addition is none that the terms pass (GELU, SiLU), the gate stands before the readers
+    instead.
 
     Args:
         network: the traced network.

@@ -12,11 +12,11 @@ from secateur.data.batch import Batch, device_of, on_device
 from secateur.entry import entry_point
 from secateur.errors import DataError, OptionError
 from secateur.evaluation.losses import is_logits, main_output
-from secateur.evaluation.metrics import measure_networks
 from secateur.graph.model_copies import copied
 from secateur.graph.program import preserved, run_module
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.scores import GroupScores, Scores
+from secateur.report.measured_report import measure_networks
 from secateur.surgery.recipe import recipe_of
 from secateur.training.session import TrainingSession, training_session
 from secateur.training.taylor_schedule import TaylorSchedule

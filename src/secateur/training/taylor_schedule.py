@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.allocation.budget import COUNTED, Budget, fractions, fractions_of, parse_keep
-from secateur.allocation.channel_steps import sizes_in_steps
-from secateur.allocation.plan import Plan, check_reachable
-from secateur.api import trace
+from secateur.allocation.budget import COUNTED, fractions, fractions_of, parse_keep
+from secateur.allocation.plan import check_reachable
+from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError, TraceError
+from secateur.evaluation.channel_steps import sizes_in_steps
 from secateur.graph.wrappers import unwrapped
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
 from secateur.options import check_option
 from secateur.surgery.cut import cut
+from secateur.tracing import trace
 from secateur.training.gate_gradients import TrainingGateGradients
 from secateur.training.masks import Masks, clear_all_momentum
 from secateur.training.optimizer_hooks import (

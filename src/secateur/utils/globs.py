@@ -19,7 +19,7 @@ def match_globs(globs: str | Sequence[str], names: Iterable[str], what: str) -> 
         NameMatchError: a glob matches none; the nearest are offered.
 
     Example:
-        >>> matched("conv*", ["conv1", "conv2", "fc"], "layer")
+        >>> match_globs("conv*", ["conv1", "conv2", "fc"], "layer")
         ['conv1', 'conv2']
     """
     known = list(names)

@@ -13,10 +13,10 @@ from secateur.coupling.label_tracer import (
     broadcast_labels,
     determines,
     labelled_axes,
-    operator_name,
     squeeze_expanded,
 )
 from secateur.coupling.rules.context import OpContext, tensors
+from secateur.graph.program import operator_name
 
 CROSSES = "crosses a larger kind of units"
 

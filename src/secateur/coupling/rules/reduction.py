@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.coupling.label_tracer import Labels, Weight, broadcast_labels, entries_along, labelled_axes, operator_name
+from secateur.coupling.label_tracer import Labels, Weight, broadcast_labels, entries_along, labelled_axes
 from secateur.coupling.rules.context import OpContext, frozen
 from secateur.coupling.rules.elementwise import elementwise
 from secateur.coupling.rules.parameter_axes import grown, layerwise, narrowed
 from secateur.coupling.rules.windows import AVERAGES, neighbour_windows
+from secateur.graph.program import operator_name
 
 
 def settled(call: OpContext, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:

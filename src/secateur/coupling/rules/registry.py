@@ -10,7 +10,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.coupling.connected_components import find_components
-from secateur.coupling.label_tracer import LabelTracer, Weight, operator_name, squeeze_expanded
+from secateur.coupling.label_tracer import LabelTracer, Weight, squeeze_expanded
 from secateur.coupling.rules import (
     conv,
     elementwise,
@@ -25,7 +25,7 @@ from secateur.coupling.rules import (
 )
 from secateur.coupling.rules.context import OpContext, frozen, tensors
 from secateur.coupling.shape_literals import shape_literals_of
-from secateur.graph.program import Program, arguments, module_path
+from secateur.graph.program import Program, arguments, module_path, operator_name
 
 Rule = Callable[[OpContext], Any]
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from secateur.errors import DataError
-from secateur.graph.cursor import ProgramCursor
 from secateur.importance.context import CriterionContext, shuffled_microbatches
 from secateur.importance.estimates import Sample, pool_samples, side_by_side
 from secateur.importance.registry import SAMPLED, criterion
 from secateur.importance.scores import GroupScores
 from secateur.importance.shapley.aggregates import Aggregate, find_aggregate
 from secateur.importance.shapley.auto_sampler import asks_for_slopes, fixed_blocks, scheme_for, stopping_rule_for
+from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import in_order
 from secateur.importance.shapley.jackknife import jackknife_estimate

@@ -17,12 +17,12 @@ from torch.fx import Node
 
 from secateur.coupling.network import Consumer, Group, Network
 from secateur.errors import SecateurError
-from secateur.graph.cursor import DenseBaseline, ProgramCursor
 from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.additive_layer import AdditiveLayer, ContributionSums, additive_layer
 from secateur.importance.shapley.batching import picked, reference_of, tiles
+from secateur.importance.shapley.cursor import DenseBaseline, ProgramCursor
 from secateur.importance.shapley.memory import bytes_from, memory_of, tile_for
 from secateur.importance.shapley.precision import find_precision, full, lowered, raised
 from secateur.masking.ablation import consumer_key

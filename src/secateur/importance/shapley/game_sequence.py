@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from secateur.errors import SecateurError
-from secateur.graph.cursor import ProgramCursor
 from secateur.importance.context import CriterionContext
+from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game, Seen, first_reader
 from secateur.importance.shapley.memory import StepBytes, check_limit, memory_of, room_beside
 from secateur.utils.live_bytes import peak_bytes

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.importance.estimates import MOST_LEFT_OUT, Pooled, Sample, freedom_here, pool_samples, totals, weights_of
+from secateur.importance.estimates import (
+    MOST_LEFT_OUT,
+    Pooled,
+    Sample,
+    freedom_here,
+    pool_samples,
+    sample_weights,
+    totals,
+)
 from secateur.importance.shapley.aggregates import Aggregate, mean
 
 
@@ -54,7 +62,7 @@ def jackknife_estimate(samples: Sequence[Sample], examples: int, aggregate: Aggr
     expected = torch.stack([whole.values[:, sample.examples].mean(1) for sample in samples])
     coalitions = (own - expected).square().sum(0) / freedom / count
     between = _between_examples(whole)
-    overlap = float(weights_of(samples, examples).mean(0).square().sum())
+    overlap = float(sample_weights(samples, examples).mean(0).square().sum())
     here, new = coalitions + between * max(overlap - 1 / examples, 0.0), coalitions + between * overlap
     return Estimate(values, new.sqrt(), here.sqrt(), replicates)
 

@@ -35,7 +35,7 @@ def unified_fast_network(
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64))
         >>> _ = model[0].weight.data.copy_(model[0].weight.sign() * 0.5)
-        >>> fast, chosen = shared(model, torch.randn(2, 64), {"0.weight": (1, 4)})
+        >>> fast, chosen = unified_fast_network(model, torch.randn(2, 64), {"0.weight": (1, 4)})
         >>> x = torch.randn(3, 64)
         >>> torch.allclose(fast(x), model(x), atol=1e-5)
         True

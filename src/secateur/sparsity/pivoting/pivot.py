@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.api import trace
 from secateur.coupling.network import Network
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
@@ -24,6 +23,7 @@ from secateur.sparsity.pivoting.search import PivotedMatrices, pivot_matrices
 from secateur.sparsity.results import RunSettings, whole_plan
 from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
+from secateur.tracing import trace
 from secateur.training.masks import fading, held_at_zero
 from secateur.training.session import training_session
 from secateur.utils.globs import match_globs

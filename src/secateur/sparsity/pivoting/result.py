@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.api import trace
 from secateur.coupling.network import Network
 from secateur.entry import entry_point
 from secateur.errors import StorageError
@@ -18,6 +17,7 @@ from secateur.sparsity.packed_layers.block_kernels import packed_kernels
 from secateur.sparsity.pivoting.saved import PIVOT, SavedPivot, check_pivot, read_pivot, saved_pivot
 from secateur.sparsity.results import SparseResult, whole_plan
 from secateur.surgery.storage import check_companion, prepare_load
+from secateur.tracing import trace
 
 
 @dataclass(frozen=True, eq=False)

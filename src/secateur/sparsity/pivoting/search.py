@@ -189,7 +189,7 @@ def pivot_matrices(
     Example:
         >>> rows, columns = np.arange(4)[:, None] % 2, np.arange(4) % 2
         >>> checkered = Matrix("a", (rows == columns) * 1.0, "rows", "columns")
-        >>> pivoted([checkered], 0.5, (2, 2)).retained, aligned([checkered], 0.5, (2, 2)).retained
+        >>> pivot_matrices([checkered], 0.5, (2, 2)).retained, align_orders([checkered], 0.5, (2, 2)).retained
         ({'a': 1.0}, {'a': 0.5})
     """
     draws = np.random.default_rng(seed)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.api import trace
 from secateur.channel_graph.build import graph_of
 from secateur.coupling.trace_groups import results_of
 from secateur.entry import entry_point
@@ -19,6 +18,7 @@ from secateur.sparsity.spp.result import SPPResult
 from secateur.sparsity.spp.start import columns_of, layers_to_prune, left_out
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
+from secateur.tracing import trace
 from secateur.training.optimizer_hooks import attach_optimizer_hooks, check_finite, check_holds, is_skipped
 
 

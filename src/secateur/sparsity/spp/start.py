@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from secateur.coupling.label_tracer import operator_name
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
-from secateur.graph.program import arguments, module_path
+from secateur.graph.program import arguments, module_path, operator_name
 from secateur.masking.linear_layers import CONVOLUTIONS, LinearLayer, layers_of
 from secateur.sparsity.spp.columns import Columns
 from secateur.utils.globs import match_globs

@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from secateur.api import trace
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.sparsity.results import RunSettings, whole_plan
@@ -16,6 +15,7 @@ from secateur.sparsity.unification.shapes import DEFAULT_SHAPE, Shape
 from secateur.sparsity.unification.unification import Unification
 from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
+from secateur.tracing import trace
 from secateur.training.session import training_session
 
 UPDATES = 8

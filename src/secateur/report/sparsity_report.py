@@ -8,15 +8,12 @@ from torch import nn
 
 from secateur.coupling.cost import Cost
 from secateur.data.batch import Batch
-from secateur.evaluation.metrics import (
-    example_measures,
-    interleaved_times,
-    latency_of,
-    optional_means,
-)
+from secateur.evaluation.metrics import example_measures, optional_means
+from secateur.evaluation.records import Metrics
 from secateur.evaluation.runtimes import repeatable_call
+from secateur.evaluation.timing import interleaved_times, latency_of
 from secateur.graph.program import preserved
-from secateur.report.report import Figures, LayerFigures, Metrics, SparsityFigures
+from secateur.report.report import Figures, LayerFigures, SparsityFigures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

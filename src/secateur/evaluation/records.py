@@ -1,0 +1,36 @@
+"""What measuring a network gives."""
+
+from dataclasses import dataclass
+
+from secateur.coupling.cost import Cost
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for one batch: the median and quartiles of repeated runs, in turn with the other network."""
+
+    batch: int
+    median: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One network on the examples.
+
+    Args:
+        loss: the mean loss, against the labels or the dense network's output.
+        accuracy: the fraction of right top classes, where there are labels that are classes.
+        agreement: the fraction of examples with the dense network's top class, where outputs are classes.
+        divergence: the mean divergence from the dense network's output.
+        cost: parameters, MACs, bytes.
+        latency: measured.
+    """
+
+    loss: float
+    accuracy: float | None
+    agreement: float | None
+    divergence: float
+    cost: Cost
+    latency: Latency
