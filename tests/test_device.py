@@ -160,3 +160,11 @@ def test_prune_says_what_it_did_for_the_device() -> None:
     assert not sc.prune(model, x, {"macs": 0.5}, by="l2", target="any", repair=None, progress=False).plan.notes
     hard = sc.prune(model, x, {"macs": 0.5}, by="l2", round_to=8, repair=None, progress=False)
     assert all(len(kept) % 8 == 0 for kept in hard.plan.kept.values())
+
+
+def test_a_plan_that_fills_steps_by_itself_is_said_to() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 3))
+    result = sc.prune(model, torch.randn(40, 12), {"macs": 0.5}, by="l2", target="avx512", repair=None, progress=False)
+    assert [len(kept) for kept in result.plan.kept.values()] == [16]
+    assert any("sizes fill steps of 16 channels as far as they can" in note for note in result.plan.notes)

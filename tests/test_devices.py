@@ -1,12 +1,15 @@
 """Settings of arithmetic: what is compared is computed in full precision, and the user's settings come back."""
 
+import time
+from types import SimpleNamespace
 from typing import ClassVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.utils.devices import comparable_arithmetic
+from secateur.utils.devices import comparable_arithmetic, runtime_clock
 
 
 class Recorder(nn.Module):
@@ -43,3 +46,14 @@ def test_settings_come_back_after_an_error() -> None:
     except KeyError:
         pass
     assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
+def test_one_thread_of_a_processor_is_timed_without_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    for threads, clock in ((1, time.thread_time), (2, time.perf_counter)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert runtime_clock() is clock
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    coarse = SimpleNamespace(resolution=0.0156)
+    monkeypatch.setattr(time, "get_clock_info", lambda name: coarse)
+    assert runtime_clock() is time.perf_counter

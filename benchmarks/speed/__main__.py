@@ -5,9 +5,10 @@
     PYTHONPATH=benchmarks:examples python -m speed --table
 
 Networks are cut to half their MACs, and to half their time for a batch of 32 on one thread. Both networks run in turn,
-eagerly and by onnxruntime, for one image and for 32, on one thread and on two. Each network, budget and method is a job
-of one to five minutes and writes its row to a file in FOLDER (`benchmarks/speed/results` by default). With --jobs, that
-many jobs run at once, each on two processor cores of its own.
+eagerly and by onnxruntime, for one image and for 32, on one thread and on two; on one, processor time is taken, which
+other work on the machine does not count towards. Each network, budget and method is a job of one to five minutes and
+writes its row to a file in FOLDER (`benchmarks/speed/results` by default); a method that fails is a row that says why.
+With --jobs, that many jobs run at once, each on two processor cores of its own.
 
 DIR holds CIFAR-10 as `cifar10.npz` (xtrain, xtest (images, 32, 32, 3), ytest), CIFAR ResNets under the names of
 `networks.cifar_resnet` as `cifar10_resnet20.safetensors` and `cifar10_resnet56.safetensors`, the weights of MobileNetV2

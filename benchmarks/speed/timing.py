@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from secateur.data.batch import Batch
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
+from secateur.utils.devices import runtime_clock
 
 BATCHES, THREADS, RUNTIMES = (1, 32), (1, 2), (EAGER, ONNXRUNTIME)
 ROUNDS, LEAST_ROUNDS, LEAST_SECONDS, MOST_SECONDS = 101, 9, 0.01, 12.0
-CLOCKS: dict[bool, Callable[[], float]] = {True: time.thread_time, False: time.perf_counter}
-"""One thread by its processor time, which other work on the machine does not count towards; several by the wall."""
 DRAWS = 1000
 
 
@@ -72,7 +71,7 @@ def _calls(runtime: str, model: nn.Module, batch: Batch) -> Callable[[], Callabl
 
 
 def _speed(runtime: str, batch: int, threads: int, calls: list[Callable[[], Any]], seconds: float) -> Speed:
-    clock = CLOCKS[threads == 1]
+    clock = runtime_clock()
     spent: list[list[float]] = [[], []]
     for call in calls:
         call()

@@ -56,6 +56,11 @@ class PlanSearch:
     target: str = ANY
     progress: bool = False
 
+    @property
+    def _step(self) -> int:
+        """The channels that kernels of the device work on at once."""
+        return channel_step(self.target, self.rehearsal.network.device).size
+
     def plan(self, keep: Budget, way: Allocation) -> Plan:
         if way.whole:
             try:
@@ -112,6 +117,9 @@ class PlanSearch:
         nearest = [plans[at][1] for at in ranked[:MOST_FILLED]]
         has_time = len(plans) == 1 or not any(each is None for each in losses)
         filling = list(self._filling(keep, nearest)) if has_time and self.latency is None else []
+        same = [pair for pair in filling if _counts_of(pair[0]) == _counts_of(best[0])]
+        if same:
+            return *_with_note(same[0], self._step), _mean(before)
         if not filling:
             return *best, _mean(before)
         unknown = [best] if len(plans) == 1 else []
@@ -171,8 +179,7 @@ class PlanSearch:
         """Plans in these ways whose sizes fill the device's kernels, each once; none where no such plan meets the
         budget."""
         seen: set[tuple[int, ...]] = set()
-        device = self.rehearsal.network.device
-        if channel_step(self.target, device).size == 1 or self.round_to > 1 or self.rehearsal.examples < FEWEST:
+        if self._step == 1 or self.round_to > 1 or self.rehearsal.examples < FEWEST:
             return
         for way in ways:
             target = way._replace(target=self.target)
@@ -180,7 +187,7 @@ class PlanSearch:
                 candidate = self.plan(keep, target)
             except BudgetError:
                 continue
-            counts = tuple(map(len, candidate.kept.values()))
+            counts = _counts_of(candidate)
             if counts not in seen:
                 seen.add(counts)
                 yield candidate, target
@@ -224,8 +231,19 @@ def _each_once(plans: Sequence[tuple[Plan, Allocation]]) -> list[tuple[Plan, All
     """Plans that differ: of one ranking, as many units of each group tell all."""
     by_counts: dict[tuple[int, ...], tuple[Plan, Allocation]] = {}
     for candidate, way in plans:
-        by_counts.setdefault(tuple(len(candidate.kept[name]) for name in sorted(candidate.kept)), (candidate, way))
+        by_counts.setdefault(_counts_of(candidate), (candidate, way))
     return list(by_counts.values())
+
+
+def _counts_of(plan: Plan) -> tuple[int, ...]:
+    """How many units of each group stay, in the order of the groups' names."""
+    return tuple(len(plan.kept[name]) for name in sorted(plan.kept))
+
+
+def _with_note(best: tuple[Plan, Allocation], step: int) -> tuple[Plan, Allocation]:
+    """The best plan of any sizes, where the device's preference makes the same one, with a note that says so."""
+    note = f"sizes fill steps of {step} channels as far as they can: the best plan of any sizes does, too"
+    return replace(best[0], notes=(*best[0].notes, note)), best[1]
 
 
 def _mean(losses: Tensor | None) -> float:

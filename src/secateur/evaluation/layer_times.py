@@ -1,8 +1,7 @@
 """Where the time of a network goes, layer by layer, and why a cut network is not as much faster as it is smaller."""
 
-import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.graph.model_calls import cache_disabled
 from secateur.graph.program import preserved
-from secateur.utils.devices import synchronize_accelerator
+from secateur.utils.devices import runtime_clock, synchronize_accelerator
 
 ROUNDS = 5
 EXPECTED = 0.8  # the part of the speed that fewer MACs promise; a cut that gives less is explained
@@ -47,15 +46,16 @@ def _times_of(model: nn.Module, batch: Batch) -> dict[str, float]:
     batch = batch.with_copied_inputs()
     keywords = {**batch.kwargs, **cache_disabled(model, batch)}
     spent: defaultdict[str, list[float]] = defaultdict(list)
-    with preserved(model), _timed(model) as current:
+    clock = runtime_clock()
+    with preserved(model), _timed(model, clock) as current:
         model(*batch.args, **keywords)
         spent.clear()
         for _ in range(ROUNDS):
             current.clear()
-            start = time.perf_counter()
+            start = clock()
             model(*batch.args, **keywords)
             synchronize_accelerator()
-            total = (time.perf_counter() - start) * 1e3
+            total = (clock() - start) * 1e3
             for name, ms in current.items():
                 spent[name].append(ms)
             spent[""].append(max(total - sum(current.values()), 0.0))
@@ -63,7 +63,7 @@ def _times_of(model: nn.Module, batch: Batch) -> dict[str, float]:
 
 
 @contextmanager
-def _timed(model: nn.Module) -> Iterator[defaultdict[str, float]]:
+def _timed(model: nn.Module, clock: Callable[[], float]) -> Iterator[defaultdict[str, float]]:
     """Adds up the milliseconds of each innermost module in what is yielded, as long as this lasts."""
     current: defaultdict[str, float] = defaultdict(float)
     starts: dict[str, float] = {}
@@ -72,11 +72,11 @@ def _timed(model: nn.Module) -> Iterator[defaultdict[str, float]]:
     def watch(name: str, module: nn.Module) -> None:
         def begin(*_: Any) -> None:
             synchronize_accelerator()
-            starts[name] = time.perf_counter()
+            starts[name] = clock()
 
         def end(*_: Any) -> None:
             synchronize_accelerator()
-            current[name] += (time.perf_counter() - starts[name]) * 1e3
+            current[name] += (clock() - starts[name]) * 1e3
 
         handles.append(module.register_forward_pre_hook(begin))
         handles.append(module.register_forward_hook(end))

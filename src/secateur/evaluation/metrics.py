@@ -11,8 +11,6 @@ from secateur.data.batch import Batch
 from secateur.evaluation.losses import Loss, Reference, by_example, divergence, example_losses, main_output
 from secateur.graph.program import preserved, run_seeded
 
-"""How both networks are timed in each runtime: milliseconds of each run, and of each module."""
-
 
 def with_verdict(small: nn.Module, dense: nn.Module, batches: Sequence[Batch], loss: Loss | None) -> tuple[Tensor, ...]:
     """Each example's loss, whether its top class is right, and whether it is the dense network's. (examples,) each

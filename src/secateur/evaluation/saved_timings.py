@@ -13,6 +13,7 @@ from torch.utils.benchmark import Timer
 from secateur.errors import StorageError
 from secateur.evaluation.runtimes import EAGER, runtime_version
 from secateur.files import Record, read_record, record_writer, write_file
+from secateur.utils.devices import runtime_clock
 
 VARIABLE = "SECATEUR_CACHE"
 RUNS = 3
@@ -80,7 +81,7 @@ class Timings:
 
 def measured_seconds(call: Callable[[], Any]) -> float:
     """The least mean of a few series of runs, on as many threads as torch uses now."""
-    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads(), timer=runtime_clock())
     once = timer.timeit(1).mean
     count = max(1, min(20, round(LEAST_SECONDS / max(once, 1e-7))))
     return float(min(timer.timeit(count).mean for _ in range(RUNS)))

@@ -12,7 +12,7 @@ from secateur.data.batch import Batch
 from secateur.evaluation.records import Latency
 from secateur.evaluation.runtimes import EAGER, repeatable_call
 from secateur.graph.program import preserved
-from secateur.utils.devices import synchronize_accelerator
+from secateur.utils.devices import runtime_clock, synchronize_accelerator
 
 ROUNDS = 15
 
@@ -55,13 +55,13 @@ def interleaved_times(calls: Sequence[Callable[[], Any]]) -> list[list[float]]:
         call()
     synchronize_accelerator()
     spent: list[list[float]] = [[] for _ in calls]
-    start = time.perf_counter()
+    start, clock = time.perf_counter(), runtime_clock()
     while len(spent[0]) < ROUNDS and (len(spent[0]) < 3 or time.perf_counter() - start < SECONDS):
         for call, times in zip(calls, spent, strict=True):
-            before = time.perf_counter()
+            before = clock()
             call()
             synchronize_accelerator()
-            times.append((time.perf_counter() - before) * 1e3)
+            times.append((clock() - before) * 1e3)
     return spent
 
 
