@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.errors import DataError, StorageError
 from secateur.report.saved_report import saved_report
 from secateur.sparsity import load_fast

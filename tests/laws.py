@@ -20,7 +20,8 @@ import secateur as sc
 from secateur.allocation.plan import RemovalSequence
 from secateur.coupling.cost import Cost
 from secateur.coupling.prefix_cost import PrefixCost
-from secateur.data.batch import Batch, as_batches, example_batches
+from secateur.data.batch import Batch
+from secateur.data.conversion import as_batches, example_batches
 from secateur.graph.export import every_step_seen
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
 from secateur.graph.program import arguments, operator_name, with_argument

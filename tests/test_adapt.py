@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur import demo
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.evaluation.holdout import improves
 from secateur.evaluation.losses import divergence
 from secateur.graph.program import preserved

@@ -18,7 +18,7 @@ from secateur.allocation.measured_curves import measured_curves
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
 from secateur.allocation.strategies import LOOKS, OrderContext, _hull_slopes, between, loss_aware
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.evaluation.latency_table import LatencyTable, Timed, measure_latency, quick_multiple
 from secateur.evaluation.losses import divergence
 from secateur.importance.context import split_microbatches

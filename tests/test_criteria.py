@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.data.batch import example_batches
+from secateur.data.conversion import example_batches
 from secateur.importance.activation import over_activations
 from secateur.importance.registry import registered
 from zoo import grow

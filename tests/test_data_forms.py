@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.data.batch import as_batches, concat_batches, on_device
+from secateur.data.batch import concat_batches, on_device
+from secateur.data.conversion import as_batches
 from secateur.data.forms import ExampleList
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))

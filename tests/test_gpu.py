@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from laws import drawn, plan_of, run
-from secateur.data.batch import example_batches
+from secateur.data.conversion import example_batches
 from secateur.importance.registry import criteria, registered
 from secateur.masking.ablation import consumer_means, run_masked
 from secateur.sparsity.lean import lean

@@ -8,7 +8,7 @@ from torch import nn
 
 import secateur as sc
 from secateur.coupling.effective_macs import EffectiveMacs
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.evaluation.layer_times import LayerTime, layer_times, speed_note
 
 

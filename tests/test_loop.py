@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.errors import DataError, StorageError
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.spp.spp import SPP

@@ -14,7 +14,7 @@ from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.kinds import USUAL
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.importance.context import network_microbatches
 from secateur.masking.ablation import MeanAblation
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import secateur as sc
 from secateur.allocation.simulate import PlanSimulator
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.importance import elimination
 from secateur.importance.context import split_microbatches
 from secateur.importance.elimination import ReaderFactor, eliminate_units

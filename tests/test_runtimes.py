@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur import pipeline
-from secateur.data.batch import Batch, as_batches
+from secateur.data.batch import Batch
+from secateur.data.conversion import as_batches
 from secateur.evaluation import latency_table
 from secateur.evaluation.latency_table import measure_latency
 from secateur.evaluation.onnx_layers import layer_model

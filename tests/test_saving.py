@@ -20,7 +20,7 @@ import secateur as sc
 from damaged import examples, make
 from killed import REFUSED, forked, killed_at
 from secateur.cli.options import handle_errors
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.errors import StorageError
 from secateur.files import write_file, write_files
 from secateur.files.staging import bytes_writer

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 import secateur as sc
 from secateur import demo
-from secateur.data.batch import as_batches, example_batches
+from secateur.data.conversion import as_batches, example_batches
 from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import secateur as sc
-from secateur.data.batch import example_batches
+from secateur.data.conversion import example_batches
 from zoo import ZOO, grow
 
 

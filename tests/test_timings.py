@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.evaluation import latency_table, saved_timings
 from secateur.evaluation.latency_table import LatencyTable, Timed, measure_latency, measured_sizes
 from secateur.evaluation.saved_timings import Timings

@@ -23,7 +23,7 @@ from cost.subjects import SUBJECTS, Subject
 from secateur.allocation.candidates import Allocation, candidate_allocations
 from secateur.allocation.search import REHEARSED, PlanSearch
 from secateur.allocation.simulate import COMPARING, PlanSimulator
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.importance.context import split_microbatches
 from secateur.recovery.paired_run import PairedExecution
 

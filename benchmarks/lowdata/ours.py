@@ -12,7 +12,7 @@ from lowdata.subjects import Augment, Subject
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
-from secateur.data.batch import as_batch, as_batches
+from secateur.data.conversion import as_batch, as_batches
 from secateur.evaluation.latency_table import quick_multiple
 from secateur.evaluation.timing import Stopwatch
 from secateur.importance.context import split_microbatches

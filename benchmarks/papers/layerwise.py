@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 import secateur as sc
 from papers.settings import Row, Settings
 from papers.subjects import subject
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.importance.context import CriterionContext, split_microbatches
 from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game

@@ -13,7 +13,7 @@ import torch
 import secateur as sc
 from damaged import examples, make
 from killed import REFUSED, forked
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.unification.codec import save_compressed
 from secateur.training.loop import Loop, Settings

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur import demo
-from secateur.data.batch import as_batches
+from secateur.data.conversion import as_batches
 from secateur.importance.context import CriterionContext, shuffled_microbatches, split_microbatches
 from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import secateur as sc
-from secateur.data.batch import Batch, example_batches
+from secateur.data.batch import Batch
+from secateur.data.conversion import example_batches
 from secateur.errors import SurgeryError
 from secateur.graph.export import dynamic_shapes
 from secateur.graph.model_calls import plain_forward

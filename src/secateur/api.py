@@ -12,7 +12,8 @@ from secateur.allocation.budget import QUALITY_BOUNDS, TIMES, parse_keep
 from secateur.allocation.plan import check_reachable
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.plan import Plan
-from secateur.data.batch import device_of, on_device
+from secateur.data.batch import on_device
+from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point_with
 from secateur.errors import TraceError
 from secateur.evaluation.channel_steps import AUTO, channel_step

@@ -14,7 +14,8 @@ from secateur.coupling.other_sizes import with_other_sizes
 from secateur.coupling.regroup import freeze_groups
 from secateur.coupling.residual_blocks import find_blocks, with_blocks
 from secateur.coupling.trace_groups import trace_groups
-from secateur.data.batch import device_of, example_batches, floating_type
+from secateur.data.conversion import example_batches
+from secateur.data.model_inputs import device_of, floating_type
 from secateur.entry import entry_point
 from secateur.errors import TraceError
 from secateur.graph.example_axis import is_one_example

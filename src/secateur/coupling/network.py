@@ -14,7 +14,8 @@ from torch.fx import Node
 from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
 from secateur.coupling.shape_literals import ShapeLiteral
 from secateur.coupling.summary import network_table
-from secateur.data.batch import BATCH_SIZE, Batch
+from secateur.data.batch import Batch
+from secateur.data.conversion import BATCH_SIZE
 from secateur.errors import NameMatchError
 from secateur.graph.module_program import ModuleProgram
 from secateur.graph.program import Program

@@ -1,4 +1,4 @@
-"""Data in the forms that people have it: arrays, lists, rows of a data set, columns; turned into batches of tensors."""
+"""Conversion of arrays, lists, and rows and columns of data sets to tensors."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,30 +20,30 @@ class ExampleList(list[Any]):
 
 
 def is_numeric(value: object) -> bool:
-    """Whether a value is one number: of Python, of numpy, or a tensor without axes."""
+    """True if a value is one number: of Python, of numpy, or a tensor without axes."""
     if isinstance(value, Tensor | np.ndarray):
         return value.ndim == 0
     return isinstance(value, Number | np.generic)
 
 
 def are_numbers(value: object) -> bool:
-    """Whether a value is a list of numbers, not empty."""
-    return isinstance(value, list | tuple) and len(value) > 0 and all(is_numeric(each) for each in value)
+    """True if a value is a non-empty list of numbers."""
+    return isinstance(value, list | tuple) and len(value) > 0 and all(is_numeric(entry) for entry in value)
 
 
 def has_numbers_alone(value: object) -> bool:
-    """Whether a value is a list, nested or not, of nothing but plain numbers."""
+    """True if a value is a list, nested or not, that contains only plain numbers."""
     if not isinstance(value, list | tuple) or not value:
         return False
-    return all(has_numbers_alone(each) or isinstance(each, Number | np.generic) for each in value)
+    return all(has_numbers_alone(entry) or isinstance(entry, Number | np.generic) for entry in value)
 
 
 def is_array(value: object) -> bool:
-    """Whether a list is an array by itself, not a pair of inputs and targets: a tuple only where it holds numbers."""
+    """True if a list is an array, not a pair of inputs and targets; a tuple only if it contains numbers."""
     if not has_numbers_alone(value):
         return False
     assert isinstance(value, list | tuple)
-    return are_numbers(value) or (isinstance(value, list) and len({_depth(each) for each in value}) == 1)
+    return are_numbers(value) or (isinstance(value, list) and len({_depth(entry) for entry in value}) == 1)
 
 
 def _depth(value: object) -> int:
@@ -51,14 +51,14 @@ def _depth(value: object) -> int:
 
 
 def as_tensor(value: Any, dtype: torch.dtype | None = None) -> Any:
-    """Arrays and lists of numbers as tensors; anything else as it is.
+    """Convert arrays and lists of numbers to tensors; return other values unchanged.
 
     Args:
-        value: what was given.
+        value: the array, list, tensor or other value.
         dtype: of floating-point arrays; by default torch's default. Tensors keep their own.
 
     Raises:
-        DataError: an array holds something else than numbers.
+        DataError: an array contains values other than numbers.
     """
     if isinstance(value, Tensor):
         return value.clone() if value.is_inference() else value  # as it is, it could not be differentiated
@@ -81,40 +81,42 @@ def _from_array(value: Any, dtype: torch.dtype | None) -> Any:
 
 
 def as_tensors(value: Any, dtype: torch.dtype | None = None) -> Any:
-    """The same with every array within dicts, lists and tuples as a tensor."""
+    """Convert every array within dicts, lists and tuples to a tensor."""
 
-    def each(leaf: Any) -> Any:
+    def convert(leaf: Any) -> Any:
         if isinstance(leaf, ExampleList):
             return ExampleList(as_tensors(entry, dtype) for entry in leaf)
         return as_tensor(leaf, dtype)
 
-    return pytree.tree_map(each, value, is_leaf=lambda node: are_numbers(node) or has_numbers_alone(node))
+    return pytree.tree_map(convert, value, is_leaf=lambda node: are_numbers(node) or has_numbers_alone(node))
 
 
 def all_leaves(value: Any) -> list[Any]:
-    """Whatever dicts, lists and tuples hold, that of lists by example too."""
+    """Return the leaves of dicts, lists and tuples, and of each `ExampleList`."""
     leaves = pytree.tree_leaves(value)
-    return [part for leaf in leaves for part in (all_leaves(list(leaf)) if isinstance(leaf, ExampleList) else [leaf])]
+    return [
+        nested for leaf in leaves for nested in (all_leaves(list(leaf)) if isinstance(leaf, ExampleList) else [leaf])
+    ]
 
 
 def as_target(target: Any, size: int | None, dtype: torch.dtype | None = None) -> Any:
-    """Targets with tensors in place of arrays and lists of numbers, and lists by example known as such.
+    """Convert targets: arrays and lists of numbers to tensors, lists with one entry per example to `ExampleList`.
 
     Args:
-        target: as it was given.
+        target: the target of a batch.
         size: the number of examples.
         dtype: of floating-point arrays.
     """
     if isinstance(target, ExampleList):
         return as_tensors(target, dtype)
     if isinstance(target, Mapping):
-        return {name: as_target(each, size, dtype) for name, each in target.items()}
+        return {name: as_target(entry, size, dtype) for name, entry in target.items()}
     plain = as_tensor(target, dtype)
     if type(plain) not in (list, tuple):
         return plain
-    if len(plain) == size and not all(_has_length(each, size) for each in plain):
+    if len(plain) == size and not all(_has_length(entry, size) for entry in plain):
         return as_tensors(ExampleList(plain), dtype)
-    return type(plain)(as_target(each, size, dtype) for each in plain)
+    return type(plain)(as_target(entry, size, dtype) for entry in plain)
 
 
 def _has_length(value: object, size: int) -> bool:
@@ -122,7 +124,7 @@ def _has_length(value: object, size: int) -> bool:
 
 
 def is_row(item: object) -> bool:
-    """Whether an item is one example rather than a batch: its label is one number, or an input is a list of numbers."""
+    """True if an item is one example, not a batch: its label is one number, or an input is a list of numbers."""
     if isinstance(item, Mapping):
         labelled = any(is_numeric(item[key]) for key in LABEL_KEYS if key in item)
         return labelled or any(isinstance(value, list) and are_numbers(value) for value in item.values())
@@ -130,27 +132,27 @@ def is_row(item: object) -> bool:
 
 
 def is_table(data: object) -> bool:
-    """Whether data are a data set of the library `datasets`, whose items are rows."""
+    """True if data are a data set of the library `datasets`, whose items are rows."""
     return hasattr(data, "column_names") and hasattr(data, "features") and hasattr(data, "__iter__")
 
 
 def batches_of_rows(rows: Iterable[Any], batch_size: int, dtype: torch.dtype | None) -> Iterator[Any]:
-    """Rows as batches of examples whose inputs have one shape, (inputs, target) or dicts."""
-    alike: dict[str, list[Any]] = {}
+    """Collate rows to batches of examples whose inputs have one shape, as (inputs, target) or dicts."""
+    by_shape: dict[str, list[Any]] = {}
     left_out: dict[str, None] = {}
     for row in rows:
         example = as_tensors(_with_one_label(row, left_out) if isinstance(row, Mapping) else row, dtype)
-        piles = alike.setdefault(_shapes_of_inputs(example), [])
-        piles.append(example)
+        same_shape = by_shape.setdefault(_shapes_of_inputs(example), [])
+        same_shape.append(example)
     if left_out:
         warnings.warn(f"the columns {', '.join(left_out)} hold text, which no model takes; left out", stacklevel=4)
-    for pile in alike.values():
-        for start in range(0, len(pile), batch_size):
-            yield collated(pile[start : start + batch_size])
+    for same_shape in by_shape.values():
+        for start in range(0, len(same_shape), batch_size):
+            yield collated(same_shape[start : start + batch_size])
 
 
 def _with_one_label(row: Mapping[Any, Any], left_out: dict[str, None]) -> dict[str, Any]:
-    """A row's numbers, its label under the name of `labels`; text is noted as left out."""
+    """Return a row's numbers, with its label named `labels`; note the columns of text in `left_out`."""
     key = next((key for key in LABEL_KEYS if key in row), None)
     numbers = {}
     for name, value in row.items():
@@ -169,14 +171,14 @@ def _shapes_of_inputs(example: Any) -> str:
 
 
 def collated(examples: Sequence[Any]) -> Any:
-    """Examples side by side: stacked where they have one shape, else as a list by example."""
+    """Collate examples: stacked if they have one shape, else as an `ExampleList`."""
     first = examples[0]
-    if all(isinstance(each, Tensor) and each.shape == first.shape for each in examples):
+    if all(isinstance(example, Tensor) and example.shape == first.shape for example in examples):
         return torch.stack(list(examples))
-    if all(isinstance(each, Number | np.generic) for each in examples):
+    if all(isinstance(example, Number | np.generic) for example in examples):
         return as_tensor(list(examples))
-    if all(isinstance(each, Mapping) and each.keys() == first.keys() for each in examples):
-        return {name: collated([each[name] for each in examples]) for name in first}
-    if all(isinstance(each, tuple | list) and len(each) == len(first) for each in examples):
+    if all(isinstance(example, Mapping) and example.keys() == first.keys() for example in examples):
+        return {name: collated([example[name] for example in examples]) for name in first}
+    if all(isinstance(example, tuple | list) and len(example) == len(first) for example in examples):
         return tuple(collated(column) for column in zip(*examples, strict=True))
-    return None if all(each is None for each in examples) else ExampleList(examples)
+    return None if all(example is None for example in examples) else ExampleList(examples)

@@ -1,4 +1,4 @@
-"""A small trained network and images that ship with Secateur, to try everything on."""
+"""A small trained network and images that ship with Secateur."""
 
 from importlib.resources import as_file, files
 
@@ -15,7 +15,7 @@ __all__ = ["FashionNet", "calibration", "network", "test"]
 
 
 def network() -> FashionNet:
-    """The trained network, in evaluation mode.
+    """Return the trained network, in evaluation mode.
 
     Example:
         >>> sum(parameter.numel() for parameter in network().parameters())
@@ -28,18 +28,18 @@ def network() -> FashionNet:
 
 
 def calibration() -> list[Tensor]:
-    """256 images from the network's training set, without their labels, in batches of 32."""
+    """Return 256 images of the network's training set, without labels, in batches of 32."""
     return list(_images("calibration")[0].split(32))
 
 
 def test() -> list[tuple[Tensor, Tensor]]:
-    """2,000 images that the network never saw, with their labels, in batches of 32."""
+    """Return 2,000 images of the test set, with labels, in batches of 32."""
     images, labels = _images("test")
     return list(zip(images.split(32), labels.split(32), strict=True))
 
 
-def _images(part: str) -> tuple[Tensor, Tensor]:
+def _images(split: str) -> tuple[Tensor, Tensor]:
     with as_file(files(__name__) / "fashion.npz") as path, np.load(path) as arrays:
-        images = torch.from_numpy(arrays[f"{part}_images"]).unsqueeze(1)
-        labels = torch.from_numpy(arrays[f"{part}_labels"]).long()
+        images = torch.from_numpy(arrays[f"{split}_images"]).unsqueeze(1)
+        labels = torch.from_numpy(arrays[f"{split}_labels"]).long()
     return (images / 255 - MEAN) / STD, labels

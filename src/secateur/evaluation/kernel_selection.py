@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.data.batch import as_batch
+from secateur.data.conversion import as_batch
 from secateur.graph.model_calls import call_model
 from secateur.graph.program import preserved
 from secateur.utils.devices import synchronize_accelerator

@@ -150,7 +150,7 @@ def measure_latency(network: Network, batch: Batch, runtime: str = EAGER, total:
 
     Example:
         >>> import secateur as sc
-        >>> from secateur.data.batch import as_batches
+        >>> from secateur.data.conversion import as_batches
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> table = measure_latency(sc.trace(model, torch.randn(2, 4)), as_batches(torch.randn(2, 4))[0])
         >>> len(table.layers), table.dense_seconds > 0

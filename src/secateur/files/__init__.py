@@ -1,4 +1,4 @@
-"""Reading and writing of every kind of file: whole or not at all, with a digest, validated before use."""
+"""Files: written completely or not at all, with a digest, and validated before use."""
 
 from secateur.files.programs import program_writer, read_program
 from secateur.files.records import Record, read_record, record_writer

@@ -1,4 +1,4 @@
-"""Exported programs as torch writes them, `.pt2`: code, read only where a person gives one on purpose."""
+"""Exported programs in torch's format `.pt2`. They contain code, so only files that the user names are read."""
 
 import logging
 from pathlib import Path
@@ -12,7 +12,7 @@ from secateur.files.staging import Writer
 
 
 def program_writer(exported: torch.export.ExportedProgram) -> Writer:
-    """Writes an exported program as torch does."""
+    """Return a writer of an exported program."""
 
     def write(path: Path) -> str:
         try:
@@ -26,7 +26,7 @@ def program_writer(exported: torch.export.ExportedProgram) -> Writer:
 
 
 def read_program(path: Path) -> nn.Module:
-    """An exported program as a module.
+    """Load an exported program as a module.
 
     Reading it runs code that the file may hold: torch unpickles parts of it. Nothing in Secateur reads such a file
     unless a person names it.

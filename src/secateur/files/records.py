@@ -1,4 +1,4 @@
-"""Records in JSON: decoded by msgspec straight into typed structures, with a digest of all that stands before it."""
+"""JSON records: decoded by msgspec into typed structures, with a digest of the preceding content."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ TAIL_LENGTH = 128
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A record or a part of one: exactly these fields, of exactly these types.
+    """A record or a nested record, with exactly these fields of exactly these types.
 
     What is a file by itself has the fields `format`, which is `FORMAT`, and `checksum`.
     """
@@ -28,7 +28,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     FORMAT: ClassVar[str] = ""
 
     def is_whole(self, content: bytes) -> bool:
-        """Whether a file's content has the digest that stands at its end."""
+        """True if the content matches the digest at its end."""
         tail = TAIL.search(content, max(len(content) - TAIL_LENGTH, 0))
         return tail is not None and tail[1].decode() == hashlib.sha256(content[: tail.start()]).hexdigest()
 
@@ -42,7 +42,7 @@ class _Header(msgspec.Struct):
 
 
 def encoded(record: Record) -> bytes:
-    """The record as it is written: its format first, its digest last.
+    """Encode a record: its format first, its digest last.
 
     Raises:
         StorageError: it holds what could not be read again.
@@ -59,13 +59,13 @@ def encoded(record: Record) -> bytes:
 
 
 def sealed(text: bytes) -> bytes:
-    """A JSON object with one more field, the digest of all that stands before it."""
+    """Append to a JSON object a field with the digest of its preceding content."""
     body = text.rstrip().removesuffix(b"}").rstrip()
     return body + f',\n "checksum": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
 def record_writer(record: Record) -> Writer:
-    """Writes a record as JSON."""
+    """Return a writer of a record as JSON."""
     return bytes_writer(encoded(record))
 
 
@@ -97,5 +97,5 @@ def read_record(path: Path, kinds: tuple[type[Record], ...]) -> Record:
 
 
 def canonical_checksum(content: Any) -> str:
-    """The digest that version 0.7 gave to its JSON files."""
+    """Compute the digest of a JSON file of version 0.7."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

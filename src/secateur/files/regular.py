@@ -1,4 +1,4 @@
-"""Reading of regular files, up to a bound: a device or a pipe would block, or never end."""
+"""Reading of regular files up to a maximal size; devices and pipes would block or never end."""
 
 import hashlib
 import os
@@ -28,7 +28,8 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def check_regular(path: Path) -> None:
-    """
+    """Check that a path is a regular file.
+
     Raises:
         StorageError: the file is missing or not a regular file.
     """
@@ -36,7 +37,7 @@ def check_regular(path: Path) -> None:
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file.
+    """Read a regular file.
 
     Args:
         path: the file.
@@ -56,7 +57,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a regular file.
+    """Compute the SHA-256 of a regular file.
 
     Raises:
         StorageError: the file is missing, or not a regular file.

@@ -1,4 +1,4 @@
-"""Saves that are all or nothing.
+"""Atomic saves of several files.
 
 Files are written into a folder of their own beside their places. One rename makes that folder the committed save; then
 its files are moved to their places. A process that is killed before the rename leaves the old files as they were, one
@@ -27,9 +27,9 @@ except ImportError:  # no such locks on Windows: digests still tell files of two
     fcntl = None  # type: ignore[assignment]
 
 Writer = Callable[[Path], str]
-"""Writes one file and returns its digest."""
+"""A function that writes one file and returns its digest."""
 Manifest = Callable[[Mapping[str, str]], Writer]
-"""Makes the writer of the file that names the digests of the others."""
+"""A function that makes the writer of the file with the digests of the others."""
 PREFIX = ".secateur-"
 COMMITTED = f"{PREFIX}committed"
 NO_LOCKS = -1  # in place of a descriptor, where the file system has no locks
@@ -37,7 +37,7 @@ PATIENCE = 60.0  # seconds to wait for another process that saves or reads there
 
 
 def write_file(path: Path, writer: Writer) -> None:
-    """Write one file, whole or not at all.
+    """Write one file atomically.
 
     Raises:
         StorageError: the file can't be written; an older one of that name is as it was.
@@ -51,7 +51,7 @@ def write_files(
     manifest: tuple[str, Manifest] | None = None,
     stale: Iterable[str] = (),
 ) -> None:
-    """Write files that belong together, all or none of them.
+    """Write several files atomically: all or none of them.
 
     Args:
         folder: where to; it is made if it is not there.
@@ -110,12 +110,12 @@ def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
 
 
 def text_writer(text: str) -> Writer:
-    """Writes text as UTF-8."""
+    """Return a writer of text in UTF-8."""
     return bytes_writer(text.encode("utf-8"))
 
 
 def bytes_writer(content: bytes) -> Writer:
-    """Writes bytes."""
+    """Return a writer of bytes."""
 
     def write(path: Path) -> str:
         path.write_bytes(content)
@@ -136,9 +136,10 @@ def _written(path: Path, writer: Writer) -> str:
 
 
 def _check_free(folder: Path, names: Iterable[str]) -> None:
-    """
+    """Check that no folder has the name of a file to write.
+
     Raises:
-        OSError: a folder is where a file should go.
+        OSError: a folder has the name of a file.
     """
     for name in names:
         if (folder / name).is_dir():
@@ -147,7 +148,7 @@ def _check_free(folder: Path, names: Iterable[str]) -> None:
 
 @contextmanager
 def _stage(folder: Path) -> Iterator[Path]:
-    """A new folder for files to be; folders that dead processes left are removed first."""
+    """Create a staging folder; remove the staging folders of terminated processes first."""
     with _locked(folder):
         _complete(folder)
         _remove_leftovers(folder)
@@ -183,7 +184,7 @@ def _complete(folder: Path) -> None:
 
 
 def _is_folder(path: Path, follow: bool = False) -> bool:
-    """Whether there is a folder; a link to one counts only if links are followed."""
+    """True if the path is a folder; a link to a folder counts only if `follow`."""
     try:
         return stat.S_ISDIR(path.stat(follow_symlinks=follow).st_mode)
     except (OSError, ValueError):
@@ -191,7 +192,7 @@ def _is_folder(path: Path, follow: bool = False) -> bool:
 
 
 def _flush(folder: Path) -> None:
-    """Make renames in a folder last, where the system can."""
+    """Flush the renames in a folder to the disk, if the file system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -202,7 +203,7 @@ def _flush(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Keep other processes and threads out of a folder.
+    """Lock a folder against other processes and threads.
 
     Raises:
         StorageError: another one does not let go of it.
@@ -223,7 +224,7 @@ def _locked(folder: Path, shared: bool = False) -> Iterator[None]:
 
 
 def _try_lock(folder: Path, shared: bool = False) -> int | None:
-    """A descriptor that holds the lock, None where another one holds it, or NO_LOCKS."""
+    """Return a descriptor that holds the lock, None if another process holds it, or NO_LOCKS."""
     if fcntl is None:
         return NO_LOCKS
     try:

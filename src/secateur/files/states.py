@@ -1,4 +1,4 @@
-"""Nested states, such as an optimizer's, in one file of tensors: no pickle, one digest, one schema."""
+"""Nested states, such as an optimizer's, in one file of tensors, without pickle."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ class SequenceNode(Record, frozen=True, tag="sequence"):
 
 
 class MappingNode(Record, frozen=True, tag="mapping"):
-    """A dict with names or numbers as keys."""
+    """A dict with strings or integers as keys."""
 
     items: list[tuple[str | int, "Node"]]
 
@@ -41,11 +41,11 @@ Node = TensorNode | ValueNode | SequenceNode | MappingNode
 
 
 class SavedState(About, frozen=True):
-    """A state and what it is of.
+    """A state with the fingerprint of what it depends on.
 
     Args:
-        of: a mark of all that the state depends on.
-        state: the tree that holds the tensors.
+        of: a fingerprint of all that the state depends on.
+        state: the tree of the tensors.
     """
 
     FORMAT: ClassVar[str] = "secateur training/2"
@@ -55,11 +55,11 @@ class SavedState(About, frozen=True):
 
 
 def state_writer(state: Mapping[str, Any], of: str) -> Writer:
-    """Writes a nested state of dicts, lists, tuples, tensors and plain values.
+    """Return a writer of a nested state of dicts, lists, tuples, tensors and plain values.
 
     Args:
         state: the state.
-        of: a mark of all that it depends on, which `read_state` gives back.
+        of: a fingerprint of all that the state depends on, which `read_state` returns.
     """
     tensors: dict[str, Tensor] = {}
     root = _node(state, tensors)
@@ -67,7 +67,7 @@ def state_writer(state: Mapping[str, Any], of: str) -> Writer:
 
 
 def read_state(path: Path) -> tuple[dict[str, Any], str]:
-    """The state that `state_writer` wrote, and the mark of what it depends on.
+    """Read a state that `state_writer` wrote, and the fingerprint of what it depends on.
 
     Raises:
         StorageError: the file is missing, cut off, altered, or of another format.
@@ -82,33 +82,34 @@ def read_state(path: Path) -> tuple[dict[str, Any], str]:
     return state, about.of
 
 
-def check_alike(state: Any, template: Any, place: str) -> None:
-    """
+def check_alike(state: Any, template: Any, location: str) -> None:
+    """Check that a state has the structure of a template.
+
     Args:
-        state: what was read.
+        state: the state that was read.
         template: a state of the same kind.
-        place: where in the state this is, for the message.
+        location: the path within the whole state, for the message.
 
     Raises:
         StorageError: the two differ in their keys, lengths or types, or in the shapes of their tensors.
     """
     if type(state) is not type(template) and not (isinstance(state, Mapping) and isinstance(template, Mapping)):
-        raise StorageError(f"{place} is a {type(state).__name__}, where a {type(template).__name__} is expected")
+        raise StorageError(f"{location} is a {type(state).__name__}, where a {type(template).__name__} is expected")
     if isinstance(template, Mapping):
         if state.keys() != template.keys():
             other = sorted(map(str, state.keys() ^ template.keys()))
-            raise StorageError(f"{place} has other entries: {', '.join(other[:3])}")
+            raise StorageError(f"{location} has other entries: {', '.join(other[:3])}")
         for key, value in template.items():
-            check_alike(state[key], value, f"{place}.{key}")
+            check_alike(state[key], value, f"{location}.{key}")
     elif isinstance(template, list | tuple):
         if len(state) != len(template):
-            raise StorageError(f"{place} has {len(state)} entries, where {len(template)} are expected")
+            raise StorageError(f"{location} has {len(state)} entries, where {len(template)} are expected")
         for number, (value, like) in enumerate(zip(state, template, strict=True)):
-            check_alike(value, like, f"{place}.{number}")
+            check_alike(value, like, f"{location}.{number}")
     elif isinstance(template, Tensor) and (state.shape != template.shape or state.dtype != template.dtype):
         raise StorageError(
-            f"{place} is {tuple(state.shape)} of {state.dtype}, where {tuple(template.shape)} of {template.dtype} is "
-            "expected"
+            f"{location} is {tuple(state.shape)} of {state.dtype}, where {tuple(template.shape)} of {template.dtype} "
+            "is expected"
         )
 
 
@@ -127,7 +128,7 @@ def _node(value: Any, tensors: dict[str, Tensor]) -> Node:
 
 
 def _value(node: Node, tensors: dict[str, Tensor]) -> Any:
-    """What a node stands for; its tensors are taken out."""
+    """Return the value of a node; remove its tensors from `tensors`."""
     if isinstance(node, TensorNode):
         return tensors.pop(node.name)
     if isinstance(node, MappingNode):

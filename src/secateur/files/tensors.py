@@ -1,4 +1,4 @@
-"""Tensors as safetensors, with what is said about them and a digest of both."""
+"""Tensors in safetensors files, with metadata and a digest of both."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from secateur.files.staging import Writer
 
 
 class About(Record, frozen=True):
-    """What the metadata of a file of tensors say.
+    """The metadata of a file of tensors.
 
     `HAS_DIGEST` is False for files of version 0.7.
     """
@@ -31,13 +31,13 @@ OldAbout = TypeVar("OldAbout", bound=About)
 
 
 def tensors_writer(tensors: Mapping[str, Tensor], about: About) -> Writer:
-    """Writes tensors; those that share memory are written each for itself."""
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    """Return a writer of tensors; tensors that share memory are written separately."""
+    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
     def write(path: Path) -> str:
         metadata = {"format": about.FORMAT, "about": msgspec.json.encode(about).decode()}
-        digest = digest_of(own, metadata)
-        save_file(own, path, {**metadata, "digest": digest})
+        digest = digest_of(contiguous, metadata)
+        save_file(contiguous, path, {**metadata, "digest": digest})
         return digest
 
     return write
@@ -53,7 +53,7 @@ def read_tensors(path: Path, kinds: tuple[type[About], ...]) -> tuple[dict[str, 
     """Read a file of tensors of one of these kinds.
 
     Returns:
-        The tensors, what the metadata say about them, and the digest of both.
+        The tensors, their metadata, and the digest of both.
 
     Raises:
         StorageError: the file is missing, cut off, altered, or of another format.
@@ -83,7 +83,7 @@ def read_tensors(path: Path, kinds: tuple[type[About], ...]) -> tuple[dict[str, 
 
 
 def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """A digest of metadata and of the tensors' names, types, shapes and bytes."""
+    """Compute a digest of metadata and of the tensors' names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for key, value in sorted((metadata or {}).items()):
         digest.update(f"{key} {len(value)} {value}".encode())

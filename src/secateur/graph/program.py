@@ -14,7 +14,8 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.data.batch import Batch, floating_type, input_error
+from secateur.data.batch import Batch
+from secateur.data.model_inputs import floating_type, input_error
 from secateur.errors import DataError, SecateurError
 from secateur.graph.attribute_snapshots import attributes_restored
 from secateur.graph.input_shapes import InputShapes

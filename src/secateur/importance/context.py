@@ -11,8 +11,9 @@ from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
 from secateur.coupling.network import Group, Network
-from secateur.data.batch import Batch, concat_batches, input_error, on_device
+from secateur.data.batch import Batch, concat_batches, on_device
 from secateur.data.forms import ExampleList
+from secateur.data.model_inputs import input_error
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.losses import Loss, Reference, example_losses
 from secateur.graph.program import OpOverride

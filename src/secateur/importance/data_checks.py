@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.coupling.network import Network
-from secateur.data.batch import Batch, as_batches, device_of, floating_type, on_device
+from secateur.data.batch import Batch, on_device
+from secateur.data.conversion import as_batches
+from secateur.data.model_inputs import device_of, floating_type
 from secateur.errors import BudgetError, DataError, SecateurError, TargetError, TraceError
 from secateur.evaluation.losses import Loss, Reference, check_target, example_losses, is_logits, main_output
 from secateur.graph.program import preserved, run_module

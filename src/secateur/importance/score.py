@@ -11,7 +11,8 @@ from torch import Tensor
 
 from secateur.coupling.network import Group, Network
 from secateur.coupling.residual_blocks import without_blocks
-from secateur.data.batch import as_batches, on_device
+from secateur.data.batch import on_device
+from secateur.data.conversion import as_batches
 from secateur.entry import entry_point
 from secateur.errors import DataError, NameMatchError
 from secateur.evaluation.losses import Loss

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from secateur.coupling.plan import Plan
-from secateur.data.batch import Batch, device_of
+from secateur.data.batch import Batch
+from secateur.data.model_inputs import device_of
 from secateur.evaluation.holdout import improves, output_distance, output_distances, output_spread, split_holdout
 from secateur.graph.model_copies import copied
 from secateur.graph.parametrizations import bake_parametrizations

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.data.batch import Batch, input_error
+from secateur.data.batch import Batch
+from secateur.data.model_inputs import input_error
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 
 Values = dict[Node, Any]

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from secateur.coupling.plan import Plan
-from secateur.data.batch import Batch, as_batches, floating_type
+from secateur.data.batch import Batch
+from secateur.data.conversion import as_batches
+from secateur.data.model_inputs import floating_type
 from secateur.entry import entry_point_with
 from secateur.errors import SurgeryError
 from secateur.importance.context import as_examples

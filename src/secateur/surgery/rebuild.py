@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.data.batch import Batch, device_of, example_batches
+from secateur.data.batch import Batch
+from secateur.data.conversion import example_batches
+from secateur.data.model_inputs import device_of
 from secateur.errors import SecateurError, StorageError
 from secateur.graph.export import export_first
 from secateur.graph.model_copies import copied

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from secateur.data.batch import device_of
+from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point
 from secateur.errors import StorageError
 from secateur.files import (

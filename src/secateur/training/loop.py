@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from secateur.data.batch import Batch, device_of, on_device
+from secateur.data.batch import Batch, on_device
+from secateur.data.model_inputs import device_of
 from secateur.errors import DataError, StorageError
 from secateur.evaluation.losses import supervised
 from secateur.graph.model_calls import call_model
@@ -61,7 +62,7 @@ class Loop:
 
     Example:
         >>> import copy, torch
-        >>> from secateur.data.batch import as_batches
+        >>> from secateur.data.conversion import as_batches
         >>> model = torch.nn.Linear(4, 2)
         >>> optimizer = torch.optim.Adam(model.parameters())
         >>> loop = Loop(model, copy.deepcopy(model), as_batches(torch.randn(8, 4)), optimizer, Settings())

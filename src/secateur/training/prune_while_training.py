@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from secateur.api import Result
-from secateur.data.batch import Batch, device_of, on_device
+from secateur.data.batch import Batch, on_device
+from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point
 from secateur.errors import DataError, OptionError
 from secateur.evaluation.losses import is_logits, main_output

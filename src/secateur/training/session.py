@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.data.batch import Batch, device_of, example_batches, floating_type, on_device
+from secateur.data.batch import Batch, on_device
+from secateur.data.conversion import example_batches
+from secateur.data.model_inputs import device_of, floating_type
 from secateur.errors import DataError
 from secateur.importance.data_checks import checked_data, taken_examples
 from secateur.training.loop import Loop, Settings

@@ -1,4 +1,4 @@
-"""Accelerators: waiting for them, clocks, and arithmetic on them that two runs can be compared in."""
+"""Accelerators: synchronization, clocks, and reproducible arithmetic."""
 
 import time
 import warnings
@@ -10,7 +10,7 @@ import torch
 
 
 def synchronize_accelerator() -> None:
-    """Wait until the accelerator has done all that was launched, so that a clock can be read; on a CPU do nothing."""
+    """Wait until all kernels that were launched on the accelerator have finished; do nothing on a CPU."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
 
@@ -59,7 +59,7 @@ def comparable_arithmetic() -> Iterator[None]:
 
 
 def _kernels_in_float32() -> tuple[Any, ...]:
-    """The settings of torch by which float32 products may be taken in fewer bits."""
+    """Return torch's settings that allow float32 products in fewer bits."""
     nvidia: Any = torch.backends.cudnn
     intel: Any = torch.backends.mkldnn
     return torch.backends.cuda.matmul, nvidia.conv, nvidia.rnn, intel.matmul, intel.conv, intel.rnn

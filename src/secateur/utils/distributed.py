@@ -1,4 +1,4 @@
-"""Blocks shared between the processes of a launched program (`torchrun`), which then all know all of them."""
+"""Work shared between the processes of a program launched by `torchrun`."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +13,12 @@ Produced = TypeVar("Produced")
 
 
 def process_rank() -> int:
-    """The number of this process, 0 where there is only one."""
+    """Return the rank of this process, 0 if there is only one."""
     return distributed.get_rank() if _several() else 0
 
 
 def process_count() -> int:
-    """How many processes share the work."""
+    """Return the number of processes."""
     return distributed.get_world_size() if _several() else 1
 
 
@@ -27,53 +27,58 @@ def _several() -> bool:
 
 
 def map_sharded(blocks: Sequence[int], make: Callable[[int], Produced]) -> list[Produced]:
-    """What `make` gives for each block, in order; each process makes its part. What fails in one fails in all."""
+    """Compute `make(block)` for all blocks, each process a share of them, and gather all results in order.
+
+    An exception in one process is raised in all.
+    """
     if not _several():
         return [make(block) for block in blocks]
     count = distributed.get_world_size()
-    made: list[Produced] | Exception
+    results: list[Produced] | Exception
     try:
-        made = [make(block) for block in blocks[distributed.get_rank() :: count]]
+        results = [make(block) for block in blocks[distributed.get_rank() :: count]]
     except Exception as failure:  # noqa: BLE001 (raised again below, in every process)
-        made = failure
-    parts: list[Any] = [None] * count
-    distributed.all_gather_object(parts, made)
-    for part in parts:
-        if isinstance(part, Exception):
-            raise part
-    return [parts[place % count][place // count] for place in range(len(blocks))]
+        results = failure
+    gathered: list[Any] = [None] * count
+    distributed.all_gather_object(gathered, results)
+    for shard in gathered:
+        if isinstance(shard, Exception):
+            raise shard
+    return [gathered[block % count][block // count] for block in range(len(blocks))]
 
 
 def broadcast_result(make: Callable[[], Produced]) -> Produced:
-    """What the first process makes, for all. What fails there fails in all."""
+    """Compute a result in the first process and broadcast it; an exception there is raised in all."""
     if not _several():
         return make()
-    made: Any = None
+    produced: Any = None
     if distributed.get_rank() == 0:
         try:
-            made = make()
+            produced = make()
         except Exception as failure:  # noqa: BLE001 (raised again below, in every process)
-            made = failure
-    held: list[Any] = [made]
-    distributed.broadcast_object_list(held)
-    found = held[0]
-    if isinstance(found, Exception):
-        raise found
-    result: Produced = found
+            produced = failure
+    received: list[Any] = [produced]
+    distributed.broadcast_object_list(received)
+    outcome = received[0]
+    if isinstance(outcome, Exception):
+        raise outcome
+    result: Produced = outcome
     return result
 
 
 @contextmanager
 def launched_processes() -> Iterator[None]:
-    """Join the other processes if this one was launched with some by `torchrun`."""
+    """Initialize the process group if this process was launched by `torchrun` with others."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized()
     if not several:
         yield
         return
-    store, own, count = next(rendezvous("env://"))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the launcher's store still holds what the dead said
+    store, own_rank, count = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store keeps keys of the attempt that failed
     store = PrefixStore(f"attempt {attempt}", store)
-    distributed.init_process_group("gloo", store=store, rank=own, world_size=count)  # objects are small, on the CPU
+    distributed.init_process_group(
+        "gloo", store=store, rank=own_rank, world_size=count
+    )  # objects are small, on the CPU
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Names that people give by globs."""
+"""Names selected by globs."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -8,24 +8,24 @@ from secateur.errors import NameMatchError
 
 
 def match_globs(globs: str | Sequence[str], names: Iterable[str], what: str) -> list[str]:
-    """The names that match one of the globs, in their own order.
+    """Return the names that match at least one glob, in their own order.
 
     Args:
-        globs: one or several.
-        names: what there is.
-        what: what they are names of, in words.
+        globs: one glob or several.
+        names: all names.
+        what: a noun for the error message, such as "layer".
 
     Raises:
-        NameMatchError: a glob matches none; the nearest are offered.
+        NameMatchError: a glob matches no name; the message lists the nearest names.
 
     Example:
         >>> match_globs("conv*", ["conv1", "conv2", "fc"], "layer")
         ['conv1', 'conv2']
     """
     known = list(names)
-    wanted = [globs] if isinstance(globs, str) else list(globs)
-    for glob in wanted:
+    patterns = [globs] if isinstance(globs, str) else list(globs)
+    for glob in patterns:
         if glob not in known and not any(fnmatchcase(name, glob) for name in known):
             near = get_close_matches(glob, known, 3, 0.3) or known[:5]
             raise NameMatchError(f"{glob!r} matches no {what}; the nearest are {', '.join(near) or 'none'}")
-    return [name for name in known if any(name == glob or fnmatchcase(name, glob) for glob in wanted)]
+    return [name for name in known if any(name == glob or fnmatchcase(name, glob) for glob in patterns)]

@@ -61,7 +61,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def _storage_key(leaf: Any) -> int | None:
-    """What tells storages apart; None for what has none."""
+    """Return a key of a tensor's storage, or None if it has no storage."""
     if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:
         return None
     key: int = leaf.untyped_storage()._cdata
@@ -69,9 +69,9 @@ def _storage_key(leaf: Any) -> int | None:
 
 
 def peak_bytes(*runs: Callable[[], Any]) -> int:
-    """The most bytes of new tensors that are alive at one time while functions run, one after the other.
+    """Measure the peak of bytes of new tensors that are alive while functions run, one after the other.
 
-    Python's collector of reference cycles is off meanwhile: when it comes by would change the number.
+    The garbage collector is disabled meanwhile, because its schedule would change the result.
     """
     live, collects = LiveBytes(), gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""The lock under which whatever changes the whole process runs: exports, torch's switches, global random states."""
+"""The lock for code that changes state of the whole process: exports, torch's switches, global random states."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ class ProcessLock:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Wait until no other thread is inside; nested use by one thread passes."""
-        lock = self._lock  # the one that is released, whatever becomes of a forked process meanwhile
+        lock = self._lock  # the lock that is released, even if this process was forked meanwhile
         with lock:
             yield
 

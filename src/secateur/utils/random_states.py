@@ -1,4 +1,4 @@
-"""The random states of torch, numpy and Python, which whatever runs the user's own code leaves as they were."""
+"""The global random states of torch, numpy and Python."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def random_states_kept() -> Iterator[None]:
-    """On leaving, the global random generators of torch, numpy and Python are as they were.
+    """Restore the global random generators of torch, numpy and Python on leaving.
 
     Example:
         >>> import torch

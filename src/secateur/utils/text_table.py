@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 
-def align_columns(rows: Sequence[Sequence[str]], left: frozenset[int] = frozenset({0})) -> list[str]:
-    """Rows of cells as aligned lines; the columns in `left` are flush left, the others right."""
+def align_columns(rows: Sequence[Sequence[str]], left_aligned: frozenset[int] = frozenset({0})) -> list[str]:
+    """Format rows of cells as aligned lines; the columns in `left` are aligned left, the others right."""
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     return [
         "  ".join(
-            cell.ljust(width) if index in left else cell.rjust(width)
+            cell.ljust(width) if index in left_aligned else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

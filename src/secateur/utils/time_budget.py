@@ -1,15 +1,15 @@
-"""How long something may take in all, and what is left out so that it takes no longer."""
+"""A budget of seconds for a run, and the steps that were skipped to meet it."""
 
 import time
 from collections.abc import Callable
 
 
 class TimeBudget:
-    """Seconds for a whole run, and what was left out of it.
+    """A budget of seconds for a run.
 
     Args:
-        seconds: None for as many as it takes.
-        clock: what tells the time, in seconds.
+        seconds: the budget; None for no limit.
+        clock: returns the time in seconds.
 
     Example:
         >>> budget = TimeBudget(10, clock=lambda: 0.0)
@@ -23,19 +23,19 @@ class TimeBudget:
         self._left_out: dict[str, None] = {}
 
     def is_spent(self, share: float = 1.0, ahead: float = 0.0) -> bool:
-        """Whether this share of the budget has passed, or will have in so many seconds."""
+        """True if this share of the budget has elapsed, or will have elapsed in `ahead` seconds."""
         return self.seconds is not None and self.elapsed + ahead >= share * self.seconds
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the budget was made."""
+        """Seconds since the budget was created."""
         return self._clock() - self._start
 
     def leave_out(self, what: str) -> None:
-        """Note what is left out for want of time."""
+        """Record a step that is skipped to meet the budget."""
         self._left_out[what] = None
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """What was left out for want of time, in order."""
+        """The steps that were skipped, in order."""
         return tuple(self._left_out)

@@ -1,0 +1,184 @@
+"""Conversion of data, in the forms that users have, to batches."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import Dataset, IterableDataset
+
+from secateur.data.batch import Batch, on_device
+from secateur.data.forms import (
+    ExampleList,
+    as_target,
+    as_tensors,
+    batches_of_rows,
+    is_array,
+    is_row,
+    is_table,
+)
+from secateur.errors import DataError
+
+BATCH_SIZE = 32  # of data sets that come without one
+
+
+def as_batch(item: Any, dtype: torch.dtype | None = None) -> Batch:
+    """Convert one item of the user's data to a batch: `(inputs, target)`, a dict of inputs, or inputs alone.
+
+    Args:
+        item: the item, of tensors, numpy arrays or lists of numbers.
+        dtype: of floating-point arrays; by default torch's default.
+
+    Raises:
+        DataError: the item has none of these forms.
+    """
+    if isinstance(item, Batch):
+        return item
+    item = (item,) if isinstance(item, PackedSequence) else item
+    if isinstance(item, list | tuple) and len(item) in (1, 2) and not is_array(item):
+        return _with_target(*_inputs(item[0], dtype), item[1] if len(item) == 2 else None, dtype)
+    if isinstance(item, list | tuple) and not is_array(item):
+        raise DataError(
+            f"a batch is a {type(item).__name__} of {len(item)} items; give (inputs, target), where several inputs are "
+            "one tuple or dict, or inputs alone"
+        )
+    args, kwargs = _inputs(item, dtype)
+    return _with_target(args, kwargs, kwargs.pop("labels", None) if kwargs else None, dtype)
+
+
+def _with_target(args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, dtype: torch.dtype | None) -> Batch:
+    return Batch(args, kwargs, as_target(target, Batch(args, kwargs).size, dtype))
+
+
+def _inputs(inputs: Any, dtype: torch.dtype | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(inputs, Mapping):
+        return (), {str(name): as_tensors(value, dtype) for name, value in inputs.items() if value is not None}
+    for value in (inputs, *inputs) if isinstance(inputs, list | tuple) else [inputs]:
+        if isinstance(value, PackedSequence):
+            raise DataError(
+                "a packed sequence can't be taken apart into examples; give the padded tensor and its lengths "
+                "(torch.nn.utils.rnn.pad_packed_sequence), and let the model's forward pack them"
+            )
+    tensors = as_tensors(inputs, dtype)
+    return (tuple(tensors), {}) if isinstance(tensors, list | tuple) else ((tensors,), {})
+
+
+def as_batches(data: Any, batch_size: int = BATCH_SIZE, dtype: torch.dtype | None = None) -> list[Batch]:
+    """Convert data to batches, in order.
+
+    Args:
+        data: any iterable of batches, or one batch: a tensor, a dict of tensors, or a pair of tensors (inputs, target);
+            or single examples, which are collated by the shapes of their inputs: a `Dataset`, one of the library
+            `datasets`, a list of dicts of numbers and lists, or of pairs (input, class number). Numpy arrays and lists
+            of numbers are converted to tensors.
+        batch_size: for single examples.
+        dtype: of floating-point arrays; by default torch's default. Tensors keep their own.
+
+    Raises:
+        DataError: there are no batches, or a batch is empty or contains NaN or infinity.
+    """
+    batches = [as_batch(item, dtype) for item in _items(data, batch_size, dtype)]
+    batches = _by_example_alike(batches)
+    if not batches:
+        raise DataError("data gave no batches; a generator that was used up gives none, so pass a list or a DataLoader")
+    for number, batch in enumerate(batches):
+        _check(batch, number)
+    return batches
+
+
+def _items(data: Any, batch_size: int, dtype: torch.dtype | None) -> list[Any]:
+    """List the items of the data, each one batch in a form that `as_batch` accepts.
+
+    Raises:
+        DataError: the data are not iterable.
+    """
+    if isinstance(data, Mapping) and any(is_table(split) for split in data.values()):
+        raise DataError(f"data is a {type(data).__name__} of {', '.join(map(str, data))}; give one of these")
+    if isinstance(data, Mapping) and _are_columns(data):
+        data = [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True)]
+        return list(batches_of_rows(data, batch_size, dtype))
+    if isinstance(data, Batch | Tensor | np.ndarray | Mapping) or _is_pair_of_arrays(data):
+        return [data]
+    if is_table(data):
+        return list(batches_of_rows(data, batch_size, dtype))
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        rows = (data[number] for number in range(len(data)))  # type: ignore[arg-type]
+        return list(batches_of_rows(rows, batch_size, dtype))
+    if not isinstance(data, Iterable) or isinstance(data, str | bytes):
+        raise DataError(f"data is a {type(data).__name__}; give an iterable of batches, such as a DataLoader or a list")
+    items = list(data)
+    return list(batches_of_rows(items, batch_size, dtype)) if items and all(map(is_row, items)) else items
+
+
+def _is_pair_of_arrays(data: Any) -> bool:
+    return isinstance(data, tuple) and len(data) == 2 and all(isinstance(item, Tensor | np.ndarray) for item in data)
+
+
+def _are_columns(data: Mapping[Any, Any]) -> bool:
+    """True if a dict holds lists of one length, with one entry per example."""
+    columns = list(data.values())
+    if not all(isinstance(column, list) and column and not isinstance(column[0], Tensor) for column in columns):
+        return False
+    return len({len(column) for column in columns}) == 1
+
+
+def _by_example_alike(batches: Sequence[Batch]) -> list[Batch]:
+    """Interpret lists of targets alike in all batches: if one has an entry per example, all have."""
+    if not any(isinstance(batch.target, ExampleList) for batch in batches):
+        return list(batches)
+    return [
+        Batch(batch.args, batch.kwargs, ExampleList(batch.target))
+        if isinstance(batch.target, list | tuple) and len(batch.target) == batch.size
+        else batch
+        for batch in batches
+    ]
+
+
+NOT_DENSE: Mapping[str, Callable[[Tensor], bool]] = {
+    "tensor on the meta device, which holds no values; give real examples": lambda tensor: tensor.is_meta,
+    "nested tensor, which has no one shape; pad it (tensor.to_padded_tensor)": lambda tensor: tensor.is_nested,
+    "quantized tensor; give tensor.dequantize()": lambda tensor: tensor.is_quantized,
+    "sparse tensor; give tensor.to_dense()": lambda tensor: tensor.layout != torch.strided,
+}
+
+
+def _check(batch: Batch, number: int) -> None:
+    if not batch.tensors:
+        kinds = [type(value).__name__ for value in (*batch.args, *batch.kwargs.values())]
+        raise DataError(f"batch {number} holds no tensors, but {kinds}")
+    if batch.size == 0:
+        raise DataError(f"batch {number} is empty: its first input has shape {tuple(batch.tensors[0].shape)}")
+    for tensor in batch.tensors:
+        kind = next((kind for kind, holds in NOT_DENSE.items() if holds(tensor)), None)
+        if kind is not None:
+            raise DataError(f"an input of batch {number} is a {kind}")
+    for tensor in batch.tensors:
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataError(
+                f"batch {number} has NaN or infinity in an input of shape {tuple(tensor.shape)}; mend the data"
+            )
+
+
+def example_batches(example: Any, device: torch.device, dtype: torch.dtype | None = None) -> list[Batch]:
+    """Return the batches to trace with: two examples, then the example as given, for models that reject two.
+
+    Args:
+        example: the model's input, a tuple of its inputs, a dict of them, or batches as `as_batches` takes them.
+        device: where the model is.
+        dtype: of floating-point arrays; by default torch's default.
+    """
+    if isinstance(example, Tensor | np.ndarray | Mapping | tuple):
+        args, kwargs = _inputs(example, dtype)
+        kwargs.pop("labels", None)
+        whole = Batch(args, kwargs)
+        _check(whole, 0)
+    else:
+        whole = as_batches(example, dtype=dtype)[0]
+    whole = on_device(Batch(whole.args, whole.kwargs), device)
+    size = whole.size
+    if not whole.is_divisible:
+        return [whole]
+    pair = whole.map(lambda tensor: torch.cat([tensor, tensor]) if size == 1 else tensor[:2])
+    return [pair] if size == 2 else [pair, whole]

@@ -1,0 +1,37 @@
+"""The device and type of a model, and the error for inputs that it rejects."""
+
+import torch
+from torch import nn
+
+from secateur.data.batch import Batch
+from secateur.errors import DataError
+
+
+def input_error(title: str, batch: Batch, failure: Exception, dtype: torch.dtype | None = None) -> DataError:
+    """Build the error for inputs that a model rejects, with the model's own message.
+
+    Args:
+        title: the model's class.
+        batch: the inputs.
+        failure: the model's own error.
+        dtype: the type of its floating-point parameters, if it has any.
+    """
+    shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in batch.tensors)
+    other_types = [tensor.dtype for tensor in batch.tensors if tensor.is_floating_point() and tensor.dtype != dtype]
+    integer_types = [tensor.dtype for tensor in batch.tensors if not tensor.is_floating_point()]
+    advice = ""
+    if dtype is not None and (other_types or (integer_types and "type" in str(failure))):
+        data_type = (other_types or integer_types)[0]
+        advice = f"\nThe model's parameters are {dtype}; data of {data_type} can be given as x.to({dtype})"
+    return DataError(f"{title} refuses inputs {shapes}: {type(failure).__name__}: {failure}{advice}")
+
+
+def floating_type(model: nn.Module) -> torch.dtype | None:
+    """Return the dtype of a model's first floating-point parameter, or None."""
+    return next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), None)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter or buffer, the CPU if it has none."""
+    tensors = (*model.parameters(), *model.buffers())
+    return tensors[0].device if tensors else torch.device("cpu")
