@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
-GOLDEN = Path(__file__).parent / "golden"
+from repository import GOLDEN
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,9 +1,9 @@
 """Measure by how much each criterion exceeds its memory limit, at the smallest limit that works and above.
 
-    PYTHONPATH=benchmarks:tests python -m reliability.memory
+    PYTHONPATH=benchmarks:tests/support python -m reliability.memory
 
-Runs for half a minute on one core. Bytes are those of tests/live_bytes.py: all tensors made by the call that are alive
-at one time. With another version's `src` first on PYTHONPATH it measures that version.
+Runs for half a minute on one core. Bytes are those of tests/support/live_bytes.py: all tensors made by the
+call that are alive at one time. With another version's `src` first on PYTHONPATH it measures that version.
 """
 
 import re
@@ -13,7 +13,7 @@ import torch
 
 import secateur as sc
 from live_bytes import LiveBytes
-from test_memory import OPTIONS, convolutions
+from memory_subject import OPTIONS, convolutions
 
 ABOVE = (1.0, 1.25, 2.0)
 MOST_REFUSALS = 10

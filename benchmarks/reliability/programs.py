@@ -6,7 +6,7 @@ from pathlib import Path
 
 import secateur as sc
 from damaged import examples, make
-from test_code_in_files import WAYS, poison, rewrite
+from poisoned import WAYS, poison, rewrite
 
 
 def programs(folder: Path) -> dict[str, collections.Counter[str]]:

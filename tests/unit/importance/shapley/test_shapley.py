@@ -19,7 +19,7 @@ from secateur.importance.shapley.game_sequence import in_order
 from secateur.masking.ablation import run_masked
 from secateur.stopping import Evaluations
 from secateur.utils.rng import generator_for
-from test_criteria import Small, batches
+from small_network import Small, batches
 from zoo import ZOO, grow
 
 INPUTS = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 2.0], [2.0, 1.0]])

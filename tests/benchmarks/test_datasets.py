@@ -3,19 +3,14 @@
 import gzip
 import os
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from papers.datasets import CamVid, Cub200, camvid, cifar10, cub200, mnist
 from PIL import Image
-
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
-
-from papers.datasets import CamVid, Cub200, camvid, cifar10, cub200, mnist  # noqa: E402
 
 
 def pixels(count: int) -> np.ndarray:

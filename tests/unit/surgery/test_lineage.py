@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 import secateur as sc
 from damaged import examples, make
+from repository import GOLDEN
 from secateur.cli.main import app
 from secateur.report.saved_report import saved_report
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.surgery.recipe import Recipe, apply_recipe
 
-OLD = Path(__file__).parent / "golden" / "saved by 0.7"
+OLD = GOLDEN / "saved by 0.7"
 
 
 def cut_once(model: nn.Module, by: str = "l2", **options: bool) -> nn.Module:

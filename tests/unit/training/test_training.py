@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import secateur as sc
 from secateur.training.gate_gradients import TrainingGateGradients
 from secateur.training.taylor_schedule import TaylorSchedule
-from test_criteria import Small, batches
+from small_network import Small, batches
 from zoo import grow
 
 

@@ -1,18 +1,11 @@
 """The benchmark's training of mixed-scale dense networks in one buffer, against PyTorch's own modules and autograd."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from papers.circles import MixedScaleDense, mirror
+from papers.msd_training import BufferTrainer, MapBuffer
 from torch import Tensor
 from torch.nn import functional as F
-
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
-
-from papers.circles import MixedScaleDense, mirror  # noqa: E402
-from papers.msd_training import BufferTrainer, MapBuffer  # noqa: E402
 
 SIDE = 24
 

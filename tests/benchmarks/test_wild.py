@@ -1,19 +1,15 @@
 """The benchmark of public definitions: what it notices of a changed model, how it keeps rows, what it loads."""
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from networks.cifar_resnet import CifarResNet, load_cifar_resnet
 from safetensors.torch import save_file
 from torch import nn
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
-from networks.cifar_resnet import CifarResNet, load_cifar_resnet
 from wild import results
 from wild.isolation import run_isolated
 from wild.plain_models import DEFINITIONS

@@ -126,7 +126,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 
 FULL = """
 import resource, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {path!r}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import secateur as sc
 from test_storage import pruned
@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_the_old_files(limit: int, tmp_path: Path) -> None:
     """A real process whose files may not grow beyond a limit, as on a full disk."""
     pruned("mlp", seed=0).save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    script = FULL.format(tests=str(Path(__file__).parent), limit=limit, folder=str(tmp_path))
+    script = FULL.format(path=sys.path, limit=limit, folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "refused:" in done.stdout and "untouched" in done.stdout
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.masking.linear_layers import norms_of
-from test_criteria import Small, batches
+from small_network import Small, batches
 from zoo import ZOO, grow
 
 Loss = Callable[[Small, Tensor, Tensor], Tensor]

@@ -15,7 +15,7 @@ from secateur.cli.main import app
 from secateur.report.saved_report import saved_report
 from secateur.training import loop
 from secateur.training.prune_while_training import prune_while_training
-from test_gates import Stages, minibatches
+from staged_network import Stages, minibatches
 
 DATA = minibatches(4)
 QUICK: dict[str, Any] = {"every": 2, "units_per_step": 2, "tuning_steps": 4, "batch_size": 8, "progress": False}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from laws import drawn, plan_of, run
+from random_plans import drawn, plan_of, run
 from secateur.data.conversion import example_batches
 from secateur.importance.registry import criteria, registered
 from secateur.masking.ablation import consumer_means, run_masked

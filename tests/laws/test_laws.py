@@ -3,7 +3,6 @@
 import copy
 import pickle
 import warnings
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -17,53 +16,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import secateur as sc
+from random_plans import drawn, means_of, plan_of, run, traced
 from secateur.allocation.plan import RemovalSequence
 from secateur.coupling.cost import Cost
 from secateur.coupling.prefix_cost import PrefixCost
-from secateur.data.batch import Batch
 from secateur.data.conversion import as_batches, example_batches
 from secateur.graph.export import every_step_seen
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
 from secateur.graph.program import arguments, operator_name, with_argument
 from secateur.importance.scores import GroupScores
-from secateur.masking.ablation import consumer_means, operand, run_masked
+from secateur.masking.ablation import operand, run_masked
 from secateur.surgery.verify import output_difference
 from zoo import ZOO, grow
 
 NAMES = list(ZOO)
 seeds = st.integers(0, 2**32 - 1)
 plans = settings(max_examples=6, deadline=None, derandomize=True)
-
-
-@cache
-def traced(name: str) -> tuple[nn.Module, Any, sc.Network]:
-    model, example = grow(name)
-    return model, example, sc.trace(model, example, **ZOO[name].options)
-
-
-@cache
-def means_of(name: str) -> dict[str, Tensor]:
-    _, example, network = traced(name)
-    return consumer_means(network, [example_batches(example, torch.device("cpu"))[0]])
-
-
-def drawn(network: sc.Network, seed: int) -> dict[str, Tensor]:
-    """A random plan: of each group a random number of units, at least as many as must stay."""
-    generator = torch.Generator().manual_seed(seed)
-    kept = {}
-    for group in network.groups:
-        left = int(torch.randint(group.fewest, group.size + 1, (), generator=generator))
-        kept[group.name] = torch.randperm(group.size, generator=generator)[:left].sort().values
-    return kept
-
-
-def plan_of(network: sc.Network, kept: dict[str, Tensor], means: dict[str, Tensor]) -> sc.Plan:
-    return sc.Plan(network, kept, means, network.cost(kept, bool(means)), network.cost(), {})
-
-
-def run(model: nn.Module, batch: Batch) -> Any:
-    with torch.no_grad():
-        return model(*batch.args, **batch.kwargs)
 
 
 def some_scores(network: sc.Network, seed: int) -> sc.Scores:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 import secateur as sc
-from laws import drawn, plan_of, run
+from random_plans import drawn, plan_of, run
 from secateur.data.batch import Batch
 from secateur.graph.program import Program
 from secateur.masking.ablation import run_masked

@@ -1,0 +1,44 @@
+"""Networks of the zoo, traced, and random plans for them."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur.data.batch import Batch
+from secateur.data.conversion import example_batches
+from secateur.masking.ablation import consumer_means
+from zoo import ZOO, grow
+
+
+@cache
+def traced(name: str) -> tuple[nn.Module, Any, sc.Network]:
+    model, example = grow(name)
+    return model, example, sc.trace(model, example, **ZOO[name].options)
+
+
+@cache
+def means_of(name: str) -> dict[str, Tensor]:
+    _, example, network = traced(name)
+    return consumer_means(network, [example_batches(example, torch.device("cpu"))[0]])
+
+
+def drawn(network: sc.Network, seed: int) -> dict[str, Tensor]:
+    """A random plan: of each group a random number of units, at least as many as must stay."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = {}
+    for group in network.groups:
+        left = int(torch.randint(group.fewest, group.size + 1, (), generator=generator))
+        kept[group.name] = torch.randperm(group.size, generator=generator)[:left].sort().values
+    return kept
+
+
+def plan_of(network: sc.Network, kept: dict[str, Tensor], means: dict[str, Tensor]) -> sc.Plan:
+    return sc.Plan(network, kept, means, network.cost(kept, bool(means)), network.cost(), {})
+
+
+def run(model: nn.Module, batch: Batch) -> Any:
+    with torch.no_grad():
+        return model(*batch.args, **batch.kwargs)
