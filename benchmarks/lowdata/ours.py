@@ -62,7 +62,7 @@ def rankings(subject: Subject) -> Iterator[Row]:
     """
     model, data = subject.model(), subject.calibration()
     network = sc.trace(model, data[0][:2])
-    options = {"shapley, refit removal": {"removal": "refit"}, "shapley, paper's protocol": {"protocol": "paper"}}
+    options = {"shapley, refit removal": {"ablation": "impute"}, "shapley, paper's protocol": {"protocol": "paper"}}
     names = (
         "obs", "shapley", "obs and shapley", "shapley, refit removal", "shapley, paper's protocol", "taylor", "apoz",
         "l2", "random",

@@ -84,9 +84,9 @@ def _of_subject(subject: GateSubject, names: Sequence[str], count: int) -> Itera
     model = subject.make()
     network = sc.trace(model, data[0][0][:2])
     stages = {group.name for group in network.groups if group.kind == "residual"}
-    oracle = sc.score(network, data, "oracle", removal="zero", progress=False)
+    oracle = sc.score(network, data, "oracle", ablation="zero", progress=False)
     for name in names:
-        scores = sc.score(network, data, name, removal="zero", progress=False)
+        scores = sc.score(network, data, name, ablation="zero", progress=False)
         found = agreements(scores, oracle)
         layers = [row for row in found if row.group != ALL and row.spearman == row.spearman]
         in_stages = [row.spearman for row in layers if row.group in stages]

@@ -30,7 +30,7 @@ KEPT = (0.75, 0.5, 0.25)
 CRITERIA: dict[str, dict[str, object]] = {
     "shapley": {"by": "shapley", "aggregate": "robust"},
     PROTOCOL: {"by": "shapley", "protocol": "paper"},
-    "shapley, mean removal": {"by": "shapley", "aggregate": "robust", "removal": "mean"},
+    "shapley, mean removal": {"by": "shapley", "aggregate": "robust", "ablation": "mean"},
     "taylor": {"by": "taylor"},
     "sensitivity": {"by": "sensitivity"},
     "apoz": {"by": "apoz"},
@@ -74,7 +74,7 @@ def without(
 ) -> torch.nn.Module:  # fmt: skip
     """The model without the lowest of one group's units, ranked on the model as it is."""
     network = sc.trace(model, images[0][0][:2])
-    scores = sc.score(network, images, only=group, seed=seed, progress=False, **{"removal": "zero", **given})
+    scores = sc.score(network, images, only=group, seed=seed, progress=False, **{"ablation": "zero", **given})
     size = network[group].size
     kept = scores[group].values.argsort(stable=True)[size - max(1, round(keep * size)) :].sort().values
     plan = Plan(network, {group: kept}, scores.means, network.cost({group: kept}), network.cost(), {"units": keep})

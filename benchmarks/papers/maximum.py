@@ -41,7 +41,7 @@ def rows(settings: Settings) -> Iterator[Row]:
     data = [(EXAMPLES, EXAMPLES.amax(1, keepdim=True))]
     for outer, expected in BY_HAND.items():
         network = sc.trace(Largest(outer).eval(), EXAMPLES)
-        found = sc.score(network, data, estimator="exact", removal="zero", aggregate="mean", progress=False)
+        found = sc.score(network, data, estimator="exact", ablation="zero", aggregate="mean", progress=False)
         yield {"outer": list(outer), "by": "shapley", "found": found["hidden"].values.tolist(), "expected": expected}
     network = sc.trace(Largest((1, 0.5, 0.5, 0)).eval(), EXAMPLES)
     for by, expected in OTHERS.items():

@@ -46,9 +46,9 @@ def correlations(it: Subject, count: int, names: tuple[str, ...]) -> Iterator[Ro
     """Every criterion beside the oracle on the same images, zero removal."""
     images = it.images(count)
     network = sc.trace(it.model(), images[0][0][:2])
-    oracle = sc.score(network, images, "oracle", removal="zero", progress=False)
+    oracle = sc.score(network, images, "oracle", ablation="zero", progress=False)
     for name in names:
-        scores = sc.score(network, images, name, removal="zero", progress=False)
+        scores = sc.score(network, images, name, ablation="zero", progress=False)
         found = agreements(scores, oracle)
         whole = next(row for row in found if row.group == ALL)
         layers = [row for row in found if row.group != ALL and row.spearman == row.spearman]

@@ -42,7 +42,7 @@ def rows(settings: Settings) -> Iterator[Row]:
         for layer in ("layers.2", "layers.0"):
             network = sc.trace(model, data[0][0][:2])
             scores = sc.score(
-                network, data, removal="zero", aggregate="mean", only=layer, seed=seed, progress=False,
+                network, data, ablation="zero", aggregate="mean", only=layer, seed=seed, progress=False,
                 stop=Evaluations(64 * width),
             )  # fmt: skip
             kept = torch.nonzero(scores[layer].values > 0).flatten()

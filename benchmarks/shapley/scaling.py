@@ -70,7 +70,7 @@ def _alone(units: int, examples: int, depth: int, megabytes: int) -> dict[str, f
     images = torch.randn(examples, 3, 4, 4)
     data = list(zip(images.split(32), torch.randint(0, 16, (examples,)).split(32), strict=True))
     network = sc.trace(model, images[:2])
-    options = {"only": "0", "removal": "zero", "aggregate": "mean", "progress": False, "estimator": "controlled"}
+    options = {"only": "0", "ablation": "zero", "aggregate": "mean", "progress": False, "estimator": "controlled"}
     sc.score(network, data[:1], stop=Coalitions(1), **options)  # what torch needs for itself
     ctypes.CDLL(None).malloc_trim(0)
     with Watched() as watched:

@@ -66,7 +66,7 @@ def one_pass(subject: Subject) -> dict[str, float]:
         subject.model.zero_grad(set_to_none=True)
 
     runs: dict[str, Callable[[], object]] = {
-        name: (lambda name=name: sc.score(network, data, by=name, removal="zero", progress=False)) for name in names
+        name: (lambda name=name: sc.score(network, data, by=name, ablation="zero", progress=False)) for name in names
     }
     times: dict[str, list[float]] = {"plain": [], **{name: [] for name in names}}
     for _ in range(REPEATS):

@@ -82,7 +82,7 @@ def prune(
     *,
     test: Any = None,
     loss: Loss | None = None,
-    removal: str = "mean",
+    ablation: str = "mean",
     allocation: str | Sequence[str] = "auto",
     rounds: int = 1,
     round_to: int | None = None,
@@ -113,7 +113,7 @@ def prune(
         by: the criterion. "obs" is made for networks that are refitted (docs/lowdata.md); "shapley" tells what units
             are worth in the network as it is.
         test: other examples to measure on; by default those of `data`, and the report says so.
-        loss, removal, only, skip, seed, progress, options: as `score` takes them.
+        loss, ablation, only, skip, seed, progress, options: as `score` takes them.
         kinds, as_program, new_biases: as `trace` takes them; blocks are among the kinds where the budget is in time.
         allocation, round_to, floor: as `plan` takes them; "auto" tries several allocations on examples held out and
             takes the one that comes nearest to the dense network.
@@ -167,7 +167,7 @@ def prune(
         raise TraceError(f"nothing in this network can be cut\n{network}")
     check_reachable(network, network.select(only, skip), keep, round_to or 1, floor)
     scored = partial(
-        score, data=batches, by=by, loss=loss, removal=removal, only=only, skip=skip, seed=seed, progress=progress,
+        score, data=batches, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed, progress=progress,
         **options,
     )  # fmt: skip
     scores = score_iteratively(model, network, batches, scored, keep, rounds, traced)

@@ -25,7 +25,7 @@ from secateur.importance.data_checks import check_program_sizes, checked_data
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import check_scoring, score
 from secateur.importance.scores import Scores
-from secateur.options import check_name, check_option
+from secateur.options import check_name, check_option, with_current_names
 from secateur.pipeline import check_allocation
 from secateur.recovery.repair import How, named_options, resolve_repairs
 from secateur.recovery.repair import repair as repair_
@@ -47,7 +47,7 @@ def compare(
     *,
     test: Any = None,
     loss: Loss | None = None,
-    removal: str = "mean",
+    ablation: str = "mean",
     allocation: str = "uniform",
     repair: How | None = "refit",
     only: str | Sequence[str] | None = None,
@@ -69,13 +69,13 @@ def compare(
         test: other examples to judge by.
         loss: as `score` takes it; by default the loss against the labels, or without any the divergence from the dense
             network's output.
-        removal, only, skip, seed: as `score` takes them.
+        ablation, only, skip, seed: as `score` takes them.
         allocation: as `plan` takes it. With "uniform" every group keeps the same share, so that only the order within
             groups counts.
         repair: how the cut networks are mended, as `repair` takes it; both without and with it is judged. None for not
             at all.
         kinds, new_biases: as `trace` takes them.
-        options: what `score` takes besides, by the name of the criterion: `{"shapley": {"removal": "refit"}}`.
+        options: what `score` takes besides, by the name of the criterion: `{"shapley": {"ablation": "impute"}}`.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -96,10 +96,14 @@ def compare(
     """
     budgets, criteria = _budgets({"macs": FRACTIONS} if keep is None else keep), _criteria(by)
     check_allocation(allocation)
-    for name in options or {}:
+    options = {
+        name: with_current_names(entries) if isinstance(entries, Mapping) else entries
+        for name, entries in (options or {}).items()
+    }
+    for name in options:
         check_name(name, criteria, "`compare` was given options for a criterion that is not compared:")
     for name, criterion in criteria.items():
-        check_scoring(criterion, _without_shared((options or {}).get(name, {})))
+        check_scoring(criterion, _without_shared(options.get(name, {})))
     wanted_kinds(kinds, False)
     if repair is not None:
         resolve_repairs(repair)
@@ -121,10 +125,10 @@ def compare(
     ranked: dict[str, Scores] = {}
     refused: dict[str, str] = {}
     for name, criterion in tqdm(criteria.items(), desc="compare", disable=None if progress else True, leave=False):
-        given = {"loss": loss, "removal": removal, "only": only, "skip": skip, "seed": seed, "progress": progress}
+        given = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed, "progress": progress}
         start = time.perf_counter()
         try:
-            ranked[name] = score(network, fitted, criterion, **{**given, **(options or {}).get(name, {})})
+            ranked[name] = score(network, fitted, criterion, **{**given, **options.get(name, {})})
         except SecateurError as refusal:
             refused[name] = str(refusal)
             continue
@@ -136,7 +140,7 @@ def compare(
     return Comparison(network.title, tuple(trials), ranked, refused, dense, test is not None)
 
 
-SHARED = ("removal",)  # options of `score` that all criteria take, and each may have for itself
+SHARED = ("ablation",)  # options of `score` that all criteria take, and each may have for itself
 
 
 def _without_shared(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,11 +148,11 @@ def _without_shared(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         OptionError: they are no dict.
-        NameMatchError: the removal is unknown.
+        NameMatchError: the ablation is unknown.
     """
     check_option("options", options)
-    if "removal" in options:
-        check_option("removal", options["removal"])
+    if "ablation" in options:
+        check_option("ablation", options["ablation"])
     return {name: value for name, value in options.items() if name not in SHARED}
 
 

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from secateur.errors import OptionError
 from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
-from secateur.options import check_name, check_option, classes_of, described
+from secateur.options import check_name, check_option, classes_of, described, with_current_names
 from secateur.utils.process_lock import exclusive
 from secateur.utils.random_states import random_states_kept
 
@@ -59,9 +59,10 @@ def entry_point_with(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            for name in kwargs:
+            options = with_current_names(kwargs) if "ablation" in known else kwargs
+            for name in options:
                 check_name(name, known, f"`{called}` has no option")
-            bound = signature.bind(*args, **kwargs)
+            bound = signature.bind(*args, **options)
             given = {name: value for name, value in bound.arguments.items() if name not in open_ended}
             _check_arguments(function, given)
             models = {name: unwrapped(value) for name, value in given.items() if isinstance(value, nn.Module)}

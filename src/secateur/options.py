@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -110,7 +111,7 @@ LOSS = Option("a function of the output and the target, which gives one value pe
 
 OPTIONS: Mapping[str, Option] = {
     "loss": optional(LOSS),
-    "removal": one_of("mean", "zero", "refit"),
+    "ablation": one_of("mean", "zero", "impute"),
     "aggregate": optional(AGGREGATE),
     "estimator": Option("the name of an estimator or a function", lambda v: isinstance(v, str) or callable(v)),
     "coalitions": optional(whole_from(1, "whole number of coalitions")),
@@ -151,6 +152,9 @@ OPTIONS: Mapping[str, Option] = {
     "augment": optional(Option("a function from a batch of inputs to others like them", callable)),
 }
 
+RENAMED_OPTIONS: Mapping[str, str] = {"removal": "ablation"}
+RENAMED_VALUES: Mapping[tuple[str, object], object] = {("ablation", "refit"): "impute"}
+
 ABOUT_CLASSES: Mapping[str, str] = {
     "Network": "a Network, as `secateur.trace` returns it",
     "Plan": "a Plan, as `secateur.plan` returns it",
@@ -162,6 +166,32 @@ ABOUT_CLASSES: Mapping[str, str] = {
     "int": "a whole number",
     "bool": "True or False",
 }
+
+
+def with_current_names(options: Mapping[str, Any], stacklevel: int = 2) -> dict[str, Any]:
+    """Return options under their current names and values.
+
+    Args:
+        options: options by name, some perhaps of an earlier version.
+        stacklevel: the frames from here to the caller to warn: 2 for the function that calls this one.
+
+    Raises:
+        OptionError: an option is given under its old and its current name.
+    """
+    current: dict[str, Any] = {}
+    for old_name, old_value in options.items():
+        name = RENAMED_OPTIONS.get(old_name, old_name)
+        if name != old_name and name in options:
+            raise OptionError(f"{old_name}= is the old name of {name}=; give {name}= alone")
+        value = RENAMED_VALUES.get((name, old_value), old_value) if isinstance(old_value, str) else old_value
+        if (name, value) != (old_name, old_value):
+            warnings.warn(
+                f"{old_name}={old_value!r} is now {name}={value!r}; the old form is removed in version 1.0",
+                DeprecationWarning,
+                stacklevel=stacklevel + 1,
+            )
+        current[name] = value
+    return current
 
 
 def check_name(name: str, known: Iterable[str], what: str, shows: bool = True) -> None:

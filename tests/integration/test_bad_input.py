@@ -80,7 +80,7 @@ NAMES: dict[str, tuple[dict[str, Any], str]] = {
     "skipped group": ({"skip": ["0", "nope"]}, "no group is named 'nope'"),
     "estimator": ({"estimator": "magic"}, "estimator='magic' is unknown; known are auto, controlled, exact"),
     "aggregate": ({"aggregate": "median"}, "aggregate='median' is unknown"),
-    "removal": ({"removal": "noise"}, "removal='noise' is unknown; known are mean, zero"),
+    "ablation": ({"ablation": "noise"}, "ablation='noise' is unknown; known are mean, zero"),
     "protocol": ({"protocol": "other"}, "protocol='other' is unknown"),
     "coalitions": (
         {"coalitions": 0},

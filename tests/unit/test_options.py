@@ -82,7 +82,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "seed text": ({"seed": "0"}, "seed='0'"),
     "seed below zero": ({"seed": -1}, "seed=-1"),
     "progress text": ({"progress": "yes"}, "progress is a str; give True or False"),
-    "removal": ({"removal": "means"}, "did you mean 'mean'"),
+    "ablation": ({"ablation": "means"}, "did you mean 'mean'"),
     "what a criterion does not read": ({"by": "l2", "estimator": "exact"}, "estimator= does not apply to by='l2'"),
     "estimators of another game": ({"by": "owen", "estimator": "svarm"}, "known are auto, controlled, antithetic"),
     "aggregates of means": ({"by": "taylor", "aggregate": "robust"}, "aggregate= does not apply to by='taylor'"),
@@ -244,3 +244,19 @@ def test_a_model_made_under_inference_mode_is_named() -> None:
         model = small_network()
     with pytest.raises(sc.SecateurError, match=r"0\.weight .* made under torch\.inference_mode.*copy\.deepcopy"):
         sc.prune(model, X, {"units": 0.5})
+
+
+def test_old_names_of_options_warn_and_mean_the_same(traced: dict[str, Any]) -> None:
+    network, x = traced["network"], traced["x"]
+    current = sc.score(network, x, by="leave-one-out", ablation="impute", progress=False)
+    with pytest.warns(DeprecationWarning, match="removal='refit' is now ablation='impute'") as caught:
+        old: Any = {"removal": "refit"}
+        renamed = sc.score(network, x, by="leave-one-out", progress=False, **old)
+    assert caught[0].filename == __file__
+    assert renamed.note == current.note == f"{len(x)} examples, impute ablation"
+    assert all(torch.equal(renamed[name].values, current[name].values) for name in current)
+    with pytest.raises(sc.SecateurError, match="removal= is the old name of ablation="):
+        sc.score(network, x, by="l2", ablation="zero", progress=False, **{"removal": "zero"})  # type: ignore[arg-type]
+    with pytest.warns(DeprecationWarning, match="removal='zero' is now ablation='zero'"):
+        options: Any = {"leave-one-out": {"removal": "zero"}}
+        sc.compare(traced["model"], x, by=["leave-one-out"], keep={"units": 0.5}, options=options, progress=False)

@@ -11,6 +11,7 @@ from secateur import demo as shipped
 from secateur.cli import sparsity, training
 from secateur.cli.imports import batches_from, model_from
 from secateur.cli.options import (
+    Ablation,
     AsProgram,
     By,
     Data,
@@ -23,7 +24,6 @@ from secateur.cli.options import (
     Only,
     Out,
     Program,
-    Removal,
     Repair,
     Seed,
     Skip,
@@ -108,7 +108,7 @@ def score(
     program: Program = None,
     data: MaybeData = None,
     by: By = "shapley",
-    removal: Removal = "mean",
+    ablation: Ablation = "mean",
     estimator: Annotated[
         str, typer.Option("--estimator", help="Of the Shapley value; exact for taylor-gates-second.")
     ] = "auto",
@@ -137,7 +137,7 @@ def score(
             network,
             batches,
             by,
-            removal=removal,
+            ablation=ablation,
             estimator=estimator,
             protocol=protocol,
             stop=stopping_rule(coalitions, error, seconds),
@@ -169,7 +169,7 @@ def compare(
         list[str] | None,
         typer.Option("--keep", help="Budgets of one kind: macs=0.75,0.5,0.25.", show_default=False),
     ] = None,
-    removal: Removal = "mean",
+    ablation: Ablation = "mean",
     allocation: Annotated[str, typer.Option("--allocation", help="uniform, global, raw or loss.")] = "uniform",
     repair: Repair = "refit",
     only: Only = None,
@@ -184,7 +184,7 @@ def compare(
         by or DEFAULT,
         parse_fractions(keep) if keep else None,
         test=batches_from(test) if test else None,
-        removal=removal,
+        ablation=ablation,
         allocation=allocation,
         repair=parse_repair(repair),
         only=only,
@@ -208,7 +208,7 @@ def prune(
     program: Program = None,
     test: Test = None,
     by: By = "obs",
-    removal: Removal = "mean",
+    ablation: Ablation = "mean",
     allocation: Annotated[str, typer.Option("--allocation", help="auto, uniform, global, raw or loss.")] = "auto",
     rounds: Annotated[int, typer.Option("--rounds", help="Score again on what a part is gone from.")] = 1,
     round_to: Annotated[
@@ -237,7 +237,7 @@ def prune(
         parse_keep_text(keep),
         by,
         test=batches_from(test) if test else None,
-        removal=removal,
+        ablation=ablation,
         allocation=allocation,
         rounds=rounds,
         round_to=round_to,

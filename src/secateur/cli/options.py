@@ -44,7 +44,14 @@ Only = Annotated[list[str] | None, typer.Option("--only", help="Only groups that
 Skip = Annotated[list[str] | None, typer.Option("--skip", help="No groups that match this glob.", show_default=False)]
 By = Annotated[str, typer.Option("--by", help="The criterion.")]
 Seed = Annotated[int, typer.Option("--seed", help="All randomness is drawn from it.")]
-Removal = Annotated[str, typer.Option("--removal", help="What stands in for an absent unit: mean or zero.")]
+Ablation = Annotated[
+    str,
+    typer.Option(
+        "--ablation",
+        "--removal",
+        help="What takes the place of an absent unit: mean, zero, or impute, a prediction from the others.",
+    ),
+]
 KeepOption = Annotated[
     list[str],
     typer.Option(

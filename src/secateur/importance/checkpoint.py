@@ -65,7 +65,7 @@ def load_checkpoint(
         )
     if resume is not None and resume.of != mark():
         raise DataError(
-            "the scores to resume are of another network, other examples, or other options (loss, removal, precision, "
+            "the scores to resume are of another network, other examples, or other options (loss, ablation, precision, "
             "seed); give what they were made with, or start anew"
         )
     for name, scores in () if resume is None else resume.items():

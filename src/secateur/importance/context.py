@@ -50,7 +50,7 @@ class CriterionContext:
     moments: Mapping[str, ConsumerMoments] = field(default_factory=dict)
 
     @cached_property
-    def removal(self) -> MeanAblation:
+    def ablation(self) -> MeanAblation:
         """What stands in the place of absent units."""
         return LinearImputer(self.means, self.moments) if self.moments else MeanAblation(self.means)
 

@@ -20,14 +20,14 @@ STEPS = 16
 def integrated_gradients(context: CriterionContext) -> dict[str, Tensor]:
     """The integral of z dL/dz as all units of the group grow from nothing to what they are, for each example, negated.
 
-    From nothing, or from their means, as `removal` says; at 16 points of Gauss and Legendre. The values of a group sum
+    From nothing, or from their means, as `ablation` says; at 16 points of Gauss and Legendre. The values of a group sum
     to what it adds to minus the loss: it is the Shapley value of that game where the loss is a polynomial of degree two
     in the units' presence, and the Aumann-Shapley value always.
     """
     context.need_examples("integrated-gradients")
     need_examples_apart(context.network, "l2")
     if context.moments:
-        raise DataError("'integrated-gradients' has no path from predicted units; take removal='mean' or 'zero'")
+        raise DataError("'integrated-gradients' has no path from predicted units; take ablation='mean' or 'zero'")
     found: dict[str, list[Tensor]] = {group.name: [] for group in context.groups}
     for cell in context.watched(context.cells, "integrated-gradients"):
         with torch.no_grad():
@@ -47,7 +47,7 @@ def _along(context: CriterionContext, group: Group, cell: Batch, reference: Refe
         masks = torch.ones(examples, network.units + 1, device=network.device)
         with torch.enable_grad():
             masks = torch.cat([masks[:, : group.offset], presence, masks[:, group.span.stop :]], 1)
-            handlers = context.removal.handlers(network, masks, network.readers_of(group))
+            handlers = context.ablation.handlers(network, masks, network.readers_of(group))
             output = context.forward(cell, {**straight_through(network.program), **handlers})
             worth = -context.losses(output, reference, examples).sum()
         (slope,) = torch.autograd.grad(worth, presence, materialize_grads=True, allow_unused=True)

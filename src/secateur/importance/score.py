@@ -58,6 +58,9 @@ BUILT_IN = (
 )
 
 
+NAMES_IN_FINGERPRINTS = {"impute": "refit"}  # those of version 0.9, so that its checkpoints continue
+
+
 @entry_point
 def score(
     network: Network,
@@ -65,7 +68,7 @@ def score(
     by: str | Criterion = "shapley",
     *,
     loss: Loss | None = None,
-    removal: str = "mean",
+    ablation: str = "mean",
     aggregate: str | float | Callable[[Tensor], Tensor] | None = None,
     estimator: str | Sampler = "auto",
     coalitions: int | None = None,
@@ -91,8 +94,8 @@ def score(
         by: a criterion's name (`secateur.criteria()` lists them) or a function like one.
         loss: of the output and the target (without targets: the dense output), one value per example (examples,).
             By default cross entropy for class numbers, squared error for other targets.
-        removal: what stands in the place of an absent unit: its mean over the data ("mean"), which a cut folds into
-            the biases of its readers; its best linear prediction from the units that stay ("refit"), which a repair by
+        ablation: what stands in the place of an absent unit: its mean over the data ("mean"), which a cut folds into
+            the biases of its readers; its best linear prediction from the units that stay ("impute"), which a repair by
             least squares comes to; or nothing ("zero").
         aggregate: for "shapley", from each example's values to one score: "robust" (the default), "mean", "published",
             "absolute", a quantile between 0.0 and 1.0, or a function from (units, examples) to (units,).
@@ -102,7 +105,7 @@ def score(
         coalitions: for "shapley", how many to evaluate for each group, about.
         stop: for "shapley", when it is enough: one of the rules in `secateur.stopping`, or several, such as
             `Error(0.2) | Seconds(60)`. By default errors of half of the spread.
-        protocol: "paper" for that of Ancona et al. 2020: 5 permutations, the same for all examples, zero removal, and
+        protocol: "paper" for that of Ancona et al. 2020: 5 permutations, the same for all examples, zero ablation,
             the "published" aggregate.
         only: globs of the names of groups to score; `skip`: of those to leave out.
         seed: all randomness is drawn from it.
@@ -133,7 +136,7 @@ def score(
         (torch.Size([8]), torch.Size([8]))
     """
     name, function = find_criterion(by)
-    removal = "zero" if protocol == "paper" else removal
+    ablation = "zero" if protocol == "paper" else ablation
     network = without_blocks(network)
     groups = network.select(only, skip)
     if not groups:
@@ -158,9 +161,15 @@ def score(
         if registered(by).uses in ("loss", "gradients"):
             check_losses(outputs, batches, loss, registered(by).uses)
         cells = network_microbatches(network, batches)
-        means = consumer_means(network, cells) if removal != "zero" and cells else {}
-        moments = consumer_moments(network, cells) if removal == "refit" and cells else {}
-        said = (name, removal, seed, protocol, "" if loss is None else getattr(loss, "__qualname__", ""))
+        means = consumer_means(network, cells) if ablation != "zero" and cells else {}
+        moments = consumer_moments(network, cells) if ablation == "impute" and cells else {}
+        said = (
+            name,
+            NAMES_IN_FINGERPRINTS.get(ablation, ablation),
+            seed,
+            protocol,
+            "" if loss is None else getattr(loss, "__qualname__", ""),
+        )
         rounded = () if find_precision(precision) is None else (precision,)
         mark = functools.cache(functools.partial(fingerprint, network, cells, *said, *rounded))
         path = None if checkpoint is None else Path(checkpoint)
@@ -168,7 +177,7 @@ def score(
 
         def as_scores(groups: Mapping[str, GroupScores]) -> Scores:
             drawn = any(scores.samples is not None for scores in groups.values())
-            return Scores(groups, name, seed, means, _note(removal, cells, *rounded), mark() if drawn else "")
+            return Scores(groups, name, seed, means, _note(ablation, cells, *rounded), mark() if drawn else "")
 
         keep = None if path is None else Checkpoint(path, as_scores, {} if before is None else before.groups)
         options |= {"resume": before, "keep": keep}
@@ -208,12 +217,10 @@ def _floating_type(network: Network) -> torch.dtype | None:
     return next((network.program.state(name).dtype for name in network.program.parameters), None)
 
 
-def _note(removal: str, cells: Sequence[Any], *further: str | None) -> str:
+def _note(ablation: str, cells: Sequence[Any], *further: str | None) -> str:
     examples = sum(cell.size or 1 for cell in cells)
     return (
-        ", ".join([f"{examples} examples", f"{leave_one_out} removal", *map(str, further)])
-        if examples
-        else "no examples"
+        ", ".join([f"{examples} examples", f"{ablation} ablation", *map(str, further)]) if examples else "no examples"
     )
 
 

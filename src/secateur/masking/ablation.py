@@ -1,7 +1,7 @@
 """Run the program with units removed, exactly as if they had been cut.
 
 At every reader the absent units count as nothing: a contraction gets zeros in their place, a normalisation over
-channels takes its statistics from the units that stay. Where removal keeps each unit's mean, what the reader would
+channels takes its statistics from the units that stay. Where ablation keeps each unit's mean, what the reader would
 have made of that constant is added to its result, as it will be added to a bias when the network is cut.
 """
 

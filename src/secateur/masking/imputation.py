@@ -43,7 +43,7 @@ def consumer_moments(network: Network, batches: Iterable[Batch]) -> dict[str, Co
         if len(consumer.units) > MOST_ENTRIES:
             raise BudgetError(
                 f"{module_path(consumer.node)} reads {len(consumer.units):,} entries, too many to predict from each "
-                "other; take removal='mean', or skip= the groups that it reads"
+                "other; take ablation='mean', or skip= the groups that it reads"
             )
     sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
     products: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))

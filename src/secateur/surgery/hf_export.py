@@ -50,7 +50,7 @@ def save_pretrained(model: nn.Module, plan: Plan, folder: Path) -> None:
     cause = refusal or f"{nearest[0]} differs at the nearest, and {len(nearest) - 1} more"
     raise StorageError(
         f"no configuration of {type(config).__name__} says this shape: {cause}; cut every layer alike "
-        "(allocation='uniform', removal='zero', round_to=, or only some kinds), or use `save`, whose recipe `load` "
+        "(allocation='uniform', ablation='zero', round_to=, or only some kinds), or use `save`, whose recipe `load` "
         "puts onto a fresh model"
     )
 

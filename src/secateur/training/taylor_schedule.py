@@ -210,7 +210,7 @@ class TaylorSchedule:
     def _scored(self, by: str | Criterion) -> dict[str, Tensor]:
         """What another criterion says of the network as it is now."""
         only = [group.name for group in self.groups]
-        scores = score(self.network, self.data, by, only=only, seed=self.steps, removal="zero", progress=False)
+        scores = score(self.network, self.data, by, only=only, seed=self.steps, ablation="zero", progress=False)
         return {name: scores[name].values for name in scores}
 
     def _remove(self, values: Mapping[str, Tensor]) -> None:

@@ -76,7 +76,7 @@ def test_blocks_stand_beside_other_units() -> None:
 def test_a_mixed_plan_costs_and_computes_what_it_says(removal: str, tmp_path: Path) -> None:
     model, x = residual(), images(64)
     network = sc.trace(model, x[:2], kinds=MIXED)
-    scores = sc.score(network, x, by="apoz", removal=removal, progress=False)
+    scores = sc.score(network, x, by="apoz", ablation=removal, progress=False)
     plan = sc.plan(network, scores, {"macs": 0.4}, dropped=["layers.1", "layers.3"])
     assert plan.cost.macs <= 0.4 * plan.dense.macs
     assert plan.kept["blocks"].tolist() == [0, 2]

@@ -203,7 +203,7 @@ def test_transformers_in_their_own_format(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config).eval()
     data = [{"input_ids": torch.randint(3, 90, (2, 9))}]
-    options = {"by": "l1", "removal": "zero", "repair": None, "progress": False}
+    options = {"by": "l1", "ablation": "zero", "repair": None, "progress": False}
     result = sc.prune(model, data, {"params": 0.8}, round_to=4, **options)
     result.save_pretrained(tmp_path / "small")
     loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "small").eval()

@@ -57,7 +57,7 @@ def plain() -> nn.Module:
     return network(lambda: nn.Linear(16, 16, bias=False))
 
 
-@pytest.mark.parametrize("options", [{}, {"removal": "zero"}, {"skip": "2.down*"}, {"repair": None}])
+@pytest.mark.parametrize("options", [{}, {"ablation": "zero"}, {"skip": "2.down*"}, {"repair": None}])
 def test_an_adapter_can_be_merged_after_the_cut(options: Any) -> None:
     small: Any = sc.prune(adapted(), X, {"params": 0.6}, by="l1", progress=False, **options).model
     before = small(X)
@@ -79,7 +79,7 @@ def test_new_biases_are_named() -> None:
     ("make", "options"),
     [
         (plain, {"new_biases": False}),
-        (plain, {"removal": "zero"}),
+        (plain, {"ablation": "zero"}),
         (plain, {"only": "2"}),
         (lambda: network(lambda: OwnLinear(16, 16, bias=False)), {}),
     ],

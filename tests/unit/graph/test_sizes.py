@@ -342,7 +342,7 @@ def test_graphs_of_several_sizes_are_examples(kind: str) -> None:
     network = result.plan.network
     nodes = sum(len(y) for _, y in data) if kind == "node" else len(data)
     assert result.report.examples == nodes
-    scores = sc.score(network, data, by="leave-one-out", removal="zero", only="a", progress=False)
+    scores = sc.score(network, data, by="leave-one-out", ablation="zero", only="a", progress=False)
     silent = {"a": torch.tensor([0, 2, 3, 4, 5, 6, 7])}
     small = sc.cut(model, plan_of(network, silent, {}))
     gaps = []

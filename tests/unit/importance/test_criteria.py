@@ -95,7 +95,7 @@ def test_the_gate_of_a_residual_stream_is_judged_over_all_its_readers() -> None:
 
 def test_leave_one_out_is_the_loss_without_each_unit(small: Small, network: sc.Network) -> None:
     data = batches(1)
-    found = sc.score(network, data, by="leave-one-out", removal="zero", progress=False)["conv1"].values
+    found = sc.score(network, data, by="leave-one-out", ablation="zero", progress=False)["conv1"].values
     (x, y), a = data[0], small.sites(data[0][0])[0]
     with torch.no_grad():
         for unit in range(5):
@@ -118,7 +118,7 @@ def test_one_forward_and_one_backward_serve_all_groups(network: sc.Network) -> N
 
     program.forward = counted  # type: ignore[method-assign]
     try:
-        sc.score(network, batches(), by="taylor", removal="zero", progress=False)
+        sc.score(network, batches(), by="taylor", ablation="zero", progress=False)
     finally:
         program.forward = original  # type: ignore[method-assign]
     assert len(runs) == 3 + 1  # three batches, and one to see that the model takes them

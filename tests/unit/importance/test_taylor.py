@@ -91,7 +91,7 @@ def regression(count: int = 20) -> tuple[Tensor, Tensor]:
 def test_second_order_on_gates_is_the_oracle_where_the_loss_is_quadratic() -> None:
     model, data = Quadratic().eval(), [regression()]
     network = sc.trace(model, data[0][0])
-    oracle = sc.score(network, data, by="oracle", removal="zero", progress=False)["first"].values
+    oracle = sc.score(network, data, by="oracle", ablation="zero", progress=False)["first"].values
     many = [data[0]] * 400  # the same minibatch again: the probes' noise averages out, the gradient stays
     second = sc.score(network, many, by="taylor-gates-second", progress=False)["first"].values
     first = sc.score(network, data, by="taylor-gates", progress=False)["first"].values
@@ -131,8 +131,8 @@ def test_the_oracle_squares_what_real_removal_changes(small: Small, network: sc.
 @pytest.mark.parametrize("removal", ["mean", "zero"])
 def test_integrated_gradients_share_out_what_the_group_adds(network: sc.Network, removal: str) -> None:
     """They sum to v(all) - v(none), as Shapley values do, but for the rule's error at the corners of ReLUs."""
-    paths = sc.score(network, batches(), by="integrated-gradients", removal=removal, progress=False)
-    exact = sc.score(network, batches(), estimator="exact", removal=removal, aggregate="mean", progress=False)
+    paths = sc.score(network, batches(), by="integrated-gradients", ablation=removal, progress=False)
+    exact = sc.score(network, batches(), estimator="exact", ablation=removal, aggregate="mean", progress=False)
     for name in paths:
         assert float(paths[name].values.sum()) == pytest.approx(float(exact[name].values.sum()), rel=0.02, abs=2e-3)
 
@@ -140,8 +140,10 @@ def test_integrated_gradients_share_out_what_the_group_adds(network: sc.Network,
 def test_integrated_gradients_are_shapley_values_of_quadratic_games() -> None:
     model, data = Quadratic().eval(), [regression()]
     network = sc.trace(model, data[0][0])
-    paths = sc.score(network, data, by="integrated-gradients", removal="zero", progress=False)["first"].values
-    exact = sc.score(network, data, estimator="exact", removal="zero", aggregate="mean", progress=False)["first"].values
+    paths = sc.score(network, data, by="integrated-gradients", ablation="zero", progress=False)["first"].values
+    exact = sc.score(network, data, estimator="exact", ablation="zero", aggregate="mean", progress=False)[
+        "first"
+    ].values
     assert torch.allclose(paths, exact, rtol=1e-4, atol=1e-6)
 
 

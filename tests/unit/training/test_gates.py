@@ -219,7 +219,7 @@ def test_the_oracle_is_the_squared_change_of_the_loss_by_a_real_cut() -> None:
     """Each channel of a stage and of a block's inside is cut out of the model itself."""
     model, (x, y) = Stages().eval(), minibatches(1)[0]
     network = sc.trace(model, x)
-    oracle = sc.score(network, [(x, y)], by="oracle", removal="zero", only=["stem", "two.0.conv1"], progress=False)
+    oracle = sc.score(network, [(x, y)], by="oracle", ablation="zero", only=["stem", "two.0.conv1"], progress=False)
     for name in oracle:
         size, changes = network[name].size, []
         for unit in range(size):

@@ -74,7 +74,7 @@ def test_another_criterion_can_take_the_place_of_the_gates() -> None:
     F.cross_entropy(model(x), y).backward()
     optimizer.step()
     plain = copy.deepcopy(model).eval()
-    scores = sc.score(schedule.network, batches(), by="leave-one-out", removal="zero", progress=False)
+    scores = sc.score(schedule.network, batches(), by="leave-one-out", ablation="zero", progress=False)
     assert schedule.done and len(plain.conv1.weight) == 5
     gone = {
         name: set(range(schedule.network[name].size)) - set(kept.tolist())

@@ -73,7 +73,7 @@ class Game:
         self.consumers: tuple[Consumer, ...] = tuple(dict.fromkeys(found))
         self.cut = first_reader(self.network, self.consumers)
         self.end = len(self.program.nodes) - 1
-        self.removal = context.removal
+        self.ablation = context.ablation
         self.precision = find_precision(context.options.get("precision"))
         self.through = straight_through(self.program)
         self.frontier = frontier or ProgramCursor(context, memory_of(context.options))
@@ -98,14 +98,14 @@ class Game:
     @cached_property
     def summed(self) -> AdditiveLayer | None:
         """The layer at the cut as a sum of what each part of its input adds, where that is cheaper."""
-        return additive_layer(self.program, self.consumers, self.cut) if self.stacks and self.removal.adds_up else None
+        return additive_layer(self.program, self.consumers, self.cut) if self.stacks and self.ablation.adds_up else None
 
     @cached_property
     def sums(self) -> ContributionSums | None:
         summed = self.summed
         if summed is None:
             return None
-        return ContributionSums(summed, self.removal.means.get(consumer_key(summed.consumer)), self.program)
+        return ContributionSums(summed, self.ablation.means.get(consumer_key(summed.consumer)), self.program)
 
     def forget_parts(self) -> None:
         """Drop the parts of the last example that were summed."""
@@ -277,7 +277,7 @@ class Game:
 
     def values_of_cell(self, coalition: Tensor, known: DenseBaseline, live: dict[Node, Any]) -> Tensor:
         """One coalition (1, players) on a whole cell, as it is. (1, examples)"""
-        handlers = self.removal.handlers(self.network, self._masks(coalition), self.consumers)
+        handlers = self.ablation.handlers(self.network, self._masks(coalition), self.consumers)
         with torch.no_grad():
             values = self._values(dict(live), handlers, known.reference, known.examples)
         return values.cpu().double()[None]
@@ -288,7 +288,7 @@ class Game:
         known, live = seen.known, seen.live
         sums = self.sums if seen.cell != UNTRIED and len(places) >= ROWS * len(set(places)) else None
         consumers = self.consumers if sums is None else self._others
-        handlers = self.removal.handlers(self.network, masks, consumers)
+        handlers = self.ablation.handlers(self.network, masks, consumers)
         spared = None
         if sums is not None:
             operand = sums.summed.operand

@@ -114,7 +114,7 @@ def same(one: Any, other: Any) -> bool:
 
 def test_scores_of_something_else_are_not_refined(network: sc.Network) -> None:
     short = scored(network, stop=Coalitions(10))
-    for other in ({"seed": 1}, {"removal": "zero"}):
+    for other in ({"seed": 1}, {"ablation": "zero"}):
         with pytest.raises(sc.SecateurError, match="another network, other examples, or other options"):
             scored(network, resume=short, **other)
     with pytest.raises(sc.SecateurError, match="another network"):

@@ -28,7 +28,7 @@ def small(inputs: int = 5, seed: int = 0) -> tuple[nn.Module, Tensor, Tensor]:
 def test_owen_values_share_out_what_the_whole_network_is_worth() -> None:
     model, x, y = small()
     network = sc.trace(model, x[:2])
-    scores = sc.score(network, [(x, y)], by="owen", removal="zero", coalitions=2000, progress=False)
+    scores = sc.score(network, [(x, y)], by="owen", ablation="zero", coalitions=2000, progress=False)
     with torch.no_grad():
         nothing = model[4].bias.expand(40, 3)
         loss = nn.CrossEntropyLoss(reduction="none")
@@ -51,7 +51,7 @@ def test_expected_gradients_are_the_value_of_an_additive_game() -> None:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
     x = torch.randn(20, 4)
-    options: Any = {"loss": lambda output, target: -output[:, 0], "removal": "zero", "progress": False}
+    options: Any = {"loss": lambda output, target: -output[:, 0], "ablation": "zero", "progress": False}
     scores = sc.score(sc.trace(model, x[:2]), [(x, torch.zeros(20))], by="expected-gradients", **options)
     with torch.no_grad():
         expected = (model[1](model[0](x)) * model[2].weight[0]).T.double()
@@ -61,7 +61,7 @@ def test_expected_gradients_are_the_value_of_an_additive_game() -> None:
 def test_greedy_takes_the_cheapest_each_time() -> None:
     model, x, y = small(seed=2)
     network = sc.trace(model, x[:2])
-    found = sc.score(network, [(x, y)], by="greedy", removal="zero", only="0", progress=False)["0"].values
+    found = sc.score(network, [(x, y)], by="greedy", ablation="zero", only="0", progress=False)["0"].values
     present, order = [0, 1, 2, 3, 4, 5], []
     loss = nn.CrossEntropyLoss()
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_greedy_takes_the_cheapest_each_time() -> None:
 def test_banzhaf_is_another_value_than_shapleys() -> None:
     model, x, y = small(seed=3)
     network = sc.trace(model, x[:2])
-    options: Any = {"only": "2", "removal": "zero", "progress": False, "coalitions": 4000}
+    options: Any = {"only": "2", "ablation": "zero", "progress": False, "coalitions": 4000}
     found = sc.score(network, [(x, y)], by="banzhaf", **options)["2"]
     loss = nn.CrossEntropyLoss(reduction="none")
     everyone = (torch.arange(2**7)[:, None] >> torch.arange(7)) & 1
@@ -128,16 +128,18 @@ def test_a_unit_that_others_predict_is_worth_little_where_readers_are_refitted()
     y = model(x).detach()
     network = sc.trace(model, x[:2])
     options: Any = {"by": "leave-one-out", "progress": False}
-    mean, refit = (sc.score(network, [(x, y)], removal=removal, **options)["0"].values for removal in ("mean", "refit"))
-    assert float(refit[3:5].max()) < 0.01 * float(mean[3:5].min())
-    exact = sc.score(network, [(x, y)], removal="refit", estimator="exact", aggregate="mean", progress=False)["0"]
+    mean, imputed = (
+        sc.score(network, [(x, y)], ablation=removal, **options)["0"].values for removal in ("mean", "impute")
+    )
+    assert float(imputed[3:5].max()) < 0.01 * float(mean[3:5].min())
+    exact = sc.score(network, [(x, y)], ablation="impute", estimator="exact", aggregate="mean", progress=False)["0"]
     assert exact.values[3] == pytest.approx(float(exact.values[4]), rel=1e-3)
 
 
 def test_refit_values_of_a_real_network_add_up_and_cut_as_any() -> None:
     network = sc.trace(demo.network(), demo.calibration()[0][:2])
     scores = sc.score(
-        network, demo.calibration()[:2], removal="refit", only="layer1.0.conv1", aggregate="mean", progress=False
+        network, demo.calibration()[:2], ablation="impute", only="layer1.0.conv1", aggregate="mean", progress=False
     )
     assert scores.means
     assert "antithetic" in scores["layer1.0.conv1"].layout
@@ -150,7 +152,7 @@ def test_a_prediction_has_no_slope_and_too_many_entries_are_refused(monkeypatch:
     model, x, y = small()
     network = sc.trace(model, x[:2])
     with pytest.raises(sc.SecateurError, match="too many to predict"):
-        sc.score(network, [(x, y)], removal="refit", progress=False)
+        sc.score(network, [(x, y)], ablation="impute", progress=False)
     monkeypatch.undo()
     removal = LinearImputer({}, consumer_moments(network, as_batches(x)))
     with pytest.raises(sc.SecateurError, match="no slope"):
@@ -181,7 +183,7 @@ def test_owen_values_are_the_mean_over_all_orders_in_which_groups_stay_together(
                 before = values[tuple(present)]
                 present[unit] = True
                 expected[unit] += values[tuple(present)] - before
-    options: Any = {"removal": "zero", "aggregate": "mean", "coalitions": 20_000, "progress": False}
+    options: Any = {"ablation": "zero", "aggregate": "mean", "coalitions": 20_000, "progress": False}
     scores = sc.score(network, (x, y), by="owen", estimator=estimator, **options)
     found, errors = (torch.cat([getattr(scores[name], part) for name in scores]) for part in ("values", "errors_here"))
     assert found.sum() == pytest.approx(float(expected.sum() / orders), abs=1e-6)

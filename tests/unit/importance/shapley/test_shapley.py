@@ -37,7 +37,7 @@ def max_network(last: list[float]) -> nn.Module:
 def scored(model: nn.Module, **options: Any) -> Any:
     network = sc.trace(model, INPUTS)
     aggregate = {"aggregate": "mean"} if options.get("by", "shapley") == "shapley" else {}
-    options = {"removal": "zero", "progress": False, **aggregate, **options}
+    options = {"ablation": "zero", "progress": False, **aggregate, **options}
     return sc.score(network, [(INPUTS, MAXIMA)], **options)["0"]
 
 
@@ -65,7 +65,7 @@ def test_a_linear_head_with_squared_error_is_a_game_of_pairs_of_any_size() -> No
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 40), nn.Tanh(), nn.Linear(40, 1))
     x, y = torch.randn(16, 5), torch.randn(16, 1)
-    options: Any = {"removal": "zero", "aggregate": "mean", "estimator": "antithetic", "progress": False}
+    options: Any = {"ablation": "zero", "aggregate": "mean", "estimator": "antithetic", "progress": False}
     scores = sc.score(sc.trace(model, x), [(x, y)], coalitions=1, **options)
     with torch.no_grad():
         parts = model[1](model[0](x)).double() * model[2].weight.double()
@@ -88,7 +88,7 @@ def game_of(name: str, removal: str, double: bool = False) -> tuple[Game, sc.Net
     network = sc.trace(model, example)
     group = min(network.groups, key=lambda each: each.size)
     cell = example_batches(example, torch.device("cpu"))[0]
-    means = sc.score(network, [cell], by="apoz", removal=removal, progress=False).means
+    means = sc.score(network, [cell], by="apoz", ablation=removal, progress=False).means
     context = CriterionContext(network, network.groups, [cell], None, means, 0, {}, False)
     return Game(context, [group]), network
 
@@ -106,7 +106,7 @@ def test_a_game_in_any_order_of_rows_is_the_masked_run(name: str, removal: str) 
     for coalition, values in zip(coalitions, found, strict=True):
         mask = torch.ones(network.units + 1, dtype=torch.bool)
         mask[group.span] = coalition
-        output = run_masked(network, cell, mask, game.removal.means)
+        output = run_masked(network, cell, mask, game.ablation.means)
         expected = -game.context.losses(output, game.frontier.known(0).reference, examples).double()
         loose = 50 if name == "sixteen bits" else 1
         assert torch.allclose(
@@ -171,7 +171,7 @@ def test_a_dead_unit_is_worth_exactly_nothing_and_twins_the_same() -> None:
     model[2].weight.data[:, 4] = model[2].weight.data[:, 3]
     x = torch.randn(20, 4)
     for removal in ("zero", "mean"):
-        options = {"estimator": "exact", "aggregate": "mean", "removal": removal, "progress": False}
+        options = {"estimator": "exact", "aggregate": "mean", "ablation": removal, "progress": False}
         values = sc.score(sc.trace(model, x), [x], **options)["0"].values
         assert values[1].abs() < 1e-7
         assert values[3] == pytest.approx(float(values[4]), rel=1e-4)
@@ -183,7 +183,7 @@ def test_the_default_finds_the_enumerated_values() -> None:
     x = torch.randn(96, 6)
     y = model(5 * x).argmax(1)
     network = sc.trace(model, x[:2])
-    options: Any = {"only": "2", "aggregate": "mean", "removal": "zero", "progress": False}
+    options: Any = {"only": "2", "aggregate": "mean", "ablation": "zero", "progress": False}
     truth = sc.score(network, [(x, y)], estimator="exact", **options)["2"].values
     for name in ("controlled", "antithetic", "orthogonal", "leverage", "kernelshap", "adjusted", "svarm"):
         scores = sc.score(network, [(x, y)], estimator=name, stop=Evaluations(12_000), **options)["2"]
@@ -230,7 +230,7 @@ def test_large_outputs_count_as_memory_and_are_asked_for_again() -> None:
 def test_controlled_spares_most_of_the_error_of_plain_orders_at_equal_evaluations() -> None:
     """Half the squared error is promised; on a trained network it is far less."""
     network = sc.trace(demo.network(), demo.test()[0][0][:2])
-    options: Any = {"only": "layer2.1.conv1", "aggregate": "mean", "removal": "zero", "progress": False}
+    options: Any = {"only": "layer2.1.conv1", "aggregate": "mean", "ablation": "zero", "progress": False}
     data = demo.test()[:4]
     truth = sc.score(network, data, stop=Evaluations(60_000), estimator="leverage", seed=9, **options)
     errors = {}
@@ -244,7 +244,7 @@ def test_controlled_spares_most_of_the_error_of_plain_orders_at_equal_evaluation
 def test_the_papers_protocol_is_five_orders_for_all_examples() -> None:
     model = max_network([1, 0.5, 0.5, -0.1])
     network = sc.trace(model, INPUTS)
-    scores = sc.score(network, [(INPUTS, MAXIMA)], protocol="paper", removal="mean", progress=False)
+    scores = sc.score(network, [(INPUTS, MAXIMA)], protocol="paper", ablation="mean", progress=False)
     assert not scores.means
     found = scores["0"]
     assert found.coalitions == 5 * 3  # all and nobody are known
@@ -329,12 +329,12 @@ def test_bfloat16_is_near_is_said_in_the_mark_and_finds_dead_units() -> None:
     model[2].weight.data[:, 3] = 0.0
     network = sc.trace(model, torch.randn(2, 6))
     data = (torch.randn(64, 6), torch.arange(64) % 3)
-    options: dict[str, Any] = {"removal": "zero", "aggregate": "mean", "coalitions": 800, "progress": False}
+    options: dict[str, Any] = {"ablation": "zero", "aggregate": "mean", "coalitions": 800, "progress": False}
     plain = sc.score(network, data, **options)
     rounded = sc.score(network, data, precision="bfloat16", **options)
     difference = (plain["0"].values - rounded["0"].values).norm() / plain["0"].values.norm()
     assert 0 < difference < 0.1
-    assert rounded.note == "64 examples, zero removal, bfloat16"
+    assert rounded.note == "64 examples, zero ablation, bfloat16"
     assert abs(float(rounded["0"].values[3])) < 1e-15
     assert torch.equal(rounded["0"].values, sc.score(network, data, precision="bfloat16", **options)["0"].values)
     with pytest.raises(sc.SecateurError, match="precision"):
