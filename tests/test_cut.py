@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.coupling.plan import Plan
+from secateur.surgery.recipe import sliced
 from zoo import grow
 
 
@@ -185,3 +186,17 @@ def test_a_model_that_can_not_be_copied_says_so() -> None:
     model, network, plan = halved("mlp")
     with pytest.raises(sc.SecateurError, match="there can be only one"):
         sc.cut(Uncopyable(*model), plan)
+
+
+@pytest.mark.parametrize("length", [1, 5, 49], ids="runs of {}".format)
+@pytest.mark.parametrize("trailing", [(), (3, 3)], ids=["linear", "convolution"])
+def test_large_weights_lose_both_axes_at_once_as_one_after_the_other(length: int, trailing: tuple[int, ...]) -> None:
+    """Behind a flattened image the inputs that stay lie in runs, one for each channel."""
+    weight = torch.randn(300, 5 * 49, *trailing)
+    outputs = torch.randperm(300)[:110].sort().values
+    channels = torch.randperm(5 * 49 // length)[: 100 // length].sort().values
+    inputs = (channels[:, None] * length + torch.arange(length)).flatten()
+    small = sliced(weight, {1: inputs, 0: outputs})
+    assert torch.equal(small, weight.index_select(0, outputs).index_select(1, inputs))
+    assert small.is_contiguous()
+    assert small.untyped_storage().nbytes() == 4 * small.numel()

@@ -219,18 +219,19 @@ class LabelTracer:
         return rows[:, 0].clone()
 
     def _axis(self, weight: Weight, dim: int, node: Node, produces: bool, like: Tensor | None) -> Tensor:
+        axes = [labelled_axes(layer) for layer in weight.layers]
         lying = [
             (key, entries_along(layer, dim))
             for axis, (key, layer) in enumerate(zip(weight.keys, weight.layers, strict=True))
-            if labelled_axes(layer) <= {dim} and ((weight.whole and axis == dim) or labelled_axes(layer) == {dim})
+            if axes[axis] == {dim} or (weight.whole and axis == dim and not axes[axis])
         ]
         if lying:
             fitting = [entry for entry in lying if like is not None and len(lying) > 1 and determines(entry[1], like)]
             key, labels = (fitting or lying)[0]
             self.touch(key, produces)
             return labels
-        for layer in weight.layers:
-            if dim in labelled_axes(layer):
+        for layer, varied in zip(weight.layers, axes, strict=True):
+            if dim in varied:
                 self.freeze(layer, node, f"the axes of {weight.name} are mixed before it is used")
         return torch.zeros(weight.shape[dim], dtype=torch.long)
 
@@ -262,8 +263,9 @@ class LabelTracer:
         """
         if isinstance(value, Tensor):
             return value
-        wide = [at for at, layer in enumerate(value.layers) if labelled_axes(layer)]
-        chosen = next((at for at in wide if labelled_axes(value.layers[at]) == along), wide[-1] if wide else None)
+        axes = [labelled_axes(layer) for layer in value.layers]
+        wide = [at for at, varied in enumerate(axes) if varied]
+        chosen = next((at for at in wide if axes[at] == along), wide[-1] if wide else None)
         for at in wide:
             if at != chosen:
                 self.freeze(value.layers[at], node, f"{value.name} is used as an activation")
@@ -293,8 +295,20 @@ def squeeze_expanded(labels: Tensor, keep: int | None = None) -> Tensor:
 def labelled_axes(labels: Tensor) -> set[int]:
     """The axes along which labels differ."""
     narrow = squeeze_expanded(labels)
-    wide = (dim for dim in range(narrow.dim()) if narrow.shape[dim] > 1)
-    return {dim for dim in wide if bool((narrow != narrow.narrow(dim, 0, 1)).any())}
+    wide = [dim for dim in range(narrow.dim()) if narrow.shape[dim] > 1 and narrow.numel()]
+    axes = {dim for dim in wide if _differs_at_origin(narrow, dim)}
+    for dim in wide:  # what is alike everywhere along an axis need not be read again for the next one
+        if dim not in axes and bool((narrow != narrow.narrow(dim, 0, 1)).any()):
+            axes.add(dim)
+        elif dim not in axes:
+            narrow = narrow.narrow(dim, 0, 1)
+    return axes
+
+
+def _differs_at_origin(labels: Tensor, dim: int) -> bool:
+    """Whether labels differ along an axis where all others are at 0: the few that tell mostly."""
+    line = labels[tuple(slice(None) if other == dim else 0 for other in range(labels.dim()))]
+    return bool((line != line[0]).any())
 
 
 def entries_along(labels: Tensor, dim: int) -> Tensor:

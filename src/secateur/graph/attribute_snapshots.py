@@ -90,6 +90,11 @@ class Snapshot:
     rule: ContainerRule
     entries: list[Any]
 
+    @property
+    def is_plainly_empty(self) -> bool:
+        """Whether it held nothing and is of a built-in type, so that its truth tells whether it still does."""
+        return not self.entries and type(self.container) in CONTAINER_RULES
+
     def restore(self) -> None:
         """Write the entries back where the container holds others now."""
         now = self.rule.read(self.container)
@@ -103,16 +108,27 @@ class ModelSnapshot:
     """The classes and attributes of all modules of a model, and the content of containers among them.
 
     Containers are dicts, lists, sets, deques and dataclasses, those inside others included.
+
+    Args:
+        modules: the modules.
+        classes: their classes.
+        snapshots: of containers.
+        empty_containers: those of built-in types that held nothing, such as most tables of hooks; they are compared at
+            once.
     """
 
     modules: tuple[nn.Module, ...]
     classes: tuple[type, ...]
     snapshots: tuple[Snapshot, ...]
+    empty_containers: tuple[Any, ...]
 
     @classmethod
     def of(cls, model: nn.Module) -> "ModelSnapshot":
         modules = tuple(model.modules())
-        return cls(modules, tuple(type(module) for module in modules), tuple(_snapshots(modules)))
+        snapshots = _snapshots(modules)
+        filled = tuple(snapshot for snapshot in snapshots if not snapshot.is_plainly_empty)
+        empty = tuple(snapshot.container for snapshot in snapshots if snapshot.is_plainly_empty)
+        return cls(modules, tuple(type(module) for module in modules), filled, empty)
 
     def restore(self) -> None:
         """Undo whatever was changed since; what was not changed is not written to."""
@@ -121,6 +137,9 @@ class ModelSnapshot:
                 module.__class__ = before
         for snapshot in self.snapshots:
             snapshot.restore()
+        if any(self.empty_containers):
+            for container in self.empty_containers:
+                container.clear()
 
 
 @contextmanager

@@ -26,6 +26,7 @@ class AliasedModel:
             module.training = False
             module.register_forward_hook(self._count)
         self._whole = ModelSnapshot.of(self.model)
+        self._tensors = (*self.model.parameters(), *self.model.buffers())
 
     def _count(self, *_: Any) -> None:
         self.calls += 1
@@ -33,7 +34,7 @@ class AliasedModel:
     @contextmanager
     def cut(self, recipe: Recipe) -> Iterator[nn.Module]:
         """The model as a recipe makes it; afterwards it is whole again, whatever ran on it meanwhile."""
-        data = [(tensor, tensor.data) for tensor in (*self.model.parameters(), *self.model.buffers())]
+        data = [(tensor, tensor.data) for tensor in self._tensors]
         self.calls = 0
         try:
             apply_recipe(self.model, recipe)

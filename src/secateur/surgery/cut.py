@@ -119,6 +119,8 @@ def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tu
 
 def constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> dict[str, tuple[str, Tensor]]:
     """What each reader makes of the means of removed units, by the tensor that takes it."""
+    if not means:
+        return {}
     mask = network.mask(kept)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     found: dict[str, tuple[str, Tensor]] = {}
@@ -135,6 +137,8 @@ def constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> d
 
 def fold_constants(small: nn.Module, constants: Mapping[str, tuple[str, Tensor]]) -> None:
     """Add the constants to the biases and running means of a cut model, which get new memory."""
+    if not constants:
+        return
     tensors = {
         **dict(small.named_parameters(remove_duplicate=False)),
         **dict(small.named_buffers(remove_duplicate=False)),

@@ -1,10 +1,12 @@
 """A recipe: everything that makes the small network's structure out of the dense one's, as plain numbers."""
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,13 +78,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         for path, stays in zip(group.places, mask[group.span].tolist(), strict=False)
         if not stays
     )
-    slices: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
-    for member in network.members:
-        stays = mask[member.units]
-        if member.axis == WHOLE or is_inside(member.tensor, skipped):
-            continue
-        if not bool(stays.all()) and bool(stays.any()):
-            slices[member.tensor][member.axis] = torch.nonzero(stays).flatten()
+    slices = _slices(network, mask, skipped)
     modules = dict(model.named_modules())
     tried = {(mend.path, mend.attribute) for mend in network.mends}
     attributes = defaultdict(dict, module_attributes(modules, slices))
@@ -114,7 +110,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     dropins = tuple(path for path in changed_attributes if type(modules[path]) in REPLACEMENTS)
     return Recipe(
         dict(kept),
-        dict(slices),
+        slices,
         changed_attributes,
         biases,
         dropouts,
@@ -126,6 +122,20 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
             path: program for path, program in module_programs_of(network, mask).items() if not is_inside(path, skipped)
         },
     )
+
+
+def _slices(network: Network, mask: Tensor, skipped: Sequence[str]) -> dict[str, dict[int, Tensor]]:
+    """The positions that stay of each member of which a part goes, by tensor and axis."""
+    slices: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
+    members = [member for member in network.members if member.axis != WHOLE]
+    stays = mask[torch.cat([member.units for member in members])].numpy() if members else np.empty(0, bool)
+    start = 0
+    for member in members:
+        own = stays[start : start + len(member.units)]
+        start += len(own)
+        if not own.all() and own.any() and not is_inside(member.tensor, skipped):
+            slices[member.tensor][member.axis] = torch.from_numpy(np.flatnonzero(own))
+    return dict(slices)
 
 
 def recipe_of(model: nn.Module, plan: Plan) -> Recipe:
@@ -239,9 +249,9 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
         bake_in_place(model)
     for path in recipe.skipped:
         model.set_submodule(path, SkippedBlock())
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, axes in recipe.slices.items():
-        tensor = tensors[name]
+        path, _, attribute = name.rpartition(".")
+        tensor: Tensor = getattr(model.get_submodule(path), attribute)
         gradient = tensor.grad
         tensor.data = sliced(tensor.data, axes)
         if gradient is not None:
@@ -263,9 +273,41 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
         layer.register_parameter(attribute, bias)
 
 
+LARGE = 2**16
+
+
 def sliced(tensor: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
-    """The tensor with only these positions along these axes, in the layout that it has."""
-    whole = tensor
+    """The tensor with only these positions along these axes, in the layout that it has.
+
+    Large weights lose outputs and inputs in one pass: a copy between takes longer than all the rest of a trial cut.
+    """
+    if is_channels_last(tensor):
+        return as_channels_last(_sliced_by_axis(tensor, axes))
+    if axes.keys() == {0, 1} and tensor.numel() > LARGE and tensor.is_contiguous():
+        return _sliced_at_once(tensor, axes[0].to(tensor.device), axes[1].to(tensor.device))
+    return _sliced_by_axis(tensor, axes)
+
+
+def _sliced_by_axis(tensor: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
     for axis, positions in axes.items():
         tensor = tensor.index_select(axis, positions.to(tensor.device))
-    return as_channels_last(tensor) if is_channels_last(whole) else tensor
+    return tensor
+
+
+def _sliced_at_once(tensor: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
+    """A contiguous tensor with only these outputs and inputs, which are copied in runs as long as all inputs lie in."""
+    length = _run_length(inputs, tensor.shape[1])
+    runs = tensor.unflatten(1, (-1, length))
+    chosen: Tensor = runs[outputs[:, None], inputs[::length] // length]
+    return chosen.flatten(1, 2).contiguous()
+
+
+def _run_length(positions: Tensor, length: int) -> int:
+    """The length of the longest runs, beginning at its multiples, that ascending positions of an axis consist of.
+
+    Where an image is flattened before a linear layer, each channel has a run of inputs.
+    """
+    jumps = torch.nonzero(positions.diff() != 1).flatten()
+    ends = torch.cat([positions[jumps] + 1, positions[jumps + 1], positions[:1], positions[-1:] + 1])
+    numbers: list[int] = ends.tolist()
+    return math.gcd(length, *numbers)

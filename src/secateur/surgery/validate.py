@@ -37,6 +37,7 @@ MOST_BUNDLES = 12
 MOST_ATTRIBUTES = 48
 MOST_MEANS = 64
 DRAWS = 3
+WIDE = 1024
 STEPS = (4, 8, 16)
 
 
@@ -106,12 +107,14 @@ def _shares(network: Network, seed: int) -> dict[str, Tensor]:
 
     The first draw leaves a half or more, which shows what most models bear, and is the same for a group whatever became
     of the others; later ones any part, another one for groups of the same size, as equal parts hide what is wrong.
+    Of wide groups the first one leaves a half or less, since copying what stays of their weights takes the time.
     """
     shares: dict[str, Tensor] = {}
     alike: Counter[int] = Counter()
     for group in network.groups:
         generator = np.random.default_rng([seed, group.size, *group.name.encode()])
-        some = int(generator.integers(max(1, group.size // 2), max(group.size, 2)))
+        most = group.size // 2 if group.size > WIDE else group.size
+        some = int(generator.integers(max(1, most // 2), max(most, 2)))
         choices, place = max(group.size - 1, 1), alike[group.size]
         other = 1 + (group.size // 3 + seed * place + place // choices) % choices
         alike[group.size] += 1

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from secateur.coupling.label_tracer import labelled_axes
 from secateur.coupling.trace_groups import trace_groups
 from secateur.data.batch import Batch
 from secateur.graph.export import export_program
@@ -141,3 +142,21 @@ def test_one_example_of_several_inputs_whose_batches_the_export_tells_apart() ->
     both = run_masked(network, Batch((dense, sparse), {}), everything, {})
     one = run_masked(network, Batch((dense[:1], sparse[:1]), {}), everything, {})
     assert torch.allclose(one, both[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 4), (2, 3), (4,), (), (0, 3)], ids=str)
+def test_axes_along_which_labels_differ(shape: tuple[int, ...]) -> None:
+    """A difference away from the origin counts as well; two axes may differ only together."""
+    labels = torch.zeros(shape, dtype=torch.long)
+    assert labelled_axes(labels) == set()
+    for dim, length in enumerate(shape):
+        steps = torch.arange(length).view([-1 if other == dim else 1 for other in range(len(shape))])
+        assert (
+            labelled_axes(labels + steps)
+            == labelled_axes(steps.expand(shape))
+            == ({dim} if labels.numel() and length > 1 else set())
+        )
+    if labels.numel():
+        corner = labels.clone()
+        corner[tuple(length - 1 for length in shape)] = 1
+        assert labelled_axes(corner) == {dim for dim, length in enumerate(shape) if length > 1}

@@ -153,6 +153,21 @@ def test_what_was_not_changed_is_not_written_to() -> None:
     assert model.config is config
 
 
+def test_containers_that_held_nothing_are_empty_again() -> None:
+    """A module's tables of hooks, and lists that its code appends to."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    notes: list[Any] = []
+    vars(model[1])["notes"] = notes
+    with attributes_restored(model):
+        notes.append(1)
+        model[0].register_forward_hook(refuse)
+        vars(model[0])["seen"] = {}
+    assert model[1].notes is notes
+    assert notes == []
+    assert not model[0]._forward_hooks
+    assert not hasattr(model[0], "seen")
+
+
 def test_classes_of_modules_are_restored() -> None:
     model = Configured(None)
     with attributes_restored(model):
