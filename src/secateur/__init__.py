@@ -1,7 +1,7 @@
 """Secateur makes trained neural networks smaller by cutting whole units, and makes up for what went."""
 
 from secateur.allocation.plan import plan, reachable
-from secateur.api import Result, prune
+from secateur.api import prune
 from secateur.comparison import compare
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Plan
@@ -10,6 +10,7 @@ from secateur.importance.registry import criteria, criterion
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
 from secateur.recovery.repair import repair
+from secateur.results import Result
 from secateur.surgery.cut import cut
 from secateur.surgery.storage import load, save
 from secateur.tracing import trace

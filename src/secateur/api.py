@@ -1,9 +1,7 @@
 """The whole way in one call: trace, score, plan, cut, repair, and a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import fx, nn
@@ -11,7 +9,6 @@ from torch import fx, nn
 from secateur.allocation.budget import QUALITY_BOUNDS, TIMES, parse_keep
 from secateur.allocation.plan import check_reachable
 from secateur.coupling.kinds import wanted_kinds
-from secateur.coupling.plan import Plan
 from secateur.data.batch import on_device
 from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point_with
@@ -19,58 +16,19 @@ from secateur.errors import TraceError
 from secateur.evaluation.channel_steps import AUTO, channel_step
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.runtimes import EAGER, check_runtime, is_installed, runtime_of
-from secateur.files import text_writer
 from secateur.importance.context import as_examples
 from secateur.importance.data_checks import check_program_sizes, checked_data
 from secateur.importance.registry import Criterion
 from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
-from secateur.importance.scores import Scores
 from secateur.pipeline import PruneConfig, check_allocation, check_rounds, plan_cut_repair, score_iteratively
 from secateur.recovery.chain import DEFAULT as DEFAULT_REPAIR
 from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import How, check_options, resolve_repairs
 from secateur.report.measured_report import measure_networks
-from secateur.report.report import Report
-from secateur.surgery.hf_export import save_pretrained
-from secateur.surgery.recipe import Recipe, recipe_of
-from secateur.surgery.storage import save_with
+from secateur.results import Result
+from secateur.surgery.recipe import recipe_of
 from secateur.tracing import _kinds_for, trace
 from secateur.utils.time_budget import TimeBudget
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What `prune` gives: the small model, the plan and scores that led to it, and the report."""
-
-    model: nn.Module
-    plan: Plan
-    scores: Scores
-    report: Report
-    recipe: Recipe
-
-    def save(self, folder: str | Path) -> None:
-        """Write recipe.json, weights.safetensors, scores.safetensors, and report.json, .html and .txt.
-
-        A program that was cut is written as model.pt2, too, for use without Secateur; `load` does not read it.
-
-        Raises:
-            StorageError: they can't be written; files that were there before are as they were.
-        """
-        companions = {
-            "scores.safetensors": self.scores.writer(),
-            "report.json": text_writer(self.report.to_json()),
-            "report.html": text_writer(self.report.to_html()),
-            "report.txt": text_writer(f"{self.report}\n"),
-        }
-        save_with(self.model, Path(folder), companions)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a model of the transformers library so that its `from_pretrained` loads it, without Secateur.
-
-        Raises:
-            StorageError: it is not such a model, or no configuration says its shape; `save` always can.
-        """
-        save_pretrained(self.model, self.plan, Path(folder))
 
 
 @entry_point_with(*READ_BY_CRITERIA)

@@ -1,5 +1,10 @@
-"""What a training of your own needs to bring a cut network near the dense one."""
+"""Former module of `distillation`, which is now imported from `secateur.training`."""
 
-from secateur.recovery.distillation import distillation
+from typing import Any
 
-__all__ = ["distillation"]
+from secateur.recovery.distillation import distillation as _distillation
+from secateur.utils.deprecation import deprecated_attribute
+
+
+def __getattr__(name: str) -> Any:
+    return deprecated_attribute(__name__, name, {"distillation": ("secateur.training.distillation", _distillation)})

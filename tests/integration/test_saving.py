@@ -24,6 +24,7 @@ from secateur.data.conversion import as_batches
 from secateur.errors import StorageError
 from secateur.files import write_file, write_files
 from secateur.files.staging import bytes_writer
+from secateur.report.report import Report
 from secateur.report.saved_report import saved_report
 from secateur.sparsity.unification.codec import load_compressed, save_compressed
 from secateur.training.loop import Loop, Settings
@@ -65,7 +66,7 @@ def test_a_save_that_is_killed_at_any_step_leaves_the_old_result_or_the_new_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sc.api.Report, "to_html", lambda report: f"<p>{report}</p>")  # plots take their time
+    monkeypatch.setattr(Report, "to_html", lambda report: f"<p>{report}</p>")  # plots take their time
     old, new = results
     folder, seen, number = tmp_path / "small", [], 0
     old.save(tmp_path / "old")
@@ -92,7 +93,7 @@ def test_a_save_that_was_committed_is_completed_by_the_reader(
     results: tuple[sc.Result, sc.Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit is one rename; what died while files were moved to their places is made good."""
-    monkeypatch.setattr(sc.api.Report, "to_html", lambda report: f"<p>{report}</p>")  # plots open files, too
+    monkeypatch.setattr(Report, "to_html", lambda report: f"<p>{report}</p>")  # plots open files, too
     results[0].save(tmp_path)
     for number in range(40, 0, -1):
         killed_at(number, signal.SIGKILL, lambda: results[1].save(tmp_path))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur.data.batch import Batch
-from secateur.tuning import distillation
+from secateur.training import distillation
 
 STEPS = 60
 Train = Callable[[nn.Module, nn.Module, Sequence[Batch]], None]

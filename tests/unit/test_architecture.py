@@ -27,6 +27,7 @@ ORDER = [
     "recovery",
     "allocation",
     "report",
+    "results",
     "tracing",
     "pipeline",
     "api",

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from secateur.api import Result
 from secateur.cli.imports import batches_from, model_from
 from secateur.cli.options import (
     Data,
@@ -22,6 +21,7 @@ from secateur.cli.options import (
     parse_keep_text,
 )
 from secateur.cli.sparsity import BatchSize, LearningRate, States
+from secateur.results import Result
 from secateur.training.prune_while_training import prune_while_training
 
 

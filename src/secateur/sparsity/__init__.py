@@ -1,8 +1,9 @@
-"""Structure below the unit: kernels, columns, dense blocks, and blocks of one absolute value."""
+"""Sparsity below the unit: kernels, columns, dense blocks, and blocks of one absolute value."""
 
 from secateur.sparsity.fast import load_fast
 from secateur.sparsity.lean import lean
 from secateur.sparsity.packed_layers.gathered_conv import gathered
+from secateur.sparsity.packed_layers.unified_kernels import unified_fast_network
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.sparsity.spp.spp import SPP
@@ -22,5 +23,6 @@ __all__ = [
     "pivot",
     "save_compressed",
     "spp",
+    "unified_fast_network",
     "unify",
 ]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -15,13 +14,13 @@ from secateur.coupling.plan import Plan
 from secateur.coupling.trace_groups import results_of
 from secateur.errors import OptionError
 from secateur.evaluation.kernel_selection import FastNetwork
-from secateur.files import Writer, record_writer, text_writer
+from secateur.files import Writer, record_writer
 from secateur.masking.linear_layers import layers_of
 from secateur.masking.transposed_layers import transposed_layers_of
 from secateur.report.report import Figures, LayerFigures
 from secateur.report.sparsity_report import SparseFacts, measure_sparsity
+from secateur.results import PruningResult
 from secateur.sparsity.saved_kernels import KERNELS_FILE, SavedKernels
-from secateur.surgery.storage import save_with
 from secateur.training.session import TrainingSession
 
 
@@ -41,7 +40,7 @@ class RunSettings:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SparseResult:
+class SparseResult(PruningResult):
     """A network that was made sparse below the unit.
 
     Args:
@@ -51,8 +50,6 @@ class SparseResult:
         run: with what the method was run; None where it was driven by hand.
     """
 
-    model: nn.Module
-    plan: Plan
     session: TrainingSession | None = None
     run: RunSettings | None = None
 
@@ -94,23 +91,11 @@ class SparseResult:
         """The same result, with what its report is measured on."""
         return replace(self, session=session, run=run)
 
-    def save(self, folder: str | Path) -> None:
-        """Write recipe.json, weights.safetensors, kernels.json and, where the method was given data, the report.
+    def _figures(self) -> Figures | None:
+        return None if self.session is None else self.report
 
-        `secateur.load` gives the model back, `secateur.sparsity.load_fast` the fast one, and `secateur report` prints
-        the report.
-
-        Raises:
-            StorageError: they can't be written; files that were there before are as they were.
-        """
-        companions = {KERNELS_FILE: record_writer(self._saved_kernels()), **self._companions()}
-        if self.session is not None:
-            companions |= {
-                "report.json": text_writer(self.report.to_json()),
-                "report.html": text_writer(self.report.to_html()),
-                "report.txt": text_writer(f"{self.report}\n"),
-            }
-        save_with(self.model, Path(folder), companions)
+    def _companions(self) -> Mapping[str, Writer]:
+        return {KERNELS_FILE: record_writer(self._saved_kernels())}
 
     def _fastest(self) -> FastNetwork:
         """Without kernels of its own the model is the fast one."""
@@ -121,10 +106,6 @@ class SparseResult:
 
     def _structures(self) -> Mapping[str, str]:
         """What the entries that are not zero lie in, in words, by the names of weights."""
-        return {}
-
-    def _companions(self) -> Mapping[str, Writer]:
-        """Further files, by name."""
         return {}
 
     def _ratios(self) -> Mapping[str, float]:

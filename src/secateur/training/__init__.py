@@ -1,1 +1,7 @@
-"""Pruning while a model is trained."""
+"""Pruning while a network is trained: a schedule for a training loop of your own, and a loop that needs none."""
+
+from secateur.recovery.distillation import distillation
+from secateur.training.prune_while_training import prune_while_training
+from secateur.training.taylor_schedule import TaylorSchedule
+
+__all__ = ["TaylorSchedule", "distillation", "prune_while_training"]

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from secateur.api import Result
 from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point
@@ -18,6 +17,7 @@ from secateur.graph.program import preserved, run_module
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.scores import GroupScores, Scores
 from secateur.report.measured_report import measure_networks
+from secateur.results import Result
 from secateur.surgery.recipe import recipe_of
 from secateur.training.session import TrainingSession, training_session
 from secateur.training.taylor_schedule import TaylorSchedule

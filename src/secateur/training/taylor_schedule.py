@@ -69,7 +69,7 @@ class TaylorSchedule:
 
     Example:
         >>> import torch, secateur as sc
-        >>> from secateur.training.taylor_schedule import TaylorSchedule
+        >>> from secateur.training import TaylorSchedule
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
         >>> optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         >>> schedule = TaylorSchedule(model, torch.randn(2, 4), optimizer, {"units": 0.5}, every=2, units_per_step=4)

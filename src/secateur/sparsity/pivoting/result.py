@@ -101,7 +101,7 @@ class PivotResult(SparseResult):
         }
 
     def _companions(self) -> Mapping[str, Writer]:
-        return {PIVOT: record_writer(saved_pivot(self.shape, self.density, self.layers))}
+        return {**super()._companions(), PIVOT: record_writer(saved_pivot(self.shape, self.density, self.layers))}
 
     def _notes(self) -> tuple[str, ...]:
         held = ", ".join(f"{name} {layer.retained:.1%}" for name, layer in self.layers.items())

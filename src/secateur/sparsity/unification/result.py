@@ -91,7 +91,7 @@ class UnifiedResult(SparseResult):
         return texts
 
     def _companions(self) -> Mapping[str, Writer]:
-        return {BLOCKS_FILE: bytes_writer(self._compressed[0])}
+        return {**super()._companions(), BLOCKS_FILE: bytes_writer(self._compressed[0])}
 
     def _cost(self) -> Cost:
         """Parameters that are stored, MACs of what is not pruned, bytes of the compressed file."""

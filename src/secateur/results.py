@@ -1,0 +1,96 @@
+"""Results of pruning: a model, the plan that it was cut by, a report, and a folder of files for all of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from secateur.coupling.plan import Plan
+from secateur.files import Writer, text_writer
+from secateur.importance.scores import Scores
+from secateur.report.report import Figures, Report
+from secateur.surgery.hf_export import save_pretrained
+from secateur.surgery.recipe import Recipe
+from secateur.surgery.storage import save_with
+
+
+@dataclass(frozen=True, eq=False)
+class PruningResult:
+    """A pruned model and the plan that it was cut by; the base of all results.
+
+    Args:
+        model: the pruned model.
+        plan: the units that were kept.
+    """
+
+    model: nn.Module
+    plan: Plan
+
+    def save(self, folder: str | Path) -> None:
+        """Write recipe.json, weights.safetensors, the method's own files, and report.json, .html and .txt.
+
+        A program that was cut is also written as model.pt2, for use without Secateur; `load` does not read it. A
+        result without examples to measure on has no report. `secateur.load` restores the model, and `secateur report`
+        prints the report.
+
+        Args:
+            folder: the folder to write to; it is created where it does not exist.
+
+        Raises:
+            StorageError: The files cannot be written. Files that existed before are unchanged.
+        """
+        figures = self._figures()
+        companions = {**self._companions(), **({} if figures is None else report_writers(figures))}
+        save_with(self.model, Path(folder), companions)
+
+    def _companions(self) -> Mapping[str, Writer]:
+        """Return the writers of the method's own files, by file name."""
+        return {}
+
+    def _figures(self) -> Figures | None:
+        """Return the report to save, None where there is none."""
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Result(PruningResult):
+    """The result of `prune` and of `prune_while_training`.
+
+    Args:
+        model: the small model.
+        plan: the units that were kept.
+        scores: the importance of the units, by which the plan was made.
+        report: the dense and the small network, measured on the same examples.
+        recipe: the changes to tensors and attributes that turn the dense model into the small one.
+    """
+
+    scores: Scores
+    report: Report
+    recipe: Recipe
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a model of the transformers library such that its `from_pretrained` loads it without Secateur.
+
+        Args:
+            folder: the folder to write to.
+
+        Raises:
+            StorageError: The model is not of that library, or no configuration describes its shape; `save` always can.
+        """
+        save_pretrained(self.model, self.plan, Path(folder))
+
+    def _companions(self) -> Mapping[str, Writer]:
+        return {"scores.safetensors": self.scores.writer()}
+
+    def _figures(self) -> Figures:
+        return self.report
+
+
+def report_writers(figures: Figures) -> dict[str, Writer]:
+    """Return the writers of a report as JSON, HTML and text, by file name."""
+    return {
+        "report.json": text_writer(figures.to_json()),
+        "report.html": text_writer(figures.to_html()),
+        "report.txt": text_writer(f"{figures}\n"),
+    }

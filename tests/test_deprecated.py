@@ -1,0 +1,29 @@
+"""Former names of public things: they work, and warn."""
+
+import importlib
+
+import pytest
+
+RENAMED = [
+    ("secateur.tuning.distillation", "secateur.training.distillation"),
+    ("secateur.training.taylor.TaylorSchedule", "secateur.training.TaylorSchedule"),
+    ("secateur.sparsity.unification.shared.shared", "secateur.sparsity.unified_fast_network"),
+]
+
+
+def imported(path: str) -> object:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize(("former", "current"), RENAMED)
+def test_a_former_name_warns_and_gives_the_same(former: str, current: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"use {current}"):
+        value = imported(former)
+    assert value is imported(current)
+
+
+@pytest.mark.parametrize("former", [former for former, _ in RENAMED])
+def test_other_names_are_attribute_errors(former: str) -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        imported(f"{former.rpartition('.')[0]}.nonsense")
