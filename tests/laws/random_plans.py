@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from secateur.coupling.residual_blocks import blocks_of
 from secateur.data.batch import Batch
 from secateur.data.conversion import example_batches
 from secateur.masking.ablation import consumer_means
@@ -33,6 +34,13 @@ def drawn(network: sc.Network, seed: int) -> dict[str, Tensor]:
         left = int(torch.randint(group.fewest, group.size + 1, (), generator=generator))
         kept[group.name] = torch.randperm(group.size, generator=generator)[:left].sort().values
     return kept
+
+
+def dropped(network: sc.Network, seed: int) -> list[str]:
+    """Some of the blocks that are units beside others; none where there are none."""
+    blocks = blocks_of(network)
+    draws = torch.Generator().manual_seed(seed)
+    return [] if blocks is None else [path for path in blocks.places if torch.rand((), generator=draws) < 0.5]
 
 
 def plan_of(network: sc.Network, kept: dict[str, Tensor], means: dict[str, Tensor]) -> sc.Plan:

@@ -16,10 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import secateur as sc
-from random_plans import drawn, means_of, plan_of, run, traced
+from random_plans import drawn, dropped, means_of, plan_of, run, traced
 from secateur.allocation.plan import RemovalSequence
 from secateur.coupling.cost import Cost
 from secateur.coupling.prefix_cost import PrefixCost
+from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches, example_batches
 from secateur.graph.export import every_step_seen
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
@@ -102,12 +103,13 @@ def test_law_2_more_pruning_never_gives_a_larger_network(name: str, seed: int, r
     for keep in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5):
         try:
             plan = sc.plan(
-                network, some_scores(network, seed), keep={"params": keep}, round_to=round_to, allocation="global"
-            )
+                network, some_scores(network, seed), keep={"params": keep}, round_to=round_to, allocation="global",
+                dropped=dropped(network, seed),
+            )  # fmt: skip
         except sc.SecateurError as error:
             assert "smallest reachable" in str(error)
             break
-        assert all(len(indices) >= 1 for indices in plan.kept.values())
+        assert all(len(indices) >= min(network[name].fewest, 1) for name, indices in plan.kept.items())
         if before is not None:
             assert plan.cost.params <= before.cost.params
             assert plan.cost.macs <= before.cost.macs
@@ -123,9 +125,10 @@ def test_law_3_the_budget_is_met_within_one_unit(name: str, seed: int, unit: str
     if not network.groups:
         return
     scores = some_scores(network, seed)
-    search = RemovalSequence.of(network, scores, "uniform", 1, 1)
+    gone = dropped(network, seed)
+    search = RemovalSequence.of(network, scores, "uniform", 1, 1, dropped=gone)
     try:
-        plan = sc.plan(network, scores, keep={unit: share})
+        plan = sc.plan(network, scores, keep={unit: share}, dropped=gone)
     except sc.SecateurError as error:
         assert search.left(len(search.order), [unit])[unit] > share
         assert "smallest reachable" in str(error)
@@ -141,7 +144,7 @@ def test_law_4_memory_never_changes_a_result(name: str) -> None:
     _, example, network = traced(name)
     if not network.groups:
         return
-    only = min(network.groups, key=lambda group: group.size).name
+    only = min(without_blocks(network).groups, key=lambda group: group.size).name  # blocks beside others: unscored
     options = {"only": only, "coalitions": 30, "seed": 3, "progress": False}
     data = [example_batches(example, torch.device("cpu"))[0]]
     with pytest.raises(sc.SecateurError, match="one step needs") as refused:
@@ -249,8 +252,7 @@ def test_law_7_nan_reaches_what_the_labels_say(name: str) -> None:
                 tensors[member.tensor].data.movedim(member.axis, 0)[member.units == unit] = float("nan")
         program = network.program
         found = _nan_places(network, group, {node: tensors[key] for node, key in program.state_names.items()})
-        crossing = any(other.kind == "experts" for other in network.groups)  # readers of other kinds see it, too
-        for consumer in network.readers_of(group) if crossing else network.consumers:
+        for consumer in _watched(network, group):
             if arguments(consumer.node)[consumer.argument] in program.state_only:
                 continue  # a parameter holds NaN where it is poisoned itself, along other units' axes too
             assert found[consumer] == torch.nonzero(consumer.units == unit).flatten().tolist(), (
@@ -267,11 +269,19 @@ OF_THE_CPU = {
 }  # kernels that torch itself does not count
 
 
+def _watched(network: sc.Network, group: Any) -> list[Any]:
+    """The consumers that say where NaN in a group's entries turns up: all, but for those of other kinds of units that
+    own the same entries. Experts hold neurons, and a block's branch has all channels of its stream."""
+    if any(other.kind == "experts" for other in network.groups):
+        return list(network.readers_of(group))
+    blocks = blocks_of(network)
+    return [consumer for consumer in network.consumers if blocks is None or not blocks.owns(consumer.units)]
+
+
 def _nan_places(network: sc.Network, group: Any, state: dict[Any, Tensor]) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     handlers: dict[Any, Any] = {}
-    crossing = any(other.kind == "experts" for other in network.groups)
-    for consumer in network.readers_of(group) if crossing else network.consumers:
+    for consumer in _watched(network, group):
         if arguments(consumer.node)[consumer.argument] in network.program.state_only and not group.owns(consumer.units):
             continue
         others_of_node = handlers.get(consumer.node)
@@ -327,12 +337,21 @@ def test_law_9_predicted_costs_are_the_measured_ones(name: str, seed: int) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_law_9_costs_by_counts_are_costs_by_masks(name: str) -> None:
     _, _, network = traced(name)
-    groups, draws = network.groups[: max(len(network.groups) - 1, 1)], torch.Generator().manual_seed(0)
-    costs = PrefixCost(network, groups)
+    others = without_blocks(network).groups
+    groups, draws = others[: max(len(others) - 1, 1)], torch.Generator().manual_seed(0)
+    blocks, gone = blocks_of(network), dropped(network, 1)
+    base = (
+        {}
+        if blocks is None
+        else {blocks.name: torch.tensor([path not in gone for path in blocks.places]).nonzero()[:, 0]}
+    )
+    costs = PrefixCost(network, groups, mask=network.mask(base))
     kept = np.array([int(torch.randint(group.size + 1, (), generator=draws)) for group in groups])
 
     def by_mask(counts: np.ndarray) -> Cost:
-        return network.cost({group.name: torch.arange(int(n)) for group, n in zip(groups, counts, strict=True)})
+        return network.cost(
+            {**base, **{group.name: torch.arange(int(n)) for group, n in zip(groups, counts, strict=True)}}
+        )
 
     assert costs.cost(kept) == by_mask(kept)
     steps = np.eye(len(groups), dtype=int)

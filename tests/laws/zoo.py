@@ -671,6 +671,12 @@ ZOO: dict[str, Specimen] = {
     ),
     "linear attention": Specimen(attention.LinearAttention, lambda: torch.randn(BATCH, 5, 4, 3), {"qkv": 3}),
     "blocks": Specimen(others.Blocks, lambda: torch.randn(BATCH, 5), {"blocks": 4}, options={"kinds": "blocks"}),
+    "blocks and channels": Specimen(
+        others.BlocksAndChannels,
+        images(),
+        {"stem": 6, "first.0.conv1": 5, "first.1.conv1": 4, "widen": 7, "second.conv1": 5, "blocks": 3},
+        options={"kinds": ("channels", "residual", "blocks")},
+    ),
 }
 
 

@@ -238,6 +238,34 @@ class Blocks(nn.Module):
         return self.last(x)
 
 
+class NarrowingBlock(nn.Module):
+    """A residual block of convolutions, narrower within than its stream."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.norm2 = nn.Conv2d(width, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.strength = nn.Parameter(torch.tensor(0.8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.strength * self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+
+
+class BlocksAndChannels(nn.Module):
+    """Residual blocks that may go whole or lose channels, around a convolution that changes the width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.widen = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 7, 3, stride=2)
+        self.first = nn.Sequential(NarrowingBlock(6, 5), NarrowingBlock(6, 4))
+        self.second = NarrowingBlock(7, 5)
+        self.last = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.widen(self.first(F.relu(self.stem(x)))))
+        return self.last(self.second(x).mean((2, 3)))
+
+
 class Branch(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
+from secateur.coupling.cost import WHOLE, Cost, TensorCost, Work, cost_of
 from secateur.coupling.shape_literals import ShapeLiteral
 from secateur.coupling.summary import network_table
 from secateur.data.batch import Batch
@@ -42,7 +42,7 @@ class TensorAxis:
     is_producer: bool = False
 
     def __str__(self) -> str:
-        return f"{self.tensor}[{self.axis}]"
+        return self.tensor if self.axis == WHOLE else f"{self.tensor}[{self.axis}]"
 
 
 @dataclass(frozen=True, eq=False)

@@ -192,8 +192,10 @@ def _members(network: Network, unit_of: Mapping[str, int]) -> Iterator[TensorAxi
         users[name] |= {_block_of(_home(user), unit_of) for user in node.users}
     for tensor in network.tensors:
         path = _block_of(tensor.name, unit_of)
-        if path and users[tensor.name] <= {path} and tensor.shape:
-            yield TensorAxis(tensor.name, 0, torch.full(tensor.shape[:1], unit_of[path]), is_producer=True)
+        if path and users[tensor.name] <= {path}:
+            axis = 0 if tensor.shape else WHOLE
+            units = torch.full(tensor.shape[:1] or (1,), unit_of[path])
+            yield TensorAxis(tensor.name, axis, units, is_producer=bool(tensor.shape))
 
 
 def _block_of(place: str, unit_of: Mapping[str, int]) -> str:

@@ -24,7 +24,8 @@ def report_page(report: "Figures") -> str:
     """The page; everything it needs is inside it."""
     template = Environment(loader=PackageLoader("secateur", "report"), autoescape=True).get_template("page.html")
     scored: Any = report if hasattr(report, "scores") else None
-    shown = list(report.groups)[:MOST_PLOTS]
+    ranked = [name for name in report.groups if scored is None or name in scored.scores]  # blocks beside others: not
+    shown = ranked[:MOST_PLOTS]
     return template.render(
         report=report,
         about=about(report),
@@ -34,7 +35,7 @@ def report_page(report: "Figures") -> str:
         scores_plot=None if scored is None else figure_svg(_scores_figure(scored, shown)),
         layer_head=LAYER_HEAD,
         layers=[] if report.sparsity is None else layer_rows(report.sparsity),
-        hidden=len(report.groups) - len(shown),
+        hidden=len(ranked) - len(shown),
         version=__version__,
     )
 

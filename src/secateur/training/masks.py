@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from secateur.coupling.cost import WHOLE
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
 
@@ -104,7 +105,7 @@ class Masks:
         with torch.no_grad():
             for name, places in self._held.items():
                 for axis, gone in places:
-                    self.parameters[name].index_fill_(axis, gone, 0)
+                    _clear(self.parameters[name], axis, gone)
 
     @torch.no_grad()
     def clear_momentum(self, optimizer: torch.optim.Optimizer) -> None:
@@ -113,7 +114,7 @@ class Masks:
             parameter = self.parameters[name]
             for momentum in momenta_of(optimizer, parameter):
                 for axis, gone in places:
-                    momentum.index_fill_(axis, gone, 0)
+                    _clear(momentum, axis, gone)
 
     def kept(self) -> dict[str, Tensor]:
         """The units that stay, by group."""
@@ -133,6 +134,14 @@ class Masks:
                 f"{self.network.units}; resume with the model that the state was saved of"
             )
         self.remove(torch.nonzero(~state["alive"]).flatten())
+
+
+def _clear(tensor: Tensor, axis: int, gone: Tensor) -> None:
+    """Zero the entries of a tensor at some places of an axis, or all of it where its block is gone."""
+    if axis == WHOLE:
+        tensor.zero_()
+    else:
+        tensor.index_fill_(axis, gone, 0)
 
 
 MOMENTA = ("momentum_buffer", "exp_avg")  # as torch's optimizers name the averages of gradients

@@ -17,6 +17,7 @@ from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches
 from secateur.importance.context import network_microbatches
 from secateur.masking.ablation import MeanAblation
+from secateur.training.masks import Masks
 
 MIXED = (*USUAL, "blocks")
 
@@ -136,3 +137,15 @@ def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> Non
     result = sc.prune(model, x, {"latency": 0.6}, progress=False, repair=None)
     assert blocks_of(result.plan.network) is not None
     assert parameters_left(result.model) <= 0.6 * pipeline.CLOSE
+
+
+def test_a_block_that_is_gone_in_training_is_zero_as_a_whole() -> None:
+    model = residual()
+    network = sc.trace(model, images(2), kinds=MIXED)
+    group = blocks_of(network)
+    assert group is not None
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    Masks(model, network).remove(torch.tensor([group.offset + 1]))
+    for name, parameter in model.named_parameters():
+        expected = torch.zeros_like(parameter) if name.startswith("layers.1.") else before[name]
+        assert torch.equal(parameter, expected), name
