@@ -21,7 +21,7 @@ from papers.datasets import Split, fashion, mnist
 from torch import nn
 
 from secateur.evaluation.kernel_selection import select_kernel
-from secateur.graph.parametrizations import copied
+from secateur.graph.parametrizations import copy_model
 from secateur.sparsity.packed_layers.block_kernels import packed_kernels
 from secateur.sparsity.pivoting.block_sums import Matrix
 from secateur.sparsity.pivoting.pivot import pivot
@@ -117,7 +117,7 @@ def by_weights(dense: nn.Module, task: Task, density: float, seed: int, epochs: 
 
 
 def _masked(dense, task, density, seed, epochs, mask):
-    model = copied(dense, {})
+    model = copy_model(dense, {})
     once = mean(mask(model.get_parameter(name).detach(), density)[1] for name in task.weights)
     for number in range(1, ROUNDS + 1):
         at = density ** (number / ROUNDS)

@@ -16,7 +16,7 @@ import torch
 from papers.datasets import fashion
 from torch import nn
 
-from secateur.graph.parametrizations import copied
+from secateur.graph.parametrizations import copy_model
 from secateur.sparsity.unification.codec import halved, load_compressed, save_compressed
 from secateur.sparsity.unification.unification import Unification
 from secateur.training.masks import held_at_zero
@@ -43,10 +43,10 @@ def of_one(task: Task, seed: int, epochs: tuple[int, int, int], quick: bool) -> 
     row: Row = {"network": task.name, "seed": seed}
     yield row | {"method": "float32", "accuracy": task.accuracy(dense), "times": 1.0}
     if task.name != "lenet":
-        more = copied(dense, {})
+        more = copy_model(dense, {})
         task.train(more, first + second, seed)
         yield row | {"method": "float32, trained on", "accuracy": task.accuracy(more), "times": 1.0}
-    yield row | {"method": "16 bits, LZMA", **_written(halved(copied(dense, {})), {}, task)}
+    yield row | {"method": "16 bits, LZMA", **_written(halved(copy_model(dense, {})), {}, task)}
     yield row | {"method": "8 bits, LZMA", **quantised(dense, task)}
     for density in (0.2, 0.1):
         model = pruned(dense, task, density, seed, first + second)
@@ -64,7 +64,7 @@ def structured(
     epochs: tuple[int, int],
 ) -> tuple[nn.Module, float]:  # fmt: skip
     """ADMM, then the hard stage."""
-    model = copied(dense, {})
+    model = copy_model(dense, {})
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     every = len(task.split.labels) // 128
     blocks = Unification(model, optimizer, *fractions, shape=shape, rho=1e-2, every=every, only=task.layers)
@@ -80,7 +80,7 @@ def structured(
 
 def pruned(dense: nn.Module, task: Task, density: float, seed: int, epochs: int) -> nn.Module:
     """The largest weights of each layer, fine-tuned."""
-    model = copied(dense, {})
+    model = copy_model(dense, {})
     stays = {}
     for name in task.weights:
         weight = model.get_parameter(name).detach().abs()
@@ -94,7 +94,7 @@ def pruned(dense: nn.Module, task: Task, density: float, seed: int, epochs: int)
 
 def quantised(dense: nn.Module, task: Task) -> Row:
     """Every weight matrix as integers of 8 bits with one scale for each row."""
-    model = copied(dense, {})
+    model = copy_model(dense, {})
     parts = []
     with torch.no_grad():
         for parameter in model.parameters():

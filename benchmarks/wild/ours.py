@@ -16,9 +16,9 @@ import secateur as sc
 from secateur.data.batch import Batch
 from secateur.data.conversion import example_batches
 from secateur.errors import SurgeryError
-from secateur.graph.export import dynamic_shapes
+from secateur.graph.contexts import evaluation_mode
+from secateur.graph.dynamic_shapes import dynamic_shapes
 from secateur.graph.model_calls import plain_forward
-from secateur.graph.program import evaluation_mode
 from secateur.masking.ablation import masked_draws, run_masked
 from secateur.surgery.trial_cut import TrialCutter
 from secateur.surgery.verify import output_difference

@@ -23,10 +23,11 @@ from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches, example_batches
 from secateur.graph.export import every_step_seen
+from secateur.graph.operators import arguments, operator_name, with_argument
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
-from secateur.graph.program import arguments, operator_name, with_argument
 from secateur.importance.scores import GroupScores
-from secateur.masking.ablation import operand, run_masked
+from secateur.masking.ablation import run_masked
+from secateur.masking.operands import operand
 from secateur.surgery.verify import output_difference
 from zoo import ZOO, grow
 

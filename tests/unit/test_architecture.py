@@ -91,3 +91,26 @@ def test_no_top_level_name_is_defined_twice() -> None:
         for name, paths in twice.items()
         if not (len(paths) == 2 and any(p.startswith(COMMANDS) for p in paths))
     }
+
+
+def _modules() -> dict[str, Path]:
+    dotted = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts): path for path in SOURCE.rglob("*.py")}
+    return {name.removesuffix(".__init__"): path for name, path in dotted.items()}
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    modules = _modules()
+    imports: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        statements = [
+            node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)
+        ]
+        targets = {
+            (whole if (whole := f"{node.module}.{alias.name}") in modules else str(node.module))
+            for node in statements
+            for alias in node.names
+        }
+        imports[name] = (targets & modules.keys()) - {name}
+    while leaves := [name for name, targets in imports.items() if not targets]:
+        imports = {name: targets - set(leaves) for name, targets in imports.items() if targets}
+    assert not imports, "these modules import each other in circles, or import those that do"

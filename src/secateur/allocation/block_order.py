@@ -8,7 +8,7 @@ from tqdm import tqdm
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.network import Group, Kept
 from secateur.coupling.residual_blocks import blocks_of, is_inside
-from secateur.graph.program import module_path
+from secateur.graph.operators import module_path
 from secateur.masking.linear_layers import LinearLayer
 
 ROUNDS = 3

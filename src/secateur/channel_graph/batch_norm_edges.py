@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from secateur.channel_graph.graph import ChannelBlock
-from secateur.masking.linear_layers import NORMS
+from secateur.masking.batch_norms import NORMS
 
 
 def with_norms_in_layers(

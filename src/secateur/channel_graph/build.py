@@ -34,7 +34,7 @@ from secateur.coupling.rules import elementwise, reduction, shape_ops
 from secateur.coupling.rules.context import frozen
 from secateur.coupling.rules.registry import Rule, find_rule
 from secateur.coupling.trace_groups import results_of
-from secateur.graph.program import arguments, module_path, operator_name
+from secateur.graph.operators import arguments, module_path, operator_name
 from secateur.masking.linear_layers import layers_of
 from secateur.masking.transposed_layers import transposed_layers_of
 

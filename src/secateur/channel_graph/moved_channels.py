@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-from secateur.graph.program import operator_name
+from secateur.graph.operators import operator_name
 
 if TYPE_CHECKING:
     from secateur.channel_graph.build import Walk

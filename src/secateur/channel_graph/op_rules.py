@@ -11,8 +11,8 @@ from torch.fx import Node
 from secateur.channel_graph.op_norms import operator_norms
 from secateur.coupling.label_tracer import broadcast_labels, squeeze_expanded
 from secateur.coupling.rules.context import frozen
-from secateur.graph.program import arguments, operator_name
-from secateur.masking.linear_layers import LinearLayer, finite
+from secateur.graph.operators import arguments, operator_name
+from secateur.masking.linear_layers import LinearLayer, identity_weight
 
 if TYPE_CHECKING:
     from secateur.channel_graph.build import Walk
@@ -24,7 +24,7 @@ def linear_edges(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
     """A linear layer or a convolution: one edge for each kernel."""
     layer = walk.layers[node]
     numbers, shape = given[layer.argument], walk.shapes[node]
-    weight = finite(walk.program.state(layer.weight).detach(), layer.weight)
+    weight = identity_weight(walk.program.state(layer.weight).detach(), layer.weight)
     inputs = channels_along(walk, node, numbers, layer.dim).view(layer.groups, -1)  # (groups, inputs)
     kernels = layer.matrix(weight).unflatten(2, (inputs.shape[1], -1))  # (groups, out, in, kernel)
     pairs = [torch.unique(row, return_inverse=True) for row in inputs]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.graph.program import module_path, operator_name
+from secateur.graph.operators import module_path, operator_name
 from secateur.graph.random_draws import draw_behind
 
 if TYPE_CHECKING:

@@ -14,17 +14,19 @@ from torch.utils import _pytree as pytree
 from secateur.coupling.shape_literals import ShapeLiteral
 from secateur.data.batch import Batch
 from secateur.errors import SecateurError
-from secateur.graph.export import Axes, export_fresh
-from secateur.graph.model_copies import copied
-from secateur.graph.module_program import ModuleProgram, Value, agreeing
+from secateur.graph.dynamic_shapes import Axes
+from secateur.graph.export import export_fresh
+from secateur.graph.model_copies import copy_model
+from secateur.graph.module_program import ModuleProgram, Value, common_lengths
 from secateur.graph.module_slicer import ModuleSlicer
+from secateur.graph.operators import module_path
 from secateur.graph.paired_operators import PairedOperators
-from secateur.graph.program import Program, module_path
+from secateur.graph.program import Program
 from secateur.graph.recorded_calls import (
     Recording,
     UnsupportedCodeError,
     calls_of,
-    recorded,
+    read_recording,
     recording,
 )
 
@@ -80,7 +82,7 @@ class ModuleSlices:
         shapes = dict(first.shapes)
         for other in programs[1:]:
             for name, lengths in zip(shapes, other.shapes.values(), strict=True):
-                shapes[name] = agreeing(shapes[name], lengths)
+                shapes[name] = common_lengths(shapes[name], lengths)
         return replace(first, shapes=shapes)
 
     def _record_once(self, sizes: Sequence[ShapeLiteral]) -> "_Recorded | None":
@@ -116,7 +118,7 @@ class ModuleSlices:
             UnsupportedCodeError: the export fails, or gives another program.
         """
         tensors = (*self.model.parameters(), *self.model.buffers())
-        double = copied(self.model, {id(tensor): tensor for tensor in tensors})
+        double = copy_model(self.model, {id(tensor): tensor for tensor in tensors})
         try:
             with torch.random.fork_rng(devices=[]), recording(double, paths) as events:
                 marked = export_fresh(double, self.example, axes)
@@ -126,7 +128,7 @@ class ModuleSlices:
         is_fixed = bool(axes) and not _holds_for_others(marked, leaves)
         if is_fixed and marked.batched is None:
             raise UnsupportedCodeError("it holds for one size of the batch only")
-        found = recorded(marked, events, is_fixed)
+        found = read_recording(marked, events, is_fixed)
         names = PairedOperators(marked, self.exported, found.copies).names()
         if names is None:
             raise UnsupportedCodeError("a second export gave another program")

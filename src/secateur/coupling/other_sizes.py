@@ -17,10 +17,12 @@ from secateur.coupling.rules.registry import trace_labels
 from secateur.coupling.trace_groups import results_of
 from secateur.data.batch import Batch
 from secateur.errors import SecateurError
-from secateur.graph.export import Axes, export_fresh
+from secateur.graph.contexts import preserved, run_module
+from secateur.graph.draw_replay import draws_replayed
+from secateur.graph.dynamic_shapes import Axes
+from secateur.graph.export import export_fresh
 from secateur.graph.export_matching import Matching
-from secateur.graph.program import Program, preserved, run_module
-from secateur.graph.random_draws import replayed
+from secateur.graph.program import Program
 from secateur.graph.resized_calls import ResizedCalls
 from secateur.graph.settled_numbers import MismatchError
 from secateur.utils.devices import comparable_arithmetic
@@ -205,7 +207,7 @@ class Resizer:
 
         with preserved(self.model):
             try:
-                with replayed(self.program.draws, run):
+                with draws_replayed(self.program.draws, run):
                     expected = run_module(self.model, batch)
                 self.compare(self.program.finish(run()), expected, type(self.model).__name__)
             except SecateurError as failure:

@@ -10,7 +10,8 @@ from torch.fx import Node
 
 from secateur.coupling.cost import WHOLE
 from secateur.coupling.network import Consumer, Group, Network, TensorAxis
-from secateur.graph.program import Program, module_path, operator_name
+from secateur.graph.operators import module_path, operator_name
+from secateur.graph.program import Program
 
 ADDITIONS = {"add", "add_"}
 COPIES = {"clone", "contiguous", "detach", "alias", "dropout", "to", "_to_copy"}

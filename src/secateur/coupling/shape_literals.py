@@ -15,7 +15,7 @@ from torch.fx import Node
 from secateur.coupling.grouped_convolutions import goes_in_groups
 from secateur.coupling.label_tracer import Labels, Weight, labelled_axes, squeeze_expanded
 from secateur.coupling.rules.context import OpContext
-from secateur.graph.program import arguments, operator_name
+from secateur.graph.operators import arguments, operator_name
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,8 @@ from secateur.coupling.new_biases import takes_new_bias
 from secateur.coupling.rules.registry import shapes_of, trace_experts, trace_labels
 from secateur.coupling.shape_literals import ShapeLiteral
 from secateur.data.batch import Batch
-from secateur.graph.program import OpFn, OpOverride, Program, arguments, module_path, operator_name
+from secateur.graph.operators import arguments, module_path, operator_name
+from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.graph.random_draws import Draw
 
 FOLDING = {"linear", "addmm", "conv1d", "conv2d", "conv3d"}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from secateur.data.batch import Batch
 from secateur.evaluation.losses import by_example, divergence
-from secateur.graph.program import preserved, run_seeded
+from secateur.graph.contexts import preserved, run_seeded
 
 BLOCKS = 8
 HELD_OUT = (3, 7)

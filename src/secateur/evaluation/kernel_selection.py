@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data.conversion import as_batch
+from secateur.graph.contexts import preserved
 from secateur.graph.model_calls import call_model
-from secateur.graph.program import preserved
 from secateur.utils.devices import synchronize_accelerator
 
 ROUNDS = 7

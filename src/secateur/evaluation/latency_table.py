@@ -25,9 +25,10 @@ from secateur.evaluation.onnx_layers import layer_seconds
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, check_runtime
 from secateur.evaluation.saved_timings import Timings, measured_seconds
 from secateur.evaluation.smaller_layers import smaller_call, weights_of
-from secateur.graph.program import OpOverride, module_path
-from secateur.masking.ablation import operand
+from secateur.graph.operators import module_path
+from secateur.graph.program import OpOverride
 from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.masking.operands import operand
 
 VECTORS = {"AVX512": 16}
 NARROWEST = 8

@@ -11,8 +11,8 @@ from torch import nn
 
 from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
+from secateur.graph.contexts import preserved
 from secateur.graph.model_calls import cache_disabled
-from secateur.graph.program import preserved
 from secateur.utils.devices import runtime_clock, synchronize_accelerator
 
 ROUNDS = 5

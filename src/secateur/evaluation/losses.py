@@ -11,8 +11,8 @@ from torch.utils import _pytree as pytree
 
 from secateur.data.forms import ExampleList
 from secateur.errors import DataError, SecateurError, TargetError
-from secateur.graph.program import wide
 from secateur.options import described
+from secateur.utils.dtypes import to_widest
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -131,10 +131,10 @@ def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None) 
     batch, or as `scales` say.
     """
     if is_logits(output):
-        log_found, log_expected = (wide(main_output(each)).log_softmax(-1) for each in (output, dense))
+        log_found, log_expected = (to_widest(main_output(each)).log_softmax(-1) for each in (output, dense))
         return _per_example((log_expected.exp() * (log_expected - log_found)).sum(-1))
     pairs = list(zip(outputs_by_example(output), outputs_by_example(dense), strict=True))
-    gaps = [_per_example((wide(a) - wide(b)).square()) for a, b in pairs]
+    gaps = [_per_example((to_widest(a) - to_widest(b)).square()) for a, b in pairs]
     held = output_scales(dense) if scales is None else scales
     return torch.stack([gap / scale for gap, scale in zip(gaps, held, strict=True)]).mean(0)
 
@@ -143,7 +143,7 @@ def output_scales(dense: Any) -> list[Tensor]:
     """The mean squares of the dense network's outputs, which divergences of outputs that are no logits are parts of."""
     if is_logits(dense):
         return []
-    return [wide(part).square().mean().clamp_min(1e-12) for part in outputs_by_example(dense)]
+    return [to_widest(part).square().mean().clamp_min(1e-12) for part in outputs_by_example(dense)]
 
 
 def outputs_by_example(output: Any) -> list[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from secateur.data.batch import Batch
 from secateur.evaluation.losses import Loss, Reference, by_example, divergence, example_losses, main_output
-from secateur.graph.program import preserved, run_seeded
+from secateur.graph.contexts import preserved, run_seeded
 
 
 def with_verdict(small: nn.Module, dense: nn.Module, batches: Sequence[Batch], loss: Loss | None) -> tuple[Tensor, ...]:

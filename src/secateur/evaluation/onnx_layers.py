@@ -7,8 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from secateur.evaluation.runtimes import kernel_times
-from secateur.graph.program import arguments
-from secateur.masking.linear_layers import LinearLayer, by_axis, padding_pairs
+from secateur.graph.operators import arguments
+from secateur.masking.layer_rows import by_axis, padding_pairs
+from secateur.masking.linear_layers import LinearLayer
 
 RUNS = 7
 RESOLUTION = 1e-6  # the profiler counts whole microseconds

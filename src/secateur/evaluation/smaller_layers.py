@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.graph.memory_formats import as_channels_last, is_channels_last
-from secateur.graph.program import arguments, with_argument
-from secateur.masking.ablation import operand
+from secateur.graph.operators import arguments, with_argument
 from secateur.masking.linear_layers import LinearLayer
+from secateur.masking.operands import operand
 
 
 def smaller_call(

@@ -11,7 +11,7 @@ from torch import nn
 from secateur.data.batch import Batch
 from secateur.evaluation.records import Latency
 from secateur.evaluation.runtimes import EAGER, repeatable_call
-from secateur.graph.program import preserved
+from secateur.graph.contexts import preserved
 from secateur.utils.devices import runtime_clock, synchronize_accelerator
 
 ROUNDS = 15

@@ -12,7 +12,6 @@ import os
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from secateur.errors import StorageError
-
-try:
-    import fcntl
-except ImportError:  # no such locks on Windows: digests still tell files of two saves apart
-    fcntl = None  # type: ignore[assignment]
+from secateur.files.locks import NO_LOCKS, folder_locked, try_lock, unlock
 
 Writer = Callable[[Path], str]
 """A function that writes one file and returns its digest."""
@@ -32,8 +27,6 @@ Manifest = Callable[[Mapping[str, str]], Writer]
 """A function that makes the writer of the file with the digests of the others."""
 PREFIX = ".secateur-"
 COMMITTED = f"{PREFIX}committed"
-NO_LOCKS = -1  # in place of a descriptor, where the file system has no locks
-PATIENCE = 60.0  # seconds to wait for another process that saves or reads there
 
 
 def write_file(path: Path, writer: Writer) -> None:
@@ -72,7 +65,7 @@ def write_files(
                 _written(stage / manifest[0], manifest[1](digests))
             _flush(stage)
             _check_free(folder, names)
-            with _locked(folder):
+            with folder_locked(folder):
                 _complete(folder)
                 if len(names) == 1:
                     (stage / names[0]).replace(folder / names[0])
@@ -102,9 +95,9 @@ def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
         yield folder.joinpath
         return
     if _is_folder(folder / COMMITTED):
-        with contextlib.suppress(OSError), _locked(folder):  # the folder may be read-only
+        with contextlib.suppress(OSError), folder_locked(folder):  # the folder may be read-only
             _complete(folder)
-    with _locked(folder, shared=True):
+    with folder_locked(folder, shared=True):
         committed = folder / COMMITTED
         yield lambda name: committed / name if _is_folder(committed) and (committed / name).exists() else folder / name
 
@@ -149,27 +142,27 @@ def _check_free(folder: Path, names: Iterable[str]) -> None:
 @contextmanager
 def _stage(folder: Path) -> Iterator[Path]:
     """Create a staging folder; remove the staging folders of terminated processes first."""
-    with _locked(folder):
+    with folder_locked(folder):
         _complete(folder)
         _remove_leftovers(folder)
         stage = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
-        lock = _try_lock(stage)
+        lock = try_lock(stage)
     try:
         stage.chmod((folder.stat().st_mode & 0o777) | 0o700)
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        _unlock(lock)
+        unlock(lock)
 
 
 def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob(f"{PREFIX}*"):
         if leftover.name == COMMITTED or not _is_folder(leftover):
             continue
-        lock = _try_lock(leftover)
+        lock = try_lock(leftover)
         if lock not in (None, NO_LOCKS):  # nobody alive holds it
             shutil.rmtree(leftover, ignore_errors=True)
-            _unlock(lock)
+            unlock(lock)
 
 
 def _complete(folder: Path) -> None:
@@ -199,52 +192,3 @@ def _flush(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-@contextmanager
-def _locked(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Lock a folder against other processes and threads.
-
-    Raises:
-        StorageError: another one does not let go of it.
-    """
-    lock = _try_lock(folder, shared)
-    waited = time.monotonic()
-    while lock is None:
-        if time.monotonic() - waited > PATIENCE:
-            raise StorageError(
-                f"another process has been saving or reading in {folder} for {PATIENCE:.0f} s; try again"
-            )
-        time.sleep(0.01)
-        lock = _try_lock(folder, shared)
-    try:
-        yield
-    finally:
-        _unlock(lock)
-
-
-def _try_lock(folder: Path, shared: bool = False) -> int | None:
-    """Return a descriptor that holds the lock, None if another process holds it, or NO_LOCKS."""
-    if fcntl is None:
-        return NO_LOCKS
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return NO_LOCKS
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        os.close(descriptor)
-        return NO_LOCKS
-    return descriptor
-
-
-def _unlock(lock: int | None) -> None:
-    if lock is None or lock == NO_LOCKS:
-        return
-    with contextlib.suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_UN)  # a forked child may hold a copy of the descriptor
-    os.close(lock)

@@ -1,4 +1,4 @@
-"""Attributes of a model that its own code, or an export, replaces or changes, as they were before."""
+"""Snapshots of a model's attributes, restored after its own code or an export has changed them."""
 
 import operator
 from collections import OrderedDict, deque
@@ -12,7 +12,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class ContainerRule:
-    """How the content of a container is read and written, whatever its subclass refuses.
+    """The functions that read and write the content of a container type, even if a subclass rejects changes.
 
     Args:
         read: the content as a flat list; a dict gives its keys, then its values.
@@ -84,7 +84,7 @@ BASES = tuple(CONTAINER_RULES)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A container and what it held, each entry by identity."""
+    """A container and its entries, compared by identity."""
 
     container: Any
     rule: ContainerRule
@@ -96,7 +96,7 @@ class Snapshot:
         return not self.entries and type(self.container) in CONTAINER_RULES
 
     def restore(self) -> None:
-        """Write the entries back where the container holds others now."""
+        """Write the entries back if the container now holds others."""
         now = self.rule.read(self.container)
         same = len(now) == len(self.entries) and all(map(operator.is_, now, self.entries))
         if not same:
@@ -124,6 +124,7 @@ class ModelSnapshot:
 
     @classmethod
     def of(cls, model: nn.Module) -> "ModelSnapshot":
+        """Take a snapshot of a model."""
         modules = tuple(model.modules())
         snapshots = _snapshots(modules)
         filled = tuple(snapshot for snapshot in snapshots if not snapshot.is_plainly_empty)
@@ -131,7 +132,7 @@ class ModelSnapshot:
         return cls(modules, tuple(type(module) for module in modules), filled, empty)
 
     def restore(self) -> None:
-        """Undo whatever was changed since; what was not changed is not written to."""
+        """Undo all changes since the snapshot; unchanged containers are not written."""
         for module, before in zip(self.modules, self.classes, strict=True):
             if type(module) is not before:
                 module.__class__ = before
@@ -153,16 +154,16 @@ def attributes_restored(model: nn.Module) -> Iterator[None]:
 
 
 def _snapshots(modules: Sequence[nn.Module]) -> list[Snapshot]:
-    """One for the attributes of each module and of each container that they hold, directly or inside another."""
+    """Take a snapshot of the attributes of each module and of each container within them."""
     snapshots: list[Snapshot] = []
-    seen: set[int] = set()
+    visited: set[int] = set()
     containers: dict[type, bool] = {}  # few types make up many thousands of entries
     waiting: list[Any] = [vars(module) for module in modules]
     while waiting:
         container = waiting.pop()
-        if id(container) in seen:
+        if id(container) in visited:
             continue
-        seen.add(id(container))
+        visited.add(id(container))
         for target, rule in _views(container):
             entries = rule.read(target)
             snapshots.append(Snapshot(target, rule, entries))
@@ -173,7 +174,7 @@ def _snapshots(modules: Sequence[nn.Module]) -> list[Snapshot]:
 
 
 def _views(container: Any) -> Iterator[tuple[Any, ContainerRule]]:
-    """The parts of a container that can change: its content, and the attributes of its instance."""
+    """Yield the mutable contents of a container: its entries and its instance attributes."""
     base = next((kind for kind in BASES if isinstance(container, kind)), None)
     if base is not None:
         yield container, CONTAINER_RULES[base]

@@ -1,4 +1,4 @@
-"""Whether a model's inputs hold examples along their first axis, or are one example: one graph, one set of points."""
+"""The axis of the examples: the first axis of a model's inputs, or none where the inputs are one example."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -9,14 +9,14 @@ from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch
 from secateur.errors import DataError
+from secateur.graph.draw_replay import draws_replayed
 from secateur.graph.program import Program
-from secateur.graph.random_draws import replayed
 
 TOLERANCE = 1e-3
 
 
 def is_one_example(program: Program, batch: Batch) -> bool:
-    """Whether what the model takes is one example as a whole.
+    """True if the inputs of the model are one example as a whole.
 
     It is where no axis of any output is as long as the first axis of the inputs (one result for 40 nodes), or where
     inputs of two axes or fewer, such as the features of nodes or points, give other results in other company.
@@ -30,28 +30,28 @@ def is_one_example(program: Program, batch: Batch) -> bool:
 
 
 def _depends_on_others(program: Program, batch: Batch) -> bool:
-    """Whether the first half of a batch gives another result without the second half, as far as it can be run."""
+    """True if the first half of a batch gives another result without the second half."""
     size = batch.size or 1
     first = (size + 1) // 2
     if size < 2 or not batch.is_divisible:
         return False
 
-    def of_half(number: int, drawn: Tensor, shape: torch.Size) -> Tensor:
-        return drawn[: shape[0]] if shape else drawn
+    def first_draws(number: int, values: Tensor, shape: torch.Size) -> Tensor:
+        return values[: shape[0]] if shape else values
 
-    draws = replayed(program.draws, partial(program.forward, batch), of_half)
+    draws = draws_replayed(program.draws, partial(program.forward, batch), first_draws)
     with torch.no_grad():
         pair = []
-        for part, context in ((batch, nullcontext()), (batch.take(torch.arange(first)), draws)):
+        for tested, context in ((batch, nullcontext()), (batch.take(torch.arange(first)), draws)):
             with context:
                 try:
-                    leaves = pytree.tree_leaves(program.forward(part))
+                    leaves = pytree.tree_leaves(program.forward(tested))
                 except DataError:  # the program holds for other sizes alone
                     return False
             pair.append([leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()])
-    for whole, half in zip(*pair, strict=True):
-        if whole.dim() and half.dim() and whole.shape[1:] == half.shape[1:] and len(whole) == size:
-            scale = float(whole.abs().max()) if whole.numel() else 0.0
-            if len(half) == first and float((whole[:first] - half).abs().max()) > TOLERANCE * max(scale, 1e-6):
+    for full, half in zip(*pair, strict=True):
+        if full.dim() and half.dim() and full.shape[1:] == half.shape[1:] and len(full) == size:
+            scale = float(full.abs().max()) if full.numel() else 0.0
+            if len(half) == first and float((full[:first] - half).abs().max()) > TOLERANCE * max(scale, 1e-6):
                 return True
     return False

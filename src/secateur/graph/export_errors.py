@@ -1,4 +1,4 @@
-"""Why an export failed: the operator, the line of the model's own code, and advice where some applies."""
+"""Errors of exports: the operator, the line of the model's own code, and advice."""
 
 import linecache
 import traceback
@@ -22,7 +22,7 @@ Frames = list[FrameType]
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do about one kind of failure.
+    """The advice for one kind of failure.
 
     Args:
         applies: whether a failure is of this kind, from its text and the frames that were running.
@@ -64,7 +64,7 @@ ADVICE = (
 
 
 def export_error(model: nn.Module, failure: BaseException) -> TraceError:
-    """The error for a model that torch can't export."""
+    """Build the error for a model that torch can't export."""
     frames = [frame for frame, _ in traceback.walk_tb(failure.__traceback__)]
     text = f"{type(failure).__name__}: {failure}"
     advice = [entry.text for entry in ADVICE if entry.applies(text, frames)][:1]
@@ -73,29 +73,29 @@ def export_error(model: nn.Module, failure: BaseException) -> TraceError:
 
 
 def _first_line(text: str) -> str:
-    """The message without torch's hints about its own settings."""
+    """Return the message without torch's hints about its own settings."""
     return next(line.strip() for line in text.splitlines() if line.strip()).split(".  (Size-like symbols")[0]
 
 
 def _place(model: nn.Module, failure: BaseException) -> list[str]:
-    """The innermost line of the model's own code, the module that it belongs to, and what it called in torch.nn."""
+    """Return the innermost line of the model's own code, its module, and the torch.nn module that it called."""
     steps = list(traceback.walk_tb(failure.__traceback__))
     paths = {id(module): path for path, module in model.named_modules()}
     calls = [index for index, (frame, _) in enumerate(steps) if id(frame.f_locals.get("self")) in paths]
     if not calls:
         return []
     innermost = steps[calls[-1]][0].f_locals["self"]
-    place = f"  in {paths[id(innermost)] or 'forward'} ({type(innermost).__name__})"
+    location = f"  in {paths[id(innermost)] or 'forward'} ({type(innermost).__name__})"
     code = [(i, f, line) for i, (f, line) in enumerate(steps) if i >= calls[0] and not _is_foreign(f)]
     if not code:
-        return [place]
+        return [location]
     index, frame, line = code[-1]
     file, function = frame.f_code.co_filename, frame.f_code.co_name
     inner = [f.f_code.co_name for f, _ in steps[index + 1 :] if f.f_code.co_filename.startswith(LAYERS)]
     source = linecache.getline(file, line).strip()
     operator = [name for name in inner if not name.startswith("_") and name not in ("forward", *source.split("."))][:1]
     called = f", calling {operator[0]}" if operator else ""
-    return [f'{place}{called}: File "{file}", line {line}, in {function}: {source}']
+    return [f'{location}{called}: File "{file}", line {line}, in {function}: {source}']
 
 
 def _is_foreign(frame: FrameType) -> bool:

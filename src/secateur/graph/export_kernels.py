@@ -1,4 +1,4 @@
-"""Settings that make an export cheaper: recurrent layers at once, no cache of symbolic shapes, short size expressions.
+"""Settings that make an export cheaper: whole recurrent layers, no cache of symbolic shapes, short expressions.
 
 During an export, torch runs every operator on tensors without data to learn the shapes of its results. It runs a
 recurrent layer step by step for this, so the time grows with the length of the sequence. With a batch size that may
@@ -49,7 +49,7 @@ def hidden_state_after_step(input: Tensor, hx: Tensor, *weights: Tensor | None) 
 
 
 def _sequence_like(input: Tensor, state: Tensor, bidirectional: bool) -> Tensor:
-    """An output for each step of the input; the directions lie side by side."""
+    """Return an output of each step of the input; the directions are concatenated."""
     return input.new_empty((*input.shape[:-1], state.shape[-1] * (2 if bidirectional else 1)))
 
 
@@ -68,7 +68,7 @@ DECOMPOSED_AT = (torch._C.DispatchKey.Autograd, torch._C.DispatchKey.CompositeIm
 
 @contextmanager
 def recurrent_layers_whole() -> Iterator[None]:
-    """Compute the shapes of recurrent layers at once, not step by step; torch is as it was on leaving."""
+    """Compute the shapes of recurrent layers as one operator, not step by step; restore torch on leaving."""
     with ExitStack() as stack:
         for operator, kernel in SHAPE_KERNELS.items():
             stack.callback(operator._dispatch_cache.clear)
@@ -79,7 +79,7 @@ def recurrent_layers_whole() -> Iterator[None]:
 
 @contextmanager
 def shapes_not_cached(symbolic: bool) -> Iterator[None]:
-    """Export without torch's cache of shapes where they are symbolic: 1.3 to 1.8 times as fast; else it helps."""
+    """Export without torch's cache of symbolic shapes, which makes the export 1.3 to 1.8 times as fast."""
     if not symbolic:
         yield
         return
@@ -88,7 +88,7 @@ def shapes_not_cached(symbolic: bool) -> Iterator[None]:
 
 
 class EinsumsTakenApart(TorchFunctionMode):
-    """Within, `torch.einsum` is exported as the products and permutations that it consists of.
+    """A mode in which `torch.einsum` is exported as the products and permutations that it consists of.
 
     Taking it apart in a program that is exported already means exporting that program once more.
     """
@@ -103,7 +103,7 @@ class EinsumsTakenApart(TorchFunctionMode):
 
 @contextmanager
 def without_stack_traces() -> Iterator[None]:
-    """Export without a text for each operator that says where in the code it was called: nobody reads it."""
+    """Export without the stack trace of each operator."""
     with patch.object(fx_config, "do_not_emit_stack_traces", True, create=True):  # not in torch 2.11
         yield
 
@@ -112,12 +112,12 @@ MOST_SIZE_OPERATIONS = 40  # in one expression: convolutional networks come to 1
 
 
 class SizesTooComplexError(RuntimeError):
-    """Sizes that may vary have become expressions that take torch minutes."""
+    """The error for dynamic sizes whose expressions take torch minutes."""
 
 
 @contextmanager
 def short_size_expressions(limited: bool) -> Iterator[None]:
-    """Give an export up where an expression of sizes has more than 40 operations.
+    """Abort an export if an expression of sizes has more than 40 operations.
 
     Padding to a multiple of a window, and taking it off again, doubles the expression of the height block by block.
     """

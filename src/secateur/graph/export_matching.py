@@ -1,6 +1,6 @@
-"""Two exports of one model at different sizes, operator by operator: which numbers stand for which.
+"""The numbers of two exports of one model at different sizes, matched operator by operator.
 
-The first export's operators are what everything else hangs on (units, readers, sites), so another export is never run
+The first export's operators are what everything else hangs on (units, consumers, sites), so another export is never run
 itself: its numbers are put into the calls of the first one.
 """
 
@@ -19,16 +19,16 @@ from secateur.graph.export_operators import (
     keyword_argument,
     positional_arguments,
 )
-from secateur.graph.input_shapes import Sizes, evaluated
+from secateur.graph.input_shapes import Sizes, evaluate_length
 from secateur.graph.program import Program
 from secateur.graph.resized_calls import Inserted, ResizedCalls
-from secateur.graph.settled_numbers import MismatchError, Number, settled_number
+from secateur.graph.settled_numbers import MismatchError, Number, matched_number
 
 MULTIPLES = (1, 2, 3)  # of the batch size, at which numbers that grow with it are compared
 
 
 class Matching:
-    """The operators of two exports, paired in their order.
+    """The operators of two exports, paired in order.
 
     Args:
         first: the program that everything hangs on.
@@ -46,13 +46,13 @@ class Matching:
         self._constants: dict[Node, Tensor] = {}
         self._calls: dict[Node, tuple[list[Any], dict[str, Any]]] = {}
         self._pair_placeholders()
-        self._pair_operators(*([node for node in each.nodes if gives_tensors(node)] for each in (first, other)))
+        self._pair_operators(*([node for node in program.nodes if gives_tensors(node)] for program in (first, other)))
         outputs = self._tree(list(first.outputs), list(other.outputs))
-        if any(isinstance(part, Inserted) or part.first != part.other for part in _changes(outputs)):
+        if any(isinstance(change, Inserted) or change.first != change.other for change in _changed_values(outputs)):
             raise MismatchError("it returns a size, or pads what it returns")
 
     def at(self, leaves: Sequence[Any]) -> ResizedCalls:
-        """The calls for a batch's inputs.
+        """Return the calls for a batch's inputs.
 
         Raises:
             MismatchError: a number depends on the batch size in another way.
@@ -64,12 +64,12 @@ class Matching:
 
         def settled(value: Any) -> Any:
             if isinstance(value, Number):
-                return settled_number(value, points, computed)
+                return matched_number(value, points, computed)
             if isinstance(value, Inserted):
-                kwargs = {name: settled(part) for name, part in value.kwargs.items()}
-                return Inserted(value.target, tuple(settled(part) for part in value.args), kwargs)
+                kwargs = {name: settled(nested) for name, nested in value.kwargs.items()}
+                return Inserted(value.target, tuple(settled(nested) for nested in value.args), kwargs)
             if isinstance(value, list | tuple):
-                return type(value)(settled(part) for part in value)
+                return type(value)(settled(nested) for nested in value)
             return value
 
         calls = {}
@@ -104,7 +104,7 @@ class Matching:
             elif node is not None and node.target in SPARED:
                 self._spare(mine.pop())
             else:
-                names = [getattr(each, "target", "nothing") for each in (other, node)]
+                names = [getattr(partner, "target", "nothing") for partner in (other, node)]
                 raise MismatchError(f"it calls {names[0]} there where it calls {names[1]} here")
 
     def _may_pair(self, node: Node, other: Node) -> bool:
@@ -116,42 +116,42 @@ class Matching:
         return self._root(self._read(other)) is self._root(source)
 
     def _is_behind(self, other: Node, node: Node | None) -> bool:
-        """Whether an operator that both may lack reads something that comes later than what the first's reads."""
+        """True if an optional operator reads a value that is computed after the first export's."""
         if node is None or node.target not in SPARED:
             return False
         position = self.first.position
         return position[self._root(self._read(other))] > position[self._root(node.args[0])]
 
     def _read(self, other: Node) -> Any:
-        """What an operator of the other export reads, in the first."""
+        """Return the value of the first export that an operator of the other export reads."""
         source = self._own.get(other.args[0])  # type: ignore[arg-type]
         if source is None:
             raise MismatchError(f"{other.name} reads what is not in the first export")
         return source
 
     def _root(self, value: Any) -> Node:
-        """The node whose value it is, but for operators that one export lacks."""
+        """Return the node whose value it is, apart from operators that one export lacks."""
         node: Node = value.source if isinstance(value, Inserted) else value
         while node in self._spared:
             node = self._spared[node]
         return node
 
     def _insert(self, other: Node) -> None:
-        """Take over an operator of the other export that changes nothing in the first."""
+        """Insert an operator of the other export that changes nothing into the first export."""
 
-        def taken(value: Any) -> Any:
+        def translated(value: Any) -> Any:
             if isinstance(value, Node) and not is_numeric_node(value):
                 return self._own[value]
             if isinstance(value, list | tuple):
-                return type(value)(taken(part) for part in value)
+                return type(value)(translated(nested) for nested in value)
             return Number(None, value) if is_numeric_node(value) else value
 
         self._read(other)
-        args = tuple(taken(value) for value in other.args)
-        self._own[other] = Inserted(other.target, args, {name: taken(v) for name, v in other.kwargs.items()})
+        args = tuple(translated(value) for value in other.args)
+        self._own[other] = Inserted(other.target, args, {name: translated(v) for name, v in other.kwargs.items()})
 
     def _spare(self, node: Node) -> None:
-        """Make an operator of the first export change nothing, as the other one lacks it."""
+        """Make an operator of the first export change nothing, as the other export lacks it."""
         source = node.args[0]
         assert isinstance(source, Node)
         self._spared[node] = source
@@ -168,11 +168,11 @@ class Matching:
             for name in {**node.kwargs, **other.kwargs}
         }  # fmt: skip
         self._set_pair(node, other)
-        if any(True for _ in _changes([args, *kwargs.values()])):
+        if any(True for _ in _changed_values([args, *kwargs.values()])):
             self._calls[node] = args, kwargs
 
     def _tree(self, value: Any, other: Any) -> Any:
-        """A pair of arguments as one, with a `Number` wherever both are numbers or computed."""
+        """Merge a pair of arguments, with a `Number` wherever both are numbers or computed."""
         if is_numeric_node(value) and is_numeric_node(other):
             return (
                 Number(value, other)
@@ -188,7 +188,7 @@ class Matching:
         return value
 
     def _same(self, node: Node, other: Node) -> Node | Inserted:
-        """What an operator reads, in the first export.
+        """Return the value that an operator reads, in the first export.
 
         Raises:
             MismatchError: the other export's reads something else.
@@ -208,18 +208,18 @@ class Matching:
 
     @staticmethod
     def _code(program: Program, node: Node) -> str:
-        held = getattr(program.exported.graph_module, str(node.target))
-        return str(getattr(held, "code", held))
+        target = getattr(program.exported.graph_module, str(node.target))
+        return str(getattr(target, "code", target))
 
     def _computed(self, sizes: Sizes) -> dict[Node, Any]:
-        """What the first export's operators on numbers give at sizes of the other."""
+        """Compute the values of the first export's operators on numbers at sizes of the other export."""
         values: dict[Node, Any] = {}
         for node in self.first.nodes:
             if node.op != "call_function" or gives_tensors(node):
                 continue
             if node.target is torch.ops.aten.sym_size.int:
                 source, axis = node.args
-                values[node] = evaluated(self._originals[source].meta["val"].shape[axis], sizes)  # type: ignore[index]
+                values[node] = evaluate_length(self._originals[source].meta["val"].shape[axis], sizes)  # type: ignore[index]
             elif all(used in values for used in node.all_input_nodes) and callable(node.target):
                 args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
                 values[node] = node.target(*args, **kwargs)
@@ -227,7 +227,8 @@ class Matching:
 
 
 def _check_layers(calls: Mapping[Node, Any]) -> None:
-    """
+    """Check that no convolution has arguments that depend on the size of its input.
+
     Raises:
         MismatchError: a convolution is another, which is read from the first export in many places.
     """
@@ -236,10 +237,10 @@ def _check_layers(calls: Mapping[Node, Any]) -> None:
             raise MismatchError(f"the stride, padding or dilation of {node.name} depends on the size of its input")
 
 
-def _changes(tree: Any) -> Iterator[Any]:
-    """The numbers and inserted operators among arguments."""
+def _changed_values(tree: Any) -> Iterator[Any]:
+    """Yield the numbers and inserted operators among arguments."""
     if isinstance(tree, Number | Inserted):
         yield tree
     elif isinstance(tree, list | tuple):
-        for part in tree:
-            yield from _changes(part)
+        for nested in tree:
+            yield from _changed_values(nested)

@@ -1,4 +1,4 @@
-"""Operators of an exported program that write to their inputs, and those that give back a part of what they got."""
+"""Operators that write to their inputs, and operators that return a view of an input."""
 
 import operator
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from secateur.graph.program import arguments, operator_name
+from secateur.graph.operators import arguments, operator_name
 
 COMPARISONS = {"eq", "ne", "gt", "ge", "lt", "le", "logical_and", "logical_or", "logical_xor", "logical_not"}
 
 
 def without_dropouts(exported: ExportedProgram) -> None:
-    """Dropout in evaluation gives back its input's own memory, which decomposing does not know."""
+    """Remove idle dropouts, which return their input's own memory and which decompositions do not handle."""
     for node in list(exported.graph.nodes):
         if _is_idle_dropout(node) and all(user.op != "output" for user in node.users):
             node.replace_all_uses_with(node.args[0])
@@ -29,13 +29,13 @@ def _is_idle_dropout(node: Node) -> bool:
 
 
 def is_mutable(node: Node) -> bool:
-    """Whether an operator writes to one of its inputs."""
+    """True if an operator writes to one of its inputs."""
     schema = getattr(node.target, "_schema", None)
     return bool(schema is not None and schema.is_mutable)
 
 
 def writes_where_seen(node: Node) -> bool:
-    """Whether a write could be seen through another name, or a part of the program is hidden in a submodule."""
+    """True if a write could be observed through an alias, or a submodule hides operators."""
     if node.op == "get_attr":
         return True
     if not is_mutable(node):
@@ -51,7 +51,7 @@ def writes_where_seen(node: Node) -> bool:
 
 
 def _changes_type(node: Node) -> bool:
-    """Whether the same without writing would give another type than what is written to has."""
+    """True if the functional operator would give another type than the tensor that is written to."""
     types = {
         value.meta["val"].dtype
         for value in node.args
@@ -61,7 +61,7 @@ def _changes_type(node: Node) -> bool:
 
 
 def _is_alias(node: Node) -> bool:
-    """Whether an operator gives back the memory of its first argument, or a part of what gave it."""
+    """True if an operator returns the memory of its first argument, or a view of it."""
     if node.target is operator.getitem:  # one of several results has memory of its own, unless all are views
         source = node.args[0]
         return isinstance(source, Node) and _is_alias(source)
@@ -72,7 +72,7 @@ def _is_alias(node: Node) -> bool:
 
 
 def _others(written: Node, node: Node) -> Iterator[Node]:
-    """All that use some memory by any name, but for what uses it after it was written to by its new name."""
+    """Yield all uses of some memory through any alias, except uses of the new value after the write."""
     for user in written.users:
         if user is not node:
             yield user
@@ -81,7 +81,7 @@ def _others(written: Node, node: Node) -> Iterator[Node]:
 
 
 def functional(node: Node) -> Any:
-    """The operator that gives what this one writes, None where there is none."""
+    """Return the functional counterpart of an operator that writes, None if there is none."""
     name = node.target._schema.name.split("::")[1]  # type: ignore[union-attr]
     overload = node.target._schema.overload_name or "default"  # type: ignore[union-attr]
     return getattr(getattr(torch.ops.aten, name.removesuffix("_"), None), overload, None)

@@ -1,4 +1,4 @@
-"""For which inputs an exported program is right: the sizes it fixes, and the conditions on those that may vary.
+"""The inputs that an exported program accepts: its fixed sizes, and the conditions on its dynamic sizes.
 
 What the model's code computed from a fixed size is a number in the program, and a branch that it took on a size that
 may vary is gone from it. So every batch is checked against both before the program runs.
@@ -34,8 +34,8 @@ class InputShapes:
 
     @staticmethod
     def of(inputs: Sequence[Node], ranges: Mapping[Any, Any], batched: str | None) -> "InputShapes":
-        """From the program's placeholders, as the export recorded them."""
-        recorded = tuple(_recorded(node.meta.get("val", Unrecorded)) for node in inputs)
+        """Read the sizes from the program's placeholders."""
+        recorded = tuple(_recorded_shape(node.meta.get("val", Unrecorded)) for node in inputs)
         symbolic = [
             length for node in inputs if isinstance(node.meta.get("val"), Tensor)
             for length in node.meta["val"].shape if isinstance(length, torch.SymInt)
@@ -43,22 +43,24 @@ class InputShapes:
         environment = symbolic[0].node.shape_env if symbolic else None
         guards = () if environment is None else tuple(environment.replace(guard.expr) for guard in environment.guards)
         symbols = {symbol for length in symbolic for symbol in length.node.expr.free_symbols}
-        known = tuple(dict.fromkeys(guard for guard in guards if guard.free_symbols and guard.free_symbols <= symbols))
+        conditions = tuple(
+            dict.fromkeys(guard for guard in guards if guard.free_symbols and guard.free_symbols <= symbols)
+        )
         return InputShapes(
-            recorded, known, {symbol: ranges[symbol] for symbol in symbols if symbol in ranges},
+            recorded, conditions, {symbol: ranges[symbol] for symbol in symbols if symbol in ranges},
             next((symbol for symbol in symbols if str(symbol) == batched), None),
         )  # fmt: skip
 
     def sizes(self, leaves: Sequence[Any]) -> Sizes:
-        """The value of each symbol in a batch's inputs."""
-        found: dict[Any, int] = {}
+        """Return the value of each symbol in a batch's inputs."""
+        values: dict[Any, int] = {}
         for leaf, axes in zip(leaves, self.recorded, strict=True):
             if isinstance(leaf, Tensor) and isinstance(axes, tuple) and len(axes) == leaf.dim():
-                found |= {axis: size for axis, size in zip(axes, leaf.shape, strict=True) if _is_symbol(axis)}
-        return found
+                values |= {axis: size for axis, size in zip(axes, leaf.shape, strict=True) if _is_symbol(axis)}
+        return values
 
     def refusal(self, leaves: Sequence[Any]) -> str | None:
-        """Why the program is not right for a batch's inputs; None if it is.
+        """Return the reason why the program does not accept a batch's inputs; None if it does.
 
         A batch of one example counts as one of two, which is what exports are made with: torch takes it for granted
         that a size that may vary is not 1. Whether the program is right for it, only running the model tells.
@@ -74,11 +76,11 @@ class InputShapes:
         return self._broken(sizes)
 
     def is_single(self, leaves: Sequence[Any]) -> bool:
-        """Whether a batch is of one example, where its size may vary."""
+        """True if the batch size is dynamic and the batch has one example."""
         return self.sizes(leaves).get(self.batched) == 1
 
     def _broken(self, sizes: Sizes) -> str | None:
-        """The first condition that does not hold."""
+        """Return the first condition that does not hold."""
         key = tuple(sorted((str(symbol), size) for symbol, size in sizes.items()))
         if key not in self._outcomes:
             self._outcomes[key] = self._first_broken(sizes)
@@ -95,11 +97,11 @@ class InputShapes:
 
 
 class Unrecorded:
-    """Stands for an input of which the export recorded nothing."""
+    """A placeholder for an input whose value the export did not record."""
 
 
-def evaluated(length: Any, sizes: Sizes) -> Any:
-    """A number that the export recorded, with sizes in place of its symbols."""
+def evaluate_length(length: Any, sizes: Sizes) -> Any:
+    """Evaluate a number that the export recorded, at given sizes of its symbols."""
     if isinstance(length, torch.SymInt):
         return int(length.node.expr.subs(sizes))
     if isinstance(length, torch.SymFloat):
@@ -107,7 +109,7 @@ def evaluated(length: Any, sizes: Sizes) -> Any:
     return bool(length.node.expr.subs(sizes)) if isinstance(length, torch.SymBool) else length
 
 
-def _recorded(value: Any) -> Any:
+def _recorded_shape(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     return tuple(_simple(axis.node.expr) if isinstance(axis, torch.SymInt) else int(axis) for axis in value.shape)
@@ -128,9 +130,9 @@ def _difference(leaf: Any, axes: Any, sizes: Sizes) -> str | None:
     if len(axes) != leaf.dim():
         return f"takes {len(axes)} axes there"
     for axis, (recorded, size) in enumerate(zip(axes, leaf.shape, strict=True)):
-        wanted = recorded if isinstance(recorded, int) else int(recorded.subs(sizes))
-        if wanted != size:
-            return f"fixes axis {axis} of that input at {wanted}"
+        expected = recorded if isinstance(recorded, int) else int(recorded.subs(sizes))
+        if expected != size:
+            return f"fixes axis {axis} of that input at {expected}"
     return None
 
 

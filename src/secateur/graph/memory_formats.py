@@ -1,4 +1,4 @@
-"""The layouts of tensors in memory: channels last, or first as torch has them by default."""
+"""Memory formats of tensors: channels last or channels first."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """Whether an image or a kernel lies with its channels last.
+    """True if an image or a kernel is stored with its channels last.
 
     Where some axes have length 1 torch calls a tensor contiguous in both layouts; its strides tell which is meant.
 
@@ -23,5 +23,5 @@ def is_channels_last(tensor: Tensor) -> bool:
 
 
 def as_channels_last(tensor: Tensor) -> Tensor:
-    """The tensor with its channels last, strides included, whatever the lengths of its axes."""
+    """Convert a tensor to channels last, strides included, for any axis lengths."""
     return torch.empty_like(tensor, memory_format=FORMATS[tensor.dim()]).copy_(tensor)

@@ -1,4 +1,4 @@
-"""How models are called: without caches, with inputs under their names, and with tensors alone in what they return."""
+"""Calls of models: without caches, with named inputs, and with outputs of tensors alone."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -18,15 +18,15 @@ PLAIN = (Tensor, int, float, bool, str, torch.SymInt, torch.SymFloat, torch.SymB
 
 
 def call_model(model: nn.Module, batch: Batch) -> Any:
-    """A model's output on a batch, with None in the place of caches and of other objects that are no tensors.
+    """Compute a model's output on a batch, with None in place of caches and of other objects that are no tensors.
 
     The model gets copies of the inputs: its first operator may write to them.
 
     Raises:
         DataError: it is an object that holds no tensor, as far as torch knows.
     """
-    own = batch.with_copied_inputs()
-    output = model(*own.args, **own.kwargs, **cache_disabled(model, batch))
+    copied = batch.with_copied_inputs()
+    output = model(*copied.args, **copied.kwargs, **cache_disabled(model, batch))
     plain = plain_output(output)
     if plain is None and output is not None:
         raise DataError(
@@ -37,7 +37,7 @@ def call_model(model: nn.Module, batch: Batch) -> Any:
 
 
 def cache_disabled(model: nn.Module, batch: Batch) -> Mapping[str, bool]:
-    """The keyword that turns off the cache of a decoder of the transformers library; empty where forward takes none."""
+    """Return the keyword that disables the cache of a decoder of the transformers library, if forward has it."""
     signature = inspect.signature(model.forward)
     names = list(signature.parameters)
     if CACHE in batch.kwargs or CACHE in names[: len(batch.args)] or not _takes_cache(model):
@@ -46,7 +46,7 @@ def cache_disabled(model: nn.Module, batch: Batch) -> Mapping[str, bool]:
 
 
 def _takes_cache(model: nn.Module) -> bool:
-    """Whether forward takes the keyword itself, or is a wrapper that hands `**kwargs` to its only child."""
+    """True if forward has the keyword itself, or passes `**kwargs` to its only child."""
     parameters = inspect.signature(model.forward).parameters
     if CACHE in parameters:
         return True
@@ -56,7 +56,7 @@ def _takes_cache(model: nn.Module) -> bool:
 
 
 def plain_output(output: Any) -> Any:
-    """An output whose leaves are tensors, numbers or None; a dataclass that torch does not know becomes a dict."""
+    """Convert an output to tensors, numbers and None; a dataclass that is unknown to torch becomes a dict."""
 
     def plain(leaf: Any) -> Any:
         if leaf is None or isinstance(leaf, PLAIN):
@@ -70,7 +70,7 @@ def plain_output(output: Any) -> Any:
 
 @contextmanager
 def plain_forward(model: nn.Module, batch: Batch) -> Iterator[None]:
-    """Within, `model.forward` takes the batch's inputs as named parameters and returns tensors alone.
+    """Let `model.forward` take the batch's inputs as named parameters and return tensors alone, within a context.
 
     `torch.export` knows no dynamic shapes for `*args` and `**kwargs`, and no outputs such as caches.
     """
@@ -92,7 +92,7 @@ def plain_forward(model: nn.Module, batch: Batch) -> Iterator[None]:
 
 
 def _named_signature(forward: Any, batch: Batch) -> inspect.Signature:
-    """The signature of forward, in which the batch's inputs have names where it takes `*args` and `**kwargs`."""
+    """Return the signature of forward with named parameters in place of `*args` and `**kwargs`."""
     signature = inspect.signature(forward)
     named: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():

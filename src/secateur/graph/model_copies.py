@@ -1,4 +1,4 @@
-"""Deep copies of models, those included that hold objects which can't be copied."""
+"""Deep copies of models, including models with objects that can't be copied."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -11,8 +11,8 @@ from secateur.errors import SurgeryError
 REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
-def copied(model: nn.Module, memo: Mapping[int, Any]) -> nn.Module:
-    """A deep copy; `memo` gives what stands for which object, by identity.
+def copy_model(model: nn.Module, memo: Mapping[int, Any]) -> nn.Module:
+    """Copy a model deeply; `memo` maps the ids of objects to their substitutes.
 
     A plain attribute that can't be copied (a lock, a file, a configuration that refuses changes) is shared with the
     copy, unless it holds modules or tensors.
@@ -29,28 +29,28 @@ def copied(model: nn.Module, memo: Mapping[int, Any]) -> nn.Module:
     try:
         return copy.deepcopy(model, {**computed, **memo})
     except Exception:  # noqa: BLE001 (an object's own __deepcopy__ may raise anything)
-        shared = {id(value): value for _, value in _uncopyable(model) if not _holds_state(value)}
+        shared = {id(value): value for _, value in _uncopyable_attributes(model) if not _holds_state(value)}
     try:
         return copy.deepcopy(model, {**computed, **shared, **memo})
     except Exception as failure:
         raise SurgeryError(_refusal(model, failure)) from failure
 
 
-def _uncopyable(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The plain attributes that can't be copied by themselves, each with its full name."""
-    own = {id(kept): kept for kept in (*model.modules(), *model.parameters(), *model.buffers())}
+def _uncopyable_attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the plain attributes that can't be copied, with their full names."""
+    shared = {id(kept): kept for kept in (*model.modules(), *model.parameters(), *model.buffers())}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
             if name in REGISTRIES or isinstance(value, Tensor | nn.Module):
                 continue
             try:
-                copy.deepcopy(value, dict(own))
+                copy.deepcopy(value, dict(shared))
             except Exception:  # noqa: BLE001 (an object's own __deepcopy__ may raise anything)
                 yield f"{path}.{name}" if path else name, value
 
 
 def _holds_state(value: Any) -> bool:
-    """Whether an object holds modules or tensors, among its attributes or its entries."""
+    """True if an object has modules or tensors among its attributes or entries."""
     entries: list[Any] = list(vars(value).values()) if type(value).__dictoffset__ else []
     if isinstance(value, Mapping):
         entries += value.values()
@@ -60,9 +60,9 @@ def _holds_state(value: Any) -> bool:
 
 
 def _refusal(model: nn.Module, failure: Exception) -> str:
-    names = [name for name, _ in _uncopyable(model)]
-    place = f"its attribute {names[0]} " if names else "it "
+    attributes = [name for name, _ in _uncopyable_attributes(model)]
+    location = f"its attribute {attributes[0]} " if attributes else "it "
     return (
-        f"{type(model).__name__} can't be copied: {place}raises {type(failure).__name__}: {failure}; give its class a "
-        "__deepcopy__ method, register tensors that it holds as buffers, or detach them"
+        f"{type(model).__name__} can't be copied: {location}raises {type(failure).__name__}: {failure}; give its class "
+        "a __deepcopy__ method, register tensors that it holds as buffers, or detach them"
     )

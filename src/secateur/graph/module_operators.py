@@ -1,4 +1,4 @@
-"""The operators that the program of a module may hold, by name: torch's own, and arithmetic on sizes."""
+"""The operators that the program of a module may use, by name: torch's own, and arithmetic on sizes."""
 
 import math
 import operator
@@ -28,7 +28,7 @@ TEXTS = frozenset({
 
 
 def name_operator(target: Any) -> str | None:
-    """The name of an operator of a program, None for one that a module's program may not hold."""
+    """Return the name of an operator, None if a module's program may not use it."""
     if isinstance(target, torch._ops.OpOverload):
         name = f"aten.{target._schema.name.split('::')[1]}.{target._overloadname}"
         return name if target.namespace == "aten" and _only_computes(target) else None
@@ -36,7 +36,7 @@ def name_operator(target: Any) -> str | None:
 
 
 def _only_computes(operator: torch._ops.OpOverload) -> bool:
-    """Whether an operator gives results and does nothing else: it writes to no tensor and to no file."""
+    """True if an operator has no side effects."""
     schema = operator._schema
     texts = {argument.name for argument in schema.arguments if "str" in str(argument.type)}
     return bool(schema.returns) and not schema.is_mutable and texts <= TEXTS
@@ -44,16 +44,16 @@ def _only_computes(operator: torch._ops.OpOverload) -> bool:
 
 @cache
 def find_operator(name: str) -> Any:
-    """The operator of that name.
+    """Return the operator with that name.
 
     Raises:
         StorageError: this version of torch has none, or it is not one that a module's program may hold.
     """
     if name in ARITHMETIC:
         return ARITHMETIC[name]
-    parts = name.split(".")
-    if len(parts) == 3 and parts[0] == "aten":
-        found = getattr(getattr(torch.ops.aten, parts[1], None), parts[2], None)
-        if isinstance(found, torch._ops.OpOverload) and _only_computes(found):
-            return found
+    words = name.split(".")
+    if len(words) == 3 and words[0] == "aten":
+        operator = getattr(getattr(torch.ops.aten, words[1], None), words[2], None)
+        if isinstance(operator, torch._ops.OpOverload) and _only_computes(operator):
+            return operator
     raise StorageError(f"{name} is not an operator of torch {torch.__version__} that a module's program may hold")

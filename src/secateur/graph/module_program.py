@@ -1,4 +1,4 @@
-"""The code of one module as a list of operators and calls of its submodules: plain data that runs and can be saved."""
+"""The code of a module as a list of operators and calls of submodules: plain data that runs and can be saved."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ class StateRef:
 
 @dataclass(frozen=True)
 class TrainingFlag:
-    """Whether the module is in training mode: dropouts in its code ask for it."""
+    """The training mode of the module, which dropouts in its code read."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class InputDevice:
 
 @dataclass(frozen=True)
 class Constant:
-    """A small tensor that the code makes from numbers.
+    """A small tensor that the code creates from numbers.
 
     Args:
         values: nested lists of numbers.
@@ -52,7 +52,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class ProgramStep:
-    """One operator, or the call of a submodule.
+    """An operator, or the call of a submodule.
 
     Args:
         operator: "aten.pad.default", "operator.mul", or the path of a submodule.
@@ -73,7 +73,7 @@ class ProgramStep:
 
 @dataclass(frozen=True)
 class ModuleProgram:
-    """The code of one module for the call that it has in its network.
+    """The code of a module for its call in a network.
 
     Args:
         inputs: its arguments by name, defaults filled in, with `Value` in place of tensors.
@@ -89,11 +89,11 @@ class ModuleProgram:
 
     @property
     def operators(self) -> dict[str, ProgramStep]:
-        """The steps that are operators, by the name of their result."""
+        """The steps that are operators, by the names of their results."""
         return {str(step.results[0]): step for step in self.steps if not step.is_call}
 
     def with_literals(self, literals: Literals) -> "ModuleProgram":
-        """The program with new numbers, by operator, argument and place in it."""
+        """Replace numbers, by operator, argument and position."""
         return replace(self, steps=tuple(_with_literals(step, literals) for step in self.steps))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ModuleProgram":
@@ -102,44 +102,45 @@ class ModuleProgram:
 
 def _with_literals(step: ProgramStep, literals: Literals) -> ProgramStep:
     changed = {} if step.is_call else literals.get(str(step.results[0]), {})
-    for argument, places in changed.items():
-        step = _with_argument(step, argument, places)
+    for argument, positions in changed.items():
+        step = _with_argument(step, argument, positions)
     return step
 
 
-def _with_argument(step: ProgramStep, argument: str, places: Mapping[str, int]) -> ProgramStep:
+def _with_argument(step: ProgramStep, argument: str, positions: Mapping[str, int]) -> ProgramStep:
     position = argument_names(step.operator).index(argument)
     written = step.kwargs[argument] if argument in step.kwargs else step.args[position]
-    if WHOLE in places:
-        value: Any = places[WHOLE]
+    if WHOLE in positions:
+        value: Any = positions[WHOLE]
     else:
-        value = [places.get(str(place), number) for place, number in enumerate(written)]
+        value = [positions.get(str(position), number) for position, number in enumerate(written)]
     if argument in step.kwargs:
         return replace(step, kwargs={**step.kwargs, argument: value})
     return replace(step, args=(*step.args[:position], value, *step.args[position + 1 :]))
 
 
 def argument_names(operator: str) -> list[str]:
-    """The names of an operator's arguments."""
+    """Return the names of an operator's arguments."""
     return [argument.name for argument in find_operator(operator)._schema.arguments]
 
 
-def agreeing(one: Lengths, other: Sequence[int | None]) -> Lengths:
-    """The lengths that two shapes have in common, None for others."""
+def common_lengths(one: Lengths, other: Sequence[int | None]) -> Lengths:
+    """Return the lengths that two shapes have in common, None for others."""
     if len(one) != len(other):
         return ()
     return tuple(a if a == b else None for a, b in zip(one, other, strict=True))
 
 
 def references(value: Any) -> list[str]:
-    """The names of all values that arguments refer to."""
+    """Return the names of all values that arguments refer to."""
     return [leaf.name for leaf in pytree.tree_leaves(value, is_leaf=is_reference) if isinstance(leaf, Value)]
 
 
-def states(value: Any) -> list[str]:
-    """The names of all tensors of the module that arguments refer to."""
+def referenced_states(value: Any) -> list[str]:
+    """Return the names of all tensors of the module that arguments refer to."""
     return [leaf.name for leaf in pytree.tree_leaves(value, is_leaf=is_reference) if isinstance(leaf, StateRef)]
 
 
 def is_reference(value: Any) -> bool:
+    """True if an argument refers to a value, a tensor or a property of the module."""
     return isinstance(value, Value | StateRef | TrainingFlag | InputDevice | Constant)

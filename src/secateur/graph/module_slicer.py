@@ -1,4 +1,4 @@
-"""The part of an exported program that is one module's own code, as a program of that module."""
+"""The program of one module's own code, sliced out of an exported program."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from secateur.graph.module_program import (
     is_reference,
     references,
 )
-from secateur.graph.program import arguments
+from secateur.graph.operators import arguments
 from secateur.graph.recorded_calls import RecordedCall, Recording, UnsupportedCodeError
 
 MOST_ENTRIES = 256
@@ -48,7 +48,7 @@ class ModuleSlicer:
         self.available: dict[str, Any] = {}
 
     def slice(self, call: RecordedCall) -> ModuleProgram:
-        """The module's program as one of its calls shows it.
+        """Return the module's program for one of its calls.
 
         Raises:
             UnsupportedCodeError: its code holds what a module's program can't.
@@ -86,7 +86,7 @@ class ModuleSlicer:
                 self.available[name] = Value(result)
 
     def _operator(self, node: Node) -> None:
-        """Later steps that use a node that can't be written fail; others, such as assertions, are left out."""
+        """Record an operator; steps that use a node that can't be written fail, others are skipped."""
         if node.name in self.copies:
             return
         try:
@@ -110,7 +110,7 @@ class ModuleSlicer:
         return ProgramStep(name, False, self._filled(args), self._filled(kwargs), (self._name(node.name),))
 
     def _filled(self, value: Any) -> Any:
-        """Arguments with references in place of nodes."""
+        """Replace nodes in arguments by references."""
         if isinstance(value, Node):
             return self._reference(value)
         if isinstance(value, Value):
@@ -123,24 +123,24 @@ class ModuleSlicer:
             return InputDevice()
         if isinstance(value, tuple | list):
             return (
-                type(value)(self._filled(part) for part in value)
+                type(value)(self._filled(nested) for nested in value)
                 if type(value) in (tuple, list)
-                else [self._filled(part) for part in value]
+                else [self._filled(nested) for nested in value]
             )
         if isinstance(value, dict):
-            return {key: self._filled(part) for key, part in value.items()}
+            return {key: self._filled(nested) for key, nested in value.items()}
         raise UnsupportedCodeError(f"an operator takes a {type(value).__name__}")
 
     def _reference(self, node: Node) -> Any:
-        known = self.available.get(node.name)
-        if isinstance(known, UnsupportedCodeError):
-            raise known
-        if known is None:
-            known = self.available[node.name] = self._outside(node)
-        return known
+        reference = self.available.get(node.name)
+        if isinstance(reference, UnsupportedCodeError):
+            raise reference
+        if reference is None:
+            reference = self.available[node.name] = self._outside(node)
+        return reference
 
     def _outside(self, node: Node) -> Any:
-        """A reference to what is no result of the module's own code: its tensors, constants, sizes that may vary."""
+        """Return a reference to a value from outside the module's code: its tensors, constants, dynamic sizes."""
         if node in self.program.state_names:
             name = self.tensors.get(id(self.program.state(self.program.state_names[node])))
             if name is None:
@@ -154,7 +154,7 @@ class ModuleSlicer:
         raise UnsupportedCodeError(f"it uses {node.name}, which is computed elsewhere")
 
     def _size(self, node: Node, length: torch.SymInt) -> Any:
-        """A size that may vary: of one of the inputs, or computed from such."""
+        """Return a reference to a dynamic size, of one of the inputs or computed from them."""
         for source in list(self.available):
             shape = getattr(self.nodes[source].meta.get("val"), "shape", ())
             for dim, size in enumerate(shape):
@@ -179,7 +179,7 @@ def _constant(value: Any) -> Constant:
 
 
 def _needed(steps: Sequence[ProgramStep], output: Any) -> list[ProgramStep]:
-    """The steps that the output needs; calls of submodules stay."""
+    """Select the steps that the output depends on, and the calls of submodules."""
     used, kept = set(references(output)), []
     for step in reversed(steps):
         if step.is_call or used & {*step.results}:
@@ -189,9 +189,9 @@ def _needed(steps: Sequence[ProgramStep], output: Any) -> list[ProgramStep]:
 
 
 def _with_drops(steps: Sequence[ProgramStep], output: Any) -> Iterator[ProgramStep]:
-    """The steps, each with the names of what no later one needs."""
+    """Add to each step the names of the values that no later step reads."""
     last = {name: at for at, step in enumerate(steps) for name in references((step.args, step.kwargs))}
     returned = set(references(output))
     for at, step in enumerate(steps):
-        done = [name for name, place in last.items() if place == at and name not in returned]
+        done = [name for name, position in last.items() if position == at and name not in returned]
         yield replace(step, dropped=tuple(done))

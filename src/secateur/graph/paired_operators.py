@@ -1,4 +1,4 @@
-"""The operators of two exports of one model, paired, where one keeps slices and paddings that change nothing."""
+"""The operators of two exports of one model, paired although one keeps slices and paddings that change nothing."""
 
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -26,7 +26,7 @@ class PairedOperators:
         self._read = _sources(program)
 
     def names(self) -> dict[str, str] | None:
-        """The name of each operator's partner; None where some operator has none."""
+        """Return the name of each operator's partner, None if some operator has none."""
         remaining = list(live_operators(self.other))[::-1]
         names: dict[str, str] = {}
         for node in live_operators(self.program):
@@ -42,7 +42,7 @@ class PairedOperators:
         return None if remaining else names
 
     def _source(self, read: Any) -> Any:
-        """What an operator of the first export reads, in the other."""
+        """Return the value of the other export that an operator of the first export reads."""
         return self._partners.get(read, self._read.get(read))
 
     def _fits(self, node: Node, other: Node) -> bool:
@@ -57,21 +57,21 @@ class PairedOperators:
 
 
 def _sources(program: Program) -> dict[Node, tuple[str, Any]]:
-    """What a program's placeholders stand for, so that those of two exports can be compared."""
-    inputs = {node: ("input", place) for place, node in enumerate(program.inputs)}
+    """Map a program's placeholders to keys by which those of two exports can be compared."""
+    inputs = {node: ("input", index) for index, node in enumerate(program.inputs)}
     states = {node: ("state", name) for node, name in program.state_names.items()}
-    constants = {node: ("constant", place) for place, node in enumerate(program.constants)}
+    constants = {node: ("constant", index) for index, node in enumerate(program.constants)}
     return {**inputs, **states, **constants}
 
 
 def live_operators(program: Program) -> Iterator[Node]:
-    """The operators on tensors that the outputs need, in order."""
-    needed, waiting = set(program.output_nodes), list(program.output_nodes)
+    """Yield the operators on tensors that the outputs depend on, in order."""
+    live, waiting = set(program.output_nodes), list(program.output_nodes)
     while waiting:
         for used in waiting.pop().all_input_nodes:
-            if used not in needed:
-                needed.add(used)
+            if used not in live:
+                live.add(used)
                 waiting.append(used)
     for node in program.nodes:
-        if node in needed and node.op == "call_function" and not isinstance(node.meta.get("val"), torch.SymInt):
+        if node in live and node.op == "call_function" and not isinstance(node.meta.get("val"), torch.SymInt):
             yield node

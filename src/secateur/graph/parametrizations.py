@@ -1,4 +1,4 @@
-"""Weights that are computed before each forward: weight norm, spectral norm, torch's masks, any parametrization.
+"""Weights that are computed before each forward: weight norm, spectral norm, masks, any parametrization.
 
 They are traced, cut and saved as the plain weights that they come to; the small model has no parametrization left.
 """
@@ -11,32 +11,32 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from secateur.graph.model_copies import copied
-from secateur.graph.program import evaluation_mode
+from secateur.graph.contexts import evaluation_mode
+from secateur.graph.model_copies import copy_model
 from secateur.graph.wrappers import holds_wrappers, unwrap_children
 
 
 def is_computed(module: nn.Module) -> bool:
-    """Whether a module's own weights are computed from others."""
+    """True if a module's own weights are computed from others."""
     return parametrize.is_parametrized(module) or any(_hooks(module))
 
 
 def needs_folding(model: nn.Module) -> bool:
-    """Whether weights are computed from others."""
+    """True if some weights of a model are computed from others."""
     return any(is_computed(module) for module in model.modules())
 
 
 def bake_parametrizations(model: nn.Module) -> nn.Module:
-    """The model itself, or where weights are computed from others or parts are wrapped a copy that is plain."""
+    """Return a plain copy of a model with computed weights or wrapped modules, else the model itself."""
     if not needs_folding(model) and not holds_wrappers(model):
         return model
-    plain = copied(model, {})
+    plain = copy_model(model, {})
     bake_in_place(plain)
     return plain
 
 
 def bake_in_place(model: nn.Module) -> None:
-    """Replace weights computed from others by what they come to, and wrapped parts by the plain ones, in place."""
+    """Replace computed weights by their values, and wrapped modules by plain ones, in place."""
     unwrap_children(model)
     with evaluation_mode(model):
         for module in model.modules():

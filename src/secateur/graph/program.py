@@ -1,124 +1,42 @@
-"""The exported program of a model: run all of it, up to a cut, or from a cut on."""
+"""The exported program of a model: run completely, up to a cut, or from a cut on."""
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch
-from secateur.data.model_inputs import floating_type, input_error
-from secateur.errors import DataError, SecateurError
-from secateur.graph.attribute_snapshots import attributes_restored
+from secateur.errors import DataError
 from secateur.graph.input_shapes import InputShapes
-from secateur.graph.model_calls import call_model
 from secateur.graph.random_draws import is_draw, seeded
 
 OpFn = Callable[..., Any]
 OpOverride = Callable[[OpFn, tuple[Any, ...], dict[str, Any]], Any]
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode; on leaving, each flag is as it was."""
-    flags = {module: module.training for module in model.modules()}
-    try:
-        for module in flags:
-            module.training = False
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
-
-
-@contextmanager
-def preserved(model: nn.Module, parameters: bool = True) -> Iterator[None]:
-    """Evaluation mode and no gradients; whatever the model's own code writes to itself is undone on leaving.
-
-    Args:
-        model: the model.
-        parameters: whether its code may write to parameters, which then are copied for the time being.
-    """
-    own_parameters = parameters_kept(model) if parameters else nullcontext()
-    with evaluation_mode(model), attributes_restored(model), buffers_kept(model), own_parameters, torch.no_grad():
-        yield
-
-
-@contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """What is written to a model's buffers is undone on leaving."""
-    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in buffers and buffer.shape == buffers[name].shape:
-                    buffer.data.copy_(buffers[name])
-
-
-@contextmanager
-def parameters_kept(model: nn.Module) -> Iterator[None]:
-    """On leaving, parameters have the memory and the values that they had."""
-    held = [(parameter, parameter.data, parameter.detach().clone()) for parameter in model.parameters()]
-    try:
-        yield
-    finally:
-        for parameter, memory, values in held:
-            if parameter.data.data_ptr() != memory.data_ptr() or parameter.shape != memory.shape:
-                parameter.data = memory
-            if not torch.equal(memory, values):
-                with torch.no_grad():
-                    memory.copy_(values)
-
-
-def run_module(model: nn.Module, batch: Batch) -> Any:
-    """A model's own output in evaluation mode.
-
-    Raises:
-        DataError: it refuses the inputs; its own error is shown.
-    """
-    try:
-        with evaluation_mode(model):
-            return call_model(model, batch)
-    except SecateurError:
-        raise
-    except Exception as failure:
-        raise input_error(type(model).__name__, batch, failure, floating_type(model)) from failure
-
-
 class Arguments(Protocol):
-    """The arguments of a program's operators for inputs of other sizes than those that it was exported with."""
+    """The arguments of a program's operators for inputs of other sizes than the export's."""
 
     def of(self, node: Node, values: Mapping[Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """One operator's arguments, from the values of the nodes."""
+        """Return an operator's arguments, given the values of the nodes."""
         ...
 
 
 class OtherSizes(Protocol):
-    """Finds the arguments for a batch of other sizes."""
+    """A function that gives the arguments for a batch of other sizes."""
 
     def arguments_for(self, batch: Batch, leaves: Sequence[Any], reason: str) -> Arguments: ...
 
     def check_single(self, batch: Batch, leaves: Sequence[Any]) -> None: ...
-
-
-def run_seeded(model: nn.Module, batch: Batch, seed: int = 0) -> Any:
-    """A model's own output, for which random numbers are drawn from a seed: comparable with another model's.
-
-    Raises:
-        DataError: it refuses the inputs; its own error is shown.
-    """
-    with seeded(seed):
-        return run_module(model, batch)
 
 
 @dataclass(frozen=True)
@@ -141,10 +59,12 @@ class Program:
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
+        """The nodes of the graph, in order."""
         return tuple(self.exported.graph.nodes)
 
     @cached_property
     def position(self) -> dict[Node, int]:
+        """The position of each node."""
         return {node: index for index, node in enumerate(self.nodes)}
 
     @cached_property
@@ -173,6 +93,7 @@ class Program:
 
     @cached_property
     def constants(self) -> dict[Node, Any]:
+        """The placeholders of constants, with their values."""
         signature = self.exported.graph_signature
         names = {**signature.inputs_to_lifted_tensor_constants, **signature.inputs_to_lifted_custom_objs}
         placeholders = (node for node in self.nodes if node.op == "placeholder" and node.name in names)
@@ -180,20 +101,21 @@ class Program:
 
     @cached_property
     def inputs(self) -> tuple[Node, ...]:
+        """The placeholders of the model's inputs."""
         fixed = self.state_names.keys() | self.constants.keys()
         return tuple(node for node in self.nodes if node.op == "placeholder" and node not in fixed)
 
     @cached_property
     def outputs(self) -> tuple[Any, ...]:
-        """Nodes (or constants) that the model returns, flat."""
-        (made,) = self.nodes[-1].args
+        """Nodes (or constants) that the model returns, flattened."""
+        (results,) = self.nodes[-1].args
         kinds = [spec.kind for spec in self.exported.graph_signature.output_specs]
-        assert isinstance(made, tuple | list)
-        return tuple(value for value, kind in zip(made, kinds, strict=True) if kind == OutputKind.USER_OUTPUT)
+        assert isinstance(results, tuple | list)
+        return tuple(value for value, kind in zip(results, kinds, strict=True) if kind == OutputKind.USER_OUTPUT)
 
     @cached_property
     def shapes(self) -> InputShapes:
-        """For which inputs the program is right as it was exported."""
+        """The inputs that the program accepts as it was exported."""
         return InputShapes.of(self.inputs, self.exported.range_constraints, self.batched)
 
     @cached_property
@@ -204,12 +126,12 @@ class Program:
     @cached_property
     def state_only(self) -> frozenset[Node]:
         """Nodes whose tensors are computed from parameters, buffers and constants alone."""
-        found: set[Node] = {*self.state_names, *self.constants}
+        state_nodes: set[Node] = {*self.state_names, *self.constants}
         for node in self.nodes:
             used = [value for value in node.all_input_nodes if _is_tensor(value)]
-            if node.op == "call_function" and _is_tensor(node) and used and all(value in found for value in used):
-                found.add(node)
-        return frozenset(found)
+            if node.op == "call_function" and _is_tensor(node) and used and all(value in state_nodes for value in used):
+                state_nodes.add(node)
+        return frozenset(state_nodes)
 
     @cached_property
     def first(self) -> int:
@@ -222,16 +144,16 @@ class Program:
         return {self.names[name]: holders[name] for name in self._exported_names.values()}
 
     def state(self, name: str) -> Tensor:
-        """The parameter or buffer of that name in the model, as the model holds it now."""
+        """Return the parameter or buffer with that name in the model, as it is now."""
         return self._held[name]
 
     def fixed(self) -> dict[Node, Any]:
-        """Parameters, buffers and constants by placeholder, outside autograd."""
+        """Return parameters, buffers and constants by placeholder, detached from autograd."""
         state = {node: self.state(name).detach() for node, name in self.state_names.items()}
         return {**state, **self.constants}
 
     def bind(self, batch: Batch) -> dict[Node, Any]:
-        """The program's inputs by placeholder, from one batch of the model's inputs."""
+        """Bind the inputs of a batch to the program's placeholders."""
         spec = self.exported.call_spec.in_spec
         kwargs_names = list(spec.child(1).context) if spec.child(1).num_children else []
         unknown = [name for name in batch.kwargs if name not in kwargs_names]
@@ -242,13 +164,14 @@ class Program:
                 "give every batch the inputs of the example"
             )
         batch = replace(batch, kwargs={name: batch.kwargs[name] for name in kwargs_names})
-        leaves, found = pytree.tree_flatten((batch.args, batch.kwargs))
+        leaves, structure = pytree.tree_flatten((batch.args, batch.kwargs))
         if len(leaves) != len(self.inputs):
-            raise DataError(f"a batch has {len(leaves)} inputs ({found}) where the network was traced with {spec}")
+            raise DataError(f"a batch has {len(leaves)} inputs ({structure}) where the network was traced with {spec}")
         return {**dict(zip(self.inputs, leaves, strict=True)), **self._resized(batch, leaves)}
 
     def _resized(self, batch: Batch, leaves: Sequence[Any]) -> dict[Node, Any]:
-        """
+        """Return the arguments for a batch of other sizes.
+
         Raises:
             DataError: the program is not right for inputs of these sizes, and can't be made so.
         """
@@ -262,9 +185,9 @@ class Program:
         return {self.resized: self.other_sizes.arguments_for(batch, leaves, reason)}
 
     def wrong_sizes(self, leaves: Sequence[Any], reason: str) -> DataError:
-        """The error for a batch whose inputs have sizes that the program is not right for."""
+        """Build the error for a batch whose inputs have sizes that the program does not accept."""
         shapes = ", ".join(str(tuple(leaf.shape)) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves)
-        traced = ", ".join(_hinted(node.meta.get("val")) for node in self.inputs)
+        traced = ", ".join(_recorded_input(node.meta.get("val")) for node in self.inputs)
         return DataError(
             f"a batch has inputs of shape {shapes} where the network was traced with {traced}, and {reason}; give "
             "batches of the traced size: resize, crop or pad examples, drop_last=True where the last batch is smaller"
@@ -278,7 +201,7 @@ class Program:
         handlers: Mapping[Node, OpOverride],
         keep: Sequence[Node] = (),
     ) -> dict[Node, Any]:
-        """Run the operators at positions start to stop (exclusive) on `values`, which is used up.
+        """Run the operators at positions start to stop (exclusive) on `values`, which is consumed.
 
         A handler gets the operator, its arguments and keyword arguments in place of the plain call.
         What no later operator needs is dropped on the way, but for `keep`. Random numbers are drawn from a seed of each
@@ -301,7 +224,7 @@ class Program:
         return values
 
     def call_of(self, node: Node, values: Mapping[Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """An operator's arguments, from the values of the nodes."""
+        """Return an operator's arguments, given the values of the nodes."""
         resized = values.get(self.resized)
         if resized is not None:
             called: tuple[tuple[Any, ...], dict[str, Any]] = resized.of(node, values)
@@ -310,7 +233,7 @@ class Program:
         return args, kwargs
 
     def finish(self, values: Mapping[Node, Any]) -> Any:
-        """The model's output, in the model's own structure, from the values of the nodes."""
+        """Return the model's output, in the model's own structure, given the values of the nodes."""
         leaves = [values[out] if isinstance(out, Node) else out for out in self.outputs]
         spec = self.exported.call_spec.out_spec
         return pytree.tree_unflatten(leaves, spec) if spec is not None else leaves
@@ -321,21 +244,21 @@ class Program:
         handlers: Mapping[Node, OpOverride] | None = None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> Any:
-        """The whole program on one batch, with some operators replaced, or some parameters by their names."""
-        given = weights or {}
-        replaced = {node: given[name] for node, name in self.state_names.items() if name in given}
+        """Run the program on one batch, with some operators replaced, or some parameters by name."""
+        new_weights = weights or {}
+        replaced = {node: new_weights[name] for node, name in self.state_names.items() if name in new_weights}
         values = {**self.fixed(), **replaced, **self.bind(batch)}
         results = self.run(values, self.first, len(self.nodes) - 1, handlers or {}, keep=self.output_nodes)
         return self.finish(results)
 
     def batch_axis(self, value: Any) -> int | None:
-        """The axis of a node's value (as the export recorded it) along which the examples lie."""
+        """Return the axis of a node's value (as the export recorded it) along which the examples are."""
         shape = getattr(value, "shape", ())
-        found = [axis for axis, length in enumerate(shape) if self.scales(length)]
-        return found[0] if found else None
+        batch_axes = [axis for axis, length in enumerate(shape) if self.scales(length)]
+        return batch_axes[0] if batch_axes else None
 
     def scales(self, length: Any) -> bool:
-        """Whether a number that the export recorded grows with the batch."""
+        """True if a number that the export recorded grows with the batch size."""
         return isinstance(length, torch.SymInt) and self.batched in {str(s) for s in length.node.expr.free_symbols}
 
     @cached_property
@@ -345,71 +268,24 @@ class Program:
 
     @cached_property
     def lowest_type(self) -> torch.dtype | None:
-        """The floating-point type of least precision that an operator gives: half precision inside, if there is any."""
+        """The floating-point type of least precision among the operators' results."""
         values = pytree.tree_leaves([node.meta.get("val") for node in self.nodes if node.op == "call_function"])
         types = {value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()}
         return max(types, key=lambda kind: torch.finfo(kind).eps, default=None)
 
     @cached_property
     def output_nodes(self) -> tuple[Node, ...]:
+        """The nodes among the outputs."""
         return tuple(out for out in self.outputs if isinstance(out, Node))
 
 
-def _hinted(value: Any) -> str:
-    """The shape of an input as it was in the export, or the input itself where it is no tensor."""
+def _recorded_input(value: Any) -> str:
+    """Return the shape of an input as it was in the export, or the input itself if it is no tensor."""
     if not isinstance(value, Tensor):
         return repr(value)
     return str(tuple(int(n.node.hint or 0) if isinstance(n, torch.SymInt) else int(n) for n in value.shape))
 
 
 def _is_tensor(node: Node) -> bool:
-    """Whether an operator gives tensors, and not a size."""
+    """True if an operator gives tensors, not a size."""
     return not isinstance(node.meta.get("val"), int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool)
-
-
-def widest(tensor: Tensor) -> torch.dtype:
-    """The widest floating-point type that the tensor's device knows: where sums are long, rounding adds up."""
-    return torch.float32 if tensor.device.type == "mps" else torch.float64
-
-
-def at_least_single(tensor: Tensor) -> Tensor:
-    """The tensor in single precision if it has less."""
-    return tensor if torch.finfo(tensor.dtype).bits >= 32 else tensor.float()
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in the widest floating-point type that its device knows."""
-    return tensor.to(widest(tensor))
-
-
-def module_path(node: Node) -> str:
-    """The path of the module whose forward called this operator, "" for the model itself."""
-    stack = node.meta.get("nn_module_stack")
-    return "" if not stack else str(list(stack.values())[-1][0])
-
-
-def arguments(node: Node) -> dict[str, Any]:
-    """An operator's arguments by the names of its schema, defaults filled in."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return {str(index): value for index, value in enumerate(node.args)}
-    named = {arg.name: arg.default_value for arg in schema.arguments if arg.has_default_value()}
-    named.update({arg.name: value for arg, value in zip(schema.arguments, node.args, strict=False)})
-    return {**named, **node.kwargs}
-
-
-def with_argument(
-    node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, value: Any
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The call's arguments with one of them, by its name in the schema, replaced."""
-    if name in kwargs:
-        return args, {**kwargs, name: value}
-    schema = node.target._schema  # type: ignore[union-attr]
-    index = [arg.name for arg in schema.arguments].index(name)
-    return (*args[:index], value, *args[index + 1 :]), kwargs
-
-
-def operator_name(node: Node) -> str:
-    """The operator as people call it: `conv2d`, `scaled_dot_product_attention`."""
-    schema = getattr(node.target, "_schema", None)
-    return str(schema.name.split("::")[1]) if schema is not None else getattr(node.target, "__name__", str(node.target))

@@ -1,4 +1,4 @@
-"""Where in an exported program each module's call begins and ends, with what it was given and what it returned."""
+"""The calls of modules in an exported program: where each begins and ends, its arguments and its results."""
 
 import inspect
 from collections.abc import Collection, Iterator, Mapping
@@ -23,12 +23,12 @@ CONSTANTS = bool | int | float | str | None
 
 
 class UnsupportedCodeError(Exception):
-    """A module's code holds something that its program can't."""
+    """The error for code of a module that a program can't express."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """A module is entered or left.
+    """The entry or the exit of a module.
 
     Args:
         path: the module's.
@@ -50,7 +50,7 @@ class Event:
 
 @dataclass
 class RecordedCall:
-    """One call of a module in a program.
+    """A call of a module in a program.
 
     Args:
         path: the module's.
@@ -76,7 +76,7 @@ class Recording:
     Args:
         root: the call of the model itself.
         program: the program with its boundaries.
-        copies: the names of nodes that only tell apart what was passed on from what was given.
+        copies: the names of nodes that only tell apart what was passed on from the value.
         is_fixed: whether it is right for the lengths of the example alone, but for the batch.
     """
 
@@ -86,7 +86,7 @@ class Recording:
     is_fixed: bool = False
 
     def length(self, length: Any) -> int | None:
-        """A length of an input as a number; None where the program is right for others."""
+        """Return the length of an axis of an input as a number; None if it is dynamic."""
         if isinstance(length, int):
             return length
         batch = self.program.batched
@@ -96,7 +96,7 @@ class Recording:
 
 @contextmanager
 def recording(model: nn.Module, paths: Collection[str]) -> Iterator[dict[int, Event]]:
-    """While an export runs, calls of modules leave their boundaries in the program; the events by number.
+    """Mark the boundaries of module calls in a program while it is exported, within a context; yield the events.
 
     Args:
         model: the model that is exported.
@@ -119,35 +119,36 @@ def recording(model: nn.Module, paths: Collection[str]) -> Iterator[dict[int, Ev
 
 
 class _OpenCalls:
-    """The calls that are running, from the outside in."""
+    """The stack of running calls."""
 
     def __init__(self, paths: Collection[str]) -> None:
         self.paths = paths
         self._open: list[tuple[str, bool]] = []
 
     def enter(self, path: str) -> bool:
-        """Note that a module is entered; whether its call is recorded."""
+        """Push a module; return True if its call is recorded."""
         is_recorded = not self._open or path in self.paths or self._open[-1][0] in self.paths
         self._open.append((path, is_recorded))
         return is_recorded
 
     def leave(self, path: str) -> bool:
-        """Note that a module is left; whether its call is recorded. Calls that an exception ended are dropped."""
+        """Pop a module; return True if its call is recorded. Calls that an exception ended are dropped."""
         while self._open:
-            left, is_recorded = self._open.pop()
-            if left == path:
+            innermost, is_recorded = self._open.pop()
+            if innermost == path:
                 return is_recorded
         return False
 
 
 class _Writer:
-    """Writes values as plain data, and collects the tensors and sizes among them."""
+    """A converter of values to plain data, which collects the tensors and sizes among them."""
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
         self.sizes: list[torch.SymInt] = []
 
     def write(self, value: Any) -> Any:
+        """Convert a value to plain data."""
         if isinstance(value, Tensor):
             self.tensors.append(value)
             return Value(f"t{len(self.tensors) - 1}")
@@ -155,11 +156,11 @@ class _Writer:
             self.sizes.append(value)
             return Value(f"s{len(self.sizes) - 1}")
         if type(value) in (tuple, torch.Size):
-            return tuple(self.write(part) for part in value)
+            return tuple(self.write(nested) for nested in value)
         if type(value) is list:
-            return [self.write(part) for part in value]
+            return [self.write(nested) for nested in value]
         if type(value) is dict and all(isinstance(key, str) for key in value):
-            return {key: self.write(part) for key, part in value.items()}
+            return {key: self.write(nested) for key, nested in value.items()}
         if value is None or isinstance(value, CONSTANTS):
             return value
         raise UnsupportedCodeError(f"a {type(value).__name__} is given to it or returned by it")
@@ -179,50 +180,50 @@ def _hooks(path: str, module: nn.Module, events: dict[int, Event], calls: _OpenC
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not calls.enter(path):
             return
-        given, writer = _written((args, kwargs))
+        written, writer = _written((args, kwargs))
         if writer is None:
             _mark(events, Event(path, True, None), [], [])
             return
         arguments, same = _written(arguments_by_name(signature, args, kwargs))  # tensors come in another order here
-        places = {id(tensor): f"t{place}" for place, tensor in enumerate(writer.tensors)}
-        if same is None or any(id(tensor) not in places for tensor in same.tensors) or same.sizes != writer.sizes:
+        references = {id(tensor): f"t{index}" for index, tensor in enumerate(writer.tensors)}
+        if same is None or any(id(tensor) not in references for tensor in same.tensors) or same.sizes != writer.sizes:
             arguments = None
         else:
-            names = {f"t{place}": Value(places[id(tensor)]) for place, tensor in enumerate(same.tensors)}
-            sizes = {f"s{place}": Value(f"s{place}") for place in range(len(same.sizes))}
-            arguments = substituted(arguments, names | sizes)
-        _mark(events, Event(path, True, given, arguments), writer.tensors, writer.sizes)
+            names = {f"t{index}": Value(references[id(tensor)]) for index, tensor in enumerate(same.tensors)}
+            sizes = {f"s{index}": Value(f"s{index}") for index in range(len(same.sizes))}
+            arguments = substitute_references(arguments, names | sizes)
+        _mark(events, Event(path, True, written, arguments), writer.tensors, writer.sizes)
 
     def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         if not calls.leave(path):
             return output
-        taken = {id(leaf) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        inputs = {id(leaf) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         passed: list[int] = []
 
-        def copied(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor) or id(leaf) not in taken:
+        def copy_of_input(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor) or id(leaf) not in inputs:
                 return leaf
             copy = torch.ops.aten.alias.default(leaf)
             passed.append(id(copy))
             return copy
 
-        output = pytree.tree_map(copied, output)
+        output = pytree.tree_map(copy_of_input, output)
         writer = _Writer()
         leaves = tuple(
             writer.write(leaf).name if isinstance(leaf, Tensor | torch.SymInt) else None
             for leaf in pytree.tree_leaves(output)
         )
-        copies = frozenset(f"t{place}" for place, tensor in enumerate(writer.tensors) if id(tensor) in passed)
-        given, again = _written(output)
+        copies = frozenset(f"t{index}" for index, tensor in enumerate(writer.tensors) if id(tensor) in passed)
+        written, again = _written(output)
         same = again is not None and [*map(id, again.tensors)] == [*map(id, writer.tensors)]
-        _mark(events, Event(path, False, given if same else None, None, leaves, copies), writer.tensors, writer.sizes)
+        _mark(events, Event(path, False, written if same else None, None, leaves, copies), writer.tensors, writer.sizes)
         return output
 
     return enter, leave
 
 
 def arguments_by_name(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A call's arguments by the names of the parameters, defaults filled in."""
+    """Return a call's arguments by the names of the parameters, with defaults filled in."""
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     return dict(bound.arguments)
@@ -233,8 +234,8 @@ def _mark(events: dict[int, Event], event: Event, tensors: list[Tensor], sizes: 
     BOUNDARY(tensors, sizes, len(events) - 1)
 
 
-def substituted(value: Any, replacements: Mapping[str, Any]) -> Any:
-    """Plain data with something else in place of its references, by their names."""
+def substitute_references(value: Any, replacements: Mapping[str, Any]) -> Any:
+    """Replace the references in plain data, by their names."""
     return pytree.tree_map(
         lambda leaf: replacements[leaf.name] if isinstance(leaf, Value) else leaf,
         value,
@@ -242,8 +243,8 @@ def substituted(value: Any, replacements: Mapping[str, Any]) -> Any:
     )
 
 
-def recorded(program: Program, events: Mapping[int, Event], is_fixed: bool) -> Recording:
-    """The calls that boundaries in a program tell of.
+def read_recording(program: Program, events: Mapping[int, Event], is_fixed: bool) -> Recording:
+    """Read the calls from the boundaries in a program.
 
     Args:
         program: with its boundaries.
@@ -264,14 +265,16 @@ def recorded(program: Program, events: Mapping[int, Event], is_fixed: bool) -> R
             continue
         event, values = events[int(node.args[2])], _values(node)  # type: ignore[arg-type]
         if event.enters:
-            call = RecordedCall(event.path, substituted(event.given, values), substituted(event.bound, values))
+            call = RecordedCall(
+                event.path, substitute_references(event.given, values), substitute_references(event.bound, values)
+            )
             stack[-1].body.append(call)
             stack.append(call)
             continue
         call = stack.pop()
         if call.path != event.path or not stack:
             raise UnsupportedCodeError("its calls are not properly nested")
-        call.output = substituted(event.given, values)
+        call.output = substitute_references(event.given, values)
         call.results = tuple(_name(values[leaf]) if leaf else None for leaf in event.leaves)
         copies.update(values[name].name for name in event.passed)
     calls = [call for call in root.body if isinstance(call, RecordedCall)]
@@ -281,11 +284,11 @@ def recorded(program: Program, events: Mapping[int, Event], is_fixed: bool) -> R
 
 
 def _values(node: Node) -> dict[str, Any]:
-    """The nodes of a boundary by their names in its event; a size that does not vary is a number."""
+    """Map the names in an event to the nodes of its boundary; a fixed size is a number."""
     tensors, sizes = node.args[:2]
     assert isinstance(tensors, list | tuple) and isinstance(sizes, list | tuple)
-    named = {f"t{place}": value for place, value in enumerate(tensors)}
-    named |= {f"s{place}": value for place, value in enumerate(sizes)}
+    named = {f"t{index}": value for index, value in enumerate(tensors)}
+    named |= {f"s{index}": value for index, value in enumerate(sizes)}
     return {name: Value(value.name) if isinstance(value, Node) else value for name, value in named.items()}
 
 
@@ -294,7 +297,7 @@ def _name(value: Any) -> str | None:
 
 
 def calls_of(call: RecordedCall) -> Iterator[RecordedCall]:
-    """A call and all calls within it."""
+    """Return a call and all calls within it."""
     yield call
     for inner in call.body:
         if isinstance(inner, RecordedCall):

@@ -1,4 +1,4 @@
-"""What a model's own code keeps from the last batch, as in a fresh model.
+"""State that a model's own code keeps from the last batch.
 
 Detection heads make their anchors anew only where the feature maps have another shape than the last ones. Exported in
 the state after a batch, such a head is tied to that batch's shape, so it is exported as if it had seen none.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.graph.attribute_snapshots import attributes_restored
-from secateur.graph.program import preserved, run_module
+from secateur.graph.contexts import preserved, run_module
 
 TORCH_ATTRIBUTES = frozenset({"_parameters", "_buffers", "_modules", "training"})
 
@@ -33,15 +33,15 @@ class RememberedAttribute:
     name: str
 
     def forget(self) -> None:
-        """Put the class's own value in its place, or one that equals no shape and no cache."""
+        """Reset the attribute to the class's own value, or to a value that equals no shape and no cache."""
         if hasattr(type(self.module), self.name):
             del vars(self.module)[self.name]
         else:
             vars(self.module)[self.name] = _blank(vars(self.module)[self.name])
 
 
-def remembered(model: nn.Module, batch: Batch) -> list[RememberedAttribute]:
-    """The attributes that change when the model runs on batches of other sizes than the example's.
+def remembered_attributes(model: nn.Module, batch: Batch) -> list[RememberedAttribute]:
+    """Find the attributes that change when the model runs on batches of other sizes than the example's.
 
     Only a model that holds a shape or a tensor outside its parameters and buffers is run.
     """
@@ -64,8 +64,8 @@ def remembered(model: nn.Module, batch: Batch) -> list[RememberedAttribute]:
 
 
 @contextmanager
-def forgotten(model: nn.Module, attributes: list[RememberedAttribute]) -> Iterator[None]:
-    """The model as if it had seen no batch; on leaving, it is as it was."""
+def attributes_forgotten(model: nn.Module, attributes: list[RememberedAttribute]) -> Iterator[None]:
+    """Reset the remembered attributes of a model within a context; restore them on leaving."""
     with attributes_restored(model):
         for attribute in attributes:
             attribute.forget()
@@ -78,12 +78,12 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _may_be_remembered(value: Any) -> bool:
     if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
-        return any(_may_be_remembered(part) for part in value)
+        return any(_may_be_remembered(nested) for nested in value)
     return isinstance(value, torch.Size) or (isinstance(value, Tensor) and value.numel() > 0)
 
 
 def _content(value: Any) -> Any:
-    """What a list or dict holds now, as it may be changed in place."""
+    """Return a copy of the entries of a list or dict, which may be changed in place."""
     if isinstance(value, dict):
         return list(value.values())
     return list(value) if isinstance(value, list) else value
@@ -106,12 +106,12 @@ def _blank(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.new_empty(0)
     if isinstance(value, list):
-        return [_blank(part) for part in value]
+        return [_blank(nested) for nested in value]
     return {} if isinstance(value, dict) else None
 
 
 def _of_other_sizes(batch: Batch) -> Iterator[Batch]:
-    """The example with one more example, and with twice the length along the axes behind the channels."""
+    """Return the example with one more example, and with twice the length along the axes behind the channels."""
     yield batch.map(lambda tensor: torch.cat([tensor, tensor[:1]]))
     yield batch.map(_doubled)
 

@@ -1,4 +1,4 @@
-"""The calls of a program's operators with the numbers of other sizes."""
+"""The calls of a program's operators with numbers for other sizes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ class Scaled:
     denominator: int
 
     def value(self, values: Mapping[Node, Any]) -> int:
+        """Return the number for the values of the nodes."""
         return int(values[self.node] * self.numerator // self.denominator)
 
 
 @dataclass(frozen=True)
 class Inserted:
-    """A value after an operator that the first export lacks, since it changes nothing at its sizes.
+    """A value behind an operator that the first export lacks, because it changes nothing at its sizes.
 
     Args:
         target: the operator.
@@ -36,7 +37,7 @@ class Inserted:
 
     @property
     def source(self) -> Node:
-        """The node of the first export whose value it changes."""
+        """The node of the first export whose value the operator changes."""
         source = self.args[0]
         return source.source if isinstance(source, Inserted) else source
 
@@ -54,7 +55,7 @@ class ResizedCalls:
     constants: Mapping[Node, Tensor]
 
     def of(self, node: Node, values: Mapping[Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """One operator's arguments, from the values of the nodes."""
+        """Return an operator's arguments, given the values of the nodes."""
         args, kwargs = self.calls.get(node, (node.args, node.kwargs))
         return (
             tuple(self._resolved(value, values) for value in args),
@@ -67,8 +68,8 @@ class ResizedCalls:
         if isinstance(value, Scaled):
             return value.value(values)
         if isinstance(value, Inserted):
-            kwargs = {name: self._resolved(part, values) for name, part in value.kwargs.items()}
-            return value.target(*(self._resolved(part, values) for part in value.args), **kwargs)
+            kwargs = {name: self._resolved(nested, values) for name, nested in value.kwargs.items()}
+            return value.target(*(self._resolved(nested, values) for nested in value.args), **kwargs)
         if isinstance(value, list | tuple):
-            return type(value)(self._resolved(part, values) for part in value)
+            return type(value)(self._resolved(nested, values) for nested in value)
         return value

@@ -1,4 +1,4 @@
-"""Numbers in the calls of two exports, and what is written in their place at other sizes."""
+"""Numbers in the calls of two exports, and their values at other sizes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from typing import Any
 
 from torch.fx import Node
 
-from secateur.graph.input_shapes import Sizes, evaluated
+from secateur.graph.input_shapes import Sizes, evaluate_length
 from secateur.graph.resized_calls import Scaled
 
 
 class MismatchError(Exception):
-    """The two exports do not have the same operators."""
+    """The error for two exports with different operators."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number, or an operator that computes one, in the same place of two calls.
+    """A number, or an operator that computes one, at the same position of two calls.
 
     Args:
         first, other: of the first export and of the other.
@@ -26,26 +26,26 @@ class Number:
     other: Any
 
 
-def settled_number(number: Number, points: Sequence[Sizes], computed: Sequence[Mapping[Node, Any]]) -> Any:
-    """What to write in the place of a number of the first export.
+def matched_number(number: Number, points: Sequence[Sizes], computed: Sequence[Mapping[Node, Any]]) -> Any:
+    """Return the replacement for a number of the first export.
 
     Raises:
         MismatchError: there is no such thing.
     """
     first, other = number.first, number.other
-    wanted = [evaluated(other.meta["val"] if isinstance(other, Node) else other, point) for point in points]
+    expected = [evaluate_length(other.meta["val"] if isinstance(other, Node) else other, point) for point in points]
     if not isinstance(first, Node):
-        if any(value != wanted[0] for value in wanted):
+        if any(value != expected[0] for value in expected):
             raise MismatchError(f"{other} there depends on the batch size")
-        return first if wanted[0] == first else wanted[0]
-    found = [values.get(first) for values in computed]
-    if found == wanted:
+        return first if expected[0] == first else expected[0]
+    computed_values = [values.get(first) for values in computed]
+    if computed_values == expected:
         return first
-    if all(value == wanted[0] for value in wanted):
-        return wanted[0]
-    if not all(isinstance(value, int) and value for value in (*wanted, *found)):
+    if all(value == expected[0] for value in expected):
+        return expected[0]
+    if not all(isinstance(value, int) and value for value in (*expected, *computed_values)):
         raise MismatchError(f"{first.name} is no count of entries")
-    numerator, denominator = int(wanted[0]), int(found[0] or 1)
-    if any(a * denominator != (b or 0) * numerator for a, b in zip(wanted, found, strict=True)):
+    numerator, denominator = int(expected[0]), int(computed_values[0] or 1)
+    if any(a * denominator != (b or 0) * numerator for a, b in zip(expected, computed_values, strict=True)):
         raise MismatchError(f"{first.name} depends on the batch size in another way")
     return Scaled(first, numerator, denominator)

@@ -1,4 +1,4 @@
-"""Shapes of common operators' results at once, while a program with symbolic shapes is exported.
+"""Shape computations of common operators in one step, for exports with symbolic shapes.
 
 For a tensor without data, torch takes most operators apart into many smaller ones, each of which compares symbolic
 lengths. For the operators here the shape of the result is plain. They take most of the time of an export with a batch
@@ -72,7 +72,7 @@ def group_norm_results(
 
 
 def _taken_apart(mode: Any, operator: OpOverload, *args: Any) -> Any:
-    """Return the results as torch finds them, which compares a symbolic length with that of a weight."""
+    """Return the results of torch's own decomposition, which compares a symbolic length with a weight's."""
     with mode:
         return decomposition_table[operator](*args)
 
@@ -87,20 +87,22 @@ def linear_result(torchs: Kernel, input: Tensor, weight: Tensor, bias: Tensor | 
 
 def matmul_result(torchs: Kernel, one: Tensor, other: Tensor) -> Tensor:
     """Return a tensor of the shape of a matrix product, for one matrix or as many on both sides."""
-    alike = other.dim() == 2 or (one.dim() == other.dim() and all(map(_is_same, one.shape[:-2], other.shape[:-2])))
-    if one.dim() < 2 or other.dim() < 2 or not alike or not _is_product(one, other, -2):
+    is_batched_alike = other.dim() == 2 or (
+        one.dim() == other.dim() and all(map(_is_same, one.shape[:-2], other.shape[:-2]))
+    )
+    if one.dim() < 2 or other.dim() < 2 or not is_batched_alike or not _is_product(one, other, -2):
         result: Tensor = torchs(one, other)
         return result
     return one.new_empty((*one.shape[:-1], other.shape[-1]))
 
 
 def _is_product(one: Tensor, other: Tensor, axis: int) -> bool:
-    """Whether two tensors have one type, and lengths along which they are contracted that are known to be the same."""
+    """True if two tensors have one type, and the lengths along which they are contracted are known to be equal."""
     return one.dtype == other.dtype and one.device == other.device and _is_same(one.shape[-1], other.shape[axis])
 
 
 def _is_same(length: Any, other: Any) -> bool:
-    """Whether two lengths are one number or one symbol; asking torch would add a condition to the program."""
+    """True if two lengths are one number or one symbol; asking torch would add a condition to the program."""
     if isinstance(length, int) and isinstance(other, int):
         return length == other
     return isinstance(length, torch.SymInt) and isinstance(other, torch.SymInt) and length.node.expr == other.node.expr
@@ -123,7 +125,7 @@ WHOLE_KERNELS: dict[OpOverload, Kernel] = {ATEN.linear.default: linear_result, A
 
 @contextmanager
 def shapes_at_once(symbolic: bool) -> Iterator[None]:
-    """Export with the kernels of this file where lengths are symbolic; torch is as it was on leaving."""
+    """Export with the kernels of this file where lengths are symbolic; restore torch on leaving."""
     if not symbolic:
         yield
         return

@@ -1,4 +1,4 @@
-"""Kinds of models whose parameters can't be cut, each refused with its remedy before anything is run."""
+"""Kinds of models whose parameters can't be cut, with the remedy for each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class UnsupportedKind:
 
 
 def unsupported_reason(model: nn.Module) -> str | None:
-    """Why a model can't be cut, with the module that is to blame; None where no module is of an unsupported kind."""
+    """Return the reason why a model can't be cut, with the module responsible; None if it can."""
     for path, module in model.named_modules():
         for kind in UNSUPPORTED:
             if kind.matches(module):
-                place = f"{path} ({type(module).__name__})" if path else type(module).__name__
-                return f"{place} {kind.message}"
+                location = f"{path} ({type(module).__name__})" if path else type(module).__name__
+                return f"{location} {kind.message}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""torch's own log records about an export, which its errors repeat."""
+"""torch's log records of exports."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 @contextmanager
 def torch_logs_silenced() -> Iterator[None]:
-    """Without torch's warnings, log records and printed graphs, unless `TORCH_LOGS` asks for them."""
+    """Silence torch's warnings, log records and printed graphs within a context, unless `TORCH_LOGS` is set."""
     unprinted: Any = patch("torch.export._trace.print", lambda *args, **kwargs: None, create=True)
     asked = bool(os.environ.get("TORCH_LOGS"))
     with warnings.catch_warnings(), torch_logs_dropped(), nullcontext() if asked else unprinted:
@@ -22,21 +22,21 @@ def torch_logs_silenced() -> Iterator[None]:
 
 @contextmanager
 def torch_logs_dropped() -> Iterator[None]:
-    """Drop this thread's records of torch's loggers, but for those whose level `TORCH_LOGS` or a person has lowered."""
+    """Drop this thread's records of torch's loggers, except those whose level `TORCH_LOGS` or the user lowered."""
     thread = threading.get_ident()
 
-    def wanted(record: logging.LogRecord) -> bool:
+    def is_requested(record: logging.LogRecord) -> bool:
         of_torch = record.name == "torch" or record.name.startswith("torch.")
         return not of_torch or record.thread != thread or _is_asked_for(record.name)
 
     handlers = _handlers()
     for handler in handlers:
-        handler.addFilter(wanted)
+        handler.addFilter(is_requested)
     try:
         yield
     finally:
         for handler in handlers:
-            handler.removeFilter(wanted)
+            handler.removeFilter(is_requested)
 
 
 def _is_asked_for(name: str) -> bool:
@@ -44,7 +44,7 @@ def _is_asked_for(name: str) -> bool:
 
 
 def _handlers() -> list[logging.Handler]:
-    """Where records of torch's loggers can arrive."""
+    """Return the handlers that receive records of torch's loggers."""
     names = [name for name in logging.root.manager.loggerDict if name == "torch" or name.startswith("torch.")]
     loggers = [logging.getLogger(), *(logging.getLogger(name) for name in names)]
     last_resort = [] if logging.lastResort is None else [logging.lastResort]

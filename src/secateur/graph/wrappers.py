@@ -1,4 +1,4 @@
-"""Wrappers of whole models (data parallelism, `torch.compile`): what they hold is what is traced, cut and saved."""
+"""Wrappers of whole models, such as data parallelism and `torch.compile`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ COMPILED = "_orig_mod"
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model that a wrapper, or several in each other, holds; any other model itself.
+    """Return the model within one or several nested wrappers; any other model itself.
 
     Example:
         >>> import torch
@@ -25,7 +25,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _held(model: nn.Module) -> nn.Module | None:
-    """What a wrapper holds, None where the model is no wrapper."""
+    """Return the model within a wrapper, None if the model is no wrapper."""
     if isinstance(model, DataParallel | DistributedDataParallel):
         inner: nn.Module = model.module
         return inner
@@ -35,12 +35,12 @@ def _held(model: nn.Module) -> nn.Module | None:
 
 
 def holds_wrappers(model: nn.Module) -> bool:
-    """Whether a module within the model is a wrapper."""
+    """True if a module within the model is a wrapper."""
     return any(_held(module) is not None for module in model.modules())
 
 
 def unwrap_children(model: nn.Module) -> None:
-    """Put what wrappers within a model hold in their places, so that the names of its parameters are the plain ones."""
+    """Replace wrappers within a model by their content, so that the names of its parameters are the plain ones."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             plain = unwrapped(child)
@@ -50,11 +50,11 @@ def unwrap_children(model: nn.Module) -> None:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Within, functions and modules given to `torch.compile` run as they are written."""
+    """Run functions and modules given to `torch.compile` without compilation, within a context."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether a module of the model was given to `torch.compile`, in place or as a wrapper."""
+    """True if a module of the model was given to `torch.compile`, in place or as a wrapper."""
     return any(module._compiled_call_impl is not None or COMPILED in module._modules for module in model.modules())

@@ -13,9 +13,12 @@ from torch.fx import Node
 from secateur.coupling.network import Consumer, Group, Network
 from secateur.data.batch import Batch
 from secateur.errors import DataError
-from secateur.graph.program import OpFn, OpOverride, Program, module_path, operator_name, widest, with_argument
+from secateur.graph.operators import module_path, operator_name, with_argument
+from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.importance.context import CriterionContext
-from secateur.masking.ablation import chained, operand, operand_node, recorded_operand
+from secateur.masking.ablation import chain_overrides
+from secateur.masking.operands import operand, operand_node, recorded_operand
+from secateur.utils.dtypes import widest_type
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +43,11 @@ class ActivationTap:
         """Means over everything but the units' axis and the examples. (size, examples)"""
         if examples == 1:
             alone = values.movedim(self.dim, 0).reshape(values.shape[self.dim], 1, -1)
-            return alone.mean(2, dtype=widest(values)).cpu().double()
+            return alone.mean(2, dtype=widest_type(values)).cpu().double()
         moved = values.movedim((self.dim, self.batch_axis), (0, 1))
         if not self.outermost:  # (size, parts, examples, ...)
             moved = moved.unflatten(1, (-1, examples)).transpose(1, 2)
-        return moved.reshape(moved.shape[0], examples, -1).mean(2, dtype=widest(moved)).cpu().double()
+        return moved.reshape(moved.shape[0], examples, -1).mean(2, dtype=widest_type(moved)).cpu().double()
 
     def places(self, values: Tensor, examples: int) -> int:
         """Over how many entries `rows` takes each mean."""
@@ -129,7 +132,7 @@ def tap_handlers(sites: Iterable[ActivationTap], tap: Tap) -> dict[Node, OpOverr
     for site in sites:
         for consumer in site.consumers:
             by_node[consumer.node].append(partial(_read_tapped, consumer, site, tap, made))
-    return {node: chained(handlers) for node, handlers in by_node.items()}
+    return {node: chain_overrides(handlers) for node, handlers in by_node.items()}
 
 
 def _read_tapped(

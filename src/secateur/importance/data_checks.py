@@ -15,7 +15,7 @@ from secateur.data.conversion import as_batches
 from secateur.data.model_inputs import device_of, floating_type
 from secateur.errors import BudgetError, DataError, SecateurError, TargetError, TraceError
 from secateur.evaluation.losses import Loss, Reference, check_target, example_losses, is_logits, main_output
-from secateur.graph.program import preserved, run_module
+from secateur.graph.contexts import preserved, run_module
 from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.context import MICROBATCH
 from secateur.importance.registry import Criterion, Use, registered

@@ -13,11 +13,12 @@ from torch.fx import Node
 from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.evaluation.losses import is_logits, main_output, output_scales, outputs_by_example
-from secateur.graph.program import OpFn, OpOverride, at_least_single, wide
+from secateur.graph.program import OpFn, OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
-from secateur.masking.ablation import operand
 from secateur.masking.linear_layers import LinearLayer
+from secateur.masking.operands import operand
+from secateur.utils.dtypes import at_least_single, to_widest
 from secateur.utils.rng import generator_for
 
 MOST_ROWS = 20_000
@@ -82,7 +83,7 @@ class FisherAccumulator:
             self.shift = rows.mean(1, keepdim=True)
             self.gram = torch.zeros((), device=x.device)
         rows = torch.cat([rows - self.shift, torch.ones_like(rows[..., :1])], 2)
-        self.gram = self.gram + wide(rows.transpose(1, 2) @ rows)
+        self.gram = self.gram + to_widest(rows.transpose(1, 2) @ rows)
         self.rows += rows.shape[1]
 
     def slope(self, gradient: Tensor, examples: int) -> None:
@@ -92,7 +93,7 @@ class FisherAccumulator:
         rows = rows if self.matrices is None else rows @ self.matrices.to(rows)
         scale = rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)  # squares of small gradients would be nothing
         rows = rows / scale
-        product = wide(rows.transpose(1, 2) @ rows) * wide(scale).square()
+        product = to_widest(rows.transpose(1, 2) @ rows) * to_widest(scale).square()
         self.curvature = self.curvature.to(rows.device) + product
         self.examples += examples
 
@@ -107,7 +108,7 @@ class FisherAccumulator:
         moments = gram[:, :-1, :-1] - mean[:, :, None] * mean[:, None]
         del gram
         if not self.layer.constant:
-            whole = mean + wide(self.shift[:, 0])
+            whole = mean + to_widest(self.shift[:, 0])
             moments = moments + whole[:, :, None] * whole[:, None]
         curvature, self.curvature = self.curvature.div_(self.examples), torch.zeros(())
         if not bool(torch.isfinite(moments).all() and torch.isfinite(curvature).all()):

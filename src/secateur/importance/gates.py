@@ -22,7 +22,7 @@ from secateur.graph.program import OpFn, OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
 from secateur.importance.gradient import example_loss
-from secateur.masking.ablation import MeanAblation, chained, shaped
+from secateur.masking.ablation import MeanAblation, as_factor, chain_overrides
 from secateur.masking.gate_positions import GatePosition, GateSite, gate_positions
 
 
@@ -62,7 +62,7 @@ class Gates:
         handlers |= MeanAblation({}).handlers(network, before_readers)
         for place, row in self._placed:
             gated = partial(_gated, network, place, gates[:, row])
-            handlers[place.node] = chained([gated, handlers[place.node]]) if place.node in handlers else gated
+            handlers[place.node] = chain_overrides([gated, handlers[place.node]]) if place.node in handlers else gated
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             output = self.context.forward(cell, handlers)
             return example_loss(self.context, cell, output), gates
@@ -104,7 +104,7 @@ def _gated(
     first = recorded[0] if isinstance(recorded, tuple | list) else recorded
     units = place.units.to(gates.device)
     factors = torch.where(units >= 0, gates[:, units], 1.0)  # (copies, size of the axis)
-    gated = values * shaped(factors.to(values), values, place.dim, network.program.batch_axis(first))
+    gated = values * as_factor(factors.to(values), values, place.dim, network.program.batch_axis(first))
     return (gated, *rest) if rest else gated
 
 

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from secateur.coupling.network import Group, Network
 from secateur.errors import DataError
-from secateur.graph.program import arguments, wide
+from secateur.graph.operators import arguments
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
-from secateur.masking.linear_layers import norms_of
+from secateur.masking.batch_norms import norms_of
+from secateur.utils.dtypes import to_widest
 
 
 @criterion("l1", options=(), uses="nothing")
@@ -81,14 +82,14 @@ def incoming(network: Network, group: Group, read: Callable[[str], Tensor]) -> T
     total = torch.zeros(group.size + 1, dtype=torch.float64)
     for member in group.members:
         if member.is_producer and network.program.state(member.tensor).dim() > 1:
-            rows = wide(read(member.tensor)).movedim(member.axis, 0).flatten(1).sum(1)
+            rows = to_widest(read(member.tensor)).movedim(member.axis, 0).flatten(1).sum(1)
             total.index_add_(0, local_units(member.units, group), rows.cpu().double())
     return total[:-1]
 
 
 def _measured(context: CriterionContext, group: Group, measure: Callable[[Tensor], Tensor]) -> Tensor:
     state = context.network.program.state
-    return incoming(context.network, group, lambda name: measure(wide(state(name).detach())))
+    return incoming(context.network, group, lambda name: measure(to_widest(state(name).detach())))
 
 
 def _rows_of(network: Network, group: Group) -> list[Tensor]:

@@ -1,1 +1,1 @@
-"""The dense program with units ablated, exactly as if they had been cut."""
+"""The dense program with ablated units: exactly the results of the cut network."""

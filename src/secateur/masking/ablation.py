@@ -1,7 +1,7 @@
-"""Run the program with units removed, exactly as if they had been cut.
+"""Run the program with ablated units: exactly the results of the cut network.
 
-At every reader the absent units count as nothing: a contraction gets zeros in their place, a normalisation over
-channels takes its statistics from the units that stay. Where ablation keeps each unit's mean, what the reader would
+At every consumer the absent units count as nothing: a contraction gets zeros in their place, a normalisation over
+channels takes its statistics from kept units. Where ablation keeps each unit's mean, what the consumer would
 have made of that constant is added to its result, as it will be added to a bias when the network is cut.
 """
 
@@ -10,27 +10,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.network import ConstantSink, Consumer, Network
+from secateur.coupling.network import Consumer, Network
 from secateur.coupling.rules.windows import AVERAGES
 from secateur.data.batch import Batch
-from secateur.graph.program import OpFn, OpOverride, Program, arguments, operator_name, wide, widest, with_argument
-from secateur.graph.random_draws import replayed_left
+from secateur.graph.draw_replay import replayed_left
+from secateur.graph.operators import arguments, operator_name, with_argument
+from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.masking.computed_weights import by_coalition, is_shared_by_batch
+from secateur.masking.constants import constant_response, masked_grouped_product, sum_over_kernel
 from secateur.masking.norms import MASKED_NORMS
+from secateur.masking.operands import operand, operand_node, recorded_operand
 from secateur.masking.recurrent import masked_recurrence
-from secateur.masking.windows import among_those_that_stay
+from secateur.masking.windows import average_over_kept
+from secateur.utils.dtypes import widest_type
 
 Means = Mapping[str, Tensor]
 
 
 def consumer_key(consumer: Consumer) -> str:
-    """The name under which a reader's means are kept."""
+    """Return the key of a consumer in tables of means and moments."""
     return f"{consumer.node.name}:{consumer.argument}"
 
 
@@ -39,10 +43,10 @@ LINEAR = ("linear", "addmm")
 
 @dataclass(frozen=True)
 class MeanAblation:
-    """What stands in the place of absent units.
+    """Ablation of units: each is replaced by its mean, or by zero where there is none.
 
     Args:
-        means: the mean of each reader's input along the units' axis, (size,) by `reader_key`; empty: zero.
+        means: the mean of each consumer's input along the units' axis, (size,) by `consumer_key`; empty: zero.
     """
 
     means: Means
@@ -50,19 +54,19 @@ class MeanAblation:
 
     @property
     def adds_up(self) -> bool:
-        """Whether what a linear reader gives is the sum of what each unit adds."""
+        """True if the result of a linear consumer is the sum of the units' contributions."""
         return True
 
     def handlers(
         self, network: Network, masks: Tensor, consumers: Iterable[Consumer] | None = None
     ) -> dict[Node, OpOverride]:
-        """The readers' operators as they are when units are absent.
+        """Return the overrides of the consumers' operators for given masks of units.
 
         Args:
             network: the network.
             masks: which units stay (coalitions, units + 1); a batch holds its examples for each coalition in turn.
                 Booleans, or numbers to take gradients by, which are never passed over where all are 1.
-            readers: the readers concerned, all by default.
+            consumers: the consumers concerned, all by default.
         """
         by_node: defaultdict[Node, list[OpOverride]] = defaultdict(list)
         consumers = network.consumers if consumers is None else tuple(consumers)
@@ -75,11 +79,11 @@ class MeanAblation:
                 of_weights.append(consumer.node)
             else:
                 by_node[consumer.node].append(self._handler(network.program, consumer, present))
-        found = {node: chained(handlers) for node, handlers in by_node.items()}
+        shared = {node: chain_overrides(handlers) for node, handlers in by_node.items()}
         if not of_weights:
-            return found
-        each = [self.handlers(network, mask, consumers) for mask in masks.split(1)]
-        return {**found, **by_coalition(network.program, of_weights, each)}
+            return shared
+        by_mask = [self.handlers(network, mask, consumers) for mask in masks.split(1)]
+        return {**shared, **by_coalition(network.program, of_weights, by_mask)}
 
     def _handler(self, program: Program, consumer: Consumer, present: Tensor) -> OpOverride:
         name = operator_name(consumer.node)
@@ -91,11 +95,11 @@ class MeanAblation:
             return partial(_masked_windows, program, consumer, present)
         mean = self.means.get(consumer_key(consumer)) if consumer.fold is not None else None
         if mean is not None and name in LINEAR and len(present) > 1:
-            return _replaced(program, consumer, present, mean)
-        return _silenced(program, consumer, present, self.constant(program, consumer, present))
+            return _mean_override(program, consumer, present, mean)
+        return _zeroing_override(program, consumer, present, self.constant(program, consumer, present))
 
     def constant(self, program: Program, consumer: Consumer, present: Tensor) -> Tensor | None:
-        """What a reader makes of the means of absent units, (coalitions, out) in float64; None where it gets nothing.
+        """Return a consumer's response to the means of ablated units, or None. (coalitions, out) in float64
 
         Args:
             present: which entries of its input stay (coalitions, in).
@@ -107,56 +111,26 @@ class MeanAblation:
         mean = mean.to(present.device)
         absent = (1 - present.to(mean)) * mean
         if len(present) == 1:
-            return contribution(weight, consumer.fold, absent)
+            return constant_response(weight, consumer.fold, absent)
         if consumer.fold.weight not in self._matrices:
-            self._matrices[consumer.fold.weight] = over_space(weight, consumer.fold)
+            self._matrices[consumer.fold.weight] = sum_over_kernel(weight, consumer.fold)
         return masked_grouped_product(self._matrices[consumer.fold.weight], consumer.fold, absent)
 
 
-def chained(handlers: Sequence[OpOverride]) -> OpOverride:
-    """Several handlers of one operator as one, each of which changes another argument."""
+def chain_overrides(handlers: Sequence[OpOverride]) -> OpOverride:
+    """Compose several overrides of one operator, each of which changes another argument."""
 
     def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = target
-        for each in handlers:
-            call = partial(lambda inner, h, *a, **k: h(inner, a, k), call, each)
+        for override in handlers:
+            call = partial(lambda inner, h, *a, **k: h(inner, a, k), call, override)
         return call(*args, **kwargs)
 
     return handler if len(handlers) > 1 else handlers[0]
 
 
-def contribution(weight: Tensor, fold: ConstantSink, inputs: Tensor) -> Tensor:
-    """What a linear layer or convolution makes of inputs that are constant over space.
-
-    Args:
-        weight: (out, in / groups, *kernel), or with the axes that `fold.inner` says.
-        fold: the reader's.
-        inputs: (coalitions, in).
-
-    Returns:
-        (coalitions, out), in float64.
-    """
-    if len(inputs) == 1 and fold.groups == 1:  # only what is not zero counts, of which there may be little
-        read = torch.nonzero(inputs[0]).flatten()
-        weight, inputs = weight.index_select(fold.inner, read.to(weight.device)), inputs[:, read]
-    return masked_grouped_product(over_space(weight, fold), fold, inputs)
-
-
-def over_space(weight: Tensor, fold: ConstantSink) -> Tensor:
-    """A weight summed over its kernel, (out, in / groups) in float64."""
-    matrix = wide(weight).movedim(fold.inner, 1)
-    return matrix.flatten(2).sum(2) if weight.dim() > 2 else matrix
-
-
-def masked_grouped_product(matrix: Tensor, fold: ConstantSink, inputs: Tensor) -> Tensor:
-    """A matrix (out, in / groups), group by group, times inputs (coalitions, in). (coalitions, out)"""
-    parts = inputs.to(matrix).unflatten(1, (fold.groups, -1))  # (coalitions, groups, in / groups)
-    rows = matrix.unflatten(0, (fold.groups, -1))  # (groups, out / groups, in / groups)
-    return torch.einsum("cgi,goi->cgo", parts, rows).flatten(1)
-
-
-def shaped(values: Tensor, x: Tensor, dim: int, batch_axis: int | None) -> Tensor:
-    """Values (coalitions, size) as a factor of x, whose batch holds its examples for each coalition in turn."""
+def as_factor(values: Tensor, x: Tensor, dim: int, batch_axis: int | None) -> Tensor:
+    """Reshape values (coalitions, size) to a factor of x, whose batch holds its examples for each coalition in turn."""
     view = [1] * x.dim()
     view[dim] = values.shape[1]
     if values.shape[0] == 1:
@@ -167,8 +141,8 @@ def shaped(values: Tensor, x: Tensor, dim: int, batch_axis: int | None) -> Tenso
     return (repeated if batch_axis < dim else repeated.t()).reshape(view)
 
 
-def changed(consumer: Consumer, change: Callable[[Tensor], Tensor]) -> OpOverride:
-    """The reader's operator with another operand in the place of its own."""
+def operand_override(consumer: Consumer, change: Callable[[Tensor], Tensor]) -> OpOverride:
+    """Return the override of a consumer's operator that changes its operand."""
 
     def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x = change(operand(consumer, args, kwargs))
@@ -178,67 +152,40 @@ def changed(consumer: Consumer, change: Callable[[Tensor], Tensor]) -> OpOverrid
     return handler
 
 
-def _silenced(program: Program, consumer: Consumer, present: Tensor, constant: Tensor | None) -> OpOverride:
-    """Absent units read as nothing, and the constant is added that their means would have made."""
+def _zeroing_override(program: Program, consumer: Consumer, present: Tensor, constant: Tensor | None) -> OpOverride:
+    """Return the override that zeroes absent units and adds the response to their means."""
     axis = program.batch_axis(recorded_operand(consumer))
     share = _share(consumer, present)
-    silent = changed(consumer, lambda x: x * shaped(share.to(x), x, consumer.dim, axis))
+    silent = operand_override(consumer, lambda x: x * as_factor(share.to(x), x, consumer.dim, axis))
     if constant is None:
         return silent
 
     def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = silent(target, args, kwargs)
-        return result + shaped(constant.to(result), result, consumer.dim, axis)
+        return result + as_factor(constant.to(result), result, consumer.dim, axis)
 
     return handler
 
 
-def _replaced(program: Program, consumer: Consumer, present: Tensor, mean: Tensor) -> OpOverride:
-    """A linear layer that reads absent units' means in their place: nothing is padded, so that is their constant."""
+def _mean_override(program: Program, consumer: Consumer, present: Tensor, mean: Tensor) -> OpOverride:
+    """Return the override that replaces absent units by their means; for linear layers, which pad nothing."""
     axis = program.batch_axis(recorded_operand(consumer))
     mean = mean.to(present.device)
     absent = (1 - present.to(mean)) * mean
 
     def filled(x: Tensor) -> Tensor:
-        factor, means = (shaped(part.to(x), x, consumer.dim, axis) for part in (present, absent))
+        factor, means = (as_factor(values.to(x), x, consumer.dim, axis) for values in (present, absent))
         return torch.addcmul(means, x, factor)
 
-    return changed(consumer, filled)
+    return operand_override(consumer, filled)
 
 
 def _share(consumer: Consumer, present: Tensor) -> Tensor:
-    """Presence as a factor; attention that takes its scale from the width scales what is left the more."""
-    whole = present.double()
+    """Return the factor of each unit; attention that takes its scale from the width scales the kept units up."""
+    factor = present.double()
     if operator_name(consumer.node) == "scaled_dot_product_attention" and arguments(consumer.node).get("scale") is None:
-        return whole * (present.shape[1] / whole.sum(1, keepdim=True).clamp_min(1)).sqrt()
-    return whole
-
-
-class ConsumerReads(Protocol):
-    """An operator and the name of the argument that it reads units from."""
-
-    @property
-    def node(self) -> Node: ...
-
-    @property
-    def argument(self) -> str: ...
-
-
-def operand(consumer: ConsumerReads, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    names = [argument.name for argument in consumer.node.target._schema.arguments]  # type: ignore[union-attr]
-    value: Tensor = kwargs[consumer.argument] if consumer.argument in kwargs else args[names.index(consumer.argument)]
-    return value
-
-
-def operand_node(consumer: Consumer) -> Node:
-    """The operator, parameter or input whose value a reader reads."""
-    node: Node = arguments(consumer.node)[consumer.argument]
-    return node
-
-
-def recorded_operand(consumer: Consumer) -> Any:
-    """What the export recorded of a reader's operand: its symbolic shape."""
-    return operand_node(consumer).meta["val"]
+        return factor * (present.shape[1] / factor.sum(1, keepdim=True).clamp_min(1)).sqrt()
+    return factor
 
 
 def _masked_norm(
@@ -252,38 +199,38 @@ def _masked_norm(
 ) -> Any:
     x = operand(consumer, args, kwargs)
     names = [argument.name for argument in consumer.node.target._schema.arguments]  # type: ignore[union-attr]
-    given = {**arguments(consumer.node), **dict(zip(names, args, strict=False)), **kwargs}
-    factor = shaped(present.to(x), x, consumer.dim, program.batch_axis(recorded_operand(consumer)))
-    return norm(factor, **given)
+    by_name = {**arguments(consumer.node), **dict(zip(names, args, strict=False)), **kwargs}
+    factor = as_factor(present.to(x), x, consumer.dim, program.batch_axis(recorded_operand(consumer)))
+    return norm(factor, **by_name)
 
 
 def _masked_windows(
     program: Program, consumer: Consumer, present: Tensor, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
     x = operand(consumer, args, kwargs)
-    factor = shaped(present.to(x), x, consumer.dim, program.batch_axis(recorded_operand(consumer)))
-    return among_those_that_stay(consumer.node, consumer.dim, factor, x, target, args, kwargs)
+    factor = as_factor(present.to(x), x, consumer.dim, program.batch_axis(recorded_operand(consumer)))
+    return average_over_kept(consumer.node, consumer.dim, factor, x, target, args, kwargs)
 
 
 def run_masked(network: Network, batch: Batch, mask: Tensor, means: Means) -> Any:
-    """The network's output on a batch with only the units of one mask (units + 1,)."""
+    """Compute the network's output on a batch with only the units of one mask (units + 1,)."""
     with torch.no_grad():
         return network.program.forward(batch, MeanAblation(means).handlers(network, mask[None]))
 
 
 def masked_draws(network: Network, batch: Batch, mask: Tensor, means: Means) -> AbstractContextManager[Any]:
-    """A context within which a cut network draws what the masked run draws, without the entries of absent units."""
+    """Let a cut network draw the masked run's numbers, without the entries of absent units, within a context."""
 
     def run(noting: Mapping[Node, OpOverride]) -> None:
         handlers = MeanAblation(means).handlers(network, mask[None])
         both = {node: [h[node] for h in (handlers, noting) if node in h] for node in {**handlers, **noting}}
-        network.program.forward(batch, {node: chained(own) for node, own in both.items()})
+        network.program.forward(batch, {node: chain_overrides(overrides) for node, overrides in both.items()})
 
     return replayed_left(run, {draw.node: draw for draw in network.draws}, mask)
 
 
 def consumer_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """The mean of every foldable reader's input along its units' axis, over all batches. (size,) in float64."""
+    """Compute the mean input of every foldable consumer, over all batches. (size,) in float64"""
     sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
     counts: defaultdict[str, int] = defaultdict(int)
 
@@ -291,7 +238,7 @@ def consumer_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tens
         def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = operand(consumer, args, kwargs)
             others = [dim for dim in range(x.dim()) if dim != consumer.dim]
-            total = x.sum(others, dtype=widest(x)) if others else x
+            total = x.sum(others, dtype=widest_type(x)) if others else x
             sums[consumer_key(consumer)] = sums[consumer_key(consumer)] + total.cpu().double()
             counts[consumer_key(consumer)] += x.numel() // x.shape[consumer.dim]
             return target(*args, **kwargs)

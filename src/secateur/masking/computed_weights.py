@@ -1,4 +1,4 @@
-"""Weights that are computed from the units that stay, one for each coalition: they have no batch to stack them in.
+"""Weights that are computed from kept units, and so differ between coalitions.
 
 A weight that is standardised or scaled to length 1 over its inputs is another where some of these are absent. Where a
 batch holds several coalitions, the operators that use such a weight run for each coalition by itself.
@@ -13,23 +13,24 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.errors import SecateurError
-from secateur.graph.program import OpFn, OpOverride, Program, module_path, operator_name
+from secateur.graph.operators import module_path, operator_name
+from secateur.graph.program import OpFn, OpOverride, Program
 
 Handlers = Mapping[Node, OpOverride]
 
 
 def is_shared_by_batch(program: Program, operand: Node) -> bool:
-    """Whether an operand is computed from parameters alone, and the same for all examples of a batch."""
+    """True if an operand is computed from parameters alone, and the same for all examples of a batch."""
     return operand in program.state_only and program.batch_axis(operand.meta.get("val")) is None
 
 
-def by_coalition(program: Program, masked: Sequence[Node], each: Sequence[Handlers]) -> dict[Node, OpOverride]:
-    """Handlers of the operators that use weights which are others for each coalition.
+def by_coalition(program: Program, masked: Sequence[Node], by_mask: Sequence[Handlers]) -> dict[Node, OpOverride]:
+    """Return the overrides of operators whose weights differ between coalitions.
 
     Args:
         program: the program.
         masked: the operators that read units of what is computed from parameters alone.
-        each: every coalition's own handlers of all readers, in the order in which a batch holds them.
+        each: every coalition's own handlers of all consumers, in the order in which a batch holds them.
     """
     changed = _computed_from(program, [node for node in masked if node in program.state_only])
     users = [
@@ -37,33 +38,35 @@ def by_coalition(program: Program, masked: Sequence[Node], each: Sequence[Handle
         for node in program.nodes
         if node.op == "call_function" and node not in changed and (changed & {*node.all_input_nodes} or node in masked)
     ]
-    values = [_weights(program, changed, own) for own in each]
+    values = [_weights(program, changed, overrides) for overrides in by_mask]
 
-    def apart(node: Node, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_each(node: Node, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         results = []
-        for at, (own, weights) in enumerate(zip(each, values, strict=True)):
-            given = _of_coalition(program, node, (args, kwargs), weights, at, len(each))
-            results.append(own[node](target, *given) if node in own else target(*given[0], **given[1]))
+        for at, (overrides, weights) in enumerate(zip(by_mask, values, strict=True)):
+            arguments = _of_coalition(program, node, (args, kwargs), weights, at, len(by_mask))
+            results.append(
+                overrides[node](target, *arguments) if node in overrides else target(*arguments[0], **arguments[1])
+            )
         return _stacked(program, node, results)
 
-    return {node: _handler(apart, node) for node in users}
+    return {node: _handler(run_each, node) for node in users}
 
 
-def _handler(apart: Callable[..., Any], node: Node) -> OpOverride:
-    return lambda target, args, kwargs: apart(node, target, args, kwargs)
+def _handler(run_each: Callable[..., Any], node: Node) -> OpOverride:
+    return lambda target, args, kwargs: run_each(node, target, args, kwargs)
 
 
 def _computed_from(program: Program, sources: Sequence[Node]) -> set[Node]:
-    """Operators on parameters alone that depend on these, themselves included."""
-    found = {*sources}
+    """Return the operators on parameters alone that depend on some nodes, including the nodes."""
+    dependent = {*sources}
     for node in program.nodes:
-        if node in program.state_only and found & {*node.all_input_nodes}:
-            found.add(node)
-    return found
+        if node in program.state_only and dependent & {*node.all_input_nodes}:
+            dependent.add(node)
+    return dependent
 
 
 def _weights(program: Program, changed: set[Node], handlers: Handlers) -> dict[Node, Any]:
-    """What these operators give with one coalition's handlers."""
+    """Compute the values of these operators with one coalition's overrides."""
     values: dict[Node, Any] = program.fixed()
 
     def value_of(node: Node) -> Any:
@@ -78,26 +81,26 @@ def _weights(program: Program, changed: set[Node], handlers: Handlers) -> dict[N
 
 
 def _of_coalition(
-    program: Program, node: Node, given: Any, weights: Mapping[Node, Any], at: int, coalitions: int
+    program: Program, node: Node, arguments: Any, weights: Mapping[Node, Any], at: int, coalitions: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """An operator's arguments with one coalition's weights and its part of the batch."""
+    """Return an operator's arguments with one coalition's weights and its share of the batch."""
 
-    def part(source: Any, value: Any) -> Any:
+    def select(source: Any, value: Any) -> Any:
         if isinstance(source, Node) and source in weights:
             return weights[source]
         axis = program.batch_axis(source.meta.get("val")) if isinstance(source, Node) else None
         return value if axis is None or not isinstance(value, Tensor) else value.chunk(coalitions, axis)[at]
 
     sources = pytree.tree_leaves((node.args, node.kwargs))
-    leaves, spec = pytree.tree_flatten(given)
+    leaves, spec = pytree.tree_flatten(arguments)
     chosen: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(
-        [part(source, value) for source, value in zip(sources, leaves, strict=True)], spec
+        [select(source, value) for source, value in zip(sources, leaves, strict=True)], spec
     )
     return chosen
 
 
 def _stacked(program: Program, node: Node, results: Sequence[Any]) -> Any:
-    """The coalitions' results in one batch.
+    """Concatenate the coalitions' results to one batch.
 
     Raises:
         SecateurError: the result has no batch axis.

@@ -1,4 +1,4 @@
-"""Where the gate of each unit stands: a factor of 1, by which losses are differentiated (Molchanov et al. 2019).
+"""The positions of gates: factors of 1 on units, by which losses are differentiated (Molchanov et al. 2019).
 
 In a residual stage a unit has one gate, which multiplies the output of every block, behind the addition and its
 activation, as in the authors' released code. Elsewhere it has a gate behind each of its batch norms, and where there is
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.network import Addition, Network
-from secateur.graph.program import arguments, operator_name
-from secateur.masking.linear_layers import norms_of
+from secateur.graph.operators import arguments, operator_name
+from secateur.masking.batch_norms import norms_of
 from secateur.masking.norms import MASKED_NORMS
 
 GateSite = Literal["blocks", "norms", "before norms"]
@@ -38,7 +38,7 @@ class GatePosition:
 
 @dataclass(frozen=True, eq=False)
 class GatePositions:
-    """The places of all gates of a network.
+    """The positions of all gates of a network.
 
     Args:
         blocks: outputs of residual blocks, behind the addition.
@@ -52,15 +52,15 @@ class GatePositions:
 
     @property
     def count(self) -> Tensor:
-        """At how many places each unit's gate stands; all readers together are one. (units + 1,)"""
+        """Count the positions of each unit's gate; all consumers together are one. (units + 1,)"""
         total = self.at_readers.double()
-        for place in (*self.blocks, *self.norms):
-            total[place.units[place.units >= 0]] += 1
+        for position in (*self.blocks, *self.norms):
+            total[position.units[position.units >= 0]] += 1
         return total
 
 
 def gate_positions(network: Network, where: GateSite = "blocks") -> GatePositions:
-    """The places of the gates of a network's units.
+    """Find the positions of the gates of a network's units.
 
     Args:
         network: the traced network.
@@ -68,48 +68,51 @@ def gate_positions(network: Network, where: GateSite = "blocks") -> GatePosition
             "before norms" for gates on what batch norms normalise.
     """
     outputs = _block_outputs(network) if where == "blocks" else ()
-    in_stage = _marked(network, outputs)
-    blocks = tuple(place for place in outputs if not set(place.node.users) & _normalisations(network))
+    in_stage = _units_at(network, outputs)
+    blocks = tuple(position for position in outputs if not set(position.node.users) & _normalisations(network))
     behind = (
         GatePosition(
             arguments(node)["input"] if where == "before norms" else node, 1, torch.where(in_stage[units], -1, units)
         )
         for node, units in norms_of(network).items()
     )
-    norms = tuple(place for place in behind if bool((place.units >= 0).any()))
-    return GatePositions(blocks, norms, ~_marked(network, (*blocks, *norms)))
+    norms = tuple(position for position in behind if bool((position.units >= 0).any()))
+    return GatePositions(blocks, norms, ~_units_at(network, (*blocks, *norms)))
 
 
-def _marked(network: Network, places: Sequence[GatePosition]) -> Tensor:
-    """Which units have a gate at any of these places. (units + 1,)"""
+def _units_at(network: Network, positions: Sequence[GatePosition]) -> Tensor:
+    """Mark the units that have a gate at any of these positions. (units + 1,)"""
     marked = torch.zeros(network.units + 1, dtype=torch.bool)
-    for place in places:
-        marked[place.units[place.units >= 0]] = True
+    for position in positions:
+        marked[position.units[position.units >= 0]] = True
     return marked
 
 
 def _block_outputs(network: Network) -> tuple[GatePosition, ...]:
-    """The outputs of residual blocks."""
+    """Find the outputs of residual blocks."""
     residual = torch.zeros(network.units + 1, dtype=torch.bool)
     for group in network.groups:
         residual[group.span] = group.kind == "residual"
     added = {addition.node for addition in network.additions}
-    found = (_output(addition) for addition in network.additions)
-    places = (place for place in found if not (len(place.node.users) == 1 and set(place.node.users) <= added))
-    kept = (
-        GatePosition(place.node, place.dim, torch.where(residual[place.units], place.units, -1)) for place in places
+    outputs = (_addition_output(addition) for addition in network.additions)
+    positions = (
+        position for position in outputs if not (len(position.node.users) == 1 and set(position.node.users) <= added)
     )
-    return tuple(place for place in kept if bool((place.units >= 0).any()))
+    kept = (
+        GatePosition(position.node, position.dim, torch.where(residual[position.units], position.units, -1))
+        for position in positions
+    )
+    return tuple(position for position in kept if bool((position.units >= 0).any()))
 
 
 def _normalisations(network: Network) -> set[Node]:
-    """The operators that normalise units."""
+    """Find the operators that normalize units."""
     consumers = {consumer.node for consumer in network.consumers if operator_name(consumer.node) in MASKED_NORMS}
     return consumers | set(norms_of(network))
 
 
-def _output(addition: Addition) -> GatePosition:
-    """An addition's result behind the activation that alone uses it, if there is one."""
+def _addition_output(addition: Addition) -> GatePosition:
+    """Return an addition's result behind the activation that alone uses it, if there is one."""
     node = addition.node
     while len(node.users) == 1 and _is_activation(next(iter(node.users)), node):
         node = next(iter(node.users))
@@ -117,6 +120,6 @@ def _output(addition: Addition) -> GatePosition:
 
 
 def _is_activation(user: Node, of: Node) -> bool:
-    """Whether an operator works entry by entry on one tensor alone."""
+    """True if an operator works elementwise on a single tensor."""
     tags = getattr(user.target, "tags", ())
     return user.op == "call_function" and torch.Tag.pointwise in tags and user.all_input_nodes == [of]

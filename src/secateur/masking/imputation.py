@@ -1,7 +1,8 @@
-"""Removal as it will be after a repair: an absent unit is replaced by its best linear prediction from those that stay.
+"""Imputation of ablated units: each is replaced by its best linear prediction from the kept units.
 
-The prediction is by least squares over the examples, place by place, from the covariances of what each reader reads. A
-cut network whose readers are refitted by least squares comes to the same, as far as one place of an image can tell.
+The prediction is by least squares over the examples, position by position, from the covariances of each consumer's
+input. A cut network whose consumers are refitted by least squares gives the same, as far as one position of an image
+allows.
 Along an order each unit that goes or comes is one step of the sweep operator (Goodnight 1979), a rank-one change.
 """
 
@@ -16,8 +17,10 @@ from torch import Tensor
 from secateur.coupling.network import Consumer, Network
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError, SurgeryError
-from secateur.graph.program import OpFn, OpOverride, Program, module_path
-from secateur.masking.ablation import MeanAblation, Means, changed, consumer_key, operand, recorded_operand
+from secateur.graph.operators import module_path
+from secateur.graph.program import OpFn, OpOverride, Program
+from secateur.masking.ablation import MeanAblation, Means, consumer_key, operand_override
+from secateur.masking.operands import operand, recorded_operand
 
 RIDGE = 1e-6  # of the mean variance
 MOST_ENTRIES = 4096
@@ -26,17 +29,17 @@ MOST_STEPS = 64  # sweeps before it is solved anew, as rounding adds up
 
 @dataclass(frozen=True)
 class ConsumerMoments:
-    """Means (entries,) and covariances (entries, entries) of what a reader reads, in float64."""
+    """The means (entries,) and covariances (entries, entries) of a consumer's input, in float64."""
 
     means: Tensor
     covariances: Tensor
 
 
 def consumer_moments(network: Network, batches: Iterable[Batch]) -> dict[str, ConsumerMoments]:
-    """The moments of every reader that a repair can refit, over all examples and places.
+    """Compute the moments of every consumer that a repair can refit, over all examples and positions.
 
     Raises:
-        BudgetError: a reader reads more than 4,096 entries.
+        BudgetError: a consumer reads more than 4,096 entries.
     """
     consumers = [consumer for consumer in network.consumers if consumer.fold is not None]
     for consumer in consumers:
@@ -69,29 +72,30 @@ def consumer_moments(network: Network, batches: Iterable[Batch]) -> dict[str, Co
     with torch.no_grad():
         for batch in batches:
             network.program.forward(batch, handlers)
-    found = {}
+    moments = {}
     for key, total in sums.items():
         mean = total / counts[key]
         covariances = products[key] / counts[key] - torch.outer(mean, mean)
         floor = RIDGE * covariances.diagonal().mean().clamp_min(1e-12)
-        found[key] = ConsumerMoments(mean, covariances + floor * torch.eye(len(mean), dtype=torch.float64))
-    return found
+        moments[key] = ConsumerMoments(mean, covariances + floor * torch.eye(len(mean), dtype=torch.float64))
+    return moments
 
 
 class LinearImputer(MeanAblation):
-    """Absent units are predicted from those that stay, wherever a repair can refit the reader.
+    """Ablation that predicts absent units from the kept ones, for every consumer that a repair can refit.
 
     Args:
-        means: as for `Removal`, for the readers that no repair refits.
-        moments: of each reader.
+        means: as for `Removal`, for the consumers that no repair refits.
+        moments: of each consumer.
     """
 
     def __init__(self, means: Means, moments: Mapping[str, ConsumerMoments]) -> None:
         super().__init__(means)
-        self._predictors = {key: ImputationWeights(each) for key, each in moments.items()}
+        self._predictors = {key: ImputationWeights(consumer_moments) for key, consumer_moments in moments.items()}
 
     @property
     def adds_up(self) -> bool:
+        """False: predictions depend on all kept units."""
         return False
 
     def _handler(self, program: Program, consumer: Consumer, present: Tensor) -> OpOverride:
@@ -102,19 +106,21 @@ class LinearImputer(MeanAblation):
             raise SurgeryError(
                 f"{module_path(consumer.node)} is predicted from the units that stay, which has no slope"
             )
-        return _predicted(predictor, program, consumer, present)
+        return _imputing_override(predictor, program, consumer, present)
 
 
-def _predicted(predictor: "ImputationWeights", program: Program, consumer: Consumer, present: Tensor) -> OpOverride:
-    """The reader's operator on what stays and what is predicted."""
+def _imputing_override(
+    predictor: "ImputationWeights", program: Program, consumer: Consumer, present: Tensor
+) -> OpOverride:
+    """Return the override that runs a consumer's operator on kept and predicted units."""
     axis = program.batch_axis(recorded_operand(consumer)) or 0
 
     def filled(x: Tensor) -> Tensor:
-        parts = x.chunk(len(present), axis) if len(present) > 1 else [x]
-        pairs = zip(parts, present, strict=True)
-        return torch.cat([predictor.fill(part, consumer.dim, mask) for part, mask in pairs], axis)
+        shares = x.chunk(len(present), axis) if len(present) > 1 else [x]
+        pairs = zip(shares, present, strict=True)
+        return torch.cat([predictor.fill(share, consumer.dim, mask) for share, mask in pairs], axis)
 
-    return changed(consumer, filled)
+    return operand_override(consumer, filled)
 
 
 class ImputationWeights:
@@ -130,42 +136,42 @@ class ImputationWeights:
         self._known = torch.zeros(len(moments.means), dtype=torch.bool)
         self._steps = 0
 
-    def coefficients(self, known: Tensor) -> Tensor:
-        """How the unknown entries depend on the known ones. (unknown, known)"""
-        known = known.cpu()
-        changed = torch.nonzero(known != self._known).flatten().tolist()
-        if len(changed) > len(known) // 4 or self._steps + len(changed) > MOST_STEPS:
-            self._solve(known)
-        for entry in torch.nonzero(known != self._known).flatten().tolist():
+    def coefficients(self, is_known: Tensor) -> Tensor:
+        """Return the coefficients that predict the unknown entries from the known ones. (unknown, known)"""
+        is_known = is_known.cpu()
+        changed = torch.nonzero(is_known != self._known).flatten().tolist()
+        if len(changed) > len(is_known) // 4 or self._steps + len(changed) > MOST_STEPS:
+            self._solve(is_known)
+        for entry in torch.nonzero(is_known != self._known).flatten().tolist():
             self._sweep(entry)
-        return self._swept[~known][:, known]
+        return self._swept[~is_known][:, is_known]
 
-    def fill(self, x: Tensor, dim: int, known: Tensor) -> Tensor:
-        """The tensor with predictions in the place of unknown entries along an axis."""
-        if bool(known.all()):
+    def fill(self, x: Tensor, dim: int, is_known: Tensor) -> Tensor:
+        """Replace the unknown entries along an axis by their predictions."""
+        if bool(is_known.all()):
             return x
-        matrix, means = self.coefficients(known).to(x), self.moments.means.to(x)
-        known = known.to(x.device)
+        matrix, means = self.coefficients(is_known).to(x), self.moments.means.to(x)
+        is_known = is_known.to(x.device)
         rows = x.movedim(dim, -1)
         filled = rows.clone()
-        filled[..., ~known] = means[~known] + (rows[..., known] - means[known]) @ matrix.T
+        filled[..., ~is_known] = means[~is_known] + (rows[..., is_known] - means[is_known]) @ matrix.T
         return filled.movedim(-1, dim)
 
-    def _solve(self, known: Tensor) -> None:
-        """The covariances with all known entries swept, at once."""
-        whole, unknown = self.moments.covariances, ~known
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(whole[known][:, known]))
-        across = whole[unknown][:, known] @ inverse
-        swept = torch.empty_like(whole)
-        swept[known.nonzero(), known.nonzero().T] = -inverse
-        swept[unknown.nonzero(), known.nonzero().T] = across
-        swept[known.nonzero(), unknown.nonzero().T] = across.T
-        left = whole[unknown][:, unknown] - across @ whole[known][:, unknown]
-        swept[unknown.nonzero(), unknown.nonzero().T] = left
-        self._swept, self._known, self._steps = swept, known.clone(), 0
+    def _solve(self, is_known: Tensor) -> None:
+        """Sweep the covariances with all known entries at once."""
+        covariances, unknown = self.moments.covariances, ~is_known
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariances[is_known][:, is_known]))
+        across = covariances[unknown][:, is_known] @ inverse
+        swept = torch.empty_like(covariances)
+        swept[is_known.nonzero(), is_known.nonzero().T] = -inverse
+        swept[unknown.nonzero(), is_known.nonzero().T] = across
+        swept[is_known.nonzero(), unknown.nonzero().T] = across.T
+        residual = covariances[unknown][:, unknown] - across @ covariances[is_known][:, unknown]
+        swept[unknown.nonzero(), unknown.nonzero().T] = residual
+        self._swept, self._known, self._steps = swept, is_known.clone(), 0
 
     def _sweep(self, entry: int) -> None:
-        """Take one entry among the known, or out of them."""
+        """Sweep one entry in or out."""
         sign = -1.0 if self._known[entry] else 1.0
         pivot = self._swept[entry, entry].clone()
         column = self._swept[:, entry].clone()

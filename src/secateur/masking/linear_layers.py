@@ -1,4 +1,4 @@
-"""Linear layers and convolutions as matrix products: the rows that they multiply, and where a constant can go."""
+"""Linear layers and convolutions as matrix products: their rows, and where a constant can be added."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from secateur.coupling.network import Network
 from secateur.errors import DataError
-from secateur.graph.program import Program, arguments, module_path, operator_name
+from secateur.graph.operators import arguments, module_path, operator_name
+from secateur.graph.program import Program
+from secateur.masking.batch_norms import norm_behind
+from secateur.masking.layer_rows import LayerPositions, _by_example, by_axis, padding_pairs
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
-NORMS = ("batch_norm", "_native_batch_norm_legit_no_training")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,71 +50,75 @@ class LinearLayer:
 
     @property
     def name(self) -> str:
-        path, _, own = self.weight.rpartition(".")
-        return path if path and own == "weight" else self.weight if path else module_path(self.node) or self.weight
+        """The path of the layer's module, or the name of its weight."""
+        path, _, tensor_name = self.weight.rpartition(".")
+        return (
+            path if path and tensor_name == "weight" else self.weight if path else module_path(self.node) or self.weight
+        )
 
     @property
     def is_convolution(self) -> bool:
+        """True for convolutions."""
         return operator_name(self.node) in CONVOLUTIONS
 
     def matrix(self, weight: Tensor) -> Tensor:
-        """The weight as the matrices of its groups. (groups, outputs, features)"""
+        """Return the weight as the matrices of its groups. (groups, outputs, features)"""
         plain = weight if self.inner == 1 else weight.t()
         matrix: Tensor = plain.flatten(1).unflatten(0, (self.groups, -1))
         return matrix
 
     def weight_of(self, matrix: Tensor, like: Tensor) -> Tensor:
-        """The weight that those matrices (groups, outputs, features) are."""
+        """Convert the matrices of the groups (groups, outputs, features) to the shape of the weight."""
         plain = matrix.flatten(0, 1)
         return plain.view_as(like) if self.inner == 1 else plain.t().view_as(like)
 
     def features(self, mask: Tensor) -> Tensor:
-        """Which features of the matrices stay. (groups, features)"""
+        """Return the kept features of the matrices. (groups, features)"""
         stays: Tensor = mask[self.inputs].repeat_interleave(self.kernel).view(self.groups, -1)
         return stays
 
     def image(self, size: Sequence[int]) -> list[int]:
-        """The size of the images whose norm a kernel is an operator on, for an input of a size."""
+        """Return the size of the images on which a kernel is an operator, for an input of a size."""
         return list(size)
 
     @property
     def results_per_place(self) -> int:
-        """How many places of the result one place of the input is spread over."""
+        """The number of output positions to which one input position contributes."""
         return 1
 
     @property
     def reads(self) -> bool:
-        """Whether it contracts over units, so that they can go and it stays: not where it handles each by itself."""
+        """True if the layer contracts over units; False if it processes each unit separately."""
         return self.groups == 1 or len(self.inputs) // self.groups > 1
 
     @property
     def features_of_group(self) -> int:
-        """How many values one result is made of."""
+        """The number of values from which one output is computed."""
         return len(self.inputs) // self.groups * self.kernel
 
     @property
     def kernel(self) -> int:
-        """How many places of its input one result of a convolution sees."""
+        """The number of input positions from which one output of a convolution is computed."""
         weight: Any = arguments(self.node)["weight"] if self.is_convolution else None
         return 1 if weight is None else math.prod(weight.meta["val"].shape[2:])
 
     def places(self, x: Tensor, examples: int) -> "LayerPositions":
-        """The rows of an input, of which any can be taken."""
+        """Return the rows of an input, from which any can be selected."""
         return LayerPositions(self._windows(x) if self.is_convolution else _by_example(x, examples))
 
     def results(self, y: Tensor, examples: int) -> Tensor:
-        """A result in the order of the rows. (examples, places, outputs)"""
+        """Return a result in the order of the rows. (examples, positions, outputs)"""
         rows: Tensor = y.flatten(2).transpose(1, 2) if self.is_convolution else _by_example(y, examples)
         return rows
 
     def _windows(self, x: Tensor) -> Tensor:
-        """What each place of a convolution's result sees, without memory. (examples, channels, *places, *kernel)"""
-        given = arguments(self.node)
-        kernel = given["weight"].meta["val"].shape[2:]
+        """Return the windows of a convolution's input, without memory. (examples, channels, *positions, *kernel)"""
+        by_name = arguments(self.node)
+        kernel = by_name["weight"].meta["val"].shape[2:]
         rank = len(kernel)
-        stride, dilation = (by_axis(given[name], rank) for name in ("stride", "dilation"))
+        stride, dilation = (by_axis(by_name[name], rank) for name in ("stride", "dilation"))
         spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
-        pairs = padding_pairs(given["padding"], spans)
+        pairs = padding_pairs(by_name["padding"], spans)
         padded = F.pad(x, [size for pair in reversed(pairs) for size in pair])
         for axis, (span, step) in enumerate(zip(spans, stride, strict=True)):
             padded = padded.unfold(2 + axis, span, step)
@@ -121,66 +127,8 @@ class LinearLayer:
         return padded
 
 
-@dataclass(frozen=True)
-class LayerPositions:
-    """The rows of a matrix product, as a view: windows (examples, channels, *places, *kernel) or (examples, places,
-    features)."""
-
-    view: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The axes of places."""
-        if self.view.dim() == 3:
-            return tuple(self.view.shape[1:2])
-        return tuple(self.view.shape[2 : 2 + (self.view.dim() - 2) // 2])
-
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
-
-    def rows(self, chosen: Tensor, groups: int) -> Tensor:
-        """Some places of every example. (examples * chosen, groups, features)"""
-        if self.view.dim() == 3:
-            picked = self.view[:, chosen]
-        else:
-            at: Any = (slice(None), *torch.unravel_index(chosen, self.shape))
-            picked = self.view.movedim(1, 1 + len(self.shape))[at].flatten(2)  # (examples, chosen, features)
-        rows: Tensor = picked.flatten(0, 1).unflatten(1, (groups, -1))
-        return rows
-
-
-def _by_example(x: Tensor, examples: int) -> Tensor:
-    """Rows of examples; where the first axis holds several for each, those of one example lie side by side."""
-    if examples == 1:
-        return x.reshape(1, -1, x.shape[-1])
-    if x.dim() == 2 and len(x) % examples == 0:
-        rows: Tensor = x.unflatten(0, (examples, -1))
-        return rows
-    return x.flatten(1, -2) if x.dim() > 2 else x[:, None]
-
-
-def by_axis(value: Any, rank: int) -> list[int]:
-    """An option of a convolution, which may be one number for all axes, for each axis of its kernel."""
-    values = [value] if isinstance(value, int) else list(value)
-    return values * rank if len(values) == 1 else values
-
-
-def padding_pairs(padding: Any, spans: list[int]) -> list[tuple[int, int]]:
-    """The entries that a convolution adds before and behind each axis.
-
-    Args:
-        padding: as torch's operators take it: numbers, or "same" or "valid".
-        spans: how many entries of each axis the kernel spans, dilation included.
-    """
-    if padding == "same":
-        return [((span - 1) // 2, span - 1 - (span - 1) // 2) for span in spans]
-    sizes = [0] * len(spans) if padding == "valid" else by_axis(padding, len(spans))
-    return [(size, size) for size in sizes]
-
-
-def finite(weight: Tensor, name: str) -> Tensor:
-    """The weight itself.
+def identity_weight(weight: Tensor, name: str) -> Tensor:
+    """Return the weight itself.
 
     Raises:
         DataError: it holds NaN or infinity.
@@ -194,19 +142,19 @@ def finite(weight: Tensor, name: str) -> Tensor:
 def layers_of(network: Network) -> list[LinearLayer]:
     """Every layer that can be solved for, in the order in which they run: those that read units; those that handle each
     unit, or group of them, by itself; and those that read what is never cut, but may be fed by what is."""
-    found = [layer for layer in (*_readers(network), *_others(network)) if _has_rows(layer)]
+    layers = [layer for layer in (*_reading_layers(network), *_other_layers(network)) if _has_rows(layer)]
     position = network.program.position
-    return sorted(found, key=lambda layer: position[layer.node])
+    return sorted(layers, key=lambda layer: position[layer.node])
 
 
 def _has_rows(layer: LinearLayer) -> bool:
-    """Whether a layer reads rows, and not one vector that is the same for all examples."""
+    """True if a layer reads rows, not one vector that is the same for all examples."""
     value = arguments(layer.node)[layer.argument]
     recorded = value.meta.get("val") if isinstance(value, Node) else None
     return not isinstance(recorded, Tensor) or recorded.dim() > 1
 
 
-def _readers(network: Network) -> Iterator[LinearLayer]:
+def _reading_layers(network: Network) -> Iterator[LinearLayer]:
     for consumer in network.consumers:
         fold = consumer.fold
         if fold is not None:
@@ -216,7 +164,7 @@ def _readers(network: Network) -> Iterator[LinearLayer]:
             )  # fmt: skip
 
 
-def _others(network: Network) -> Iterator[LinearLayer]:
+def _other_layers(network: Network) -> Iterator[LinearLayer]:
     program = network.program
     solved = {consumer.node for consumer in network.consumers if consumer.fold is not None}
     unfolded = {consumer.node: consumer.units for consumer in network.consumers if consumer.argument == "input"}
@@ -224,8 +172,8 @@ def _others(network: Network) -> Iterator[LinearLayer]:
     for node in program.nodes:
         if node.op != "call_function" or operator_name(node) not in (*CONVOLUTIONS, "linear") or node in solved:
             continue
-        given = arguments(node)
-        weight, groups = given["weight"], given.get("groups", 1)
+        by_name = arguments(node)
+        weight, groups = by_name["weight"], by_name.get("groups", 1)
         name = program.state_names.get(weight)
         if name is None or len(weight.users) > 1:
             continue
@@ -235,44 +183,17 @@ def _others(network: Network) -> Iterator[LinearLayer]:
         if inputs is None and groups == 1 and (name, 1) in units:
             continue
         if inputs is None:  # a group's channels go with its filters
-            own = outputs.view(groups, -1)[:, :1] if groups > 1 else torch.full((1, 1), -1)
-            inputs = own.repeat(1, shape[1]).flatten()
-        dim = 1 if operator_name(node) in CONVOLUTIONS else len(given["input"].meta["val"].shape) - 1
-        constant, kind = constant_sink(program, node, given["bias"], dim)
+            first_outputs = outputs.view(groups, -1)[:, :1] if groups > 1 else torch.full((1, 1), -1)
+            inputs = first_outputs.repeat(1, shape[1]).flatten()
+        dim = 1 if operator_name(node) in CONVOLUTIONS else len(by_name["input"].meta["val"].shape) - 1
+        constant, kind = constant_sink(program, node, by_name["bias"], dim)
         yield LinearLayer(node, "input", dim, name, 1, groups, constant, kind, inputs, outputs)
 
 
 def constant_sink(program: Program, node: Node, bias: Any, dim: int) -> tuple[str, str]:
-    """Where a constant can go that is added to an operator's result."""
+    """Find the tensor to which a constant can be added that is added to an operator's result."""
     if bias is not None:
         return (program.state_names.get(bias, ""), "bias") if len(bias.users) == 1 else ("", "")
     norm = norm_behind(node) if dim == 1 else None  # others normalise another axis
     mean = None if norm is None else arguments(norm)["running_mean"]
     return ("", "") if mean is None or len(mean.users) > 1 else (program.state_names.get(mean, ""), "running_mean")
-
-
-def norm_behind(node: Node) -> Node | None:
-    """The batch norm that alone uses an operator's result and keeps running statistics, if there is one."""
-    users = list(node.users)
-    if (
-        len(users) != 1
-        or operator_name(users[0]) not in NORMS
-        or not isinstance(arguments(users[0]).get("running_mean"), Node)
-    ):
-        return None
-    return users[0]
-
-
-def norms_of(network: Network) -> dict[Node, Tensor]:
-    """Batch norms behind what makes units, with the units along their axis, -1 where it is frozen."""
-    units = {member.tensor: member.units for member in network.members if member.axis == 0}
-    found = {}
-    for node in network.program.nodes:
-        if node.op == "call_function" and operator_name(node) in NORMS:
-            given = arguments(node)
-            nodes = (given.get(name) for name in ("weight", "running_mean"))
-            names = [network.program.state_names.get(each, "") for each in nodes if isinstance(each, Node)]
-            own = next((units[name] for name in names if name in units), None)
-            if own is not None and given.get("running_mean") is not None:
-                found[node] = own
-    return found

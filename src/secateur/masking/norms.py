@@ -1,4 +1,4 @@
-"""Normalisations whose statistics are those of the units that stay."""
+"""Normalisations whose statistics are those of the kept units."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def _normalised(x: Tensor, factor: Tensor, dims: list[int], eps: float) -> Tensor:
-    """Mean 0 and variance 1 over some axes, of the entries whose factor is 1; nothing at all where there are none."""
+    """Normalize to mean 0 and variance 1 over some axes the entries whose factor is 1; the others become 0."""
     count = factor.expand(x.shape).sum(dims, keepdim=True).clamp_min(1)
     centred = (x - (x * factor).sum(dims, keepdim=True) / count) * factor
     variance = centred.square().sum(dims, keepdim=True) / count
@@ -80,7 +80,7 @@ def _deviation_and_mean(factor: Tensor, self: Tensor, dim: Any, keepdim: bool = 
 
 
 def _batch_norm(factor: Tensor, input: Tensor, weight: Any, bias: Any, eps: float, **_: Any) -> Tensor:
-    """With the statistics of the batch itself, as weights are standardised by it."""
+    """Normalize with the statistics of the batch itself, as weight standardisation does."""
     y = _normalised(input, factor, [0, *range(2, input.dim())], eps)
     channels = (1, -1, *[1] * (input.dim() - 2))
     y = y if weight is None else y * weight.view(channels)

@@ -1,4 +1,4 @@
-"""Recurrent layers whose absent hidden units are not heard of by the others."""
+"""Recurrent layers with ablated hidden units."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.graph.program import OpFn, Program, arguments, with_argument
+from secateur.graph.operators import arguments, with_argument
+from secateur.graph.program import OpFn, Program
 
 
 def masked_recurrence(
@@ -18,7 +19,7 @@ def masked_recurrence(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """Run a recurrent layer or cell whose weights do not read absent units, for each coalition by itself.
+    """Run a recurrent layer or cell for each coalition separately, with weights that ignore absent units.
 
     Args:
         program: the program.
@@ -29,16 +30,18 @@ def masked_recurrence(
     """
     results = []
     for at, mask in enumerate(present):
-        given = dict(_named(node, args, kwargs))
-        part = {name: _share(program, node, name, value, at, len(present)) for name, value in given.items()}
-        weights = part[argument]
+        by_name = dict(_named(node, args, kwargs))
+        coalition_args = {name: _share(program, node, name, value, at, len(present)) for name, value in by_name.items()}
+        weights = coalition_args[argument]
         if argument == "params":
-            per_cell = 4 if part["has_biases"] else 2
-            part[argument] = [_deaf(place, w, per_cell, mask, part) for place, w in enumerate(weights)]
+            per_cell = 4 if coalition_args["has_biases"] else 2
+            coalition_args[argument] = [
+                _without_absent_columns(index, w, per_cell, mask, coalition_args) for index, w in enumerate(weights)
+            ]
         else:
-            part[argument] = weights * mask.to(weights)
+            coalition_args[argument] = weights * mask.to(weights)
         new_args, new_kwargs = args, kwargs
-        for name, value in part.items():
+        for name, value in coalition_args.items():
             new_args, new_kwargs = with_argument(node, new_args, new_kwargs, name, value)
         results.append(target(*new_args, **new_kwargs))
     return results[0] if len(results) == 1 else _joined(program, node, results)
@@ -49,10 +52,12 @@ def _named(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[st
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-def _deaf(place: int, weight: Tensor, per_cell: int, mask: Tensor, part: dict[str, Any]) -> Tensor:
-    """A layer's weight that reads nothing of absent units."""
-    directions = 2 if part["bidirectional"] else 1
-    kind, index = place % per_cell, place // per_cell
+def _without_absent_columns(
+    index: int, weight: Tensor, per_cell: int, mask: Tensor, coalition_args: dict[str, Any]
+) -> Tensor:
+    """Return a layer's weight without the columns of absent units."""
+    directions = 2 if coalition_args["bidirectional"] else 1
+    kind, index = index % per_cell, index // per_cell
     if kind == 1:
         return weight * mask.to(weight)
     if kind == 0 and index >= directions:
@@ -61,7 +66,7 @@ def _deaf(place: int, weight: Tensor, per_cell: int, mask: Tensor, part: dict[st
 
 
 def _share(program: Program, node: Node, name: str, value: Any, at: int, coalitions: int) -> Any:
-    """One coalition's part of an argument."""
+    """Return one coalition's share of an argument."""
     if coalitions == 1:
         return value
     recorded: Any = arguments(node).get(name)
@@ -80,6 +85,6 @@ def _joined(program: Program, node: Node, results: list[Any]) -> Any:
     if isinstance(results[0], Tensor):
         return torch.cat(results, program.batch_axis(recorded) or 0)
     return tuple(
-        torch.cat(parts, program.batch_axis(kind) or 0)
-        for kind, parts in zip(recorded, zip(*results, strict=True), strict=True)
+        torch.cat(shares, program.batch_axis(kind) or 0)
+        for kind, shares in zip(recorded, zip(*results, strict=True), strict=True)
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from secateur.coupling.network import Network
-from secateur.graph.program import arguments, operator_name
+from secateur.graph.operators import arguments, operator_name
 from secateur.masking.linear_layers import LinearLayer, constant_sink
 
 TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -18,25 +18,27 @@ class TransposedLayer(LinearLayer):
 
     @property
     def is_convolution(self) -> bool:
+        """True, as the layer is a convolution."""
         return True
 
     def matrix(self, weight: Tensor) -> Tensor:
-        """The kernels of its groups, those of one output in a row. (groups, outputs, inputs * kernel)"""
+        """Return the kernels of its groups, those of one output in a row. (groups, outputs, inputs * kernel)"""
         matrix: Tensor = weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(2)
         return matrix
 
     def weight_of(self, matrix: Tensor, like: Tensor) -> Tensor:
-        """The weight that those matrices (groups, outputs, inputs * kernel) are."""
+        """Convert the matrices of the groups (groups, outputs, inputs * kernel) to the shape of the weight."""
         kernels: Tensor = matrix.unflatten(2, (-1, self.kernel)).transpose(1, 2)  # (groups, inputs, outputs, kernel)
         weight: Tensor = kernels.reshape(like.shape)
         return weight
 
     def image(self, size: Sequence[int]) -> list[int]:
-        """The size of the result: the norm is that of the convolution which it is the transpose of."""
-        return [each * step for each, step in zip(size, self._strides(len(size)), strict=True)]
+        """Return the size of the result: the norm is that of the convolution of which it is the transpose."""
+        return [length * step for length, step in zip(size, self._strides(len(size)), strict=True)]
 
     @property
     def results_per_place(self) -> int:
+        """The number of output positions to which one input position contributes."""
         weight = arguments(self.node)["weight"].meta["val"]
         return math.prod(self._strides(weight.dim() - 2))
 
@@ -47,16 +49,16 @@ class TransposedLayer(LinearLayer):
 
 
 def transposed_layers_of(network: Network) -> Iterator[TransposedLayer]:
-    """Every transposed convolution with batches of channels whose weight is a parameter that nothing else uses."""
+    """Find every transposed convolution of batches whose weight is a parameter with no other use."""
     program = network.program
     units = {(member.tensor, member.axis): member.units for member in network.members}
     for node in program.nodes:
         if node.op != "call_function" or operator_name(node) not in TRANSPOSED:
             continue
-        given = arguments(node)
-        weight, groups = given["weight"], given["groups"]
+        by_name = arguments(node)
+        weight, groups = by_name["weight"], by_name["groups"]
         name = program.state_names.get(weight)
-        batched = given["input"].meta["val"].dim() == weight.meta["val"].dim()
+        batched = by_name["input"].meta["val"].dim() == weight.meta["val"].dim()
         if name is None or len(weight.users) > 1 or not batched:
             continue
         shape = program.state(name).shape
@@ -65,5 +67,5 @@ def transposed_layers_of(network: Network) -> Iterator[TransposedLayer]:
             outputs = units.get((name, 1), torch.full(shape[1:2], -1))
         else:  # a group goes whole, with its outputs
             outputs = inputs.view(groups, -1)[:, :1].repeat(1, shape[1]).flatten()
-        constant, kind = constant_sink(program, node, given["bias"], 1)
+        constant, kind = constant_sink(program, node, by_name["bias"], 1)
         yield TransposedLayer(node, "input", 1, name, 0, groups, constant, kind, inputs, outputs)

@@ -1,4 +1,4 @@
-"""Windows over neighbouring units, of those that stay: absent units leave no gap."""
+"""Windows over neighbouring units, of the kept units only: absent units leave no gap."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from secateur.coupling.rules.windows import window_sizes
 from secateur.graph.program import OpFn
 
 
-def among_those_that_stay(
+def average_over_kept(
     node: Node, dim: int, factor: Tensor, x: Tensor, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
-    """An average over windows of the units that stay, moved up to each other; where one is absent, nothing.
+    """Average over windows of the kept units, moved together; absent units give 0.
 
     Args:
         node: the operator.
@@ -26,9 +26,9 @@ def among_those_that_stay(
     """
     size = window_sizes(node, x.dim())[dim]
     first, units = size // 2, x.shape[dim] - size + 1
-    place = ((factor > 0).long().cumsum(dim) - 1).clamp_min(0)  # of each entry among those that stay
-    moved = torch.zeros_like(x).scatter_add(dim, place.expand(x.shape), x * factor)
-    averaged: Tensor = target(moved, *args[1:], **kwargs)
-    start = (place.narrow(dim, first, units) - first).clamp_min(0)
+    position = ((factor > 0).long().cumsum(dim) - 1).clamp_min(0)  # of each entry among the kept ones
+    compacted = torch.zeros_like(x).scatter_add(dim, position.expand(x.shape), x * factor)
+    averaged: Tensor = target(compacted, *args[1:], **kwargs)
+    start = (position.narrow(dim, first, units) - first).clamp_min(0)
     shape = [length if axis != dim else units for axis, length in enumerate(averaged.shape)]
     return averaged.gather(dim, start.expand(shape)) * factor.narrow(dim, first, units)

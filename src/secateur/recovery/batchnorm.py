@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.graph.program import arguments, operator_name, wide
-from secateur.masking.linear_layers import NORMS
+from secateur.graph.operators import arguments, operator_name
+from secateur.masking.batch_norms import NORMS
 from secateur.recovery.paired_run import PairedExecution
+from secateur.utils.dtypes import to_widest
 
 
 def match_batchnorm(lockstep: PairedExecution) -> None:
@@ -35,7 +36,7 @@ def _correct(lockstep: PairedExecution, node: Node, names: dict[str, str], given
         found.add(cut[given["input"]])
     eps, state = given["eps"], lockstep.within.state
     program = lockstep.within.network.program
-    held_mean, held_variance = (wide(program.state(name).detach()) for name in names.values())
+    held_mean, held_variance = (to_widest(program.state(name).detach()) for name in names.values())
     ratio = (found.variance + eps) / (wanted.variance + eps)
     variance = ((held_variance + eps) * ratio - eps).clamp_min(0)
     mean = found.mean - (wanted.mean - held_mean) * ratio.sqrt()
@@ -55,7 +56,7 @@ class Statistics:
 
     def add(self, x: Tensor) -> None:
         """Values with channels along the second axis."""
-        channels = wide(x.transpose(0, 1).flatten(1))
+        channels = to_widest(x.transpose(0, 1).flatten(1))
         self.rows += channels.shape[1]
         self._sum = self._sum.to(channels) + channels.sum(1)
         self._square = self._square.to(channels) + channels.square().sum(1)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.graph.program import OpOverride, arguments
+from secateur.graph.operators import arguments
+from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import accumulate

@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from secateur.coupling.network import Network
 from secateur.evaluation.holdout import output_spread
-from secateur.graph.program import arguments
+from secateur.graph.operators import arguments
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.paired_run import PairedExecution

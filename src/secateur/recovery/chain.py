@@ -13,7 +13,7 @@ from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.data.model_inputs import device_of
 from secateur.evaluation.holdout import improves, output_distance, output_distances, output_spread, split_holdout
-from secateur.graph.model_copies import copied
+from secateur.graph.model_copies import copy_model
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import network_microbatches
 from secateur.recovery.batchnorm import match_batchnorm
@@ -110,7 +110,7 @@ class RepairChain:
         self.dense = bake_parametrizations(model)
         self.cells = network_microbatches(plan.network, batches, device_of(small))
         self.fitted, self.held = split_holdout(self.cells, plan.network.program.batched is not None)
-        self.state = copied(small, {})  # with what was kept so far
+        self.state = copy_model(small, {})  # with what was kept so far
         self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
         self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
@@ -123,7 +123,7 @@ class RepairChain:
             if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
                 self.tuning.time.leave_out("the repair 'adapt'")
                 continue
-            tried = copied(self.state, {})
+            tried = copy_model(self.state, {})
             self._run(number, name, train, tried, self.fitted)
             after = output_distances(tried, self.dense, self.held)
             kept = improves(before, after, name in DEFAULT)

@@ -14,7 +14,7 @@ from secateur.data.batch import Batch, concat_batches
 from secateur.errors import DataError, TargetError
 from secateur.evaluation.holdout import output_distance
 from secateur.evaluation.losses import check_target, divergence, is_logits, main_output, supervised
-from secateur.graph.program import evaluation_mode, preserved, run_module, run_seeded
+from secateur.graph.contexts import evaluation_mode, preserved, run_module, run_seeded
 
 LABELS = 0.1
 LOOKS = 10

@@ -15,11 +15,13 @@ from torch.fx import Node
 
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.residual_blocks import is_inside
-from secateur.graph.program import OpFn, OpOverride, module_path, wide
-from secateur.masking.ablation import MeanAblation, Means, shaped
+from secateur.graph.operators import module_path
+from secateur.graph.program import OpFn, OpOverride
+from secateur.masking.ablation import MeanAblation, Means, as_factor
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.compact_layers import CompactLayer
 from secateur.surgery.recipe import Recipe, Slices
+from secateur.utils.dtypes import to_widest
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ class EmbeddedPrunedNetwork:
         """Add a constant (outputs,) to a layer's result, where it can go."""
         holder = self.biases if layer.kind == "new" else self.state
         held, sign = holder[layer.constant], -1 if layer.kind == "running_mean" else 1
-        holder[layer.constant] = (wide(held) + sign * constant.to(wide(held))).to(held.dtype)
+        holder[layer.constant] = (to_widest(held) + sign * constant.to(to_widest(held))).to(held.dtype)
 
     def write(self, small: nn.Module) -> None:
         """Give the small model this state."""
@@ -177,6 +179,6 @@ def accumulate(handler: OpOverride | None, bias: Tensor, dim: int) -> OpOverride
 
     def added(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = handler(target, args, kwargs) if handler is not None else target(*args, **kwargs)
-        return result + shaped(bias[None].to(result), result, dim, None)
+        return result + as_factor(bias[None].to(result), result, dim, None)
 
     return added

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
-from secateur.graph.program import at_least_single
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.batchnorm import Statistics
@@ -17,6 +16,7 @@ from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import Values
 from secateur.recovery.ridge import RegressionMoments
 from secateur.recovery.targets import OutputContext, output_context
+from secateur.utils.dtypes import at_least_single
 
 RIDGE = 1e-3
 

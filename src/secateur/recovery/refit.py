@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from secateur.evaluation.holdout import holdout_mask
-from secateur.graph.program import arguments, at_least_single
+from secateur.graph.operators import arguments
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution, value_of
 from secateur.recovery.ridge import Choice, ClippedRegression, RegressionMoments, RegressionRows, select_ridge, solve
 from secateur.recovery.targets import output_context
+from secateur.utils.dtypes import at_least_single
 
 MOST_FEATURES = 5_000
 MOST_ROWS = 10_000

@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from secateur.graph.program import at_least_single
+from secateur.utils.dtypes import at_least_single
 
 STEPS = 10
 SILENT = 1e-6

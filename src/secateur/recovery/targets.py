@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.network import Network
-from secateur.graph.program import arguments, operator_name
-from secateur.masking.linear_layers import LinearLayer, norm_behind
+from secateur.graph.operators import arguments, operator_name
+from secateur.masking.batch_norms import norm_behind
+from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import Values
 

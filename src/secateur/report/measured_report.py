@@ -17,7 +17,7 @@ from secateur.evaluation.onnx_times import onnx_layer_times
 from secateur.evaluation.records import Metrics
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
 from secateur.evaluation.timing import interleaved_times, latency_of
-from secateur.graph.program import preserved
+from secateur.graph.contexts import preserved
 from secateur.importance.scores import Scores
 from secateur.recovery.chain import RepairStep
 from secateur.report.report import Report

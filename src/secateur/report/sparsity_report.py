@@ -12,7 +12,7 @@ from secateur.evaluation.metrics import example_measures, optional_means
 from secateur.evaluation.records import Metrics
 from secateur.evaluation.runtimes import repeatable_call
 from secateur.evaluation.timing import interleaved_times, latency_of
-from secateur.graph.program import preserved
+from secateur.graph.contexts import preserved
 from secateur.report.report import Figures, LayerFigures, SparsityFigures
 
 

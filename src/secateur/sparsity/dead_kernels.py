@@ -9,9 +9,12 @@ from torch.fx import Node
 from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
 from secateur.coupling.network import Group, Network
 from secateur.coupling.plan import Plan
-from secateur.graph.program import OpFn, OpOverride, arguments, widest
-from secateur.masking.ablation import operand
-from secateur.masking.linear_layers import LinearLayer, norm_behind
+from secateur.graph.operators import arguments
+from secateur.graph.program import OpFn, OpOverride
+from secateur.masking.batch_norms import norm_behind
+from secateur.masking.linear_layers import LinearLayer
+from secateur.masking.operands import operand
+from secateur.utils.dtypes import widest_type
 
 Kernels = dict[str, Tensor]
 
@@ -150,7 +153,7 @@ def _means(network: Network, graph: ChannelGraph) -> dict[LinearLayer, Tensor]:
         def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = operand(layer, args, kwargs)
             others = [dim for dim in range(x.dim()) if dim != layer.dim % x.dim()]
-            found[layer] = x.mean(others, dtype=widest(x)).cpu().double()
+            found[layer] = x.mean(others, dtype=widest_type(x)).cpu().double()
             return target(*args, **kwargs)
 
         return handler

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph.attribute_snapshots import ModelSnapshot
-from secateur.graph.model_copies import copied
+from secateur.graph.model_copies import copy_model
 from secateur.surgery.recipe import Recipe, apply_recipe
 
 
@@ -48,7 +48,7 @@ class AliasedModel:
 def alias_model(model: nn.Module) -> nn.Module:
     """A copy of a model's modules whose parameters and buffers are other tensors with the same memory."""
     tensors = (*model.parameters(), *model.buffers())
-    return copied(model, {id(tensor): _double(tensor) for tensor in tensors})
+    return copy_model(model, {id(tensor): _double(tensor) for tensor in tensors})
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ from secateur.coupling.plan import Plan
 from secateur.coupling.residual_blocks import is_inside
 from secateur.entry import entry_point
 from secateur.errors import SurgeryError
-from secateur.graph.model_copies import copied
+from secateur.graph.model_copies import copy_model
 from secateur.graph.parametrizations import bake_in_place, bake_parametrizations
-from secateur.masking.ablation import Means, consumer_key, contribution
+from secateur.masking.ablation import Means, consumer_key
+from secateur.masking.constants import constant_response
 from secateur.surgery.lineage import attach, lineage_of, record_cut
 from secateur.surgery.optimizer import cut_states, point_at
 from secateur.surgery.program_surgery import as_module
@@ -111,7 +112,7 @@ def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tu
     """A cut copy of a model, not yet verified, and the recipe that made it."""
     recipe = make_recipe(model, network, kept, folds=bool(means))
     made = constants(model, network, kept, means)
-    small = copied(model, {})
+    small = copy_model(model, {})
     apply_recipe(small, recipe)
     fold_constants(small, {name: value for name, value in made.items() if not is_inside(name, recipe.skipped)})
     return small, recipe
@@ -130,7 +131,7 @@ def constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> d
         if consumer.fold is None or mean is None or bool(present.all()):
             continue
         absent = torch.where(present, torch.zeros((), dtype=mean.dtype), mean.cpu())
-        made = contribution(parameters[consumer.fold.weight].detach(), consumer.fold, absent[None])[0]
+        made = constant_response(parameters[consumer.fold.weight].detach(), consumer.fold, absent[None])[0]
         found[consumer.fold.tensor] = (consumer.fold.kind, made[mask[consumer.fold.outputs]])
     return found
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.coupling.network import AttributeUpdate, Group, Network
-from secateur.graph.program import module_path
+from secateur.graph.operators import module_path
 from secateur.surgery.attribute_reads import AttributeReads
 from secateur.surgery.module_attributes import COUNTING_NAMES
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from secateur.coupling.plan import Plan
 from secateur.errors import SecateurError, StorageError
-from secateur.graph.program import preserved, run_seeded
+from secateur.graph.contexts import preserved, run_seeded
 from secateur.surgery.program_modules import original_class
 from secateur.surgery.verify import compare_outputs
 from secateur.utils.devices import comparable_arithmetic

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx, nn
 
 from secateur.coupling.network import Network
-from secateur.graph.model_copies import copied
+from secateur.graph.model_copies import copy_model
 from secateur.graph.parametrizations import bake_in_place, needs_folding
 from secateur.graph.program import Program
 from secateur.graph.wrappers import unwrap_children
@@ -102,7 +102,7 @@ def add_step(lineage: Lineage, step: CutStep) -> Lineage:
 
 def folded_copy(model: nn.Module) -> nn.Module:
     """A copy of a model with computed weights as they are, which carries this as a step; wrapped parts are plain."""
-    work = copied(model, {})
+    work = copy_model(model, {})
     unwrap_children(work)
     if needs_folding(model):
         bake_in_place(work)

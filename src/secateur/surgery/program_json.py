@@ -20,8 +20,8 @@ from secateur.graph.module_program import (
     StateRef,
     TrainingFlag,
     Value,
+    referenced_states,
     references,
-    states,
 )
 
 Name = Annotated[str, msgspec.Meta(max_length=1024)]
@@ -180,7 +180,9 @@ def check_program(module: nn.Module, path: str, program: ModuleProgram) -> None:
             find_operator(step.operator)
         missing = {*references((step.args, dict(step.kwargs)))} - known
         missing |= {
-            name for name in states((step.args, dict(step.kwargs))) if name not in tensors and not _holds(module, name)
+            name
+            for name in referenced_states((step.args, dict(step.kwargs)))
+            if name not in tensors and not _holds(module, name)
         }
         if missing:
             raise StorageError(f"the program of {path or 'the model'} uses {min(missing)}, which nothing gives")

@@ -8,7 +8,8 @@ from torch import Tensor, fx, nn
 
 from secateur.coupling.network import Network
 from secateur.graph.module_program import WHOLE, Literals, ModuleProgram
-from secateur.graph.program import Program, with_argument
+from secateur.graph.operators import with_argument
+from secateur.graph.program import Program
 
 
 def as_module(program: Program) -> nn.Module:

@@ -13,7 +13,7 @@ from secateur.data.conversion import example_batches
 from secateur.data.model_inputs import device_of
 from secateur.errors import SecateurError, StorageError
 from secateur.graph.export import export_first
-from secateur.graph.model_copies import copied
+from secateur.graph.model_copies import copy_model
 from secateur.graph.wrappers import unwrap_children
 from secateur.surgery.aliased_model import alias_model
 from secateur.surgery.input_form import example_of
@@ -41,7 +41,7 @@ def rebuilt(model: nn.Module, lineage: Lineage, torch_version: str, example_inpu
         raise StorageError(f"it was saved from a {lineage.title}; give a fresh, dense model of the same class")
     programs = any(step.recipe.program for step in lineage.steps)
     try:
-        cut = copied(model, {}) if programs else alias_model(model)
+        cut = copy_model(model, {}) if programs else alias_model(model)
         unwrap_children(cut)
         for step in lineage.steps:
             cut = _after(cut, step, lineage.title, torch_version, example_inputs)

@@ -18,8 +18,8 @@ from secateur.coupling.residual_blocks import is_inside
 from secateur.errors import SurgeryError
 from secateur.graph.memory_formats import as_channels_last, is_channels_last
 from secateur.graph.module_program import Literals, ModuleProgram
+from secateur.graph.operators import module_path, operator_name
 from secateur.graph.parametrizations import bake_in_place, bake_parametrizations, needs_folding
-from secateur.graph.program import module_path, operator_name
 from secateur.surgery.module_attributes import COUNTS, OTHER_WIDTHS, WIDTHS, updated_attributes
 from secateur.surgery.program_modules import run_as_program
 from secateur.surgery.program_surgery import apply_literals, as_module, literals_of, module_programs_of

@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 from secateur.coupling.module_slices import ModuleSlices
 from secateur.coupling.network import Kept, Network
 from secateur.errors import SecateurError
+from secateur.graph.contexts import buffers_kept, parameters_kept, preserved
 from secateur.graph.model_calls import call_model
-from secateur.graph.program import buffers_kept, module_path, operator_name, parameters_kept, preserved
+from secateur.graph.operators import module_path, operator_name
 from secateur.masking.ablation import Means, masked_draws, run_masked
 from secateur.surgery.aliased_model import AliasedModel
 from secateur.surgery.attribute_reads import AttributeReads, attribute_reads

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.shape_literals import ShapeLiteral
-from secateur.graph.module_program import ModuleProgram, agreeing
-from secateur.graph.program import module_path
+from secateur.graph.module_program import ModuleProgram, common_lengths
+from secateur.graph.operators import module_path
 from secateur.surgery.diagnose import ancestors, groups_inside_module, same_class_modules
 from secateur.surgery.trial_cut import Failure, TrialCutter
 
@@ -62,7 +62,8 @@ def with_fixed_lengths(trials: TrialCutter, network: Network, kept: Kept) -> Net
         # A module of which this cut changes no number was not seen to run its program: its lengths are left open.
         unseen = {name: (None,) * len(lengths) for name, lengths in dense.shapes.items()}
         shapes = {
-            name: agreeing(dense.shapes[name], seen.get(path, {}).get(name, open_)) for name, open_ in unseen.items()
+            name: common_lengths(dense.shapes[name], seen.get(path, {}).get(name, open_))
+            for name, open_ in unseen.items()
         }
         fixed[path] = replace(program, shapes=shapes)
     return replace(network, module_programs=fixed)

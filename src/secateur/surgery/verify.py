@@ -9,8 +9,8 @@ from torch.utils import _pytree as pytree
 from secateur.coupling.network import Kept, Network
 from secateur.data.batch import Batch
 from secateur.errors import SecateurError, SurgeryError, TraceError
+from secateur.graph.contexts import preserved, run_seeded
 from secateur.graph.model_calls import call_model
-from secateur.graph.program import preserved, run_seeded
 from secateur.masking.ablation import Means, masked_draws, run_masked
 from secateur.utils.devices import comparable_arithmetic
 

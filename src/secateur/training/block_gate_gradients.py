@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch.fx import Node
 
-from secateur.graph.program import arguments, operator_name
+from secateur.graph.operators import arguments, operator_name
 from secateur.masking.linear_layers import LinearLayer
 
 HOMOGENEOUS = frozenset({

@@ -7,10 +7,12 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.network import Group, Network
-from secateur.graph.program import arguments, wide
+from secateur.graph.operators import arguments
+from secateur.masking.batch_norms import norms_of
 from secateur.masking.gate_positions import GatePosition, gate_positions
-from secateur.masking.linear_layers import LinearLayer, layers_of, norms_of
+from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.training.block_gate_gradients import BlockTerms, Term, Terms
+from secateur.utils.dtypes import to_widest
 
 Parameters = Mapping[str, Tensor]
 
@@ -118,8 +120,8 @@ def _product(name: str, parameters: Parameters) -> Tensor:
     parameter = parameters[name]
     gradient = parameter.grad
     if gradient is None:
-        return wide(torch.zeros_like(parameter))
-    return wide(parameter.detach()) * wide(gradient)
+        return to_widest(torch.zeros_like(parameter))
+    return to_widest(parameter.detach()) * to_widest(gradient)
 
 
 def _add(total: Tensor, place: GatePosition, values: Tensor) -> None:

@@ -16,8 +16,8 @@ from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
 from secateur.errors import DataError, StorageError
 from secateur.evaluation.losses import supervised
+from secateur.graph.contexts import preserved
 from secateur.graph.model_calls import call_model
-from secateur.graph.program import preserved
 from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.recovery.distillation import distillation_step, sample_batch
 from secateur.training.resume import MOST_STEPS, Method, take_over, write_state

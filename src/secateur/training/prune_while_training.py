@@ -12,8 +12,8 @@ from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point
 from secateur.errors import DataError, OptionError
 from secateur.evaluation.losses import is_logits, main_output
-from secateur.graph.model_copies import copied
-from secateur.graph.program import preserved, run_module
+from secateur.graph.contexts import preserved, run_module
+from secateur.graph.model_copies import copy_model
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.scores import GroupScores, Scores
 from secateur.report.measured_report import measure_networks
@@ -89,7 +89,7 @@ def prune_while_training(
     measured = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options)
     batches = _with_targets(measured, towards)
     session = replace(measured, batches=batches, settings=replace(measured.settings, distill=towards == "dense"))
-    work = copied(model, {})
+    work = copy_model(model, {})
     flags = {name: parameter.requires_grad for name, parameter in work.named_parameters()}
     for parameter in work.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

@@ -20,8 +20,8 @@ from secateur.evaluation.onnx_times import onnx_layer_times
 from secateur.evaluation.runtimes import export_onnx, kernel_times, new_session, repeatable_call
 from secateur.evaluation.smaller_layers import smaller_call, weights_of
 from secateur.graph.program import OpOverride
-from secateur.masking.ablation import operand
 from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.masking.operands import operand
 
 
 class Called(nn.Module):

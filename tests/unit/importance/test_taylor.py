@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.masking.linear_layers import norms_of
+from secateur.masking.batch_norms import norms_of
 from small_network import Small, batches
 from zoo import ZOO, grow
 

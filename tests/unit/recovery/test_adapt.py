@@ -15,7 +15,7 @@ from secateur import demo
 from secateur.data.conversion import as_batches
 from secateur.evaluation.holdout import improves
 from secateur.evaluation.losses import divergence
-from secateur.graph.program import preserved
+from secateur.graph.contexts import preserved
 from secateur.importance.context import split_microbatches
 from secateur.masking.ablation import run_masked
 from secateur.masking.linear_layers import layers_of

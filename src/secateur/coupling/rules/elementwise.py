@@ -16,7 +16,7 @@ from secateur.coupling.label_tracer import (
     squeeze_expanded,
 )
 from secateur.coupling.rules.context import OpContext, tensors
-from secateur.graph.program import operator_name
+from secateur.graph.operators import operator_name
 
 CROSSES = "crosses a larger kind of units"
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secateur.coupling.label_tracer import Labels, Weight, broadcast_labels
 from secateur.coupling.rules.context import OpContext, tensors
-from secateur.graph.program import operator_name
+from secateur.graph.operators import operator_name
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1, "lstm_cell": 4, "gru_cell": 3} | dict.fromkeys(
     ("rnn_tanh_cell", "rnn_relu_cell"), 1

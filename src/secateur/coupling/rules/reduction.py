@@ -10,7 +10,7 @@ from secateur.coupling.rules.context import OpContext, frozen
 from secateur.coupling.rules.elementwise import elementwise
 from secateur.coupling.rules.parameter_axes import grown, layerwise, narrowed
 from secateur.coupling.rules.windows import AVERAGES, neighbour_windows
-from secateur.graph.program import operator_name
+from secateur.graph.operators import operator_name
 
 
 def settled(call: OpContext, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:

@@ -25,7 +25,8 @@ from secateur.coupling.rules import (
 )
 from secateur.coupling.rules.context import OpContext, frozen, tensors
 from secateur.coupling.shape_literals import shape_literals_of
-from secateur.graph.program import Program, arguments, module_path, operator_name
+from secateur.graph.operators import arguments, module_path, operator_name
+from secateur.graph.program import Program
 
 Rule = Callable[[OpContext], Any]
 

@@ -10,7 +10,7 @@ from secateur.coupling.label_tracer import Labels, Weight
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.elementwise import elementwise
 from secateur.coupling.rules.parameter_axes import grown, layerwise, narrowed
-from secateur.graph.program import arguments
+from secateur.graph.operators import arguments
 
 NUMBERED = "is written to by number along these units"
 

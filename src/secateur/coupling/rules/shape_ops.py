@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from secateur.coupling.label_tracer import Labels, Weight, broadcast_labels, labelled_axes
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.parameter_axes import layerwise, narrowed, with_layers
-from secateur.graph.program import arguments
+from secateur.graph.operators import arguments
 
 PICKED = "is picked from by an index"
 

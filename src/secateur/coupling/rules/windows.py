@@ -7,7 +7,7 @@ from torch import Tensor
 
 from secateur.coupling.label_tracer import broadcast_labels, entries_along, labelled_axes
 from secateur.coupling.rules.context import OpContext
-from secateur.graph.program import arguments
+from secateur.graph.operators import arguments
 
 AVERAGES = ("avg_pool1d", "avg_pool2d", "avg_pool3d")
 

@@ -18,8 +18,9 @@ from torch.fx import Node
 from torch.nn import functional as F
 
 from secateur.coupling.network import Consumer
-from secateur.graph.program import OpFn, OpOverride, Program, arguments
-from secateur.masking.ablation import over_space
+from secateur.graph.operators import arguments
+from secateur.graph.program import OpFn, OpOverride, Program
+from secateur.masking.constants import sum_over_kernel
 
 MOST_BYTES = 1 << 26
 
@@ -200,7 +201,7 @@ class ContributionSums:
             fold = summed.consumer.fold
             weight = program.state(fold.weight).detach()
             held = torch.where(summed.consumer.units >= 0, mean, torch.zeros((), dtype=mean.dtype)).to(weight.device)
-            constants = summed.by_part(over_space(weight, fold).T * held[:, None])
+            constants = summed.by_part(sum_over_kernel(weight, fold).T * held[:, None])
             self._constants = constants.to(weight.dtype)
             total = constants.sum(0).to(weight.dtype)
             self.bias = total if summed.bias is None else summed.bias + total

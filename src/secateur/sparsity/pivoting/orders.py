@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
-from secateur.graph.program import preserved, run_module
-from secateur.masking.linear_layers import LinearLayer, finite
+from secateur.graph.contexts import preserved, run_module
+from secateur.masking.linear_layers import LinearLayer, identity_weight
 from secateur.sparsity.pivoting.block_sums import Matrix
 from secateur.surgery.verify import output_difference
 from secateur.utils.devices import comparable_arithmetic
@@ -59,7 +59,7 @@ def matrices_of(network: Network, axes: Sequence[Axes]) -> list[Matrix]:
     """The absolute values of the layers' weights, a kernel's together."""
     found = []
     for each in axes:
-        held = finite(network.program.state(each.layer.weight).detach(), each.layer.weight)
+        held = identity_weight(network.program.state(each.layer.weight).detach(), each.layer.weight)
         weight = each.layer.matrix(held)[0].double().abs().cpu()
         values = weight.unflatten(1, (-1, each.layer.kernel)).sum(2).numpy()
         found.append(Matrix(each.layer.weight, values, each.rows, each.columns))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from secateur.coupling.network import Network
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
-from secateur.masking.linear_layers import finite, layers_of
+from secateur.masking.linear_layers import identity_weight, layers_of
 from secateur.options import is_shape
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
 from secateur.sparsity.pivoting.result import PivotedLayer, PivotResult
@@ -97,7 +97,7 @@ def pivot(
     if fit is not None and tuning_steps:
         raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")
     for name, parameter in model.named_parameters():
-        finite(parameter.detach(), name)
+        identity_weight(parameter.detach(), name)
     options = (density, shape, rounds, fade, balanced, tuning_steps, skip)
     session = training_session(
         model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options, trains=tuning_steps > 0

@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
-from secateur.graph.program import arguments, module_path, operator_name
+from secateur.graph.operators import arguments, module_path, operator_name
 from secateur.masking.linear_layers import CONVOLUTIONS, LinearLayer, layers_of
 from secateur.sparsity.spp.columns import Columns
 from secateur.utils.globs import match_globs

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from secateur.entry import entry_point
-from secateur.graph.model_copies import copied
+from secateur.graph.model_copies import copy_model
 from secateur.sparsity.results import RunSettings
 from secateur.sparsity.spp.result import SPPResult
 from secateur.sparsity.spp.spp import SPP
@@ -69,7 +69,7 @@ def spp(
     """
     options = (keep, ratios, groups, every, tuning_steps, skip)
     session = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options)
-    work = copied(model, {})
+    work = copy_model(model, {})
     loop = session.loop(work)
     method = SPP(
         work, session.example, loop.optimizer, keep, ratios=ratios, every=every, groups=groups, skip=skip, seed=seed

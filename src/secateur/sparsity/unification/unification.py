@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
-from secateur.masking.linear_layers import finite
+from secateur.masking.linear_layers import identity_weight
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, labels_of, projected, signs
 from secateur.sparsity.unification.layers import weights_to_structure
 from secateur.sparsity.unification.shapes import DEFAULT_SHAPE, Shape, block_shapes
@@ -115,7 +115,7 @@ class Unification:
         weights, self.left_out = weights_to_structure(model, only, skip)
         check_holds(optimizer, weights)
         for name, weight in weights.items():
-            finite(weight.detach(), name)
+            identity_weight(weight.detach(), name)
         self.shapes = block_shapes(weights, shape, pruned, unified)
         self.layers = [self._start(name, weight, self.shapes[name]) for name, weight in weights.items()]
         self.steps = 0

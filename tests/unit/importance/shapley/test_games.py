@@ -13,8 +13,8 @@ from secateur.data.conversion import as_batches
 from secateur.importance.context import CriterionContext, split_microbatches
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.owen import nested
-from secateur.masking.ablation import operand
 from secateur.masking.imputation import ImputationWeights, LinearImputer, consumer_moments
+from secateur.masking.operands import operand
 from secateur.utils.rng import generator_for
 
 

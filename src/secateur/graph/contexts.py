@@ -1,0 +1,94 @@
+"""Contexts for runs of a model: evaluation mode, restored buffers and parameters, seeded random numbers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.data.batch import Batch
+from secateur.data.model_inputs import floating_type, input_error
+from secateur.errors import SecateurError
+from secateur.graph.attribute_snapshots import attributes_restored
+from secateur.graph.model_calls import call_model
+from secateur.graph.random_draws import seeded
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Set every module to evaluation mode; restore each flag on leaving."""
+    flags = {module: module.training for module in model.modules()}
+    try:
+        for module in flags:
+            module.training = False
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+
+
+@contextmanager
+def preserved(model: nn.Module, parameters: bool = True) -> Iterator[None]:
+    """Evaluation mode without gradients; changes that the model's own code makes to itself are undone on leaving.
+
+    Args:
+        model: the model.
+        parameters: whether its code may write to parameters, which then are copied for the time being.
+    """
+    own_parameters = parameters_kept(model) if parameters else nullcontext()
+    with evaluation_mode(model), attributes_restored(model), buffers_kept(model), own_parameters, torch.no_grad():
+        yield
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Undo changes of a model's buffers on leaving."""
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                if name in buffers and buffer.shape == buffers[name].shape:
+                    buffer.data.copy_(buffers[name])
+
+
+@contextmanager
+def parameters_kept(model: nn.Module) -> Iterator[None]:
+    """Restore the memory and the values of parameters on leaving."""
+    saved = [(parameter, parameter.data, parameter.detach().clone()) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, memory, values in saved:
+            if parameter.data.data_ptr() != memory.data_ptr() or parameter.shape != memory.shape:
+                parameter.data = memory
+            if not torch.equal(memory, values):
+                with torch.no_grad():
+                    memory.copy_(values)
+
+
+def run_module(model: nn.Module, batch: Batch) -> Any:
+    """Compute a model's own output in evaluation mode.
+
+    Raises:
+        DataError: it refuses the inputs; its own error is shown.
+    """
+    try:
+        with evaluation_mode(model):
+            return call_model(model, batch)
+    except SecateurError:
+        raise
+    except Exception as failure:
+        raise input_error(type(model).__name__, batch, failure, floating_type(model)) from failure
+
+
+def run_seeded(model: nn.Module, batch: Batch, seed: int = 0) -> Any:
+    """Compute a model's own output with seeded random numbers, comparable with another model's.
+
+    Raises:
+        DataError: it refuses the inputs; its own error is shown.
+    """
+    with seeded(seed):
+        return run_module(model, batch)
