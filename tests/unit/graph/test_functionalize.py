@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 
 from secateur.data.batch import Batch
 from secateur.graph.export import export_program
-from secateur.graph.program import operator_name
+from secateur.graph.operators import operator_name
 
 
 class Written(nn.Module):
