@@ -47,8 +47,7 @@ def as_markdown(rows_by_name: Mapping[str, Row], before: Mapping[str, Row]) -> s
         before: rows of the version that the newest one is compared with.
     """
     rows = list(rows_by_name.values())
-    older = {row["version"] for row in before.values()}
-    newest = next((row["version"] for row in rows if row["version"] not in older), rows[0]["version"])
+    newest = max((row["version"] for row in rows), key=_release)
     lines = [
         ABOUT,
         *_summary(rows, newest),
@@ -84,17 +83,46 @@ def _summary(rows: Sequence[Row], newest: str) -> list[str]:
     ]
 
 
+def _release(version: str) -> tuple[list[int], bool]:
+    """Return the order of a version; what was measured on the way to it comes before it."""
+    number, _, remark = version.partition(" ")
+    return [int(part) for part in number.split(".")], not remark
+
+
 def _tracing(rows: Sequence[Row], newest: str) -> list[str]:
-    """How long tracing takes, of the newest rows and of all."""
+    """Return how long tracing takes: in the newest rows, and in all rows if some are older."""
     ours = [row for row in rows if row["version"] == newest]
-    return [
-        f"Tracing took {_ratios(ours, 'export_s')} the plain export in the {len(ours)} rows of the newest version, "
-        f"among which are some of the slowest, and {_ratios(rows, 'export_s')} in all rows, most of which are older. "
-        f"Of the export with a batch that may vary these are {_ratios(ours, 'batched_s')} and "
-        f"{_ratios(rows, 'batched_s')}. Where a model's own code can't say the cut shape, it is tried many times until "
-        "it is known what it can bear. Where a network has many weights and few operators (VGG, AlexNet), trial cuts "
-        "take longer than an export, which does not read weights.",
-    ]
+    older = len(rows) - len(ours)
+    time = f"Tracing took {_ratios(ours, 'export_s')} the plain export"
+    time += f", in the {len(ours)} rows of version {newest}; " if older else "; "
+    time += f"{_ratios(ours, 'batched_s')} the export with a batch that may vary."
+    if older:
+        time += f" In all rows, of which {older} are older, these are {_ratios(rows, 'export_s')} and "
+        time += f"{_ratios(rows, 'batched_s')}."
+    return [time, "", *_slowest(rows, newest), SLOW]
+
+
+LONG = 8
+SLOW = """\
+Where a model's own code can't say the cut shape, it is tried many times until it is known what it can bear, and
+exported once more with all lengths free (EdgeNeXt, SegFormer, Mask2Former). An export reads no weights and computes no
+activations, which trial cuts do: each runs the network twice on two examples. So they take the time where one forward
+takes longer than an export (S3D on clips of 16 x 224 x 224), or where large weights are copied (VGG, AlexNet)."""
+
+
+def _slowest(rows: Sequence[Row], newest: str) -> list[str]:
+    """Return the networks whose tracing takes at least eight plain exports."""
+    ratios = {row["name"] + ("" if row["version"] == newest else " *"): _ratio(row, "export_s") for row in rows}
+    long = sorted(
+        ((ratio, name) for name, ratio in ratios.items() if ratio is not None and ratio >= LONG), reverse=True
+    )
+    named = ", ".join(f"{name} {ratio:.1f}" for ratio, name in long)
+    return [f"{len(long)} of {len(rows)} took {LONG} times a plain export or more{': ' + named if named else ''}.", ""]
+
+
+def _ratio(row: Row, of: str) -> float | None:
+    """Return how many exports the tracing of a network took; None where one of both was not measured."""
+    return row["trace_s"] / row[of] if row.get(of) and row.get("trace_s") else None
 
 
 def _listed(names: Sequence[str], what: str) -> str:
@@ -102,7 +130,7 @@ def _listed(names: Sequence[str], what: str) -> str:
 
 
 def _ratios(rows: Sequence[Row], of: str) -> str:
-    ratios = [row["trace_s"] / row[of] for row in rows if row.get(of) and row.get("trace_s")]
+    ratios = [ratio for row in rows if (ratio := _ratio(row, of)) is not None]
     return (
         f"{statistics.median(ratios):.1f} times (median; at most twice in {sum(ratio <= 2 for ratio in ratios)} of "
         f"{len(ratios)}; {max(ratios):.0f} times at worst)"

@@ -135,6 +135,22 @@ def test_the_page_sets_versions_side_by_side_and_names_what_went_wrong() -> None
     page = as_markdown({each["name"]: each for each in (good, harmed, old)}, before)
     assert "| lib/good | 25.0% | 100.0% | 7 | 0 | 2.0 | 2.0 | 99 | 4 |" in page
     assert "| lib/old * |" in page
+    assert "in the 2 rows of version 2" in page
+    assert "of which 1 are older" in page
     assert "1 raised an exception that is no SecateurError: lib/harmed" in page
     assert "1 had changed: lib/harmed" in page
     assert "`a`: add: meets a tensor" in page
+
+
+def test_the_page_names_the_slowest_and_knows_the_newest_version_in_any_order() -> None:
+    row = {"share": 1.0, "trace_s": 2.0, "batched_s": 1.0, "export_s": 0.5, "frozen": []}
+    on_the_way, slow = {**row, "version": "0.10.0 on the way"}, {**row, "trace_s": 5.0}
+    rows = [
+        {**on_the_way, "name": "a"},
+        {**slow, "version": "0.9.1", "name": "b"},
+        {**slow, "version": "0.10.0", "name": "c"},
+    ]
+    page = as_markdown({each["name"]: each for each in rows}, {})
+    assert "in the 1 rows of version 0.10.0;" in page
+    assert "2 of 3 took 8 times a plain export or more: c 10.0, b * 10.0." in page
+    assert "older" not in as_markdown({"c": rows[2]}, {})
