@@ -29,7 +29,8 @@ from secateur.options import check_name, check_option, with_current_names
 from secateur.pipeline import check_allocation
 from secateur.recovery.repair import How, named_options, resolve_repairs
 from secateur.recovery.repair import repair as repair_
-from secateur.report.comparison import NO_REPAIR, Comparison, ComparisonTrial, CriterionMetrics
+from secateur.report.comparison import Comparison
+from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics
 from secateur.surgery.cut import cut
 from secateur.tracing import trace
 

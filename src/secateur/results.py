@@ -9,7 +9,7 @@ from torch import nn
 from secateur.coupling.plan import Plan
 from secateur.files import Writer, text_writer
 from secateur.importance.scores import Scores
-from secateur.report.report import Figures, Report
+from secateur.report.report import Report
 from secateur.surgery.hf_export import save_pretrained
 from secateur.surgery.recipe import Recipe
 from secateur.surgery.storage import save_with
@@ -48,7 +48,7 @@ class PruningResult:
         """Return the writers of the method's own files, by file name."""
         return {}
 
-    def _figures(self) -> Figures | None:
+    def _figures(self) -> Report | None:
         """Return the report to save, None where there is none."""
         return None
 
@@ -83,11 +83,11 @@ class Result(PruningResult):
     def _companions(self) -> Mapping[str, Writer]:
         return {"scores.safetensors": self.scores.writer()}
 
-    def _figures(self) -> Figures:
+    def _figures(self) -> Report:
         return self.report
 
 
-def report_writers(figures: Figures) -> dict[str, Writer]:
+def report_writers(figures: Report) -> dict[str, Writer]:
     """Return the writers of a report as JSON, HTML and text, by file name."""
     return {
         "report.json": text_writer(figures.to_json()),

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from secateur.errors import BudgetError
@@ -45,6 +44,8 @@ def interpolate_curve(points: Mapping[int, float], size: int) -> Tensor:
     Losses begin as squares, so it is their roots that are interpolated, by monotone cubics (Fritsch and Butland 1984);
     where nothing is left it is taken for four times the last one measured.
     """
+    from scipy.interpolate import PchipInterpolator
+
     gone = [0, *sorted(points), *([size] if size not in points else [])]
     losses = _rising(torch.tensor([0.0, *(points[at] for at in sorted(points))], dtype=torch.float64))
     roots = [*losses.clamp_min(0).sqrt().tolist(), float((BEYOND * losses[-1]).clamp_min(1e-12).sqrt())][: len(gone)]

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 Array = np.ndarray
@@ -13,6 +11,9 @@ Array = np.ndarray
 
 def find_components(ties: Sequence[Tensor], size: int) -> Array:
     """The component of every label, from 0 to size, given pairs of them. (size,)"""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     if not ties:
         return np.arange(size)
     pairs = torch.cat(list(ties), 1).numpy()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch.utils.benchmark import Timer
 
 from secateur.errors import StorageError
 from secateur.evaluation.runtimes import EAGER, runtime_version
@@ -81,6 +80,8 @@ class Timings:
 
 def measured_seconds(call: Callable[[], Any]) -> float:
     """The least mean of a few series of runs, on as many threads as torch uses now."""
+    from torch.utils.benchmark import Timer
+
     timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads(), timer=runtime_clock())
     once = timer.timeit(1).mean
     count = max(1, min(20, round(LEAST_SECONDS / max(once, 1e-7))))

@@ -13,10 +13,8 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch._dynamo import config as dynamo_config
 from torch._ops import OpOverload
 from torch.fx import config as fx_config
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.overrides import TorchFunctionMode
 
 RecurrentKernel = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -83,6 +81,8 @@ def shapes_not_cached(symbolic: bool) -> Iterator[None]:
     if not symbolic:
         yield
         return
+    from torch._dynamo import config as dynamo_config
+
     with dynamo_config.patch(fake_tensor_cache_enabled=False):
         yield
 
@@ -124,6 +124,8 @@ def short_size_expressions(limited: bool) -> Iterator[None]:
     if not limited:
         yield
         return
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
     evaluate = ShapeEnv.evaluate_expr
     operations = cache(lambda expression: int(expression.count_ops()))  # most are asked about many times
 

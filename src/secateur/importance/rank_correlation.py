@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from secateur.errors import NameMatchError
@@ -58,6 +57,8 @@ def agreements(scores: Scores, others: Scores) -> tuple[Agreement, ...]:
 
 
 def _agreement(group: str, a: Tensor, b: Tensor) -> Agreement:
+    from scipy import stats
+
     if len(a) < 2 or bool((a == a[0]).all()) or bool((b == b[0]).all()):
         return Agreement(group, len(a), float("nan"), float("nan"), float("nan"))
     one, other = a.numpy(), b.numpy()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from secateur.errors import NameMatchError
@@ -50,6 +49,8 @@ class GroupScores:
             level: how often such an interval holds the truth.
             here: the score that all coalitions would give on these examples, in place of that for other examples.
         """
+        from scipy import stats
+
         errors = self.errors_here if here and self.errors_here is not None else self.errors
         freedom = float(max(min(len(self.samples), MOST_LEFT_OUT) - 1, 1)) if self.samples else math.inf
         if here and self.samples and self.per_example is not None:

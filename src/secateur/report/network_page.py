@@ -1,19 +1,17 @@
-"""A network's groups as a person sees them: lines that run down the layers they hold together, in one HTML page."""
+"""The groups of a network as one HTML page: a line for each group over the layers that it couples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from jinja2 import Environment, PackageLoader
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from typing import TYPE_CHECKING, Any
 
 from secateur.allocation.plan import reachable
 from secateur.coupling.network import Group, Network
 from secateur.coupling.summary import share
-from secateur.report.html import figure_svg
-from secateur.version import __version__
+from secateur.report.pages import figure_svg, new_figure, render_page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLORS: Mapping[str, str] = {
     "channels": "#2f6f4f",
@@ -23,17 +21,17 @@ COLORS: Mapping[str, str] = {
     "bundles": "#c28a1c",
     "blocks": "#55626f",
 }
-MAKES, READS, FOLLOWS = "makes", "reads", "follows"
+MAKES, READS, FOLLOWS = "produces", "consumes", "follows"
 
 
 @dataclass(frozen=True)
 class Track:
-    """One group over the layers.
+    """The line of one group over the layers.
 
     Args:
         group: the group.
-        stops: what it does at which layer, by the layer's number.
-        lane: how far to the right it is drawn.
+        stops: the role of each layer that the group reaches, by the index of the layer.
+        lane: the column of the line.
     """
 
     group: Group
@@ -42,7 +40,7 @@ class Track:
 
 
 def network_page(network: Network) -> str:
-    """One self-contained page: the groups over the layers, what they cost, what is frozen, what can be reached.
+    """Return a self-contained page: groups over layers, their costs, frozen layers, and budgets within reach.
 
     Example:
         >>> import torch, secateur as sc
@@ -51,21 +49,20 @@ def network_page(network: Network) -> str:
         >>> "<svg" in network_page(sc.trace(model, torch.randn(2, 4)))
         True
     """
-    template = Environment(loader=PackageLoader("secateur", "report"), autoescape=True).get_template("network.html")
     layers = _layers(network)
     tracks = _tracks(network, layers)
-    return template.render(
+    return render_page(
+        "network.html",
         network=network,
         cost=network.cost(),
         rows=[(group, *share(network, group)) for group in network.groups],
         picture=figure_svg(_figure(layers, tracks)) if tracks else "",
         reachable=reachable(network) if network.groups else "",
-        version=__version__,
     )
 
 
 def _layers(network: Network) -> list[str]:
-    """The modules that own parameters or buffers of groups, in the order in which they run."""
+    """Return the modules with parameters or buffers in groups, in order of execution."""
     owned = {_owner(member.tensor) for member in network.members}
     order = [
         _owner(name) for node in network.program.nodes for used in node.all_input_nodes
@@ -79,26 +76,28 @@ def _owner(tensor: str) -> str:
 
 
 def _tracks(network: Network, layers: Sequence[str]) -> list[Track]:
-    """Every group with its layers, each in the leftmost lane that is free from its first to its last."""
-    number = {layer: place for place, layer in enumerate(layers)}
+    """Return a line for each group, in the leftmost lane that is free over its layers."""
+    index_of = {layer: index for index, layer in enumerate(layers)}
     ranks = {tensor.name: len(tensor.shape) for tensor in network.tensors}
     ends: list[int] = []
     tracks = []
-    for group in sorted(network.groups, key=lambda each: min(number[_owner(m.tensor)] for m in each.members)):
+    for group in sorted(network.groups, key=lambda group: min(index_of[_owner(axis.tensor)] for axis in group.members)):
         stops: dict[int, str] = {}
         for member in group.members:
-            place = number[_owner(member.tensor)]
-            does = FOLLOWS if ranks[member.tensor] < 2 else MAKES if member.is_producer else READS
-            stops[place] = min(does, stops.get(place, FOLLOWS), key=(MAKES, READS, FOLLOWS).index)
+            index = index_of[_owner(member.tensor)]
+            role = FOLLOWS if ranks[member.tensor] < 2 else MAKES if member.is_producer else READS
+            stops[index] = min(role, stops.get(index, FOLLOWS), key=(MAKES, READS, FOLLOWS).index)
         lane = next((at for at, end in enumerate(ends) if end < min(stops)), len(ends))
         ends[lane : lane + 1] = [max(stops)]
         tracks.append(Track(group, stops, lane))
     return tracks
 
 
-def _figure(layers: Sequence[str], tracks: Sequence[Track]) -> Figure:
+def _figure(layers: Sequence[str], tracks: Sequence[Track]) -> "Figure":
+    from matplotlib.lines import Line2D
+
     lanes = 1 + max(track.lane for track in tracks)
-    figure = Figure(figsize=(1.5 + 0.3 * lanes + 0.07 * max(map(len, layers)), 1.2 + 0.21 * len(layers)))
+    figure = new_figure(1.5 + 0.3 * lanes + 0.07 * max(map(len, layers)), 1.2 + 0.21 * len(layers))
     axes = figure.subplots()
     for track in tracks:
         _draw(axes, track)
@@ -125,8 +124,8 @@ _STYLES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _draw(axes: Axes, track: Track) -> None:
+def _draw(axes: "Axes", track: Track) -> None:
     color = COLORS[track.group.kind]
     axes.plot([track.lane] * 2, [min(track.stops), max(track.stops)], color=color, linewidth=1.8, zorder=1)
-    for place, does in track.stops.items():
-        axes.plot([track.lane], [place], color=color, linestyle="", zorder=2, **_STYLES[does])
+    for index, role in track.stops.items():
+        axes.plot([track.lane], [index], color=color, linestyle="", zorder=2, **_STYLES[role])

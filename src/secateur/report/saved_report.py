@@ -1,4 +1,4 @@
-"""A report that was saved before."""
+"""Saved reports."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from secateur.coupling.cost import Cost
 from secateur.errors import StorageError
 from secateur.evaluation.records import Latency, Metrics
 from secateur.files import read_bytes, read_record, reading
-from secateur.report.report import Figures, LayerFigures, SparsityFigures
+from secateur.report.figures import Figures, LayerFigures, SparsityFigures
 from secateur.report.schema import Number, SavedMeasured, SavedReport, SavedReport1, SavedSparsity
 from secateur.report.text import report_text
 from secateur.surgery.storage import check_companion
@@ -18,10 +18,10 @@ REPORT = "report.json"
 
 
 def saved_report(folder: Path, as_json: bool) -> str:
-    """The text or the JSON of a saved report.
+    """Read a saved report and return its text or JSON.
 
     Raises:
-        StorageError: there is none, or it is damaged, or it belongs to another result than the one in the folder.
+        StorageError: the folder has no report, it is damaged, or it belongs to another result.
     """
     with reading(folder) as path_of:
         try:

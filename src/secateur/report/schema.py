@@ -1,22 +1,19 @@
-"""report.json: the schema of a report on disk, and how a report comes into that form."""
+"""The schema of report.json, and the conversion of a report to it."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from secateur.files import Record
 from secateur.files.records import Natural
+from secateur.report.figures import Figures
 from secateur.version import __version__
 
-if TYPE_CHECKING:
-    from secateur.evaluation.records import Metrics
-    from secateur.report.report import Figures
-
 Number = float | None
-"""None where a number is NaN or infinite, which JSON can't say."""
+"""A number, or None in place of NaN and infinity, which JSON has no form for."""
 
 
 class SavedCost(Record, frozen=True):
@@ -37,7 +34,7 @@ class SavedLatency(Record, frozen=True):
 
 
 class SavedMeasured(Record, frozen=True):
-    """One network on the examples."""
+    """The metrics of one network."""
 
     loss: Number
     accuracy: Number
@@ -48,14 +45,14 @@ class SavedMeasured(Record, frozen=True):
 
 
 class SavedUnits(Record, frozen=True):
-    """How many units a group had, and how many were kept."""
+    """The numbers of units of a group before and after."""
 
     units: Natural
     kept: Natural
 
 
 class SavedStep(Record, frozen=True):
-    """What one repair gave."""
+    """The outcome of one repair."""
 
     name: str
     before: Number
@@ -65,7 +62,7 @@ class SavedStep(Record, frozen=True):
 
 
 class SavedDrop(Record, frozen=True):
-    """What was lost where a bound was set."""
+    """The change of the bounded metric."""
 
     unit: str
     asked: float
@@ -76,7 +73,7 @@ class SavedDrop(Record, frozen=True):
 
 
 class SavedEffective(Record, frozen=True):
-    """MACs with channels counted up to what the device's kernels work on at once."""
+    """MACs with channels rounded up to the step of the device's kernels."""
 
     step: Natural
     dense: Natural
@@ -92,7 +89,7 @@ class SavedLayerTime(Record, frozen=True):
 
 
 class SavedSettings(Record, frozen=True):
-    """How the network was pruned: what `measure` writes into a report's settings, field by field."""
+    """The settings of a report, as `measure_networks` writes them."""
 
     by: str
     note: str
@@ -109,7 +106,7 @@ class SavedSettings(Record, frozen=True):
 
 
 class SavedLayerFigures(Record, frozen=True):
-    """One layer whose weight was made sparse; the fields of `LayerFigures`."""
+    """One layer with a sparse weight; the fields of `LayerFigures`."""
 
     weights: Natural
     remaining: Natural
@@ -120,7 +117,7 @@ class SavedLayerFigures(Record, frozen=True):
 
 
 class SavedSparsity(Record, frozen=True):
-    """What a method left that prunes below the unit; the fields of `SparsityFigures`."""
+    """The sparse weights of a method below the unit; the fields of `SparsityFigures`."""
 
     layers: dict[str, SavedLayerFigures]
     masked: SavedLatency
@@ -145,12 +142,12 @@ class SavedReport1(Record, frozen=True):
     groups: dict[str, SavedUnits]
 
     def is_whole(self, content: bytes) -> bool:
-        """There is no digest to go by."""
+        """Return True: the form has no digest."""
         return True
 
 
 class SavedReport(SavedReport1, frozen=True):
-    """A report with the digest of what stands before it."""
+    """A report with the digest of its content."""
 
     FORMAT: ClassVar[str] = "secateur report/2"
 
@@ -159,12 +156,12 @@ class SavedReport(SavedReport1, frozen=True):
     checksum: str = ""
 
     def is_whole(self, content: bytes) -> bool:
-        """Whether the content has the digest that it gives."""
+        """Check the digest of the content."""
         return Record.is_whole(self, content)
 
 
-def saved_form(report: "Figures") -> SavedReport:
-    """A report as it is written; see `Report` and `Measured` for what the fields mean."""
+def saved_form(report: Figures) -> SavedReport:
+    """Convert a report to its form on disk."""
     content = {
         "format": SavedReport.FORMAT,
         "secateur": __version__,
@@ -173,21 +170,17 @@ def saved_form(report: "Figures") -> SavedReport:
         "held_out": report.held_out,
         "keep": report.keep,
         "settings": report.settings,
-        "dense": _measured(report.dense),
-        "pruned": _measured(report.pruned),
+        "dense": asdict(report.dense),
+        "pruned": asdict(report.pruned),
         "new_biases": report.new_biases,
         "sparsity": None if report.sparsity is None else asdict(report.sparsity),
-        "groups": {name: {"units": size, "kept": left} for name, (size, left) in report.groups.items()},
+        "groups": {name: {"units": size, "kept": kept} for name, (size, kept) in report.groups.items()},
     }
     return msgspec.convert(_without_nan(content), SavedReport)
 
 
-def _measured(network: "Metrics") -> Mapping[str, Any]:
-    return asdict(network)
-
-
 def _without_nan(value: Any) -> Any:
-    """The same with None for numbers that JSON can't say."""
+    """Replace NaN and infinity by None."""
     if isinstance(value, Mapping):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

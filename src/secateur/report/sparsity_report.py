@@ -1,4 +1,4 @@
-"""A network that was made sparse below the unit, measured beside the dense one."""
+"""Measure a network that is sparse below the unit beside the dense one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,23 +13,25 @@ from secateur.evaluation.records import Metrics
 from secateur.evaluation.runtimes import repeatable_call
 from secateur.evaluation.timing import interleaved_times, latency_of
 from secateur.graph.contexts import preserved
-from secateur.report.report import Figures, LayerFigures, SparsityFigures
+from secateur.report.figures import LayerFigures, SparsityFigures
+from secateur.report.report import Report
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SparseFacts:
-    """What a method knows of its result without running it.
+    """The facts about a sparse network that need no measurement.
 
     Args:
         title: the model's class.
         method: its name, such as "spp".
-        note: with what it was run, in words.
-        seed: of all that was drawn.
-        keep: the budget that was asked for.
-        dense: the cost of the dense network, and `cost` of what is left.
-        groups: units before and after, by group, where channels were cut.
-        layers: by the names of their weights.
-        ratios: how many times fewer there are of something.
+        note: its settings, in words.
+        seed: the seed of its random numbers.
+        keep: the budget.
+        dense: the cost of the dense network.
+        cost: the cost of the sparse network.
+        groups: the numbers of units before and after, by group, where channels were cut.
+        layers: the sparse layers, by the names of their weights.
+        ratios: ratios of compression, dense to sparse, by the name of the quantity.
         notes: further lines of the report.
     """
 
@@ -48,16 +50,16 @@ class SparseFacts:
 
 def measure_sparsity(
     dense: nn.Module, masked: nn.Module, fast: nn.Module, facts: SparseFacts, batches: Sequence[Batch], held_out: bool
-) -> Figures:
+) -> Report:
     """Run the dense network and the sparse one on the same examples, and time them in turn.
 
     Args:
-        dense: the network as it was.
-        masked: the sparse one, of the dense one's class, with zeros in its weights.
-        fast: the same, with kernels for what is left.
-        facts: what is known of it.
+        dense: the dense network.
+        masked: the sparse network, of the same class, with zeros in its weights.
+        fast: the sparse network with kernels that skip zeros.
+        facts: the facts about the sparse network that need no measurement.
         batches: the examples.
-        held_out: whether they are others than those that it was trained on.
+        held_out: True where these are not the examples of the training.
     """
     with preserved(dense), preserved(masked), preserved(fast):
         measures = torch.cat([example_measures(dense, masked, batch, None) for batch in batches], 2)
@@ -66,7 +68,7 @@ def measure_sparsity(
     latencies = [latency_of(size, spent) for spent in times]
     before, after = measures.nanmean(2).tolist()
     settings = {"by": facts.method, "note": facts.note, "seed": facts.seed, "threads": torch.get_num_threads()}
-    return Figures(
+    return Report(
         title=facts.title,
         examples=measures.shape[2],
         held_out=held_out,

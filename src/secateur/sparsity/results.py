@@ -17,7 +17,8 @@ from secateur.evaluation.kernel_selection import FastNetwork
 from secateur.files import Writer, record_writer
 from secateur.masking.linear_layers import layers_of
 from secateur.masking.transposed_layers import transposed_layers_of
-from secateur.report.report import Figures, LayerFigures
+from secateur.report.figures import LayerFigures
+from secateur.report.report import Report
 from secateur.report.sparsity_report import SparseFacts, measure_sparsity
 from secateur.results import PruningResult
 from secateur.sparsity.saved_kernels import KERNELS_FILE, SavedKernels
@@ -60,7 +61,7 @@ class SparseResult(PruningResult):
         return self._fastest()
 
     @cached_property
-    def report(self) -> Figures:
+    def report(self) -> Report:
         """The dense network, this one and the fast one, measured on the same examples.
 
         Raises:
@@ -91,7 +92,7 @@ class SparseResult(PruningResult):
         """The same result, with what its report is measured on."""
         return replace(self, session=session, run=run)
 
-    def _figures(self) -> Figures | None:
+    def _figures(self) -> Report | None:
         return None if self.session is None else self.report
 
     def _companions(self) -> Mapping[str, Writer]:

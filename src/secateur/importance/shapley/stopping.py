@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import ClassVar
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from secateur.errors import BudgetError
@@ -184,6 +183,8 @@ class Stable(Rule):
     heuristic = "a ranking that no longer changes need not be right"
 
     def progress(self, state: EstimateState) -> float:
+        from scipy import stats
+
         if len(state.replicates) < FEWEST or len(state.values) < 2:
             return len(state.replicates) / FEWEST * 0.99
         halves = (state.replicates[part::2].mean(0).numpy() for part in (0, 1))
@@ -215,6 +216,8 @@ class SelectionConfident(Rule):
             raise BudgetError(f"keep={self.keep} and confidence={self.confidence} must lie between 0 and 1")
 
     def progress(self, state: EstimateState) -> float:
+        from scipy import stats
+
         blocks, gone = len(state.replicates), round((1 - self.keep) * len(state.values))
         if blocks < FEWEST or not 0 < gone < len(state.values):
             return blocks / FEWEST

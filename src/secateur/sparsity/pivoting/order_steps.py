@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from secateur.sparsity.pivoting.block_sums import Matrix, Orders
 
@@ -33,6 +32,8 @@ def assigned_order(
     name: str, matrices: Sequence[Matrix], orders: Orders, blocks: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> np.ndarray:
     """The order that linear assignment gives, from what each unit would keep at each position."""
+    from scipy.optimize import linear_sum_assignment
+
     size = len(orders[name])
     kept = np.zeros((size, size))  # (units, positions)
     for values, columns, own_blocks, own_shape in _uses(name, matrices, orders, blocks, shape):

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import binom
 from torch import Tensor
 
 from secateur.importance.shapley.samplers.base import paired
@@ -43,6 +42,8 @@ def distinct_pairs(players: int, pairs: int, generator: torch.Generator) -> Pair
 
 def _pairs_of(players: int, size: int) -> float:
     """How many pairs there are whose smaller coalition has that size; infinite where they are too many to count."""
+    from scipy.special import binom
+
     return float(binom(players, size)) / (2 if 2 * size == players else 1)
 
 

@@ -1,7 +1,6 @@
 """All coalitions (Shapley 1953): no error, for up to 20 players."""
 
 import torch
-from scipy.special import comb
 from torch import Tensor
 
 from secateur.errors import SecateurError
@@ -27,6 +26,8 @@ def exact(players: int, generator: torch.Generator) -> CoalitionDesign:
 
 
 def _shares(coalitions: Tensor, surplus: Tensor) -> Tensor:
+    from scipy.special import comb
+
     players = coalitions.shape[1]
     nothing = surplus.new_zeros(1, surplus.shape[1])
     values = torch.cat([nothing, surplus, nothing])

@@ -1,0 +1,76 @@
+"""The figures of a report, as records without any form of output."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from secateur.evaluation.records import Latency, Metrics
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """One layer whose weight was made sparse.
+
+    Args:
+        weights: the number of entries of its weight in the dense network.
+        remaining: the number of entries that are not zero.
+        structure: the structure of the remaining entries, such as "27 of 72 columns".
+        kernel: the kernel that computes the layer in the fast network: "dense", or a kernel for the structure.
+        dense_ms: the least milliseconds of the dense kernel on the layer's input, None where there is no other kernel.
+        kernel_ms: the same of the kernel for the structure.
+    """
+
+    weights: int
+    remaining: int
+    structure: str
+    kernel: str = "dense"
+    dense_ms: float | None = None
+    kernel_ms: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SparsityFigures:
+    """The weights that remain in a network that was made sparse below the unit.
+
+    Args:
+        layers: the layers, by the names of their weights.
+        masked: the latency of the saved network, which computes with its zeros. The latency of the fast network, which
+            skips zeros where that is faster, is that of `Figures.pruned`.
+        ratios: ratios of compression, dense to sparse, by the name of the quantity.
+        notes: further lines.
+    """
+
+    layers: Mapping[str, LayerFigures]
+    masked: Latency
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Figures:
+    """The dense and the pruned network in numbers.
+
+    Args:
+        title: the model's class.
+        examples: the number of examples that both networks were measured on.
+        held_out: True where these are not the examples of scoring or training.
+        dense: the metrics of the dense network.
+        pruned: the metrics of the pruned network.
+        groups: the numbers of units before and after, by group.
+        keep: the budget.
+        settings: the criterion, its note, the seed, the outcome of each repair, the steps that were left out for lack
+            of time, and the number of threads.
+        new_biases: the biases that were added to layers without one, for the means of removed units.
+        sparsity: the sparse weights of a method below the unit; None for `prune`.
+    """
+
+    title: str
+    examples: int
+    held_out: bool
+    dense: Metrics
+    pruned: Metrics
+    groups: dict[str, tuple[int, int]]
+    keep: dict[str, float]
+    settings: dict[str, Any]
+    new_biases: tuple[str, ...] = ()
+    sparsity: SparsityFigures | None = None
