@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.coupling.plan import Plan
-from secateur.surgery.recipe import sliced
+from secateur.surgery.apply_recipe import slice_tensor
 from zoo import grow
 
 
@@ -196,7 +196,7 @@ def test_large_weights_lose_both_axes_at_once_as_one_after_the_other(length: int
     outputs = torch.randperm(300)[:110].sort().values
     channels = torch.randperm(5 * 49 // length)[: 100 // length].sort().values
     inputs = (channels[:, None] * length + torch.arange(length)).flatten()
-    small = sliced(weight, {1: inputs, 0: outputs})
+    small = slice_tensor(weight, {1: inputs, 0: outputs})
     assert torch.equal(small, weight.index_select(0, outputs).index_select(1, inputs))
     assert small.is_contiguous()
     assert small.untyped_storage().nbytes() == 4 * small.numel()

@@ -20,6 +20,7 @@ class ResidualBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the block."""
         y = torch.relu(self.bn1(self.conv1(x)))
         return torch.relu(self.bn2(self.conv2(y)) + self.skip(x))
 
@@ -38,6 +39,7 @@ class FashionNet(nn.Module):
         self.fc = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
         y: Tensor = self.layer2(self.layer1(self.stem(x)))
         logits: Tensor = self.fc(y.mean((2, 3)))
         return logits

@@ -63,6 +63,7 @@ def try_lock(folder: Path, shared: bool = False) -> int | None:
 
 
 def unlock(lock: int | None) -> None:
+    """Release a lock of `try_lock`."""
     if lock is None or lock == NO_LOCKS:
         return
     with contextlib.suppress(OSError):

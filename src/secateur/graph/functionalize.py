@@ -11,7 +11,6 @@ from torch.fx import Node
 
 from secateur.graph.operators import arguments, operator_name
 
-PLACES = {"mask", "index"}  # arguments that tell where is written, of types of their own
 COMPARISONS = {"eq", "ne", "gt", "ge", "lt", "le", "logical_and", "logical_or", "logical_xor", "logical_not"}
 
 
@@ -55,10 +54,9 @@ def _changes_type(node: Node) -> bool:
     """True if the functional operator would give another type than the tensor that is written to."""
     types = {
         value.meta["val"].dtype
-        for name, value in arguments(node).items()
-        if name not in PLACES and isinstance(value, Node)
-        and isinstance(value.meta.get("val"), Tensor) and value.meta["val"].dim()
-    }  # fmt: skip
+        for value in node.args
+        if isinstance(value, Node) and isinstance(value.meta.get("val"), Tensor) and value.meta["val"].dim()
+    }
     return len(types) > 1 or operator_name(node).rstrip("_") in COMPARISONS
 
 

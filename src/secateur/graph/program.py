@@ -34,9 +34,13 @@ class Arguments(Protocol):
 class OtherSizes(Protocol):
     """A function that gives the arguments for a batch of other sizes."""
 
-    def arguments_for(self, batch: Batch, leaves: Sequence[Any], reason: str) -> Arguments: ...
+    def arguments_for(self, batch: Batch, leaves: Sequence[Any], reason: str) -> Arguments:
+        """Return the arguments for the inputs of a batch."""
+        ...
 
-    def check_single(self, batch: Batch, leaves: Sequence[Any]) -> None: ...
+    def check_single(self, batch: Batch, leaves: Sequence[Any]) -> None:
+        """Check that the program is right for a batch of one example."""
+        ...
 
 
 @dataclass(frozen=True)

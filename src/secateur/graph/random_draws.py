@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 
 def function_name(func: Any) -> str:
+    """Return the name of an operator without its overload."""
     return str(func.overloadpacket.__name__)
 
 
@@ -102,9 +103,9 @@ class Draw:
         """Select the entries of kept units, in the shape that the cut network draws.
 
         Args:
-            drawn: what the dense network drew.
-            shape: of what the cut network draws.
-            mask: which units stay (units + 1,).
+            values: the numbers that the dense network drew.
+            shape: the shape that the cut network draws.
+            mask: the kept units (units + 1,).
         """
         is_kept = torch.ones(values.shape, dtype=torch.bool)
         for units in self.units:

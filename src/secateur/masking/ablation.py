@@ -102,7 +102,9 @@ class MeanAblation:
         """Return a consumer's response to the means of ablated units, or None. (coalitions, out) in float64
 
         Args:
-            present: which entries of its input stay (coalitions, in).
+            program: the program of the network.
+            consumer: the operator that reads the units.
+            present: the kept entries of its input (coalitions, in).
         """
         mean = self.means.get(consumer_key(consumer))
         if consumer.fold is None or mean is None:

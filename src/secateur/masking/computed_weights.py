@@ -29,8 +29,8 @@ def by_coalition(program: Program, masked: Sequence[Node], by_mask: Sequence[Han
 
     Args:
         program: the program.
-        masked: the operators that read units of what is computed from parameters alone.
-        each: every coalition's own handlers of all consumers, in the order in which a batch holds them.
+        masked: the operators that read units of weights that are computed from parameters alone.
+        by_mask: the overrides of all consumers for each coalition, in the order of the batch.
     """
     changed = _computed_from(program, [node for node in masked if node in program.state_only])
     users = [

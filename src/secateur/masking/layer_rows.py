@@ -10,8 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LayerPositions:
-    """The rows of a matrix product, as a view: windows (examples, channels, *places, *kernel) or (examples, places,
-    features)."""
+    """The rows of a matrix product, as a view.
+
+    Args:
+        view: windows (examples, channels, *positions, *kernel), or rows (examples, positions, features).
+    """
 
     view: Tensor
 

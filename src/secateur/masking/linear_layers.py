@@ -140,8 +140,11 @@ def identity_weight(weight: Tensor, name: str) -> Tensor:
 
 
 def layers_of(network: Network) -> list[LinearLayer]:
-    """Every layer that can be solved for, in the order in which they run: those that read units; those that handle each
-    unit, or group of them, by itself; and those that read what is never cut, but may be fed by what is."""
+    """Return every layer that can be refitted, in the order in which they run.
+
+    These are the layers that read units, those that process each unit or group of units separately, and those that
+    read what is never cut but depends on what is.
+    """
     layers = [layer for layer in (*_reading_layers(network), *_other_layers(network)) if _has_rows(layer)]
     position = network.program.position
     return sorted(layers, key=lambda layer: position[layer.node])

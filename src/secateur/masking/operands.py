@@ -13,10 +13,14 @@ class ConsumerReads(Protocol):
     """An operator and the name of the argument from which it reads units."""
 
     @property
-    def node(self) -> Node: ...
+    def node(self) -> Node:
+        """The operator."""
+        ...
 
     @property
-    def argument(self) -> str: ...
+    def argument(self) -> str:
+        """The name of the argument."""
+        ...
 
 
 def operand(consumer: ConsumerReads, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

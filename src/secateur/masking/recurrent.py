@@ -25,8 +25,10 @@ def masked_recurrence(
         program: the program.
         node: the layer's or cell's operator.
         argument: "params", the list of a layer's weights, or "w_hh" of a cell.
-        present: which hidden units stay (coalitions, hidden).
-        target, args, kwargs: the call.
+        present: the kept hidden units (coalitions, hidden).
+        target: the operator.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
     """
     results = []
     for at, mask in enumerate(present):

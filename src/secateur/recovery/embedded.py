@@ -20,7 +20,8 @@ from secateur.graph.program import OpFn, OpOverride
 from secateur.masking.ablation import MeanAblation, Means, as_factor
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.compact_layers import CompactLayer
-from secateur.surgery.recipe import Recipe, Slices
+from secateur.surgery.recipe import Recipe
+from secateur.surgery.recipe_attributes import Slices
 from secateur.utils.dtypes import to_widest
 
 

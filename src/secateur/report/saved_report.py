@@ -12,7 +12,7 @@ from secateur.files import read_bytes, read_record, reading
 from secateur.report.figures import Figures, LayerFigures, SparsityFigures
 from secateur.report.schema import Number, SavedMeasured, SavedReport, SavedReport1, SavedSparsity
 from secateur.report.text import report_text
-from secateur.surgery.storage import check_companion
+from secateur.surgery.prepared_load import check_companion
 
 REPORT = "report.json"
 

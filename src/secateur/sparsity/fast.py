@@ -15,7 +15,7 @@ from secateur.sparsity.packed_layers.gathered_conv import GATHERED, GatheredConv
 from secateur.sparsity.packed_layers.unified_kernels import unified_kernels
 from secateur.sparsity.pivoting.saved import PIVOT, SavedPivot, SavedPivot1, check_pivot, read_pivot
 from secateur.sparsity.saved_kernels import KERNELS_FILE, SavedKernels
-from secateur.surgery.storage import check_companion, prepare_load
+from secateur.surgery.prepared_load import check_companion, prepare_load
 
 WITHOUT_NUMBA = "tiles"  # stands in for compiled loops where numba is not installed
 

@@ -1,4 +1,4 @@
-"""A model's double that can be cut and made whole again, many times, without copying a tensor."""
+"""A copy of a model that shares its memory, and can be cut and restored many times."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from secateur.graph.attribute_snapshots import ModelSnapshot
 from secateur.graph.model_copies import copy_model
-from secateur.surgery.recipe import Recipe, apply_recipe
+from secateur.surgery.apply_recipe import apply_recipe
+from secateur.surgery.recipe import Recipe
 
 
 class AliasedModel:
-    """A copy of a model's modules whose parameters and buffers are the model's own memory.
+    """A copy of a model's modules that shares the memory of its parameters and buffers.
 
     Args:
         model: it is not changed. The copy is in evaluation mode.
@@ -33,7 +34,7 @@ class AliasedModel:
 
     @contextmanager
     def cut(self, recipe: Recipe) -> Iterator[nn.Module]:
-        """The model as a recipe makes it; afterwards it is whole again, whatever ran on it meanwhile."""
+        """Apply a recipe within a context; the model is restored on leaving, whatever ran on it."""
         data = [(tensor, tensor.data) for tensor in self._tensors]
         self.calls = 0
         try:
@@ -41,18 +42,18 @@ class AliasedModel:
             yield self.model
         finally:
             self._whole.restore()
-            for tensor, whole in data:
-                tensor.data = whole
+            for tensor, original in data:
+                tensor.data = original
 
 
 def alias_model(model: nn.Module) -> nn.Module:
-    """A copy of a model's modules whose parameters and buffers are other tensors with the same memory."""
+    """Copy a model's modules, with other tensors that share the memory of its parameters and buffers."""
     tensors = (*model.parameters(), *model.buffers())
     return copy_model(model, {id(tensor): _double(tensor) for tensor in tensors})
 
 
 def _double(tensor: Tensor) -> Tensor:
-    """Another tensor object with the same memory."""
+    """Return another tensor object with the same memory."""
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(tensor.data, requires_grad=False)
     with torch.no_grad():

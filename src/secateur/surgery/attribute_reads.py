@@ -1,4 +1,4 @@
-"""Which attributes of its modules a model's code reads while it runs."""
+"""The attributes of its modules that a model's code reads."""
 
 import sys
 from collections.abc import Iterator
@@ -26,21 +26,22 @@ class AttributeReads:
         self._modules = dict(model.named_modules(remove_duplicate=False))
 
     def note(self, module: Any, name: str) -> None:
-        """Note that an attribute is read."""
+        """Record the read of an attribute."""
         self._names.setdefault(id(module), set()).add(name)
 
     def includes(self, path: str, attribute: str) -> bool:
-        """Whether an attribute of a module was read, or all of them at once (`vars(self)`)."""
+        """True if an attribute of a module was read, or all of them at once (`vars(self)`)."""
         names = self._names.get(id(self._modules[path]), set())
         return attribute in names or ITSELF in names
 
 
 @contextmanager
 def attribute_reads(model: nn.Module) -> Iterator[AttributeReads]:
-    """Within, every attribute that code reads of a module of the model is noted."""
+    """Record every attribute that code reads of a module of the model, within a context."""
     reads = AttributeReads(model)
 
     def read(module: nn.Module, name: str) -> Any:
+        """Record the read, then read."""
         if name != ITSELF or sys._getframe(1).f_code not in LOOKUPS:
             reads.note(module, name)
         return object.__getattribute__(module, name)

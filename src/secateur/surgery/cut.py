@@ -16,10 +16,11 @@ from secateur.graph.model_copies import copy_model
 from secateur.graph.parametrizations import bake_in_place, bake_parametrizations
 from secateur.masking.ablation import Means, consumer_key
 from secateur.masking.constants import constant_response
-from secateur.surgery.lineage import attach, lineage_of, record_cut
-from secateur.surgery.optimizer import cut_states, point_at
+from secateur.surgery.apply_recipe import apply_recipe
+from secateur.surgery.lineage import attach_lineage, lineage_of, record_cut
+from secateur.surgery.optimizer import cut_states, replace_parameters
 from secateur.surgery.program_surgery import as_module
-from secateur.surgery.recipe import Recipe, apply_recipe, check_shapes, make_recipe
+from secateur.surgery.recipe import Recipe, check_shapes, make_recipe
 from secateur.surgery.verify import verify
 
 
@@ -84,20 +85,21 @@ def cut(
         _become(model, small, recipe)
         small = model
     if optimizer is not None:
-        point_at(optimizer, dense, small, states, recipe)
+        replace_parameters(optimizer, dense, small, states, recipe)
     return small
 
 
 def _check_unchanged(model: nn.Module, network: Network) -> None:
-    """
+    """Check that the model's parameters are those that were traced.
+
     Raises:
         SurgeryError: the model's parameters are not those that were traced.
     """
     check_shapes(model, network)
-    own = dict(model.named_parameters())
+    parameters = dict(model.named_parameters())
     for name in network.program.state_names.values():
         traced = network.program.state(name)
-        if name in own and own[name].shape == traced.shape and not _equal(own[name], traced):
+        if name in parameters and parameters[name].shape == traced.shape and not _equal(parameters[name], traced):
             raise SurgeryError(
                 f"{name} of this {type(model).__name__} is not what was traced (other values, type or device); trace "
                 "the model again, after loading weights or moving it"
@@ -109,31 +111,31 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tuple[nn.Module, Recipe]:
-    """A cut copy of a model, not yet verified, and the recipe that made it."""
+    """Return a cut copy of a model, not yet verified, and its recipe."""
     recipe = make_recipe(model, network, kept, folds=bool(means))
-    made = constants(model, network, kept, means)
+    responses = removed_constants(model, network, kept, means)
     small = copy_model(model, {})
     apply_recipe(small, recipe)
-    fold_constants(small, {name: value for name, value in made.items() if not is_inside(name, recipe.skipped)})
+    fold_constants(small, {name: value for name, value in responses.items() if not is_inside(name, recipe.skipped)})
     return small, recipe
 
 
-def constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> dict[str, tuple[str, Tensor]]:
-    """What each reader makes of the means of removed units, by the tensor that takes it."""
+def removed_constants(model: nn.Module, network: Network, kept: Kept, means: Means) -> dict[str, tuple[str, Tensor]]:
+    """Compute each consumer's response to the means of removed units, by the tensor to which it is added."""
     if not means:
         return {}
     mask = network.mask(kept)
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    found: dict[str, tuple[str, Tensor]] = {}
+    responses: dict[str, tuple[str, Tensor]] = {}
     for consumer in network.consumers:
         mean = means.get(consumer_key(consumer))
         present = mask[consumer.units]
         if consumer.fold is None or mean is None or bool(present.all()):
             continue
         absent = torch.where(present, torch.zeros((), dtype=mean.dtype), mean.cpu())
-        made = constant_response(parameters[consumer.fold.weight].detach(), consumer.fold, absent[None])[0]
-        found[consumer.fold.tensor] = (consumer.fold.kind, made[mask[consumer.fold.outputs]])
-    return found
+        response = constant_response(parameters[consumer.fold.weight].detach(), consumer.fold, absent[None])[0]
+        responses[consumer.fold.tensor] = (consumer.fold.kind, response[mask[consumer.fold.outputs]])
+    return responses
 
 
 def fold_constants(small: nn.Module, constants: Mapping[str, tuple[str, Tensor]]) -> None:
@@ -151,9 +153,9 @@ def fold_constants(small: nn.Module, constants: Mapping[str, tuple[str, Tensor]]
 
 
 def _scale_dropouts(small: nn.Module, recipe: Recipe) -> Recipe:
-    """Lower the dropout rates of a cut model; the recipe that says so."""
+    """Lower the dropout rates of a cut model; return the recipe with these rates."""
     attributes, was = (
-        {path: dict(values) for path, values in part.items()} for part in (recipe.attributes, recipe.was)
+        {path: dict(values) for path, values in attributes.items()} for attributes in (recipe.attributes, recipe.was)
     )
     for path, fraction in recipe.dropouts.items():
         module: Any = small.get_submodule(path)
@@ -164,11 +166,11 @@ def _scale_dropouts(small: nn.Module, recipe: Recipe) -> Recipe:
 
 
 def _become(model: nn.Module, small: nn.Module, recipe: Recipe) -> None:
-    """Give the model the small one's structure and tensors; its parameters stay the same objects."""
+    """Give the model the structure and tensors of the small one; its parameters stay the same objects."""
     apply_recipe(model, recipe)
-    made = {**dict(small.named_parameters()), **dict(small.named_buffers())}
+    small_tensors = {**dict(small.named_parameters()), **dict(small.named_buffers())}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        tensor.data = made[name].data
+        tensor.data = small_tensors[name].data
     lineage = lineage_of(small)
     if lineage is not None:
-        attach(model, lineage)
+        attach_lineage(model, lineage)

@@ -1,4 +1,4 @@
-"""Where a model's code failed on a cut copy: which groups are concerned, and which attributes may hold an old size."""
+"""Diagnosis of a failed trial cut: the groups concerned, and the attributes that may hold an old size."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -15,42 +15,43 @@ from secateur.surgery.module_attributes import COUNTING_NAMES
 MOST_PROPOSALS = 16
 
 
-def ancestors(model: nn.Module, place: str | None) -> list[str]:
-    """The paths of a module and of all that hold it, from the inside out."""
-    if place is None:
+def ancestors(model: nn.Module, path: str | None) -> list[str]:
+    """Return the paths of a module and of all modules that contain it, from the inside out."""
+    if path is None:
         return []
-    parts = place.split(".") if place else []
-    return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+    names = path.split(".") if path else []
+    return [".".join(names[:length]) for length in range(len(names), -1, -1)]
 
 
 def groups_inside_module(path: str, holder: str) -> bool:
+    """True if a tensor or module is inside a module."""
     return not holder or path == holder or path.startswith(f"{holder}.")
 
 
 def candidate_groups(network: Network, path: str) -> list[Group]:
-    """The groups that own, or whose activations are read or reshaped by, something inside a module."""
+    """Find the groups that own something inside a module, or whose activations are read or reshaped there."""
     return [group for group in network.groups if _touches(network, group, path)]
 
 
 def _touches(network: Network, group: Group, path: str) -> bool:
     return (
         any(groups_inside_module(member.tensor.rpartition(".")[0], path) for member in group.members)
-        or any(groups_inside_module(place, path) for place in network.reshaping[group.name])
+        or any(groups_inside_module(module, path) for module in network.reshaping[group.name])
         or any(groups_inside_module(module_path(consumer.node), path) for consumer in network.readers_of(group))
     )
 
 
 def reshapers(network: Network, group: Group) -> list[str]:
-    """The modules whose own code writes a count of a group's units or reshapes them, each with what holds it."""
+    """Find the modules whose own code writes a count of a group's units or reshapes them, with their ancestors."""
     counting = (module_path(size.node) for size in network.sizes if group.owns(size.units))
     paths = dict.fromkeys((*counting, *network.reshaping[group.name]))
     return list(dict.fromkeys(path for inner in paths for path in (inner, inner.rpartition(".")[0])))
 
 
-def proposals(
+def proposed_updates(
     model: nn.Module, network: Network, path: str, reads: AttributeReads | None = None
 ) -> Iterator[list[AttributeUpdate]]:
-    """New values for a module's own attributes that equal an old size: one by one, then all at once.
+    """Yield new values for a module's own attributes that equal an old size: one by one, then all at once.
 
     First come those that are taken for counts by their names: they may be none.
 
@@ -61,21 +62,21 @@ def proposals(
         reads: the attributes that the code read in the trial that failed; others are left out.
     """
     module = model.get_submodule(path)
-    numbers = [number for number in _numbers(module) if reads is None or reads.includes(path, number[0])]
+    numbers = [number for number in _integer_attributes(module) if reads is None or reads.includes(path, number[0])]
     if not numbers:
         return
-    counted = _counted(network, path)
-    held = {mend.key: mend.units for mend in network.mends}
+    counted = _countable_units(network, path)
+    current = {mend.key: mend.units for mend in network.mends}
     single = [
         AttributeUpdate(path, attribute, position, units)
         for attribute, position, value in numbers
         for units in counted.get(value, ())
-        if (path, attribute, position) not in held or not torch.equal(held[path, attribute, position], units)
+        if (path, attribute, position) not in current or not torch.equal(current[path, attribute, position], units)
     ]
     staying = [
         AttributeUpdate(path, attribute, position, torch.full((value,), -1))
         for attribute, position, value in numbers
-        if attribute in COUNTING_NAMES and value in counted and (path, attribute, position) not in held
+        if attribute in COUNTING_NAMES and value in counted and (path, attribute, position) not in current
     ]
     for mend in (*staying, *islice(single, MOST_PROPOSALS)):
         yield [mend]
@@ -84,40 +85,42 @@ def proposals(
         yield list(first.values())
 
 
-def _numbers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
-    """The integers among a module's own attributes, those in tuples and lists with their places."""
+def _integer_attributes(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
+    """Yield the integers among a module's own attributes; those in tuples and lists with their positions."""
     for name, value in vars(module).items():
         if type(value) is int:
             yield name, None, value
         elif isinstance(value, tuple | list):
-            yield from ((name, place, part) for place, part in enumerate(value) if type(part) is int)
+            yield from ((name, position, entry) for position, entry in enumerate(value) if type(entry) is int)
 
 
-def _counted(network: Network, path: str) -> dict[int, list[Tensor]]:
-    """What a number could count: the units of a group, or the entries of an axis, by their number."""
-    found: dict[int, dict[tuple[int, ...], Tensor]] = {}
+def _countable_units(network: Network, path: str) -> dict[int, list[Tensor]]:
+    """Map each number to what it could count: the units of a group, or the entries of an axis."""
+    by_length: dict[int, dict[tuple[int, ...], Tensor]] = {}
     near = candidate_groups(network, path)
     for group in near:
         vectors = [torch.arange(group.offset, group.offset + group.size)]
         vectors += [member.units for member in group.members]
         for units in vectors:
-            found.setdefault(len(units), {}).setdefault(tuple(torch.bincount(units + 1).tolist()), units)
+            by_length.setdefault(len(units), {}).setdefault(tuple(torch.bincount(units + 1).tolist()), units)
     for size in network.sizes:
         if groups_inside_module(module_path(size.node), path) and size.units.shape[1] == 1:
             units = size.units[:, 0]
-            found.setdefault(len(units), {}).setdefault(tuple(torch.bincount(units + 1).tolist()), units)
-    return {length: list(kinds.values()) for length, kinds in found.items()}
+            by_length.setdefault(len(units), {}).setdefault(tuple(torch.bincount(units + 1).tolist()), units)
+    return {length: list(kinds.values()) for length, kinds in by_length.items()}
 
 
 def same_class_updates(model: nn.Module, network: Network, mends: list[AttributeUpdate]) -> Iterator[AttributeUpdate]:
-    """The same mends for the other modules of the same class, as far as their units play the same part."""
+    """Yield the same updates for other modules of the class whose units have the same role."""
     for mend in mends:
         for path in same_class_modules(model, mend.path):
             value = _held(model.get_submodule(path), mend)
-            counted = _counted(network, path).get(value, []) if value is not None else []
-            alike = [units for units in counted if _part(network, path, units) == _part(network, mend.path, mend.units)]
-            if len(alike) == 1:
-                yield AttributeUpdate(path, mend.attribute, mend.position, alike[0])
+            counted = _countable_units(network, path).get(value, []) if value is not None else []
+            same_role = [
+                units for units in counted if _roles(network, path, units) == _roles(network, mend.path, mend.units)
+            ]
+            if len(same_role) == 1:
+                yield AttributeUpdate(path, mend.attribute, mend.position, same_role[0])
 
 
 def _held(module: nn.Module, mend: AttributeUpdate) -> Any:
@@ -128,38 +131,38 @@ def _held(module: nn.Module, mend: AttributeUpdate) -> Any:
 
 
 def same_class_groups(model: nn.Module, network: Network, path: str, group: Group) -> list[Group]:
-    """Groups that play, in the other modules of the same class, the part that this one plays in one of them."""
-    part = owned(group, path)
-    if not part or not path:
+    """Return the groups that have, in other modules of the class, the role that this group has in one of them."""
+    axes = owned_axes(group, path)
+    if not axes or not path:
         return []
     return [
         other
-        for place in same_class_modules(model, path)
+        for other_path in same_class_modules(model, path)
         for other in network.groups
-        if other is not group and other.size == group.size and owned(other, place) == part
+        if other is not group and other.size == group.size and owned_axes(other, other_path) == axes
     ]
 
 
-def _part(network: Network, path: str, units: Tensor) -> frozenset[tuple[str, int]]:
-    """What the groups of these units own inside a module."""
-    return frozenset().union(*(owned(group, path) for group in network.groups if group.owns(units)))
+def _roles(network: Network, path: str, units: Tensor) -> frozenset[tuple[str, int]]:
+    """Return the axes that the groups of these units own inside a module."""
+    return frozenset().union(*(owned_axes(group, path) for group in network.groups if group.owns(units)))
 
 
-def owned(group: Group, path: str) -> frozenset[tuple[str, int]]:
-    """The axes inside a module that a group owns, by their names there."""
+def owned_axes(group: Group, path: str) -> frozenset[tuple[str, int]]:
+    """Return the axes inside a module that a group owns, by their names there."""
     prefix = f"{path}." if path else ""
-    held = (member for member in group.members if member.tensor.startswith(prefix))
-    return frozenset((member.tensor.removeprefix(prefix), member.axis) for member in held)
+    inside = (member for member in group.members if member.tensor.startswith(prefix))
+    return frozenset((member.tensor.removeprefix(prefix), member.axis) for member in inside)
 
 
 def same_class_modules(model: nn.Module, path: str) -> list[str]:
-    """The other modules of the same class and the same switches."""
+    """Return the other modules of the same class with the same switches."""
     module = model.get_submodule(path)
     switches = _switches(module)
     return [
         other
-        for other, found in model.named_modules()
-        if other != path and type(found) is type(module) and _switches(found) == switches
+        for other, candidate in model.named_modules()
+        if other != path and type(candidate) is type(module) and _switches(candidate) == switches
     ]
 
 

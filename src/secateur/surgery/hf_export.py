@@ -1,4 +1,4 @@
-"""Small models of the transformers library in its own format, where a configuration can say their shape."""
+"""Small models of the transformers library in its own format, if a configuration can describe their shape."""
 
 import copy
 import itertools
@@ -37,13 +37,13 @@ def save_pretrained(model: nn.Module, plan: Plan, folder: Path) -> None:
             f"{type(model).__name__} is not a model of the transformers library; `save` writes a recipe, which `load` "
             "puts onto a fresh model"
         )
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    nearest, refusal = sorted(wanted), ""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    nearest, refusal = sorted(expected), ""
     for changed in itertools.islice(_candidates(config, plan), MOST_CONFIGS):
         shapes = _shapes(model, changed)
-        wrong = sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name))
+        wrong = sorted(name for name in expected.keys() | shapes.keys() if expected.get(name) != shapes.get(name))
         if not wrong:
-            refusal = _written(model, changed, plan, folder)
+            refusal = _write_if_equal(model, changed, plan, folder)
             if not refusal:
                 return
         nearest = min(nearest, wrong, key=len)
@@ -56,7 +56,7 @@ def save_pretrained(model: nn.Module, plan: Plan, folder: Path) -> None:
 
 
 def _candidates(config: Any, plan: Plan) -> Iterator[Any]:
-    """Configurations in which old sizes have become new ones, the plainest first."""
+    """Yield configurations in which new sizes replace old ones, the simplest first."""
     new = _new_sizes(plan)
     numbers = [(name, value) for name, value in vars(config).items() if type(value) is int and value in new]
     choices = [sorted({*new[value], value}) for _, value in numbers]
@@ -72,27 +72,27 @@ def _differs(value: int, number: tuple[str, int]) -> bool:
 
 
 def _new_sizes(plan: Plan) -> Mapping[int, set[int]]:
-    """What became of each size: of groups, and of the axes that they own whole."""
+    """Map each old size, of groups and of the axes that they own completely, to its new sizes."""
     mask = plan.network.mask(plan.kept)
-    found: defaultdict[int, set[int]] = defaultdict(set)
+    new_sizes: defaultdict[int, set[int]] = defaultdict(set)
     for group in plan.network.groups:
-        found[group.size].add(int(mask[group.span].sum()))
+        new_sizes[group.size].add(int(mask[group.span].sum()))
         for member in group.members:
-            found[len(member.units)].add(int(mask[member.units].sum()))
-    return found
+            new_sizes[len(member.units)].add(int(mask[member.units].sum()))
+    return new_sizes
 
 
 def _shapes(model: nn.Module, config: Any) -> dict[str, tuple[int, ...]]:
     try:
         with torch.device("meta"):
-            made = original_class(type(model))(config)
+            model_of_config = original_class(type(model))(config)
     except Exception:  # noqa: BLE001 (a configuration that its own class refuses is not the one)
         return {}
-    return {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in model_of_config.state_dict().items()}
 
 
-def _written(model: Any, config: Any, plan: Plan, folder: Path) -> str:
-    """Write a model made from the configuration if it gives the same output; what is in the way, or nothing."""
+def _write_if_equal(model: Any, config: Any, plan: Plan, folder: Path) -> str:
+    """Write a model of the configuration if it gives the same output; return the obstacle, or ""."""
     fresh: Any = original_class(type(model))(config)
     fresh.load_state_dict(model.state_dict())
     fresh.to(next(model.parameters()).device, next(model.parameters()).dtype)
@@ -101,9 +101,9 @@ def _written(model: Any, config: Any, plan: Plan, folder: Path) -> str:
         with preserved(model), preserved(fresh), comparable_arithmetic():
             outputs = run_seeded(fresh, batch), run_seeded(model, batch)
             compare_outputs(*outputs, type(model).__name__, plan.network.program.lowest_type)
-        with tempfile.TemporaryDirectory() as place:
-            fresh.save_pretrained(place)
-            shutil.copytree(place, folder, dirs_exist_ok=True)
+        with tempfile.TemporaryDirectory() as staging:
+            fresh.save_pretrained(staging)
+            shutil.copytree(staging, folder, dirs_exist_ok=True)
     except (SecateurError, RuntimeError, ValueError, TypeError) as failure:
         return " ".join(str(failure).split())
     return ""

@@ -1,4 +1,4 @@
-"""The form of a model's inputs as plain data: enough to export a fresh model as the traced one was exported.
+"""The form of a model's inputs as plain data, from which a fresh model can be exported.
 
 The values in tensors are not kept: exporting runs on shapes alone.
 """
@@ -34,7 +34,7 @@ class TensorForm(Record, frozen=True, tag="tensor"):
 
 
 class ValueForm(Record, frozen=True, tag="value"):
-    """A plain value, as it is."""
+    """A plain value."""
 
     value: bool | int | float | str | None
 
@@ -47,7 +47,7 @@ class SequenceForm(Record, frozen=True, tag="sequence"):
 
 
 class MappingForm(Record, frozen=True, tag="mapping"):
-    """A dict with names as keys."""
+    """A dict with strings as keys."""
 
     items: dict[str, "Form"]
 
@@ -63,7 +63,7 @@ class InputForm(Record, frozen=True):
 
 
 def input_form(batch: Batch) -> InputForm | None:
-    """The form of a batch's inputs; None where it holds objects that have none."""
+    """Return the form of a batch's inputs; None if it contains other objects."""
     try:
         return InputForm([_form(value) for value in batch.args], {k: _form(value) for k, value in batch.kwargs.items()})
     except TypeError:
@@ -71,7 +71,7 @@ def input_form(batch: Batch) -> InputForm | None:
 
 
 def example_of(form: InputForm, device: torch.device) -> Batch:
-    """A batch of this form, its tensors zero.
+    """Return a batch of this form; its tensors are zero.
 
     Raises:
         StorageError: a tensor is of no known type, or larger than an example can be.

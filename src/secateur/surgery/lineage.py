@@ -1,4 +1,4 @@
-"""What a cut model carries with it: every cut that leads to it from the dense model's class."""
+"""The lineage of a cut model: all cuts that lead to it from the dense model's class."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ UNKNOWN = ""
 
 @dataclass(frozen=True, eq=False)
 class CutStep:
-    """One cut.
+    """A cut.
 
     Args:
         recipe: how the model was cut.
@@ -49,37 +49,37 @@ class Lineage:
     steps: tuple[CutStep, ...]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the parameters and buffers that the last cut leaves."""
+        """Return the shapes of the parameters and buffers after the last cut."""
         step = self.steps[-1]
         recipe, inside = step.recipe, tuple(f"{path}." for path in step.recipe.skipped)
-        left = {
+        shapes = {
             name: tuple(len(recipe.slices.get(name, {}).get(axis, range(length))) for axis, length in enumerate(shape))
             for name, shape in step.shapes.items()
             if not name.startswith(inside)
         }
-        return left | {name: (length,) for name, length in recipe.biases.items()}
+        return shapes | {name: (length,) for name, length in recipe.biases.items()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Lineage":
         return self
 
 
 def lineage_of(model: nn.Module) -> Lineage | None:
-    """The cuts that a model carries, or None where it was never cut."""
+    """Return the lineage of a model, None if it was never cut."""
     lineage = vars(model).get(KEY)
     if lineage is None and isinstance(model, fx.GraphModule):
         lineage = model.meta.get(KEY)
     return lineage if isinstance(lineage, Lineage) else None
 
 
-def attach(model: nn.Module, lineage: Lineage) -> None:
-    """Let a model carry its cuts: a plain attribute, which `copy.deepcopy`, `pickle` and training keep."""
+def attach_lineage(model: nn.Module, lineage: Lineage) -> None:
+    """Attach a lineage to a model, as a plain attribute, which `copy.deepcopy`, `pickle` and training keep."""
     vars(model)[KEY] = lineage
     if isinstance(model, fx.GraphModule):
         model.meta[KEY] = lineage  # what a copy of such a module keeps
 
 
 def record_cut(small: nn.Module, source: nn.Module, network: Network, recipe: Recipe) -> None:
-    """Let a cut model carry the cuts of the model that it was cut from, and this one.
+    """Append a cut to the lineage of the model that was cut, and attach it to the small model.
 
     Args:
         small: the cut model.
@@ -92,16 +92,16 @@ def record_cut(small: nn.Module, source: nn.Module, network: Network, recipe: Re
     recipe = replace(recipe, folded=needs_folding(source) and not network.as_program, program=network.as_program)
     form = input_form(network.example) if network.as_program else None
     step = CutStep(recipe, shapes, form, graph_digest(network.program) if network.as_program else "")
-    attach(small, Lineage(type(source).__name__, (step,)) if before is None else add_step(before, step))
+    attach_lineage(small, Lineage(type(source).__name__, (step,)) if before is None else add_step(before, step))
 
 
 def add_step(lineage: Lineage, step: CutStep) -> Lineage:
-    """The lineage with one more cut."""
+    """Append a cut to a lineage."""
     return replace(lineage, steps=(*lineage.steps, step))
 
 
 def folded_copy(model: nn.Module) -> nn.Module:
-    """A copy of a model with computed weights as they are, which carries this as a step; wrapped parts are plain."""
+    """Return a plain copy of a model with computed weights or wrapped modules; its lineage records this step."""
     work = copy_model(model, {})
     unwrap_children(work)
     if needs_folding(model):
@@ -111,12 +111,12 @@ def folded_copy(model: nn.Module) -> nn.Module:
             Recipe({}, {}, {}, {}, {}, {}, {}, folded=True), {name: tuple(tensor.shape) for name, tensor in tensors}
         )
         before = lineage_of(model)
-        attach(work, Lineage(type(model).__name__, (step,)) if before is None else add_step(before, step))
+        attach_lineage(work, Lineage(type(model).__name__, (step,)) if before is None else add_step(before, step))
     return work
 
 
 def graph_digest(program: Program) -> str:
-    """A digest of a program's operators and of how they are connected, without the numbers written into them."""
+    """Compute a digest of a program's operators and their connections, without its numbers."""
     digest = hashlib.sha256()
     for node in program.exported.graph.nodes:
         inputs = [argument.name for argument in node.all_input_nodes]

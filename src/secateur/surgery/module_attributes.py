@@ -1,4 +1,4 @@
-"""Module attributes that repeat the size of a tensor, and what they become. One table: module type -> attributes."""
+"""Module attributes that repeat the size of a tensor. One table: module type -> attributes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -54,7 +54,7 @@ def _bilinear(module: Any, shapes: Shapes) -> dict[str, Any]:
 
 
 def _recurrent(module: Any, shapes: Shapes) -> dict[str, Any]:
-    """Layers (`weight_hh_l0`) and cells (`weight_hh`)."""
+    """Return the attributes of layers (`weight_hh_l0`) and cells (`weight_hh`)."""
     last = "_l0" if "weight_hh_l0" in shapes else ""
     return {"hidden_size": shapes[f"weight_hh{last}"][1], "input_size": shapes[f"weight_ih{last}"][1]}
 
@@ -64,7 +64,7 @@ def _embedding(module: Any, shapes: Shapes) -> dict[str, Any]:
 
 
 def _attention(module: Any, shapes: Shapes) -> dict[str, Any]:
-    """Torch's fast path, which knows the old shapes, is kept out by `_qkv_same_embed_dim`."""
+    """Return the attributes; `_qkv_same_embed_dim` disables torch's fast path, which assumes the old shapes."""
     fused = "in_proj_weight" in shapes
     rows, width = shapes["in_proj_weight" if fused else "q_proj_weight"]
     heads = rows // (3 if fused else 1) // module.head_dim
@@ -124,7 +124,7 @@ COUNTING_NAMES = frozenset().union(*COUNTS.values(), *WIDTHS.values(), OTHER_WID
 
 
 def updated_attributes(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
-    """The attributes of a torch.nn module that its new tensor shapes change, with their new values."""
+    """Return the attributes of a torch.nn module that its new tensor shapes change, with their new values."""
     for kind in type(module).__mro__:
         mender = ATTRIBUTE_RULES.get(kind) or FAMILIES.get(f"{kind.__module__}.{kind.__qualname__}")
         if mender is not None:

@@ -1,4 +1,4 @@
-"""The optimizer's state, sliced with the parameters it belongs to."""
+"""The optimizer's state, sliced with its parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
-from secateur.surgery.recipe import Recipe, sliced
+from secateur.surgery.apply_recipe import slice_tensor
+from secateur.surgery.recipe import Recipe
 
 
 def cut_states(
     optimizer: torch.optim.Optimizer, dense: Mapping[str, nn.Parameter], recipe: Recipe
 ) -> dict[str, dict[str, Any]]:
-    """The sliced state of every parameter, by name; nothing is changed yet.
+    """Slice the state of every parameter, by name; nothing is changed yet.
 
     Raises:
         SurgeryError: a state tensor has another shape than its parameter's.
@@ -28,22 +29,24 @@ def cut_states(
     }
 
 
-def point_at(
+def replace_parameters(
     optimizer: torch.optim.Optimizer,
     dense: Mapping[str, nn.Parameter],
     small: nn.Module,
     states: Mapping[str, dict[str, Any]],
     recipe: Recipe,
 ) -> None:
-    """Give an optimizer the small model's parameters, their states, and new biases beside their weights."""
+    """Give an optimizer the small model's parameters and their states, and new biases next to their weights."""
     new = dict(small.named_parameters())
     names: dict[Tensor, str] = {parameter: name for name, parameter in dense.items()}
     others = {parameter: state for parameter, state in optimizer.state.items() if parameter not in names}
     biases_of = {name.removesuffix("bias") + "weight": new[name] for name in recipe.biases}
     for group in optimizer.param_groups:
-        held = [names.get(parameter) for parameter in group["params"]]
-        params = [new[name] if name else parameter for name, parameter in zip(held, group["params"], strict=True)]
-        group["params"] = params + [biases_of[name] for name in held if name in biases_of]
+        group_names = [names.get(parameter) for parameter in group["params"]]
+        params = [
+            new[name] if name else parameter for name, parameter in zip(group_names, group["params"], strict=True)
+        ]
+        group["params"] = params + [biases_of[name] for name in group_names if name in biases_of]
     optimizer.state.clear()
     optimizer.state.update(others)
     for name, state in states.items():
@@ -51,7 +54,7 @@ def point_at(
 
 
 def _entry(name: str, key: str, value: Any, shape: tuple[int, ...], axes: Mapping[int, Tensor]) -> Any:
-    """One entry of a parameter's state: sliced along the axes on which it is as long as the parameter."""
+    """Slice one entry of a parameter's state along the axes on which it is as long as the parameter."""
     if not isinstance(value, Tensor) or value.dim() == 0 or not axes:
         return value
     if value.dim() != len(shape):
@@ -59,4 +62,4 @@ def _entry(name: str, key: str, value: Any, shape: tuple[int, ...], axes: Mappin
             f"the optimizer's state {key!r} of {name} has shape {tuple(value.shape)} beside the parameter's {shape}, "
             "so it can't be sliced with it; make a new optimizer for the cut model"
         )
-    return sliced(value, {axis: kept for axis, kept in axes.items() if value.shape[axis] == shape[axis]})
+    return slice_tensor(value, {axis: kept for axis, kept in axes.items() if value.shape[axis] == shape[axis]})

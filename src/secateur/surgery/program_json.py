@@ -1,4 +1,4 @@
-"""Programs of modules as they stand in recipe.json, and back; everything is checked before it is applied."""
+"""Programs of modules in recipe.json; everything is checked before it is applied."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ OF_TORCH: Mapping[str, type] = {
 
 
 class SavedProgramStep(Record, frozen=True):
-    """The fields of `Step`, with references written as dicts of one entry."""
+    """The fields of `ProgramStep`, with references written as dicts of one entry."""
 
     operator: Name
     is_call: bool
@@ -46,7 +46,7 @@ class SavedProgramStep(Record, frozen=True):
 
 
 class SavedModuleProgram(Record, frozen=True):
-    """The fields of `ModuleProgram`, likewise."""
+    """The fields of `ModuleProgram`, with references written as dicts of one entry."""
 
     inputs: Any
     steps: list[SavedProgramStep]
@@ -55,7 +55,7 @@ class SavedModuleProgram(Record, frozen=True):
 
 
 def program_to_saved(program: ModuleProgram) -> SavedModuleProgram:
-    """A module's program as plain data."""
+    """Convert a module's program to plain data."""
     steps = [
         SavedProgramStep(
             step.operator,
@@ -73,11 +73,11 @@ def program_to_saved(program: ModuleProgram) -> SavedModuleProgram:
 
 def _encoded(value: Any) -> Any:
     if isinstance(value, tuple):
-        return {"tuple": [_encoded(part) for part in value]}
+        return {"tuple": [_encoded(nested) for nested in value]}
     if isinstance(value, list):
-        return [_encoded(part) for part in value]
+        return [_encoded(nested) for nested in value]
     if isinstance(value, dict):
-        return {"dict": {key: _encoded(part) for key, part in value.items()}}
+        return {"dict": {key: _encoded(nested) for key, nested in value.items()}}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     for name, kind in OF_TORCH.items():
@@ -98,7 +98,7 @@ def _encoded(value: Any) -> Any:
 
 
 def program_from_saved(saved: SavedModuleProgram) -> ModuleProgram:
-    """A module's program from what `program_to_saved` made.
+    """Convert plain data of `program_to_saved` to a module's program.
 
     Raises:
         StorageError: it is none.
@@ -132,30 +132,31 @@ def _decoded_as(kind: type[Decoded], written: Any) -> Decoded:
 
 def _of_torch(kind: type) -> Callable[[Any], Any]:
     def find(name: Any) -> Any:
-        found = getattr(torch, str(name))
-        if not isinstance(found, kind):
+        """Return the member of torch with that name."""
+        member = getattr(torch, str(name))
+        if not isinstance(member, kind):
             raise TypeError(f"torch.{name} is no {kind.__name__}")
-        return found
+        return member
 
     return find
 
 
 DECODERS: Mapping[str, Callable[[Any], Any]] = {
-    "tuple": lambda parts: tuple(_decoded(part) for part in parts),
-    "dict": lambda items: {str(key): _decoded(part) for key, part in items.items()},
+    "tuple": lambda items: tuple(_decoded(item) for item in items),
+    "dict": lambda items: {str(key): _decoded(item) for key, item in items.items()},
     "float": float,
     "value": Value,
     "state": StateRef,
     "training": lambda _: TrainingFlag(),
     "device": lambda _: InputDevice(),
-    "constant": lambda parts: Constant(_decoded(parts["values"]), str(parts["dtype"])),
+    "constant": lambda fields: Constant(_decoded(fields["values"]), str(fields["dtype"])),
     **{name: _of_torch(kind) for name, kind in OF_TORCH.items()},
 }
 
 
 def _decoded(value: Any) -> Any:
     if isinstance(value, list):
-        return [_decoded(part) for part in value]
+        return [_decoded(nested) for nested in value]
     if isinstance(value, dict):
         ((kind, content),) = value.items()
         return DECODERS[kind](content)
@@ -163,22 +164,23 @@ def _decoded(value: Any) -> Any:
 
 
 def check_program(module: nn.Module, path: str, program: ModuleProgram) -> None:
-    """
+    """Check that a program is one that a module could have.
+
     Raises:
         StorageError: the program uses an operator, a submodule or a tensor that there is none of, or a value that no
             earlier step gives.
     """
     tensors = {name for name, _ in (*module.named_parameters(remove_duplicate=False), *module.named_buffers())}
     modules = {name for name, _ in module.named_modules(remove_duplicate=False)}
-    known = set(references(dict(program.inputs)))
-    if program.shapes.keys() - known:
+    available = set(references(dict(program.inputs)))
+    if program.shapes.keys() - available:
         raise StorageError(f"the program of {path or 'the model'} has the shape of an input that it does not take")
     for step in program.steps:
         if step.is_call and step.operator not in modules:
             raise StorageError(f"the program of {path or 'the model'} calls {step.operator}, which is not a submodule")
         if not step.is_call:
             find_operator(step.operator)
-        missing = {*references((step.args, dict(step.kwargs)))} - known
+        missing = {*references((step.args, dict(step.kwargs)))} - available
         missing |= {
             name
             for name in referenced_states((step.args, dict(step.kwargs)))
@@ -186,13 +188,13 @@ def check_program(module: nn.Module, path: str, program: ModuleProgram) -> None:
         }
         if missing:
             raise StorageError(f"the program of {path or 'the model'} uses {min(missing)}, which nothing gives")
-        known.update(result for result in step.results if result is not None)
-    if {*references(program.output)} - known:
+        available.update(result for result in step.results if result is not None)
+    if {*references(program.output)} - available:
         raise StorageError(f"the program of {path or 'the model'} returns what no step gives")
 
 
 def _holds(module: Any, name: str) -> bool:
-    """Whether a tensor is a plain attribute of the module or of one within it."""
+    """True if a tensor is a plain attribute of the module or of a module within it."""
     path, _, attribute = name.rpartition(".")
     try:
         return isinstance(getattr(module.get_submodule(path), attribute, None), Tensor)

@@ -1,4 +1,4 @@
-"""Modules whose own code is replaced by a program of it, in which a cut shape can be said.
+"""Modules that run a program of their code, in which cut shapes can be expressed.
 
 The class of such a module is a subclass of its own: `isinstance` holds, and its submodules, parameters, buffers,
 attributes and hooks are as they were.
@@ -29,7 +29,7 @@ from secateur.graph.recorded_calls import arguments_by_name
 
 
 class ProgramModule(nn.Module):
-    """A module that runs a program in place of the code of its class.
+    """A module that runs a program instead of the code of its class.
 
     Args:
         module_program: the program.
@@ -47,17 +47,18 @@ def _empty(kind: Any) -> nn.Module:
 
 
 def original_class(kind: type[nn.Module]) -> type[nn.Module]:
-    """The class as a person wrote it, of one that runs a program in its place."""
+    """Return the class whose code a program replaces."""
     return kind.__bases__[1] if issubclass(kind, ProgramModule) else kind
 
 
 @cache
 def program_class(kind: Any) -> type[nn.Module]:
-    """The subclass of a class that runs a program in place of its code."""
+    """Create the subclass of a class that runs a program instead of its code."""
 
     @wraps(kind.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return run(self, self.module_program, args, kwargs)
+        """Run the program."""
+        return run_program(self, self.module_program, args, kwargs)
 
     about = f"`{kind.__name__}` that runs a cut program in place of its own code, which can't say the cut shape."
     return type(
@@ -68,13 +69,13 @@ def program_class(kind: Any) -> type[nn.Module]:
 
 
 def run_as_program(module: Any, program: ModuleProgram) -> None:
-    """Let a module run a program in place of its code, in place."""
+    """Let a module run a program instead of its code, in place."""
     kind: Any = original_class(type(module))
     module.__class__ = program_class(kind)
     module.module_program = program
 
 
-def run(
+def run_program(
     module: nn.Module,
     program: ModuleProgram,
     args: tuple[Any, ...],
@@ -95,19 +96,19 @@ def run(
 def input_values(
     module: nn.Module, program: ModuleProgram, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """The tensors and sizes among a call's arguments by the names that they have in the program.
+    """Map the names of inputs in the program to the tensors and sizes among a call's arguments.
 
     Raises:
         SurgeryError: the call is another than the one that was traced.
     """
     signature = inspect.signature(original_class(type(module)).forward)
-    given = arguments_by_name(signature, (module, *args), kwargs)
-    del given[next(iter(signature.parameters))]
+    call_arguments = arguments_by_name(signature, (module, *args), kwargs)
+    del call_arguments[next(iter(signature.parameters))]
     values: dict[str, Any] = {}
-    if given.keys() != program.inputs.keys():
-        _refuse(module, f"arguments {sorted(given)} in place of {sorted(program.inputs)}")
+    if call_arguments.keys() != program.inputs.keys():
+        _refuse(module, f"arguments {sorted(call_arguments)} in place of {sorted(program.inputs)}")
     for name, expected in program.inputs.items():
-        _bind(module, name, expected, given[name], values)
+        _bind(module, name, expected, call_arguments[name], values)
     for name, lengths in program.shapes.items():
         shape = values[name].shape
         if len(shape) != len(lengths) or any(b is not None and a != b for a, b in zip(shape, lengths, strict=True)):
@@ -119,25 +120,25 @@ def _shown(lengths: Sequence[Any]) -> str:
     return f"({', '.join('any' if length is None else str(length) for length in lengths)})"
 
 
-def _bind(module: nn.Module, name: str, expected: Any, given: Any, values: dict[str, Any]) -> None:
-    """Note the tensors and sizes among the arguments by their names; all else must be as it was."""
+def _bind(module: nn.Module, name: str, expected: Any, argument: Any, values: dict[str, Any]) -> None:
+    """Bind the tensors and sizes among the arguments to their names; all other values must be as recorded."""
     if isinstance(expected, Value):
-        if not isinstance(given, Tensor | int | torch.SymInt) or isinstance(given, bool):
-            _refuse(module, f"{name} is a {type(given).__name__}")
-        values[expected.name] = given
+        if not isinstance(argument, Tensor | int | torch.SymInt) or isinstance(argument, bool):
+            _refuse(module, f"{name} is a {type(argument).__name__}")
+        values[expected.name] = argument
     elif isinstance(expected, tuple | list):
-        if not isinstance(given, tuple | list) or len(given) != len(expected):
+        if not isinstance(argument, tuple | list) or len(argument) != len(expected):
             _refuse(module, f"{name} is not a list of {len(expected)}")
-        for place, (part, value) in enumerate(zip(expected, given, strict=True)):
-            _bind(module, f"{name}[{place}]", part, value, values)
+        for position, (nested, value) in enumerate(zip(expected, argument, strict=True)):
+            _bind(module, f"{name}[{position}]", nested, value, values)
     elif isinstance(expected, dict):
-        if not isinstance(given, dict) or given.keys() != expected.keys():
+        if not isinstance(argument, dict) or argument.keys() != expected.keys():
             _refuse(module, f"{name} is not a dict of {sorted(expected)}")
-        for key, part in expected.items():
-            _bind(module, f"{name}[{key!r}]", part, given[key], values)
-    elif isinstance(given, Tensor) or type(given) is not type(expected) or given != expected:
-        shown = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else repr(given)
-        _refuse(module, f"{name} is {shown} in place of {expected!r}")
+        for key, nested in expected.items():
+            _bind(module, f"{name}[{key!r}]", nested, argument[key], values)
+    elif isinstance(argument, Tensor) or type(argument) is not type(expected) or argument != expected:
+        description = f"a tensor of shape {tuple(argument.shape)}" if isinstance(argument, Tensor) else repr(argument)
+        _refuse(module, f"{name} is {description} in place of {expected!r}")
 
 
 def _refuse(module: nn.Module, reason: str) -> None:
@@ -170,14 +171,14 @@ def _run_step(module: nn.Module, step: ProgramStep, values: dict[str, Any], devi
 
 
 def _filled(value: Any, module: nn.Module, values: Mapping[str, Any], device: torch.device) -> Any:
-    """Arguments with what their references stand for."""
+    """Replace the references in arguments by their values."""
     if not is_reference(value):
         if isinstance(value, tuple):
-            return tuple(_filled(part, module, values, device) for part in value)
+            return tuple(_filled(nested, module, values, device) for nested in value)
         if isinstance(value, list):
-            return [_filled(part, module, values, device) for part in value]
+            return [_filled(nested, module, values, device) for nested in value]
         if isinstance(value, dict):
-            return {key: _filled(part, module, values, device) for key, part in value.items()}
+            return {key: _filled(nested, module, values, device) for key, nested in value.items()}
         return value
     if isinstance(value, Value):
         return values[value.name]

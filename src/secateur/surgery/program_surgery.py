@@ -1,4 +1,4 @@
-"""Exported programs as modules: what a model becomes whose own code can't say the cut shape."""
+"""Exported programs as modules, for models whose own code can't express the cut shape."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,24 +13,26 @@ from secateur.graph.program import Program
 
 
 def as_module(program: Program) -> nn.Module:
-    """A module that runs an exported program, with the model's own parameters."""
+    """Return a module that runs an exported program, with the model's own parameters."""
     module = program.exported.module(check_guards=False)
     assert isinstance(module, nn.Module)
     return module
 
 
 def literals_of(network: Network, mask: Tensor) -> Literals:
-    """New values by operator, argument and place in it, for the numbers in the program that count what is cut."""
-    found: defaultdict[str, dict[str, dict[str, int]]] = defaultdict(dict)
+    """Return the new values of numbers that count cut units, by operator, argument and position."""
+    literals: defaultdict[str, dict[str, dict[str, int]]] = defaultdict(dict)
     for size in network.sizes:
         if size.left(mask) != len(size.units):
-            values = {WHOLE if place is None else str(place): value for place, value in size.values(mask).items()}
-            found[size.node.name].setdefault(size.argument, {}).update(values)
-    return dict(found)
+            values = {
+                WHOLE if position is None else str(position): value for position, value in size.values(mask).items()
+            }
+            literals[size.node.name].setdefault(size.argument, {}).update(values)
+    return dict(literals)
 
 
 def module_programs_of(network: Network, mask: Tensor) -> dict[str, ModuleProgram]:
-    """The cut programs of those modules whose own code holds a number that changes, by path."""
+    """Return the cut programs of the modules whose own code contains a number that changes, by path."""
     literals = literals_of(network, mask) if network.module_programs else {}
     return {
         path: program.with_literals(literals)
@@ -44,13 +46,13 @@ def apply_literals(model: nn.Module, literals: Literals) -> None:
     if not literals or not isinstance(model, fx.GraphModule):
         return
     for node in model.graph.nodes:
-        for name, places in literals.get(node.name, {}).items():
-            value = places[WHOLE] if WHOLE in places else _replaced(node, name, places)
+        for name, positions in literals.get(node.name, {}).items():
+            value = positions[WHOLE] if WHOLE in positions else _replaced(node, name, positions)
             node.args, node.kwargs = with_argument(node, node.args, dict(node.kwargs), name, value)
     model.recompile()
 
 
-def _replaced(node: fx.Node, name: str, places: Mapping[str, int]) -> list[Any]:
+def _replaced(node: fx.Node, name: str, positions: Mapping[str, int]) -> list[Any]:
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
     written: Any = node.kwargs[name] if name in node.kwargs else node.args[names.index(name)]
-    return [places.get(str(position), value) for position, value in enumerate(written)]
+    return [positions.get(str(position), value) for position, value in enumerate(written)]

@@ -1,4 +1,4 @@
-"""Cut models made anew from a fresh dense one: every cut is validated and tried on a copy first."""
+"""Cut models rebuilt from a fresh dense model; every cut is validated and tried on a copy first."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +16,18 @@ from secateur.graph.export import export_first
 from secateur.graph.model_copies import copy_model
 from secateur.graph.wrappers import unwrap_children
 from secateur.surgery.aliased_model import alias_model
+from secateur.surgery.apply_recipe import apply_recipe
 from secateur.surgery.input_form import example_of
 from secateur.surgery.lineage import UNKNOWN, CutStep, Lineage, graph_digest
 from secateur.surgery.program_surgery import as_module
-from secateur.surgery.recipe import Recipe, apply_recipe
+from secateur.surgery.recipe import Recipe
 from secateur.surgery.recipe_checks import check_kind, check_recipe, check_recipe_fits
 
 FOLDING = Recipe({}, {}, {}, {}, {}, {}, {}, folded=True)
 
 
-def rebuilt(model: nn.Module, lineage: Lineage, torch_version: str, example_inputs: Any = None) -> nn.Module:
-    """A copy of a fresh model with all cuts, or the cut program; its weights are not those that were saved.
+def rebuild_model(model: nn.Module, lineage: Lineage, torch_version: str, example_inputs: Any = None) -> nn.Module:
+    """Return a copy of a fresh model with all cuts, or the cut program, without the saved weights.
 
     Args:
         model: the fresh model; it is not changed.
@@ -44,7 +45,7 @@ def rebuilt(model: nn.Module, lineage: Lineage, torch_version: str, example_inpu
         cut = copy_model(model, {}) if programs else alias_model(model)
         unwrap_children(cut)
         for step in lineage.steps:
-            cut = _after(cut, step, lineage.title, torch_version, example_inputs)
+            cut = _apply_step(cut, step, lineage.title, torch_version, example_inputs)
     except StorageError:
         raise
     except SecateurError as failure:
@@ -54,8 +55,8 @@ def rebuilt(model: nn.Module, lineage: Lineage, torch_version: str, example_inpu
     return cut
 
 
-def _after(model: nn.Module, step: CutStep, title: str, torch_version: str, example_inputs: Any) -> nn.Module:
-    """The model after one more cut.
+def _apply_step(model: nn.Module, step: CutStep, title: str, torch_version: str, example_inputs: Any) -> nn.Module:
+    """Return the model after one more cut.
 
     Raises:
         StorageError: it is not a cut of this model.
@@ -72,7 +73,7 @@ def _after(model: nn.Module, step: CutStep, title: str, torch_version: str, exam
 
 
 def _exported(model: nn.Module, step: CutStep, torch_version: str, example_inputs: Any) -> nn.Module:
-    """The program of a fresh model, as the one that was cut was exported.
+    """Export a fresh model as the cut model was exported.
 
     Raises:
         StorageError: the form of the inputs is not known, or the program is another one.
@@ -100,7 +101,7 @@ def _examples(model: nn.Module, step: CutStep, example_inputs: Any) -> list[Batc
 
 @contextmanager
 def restored_on_failure(model: nn.Module) -> Iterator[None]:
-    """A model that is as it was if changing it fails or is interrupted."""
+    """Restore a model if changing it fails or is interrupted, within a context."""
     before = [(module, type(module), _copied_vars(module)) for module in model.modules()]
     data = [(tensor, tensor.data, tensor.grad) for tensor in (*model.parameters(), *model.buffers())]
     try:
@@ -116,5 +117,5 @@ def restored_on_failure(model: nn.Module) -> Iterator[None]:
 
 
 def _copied_vars(module: nn.Module) -> dict[str, Any]:
-    """A module's attributes; the dicts and lists among them are copies."""
+    """Copy a module's attributes, and the dicts and lists among them."""
     return {name: value.copy() if isinstance(value, dict | list) else value for name, value in vars(module).items()}

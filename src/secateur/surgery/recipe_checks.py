@@ -1,4 +1,4 @@
-"""Whether a saved cut is one that this model could have had: every name, number and shape, before it is applied."""
+"""Validation of a saved cut: every name, number and shape, before it is applied."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,8 @@ from secateur.graph.module_program import WHOLE
 from secateur.graph.parametrizations import needs_folding
 from secateur.surgery.lineage import CutStep
 from secateur.surgery.program_json import check_program
-from secateur.surgery.recipe import Recipe, module_attributes
+from secateur.surgery.recipe import Recipe
+from secateur.surgery.recipe_attributes import resized_attributes
 from secateur.surgery.replacements import REPLACEMENTS
 
 DROPOUTS = nn.modules.dropout._DropoutNd
@@ -21,17 +22,18 @@ OUTPUTS = ("out_features", "out_channels", "nf")
 
 
 def check_recipe_fits(model: nn.Module, step: CutStep, title: str) -> None:
-    """
+    """Check that a saved cut belongs to a model of this class and shape.
+
     Raises:
         StorageError: the model is not the one that the cut was made of.
     """
-    own = {name: tuple(tensor.shape) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    wrong = [name for name in own.keys() | step.shapes.keys() if own.get(name) != step.shapes.get(name)]
+    shapes = {name: tuple(tensor.shape) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    wrong = [name for name in shapes.keys() | step.shapes.keys() if shapes.get(name) != step.shapes.get(name)]
     if wrong:
         name = min(wrong)
         raise StorageError(
             f"it was saved from a {title} whose {name} has shape {_shown(step.shapes.get(name))}; this model has "
-            f"{_shown(own.get(name))} there; give a fresh, dense model of the same class and arguments"
+            f"{_shown(shapes.get(name))} there; give a fresh, dense model of the same class and arguments"
         )
     modules = dict(model.named_modules())
     for path, values in step.recipe.was.items():
@@ -45,7 +47,8 @@ def check_recipe_fits(model: nn.Module, step: CutStep, title: str) -> None:
 
 
 def check_recipe(model: nn.Module, recipe: Recipe) -> None:
-    """
+    """Check that a recipe is one that this model could have.
+
     Raises:
         StorageError: the recipe changes something that no cut of this model changes, or in a way that no cut does.
     """
@@ -54,29 +57,30 @@ def check_recipe(model: nn.Module, recipe: Recipe) -> None:
     for name, axes in recipe.slices.items():
         _check_slices(name, axes, tensors)
     for name, indices in recipe.kept.items():
-        _need(_ascends(indices), f"the units kept of {name} are in no order")
+        _check_condition(_ascends(indices), f"the units kept of {name} are in no order")
     for path in recipe.skipped:
         module = modules.get(path)
         leaf = module is None or (type(module).__module__.startswith("torch.nn") and not any(module.children()))
-        _need(path != "" and not leaf, f"{path!r} is no block that can be left out")
+        _check_condition(path != "" and not leaf, f"{path!r} is no block that can be left out")
     _check_attributes(modules, recipe, tensors)
     for name, length in recipe.biases.items():
         _check_bias(name, length, modules, recipe)
     for path in recipe.dropouts:
-        _need(path in modules, f"there is no dropout {path!r}")
+        _check_condition(path in modules, f"there is no dropout {path!r}")
     _check_literals(model, recipe.literals)
     for path, program in recipe.module_programs.items():
-        _need(path in modules, f"there is no module {path!r} to run a program")
+        _check_condition(path in modules, f"there is no module {path!r} to run a program")
         check_program(modules[path], path, program)
 
 
 def check_kind(model: nn.Module, recipe: Recipe) -> None:
-    """
+    """Check the kind of a recipe.
+
     Raises:
         StorageError: the recipe folds weights where none is computed from others, or does not where one is.
     """
     computed = needs_folding(model)
-    _need(
+    _check_condition(
         recipe.program or recipe.folded == computed,
         "it was saved from a model whose weights are computed from others"
         if recipe.folded
@@ -85,15 +89,16 @@ def check_kind(model: nn.Module, recipe: Recipe) -> None:
 
 
 def _check_slices(name: str, axes: Mapping[int, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """
+    """Check the slices of a recipe.
+
     Raises:
         StorageError: the tensor, an axis or a position is not there.
     """
-    _need(name in tensors, f"there is no tensor {name!r}")
+    _check_condition(name in tensors, f"there is no tensor {name!r}")
     for axis, positions in axes.items():
-        _need(axis < tensors[name].dim(), f"{name} has no axis {axis}")
+        _check_condition(axis < tensors[name].dim(), f"{name} has no axis {axis}")
         within = len(positions) > 0 and _ascends(positions) and int(positions[-1]) < tensors[name].shape[axis]
-        _need(within, f"positions along axis {axis} of {name} are out of range or in no order")
+        _check_condition(within, f"positions along axis {axis} of {name} are out of range or in no order")
 
 
 def _ascends(positions: Tensor) -> bool:
@@ -101,26 +106,31 @@ def _ascends(positions: Tensor) -> bool:
 
 
 def _check_attributes(modules: Mapping[str, nn.Module], recipe: Recipe, tensors: Mapping[str, Tensor]) -> None:
-    """
+    """Check the attributes of a recipe.
+
     Raises:
         StorageError: attributes are changed that a cut leaves alone, others are not, or to values that it can't give.
     """
-    _need(_names(recipe.attributes) == _names(recipe.was), "attributes and their old values are not the same ones")
-    _need(recipe.attributes.keys() <= modules.keys(), "attributes are changed of a module that is not there")
-    by_tensors = module_attributes(modules, recipe.slices)
+    _check_condition(
+        _names(recipe.attributes) == _names(recipe.was), "attributes and their old values are not the same ones"
+    )
+    _check_condition(recipe.attributes.keys() <= modules.keys(), "attributes are changed of a module that is not there")
+    by_tensors = resized_attributes(modules, recipe.slices)
     counts = _counts(recipe, tensors)
     for path, changed in recipe.attributes.items():
         for name, value in changed.items():
             old = getattr(modules[path], name, None)
             by_tensor = name in by_tensors.get(path, {}) and _equal(by_tensors[path][name], value)
             fits = not name.startswith("__") and (by_tensor or _is_cut(modules[path], name, old, value, counts))
-            _need(fits, f"no cut makes {path}.{name} {value!r}, where it is {old!r}")
+            _check_condition(fits, f"no cut makes {path}.{name} {value!r}, where it is {old!r}")
     for path, changed in by_tensors.items():
         for name, value in changed.items():
-            said = recipe.attributes.get(path, {}).get(name, getattr(modules[path], name, None))
-            _need(_equal(said, value), f"{path}.{name} would be {said!r}, where its tensors make it {value!r}")
+            recorded = recipe.attributes.get(path, {}).get(name, getattr(modules[path], name, None))
+            _check_condition(
+                _equal(recorded, value), f"{path}.{name} would be {recorded!r}, where its tensors make it {value!r}"
+            )
     expected = tuple(path for path in recipe.attributes if type(modules[path]) in REPLACEMENTS)
-    _need(recipe.dropins == expected, f"no cut replaces {', '.join(recipe.dropins) or 'no module'} here")
+    _check_condition(recipe.dropins == expected, f"no cut replaces {', '.join(recipe.dropins) or 'no module'} here")
 
 
 def _names(attributes: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
@@ -128,7 +138,7 @@ def _names(attributes: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
 
 
 def _counts(recipe: Recipe, tensors: Mapping[str, Tensor]) -> set[tuple[int | None, int]]:
-    """The old and the new length of each axis that was cut, and the number of units that stay of each group."""
+    """Return the old and the new length of each cut axis, and the number of kept units of each group."""
     axes = {
         (tensors[name].shape[axis], len(positions))
         for name, slices in recipe.slices.items()
@@ -138,7 +148,7 @@ def _counts(recipe: Recipe, tensors: Mapping[str, Tensor]) -> set[tuple[int | No
 
 
 def _is_cut(module: nn.Module, name: str, old: Any, new: Any, counts: set[tuple[int | None, int]]) -> bool:
-    """Whether a cut can give an attribute this value: a new count, some of several counts, a dropout's rate."""
+    """True if a cut can give an attribute this value: a new count, some of several counts, a dropout's rate."""
     if name in FLAGS:
         return isinstance(module, tuple(REPLACEMENTS)) and new is False
     if name == "p" and isinstance(module, DROPOUTS):
@@ -154,43 +164,47 @@ def _is_count(old: Any, new: Any, counts: set[tuple[int | None, int]]) -> bool:
 
 
 def _check_bias(name: str, length: int, modules: Mapping[str, nn.Module], recipe: Recipe) -> None:
-    """
+    """Check a new bias.
+
     Raises:
         StorageError: the layer has a bias already, has no place for one, or for one of another length.
     """
     path, _, attribute = name.rpartition(".")
     module = modules.get(path)
     free = module is not None and attribute in module._parameters and module._parameters[attribute] is None
-    _need(free and attribute == "bias", f"{name} can't become a bias")
+    _check_condition(free and attribute == "bias", f"{name} can't become a bias")
     counts = [key for key in OUTPUTS if hasattr(module, key)]
     outputs = recipe.attributes.get(path, {}).get(counts[0], getattr(module, counts[0])) if counts else None
-    _need(length == outputs, f"{name} would get {length} entries, where the layer gives {outputs}")
+    _check_condition(length == outputs, f"{name} would get {length} entries, where the layer gives {outputs}")
 
 
 def _check_literals(model: nn.Module, literals: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
-    """
+    """Check the numbers of a program.
+
     Raises:
         StorageError: the program has no such numbers, or a cut can't change them so.
     """
-    _need(not literals or isinstance(model, fx.GraphModule), "numbers of a program are changed, but this is a model")
+    _check_condition(
+        not literals or isinstance(model, fx.GraphModule), "numbers of a program are changed, but this is a model"
+    )
     nodes = {node.name: node for node in model.graph.nodes} if isinstance(model, fx.GraphModule) else {}
     for operator, arguments in literals.items():
-        _need(operator in nodes, f"the program has no operator {operator}")
-        for name, places in arguments.items():
+        _check_condition(operator in nodes, f"the program has no operator {operator}")
+        for name, positions in arguments.items():
             written = _argument(nodes[operator], name)
-            for place, value in places.items():
-                single = place == WHOLE and len(places) == 1
-                index = int(place) if place.isdecimal() and len(place) < 4 else -1
+            for position, value in positions.items():
+                single = position == WHOLE and len(positions) == 1
+                index = int(position) if position.isdecimal() and len(position) < 4 else -1
                 listed = isinstance(written, list | tuple) and 0 <= index < len(written)
                 old = written if single else written[index] if listed else None
-                _need(
+                _check_condition(
                     _can_become(old, value),
                     f"no cut makes {name} of {operator} {value}, where it is {old}",
                 )
 
 
 def _can_become(old: Any, new: int) -> bool:
-    """Whether a cut can write one number of a program in the place of another: fewer entries, or -1 for what is left.
+    """True if a cut can replace one number of a program by the other: fewer entries, or -1 for inferred lengths.
 
     An amount that crops is negative, so that fewer are nearer to zero.
     """
@@ -200,13 +214,13 @@ def _can_become(old: Any, new: int) -> bool:
 
 
 def _argument(node: torch.fx.Node, name: str) -> Any:
-    """What stands for an argument of an operator in the program."""
+    """Return an argument of an operator in the program."""
     if name in node.kwargs:
         return node.kwargs[name]
     schema = getattr(node.target, "_schema", None)
     names = [argument.name for argument in schema.arguments] if schema is not None else []
-    place = names.index(name) if name in names else len(node.args)
-    return node.args[place] if place < len(node.args) else None
+    index = names.index(name) if name in names else len(node.args)
+    return node.args[index] if index < len(node.args) else None
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -218,8 +232,9 @@ def _shown(shape: tuple[int, ...] | None) -> str:
     return "none" if shape is None else str(tuple(shape))
 
 
-def _need(holds: bool, reason: str) -> None:
-    """
+def _check_condition(holds: bool, reason: str) -> None:
+    """Check a condition.
+
     Raises:
         StorageError: it does not hold.
     """

@@ -1,4 +1,4 @@
-"""Modules of torch whose own code can't say a cut shape, and the subclasses that stand in for them.
+"""Replacements for torch modules whose own code can't express a cut shape.
 
 The parameters keep their names, and `isinstance` still holds.
 """
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class CutMultiheadAttention(nn.MultiheadAttention):
-    """`nn.MultiheadAttention` whose heads together may be wider or narrower than what it reads and gives."""
+    """`nn.MultiheadAttention` whose heads together may be wider or narrower than its input and output."""
 
     def forward(
         self,
@@ -25,7 +25,7 @@ class CutMultiheadAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `nn.MultiheadAttention.forward`, with the heads that are left."""
+        """Compute `nn.MultiheadAttention.forward` with the kept heads."""
         batched = query.dim() == 3
         swap = batched and not self.batch_first
         inputs = [x.transpose(0, 1) if swap else x if batched else x.unsqueeze(0) for x in (query, key, value)]
@@ -64,7 +64,7 @@ class CutMultiheadAttention(nn.MultiheadAttention):
     def _mask(
         self, query: Tensor, key: Tensor, key_padding_mask: Tensor | None, attn_mask: Tensor | None
     ) -> Tensor | None:
-        """What is added to the scores. (batch, heads, queries, keys), of which each but the last may be 1"""
+        """Return the summand of the scores. (batch, heads, queries, keys), of which each but the last may be 1"""
         total = None
         if key_padding_mask is not None:
             key_padding_mask = key_padding_mask.view(-1, 1, 1, key_padding_mask.shape[-1])
@@ -81,10 +81,10 @@ class CutMultiheadAttention(nn.MultiheadAttention):
 
 
 class SkippedBlock(nn.Module):
-    """In the place of a block that was cut: what came in goes out."""
+    """The identity, in place of a block that was cut."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The first input, as the block gave its output."""
+        """Return the first input, in the form of the block's output."""
         return args[0] if args else next(iter(kwargs.values()))
 
 
@@ -92,7 +92,7 @@ REPLACEMENTS: Mapping[type[nn.Module], type[nn.Module]] = {nn.MultiheadAttention
 
 
 def replace_class(module: Any) -> None:
-    """Give a module the class that stands in for its own."""
+    """Give a module the class that replaces its own."""
     kind = REPLACEMENTS.get(type(module))
     if kind is not None:
         module.__class__ = kind

@@ -1,4 +1,4 @@
-"""Recipes as they stand in recipe.json: the schema, and the way to it and back."""
+"""Recipes in recipe.json: the schema, and the conversion to it and back."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -15,13 +15,15 @@ from secateur.surgery.program_json import Name, SavedModuleProgram, program_from
 from secateur.surgery.recipe import Recipe
 from secateur.version import __version__
 
+RECIPE, WEIGHTS, PROGRAM = "recipe.json", "weights.safetensors", "model.pt2"
+
 Axis = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,2}$")]
 Positions = Annotated[list[Natural], msgspec.Meta(min_length=1)]
 Attributes = dict[Name, dict[Name, bool | int | float | list[int]]]
 
 
 class CutFields(Record, frozen=True, kw_only=True):
-    """One cut: the fields of `Recipe` and `CutStep`; `dense` are the shapes before the cut."""
+    """A cut: the fields of `Recipe` and `CutStep`; `dense` are the shapes before the cut."""
 
     kept: dict[Name, list[Natural]]
     slices: dict[Name, dict[Axis, Positions]]
@@ -38,7 +40,7 @@ class CutFields(Record, frozen=True, kw_only=True):
 
 
 class SavedCut(CutFields, frozen=True, kw_only=True):
-    """A cut with what exports its program again, and the programs of modules."""
+    """A cut with what is needed to export its program again, and the programs of modules."""
 
     inputs: InputForm | None = None
     graph: str = ""
@@ -60,7 +62,7 @@ class SavedRecipe(SavedCut, frozen=True, kw_only=True):
 
 
 class SavedRecipe2(CutFields, frozen=True, kw_only=True):
-    """recipe.json of version 0.7, which knew one cut and the weights alone."""
+    """recipe.json of version 0.7, with one cut and the digest of the weights alone."""
 
     FORMAT: ClassVar[str] = "secateur recipe 2"
 
@@ -72,13 +74,13 @@ class SavedRecipe2(CutFields, frozen=True, kw_only=True):
     checksum: str
 
     def is_whole(self, content: bytes) -> bool:
-        """Whether the content has the digest that version 0.7 gave it."""
+        """True if the content has the digest that version 0.7 gave it."""
         fields = {name: value for name, value in msgspec.to_builtins(self).items() if name != "checksum"}
         return self.checksum == canonical_checksum(fields)
 
 
-def saved(lineage: Lineage, digests: Mapping[str, str]) -> SavedRecipe:
-    """A lineage as it is written.
+def lineage_to_saved(lineage: Lineage, digests: Mapping[str, str]) -> SavedRecipe:
+    """Convert a lineage to its saved form.
 
     Args:
         lineage: the cuts.
@@ -96,8 +98,8 @@ def saved(lineage: Lineage, digests: Mapping[str, str]) -> SavedRecipe:
     )
 
 
-def lineage_in(record: SavedRecipe | SavedRecipe2) -> Lineage:
-    """The lineage that was written."""
+def lineage_from_saved(record: SavedRecipe | SavedRecipe2) -> Lineage:
+    """Convert a saved recipe to a lineage."""
     earlier = record.earlier if isinstance(record, SavedRecipe) else []
     title = UNKNOWN if isinstance(record, SavedRecipe2) and record.program else record.model
     return Lineage(title, (*map(_step, earlier), _step(record)))
@@ -115,7 +117,7 @@ def _fields(step: CutStep) -> dict[str, Any]:
         "biases": dict(recipe.biases),
         "dropouts": dict(recipe.dropouts),
         "literals": {
-            node: {name: dict(places) for name, places in arguments.items()}
+            node: {name: dict(positions) for name, positions in arguments.items()}
             for node, arguments in recipe.literals.items()
         },
         "was": _as_lists(recipe.was),

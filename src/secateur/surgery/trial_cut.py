@@ -1,4 +1,4 @@
-"""One trial: cut a model for the time being, run it beside the masked run, and say what went wrong and where."""
+"""A trial cut: cut a model temporarily, compare it with the masked run, and locate failures."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -18,7 +18,7 @@ from secateur.graph.operators import module_path, operator_name
 from secateur.masking.ablation import Means, masked_draws, run_masked
 from secateur.surgery.aliased_model import AliasedModel
 from secateur.surgery.attribute_reads import AttributeReads, attribute_reads
-from secateur.surgery.cut import constants, cut_copy, fold_constants
+from secateur.surgery.cut import cut_copy, fold_constants, removed_constants
 from secateur.surgery.program_modules import ProgramModule, input_values
 from secateur.surgery.recipe import make_recipe
 from secateur.surgery.verify import output_difference
@@ -31,12 +31,12 @@ class Failure:
 
     Args:
         reason: what the model said.
-        place: the module in whose code it failed; None where it ran but gave another output.
+        path: the module in whose code it failed; None where it ran but gave another output.
         progress: how many calls of modules had been completed.
     """
 
     reason: str
-    place: str | None
+    path: str | None
     progress: float
 
 
@@ -46,7 +46,7 @@ TrialFn = tuple[bool, tuple[tuple[str, tuple[int, ...]], ...]]
 
 
 class TrialCutter:
-    """Trial cuts of a model, which is left as it is.
+    """Trial cuts of a model, which is not changed.
 
     Args:
         model: the dense model, or the module that runs its program.
@@ -62,7 +62,7 @@ class TrialCutter:
         self._outcomes: WeakKeyDictionary[Network, dict[TrialFn, Failure | None]] = WeakKeyDictionary()
 
     def run(self, network: Network, kept: Kept, means: Means) -> Failure | None:
-        """Cut, run and compare; what went wrong, or None.
+        """Cut, run and compare; return the failure, or None.
 
         The search for the groups that fail asks for the same trial more than once, from the inner module and again from
         those that hold it. The outcome of a trial without means is remembered for as long as its network lives.
@@ -70,7 +70,7 @@ class TrialCutter:
         if means:
             return self._run(network, kept, means)
         outcomes = self._outcomes.setdefault(network, {})
-        trial = (self.far, tuple((name, tuple(places.tolist())) for name, places in kept.items()))
+        trial = (self.far, tuple((name, tuple(kept_units.tolist())) for name, kept_units in kept.items()))
         if trial not in outcomes:
             outcomes[trial] = self._run(network, kept, means)
         return outcomes[trial]
@@ -84,28 +84,30 @@ class TrialCutter:
             return Failure(f"{network.title} can't be cut for trial: {type(failure).__name__}: {failure}", "", -1)
 
     def _failure(self, small: nn.Module, network: Network, kept: Kept, means: Means) -> Failure | None:
-        batch = network.example.map(_strong) if self.far else network.example
+        batch = network.example.map(_scaled_input) if self.far else network.example
         mask = network.mask(kept)
         try:
             with masked_draws(network, batch, mask, means):
-                found = call_model(small, batch)
+                output = call_model(small, batch)
         except Exception as failure:  # noqa: BLE001 the model's own code may raise anything
-            said = f"the cut {network.title} can't be run: {type(failure).__name__}: {failure}"
-            return Failure(said, _place(small, failure), self._shadow.calls if self._shadow else 0)
+            reason = f"the cut {network.title} can't be run: {type(failure).__name__}: {failure}"
+            return Failure(reason, _failing_module(small, failure), self._shadow.calls if self._shadow else 0)
         try:
             expected = run_masked(network, batch, mask, means)
-            worst, allowed = output_difference(found, expected, network.program.lowest_type)
+            worst, allowed = output_difference(output, expected, network.program.lowest_type)
         except SecateurError as failure:
             return Failure(str(failure), None, float("inf"))
-        return None if worst <= allowed else Failure(_differs(network, kept, worst, allowed), None, float("inf"))
+        return (
+            None if worst <= allowed else Failure(_difference_reason(network, kept, worst, allowed), None, float("inf"))
+        )
 
     def passes(self, network: Network, kept: Kept, before: Failure) -> bool:
-        """Whether a trial gets further than another did."""
+        """True if a trial gets further than an earlier one."""
         failure = self.run(network, kept, {}) if kept else None
         return failure is None or failure.progress > before.progress
 
     def reads(self, network: Network, kept: Kept) -> AttributeReads | None:
-        """The attributes that the model's code reads in a trial; what it does not read makes no difference to it.
+        """Return the attributes that the model's code reads in a trial; other attributes can't affect it.
 
         None where what is cut is a program, whose code reads none.
         """
@@ -127,7 +129,7 @@ class TrialCutter:
         return self._slices
 
     def input_shapes(self, network: Network, kept: Kept) -> dict[str, dict[str, tuple[int, ...]]]:
-        """The shapes of the inputs of the modules that run programs, in a cut, by path and name; of the last call."""
+        """Return the input shapes of modules that run programs, in a cut, by path and name; of the last call."""
         shapes: dict[str, dict[str, tuple[int, ...]]] = {}
         with self._cut(network, kept, {}) as small, torch.no_grad():
             handles = [
@@ -151,14 +153,14 @@ class TrialCutter:
             return
         double = self._shadow.model
         with self._shadow.cut(make_recipe(double, network, kept, folds=bool(means))) as small:
-            fold_constants(small, constants(self.model, network, kept, means))
+            fold_constants(small, removed_constants(self.model, network, kept, means))
             written = parameters_kept(small) if network.program.writes else nullcontext()
             with buffers_kept(small), written, torch.no_grad():
                 yield small
 
 
-def _differs(network: Network, kept: Kept, worst: float, allowed: float) -> str:
-    """What is said of a cut model that runs and gives something else: which operators count what was cut."""
+def _difference_reason(network: Network, kept: Kept, worst: float, allowed: float) -> str:
+    """Describe a cut model with another output: the operators that count what was cut."""
     mask = network.mask(kept)
     counting = (size.node for size in network.sizes if size.left(mask) != len(size.units))
     operators = dict.fromkeys(f"{operator_name(node)} in {module_path(node) or network.title}" for node in counting)
@@ -170,27 +172,28 @@ def _differs(network: Network, kept: Kept, worst: float, allowed: float) -> str:
 
 
 def _watch(path: str, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Callable[..., None]:
-    """A hook that notes the shapes of the inputs of a module that runs a program."""
+    """Return a hook that records the shapes of the inputs of a module that runs a program."""
 
     def watch(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record the shapes."""
         values = input_values(module, module.module_program, args, kwargs)
         shapes[path] = {name: tuple(value.shape) for name, value in values.items() if isinstance(value, Tensor)}
 
     return watch
 
 
-def _strong(tensor: Tensor) -> Tensor:
-    """The example once more, so strong that what is only clipped or switched far out shows."""
+def _scaled_input(tensor: Tensor) -> Tensor:
+    """Return the example scaled so that clipped and saturated values show."""
     return tensor * STRONG if tensor.is_floating_point() else tensor
 
 
-def _place(model: nn.Module, failure: BaseException) -> str:
-    """The path of the innermost module of the model whose code was running."""
+def _failing_module(model: nn.Module, failure: BaseException) -> str:
+    """Return the path of the innermost module of the model whose code was running."""
     paths = {module: path for path, module in model.named_modules()}
-    place, frame = "", failure.__traceback__
+    path, frame = "", failure.__traceback__
     while frame is not None:
-        own = frame.tb_frame.f_locals.get("self")
-        if isinstance(own, nn.Module) and own in paths:
-            place = paths[own]
+        instance = frame.tb_frame.f_locals.get("self")
+        if isinstance(instance, nn.Module) and instance in paths:
+            path = paths[instance]
         frame = frame.tb_next
-    return place
+    return path

@@ -1,4 +1,4 @@
-"""Which modules run a program of their own code, because that code can't say the cut shape: as few as will do."""
+"""The choice of modules that run a program of their own code: as few as possible."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -16,28 +16,28 @@ Programs = Mapping[str, ModuleProgram]
 
 
 def with_module_programs(trials: TrialCutter, network: Network, kept: Kept, failure: Failure) -> Network | None:
-    """The network in which modules run programs of their code, where that brings a trial further.
+    """Return the network in which modules run programs of their code, if a trial gets further with them.
 
     The modules are those whose own code holds a number that should have changed: first those within the module that
     failed, then those within what holds it. What the trial does not need stays as it is; modules of the same class and
     switches share what was found.
     """
     changed = _changed(network, network.mask(kept))
-    tried: Programs = {}
-    for holder in ancestors(trials.model, failure.place) or [""]:
+    candidates: Programs = {}
+    for holder in ancestors(trials.model, failure.path) or [""]:
         programs = _programs(trials, network, (path for path in changed if groups_inside_module(path, holder)))
-        if programs.keys() <= tried.keys():
+        if programs.keys() <= candidates.keys():
             continue
-        tried = programs
+        candidates = programs
         if trials.passes(_adding(network, programs), kept, failure):
-            needed = _needed(trials, network, kept, failure, programs)
-            alike = (other for path in needed for other in same_class_modules(trials.model, path))
-            return _adding(network, {**_programs(trials, network, alike), **needed})
+            necessary = _needed(trials, network, kept, failure, programs)
+            same_class = (other for path in necessary for other in same_class_modules(trials.model, path))
+            return _adding(network, {**_programs(trials, network, same_class), **necessary})
     return None
 
 
 def without_idle_programs(network: Network) -> Network:
-    """The network without the programs of modules whose numbers no plan changes."""
+    """Remove the programs of modules whose numbers no plan changes."""
     alive = {size.node.name: module_path(size.node) for size in network.sizes if _is_alive(size)}
     programs = network.module_programs
     busy = [path for path in dict.fromkeys(alive.values()) if path in programs]  # in the order of the program
@@ -45,7 +45,7 @@ def without_idle_programs(network: Network) -> Network:
 
 
 def with_fixed_lengths(trials: TrialCutter, network: Network, kept: Kept) -> Network:
-    """The network whose programs of modules insist on lengths of their inputs, but for those that a cut changes.
+    """Let programs of modules require the lengths of their inputs that no cut changes.
 
     Args:
         trials: of the model.
@@ -54,7 +54,7 @@ def with_fixed_lengths(trials: TrialCutter, network: Network, kept: Kept) -> Net
     """
     if not network.module_programs:
         return network
-    seen = trials.input_shapes(network, kept)
+    recorded = trials.input_shapes(network, kept)
     fixed = {}
     for path, program in network.module_programs.items():
         dense = trials.slices(network).program_of(path, network.sizes)
@@ -62,7 +62,7 @@ def with_fixed_lengths(trials: TrialCutter, network: Network, kept: Kept) -> Net
         # A module of which this cut changes no number was not seen to run its program: its lengths are left open.
         unseen = {name: (None,) * len(lengths) for name, lengths in dense.shapes.items()}
         shapes = {
-            name: common_lengths(dense.shapes[name], seen.get(path, {}).get(name, open_))
+            name: common_lengths(dense.shapes[name], recorded.get(path, {}).get(name, open_))
             for name, open_ in unseen.items()
         }
         fixed[path] = replace(program, shapes=shapes)
@@ -74,13 +74,13 @@ def _is_alive(size: ShapeLiteral) -> bool:
 
 
 def _changed(network: Network, mask: Tensor) -> list[str]:
-    """The modules whose own code holds a number that changes, and that don't run a program yet."""
+    """Return the modules whose own code contains a number that changes, and that run no program yet."""
     paths = (module_path(size.node) for size in network.sizes if size.left(mask) != len(size.units))
     return [path for path in dict.fromkeys(paths) if path not in network.module_programs]
 
 
 def _programs(trials: TrialCutter, network: Network, paths: Iterable[str]) -> dict[str, ModuleProgram]:
-    """The programs of those modules whose code holds a number that counts units, and can be written as a program."""
+    """Return the programs of modules whose code contains a number that counts units, if it can be expressed."""
     counting = {size.node.name for size in network.sizes if _is_alive(size)}
     candidates = {path: trials.slices(network).program_of(path, network.sizes) for path in dict.fromkeys(paths)}
     return {  # the lengths of their inputs change with what is cut
@@ -91,14 +91,14 @@ def _programs(trials: TrialCutter, network: Network, paths: Iterable[str]) -> di
 
 
 def _needed(trials: TrialCutter, network: Network, kept: Kept, failure: Failure, programs: Programs) -> Programs:
-    """Those programs without which the trial gets no further, tried for all modules of one class at once."""
-    needed = dict(programs)
+    """Select the necessary programs, tried for all modules of one class at once."""
+    necessary = dict(programs)
     for path in programs:
-        alike = {path, *same_class_modules(trials.model, path)} & needed.keys()
-        fewer = {other: program for other, program in needed.items() if other not in alike}
-        if path in needed and fewer and trials.passes(_adding(network, fewer), kept, failure):
-            needed = fewer
-    return needed
+        same_class = {path, *same_class_modules(trials.model, path)} & necessary.keys()
+        fewer = {other: program for other, program in necessary.items() if other not in same_class}
+        if path in necessary and fewer and trials.passes(_adding(network, fewer), kept, failure):
+            necessary = fewer
+    return necessary
 
 
 def _adding(network: Network, programs: Programs) -> Network:

@@ -1,4 +1,4 @@
-"""Check a cut model against the masked run, and find out beforehand what a model's own code can't bear."""
+"""Comparison of a cut model with the masked run."""
 
 from typing import Any
 
@@ -17,19 +17,20 @@ from secateur.utils.devices import comparable_arithmetic
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
-def output_difference(found: Any, expected: Any, lowest: torch.dtype | None = None) -> tuple[float, float]:
-    """The largest difference between two outputs, relative to the largest entry, and what is tolerable.
+def output_difference(output: Any, expected: Any, lowest: torch.dtype | None = None) -> tuple[float, float]:
+    """Return the largest difference between two outputs, relative to the largest entry, and the tolerance.
 
     Args:
-        found, expected: the outputs.
+        output: the output to check.
+        expected: the output to compare with.
         lowest: the floating-point type of least precision that was computed in, where the outputs have more.
 
     Raises:
         SurgeryError: the outputs have different shapes or a different number of tensors.
     """
-    pairs = list(zip(_tensors(found), _tensors(expected), strict=False))
-    if len(_tensors(found)) != len(_tensors(expected)) or any(a.shape != b.shape for a, b in pairs):
-        shapes = [[tuple(t.shape) for t in _tensors(output)] for output in (found, expected)]
+    pairs = list(zip(_tensors(output), _tensors(expected), strict=False))
+    if len(_tensors(output)) != len(_tensors(expected)) or any(a.shape != b.shape for a, b in pairs):
+        shapes = [[tuple(t.shape) for t in _tensors(value)] for value in (output, expected)]
         raise SurgeryError(f"the cut model returns shapes {shapes[0]} where the dense one returns {shapes[1]}")
     worst, inside = 0.0, 0.0 if lowest is None else _tolerance(lowest)
     allowed = inside
@@ -55,7 +56,7 @@ def _tensors(output: Any) -> list[Tensor]:
 
 @comparable_arithmetic()
 def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> float:
-    """Run a cut model on the network's example beside the masked run.
+    """Run a cut model on the network's example and compare it with the masked run.
 
     Returns:
         The largest difference, relative to the largest output.
@@ -69,21 +70,21 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
         expected = run_masked(network, batch, mask, means)
         try:
             with masked_draws(network, batch, mask, means):
-                found = call_model(small, batch)
+                output = call_model(small, batch)
         except Exception as failure:  # the model's own code may raise anything
             raise SurgeryError(
                 f"the cut {type(small).__name__} can't be run: {type(failure).__name__}: {failure}"
             ) from failure
-    return compare_outputs(found, expected, type(small).__name__, network.program.lowest_type)
+    return compare_outputs(output, expected, type(small).__name__, network.program.lowest_type)
 
 
-def compare_outputs(found: Any, expected: Any, title: str, lowest: torch.dtype | None = None) -> float:
-    """The largest difference between a cut model's output and the masked run's, relative to the largest output.
+def compare_outputs(output: Any, expected: Any, title: str, lowest: torch.dtype | None = None) -> float:
+    """Return the largest difference between a cut model's output and the masked run's, relative to the largest output.
 
     Raises:
         SurgeryError: it is more than float noise.
     """
-    worst, allowed = output_difference(found, expected, lowest)
+    worst, allowed = output_difference(output, expected, lowest)
     if not worst <= allowed:
         raise SurgeryError(
             f"the cut {title} differs from the masked run by {worst:.1e} of its largest output, where "
@@ -94,7 +95,8 @@ def compare_outputs(found: Any, expected: Any, title: str, lowest: torch.dtype |
 
 @comparable_arithmetic()
 def check_same(model: nn.Module, plain: nn.Module, batch: Batch) -> None:
-    """
+    """Check that two outputs agree.
+
     Raises:
         TraceError: a model with its computed weights folded is not the same any more.
     """

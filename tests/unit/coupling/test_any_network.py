@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import secateur as sc
 from secateur.report.network_page import network_page
 from secateur.surgery.trial_cut import TrialCutter
-from secateur.surgery.validate import _with_least
+from secateur.surgery.validate import _with_larger_minimum
 from zoo import grow
 
 
@@ -140,9 +140,9 @@ def test_the_fewest_that_may_stay_is_only_ever_raised() -> None:
     assert network["first"].fewest == 1
     chosen_from = replace(network, groups=(replace(network["first"], fewest=3),))
     model.least = 4
-    assert _with_least(TrialCutter(model), chosen_from)["first"].fewest == 4
+    assert _with_larger_minimum(TrialCutter(model), chosen_from)["first"].fewest == 4
     model.least = 3
-    assert _with_least(TrialCutter(model), chosen_from)["first"].fewest == 3
+    assert _with_larger_minimum(TrialCutter(model), chosen_from)["first"].fewest == 3
 
 
 class Sized(nn.Module):

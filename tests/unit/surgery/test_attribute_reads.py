@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur.coupling import module_slices
 from secateur.surgery.attribute_reads import attribute_reads
-from secateur.surgery.diagnose import proposals
+from secateur.surgery.diagnose import proposed_updates
 from secateur.surgery.trial_cut import TrialCutter
 
 
@@ -59,7 +59,7 @@ def test_only_numbers_that_were_read_are_proposed(make: type[Counted]) -> None:
     trials = TrialCutter(model)
     reads = trials.reads(network, {"layer": torch.tensor([0, 2])})
     assert reads is not None
-    attributes = {mend.attribute for mends in proposals(model, network, "", reads) for mend in mends}
+    attributes = {mend.attribute for mends in proposed_updates(model, network, "", reads) for mend in mends}
     assert attributes == ({"read"} if make is Counted else {"read", "unread", "also_unread", "listed"})
     assert [(mend.attribute, mend.path) for mend in sc.trace(model, torch.randn(3, 4)).mends] == [("read", "")]
 

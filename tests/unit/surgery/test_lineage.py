@@ -17,7 +17,8 @@ from secateur.cli.main import app
 from secateur.report.saved_report import saved_report
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted
-from secateur.surgery.recipe import Recipe, apply_recipe
+from secateur.surgery.apply_recipe import apply_recipe
+from secateur.surgery.recipe import Recipe
 
 OLD = GOLDEN / "saved by 0.7"
 
@@ -152,7 +153,7 @@ def test_a_load_that_is_interrupted_leaves_the_model_as_it_was(tmp_path: Path, m
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("secateur.surgery.storage.apply_recipe", interrupted)
+    monkeypatch.setattr("secateur.surgery.prepared_load.apply_recipe", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sc.load(model, tmp_path)
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())

@@ -16,7 +16,7 @@ from secateur.files import Writer, reading, record_writer
 from secateur.sparsity.packed_layers.block_kernels import packed_kernels
 from secateur.sparsity.pivoting.saved import PIVOT, SavedPivot, check_pivot, read_pivot, saved_pivot
 from secateur.sparsity.results import SparseResult, whole_plan
-from secateur.surgery.storage import check_companion, prepare_load
+from secateur.surgery.prepared_load import check_companion, prepare_load
 from secateur.tracing import trace
 
 

@@ -1,0 +1,94 @@
+"""The attributes of modules that a cut changes."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.coupling.network import Group, Network
+from secateur.graph.operators import module_path, operator_name
+from secateur.surgery.module_attributes import COUNTS, OTHER_WIDTHS, WIDTHS, updated_attributes
+
+Slices = Mapping[str, Mapping[int, Tensor]]
+
+
+def resized_attributes(modules: Mapping[str, nn.Module], slices: Slices) -> dict[str, dict[str, Any]]:
+    """Return the attributes that the new shapes of tensors change, by module."""
+    attributes = {}
+    for path in dict.fromkeys(name.rpartition(".")[0] for name in slices):
+        module, prefix = modules[path], f"{path}." if path else ""
+        tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+        shapes = {name: new_shape(tensor, slices.get(prefix + name, {})) for name, tensor in tensors.items()}
+        attributes[path] = updated_attributes(module, shapes)
+    return attributes
+
+
+def readable_sizes(group: Group, mask: Tensor) -> dict[str, dict[int, int]]:
+    """Map old to new numbers of a group's size that a module's code may read, by attribute."""
+    remaining = int(mask[group.span].sum())
+    widths = {
+        len(member.units): int(mask[member.units].sum()) for member in group.members if bool((member.units >= 0).all())
+    }
+    sizes = {attribute: {group.size: remaining} for attribute in COUNTS.get(group.kind, ())}
+    return sizes | dict.fromkeys(WIDTHS.get(group.kind, OTHER_WIDTHS), widths)
+
+
+def own_counts(module: nn.Module, sizes: Mapping[str, Mapping[int, int]]) -> dict[str, int]:
+    """Return counts and widths among a module's attributes that equal an old size."""
+    return {
+        attribute: new[value]
+        for attribute, new in sizes.items()
+        if type(value := getattr(module, attribute, None)) is int and value in new
+    }
+
+
+def updates_from_trials(modules: Mapping[str, nn.Module], network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
+    """Return the attributes that, as trial cuts showed, count units."""
+    attributes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for mend in network.mends:
+        remaining = int(mask[mend.units].sum())
+        if mend.path not in modules or remaining == len(mend.units):
+            continue
+        old = attributes[mend.path].get(mend.attribute, getattr(modules[mend.path], mend.attribute))
+        if mend.position is not None:
+            entries = list(old)
+            entries[mend.position] = remaining
+            attributes[mend.path][mend.attribute] = type(old)(entries)
+        else:
+            attributes[mend.path][mend.attribute] = remaining
+    return attributes
+
+
+def norm_sizes(modules: Mapping[str, nn.Module], network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
+    """Return the sizes of normalisations without parameters."""
+    attributes: dict[str, dict[str, Any]] = {}
+    for consumer in network.consumers:
+        path = module_path(consumer.node)
+        module = modules.get(path)
+        if not isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm):
+            continue
+        remaining = int(mask[consumer.units].sum())
+        if remaining == len(consumer.units):
+            continue
+        if (
+            operator_name(consumer.node) in ("layer_norm", "rms_norm")
+            and isinstance(module, nn.LayerNorm | nn.RMSNorm)
+            and module.weight is None
+        ):
+            shape = list(module.normalized_shape)
+            shape[consumer.dim - (_rank(consumer.node) - len(shape))] = remaining
+            attributes[path] = {"normalized_shape": tuple(shape)}
+        if operator_name(consumer.node) == "group_norm" and isinstance(module, nn.GroupNorm) and module.weight is None:
+            attributes[path] = {"num_channels": remaining}
+    return attributes
+
+
+def _rank(node: torch.fx.Node) -> int:
+    return len(node.meta["val"].shape)
+
+
+def new_shape(tensor: Tensor, slices: Mapping[int, Tensor]) -> tuple[int, ...]:
+    """Return the shape of a tensor after slicing."""
+    return tuple(len(slices[axis]) if axis in slices else length for axis, length in enumerate(tensor.shape))

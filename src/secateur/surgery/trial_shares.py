@@ -1,0 +1,50 @@
+"""Random shares of groups, and random means, for trial cuts."""
+
+from collections import Counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.coupling.network import Network
+from secateur.masking.ablation import consumer_key
+
+MOST_MEANS = 64
+
+
+def draw_shares(network: Network, seed: int) -> dict[str, Tensor]:
+    """Draw a random share of each group's units.
+
+    The first draw leaves a half or more, which shows what most models bear, and is the same for a group whatever became
+    of the others; later ones any part, another one for groups of the same size, as equal parts hide what is wrong.
+    Of wide groups the first one leaves a half or less, since copying what stays of their weights takes the time.
+    """
+    shares: dict[str, Tensor] = {}
+    same_size: Counter[int] = Counter()
+    for group in network.groups:
+        generator = np.random.default_rng([seed, group.size, *group.name.encode()])
+        most = group.size // 2 if group.size > WIDE else group.size
+        some = int(generator.integers(max(1, most // 2), max(most, 2)))
+        choices, index = max(group.size - 1, 1), same_size[group.size]
+        other = 1 + (group.size // 3 + seed * index + index // choices) % choices
+        same_size[group.size] += 1
+        kept_count = max(
+            (some if seed == 0 else other) // group.multiple * group.multiple, group.multiple, group.fewest
+        )
+        shares[group.name] = torch.from_numpy(np.sort(generator.permutation(group.size)[:kept_count]))
+    return shares
+
+
+def draw_means(network: Network) -> dict[str, Tensor]:
+    """Draw random means for some entries of each consumer's input, enough to check that they are folded correctly."""
+    generator = np.random.default_rng(0)
+    folding = (consumer for consumer in network.consumers if consumer.fold is not None)
+    means = {}
+    for consumer in folding:
+        length = len(consumer.units)
+        few = generator.random(length) < MOST_MEANS / length
+        means[consumer_key(consumer)] = torch.from_numpy(generator.normal(size=length) * few)
+    return means
+
+
+WIDE = 1024

@@ -1,0 +1,137 @@
+"""Trial cuts with new values of attributes that count units."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
+from secateur.coupling.network import AttributeUpdate, Group, Kept, Network
+from secateur.surgery.culprits import bisect_failures, failing_groups
+from secateur.surgery.diagnose import (
+    ancestors,
+    candidate_groups,
+    proposed_updates,
+    reshapers,
+    same_class_updates,
+)
+from secateur.surgery.trial_cut import Failure, TrialCutter
+from secateur.surgery.trial_shares import draw_shares
+
+MOST_ATTRIBUTES = 48
+
+
+DRAWS = 3
+
+
+STEPS = (4, 8, 16)
+
+
+def update_attributes(
+    trials: TrialCutter, network: Network, shares: Kept, failure: Failure, paths: Sequence[str]
+) -> Network | None:
+    """Return the network with new values for attributes of these modules, if the trial gets further with them."""
+    reads = trials.reads(network, shares) if paths else None
+    for path in paths:
+        for mends in proposed_updates(trials.model, network, path, reads):
+            candidate = _with_updates(network, mends)
+            if trials.passes(candidate, shares, failure) and not _is_chance(trials, candidate, shares, failure):
+                mends = _necessary_updates(trials, network, shares, failure, mends)
+                candidate = _with_updates(network, mends)
+                current_keys = {mend.key for mend in candidate.mends}
+                same_class = same_class_updates(trials.model, network, mends)
+                return _with_updates(candidate, [mend for mend in same_class if mend.key not in current_keys])
+    return None
+
+
+def _is_chance(trials: TrialCutter, network: Network, shares: Kept, failure: Failure) -> bool:
+    """True if an update that helps one draw of shares does not help another."""
+    for draw in range(1, DRAWS):
+        other_shares = draw_shares(network, draw)
+        again = trials.run(network, {name: other_shares[name] for name in shares}, {})
+        if again is not None and again.path == failure.path and again.progress <= failure.progress:
+            return True
+    return False
+
+
+def _necessary_updates(
+    trials: TrialCutter, network: Network, shares: Kept, failure: Failure, mends: Sequence[AttributeUpdate]
+) -> list[AttributeUpdate]:
+    """Select the updates that are necessary; equal numbers may count other things."""
+    selected = list(mends)
+    for mend in mends if len(mends) > 1 else ():
+        fewer = [other for other in selected if other is not mend]
+        if fewer and trials.passes(_with_updates(network, fewer), shares, failure):
+            selected = fewer
+    return selected
+
+
+def _with_updates(network: Network, mends: Sequence[AttributeUpdate]) -> Network:
+    """Return the network with further updates; of two for one attribute the later counts."""
+    return replace(network, mends=tuple({mend.key: mend for mend in (*network.mends, *mends)}.values()))
+
+
+def update_attributes_by_group(trials: TrialCutter, network: Network, seed: int, failure: Failure) -> Network | None:
+    """Return the network with updates, or steps, for groups that fail alone."""
+    path = ancestors(trials.model, failure.path)[:1]
+    shares = draw_shares(network, seed)
+    improved = None
+    for group in failing_groups(trials, network, candidate_groups(network, *path), shares, failure) if path else ():
+        better = _updated_for_group(trials, improved or network, seed, group.name, failure)
+        improved = better or improved
+    return improved
+
+
+def _updated_for_group(trials: TrialCutter, network: Network, seed: int, name: str, failure: Failure) -> Network | None:
+    """Return the network in which one group gets further alone: attributes follow it, or it shrinks in steps."""
+    kept = {name: draw_shares(network, seed)[name]}
+    before = trials.run(network, kept, {})
+    if before is None or before.path is None:
+        return None
+    mended = update_attributes(trials, network, kept, before, ancestors(trials.model, failure.path)[:2])
+    if mended is not None:
+        return mended
+    for step in STEPS:
+        groups = tuple(
+            replace(group, multiple=step) if group.name == name and group.size > step else group
+            for group in network.groups
+        )
+        candidate = replace(network, groups=groups)
+        kept = {name: draw_shares(candidate, seed)[name]}
+        if trials.passes(candidate, kept, before) and not _is_chance(trials, candidate, kept, before):
+            return candidate
+    return None
+
+
+def update_attributes_by_output(trials: TrialCutter, network: Network, seed: int, failure: Failure) -> Network | None:
+    """Return the network with attributes that follow groups whose cut runs, but with another output.
+
+    Code that leaves one length to torch (`reshape(batch, length, self.count, -1)`) runs with an old count, too.
+    """
+    if failure.path is not None:
+        return None
+    shares = draw_shares(network, seed)
+    improved = None
+    for name in bisect_failures(trials, network, network.groups, shares):
+        current = improved or network
+        kept = {name: draw_shares(current, seed)[name]}
+        alone = trials.run(current, kept, {})
+        if alone is not None and alone.path is None:
+            improved = _updated_reshapers(trials, current, kept, current.by_name[name], alone) or improved
+    return improved
+
+
+def _updated_reshapers(
+    trials: TrialCutter, network: Network, kept: Kept, group: Group, before: Failure
+) -> Network | None:
+    """Return the network in which attributes of modules that reshape a group's activations follow it."""
+    reads = trials.reads(network, kept)
+    tries = (
+        (mends, [*same_class_updates(trials.model, network, mends)])
+        for path in reshapers(network, group)
+        for mends in proposed_updates(trials.model, network, path, reads)
+    )
+    for mends, same_class in islice(tries, MOST_ATTRIBUTES):
+        candidate = _with_updates(network, [*same_class, *mends])
+        failure = trials.run(candidate, kept, {})
+        if failure is None and not _is_chance(trials, candidate, kept, before):
+            return candidate
+    return None
