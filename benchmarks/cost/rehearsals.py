@@ -20,10 +20,13 @@ from scipy.stats import spearmanr
 
 import secateur as sc
 from cost.subjects import SUBJECTS, Subject
-from secateur.allocation.candidates import Allocation, candidate_allocations
-from secateur.allocation.search import REHEARSED, PlanSearch
+from secateur.allocation.candidates import candidate_allocations
+from secateur.allocation.config import PruneConfig
+from secateur.allocation.plan_sizes import Allocation
+from secateur.allocation.search import SIMULATED, PlanSearch
 from secateur.allocation.simulate import COMPARING, PlanSimulator
 from secateur.data.conversion import as_batches
+from secateur.evaluation.calibration import Calibration
 from secateur.importance.context import split_microbatches
 from secateur.recovery.paired_run import PairedExecution
 
@@ -60,17 +63,17 @@ def rows(subject: Subject, adapts: bool) -> Iterator[tuple[str, dict[str, float]
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
     cells = split_microbatches(as_batches(data), torch.device("cpu"))
-    whole = PlanSimulator(network, cells)
-    ways = candidate_allocations(whole, scores, False)
+    whole, config = PlanSimulator(Calibration(network, cells)), PruneConfig(progress=False)
+    ways = candidate_allocations(whole, scores, config)
     kinds = {network[name].kind for name in scores}
     ways += [Allocation(("uniform",), whole=("residual",))] if "residual" in kinds else []
-    allocator = PlanSearch(whole, scores, None, 1, 1, ways)
+    allocator = PlanSearch(whole, scores, config, None, ways)
     halves = PairedExecution(whole.fitted.within, cells[::2]), PairedExecution(whole.fitted.within, cells[1::2])
     crossed = [whole.quick(len(cells)), whole.quick(len(cells))]
     for rehearsal, (fitted, held) in zip(crossed, (halves, halves[::-1]), strict=True):
-        rehearsal.fitted, rehearsal.held, rehearsal.choice = fitted, held, COMPARING
+        rehearsal.fitted, rehearsal.held_out, rehearsal.choice = fitted, held, COMPARING
     judges: Judges = {
-        "held out": [whole.quick_held_out(HELD_OUT)], "crossed": crossed, "quick": [whole.quick(REHEARSED)],
+        "held out": [whole.quick_held_out(HELD_OUT)], "crossed": crossed, "quick": [whole.quick(SIMULATED)],
     }  # fmt: skip
     for way in ways:
         plan, row = allocator.plan(subject.keep, way), dict[str, float]()

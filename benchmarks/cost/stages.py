@@ -8,17 +8,16 @@ from typing import Any
 
 # the function and the end of its file's name -> the stage; the outermost one on the stack counts
 ENTRIES = {
-    ("trace", "secateur/api.py"): "trace",
+    ("trace", "secateur/tracing.py"): "trace",
     ("score", "importance/score.py"): "score",
     ("measured_curves", "allocation/measured_curves.py"): "curves",
-    ("plan", "allocation/plan.py"): "plan",
-    ("check_reachable", "allocation/plan.py"): "plan",
+    ("plan_sizes", "allocation/plan_sizes.py"): "plan",
+    ("check_reachable", "allocation/reachable.py"): "plan",
     ("divergences", "allocation/simulate.py"): "rehearse",
-    ("best_of", "allocation/simulate.py"): "rehearse",
     ("refit", "recovery/refit.py"): "refit",
-    ("adapt", "recovery/block_reconstruction.py"): "adapt",
+    ("reconstruct_blocks", "recovery/block_reconstruction.py"): "adapt",
     ("cut", "surgery/cut.py"): "cut",
-    ("measure", "evaluation/metrics.py"): "report",
+    ("measure_networks", "report/measured_report.py"): "report",
 }
 OTHER = "other"
 STAGES = (*dict.fromkeys(ENTRIES.values()), OTHER)

@@ -5,21 +5,17 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
+from torch.utils.benchmark import Timer
 
 import secateur as sc
 from lowdata.subjects import Augment, Subject
-from secateur.allocation.candidates import candidate_allocations
-from secateur.allocation.search import PlanSearch
-from secateur.allocation.simulate import PlanSimulator
-from secateur.data.conversion import as_batch, as_batches
-from secateur.evaluation.latency_table import quick_multiple
-from secateur.evaluation.timing import Stopwatch
-from secateur.importance.context import split_microbatches
-from secateur.importance.scores import GroupScores
 
 BUDGETS = (0.75, 0.5, 0.35, 0.25, 0.12)
+MULTIPLE = 16  # channels in a vector of AVX-512
 FEWER = (0.5, 0.25, 0.12)
+ROUNDS = 15
 CHAINS = (["refit"], ["refit", "adapt"], ["refit", "adapt", "tune"])
 Row = dict[str, object]
 
@@ -30,12 +26,10 @@ def default(subject: Subject, budgets: tuple[float, ...] = BUDGETS, examples: in
     start = time.perf_counter()
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
-    rehearsal = PlanSimulator(network, split_microbatches(as_batches(data), torch.device("cpu")))
-    ways = candidate_allocations(rehearsal, scores, False)
     shared = time.perf_counter() - start
     for keep in budgets:
         start = time.perf_counter()
-        plan, _ = PlanSearch(rehearsal, scores, None, 1, 1, ways).best({"macs": keep})
+        plan = sc.plan(network, scores, {"macs": keep}, data=data, progress=False)
         chosen = time.perf_counter() - start + shared
         yield row(subject, "obs", "none", keep, plan, sc.cut(model, plan), chosen, examples)
         chains = CHAINS if examples == 256 and keep in FEWER else CHAINS[1:2]
@@ -47,11 +41,10 @@ def default(subject: Subject, budgets: tuple[float, ...] = BUDGETS, examples: in
             found = row(subject, "obs", ", ".join(chain), keep, plan, small, spent, examples)
             yield found | (latencies(model, small, data) if chain == CHAINS[1] else {})
         if examples == 256 and subject.seed == 0:
-            multiple = quick_multiple(network)
-            quick, _ = PlanSearch(rehearsal, scores, None, multiple, 1, ways).best({"macs": keep})
-            rounded = sc.repair(sc.cut(model, quick), model, quick, data, CHAINS[1], progress=False)
-            found = row(subject, f"obs, round_to={multiple}", ", ".join(CHAINS[1]), keep, quick, rounded, 0.0)
-            yield found | latencies(model, rounded, data)
+            rounded = sc.plan(network, scores, {"macs": keep}, data=data, round_to=MULTIPLE, progress=False)
+            small = sc.repair(sc.cut(model, rounded), model, rounded, data, CHAINS[1], progress=False)
+            measures = row(subject, f"obs, round_to={MULTIPLE}", ", ".join(CHAINS[1]), keep, rounded, small, 0.0)
+            yield measures | latencies(model, small, data)
 
 
 def rankings(subject: Subject) -> Iterator[Row]:
@@ -86,10 +79,13 @@ def rankings(subject: Subject) -> Iterator[Row]:
             yield row(subject, f"{name} (uniform)", ", ".join(CHAINS[1]), keep, plan, small, seconds)
 
 
-def by_rank(each: list[sc.Scores]) -> sc.Scores:
-    """Rankings put together: by the sum of a unit's ranks in its group."""
-    ranks = {name: sum(scores[name].values.argsort().argsort().double() for scores in each) for name in each[0]}
-    return replace(each[0], groups={name: GroupScores.exact(values) for name, values in ranks.items()}, of="")
+def by_rank(rankings: list[sc.Scores]) -> sc.Scores:
+    """Return rankings put together: by the sum of a unit's ranks in its group."""
+    groups = {}
+    for name, scores in rankings[0].items():
+        ranks = torch.stack([ranking[name].values.argsort().argsort() for ranking in rankings])  # (rankings, units)
+        groups[name] = replace(scores, values=ranks.sum(0).double(), per_example=None, samples=None)
+    return replace(rankings[0], groups=groups, of="")
 
 
 def row(
@@ -110,8 +106,18 @@ def row(
 
 
 def latencies(model: torch.nn.Module, small: torch.nn.Module, data: list[torch.Tensor]) -> Row:
-    """The part of the dense network's time that is left, for one image and for 32."""
-    return {f"latency {size}": Stopwatch(model, as_batch(data[0][:size])).left(small) for size in (1, 32)}
+    """Return the small network's fraction of the dense network's time, for one image and for 32, timed in turn."""
+    for network in (model, small):
+        network.eval()
+    return {f"latency {size}": time_ratio(small, model, data[0][:size]) for size in (1, 32)}
+
+
+@torch.no_grad()
+def time_ratio(small: torch.nn.Module, model: torch.nn.Module, x: torch.Tensor) -> float:
+    """Return the ratio of the median times of two networks on one batch."""
+    timers = [Timer("network(x)", globals={"network": network, "x": x}) for network in (small, model)]
+    times = np.array([[timer.timeit(1).mean for timer in timers] for _ in range(1 + ROUNDS)])[1:]  # (rounds, networks)
+    return float(np.median(times[:, 0]) / np.median(times[:, 1]))
 
 
 warnings.simplefilter("ignore")

@@ -1,6 +1,7 @@
 """Secateur makes trained neural networks smaller by cutting whole units, and makes up for what went."""
 
-from secateur.allocation.plan import plan, reachable
+from secateur.allocation.plan import plan
+from secateur.allocation.reachable import reachable
 from secateur.api import prune
 from secateur.comparison import compare
 from secateur.coupling.network import Network

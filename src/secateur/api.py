@@ -1,32 +1,40 @@
-"""The whole way in one call: trace, score, plan, cut, repair, and a report."""
+"""`prune`: trace, score, plan, cut and repair in one call, with a report."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import fx, nn
 
-from secateur.allocation.budget import QUALITY_BOUNDS, TIMES, parse_keep
-from secateur.allocation.plan import check_reachable
+from secateur.allocation.budget import has_time, parse_keep, quality_bound
+from secateur.allocation.config import DEFAULTS, PruneConfig, check_allocation
+from secateur.allocation.plan import choose_plan
+from secateur.allocation.reachable import check_reachable
 from secateur.coupling.kinds import wanted_kinds
+from secateur.coupling.plan import Budget, Plan
 from secateur.data.batch import on_device
 from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point_with
-from secateur.errors import TraceError
-from secateur.evaluation.channel_steps import AUTO, channel_step
+from secateur.errors import OptionError, TraceError
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.channel_steps import channel_step
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.runtimes import EAGER, check_runtime, is_installed, runtime_of
-from secateur.importance.context import as_examples
+from secateur.graph.parametrizations import bake_parametrizations
+from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import check_program_sizes, checked_data
 from secateur.importance.registry import Criterion
 from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
-from secateur.pipeline import PruneConfig, check_allocation, check_rounds, plan_cut_repair, score_iteratively
-from secateur.recovery.chain import DEFAULT as DEFAULT_REPAIR
-from secateur.recovery.chain import Tuning
-from secateur.recovery.repair import How, check_options, resolve_repairs
+from secateur.importance.scores import Scores
+from secateur.pipeline import check_rounds, score_iteratively
+from secateur.recovery.chain import RepairStep, Tuning
+from secateur.recovery.repair import How, check_options, resolve_repairs, run_repairs
 from secateur.report.measured_report import measure_networks
 from secateur.results import Result
-from secateur.surgery.recipe import recipe_of
+from secateur.surgery.cut import cut
+from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.tracing import _kinds_for, trace
 from secateur.utils.time_budget import TimeBudget
 
@@ -36,17 +44,18 @@ def prune(
     model: nn.Module,
     data: Any,
     keep: Mapping[str, float | str],
-    by: str | Criterion = "obs",
+    by: str | Criterion = DEFAULTS.by,
     *,
+    scores: Scores | None = None,
     test: Any = None,
     loss: Loss | None = None,
-    ablation: str = "mean",
-    allocation: str | Sequence[str] = "auto",
-    rounds: int = 1,
-    round_to: int | None = None,
-    floor: float = 1,
-    target: str = AUTO,
-    repair: How | None = DEFAULT_REPAIR,
+    ablation: str = DEFAULTS.ablation,
+    allocation: str | Sequence[str] = DEFAULTS.allocation,
+    rounds: int = DEFAULTS.rounds,
+    round_to: int | None = DEFAULTS.round_to,
+    floor: float = DEFAULTS.floor,
+    target: str = DEFAULTS.target,
+    repair: How | None = DEFAULTS.repair,
     tuning: Mapping[str, Any] | None = None,
     only: str | Sequence[str] | None = None,
     skip: str | Sequence[str] | None = None,
@@ -54,22 +63,23 @@ def prune(
     as_program: bool = False,
     new_biases: bool = True,
     seconds: float | None = None,
-    seed: int = 0,
-    progress: bool = True,
+    seed: int = DEFAULTS.seed,
+    progress: bool = DEFAULTS.progress,
     **options: Any,
 ) -> Result:
-    """Trace, score, plan, cut and repair a model, and measure what became of it.
+    """Trace, score, plan, cut and repair a model, and measure the result.
 
     Args:
         model: the trained model; it is left as it is.
         data: a few hundred examples, with or without labels, as `score` takes them.
-        keep: what is left: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
+        keep: the budget: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
             absolute number, `{"macs": "300M"}`, `{"bytes": "1MB"}`; or a time for a batch like those of `data`, on
             this machine: `{"latency": 0.5}` of the dense network's, `{"speedup": 2}`, or `{"ms": 5}`; or a bound, by
-            which the smallest network is sought that loses no more on examples held out of `data`: `{"loss": 0.05}` or
-            `{"accuracy": -0.01}`, against the labels or, without any, the dense network's output.
-        by: the criterion. "obs" is made for networks that are refitted (docs/lowdata.md); "shapley" tells what units
-            are worth in the network as it is.
+            which the smallest network is searched that loses no more on examples held out of `data`: `{"loss": 0.05}`
+            or `{"accuracy": -0.01}`, against the labels or, without any, the dense network's output.
+        by: the criterion. "obs" is made for networks that are refitted (docs/lowdata.md); "shapley" estimates what
+            units contribute to the network as it is.
+        scores: scores of this model that exist, in place of scoring by `by`.
         test: other examples to measure on; by default those of `data`, and the report says so.
         loss, ablation, only, skip, seed, progress, options: as `score` takes them.
         kinds, as_program, new_biases: as `trace` takes them; blocks are among the kinds where the budget is in time.
@@ -77,16 +87,16 @@ def prune(
             takes the one that comes nearest to the dense network.
         target: the device that the small network is for: "auto" for the one that the model is on, "cpu", "onnxruntime",
             "cuda", "tensorrt", "mps", or a processor, "avx512", "avx2", "arm". Numbers of units fill its kernels where
-            that costs nothing: where what is lost grows by less than time is saved. "any": whatever the scores say.
-            `round_to` is the hard form: all numbers are multiples of it. With "onnxruntime", times are measured by
-            onnxruntime on this machine's processor (`pip install 'secateur[onnxruntime]'`), those of the report and
-            those of a budget in time; with all others by torch, on the device that the model is on.
-        rounds: score again on a network from which a part is gone, so many times.
-        repair: how the cut model is mended, as `repair` takes it; None for not at all.
+            that costs nothing: where the loss increases by less than time is saved. "any": any sizes. `round_to` is the
+            hard form: all numbers are multiples of it. With "onnxruntime", times are measured by onnxruntime on this
+            machine's processor (`pip install 'secateur[onnxruntime]'`), those of the report and those of a budget in
+            time; with all others by torch, on the device that the model is on.
+        rounds: how often the network is scored: each further time with some units removed.
+        repair: the repair of the cut model, as `repair` takes it; None for none.
         tuning: options of `repair`, such as `{"steps": 500}` for "tune".
         seconds: about how long all of it may take. What can be done without is left out in time, the measuring of
-            curves first, then rehearsals of allocations, then "adapt" for layers far behind; a warning and the report
-            say what. Tracing, scoring, the cut and one refit are done in any case. By default as long as it takes.
+            curves first, then simulated plans, then "adapt" for layers far behind; a warning and the report list the
+            steps. Tracing, scoring, the cut and one refit are always done. By default as long as it takes.
 
     Returns:
         The small model (`result.model`), the plan, the scores and the report.
@@ -101,52 +111,125 @@ def prune(
         >>> result.model[0], result.plan.cost.params
         (Linear(in_features=4, out_features=4, bias=True), 30)
     """
-    time = TimeBudget(seconds)
     keep = parse_keep(keep)
-    check_scoring(by, options)
-    if repair is not None:
-        resolve_repairs(repair)
-        check_options(tuning or {})
-    check_allocation(allocation)
-    channel_step(target, device_of(model))
-    runtime = runtime_of(target)
-    if set(keep) & set(TIMES):
-        check_runtime(runtime)
+    config = PruneConfig(
+        by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, target=target, repair=repair,
+        rounds=rounds, seed=seed, loss=loss, progress=progress, time=TimeBudget(seconds),
+    )  # fmt: skip
+    _check_settings(config, keep, options, tuning or {}, scores)
+    _check_device(model, config, keep)
     wanted_kinds(kinds, as_program)
-    check_rounds(rounds, keep)
-    bound = next((unit for unit in QUALITY_BOUNDS if unit in keep), None)
-    batches, tests = checked_data(model, data, test, loss, [by], bound)
+    criteria = [by] if scores is None else []
+    batches, tests = checked_data(model, data, test, loss, criteria, quality_bound(keep))
     kinds = _kinds_for(keep, kinds, as_program or isinstance(model, fx.GraphModule))
-    traced = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
-    network = traced(model)
+    trace_model = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
+    network = trace_model(model)
     batches, tests = as_examples(network, batches), as_examples(network, tests)
     check_program_sizes(network, [*batches, *tests])
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
-    check_reachable(network, network.select(only, skip), keep, round_to or 1, floor)
-    scored = partial(
-        score, data=batches, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed, progress=progress,
-        **options,
-    )  # fmt: skip
-    scores = score_iteratively(model, network, batches, scored, keep, rounds, traced)
-    wish = PruneConfig(
-        keep, allocation, round_to, floor, repair, Tuning(tuning or {}, seed, progress, time), loss, target
-    )
-    done = plan_cut_repair(model, network, scores, batches, wish)
-    chosen, small = done.plan, done.small
-    recipe = recipe_of(model, chosen)
-    device = device_of(model)
+    groups = network.select(only, skip)
+    check_reachable(network, groups, keep, config.multiple, floor)
+    cells = network_microbatches(network, batches)
+    if scores is None:
+        score_network = partial(
+            score, data=batches, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
+            progress=progress, **options,
+        )  # fmt: skip
+        scores = score_iteratively(model, network, cells, score_network, keep, rounds, trace_model)
+    elif only is not None or skip is not None:
+        selected = {group.name: scores[group.name] for group in groups if group.name in scores}
+        scores = replace(scores, groups=selected, of="")
+    calibration = Calibration(network, cells, bake_parametrizations(model))
+    plan = choose_plan(calibration, scores, keep, config, model)
+    small, recipe = cut(model, plan), recipe_of(model, plan)
+    steps = _repair(small, plan, recipe, calibration, config, tuning or {})
+    for step in steps:
+        step.warn()
+    _warn_of_skipped(config.time)
+    runtime = runtime_of(target)
     report = measure_networks(
         model,
         small,
-        chosen,
+        plan,
         scores,
-        [on_device(batch, device) for batch in tests],
+        [on_device(batch, network.device) for batch in tests],
         loss,
         held_out=test is not None,
-        steps=done.steps,
-        drop=done.drop,
-        time=time,
+        steps=steps,
+        time=config.time,
         runtime=runtime if is_installed(runtime) else EAGER,
     )
-    return Result(small, chosen, scores, report, recipe)
+    return Result(small, plan, scores, report, recipe)
+
+
+def _check_settings(
+    config: PruneConfig, keep: Budget, options: Mapping[str, Any], tuning: Mapping[str, Any], scores: Scores | None
+) -> None:
+    """Check the settings before any work is done.
+
+    Raises:
+        SecateurError: one of them can't be used.
+    """
+    if scores is None:
+        check_scoring(config.by, options)
+    else:
+        _check_no_scoring(config, options, scores)
+    if config.repair is not None:
+        resolve_repairs(config.repair)
+        check_options(tuning)
+    check_allocation(config.allocation)
+    check_rounds(config.rounds, keep)
+
+
+def _check_no_scoring(config: PruneConfig, options: Mapping[str, Any], scores: Scores) -> None:
+    """Check that nothing about scoring is asked for where there are scores.
+
+    Raises:
+        OptionError: a setting has no effect on scores that exist.
+    """
+    settings = {name: getattr(config, name) for name in ("by", "ablation", "rounds")}
+    changed = [name for name, value in settings.items() if value != getattr(DEFAULTS, name)]
+    names = [*(name for name in changed if (name, settings[name]) != ("by", scores.by)), *options]
+    if names:
+        raise OptionError(
+            f"{', '.join(names)} would change how the network is scored, but scores= are given, by {scores.by!r}; "
+            "leave one of them out"
+        )
+
+
+def _check_device(model: nn.Module, config: PruneConfig, keep: Budget) -> None:
+    """Check the device that the small network is for.
+
+    Raises:
+        NameMatchError: it is unknown.
+        OptionError: its runtime, in which times are to be measured, is not installed.
+    """
+    channel_step(config.target, device_of(model))
+    if has_time(keep):
+        check_runtime(runtime_of(config.target))
+
+
+def _repair(
+    small: nn.Module,
+    plan: Plan,
+    recipe: Recipe,
+    calibration: Calibration,
+    config: PruneConfig,
+    tuning: Mapping[str, Any],
+) -> tuple[RepairStep, ...]:
+    """Repair the cut model in place, and return the result of each step."""
+    if config.repair is None:
+        return ()
+    settings = Tuning(tuning, config.seed, config.progress, config.time)
+    return run_repairs(small, plan, recipe, calibration, config.repair, settings)
+
+
+def _warn_of_skipped(time: TimeBudget) -> None:
+    """Warn of the steps that were left out to meet a budget of seconds."""
+    if time.left_out:
+        warnings.warn(
+            f"left out, so that it takes no more than {time.seconds:g} s: {', '.join(time.left_out)}; with more time "
+            "the small network may be nearer to the dense one",
+            stacklevel=4,
+        )

@@ -1,42 +1,49 @@
-"""`compare`: which criterion serves a network, measured on examples that no criterion saw."""
+"""`compare`: several criteria, measured on examples that no criterion saw."""
 
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from secateur.allocation.budget import COUNTED, parse_keep
-from secateur.allocation.plan import check_reachable, plan
+from secateur.allocation.config import COMPARISON, PruneConfig, check_allocation
+from secateur.allocation.plan import choose_plan
+from secateur.allocation.plan_sizes import Allocation, plan_sizes
+from secateur.allocation.reachable import check_reachable
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.network import Network
+from secateur.coupling.plan import Budget, Plan
 from secateur.data.batch import Batch, on_device
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, DataError, NameMatchError, SecateurError, TraceError
-from secateur.evaluation.holdout import split_holdout
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.channel_steps import AUTO
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import with_verdict
+from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import check_program_sizes, checked_data
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import check_scoring, score
 from secateur.importance.scores import Scores
 from secateur.options import check_name, check_option, with_current_names
-from secateur.pipeline import check_allocation
-from secateur.recovery.repair import How, named_options, resolve_repairs
-from secateur.recovery.repair import repair as repair_
+from secateur.recovery.chain import Tuning
+from secateur.recovery.repair import How, named_options, resolve_repairs, run_repairs
 from secateur.report.comparison import Comparison
 from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics
 from secateur.surgery.cut import cut
+from secateur.surgery.recipe import recipe_of
 from secateur.tracing import trace
 
 DEFAULT = ("obs", "shapley", "taylor-gates", "taylor", "sensitivity", "apoz", "fpgm", "l2", "random")
 FRACTIONS = (0.75, 0.5, 0.25)
 FEWEST = 8
+SHARED = ("ablation",)  # options of `score` that all criteria take, and that each may have for itself
 
 
 @entry_point
@@ -48,18 +55,18 @@ def compare(
     *,
     test: Any = None,
     loss: Loss | None = None,
-    ablation: str = "mean",
+    ablation: str = COMPARISON.ablation,
     allocation: str = "uniform",
-    repair: How | None = "refit",
+    repair: How | None = COMPARISON.repair,
     only: str | Sequence[str] | None = None,
     skip: str | Sequence[str] | None = None,
     kinds: str | Sequence[str] | None = None,
     new_biases: bool = True,
-    seed: int = 0,
+    seed: int = COMPARISON.seed,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    progress: bool = True,
+    progress: bool = COMPARISON.progress,
 ) -> Comparison:
-    """Rank, cut and repair a network by several criteria, and see which loses least on examples that none of them saw.
+    """Rank, cut and repair a network by several criteria, and measure each on examples that no criterion saw.
 
     Args:
         model: the trained model; it is left as it is.
@@ -71,17 +78,18 @@ def compare(
         loss: as `score` takes it; by default the loss against the labels, or without any the divergence from the dense
             network's output.
         ablation, only, skip, seed: as `score` takes them.
-        allocation: as `plan` takes it. With "uniform" every group keeps the same share, so that only the order within
-            groups counts.
-        repair: how the cut networks are mended, as `repair` takes it; both without and with it is judged. None for not
-            at all.
+        allocation: as `plan` takes it. With "uniform" every group keeps the same fraction, so that only the order
+            within groups counts. With "auto" each criterion's plans are chosen as `prune` chooses them, which takes
+            much longer.
+        repair: the repair of the cut networks, as `repair` takes it; networks are judged both without and with it.
+            None for none. `prune` repairs by ("refit", "adapt").
         kinds, new_biases: as `trace` takes them.
-        options: what `score` takes besides, by the name of the criterion: `{"shapley": {"ablation": "impute"}}`.
+        options: further options of `score`, by the name of the criterion: `{"shapley": {"ablation": "impute"}}`.
         progress: show a progress bar, on a terminal.
 
     Returns:
-        What each criterion lost at each budget, how far they agree, and which one is recommended and why. A criterion
-        that can't rank this network is named there with its reason.
+        The loss of each criterion at each budget, the agreement of their rankings, and which one is recommended and
+        why. A criterion that can't rank this network is named there with its reason.
 
     Raises:
         BudgetError: no budget, one that isn't counted (latency, bounds on the loss), or one that can't be reached.
@@ -96,56 +104,101 @@ def compare(
         (['l1', 'obs'], True)
     """
     budgets, criteria = _budgets({"macs": FRACTIONS} if keep is None else keep), _criteria(by)
-    check_allocation(allocation)
     options = {
-        name: with_current_names(entries) if isinstance(entries, Mapping) else entries
-        for name, entries in (options or {}).items()
+        name: with_current_names(settings) if isinstance(settings, Mapping) else settings
+        for name, settings in (options or {}).items()
     }
+    _check_settings(criteria, options, allocation, repair)
+    wanted_kinds(kinds, False)
+    batches, tests = checked_data(model, data, test, loss, list(criteria.values()))
+    network = trace(model, batches, kinds=kinds, new_biases=new_biases)
+    _check_network(network, [*batches, *tests], budgets, only, skip)
+    calibration, judged = _calibration(model, network, batches, None if test is None else tests)
+    config = replace(COMPARISON, allocation=allocation, repair=repair, loss=loss, progress=False)
+    trials = _Trials(model, calibration, judged, config)
+    settings = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed, "progress": progress}
+    refused: dict[str, str] = {}
+    for name, criterion in tqdm(criteria.items(), desc="compare", disable=None if progress else True, leave=False):
+        start = time.perf_counter()
+        try:
+            scores = score(network, calibration.microbatches, criterion, **{**settings, **options.get(name, {})})
+        except SecateurError as refusal:
+            refused[name] = str(refusal)
+            continue
+        trials.add(name, scores, time.perf_counter() - start, budgets)
+    if not trials.scores:
+        raise DataError("no criterion can rank this network:\n" + "\n".join(refused.values()))
+    return Comparison(network.title, tuple(trials.trials), trials.scores, refused, trials.dense, test is not None)
+
+
+class _Trials:
+    """The trials of a comparison, on the same examples.
+
+    Args:
+        model: the dense model.
+        calibration: the traced network, and the examples to plan and repair with.
+        tests: the examples to judge by.
+        config: the settings.
+    """
+
+    def __init__(self, model: nn.Module, calibration: Calibration, tests: Sequence[Batch], config: PruneConfig) -> None:
+        self._model, self._calibration, self._config = model, calibration, config
+        self._tests = [on_device(batch, calibration.network.device) for batch in tests]
+        self.dense = self._metrics(model)
+        self.trials: list[ComparisonTrial] = []
+        self.scores: dict[str, Scores] = {}
+
+    def add(self, name: str, scores: Scores, seconds: float, budgets: Sequence[Budget]) -> None:
+        """Cut and repair by one criterion's scores at every budget."""
+        self.scores[name] = scores
+        for budget in budgets:
+            plan = self._plan(scores, budget)
+            small, fraction = cut(self._model, plan), plan.cost.macs / max(plan.dense.macs, 1)
+            trial = ComparisonTrial(name, dict(budget), NO_REPAIR, fraction, seconds, self._metrics(small))
+            self.trials.append(trial)
+            if self._config.repair is not None:
+                self._repair(small, plan, self._config.repair)
+                repaired = named_options(self._config.repair)
+                self.trials.append(replace(trial, repair=repaired, metrics=self._metrics(small)))
+
+    def _metrics(self, small: nn.Module) -> CriterionMetrics:
+        with torch.random.fork_rng(devices=[]):
+            return CriterionMetrics.of(*with_verdict(small, self._model, self._tests, self._config.loss))
+
+    def _plan(self, scores: Scores, budget: Budget) -> Plan:
+        names = [self._config.allocation] if isinstance(self._config.allocation, str) else self._config.allocation
+        if AUTO in names:
+            return choose_plan(self._calibration, scores, budget, self._config, self._model)
+        return plan_sizes(self._calibration.network, scores, budget, Allocation(tuple(names)))
+
+    def _repair(self, small: nn.Module, plan: Plan, repair: How) -> None:
+        with warnings.catch_warnings():  # the losses on other examples are shown for every trial
+            warnings.simplefilter("ignore", UserWarning)
+            run_repairs(small, plan, recipe_of(self._model, plan), self._calibration, repair, Tuning({}))
+
+
+def _check_settings(
+    criteria: Mapping[str, str | Criterion],
+    options: Mapping[str, Mapping[str, Any]],
+    allocation: str,
+    repair: How | None,
+) -> None:
+    """Check the settings before any work is done.
+
+    Raises:
+        SecateurError: one of them can't be used.
+    """
+    check_allocation(allocation)
     for name in options:
         check_name(name, criteria, "`compare` was given options for a criterion that is not compared:")
     for name, criterion in criteria.items():
         check_scoring(criterion, _without_shared(options.get(name, {})))
-    wanted_kinds(kinds, False)
     if repair is not None:
         resolve_repairs(repair)
-    batches, measured_on = checked_data(model, data, test, loss, list(criteria.values()))
-    tests = None if test is None else measured_on
-    network = trace(model, batches, kinds=kinds, new_biases=new_biases)
-    batches, tests = as_examples(network, batches), None if tests is None else as_examples(network, tests)
-    check_program_sizes(network, [*batches, *(tests or ())])
-    if not network.groups:
-        raise TraceError(f"nothing in this network can be cut\n{network}")
-    for budget in budgets:
-        check_reachable(network, network.select(only, skip), budget, 1, 1)
-    fitted, held = (batches, tests) if tests is not None else _apart(network, batches)
-    trying = _Trying(
-        model, network, fitted, [on_device(each, network.device) for each in held], loss, allocation, repair
-    )
-    dense = CriterionMetrics.of(*trying.judged(model))
-    trials: list[ComparisonTrial] = []
-    ranked: dict[str, Scores] = {}
-    refused: dict[str, str] = {}
-    for name, criterion in tqdm(criteria.items(), desc="compare", disable=None if progress else True, leave=False):
-        given = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed, "progress": progress}
-        start = time.perf_counter()
-        try:
-            ranked[name] = score(network, fitted, criterion, **{**given, **options.get(name, {})})
-        except SecateurError as refusal:
-            refused[name] = str(refusal)
-            continue
-        spent = time.perf_counter() - start
-        for budget in budgets:
-            trials += trying.cut(name, ranked[name], spent, budget)
-    if not ranked:
-        raise DataError("no criterion can rank this network:\n" + "\n".join(refused.values()))
-    return Comparison(network.title, tuple(trials), ranked, refused, dense, test is not None)
-
-
-SHARED = ("ablation",)  # options of `score` that all criteria take, and each may have for itself
 
 
 def _without_shared(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that criteria read.
+    """Return the options that criteria read.
 
     Raises:
         OptionError: they are no dict.
@@ -157,80 +210,72 @@ def _without_shared(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in SHARED}
 
 
-@dataclass(frozen=True)
-class _Trying:
-    """What every trial has in common."""
+def _check_network(
+    network: Network,
+    batches: Sequence[Batch],
+    budgets: Sequence[Budget],
+    only: str | Sequence[str] | None,
+    skip: str | Sequence[str] | None,
+) -> None:
+    """Check that the network can be cut within every budget, and takes the examples.
 
-    model: nn.Module
-    network: Network
-    fitted: Sequence[Batch]
-    held: Sequence[Batch]
-    loss: Loss | None
-    allocation: str
-    how: How | None
-
-    def judged(self, small: nn.Module) -> tuple[Tensor, ...]:
-        with torch.random.fork_rng(devices=[]):
-            return with_verdict(small, self.model, self.held, self.loss)
-
-    def cut(self, name: str, scores: Scores, seconds: float, budget: Mapping[str, float]) -> list[ComparisonTrial]:
-        """One criterion at one budget: as it is, and mended."""
-        chosen = plan(self.network, scores, budget, allocation=self.allocation)
-        small = cut(self.model, chosen)
-        left = chosen.cost.macs / max(chosen.dense.macs, 1)
-        found = [
-            ComparisonTrial(name, dict(budget), NO_REPAIR, left, seconds, CriterionMetrics.of(*self.judged(small)))
-        ]
-        if self.how is not None:
-            with warnings.catch_warnings():  # what is lost on other examples is shown for every trial
-                warnings.simplefilter("ignore", UserWarning)
-                repair_(small, self.model, chosen, self.fitted, self.how, progress=False)
-            found.append(
-                ComparisonTrial(
-                    name, dict(budget), named_options(self.how), left, seconds, CriterionMetrics.of(*self.judged(small))
-                )
-            )
-        return found
+    Raises:
+        TraceError: nothing in it can be cut.
+        BudgetError: a budget can't be met.
+        DataError: a batch has sizes that the network does not take.
+    """
+    check_program_sizes(network, as_examples(network, batches))
+    if not network.groups:
+        raise TraceError(f"nothing in this network can be cut\n{network}")
+    for budget in budgets:
+        check_reachable(network, network.select(only, skip), budget, 1, 1)
 
 
-def _budgets(keep: Mapping[str, float | Sequence[float]]) -> list[dict[str, float]]:
-    """One budget for each fraction.
+def _calibration(
+    model: nn.Module, network: Network, batches: Sequence[Batch], tests: Sequence[Batch] | None
+) -> tuple[Calibration, Sequence[Batch]]:
+    """Return the examples to work with and those to judge by: a quarter held out, unless there are tests.
+
+    Raises:
+        DataError: there are too few to hold some out.
+    """
+    cells, dense = network_microbatches(network, batches), bake_parametrizations(model)
+    calibration = Calibration(network, cells, dense)
+    if tests is not None:
+        return calibration, as_examples(network, tests)
+    if calibration.examples < FEWEST:
+        raise DataError(f"fewer than {FEWEST} examples can't serve to rank and to judge; give more, or test=")
+    return Calibration(network, calibration.fitted, dense), calibration.held_out
+
+
+def _budgets(keep: Mapping[str, float | Sequence[float]]) -> list[Budget]:
+    """Return one budget for each fraction.
 
     Raises:
         BudgetError: there is none, or one that is not counted.
     """
     pairs = (
-        [(unit, each) for unit, given in keep.items() for each in _several(given)] if isinstance(keep, Mapping) else []
+        [(unit, value) for unit, values in keep.items() for value in _as_sequence(values)]
+        if isinstance(keep, Mapping)
+        else []
     )
     if not pairs or any(unit not in COUNTED for unit, _ in pairs):
         raise BudgetError(f"keep={keep!r}: give fractions of {', '.join(COUNTED)}, such as {{'macs': (0.5, 0.25)}}")
-    return [dict(parse_keep({unit: fraction})) for unit, fraction in pairs]
+    return [parse_keep({unit: value}) for unit, value in pairs]
 
 
-def _several(given: Any) -> Sequence[Any]:
-    return given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+def _as_sequence(values: Any) -> Sequence[Any]:
+    return values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
 
 
 def _criteria(by: Sequence[str | Criterion]) -> dict[str, str | Criterion]:
-    """The criteria by their names.
+    """Return the criteria by their names.
 
     Raises:
         NameMatchError: there is none, or a name is unknown.
     """
     several = [by] if isinstance(by, str) or not isinstance(by, Iterable) else by
-    found = {find_criterion(each)[0]: each for each in several}
-    if not found:
+    criteria = {find_criterion(criterion)[0]: criterion for criterion in several}
+    if not criteria:
         raise NameMatchError("by is empty; name criteria to compare, secateur.criteria() lists them")
-    return found
-
-
-def _apart(network: Network, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Sequence[Batch]]:
-    """A quarter of the examples to judge by.
-
-    Raises:
-        DataError: there are too few.
-    """
-    cells = network_microbatches(network, batches)
-    if sum(cell.size or 1 for cell in cells) < FEWEST:
-        raise DataError(f"fewer than {FEWEST} examples can't serve to rank and to judge; give more, or test=")
-    return split_holdout(cells, network.program.batched is not None)
+    return criteria

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import secateur as sc
 from random_plans import drawn, dropped, means_of, plan_of, run, traced
-from secateur.allocation.plan import RemovalSequence
+from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.coupling.cost import Cost
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks

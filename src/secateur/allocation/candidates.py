@@ -1,14 +1,13 @@
-"""Which allocations are worth a try: equal shares, and by what the loss grows by, as estimated and as measured."""
+"""The allocations that are worth a try: equal shares, and by the increase of the loss, as estimated and as measured."""
 
-from typing import NamedTuple
-
+from secateur.allocation.config import PruneConfig
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.measured_curves import measured_curves
+from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.simulate import PlanSimulator
 from secateur.allocation.strategies import LOSSES
-from secateur.evaluation.channel_steps import ANY
+from secateur.evaluation.channel_steps import AUTO
 from secateur.importance.scores import Scores
-from secateur.utils.time_budget import TimeBudget
 
 FEWEST = 8
 FEWEST_MEASURED = 64
@@ -18,53 +17,49 @@ MOST_WORK = 2e12
 RESIDUAL = "residual"
 
 
-class Allocation(NamedTuple):
-    """An allocation to try.
+def candidate_allocations(simulator: PlanSimulator, scores: Scores, config: PruneConfig) -> list[Allocation]:
+    """Return the allocations to try.
+
+    "auto" stands for equal shares, the loss as estimated and as measured, half-way between both, and the loss with
+    residual widths whole. Without a repair that refits, it is equal shares alone.
 
     Args:
-        names: its name, or several: half-way between them.
-        curves: what the loss grows by, where they are not the scores themselves.
-        target: the device whose kernels the sizes fill; "any": whatever the scores say.
-        dropped: the blocks that go as a whole.
-        whole: kinds of groups that lose nothing, if the budget can be met without them.
+        simulator: measures losses.
+        scores: of the units.
+        config: the settings; an allocation that is named there is the only one.
     """
-
-    names: tuple[str, ...]
-    curves: Curves | None = None
-    target: str = ANY
-    dropped: tuple[str, ...] = ()
-    whole: tuple[str, ...] = ()
-
-
-def candidate_allocations(
-    rehearsal: PlanSimulator, scores: Scores, progress: bool, time: TimeBudget | None = None
-) -> list[Allocation]:
-    """The allocations that are worth a try: equal shares, by the loss as estimated and as measured, half-way, and with
-    the widths of residual streams as they are.
-
-    Measuring takes a few runs for every group; in large networks fewer examples must do for that, or the estimate.
-    """
-    time = time or TimeBudget()
-    examples = rehearsal.examples
-    if examples < FEWEST:
-        return [Allocation(("uniform",))]
-    known: list[Curves | None] = [None] if scores.by in LOSSES else []
-    affordable = MOST_WORK / max(rehearsal.network.cost().macs * len(scores), 1)
-    if affordable >= min(examples, FEWEST_MEASURED):
-        judged = rehearsal.quick_held_out(min(int(affordable), MEASURED))
-        measured = measured_curves(judged, scores, progress, lambda: time.is_spent(CURVES))
-        if measured is None:
-            time.leave_out("curves of the loss measured group by group")
-        else:
-            known.append(measured)
-    if not known:
-        return [Allocation(("uniform",))]
-    best = known[-1]
-    ways = [
-        Allocation(("uniform",)),
-        *(Allocation(("loss",), curves) for curves in known),
-        Allocation(("uniform", "loss"), best),
+    if config.allocation != AUTO:
+        names = (config.allocation,) if isinstance(config.allocation, str) else tuple(config.allocation)
+        return [Allocation(names, config.curves, dropped=config.dropped)]
+    uniform = Allocation(("uniform",), dropped=config.dropped)
+    curves = _known_curves(simulator, scores, config) if config.refits and simulator.examples >= FEWEST else []
+    if not curves:
+        return [uniform]
+    by_loss = Allocation(("loss",), curves[-1], dropped=config.dropped)
+    allocations = [
+        uniform,
+        *(by_loss._replace(curves=some) for some in curves),
+        by_loss._replace(names=("uniform", "loss")),
     ]
-    if {rehearsal.network[name].kind for name in scores} > {RESIDUAL}:
-        ways.append(Allocation(("loss",), best, whole=(RESIDUAL,)))
-    return ways
+    if {simulator.network[name].kind for name in scores} > {RESIDUAL}:
+        allocations.append(by_loss._replace(whole=(RESIDUAL,)))
+    return allocations
+
+
+def _known_curves(simulator: PlanSimulator, scores: Scores, config: PruneConfig) -> list[Curves | None]:
+    """Return the curves to allocate by, the best last; None stands for the scores themselves.
+
+    Measuring takes a few runs for every group. In large networks fewer examples are used, or the estimate alone.
+    """
+    curves: list[Curves | None] = [None] if scores.by in LOSSES else []
+    if config.curves is not None:
+        return [*curves, config.curves]
+    affordable = MOST_WORK / max(simulator.network.cost().macs * len(scores), 1)
+    if affordable < min(simulator.examples, FEWEST_MEASURED):
+        return curves
+    quick = simulator.quick_held_out(min(int(affordable), MEASURED))
+    measured = measured_curves(quick, scores, config.progress, lambda: config.time.is_spent(CURVES))
+    if measured is None:
+        config.time.leave_out("curves of the loss measured group by group")
+        return curves
+    return [*curves, measured]

@@ -1,4 +1,4 @@
-"""What the going of units costs, measured group by group: their readers are refitted and the output is compared."""
+"""Curves of the loss, measured group by group: consumers of removed units are refitted and the output is compared."""
 
 from collections.abc import Callable
 
@@ -13,38 +13,38 @@ DEPTHS = (0.25, 0.5, 0.75, 0.9)
 
 
 def measured_curves(
-    rehearsal: PlanSimulator, scores: Scores, progress: bool = True, is_time_up: Callable[[], bool] = lambda: False
+    simulator: PlanSimulator, scores: Scores, progress: bool = True, is_time_up: Callable[[], bool] = lambda: False
 ) -> dict[str, Tensor] | None:
-    """For each group the divergence by how many of its units are gone, lowest scores first. (units + 1,)
+    """Measure for each group the divergence by the number of removed units, lowest scores first. (units + 1,)
 
-    A quarter, a half, three quarters and nine tenths of one group's units go, and the layers that read them are
-    refitted. Up to the group's first reader nothing changes, so that far the network runs once for all groups.
+    A quarter, a half, three quarters and nine tenths of one group's units are removed, and the layers that read them
+    are refitted. Up to the group's first consumer nothing changes, so that far the network runs once for all groups.
 
     Args:
-        rehearsal: on what it is measured.
-        scores: in whose order units go.
+        simulator: measures divergences.
+        scores: in whose order units are removed.
         progress: show a progress bar.
-        is_time_up: asked before each group; what was measured of some groups alone is of no use.
+        is_time_up: called before each group; curves of some groups alone are of no use.
 
     Returns:
-        None where the time was up before all groups were measured.
+        The curves; None where the time was up before all groups were measured.
     """
-    network = rehearsal.network
+    network = simulator.network
     position = network.program.position
     first = {
         name: min((consumer.node for consumer in network.readers_of(network[name])), key=position.__getitem__)
         for name in scores
     }
-    found = {}
+    curves = {}
     names = sorted(first, key=lambda name: position[first[name]])
     for name in tqdm(names, desc="curves", disable=None if progress else True, leave=False):
         if is_time_up():
             return None
-        rehearsal.reach(first[name])
-        size, order, consumers = network[name].size, scores[name].values.argsort(stable=True), rehearsal.consumers(name)
+        simulator.reach(first[name])
+        size, order, consumers = network[name].size, scores[name].values.argsort(stable=True), simulator.consumers(name)
         points = {
-            gone: rehearsal.divergence({name: order[gone:].sort().values}, consumers)
-            for gone in sorted({round(size * depth) for depth in DEPTHS} - {0, size})
+            removed: simulator.divergence({name: order[removed:].sort().values}, consumers)
+            for removed in sorted({round(size * depth) for depth in DEPTHS} - {0, size})
         }
-        found[name] = interpolate_curve(points, size)
-    return found
+        curves[name] = interpolate_curve(points, size)
+    return curves

@@ -1,29 +1,43 @@
-"""`plan`: how many units go, and from where, for a budget."""
+"""`plan`: the sizes of the groups and the units that are kept, for a budget."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import nn
 
-from secateur.allocation.budget import (
-    COUNTED,
-    QUALITY_BOUNDS,
-    TIMES,
-    fractions,
-    fractions_of,
-    parse_keep,
-    with_latency,
-)
+from secateur.allocation.block_search import best_plan
+from secateur.allocation.budget import has_time, parse_keep, quality_bound
+from secateur.allocation.candidates import candidate_allocations
+from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, PruneConfig, check_allocation
+from secateur.allocation.latency_bounds import LatencyClock, plan_within_latency
 from secateur.allocation.loss_curves import Curves
-from secateur.allocation.removal_sequence import RemovalSequence
-from secateur.coupling.effective_macs import effective_macs
-from secateur.coupling.network import Group, Network
-from secateur.coupling.plan import Plan
+from secateur.allocation.plan_sizes import Allocation, plan_sizes
+from secateur.allocation.quality_bounds import smallest_plan_within
+from secateur.allocation.remaining_fractions import NEEDS_TIMES
+from secateur.allocation.score_checks import check_scores
+from secateur.allocation.search import PlanSearch
+from secateur.allocation.simulate import PlanSimulator
+from secateur.coupling.network import Network
+from secateur.coupling.plan import Budget, Plan
+from secateur.data.batch import Batch, on_device
+from secateur.data.conversion import as_batches
+from secateur.data.model_inputs import input_error
 from secateur.entry import entry_point
-from secateur.errors import BudgetError
-from secateur.evaluation.channel_steps import ANY, AUTO, channel_step
+from secateur.errors import BudgetError, SecateurError
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.channel_steps import AUTO, channel_step
 from secateur.evaluation.latency_table import LatencyTable
-from secateur.importance.scores import GroupScores, Scores
-from secateur.utils.text_table import align_columns
+from secateur.evaluation.losses import Loss
+from secateur.evaluation.runtimes import check_runtime, runtime_of
+from secateur.graph.parametrizations import bake_parametrizations
+from secateur.importance.context import as_examples, network_microbatches
+from secateur.importance.data_checks import check_inputs, check_program_sizes
+from secateur.importance.scores import Scores
+from secateur.recovery.repair import How, resolve_repairs
+from secateur.surgery.recipe import check_shapes
+from secateur.utils.time_budget import TimeBudget
 
 
 @entry_point
@@ -32,46 +46,67 @@ def plan(
     scores: Scores,
     keep: Mapping[str, float | str],
     *,
-    allocation: str | Sequence[str] = "uniform",
+    data: Any = None,
+    model: nn.Module | None = None,
+    allocation: str | Sequence[str] | None = None,
     curves: Curves | None = None,
     latency: LatencyTable | None = None,
-    round_to: int = 1,
-    floor: float = 1,
-    target: str = ANY,
+    round_to: int | None = None,
+    floor: float = DEFAULTS.floor,
+    target: str | None = None,
     dropped: str | Sequence[str] = (),
+    loss: Loss | None = None,
+    repair: How | None = DEFAULTS.repair,
+    seconds: float | None = None,
+    progress: bool = True,
 ) -> Plan:
-    """Choose the units that stay, so that the budget is met within one unit.
+    """Choose the units that are kept, so that the budget is met within one unit.
 
-    Units go one after another, in an order that `allocation` makes of the scores, until every budget is met; those of
-    one group always in the order of their scores.
+    Units are removed one after another, in an order that `allocation` makes of the scores, until every budget is met;
+    those of one group always in the order of their scores. With examples, plans by several allocations are tried on
+    them without cutting, as `prune` does, and the one that comes nearest to the dense network is returned.
 
     Args:
         network: the traced network.
-        scores: what its units are worth; groups without scores stay whole.
-        keep: what is left: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
-            absolute number, `{"params": "2M"}`; with a table of times `{"latency": 0.5}`, `{"speedup": 2}` or
-            `{"ms": 5}`. Several are all met.
-        allocation: "uniform": the same share of every group; "global": one ranking of all units, by their scores
-            divided by the root of the mean square of their group's (after Molchanov et al. 2017, section 2.2); "raw":
-            one ranking of all units by their scores as they are (Molchanov et al. 2019), for criteria whose scores are
-            changes of the loss; "loss": where the loss grows least for what is saved, by `curves`. Several names:
-            half-way between them.
-        curves: of each group what the loss grows by when so many units are gone, (units + 1,); by default the scores
-            themselves where they are such losses, as those by "obs" are.
-        latency: the times of this machine, by `measure_latency`, for a budget in "latency".
+        scores: the scores of its units; groups without scores stay whole.
+        keep: the budget: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
+            absolute number, `{"params": "2M"}`; with `data` or `latency` a time, `{"latency": 0.5}`, `{"speedup": 2}`
+            or `{"ms": 5}`; with `data` a bound, `{"loss": 0.05}` or `{"accuracy": -0.01}`. Several budgets are all met;
+            a bound stands alone.
+        data: examples to try plans on, as `score` takes them. A quarter of them is held out to judge by.
+        model: the dense model, for a budget in time: plans are then cut and timed beside it. Without it, times are
+            estimated from those of the layers.
+        allocation: "auto", the default with `data`: several allocations are tried. "uniform", the default without: the
+            same fraction of every group; "global": one ranking of all units, by their scores divided by the root of the
+            mean square of their group's (after Molchanov et al. 2017, section 2.2); "raw": one ranking of all units by
+            their scores as they are (Molchanov et al. 2019), for criteria whose scores are changes of the loss; "loss":
+            where the loss increases least for what is saved, by `curves`. Several names: half-way between them.
+        curves: for each group the increase of the loss by the number of removed units, (units + 1,); by default the
+            scores themselves where they are such losses, as those by "obs" are, and with "auto" measured on `data`.
+        latency: the times of this machine, by `measure_latency`, for a budget in time; by default measured on `data`.
         round_to: numbers of units are multiples of this, where a group has as many; kernels like 8 or 16.
-        floor: the fewest units that a group keeps; below 1 a fraction of the group. 0 lets all blocks go.
+        floor: the fewest units that a group keeps; below 1 a fraction of the group. 0 lets all blocks be removed.
         target: the device whose kernels the sizes are to fill: "auto" for the one that the network is on, "cpu",
-            "onnxruntime", "cuda", "tensorrt", "mps", or a processor, "avx512", "avx2", "arm". Groups keep multiples of
-            as many channels as its kernels work on at once, or stay whole; groups no wider than that keep any number.
-            "any": whatever the scores say.
-        dropped: blocks that go as a whole, by their paths, where the network was traced with blocks beside other kinds;
-            what lies in them counts as gone.
+            "onnxruntime", "cuda", "tensorrt", "mps", or a processor, "avx512", "avx2", "arm"; "any" for any sizes.
+            With `data`, where it is "auto" by default, sizes fill kernels where the loss increases by less than time is
+            saved. Without, where it is "any" by default, groups keep multiples of as many channels as the kernels work
+            on at once, or stay whole; groups no wider than that keep any number.
+        dropped: blocks that are removed as a whole, by their paths, where the network was traced with blocks beside
+            other kinds; their units count as removed.
+        loss: the user's own loss, as `score` takes it, for a bound on it.
+        repair: the repair that is to follow, as `repair` takes it, or None: with `data`, plans are tried with refitted
+            layers if it refits.
+        seconds: about how long trying plans may take.
+        progress: show a progress bar, on a terminal.
+
+    Returns:
+        The plan. `plan.change` has the measured change where the budget is a bound, and `plan.notes` tells decisions.
 
     Raises:
         NameMatchError: there is no such allocation or target.
-        BudgetError: a budget is out of range or in an unknown unit, or can't be met; then the smallest reachable value
-            is named.
+        BudgetError: a budget is out of range or in an unknown unit, needs `data`, or can't be met; then the smallest
+            reachable value is named.
+        DataError: the examples can't be used.
 
     Example:
         >>> import torch, secateur as sc
@@ -80,63 +115,126 @@ def plan(
         >>> plan = sc.plan(network, sc.score(network, by="l1"), keep={"macs": 0.5})
         >>> len(plan.kept["0"]), plan.cost.macs / plan.dense.macs
         (4, 0.5)
+
+        With examples, bounds on what is lost:
+
+        >>> x = torch.randn(64, 4)
+        >>> plan = sc.plan(network, sc.score(network, by="l1"), {"loss": 0.1}, data=x, progress=False)
+        >>> plan.change.within
+        True
     """
     budget = parse_keep(keep)
-    if set(budget) & set(QUALITY_BOUNDS):
-        raise BudgetError(f"keep={dict(budget)} is a bound on what is lost, which must be tried: use prune()")
-    if latency is None and set(budget) & set(TIMES):
-        raise BudgetError("a budget in time needs a table of this machine's times: give latency=, or use prune()")
-    limits = with_latency(network, budget, 1.0 if latency is None else 1e3 * latency.dense_seconds)
-    step, gone = channel_step(target, network.device), [dropped] if isinstance(dropped, str) else list(dropped)
-    search = RemovalSequence.of(
-        network, scores, allocation, round_to, floor, list(limits), curves, latency, step.size, gone
+    base = WITHOUT_DATA if data is None else DEFAULTS
+    config = replace(
+        base,
+        allocation=base.allocation if allocation is None else allocation,
+        curves=curves,
+        dropped=(dropped,) if isinstance(dropped, str) else tuple(dropped),
+        round_to=round_to,
+        floor=floor,
+        target=base.target if target is None else target,
+        repair=repair,
+        loss=loss,
+        progress=progress,
+        time=TimeBudget(seconds),
     )
-    kept = search.within(limits)
-    cost = network.cost(kept, bool(scores.means))
-    shown = step if step.size > 1 else channel_step(AUTO, network.device)
-    return Plan(network, kept, scores.means, cost, network.cost(), budget, effective_macs(network, kept, shown.size))
+    check_allocation(config.allocation)
+    channel_step(config.target, network.device)
+    if repair is not None:
+        resolve_repairs(repair)
+    if data is None:
+        return _plan_without_data(network, scores, budget, config, latency)
+    if has_time(budget) and latency is None:
+        check_runtime(runtime_of(config.target))
+    batches = _checked_examples(network, data, by_example=loss is None)
+    dense = None if model is None else bake_parametrizations(model)
+    if dense is not None:
+        check_shapes(dense, network)
+    calibration = Calibration(network, network_microbatches(network, batches), dense)
+    return choose_plan(calibration, scores, budget, config, model, latency)
 
 
-def _unscored(network: Network, groups: Sequence[Group], round_to: int, floor: float) -> RemovalSequence:
-    """The same share from every one of these groups, whichever units they are."""
-    flat = {group.name: GroupScores.exact(torch.arange(group.size)) for group in groups}
-    return RemovalSequence.of(network, Scores(flat, "order", 0, {}, ""), "uniform", round_to, floor)
+def _plan_without_data(
+    network: Network, scores: Scores, keep: Budget, config: PruneConfig, latency: LatencyTable | None
+) -> Plan:
+    """Plan by one allocation.
 
-
-def check_reachable(
-    network: Network, groups: Sequence[Group], keep: Mapping[str, float | str], round_to: int, floor: float
-) -> None:
-    """
     Raises:
-        BudgetError: a budget can't be met, whatever the scores will be.
+        BudgetError: the budget or the allocation needs examples.
     """
-    budget = {unit: value for unit, value in fractions_of(network, parse_keep(keep)).items() if unit in COUNTED}
-    _unscored(network, groups, round_to, floor).first_within(budget)
+    bound = quality_bound(keep)
+    if bound is not None:
+        raise BudgetError(f"keep={dict(keep)} is a bound on the {bound}, which is measured on examples: give data=")
+    if has_time(keep) and latency is None:
+        raise BudgetError(NEEDS_TIMES)
+    names = [config.allocation] if isinstance(config.allocation, str) else list(config.allocation)
+    if AUTO in names:
+        raise BudgetError(
+            "allocation='auto' tries allocations on examples: give data=, or name one, such as allocation='uniform'"
+        )
+    allocation = Allocation(tuple(names), config.curves, config.target, config.dropped)
+    return plan_sizes(network, scores, keep, allocation, config.multiple, config.floor, latency)
 
 
-@entry_point
-def reachable(network: Network, *, round_to: int = 1, floor: float = 1, target: str = AUTO) -> str:
-    """A table of what can be reached when the same share goes from every group, before anything is scored or cut.
+def _checked_examples(network: Network, data: Any, by_example: bool) -> list[Batch]:
+    """Return the examples as the network takes them.
 
-    The last column counts channels up to multiples of what the target's kernels work on at once.
+    Args:
+        network: the traced network.
+        data: the examples, as `score` takes them.
+        by_example: whether the first axis of outputs must be the examples.
 
-    Example:
-        >>> import torch, secateur as sc
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-        >>> print(sc.reachable(sc.trace(model, torch.randn(2, 4)), target="cuda"))
-        of units  params    MACs   bytes  MACs in 8s
-          100.0%  100.0%  100.0%  100.0%      100.0%
-           87.5%   87.9%   87.5%   87.9%      100.0%
-        ...
+    Raises:
+        DataError: they can't be used.
     """
-    search = _unscored(network, network.groups, round_to, floor)
-    step = channel_step(target, network.device)
-    rows = [["of units", "params", "MACs", "bytes", *([f"MACs in {step.size}s"] if step.size > 1 else [])]]
-    total = len(search.order)
-    for share in (1.0, 0.9, 0.75, 0.5, 0.35, 0.25, 0.1, 0.0):
-        kept = search.kept(round(total * (1 - share)))
-        left = fractions(network, kept, network.cost(kept), ["units", "params", "macs", "bytes"], None)
-        effective = effective_macs(network, kept, step.size)
-        shares = [*left.values(), *([effective.left / max(effective.dense, 1)] if step.size > 1 else [])]
-        rows.append([f"{value:.1%}" for value in shares])
-    return "\n".join(align_columns(rows, frozenset()))
+    dtype = next((network.program.state(name).dtype for name in network.program.parameters), None)
+
+    def run(batch: Batch) -> Any:
+        try:
+            return network.program.forward(batch)
+        except SecateurError:
+            raise
+        except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
+            raise input_error(network.title, batch, failure, dtype) from failure
+
+    batches = as_examples(network, as_batches(data, network.batch_size, dtype=dtype))
+    batches = [on_device(batch, network.device) for batch in batches]
+    with torch.no_grad():
+        check_inputs(run, batches, by_example=by_example)
+    check_program_sizes(network, batches)
+    return batches
+
+
+def choose_plan(
+    calibration: Calibration,
+    scores: Scores,
+    keep: Budget,
+    config: PruneConfig,
+    model: nn.Module | None = None,
+    latency: LatencyTable | None = None,
+) -> Plan:
+    """Choose the plan for a budget by trying several on examples.
+
+    Args:
+        calibration: the traced network and the examples.
+        scores: of its units.
+        keep: the parsed budget.
+        config: the settings.
+        model: the dense model, to time plans beside it where the budget is in time.
+        latency: the times of the layers, measured by default where the budget is in time.
+
+    Raises:
+        BudgetError: the budget can't be met, or the scores are of another network.
+    """
+    network = calibration.network
+    check_scores(network, [group for group in network.groups if group.name in scores], scores)
+    simulator = PlanSimulator(calibration, None if config.refits else scores.means)
+    clock = LatencyClock(calibration, model, config.target, latency) if has_time(keep) else None
+    allocations = candidate_allocations(simulator, scores, config)
+    search = PlanSearch(simulator, scores, config, None if clock is None else clock.table, allocations)
+    if clock is not None:
+        return plan_within_latency(search, clock, keep)
+    bound = quality_bound(keep)
+    if bound is not None:
+        return smallest_plan_within(search, bound, keep[bound])
+    return best_plan(search, keep).plan

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.allocation.budget import counted_fractions, fractions
 from secateur.allocation.exchange import exchange_units
 from secateur.allocation.loss_curves import Curves, check_curves, curves_of
 from secateur.allocation.quantities import quantity_text
+from secateur.allocation.remaining_fractions import counted_fractions, fractions
+from secateur.allocation.score_checks import check_scores
 from secateur.allocation.strategies import LOSSES, ORDERS, OrderContext, between
 from secateur.coupling.network import Group, Kept, Network
 from secateur.coupling.plan import Budget
@@ -22,7 +23,6 @@ from secateur.errors import BudgetError
 from secateur.evaluation.channel_steps import preferred_multiple, sizes_in_steps
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import Scores
-from secateur.masking.ablation import consumer_key
 from secateur.options import check_name, check_option
 
 
@@ -79,10 +79,9 @@ class RemovalSequence:
                 )
         base, gone = _remaining_blocks(network, dropped), {group.name for group in groups_inside(network, dropped)}
         groups = tuple(group for group in network.groups if group.name in scores and group.name not in gone)
-        _check_sizes(network, groups, scores)
+        check_scores(network, groups, scores)
         if curves is not None:
             check_curves(curves, {group.name: group.size for group in groups})
-        _check_numbers(network, groups, scores)
         values = [scores[group.name].values.double() for group in groups]
         ranked = tuple(torch.argsort(value, stable=True) for value in values)
         multiples = [math.lcm(int(round_to), preferred_multiple(group, step)) for group in groups]
@@ -215,28 +214,3 @@ def _remaining_blocks(network: Network, dropped: Sequence[str]) -> dict[str, Ten
         check_name(path, places, "dropped names no block that can be left out beside other units:")
     assert group is not None
     return {group.name: torch.tensor([at for at, path in enumerate(places) if path not in dropped], dtype=torch.long)}
-
-
-def _check_sizes(network: Network, groups: Sequence[Group], scores: Scores) -> None:
-    strange = [name for name in scores if name not in network.by_name]
-    wrong = [group for group in groups if len(scores[group.name].values) != group.size]
-    if strange or wrong:
-        name = strange[0] if strange else wrong[0].name
-        raise BudgetError(
-            f"these are scores of another network: {len(scores[name].values)} units of {name}, where "
-            f"{network.title} has {network.by_name[name].size if not strange else 'no such group'}; score this one"
-        )
-
-
-def _check_numbers(network: Network, groups: Sequence[Group], scores: Scores) -> None:
-    """
-    Raises:
-        BudgetError: a score or a mean is NaN or infinite, or a mean is one of another network.
-    """
-    for group in groups:
-        if not bool(torch.isfinite(scores[group.name].values).all()):
-            raise BudgetError(f"the scores of {group.name} are NaN or infinite; score the network again")
-    consumers = {consumer_key(consumer): consumer.units.shape for consumer in network.consumers}
-    for name, mean in scores.means.items():
-        if consumers.get(name) != mean.shape or not bool(torch.isfinite(mean).all()):
-            raise BudgetError(f"the mean of {name} is NaN, infinite, or of another network; score this one")

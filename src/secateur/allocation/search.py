@@ -1,274 +1,191 @@
-"""How many units go, and from where: several allocations are rehearsed, the one nearest to the dense network wins."""
+"""A search for the plan nearest to the dense network: plans by several allocations are simulated and compared."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from secateur.allocation.block_order import order_of_blocks
-from secateur.allocation.budget import fractions
-from secateur.allocation.candidates import CURVES, FEWEST, MEASURED, Allocation
-from secateur.allocation.plan import plan
+from secateur.allocation.candidates import FEWEST
+from secateur.allocation.config import PruneConfig
+from secateur.allocation.plan_sizes import Allocation, plan_sizes
 from secateur.allocation.simulate import PlanSimulator
-from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget, Plan
-from secateur.coupling.residual_blocks import blocks_of
 from secateur.errors import BudgetError
-from secateur.evaluation.channel_steps import ANY, channel_step
+from secateur.evaluation.channel_steps import channel_step
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import GroupScores, Scores
-from secateur.utils.time_budget import TimeBudget
 
-REHEARSALS = 0.5  # share of a time budget
-REHEARSED = 192
-MOST_FILLED = 2  # of the ways that come nearest, those that are tried with sizes that fill kernels
-COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
-REFINED = 2
-EXCHANGE = (
-    1.5  # by which power of the speed gained what is lost may grow; halving the MACs loses about four times as much
-)
+SIMULATIONS = 0.5  # share of a time budget
+SIMULATED = 192
+MOST_FILLED = 2  # of the allocations that come nearest, those that are tried with sizes that fill kernels
+EXCHANGE = 1.5  # the power of the speed gained that the loss may increase by; half of the MACs loses about 4 times more
+
+
+class Candidate(NamedTuple):
+    """A plan, the allocation that it was made by, and its divergences (examples,); None if it was not simulated."""
+
+    plan: Plan
+    allocation: Allocation
+    losses: Tensor | None = None
+
+    @property
+    def loss(self) -> float:
+        """The mean divergence; infinite for a plan that was not simulated."""
+        return math.inf if self.losses is None else float(self.losses.mean())
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of units of each group that are kept, in the order of the groups' names."""
+        return tuple(len(self.plan.kept[name]) for name in sorted(self.plan.kept))
+
+    def with_note(self, note: str) -> "Candidate":
+        """Return the same with a note in the plan."""
+        return self._replace(plan=replace(self.plan, notes=(*self.plan.notes, note)))
 
 
 @dataclass(frozen=True, eq=False)
 class PlanSearch:
-    """What plans are made from, but for the budget.
+    """All that plans are made from, but for the budget.
 
     Args:
-        rehearsal: to try plans on.
-        scores: what the units are worth.
-        latency: this machine's times, for budgets in latency.
-        round_to, floor: as `plan` takes them.
-        ways: the allocations to try, with the curves that they go by.
-        time: in which they are tried.
-        target: the device whose kernels sizes fill where that costs nothing.
-        progress: whether to show a progress bar.
+        simulator: tries plans.
+        scores: of the units.
+        config: the settings.
+        latency: this machine's times, for budgets in time.
+        allocations: the allocations to try.
     """
 
-    rehearsal: PlanSimulator
+    simulator: PlanSimulator
     scores: Scores
+    config: PruneConfig
     latency: LatencyTable | None
-    round_to: int
-    floor: float
-    ways: Sequence[Allocation]
-    time: TimeBudget = field(default_factory=TimeBudget)
-    target: str = ANY
-    progress: bool = False
+    allocations: Sequence[Allocation]
+
+    def plan(self, keep: Budget, allocation: Allocation) -> Plan:
+        """Plan by one allocation."""
+        if allocation.whole:
+            try:
+                return self._plan_around(keep, allocation)
+            except BudgetError:  # other groups alone don't save as much
+                pass
+        return self._plan(keep, allocation, self.scores)
+
+    def _plan_around(self, keep: Budget, allocation: Allocation) -> Plan:
+        """Plan so that groups of some kinds lose no unit."""
+        groups, sizes = dict[str, GroupScores](), dict[str, int]()
+        for name in self.scores:
+            group = self.simulator.network[name]
+            if group.kind in allocation.whole:
+                sizes[name] = group.size
+            else:
+                groups[name] = self.scores[name]
+        chosen = self._plan(keep, allocation, replace(self.scores, groups=groups, of=""))
+        return replace(chosen, kept={**chosen.kept, **{name: torch.arange(size) for name, size in sizes.items()}})
+
+    def _plan(self, keep: Budget, allocation: Allocation, scores: Scores) -> Plan:
+        rules = self.config.multiple, self.config.floor, self.latency
+        return plan_sizes(self.simulator.network, scores, keep, allocation, *rules)
+
+    def best_of_allocations(self, keep: Budget) -> Candidate:
+        """Return the plan that comes nearest to the dense network.
+
+        Sizes that fill the device's kernels are preferred where they cost nothing: where the loss is no larger than
+        that of any plan that takes as little time.
+        """
+        candidates = _distinct(Candidate(self.plan(keep, allocation), allocation) for allocation in self.allocations)
+        if self.latency is not None:  # the time of other sizes is that of the next that fill
+            candidates = list(self._filling(keep, self.allocations)) or candidates
+        if len(candidates) > 1:
+            candidates = self._simulate(candidates)
+        ranked = sorted(candidates, key=lambda candidate: candidate.loss)
+        is_complete = len(candidates) == 1 or all(candidate.losses is not None for candidate in candidates)
+        if self.latency is not None or not is_complete:
+            return ranked[0]
+        return self._with_filled_kernels(keep, ranked)
+
+    def _with_filled_kernels(self, keep: Budget, ranked: Sequence[Candidate]) -> Candidate:
+        """Return the best plan of any sizes, or one whose sizes fill the device's kernels.
+
+        Args:
+            keep: the budget.
+            ranked: plans of any sizes, the best first.
+        """
+        best = ranked[0]
+        filling = list(self._filling(keep, [candidate.allocation for candidate in ranked[:MOST_FILLED]]))
+        same = [candidate for candidate in filling if candidate.counts == best.counts]
+        if same:
+            note = f"sizes fill steps of {self._step} channels as far as they can: the best plan of any sizes does, too"
+            return same[0]._replace(losses=best.losses).with_note(note)
+        if not filling:
+            return best
+        unknown = [best] if len(ranked) == 1 else []
+        simulated = self._simulate([*unknown, *filling])
+        best = simulated.pop(0) if unknown else best
+        nearest = min(simulated, key=lambda candidate: candidate.loss)
+        return best if best.losses is None or nearest.losses is None else _preferred(best, nearest)
 
     @property
     def _step(self) -> int:
         """The channels that kernels of the device work on at once."""
-        return channel_step(self.target, self.rehearsal.network.device).size
+        return channel_step(self.config.filled_target, self.simulator.network.device).size
 
-    def plan(self, keep: Budget, way: Allocation) -> Plan:
-        if way.whole:
+    def _filling(self, keep: Budget, allocations: Sequence[Allocation]) -> Iterator[Candidate]:
+        """Yield plans by these allocations whose sizes fill the device's kernels, each once, as far as there are any
+        within the budget."""
+        if self._step == 1 or self.config.multiple > 1 or self.simulator.examples < FEWEST:
+            return
+        counts: set[tuple[int, ...]] = set()
+        for allocation in allocations:
+            filling = allocation._replace(target=self.config.filled_target)
             try:
-                return self._plan_around(keep, way)
-            except BudgetError:  # other groups alone don't save as much
-                pass
-        return self._plan(keep, way, self.scores)
-
-    def _plan_around(self, keep: Budget, way: Allocation) -> Plan:
-        """A plan by which groups of some kinds lose nothing."""
-        groups, sizes = dict[str, GroupScores](), dict[str, int]()
-        for name in self.scores:
-            group = self.rehearsal.network[name]
-            if group.kind in way.whole:
-                sizes[name] = group.size
-            else:
-                groups[name] = self.scores[name]
-        chosen = self._plan(keep, way, replace(self.scores, groups=groups, of=""))
-        return replace(chosen, kept={**chosen.kept, **{name: torch.arange(size) for name, size in sizes.items()}})
-
-    def _plan(self, keep: Budget, way: Allocation, scores: Scores) -> Plan:
-        return plan(
-            self.rehearsal.network,
-            scores,
-            keep,
-            allocation=way.names,
-            curves=way.curves,
-            latency=self.latency,
-            round_to=self.round_to,
-            floor=self.floor,
-            target=way.target,
-            dropped=way.dropped,
-        )
-
-    def best(self, keep: Budget) -> tuple[Plan, Allocation]:
-        """The plan that comes nearest to the dense network when it is rehearsed, and its way.
-
-        Sizes that fill the device's kernels are preferred where they cost nothing: where they lose no more than any
-        plan would that takes as little time. Where blocks are units beside others, plans without any of them are tried
-        beside those that leave some out.
-        """
-        if blocks_of(self.rehearsal.network) is None:
-            return self._best_of_ways(keep)[:2]
-        return self._best_with_blocks(keep)
-
-    def _best_of_ways(self, keep: Budget) -> tuple[Plan, Allocation, float]:
-        """The best plan of any way to allocate, and what it loses; infinite where nothing was rehearsed."""
-        plans = _each_once([(self.plan(keep, way), way) for way in self.ways])
-        if self.latency is not None:  # the time of other sizes is that of the next that fill
-            plans = list(self._filling(keep, self.ways)) or plans
-        losses = self._rehearsed([candidate for candidate, _ in plans]) if len(plans) > 1 else [None]
-        ranked = sorted(range(len(plans)), key=lambda at: _mean(losses[at]))
-        best, before = plans[ranked[0]], losses[ranked[0]]
-        nearest = [plans[at][1] for at in ranked[:MOST_FILLED]]
-        has_time = len(plans) == 1 or not any(each is None for each in losses)
-        filling = list(self._filling(keep, nearest)) if has_time and self.latency is None else []
-        same = [pair for pair in filling if _counts_of(pair[0]) == _counts_of(best[0])]
-        if same:
-            return *_with_note(same[0], self._step), _mean(before)
-        if not filling:
-            return *best, _mean(before)
-        unknown = [best] if len(plans) == 1 else []
-        judged = self._rehearsed([candidate for candidate, _ in (*unknown, *filling)])
-        before = judged.pop(0) if unknown else before
-        other = min(range(len(filling)), key=lambda at: _mean(judged[at]))
-        after = judged[other]
-        if before is None or after is None:
-            return *best, _mean(before)
-        chosen = _preferred(best, before, filling[other], after)
-        return *chosen, _mean(after if chosen[1].target != ANY else before)
-
-    def _best_with_blocks(self, keep: Budget) -> tuple[Plan, Allocation]:
-        """The best plan with some blocks left out, or none, and channels cut for the rest of the budget."""
-        units, network = list(keep), self.rehearsal.network
-        quick = self.rehearsal.quick_held_out(MEASURED)
-
-        def left(kept: Kept) -> float:
-            return sum(fractions(network, kept, network.cost(kept), units, self.latency).values())
-
-        order = order_of_blocks(quick, left, self.progress, lambda: self.time.is_spent(CURVES))
-        tried: dict[int, tuple[float, Plan, Allocation]] = {}
-        refusal: BudgetError | None = None
-        try:
-            without, way, loss = self._best_of_ways(keep)
-            tried[0] = loss, without, way
-        except BudgetError as failure:
-            refusal = failure
-            way = next((way for way in self.ways if way.names == ("loss",)), self.ways[0])
-            way = way._replace(target=self.target if self.round_to == 1 else ANY)
-        for count in _counts(len(order)):
-            if not self.time.is_spent(REHEARSALS):
-                self._try_blocks(keep, way._replace(dropped=order[:count]), tried)
-        for _ in range(REFINED):
-            if not tried or self.time.is_spent(REHEARSALS):
-                break
-            for count in _between(sorted(tried), min(tried, key=lambda at: tried[at][0])):
-                self._try_blocks(keep, way._replace(dropped=order[:count]), tried)
-        if not tried:
-            assert refusal is not None
-            raise refusal
-        loss, chosen, way = min(tried.values(), key=lambda each: each[0])
-        return replace(chosen, notes=(*chosen.notes, _block_note(tried, len(way.dropped)))), way
-
-    def _try_blocks(self, keep: Budget, way: Allocation, tried: dict[int, tuple[float, Plan, Allocation]]) -> None:
-        """Rehearse a plan with some blocks left out, if it meets the budget and was not tried before."""
-        if len(way.dropped) in tried:
-            return
-        try:
-            candidate = self.plan(keep, way)
-        except BudgetError:
-            return
-        loss = self.rehearsal.quick(REHEARSED).divergence(candidate.kept)
-        tried[len(way.dropped)] = (loss, candidate, way)
-
-    def _filling(self, keep: Budget, ways: Sequence[Allocation]) -> Iterator[tuple[Plan, Allocation]]:
-        """Plans in these ways whose sizes fill the device's kernels, each once; none where no such plan meets the
-        budget."""
-        seen: set[tuple[int, ...]] = set()
-        if self._step == 1 or self.round_to > 1 or self.rehearsal.examples < FEWEST:
-            return
-        for way in ways:
-            target = way._replace(target=self.target)
-            try:
-                candidate = self.plan(keep, target)
+                candidate = Candidate(self.plan(keep, filling), filling)
             except BudgetError:
                 continue
-            counts = _counts_of(candidate)
-            if counts not in seen:
-                seen.add(counts)
-                yield candidate, target
+            if candidate.counts not in counts:
+                counts.add(candidate.counts)
+                yield candidate
 
-    def _rehearsed(self, plans: Sequence[Plan]) -> list[Tensor | None]:
-        """The divergence of each example (examples,) for each plan; None for those left out for want of
-        time."""
-        rehearsal, judged = self.rehearsal.quick(REHEARSED), list[Tensor | None]()
-        start, longest = self.time.elapsed, 0.0
-        for candidate in plans:
-            if self.time.is_spent(REHEARSALS, ahead=longest):
-                self.time.leave_out(f"{len(plans) - len(judged)} of {len(plans)} rehearsals of allocations")
+    def _simulate(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return the candidates with their divergences, as far as there is time."""
+        simulator, time = self.simulator.quick(SIMULATED), self.config.time
+        simulated: list[Candidate] = []
+        start, longest = time.elapsed, 0.0
+        for candidate in candidates:
+            if time.is_spent(SIMULATIONS, ahead=longest):
+                time.leave_out(f"{len(candidates) - len(simulated)} of {len(candidates)} rehearsals of allocations")
                 break
-            judged.append(rehearsal.divergences(candidate.kept))
-            start, longest = self.time.elapsed, max(longest, self.time.elapsed - start)
-        return [*judged, *[None] * (len(plans) - len(judged))]
+            simulated.append(candidate._replace(losses=simulator.divergences(candidate.plan.kept)))
+            start, longest = time.elapsed, max(longest, time.elapsed - start)
+        return [*simulated, *candidates[len(simulated) :]]
 
 
-def _counts(blocks: int) -> list[int]:
-    """How many blocks are left out at first: a few numbers from none to all."""
-    return sorted({round(blocks * share) for share in COARSE})
-
-
-def _between(tried: Sequence[int], best: int) -> list[int]:
-    """The numbers of blocks half-way from the best one so far to its neighbours."""
-    at = tried.index(best)
-    middles = [(best + other) // 2 for other in (*tried[max(at - 1, 0) : at], *tried[at + 1 : at + 2])]
-    return [count for count in middles if count not in tried]
-
-
-def _block_note(tried: Mapping[int, tuple[float, Plan, Allocation]], count: int) -> str:
-    """What was found of leaving blocks out, in words."""
-    losses = ", ".join(f"{number}: {tried[number][0]:.4f}" for number in sorted(tried))
-    what = (
-        "no block is left out" if count == 0 else f"{count} blocks are left out: {', '.join(tried[count][2].dropped)}"
-    )
-    return f"{what}; divergence by how many are: {losses}"
-
-
-def _each_once(plans: Sequence[tuple[Plan, Allocation]]) -> list[tuple[Plan, Allocation]]:
-    """Plans that differ: of one ranking, as many units of each group tell all."""
-    by_counts: dict[tuple[int, ...], tuple[Plan, Allocation]] = {}
-    for candidate, way in plans:
-        by_counts.setdefault(_counts_of(candidate), (candidate, way))
+def _distinct(candidates: Iterator[Candidate]) -> list[Candidate]:
+    """Return the plans that differ: those of one ranking do if they keep other numbers of units."""
+    by_counts: dict[tuple[int, ...], Candidate] = {}
+    for candidate in candidates:
+        by_counts.setdefault(candidate.counts, candidate)
     return list(by_counts.values())
 
 
-def _counts_of(plan: Plan) -> tuple[int, ...]:
-    """How many units of each group stay, in the order of the groups' names."""
-    return tuple(len(plan.kept[name]) for name in sorted(plan.kept))
+def _preferred(plain: Candidate, filling: Candidate) -> Candidate:
+    """Return a plan of any sizes or one whose sizes fill kernels, with a note that says why.
 
-
-def _with_note(best: tuple[Plan, Allocation], step: int) -> tuple[Plan, Allocation]:
-    """The best plan of any sizes, where the device's preference makes the same one, with a note that says so."""
-    note = f"sizes fill steps of {step} channels as far as they can: the best plan of any sizes does, too"
-    return replace(best[0], notes=(*best[0].notes, note)), best[1]
-
-
-def _mean(losses: Tensor | None) -> float:
-    return math.inf if losses is None else float(losses.mean())
-
-
-def _preferred(
-    plain: tuple[Plan, Allocation], plain_losses: Tensor, filling: tuple[Plan, Allocation], filling_losses: Tensor
-) -> tuple[Plan, Allocation]:
-    """Of a plan of any sizes and one whose sizes fill kernels the one to take, with a note that says why.
-
-    What is lost may grow by less than it would if a plan of any sizes were cut down to the same time, but for what the
+    The loss may increase by less than it would if a plan of any sizes were cut down to the same time, but for what the
     examples can't tell: one standard error.
     """
-    before, after = (each[0].effective for each in (plain, filling))
-    assert before is not None and after is not None
-    faster = before.left / max(after.left, 1)
-    excess = filling_losses - plain_losses * max(faster, 1.0) ** EXCHANGE
+    before, after = plain.plan.effective, filling.plan.effective
+    assert before is not None and after is not None and plain.losses is not None and filling.losses is not None
+    speed_ratio = before.left / max(after.left, 1)
+    excess = filling.losses - plain.losses * max(speed_ratio, 1.0) ** EXCHANGE
     error = float(excess.std()) / len(excess) ** 0.5 if len(excess) > 1 else 0.0
-    takes_filling = faster > 1 and float(excess.mean()) <= error
-    chosen, way = filling if takes_filling else plain
-    verb = "fill" if takes_filling else "do not fill"
+    is_filling = speed_ratio > 1 and float(excess.mean()) <= error
+    chosen = filling if is_filling else plain
     note = (
-        f"sizes {verb} steps of {after.step} channels: divergence {float(filling_losses.mean()):.4f} at "
-        f"{after.left / max(after.dense, 1):.0%} of the MACs in steps, {float(plain_losses.mean()):.4f} at "
+        f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: divergence "
+        f"{filling.loss:.4f} at {after.left / max(after.dense, 1):.0%} of the MACs in steps, {plain.loss:.4f} at "
         f"{before.left / max(before.dense, 1):.0%} with any sizes"
     )
-    return replace(chosen, notes=(*chosen.notes, note)), way
+    return chosen.with_note(note)

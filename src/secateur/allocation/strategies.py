@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.allocation.budget import counted_fractions, fractions
 from secateur.allocation.loss_curves import Curves
+from secateur.allocation.remaining_fractions import counted_fractions, fractions
 from secateur.coupling.cost import Cost
 from secateur.coupling.network import Group, Kept, Network
 from secateur.coupling.prefix_cost import PrefixCost

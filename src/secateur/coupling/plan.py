@@ -14,6 +14,36 @@ from secateur.utils.text_table import align_columns
 Budget = Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class MetricChange:
+    """The change of the loss or the accuracy on examples held out, beside its bound.
+
+    Args:
+        unit: "loss" or "accuracy".
+        asked: the most it may change by.
+        mean: the change, with `low` and `high` the ends of its 95 % interval, by the normal approximation.
+        examples: how many were held out.
+    """
+
+    unit: str
+    asked: float
+    mean: float
+    low: float
+    high: float
+    examples: int
+
+    @property
+    def within(self) -> bool:
+        """Whether the bound is kept."""
+        return self.mean <= self.asked if self.unit == "loss" else self.mean >= self.asked
+
+    def __str__(self) -> str:
+        return (
+            f"{self.unit} changes by {self.mean:+.4f} (95 % interval {self.low:+.4f} to {self.high:+.4f}) on "
+            f"{self.examples} examples held out, where {self.asked:+g} was allowed"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What stays of a network.
@@ -26,6 +56,7 @@ class Plan:
         keep: the budget that was asked for.
         effective: MACs with channels counted up to what the device's kernels work on at once.
         notes: what was decided for the device, and why.
+        change: of the loss or the accuracy, where the budget is a bound on it.
     """
 
     network: Network
@@ -36,6 +67,7 @@ class Plan:
     keep: Budget
     effective: EffectiveMacs | None = None
     notes: tuple[str, ...] = ()
+    change: MetricChange | None = None
 
     @property
     def new_biases(self) -> tuple[str, ...]:
@@ -64,7 +96,10 @@ class Plan:
             for group in self.network.groups
             if group.name in self.kept
         ]
-        return "\n".join([*align_columns(rows), *block_names, *bias_lines(self.new_biases), *self.notes])
+        return "\n".join([*align_columns(rows), *block_names, *bias_lines(self.new_biases), *self._remarks()])
+
+    def _remarks(self) -> list[str]:
+        return [*self.notes, *([] if self.change is None else [str(self.change)])]
 
 
 def effective_rows(effective: EffectiveMacs | None) -> list[list[str]]:

@@ -30,22 +30,6 @@ from secateur.graph.program import OpOverride
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.masking.operands import operand
 
-VECTORS = {"AVX512": 16}
-NARROWEST = 8
-
-
-def quick_multiple(network: Network) -> int:
-    """Of which number multiples of channels are quick on this machine: as many as a vector of its processor holds.
-
-    Less where half of the groups would have no size to choose but their own.
-    """
-    multiple = VECTORS.get(torch.backends.cpu.get_cpu_capability(), NARROWEST)
-    multiple = multiple if network.device.type == "cpu" else NARROWEST
-    sizes = sorted(group.size for group in network.groups)
-    while multiple > 1 and 2 * multiple > sizes[len(sizes) // 2]:
-        multiple //= 2
-    return multiple
-
 
 @dataclass(frozen=True, eq=False)
 class Timed:

@@ -11,11 +11,9 @@ from torch import nn
 
 from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
-from secateur.data.model_inputs import device_of
-from secateur.evaluation.holdout import improves, output_distance, output_distances, output_spread, split_holdout
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.holdout import improves, output_distance, output_distances, output_spread
 from secateur.graph.model_copies import copy_model
-from secateur.graph.parametrizations import bake_parametrizations
-from secateur.importance.context import network_microbatches
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS, reconstruct_blocks
 from secateur.recovery.distillation import DistillationConfig, distill
@@ -78,13 +76,13 @@ class RepairStep:
         """Say what a person should know."""
         if not self.kept:
             warnings.warn(
-                f"{self.name} was left out: it did not bring the cut network nearer to the dense one", stacklevel=3
+                f"{self.name} was left out: it did not bring the cut network nearer to the dense one", stacklevel=4
             )
         elif self.overfitted:
             warnings.warn(
                 f"{self.name} fits what it saw much better (divergence {self.seen:.4f}) than other examples "
                 f"({self.after:.4f}); more of them would help",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def __str__(self) -> str:
@@ -97,19 +95,16 @@ class RepairChain:
 
     Args:
         small: the cut model, which is changed by `finish` alone.
-        model: the dense one.
         plan, recipe: by which it was cut.
-        batches: the examples.
+        calibration: the examples, with the dense model.
         tuning: how repairs run.
     """
 
-    def __init__(
-        self, small: nn.Module, model: nn.Module, plan: Plan, recipe: Recipe, batches: Sequence[Batch], tuning: Tuning
-    ) -> None:
+    def __init__(self, small: nn.Module, plan: Plan, recipe: Recipe, calibration: Calibration, tuning: Tuning) -> None:
+        assert calibration.dense is not None
         self.small, self.plan, self.recipe, self.tuning = small, plan, recipe, tuning
-        self.dense = bake_parametrizations(model)
-        self.cells = network_microbatches(plan.network, batches, device_of(small))
-        self.fitted, self.held = split_holdout(self.cells, plan.network.program.batched is not None)
+        self.dense, self.cells = calibration.dense, calibration.microbatches
+        self.fitted, self.held = calibration.fitted, calibration.held_out
         self.state = copy_model(small, {})  # with what was kept so far
         self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
         self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples

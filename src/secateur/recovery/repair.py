@@ -9,10 +9,12 @@ from torch import nn
 from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.data.conversion import as_batches
-from secateur.data.model_inputs import floating_type
+from secateur.data.model_inputs import device_of, floating_type
 from secateur.entry import entry_point_with
 from secateur.errors import SurgeryError
-from secateur.importance.context import as_examples
+from secateur.evaluation.calibration import Calibration
+from secateur.graph.parametrizations import bake_parametrizations
+from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import check_model_on, check_model_values
 from secateur.options import check_name, check_option
 from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, RepairStep, Trained, Tuning
@@ -93,25 +95,32 @@ def repair(
     for each in (model, small):
         check_model_values(each)
         check_model_on(each, batches)
-    for step in run_repairs(small, model, plan, batches, how, Tuning(options, seed, progress)):
+    cells = network_microbatches(plan.network, batches, device_of(small))
+    calibration = Calibration(plan.network, cells, bake_parametrizations(model))
+    for step in run_repairs(small, plan, recipe_of(model, plan), calibration, how, Tuning(options, seed, progress)):
         step.warn()
     return small
 
 
 def run_repairs(
-    small: nn.Module,
-    model: nn.Module,
-    plan: Plan,
-    batches: Sequence[Batch],
-    how: How,
-    tuning: Tuning,
+    small: nn.Module, plan: Plan, recipe: Recipe, calibration: Calibration, how: How, tuning: Tuning
 ) -> tuple[RepairStep, ...]:
-    """Mend a cut model in place, and tell what each step gave."""
+    """Repair a cut model in place.
+
+    Args:
+        small: the cut model.
+        plan, recipe: by which it was cut.
+        calibration: the examples, with the dense model.
+        how: the repairs.
+        tuning: how they run.
+
+    Returns:
+        The result of each step.
+    """
     repairs = resolve_repairs(how)
     with torch.random.fork_rng(devices=[]):
-        recipe = recipe_of(model, plan)
         _check_cut(small, plan, recipe)
-        chain = RepairChain(small, model, plan, recipe, batches, tuning)
+        chain = RepairChain(small, plan, recipe, calibration, tuning)
         steps = chain.judge(repairs)
         chain.finish()
     return steps

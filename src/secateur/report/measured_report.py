@@ -6,7 +6,6 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
-from secateur.allocation.quality_bounds import MetricChange
 from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError
@@ -35,7 +34,6 @@ def measure_networks(
     loss: Loss | None,
     held_out: bool,
     steps: Sequence[RepairStep],
-    drop: MetricChange | None,
     time: TimeBudget | None = None,
     runtime: str = EAGER,
 ) -> Report:
@@ -59,7 +57,7 @@ def measure_networks(
     groups = {name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()}
     settings = {"by": scores.by, "note": scores.note, "seed": scores.seed}
     settings["threads"] = torch.get_num_threads()
-    settings["drop"] = None if drop is None else asdict(drop)
+    settings["drop"] = None if plan.change is None else asdict(plan.change)
     settings["repairs"] = [asdict(step) for step in steps]
     settings["effective"] = None if plan.effective is None else asdict(plan.effective)
     settings["runtime"] = runtime

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from secateur.allocation.plan import reachable
+from secateur.allocation.reachable import reachable
 from secateur.coupling.network import Group, Network
 from secateur.coupling.summary import share
 from secateur.report.pages import figure_svg, new_figure, render_page

@@ -139,6 +139,6 @@ def _result(session: TrainingSession, small: nn.Module, schedule: TaylorSchedule
     scores = Scores(groups, name, session.settings.seed, {}, note)
     plan = schedule.plan
     report = measure_networks(
-        session.dense, small, plan, scores, session.measured, None, held_out=held_out, steps=(), drop=None
+        session.dense, small, plan, scores, session.measured, None, held_out=held_out, steps=()
     )  # fmt: skip
     return Result(small, plan, scores, report, recipe_of(session.dense, plan))

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.allocation.budget import COUNTED, fractions, fractions_of, parse_keep
-from secateur.allocation.plan import check_reachable
+from secateur.allocation.budget import COUNTED, parse_keep
+from secateur.allocation.reachable import check_reachable
+from secateur.allocation.remaining_fractions import fractions, fractions_of
 from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError, TraceError
 from secateur.evaluation.channel_steps import sizes_in_steps

@@ -1,5 +1,6 @@
 """How many units go, and from where: curves, orders, rehearsals, bounds, latency and rounds."""
 
+import inspect
 import itertools
 import warnings
 from typing import Any
@@ -10,19 +11,24 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur import demo, pipeline
-from secateur.allocation.budget import fractions
+from secateur import demo
 from secateur.allocation.candidates import candidate_allocations
+from secateur.allocation.config import COMPARISON, DEFAULTS, PruneConfig
+from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.loss_curves import interpolate_curve
 from secateur.allocation.measured_curves import measured_curves
+from secateur.allocation.remaining_fractions import fractions
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
 from secateur.allocation.strategies import LOOKS, OrderContext, _hull_slopes, between, loss_aware
 from secateur.data.conversion import as_batches
-from secateur.evaluation.latency_table import LatencyTable, Timed, measure_latency, quick_multiple
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.latency_table import LatencyTable, Timed, measure_latency
 from secateur.evaluation.losses import divergence
+from secateur.evaluation.timing import Stopwatch
 from secateur.importance.context import split_microbatches
 from secateur.importance.scores import GroupScores, Scores
+from secateur.masking.linear_layers import layers_of
 from secateur.pipeline import merge_scores
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
@@ -41,7 +47,8 @@ def mlp(*widths: int) -> nn.Module:
 
 def rehearsal_of(model: nn.Module, x: Any) -> PlanSimulator:
     batches = as_batches(x)
-    return PlanSimulator(sc.trace(model, batches[0].args[0][:2]), split_microbatches(batches, torch.device("cpu")))
+    network = sc.trace(model, batches[0].args[0][:2])
+    return PlanSimulator(Calibration(network, split_microbatches(batches, torch.device("cpu"))))
 
 
 def test_units_go_where_the_loss_grows_least_for_what_is_saved() -> None:
@@ -125,7 +132,7 @@ def test_measured_curves_are_rehearsals_of_one_group_at_a_time() -> None:
 
 def test_a_rehearsal_is_what_cutting_and_refitting_comes_to() -> None:
     model, data = demo.network(), demo.calibration()
-    rehearsal = PlanSimulator(sc.trace(model, data[0][:2]), split_microbatches(as_batches(data), torch.device("cpu")))
+    rehearsal = rehearsal_of(model, data)
     scores = sc.score(rehearsal.network, by="l2")
     plan = sc.plan(rehearsal.network, scores, {"macs": 0.5})
     small = sc.cut(model, plan)
@@ -156,9 +163,9 @@ def test_bounds_that_are_none() -> None:
         with pytest.raises(sc.SecateurError, match="is not a bound"):
             sc.prune(mlp(6, 8, 3), x, keep, progress=False)
     network = sc.trace(mlp(6, 8, 3), x)
-    with pytest.raises(sc.SecateurError, match=r"must be tried: use prune\(\)"):
+    with pytest.raises(sc.SecateurError, match=r"is a bound on the loss, which is measured on examples: give data="):
         sc.plan(network, sc.score(network, by="l2"), {"loss": 0.1})
-    with pytest.raises(sc.SecateurError, match=r"needs a table of this machine's times"):
+    with pytest.raises(sc.SecateurError, match=r"needs this machine's times: give data="):
         sc.plan(network, sc.score(network, by="l2"), {"latency": 0.5})
 
 
@@ -203,11 +210,11 @@ def test_a_budget_in_latency(monkeypatch: pytest.MonkeyPatch) -> None:
         timed.append(sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters()))
         return timed[-1]
 
-    monkeypatch.setattr(pipeline.Stopwatch, "left", left)
+    monkeypatch.setattr(Stopwatch, "left", left)
     result = sc.prune(model, x, {"latency": 0.7}, by="l2", progress=False)
     assert len(timed) > 1
     kept = sum(p.numel() for p in result.model.parameters()) / sum(p.numel() for p in model.parameters())
-    assert kept <= 0.7 * pipeline.CLOSE
+    assert kept <= 0.7 * CLOSE
     assert all(len(kept) % 8 == 0 for kept in result.plan.kept.values())
     assert result.plan.keep == {"latency": 0.7}
 
@@ -247,10 +254,14 @@ def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pyte
     assert expected is not None
     for examples, curves in ((100, expected), (10, None)):
         monkeypatch.setattr("secateur.allocation.candidates.MOST_WORK", examples * macs * len(scores))
-        found = [way.curves for way in candidate_allocations(whole, scores, False) if way.curves is not None]
+        found = [
+            way.curves
+            for way in candidate_allocations(whole, scores, PruneConfig(progress=False))
+            if way.curves is not None
+        ]
         assert bool(found) == (curves is not None)
         assert curves is None or all(torch.equal(found[0][name], curves[name]) for name in curves)
-    assert sum(cell.size or 1 for cell in whole.quick_held_out(100).held.cells) < 50
+    assert sum(cell.size or 1 for cell in whole.quick_held_out(100).held_out.cells) < 50
 
 
 def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
@@ -258,8 +269,11 @@ def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
     x = torch.arange(640.0)[:, None].expand(-1, 6).contiguous()
     whole = rehearsal_of(mlp(6, 8, 3), list(x.split(32)))
     compared, measured = whole.quick(192), whole.quick_held_out(192)
-    assert compared.fitted is compared.held
-    for quick, cells in ((compared, compared.held.cells), (measured, [*measured.fitted.cells, *measured.held.cells])):
+    assert compared.fitted is compared.held_out
+    for quick, cells in (
+        (compared, compared.held_out.cells),
+        (measured, [*measured.fitted.cells, *measured.held_out.cells]),
+    ):
         starts = [float(cell.args[0][0, 0]) for cell in quick.fitted.cells]
         assert min(starts) < 160 and max(starts) >= 480
         assert sum(cell.size or 1 for cell in cells) == pytest.approx(192, abs=32)
@@ -269,7 +283,7 @@ def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
 def test_plans_are_told_apart_as_many_other_examples_tell() -> None:
     """With 64 images, of which a third would be held out: what they say of two plans is what 256 others say."""
     model, data = demo.network(), demo.calibration()[:2]
-    rehearsal = PlanSimulator(sc.trace(model, data[0][:2]), split_microbatches(as_batches(data), torch.device("cpu")))
+    rehearsal = rehearsal_of(model, data)
     scores = sc.score(rehearsal.network, by="l2")
     early = ("stem.0", "layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1")
     dear_late = {name: torch.arange(len(scores[name].values) + 1) * (1.0 if name in early else 9.0) for name in scores}
@@ -293,10 +307,11 @@ def test_plans_are_told_apart_as_many_other_examples_tell() -> None:
 def test_residual_widths_stay_where_that_comes_nearer() -> None:
     """Ways to allocate are tried with residual widths as they are, and without them where the budget needs them."""
     model, data = demo.network(), demo.calibration()[:1]
-    rehearsal = PlanSimulator(sc.trace(model, data[0][:2]), split_microbatches(as_batches(data), torch.device("cpu")))
+    rehearsal = rehearsal_of(model, data)
     network, scores = rehearsal.network, sc.score(rehearsal.network, by="l2")
-    allocator = PlanSearch(rehearsal, scores, None, 1, 0.5, candidate_allocations(rehearsal, scores, False))
-    way = next(way for way in allocator.ways if way.whole)
+    config = PruneConfig(floor=0.5, progress=False)
+    allocator = PlanSearch(rehearsal, scores, config, None, candidate_allocations(rehearsal, scores, config))
+    way = next(way for way in allocator.allocations if way.whole)
     residual = [group for group in network.groups if group.kind == "residual"]
     whole = allocator.plan({"macs": 0.7}, way)
     assert residual and all(len(whole.kept[group.name]) == group.size for group in residual)
@@ -340,21 +355,14 @@ def test_without_a_time_budget_nothing_is_left_out() -> None:
 def test_without_a_refit_a_bound_is_judged_without_one() -> None:
     model, x = mlp(6, 32, 32, 3), torch.randn(400, 6)
     result = sc.prune(model, x, {"loss": 0.02}, repair=None, progress=False)
-    held = torch.cat(
-        [
-            cell.args[0]
-            for cell in PlanSimulator(
-                result.plan.network, split_microbatches(as_batches(x), torch.device("cpu"))
-            ).held.cells
-        ]
-    )
+    held = torch.cat([cell.args[0] for cell in rehearsal_of(model, x).held_out.cells])
     with torch.no_grad():
         found = float(divergence(result.model(held), model(held)).mean())
     assert result.report.settings["drop"]["mean"] == pytest.approx(found, rel=1e-3)
 
 
 def test_a_plan_that_is_faster_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.Stopwatch, "left", lambda *_: 0.5)
+    monkeypatch.setattr(Stopwatch, "left", lambda *_: 0.5)
     result = sc.prune(mlp(64, 256, 256, 5), torch.randn(40, 64), {"latency": 0.9}, by="l2", progress=False)
     assert result.plan.cost.macs <= result.plan.dense.macs
 
@@ -376,11 +384,113 @@ def test_an_accuracy_bound_on_images_of_classes() -> None:
     assert result.plan.cost.macs < result.plan.dense.macs
 
 
-@pytest.mark.parametrize(("capability", "wanted"), [("AVX512", 16), ("AVX2", 8), ("DEFAULT", 8)])
-def test_multiples_that_are_quick_are_the_processors_vectors(
-    capability: str, wanted: int, monkeypatch: pytest.MonkeyPatch
+def weights_as_times(network: sc.Network, *_: Any) -> LatencyTable:
+    """A table in which a layer takes a millisecond for each of its weights."""
+    layers = []
+    for layer in layers_of(network):
+        rows, columns = (1, len(layer.inputs)), (1, len(layer.outputs))
+        seconds = torch.outer(*(torch.tensor(sizes, dtype=torch.float64) for sizes in (rows, columns))) / 1e3
+        layers.append(Timed(layer.inputs, layer.outputs, seconds, 0.0, rows, columns))
+    return LatencyTable(tuple(layers), 0.0)
+
+
+PLANNED = [
+    ({"macs": 0.5}, {}),
+    ({"macs": 0.4}, {"allocation": ("uniform", "global"), "target": "any"}),
+    ({"params": 0.5}, {"round_to": 8, "repair": "refit"}),
+    ({"loss": 0.05}, {}),
+    ({"latency": 0.6}, {}),
+]
+
+
+@pytest.mark.parametrize(("keep", "settings"), PLANNED)
+def test_plan_chooses_the_sizes_that_prune_chooses(
+    keep: dict[str, float], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But a network of narrow layers keeps a choice."""
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert quick_multiple(sc.trace(demo.network(), demo.calibration()[0][:2])) == wanted
-    assert quick_multiple(sc.trace(mlp(6, 8, 9, 3), torch.randn(2, 6))) == 4
+    """Step by step, with the scores handed on, the plan is the one of the whole way in one call."""
+    model, x = mlp(6, 64, 48, 3), torch.randn(160, 6)
+    total = sum(p.numel() for p in model.parameters())
+    monkeypatch.setattr(Stopwatch, "left", lambda _, small: sum(p.numel() for p in small.parameters()) / total)
+    monkeypatch.setattr(Stopwatch, "dense_ms", lambda _: [10.0])
+    monkeypatch.setattr("secateur.allocation.latency_bounds.measure_latency", weights_as_times)
+    result = sc.prune(model, x, keep, progress=False, **settings)
+    scores = sc.score(result.plan.network, x, by="obs", progress=False)
+    plan = sc.plan(result.plan.network, scores, keep, data=x, model=model, progress=False, **settings)
+    assert all(torch.equal(plan.kept[name], kept) for name, kept in result.plan.kept.items())
+    assert (plan.keep, plan.notes, plan.change) == (result.plan.keep, result.plan.notes, result.plan.change)
+    assert (plan.change is not None) == ("loss" in keep)
+    again = sc.prune(model, x, keep, scores=scores, progress=False, **settings)
+    assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), result.model.parameters(), strict=True))
+
+
+def test_a_budget_in_time_without_the_model_goes_by_the_layers_times() -> None:
+    model, x = mlp(64, 256, 256, 5), torch.randn(40, 64)
+    network = sc.trace(model, x[:2])
+    scores = sc.score(network, by="l2")
+    table = weights_as_times(network)
+    plan = sc.plan(network, scores, {"speedup": 2}, data=x, latency=table, progress=False)
+    assert table.left(network.mask(plan.kept)) <= 0.5
+    assert plan.keep == {"speedup": 2}
+    assert any("give model= to have the plan cut and timed" in note for note in plan.notes)
+
+
+def test_what_needs_examples_says_so() -> None:
+    network = sc.trace(mlp(6, 8, 3), torch.randn(2, 6))
+    scores = sc.score(network, by="l2")
+    for settings, message in (
+        ({"keep": {"macs": 0.5}, "allocation": "auto"}, r"allocation='auto' tries allocations on examples: give data="),
+        ({"keep": {"accuracy": -0.1}}, r"bound on the accuracy, which is measured on examples: give data="),
+        ({"keep": {"ms": 5}}, r"give data=, by which they are measured, or a table, latency="),
+    ):
+        with pytest.raises(sc.SecateurError, match=message):
+            sc.plan(network, scores, **settings)
+    with pytest.raises(sc.SecateurError, match="refuses inputs"):
+        sc.plan(network, scores, {"macs": 0.5}, data=torch.randn(8, 5), progress=False)
+    with pytest.raises(sc.SecateurError, match="has shape"):
+        sc.plan(network, scores, {"macs": 0.5}, data=torch.randn(8, 6), model=mlp(6, 9, 3), progress=False)
+
+
+def test_scores_that_exist_are_taken_or_refused() -> None:
+    model, x = mlp(6, 16, 3), torch.randn(40, 6)
+    scores = sc.score(sc.trace(model, x[:2]), by="l1")
+    result = sc.prune(model, x, {"macs": 0.5}, scores=scores, by="l1", progress=False)
+    assert result.scores is scores
+    assert set(result.plan.kept["0"].tolist()) == set(scores["0"].values.argsort()[8:].tolist())
+    for settings, message in (
+        ({"by": "l2"}, r"by would change how the network is scored, but scores= are given, by 'l1'"),
+        ({"rounds": 2}, r"rounds would change"),
+        ({"ablation": "zero", "aggregate": "max"}, r"ablation, aggregate would change"),
+    ):
+        with pytest.raises(sc.SecateurError, match=message):
+            sc.prune(model, x, {"macs": 0.5}, scores=scores, progress=False, **settings)
+    for other in (mlp(6, 20, 3), mlp(6, 16, 16, 3)):
+        elsewhere = sc.score(sc.trace(other, x[:2]), by="l1")
+        with pytest.raises(sc.SecateurError, match="these are scores of another network"):
+            sc.prune(model, x, {"macs": 0.5}, scores=elsewhere, progress=False)
+
+
+def test_scores_of_some_groups_prune_these_alone() -> None:
+    model, x = mlp(6, 16, 16, 3), torch.randn(40, 6)
+    scores = sc.score(sc.trace(model, x[:2]), by="l1")
+    result = sc.prune(model, x, {"units": 0.8}, scores=scores, only="2", progress=False)
+    assert set(result.plan.kept) == {"2"}
+    assert result.model[0].out_features == 16
+
+
+def test_compare_takes_the_allocations_that_prune_takes() -> None:
+    model, x = mlp(6, 24, 24, 3), torch.randn(96, 6)
+    found = sc.compare(model, x, by=("l1", "l2"), keep={"macs": 0.5}, allocation="auto", progress=False)
+    assert found.repairs == ("none", "refit")
+    assert all(trial.macs <= 0.5 for trial in found.trials)
+
+
+def test_the_defaults_of_prune_are_those_of_its_settings() -> None:
+    for function, config in ((sc.prune, DEFAULTS), (sc.compare, COMPARISON)):
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(function).parameters.items()
+            if hasattr(config, name) and parameter.default is not parameter.empty
+        }
+        assert {"ablation", "allocation", "repair", "seed", "loss"} <= set(defaults)
+        for name, value in defaults.items():
+            assert name == "by" or value == getattr(config, name)

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur import pipeline
-from secateur.allocation.budget import fractions_of, latency_fraction, parse_keep
+from secateur.allocation.budget import parse_keep
+from secateur.allocation.latency_bounds import CLOSE
+from secateur.allocation.remaining_fractions import fractions_of, latency_fraction
 from secateur.cli.options import parse_keep_text as parse_entries
 from secateur.errors import BudgetError
+from secateur.evaluation.timing import Stopwatch
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -51,17 +53,17 @@ def test_numbers_and_texts(unit: str, value: Any, number: float) -> None:
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        ({"macs": 50}, "out of range; give the fraction that stays, above 0 and at most 1, or an absolute number"),
+        ({"macs": 50}, "out of range; give the fraction that is kept, above 0 and at most 1, or an absolute number"),
         ({"macs": 1234.5}, "out of range"),
         ({"macs": "300Q"}, "with one of k, m, g, t, % behind it"),
         ({"params": "1MB"}, "is no number"),
         ({"speedup": 0.5}, "how many times as fast"),
         ({"speedup": "50%"}, "is no number"),
         ({"ms": 0}, "milliseconds for a batch"),
-        ({"latency": 2}, "fraction of the time"),
-        ({"units": 1.5}, "how many units stay"),
+        ({"latency": 2}, "fraction of the dense network's time"),
+        ({"units": 1.5}, "the number of units"),
         ({"macs": True}, "is no number"),
-        ({"latency": 0.5, "speedup": 2}, "says the time twice"),
+        ({"latency": 0.5, "speedup": 2}, "gives the time twice"),
         ({"macs": "-5k"}, "is no number"),
     ],
 )
@@ -101,11 +103,11 @@ def test_absolute_budgets_by_prune(monkeypatch: pytest.MonkeyPatch, tmp_path: An
         """Parameters stand for time: other work on the machine must not decide what a test says."""
         return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(pipeline.Stopwatch, "left", lambda _, small: parameters_left(small))
-    monkeypatch.setattr(pipeline.Stopwatch, "dense_ms", lambda _: [10.0])
+    monkeypatch.setattr(Stopwatch, "left", lambda _, small: parameters_left(small))
+    monkeypatch.setattr(Stopwatch, "dense_ms", lambda _: [10.0])
     for keep in ({"speedup": 2}, {"ms": 5}):
         result = sc.prune(model, x, keep, by="l2", repair=None, progress=False)
-        assert parameters_left(result.model) <= 0.5 * pipeline.CLOSE
+        assert parameters_left(result.model) <= 0.5 * CLOSE
         assert result.plan.keep == keep
 
 

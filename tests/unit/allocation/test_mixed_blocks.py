@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur import pipeline
 from secateur.allocation.block_order import order_of_blocks
+from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.kinds import USUAL
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.timing import Stopwatch
 from secateur.importance.context import network_microbatches
 from secateur.masking.ablation import MeanAblation
 from secateur.training.masks import Masks
@@ -110,7 +112,7 @@ def test_costs_by_counts_and_by_masks_agree_where_blocks_are_gone() -> None:
 def test_the_weak_block_goes_first() -> None:
     model, x = residual(), images(96)
     network = sc.trace(model, x[:2], kinds=MIXED)
-    rehearsal = PlanSimulator(network, network_microbatches(network, as_batches(x)))
+    rehearsal = PlanSimulator(Calibration(network, network_microbatches(network, as_batches(x))))
     order = order_of_blocks(rehearsal, lambda kept: network.cost(kept).macs / network.cost().macs, progress=False)
     assert order[0] == "layers.1"
     assert sorted(order) == ["layers.0", "layers.1", "layers.2", "layers.3"]
@@ -133,10 +135,10 @@ def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> Non
         """Parameters stand for time: other work on the machine must not decide what a test says."""
         return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(pipeline.Stopwatch, "left", lambda _, small: parameters_left(small))
+    monkeypatch.setattr(Stopwatch, "left", lambda _, small: parameters_left(small))
     result = sc.prune(model, x, {"latency": 0.6}, progress=False, repair=None)
     assert blocks_of(result.plan.network) is not None
-    assert parameters_left(result.model) <= 0.6 * pipeline.CLOSE
+    assert parameters_left(result.model) <= 0.6 * CLOSE
 
 
 def test_a_block_that_is_gone_in_training_is_zero_as_a_whole() -> None:

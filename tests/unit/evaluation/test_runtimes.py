@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur import pipeline
 from secateur.data.batch import Batch
 from secateur.data.conversion import as_batches
 from secateur.evaluation import latency_table
@@ -19,6 +18,7 @@ from secateur.evaluation.onnx_layers import layer_model
 from secateur.evaluation.onnx_times import onnx_layer_times
 from secateur.evaluation.runtimes import export_onnx, kernel_times, new_session, repeatable_call
 from secateur.evaluation.smaller_layers import smaller_call, weights_of
+from secateur.evaluation.timing import Stopwatch
 from secateur.graph.program import OpOverride
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.masking.operands import operand
@@ -144,14 +144,14 @@ def test_kernels_are_timed_run_by_run() -> None:
 def test_prune_for_half_of_the_time_in_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = convolutions(), torch.randn(40, 3, 8, 8)
     monkeypatch.setattr(latency_table, "layer_seconds", lambda layer, x, weight, bias: weight.numel() * 1e-9)
-    monkeypatch.setattr(pipeline.Stopwatch, "dense_ms", lambda _: [sum(p.numel() for p in model.parameters()) * 1e-6])
+    monkeypatch.setattr(Stopwatch, "dense_ms", lambda _: [sum(p.numel() for p in model.parameters()) * 1e-6])
 
-    def left(self: pipeline.Stopwatch, small: nn.Module) -> float:
+    def left(self: Stopwatch, small: nn.Module) -> float:
         """Parameters stand for time: other work on the machine must not decide what a test says."""
         assert self.runtime == "onnxruntime"
         return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(pipeline.Stopwatch, "left", left)
+    monkeypatch.setattr(Stopwatch, "left", left)
     result = sc.prune(
         model, x, {"latency": 0.7}, by="l2", target="onnxruntime", allocation="uniform", repair=None, progress=False
     )

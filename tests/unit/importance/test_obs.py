@@ -7,8 +7,9 @@ from torch import nn
 import secateur as sc
 from secateur.allocation.simulate import PlanSimulator
 from secateur.data.conversion import as_batches
+from secateur.evaluation.calibration import Calibration
 from secateur.importance import elimination
-from secateur.importance.context import split_microbatches
+from secateur.importance.context import network_microbatches
 from secateur.importance.elimination import ReaderFactor, eliminate_units
 from secateur.importance.fisher import FisherAccumulator, drawn_classes, shrunk
 from secateur.masking.linear_layers import layers_of
@@ -111,7 +112,7 @@ def test_the_estimate_is_near_what_a_refit_really_loses() -> None:
     model, data = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 5)), list(torch.randn(4000, 6).split(500))
     network = sc.trace(model, data[0][:2])
     values = sc.score(network, data, by="obs", progress=False)["0"].values
-    rehearsal = PlanSimulator(network, split_microbatches(as_batches(data), torch.device("cpu")))
+    rehearsal = PlanSimulator(Calibration(network, network_microbatches(network, as_batches(data))))
     order = values.argsort()
     for gone in (10, 20, 30):
         found = rehearsal.divergence({"0": order[gone:].sort().values})

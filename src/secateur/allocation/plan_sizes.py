@@ -1,0 +1,67 @@
+"""A plan for a budget by one allocation: the sizes of the groups, and the units that are kept."""
+
+from typing import NamedTuple
+
+from secateur.allocation.loss_curves import Curves
+from secateur.allocation.remaining_fractions import with_latency
+from secateur.allocation.removal_sequence import RemovalSequence
+from secateur.coupling.effective_macs import effective_macs
+from secateur.coupling.network import Network
+from secateur.coupling.plan import Budget, Plan
+from secateur.evaluation.channel_steps import ANY, AUTO, channel_step
+from secateur.evaluation.latency_table import LatencyTable
+from secateur.importance.scores import Scores
+
+
+class Allocation(NamedTuple):
+    """An allocation of a budget to the groups.
+
+    Args:
+        names: its name, or several: half-way between them.
+        curves: the loss by the number of removed units, where it is not the scores themselves.
+        target: the device whose kernels the sizes fill; "any": any sizes.
+        dropped: the blocks that are removed as a whole, by their paths.
+        whole: kinds of groups that lose no unit, if the budget can be met without them.
+    """
+
+    names: tuple[str, ...]
+    curves: Curves | None = None
+    target: str = ANY
+    dropped: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+
+
+def plan_sizes(
+    network: Network,
+    scores: Scores,
+    keep: Budget,
+    allocation: Allocation,
+    round_to: int = 1,
+    floor: float = 1,
+    latency: LatencyTable | None = None,
+) -> Plan:
+    """Plan by one allocation.
+
+    Args:
+        network: the traced network.
+        scores: of its units.
+        keep: the parsed budget, without bounds on the quality.
+        allocation: what it is spent by; its kinds of groups that stay whole are not looked at.
+        round_to: the number that sizes are multiples of.
+        floor: the fewest units of a group; below 1 a fraction of the group.
+        latency: the times of this machine, for a budget in time.
+
+    Raises:
+        BudgetError: the budget can't be met, or the scores are of another network.
+    """
+    limits = with_latency(network, keep, 1.0 if latency is None else 1e3 * latency.dense_seconds)
+    step = channel_step(allocation.target, network.device)
+    sequence = RemovalSequence.of(
+        network, scores, allocation.names, round_to, floor, list(limits), allocation.curves, latency, step.size,
+        allocation.dropped,
+    )  # fmt: skip
+    kept = sequence.within(limits)
+    cost = network.cost(kept, bool(scores.means))
+    counted_step = step if step.size > 1 else channel_step(AUTO, network.device)
+    effective = effective_macs(network, kept, counted_step.size)
+    return Plan(network, kept, scores.means, cost, network.cost(), keep, effective)
