@@ -22,12 +22,14 @@ from secateur.coupling.cost import Cost
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches, example_batches
+from secateur.graph.contexts import preserved
 from secateur.graph.export import every_step_seen
 from secateur.graph.operators import arguments, operator_name, with_argument
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
 from secateur.importance.scores import GroupScores
 from secateur.masking.ablation import run_masked
 from secateur.masking.operands import operand
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.surgery.verify import output_difference
 from zoo import ZOO, grow
 
@@ -79,6 +81,24 @@ def test_law_1_cut_equals_masked(name: str, removal: str, seed: int) -> None:
     worst, allowed = output_difference(run(small, fresh), run_masked(network, fresh, network.mask(kept), means))
     assert worst <= allowed
     assert isinstance(small, type(model)) or network.as_program or needs_folding(model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@plans
+@given(seed=seeds)
+def test_law_1_values_that_hold_what_stays_alone_lead_to_the_masked_output(name: str, seed: int) -> None:
+    """From the inputs on, and from the dense network's values before the first operator that misses units."""
+    model, _, network = traced(name)
+    kept, program = drawn(network, seed), network.program
+    pruned = EmbeddedPrunedNetwork.whole(network, kept)
+    masked = run_masked(network, network.example, network.mask(kept), {})
+    stop = len(program.nodes) - 1
+    with preserved(model):
+        for start in {program.first, max(min(pruned.first_cut, stop), program.first)}:
+            values = {**pruned.fixed(), **program.bind(network.example)}
+            values = program.run(values, program.first, start, {}, keep=program.output_nodes)
+            values = program.run(values, start, stop, pruned.handlers(), keep=program.output_nodes)
+            assert output_difference(program.finish(values), masked)[0] < 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,15 +2,17 @@
 
 Each matrix that reads the units answers to their going as the optimal brain surgeon has it: the features that stay make
 up for those that go as well as the covariance of what is read allows. The inverse covariance loses a few rows and
-columns at every step. Changing all of it each time is bound by memory, so the changes of many steps are kept as a
-product of two thin matrices, of which only the rows that the next step needs are worked out, and carried out together.
+columns at every step (`inverse_covariances.py`).
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from secateur.importance.inverse_covariances import Inverse
 
 STEPS = 64
 BLOCK = 256
@@ -22,12 +24,12 @@ class ReaderFactor:
 
     Args:
         weights: times the root of the curvature along its outputs (outputs, features).
-        inverse: of the covariance of what it reads (features, features).
+        inverse: of the covariance of what it reads.
         features: of each unit (units, features of a unit).
     """
 
     weights: Tensor
-    inverse: Tensor
+    inverse: Inverse
     features: Tensor
 
 
@@ -39,7 +41,9 @@ def eliminate_units(size: int, factors: Sequence[ReaderFactor]) -> Tensor:
         factors: of each matrix that reads them.
 
     Example:
-        >>> factor = ReaderFactor(torch.tensor([[1.0, 3.0]]).double(), torch.eye(2).double(), torch.tensor([[0], [1]]))
+        >>> from secateur.importance.inverse_covariances import MatrixInverse
+        >>> inverse = MatrixInverse(torch.eye(2).double())
+        >>> factor = ReaderFactor(torch.tensor([[1.0, 3.0]]).double(), inverse, torch.tensor([[0], [1]]))
         >>> eliminate_units(2, [factor]).tolist()
         [0.5, 5.0]
     """
@@ -65,23 +69,22 @@ class _Elimination:
 
     Attributes:
         weights: as they make up for what is gone (features, outputs).
-        inverse: without the changes that are still to be carried out (features, features).
+        inverse: of the covariance, with those that are gone until they take too much room.
         blocks: the inverse's blocks of each unit, up to date (units, features of a unit, features of a unit).
-        columns, pivots: their product is to be subtracted from the inverse (features, changes), (changes, features).
     """
 
     def __init__(self, factor: ReaderFactor) -> None:
         units, self.width = factor.features.shape
-        count = factor.inverse.shape[0]
-        order = factor.features.flatten().to(factor.inverse.device)
+        count = len(factor.inverse)
+        order = factor.features.flatten().to(factor.weights.device)
         others = torch.ones(count, dtype=torch.bool, device=order.device).index_fill(0, order, False)
         order = torch.cat([order, torch.nonzero(others).flatten()])
         self.weights = factor.weights.t()[order].contiguous()
-        self.inverse = factor.inverse[order][:, order]
+        self.inverse = copy(factor.inverse)
+        self.inverse.compact(order)
         self.row = torch.arange(units)  # of each unit the number of its block
         self.alive = torch.ones(units, dtype=torch.bool)
-        self.blocks = self._blocks_of(self.inverse)
-        self.columns, self.pivots = self._no_changes()
+        self.blocks = self.inverse.blocks(self.width, units)
 
     def costs(self, units: Tensor) -> Tensor:
         """What the going of each of these units alone costs. (units,)"""
@@ -99,7 +102,7 @@ class _Elimination:
         """The features that stay make up for those of these units as well as they can."""
         rows = self.row[units].to(self.weights.device)
         at = (rows[:, None] * self.width + torch.arange(self.width, device=rows.device)).flatten()
-        lines = self.inverse[at] - self.columns[at] @ self.pivots  # (features of these units, features)
+        lines = self.inverse.lines(at)  # (features of these units, features)
         pivot = torch.linalg.solve(lines[:, at], lines)
         self.weights -= pivot.t() @ self.weights[at]
         self.weights[at] = 0
@@ -108,28 +111,18 @@ class _Elimination:
         self.blocks -= changes @ pivot[:, :count].unflatten(1, (-1, self.width)).transpose(0, 1)
         self.blocks[rows] = torch.eye(self.width, dtype=self.blocks.dtype, device=self.blocks.device)
         self.alive[self.row[units]] = False
-        self.columns, self.pivots = torch.cat([self.columns, lines.t()], 1), torch.cat([self.pivots, pivot])
-        if len(self.pivots) >= BLOCK:
+        self.inverse.remove(at, lines, pivot)
+        if self.inverse.pending >= BLOCK:
             self._carry_out()
 
     def _carry_out(self) -> None:
-        """Change the inverse, and leave out what is gone."""
+        """Leave out what is gone."""
         stays = self.alive.repeat_interleave(self.width)
         beyond = torch.ones(len(self.inverse) - len(stays), dtype=torch.bool)
-        at = torch.nonzero(torch.cat([stays, beyond])).flatten().to(self.inverse.device)
-        self.inverse = self.inverse[at][:, at].sub_(self.columns[at] @ self.pivots[:, at])
+        at = torch.nonzero(torch.cat([stays, beyond])).flatten().to(self.weights.device)
+        self.inverse.compact(at)
         self.weights = self.weights[at]
         kept = torch.nonzero(self.alive).flatten()
         self.blocks = self.blocks[kept.to(self.blocks.device)]
         self.row = (self.alive.cumsum(0) - 1)[self.row]  # of those that are gone it is not asked for
         self.alive = self.alive[kept]
-        self.columns, self.pivots = self._no_changes()
-
-    def _blocks_of(self, inverse: Tensor) -> Tensor:
-        count = len(self.row) * self.width
-        whole = inverse[:count, :count].unflatten(0, (-1, self.width)).unflatten(2, (-1, self.width))
-        blocks: Tensor = whole.diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()
-        return blocks
-
-    def _no_changes(self) -> tuple[Tensor, Tensor]:
-        return self.inverse.new_zeros(len(self.inverse), 0), self.inverse.new_zeros(0, len(self.inverse))

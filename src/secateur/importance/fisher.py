@@ -16,6 +16,8 @@ from secateur.evaluation.losses import is_logits, main_output, output_scales, ou
 from secateur.graph.program import OpFn, OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
+from secateur.importance.inverse_covariances import MatrixInverse, RowsInverse
+from secateur.importance.shrinkage import ShrunkCovariance
 from secateur.masking.linear_layers import LinearLayer
 from secateur.masking.operands import operand
 from secateur.utils.dtypes import at_least_single, to_widest
@@ -24,7 +26,7 @@ from secateur.utils.rng import generator_for
 MOST_ROWS = 20_000
 ROWS_PER_FEATURE = 8
 DRAWS = 2
-LEAST = 1e-5
+FEWER_ROWS = 2  # times as many features as rows, from which on the rows are held
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,20 @@ class FisherFactors:
     """What one layer reads, and how the loss answers to errors of what it gives.
 
     Args:
-        covariance: of its features, about their means where it can have a constant, shrunk so that it has an inverse
-            (groups, features, features).
+        covariance: of its features, about their means where it can have a constant, shrunk so that it has an inverse.
         curvature: of the loss, summed over the places of an example: along its outputs (groups, outputs, outputs), or,
             where these are more than what it reads, along changes of a weight that all outputs share, W'CW
             (groups, features, features).
         along_features: which of the two.
     """
 
-    covariance: Tensor
+    covariance: ShrunkCovariance
     curvature: Tensor
     along_features: bool
+
+    def inverse(self, group: int) -> MatrixInverse | RowsInverse:
+        """The inverse of the covariance of what a group reads."""
+        return self.covariance.inverse(group)
 
     def weighted(self, matrix: Tensor, group: int) -> Tensor:
         """A matrix (n, features) whose product with its own transpose is the curvature along the features of a group.
@@ -72,6 +77,7 @@ class FisherAccumulator:
         outputs = len(layer.outputs) // layer.groups
         self.matrices = at_least_single(layer.matrix(weight)) if outputs > layer.features_of_group else None
         self.shift, self.gram, self.curvature = torch.zeros(()), torch.zeros(()), torch.zeros(())
+        self.few: list[Tensor] | None = []  # the rows, until they are too many to be held
         self.rows = self.examples = 0
 
     def read(self, x: Tensor, examples: int, share: int, draws: torch.Generator) -> None:
@@ -83,8 +89,13 @@ class FisherAccumulator:
             self.shift = rows.mean(1, keepdim=True)
             self.gram = torch.zeros((), device=x.device)
         rows = torch.cat([rows - self.shift, torch.ones_like(rows[..., :1])], 2)
-        self.gram = self.gram + to_widest(rows.transpose(1, 2) @ rows)
         self.rows += rows.shape[1]
+        if self.few is not None and FEWER_ROWS * self.rows <= rows.shape[2]:
+            self.few.append(rows)
+            return
+        for each in [*(self.few or ()), rows]:
+            self.gram = self.gram + to_widest(each.transpose(1, 2) @ each)
+        self.few = None
 
     def slope(self, gradient: Tensor, examples: int) -> None:
         """Gradients of one draw of classes for every example."""
@@ -103,6 +114,13 @@ class FisherAccumulator:
         Raises:
             DataError: NaN or infinity has come up.
         """
+        covariance = self._covariance() if self.few is None else self._few_rows(self.few)
+        curvature, self.curvature = self.curvature.div_(self.examples), torch.zeros(())
+        if not bool(covariance.is_finite and torch.isfinite(curvature).all()):
+            raise DataError(f"{self.layer.name} reads or passes on NaN or infinity; 'obs' can't judge what it reads")
+        return FisherFactors(covariance, curvature, self.matrices is not None)
+
+    def _covariance(self) -> ShrunkCovariance:
         gram, self.gram = self.gram.div_(self.rows), torch.zeros(())
         mean = gram[:, -1, :-1].clone()
         moments = gram[:, :-1, :-1] - mean[:, :, None] * mean[:, None]
@@ -110,26 +128,12 @@ class FisherAccumulator:
         if not self.layer.constant:
             whole = mean + to_widest(self.shift[:, 0])
             moments = moments + whole[:, :, None] * whole[:, None]
-        curvature, self.curvature = self.curvature.div_(self.examples), torch.zeros(())
-        if not bool(torch.isfinite(moments).all() and torch.isfinite(curvature).all()):
-            raise DataError(f"{self.layer.name} reads or passes on NaN or infinity; 'obs' can't judge what it reads")
-        return FisherFactors(shrunk(moments, self.rows), curvature, self.matrices is not None)
+        return ShrunkCovariance.of(moments, self.rows)
 
-
-def shrunk(moments: Tensor, rows: int) -> Tensor:
-    """Covariances (groups, n, n) drawn towards a multiple of the identity, the more the fewer rows they come from.
-
-    Oracle approximating shrinkage (Chen et al. 2010, equation 23).
-    """
-    size = moments.shape[1]
-    squares = moments.square().sum((1, 2))
-    traces = moments.diagonal(dim1=1, dim2=2).sum(1)
-    above = (1 - 2 / size) * squares + traces.square()
-    below = (rows + 1 - 2 / size) * (squares - traces.square() / size)
-    share = torch.where(below > 0, above / below.clamp_min(1e-300), 1.0).clamp(LEAST, 1)[:, None, None]
-    identity = torch.eye(size, dtype=moments.dtype, device=moments.device)
-    level = (traces / size).clamp_min(1e-12)[:, None, None]
-    return (1 - share) * moments + share * level * identity
+    def _few_rows(self, parts: Sequence[Tensor]) -> ShrunkCovariance:
+        rows, self.few = to_widest(torch.cat(list(parts), 1)[..., :-1]), []
+        rows = rows - rows.mean(1, keepdim=True) if self.layer.constant else rows + to_widest(self.shift)
+        return ShrunkCovariance.of_rows(rows / self.rows**0.5)
 
 
 def fisher_factors(

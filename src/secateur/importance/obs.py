@@ -69,7 +69,7 @@ def _elimination_losses(context: CriterionContext, portion: Portion, consumers: 
 def _factors(network: Network, group: Group, layer: LinearLayer, moments: FisherFactors) -> Iterator[ReaderFactor]:
     """One for each group of a convolution's channels that has the group's units among its inputs."""
     owner = layer.inputs.repeat_interleave(layer.kernel).view(layer.groups, -1) - group.offset
-    matrices = layer.matrix(network.program.state(layer.weight).detach()).to(moments.covariance)
+    matrices = layer.matrix(network.program.state(layer.weight).detach()).to(moments.curvature)
     for number in range(layer.groups):
         inside = (owner[number] >= 0) & (owner[number] < group.size)
         counts = torch.bincount(owner[number][inside], minlength=group.size)
@@ -78,18 +78,7 @@ def _factors(network: Network, group: Group, layer: LinearLayer, moments: Fisher
             continue  # units that lie elsewhere
         features = torch.where(inside, owner[number], group.size).argsort(stable=True)[: group.size * width]
         weights = moments.weighted(matrices[number], number)
-        yield ReaderFactor(weights, _inverse(moments.covariance[number]), features.view(-1, width))
-
-
-def _inverse(covariance: Tensor) -> Tensor:
-    """Of a covariance, with as little added to its diagonal as rounding makes it need."""
-    level = covariance.diagonal().mean().clamp_min(1e-12) * torch.eye(len(covariance)).to(covariance)
-    added = 0.0
-    while True:
-        factor, failed = torch.linalg.cholesky_ex(covariance + added * level)
-        if not bool(failed):
-            return torch.cholesky_inverse(factor)
-        added = max(10 * added, 1e-8)
+        yield ReaderFactor(weights, moments.inverse(number), features.view(-1, width))
 
 
 def _gate_losses(context: CriterionContext, groups: Sequence[Group]) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ def _correct(lockstep: PairedExecution, node: Node, names: dict[str, str], given
     found, wanted = Statistics(), Statistics()
     for _, dense, cut in lockstep.before(node):
         wanted.add(dense[given["input"]])
-        found.add(cut[given["input"]])
+        found.add(lockstep.within.spread(given["input"], cut[given["input"]]))
     eps, state = given["eps"], lockstep.within.state
     program = lockstep.within.network.program
     held_mean, held_variance = (to_widest(program.state(name).detach()) for name in names.values())

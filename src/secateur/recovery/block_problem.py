@@ -16,7 +16,6 @@ from secateur.graph.operators import arguments
 from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
-from secateur.recovery.embedded import accumulate
 from secateur.recovery.paired_run import PairedExecution, Values, value_of
 from secateur.recovery.reconstruction_terms import Covariance, SharedTargets
 from secateur.recovery.refit import PrunedLayer
@@ -146,7 +145,9 @@ class BlockProblem:
             layer = part.layer
             state[layer.weight] = part.weight(state[layer.weight], change)
             if part.has_constant:  # here and not in a batch norm's mean, by which there are no slopes
-                handlers[layer.node] = accumulate(handlers.get(layer.node), part.added(change), layer.dim)
+                handlers[layer.node] = self.within.adding(
+                    handlers.get(layer.node), part.added(change), layer.dim, layer.outputs
+                )
         values = {**replace(self.within, state=state).fixed(), **self.cells[number]}
         nodes = [anchor.aim.seen for anchor in self.anchors]
         values = self._run(values, handlers, nodes)

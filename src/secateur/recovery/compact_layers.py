@@ -1,7 +1,8 @@
 """Layers that compute what stays alone, within programs in which what is cut is silent."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,16 +10,21 @@ from torch import Tensor
 from secateur.graph.program import OpFn
 from secateur.masking.linear_layers import LinearLayer
 
+Axis = TypeVar("Axis")
+
 
 @dataclass(frozen=True, eq=False)
 class CompactLayer:
     """A linear layer or convolution that computes what stays alone.
+
+    Its input may hold what stays alone, or all.
 
     Args:
         layer: the layer.
         inputs, outputs: the positions that stay.
         groups: how many groups of a convolution stay.
         inner: of each of these outputs, the positions along the weight's second axis that stay (groups, ...).
+        spreads: whether the result is spread out over all positions, zero where nothing stays.
     """
 
     layer: LinearLayer
@@ -26,6 +32,7 @@ class CompactLayer:
     outputs: Tensor
     groups: int
     inner: Tensor
+    spreads: bool = True
 
     @staticmethod
     def of(layer: LinearLayer, mask: Tensor) -> "CompactLayer | None":
@@ -41,20 +48,45 @@ class CompactLayer:
         where = (inside + groups[:, None] * inputs.shape[1]).flatten()
         return CompactLayer(layer, where, torch.nonzero(mask[layer.outputs]).flatten(), len(groups), inside)
 
+    def result_axis(self, make: Callable[[int, Tensor, int], Axis]) -> Axis | None:
+        """What stays of the result, made from the axis, the positions and the length; None where all does."""
+        length = len(self.layer.outputs)
+        return make(self.layer.dim, self.outputs, length) if len(self.outputs) < length else None
+
     def __call__(self, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         node, dim = self.layer.node, self.layer.dim
         names = [each.name for each in node.target._schema.arguments]  # type: ignore[union-attr]
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        inputs, outputs, inner = (each.to(given["weight"].device) for each in (self.inputs, self.outputs, self.inner))
+        outputs, inner = (each.to(given["weight"].device) for each in (self.outputs, self.inner))
         weight = given["weight"].index_select(0, outputs)
         at = inner.repeat_interleave(len(outputs) // self.groups, 0)
         weight = weight.gather(1, at.view(*at.shape, *[1] * (weight.dim() - 2)).expand(*at.shape, *weight.shape[2:]))
-        given |= {"input": given["input"].index_select(dim, inputs), "weight": weight}
+        x = given["input"]
+        x = select_positions(x, dim, self.inputs) if x.shape[dim] == len(self.layer.inputs) else x
+        given |= {"input": x, "weight": weight}
         if given.get("bias") is not None:
             given["bias"] = given["bias"].index_select(0, outputs)
         if "groups" in given:
             given["groups"] = self.groups
         result = target(**given)
-        shape = list(result.shape)
-        shape[dim] = len(self.layer.outputs)
-        return result.new_zeros(shape).index_copy(dim, outputs, result)
+        return spread_out(result, dim, self.outputs, len(self.layer.outputs)) if self.spreads else result
+
+
+def select_positions(x: Tensor, dim: int, positions: Tensor) -> Tensor:
+    """Some positions along an axis, in the layout of the tensor."""
+    positions = positions.to(x.device)
+    if dim == 1 and x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
+        return x.movedim(1, -1).index_select(-1, positions).movedim(-1, 1)
+    return x.index_select(dim, positions)
+
+
+def spread_out(x: Tensor, dim: int, positions: Tensor, length: int) -> Tensor:
+    """A tensor at some positions along an axis, zero at the others, in the layout of the tensor."""
+    if len(positions) == length:
+        return x
+    shape, positions = list(x.shape), positions.to(x.device)
+    shape[dim] = length
+    if dim == 1 and x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
+        last = x.movedim(1, -1)
+        return last.new_zeros(*last.shape[:-1], length).index_copy(-1, positions, last).movedim(-1, 1)
+    return x.new_zeros(shape).index_copy(dim, positions, x)

@@ -20,6 +20,7 @@ from secateur.graph.program import OpFn, OpOverride
 from secateur.masking.ablation import MeanAblation, Means, as_factor
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.compact_layers import CompactLayer
+from secateur.recovery.compact_values import Axes, compact_axes, compact_operator
 from secateur.surgery.recipe import Recipe
 from secateur.surgery.recipe_attributes import Slices
 from secateur.utils.dtypes import to_widest
@@ -102,20 +103,62 @@ class EmbeddedPrunedNetwork:
 
     def handlers(self) -> dict[Node, OpOverride]:
         """The operators as they are in the cut network."""
-        found = {**MeanAblation(self.means).handlers(self.network, self.mask[None]), **self._narrow}
+        found = dict(self._compact[0])
         for consumer in self.network.new_biases():
             if consumer.fold is not None and consumer.fold.tensor in self.biases:
-                found[consumer.node] = accumulate(
-                    found.get(consumer.node), self.biases[consumer.fold.tensor], consumer.dim
+                found[consumer.node] = self.adding(
+                    found.get(consumer.node), self.biases[consumer.fold.tensor], consumer.dim, consumer.fold.outputs
                 )
         return found
 
+    def adding(self, handler: OpOverride | None, bias: Tensor, dim: int, outputs: Tensor) -> OpOverride:
+        """An operator that adds a bias to its result.
+
+        Args:
+            handler: the operator as it is otherwise.
+            bias: in the dense length.
+            dim: the result's axis.
+            outputs: for each entry along it the number of its unit.
+        """
+        stays = torch.nonzero(self.mask[outputs]).flatten()
+
+        def added(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            result = handler(target, args, kwargs) if handler is not None else target(*args, **kwargs)
+            own = bias if result.shape[dim] == len(bias) else bias.index_select(0, stays.to(bias.device))
+            return result + as_factor(own[None].to(result), result, dim, None)
+
+        return added
+
+    def spread(self, node: Node, value: Tensor, dim: int | None = None) -> Tensor:
+        """A value of the cut network with all positions, zero where nothing stays.
+
+        Args:
+            node: the operator that gives it.
+            value: the value, or what was made of it.
+            dim: the axis of the value; by default as the operator gives it.
+        """
+        axis = self._compact[1].get(node)
+        return value if axis is None else axis.spread(value, axis.dim if dim is None else dim)
+
     @cached_property
-    def _narrow(self) -> dict[Node, OpOverride]:
+    def _compact(self) -> tuple[dict[Node, OpOverride], Axes]:
+        """The operators as they are in the cut network, and which values may hold what stays alone."""
+        removed = MeanAblation(self.means).handlers(self.network, self.mask[None])
+        narrow = self._narrow
+        axes, held = compact_axes(self.network.program, narrow, removed.keys() - narrow.keys())
+        handlers: dict[Node, OpOverride] = {**removed}
+        for node, axis in axes.items():
+            handlers[node] = compact_operator(node, axis, node in held)
+        for node, layer in narrow.items():
+            handlers[node] = replace(layer, spreads=node not in held)
+        return handlers, held
+
+    @cached_property
+    def _narrow(self) -> dict[Node, CompactLayer]:
         """Layers that compute what stays alone, which takes as long as in the cut network; the rest is nothing."""
         if self.means:
             return {}
-        found: dict[Node, OpOverride] = {}
+        found: dict[Node, CompactLayer] = {}
         for layer in layers_of(self.network):
             if self.is_gone(layer.node):
                 continue
@@ -173,13 +216,3 @@ def _spread(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
     grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(dense.shape)]
     whole[torch.meshgrid(*[each.to(whole.device) for each in grid], indexing="ij")] = value
     return whole
-
-
-def accumulate(handler: OpOverride | None, bias: Tensor, dim: int) -> OpOverride:
-    """An operator that adds a bias to its result."""
-
-    def added(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = handler(target, args, kwargs) if handler is not None else target(*args, **kwargs)
-        return result + as_factor(bias[None].to(result), result, dim, None)
-
-    return added

@@ -12,9 +12,10 @@ from secateur.data.batch import Batch
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.batchnorm import Statistics
+from secateur.recovery.compact_layers import select_positions
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import Values
-from secateur.recovery.ridge import RegressionMoments
+from secateur.recovery.ridge import RegressionMoments, systems_of
 from secateur.recovery.targets import OutputContext, output_context
 from secateur.utils.dtypes import at_least_single
 
@@ -46,7 +47,7 @@ class ReconstructionTerm:
         """From what comes of the layer in the dense network, cell by cell."""
         axis = 1 if layer.is_convolution else dense[0].dim() - 1
         stays = torch.nonzero(within.mask[layer.outputs]).flatten().to(dense[0].device)
-        wanted = [at_least_single(each.index_select(axis, stays)) for each in dense]
+        wanted = [at_least_single(select_positions(each, axis, stays)) for each in dense]
         spread = Statistics()
         for cell in wanted:
             spread.add(cell.movedim(axis, 1) if cell.dim() > 1 else cell[None])
@@ -56,7 +57,10 @@ class ReconstructionTerm:
 
     def error(self, cell: int, values: Values) -> Tensor:
         """What is missing for a cell, nothing where the nonlinearity behind cuts it off."""
-        output = at_least_single(values[self.aim.seen].index_select(self.axis, self.stays))
+        output = values[self.aim.seen]
+        if output.shape[self.axis] != len(self.stays):
+            output = select_positions(output, self.axis, self.stays)
+        output = at_least_single(output)
         wanted = self.wanted[cell]
         if self.aim.cuts_off:  # worked out for each look: kept, both ends would take twice the memory
             least = torch.where(wanted <= self.aim.low, -math.inf, wanted.clamp(max=self.aim.high))
@@ -66,9 +70,14 @@ class ReconstructionTerm:
 
 
 class Covariance:
-    """The covariance of what a layer reads, with a little added to its diagonal, factored in single precision."""
+    """The covariance of what a layer reads, with a little added to its diagonal, factored in single precision where it
+    is held as a matrix."""
 
     def __init__(self, moments: RegressionMoments, has_constant: bool) -> None:
+        self._dual, self._rows = None, moments.rows
+        if moments.features is not None:
+            self._dual = systems_of(moments, has_constant)(RIDGE)
+            return
         regular = moments.penalised(RIDGE, has_constant) / moments.rows
         factor, failed = torch.linalg.cholesky_ex(regular)
         scales = torch.diag_embed(regular.diagonal(dim1=1, dim2=2).sqrt())  # where rounding leaves nothing else
@@ -76,6 +85,8 @@ class Covariance:
 
     def solve(self, slopes: Tensor) -> Tensor:
         """The inverse times slopes (groups, features, outputs)."""
+        if self._dual is not None:
+            return self._dual.solve(slopes) * self._rows
         solution: Tensor = torch.cholesky_solve(slopes.to(self._factor), self._factor).to(slopes)
         return solution
 

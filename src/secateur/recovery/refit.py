@@ -84,13 +84,18 @@ class PrunedLayer:
         places = self.layer.places(x, examples)
         draws = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(places.count, generator=draws)[:most].to(x.device)
-        return self.inputs_of(at_least_single(places.rows(chosen, self.layer.groups))), chosen
+        if x.shape[self.layer.dim] == len(self.layer.inputs):
+            return self.inputs_of(at_least_single(places.rows(chosen, self.layer.groups))), chosen
+        rows = at_least_single(places.rows(chosen, len(self.groups)))  # what stays alone (rows, groups, features)
+        return self._with_constant(rows.transpose(0, 1)), chosen
 
     def inputs_of(self, rows: Tensor) -> Tensor:
         """Of rows (rows, groups, features) what stays, and 1 for the constant if the layer can have one.
         (groups, rows, features + 1)"""
-        own = self._picked(rows, self.features)
-        return torch.cat([own, torch.ones_like(own[..., :1])], 2) if self.has_constant else own
+        return self._with_constant(self._picked(rows, self.features))
+
+    def _with_constant(self, rows: Tensor) -> Tensor:
+        return torch.cat([rows, torch.ones_like(rows[..., :1])], 2) if self.has_constant else rows
 
     def outputs_of(self, results: Tensor) -> Tensor:
         """Of results (rows, outputs of all groups) what stays. (groups, rows, outputs)"""

@@ -1,13 +1,14 @@
 """Ridge least squares from moments: what rows and targets add up to, however many there were."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
 from torch import Tensor
 
+from secateur.recovery.dual_ridge import DualRegression, DualSystem
 from secateur.utils.dtypes import at_least_single
 
 STEPS = 10
@@ -15,6 +16,7 @@ SILENT = 1e-6
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MIDDLE = 3
 PATIENCE = 2
+FEWER_ROWS = 2  # times as many features as rows, from which on the dual form is the cheaper one
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,20 @@ class RegressionRows:
 class RegressionMoments:
     """Sums over rows for each group of a layer: those of a cell as precise as its values, over cells in float64.
 
+    As long as rows are few beside features, they are held in place of the features' products.
+
     Args:
-        gram: of the features with each other (groups, features, features).
+        gram: of the features with each other (groups, features, features); None where the rows are held.
+        features: the rows (groups, rows, features); None where they are summed up.
+        squares: of each feature (groups, features).
         moment: of the features with what is missing of the target (groups, features, outputs).
         square: of what is missing (groups, outputs).
         rows: how many.
     """
 
-    gram: Tensor
+    gram: Tensor | None
+    features: Tensor | None
+    squares: Tensor
     moment: Tensor
     square: Tensor
     rows: int
@@ -86,30 +94,55 @@ class RegressionMoments:
     def of(rows: Tensor, missing: Tensor) -> "RegressionMoments":
         """From rows (groups, rows, features) and what is missing (groups, rows, outputs)."""
         features, left = at_least_single(rows), at_least_single(missing)
-        gram, moment = features.transpose(1, 2) @ features, features.transpose(1, 2) @ left
-        return RegressionMoments(gram.double(), moment.double(), left.double().square().sum(1), rows.shape[1])
+        moment, square = (features.transpose(1, 2) @ left).double(), left.double().square().sum(1)
+        if FEWER_ROWS * rows.shape[1] <= rows.shape[2]:
+            return RegressionMoments(None, features, features.double().square().sum(1), moment, square, rows.shape[1])
+        gram = _products(features)
+        return RegressionMoments(gram, None, gram.diagonal(dim1=1, dim2=2), moment, square, rows.shape[1])
 
     def __add__(self, other: "RegressionMoments") -> "RegressionMoments":
-        return RegressionMoments(
-            self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
-        )
+        moment, square, rows = self.moment + other.moment, self.square + other.square, self.rows + other.rows
+        squares = self.squares + other.squares
+        if self.features is not None and other.features is not None and FEWER_ROWS * rows <= squares.shape[1]:
+            return RegressionMoments(None, torch.cat([self.features, other.features], 1), squares, moment, square, rows)
+        gram = self.summed() + other.summed()
+        return RegressionMoments(gram, None, gram.diagonal(dim1=1, dim2=2), moment, square, rows)
 
-    def penalised(self, ridge: float, has_constant: bool) -> Tensor:
-        """The Gram matrices with a penalty on their diagonals, which pulls towards no change.
+    def summed(self) -> Tensor:
+        """The Gram matrices (groups, features, features)."""
+        if self.gram is not None:
+            return self.gram
+        assert self.features is not None
+        return _products(self.features)
+
+    def penalty(self, ridge: float, has_constant: bool) -> Tensor:
+        """What pulls each weight towards no change. (groups, features)
 
         The penalty on a weight is a part of the mean square of its feature: however loudly a unit speaks, the same is
         asked of what its reader makes of it. The last one, if it is a constant, is all but free of it.
         """
-        squares = self.gram.diagonal(dim1=1, dim2=2)  # (groups, features)
+        squares = self.squares
         mean = (squares[:, :-1] if has_constant and squares.shape[1] > 1 else squares).mean().clamp_min(1e-12)
         penalty = ridge * squares.clamp_min(SILENT * mean)
         penalty[:, -1:] = ridge * SILENT * mean if has_constant else penalty[:, -1:]
-        return self.gram + torch.diag_embed(penalty)
+        return penalty
+
+    def penalised(self, ridge: float, has_constant: bool) -> Tensor:
+        """The Gram matrices with the penalty on their diagonals."""
+        return self.summed() + torch.diag_embed(self.penalty(ridge, has_constant))
 
     def left(self, change: Tensor) -> float:
         """The mean square that is still missing after a change."""
-        explained = 2 * (change * self.moment).sum() - (change * (self.gram @ change)).sum()
+        if self.features is None:
+            quadratic = (change * (self.summed() @ change)).sum()
+        else:
+            quadratic = (self.features.to(change) @ change).square().sum()
+        explained = 2 * (change * self.moment).sum() - quadratic
         return float(self.square.sum() - explained) / max(self.rows, 1)
+
+
+def _products(features: Tensor) -> Tensor:
+    return (features.transpose(1, 2) @ features).double()
 
 
 @dataclass(frozen=True)
@@ -146,6 +179,17 @@ class RidgeSystem:
         return torch.cholesky_solve(right, self._single)
 
 
+System = RidgeSystem | DualSystem
+
+
+def systems_of(moments: RegressionMoments, has_constant: bool) -> Callable[[float], System]:
+    """The normal equations of moments by their ridge, in the form that costs less."""
+    if moments.features is None:
+        return lambda ridge: RidgeSystem(moments, ridge, has_constant)
+    dual = DualRegression(moments.features, moments.penalty(1.0, has_constant), has_constant)
+    return lambda ridge: dual.at(ridge, moments.moment)
+
+
 class ClippedRegression:
     """Rows that are held, to be solved for through a nonlinearity that cuts off: beyond its bounds nothing is missing.
 
@@ -171,8 +215,8 @@ class ClippedRegression:
 class _Trial:
     """A ridge, and what the change by it leaves on rows held out."""
 
-    def __init__(self, ridge: float, fitted: RegressionMoments, held: RegressionMoments, has_constant: bool) -> None:
-        self.ridge, self.system = ridge, RidgeSystem(fitted, ridge, has_constant)
+    def __init__(self, ridge: float, system: System, held: RegressionMoments) -> None:
+        self.ridge, self.system = ridge, system
         self.remaining = held.left(self.system.solution)
 
 
@@ -183,10 +227,11 @@ def select_ridge(
 
     Ridges are tried from the middle on, in the direction in which less is left, as long as it falls.
     """
-    best = _Trial(RIDGES[MIDDLE], fitted, held, has_constant)
+    system_at = systems_of(fitted, has_constant)
+    best = _Trial(RIDGES[MIDDLE], system_at(RIDGES[MIDDLE]), held)
     for ridges in (RIDGES[MIDDLE + 1 :], RIDGES[:MIDDLE][::-1]):
         for ridge in ridges:
-            other = _Trial(ridge, fitted, held, has_constant)
+            other = _Trial(ridge, system_at(ridge), held)
             if not other.remaining < best.remaining:
                 break
             best = other
@@ -201,13 +246,13 @@ def solve(moments: RegressionMoments, rows: RegressionRows | None, choice: Choic
     """The change of the weights that was chosen, from all rows. (groups, features, outputs)"""
     if choice.ridge is None:
         return torch.zeros_like(moments.moment)
-    system = RidgeSystem(moments, choice.ridge, has_constant)
+    system = systems_of(moments, has_constant)(choice.ridge)
     if rows is None or choice.steps == 0:
         return system.solution
     return next(islice(_steps(rows, moments, system), choice.steps, None))
 
 
-def _best_step(rows: RegressionRows, fitted: RegressionMoments, system: RidgeSystem) -> int:
+def _best_step(rows: RegressionRows, fitted: RegressionMoments, system: System) -> int:
     """After how many steps least is missing on rows held out; steps that follow two without a gain are not made."""
     held = rows.where(rows.held)
     judged: list[float] = []
@@ -218,7 +263,7 @@ def _best_step(rows: RegressionRows, fitted: RegressionMoments, system: RidgeSys
     return min(range(len(judged)), key=judged.__getitem__)
 
 
-def _steps(rows: RegressionRows, moments: RegressionMoments, system: RidgeSystem) -> Iterator[Tensor]:
+def _steps(rows: RegressionRows, moments: RegressionMoments, system: System) -> Iterator[Tensor]:
     """The change as it is without bounds, and after each step. (groups, features, outputs)"""
     change = ahead = system.solution
     weight, pace = moments.rows / max(len(rows.held), 1), 1.0

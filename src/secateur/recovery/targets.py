@@ -99,7 +99,7 @@ class OutputContext:
         dense_scale, dense_shift = self._affine(rows, dense[self.layer], within, within.network.program.state)
         seen, lacking = output * dense_scale + dense_shift, torch.zeros(()).to(output)
         if self.other is not None:
-            seen, lacking = seen + rows(dense[self.other]), rows(cut[self.other])
+            seen, lacking = seen + rows(dense[self.other]), within.spread(self.other, rows(cut[self.other]), -1)
         silent = scale.abs() < LEAST_SCALE * scale.abs().max()
         safe = torch.where(silent, 1.0, scale)
 

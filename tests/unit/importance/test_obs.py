@@ -8,16 +8,23 @@ import secateur as sc
 from secateur.allocation.simulate import PlanSimulator
 from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
-from secateur.importance import elimination
+from secateur.importance import elimination, fisher
 from secateur.importance.context import network_microbatches
 from secateur.importance.elimination import ReaderFactor, eliminate_units
-from secateur.importance.fisher import FisherAccumulator, drawn_classes, shrunk
+from secateur.importance.fisher import FisherAccumulator, drawn_classes
+from secateur.importance.inverse_covariances import MatrixInverse, RowsInverse
+from secateur.importance.shrinkage import ShrunkCovariance
 from secateur.masking.linear_layers import layers_of
 
 
 def factor_of(weights: torch.Tensor, covariance: torch.Tensor, width: int) -> ReaderFactor:
     units = len(covariance) // width
-    return ReaderFactor(weights, torch.linalg.inv(covariance), torch.arange(units * width).view(units, width))
+    inverse = MatrixInverse(torch.linalg.inv(covariance))
+    return ReaderFactor(weights, inverse, torch.arange(units * width).view(units, width))
+
+
+def shrunk(moments: torch.Tensor, rows: int) -> torch.Tensor:
+    return ShrunkCovariance.of(moments, rows).whole()
 
 
 def least_error(weights: torch.Tensor, covariance: torch.Tensor, kept: torch.Tensor) -> float:
@@ -46,7 +53,7 @@ def test_changes_carried_out_together_are_changes_one_by_one(width: int, monkeyp
     torch.manual_seed(0)
     counts = 20 * width, 20 * width + 7
     features = [torch.randn(400, n, dtype=torch.float64) @ torch.randn(n, n, dtype=torch.float64) for n in counts]
-    inverses = [torch.linalg.inv(each.T @ each / 400) for each in features]
+    inverses = [MatrixInverse(torch.linalg.inv(each.T @ each / 400)) for each in features]
     places = [torch.randperm(n)[: 20 * width].view(20, width) for n in counts]
     weights = [torch.randn(5, n, dtype=torch.float64) for n in counts]
     factors = [ReaderFactor(*each) for each in zip(weights, inverses, places, strict=True)]
@@ -57,6 +64,47 @@ def test_changes_carried_out_together_are_changes_one_by_one(width: int, monkeyp
     assert losses[0].argsort().tolist() == losses[1].argsort().tolist() == losses[2].argsort().tolist()
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-9, atol=0)
     torch.testing.assert_close(losses[2], losses[0], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("block", [1, 9, 10_000])
+def test_few_rows_tell_what_the_covariance_that_they_add_up_to_tells(
+    width: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(elimination, "BLOCK", block)
+    rows, level = torch.randn(11, 20 * width + 7, dtype=torch.float64), 0.03
+    covariance = rows.T @ rows + level * torch.eye(rows.shape[1]).double()
+    weights, places = (
+        torch.randn(5, rows.shape[1]).double(),
+        torch.randperm(rows.shape[1])[: 20 * width].view(20, width),
+    )
+    inverses = RowsInverse(rows, level), MatrixInverse(torch.linalg.inv(covariance))
+    few, whole = (eliminate_units(20, [ReaderFactor(weights, each, places)]) for each in inverses)
+    torch.testing.assert_close(few, whole, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_layer_that_few_rows_are_known_of_has_the_covariance_of_all_its_features(
+    has_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 6, bias=has_bias), nn.ReLU(), nn.Linear(6, 2))
+    network = sc.trace(model, torch.randn(2, 4))
+    layer = next(each for each in layers_of(network) if each.name == "2")
+    cells, covariances = torch.randn(3, 3, 30).relu(), []
+    for few in (3, 1_000):
+        monkeypatch.setattr(fisher, "FEWER_ROWS", few)
+        sums = FisherAccumulator(layer, model[2].weight.detach())
+        for cell in cells:
+            sums.read(cell, 3, 1, torch.Generator())
+        sums.slope(torch.randn(9, 6), 9)
+        covariances.append(sums.result().covariance)
+    assert covariances[0].rows is not None
+    assert covariances[1].rows is None
+    torch.testing.assert_close(covariances[0].whole(), covariances[1].whole(), rtol=1e-5, atol=1e-6)
+    product = covariances[1].whole()[0] @ covariances[0].inverse(0).lines(torch.arange(30))
+    torch.testing.assert_close(product, torch.eye(30).double(), rtol=0, atol=1e-4)
 
 
 def test_a_layer_that_gives_more_than_it_reads_has_its_curvature_along_what_it_reads() -> None:

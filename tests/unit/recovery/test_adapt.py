@@ -15,9 +15,7 @@ from secateur import demo
 from secateur.data.conversion import as_batches
 from secateur.evaluation.holdout import improves
 from secateur.evaluation.losses import divergence
-from secateur.graph.contexts import preserved
 from secateur.importance.context import split_microbatches
-from secateur.masking.ablation import run_masked
 from secateur.masking.linear_layers import layers_of
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.block_reconstruction import reconstruct_blocks, reconstruction_blocks
@@ -150,40 +148,6 @@ def test_as_a_repair_it_leaves_all_else_as_it_was() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(each.requires_grad or each.grad is not None for each in (*small.parameters(), *model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(small.parameters(), again.parameters(), strict=True))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "residual",
-        "inverted residual",
-        "many groups",
-        "few groups",
-        "mlp",
-        "encoder",
-        "conv1d",
-        "conv3d",
-        "unet",
-        "dense",
-        "bare parameters",
-        "shuffles",
-    ],
-)
-def test_layers_that_compute_what_stays_alone_give_what_the_masked_ones_give(name: str) -> None:
-    model, x = grow(name)
-    network = sc.trace(model, x)
-    plan = sc.plan(network, sc.score(network, by="random"), {"units": 0.6})
-    within = EmbeddedPrunedNetwork.whole(network, plan.kept)
-    batch = split_microbatches(as_batches(x), torch.device("cpu"))[0]
-    with preserved(model):
-        program = network.program
-        values = {**within.fixed(), **program.bind(batch)}
-        values = program.run(
-            values, program.first, len(program.nodes) - 1, within.handlers(), keep=program.output_nodes
-        )
-        narrow = program.finish(values)
-        masked = run_masked(network, batch, network.mask(plan.kept), {})
-    assert torch.allclose(narrow, masked, atol=1e-5)
 
 
 def test_a_step_is_left_out_where_it_is_worse_than_chance_explains() -> None:

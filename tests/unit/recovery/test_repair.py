@@ -15,7 +15,7 @@ from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
-from secateur.recovery.ridge import RIDGES, Choice, RegressionMoments, RidgeSystem, select_ridge, solve
+from secateur.recovery.ridge import RIDGES, Choice, RegressionMoments, RidgeSystem, select_ridge, solve, systems_of
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
 
@@ -369,6 +369,28 @@ def test_a_choice_that_was_made_is_made_again_with_all_rows() -> None:
     expected = torch.linalg.solve(penalised, moments.moment)
     torch.testing.assert_close(solve(moments, None, Choice(1e-2, 0), False), expected)
     assert not bool(solve(moments, None, Choice(None, 0), False).any())
+
+
+@pytest.mark.parametrize("has_constant", [True, False])
+@pytest.mark.parametrize("ridge", RIDGES)
+def test_few_rows_are_solved_for_as_their_products_are(ridge: float, has_constant: bool) -> None:
+    """In the dual form, for any right sides, from cells added up; scales differ and one feature is silent."""
+    torch.manual_seed(0)
+    features = torch.randn(2, 20, 70, dtype=torch.float64) * torch.logspace(-1, 1, 70) + 0.5
+    features[..., 7] = 0
+    features[..., -1] = 1 if has_constant else features[..., -1]
+    missing, other = torch.randn(2, 20, 4).double(), torch.randn(2, 70, 3).double()
+    few = RegressionMoments.of(features[:, :12], missing[:, :12]) + RegressionMoments.of(
+        features[:, 12:], missing[:, 12:]
+    )
+    assert few.features is not None
+    expected = RidgeSystem(few, ridge, has_constant)
+    system = systems_of(few, has_constant)(ridge)
+    torch.testing.assert_close(system.solution, expected.solution, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(system.solve(other), expected.solve(other), rtol=1e-6, atol=1e-8)
+    many = few + RegressionMoments.of(features, missing)
+    assert many.features is None
+    torch.testing.assert_close(many.summed(), few.summed() + features.transpose(1, 2) @ features)
 
 
 def test_values_without_room_go_on_from_where_there_was_room_last(monkeypatch: pytest.MonkeyPatch) -> None:

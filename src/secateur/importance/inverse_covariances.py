@@ -1,0 +1,108 @@
+"""Inverses of covariances from which features are taken out, some at a time: as a matrix, or by the rows behind it."""
+
+import torch
+from torch import Tensor
+
+
+class MatrixInverse:
+    """An inverse covariance as a matrix.
+
+    Changing all of it for every feature that goes is bound by memory, so changes are kept as a product of two thin
+    matrices, of which only the rows that are asked for are worked out, and carried out together.
+
+    Args:
+        matrix: the inverse (features, features).
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._matrix = matrix
+        self._columns, self._pivots = self._no_changes()
+
+    def __len__(self) -> int:
+        return len(self._matrix)
+
+    @property
+    def pending(self) -> int:
+        """How many features are gone that still take room."""
+        return len(self._pivots)
+
+    def lines(self, at: Tensor) -> Tensor:
+        """Some rows of the inverse. (rows, features)"""
+        return self._matrix[at] - self._columns[at] @ self._pivots
+
+    def remove(self, at: Tensor, lines: Tensor, pivot: Tensor) -> None:
+        """Take features out, whose rows are `lines`; `pivot` is the inverse of their own block times these."""
+        self._columns, self._pivots = torch.cat([self._columns, lines.t()], 1), torch.cat([self._pivots, pivot])
+
+    def compact(self, at: Tensor) -> None:
+        """Leave out what is gone: these features stay, in this order."""
+        self._matrix = self._matrix[at][:, at].sub_(self._columns[at] @ self._pivots[:, at])
+        self._columns, self._pivots = self._no_changes()
+
+    def blocks(self, width: int, count: int) -> Tensor:
+        """The blocks of the first features on the diagonal, of which nothing is gone yet. (count, width, width)"""
+        first = self._matrix[: count * width, : count * width]
+        whole = first.unflatten(0, (count, width)).unflatten(2, (count, width))
+        blocks: Tensor = whole.diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()
+        return blocks
+
+    def _no_changes(self) -> tuple[Tensor, Tensor]:
+        return self._matrix.new_zeros(len(self._matrix), 0), self._matrix.new_zeros(0, len(self._matrix))
+
+
+class RowsInverse:
+    """The inverse of R'R + level by few rows R: (1 - R'(RR' + level)^-1 R) / level, by the identity of Woodbury 1950.
+
+    Args:
+        rows: (rows, features).
+        level: what is added to the diagonal.
+    """
+
+    def __init__(self, rows: Tensor, level: float) -> None:
+        self._rows, self._level, self._gone = rows, level, 0
+        inner = rows @ rows.t() + level * torch.eye(len(rows)).to(rows)
+        self._solved = torch.cholesky_solve(rows, torch.linalg.cholesky(inner))  # (rows, features)
+
+    def __len__(self) -> int:
+        return self._rows.shape[1]
+
+    @property
+    def pending(self) -> int:
+        """How many features are gone that still take room."""
+        return self._gone
+
+    def lines(self, at: Tensor) -> Tensor:
+        """Some rows of the inverse. (rows, features)"""
+        lines = (self._rows[:, at].t() @ self._solved).neg_()
+        lines[torch.arange(len(at), device=at.device), at] += 1
+        return lines / self._level
+
+    def remove(self, at: Tensor, lines: Tensor, pivot: Tensor) -> None:
+        """Take features out, whose rows are `lines`; `pivot` is the inverse of their own block times these."""
+        self._solved -= self._solved[:, at] @ pivot
+        self._gone += len(at)
+
+    def compact(self, at: Tensor) -> None:
+        """Leave out what is gone: these features stay, in this order."""
+        self._rows, self._solved, self._gone = self._rows[:, at], self._solved[:, at], 0
+
+    def blocks(self, width: int, count: int) -> Tensor:
+        """The blocks of the first features on the diagonal, of which nothing is gone yet. (count, width, width)"""
+        rows, solved = (each[:, : count * width].unflatten(1, (count, width)) for each in (self._rows, self._solved))
+        inner = rows.permute(1, 2, 0) @ solved.permute(1, 0, 2)
+        blocks: Tensor = (torch.eye(width).to(inner) - inner) / self._level
+        return blocks
+
+
+Inverse = MatrixInverse | RowsInverse
+
+
+def inverted(covariance: Tensor) -> MatrixInverse:
+    """Of a covariance, with as little added to its diagonal as rounding makes it need."""
+    level = covariance.diagonal().mean().clamp_min(1e-12) * torch.eye(len(covariance)).to(covariance)
+    added = 0.0
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(covariance + added * level)
+        if not bool(failed):
+            return MatrixInverse(torch.cholesky_inverse(factor))
+        added = max(10 * added, 1e-8)

@@ -1,0 +1,73 @@
+"""Ridge regression where rows are fewer than features: the systems are as large as the number of rows (dual form).
+
+The matrix X'X + P of rows X and a diagonal penalty P is inverted by the identity of Woodbury 1950, so that a layer with
+thousands of features costs a few hundred rows squared times features, in place of features cubed.
+"""
+
+import torch
+from torch import Tensor
+
+
+class DualRegression:
+    """Rows of a layer, of which the matrix of products is taken once for all ridges.
+
+    Args:
+        rows: the features (groups, rows, features).
+        penalty: on the square of each weight at a ridge of 1 (groups, features).
+        has_constant: whether the last feature is 1 in every row; rows are taken about their means then, since a
+            constant that is all but free would spoil the condition of the dual system.
+    """
+
+    def __init__(self, rows: Tensor, penalty: Tensor, has_constant: bool) -> None:
+        wide = rows.double()
+        self.mean = wide[..., :-1].mean(1, keepdim=True) if has_constant else None  # (groups, 1, features - 1)
+        self.rows = wide if self.mean is None else wide[..., :-1] - self.mean
+        self.penalty = (penalty if self.mean is None else penalty[:, :-1])[:, None]  # (groups, 1, features - 1)
+        self.constant_penalty = penalty[:, -1, None, None] if has_constant else None  # (groups, 1, 1)
+        self.products = (self.rows / self.penalty) @ self.rows.transpose(1, 2)  # (groups, rows, rows)
+
+    def at(self, ridge: float, right: Tensor) -> "DualSystem":
+        """The system with this ridge, solved for a right side (groups, features, outputs)."""
+        return DualSystem(self, ridge, right)
+
+
+class DualSystem:
+    """The normal equations with a ridge, factored once to be solved for several right sides.
+
+    Args:
+        regression: the rows.
+        ridge: the penalty's factor.
+        right: the right side of the solution (groups, features, outputs).
+    """
+
+    def __init__(self, regression: DualRegression, ridge: float, right: Tensor) -> None:
+        self._rows, self._penalty = regression.rows, ridge * regression.penalty
+        self._mean, products = regression.mean, regression.products / ridge
+        self._count = float(self._rows.shape[1])
+        if self._mean is not None and regression.constant_penalty is not None:
+            # with the constant eliminated, its small penalty leaves a part of the mean: one row more
+            small = ridge * regression.constant_penalty
+            self._total = self._count + small
+            more = (self._count * small / self._total).sqrt() * self._mean  # (groups, 1, features - 1)
+            side = (more / self._penalty) @ self._rows.transpose(1, 2)
+            corner = (more / self._penalty) @ more.transpose(1, 2)
+            upper = torch.cat([products, side.transpose(1, 2)], 2)
+            products = torch.cat([upper, torch.cat([side, corner], 2)], 1)
+            self._rows = torch.cat([self._rows, more], 1)
+        self._factor = torch.linalg.cholesky(products + torch.eye(products.shape[1]).to(products))
+        self.solution = self.solve(right)
+
+    def solve(self, right: Tensor) -> Tensor:
+        """For right sides (groups, features, outputs), in their precision."""
+        wide = right.double()
+        if self._mean is None:
+            return self._solve(wide).to(right)
+        weights, constant = wide[:, :-1], wide[:, -1:]
+        share = self._count * self._mean / self._total
+        change = self._solve(weights - share.transpose(1, 2) @ constant)
+        return torch.cat([change, constant / self._total - share @ change], 1).to(right)
+
+    def _solve(self, right: Tensor) -> Tensor:
+        scaled = right / self._penalty.transpose(1, 2)
+        explained = self._rows.transpose(1, 2) @ torch.cholesky_solve(self._rows @ scaled, self._factor)
+        return scaled - explained / self._penalty.transpose(1, 2)
