@@ -9,6 +9,10 @@ class TraceError(SecateurError):
     """The network can't be exported, or nothing in it can be cut."""
 
 
+class OperatorRuleError(TraceError):
+    """The rule that was registered for an operator fails, or does not describe the operator."""
+
+
 class DataError(SecateurError):
     """The examples, the labels or the loss can't be used."""
 

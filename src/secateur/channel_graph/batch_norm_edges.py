@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from secateur.channel_graph.graph import ChannelBlock
-from secateur.masking.batch_norms import NORMS
+from secateur.coupling.rules.registry import rule_named
 
 
 def with_norms_in_layers(
@@ -41,7 +41,7 @@ def with_norms_in_layers(
     mine = of_layer & (consumers == 1)
     found = []
     for block in blocks:
-        if block.operator in NORMS:
+        if rule_named(block.operator).norm == "batch":
             read = block.sources[:, 0]
             factors[read[mine[read]]] = block.values[mine[read], 0]
             block = replace(block, values=_without(block.values, mine[read]))

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.channel_graph.batch_norm_edges import with_norms_in_layers
 from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
-from secateur.channel_graph.moved_channels import concatenated, flipped_or_moved, moved, padded, reshaped
+from secateur.channel_graph.moved_channels import concatenated, flipped, moved, padded, reshaped
 from secateur.channel_graph.op_rules import (
     NOWHERE,
     averaged_norms,
@@ -28,12 +28,12 @@ from secateur.channel_graph.op_rules import (
     pooled_norms,
     same,
 )
-from secateur.coupling.label_tracer import broadcast_labels, squeeze_expanded
+from secateur.coupling.labels import broadcast_labels, squeeze_expanded
 from secateur.coupling.network import Network
-from secateur.coupling.rules import elementwise, reduction, shape_ops
+from secateur.coupling.operator_results import results_of
 from secateur.coupling.rules.context import frozen
-from secateur.coupling.rules.registry import Rule, find_rule
-from secateur.coupling.trace_groups import results_of
+from secateur.coupling.rules.op_rule import ChannelFlow
+from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments, module_path, operator_name
 from secateur.masking.linear_layers import layers_of
 from secateur.masking.transposed_layers import transposed_layers_of
@@ -73,8 +73,8 @@ class Walk:
         if not any(_is_shape(leaf) for leaf in pytree.tree_leaves(shape, is_leaf=_is_shape)):
             return shape
         given = torch.fx.map_arg(arguments(node), values.get)
-        rule = FOLLOWED.get(find_rule(node))
-        rule = linear_edges if node in self.layers else rule
+        flow = rule_of(node).channels
+        rule = linear_edges if node in self.layers else None if flow is None else CHANNEL_RULES[flow]
         if rule is None:
             return self.unknown(node, given)
         try:
@@ -120,27 +120,18 @@ def graph_of(network: Network) -> ChannelGraph:
 
 
 Follow = Callable[[Walk, Node, Mapping[str, Any]], Any]
-FOLLOWED: dict[Rule, Follow] = {
-    reduction.batch_norm: batch_norm_norms,
-    reduction.spatial: pooled_norms,
-    reduction.summation: averaged_norms,
-    reduction.softmax: same,
-    elementwise.elementwise: join,
-    elementwise.prelu: same,
-    elementwise.dropout: same,
-    elementwise.passing: same,
-    shape_ops.reshape: reshaped,
-    shape_ops.expand: moved,
-    shape_ops.move: flipped_or_moved,
-    shape_ops.select: moved,
-    shape_ops.parts: moved,
-    shape_ops.slice_: moved,
-    shape_ops.concatenate: concatenated,
-    shape_ops.pad: padded,
-    shape_ops.repeat: moved,
-    shape_ops.fixed_positions: moved,
-    shape_ops.pixel_shuffle: moved,
-    shape_ops.channel_shuffle: moved,
+CHANNEL_RULES: Mapping[ChannelFlow, Follow] = {
+    "same": same,
+    "join": join,
+    "batch norm": batch_norm_norms,
+    "pooling": pooled_norms,
+    "mean": averaged_norms,
+    "sum": averaged_norms,
+    "move": moved,
+    "flip": flipped,
+    "reshape": reshaped,
+    "concatenate": concatenated,
+    "pad": padded,
 }
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-from secateur.graph.operators import operator_name
-
 if TYPE_CHECKING:
     from secateur.channel_graph.build import Walk
 
@@ -24,10 +22,8 @@ def moved(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Any:
     return target(**{name: value for name, value in given.items() if value is not None})
 
 
-def flipped_or_moved(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Any:
-    """A flip along axes over which numbers repeat changes nothing."""
-    if operator_name(node) != "flip":
-        return moved(walk, node, given)
+def flipped(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
+    """Flip numbers; along axes over which they repeat a flip changes nothing."""
     numbers: Tensor = given["self"]
     return numbers.flip([dim for dim in given["dims"] if not _repeats(numbers, dim)])
 
@@ -42,7 +38,7 @@ def concatenated(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
     """Axes over which all tensors repeat their numbers stay expanded."""
     shape: torch.Size = walk.shapes[node]
     parts: Sequence[Tensor] = given["tensors"]
-    if operator_name(node) == "stack" or any(part.dim() != len(shape) for part in parts):
+    if any(part.dim() != len(shape) for part in parts):
         return moved(walk, node, given)  # type: ignore[no-any-return]
     dim = given.get("dim", 0) % len(shape)
     for axis in range(len(shape)):

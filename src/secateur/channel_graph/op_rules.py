@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.channel_graph.op_norms import operator_norms
-from secateur.coupling.label_tracer import broadcast_labels, squeeze_expanded
+from secateur.coupling.labels import broadcast_labels, squeeze_expanded
 from secateur.coupling.rules.context import frozen
-from secateur.graph.operators import arguments, operator_name
+from secateur.coupling.rules.registry import rule_of
+from secateur.graph.operators import arguments
 from secateur.masking.linear_layers import LinearLayer, identity_weight
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def averaged_norms(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor
         if bool((numbers != numbers.narrow(axis, 0, 1)).any()):
             raise ValueError("channels are mixed")
         narrow, count = narrow.narrow(axis, 0, 1), count * numbers.shape[axis]
-    factor = count**0.5 / (count if operator_name(node) == "mean" else 1)
+    factor = count**0.5 / (count if rule_of(node).channels == "mean" else 1)
     return walk.scaled(node, narrow, factor).reshape(walk.shapes[node])
 
 

@@ -1,7 +1,7 @@
-"""From ties between labels to groups of units."""
+"""Groups of units, built from the couplings between labels."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from secateur.coupling.connected_components import find_components
-from secateur.coupling.label_tracer import Freeze, LabelTracer, labelled_axes, squeeze_expanded
+from secateur.coupling.label_tracer import LabelTracer
+from secateur.coupling.labels import ParameterAxis, labelled_axes, squeeze_expanded
 from secateur.coupling.network import Frozen, Group, TensorAxis
+from secateur.coupling.trace_records import Couplings, Freeze
 
 Array = np.ndarray
+Signature = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -35,46 +38,47 @@ class Units:
         return self.of_label[labels]
 
 
-def build_groups(trace: LabelTracer) -> Units:
-    """Units are the connected components of the ties that no frozen label belongs to."""
-    component = _components(trace)
-    frozen = _frozen_components(trace.freezes, component)
-    touched = sorted(trace.touched, key=lambda key: (key not in trace.produced, trace.touched[key]))
-    axes = {(name, axis): labels for name, axis, labels in trace.origin}
-    signatures = _signatures([axes[key] for key in touched], component, frozen)
-    sizes = {signature: len(found) for signature, found in signatures.items()}
-    alive = sorted((s for s in signatures if sizes[s] > 1), key=lambda s: _first_made(s, trace, touched))
-    of_component = np.full(trace.size, -1)
+def build_groups(tracer: LabelTracer) -> Units:
+    """Build groups of units: the connected components of the couplings that no frozen label belongs to."""
+    uses = tracer.uses
+    component = _components(tracer.couplings, tracer.space.size)
+    frozen = _frozen_components(tracer.couplings.freezes, component)
+    keys = sorted(uses.first_use, key=lambda key: (key not in uses.first_production, uses.first_use[key]))
+    axes = {(name, axis): labels for name, axis, labels in tracer.space.origins}
+    signatures = _signatures([axes[key] for key in keys], component, frozen)
+    several = [signature for signature, components in signatures.items() if len(components) > 1]
+    of_component = np.full(tracer.space.size, -1)
     offset, spans = 0, []
-    for signature in alive:
-        found = signatures[signature]
-        of_component[found] = np.arange(offset, offset + len(found))
-        spans.append((offset, len(found), [touched[axis] for axis, _ in signature]))
-        offset += len(found)
+    for signature in sorted(several, key=lambda s: _first_production(s, tracer, keys)):
+        components = signatures[signature]
+        of_component[components] = np.arange(offset, offset + len(components))
+        spans.append((offset, len(components), [keys[axis] for axis, _ in signature]))
+        offset += len(components)
     of_label = torch.from_numpy(of_component[component])
     members = {
-        key: TensorAxis(*key, of_label[axes[key]], key in trace.produced)
-        for key in touched
+        key: TensorAxis(*key, of_label[axes[key]], key in uses.first_production)
+        for key in keys
         if bool((of_label[axes[key]] >= 0).any())
     }
-    groups = _groups(trace, spans, members, of_label)
-    alone = {int(found[0]) for s, found in signatures.items() if sizes[s] == 1}
-    return Units(of_label, groups, tuple(members.values()), _explain(trace, axes, component, of_label, alone))
+    groups = _groups(tracer, spans, members, of_label)
+    single = {int(components[0]) for components in signatures.values() if len(components) == 1}
+    return Units(of_label, groups, tuple(members.values()), _explain(tracer, axes, component, of_label, single))
 
 
-def _components(trace: LabelTracer) -> Array:
-    ties = list(trace.ties)
+def _components(couplings: Couplings, size: int) -> Array:
+    """Return the component of every label, where every reshaped tensor stays rectangular. (size,)"""
+    pairs = list(couplings.pairs)
     while True:
-        component = find_components(ties, trace.size)
-        frozen = _frozen_components(trace.freezes, component)
-        broken = [tie for node, labels in trace.reshaped for tie in _mend_rectangle(labels, component, frozen)]
-        if not broken:
+        component = find_components(pairs, size)
+        frozen = _frozen_components(couplings.freezes, component)
+        added = [p for _, labels in couplings.rectangles for p in _rectangle_couplings(labels, component, frozen)]
+        if not added:
             return component
-        for pair in broken:
-            held = torch.from_numpy(frozen[component[pair.numpy()]])
-            if bool(held.any()):
-                trace.freezes.append(Freeze(pair.flatten(), "reshape", "", "must stay rectangular with what is frozen"))
-        ties.extend(broken)
+        for pair in added:
+            if bool(frozen[component[pair.numpy()]].any()):
+                reason = "must stay rectangular with what is frozen"
+                couplings.freezes.append(Freeze(pair.flatten(), "reshape", "", reason))
+        pairs.extend(added)
 
 
 def _frozen_components(freezes: Sequence[Freeze], component: Array) -> Array:
@@ -85,117 +89,142 @@ def _frozen_components(freezes: Sequence[Freeze], component: Array) -> Array:
     return frozen
 
 
-def _mend_rectangle(labels: Tensor, component: Array, frozen: Array) -> list[Tensor]:
-    """The ties that let a reshaped tensor lose any unit and stay rectangular."""
+def _rectangle_couplings(labels: Tensor, component: Array, frozen: Array) -> list[Tensor]:
+    """Return the couplings that let a reshaped tensor lose any unit and stay rectangular."""
     narrow = squeeze_expanded(labels)
     classes = torch.from_numpy(component[narrow.numpy()])
     classes[torch.from_numpy(frozen[classes.numpy()])] = -1
     axes = sorted(labelled_axes(classes))
     if len(axes) < 2:
         return []
-    candidates = [_ties_along(narrow, classes, axis) for axis in axes]
-    left = [len(torch.unique(classes)) - _merged(tie, component) for tie in candidates]
-    best = candidates[int(np.argmax(left))]
+    candidates = [_couplings_along(narrow, classes, axis) for axis in axes]
+    remaining = [len(torch.unique(classes)) - _merged_classes(pairs, component) for pairs in candidates]
+    best = candidates[int(np.argmax(remaining))]
     return [best] if best.shape[1] else []
 
 
-def _ties_along(labels: Tensor, classes: Tensor, axis: int) -> Tensor:
-    """Ties between all labels that share an index along an axis, where their classes differ. (2, ties)"""
+def _couplings_along(labels: Tensor, classes: Tensor, axis: int) -> Tensor:
+    """Return pairs of labels that share an index along an axis and differ in their classes. (2, pairs)"""
     rows = labels.movedim(axis, 0).reshape(labels.shape[axis], -1)
-    kinds = classes.movedim(axis, 0).reshape(labels.shape[axis], -1)
-    differs = kinds != kinds[:, :1]
+    row_classes = classes.movedim(axis, 0).reshape(labels.shape[axis], -1)
+    differs = row_classes != row_classes[:, :1]
     first = rows[:, :1].expand_as(rows)[differs]
-    distinct: Tensor = torch.unique(torch.stack([first, rows[differs]]), dim=1)
-    return distinct
+    pairs: Tensor = torch.unique(torch.stack([first, rows[differs]]), dim=1)
+    return pairs
 
 
-def _merged(tie: Tensor, component: Array) -> int:
-    """How many classes fewer there are with these ties."""
-    kinds, ends = np.unique(component[tie.numpy()], return_inverse=True)
-    joined = find_components([torch.from_numpy(ends.reshape(2, -1))], len(kinds))
-    return len(kinds) - len(np.unique(joined))
+def _merged_classes(pairs: Tensor, component: Array) -> int:
+    """Return how many classes fewer there are with these couplings."""
+    classes, ends = np.unique(component[pairs.numpy()], return_inverse=True)
+    merged = find_components([torch.from_numpy(ends.reshape(2, -1))], len(classes))
+    return len(classes) - len(np.unique(merged))
 
 
-def _signatures(axes: Sequence[Tensor], component: Array, frozen: Array) -> dict[tuple[tuple[int, int], ...], Array]:
-    """Components by what they own: ((axis, entries), ...)."""
+def _signatures(axes: Sequence[Tensor], component: Array, frozen: Array) -> dict[Signature, Array]:
+    """Return the components by what they own: ((axis, entries), ...)."""
     if not axes:
         return {}
     owner = np.concatenate([component[labels.numpy()] for labels in axes])
     axis = np.concatenate([np.full(len(labels), index) for index, labels in enumerate(axes)])
-    alive = ~frozen[owner]
-    codes, first, counts = np.unique(owner[alive] * len(axes) + axis[alive], return_index=True, return_counts=True)
+    free = ~frozen[owner]
+    codes, first, counts = np.unique(owner[free] * len(axes) + axis[free], return_index=True, return_counts=True)
     if not len(codes):
         return {}
     owns = np.stack([codes % len(axes), counts], 1)  # (entries, axis and count), by owner
-    kinds, starts = np.unique(codes // len(axes), return_index=True)
-    seen = np.minimum.reduceat(first, starts)
+    owners, starts = np.unique(codes // len(axes), return_index=True)
+    first_entry = np.minimum.reduceat(first, starts)
     stops = np.append(starts[1:], len(codes))
-    found: defaultdict[bytes, list[int]] = defaultdict(list)
-    for at in np.argsort(seen).tolist():
-        found[owns[starts[at] : stops[at]].tobytes()].append(at)
-    return {tuple(map(tuple, owns[starts[same[0]] : stops[same[0]]].tolist())): kinds[same] for same in found.values()}
+    same: defaultdict[bytes, list[int]] = defaultdict(list)
+    for at in np.argsort(first_entry).tolist():
+        same[owns[starts[at] : stops[at]].tobytes()].append(at)
+    return {tuple(map(tuple, owns[starts[at[0]] : stops[at[0]]].tolist())): owners[at] for at in same.values()}
 
 
-def _first_made(signature: tuple[tuple[int, int], ...], trace: LabelTracer, touched: list[tuple[str, int]]) -> int:
-    keys = [touched[axis] for axis, _ in signature]
-    return min(trace.produced.get(key, trace.touched[key] + len(trace.touched) * 2) for key in keys)
+def _first_production(signature: Signature, tracer: LabelTracer, keys: Sequence[ParameterAxis]) -> int:
+    uses = tracer.uses
+    late = len(uses.first_use) * 2
+    own_keys = (keys[axis] for axis, _ in signature)
+    return min(uses.first_production.get(key, uses.first_use[key] + late) for key in own_keys)
 
 
 def _groups(
-    trace: LabelTracer,
-    spans: list[tuple[int, int, list[tuple[str, int]]]],
-    members: dict[tuple[str, int], TensorAxis],
+    tracer: LabelTracer,
+    spans: Sequence[tuple[int, int, list[ParameterAxis]]],
+    members: Mapping[ParameterAxis, TensorAxis],
     of_label: Tensor,
 ) -> tuple[Group, ...]:
-    added = [torch.unique(squeeze_expanded(labels)) for _, labels in trace.additions]
-    marks = {"heads": trace.heads, "head width": trace.widths, "residual": added}
-    marked = {kind: set(of_label[torch.cat(found)].tolist()) for kind, found in marks.items() if found}
-    ranks = Counter(name for name, _, _ in trace.origin)
+    """Return the groups: their names, kinds, members and dropouts.
+
+    Args:
+        tracer: the walk.
+        spans: of each group the number of its first unit, its size, and the axes on which it lies.
+        members: the axes on which units lie.
+        of_label: the unit of each label.
+    """
+    kinds = _units_by_kind(tracer, of_label)
+    ranks = Counter(name for name, _, _ in tracer.space.origins)
+    dropouts = [(path, of_label[labels]) for path, labels in tracer.notes.dropouts]
     groups: list[Group] = []
     names: defaultdict[str, int] = defaultdict(int)
     for offset, size, keys in spans:
-        name = _name(min(keys, key=lambda key: trace.produced.get(key, len(trace.origin) * 9 + trace.touched[key])))
+        name = _module_name(_first_producer(tracer, keys))
         names[name] += 1
         unique = name if names[name] == 1 else f"{name}#{names[name]}"
-        dropouts = tuple(dict.fromkeys(path for path, seen in trace.dropouts if _inside(of_label[seen], offset, size)))
-        flat = all(ranks[key[0]] <= 2 for key in keys)
-        kind = next((kind for kind, found in marked.items() if offset in found), "neurons" if flat else "channels")
-        kind = "experts" if trace.stacked else kind
-        groups.append(Group(unique, size, offset, kind, tuple(members[key] for key in keys), dropouts))
+        paths = dict.fromkeys(path for path, units in dropouts if _overlaps(units, offset, size))
+        is_flat = all(ranks[key[0]] <= 2 for key in keys)
+        kind = next((kind for kind, units in kinds.items() if offset in units), "neurons" if is_flat else "channels")
+        kind = "experts" if tracer.scope.stack_lengths else kind
+        groups.append(Group(unique, size, offset, kind, tuple(members[key] for key in keys), tuple(paths)))
     return tuple(groups)
 
 
-def _inside(units: Tensor, offset: int, size: int) -> bool:
+def _units_by_kind(tracer: LabelTracer, of_label: Tensor) -> dict[str, set[int]]:
+    """Return the units of heads, of the width of heads, and of sums of different layers."""
+    labels = {
+        "heads": [heads for _, _, heads in tracer.attention.heads],
+        "head width": tracer.attention.widths,
+        "residual": [torch.unique(squeeze_expanded(added)) for _, added in tracer.notes.additions],
+    }
+    return {kind: set(of_label[torch.cat(tensors)].tolist()) for kind, tensors in labels.items() if tensors}
+
+
+def _first_producer(tracer: LabelTracer, keys: Sequence[ParameterAxis]) -> ParameterAxis:
+    uses, late = tracer.uses, len(tracer.space.origins) * 9
+    return min(keys, key=lambda key: uses.first_production.get(key, late + uses.first_use[key]))
+
+
+def _overlaps(units: Tensor, offset: int, size: int) -> bool:
     return bool(((units >= offset) & (units < offset + size)).any())
 
 
-def _name(key: tuple[str, int]) -> str:
-    """The module that owns a parameter; a bare parameter of the model itself is its own name."""
+def _module_name(key: ParameterAxis) -> str:
+    """Return the path of the module that owns a parameter; a parameter of the model itself is named by itself."""
     tensor = key[0]
     return tensor.rpartition(".")[0] or tensor
 
 
 def _explain(
-    trace: LabelTracer,
-    axes: dict[tuple[str, int], Tensor],
+    tracer: LabelTracer,
+    axes: Mapping[ParameterAxis, Tensor],
     component: Array,
     of_label: Tensor,
-    alone: set[int],
+    single: Collection[int],
 ) -> tuple[Frozen, ...]:
-    """For every layer whose own units are frozen: the first operator that froze them."""
-    first: dict[int, Freeze] = {}
-    for freeze in trace.freezes:
-        for kind in np.unique(component[freeze.labels.numpy()]).tolist():
-            first.setdefault(kind, freeze)
-    found: dict[tuple[str, str, str, str], int] = defaultdict(int)
-    explained = {name for name, axis in trace.produced} | trace.created
+    """Return for every layer whose own units are frozen the first operator that froze them."""
+    causes: dict[int, Freeze] = {}
+    for freeze in tracer.couplings.freezes:
+        for number in np.unique(component[freeze.labels.numpy()]).tolist():
+            causes.setdefault(number, freeze)
+    entries: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+    producers = tracer.uses.first_production
+    explained = {name for name, _ in producers} | tracer.space.constants
     first_axes = [key for key in axes if key[1] == 0 and (key[0], 1) in axes and key[0] not in explained]
-    for key in (*trace.produced, *first_axes):
-        held = axes[key][of_label[axes[key]] < 0]
-        for kind, entries in zip(*np.unique(component[held.numpy()], return_counts=True), strict=True):
-            cause = first.get(int(kind))
+    for key in (*producers, *first_axes):
+        frozen_labels = axes[key][of_label[axes[key]] < 0]
+        for number, count in zip(*np.unique(component[frozen_labels.numpy()], return_counts=True), strict=True):
+            cause = causes.get(int(number))
             if cause is not None:
-                found[_name(key), cause.operator, cause.module, cause.reason] += int(entries)
-            elif int(kind) in alone and key in trace.produced:
-                found[_name(key), "", "", "is a single unit, and a layer is never emptied"] += int(entries)
-    return tuple(Frozen(name, units, *cause) for (name, *cause), units in found.items())
+                entries[_module_name(key), cause.operator, cause.module, cause.reason] += int(count)
+            elif int(number) in single and key in producers:
+                entries[_module_name(key), "", "", "is a single unit, and a layer is never emptied"] += int(count)
+    return tuple(Frozen(name, units, *cause) for (name, *cause), units in entries.items())

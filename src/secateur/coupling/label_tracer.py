@@ -1,207 +1,152 @@
 """Label tracing: run the program on integers that say which unit each entry of each tensor belongs to.
 
 Every axis of every parameter gets fresh labels, one per index. An activation is a tensor of labels; label 0 is frozen:
-it can't be cut. Operators tie labels that must go together and freeze those that can't go; nothing is decided before
-the end, when the ties' connected components are the units.
-
-Labels of activations repeat along most axes (batch, space), where they are kept as expanded views, so the cost of an
-operator is that of its channels.
+it can't be cut. Operators couple labels that must be removed together and freeze those that can't be removed. Nothing
+is decided before the end, when the connected components of the couplings are the units.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.coupling.labels import (
+    Labels,
+    ParameterAxis,
+    Weight,
+    broadcast_labels,
+    determines,
+    entries_along,
+    frozen_labels,
+    labelled_axes,
+    squeeze_expanded,
+    unique_pairs,
+)
+from secateur.coupling.trace_records import (
+    AttentionLabels,
+    AxisUses,
+    Couplings,
+    ExpertLabels,
+    Freeze,
+    LabelSpace,
+    OperatorNotes,
+    TracingScope,
+)
 from secateur.graph.operators import module_path, operator_name
 from secateur.graph.random_draws import draw_behind
-
-if TYPE_CHECKING:
-    from secateur.coupling.shape_literals import ShapeLiteral
-
 
 MEETS = "meets a tensor that can't be cut"
 
 
-@dataclass(frozen=True)
-class Weight:
-    """A parameter or buffer on its way to an operator: for each of its axes, the labels of its entries.
-
-    Computed from several parameters it has the axes of all of them. `keys` names, for each layer, the tensor and the
-    axis; `whole` tells that the axes are still those of the parameter itself.
-    """
-
-    name: str
-    keys: tuple[tuple[str, int], ...]
-    layers: tuple[Tensor, ...]
-    whole: bool = True
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.layers[0].shape
-
-
-Labels = Tensor | Weight
-
-
-@dataclass(frozen=True)
-class Freeze:
-    """Labels that can't be cut, and why."""
-
-    labels: Tensor
-    operator: str
-    module: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Read:
-    """An operator that contracts over an axis: there, an absent unit must count as nothing."""
-
-    node: Node
-    argument: str
-    dim: int
-    labels: Tensor
-    weight: str | None
-    bias: str | None
-    inner: int
-    outputs: Tensor | None
-
-
-@dataclass(frozen=True)
-class Count:
-    """A cost: a constant times the number of entries left in each of these label vectors."""
-
-    node: Node
-    constant: float
-    axes: tuple[Tensor, ...]
-
-
 @dataclass
 class LabelTracer:
-    """What label tracing collects while it walks through the program.
+    """The state of one walk of label tracing through a program.
 
-    `by_width` says that what an attention product holds together are the same places of all heads, not each head.
-    `stacked` gives the only lengths of parameters' axes that get labels: numbers of experts; without any, all do.
-    `known` gives labels that are tied from the start (by label, itself where it is alone): entries of one head, which
-    only the attention product shows, after rotations and norms have seen them apart.
+    Args:
+        scope: the kinds of units that the walk looks for.
+        space: the labels that exist.
+        couplings: labels that are removed together, or not at all.
+        uses: the axes of parameters that operators use.
+        attention: labels of heads.
+        experts: labels of experts.
+        notes: facts about single operators.
     """
 
-    known: Tensor | None = None
-    by_width: bool = False
-    stacked: frozenset[int] = frozenset()
-    size: int = 1
-    origin: list[tuple[str, int, Tensor]] = field(default_factory=list)
-    touched: dict[tuple[str, int], int] = field(default_factory=dict)
-    produced: dict[tuple[str, int], int] = field(default_factory=dict)
-    ties: list[Tensor] = field(default_factory=list)
-    heads: list[Tensor] = field(default_factory=list)
-    additions: list[tuple[Node, Tensor]] = field(default_factory=list)
-    widths: list[Tensor] = field(default_factory=list)
-    stacks: list[tuple[Node, Weight, Tensor]] = field(default_factory=list)
-    choices: list[tuple[Node, Tensor, int]] = field(default_factory=list)
-    within_heads: list[Tensor] = field(default_factory=list)
-    freezes: list[Freeze] = field(default_factory=list)
-    reads: list[Read] = field(default_factory=list)
-    counts: list[Count] = field(default_factory=list)
-    reshaped: list[tuple[Node, Tensor]] = field(default_factory=list)
-    dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
-    sizes: list["ShapeLiteral"] = field(default_factory=list)
-    draws: list[tuple[Node, tuple[Tensor, ...]]] = field(default_factory=list)
-    created: set[str] = field(default_factory=set)
-    unlabelled: set[tuple[str, int]] = field(default_factory=set)
-    virtual: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    scope: TracingScope = field(default_factory=TracingScope)
+    space: LabelSpace = field(default_factory=LabelSpace)
+    couplings: Couplings = field(default_factory=Couplings)
+    uses: AxisUses = field(default_factory=AxisUses)
+    attention: AttentionLabels = field(default_factory=AttentionLabels)
+    experts: ExpertLabels = field(default_factory=ExpertLabels)
+    notes: OperatorNotes = field(default_factory=OperatorNotes)
 
-    def weight(self, name: str, shape: Iterable[int]) -> Weight | Tensor:
-        """Fresh labels for every axis of a parameter; a scalar has none."""
+    def weight(self, name: str, shape: Iterable[int]) -> Labels:
+        """Give fresh labels to every axis of a parameter; a scalar has none."""
         shape = tuple(shape)
         if not shape:
-            return torch.zeros((), dtype=torch.long)
-        layers = []
-        for axis, length in enumerate(shape):
-            if self.stacked and length not in self.stacked:
-                self.unlabelled.add((name, axis))
-                layers.append(torch.zeros((), dtype=torch.long).expand(shape))
-                continue
-            labels = torch.arange(self.size, self.size + length)
-            self.size += length
-            self.origin.append((name, axis, labels))
-            if self.known is not None:
-                self.ties.append(torch.stack([labels, self.known[labels]]))
-                labels = self.known[labels]
-            layers.append(broadcast_labels(labels, axis, shape))
-        return Weight(name, tuple((name, axis) for axis in range(len(shape))), tuple(layers))
+            return frozen_labels(())
+        labels = tuple(self._fresh_labels(name, axis, shape) for axis in range(len(shape)))
+        return Weight(name, tuple((name, axis) for axis in range(len(shape))), labels)
+
+    def _fresh_labels(self, name: str, axis: int, shape: tuple[int, ...]) -> Tensor:
+        lengths, aliases = self.scope.stack_lengths, self.scope.head_labels
+        if lengths and shape[axis] not in lengths:
+            self.space.unlabelled.add((name, axis))
+            return frozen_labels(shape)
+        labels = self.space.add(name, axis, shape[axis])
+        if aliases is not None:
+            self.couplings.pairs.append(torch.stack([labels, aliases[labels]]))
+            labels = aliases[labels]
+        return broadcast_labels(labels, axis, shape)
 
     def constant(self, node: Node, shape: Sequence[int], axes: Iterable[int]) -> Labels:
-        """What an operator makes that is the same all along some axes: it has as many entries as what it meets."""
+        """Give labels to a result that is the same all along some axes: it gets as many entries as what it meets."""
         name = f"%{node.name}"
-        self.created.add(name)
-        weight = self.weight(name, shape)
-        kept = tuple(axes)
-        if isinstance(weight, Tensor) or not kept:
-            return torch.zeros((), dtype=torch.long).expand(shape)
-        made = [torch.unique(squeeze_expanded(weight.layers[axis])) for axis in kept]
-        self.virtual = torch.cat([self.virtual, *made])
-        keys = tuple(weight.keys[axis] for axis in kept)
-        return Weight(name, keys, tuple(weight.layers[axis] for axis in kept), whole=False)
+        self.space.constants.add(name)
+        weight, axes = self.weight(name, shape), tuple(axes)
+        if isinstance(weight, Tensor) or not axes:
+            return frozen_labels(shape)
+        fresh = [torch.unique(squeeze_expanded(weight.labels[axis])) for axis in axes]
+        self.space.unmatched = torch.cat([self.space.unmatched, *fresh])
+        keys = tuple(weight.keys[axis] for axis in axes)
+        return Weight(name, keys, tuple(weight.labels[axis] for axis in axes), is_plain=False)
 
     def constant_entries(self, name: str, length: int) -> Tensor:
-        """Labels of entries along one axis that hold a constant: as many as the units that they meet. (length,)"""
-        self.created.add(name)
+        """Give labels to entries along one axis that hold a constant: as many as the units that they meet. (length,)"""
+        self.space.constants.add(name)
         weight = self.weight(name, (length,))
-        labels = weight.layers[0].contiguous() if isinstance(weight, Weight) else torch.zeros(length, dtype=torch.long)
-        self.virtual = torch.cat([self.virtual, labels[labels > 0]])
+        labels = weight.labels[0].contiguous() if isinstance(weight, Weight) else frozen_labels((length,)).contiguous()
+        self.space.unmatched = torch.cat([self.space.unmatched, labels[labels > 0]])
         return labels
 
     def is_constant(self, value: Labels) -> bool:
-        """Whether a value was made by operators that `constant` stands for, and from no parameter or buffer."""
-        return isinstance(value, Weight) and bool(value.keys) and all(name in self.created for name, _ in value.keys)
+        """Return whether a value comes from operators that make constants alone, and from no parameter or buffer."""
+        names = [name for name, _ in value.keys] if isinstance(value, Weight) else []
+        return bool(names) and all(name in self.space.constants for name in names)
 
-    def tie(self, a: Tensor, b: Tensor, node: Node, reason: str = MEETS) -> None:
-        """Entries of a and b (broadcast together) go together; those that meet label 0 are frozen."""
+    def couple(self, a: Tensor, b: Tensor, node: Node, reason: str = MEETS) -> None:
+        """Couple the entries of a and b (broadcast together) that meet; freeze those that meet label 0.
+
+        Args:
+            a, b: tensors of labels.
+            node: the operator in which they meet.
+            reason: the reason of a freeze.
+        """
         pairs = unique_pairs(a, b)
         frozen = (pairs == 0).any(0)
         self.freeze(pairs[:, frozen], node, reason)
         pairs = pairs[:, ~frozen & (pairs[0] != pairs[1])]
-        if pairs.shape[1]:
-            self.ties.append(pairs)
-        if len(self.virtual) and pairs.shape[1]:
-            made = torch.isin(pairs, self.virtual)
-            met = pairs[made & ~made.all(0)]
-            self.virtual = self.virtual[~torch.isin(self.virtual, met)]
+        if not pairs.shape[1]:
+            return
+        self.couplings.pairs.append(pairs)
+        if len(self.space.unmatched):
+            constant = torch.isin(pairs, self.space.unmatched)
+            matched = pairs[constant & ~constant.all(0)]
+            self.space.unmatched = self.space.unmatched[~torch.isin(self.space.unmatched, matched)]
 
     def freeze(self, value: Any, node: Node, reason: str) -> None:
-        """All labels of a value can't be cut."""
-        drawn = draw_behind(node) if reason == MEETS else None
-        reason = reason if drawn is None else f"meets random numbers that {drawn} draws"
-        tensors = value.layers if isinstance(value, Weight) else (value,)
-        for tensor in tensors:
+        """Freeze all labels of a value.
+
+        Args:
+            value: labels of a tensor or a parameter.
+            node: the operator that can't lose them.
+            reason: the end of a sentence about them.
+        """
+        draw = draw_behind(node) if reason == MEETS else None
+        reason = reason if draw is None else f"meets random numbers that {draw} draws"
+        for tensor in value.labels if isinstance(value, Weight) else (value,):
             labels = torch.unique(squeeze_expanded(tensor))
             labels = labels[labels > 0]
             if len(labels):
-                self.freezes.append(Freeze(labels, operator_name(node), module_path(node), reason))
+                self.couplings.freezes.append(Freeze(labels, operator_name(node), module_path(node), reason))
 
-    def read(
-        self,
-        node: Node,
-        argument: str,
-        dim: int,
-        labels: Tensor,
-        weight: str | None = None,
-        bias: str | None = None,
-        inner: int = 1,
-        outputs: Tensor | None = None,
-    ) -> None:
-        self.reads.append(Read(node, argument, dim, labels, weight, bias, inner, outputs))
-
-    def count(self, node: Node, constant: float, *axes: Tensor) -> None:
-        self.counts.append(Count(node, constant, axes))
-
-    def along(self, value: Labels, dim: int, node: Node, produces: bool = False, like: Tensor | None = None) -> Tensor:
-        """One label per index along an axis; what shares an index goes together. (size of dim,)
+    def axis_labels(
+        self, value: Labels, dim: int, node: Node, produces: bool = False, like: Tensor | None = None
+    ) -> Tensor:
+        """Return one label per index along an axis, and couple what shares an index. (size of dim,)
 
         Args:
             value: the labels of a tensor or a parameter.
@@ -211,126 +156,64 @@ class LabelTracer:
             like: the labels (size of dim,) that it meets, where a parameter has several axes along this one.
         """
         if isinstance(value, Weight):
-            return self._axis(value, dim % len(value.shape), node, produces, like)
+            return self._parameter_axis(value, dim % len(value.shape), node, produces, like)
         narrow = squeeze_expanded(value, keep=dim)
         rows = narrow.movedim(dim, 0).reshape(narrow.shape[dim % narrow.dim()], -1)
         if rows.shape[1] > 1:
-            self.tie(rows, rows[:, :1], node)
+            self.couple(rows, rows[:, :1], node)
         return rows[:, 0].clone()
 
-    def _axis(self, weight: Weight, dim: int, node: Node, produces: bool, like: Tensor | None) -> Tensor:
-        axes = [labelled_axes(layer) for layer in weight.layers]
-        lying = [
-            (key, entries_along(layer, dim))
-            for axis, (key, layer) in enumerate(zip(weight.keys, weight.layers, strict=True))
-            if axes[axis] == {dim} or (weight.whole and axis == dim and not axes[axis])
+    def _parameter_axis(self, weight: Weight, dim: int, node: Node, produces: bool, like: Tensor | None) -> Tensor:
+        axes = [labelled_axes(labels) for labels in weight.labels]
+        candidates = [
+            (key, entries_along(labels, dim))
+            for axis, (key, labels) in enumerate(zip(weight.keys, weight.labels, strict=True))
+            if axes[axis] == {dim} or (weight.is_plain and axis == dim and not axes[axis])
         ]
-        if lying:
-            fitting = [entry for entry in lying if like is not None and len(lying) > 1 and determines(entry[1], like)]
-            key, labels = (fitting or lying)[0]
+        if candidates:
+            matching = [
+                entry for entry in candidates if like is not None and len(candidates) > 1 and determines(entry[1], like)
+            ]
+            key, entries = (matching or candidates)[0]
             self.touch(key, produces)
-            return labels
-        for layer, varied in zip(weight.layers, axes, strict=True):
-            if dim in varied:
-                self.freeze(layer, node, f"the axes of {weight.name} are mixed before it is used")
+            return entries
+        for labels, own_axes in zip(weight.labels, axes, strict=True):
+            if dim in own_axes:
+                self.freeze(labels, node, f"the axes of {weight.name} are mixed before it is used")
         return torch.zeros(weight.shape[dim], dtype=torch.long)
 
-    def stripped(self, labels: Tensor) -> Tensor:
-        """Labels of a constant that met no units so far are none to an operator that contracts or reduces."""
-        if not len(self.virtual) or not bool(labels.any()):
+    def without_unmatched(self, labels: Tensor) -> Tensor:
+        """Return label 0 in place of a constant that has met no units: an operator that contracts has none to read."""
+        unmatched = self.space.unmatched
+        if not len(unmatched) or not bool(labels.any()):
             return labels
-        own = torch.unique(squeeze_expanded(labels))
-        if bool(torch.isin(own[own > 0], self.virtual).all()):
-            return torch.zeros((), dtype=torch.long).expand(labels.shape)
+        distinct = torch.unique(squeeze_expanded(labels))
+        if bool(torch.isin(distinct[distinct > 0], unmatched).all()):
+            return frozen_labels(labels.shape)
         return labels
 
-    def touch(self, key: tuple[str, int], produces: bool) -> None:
+    def touch(self, key: ParameterAxis, produces: bool) -> None:
         """Note that an axis of a parameter is used, and whether it makes units of its own."""
-        if key[0] in self.created or key in self.unlabelled:
-            return
-        order = len(self.touched) + len(self.produced)
-        self.touched.setdefault(key, order)
-        if produces:
-            self.produced.setdefault(key, order)
+        if key[0] not in self.space.constants and key not in self.space.unlabelled:
+            self.uses.add(key, produces)
 
-    def activation(self, value: Labels, node: Node, along: set[int] | None = None) -> Tensor:
-        """A value as one tensor of labels: of a parameter, those of one of its axes; the others are frozen.
+    def activation(self, value: Labels, node: Node, axes: set[int] | None = None) -> Tensor:
+        """Return a value as one tensor of labels: of a parameter, those of one of its axes; the others are frozen.
 
         Args:
             value: the labels of a tensor or a parameter.
             node: the operator that uses it.
-            along: where the units of what it meets lie; the last axis that has any units by default.
+            axes: where the units of what it meets lie; the last axis that has any units by default.
         """
         if isinstance(value, Tensor):
             return value
-        axes = [labelled_axes(layer) for layer in value.layers]
-        wide = [at for at, varied in enumerate(axes) if varied]
-        chosen = next((at for at in wide if axes[at] == along), wide[-1] if wide else None)
-        for at in wide:
-            if at != chosen:
-                self.freeze(value.layers[at], node, f"{value.name} is used as an activation")
-        if chosen is None:
+        all_axes = [labelled_axes(labels) for labels in value.labels]
+        labelled = [at for at, own_axes in enumerate(all_axes) if own_axes]
+        selected = next((at for at in labelled if all_axes[at] == axes), labelled[-1] if labelled else None)
+        for at in labelled:
+            if at != selected:
+                self.freeze(value.labels[at], node, f"{value.name} is used as an activation")
+        if selected is None:
             return torch.zeros(value.shape, dtype=torch.long)
-        self.touch(value.keys[chosen], produces=True)
-        return value.layers[chosen]
-
-
-def broadcast_labels(labels: Tensor, dim: int, shape: Iterable[int]) -> Tensor:
-    """Labels along one axis, repeated (without memory) over the others."""
-    shape = tuple(shape)
-    view = [1] * len(shape)
-    view[dim] = -1
-    return labels.view(view).expand(shape)
-
-
-def squeeze_expanded(labels: Tensor, keep: int | None = None) -> Tensor:
-    """Without the repetitions of an expanded view: those axes have length 1."""
-    kept = None if keep is None else keep % max(labels.dim(), 1)
-    for dim in range(labels.dim()):
-        if labels.shape[dim] > 1 and labels.stride(dim) == 0 and dim != kept:
-            labels = labels.narrow(dim, 0, 1)
-    return labels
-
-
-def labelled_axes(labels: Tensor) -> set[int]:
-    """The axes along which labels differ."""
-    narrow = squeeze_expanded(labels)
-    wide = [dim for dim in range(narrow.dim()) if narrow.shape[dim] > 1 and narrow.numel()]
-    axes = {dim for dim in wide if _differs_at_origin(narrow, dim)}
-    for dim in wide:  # what is alike everywhere along an axis need not be read again for the next one
-        if dim not in axes and bool((narrow != narrow.narrow(dim, 0, 1)).any()):
-            axes.add(dim)
-        elif dim not in axes:
-            narrow = narrow.narrow(dim, 0, 1)
-    return axes
-
-
-def _differs_at_origin(labels: Tensor, dim: int) -> bool:
-    """Whether labels differ along an axis where all others are at 0: the few that tell mostly."""
-    line = labels[tuple(slice(None) if other == dim else 0 for other in range(labels.dim()))]
-    return bool((line != line[0]).any())
-
-
-def entries_along(labels: Tensor, dim: int) -> Tensor:
-    """The labels along an axis, which are the same everywhere else. (size of dim,)"""
-    for other in range(labels.dim()):
-        if other != dim % labels.dim():
-            labels = labels.narrow(other, 0, 1)
-    return labels.reshape(-1).clone()
-
-
-def determines(a: Tensor, b: Tensor) -> bool:
-    """Whether the labels of one tensor are decided by those of the other, which they meet."""
-    pairs = unique_pairs(a, b).shape[1]
-    return pairs == max(len(torch.unique(squeeze_expanded(a))), len(torch.unique(squeeze_expanded(b))))
-
-
-def unique_pairs(a: Tensor, b: Tensor) -> Tensor:
-    """The distinct pairs of labels that meet when two tensors are broadcast together. (2, pairs)"""
-    a, b = torch.broadcast_tensors(a, b)
-    for dim in range(a.dim()):
-        if a.shape[dim] > 1 and a.stride(dim) == 0 and b.stride(dim) == 0:
-            a, b = a.narrow(dim, 0, 1), b.narrow(dim, 0, 1)
-    base = int(max(a.max(), b.max())) + 1 if a.numel() else 1
-    codes = torch.unique(a.reshape(-1) * base + b.reshape(-1))
-    return torch.stack([codes // base, codes % base])
+        self.touch(value.keys[selected], produces=True)
+        return value.labels[selected]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.cost import WHOLE, Cost, TensorCost, Work, cost_of
+from secateur.coupling.rules.registry import rule_of
 from secateur.coupling.shape_literals import ShapeLiteral
 from secateur.coupling.summary import network_table
 from secateur.data.batch import Batch
@@ -22,7 +23,6 @@ from secateur.graph.program import Program
 from secateur.graph.random_draws import Draw
 
 Kept = Mapping[str, Tensor]
-INNER = ("params", "w_hh")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,8 @@ class Consumer:
     @property
     def is_inner(self) -> bool:
         """Whether it is a recurrent layer that reads its own hidden units, through its weights."""
-        return self.argument in INNER
+        recurrence = rule_of(self.node).recurrence
+        return recurrence is not None and recurrence.weights == self.argument
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.coupling.grouping import build_groups
-from secateur.coupling.rules.registry import trace_labels
-from secateur.coupling.trace_groups import results_of
+from secateur.coupling.label_walk import trace_labels
+from secateur.coupling.operator_results import results_of
 from secateur.data.batch import Batch
 from secateur.errors import SecateurError
 from secateur.graph.contexts import preserved, run_module

@@ -10,11 +10,9 @@ from torch.fx import Node
 
 from secateur.coupling.cost import WHOLE
 from secateur.coupling.network import Consumer, Group, Network, TensorAxis
-from secateur.graph.operators import module_path, operator_name
+from secateur.coupling.rules.registry import rule_of
+from secateur.graph.operators import module_path
 from secateur.graph.program import Program
-
-ADDITIONS = {"add", "add_"}
-COPIES = {"clone", "contiguous", "detach", "alias", "dropout", "to", "_to_copy"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +32,7 @@ def find_blocks(program: Program) -> Iterator[RemovableBlock]:
     """The modules that add branches to what comes in, each to the sum before."""
     sums: defaultdict[str, list[Node]] = defaultdict(list)
     for node in program.nodes:
-        if node.op == "call_function" and operator_name(node) in ADDITIONS:
+        if rule_of(node).sums == "add":
             sums[module_path(node)].append(node)
     for path, nodes in sums.items():
         branches = _branches(program, path, nodes) if path else None
@@ -62,7 +60,7 @@ def _branches(program: Program, path: str, sums: Sequence[Node]) -> list[tuple[N
 
 def _leads_back(program: Program, value: Node, current: Node | None, path: str) -> bool:
     """Whether a value is the sum before, or comes from outside the module; copies of it count as itself."""
-    while value.op == "call_function" and value is not current and operator_name(value) in COPIES:
+    while value is not current and rule_of(value).copies:
         first = value.args[0]
         if not isinstance(first, Node) or not _within(module_path(value), path):
             break

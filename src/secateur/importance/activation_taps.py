@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.network import Consumer, Group, Network
+from secateur.coupling.rules.registry import rule_of
 from secateur.data.batch import Batch
 from secateur.errors import DataError
-from secateur.graph.operators import module_path, operator_name, with_argument
+from secateur.graph.operators import module_path, with_argument
 from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.importance.context import CriterionContext
 from secateur.masking.ablation import chain_overrides
@@ -150,15 +151,10 @@ def _read_tapped(
     return target(*args, **kwargs)
 
 
-PASSED: dict[str, OpOverride] = {
-    "detach": lambda target, args, kwargs: args[0],
-    "copy": lambda target, args, kwargs: args[1].to(args[0]).expand_as(args[0]),
-}
-
-
 def straight_through(program: Program) -> dict[Node, OpOverride]:
     """A detached or copied activation is worth as much as another: gradients pass."""
-    return {node: PASSED[name] for node in program.nodes if (name := operator_name(node)) in PASSED}
+    calls = {node: rule_of(node).straight_through for node in program.nodes}
+    return {node: call for node, call in calls.items() if call is not None}
 
 
 def taps_by_group(

@@ -17,17 +17,16 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.network import Consumer, Network
-from secateur.coupling.rules.windows import AVERAGES
+from secateur.coupling.rules.op_rule import MaskedOp
+from secateur.coupling.rules.registry import rule_of
 from secateur.data.batch import Batch
 from secateur.graph.draw_replay import replayed_left
-from secateur.graph.operators import arguments, operator_name, with_argument
+from secateur.graph.operators import arguments, with_argument
 from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.masking.computed_weights import by_coalition, is_shared_by_batch
 from secateur.masking.constants import constant_response, masked_grouped_product, sum_over_kernel
-from secateur.masking.norms import MASKED_NORMS
 from secateur.masking.operands import operand, operand_node, recorded_operand
 from secateur.masking.recurrent import masked_recurrence
-from secateur.masking.windows import average_over_kept
 from secateur.utils.dtypes import widest_type
 
 Means = Mapping[str, Tensor]
@@ -36,9 +35,6 @@ Means = Mapping[str, Tensor]
 def consumer_key(consumer: Consumer) -> str:
     """Return the key of a consumer in tables of means and moments."""
     return f"{consumer.node.name}:{consumer.argument}"
-
-
-LINEAR = ("linear", "addmm")
 
 
 @dataclass(frozen=True)
@@ -86,15 +82,13 @@ class MeanAblation:
         return {**shared, **by_coalition(network.program, of_weights, by_mask)}
 
     def _handler(self, program: Program, consumer: Consumer, present: Tensor) -> OpOverride:
-        name = operator_name(consumer.node)
+        rule = rule_of(consumer.node)
         if consumer.is_inner:
             return partial(masked_recurrence, program, consumer.node, consumer.argument, present)
-        if name in MASKED_NORMS:
-            return partial(_masked_norm, MASKED_NORMS[name], program, consumer, present)
-        if name in AVERAGES:
-            return partial(_masked_windows, program, consumer, present)
+        if rule.masked is not None:
+            return partial(_masked_operator, rule.masked, program, consumer, present)
         mean = self.means.get(consumer_key(consumer)) if consumer.fold is not None else None
-        if mean is not None and name in LINEAR and len(present) > 1:
+        if mean is not None and rule.layer in ("linear", "addmm") and len(present) > 1:
             return _mean_override(program, consumer, present, mean)
         return _zeroing_override(program, consumer, present, self.constant(program, consumer, present))
 
@@ -185,13 +179,13 @@ def _mean_override(program: Program, consumer: Consumer, present: Tensor, mean: 
 def _share(consumer: Consumer, present: Tensor) -> Tensor:
     """Return the factor of each unit; attention that takes its scale from the width scales the kept units up."""
     factor = present.double()
-    if operator_name(consumer.node) == "scaled_dot_product_attention" and arguments(consumer.node).get("scale") is None:
+    if rule_of(consumer.node).scaled_by_width and arguments(consumer.node).get("scale") is None:
         return factor * (present.shape[1] / factor.sum(1, keepdim=True).clamp_min(1)).sqrt()
     return factor
 
 
-def _masked_norm(
-    norm: Callable[..., Tensor],
+def _masked_operator(
+    masked: MaskedOp,
     program: Program,
     consumer: Consumer,
     present: Tensor,
@@ -203,15 +197,7 @@ def _masked_norm(
     names = [argument.name for argument in consumer.node.target._schema.arguments]  # type: ignore[union-attr]
     by_name = {**arguments(consumer.node), **dict(zip(names, args, strict=False)), **kwargs}
     factor = as_factor(present.to(x), x, consumer.dim, program.batch_axis(recorded_operand(consumer)))
-    return norm(factor, **by_name)
-
-
-def _masked_windows(
-    program: Program, consumer: Consumer, present: Tensor, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor:
-    x = operand(consumer, args, kwargs)
-    factor = as_factor(present.to(x), x, consumer.dim, program.batch_axis(recorded_operand(consumer)))
-    return average_over_kept(consumer.node, consumer.dim, factor, x, target, args, kwargs)
+    return masked(factor, **by_name)
 
 
 def run_masked(network: Network, batch: Batch, mask: Tensor, means: Means) -> Any:

@@ -4,9 +4,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.network import Network
-from secateur.graph.operators import arguments, operator_name
-
-NORMS = ("batch_norm", "_native_batch_norm_legit_no_training")
+from secateur.coupling.rules.registry import rule_of
+from secateur.graph.operators import arguments
 
 
 def norm_behind(node: Node) -> Node | None:
@@ -14,7 +13,7 @@ def norm_behind(node: Node) -> Node | None:
     users = list(node.users)
     if (
         len(users) != 1
-        or operator_name(users[0]) not in NORMS
+        or rule_of(users[0]).norm != "batch"
         or not isinstance(arguments(users[0]).get("running_mean"), Node)
     ):
         return None
@@ -26,7 +25,7 @@ def norms_of(network: Network) -> dict[Node, Tensor]:
     units = {member.tensor: member.units for member in network.members if member.axis == 0}
     norms = {}
     for node in network.program.nodes:
-        if node.op == "call_function" and operator_name(node) in NORMS:
+        if rule_of(node).norm == "batch":
             by_name = arguments(node)
             nodes = (by_name.get(name) for name in ("weight", "running_mean"))
             names = [network.program.state_names.get(node, "") for node in nodes if isinstance(node, Node)]

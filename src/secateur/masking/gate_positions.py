@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.network import Addition, Network
-from secateur.graph.operators import arguments, operator_name
+from secateur.coupling.rules.registry import rule_of
+from secateur.graph.operators import arguments
 from secateur.masking.batch_norms import norms_of
-from secateur.masking.norms import MASKED_NORMS
 
 GateSite = Literal["blocks", "norms", "before norms"]
 
@@ -107,7 +107,7 @@ def _block_outputs(network: Network) -> tuple[GatePosition, ...]:
 
 def _normalisations(network: Network) -> set[Node]:
     """Find the operators that normalize units."""
-    consumers = {consumer.node for consumer in network.consumers if operator_name(consumer.node) in MASKED_NORMS}
+    consumers = {consumer.node for consumer in network.consumers if rule_of(consumer.node).masked is not None}
     return consumers | set(norms_of(network))
 
 

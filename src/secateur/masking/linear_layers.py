@@ -11,13 +11,12 @@ from torch.fx import Node
 from torch.nn import functional as F
 
 from secateur.coupling.network import Network
+from secateur.coupling.rules.registry import rule_of
 from secateur.errors import DataError
-from secateur.graph.operators import arguments, module_path, operator_name
+from secateur.graph.operators import arguments, module_path
 from secateur.graph.program import Program
 from secateur.masking.batch_norms import norm_behind
 from secateur.masking.layer_rows import LayerPositions, _by_example, by_axis, padding_pairs
-
-CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,7 @@ class LinearLayer:
     @property
     def is_convolution(self) -> bool:
         """True for convolutions."""
-        return operator_name(self.node) in CONVOLUTIONS
+        return rule_of(self.node).layer == "convolution"
 
     def matrix(self, weight: Tensor) -> Tensor:
         """Return the weight as the matrices of its groups. (groups, outputs, features)"""
@@ -173,7 +172,7 @@ def _other_layers(network: Network) -> Iterator[LinearLayer]:
     unfolded = {consumer.node: consumer.units for consumer in network.consumers if consumer.argument == "input"}
     units = {(member.tensor, member.axis): member.units for member in network.members}
     for node in program.nodes:
-        if node.op != "call_function" or operator_name(node) not in (*CONVOLUTIONS, "linear") or node in solved:
+        if rule_of(node).layer not in ("convolution", "linear") or node in solved:
             continue
         by_name = arguments(node)
         weight, groups = by_name["weight"], by_name.get("groups", 1)
@@ -188,7 +187,7 @@ def _other_layers(network: Network) -> Iterator[LinearLayer]:
         if inputs is None:  # a group's channels go with its filters
             first_outputs = outputs.view(groups, -1)[:, :1] if groups > 1 else torch.full((1, 1), -1)
             inputs = first_outputs.repeat(1, shape[1]).flatten()
-        dim = 1 if operator_name(node) in CONVOLUTIONS else len(by_name["input"].meta["val"].shape) - 1
+        dim = 1 if rule_of(node).layer == "convolution" else len(by_name["input"].meta["val"].shape) - 1
         constant, kind = constant_sink(program, node, by_name["bias"], dim)
         yield LinearLayer(node, "input", dim, name, 1, groups, constant, kind, inputs, outputs)
 

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from secateur.coupling.network import Network
-from secateur.graph.operators import arguments, operator_name
+from secateur.coupling.rules.registry import rule_of
+from secateur.graph.operators import arguments
 from secateur.masking.linear_layers import LinearLayer, constant_sink
-
-TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 
 class TransposedLayer(LinearLayer):
@@ -53,7 +52,7 @@ def transposed_layers_of(network: Network) -> Iterator[TransposedLayer]:
     program = network.program
     units = {(member.tensor, member.axis): member.units for member in network.members}
     for node in program.nodes:
-        if node.op != "call_function" or operator_name(node) not in TRANSPOSED:
+        if rule_of(node).layer != "transposed convolution":
             continue
         by_name = arguments(node)
         weight, groups = by_name["weight"], by_name["groups"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.graph.operators import arguments, operator_name
-from secateur.masking.batch_norms import NORMS
+from secateur.coupling.rules.registry import rule_of
+from secateur.graph.operators import arguments
 from secateur.recovery.paired_run import PairedExecution
 from secateur.utils.dtypes import to_widest
 
@@ -22,7 +22,7 @@ def match_batchnorm(lockstep: PairedExecution) -> None:
     program = lockstep.within.network.program
     names = program.state_names
     for node in program.nodes:
-        is_norm = node.op == "call_function" and operator_name(node) in NORMS and not lockstep.within.is_gone(node)
+        is_norm = rule_of(node).norm == "batch" and not lockstep.within.is_gone(node)
         given = arguments(node) if is_norm else {}
         if isinstance(given.get("running_mean"), Node) and len(given["running_mean"].users) == 1:
             _correct(lockstep, node, {name: names[given[name]] for name in ("running_mean", "running_var")}, given)

@@ -5,7 +5,7 @@ the residual stream, which is there already: the layer can make good its error. 
 what is below or above a bound, any value beyond the bound is as good as another, and the output is free there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.network import Network
+from secateur.coupling.rules.op_rule import Bounds
+from secateur.coupling.rules.registry import qualified_name, rule_named, rule_of
 from secateur.graph.operators import arguments, operator_name
 from secateur.masking.batch_norms import norm_behind
 from secateur.masking.linear_layers import LinearLayer
@@ -23,28 +25,6 @@ from secateur.recovery.paired_run import Values
 
 LEAST_SCALE = 1e-3
 State = Callable[[str], Tensor]
-Bounds = tuple[float, float]
-
-
-def _given(node: Node, low: str, high: str) -> Bounds:
-    bounds = arguments(node).get(low), arguments(node).get(high)
-    numbers = [isinstance(each, int | float) or each is None for each in bounds]
-    if not all(numbers):
-        return -inf, inf
-    return -inf if bounds[0] is None else float(bounds[0]), inf if bounds[1] is None else float(bounds[1])
-
-
-def _none(node: Node) -> Bounds:
-    return -inf, inf
-
-
-CUT_OFF: Mapping[str, Callable[[Node], Bounds]] = {
-    "relu": lambda node: (0.0, inf),
-    "relu6": lambda node: (0.0, 6.0),
-    "hardtanh": lambda node: _given(node, "min_val", "max_val"),
-    "clamp": lambda node: _given(node, "min", "max"),
-    "clamp_min": lambda node: _given(node, "min", ""),
-}
 
 
 @dataclass(frozen=True)
@@ -124,7 +104,7 @@ class OutputContext:
         if self.norm is None:
             return torch.ones(()).to(value), torch.zeros(()).to(value)
         pair = _affine(self.norm, within.network, state)
-        if value.dim() == 2 or operator_name(self.layer).startswith("conv"):
+        if value.dim() == 2 or rule_of(self.layer).layer in ("convolution", "transposed convolution"):
             return pair
         # the outputs of a linear layer lie along the last axis, the channels of its batch norm along the second
         lengths = (1, -1, *[1] * (value.dim() - 2))
@@ -152,8 +132,13 @@ def output_context(network: Network, layer: LinearLayer) -> OutputContext:
     if other is not None:
         at = _past_dropout(next(iter(at.users)))
     user = next(iter(at.users)) if len(at.users) == 1 else None
-    bounds = CUT_OFF.get(operator_name(user).removesuffix("_"), _none) if user is not None else _none
-    return OutputContext(layer.node, norm, other, at, *bounds(user or at))
+    return OutputContext(layer.node, norm, other, at, *clipped_bounds(user))
+
+
+def clipped_bounds(user: Node | None) -> Bounds:
+    """Return the bounds beyond which an operator's result is constant, infinite where there are none."""
+    clips = None if user is None else rule_named(qualified_name(user).removesuffix("_")).clips
+    return (-inf, inf) if user is None or clips is None else clips(user)
 
 
 def _past_dropout(node: Node) -> Node:
@@ -168,7 +153,7 @@ def _other(network: Network, layer: LinearLayer, at: Node) -> Node | None:
         return None
     (user,) = at.users
     other: Any = next((each for each in user.args if each is not at), None)
-    if operator_name(user) not in ("add", "add_") or user.kwargs.get("alpha", 1) != 1 or not isinstance(other, Node):
+    if rule_of(user).sums != "add" or user.kwargs.get("alpha", 1) != 1 or not isinstance(other, Node):
         return None
     position = network.program.position
     alike = getattr(other.meta.get("val"), "shape", None) == layer.node.meta["val"].shape

@@ -10,8 +10,8 @@ from torch import nn
 
 from secateur.coupling.cost import Cost
 from secateur.coupling.network import Network
+from secateur.coupling.operator_results import results_of
 from secateur.coupling.plan import Plan
-from secateur.coupling.trace_groups import results_of
 from secateur.errors import OptionError
 from secateur.evaluation.kernel_selection import FastNetwork
 from secateur.files import Writer, record_writer

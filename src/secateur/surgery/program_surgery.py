@@ -23,7 +23,7 @@ def literals_of(network: Network, mask: Tensor) -> Literals:
     """Return the new values of numbers that count cut units, by operator, argument and position."""
     literals: defaultdict[str, dict[str, dict[str, int]]] = defaultdict(dict)
     for size in network.sizes:
-        if size.left(mask) != len(size.units):
+        if size.remaining(mask) != len(size.units):
             values = {
                 WHOLE if position is None else str(position): value for position, value in size.values(mask).items()
             }

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.coupling.network import Group, Network
-from secateur.graph.operators import module_path, operator_name
+from secateur.coupling.rules.registry import rule_of
+from secateur.graph.operators import module_path
 from secateur.surgery.module_attributes import COUNTS, OTHER_WIDTHS, WIDTHS, updated_attributes
 
 Slices = Mapping[str, Mapping[int, Tensor]]
@@ -73,14 +74,14 @@ def norm_sizes(modules: Mapping[str, nn.Module], network: Network, mask: Tensor)
         if remaining == len(consumer.units):
             continue
         if (
-            operator_name(consumer.node) in ("layer_norm", "rms_norm")
+            rule_of(consumer.node).norm == "layer"
             and isinstance(module, nn.LayerNorm | nn.RMSNorm)
             and module.weight is None
         ):
             shape = list(module.normalized_shape)
             shape[consumer.dim - (_rank(consumer.node) - len(shape))] = remaining
             attributes[path] = {"normalized_shape": tuple(shape)}
-        if operator_name(consumer.node) == "group_norm" and isinstance(module, nn.GroupNorm) and module.weight is None:
+        if rule_of(consumer.node).norm == "group" and isinstance(module, nn.GroupNorm) and module.weight is None:
             attributes[path] = {"num_channels": remaining}
     return attributes
 

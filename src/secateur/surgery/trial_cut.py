@@ -162,7 +162,7 @@ class TrialCutter:
 def _difference_reason(network: Network, kept: Kept, worst: float, allowed: float) -> str:
     """Describe a cut model with another output: the operators that count what was cut."""
     mask = network.mask(kept)
-    counting = (size.node for size in network.sizes if size.left(mask) != len(size.units))
+    counting = (size.node for size in network.sizes if size.remaining(mask) != len(size.units))
     operators = dict.fromkeys(f"{operator_name(node)} in {module_path(node) or network.title}" for node in counting)
     named = ", ".join(list(operators)[:MOST_NAMED]) or "an operator that counts or orders these units"
     return (

@@ -75,7 +75,7 @@ def _is_alive(size: ShapeLiteral) -> bool:
 
 def _changed(network: Network, mask: Tensor) -> list[str]:
     """Return the modules whose own code contains a number that changes, and that run no program yet."""
-    paths = (module_path(size.node) for size in network.sizes if size.left(mask) != len(size.units))
+    paths = (module_path(size.node) for size in network.sizes if size.remaining(mask) != len(size.units))
     return [path for path in dict.fromkeys(paths) if path not in network.module_programs]
 
 

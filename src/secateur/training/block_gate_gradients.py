@@ -14,17 +14,9 @@ from typing import Literal
 
 from torch.fx import Node
 
-from secateur.graph.operators import arguments, operator_name
+from secateur.coupling.rules.registry import rule_of
+from secateur.graph.operators import arguments
 from secateur.masking.linear_layers import LinearLayer
-
-HOMOGENEOUS = frozenset({
-    "relu", "leaky_relu", "dropout", "alias", "clone", "contiguous", "to", "_to_copy", "neg", "mul", "flatten", "view",
-    "reshape", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "slice", "mean", "sum", "max_pool1d",
-    "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "upsample_nearest2d",
-    "upsample_bilinear2d",
-})  # fmt: skip
-SUMS = ("add", "sub")
 
 
 @dataclass(frozen=True)
@@ -79,10 +71,11 @@ class BlockTerms:
             return Counter([Term("reads", user)]) if is_input and layer.reads else None
         if user.op != "call_function" or user in self._readers:
             return None
-        name = operator_name(user)
-        if name in HOMOGENEOUS or (name == "div" and user.args[0] is node) or _pads_with_zeros(user, name):
+        flow = rule_of(user).gates
+        is_dividend = flow == "quotient" and user.args[0] is node
+        if flow == "passes" or is_dividend or (flow == "padding" and not arguments(user).get("value")):
             return self.of(user)
-        return self._through_sum(node, user) if name in SUMS else None
+        return self._through_sum(node, user) if flow == "sum" else None
 
     def _through_sum(self, node: Node, user: Node) -> Terms | None:
         """What is left of a sum's own terms without its other operand's."""
@@ -104,13 +97,9 @@ class BlockTerms:
                 return Counter([Term("norm", node)])
             if node in self._layers:
                 return Counter([Term("writes", node)])
-            passes = node.op == "call_function" and operator_name(node) in HOMOGENEOUS
+            passes = rule_of(node).gates == "passes"
             source = node.all_input_nodes[0] if passes and len(node.all_input_nodes) == 1 else None
             if source is None:
                 return None
             node, user = source, node
         return None
-
-
-def _pads_with_zeros(node: Node, name: str) -> bool:
-    return name in ("pad", "constant_pad_nd") and not arguments(node).get("value")

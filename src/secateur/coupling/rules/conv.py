@@ -1,74 +1,90 @@
-"""How labels pass convolutions of any rank, grouping and direction."""
+"""Label rules of convolutions of any rank, grouping and direction."""
 
 import math
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from secateur.coupling.grouped_convolutions import goes_in_groups
-from secateur.coupling.label_tracer import Weight, broadcast_labels, labelled_axes
-from secateur.coupling.rules.context import OpContext
-from secateur.coupling.rules.matmul import bias_name_of, each_unit, freeze_all
+from secateur.coupling.grouped_convolutions import removes_whole_groups
+from secateur.coupling.labels import Weight, labelled_axes
+from secateur.coupling.rules.context import OpContext, freeze_arguments
+from secateur.coupling.rules.layer_units import COMPUTED_WEIGHT, bias_name, pass_each_unit
+from secateur.coupling.rules.literals import convolution_groups
+from secateur.coupling.rules.module_attributes import convolution_attributes
+from secateur.coupling.rules.op_rule import OpRule, RuleTable
 
 
-def convolution(call: OpContext) -> Tensor:
-    """Reads its channels; the filters are new units, or those of its input where it is depthwise."""
-    x, weight, groups = call.activation("input"), call.args["weight"], call.args["groups"]
+def convolution(op: OpContext) -> Tensor:
+    """Read the channels; the filters are new units, or those of the input where the convolution is depthwise."""
+    x, weight, bias, groups = op.activation("input"), op.args["weight"], op.args["bias"], op.args["groups"]
     if isinstance(weight, Tensor):
-        return freeze_all(call, "its weight is computed from other tensors")
+        frozen: Tensor = freeze_arguments(op, COMPUTED_WEIGHT)
+        return frozen
     dim = x.dim() - len(weight.shape) + 1
     kernel = math.prod(weight.shape[2:])
     if labelled_axes(x) and dim not in labelled_axes(x):
-        return each_unit(call, x, dim, [weight, call.args["bias"]], kernel * weight.shape[1], weight.shape[2:])
-    channels = call.trace.along(x, dim, call.node)
-    out = call.along("weight", 0, produces=True)
-    if call.args["bias"] is not None:
-        call.tie(call.along("bias", 0), out)
-    places = math.prod(call.shape) / len(out) * kernel
+        return pass_each_unit(op, x, dim, [weight, bias], kernel * weight.shape[1], weight.shape[2:])
+    channels = op.axis_labels(x, dim)
+    out = op.axis_labels("weight", 0, produces=True)
+    if bias is not None:
+        op.couple(op.axis_labels("bias", 0), out)
+    positions = math.prod(op.shape) / len(out) * kernel
     per_group = weight.shape[1]
-    if goes_in_groups(groups, per_group):
-        _whole_groups(call, channels, out, groups)
-        call.trace.count(call.node, places * per_group, out)
-        return broadcast_labels(out, dim, call.shape)
-    owned = call.along("weight", 1)
-    rows = channels.view(groups, -1)
-    call.tie(rows, owned)
+    if removes_whole_groups(groups, per_group):
+        _couple_groups(op, channels, out, groups)
+        op.count(positions * per_group, out)
+        return op.broadcast(out, dim)
+    inputs = op.axis_labels("weight", 1)
+    op.couple(channels.view(groups, -1), inputs)
     filters = out.view(groups, -1)
-    call.tie(filters, filters[:1])
-    name = weight.name if weight.whole else None
-    call.trace.read(call.node, "input", dim, channels, name, bias_name_of(call.args["bias"]), outputs=out)
-    call.trace.count(call.node, places, out, owned)
-    return broadcast_labels(out, dim, call.shape)
+    op.couple(filters, filters[:1])
+    op.read("input", dim, channels, weight.name if weight.is_plain else None, bias_name(bias), outputs=out)
+    op.count(positions, out, inputs)
+    return op.broadcast(out, dim)
 
 
-def _whole_groups(call: OpContext, channels: Tensor, out: Tensor, groups: int) -> None:
-    """A group of a grouped convolution goes with all its channels and filters; depthwise: a channel is a group."""
+def _couple_groups(op: OpContext, channels: Tensor, out: Tensor, groups: int) -> None:
+    """Couple all channels and filters of a group of a convolution; depthwise: a channel is a group."""
     rows = channels.view(groups, -1)
-    call.tie(rows, rows[:, :1])
-    call.tie(out.view(groups, -1), rows[:, :1])
+    op.couple(rows, rows[:, :1])
+    op.couple(out.view(groups, -1), rows[:, :1])
 
 
-def transposed_convolution(call: OpContext) -> Tensor:
-    """The weight's first axis is read, its second makes units; a group of a grouped one goes whole."""
-    x, weight, groups = call.activation("input"), call.args["weight"], call.args["groups"]
+def transposed_convolution(op: OpContext) -> Tensor:
+    """Read the weight's first axis; its second makes units. A group of a grouped one is removed whole."""
+    x, weight, groups = op.activation("input"), op.args["weight"], op.args["groups"]
     if isinstance(weight, Tensor):
-        return freeze_all(call, "its weight is computed from other tensors")
+        frozen: Tensor = freeze_arguments(op, COMPUTED_WEIGHT)
+        return frozen
     dim = x.dim() - len(weight.shape) + 1
     kernel = math.prod(weight.shape[2:])
     if labelled_axes(x) and dim not in labelled_axes(x):
-        return each_unit(call, x, dim, [weight, call.args["bias"]], kernel * weight.shape[0], weight.shape[2:])
-    channels = call.trace.along(x, dim, call.node)
-    owned = call.along("weight", 0)
-    call.tie(owned, channels)
-    places = math.prod(x.shape) / len(channels) * kernel
+        return pass_each_unit(op, x, dim, [weight, op.args["bias"]], kernel * weight.shape[0], weight.shape[2:])
+    channels = op.axis_labels(x, dim)
+    inputs = op.axis_labels("weight", 0)
+    op.couple(inputs, channels)
+    positions = math.prod(x.shape) / len(channels) * kernel
     if groups == 1:
-        out = call.along("weight", 1, produces=True)
-        call.trace.read(call.node, "input", dim, channels)
-        call.trace.count(call.node, places, owned, out)
+        out = op.axis_labels("weight", 1, produces=True)
+        op.read("input", dim, channels)
+        op.count(positions, inputs, out)
     else:
         rows = channels.view(groups, -1)
-        call.tie(rows, rows[:, :1])
+        op.couple(rows, rows[:, :1])
         out = rows[:, :1].expand(groups, weight.shape[1]).reshape(-1)
-        call.trace.count(call.node, places * weight.shape[1], owned)
-    if isinstance(call.args["bias"], Weight):
-        call.tie(call.along("bias", 0), out)
-    return broadcast_labels(out, dim, call.shape)
+        op.count(positions * weight.shape[1], inputs)
+    if isinstance(op.args["bias"], Weight):
+        op.couple(op.axis_labels("bias", 0), out)
+    return op.broadcast(out, dim)
+
+
+RULES: RuleTable = {
+    "conv1d conv2d conv3d": OpRule(
+        convolution,
+        literals=convolution_groups,
+        layer="convolution",
+        attributes={nn.modules.conv._ConvNd: convolution_attributes},
+    ),
+    "conv_transpose1d conv_transpose2d conv_transpose3d": OpRule(
+        transposed_convolution, literals=convolution_groups, layer="transposed convolution"
+    ),
+}

@@ -1,188 +1,194 @@
-"""How labels pass operators that work entry by entry."""
+"""Label rules of operators that work entry by entry."""
 
-import math
 from dataclasses import replace
+from math import inf
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
-from secateur.coupling.label_tracer import (
-    MEETS,
+from secateur.coupling.label_tracer import MEETS
+from secateur.coupling.labels import (
     Labels,
+    ParameterAxis,
     Weight,
     broadcast_labels,
     determines,
+    frozen_labels,
     labelled_axes,
     squeeze_expanded,
 )
 from secateur.coupling.rules.context import OpContext, tensors
-from secateur.graph.operators import operator_name
+from secateur.coupling.rules.op_rule import Bounds, BoundsRule, OpRule, RuleTable
+from secateur.graph.operators import arguments
 
 CROSSES = "crosses a larger kind of units"
 
 
-def elementwise(call: OpContext) -> Labels:
-    """Entries that meet go together."""
-    operands = [value for value in tensors(call.args) if value.shape != torch.Size()]
+def elementwise(op: OpContext) -> Labels:
+    """Couple entries that meet."""
+    operands = [value for value in tensors(op.args) if value.shape != torch.Size()]
     activations = [value for value in operands if isinstance(value, Tensor)]
     weights = [value for value in operands if isinstance(value, Weight)]
     if not operands:
-        nothing: Tensor = call.frozen()
-        return nothing
+        return frozen_labels(op.shape)
     if not activations:
-        return _weights_only(call, weights)
+        return _couple_weights(op, weights)
     result = activations[0]
     for other in activations[1:]:
-        result = _meet(call, result, other)
-    if weights and not bool(result.any()) and all(call.trace.is_constant(weight) for weight in weights):
-        return _constants(call, weights, result)
+        result = _couple_activations(op, result, other)
+    if weights and not bool(result.any()) and all(op.tracer.is_constant(weight) for weight in weights):
+        return _pass_constants(op, weights, result)
     for weight in weights:
-        result = _meet_weight(call, result, weight)
-    return result.expand(call.shape)
+        result = _couple_weight(op, result, weight)
+    return result.expand(op.shape)
 
 
-def _weights_only(call: OpContext, weights: list[Weight]) -> Weight:
-    """A parameter, or several whose axes that lie along each other go together."""
-    keys: list[tuple[str, int]] = []
-    layers: list[Tensor] = []
+def _couple_weights(op: OpContext, weights: list[Weight]) -> Weight:
+    """Return the axes of all weights; axes that lie along each other are coupled."""
+    keys: list[ParameterAxis] = []
+    axes: list[Tensor] = []
     for weight in weights:
-        spans = {frozenset(labelled_axes(layer)): at for at, layer in enumerate(layers)}
-        for key, layer in zip(weight.keys, (layer.expand(call.shape) for layer in weight.layers), strict=True):
-            at = spans.get(frozenset(labelled_axes(layer)))
-            if at is None or not labelled_axes(layer):
+        positions = {frozenset(labelled_axes(labels)): at for at, labels in enumerate(axes)}
+        for key, labels in zip(weight.keys, (labels.expand(op.shape) for labels in weight.labels), strict=True):
+            at = positions.get(frozenset(labelled_axes(labels)))
+            if at is None or not labelled_axes(labels):
                 keys.append(key)
-                layers.append(layer)
+                axes.append(labels)
                 continue
-            call.trace.touch(key, produces=False)
-            call.trace.touch(keys[at], produces=False)
-            call.tie(layers[at], layer)
-    return Weight(weights[0].name, tuple(keys), tuple(layers), whole=False)
+            op.tracer.touch(key, produces=False)
+            op.tracer.touch(keys[at], produces=False)
+            op.couple(axes[at], labels)
+    return Weight(weights[0].name, tuple(keys), tuple(axes), is_plain=False)
 
 
-def _constants(call: OpContext, weights: list[Weight], beside: Tensor) -> Labels:
-    """Constants that meet what has no units: they stay as long as they are along the axes where that has length 1."""
-    met = _weights_only(call, weights)
-    wide = [_wide(beside.shape, labelled_axes(layer), len(call.shape)) for layer in met.layers]
-    for layer in (layer for layer, bad in zip(met.layers, wide, strict=True) if bad):
-        call.freeze(layer, MEETS)
-    free = [(key, layer) for key, layer, bad in zip(met.keys, met.layers, wide, strict=True) if not bad]
+def _pass_constants(op: OpContext, weights: list[Weight], other: Tensor) -> Labels:
+    """Return constants that meet a tensor without units: they keep the axes along which that tensor has length 1."""
+    constants = _couple_weights(op, weights)
+    is_blocked = [_is_longer(other.shape, labelled_axes(labels), len(op.shape)) for labels in constants.labels]
+    for labels in (labels for labels, blocked in zip(constants.labels, is_blocked, strict=True) if blocked):
+        op.freeze(labels, MEETS)
+    free = [
+        (key, labels)
+        for key, labels, blocked in zip(constants.keys, constants.labels, is_blocked, strict=True)
+        if not blocked
+    ]
     if not free:
-        return torch.zeros((), dtype=torch.long).expand(call.shape)
-    keys, layers = zip(*free, strict=True)
-    return Weight(met.name, keys, layers, whole=False)
+        return frozen_labels(op.shape)
+    keys, axes = zip(*free, strict=True)
+    return Weight(constants.name, keys, axes, is_plain=False)
 
 
-def _wide(shape: torch.Size, dims: set[int], rank: int) -> bool:
-    """Whether a tensor is longer than 1 along any of these axes of the broadcast result."""
+def _is_longer(shape: torch.Size, dims: set[int], rank: int) -> bool:
+    """Return whether a tensor is longer than 1 along any of these axes of the broadcast result."""
     return any(dim - rank + len(shape) >= 0 and shape[dim - rank + len(shape)] > 1 for dim in dims)
 
 
-def _meet(call: OpContext, a: Tensor, b: Tensor) -> Tensor:
-    """Units of one tensor go with what they meet in the other; where that has length 1 they meet nothing."""
+def _couple_activations(op: OpContext, a: Tensor, b: Tensor) -> Tensor:
+    """Couple the units of two tensors that meet; where one of them has length 1, the other's units pass."""
     shape = torch.broadcast_shapes(a.shape, b.shape)
     in_a, in_b = labelled_axes(a.expand(shape)), labelled_axes(b.expand(shape))
-    held_a, held_b = _wide(b.shape, in_a - in_b, len(shape)), _wide(a.shape, in_b - in_a, len(shape))
+    blocks_a, blocks_b = _is_longer(b.shape, in_a - in_b, len(shape)), _is_longer(a.shape, in_b - in_a, len(shape))
     if in_a & in_b or not (in_a or in_b):
-        call.tie(a, b)
-        if in_a and operator_name(call.node) in ("add", "sub") and joins(a, b):
-            call.trace.additions.append((call.node, a.expand(shape)))
-    elif held_a or held_b:
-        for labels, held in ((a, held_a), (b, held_b)):
-            if held:
-                call.freeze(labels, MEETS)
+        op.couple(a, b)
+    elif blocks_a or blocks_b:
+        for labels, blocked in ((a, blocks_a), (b, blocks_b)):
+            if blocked:
+                op.freeze(labels, MEETS)
     elif in_a and in_b:
-        crossing = fewer(a, b)
-        call.freeze(crossing, CROSSES)
+        crossing = fewer_units(a, b)
+        op.freeze(crossing, CROSSES)
         return (b if crossing is a else a).expand(shape)
-    other = len(in_b) > len(in_a) if in_a & in_b else bool(in_b) and (held_a or not in_a)
-    return (b if other else a).expand(shape)
+    takes_b = len(in_b) > len(in_a) if in_a & in_b else bool(in_b) and (blocks_a or not in_a)
+    return (b if takes_b else a).expand(shape)
 
 
-def joins(a: Tensor, b: Tensor) -> bool:
-    """Whether two operands come from different layers: not where a tensor is added to a function of itself."""
-    return (
-        bool((squeeze_expanded(a) != squeeze_expanded(b)).any())
-        if squeeze_expanded(a).dim() == squeeze_expanded(b).dim()
-        else True
-    )
+def addition(op: OpContext) -> Labels:
+    """Couple entries that are added, and note sums of the activations of different layers."""
+    result = elementwise(op)
+    activations = [value for value in tensors(op.args) if isinstance(value, Tensor) and value.shape != torch.Size()]
+    if len(activations) == 2:
+        a, b = activations
+        shape = torch.broadcast_shapes(a.shape, b.shape)
+        if labelled_axes(a.expand(shape)) & labelled_axes(b.expand(shape)) and joins_layers(a, b):
+            op.tracer.notes.additions.append((op.node, a.expand(shape)))
+    return result
 
 
-def fewer(a: Tensor, b: Tensor) -> Tensor:
-    """Of two tensors the one with fewer kinds of labels, the second where both have as many."""
+def joins_layers(a: Tensor, b: Tensor) -> bool:
+    """Return whether two operands come from different layers: not where a tensor meets a function of itself."""
+    narrow_a, narrow_b = squeeze_expanded(a), squeeze_expanded(b)
+    return narrow_a.dim() != narrow_b.dim() or bool((narrow_a != narrow_b).any())
+
+
+def fewer_units(a: Tensor, b: Tensor) -> Tensor:
+    """Return of two tensors the one with fewer distinct labels, the second where both have as many."""
     counts = [len(torch.unique(squeeze_expanded(labels))) for labels in (a, b)]
     return a if counts[0] < counts[1] else b
 
 
-def _meet_weight(call: OpContext, a: Tensor, weight: Weight) -> Tensor:
-    """The axis of the weight that follows a's labels is theirs; its other axes are frozen."""
+def _couple_weight(op: OpContext, a: Tensor, weight: Weight) -> Tensor:
+    """Couple the axis of a weight that follows the labels of an activation; freeze its other axes."""
     shape = torch.broadcast_shapes(a.shape, weight.shape)
     in_a = labelled_axes(a.expand(shape))
-    matched = not _wide(weight.shape, in_a, len(shape))
+    matched = not _is_longer(weight.shape, in_a, len(shape))
     result = a
-    for key, layer in zip(weight.keys, weight.layers, strict=True):
-        in_layer = labelled_axes(layer.expand(shape))
-        if not in_layer:
+    for key, labels in zip(weight.keys, weight.labels, strict=True):
+        in_weight = labelled_axes(labels.expand(shape))
+        if not in_weight:
             continue
-        if not _wide(a.shape, in_layer, len(shape)) and not in_a and result is a:
-            result = layer.expand(shape)
-            call.trace.touch(key, produces=True)
-        elif not matched and determines(a, layer):
-            call.trace.touch(key, produces=False)
-            call.tie(a, layer)
+        if not _is_longer(a.shape, in_weight, len(shape)) and not in_a and result is a:
+            result = labels.expand(shape)
+            op.tracer.touch(key, produces=True)
+        elif not matched and determines(a, labels):
+            op.tracer.touch(key, produces=False)
+            op.couple(a, labels)
             matched = True
         else:
-            call.freeze(layer, f"{weight.name} meets a tensor that can't be cut")
+            op.freeze(labels, f"{weight.name} meets a tensor that can't be cut")
     if not matched:
-        call.freeze(a, f"meets {weight.name}, of which no axis follows these units")
+        op.freeze(a, f"meets {weight.name}, of which no axis follows these units")
     return result.expand(shape)
 
 
-def passing(call: OpContext) -> Labels:
-    """The first argument's labels come out: casts, copies, dropout."""
-    value = call.args["self"] if "self" in call.args else call.args["input"]
-    if isinstance(value, Weight):
-        return value
-    labels: Tensor = value
-    return labels.expand(call.shape)
-
-
-def broadcast(call: OpContext) -> list[Labels]:
-    """Every tensor in the shape of all; those who use them tie what meets."""
-
-    def wide(value: Labels, shape: torch.Size) -> Labels:
-        if isinstance(value, Weight):
-            return replace(value, layers=tuple(layer.expand(shape) for layer in value.layers), whole=False)
-        return value.expand(shape)
-
-    return [wide(value, shape) for value, shape in zip(call.args["tensors"], call.shape, strict=True)]
-
-
-def dropout(call: OpContext) -> Labels:
-    labels = call.activation("input")
-    stack = call.node.meta.get("nn_module_stack") or {}
-    path, kind = list(stack.values())[-1][:2] if stack else ("", "")
-    if "Dropout" in str(kind):
-        call.trace.dropouts.append((str(path), torch.unique(squeeze_expanded(labels))))
-    return labels
-
-
-def prelu(call: OpContext) -> Labels:
-    """Elementwise, with one slope for each channel, the second axis."""
-    labels = call.activation("self")
-    if math.prod(call.args["weight"].shape) == 1:
+def prelu(op: OpContext) -> Labels:
+    """Couple the slope of each channel, the second axis, with the channel."""
+    labels = op.activation("self")
+    if torch.Size(op.args["weight"].shape).numel() == 1:
         return labels
-    channels = call.trace.along(labels, 1, call.node)
-    call.tie(call.along("weight", 0), channels)
+    channels = op.axis_labels(labels, 1)
+    op.couple(op.axis_labels("weight", 0), channels)
     return broadcast_labels(channels, 1, labels.shape)
 
 
-def created(call: OpContext) -> Labels:
-    """One value everywhere: as many entries as what it meets has units."""
-    return call.trace.constant(call.node, call.shape, range(len(call.shape)))
+POINTWISE = OpRule(elementwise, channels="join")
+"""The rule of every operator that torch tags as pointwise, unless it has a rule of its own."""
 
 
-def overwritten(call: OpContext) -> Tensor:
-    """A tensor whose entries are all replaced: what is put there goes with what was there."""
-    source = call.activation("src").expand(call.shape)
-    call.tie(call.trace.activation(call.args["self"], call.node, labelled_axes(source)), source)
-    return source
+def _argument_bounds(low: str, high: str) -> BoundsRule:
+    """Return the rule of an operator with its bounds in two of its arguments."""
+
+    def bounds(node: Node) -> Bounds:
+        values = arguments(node).get(low), arguments(node).get(high)
+        if not all(value is None or isinstance(value, int | float) for value in values):
+            return -inf, inf
+        return -inf if values[0] is None else float(values[0]), inf if values[1] is None else float(values[1])
+
+    return bounds
+
+
+RULES: RuleTable = {
+    "hardswish log_sigmoid where rsub native_dropout __and__ __or__ real imag _conj normal resolve_conj resolve_neg "
+    "complex polar": POINTWISE,  # those that torch does not tag as pointwise
+    "add": replace(POINTWISE, labels=addition, sums="add", gates="sum"),
+    "add_": replace(POINTWISE, sums="add"),
+    "sub": replace(POINTWISE, labels=addition, sums="sub", gates="sum"),
+    "div": replace(POINTWISE, gates="quotient"),
+    "mul neg leaky_relu": replace(POINTWISE, gates="passes"),
+    "relu": replace(POINTWISE, gates="passes", clips=lambda node: (0.0, inf)),
+    "relu6": replace(POINTWISE, clips=lambda node: (0.0, 6.0)),
+    "hardtanh": replace(POINTWISE, clips=_argument_bounds("min_val", "max_val")),
+    "clamp": replace(POINTWISE, clips=_argument_bounds("min", "max")),
+    "clamp_min": replace(POINTWISE, clips=_argument_bounds("min", "")),
+    "prelu": OpRule(prelu, channels="same"),
+}

@@ -1,109 +1,123 @@
-"""How labels pass operators that pick, sort or scan along an axis: no units may lie there, elsewhere they pass."""
+"""Label rules of operators that pick, sort or scan along an axis: no units may lie there, elsewhere they pass."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from secateur.coupling.label_tracer import Labels, Weight, labelled_axes
-from secateur.coupling.rules.context import OpContext, tensors
+from secateur.coupling.labels import Labels, Weight, frozen_labels, labelled_axes
+from secateur.coupling.rules.context import OpContext, freeze_arguments
+from secateur.coupling.rules.literals import slice_bounds
+from secateur.coupling.rules.op_rule import OpRule, RuleTable
+from secateur.coupling.rules.parameter_axes import map_labels, narrow_axes
 
-REASON = "is picked from by an index"
+PICKED = "is picked from by an index"
 
 
-def _source(call: OpContext) -> Tensor:
-    return call.activation("self" if "self" in call.args else "input")
+def _source(op: OpContext) -> Tensor:
+    return op.activation("self" if "self" in op.args else "input")
 
 
-def gather(call: OpContext) -> Tensor:
-    """Entries of one axis by their numbers, which may differ elsewhere."""
-    labels, dim = _source(call), call.args["dim"] % len(call.shape)
-    index = call.args["index"]
-    if isinstance(index, Tensor | Weight) and not _is_made(call, index):
-        call.freeze(index, "is a place, not a value")
+def gather(op: OpContext) -> Tensor:
+    """Pick entries of one axis by their numbers, which may differ elsewhere."""
+    labels, dim = _source(op), op.args["dim"] % len(op.shape)
+    index = op.args["index"]
+    if isinstance(index, Tensor | Weight) and not _is_free_of_units(op, index):
+        op.freeze(index, "is a place, not a value")
     if dim in labelled_axes(labels):
-        call.freeze(labels, REASON)
-        return torch.zeros((), dtype=torch.long).expand(call.shape)
+        op.freeze(labels, PICKED)
+        return frozen_labels(op.shape)
     picked = labels.narrow(dim, 0, 1)
-    shape = [1 if at == dim else length for at, length in enumerate(call.shape)]
-    return picked[tuple(slice(0, length) for length in shape)].expand(call.shape)
+    shape = [1 if at == dim else length for at, length in enumerate(op.shape)]
+    return picked[tuple(slice(0, length) for length in shape)].expand(op.shape)
 
 
-def _is_made(call: OpContext, index: Labels) -> bool:
-    """Whether an index is a buffer, or the same along what it was repeated over: no units move it."""
-    return isinstance(index, Weight) or not bool(call.trace.stripped(index).any())
+def _is_free_of_units(op: OpContext, index: Labels) -> bool:
+    """Return whether an index is a buffer, or the same along what it was repeated over: no units move it."""
+    return isinstance(index, Weight) or not bool(op.tracer.without_unmatched(index).any())
 
 
-def scan(call: OpContext) -> Any:
-    """Cumulative sums and sorting, along one axis."""
-    labels = _source(call)
-    shapes = (call.shape,) if isinstance(call.shape, torch.Size) else tuple(call.shape)
-    dim = call.args.get("dim", -1)
+def index_tensors(op: OpContext) -> Any:
+    """Pick entries by index tensors: labels pass that do not differ along the axes that are picked from."""
+    value: Labels = op.args["self"]
+    picked = {dim for dim, index in enumerate(op.args["indices"]) if index is not None}
+    if picked != set(range(min(picked), max(picked) + 1)):
+        op.freeze(value, PICKED)
+        return op.frozen()
+    narrow = narrow_axes(op, value, picked, PICKED)
+    for key in narrow.keys if isinstance(narrow, Weight) else ():
+        op.tracer.touch(key, produces=True)
+    numbered = len(op.shape) - (len(value.shape) - len(picked))
+    shape = [*value.shape[: min(picked)], *[1] * numbered, *value.shape[max(picked) + 1 :]]
+    return map_labels(narrow, lambda labels: labels.reshape(shape).expand(op.shape))
+
+
+def scan(op: OpContext) -> Any:
+    """Freeze units along the axis of a cumulative sum or of sorting."""
+    labels = _source(op)
+    shapes = (op.shape,) if isinstance(op.shape, torch.Size) else tuple(op.shape)
+    dim = op.args.get("dim", -1)
     if dim is not None and dim % labels.dim() in labelled_axes(labels):
-        call.freeze(labels, f"{'sorted' if len(shapes) > 1 else 'summed up'} along these units")
-        return call.frozen()
+        op.freeze(labels, f"{'sorted' if len(shapes) > 1 else 'summed up'} along these units")
+        return op.frozen()
     narrow = labels.narrow(dim, 0, 1) if dim is not None else labels
     results = tuple(narrow.expand(shape) for shape in shapes)
-    return results[0] if isinstance(call.shape, torch.Size) else results
+    return results[0] if isinstance(op.shape, torch.Size) else results
 
 
-def choice(call: OpContext) -> Any:
-    """The largest entries: where experts are chosen, those that are absent are the smallest; otherwise none may go."""
-    labels, dim = _source(call), call.args["dim"] % len(call.shape[0])
+def choice(op: OpContext) -> Any:
+    """Note a choice among experts, of which absent ones are the smallest; freeze other units that are chosen from."""
+    labels, dim = _source(op), op.args["dim"] % len(op.shape[0])
     if dim not in labelled_axes(labels):
-        return tuple(labels.narrow(dim, 0, 1).expand(shape) for shape in call.shape)
-    if call.trace.stacked:
-        call.trace.choices.append((call.node, call.trace.along(labels, dim, call.node), call.args["k"]))
+        return tuple(labels.narrow(dim, 0, 1).expand(shape) for shape in op.shape)
+    if op.tracer.scope.stack_lengths:
+        op.tracer.experts.choices.append((op.node, op.axis_labels(labels, dim), op.args["k"]))
     else:
-        call.freeze(labels, "is chosen from by size")
-    return call.frozen()
+        op.freeze(labels, "is chosen from by size")
+    return op.frozen()
 
 
-def triangle(call: OpContext) -> Labels:
-    """One half of a matrix: the last two axes have fixed places."""
-    labels = _source(call)
+def triangle(op: OpContext) -> Labels:
+    """Freeze units along the last two axes, where one half of a matrix has fixed positions."""
+    labels = _source(op)
     if labelled_axes(labels) & {labels.dim() - 1, labels.dim() - 2}:
-        call.freeze(labels, "keeps entries at fixed places")
+        op.freeze(labels, "keeps entries at fixed places")
     return labels
 
 
-def repeat_interleave(call: OpContext) -> Any:
-    """Each entry several times: further entries of the same units."""
-    labels, dim = _source(call), call.args.get("dim")
-    times = call.args["repeats"]
+def repeat_interleave(op: OpContext) -> Any:
+    """Give each repetition of an entry the label of the entry."""
+    labels, dim = _source(op), op.args.get("dim")
+    times = op.args["repeats"]
     if not isinstance(times, int) or dim is None:
-        for value in tensors(call.args):
-            call.freeze(value, "is repeated by numbers that are computed")
-        return call.frozen()
+        return freeze_arguments(op, "is repeated by numbers that are computed")
     if dim % labels.dim() not in labelled_axes(labels):
-        return labels.narrow(dim, 0, 1).expand(call.shape)
+        return labels.narrow(dim, 0, 1).expand(op.shape)
     return labels.repeat_interleave(times, dim)
 
 
-def scatter_part(call: OpContext) -> Tensor:
-    """A part of a tensor is replaced: what is put there goes with what it meets."""
-    source, dim = call.args["src"], call.args["dim"]
-    along = labelled_axes(source) if isinstance(source, Tensor) else None
-    labels = call.trace.activation(call.args["self"], call.node, along)
-    if "index" in call.args:
-        call.tie(labels, labels.narrow(dim, 0, 1))
-        part = labels.select(dim, call.args["index"])
+def replace_slice(op: OpContext) -> Tensor:
+    """Couple what is written to a slice of a tensor with the entries that it replaces."""
+    source, dim = op.args["src"], op.args["dim"]
+    axes = labelled_axes(source) if isinstance(source, Tensor) else None
+    labels = op.tracer.activation(op.args["self"], op.node, axes)
+    if "index" in op.args:
+        op.couple(labels, labels.narrow(dim, 0, 1))
+        replaced = labels.select(dim, op.args["index"])
     else:
-        start, end, step = call.args["start"] or 0, call.args["end"], call.args.get("step", 1)
-        part = labels[(slice(None),) * (dim % labels.dim()) + (slice(start, end, step),)]
-    call.tie(part, call.trace.activation(source, call.node, labelled_axes(part)))
+        start, end, step = op.args["start"] or 0, op.args["end"], op.args.get("step", 1)
+        replaced = labels[(slice(None),) * (dim % labels.dim()) + (slice(start, end, step),)]
+    op.couple(replaced, op.tracer.activation(source, op.node, labelled_axes(replaced)))
     return labels
 
 
-def grid_sample(call: OpContext) -> Tensor:
-    """Channels pass; where they are read from does not depend on them."""
-    labels = call.activation("input")
-    grid = call.args["grid"]
-    if isinstance(grid, Tensor | Weight):
-        call.freeze(grid, "is a place, not a value")
-    if labelled_axes(labels) - {0, 1}:
-        call.freeze(labels, "is sampled at computed places")
-        return torch.zeros((), dtype=torch.long).expand(call.shape)
-    for dim in range(2, labels.dim()):
-        labels = labels.narrow(dim, 0, 1)
-    return labels.expand(call.shape)
+RULES: RuleTable = {
+    "gather": OpRule(gather),
+    "index": OpRule(index_tensors),
+    "topk": OpRule(choice),
+    "cumsum cumprod logcumsumexp cummax cummin sort argsort": OpRule(scan),
+    "tril triu": OpRule(triangle),
+    "repeat_interleave": OpRule(repeat_interleave),
+    "select_scatter": OpRule(replace_slice),
+    "slice_scatter": OpRule(replace_slice, literals=slice_bounds),
+}

@@ -1,322 +1,166 @@
-"""How labels pass operators that contract over an axis: linear, products, attention, embedding."""
+"""Label rules of matrix products: linear layers, products of activations, bilinear layers, distances."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from secateur.coupling.label_tracer import Labels, Weight, broadcast_labels, labelled_axes, squeeze_expanded
-from secateur.coupling.rules.context import OpContext, frozen
-from secateur.coupling.rules.elementwise import CROSSES, elementwise, fewer
-from secateur.coupling.shape_literals import repeats
-
-SHARED = "the same weights serve every unit"
-UNLABELLED = torch.zeros((), dtype=torch.long)
-CROSSED = "two kinds of units cross"
+from secateur.coupling.labels import Labels, Weight, frozen_labels, labelled_axes
+from secateur.coupling.rules.context import OpContext, freeze_arguments
+from secateur.coupling.rules.elementwise import CROSSES, elementwise, fewer_units
+from secateur.coupling.rules.heads import batch_axes, couple_heads, operand_labels
+from secateur.coupling.rules.layer_units import COMPUTED_WEIGHT, CROSSED, couple_layer
+from secateur.coupling.rules.module_attributes import bilinear_attributes, conv1d_attributes, linear_attributes
+from secateur.coupling.rules.op_rule import OpRule, RuleTable
+from secateur.coupling.rules.parameter_axes import label_tensors
 
 
-def linear(call: OpContext) -> Tensor:
-    """Reads the last axis; the weight's rows are new units."""
-    return _by_weight(call, "input", "weight", contracted=-1, inner=1, outer=0)
+def linear(op: OpContext) -> Tensor:
+    """Read the last axis; the rows of the weight are new units."""
+    return couple_layer(op, "input", "weight", contracted=-1, inner=1, outer=0)
 
 
-def matmul(call: OpContext) -> Tensor:
-    """A product of two tensors, of which one may be a parameter."""
-    first, second = _operands(call)
-    a, b = call.args[first], call.args[second]
+def matmul(op: OpContext) -> Tensor:
+    """Multiply two tensors, of which one may be a parameter."""
+    first, second = _operand_names(op)
+    a, b = op.args[first], op.args[second]
     if len(a.shape) < 2 or len(b.shape) < 2:
-        return freeze_all(call, "is a product with a vector")
+        return _freeze(op, "is a product with a vector")
+    is_stack = isinstance(b, Weight) and isinstance(a, Tensor) and not batch_axes(a)
+    is_stack = is_stack and not op.tracer.scope.stack_lengths
     if isinstance(b, Weight) and math.prod(b.shape[:-2]) == 1:
-        return _by_weight(call, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
+        return couple_layer(op, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
     if isinstance(a, Weight) and math.prod(a.shape[:-2]) == 1:
-        made = _by_weight(call, second, first, contracted=-2, inner=len(a.shape) - 1, outer=len(a.shape) - 2)
-        return _added(call, made)
-    if isinstance(b, Weight) and isinstance(a, Tensor) and not _batch_dims(a) and not call.trace.stacked:
-        call.trace.stacks.append((call.node, b, a))
-        return _by_weight(call, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
-    return _added(call, _product(call, first, second))
+        rows, columns = len(a.shape) - 2, len(a.shape) - 1
+        return _add_bias(op, couple_layer(op, second, first, contracted=-2, inner=columns, outer=rows))
+    if is_stack:
+        op.tracer.experts.stacks.append((op.node, b, a))
+        return couple_layer(op, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
+    return _add_bias(op, _activation_product(op, first, second))
 
 
-def _added(call: OpContext, product: Tensor) -> Tensor:
-    """What `addmm` adds goes with the product's entries."""
-    if "mat1" not in call.args:
-        return product
-    total = elementwise(OpContext(call.node, call.trace, {"product": product, "added": call.args["self"]}, call.shape))
-    assert isinstance(total, Tensor)
-    return total
-
-
-def _batch_dims(value: Labels) -> set[int]:
-    """The axes of a product's operand, but the last two, along which units lie; counted from the end."""
-    rank = len(value.shape)
-    layers = value.layers if isinstance(value, Weight) else (value,)
-    return {dim - rank for layer in layers for dim in labelled_axes(layer) if dim < rank - 2}
-
-
-def _operands(call: OpContext) -> tuple[str, str]:
-    names = list(call.args)
+def _operand_names(op: OpContext) -> tuple[str, str]:
+    names = list(op.args)
     second = next(name for name in ("mat2", "other", "batch2") if name in names)
     return names[names.index(second) - 1], second
 
 
-def freeze_all(call: OpContext, reason: str) -> Tensor:
-    for value in call.args.values():
-        if isinstance(value, Tensor | Weight):
-            call.freeze(value, reason)
-    result: Tensor = call.frozen()
-    return result
+def _freeze(op: OpContext, reason: str) -> Tensor:
+    frozen: Tensor = freeze_arguments(op, reason)
+    return frozen
 
 
-def _by_weight(call: OpContext, x_name: str, w_name: str, contracted: int, inner: int, outer: int) -> Tensor:
-    x, weight = call.activation(x_name), call.args[w_name]
-    if isinstance(weight, Tensor):
-        return freeze_all(call, "its weight is computed from other tensors")
-    bias_name = "bias" if "bias" in call.args else "self" if w_name == "mat2" and x_name == "mat1" else None
-    bias = call.args.get(bias_name) if bias_name else None
-    dim = contracted % x.dim()
-    if labelled_axes(x) and dim not in labelled_axes(x):
-        return each_unit(call, x, dim, [weight, bias], weight.shape[inner])
-    out = call.along(w_name, outer, produces=True)
-    read = call.trace.along(x, dim, call.node)
-    owned = call.trace.along(weight, inner, call.node, like=read)
-    call.tie(owned, read)
-    if isinstance(bias, Weight | Tensor):
-        call.tie(call.trace.along(bias, -1, call.node), out)
-    name = weight.name if contracted == -1 and weight.whole else None
-    call.trace.read(call.node, x_name, dim, read, name, bias_name_of(bias), inner, out)
-    call.trace.count(call.node, math.prod(call.shape) / len(out), out, owned)
-    return broadcast_labels(out, dim, call.shape)
+def _add_bias(op: OpContext, product: Tensor) -> Tensor:
+    """Couple the entries of a product with what `addmm` adds to them."""
+    if "mat1" not in op.args:
+        return product
+    total = elementwise(op.with_args({"product": product, "added": op.args["self"]}, op.shape))
+    assert isinstance(total, Tensor)
+    return total
 
 
-def bias_name_of(bias: Any) -> str | None:
-    """The name of a bias that is a parameter as it stands; "computed" for any other."""
-    if bias is None:
-        return None
-    return bias.name if isinstance(bias, Weight) and bias.whole else "computed"
-
-
-def each_unit(
-    call: OpContext, x: Tensor, dim: int, weights: list[Any], length: int, kernel: Sequence[int] = ()
-) -> Tensor:
-    """The operator serves each unit alike: units pass, its weights are frozen; `kernel` is as wide as it sees."""
-    for weight in weights:
-        if isinstance(weight, Weight | Tensor):
-            call.freeze(weight, SHARED)
-    axes = sorted(labelled_axes(x))
-    moved = any(at >= len(call.shape) or x.shape[at] != call.shape[at] for at in axes)
-    moved = moved or any(at > dim and kernel[at - dim - 1] > 1 for at in axes if kernel)
-    if len(axes) > 1 or moved:
-        call.freeze(x, "is changed along these units" if moved else CROSSED)
-        result: Tensor = call.frozen()
-        return result
-    units = call.trace.along(x, axes[0], call.node)
-    call.trace.count(call.node, math.prod(call.shape) * length / len(units), units)
-    return broadcast_labels(units, axes[0], call.shape)
-
-
-def _product(call: OpContext, first: str, second: str) -> Tensor:
-    """Two activations: entries of one batch entry go together; without any, the contracted axes do."""
-    a, b = (_operand(call, name, other) for name, other in ((first, second), (second, first)))
-    rank = len(call.shape)
+def _activation_product(op: OpContext, first: str, second: str) -> Tensor:
+    """Couple what shares a batch entry of two activations; without units along a batch axis, what is contracted."""
+    a, b = (operand_labels(op, name, other) for name, other in ((first, second), (second, first)))
+    rank = len(op.shape)
     batch = {dim - rank for t in (a, b) for dim in (d + rank - t.dim() for d in labelled_axes(t)) if dim < rank - 2}
-    inner = a.shape[-1]
-    if batch and not call.trace.by_width:
-        heads = _batch_axis(call, [a, b], batch)
-        if heads is None:
-            return freeze_all(call, CROSSED)
-        dim, units = heads
-        call.trace.count(call.node, math.prod(call.shape) * inner / len(units), units)
-        return broadcast_labels(units, dim, call.shape)
-    return _plain_product(call, first, a, b, of_heads=bool(batch))
+    if not batch or op.tracer.scope.by_width:
+        return _matrix_product(op, first, a, b, of_heads=bool(batch))
+    heads = couple_heads(op, [a, b], batch)
+    if heads is None:
+        return _freeze(op, CROSSED)
+    dim, units = heads
+    op.count(math.prod(op.shape) * a.shape[-1] / len(units), units)
+    return op.broadcast(units, dim)
 
 
-def _operand(call: OpContext, name: str, other: str) -> Tensor:
-    """An operand's labels; of a parameter, those of the axis that lies along the other's heads."""
-    value, beside = call.args[name], call.args[other]
-    if isinstance(value, Weight) and (heads := _batch_dims(beside)):
-        return call.trace.activation(value, call.node, {dim + len(value.shape) for dim in heads})
-    return call.activation(name)
-
-
-def _batch_axis(call: OpContext, operands: list[Tensor], batch: set[int]) -> tuple[int, Tensor] | None:
-    """The one batch axis along which units lie, and its labels after tying what shares an entry."""
-    if len(batch) > 1:
-        return None
-    (dim,) = batch
-    shared = [t for t in operands if t.dim() < -dim or t.shape[dim] == 1 or _is_repeated(t, dim)]
-    apart = [t for t in operands if not any(t is other for other in shared)]
-    if len({t.shape[dim] for t in apart}) != 1:
-        return None
-    for operand in shared:
-        call.freeze(operand, "is shared by all heads")
-    before = len(call.trace.ties)
-    vectors = [call.trace.along(t, dim, call.node) for t in apart]
-    for other in vectors[1:]:
-        call.tie(vectors[0], other)
-    call.trace.sizes.extend(repeats(call.node, dim, vectors[0]))
-    call.trace.heads.append(vectors[0])
-    call.trace.within_heads.extend(call.trace.ties[before:])
-    return dim, vectors[0]
-
-
-def _is_repeated(labels: Tensor, dim: int) -> bool:
-    """Whether units are repeated along an axis by expanding them."""
-    return labels.stride(dim) == 0 and bool(squeeze_expanded(labels).any())
-
-
-def _matched(call: OpContext, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The operands of a product; units along the contracted axis of one alone, where the other has none, are frozen."""
+def _freeze_one_sided(op: OpContext, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Freeze units along the contracted axis of one operand alone, where the other has none there."""
     in_a, in_b = labelled_axes(a), labelled_axes(b)
-    nothing = torch.zeros((), dtype=torch.long)
     if a.dim() - 1 in in_a and in_b and b.dim() - 2 not in in_b:
-        call.freeze(a, CROSSED)
-        a = nothing.expand(a.shape)
+        op.freeze(a, CROSSED)
+        a = frozen_labels(a.shape)
     elif b.dim() - 2 in in_b and in_a and a.dim() - 1 not in in_a:
-        call.freeze(b, CROSSED)
-        b = nothing.expand(b.shape)
+        op.freeze(b, CROSSED)
+        b = frozen_labels(b.shape)
     return a, b
 
 
-def _plain_product(call: OpContext, first: str, a: Tensor, b: Tensor, of_heads: bool) -> Tensor:
+def _matrix_product(op: OpContext, first: str, a: Tensor, b: Tensor, of_heads: bool) -> Tensor:
     axes = []
-    a, b = _matched(call, a, b)
+    a, b = _freeze_one_sided(op, a, b)
     in_a, in_b = {d - a.dim() for d in labelled_axes(a)}, {d - b.dim() for d in labelled_axes(b)}
     if -1 in in_a or -2 in in_b:
-        read = call.trace.along(a, -1, call.node)
-        call.tie(read, call.trace.along(b, -2, call.node))
-        call.trace.read(call.node, first, a.dim() - 1, read)
+        read = op.axis_labels(a, -1)
+        op.couple(read, op.axis_labels(b, -2))
+        op.read(first, a.dim() - 1, read)
         axes.append(read)
-        in_a -= {-2} if -1 in in_a else set()  # what shares a contracted index goes together, whatever its row
+        in_a -= {-2} if -1 in in_a else set()  # what shares a contracted index is coupled, whatever its row
         in_b -= {-1} if -2 in in_b else set()
     if not (in_a or in_b):
-        return freeze_all(call, CROSSED)
+        return _freeze(op, CROSSED)
     if -2 in in_a and -1 in in_b:
-        crossing = fewer(a, b)
-        call.freeze(crossing, CROSSES)
+        crossing = fewer_units(a, b)
+        op.freeze(crossing, CROSSES)
         (in_a if crossing is a else in_b).clear()
-    rows = call.trace.along(a, -2, call.node) if -2 in in_a else None
-    columns = call.trace.along(b, -1, call.node) if -1 in in_b else None
+    rows = op.axis_labels(a, -2) if -2 in in_a else None
+    columns = op.axis_labels(b, -1) if -1 in in_b else None
     out = rows if rows is not None else columns
-    if out is not None:
-        axes.append(out)
+    axes += [] if out is None else [out]
     if of_heads:
-        call.trace.widths.extend(axes)
-    constant = math.prod(call.shape) * a.shape[-1] / math.prod(len(axis) for axis in axes)
-    call.trace.count(call.node, constant, *axes)
-    if out is None:
-        result: Tensor = call.frozen()
-        return result
-    return broadcast_labels(out, -2 if rows is not None else -1, call.shape)
+        op.tracer.attention.widths.extend(axes)
+    op.count(math.prod(op.shape) * a.shape[-1] / math.prod(len(axis) for axis in axes), *axes)
+    return frozen_labels(op.shape) if out is None else op.broadcast(out, -2 if rows is not None else -1)
 
 
-def attention(call: OpContext) -> Tensor:
-    """Scaled dot-product attention: a head is a unit; without a head axis, the values' width passes."""
-    query, key, value = (call.activation(name) for name in ("query", "key", "value"))
-    if call.args.get("enable_gqa") and key.shape[-3] < query.shape[-3]:
-        times = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
-    rank = len(call.shape)
-    tokens = query.shape[-2] * key.shape[-2]
-    batch = {d - t.dim() for t in (query, key, value) for d in labelled_axes(t) if d < t.dim() - 2}
-    if batch and not call.trace.by_width:
-        heads = _batch_axis(call, [query, key, value], batch)
-        if heads is None:
-            return freeze_all(call, "its heads are shared or cross another kind of units")
-        dim, units = heads
-        if call.args.get("attn_mask") is not None:
-            scores = torch.Size((*call.shape[:-1], key.shape[-2]))
-            _mask(call, broadcast_labels(units, dim, scores), scores)
-        examples = math.prod(call.shape[:-2]) / len(units)
-        call.trace.count(call.node, examples * tokens * (query.shape[-1] + value.shape[-1]), units)
-        return broadcast_labels(units, dim, call.shape)
-    columns = call.trace.along(value, -1, call.node)
-    examples = math.prod(call.shape[:-2])
-    if call.trace.by_width:
-        read = call.trace.along(query, -1, call.node)
-        call.tie(read, call.trace.along(key, -1, call.node))
-        call.trace.read(call.node, "query", query.dim() - 1, read)
-        call.trace.widths.extend([read, columns])
-        call.trace.count(call.node, examples * tokens, read)
-    else:
-        for operand in (query, key):
-            call.freeze(operand, "the scale of the scores depends on the width")
-        call.trace.count(call.node, examples * tokens * query.shape[-1])
-    call.trace.count(call.node, examples * tokens, columns)
-    return broadcast_labels(columns, rank - 1, call.shape)
-
-
-def _mask(call: OpContext, scores: Tensor, shape: torch.Size) -> Labels:
-    added = {"scores": scores, "mask": call.args["attn_mask"]}
-    return elementwise(OpContext(call.node, call.trace, added, shape))
-
-
-def bilinear(call: OpContext) -> Tensor:
-    """Reads the last axis of both inputs; the weight's first axis makes units."""
-    weight = call.args["weight"]
+def bilinear(op: OpContext) -> Tensor:
+    """Read the last axis of both inputs; the weight's first axis makes units."""
+    weight = op.args["weight"]
     if not isinstance(weight, Weight):
-        return freeze_all(call, "its weight is computed from other tensors")
-    out = call.along("weight", 0, produces=True)
-    if call.args.get("bias") is not None:
-        call.tie(call.along("bias", 0), out)
-    owned = []
+        return _freeze(op, COMPUTED_WEIGHT)
+    out = op.axis_labels("weight", 0, produces=True)
+    if op.args.get("bias") is not None:
+        op.couple(op.axis_labels("bias", 0), out)
+    input_axes = []
     for axis, name in ((1, "input1"), (2, "input2")):
-        x = call.activation(name)
-        read = call.trace.along(x, -1, call.node)
-        owned.append(call.along("weight", axis))
-        call.tie(owned[-1], read)
-        call.trace.read(call.node, name, x.dim() - 1, read)
-    call.trace.count(call.node, math.prod(call.shape) / len(out), out, *owned)
-    return broadcast_labels(out, -1, call.shape)
+        x = op.activation(name)
+        read = op.axis_labels(x, -1)
+        input_axes.append(op.axis_labels("weight", axis))
+        op.couple(input_axes[-1], read)
+        op.read(name, x.dim() - 1, read)
+    op.count(math.prod(op.shape) / len(out), out, *input_axes)
+    return op.broadcast(out, -1)
 
 
-def embedding(call: OpContext) -> Tensor:
-    """Rows are chosen by the input; the width is a new axis of units."""
-    weight = call.args["weight"]
-    if isinstance(weight, Tensor):
-        return freeze_all(call, "its table is computed from other tensors")
-    call.freeze(weight.layers[0], "rows are chosen by the input")
-    return broadcast_labels(call.along("weight", 1, produces=True), -1, call.shape)
-
-
-def embedding_bag(call: OpContext) -> Any:
-    """Sums, means or maxima of rows: as an embedding; what else comes out counts entries."""
-    result, *counts = call.shape
-    rows = embedding(OpContext(call.node, call.trace, call.args, result))
-    weighting = call.args.get("per_sample_weights")
-    if isinstance(weighting, Tensor | Weight):
-        call.freeze(weighting, "weighs whole rows")
-    return (rows, *(rows if shape == result and len(shape) == 2 else frozen(shape) for shape in counts))
-
-
-def pairwise_distance(call: OpContext) -> Tensor:
-    """`cdist`: reads the last axis of both operands; the rows of a parameter are new units."""
-    operands: dict[str, Labels] = {name: call.args[name] for name in ("x1", "x2")}
-    batch = {dim for value in operands.values() for dim in _batch_dims(value)}
+def pairwise_distance(op: OpContext) -> Tensor:
+    """Read the last axis of both operands of `cdist`; the rows of a parameter are new units."""
+    operands: dict[str, Labels] = {name: op.args[name] for name in ("x1", "x2")}
+    batch = {dim for value in operands.values() for dim in batch_axes(value)}
     if batch:
-        heads = _batch_axis(call, [_operand(call, "x1", "x2"), _operand(call, "x2", "x1")], batch)
-        return freeze_all(call, CROSSED) if heads is None else broadcast_labels(heads[1], heads[0], call.shape)
-    read = [call.trace.along(value, -1, call.node) if _lies(value, -1) else None for value in operands.values()]
-    rows = [
-        call.trace.along(value, -2, call.node, produces=True) if _lies(value, -2) else None
-        for value in operands.values()
-    ]
-    for name, labels in zip(operands, read, strict=True):
+        heads = couple_heads(op, [operand_labels(op, "x1", "x2"), operand_labels(op, "x2", "x1")], batch)
+        return _freeze(op, CROSSED) if heads is None else op.broadcast(heads[1], heads[0])
+    reads = [op.axis_labels(value, -1) if _has_units(value, -1) else None for value in operands.values()]
+    rows = [op.axis_labels(value, -2, produces=True) if _has_units(value, -2) else None for value in operands.values()]
+    for name, labels, other in zip(operands, reads, reversed(reads), strict=True):
         if labels is not None:
-            call.tie(labels, next((other for other in read if other is not labels and other is not None), UNLABELLED))
-            call.trace.read(call.node, name, len(operands[name].shape) - 1, labels)
+            op.couple(labels, frozen_labels(()) if other is None else other)
+            op.read(name, len(operands[name].shape) - 1, labels)
     if rows[0] is not None and rows[1] is not None:
-        return freeze_all(call, CROSSED)
-    result: Tensor = call.frozen()
-    if rows[0] is not None:
-        result = broadcast_labels(rows[0], -2, call.shape)
-    elif rows[1] is not None:
-        result = broadcast_labels(rows[1], -1, call.shape)
-    return result
+        return _freeze(op, CROSSED)
+    units = next((labels for labels in rows if labels is not None), None)
+    if units is None:
+        return frozen_labels(op.shape)
+    return op.broadcast(units, -2 if units is rows[0] else -1)
 
 
-def _lies(value: Labels, dim: int) -> bool:
-    """Whether units lie along an axis, counted from the end."""
-    layers = value.layers if isinstance(value, Weight) else (value,)
-    return any(dim + len(value.shape) in labelled_axes(layer) for layer in layers)
+def _has_units(value: Labels, dim: int) -> bool:
+    """Return whether units lie along an axis, counted from the end."""
+    return any(dim + len(value.shape) in labelled_axes(labels) for labels in label_tensors(value))
+
+
+RULES: RuleTable = {
+    "linear": OpRule(linear, layer="linear", attributes={nn.Linear: linear_attributes}),
+    "addmm": OpRule(matmul, layer="addmm", attributes={"transformers.pytorch_utils.Conv1D": conv1d_attributes}),
+    "matmul mm bmm": OpRule(matmul),
+    "bilinear": OpRule(bilinear, attributes={nn.Bilinear: bilinear_attributes}),
+    "cdist": OpRule(pairwise_distance),
+}

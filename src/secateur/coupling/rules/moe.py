@@ -1,25 +1,33 @@
-"""How labels pass products with a stack of weights, one for each expert: the neurons inside them are units."""
+"""Label rule of products with a stack of weights, one for each expert: the neurons inside them are units."""
 
 import math
 
 from torch import Tensor
 
-from secateur.coupling.label_tracer import Weight, broadcast_labels
-from secateur.coupling.rules.context import OpContext
-from secateur.coupling.rules.matmul import freeze_all
+from secateur.coupling.labels import Weight
+from secateur.coupling.rules.context import OpContext, freeze_arguments
+from secateur.coupling.rules.layer_units import COMPUTED_WEIGHT
+from secateur.coupling.rules.op_rule import OpRule, RuleTable
 
 
-def grouped_matmul(call: OpContext) -> Tensor:
-    """Rows sorted by expert times a stack of matrices (experts, in, out): the same neuron of every expert goes."""
-    names = list(call.args)
-    x, weight = call.activation(names[0]), call.args[names[1]]
+def grouped_matmul(op: OpContext) -> Tensor:
+    """Multiply rows sorted by expert with a stack of matrices (experts, in, out).
+
+    The same neuron of every expert is one unit.
+    """
+    names = list(op.args)
+    x, weight = op.activation(names[0]), op.args[names[1]]
     if not isinstance(weight, Weight) or len(weight.shape) != 3 or x.dim() != 2:
-        return freeze_all(call, "its weight is computed from other tensors")
-    call.trace.stacks.append((call.node, weight, x))
-    out = call.trace.along(weight, 2, call.node, produces=True)
-    read = call.trace.along(x, -1, call.node)
-    owned = call.trace.along(weight, 1, call.node)
-    call.tie(owned, read)
-    call.trace.read(call.node, names[0], 1, read)
-    call.trace.count(call.node, math.prod(call.shape) / len(out), out, owned)
-    return broadcast_labels(out, 1, call.shape)
+        frozen: Tensor = freeze_arguments(op, COMPUTED_WEIGHT)
+        return frozen
+    op.tracer.experts.stacks.append((op.node, weight, x))
+    out = op.axis_labels(weight, 2, produces=True)
+    read = op.axis_labels(x, -1)
+    inputs = op.axis_labels(weight, 1)
+    op.couple(inputs, read)
+    op.read(names[0], 1, read)
+    op.count(math.prod(op.shape) / len(out), out, inputs)
+    return op.broadcast(out, 1)
+
+
+RULES: RuleTable = {"_grouped_mm transformers::grouped_mm_fallback": OpRule(grouped_matmul)}

@@ -1,85 +1,110 @@
-"""How labels pass recurrent layers and cells: a hidden unit owns its rows of every gate."""
+"""Label rules of recurrent layers and cells: a hidden unit owns its rows of every gate."""
 
 import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from secateur.coupling.label_tracer import Labels, Weight, broadcast_labels
-from secateur.coupling.rules.context import OpContext, tensors
-from secateur.graph.operators import operator_name
-
-GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1, "lstm_cell": 4, "gru_cell": 3} | dict.fromkeys(
-    ("rnn_tanh_cell", "rnn_relu_cell"), 1
-)
+from secateur.coupling.labels import Labels, Weight, broadcast_labels
+from secateur.coupling.rules.context import OpContext, freeze_arguments
+from secateur.coupling.rules.layer_units import COMPUTED_WEIGHT
+from secateur.coupling.rules.module_attributes import recurrent_attributes
+from secateur.coupling.rules.op_rule import LabelRule, OpRule, Recurrence, RuleTable
 
 
-def recurrent(call: OpContext) -> Any:
-    """Several layers, one or both directions; one unit is the same place of every layer's state, which they share."""
-    params = call.args.get("params")
-    layers, directions = call.args.get("num_layers", 0), 2 if call.args.get("bidirectional") else 1
-    per_cell = 4 if call.args.get("has_biases") else 2
-    if params is None or len(params) != layers * directions * per_cell:
-        return _frozen_results(call, "packed sequences and projections are not traced through")
-    cells = [params[at : at + per_cell] for at in range(0, len(params), per_cell)]
-    hidden = call.trace.along(cells[0][1], 1, call.node)
-    for cell in cells:
-        call.tie(call.trace.along(cell[1], 1, call.node), hidden)
-        _tie_gates(call, cell, hidden)
-    for state in _states(call):
-        call.tie(call.trace.along(state, -1, call.node), hidden)
-    read = call.along("input", -1)
-    steps = math.prod(call.args["input"].shape[:-1])
-    for at, (w_ih, *_) in enumerate(cells):
-        inputs = read if at < directions else hidden.repeat(directions)
-        owned = call.trace.along(w_ih, 1, call.node)
-        call.tie(owned, inputs)
-        rows = hidden.repeat(GATES[operator_name(call.node)])
-        call.trace.count(call.node, steps, rows, owned)
-        call.trace.count(call.node, steps, rows, hidden)
-    call.trace.read(call.node, "input", call.args["input"].dim() - 1, read)
-    call.trace.read(call.node, "params", 1, hidden)
-    outputs = broadcast_labels(hidden.repeat(directions), len(call.shape[0]) - 1, call.shape[0])
-    return (outputs, *(broadcast_labels(hidden, len(shape) - 1, shape) for shape in call.shape[1:]))
+def recurrent_layers(gates: int) -> LabelRule:
+    """Return the rule of several layers, in one or both directions, with a number of gates.
+
+    One unit is the same position of every layer's state, which all layers share.
+    """
+
+    def label(op: OpContext) -> Any:
+        weights = op.args.get("params")
+        layers, directions = op.args.get("num_layers", 0), 2 if op.args.get("bidirectional") else 1
+        per_cell = 4 if op.args.get("has_biases") else 2
+        if weights is None or len(weights) != layers * directions * per_cell:
+            return freeze_arguments(op, "packed sequences and projections are not traced through")
+        cells = [weights[at : at + per_cell] for at in range(0, len(weights), per_cell)]
+        hidden = op.axis_labels(cells[0][1], 1)
+        for cell in cells:
+            op.couple(op.axis_labels(cell[1], 1), hidden)
+            _couple_gates(op, cell, hidden, gates)
+        for state in _states(op):
+            op.couple(op.axis_labels(state, -1), hidden)
+        read = op.axis_labels("input", -1)
+        steps = math.prod(op.args["input"].shape[:-1])
+        for at, (input_weight, *_) in enumerate(cells):
+            inputs = op.axis_labels(input_weight, 1)
+            op.couple(inputs, read if at < directions else hidden.repeat(directions))
+            op.count(steps, hidden.repeat(gates), inputs)
+            op.count(steps, hidden.repeat(gates), hidden)
+        op.read("input", op.args["input"].dim() - 1, read)
+        op.read("params", 1, hidden)
+        outputs = broadcast_labels(hidden.repeat(directions), len(op.shape[0]) - 1, op.shape[0])
+        return (outputs, *(broadcast_labels(hidden, len(shape) - 1, shape) for shape in op.shape[1:]))
+
+    return label
 
 
-def cell(call: OpContext) -> Any:
-    """One step of a recurrent layer."""
-    w_ih, w_hh = call.args["w_ih"], call.args["w_hh"]
-    if not isinstance(w_ih, Weight) or not isinstance(w_hh, Weight):
-        return _frozen_results(call, "its weight is computed from other tensors")
-    hidden = call.trace.along(w_hh, 1, call.node)
-    biases = [call.args[name] for name in ("b_ih", "b_hh") if call.args.get(name) is not None]
-    _tie_gates(call, [w_ih, w_hh, *biases], hidden)
-    for state in _states(call):
-        call.tie(call.trace.along(state, -1, call.node), hidden)
-    read, owned = call.along("input", -1), call.trace.along(w_ih, 1, call.node)
-    call.tie(owned, read)
-    steps = math.prod(call.args["input"].shape[:-1])
-    rows = hidden.repeat(GATES[operator_name(call.node)])
-    call.trace.count(call.node, steps, rows, owned)
-    call.trace.count(call.node, steps, rows, hidden)
-    call.trace.read(call.node, "input", call.args["input"].dim() - 1, read)
-    call.trace.read(call.node, "w_hh", 1, hidden)
-    if isinstance(call.shape, torch.Size):
-        return broadcast_labels(hidden, len(call.shape) - 1, call.shape)
-    return tuple(broadcast_labels(hidden, len(shape) - 1, shape) for shape in call.shape)
+def recurrent_cell(gates: int) -> LabelRule:
+    """Return the rule of one step of a recurrent layer with a number of gates."""
+
+    def label(op: OpContext) -> Any:
+        input_weight, hidden_weight = op.args["w_ih"], op.args["w_hh"]
+        if not isinstance(input_weight, Weight) or not isinstance(hidden_weight, Weight):
+            return freeze_arguments(op, COMPUTED_WEIGHT)
+        hidden = op.axis_labels(hidden_weight, 1)
+        biases = [op.args[name] for name in ("b_ih", "b_hh") if op.args.get(name) is not None]
+        _couple_gates(op, [input_weight, hidden_weight, *biases], hidden, gates)
+        for state in _states(op):
+            op.couple(op.axis_labels(state, -1), hidden)
+        read, inputs = op.axis_labels("input", -1), op.axis_labels(input_weight, 1)
+        op.couple(inputs, read)
+        steps = math.prod(op.args["input"].shape[:-1])
+        op.count(steps, hidden.repeat(gates), inputs)
+        op.count(steps, hidden.repeat(gates), hidden)
+        op.read("input", op.args["input"].dim() - 1, read)
+        op.read("w_hh", 1, hidden)
+        if isinstance(op.shape, torch.Size):
+            return op.broadcast(hidden, len(op.shape) - 1)
+        return tuple(broadcast_labels(hidden, len(shape) - 1, shape) for shape in op.shape)
+
+    return label
 
 
-def _tie_gates(call: OpContext, parameters: Any, hidden: Tensor) -> None:
-    """The rows of every gate go with the units whose gates they are."""
+def _couple_gates(op: OpContext, parameters: Any, hidden: Tensor, gates: int) -> None:
+    """Couple the rows of every gate with the units that they are gates of."""
     for tensor in parameters:
-        rows = call.trace.along(tensor, 0, call.node, produces=True)
-        call.tie(rows, hidden.repeat(GATES[operator_name(call.node)]))
+        op.couple(op.axis_labels(tensor, 0, produces=True), hidden.repeat(gates))
 
 
-def _states(call: OpContext) -> list[Labels]:
-    states = call.args["hx"]
+def _states(op: OpContext) -> list[Labels]:
+    states = op.args["hx"]
     return list(states) if isinstance(states, list | tuple) else [states]
 
 
-def _frozen_results(call: OpContext, reason: str) -> Any:
-    for value in tensors(call.args):
-        call.freeze(value, reason)
-    return call.frozen()
+def _layer_rule(gates: int) -> OpRule:
+    return OpRule(
+        recurrent_layers(gates),
+        recurrence=Recurrence(gates, "params"),
+        attributes={nn.RNNBase: recurrent_attributes},
+    )
+
+
+def _cell_rule(gates: int) -> OpRule:
+    return OpRule(
+        recurrent_cell(gates),
+        recurrence=Recurrence(gates, "w_hh"),
+        attributes={nn.RNNCellBase: recurrent_attributes},
+    )
+
+
+RULES: RuleTable = {
+    "lstm": _layer_rule(4),
+    "gru": _layer_rule(3),
+    "rnn_tanh rnn_relu": _layer_rule(1),
+    "lstm_cell": _cell_rule(4),
+    "gru_cell": _cell_rule(3),
+    "rnn_tanh_cell rnn_relu_cell": _cell_rule(1),
+}

@@ -1,211 +1,189 @@
-"""How labels pass operators that normalise, pool or reduce over some axes."""
+"""Label rules of reductions over some axes, and reductions over the units that are kept."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from secateur.coupling.label_tracer import Labels, Weight, broadcast_labels, entries_along, labelled_axes
-from secateur.coupling.rules.context import OpContext, frozen
-from secateur.coupling.rules.elementwise import elementwise
-from secateur.coupling.rules.parameter_axes import grown, layerwise, narrowed
-from secateur.coupling.rules.windows import AVERAGES, neighbour_windows
-from secateur.graph.operators import operator_name
+from secateur.coupling.labels import Labels, Weight, entries_along, frozen_labels, labelled_axes
+from secateur.coupling.rules.context import OpContext
+from secateur.coupling.rules.op_rule import OpRule, RuleTable
+from secateur.coupling.rules.parameter_axes import map_labels, narrow_axes
 
 
-def settled(call: OpContext, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:
-    """Labels that do not differ along these axes: what differs there goes together.
+def couple_along(op: OpContext, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:
+    """Couple what differs along some axes, and return labels that do not differ there.
 
-    None, and all frozen, where the units lie along these axes alone.
+    None, and all frozen for the reason, where the units lie along these axes alone.
     """
     differing = labelled_axes(labels)
     crossed = differing & dims
     if crossed and crossed == differing:
-        call.freeze(labels, reason)
+        op.freeze(labels, reason)
         return None
     for dim in crossed:
         first = labels.narrow(dim, 0, 1)
-        call.tie(labels, first)
+        op.couple(labels, first)
         labels = first.expand(labels.shape)
     return labels
 
 
-def softmax(call: OpContext) -> Tensor:
-    """What differs along the axis goes together; no unit may be left out of the sum there."""
-    labels = call.activation("self")
-    dim = call.args["dim"] % labels.dim()
-    if call.trace.stacked and labelled_axes(labels) == {dim}:
-        call.trace.read(call.node, "self", dim, call.trace.along(labels, dim, call.node))
+def softmax(op: OpContext) -> Tensor:
+    """Couple what differs along the axis; no unit may be left out of the sum there, but for experts, which are read."""
+    labels = op.activation("self")
+    dim = op.args["dim"] % labels.dim()
+    if op.tracer.scope.stack_lengths and labelled_axes(labels) == {dim}:
+        op.read("self", dim, op.axis_labels(labels, dim))
         return labels
-    passed = settled(call, labels, {call.args["dim"] % labels.dim()}, "is normalised over these units")
-    frozen_result: Tensor = call.frozen()
-    return frozen_result if passed is None else passed
+    coupled = couple_along(op, labels, {dim}, "is normalised over these units")
+    return frozen_labels(op.shape) if coupled is None else coupled
 
 
-def reduction(call: OpContext) -> Any:
-    """Maximum, product and the like: what differs along the axes that are reduced goes together."""
-    argument = "self" if "self" in call.args else "x"
-    if _is_parameter(call, argument):
-        return _reduced_parameter(call, argument, reads=False)
-    labels = call.activation(argument)
-    passed = settled(call, labels, _reduced(call, labels), "is reduced over these units")
-    return call.frozen() if passed is None else _reduce(call, passed)
+def reduction(op: OpContext) -> Any:
+    """Couple what differs along the axes of a maximum, a product and the like."""
+    argument = _argument(op)
+    if is_parameter(op, argument):
+        return _reduce_parameter(op, argument, reads=False)
+    labels = op.activation(argument)
+    coupled = couple_along(op, labels, _reduced_axes(op, labels), "is reduced over these units")
+    return op.frozen() if coupled is None else _reduce(op, coupled)
 
 
-def summation(call: OpContext) -> Any:
-    """Sum, mean, variance, Euclidean norm: readers of the units that lie along the one axis they reduce."""
-    argument = "self" if "self" in call.args else "x"
-    is_euclidean = call.args.get("ord", call.args.get("p", 2)) == 2
-    if _is_parameter(call, argument):
-        return _reduced_parameter(call, argument, reads=is_euclidean)
-    labels = call.activation(argument)
-    across = labelled_axes(labels) & _reduced(call, labels)
-    if not across or across != labelled_axes(labels) or len(across) > 1 or not is_euclidean:
-        return reduction(call)
-    (dim,) = across
-    call.trace.read(call.node, argument, dim, call.trace.along(labels, dim, call.node))
-    return call.frozen()
+def summation(op: OpContext) -> Any:
+    """Read the units along the one axis of a sum, a mean, a variance or a Euclidean norm."""
+    argument = _argument(op)
+    is_euclidean = op.args.get("ord", op.args.get("p", 2)) == 2
+    if is_parameter(op, argument):
+        return _reduce_parameter(op, argument, reads=is_euclidean)
+    labels = op.activation(argument)
+    reduced = labelled_axes(labels) & _reduced_axes(op, labels)
+    if not reduced or reduced != labelled_axes(labels) or len(reduced) > 1 or not is_euclidean:
+        return reduction(op)
+    (dim,) = reduced
+    op.read(argument, dim, op.axis_labels(labels, dim))
+    return op.frozen()
 
 
-def _is_parameter(call: OpContext, argument: str) -> bool:
-    value = call.args[argument]
-    return isinstance(value, Weight) and not call.trace.is_constant(value)
+def _argument(op: OpContext) -> str:
+    return "self" if "self" in op.args else "x"
 
 
-def _reduced_parameter(call: OpContext, argument: str, reads: bool) -> Any:
-    """A parameter on its way to be a weight: its other axes pass, and units along those that are reduced are read."""
-    weight: Weight = call.args[argument]
-    beside = read_along(call, argument, _reduced(call, weight)) if reads else weight
-    slim = narrowed(call, beside, _reduced(call, weight), "is reduced over these units")
-    return layerwise(slim, lambda labels: _reduce(call, labels))
+def is_parameter(op: OpContext, argument: str) -> bool:
+    """Return whether an argument is a parameter or buffer, or computed from them."""
+    value = op.args[argument]
+    return isinstance(value, Weight) and not op.tracer.is_constant(value)
 
 
-def read_along(call: OpContext, argument: str, dims: set[int]) -> Labels:
-    """A parameter without the axes that lie along some axes, where an operator reads their units."""
-    weight: Weight = call.args[argument]
-    beside = []
-    for key, layer in zip(weight.keys, weight.layers, strict=True):
-        across = labelled_axes(layer) & dims
-        if len(across) == 1 and labelled_axes(layer) == across:
-            (dim,) = across
-            call.trace.read(call.node, argument, dim, entries_along(layer, dim))
+def _reduce_parameter(op: OpContext, argument: str, reads: bool) -> Any:
+    """Pass the other axes of a parameter on its way to be a weight, and read units along the reduced axes."""
+    weight: Weight = op.args[argument]
+    remaining = read_along(op, argument, _reduced_axes(op, weight)) if reads else weight
+    narrow = narrow_axes(op, remaining, _reduced_axes(op, weight), "is reduced over these units")
+    return map_labels(narrow, lambda labels: _reduce(op, labels))
+
+
+def read_along(op: OpContext, argument: str, dims: set[int]) -> Labels:
+    """Read the units of a parameter along some axes, and return the parameter without these axes."""
+    weight: Weight = op.args[argument]
+    remaining = []
+    for key, labels in zip(weight.keys, weight.labels, strict=True):
+        crossed = labelled_axes(labels) & dims
+        if len(crossed) == 1 and labelled_axes(labels) == crossed:
+            (dim,) = crossed
+            op.read(argument, dim, entries_along(labels, dim))
         else:
-            beside.append((key, layer))
-    if not beside:
-        return torch.zeros((), dtype=torch.long).expand(weight.shape)
-    keys, layers = zip(*beside, strict=True)
-    return Weight(weight.name, keys, layers, whole=False)
+            remaining.append((key, labels))
+    if not remaining:
+        return frozen_labels(weight.shape)
+    keys, axes = zip(*remaining, strict=True)
+    return Weight(weight.name, keys, axes, is_plain=False)
 
 
-def _reduced(call: OpContext, labels: Labels) -> set[int]:
-    """The axes that an operator reduces over."""
-    dims, rank = call.args.get("dim"), len(labels.shape)
+def _reduced_axes(op: OpContext, labels: Labels) -> set[int]:
+    dims, rank = op.args.get("dim"), len(labels.shape)
     return {dim % rank for dim in ([dims] if isinstance(dims, int) else dims or range(rank))}
 
 
-def _reduce(call: OpContext, labels: Tensor) -> Any:
-    """Labels that do not differ along the reduced axes, in the shape of the result."""
-    source = call.args["self" if "self" in call.args else "x"]
-    reduced = _reduced(call, source)
+def _reduce(op: OpContext, labels: Tensor) -> Any:
+    """Return labels that do not differ along the reduced axes in the shape of the result."""
+    reduced = _reduced_axes(op, op.args[_argument(op)])
     for dim in reduced:
         labels = labels.narrow(dim, 0, 1)
-    shapes = (call.shape,) if isinstance(call.shape, torch.Size) else tuple(call.shape)
+    shapes = (op.shape,) if isinstance(op.shape, torch.Size) else tuple(op.shape)
     if len(shapes[0]) < labels.dim():
         labels = labels[tuple(0 if dim in reduced else slice(None) for dim in range(labels.dim()))]
-    return labels.expand(shapes[0]) if isinstance(call.shape, torch.Size) else tuple(labels.expand(s) for s in shapes)
+    return labels.expand(shapes[0]) if isinstance(op.shape, torch.Size) else tuple(labels.expand(s) for s in shapes)
 
 
-def spatial(call: OpContext) -> Any:
-    """Pooling, interpolation and the like: batch and channels stay, what differs over space goes together."""
-    argument = "self" if "self" in call.args else "input"
-    shapes = (call.shape,) if isinstance(call.shape, torch.Size) else tuple(call.shape)
-    space = set(range(2, len(call.args[argument].shape)))
-    if _is_parameter(call, argument) and isinstance(call.shape, torch.Size):
-        return grown(narrowed(call, call.args[argument], space, "is resized over these units"), call.shape)
-    labels = call.activation(argument)
-    if operator_name(call.node) in AVERAGES and (averaged := neighbour_windows(call, labels)) is not None:
-        return averaged
-    if labels.shape[:2] != shapes[0][:2]:
-        call.freeze(labels, "is resized over these units")
-        return call.frozen()
-    passed = settled(call, labels, space, "is resized over these units")
-    if passed is None:
-        return call.frozen()
-    for dim in space:
-        passed = passed.narrow(dim, 0, 1)
-    results = tuple(passed.expand(shape) for shape in shapes)
-    return results[0] if isinstance(call.shape, torch.Size) else results
+def masked_mean(present: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **_: Any) -> Tensor:
+    """Mean of the entries that are present."""
+    dims = _dims(self, dim)
+    count = present.expand(self.shape).sum(dims, keepdim=keepdim).clamp_min(1)
+    return (self * present).sum(dims, keepdim=keepdim) / count
 
 
-def unpool(call: OpContext) -> Any:
-    """Entries put back where a maximum was found: the places go with the values, channel by channel."""
-    values = {name: call.activation(name) for name in ("self", "indices")}
-    met = elementwise(OpContext(call.node, call.trace, values, values["self"].shape))
-    return spatial(OpContext(call.node, call.trace, {"self": met}, call.shape))
+def masked_variance(
+    present: Tensor,
+    self: Tensor,
+    dim: Any,
+    keepdim: bool = False,
+    unbiased: bool = True,
+    correction: Any = None,
+    **_: Any,
+) -> Tensor:
+    """Variance of the entries that are present; of one entry 0, and not NaN."""
+    dims = _dims(self, dim)
+    count = present.expand(self.shape).sum(dims, keepdim=True)
+    centred = (self - (self * present).sum(dims, keepdim=True) / count.clamp_min(1)) * present
+    degrees = count - (float(unbiased) if correction is None else correction)
+    variance = centred.square().sum(dims, keepdim=True) / degrees.clamp_min(1)
+    return variance if keepdim else variance.squeeze(dims)
 
 
-def batch_norm(call: OpContext) -> Any:
-    """Each channel by itself: its four statistics and weights go with it."""
-    if _is_parameter(call, "input"):
-        return _standardised(call)
-    labels = call.activation("input")
-    channels = call.trace.along(labels, 1, call.node)
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        if call.args.get(name) is not None:
-            call.tie(call.along(name, 0), channels)
-    own_statistics = call.args.get("training") or call.args.get("use_input_stats")
-    if own_statistics and call.args.get("running_mean") is not None:
-        call.freeze(labels, "batch norm is in training mode")
-    if isinstance(call.shape, torch.Size):
-        return labels
-    return (labels, *frozen(call.shape[1:]))
+def masked_deviation(present: Tensor, self: Tensor, dim: Any, **options: Any) -> Tensor:
+    """Standard deviation of the entries that are present; the root of 0 gets a derivative of 0."""
+    variance = masked_variance(present, self, dim, **options)
+    smallest = torch.finfo(variance.dtype).tiny
+    return torch.where(variance == 0, 0, variance.clamp_min(smallest).sqrt())
 
 
-def _standardised(call: OpContext) -> Labels:
-    """A parameter whose rows are given mean 0 and variance 1 before it is used as a weight."""
-    weight: Weight = call.args["input"]
-    read_along(call, "input", {0, *range(2, len(weight.shape))})
-    given: dict[str, Labels] = {"input": weight}
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        value = call.args.get(name)
-        if value is not None:
-            along: Labels = layerwise(value, lambda labels: labels.view(1, -1, *[1] * (len(weight.shape) - 2)))
-            given[name] = along
-    return elementwise(OpContext(call.node, call.trace, given, weight.shape))
+def masked_variance_and_mean(present: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **options: Any) -> Any:
+    """Variance and mean of the entries that are present."""
+    return masked_variance(present, self, dim, keepdim, **options), masked_mean(present, self, dim, keepdim)
 
 
-def layer_norm(call: OpContext) -> Any:
-    """Normalises over its last axes: a reader of the units there; elsewhere each entry by itself."""
-    labels = call.activation("input")
-    first = labels.dim() - len(call.args["normalized_shape"])
-    across = {dim for dim in labelled_axes(labels) if dim >= first}
-    weights = [call.args[name] for name in ("weight", "bias") if isinstance(call.args.get(name), Weight)]
-    if len(across) > 1 or (across and labelled_axes(labels) - across):
-        call.freeze(labels, "is normalised across two kinds of units")
-        across = set()
-    for weight in weights:
-        for axis in range(len(weight.shape)):
-            entries = call.trace.along(weight, axis, call.node)
-            if first + axis in across:
-                call.tie(entries, call.trace.along(labels, first + axis, call.node))
-            else:
-                call.freeze(entries, "the same weights serve every unit")
-    for dim in across:
-        call.trace.read(call.node, "input", dim, call.trace.along(labels, dim, call.node))
-    return labels
+def masked_deviation_and_mean(present: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **options: Any) -> Any:
+    """Standard deviation and mean of the entries that are present."""
+    return masked_deviation(present, self, dim, keepdim=keepdim, **options), masked_mean(present, self, dim, keepdim)
 
 
-def group_norm(call: OpContext) -> Any:
-    """Whole groups go together, each normalised by itself; with one group the norm reads its channels."""
-    labels = call.activation("input")
-    channels = call.trace.along(labels, 1, call.node)
-    groups = call.args["num_groups"]
-    for name in ("weight", "bias"):
-        if isinstance(call.args.get(name), Weight):
-            call.tie(call.along(name, 0), channels)
-    if groups > 1:
-        rows = channels.view(groups, -1)
-        call.tie(rows, rows[:, :1])
-    else:
-        call.trace.read(call.node, "input", 1, channels)
-    return broadcast_labels(channels, 1, labels.shape)
+def masked_norm(present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    """Euclidean norm of the entries that are present; 1 where there are none, as it is used to divide."""
+    dims = _dims(self, dim)
+    length = torch.linalg.vector_norm(self * present, dim=dims, keepdim=keepdim)
+    count = (present.expand(self.shape) != 0).sum(dims, keepdim=keepdim)
+    return torch.where(count == 0, 1, length)
+
+
+def masked_softmax(present: Tensor, self: Tensor, dim: int, **_: Any) -> Tensor:
+    """Softmax over the entries that are present; zeros where there are none."""
+    absent = present.expand(self.shape) == 0
+    return self.masked_fill(absent, float("-inf")).softmax(dim).masked_fill(absent, 0)
+
+
+def _dims(x: Tensor, dim: Any) -> list[int]:
+    return [dim] if isinstance(dim, int) else dim or list(range(x.dim()))
+
+
+RULES: RuleTable = {
+    "softmax": OpRule(softmax, masked=masked_softmax, channels="same"),
+    "log_softmax _softmax _log_softmax": OpRule(softmax, channels="same"),
+    "mean": OpRule(summation, masked=masked_mean, gates="passes", channels="mean"),
+    "sum": OpRule(summation, gates="passes", channels="sum"),
+    "var": OpRule(summation, masked=masked_variance, channels="sum"),
+    "std": OpRule(summation, masked=masked_deviation, channels="sum"),
+    "var_mean": OpRule(summation, masked=masked_variance_and_mean, channels="sum"),
+    "std_mean": OpRule(summation, masked=masked_deviation_and_mean, channels="sum"),
+    "linalg_vector_norm norm": OpRule(summation, masked=masked_norm, channels="sum"),
+    "amax amin max min argmax argmin any all logsumexp prod": OpRule(reduction),
+}

@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
 from secateur.coupling.network import Network
-from secateur.coupling.trace_groups import results_of
+from secateur.coupling.operator_results import results_of
 from secateur.errors import BudgetError
 from secateur.masking.linear_layers import LinearLayer
 from secateur.sparsity.dead_kernels import Kernels, used_channels

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from secateur.channel_graph.build import graph_of
-from secateur.coupling.trace_groups import results_of
+from secateur.coupling.operator_results import results_of
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
 from secateur.sparsity.dead_kernels import find_dead_kernels, plan_of, zero_kernels

@@ -7,13 +7,12 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from secateur.coupling.network import Network
+from secateur.coupling.rules.registry import rule_of
 from secateur.errors import SurgeryError
-from secateur.graph.operators import arguments, module_path, operator_name
-from secateur.masking.linear_layers import CONVOLUTIONS, LinearLayer, layers_of
+from secateur.graph.operators import arguments, module_path
+from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.sparsity.spp.columns import Columns
 from secateur.utils.globs import match_globs
-
-TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 
 def layers_to_prune(model: nn.Module, network: Network, skip: str | Sequence[str] | None) -> list[LinearLayer]:
@@ -43,7 +42,7 @@ def left_out(network: Network, chosen: Sequence[LinearLayer]) -> dict[str, str]:
     layers = {layer.node: layer for layer in layers_of(network)}
     reasons = {}
     for node in network.program.nodes:
-        if node in pruned or node.op != "call_function" or operator_name(node) not in (*CONVOLUTIONS, *TRANSPOSED):
+        if node in pruned or rule_of(node).layer not in ("convolution", "transposed convolution"):
             continue
         layer, weight = layers.get(node), network.program.state_names.get(arguments(node)["weight"], "")
         name = layer.name if layer is not None else module_path(node) or weight or node.name
@@ -59,7 +58,7 @@ def left_out_text(reasons: dict[str, str]) -> str:
 
 
 def _reason(node: Node, layer: LinearLayer | None) -> str:
-    if operator_name(node) in TRANSPOSED:
+    if rule_of(node).layer == "transposed convolution":
         return "it is transposed"
     if layer is None:
         return "its weight is no parameter of its own, or its channels are bound to others in a way that no column is"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.coupling.cost import Cost
-from secateur.coupling.trace_groups import results_of
+from secateur.coupling.operator_results import results_of
 from secateur.evaluation.kernel_selection import FastNetwork, select_network_kernels
 from secateur.files import Writer, bytes_writer
 from secateur.masking.linear_layers import layers_of

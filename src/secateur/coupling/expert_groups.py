@@ -1,0 +1,81 @@
+"""Experts as units: what a second walk finds on other axes of the same parameters."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from secateur.coupling.cost import Work
+from secateur.coupling.grouping import Units, build_groups
+from secateur.coupling.label_tracer import LabelTracer
+from secateur.coupling.network import Consumer, Group, Network
+
+
+def add_experts(network: Network, first: LabelTracer, tracer: LabelTracer) -> Network:
+    """Add the groups of experts to a network.
+
+    Args:
+        network: the network that the first walk gave.
+        first: the first walk.
+        tracer: the walk for experts.
+    """
+    found = build_groups(tracer)
+    placed, number = _placed_groups(network, first, tracer, found)
+
+    def units(labels: Tensor) -> Tensor:
+        return number[found(labels)]
+
+    consumers = (Consumer(read.node, read.argument, read.dim, units(read.labels), None) for read in tracer.notes.reads)
+    sizes = (literal.renumbered(units) for literal in tracer.notes.literals)
+    members = [member for group in placed for member in group.members]
+    tensors = {member.tensor for member in members}
+    return replace(
+        network,
+        groups=(*network.groups, *placed),
+        members=(*network.members, *members),
+        consumers=(*network.consumers, *(consumer for consumer in consumers if bool((consumer.units >= 0).any()))),
+        work=tuple(_work(network, first, tracer, units)),
+        frozen=tuple(frozen for frozen in network.frozen if f"{frozen.name}.weight" not in tensors),
+        reshaping={**network.reshaping, **{group.name: () for group in placed}},
+        sizes=(*network.sizes, *(size for size in sizes if bool((size.units >= 0).all(1).any()))),
+    )
+
+
+def _placed_groups(
+    network: Network, first: LabelTracer, tracer: LabelTracer, found: Units
+) -> tuple[Sequence[Group], Tensor]:
+    """Return the groups that own stacks of weights, and for each unit of the walk its number in the network."""
+    stacked = {key for _, weight, _ in first.experts.stacks for key in weight.keys}
+    owned = {(member.tensor, member.axis) for member in network.members}
+    number = torch.full((sum(group.size for group in found.groups) + 1,), -1)
+    groups, offset = [], network.units
+    for group in found.groups:
+        keys = {(member.tensor, member.axis) for member in group.members}
+        if not keys & stacked or keys & owned:
+            continue
+        number[group.span] = torch.arange(offset, offset + group.size)
+        chosen = [count for _, labels, count in tracer.experts.choices if group.owns(found(labels))]
+        members = tuple(replace(member, units=number[member.units]) for member in group.members)
+        groups.append(replace(group, offset=offset, members=members, fewest=max([1, *chosen])))
+        offset += group.size
+    return groups, number
+
+
+def _work(
+    network: Network, first: LabelTracer, tracer: LabelTracer, units: Callable[[Tensor], Tensor]
+) -> Iterator[Work]:
+    """Yield the work of every operator, which is less where experts are removed.
+
+    The work that the first walk counted comes in its order.
+    """
+    shared = {
+        cost.node: axis
+        for cost in tracer.notes.costs
+        for axis in map(units, cost.axes)
+        if bool((axis >= 0).all()) and len(axis)
+    }
+    costs = first.notes.costs
+    for position, term in enumerate(network.work):
+        axis = shared.get(costs[position].node) if position < len(costs) else None
+        yield term if axis is None else replace(term, constant=term.constant / len(axis), axes=(*term.axes, axis))

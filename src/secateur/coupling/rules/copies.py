@@ -1,0 +1,73 @@
+"""Label rules of copies, casts, dropout, and constants."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from secateur.coupling.labels import Labels, Weight, labelled_axes, squeeze_expanded
+from secateur.coupling.rules.context import OpContext
+from secateur.coupling.rules.literals import result_shape
+from secateur.coupling.rules.op_rule import OpRule, RuleTable
+
+
+def first_argument(op: OpContext) -> Labels:
+    """Pass on the labels of the first argument."""
+    value = op.args["self"] if "self" in op.args else op.args["input"]
+    if isinstance(value, Weight):
+        return value
+    labels: Tensor = value
+    return labels.expand(op.shape)
+
+
+def broadcast_tensors(op: OpContext) -> list[Labels]:
+    """Expand every tensor to the shape of all; the operators that use them couple what meets."""
+
+    def expand(value: Labels, shape: torch.Size) -> Labels:
+        if isinstance(value, Weight):
+            return replace(value, labels=tuple(labels.expand(shape) for labels in value.labels), is_plain=False)
+        return value.expand(shape)
+
+    return [expand(value, shape) for value, shape in zip(op.args["tensors"], op.shape, strict=True)]
+
+
+def dropout(op: OpContext) -> Labels:
+    """Pass labels, and note which dropout module acts on them."""
+    labels = op.activation("input")
+    stack = op.node.meta.get("nn_module_stack") or {}
+    path, kind = list(stack.values())[-1][:2] if stack else ("", "")
+    if "Dropout" in str(kind):
+        op.tracer.notes.dropouts.append((str(path), torch.unique(squeeze_expanded(labels))))
+    return labels
+
+
+def created_constant(op: OpContext) -> Labels:
+    """Give labels to one value everywhere: as many entries as what it meets has units."""
+    return op.tracer.constant(op.node, op.shape, range(len(op.shape)))
+
+
+def overwritten(op: OpContext) -> Tensor:
+    """Couple what is written to a tensor with the entries that it replaces, all of them."""
+    source = op.activation("src").expand(op.shape)
+    op.couple(op.tracer.activation(op.args["self"], op.node, labelled_axes(source)), source)
+    return source
+
+
+COPY = OpRule(first_argument, copies=True, gates="passes", channels="same")
+
+RULES: RuleTable = {
+    "to _to_copy contiguous clone alias": COPY,
+    "detach": OpRule(
+        first_argument, copies=True, straight_through=lambda target, args, kwargs: args[0], channels="same"
+    ),
+    "type_as lift_fresh_copy fill zero zeros_like ones_like full_like empty_like rand_like randn_like randint_like "
+    "bernoulli uniform exponential geometric log_normal cauchy normal_functional poisson": OpRule(
+        first_argument, channels="same"
+    ),
+    "copy": OpRule(overwritten, straight_through=lambda target, args, kwargs: args[1].to(args[0]).expand_as(args[0])),
+    "zeros ones full empty new_zeros new_ones new_full new_empty": OpRule(created_constant, result_shape("size")),
+    "rand randn randint": OpRule(created_constant),
+    "dropout": replace(COPY, labels=dropout),
+    "dropout_ feature_dropout alpha_dropout": OpRule(dropout, channels="same"),
+    "broadcast_tensors": OpRule(broadcast_tensors),
+}

@@ -1,0 +1,79 @@
+"""Units of layers with a weight: linear layers, products, convolutions."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from secateur.coupling.labels import Weight, labelled_axes
+from secateur.coupling.rules.context import OpContext, freeze_arguments
+
+SHARED = "the same weights serve every unit"
+CROSSED = "two kinds of units cross"
+COMPUTED_WEIGHT = "its weight is computed from other tensors"
+
+
+def couple_layer(op: OpContext, x_name: str, weight_name: str, contracted: int, inner: int, outer: int) -> Tensor:
+    """Read an axis of the input; the other axis of the weight makes units.
+
+    Args:
+        op: the operator.
+        x_name, weight_name: the names of its arguments.
+        contracted: the axis of the input that is contracted.
+        inner, outer: the axes of the weight that are contracted and kept.
+    """
+    x, weight = op.activation(x_name), op.args[weight_name]
+    if isinstance(weight, Tensor):
+        frozen: Tensor = freeze_arguments(op, COMPUTED_WEIGHT)
+        return frozen
+    bias_argument = "bias" if "bias" in op.args else "self" if (weight_name, x_name) == ("mat2", "mat1") else None
+    bias = op.args.get(bias_argument) if bias_argument else None
+    dim = contracted % x.dim()
+    if labelled_axes(x) and dim not in labelled_axes(x):
+        return pass_each_unit(op, x, dim, [weight, bias], weight.shape[inner])
+    out = op.axis_labels(weight_name, outer, produces=True)
+    read = op.axis_labels(x, dim)
+    inputs = op.axis_labels(weight, inner, like=read)
+    op.couple(inputs, read)
+    if isinstance(bias, Weight | Tensor):
+        op.couple(op.axis_labels(bias, -1), out)
+    name = weight.name if contracted == -1 and weight.is_plain else None
+    op.read(x_name, dim, read, name, bias_name(bias), inner, out)
+    op.count(math.prod(op.shape) / len(out), out, inputs)
+    return op.broadcast(out, dim)
+
+
+def bias_name(bias: Any) -> str | None:
+    """Return the name of a bias that is a parameter as it stands; "computed" for any other, None without one."""
+    if bias is None:
+        return None
+    return bias.name if isinstance(bias, Weight) and bias.is_plain else "computed"
+
+
+def pass_each_unit(
+    op: OpContext, x: Tensor, dim: int, weights: Sequence[Any], length: int, kernel: Sequence[int] = ()
+) -> Tensor:
+    """Pass units of an operator that serves each of them alike, and freeze its weights.
+
+    Args:
+        op: the operator.
+        x: the labels of its input.
+        dim: the axis of the input that it contracts, along which there are no units.
+        weights: its weights and biases.
+        length: how many entries it multiplies for each entry of its result.
+        kernel: the size of its windows along the axes behind dim.
+    """
+    for weight in weights:
+        if isinstance(weight, Weight | Tensor):
+            op.freeze(weight, SHARED)
+    axes = sorted(labelled_axes(x))
+    is_changed = any(at >= len(op.shape) or x.shape[at] != op.shape[at] for at in axes)
+    is_changed = is_changed or any(at > dim and kernel[at - dim - 1] > 1 for at in axes if kernel)
+    if len(axes) > 1 or is_changed:
+        op.freeze(x, "is changed along these units" if is_changed else CROSSED)
+        frozen: Tensor = op.frozen()
+        return frozen
+    units = op.axis_labels(x, axes[0])
+    op.count(math.prod(op.shape) * length / len(units), units)
+    return op.broadcast(units, axes[0])
