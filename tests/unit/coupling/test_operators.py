@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.coupling.label_tracer import labelled_axes
+from secateur.coupling.labels import labelled_axes
 from secateur.coupling.trace_groups import trace_groups
 from secateur.data.batch import Batch
 from secateur.graph.export import export_program
