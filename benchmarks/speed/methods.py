@@ -62,7 +62,7 @@ def peer(subject: Subject, keep: Mapping[str, float]) -> Small:
             round_to=STEP,
         ).step()  # fmt: skip
         macs = tp.utils.count_ops_and_params(model, images[:1])[0] / dense
-        left = macs if "macs" in keep else stopwatch.left(model)
+        left = macs if "macs" in keep else stopwatch.time_ratio(model)
         if left <= next(iter(keep.values())):
             best, high = Small(model, macs, None), share
         else:

@@ -23,8 +23,8 @@ from secateur.entry import entry_point
 from secateur.errors import BudgetError, DataError, NameMatchError, SecateurError, TraceError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.channel_steps import AUTO
+from secateur.evaluation.evaluate import evaluate
 from secateur.evaluation.losses import Loss
-from secateur.evaluation.metrics import with_verdict
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import check_program_sizes, checked_data
@@ -163,7 +163,8 @@ class _Trials:
 
     def _metrics(self, small: nn.Module) -> CriterionMetrics:
         with torch.random.fork_rng(devices=[]):
-            return CriterionMetrics.of(*with_verdict(small, self._model, self._tests, self._config.loss))
+            measures = evaluate(self._model, small, self._tests, self._config.loss)[1]
+        return CriterionMetrics.of(measures.losses, measures.accuracies, measures.agreements)
 
     def _plan(self, scores: Scores, budget: Budget) -> Plan:
         names = [self._config.allocation] if isinstance(self._config.allocation, str) else self._config.allocation

@@ -1,9 +1,8 @@
 """The smallest network within a bound on the quality: plans of several sizes are tried on examples held out."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +13,12 @@ from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.plan import MetricChange, Plan
 from secateur.errors import BudgetError
-from secateur.evaluation.losses import Loss, Reference, example_losses, is_logits, main_output
+from secateur.evaluation.evaluate import IGNORED, OutputPair, class_hits, top_classes
+from secateur.evaluation.losses import Loss
 
 STEPS = 7
 LEAST = 0.02
 NORMAL = 1.96
-IGNORED = -100
 
 
 def smallest_plan_within(search: PlanSearch, unit: str, limit: float) -> Plan:
@@ -78,39 +77,33 @@ def measure_change(
         limit: the most it may change by.
         loss: the user's own loss; the default one if None.
     """
-    changes = torch.cat(list(CHANGES[unit](simulator, plan, loss)))
+    changes = torch.cat([CHANGES[unit](pair, loss) for pair in simulator.outputs(plan.kept)])
+    changes = changes[~changes.isnan()]  # examples without a label that counts
     mean, spread = float(changes.mean()), float(changes.std()) if len(changes) > 1 else 0.0
     half = NORMAL * spread / len(changes) ** 0.5
     return MetricChange(unit, limit, mean, mean - half, mean + half, len(changes))
 
 
-def _loss_changes(simulator: PlanSimulator, plan: Plan, loss: Loss | None) -> Iterator[Tensor]:
-    """Yield the increase of each example's loss, against the label or the dense network's output. (examples,)"""
-    for batch, dense, cut in simulator.outputs(plan.kept):
-        reference, examples = Reference(batch.target, dense), batch.size or 1
-        before, after = (example_losses(loss, output, reference, examples).double() for output in (dense, cut))
-        yield (after - before).cpu()
+def _loss_changes(pair: OutputPair, loss: Loss | None) -> Tensor:
+    """Return the increase of each example's loss, against the label or the dense network's output. (examples,)"""
+    return pair.losses(pair.small, loss) - pair.losses(pair.dense, loss)
 
 
-def _accuracy_changes(simulator: PlanSimulator, plan: Plan, loss: Loss | None) -> Iterator[Tensor]:
-    """Yield the increase of each example's accuracy; without labels, of the agreement. (examples,)"""
-    for batch, dense, cut in simulator.outputs(plan.kept):
-        classes = [_top_classes(output) for output in (dense, cut)]
-        labels = classes[0] if batch.target is None else batch.target
-        if not isinstance(labels, Tensor) or labels.shape != classes[0].shape or labels.is_floating_point():
-            raise BudgetError("a bound on the accuracy needs outputs and labels that are classes; give {'loss': ...}")
-        counted = (labels != IGNORED).to(classes[0].device)
-        hits = [((top == labels.to(top.device)) & counted).double().view(len(top), -1).sum(1) for top in classes]
-        yield ((hits[1] - hits[0]) / counted.view(len(counted), -1).sum(1).clamp_min(1)).cpu()
+def _accuracy_changes(pair: OutputPair, loss: Loss | None) -> Tensor:
+    """Return the increase of each example's accuracy; without labels, of the agreement. (examples,)
+
+    Raises:
+        BudgetError: outputs or labels are not classes.
+    """
+    labels = top_classes(pair.dense) if pair.batch.target is None else pair.batch.target
+    before, after = (class_hits(output, labels, pair.examples) for output in (pair.dense, pair.small))
+    is_ignored = isinstance(labels, Tensor) and bool((labels == IGNORED).all())
+    if bool(before.isnan().all()) and not is_ignored:
+        raise BudgetError("a bound on the accuracy needs outputs and labels that are classes; give {'loss': ...}")
+    return after - before
 
 
-def _top_classes(output: Any) -> Tensor:
-    """Return the top classes: along the last axis of logits by name, else along the second."""
-    scores = main_output(output)
-    return scores.argmax(-1 if is_logits(output) else 1) if scores.dim() > 1 else scores
-
-
-CHANGES: Mapping[str, Callable[[PlanSimulator, Plan, Loss | None], Iterator[Tensor]]] = {
+CHANGES: Mapping[str, Callable[[OutputPair, Loss | None], Tensor]] = {
     "loss": _loss_changes,
     "accuracy": _accuracy_changes,
 }

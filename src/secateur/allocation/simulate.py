@@ -1,6 +1,6 @@
 """Plans tried without cutting: units are masked, their consumers are refitted, and outputs are compared."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 from secateur.coupling.network import Kept
 from secateur.data.batch import Batch
 from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.evaluate import OutputPair
 from secateur.evaluation.holdout import output_spread
-from secateur.evaluation.losses import divergence
 from secateur.masking.ablation import Means
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
@@ -100,8 +100,8 @@ class PlanSimulator:
         return [layer for layer in self._layers if self.network[name].owns(layer.inputs)]
 
     @torch.no_grad()
-    def outputs(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Iterator[tuple[Batch, Any, Any]]:
-        """Yield each microbatch held out, with the outputs of the dense network and of the cut, refitted one.
+    def outputs(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Iterator[OutputPair]:
+        """Yield the outputs of the dense network and of the cut, refitted one for each microbatch held out.
 
         Args:
             kept: the units that are kept, by group.
@@ -114,12 +114,12 @@ class PlanSimulator:
             pruned_layer, _ = pruned_layer_or_reason(layer, pruned)
             if pruned_layer is not None:
                 refit_layer(fitted, pruned_layer, self.choice, pruned_layer.few_rows if self.choice else None)
-        dense_outputs = self._known_outputs()
-        if dense_outputs is not None:
-            yield from zip(self.held_out.cells, dense_outputs, held_out.cut_outputs(), strict=True)
-        else:
-            for batch, (dense, cut) in zip(self.held_out.cells, held_out.outputs(), strict=True):
-                yield batch, dense, cut
+        known = self._known_outputs()
+        outputs: Iterable[tuple[Any, Any]] = (
+            held_out.outputs() if known is None else zip(known, held_out.cut_outputs(), strict=True)
+        )
+        for batch, (dense, cut) in zip(self.held_out.cells, outputs, strict=True):
+            yield OutputPair(batch, dense, cut)
 
     def _known_outputs(self) -> Sequence[Any] | None:
         """Return the dense network's outputs on the examples held out, the same for all plans; None if too large."""
@@ -145,7 +145,7 @@ class PlanSimulator:
 
     def divergences(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Tensor:
         """Return the divergence of each example held out. (examples,)"""
-        return torch.cat([divergence(cut, dense).double() for _, dense, cut in self.outputs(kept, layers)])
+        return torch.cat([pair.divergences(pair.small) for pair in self.outputs(kept, layers)])
 
     def divergence(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> float:
         """Return the mean divergence on the examples held out."""

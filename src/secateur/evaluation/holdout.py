@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateur.data.batch import Batch
-from secateur.evaluation.losses import by_example, divergence
-from secateur.graph.contexts import preserved, run_seeded
 
 BLOCKS = 8
 HELD_OUT = (3, 7)
@@ -53,21 +51,6 @@ def output_spread(cells: Sequence[Batch], examples: int) -> list[Batch]:
         return list(cells)
     count = max(1, min(len(cells), round(len(cells) * examples / total)))
     return [cells[int((at + 0.5) * len(cells) / count)] for at in range(count)]
-
-
-def output_distance(small: nn.Module, dense: nn.Module, cells: Sequence[Batch]) -> float:
-    """The mean divergence of the outputs over examples."""
-    return float(output_distances(small, dense, cells).mean())
-
-
-def output_distances(small: nn.Module, dense: nn.Module, cells: Sequence[Batch]) -> Tensor:
-    """The divergence of the outputs, example by example. (examples,)"""
-    found = []
-    with preserved(small), preserved(dense):
-        for cell in cells:
-            gaps = divergence(run_seeded(small, cell), run_seeded(dense, cell)).double()
-            found.append(by_example(gaps, cell.size or 1))
-    return torch.cat(found)
 
 
 def improves(before: Tensor, after: Tensor, in_doubt: bool) -> bool:

@@ -1,7 +1,6 @@
-"""Which of several modules that compute the same is fastest on this machine, for such inputs."""
+"""A choice of the fastest of several modules that compute the same, on this machine and for such inputs."""
 
 import copy
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data.conversion import as_batch
+from secateur.evaluation.timing import interleaved_times
 from secateur.graph.contexts import preserved
 from secateur.graph.model_calls import call_model
 from secateur.utils.devices import synchronize_accelerator
@@ -22,12 +22,12 @@ MakeKernel = Callable[[Any], nn.Module]
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """Which kernel a layer got, and by what times.
+    """The kernel that a layer got, and the times that it was chosen by.
 
     Args:
         kernel: its name, "dense" where the layer runs as it is.
-        dense_ms: least milliseconds of the layer as it is, None where nothing else could be tried.
-        kernel_ms: the same of the fastest other kernel, also where that lost.
+        dense_ms: least milliseconds of the layer as it is, None where no other kernel could be tried.
+        kernel_ms: the same of the fastest other kernel, also where the layer as it is was faster.
     """
 
     kernel: str
@@ -41,7 +41,7 @@ class FastNetwork:
 
     Args:
         model: the network.
-        choices: what each layer got, by the name of its weight.
+        choices: the choice for each layer, by the name of its weight.
     """
 
     model: nn.Module
@@ -56,46 +56,46 @@ class FastNetwork:
 def select_network_kernels(
     model: nn.Module, inputs: Any, makers: Mapping[str, Mapping[str, MakeKernel]]
 ) -> FastNetwork:
-    """A copy of a model in which layers get the kernels that take least time, the dense layer being one of them.
+    """Copy a model so that its layers get the kernels that take least time, the dense layer being one of them.
 
     Args:
         model: the model.
-        inputs: a batch of the size that will be used; each layer is timed on what it gets of it.
+        inputs: a batch of the size that will be used; each layer is timed on its own input for this batch.
         makers: by the names of weights, kernels by their names, each made from the layer's module; none where the layer
             can only run as it is.
     """
-    small = copy.deepcopy(model)
+    fast = copy.deepcopy(model)
     paths = {name: name.rpartition(".")[0] for name, kernels in makers.items() if kernels}
-    seen = inputs_of(small, paths.values(), inputs)
+    layer_inputs = inputs_of(fast, paths.values(), inputs)
     choices = {}
     for name, kernels in makers.items():
         choices[name] = KernelChoice(DENSE)
-        if not kernels or paths[name] not in seen:
+        if not kernels or paths[name] not in layer_inputs:
             continue
-        module = small.get_submodule(paths[name])
-        tried = {DENSE: partial(_itself, module)} | {key: partial(make, module) for key, make in kernels.items()}
-        chosen, fast, times = select_kernel(tried, seen[paths[name]])
-        others = [spent for key, spent in times.items() if key != DENSE]
-        choices[name] = KernelChoice(chosen, times[DENSE], min(others)) if others else KernelChoice(DENSE)
-        replace_module(small, paths[name], fast)
-    return FastNetwork(small, choices)
+        module = fast.get_submodule(paths[name])
+        candidates = {DENSE: partial(_identity, module)} | {key: partial(make, module) for key, make in kernels.items()}
+        chosen, kernel, times = select_kernel(candidates, layer_inputs[paths[name]])
+        other_times = [milliseconds for key, milliseconds in times.items() if key != DENSE]
+        choices[name] = KernelChoice(chosen, times[DENSE], min(other_times)) if other_times else KernelChoice(DENSE)
+        replace_module(fast, paths[name], kernel)
+    return FastNetwork(fast, choices)
 
 
-def _itself(module: nn.Module) -> nn.Module:
+def _identity(module: nn.Module) -> nn.Module:
     return module
 
 
 def select_kernel(makers: Mapping[str, Callable[[], nn.Module]], x: Tensor) -> tuple[str, nn.Module, dict[str, float]]:
-    """Make them all, time them in turn, and take that of the least time.
+    """Make all modules, time them in turn, and take the one of the least time.
 
     Args:
         makers: by name; one that raises NotImplementedError, or whose module does, is left out.
         x: an input.
 
     Returns:
-        Its name, the module, and the milliseconds of each that this machine can run.
+        The name, the module, and the least milliseconds of each that this machine can run.
     """
-    made = {}
+    modules = {}
     for name, maker in makers.items():
         try:
             module = maker()
@@ -104,24 +104,24 @@ def select_kernel(makers: Mapping[str, Callable[[], nn.Module]], x: Tensor) -> t
             synchronize_accelerator()
         except NotImplementedError:  # torch has no such product for numbers of this type
             continue
-        made[name] = module
-    times: dict[str, list[float]] = {name: [] for name in made}
+        modules[name] = module
     with torch.no_grad():
-        for _ in range(ROUNDS):
-            for name, module in made.items():
-                start = time.perf_counter()
-                module(x)
-                synchronize_accelerator()
-                times[name].append((time.perf_counter() - start) * 1e3)
-    least = {name: min(each) for name, each in times.items()}
+        times = interleaved_times([partial(module, x) for module in modules.values()], ROUNDS)
+    least = {name: min(module_times) for name, module_times in zip(modules, times, strict=True)}
     best = min(least, key=lambda name: least[name])
-    return best, made[best], least
+    return best, modules[best], least
 
 
 def inputs_of(model: nn.Module, paths: Iterable[str], inputs: Any) -> dict[str, Tensor]:
-    """What each of some modules gets of a batch, by their paths; those that get none are not there."""
-    seen: dict[str, Tensor] = {}
-    hooks = [model.get_submodule(path).register_forward_pre_hook(partial(_note, seen, path)) for path in paths]
+    """Return the first input of each of some modules for a batch, by their paths; modules that do not run are left out.
+
+    Args:
+        model: the model.
+        paths: of the modules.
+        inputs: the batch.
+    """
+    by_path: dict[str, Tensor] = {}
+    hooks = [model.get_submodule(path).register_forward_pre_hook(partial(_record, by_path, path)) for path in paths]
     batch = as_batch(inputs)
     try:
         with preserved(model):
@@ -129,7 +129,7 @@ def inputs_of(model: nn.Module, paths: Iterable[str], inputs: Any) -> dict[str, 
     finally:
         for hook in hooks:
             hook.remove()
-    return seen
+    return by_path
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
@@ -138,6 +138,6 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), last, module)
 
 
-def _note(seen: dict[str, Tensor], path: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+def _record(by_path: dict[str, Tensor], path: str, module: nn.Module, args: tuple[Any, ...]) -> None:
     if args and isinstance(args[0], Tensor):
-        seen[path] = args[0].detach()
+        by_path[path] = args[0].detach()

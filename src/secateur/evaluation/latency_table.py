@@ -23,8 +23,9 @@ from secateur.data.batch import Batch
 from secateur.evaluation.channel_steps import AUTO, channel_step
 from secateur.evaluation.onnx_layers import layer_seconds
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, check_runtime
-from secateur.evaluation.saved_timings import Timings, measured_seconds
+from secateur.evaluation.saved_timings import Timings
 from secateur.evaluation.smaller_layers import smaller_call, weights_of
+from secateur.evaluation.timing import call_seconds
 from secateur.graph.operators import module_path
 from secateur.graph.program import OpOverride
 from secateur.masking.linear_layers import LinearLayer, layers_of
@@ -155,7 +156,7 @@ def measure_latency(network: Network, batch: Batch, runtime: str = EAGER, total:
             if node in layers:
                 tables[node] = _measured_table(layers[node], step, timings, CLOCKS[runtime], call)
             elif runtime == EAGER:
-                beside[followed[node]] += timings.seconds(call.description, call)
+                beside[followed[node]] += timings.recall(call.description, partial(call_seconds, call))
             else:
                 beside[followed[node]] += sum(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
             return result
@@ -209,7 +210,7 @@ def _onnx_seconds(layer: LinearLayer, call: _Call) -> float:
 
 
 CLOCKS: Mapping[str, Callable[[LinearLayer, _Call], float]] = {
-    EAGER: lambda layer, call: measured_seconds(call),
+    EAGER: lambda layer, call: call_seconds(call),
     ONNXRUNTIME: _onnx_seconds,
 }
 """How a layer's call is timed in each runtime."""

@@ -1,4 +1,4 @@
-"""What measuring a network gives."""
+"""Records of a network's measurements."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Metrics:
-    """One network on the examples.
+    """Measurements of one network on the examples.
 
     Args:
         loss: the mean loss, against the labels or the dense network's output.

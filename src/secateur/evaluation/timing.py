@@ -1,4 +1,4 @@
-"""Timing of models: calls timed in turn, and the share of the time that is left."""
+"""Times of calls and of models: one call alone, or several in turn."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,65 +6,92 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from secateur.data.batch import Batch
 from secateur.evaluation.records import Latency
-from secateur.evaluation.runtimes import EAGER, repeatable_call
+from secateur.evaluation.runtimes import EAGER, Call, repeatable_call
 from secateur.graph.contexts import preserved
 from secateur.utils.devices import runtime_clock, synchronize_accelerator
 
 ROUNDS = 15
-
-
+FEWEST_ROUNDS = 3
 SECONDS = 2.0
+SERIES = 3
+SERIES_SECONDS = 2e-3
+MOST_RUNS = 20
 
 
 class Stopwatch:
-    """Times a dense network, and smaller ones in turn with it.
+    """A clock for a dense network and for smaller ones, which run in turn with it.
 
     Args:
         dense: the dense network.
-        batch: what the networks run on.
-        runtime: in which they run, as in `secateur.evaluation.runtimes`.
+        batch: the batch that the networks run on.
+        runtime: the runtime, as in `secateur.evaluation.runtimes`.
     """
 
     def __init__(self, dense: nn.Module, batch: Batch, runtime: str = EAGER) -> None:
         self.dense, self.batch, self.runtime = dense, batch, runtime
 
     @cached_property
-    def _dense_call(self) -> Callable[[], Any]:
+    def _dense_call(self) -> Call:
         with preserved(self.dense):
             return repeatable_call(self.dense, self.batch, self.runtime)
 
     def dense_ms(self) -> list[float]:
-        """The milliseconds that the dense network takes for the batch, of several runs."""
+        """Measure the milliseconds that the dense network takes for the batch, in several runs."""
         with preserved(self.dense):
             return interleaved_times([self._dense_call])[0]
 
-    def left(self, small: nn.Module) -> float:
-        """The part of the dense network's time that a smaller one takes for the batch, timed in turn."""
+    def time_ratio(self, small: nn.Module) -> float:
+        """Measure the time of a smaller network as a fraction of the dense network's, run in turn."""
         with preserved(self.dense), preserved(small):
             times = interleaved_times([self._dense_call, repeatable_call(small, self.batch, self.runtime)])
         return float(np.median(times[1]) / np.median(times[0]))
 
 
-def interleaved_times(calls: Sequence[Callable[[], Any]]) -> list[list[float]]:
-    """Milliseconds of each call, in turn, for some rounds or seconds."""
+def interleaved_times(calls: Sequence[Callable[[], Any]], rounds: int = ROUNDS) -> list[list[float]]:
+    """Measure the milliseconds of each call, in turn, after one run of each.
+
+    Args:
+        calls: the calls.
+        rounds: how often each runs; less often, but at least 3 times, where that takes more than 2 seconds.
+
+    Returns:
+        The milliseconds of each run of each call.
+    """
     for call in calls:
         call()
     synchronize_accelerator()
-    spent: list[list[float]] = [[] for _ in calls]
+    times: list[list[float]] = [[] for _ in calls]
     start, clock = time.perf_counter(), runtime_clock()
-    while len(spent[0]) < ROUNDS and (len(spent[0]) < 3 or time.perf_counter() - start < SECONDS):
-        for call, times in zip(calls, spent, strict=True):
+    while len(times[0]) < rounds and (len(times[0]) < FEWEST_ROUNDS or time.perf_counter() - start < SECONDS):
+        for call, call_times in zip(calls, times, strict=True):
             before = clock()
             call()
             synchronize_accelerator()
-            times.append((clock() - before) * 1e3)
-    return spent
+            call_times.append((clock() - before) * 1e3)
+    return times
 
 
-def latency_of(batch: int, times: Sequence[float]) -> Latency:
+def call_seconds(call: Callable[[], Any]) -> float:
+    """Measure the seconds of a call: the least mean of a few series of runs, on as many threads as torch uses now."""
+    from torch.utils.benchmark import Timer
+
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads(), timer=runtime_clock())
+    first = timer.timeit(1).mean
+    count = max(1, min(MOST_RUNS, round(SERIES_SECONDS / max(first, 1e-7))))
+    return float(min(timer.timeit(count).mean for _ in range(SERIES)))
+
+
+def latency_of(batch_size: int, times: Sequence[float]) -> Latency:
+    """Summarize the milliseconds of several runs.
+
+    Args:
+        batch_size: examples in the batch.
+        times: milliseconds of each run.
+    """
     lower, median, upper = np.percentile(times, [25, 50, 75]).tolist()
-    return Latency(batch, median, lower, upper)
+    return Latency(batch_size, median, lower, upper)

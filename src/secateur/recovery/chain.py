@@ -12,7 +12,8 @@ from torch import nn
 from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.evaluation.calibration import Calibration
-from secateur.evaluation.holdout import improves, output_distance, output_distances, output_spread
+from secateur.evaluation.evaluate import output_divergences
+from secateur.evaluation.holdout import improves, output_spread
 from secateur.graph.model_copies import copy_model
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS, reconstruct_blocks
@@ -113,16 +114,16 @@ class RepairChain:
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each on three quarters of the examples, and keep what brings the cut network nearer on the others."""
         steps: list[RepairStep] = []
-        before = output_distances(self.state, self.dense, self.held)
+        before = output_divergences(self.dense, self.state, self.held)
         for number, (name, train) in enumerate(repairs):
             if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
                 self.tuning.time.leave_out("the repair 'adapt'")
                 continue
             tried = copy_model(self.state, {})
             self._run(number, name, train, tried, self.fitted)
-            after = output_distances(tried, self.dense, self.held)
+            after = output_divergences(self.dense, tried, self.held)
             kept = improves(before, after, name in DEFAULT)
-            seen = output_distance(tried, self.dense, self.fitted)
+            seen = float(output_divergences(self.dense, tried, self.fitted).mean())
             steps.append(RepairStep(name, float(before.mean()), float(after.mean()), seen, kept))
             if kept:
                 self._keep(number, name, train, tried)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from secateur.data.batch import Batch, concat_batches
 from secateur.errors import DataError, TargetError
-from secateur.evaluation.holdout import output_distance
+from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.losses import check_target, divergence, is_logits, main_output, supervised
 from secateur.graph.contexts import evaluation_mode, preserved, run_module, run_seeded
 
@@ -102,7 +102,7 @@ def _with_usable_targets(training: DistillationConfig) -> DistillationConfig:
 
 def _train(training: DistillationConfig, optimizer: Any, schedule: Any, steps: int, size: int) -> None:
     draws = torch.Generator().manual_seed(training.seed)
-    best, state = output_distance(training.small, training.dense, training.held), _copied(training.small)
+    best, state = _held_out_divergence(training), _copied(training.small)
     for step in tqdm(range(1, steps + 1), desc="tune", disable=None if training.progress else True, leave=False):
         batch = sample_batch(training.cells, size, draws)
         loss = _loss(training, _augmented(batch, training.options.get("augment")), training.seed + step)
@@ -114,10 +114,14 @@ def _train(training: DistillationConfig, optimizer: Any, schedule: Any, steps: i
         optimizer.step()
         schedule.step()
         if step % max(steps // LOOKS, 1) == 0 or step == steps:
-            found = output_distance(training.small, training.dense, training.held)
+            found = _held_out_divergence(training)
             if found < best:
                 best, state = found, _copied(training.small)
     training.small.load_state_dict(state)
+
+
+def _held_out_divergence(training: DistillationConfig) -> float:
+    return float(output_divergences(training.dense, training.small, training.held).mean())
 
 
 def _loss(training: DistillationConfig, batch: Batch, seed: int) -> Tensor:

@@ -9,11 +9,10 @@ from torch import nn
 from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError
+from secateur.evaluation.evaluate import evaluate
 from secateur.evaluation.layer_times import LayerTime, layer_times, speed_note
 from secateur.evaluation.losses import Loss
-from secateur.evaluation.metrics import example_measures, optional_means
 from secateur.evaluation.onnx_times import onnx_layer_times
-from secateur.evaluation.records import Metrics
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
 from secateur.evaluation.timing import interleaved_times, latency_of
 from secateur.graph.contexts import preserved
@@ -38,8 +37,7 @@ def measure_networks(
     runtime: str = EAGER,
 ) -> Report:
     """Run both networks on the same examples and time them in turn."""
-    with preserved(dense), preserved(small):
-        found = [example_measures(dense, small, batch, loss) for batch in batches]
+    measures = evaluate(dense, small, batches, loss)
     batch = batches[0]
     notes = list(plan.notes)
     try:
@@ -48,11 +46,10 @@ def measure_networks(
         notes.append(f"times are those of torch's own kernels: {failure}")
         runtime = EAGER
         times, spans = TIMERS[runtime](dense, small, batch)
-    means = torch.cat(found, 2).nanmean(2).tolist()
     size = batch.size or 1
     measured = [
-        Metrics(*optional_means(row), cost, latency_of(size, spent))
-        for row, cost, spent in zip(means, (plan.dense, plan.cost), times, strict=True)
+        network.metrics(cost, latency_of(size, spent))
+        for network, cost, spent in zip(measures, (plan.dense, plan.cost), times, strict=True)
     ]
     groups = {name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()}
     settings = {"by": scores.by, "note": scores.note, "seed": scores.seed}
@@ -65,10 +62,9 @@ def measure_networks(
     settings["speed"] = speed_note(dense, plan, spans, measured[0].latency.median / measured[1].latency.median)
     settings["notes"] = notes
     settings["left_out"] = [] if time is None else list(time.left_out)
-    total = sum(part.shape[2] for part in found)
     return Report(
         title=plan.network.title,
-        examples=total,
+        examples=len(measures[0].losses),
         held_out=held_out,
         dense=measured[0],
         pruned=measured[1],

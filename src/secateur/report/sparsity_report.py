@@ -8,8 +8,7 @@ from torch import nn
 
 from secateur.coupling.cost import Cost
 from secateur.data.batch import Batch
-from secateur.evaluation.metrics import example_measures, optional_means
-from secateur.evaluation.records import Metrics
+from secateur.evaluation.evaluate import evaluate
 from secateur.evaluation.runtimes import repeatable_call
 from secateur.evaluation.timing import interleaved_times, latency_of
 from secateur.graph.contexts import preserved
@@ -61,19 +60,18 @@ def measure_sparsity(
         batches: the examples.
         held_out: True where these are not the examples of the training.
     """
+    before, after = evaluate(dense, masked, batches)
     with preserved(dense), preserved(masked), preserved(fast):
-        measures = torch.cat([example_measures(dense, masked, batch, None) for batch in batches], 2)
         times = interleaved_times([repeatable_call(model, batches[0]) for model in (dense, masked, fast)])
     size = batches[0].size or 1
     latencies = [latency_of(size, spent) for spent in times]
-    before, after = measures.nanmean(2).tolist()
     settings = {"by": facts.method, "note": facts.note, "seed": facts.seed, "threads": torch.get_num_threads()}
     return Report(
         title=facts.title,
-        examples=measures.shape[2],
+        examples=len(before.losses),
         held_out=held_out,
-        dense=Metrics(*optional_means(before), facts.dense, latencies[0]),
-        pruned=Metrics(*optional_means(after), facts.cost, latencies[2]),
+        dense=before.metrics(facts.dense, latencies[0]),
+        pruned=after.metrics(facts.cost, latencies[2]),
         groups=dict(facts.groups),
         keep=dict(facts.keep),
         settings=settings | {"drop": None, "repairs": [], "left_out": []},

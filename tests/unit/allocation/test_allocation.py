@@ -141,8 +141,8 @@ def test_a_rehearsal_is_what_cutting_and_refitting_comes_to() -> None:
     with torch.no_grad():
         refit(PairedExecution(within, split_microbatches(as_batches(fitted), torch.device("cpu"))))
         within.write(small)
-        for cell, dense, cut in rehearsal.outputs(plan.kept):
-            assert torch.allclose(small(*cell.args), cut, atol=2e-2 * float(dense.abs().max()))
+        for pair in rehearsal.outputs(plan.kept):
+            assert torch.allclose(small(*pair.batch.args), pair.small, atol=2e-2 * float(pair.dense.abs().max()))
 
 
 @pytest.mark.parametrize("keep", [{"accuracy": -0.05}, {"loss": 0.05}])
@@ -210,7 +210,7 @@ def test_a_budget_in_latency(monkeypatch: pytest.MonkeyPatch) -> None:
         timed.append(sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters()))
         return timed[-1]
 
-    monkeypatch.setattr(Stopwatch, "left", left)
+    monkeypatch.setattr(Stopwatch, "time_ratio", left)
     result = sc.prune(model, x, {"latency": 0.7}, by="l2", progress=False)
     assert len(timed) > 1
     kept = sum(p.numel() for p in result.model.parameters()) / sum(p.numel() for p in model.parameters())
@@ -362,7 +362,7 @@ def test_without_a_refit_a_bound_is_judged_without_one() -> None:
 
 
 def test_a_plan_that_is_faster_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stopwatch, "left", lambda *_: 0.5)
+    monkeypatch.setattr(Stopwatch, "time_ratio", lambda *_: 0.5)
     result = sc.prune(mlp(64, 256, 256, 5), torch.randn(40, 64), {"latency": 0.9}, by="l2", progress=False)
     assert result.plan.cost.macs <= result.plan.dense.macs
 
@@ -410,7 +410,7 @@ def test_plan_chooses_the_sizes_that_prune_chooses(
     """Step by step, with the scores handed on, the plan is the one of the whole way in one call."""
     model, x = mlp(6, 64, 48, 3), torch.randn(160, 6)
     total = sum(p.numel() for p in model.parameters())
-    monkeypatch.setattr(Stopwatch, "left", lambda _, small: sum(p.numel() for p in small.parameters()) / total)
+    monkeypatch.setattr(Stopwatch, "time_ratio", lambda _, small: sum(p.numel() for p in small.parameters()) / total)
     monkeypatch.setattr(Stopwatch, "dense_ms", lambda _: [10.0])
     monkeypatch.setattr("secateur.allocation.latency_bounds.measure_latency", weights_as_times)
     result = sc.prune(model, x, keep, progress=False, **settings)

@@ -103,7 +103,7 @@ def test_absolute_budgets_by_prune(monkeypatch: pytest.MonkeyPatch, tmp_path: An
         """Parameters stand for time: other work on the machine must not decide what a test says."""
         return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(Stopwatch, "left", lambda _, small: parameters_left(small))
+    monkeypatch.setattr(Stopwatch, "time_ratio", lambda _, small: parameters_left(small))
     monkeypatch.setattr(Stopwatch, "dense_ms", lambda _: [10.0])
     for keep in ({"speedup": 2}, {"ms": 5}):
         result = sc.prune(model, x, keep, by="l2", repair=None, progress=False)

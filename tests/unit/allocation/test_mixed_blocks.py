@@ -135,7 +135,7 @@ def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> Non
         """Parameters stand for time: other work on the machine must not decide what a test says."""
         return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(Stopwatch, "left", lambda _, small: parameters_left(small))
+    monkeypatch.setattr(Stopwatch, "time_ratio", lambda _, small: parameters_left(small))
     result = sc.prune(model, x, {"latency": 0.6}, progress=False, repair=None)
     assert blocks_of(result.plan.network) is not None
     assert parameters_left(result.model) <= 0.6 * CLOSE

@@ -151,7 +151,7 @@ def test_prune_for_half_of_the_time_in_onnxruntime(monkeypatch: pytest.MonkeyPat
         assert self.runtime == "onnxruntime"
         return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(Stopwatch, "left", left)
+    monkeypatch.setattr(Stopwatch, "time_ratio", left)
     result = sc.prune(
         model, x, {"latency": 0.7}, by="l2", target="onnxruntime", allocation="uniform", repair=None, progress=False
     )

@@ -1,0 +1,162 @@
+"""Measures of a smaller network beside the dense one, example by example: loss, accuracy, agreement and divergence."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.coupling.cost import Cost
+from secateur.data.batch import Batch
+from secateur.evaluation.losses import (
+    Loss,
+    Reference,
+    by_example,
+    divergence,
+    example_losses,
+    is_logits,
+    main_output,
+)
+from secateur.evaluation.records import Latency, Metrics
+from secateur.graph.contexts import preserved, run_seeded
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, eq=False)
+class OutputPair:
+    """The outputs of the dense network and of a smaller one for a batch.
+
+    Args:
+        batch: the batch.
+        dense: the dense network's output.
+        small: the smaller network's output.
+    """
+
+    batch: Batch
+    dense: Any
+    small: Any
+
+    @property
+    def examples(self) -> int:
+        """The number of examples in the batch."""
+        return self.batch.size or 1
+
+    def losses(self, output: Any, loss: Loss | None = None) -> Tensor:
+        """Return the loss of each example, against the labels or the dense network's output. (examples,)
+
+        Args:
+            output: one of both outputs.
+            loss: the user's own loss; None for cross entropy, squared error, or the divergence without labels.
+        """
+        return example_losses(loss, output, Reference(self.batch.target, self.dense), self.examples).double().cpu()
+
+    def accuracies(self, output: Any) -> Tensor:
+        """Return the fraction of right top classes in each example, NaN without labels that are classes. (examples,)"""
+        return class_hits(output, self.batch.target, self.examples)
+
+    def agreements(self, output: Any) -> Tensor:
+        """Return the fraction of the dense network's top classes in each example, NaN without classes. (examples,)"""
+        has_classes = main_output(self.dense).dim() == 2 or is_logits(self.dense)
+        return class_hits(output, top_classes(self.dense) if has_classes else None, self.examples)
+
+    def divergences(self, output: Any) -> Tensor:
+        """Return the divergence of each example from the dense network's output. (examples,)"""
+        return by_example(divergence(output, self.dense), self.examples).double().cpu()
+
+    def measures(self, loss: Loss | None = None) -> Tensor:
+        """Return all measures of both networks. (networks, measures, examples)"""
+        rows = [
+            torch.stack([self.losses(output, loss), self.accuracies(output), self.agreements(output),
+                         self.divergences(output)])
+            for output in (self.dense, self.small)
+        ]  # fmt: skip
+        return torch.stack(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleMeasures:
+    """The measures of one network, example by example; NaN where there is no such measure.
+
+    Args:
+        losses: the losses. (examples,)
+        accuracies: the fractions of right top classes. (examples,)
+        agreements: the fractions of the dense network's top classes. (examples,)
+        divergences: the divergences from the dense network's output. (examples,)
+    """
+
+    losses: Tensor
+    accuracies: Tensor
+    agreements: Tensor
+    divergences: Tensor
+
+    def metrics(self, cost: Cost, latency: Latency) -> Metrics:
+        """Return the means, beside the cost and the time of the network."""
+        accuracy, agreement = optional_mean(self.accuracies), optional_mean(self.agreements)
+        return Metrics(float(self.losses.mean()), accuracy, agreement, float(self.divergences.mean()), cost, latency)
+
+
+def evaluate(
+    dense: nn.Module, small: nn.Module, batches: Sequence[Batch], loss: Loss | None = None
+) -> tuple[ExampleMeasures, ExampleMeasures]:
+    """Run both networks on the same examples, and return the measures of the dense one and of the smaller one.
+
+    Args:
+        dense: the dense network.
+        small: the smaller network.
+        batches: the examples.
+        loss: the user's own loss, or None.
+    """
+    with preserved(dense), preserved(small):
+        measures = torch.cat([pair.measures(loss) for pair in _run_pairs(dense, small, batches)], 2)
+    return ExampleMeasures(*measures[0]), ExampleMeasures(*measures[1])
+
+
+def _run_pairs(dense: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> Iterator[OutputPair]:
+    """Yield the outputs of two networks in evaluation mode for each batch; random numbers are the same in both."""
+    for batch in batches:
+        yield OutputPair(batch, run_seeded(dense, batch), run_seeded(small, batch))
+
+
+def output_divergences(dense: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> Tensor:
+    """Return the divergence of the smaller network's outputs from the dense one's. (examples,)
+
+    Args:
+        dense: the dense network.
+        small: the smaller network.
+        batches: the examples.
+    """
+    with preserved(dense), preserved(small):
+        return torch.cat([pair.divergences(pair.small) for pair in _run_pairs(dense, small, batches)])
+
+
+def top_classes(output: Any) -> Tensor | None:
+    """Return the top classes: along the last axis of logits, else along the second; None without such an axis."""
+    scores = main_output(output)
+    return scores.argmax(-1 if is_logits(output) else 1) if scores.dim() > 1 else None
+
+
+def class_hits(output: Any, labels: Any, examples: int) -> Tensor:
+    """Return the fraction of top classes in each example that are the labels'. (examples,)
+
+    Labels of -100 do not count. NaN where outputs or labels are not classes, or no label counts.
+
+    Args:
+        output: the network's output.
+        labels: class numbers, or anything else.
+        examples: the number of examples.
+    """
+    classes = top_classes(output)
+    if classes is None or not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != classes.shape:
+        return torch.full((examples,), float("nan"), dtype=torch.float64)
+    labels = labels.to(classes.device)
+    counted = labels != IGNORED
+    hits = ((classes == labels) & counted).double().view(examples, -1).sum(1)
+    fractions: Tensor = hits / counted.double().view(examples, -1).sum(1)
+    return fractions.cpu()
+
+
+def optional_mean(values: Tensor) -> float | None:
+    """Return the mean of the values that are not NaN, None if all are. Values: (examples,)"""
+    return None if bool(values.isnan().all()) else float(values.nanmean())

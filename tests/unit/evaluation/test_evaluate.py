@@ -1,0 +1,85 @@
+"""Measures of two networks on the same examples: exact tiny cases."""
+
+from math import log
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateur.data.batch import Batch
+from secateur.evaluation.evaluate import (
+    ExampleMeasures,
+    OutputPair,
+    class_hits,
+    evaluate,
+    optional_mean,
+    output_divergences,
+    top_classes,
+)
+
+DENSE = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+SMALL = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+
+
+class Fixed(nn.Module):
+    """A network whose output is its input plus a parameter."""
+
+    def __init__(self, shift: Tensor) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shift
+
+
+def measures_of(dense: Tensor, small: Tensor, target: Tensor | None) -> tuple[ExampleMeasures, ExampleMeasures]:
+    zeros = torch.zeros_like(dense)
+    batches = [Batch((zeros[[at]],), {}, None if target is None else target[[at]]) for at in range(len(dense))]
+    pairs = torch.cat([OutputPair(b, dense[[i]], small[[i]]).measures() for i, b in enumerate(batches)], 2)
+    return ExampleMeasures(*pairs[0]), ExampleMeasures(*pairs[1])
+
+
+def test_each_measure_of_each_example() -> None:
+    dense, small = measures_of(DENSE, SMALL, torch.tensor([0, 1, 1]))
+    assert dense.accuracies.tolist() == [1, 1, 0]
+    assert small.accuracies.tolist() == [1, 0, 0]
+    assert dense.agreements.tolist() == [1, 1, 1]
+    assert small.agreements.tolist() == [1, 0, 1]
+    assert dense.divergences.tolist() == [0, 0, 0]
+    assert float(small.divergences[2]) == 0
+    assert small.losses.tolist() == pytest.approx([log(1 + 1 / torch.e), log(1 + torch.e), log(1 + torch.e)], rel=1e-6)
+
+
+def test_without_labels_the_loss_is_the_divergence() -> None:
+    dense, small = measures_of(DENSE, SMALL, None)
+    assert torch.equal(small.losses, small.divergences)
+    assert bool(dense.accuracies.isnan().all())
+    assert optional_mean(dense.accuracies) is None
+    assert optional_mean(small.agreements) == pytest.approx(2 / 3)
+
+
+def test_labels_that_are_ignored_do_not_count() -> None:
+    """Classes of images lie along the second axis; an example without a label that counts has no accuracy."""
+    scores = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]] * 2)  # (2 examples, 2 classes, 3 positions)
+    assert top_classes(scores).tolist() == [[0, 1, 0]] * 2
+    hits = class_hits(scores, torch.tensor([[0, 0, -100], [-100, -100, -100]]), 2)
+    assert float(hits[0]) == 0.5
+    assert bool(hits[1].isnan())
+    assert bool(class_hits(scores, torch.rand(2, 3), 2).isnan().all())
+    assert bool(class_hits(torch.rand(3), torch.tensor([0, 1, 0]), 3).isnan().all())
+
+
+def test_two_networks_on_the_same_batches_as_one_by_one() -> None:
+    torch.manual_seed(0)
+    x, labels = torch.randn(6, 3), torch.randint(3, (6,))
+    dense, small = Fixed(torch.zeros(3)).train(), Fixed(torch.tensor([0.0, 1, 0])).train()
+    batches = [Batch((part,), {}, target) for part, target in zip(x.split(4), labels.split(4), strict=True)]
+    before, after = evaluate(dense, small, batches)
+    assert len(before.losses) == len(after.losses) == 6
+    assert torch.allclose(after.losses, nn.functional.cross_entropy(small(x), labels, reduction="none").double())
+    assert torch.equal(after.accuracies, (small(x).argmax(1) == labels).double())
+    assert torch.equal(after.agreements, (small(x).argmax(1) == x.argmax(1)).double())
+    assert torch.equal(output_divergences(dense, small, batches), after.divergences)
+    assert dense.training and small.training
+    own = evaluate(dense, small, batches, loss=lambda output, target: output.sum(1))
+    assert torch.allclose(own[1].losses - own[0].losses, torch.ones(6, dtype=torch.float64), atol=1e-6)
