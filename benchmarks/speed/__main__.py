@@ -6,9 +6,10 @@
 
 Networks are cut to half their MACs, and to half their time for a batch of 32 on one thread. Both networks run in turn,
 eagerly and by onnxruntime, for one image and for 32, on one thread and on two; on one, processor time is taken, which
-other work on the machine does not count towards. Each network, budget and method is a job of one to five minutes and
-writes its row to a file in FOLDER (`benchmarks/speed/results` by default); a method that fails is a row that says why.
-With --jobs, that many jobs run at once, each on two processor cores of its own.
+other work on the machine does not count towards. The C library keeps freed memory (see `keep_freed_memory`). Each
+network, budget and method is a job of one to five minutes and writes its row to a file in FOLDER
+(`benchmarks/speed/results` by default); a method that fails is a row that says why. With --jobs, that many jobs run at
+once, each on two processor cores of its own.
 
 DIR holds CIFAR-10 as `cifar10.npz` (xtrain, xtest (images, 32, 32, 3), ytest), CIFAR ResNets under the names of
 `networks.cifar_resnet` as `cifar10_resnet20.safetensors` and `cifar10_resnet56.safetensors`, the weights of MobileNetV2
@@ -35,7 +36,7 @@ import torch
 from speed.methods import BUDGETS, METHODS, TRIED
 from speed.subjects import SUBJECTS
 from speed.table import table
-from speed.timing import speeds
+from speed.timing import keep_freed_memory, speeds
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(SUBJECTS), choices=SUBJECTS)
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
     parser.add_argument("--methods", nargs="+", default=None, choices=METHODS)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=6.0, help="for each of the eight measurements at most")
     parser.add_argument("--jobs", type=int, default=0, help="how many networks and budgets are measured at once")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -71,6 +73,7 @@ def main() -> None:
 def _measure(args: argparse.Namespace, name: str, budget: str, method: str) -> None:
     """Cut one network for one budget by one method, and measure."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     subject = SUBJECTS[name](args.data)
     start = time.perf_counter()
     row = {"network": name, "budget": budget, "method": method, "dense": subject.accuracy(subject.model)}
@@ -81,7 +84,8 @@ def _measure(args: argparse.Namespace, name: str, budget: str, method: str) -> N
     else:
         row |= {"accuracy": subject.accuracy(small.model), "macs": small.macs, "effective": small.effective,
                 "seconds": time.perf_counter() - start, "notes": small.notes}  # fmt: skip
-        row |= {"speeds": list(speeds(subject.model, small.model, torch.cat(subject.calibration), args.seconds))}
+        images = torch.cat(subject.calibration)
+        row |= {"speeds": list(speeds(subject.model, small.model, images, args.threads, args.seconds))}
     (args.out / f"{_file_name(name, budget, method)}.jsonl").write_text(json.dumps(row) + "\n")
     print(json.dumps(row), flush=True)
 
@@ -101,7 +105,7 @@ def _side_by_side(args: argparse.Namespace, jobs: list[tuple[str, str, str]]) ->
         name, budget, method = job
         own = free.get()
         command = [sys.executable, "-m", "speed", "--networks", name, "--budgets", budget, "--methods", method]
-        command += ["--out", str(args.out), "--seconds", str(args.seconds)]
+        command += ["--out", str(args.out), "--seconds", str(args.seconds), "--threads", *map(str, args.threads)]
         command += ["--data", str(args.data)] if args.data else []
         with (args.out / f"{_file_name(*job)}.log").open("w") as log:
             code = subprocess.run(

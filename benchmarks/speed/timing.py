@@ -1,8 +1,10 @@
 """How many times as fast a cut network is: both run in turn, eagerly and by onnxruntime, with confidence intervals."""
 
+import ctypes
+import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,9 +16,25 @@ from secateur.data.batch import Batch
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
 from secateur.utils.devices import runtime_clock
 
-BATCHES, THREADS, RUNTIMES = (1, 32), (1, 2), (EAGER, ONNXRUNTIME)
+BATCHES, RUNTIMES = (1, 32), (EAGER, ONNXRUNTIME)
 ROUNDS, LEAST_ROUNDS, LEAST_SECONDS, MOST_SECONDS = 101, 9, 0.01, 12.0
 DRAWS = 1000
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt
+KEPT_BYTES = 2**30
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed, as MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ in the environment do.
+
+    Memory that goes back to the system is taken anew in the next run, by page faults that take up to a third of the
+    time of a small network whatever it computes, and more or less of it from process to process.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        for threshold in (TRIM_THRESHOLD, MMAP_THRESHOLD):
+            library.mallopt(threshold, KEPT_BYTES)
 
 
 @dataclass(frozen=True)
@@ -40,7 +58,9 @@ class Speed:
     high: float
 
 
-def speeds(dense: nn.Module, cut: nn.Module, images: Tensor, seconds: float = MOST_SECONDS) -> Iterator[dict[str, Any]]:
+def speeds(
+    dense: nn.Module, cut: nn.Module, images: Tensor, threads: Sequence[int], seconds: float = MOST_SECONDS
+) -> Iterator[dict[str, Any]]:
     """The speed for each runtime, batch size and number of threads.
 
     On one thread it is of processor time, on several of elapsed time, which other work on the machine disturbs.
@@ -48,6 +68,7 @@ def speeds(dense: nn.Module, cut: nn.Module, images: Tensor, seconds: float = MO
     Args:
         dense, cut: the networks, in evaluation mode.
         images: at least as many as the largest batch.
+        threads: the numbers of threads.
         seconds: for each of the measurements at most.
     """
     before = torch.get_num_threads()
@@ -55,10 +76,10 @@ def speeds(dense: nn.Module, cut: nn.Module, images: Tensor, seconds: float = MO
         for size in BATCHES:
             batch = Batch((images[:size].contiguous(memory_format=torch.channels_last),), {})
             new_calls = [_calls(runtime, model, batch) for model in (dense, cut)]
-            for threads in THREADS:
-                torch.set_num_threads(threads)
+            for count in threads:
+                torch.set_num_threads(count)
                 with torch.inference_mode():
-                    yield asdict(_speed(runtime, size, threads, [new_call() for new_call in new_calls], seconds))
+                    yield asdict(_speed(runtime, size, count, [new_call() for new_call in new_calls], seconds))
     torch.set_num_threads(before)
 
 

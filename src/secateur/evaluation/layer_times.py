@@ -19,6 +19,7 @@ ROUNDS = 5
 EXPECTED = 0.8  # the part of the speed that fewer MACs promise; a cut that gives less is explained
 NOTABLE = 1.15
 SHORT_MS = 0.1
+FAULT_MS = 1e-3  # of one page fault, the least that was seen
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, nn.RNNBase)
 
 
@@ -91,7 +92,7 @@ def _timed(model: nn.Module, clock: Callable[[], float]) -> Iterator[defaultdict
             handle.remove()
 
 
-def speed_note(dense: nn.Module, plan: Plan, times: tuple[LayerTime, ...], ratio: float) -> str:
+def speed_note(dense: nn.Module, plan: Plan, times: tuple[LayerTime, ...], ratio: float, faults: int = 0) -> str:
     """Why a cut network is not as much faster as it has fewer MACs, in a line; empty where it is.
 
     Args:
@@ -99,6 +100,7 @@ def speed_note(dense: nn.Module, plan: Plan, times: tuple[LayerTime, ...], ratio
         plan: by which it was cut.
         times: of its layers.
         ratio: how many times as fast it is.
+        faults: the pages of memory that it takes anew in each run.
     """
     promised = plan.dense.macs / max(plan.cost.macs, 1)
     if promised <= 1 or ratio >= EXPECTED * promised:
@@ -116,6 +118,11 @@ def speed_note(dense: nn.Module, plan: Plan, times: tuple[LayerTime, ...], ratio
     others = sum(each.pruned for each in times if not kinds.get(each.name, False))
     if total > 0 and others > 0.25 * total:
         reasons.append(f"{others / total:.0%} of its time goes to operators without MACs")
+    if faults * FAULT_MS > 0.1 * total > 0:
+        reasons.append(
+            f"its memory is taken from the system anew in each run, in {faults:,} page faults (with glibc, "
+            "MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ of 1000000000 in the environment keep it)"
+        )
     running = [each.pruned for each in times if each.name and each.pruned > 0]
     if running and float(np.median(running)) < SHORT_MS:
         reasons.append("its layers are so short that calling them takes much of their time, less so for larger batches")

@@ -19,6 +19,7 @@ from secateur.graph.contexts import preserved
 from secateur.importance.scores import Scores
 from secateur.recovery.chain import RepairStep
 from secateur.report.report import Report
+from secateur.utils.devices import page_faults
 from secateur.utils.time_budget import TimeBudget
 
 Times = tuple[list[list[float]], tuple[LayerTime, ...]]
@@ -59,7 +60,9 @@ def measure_networks(
     settings["effective"] = None if plan.effective is None else asdict(plan.effective)
     settings["runtime"] = runtime
     settings["layers"] = [asdict(span) for span in spans]
-    settings["speed"] = speed_note(dense, plan, spans, measured[0].latency.median / measured[1].latency.median)
+    ratio = measured[0].latency.median / measured[1].latency.median
+    faults = _page_faults(small, batch) if runtime == EAGER else 0
+    settings["speed"] = speed_note(dense, plan, spans, ratio, faults)
     settings["notes"] = notes
     settings["left_out"] = [] if time is None else list(time.left_out)
     return Report(
@@ -74,6 +77,11 @@ def measure_networks(
         settings=settings,
         new_biases=plan.new_biases,
     )
+
+
+def _page_faults(small: nn.Module, batch: Batch) -> int:
+    with preserved(small):
+        return page_faults(repeatable_call(small, batch))
 
 
 def _times_in_torch(dense: nn.Module, small: nn.Module, batch: Batch) -> Times:

@@ -1,6 +1,8 @@
 """Where the time of a network goes, and what is said of a cut that is not as much faster as it is smaller."""
 
 import json
+import mmap
+import resource
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import secateur as sc
 from secateur.coupling.effective_macs import EffectiveMacs
 from secateur.data.conversion import as_batches
 from secateur.evaluation.layer_times import LayerTime, layer_times, speed_note
+from secateur.utils.devices import page_faults
 
 
 def network() -> nn.Module:
@@ -44,6 +47,8 @@ def test_the_reason_is_named() -> None:
     assert speed_note(model, plan, slow, 1.9) == ""
     assert "operators without MACs" in speed_note(model, plan, slow, 1.1)
     assert "40% of its time" in speed_note(model, plan, slow, 1.1)
+    assert "page faults" not in speed_note(model, plan, slow, 1.1, 400)
+    assert "in 1,144 page faults (with glibc" in speed_note(model, plan, slow, 1.1, 1144)
     short = (LayerTime("0", 0.02, 0.01), LayerTime("3", 0.02, 0.01))
     assert "so short" in speed_note(model, plan, short, 1.1)
     plan = type(plan)(**{**vars(plan), "effective": EffectiveMacs(16, 100, 90)})
@@ -58,3 +63,15 @@ def test_the_report_shows_where_the_time_goes() -> None:
     assert "Where the time goes" in result.report.to_html()
     layers = json.loads(result.report.to_json())["settings"]["layers"]
     assert {layer["name"] for layer in layers} == {"0", "1", "2.0", "2.1", "3", ""}
+
+
+def test_pages_that_a_run_takes_anew_are_counted() -> None:
+    """A mapping of its own is given back after each run, whatever the C library keeps."""
+    size = 64 * mmap.PAGESIZE
+
+    def call() -> None:
+        with mmap.mmap(-1, size) as memory:
+            memory.write(bytes(size))
+
+    counted = page_faults(call)
+    assert counted >= 16 or not hasattr(resource, "RUSAGE_THREAD")
