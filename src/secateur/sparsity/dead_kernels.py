@@ -1,134 +1,165 @@
-"""What has become useless once kernels are gone: kernels that read dead channels, channels that nobody reads."""
+"""Kernels that have become useless: kernels that read dead channels, and kernels of channels that have no consumers."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Node
 
+from secateur.channel_graph.build import graph_of
 from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
 from secateur.coupling.network import Group, Network
 from secateur.coupling.plan import Plan
-from secateur.graph.operators import arguments
-from secateur.graph.program import OpFn, OpOverride
-from secateur.masking.batch_norms import norm_behind
-from secateur.masking.linear_layers import LinearLayer
-from secateur.masking.operands import operand
-from secateur.utils.dtypes import widest_type
+from secateur.graph.program import OpFn, OpOverride, arguments, widest
+from secateur.masking.ablation import operand
+from secateur.masking.linear_layers import LinearLayer, norm_behind
+from secateur.surgery.cut import cut
+from secateur.surgery.recipe import Recipe, recipe_of
 
 Kernels = dict[str, Tensor]
 
 
-def find_dead_kernels(network: Network, graph: ChannelGraph, kept: Kernels, variance: float) -> Kernels:
-    """What stays of kernels once those that do nothing are gone as well; their constants go into those who read them.
+def cut_dead_channels(
+    model: nn.Module, network: Network, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, Plan, Recipe]:
+    """Cut the channels of a model that have no kernels other than zero, or no consumers.
+
+    Args:
+        model: the model, whose pruned kernels are zero; constants are moved into its biases.
+        network: its trace, which shares its weights.
+        optimizer: its optimizer, whose state is cut with the parameters.
+
+    Returns:
+        The smaller model, the plan and the recipe that it was cut by.
+    """
+    graph = graph_of(network)
+    kept = {layer_of(block).weight: block.values.isfinite() for block in graph.layers}
+    kept = remove_dead_kernels(network, graph, kept, 0.0)
+    zero_kernels(network, graph, kept)  # kernels without consumers, also where other layers write into their channel
+    plan = plan_of(network, graph, kept)
+    recipe = recipe_of(model, plan)
+    return cut(model, plan, optimizer=optimizer), plan, recipe
+
+
+def remove_dead_kernels(network: Network, graph: ChannelGraph, kept: Kernels, variance: float) -> Kernels:
+    """Remove kernels without effect as well; the constants that they pass on are added to the layers that read them.
 
     Args:
         network: the network, whose weights are changed to those of the kernels that are kept.
-        graph: of its channels.
-        kept: which kernels stay, by the name of the weight (channels, edges); of layers that aren't named, all.
-        variance: channels whose batch norm has less are constants.
+        graph: the graph of its channels.
+        kept: the kernels that are kept, by the name of the weight (channels, edges); of other layers all are.
+        variance: channels whose batch norm has a running variance below this are constants.
 
     Returns:
-        Which kernels of every layer stay.
+        The kernels of every layer that are still kept.
     """
-    found = {_layer(b).weight: kept.get(_layer(b).weight, b.edges) & torch.isfinite(b.values) for b in graph.layers}
-    _silence_constants(network, graph, found, variance)
-    zero_kernels(network, graph, found)
-    made = _live_channels(graph, found)
-    found = _fold(network, graph, found, made)
-    needed = used_channels(graph, found)
-    found = {_layer(b).weight: found[_layer(b).weight] & needed[b.span][:, None] for b in graph.layers}
-    return found
+    kept = {
+        layer_of(block).weight: kept.get(layer_of(block).weight, block.edges) & torch.isfinite(block.values)
+        for block in graph.layers
+    }
+    _remove_constant_channels(network, graph, kept, variance)
+    zero_kernels(network, graph, kept)
+    kept = _fold_constants(network, graph, kept, _live_channels(graph, kept))
+    used = used_channels(graph, kept)
+    return {
+        layer_of(block).weight: kept[layer_of(block).weight] & used[block.span][:, None] for block in graph.layers
+    }  # fmt: skip
 
 
 def zero_kernels(network: Network, graph: ChannelGraph, kept: Kernels) -> None:
-    """Kernels that do not stay become zero."""
+    """Set the kernels that are not kept to zero."""
     with torch.no_grad():
         for block in graph.layers:
-            weight = network.program.state(_layer(block).weight)
-            mask = _layer(block).weight_of(block.over_entries(kept[_layer(block).weight]), weight)
-            weight.mul_(mask.to(weight))
+            weight = network.program.state(layer_of(block).weight)
+            weight.mul_(kept_entries(network, block, kept).to(weight))
+
+
+def kept_entries(network: Network, block: ChannelBlock, kept: Kernels) -> Tensor:
+    """Return the entries of a layer's weight that belong to kept kernels, in the weight's shape."""
+    layer = layer_of(block)
+    return layer.weight_of(block.over_entries(kept[layer.weight]), network.program.state(layer.weight))
 
 
 def plan_of(network: Network, graph: ChannelGraph, kept: Kernels) -> Plan:
-    """The plan that cuts units whose channels have no kernels left and no readers; the fewest that must stay do."""
-    alive = torch.zeros(network.units + 1, dtype=torch.bool)
-    by_layers = set()
+    """Return the plan that removes units whose channels have neither kernels nor consumers, as far as groups allow."""
+    is_alive = torch.zeros(network.units + 1, dtype=torch.bool)
+    weights = set()
     for block in graph.layers:
-        layer = _layer(block)
-        by_layers.add(layer.weight)
-        alive[layer.outputs[kept[layer.weight].any(1)]] = True
+        layer = layer_of(block)
+        weights.add(layer.weight)
+        is_alive[layer.outputs[kept[layer.weight].any(1)]] = True
         read = block.over_entries(kept[layer.weight]).any(1).reshape(-1, layer.kernel).any(1)  # (inputs,)
-        alive[layer.inputs[read]] = True
-    stay = {group.name: _kept_units(network, group, alive, by_layers) for group in network.groups}
-    share = sum(len(units) for units in stay.values()) / max(network.units, 1)
-    return Plan(network, stay, {}, network.cost(stay), network.cost(), {"units": share})
+        is_alive[layer.inputs[read]] = True
+    kept_units = {group.name: _kept_units(network, group, is_alive, weights) for group in network.groups}
+    share = sum(len(units) for units in kept_units.values()) / max(network.units, 1)
+    return Plan(network, kept_units, {}, network.cost(kept_units), network.cost(), {"units": share})
 
 
-def _kept_units(network: Network, group: Group, alive: Tensor, by_layers: set[str]) -> Tensor:
-    """The units of a group that stay: all, where something else than layers makes them."""
-    produced = {m.tensor for m in group.members if m.is_producer and network.program.state(m.tensor).dim() > 1}
-    if not produced <= by_layers:
-        return torch.arange(group.size)
-    own = alive[group.span]
-    count = max(int(own.sum()), group.fewest)
-    count += -count % group.multiple
-    order = own.long().argsort(descending=True, stable=True)
-    return order[: min(count, group.size)].sort().values
+def used_channels(graph: ChannelGraph, kept: Kernels) -> Tensor:
+    """Return the channels on which the output depends by the kept kernels (channels,)."""
+    used = torch.zeros(graph.size, dtype=torch.bool)
+    used[list(graph.needed)] = True
+    for block in reversed(graph.blocks):
+        reads = used[block.span][:, None].expand(block.sources.shape)
+        reads = reads & kept[block.layer.weight] if block.layer is not None else reads
+        used[block.sources[reads]] = True
+    return used
 
 
-def _layer(block: ChannelBlock) -> LinearLayer:
+def layer_of(block: ChannelBlock) -> LinearLayer:
+    """Return the layer whose kernels a block's edges are."""
     assert block.layer is not None
     return block.layer
 
 
+def _kept_units(network: Network, group: Group, is_alive: Tensor, weights: set[str]) -> Tensor:
+    """Return the units of a group that are kept: all, where other operators than layers produce them."""
+    producers = {m.tensor for m in group.members if m.is_producer and network.program.state(m.tensor).dim() > 1}
+    if not producers <= weights:
+        return torch.arange(group.size)
+    alive = is_alive[group.span]
+    count = max(int(alive.sum()), group.fewest)
+    count += -count % group.multiple
+    order = alive.long().argsort(descending=True, stable=True)
+    return order[: min(count, group.size)].sort().values
+
+
 def _live_channels(graph: ChannelGraph, kept: Kernels) -> Tensor:
-    """Channels that hold more than a constant: some kernel that stays reads one that does. (channels,)"""
-    made = torch.ones(graph.size, dtype=torch.bool)
+    """Return the channels that depend on the input: a kept kernel reads one that does (channels,)."""
+    live = torch.ones(graph.size, dtype=torch.bool)
     for block in graph.blocks:
-        from_ = made[block.sources]
+        reads_live = live[block.sources]
         if block.layer is not None:
-            made[block.span] = (from_ & kept[block.layer.weight]).any(1)
+            live[block.span] = (reads_live & kept[block.layer.weight]).any(1)
         else:
-            made[block.span] = (from_ & (block.sources > 0)).any(1)
-    return made
+            live[block.span] = (reads_live & (block.sources > 0)).any(1)
+    return live
 
 
-def used_channels(graph: ChannelGraph, kept: Kernels) -> Tensor:
-    """Channels that something reads which is needed, by the kernels that are kept. (channels,)"""
-    needed = torch.zeros(graph.size, dtype=torch.bool)
-    needed[list(graph.needed)] = True
-    for block in reversed(graph.blocks):
-        reads = needed[block.span][:, None].expand(block.sources.shape)
-        reads = reads & kept[block.layer.weight] if block.layer is not None else reads
-        needed[block.sources[reads]] = True
-    return needed
-
-
-def _silence_constants(network: Network, graph: ChannelGraph, kept: Kernels, variance: float) -> None:
-    """Channels that hardly vary lose their kernels, and their batch norm takes them for its mean."""
+def _remove_constant_channels(network: Network, graph: ChannelGraph, kept: Kernels, variance: float) -> None:
+    """Remove the kernels of channels that hardly vary; the mean of their batch norm becomes what is left of them."""
     for block in graph.layers:
-        norm = norm_behind(_layer(block).node) if _layer(block).dim == 1 else None
+        norm = norm_behind(layer_of(block).node) if layer_of(block).dim == 1 else None
         if norm is None:
             continue
-        given, state = arguments(norm), network.program.state_names
-        still = (network.program.state(state[given["running_var"]]) < variance).cpu()
-        if not bool(still.any()):
+        norm_arguments, state = arguments(norm), network.program.state_names
+        constant = (network.program.state(state[norm_arguments["running_var"]]) < variance).cpu()
+        if not bool(constant.any()):
             continue
-        kept[_layer(block).weight][still] = False
-        mean = network.program.state(state[given["running_mean"]])
-        bias = arguments(_layer(block).node).get("bias")
+        kept[layer_of(block).weight][constant] = False
+        mean = network.program.state(state[norm_arguments["running_mean"]])
+        bias = arguments(layer_of(block).node).get("bias")
         level = network.program.state(state[bias]).detach() if isinstance(bias, Node) else torch.zeros_like(mean)
-        mean.data[still.to(mean.device)] = level[still.to(mean.device)]
+        mean.data[constant.to(mean.device)] = level[constant.to(mean.device)]
 
 
-def _fold(network: Network, graph: ChannelGraph, kept: Kernels, made: Tensor) -> Kernels:
-    """Kernels that read constants go; what they make of them is added where the layer can take it, else they stay."""
-    means = _means(network, graph)
-    found = dict(kept)
+def _fold_constants(network: Network, graph: ChannelGraph, kept: Kernels, live: Tensor) -> Kernels:
+    """Remove kernels that read constants, and add their results to the layer's bias; without one they are kept."""
+    means = _input_means(network, graph)
+    remaining = dict(kept)
     for block in graph.layers:
-        layer = _layer(block)
-        idle = kept[layer.weight] & ~made[block.sources]
+        layer = layer_of(block)
+        idle = kept[layer.weight] & ~live[block.sources]
         if not bool(idle.any()):
             continue
         weight = network.program.state(layer.weight).detach()
@@ -138,26 +169,27 @@ def _fold(network: Network, graph: ChannelGraph, kept: Kernels, made: Tensor) ->
         if not layer.constant or layer.kind == "new":
             idle = idle & (constant == 0)[:, None]
         else:
-            taker = network.program.state(layer.constant)
-            taker.data.add_(constant.to(taker), alpha=1 if layer.kind == "bias" else -1)
-        found[layer.weight] = kept[layer.weight] & ~idle
-    zero_kernels(network, graph, found)
-    return found
+            bias = network.program.state(layer.constant)
+            bias.data.add_(constant.to(bias), alpha=1 if layer.kind == "bias" else -1)
+        remaining[layer.weight] = kept[layer.weight] & ~idle
+    zero_kernels(network, graph, remaining)
+    return remaining
 
 
-def _means(network: Network, graph: ChannelGraph) -> dict[LinearLayer, Tensor]:
-    """The mean of each layer's input on the traced example. (inputs,)"""
-    found: dict[LinearLayer, Tensor] = {}
+def _input_means(network: Network, graph: ChannelGraph) -> dict[LinearLayer, Tensor]:
+    """Return the mean of each layer's input on the traced example (inputs,)."""
+    means: dict[LinearLayer, Tensor] = {}
 
-    def watch(layer: LinearLayer) -> OpOverride:
-        def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def mean_recorder(layer: LinearLayer) -> OpOverride:
+        def record_mean(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = operand(layer, args, kwargs)
             others = [dim for dim in range(x.dim()) if dim != layer.dim % x.dim()]
-            found[layer] = x.mean(others, dtype=widest_type(x)).cpu().double()
+            means[layer] = x.mean(others, dtype=widest(x)).cpu().double()
             return target(*args, **kwargs)
 
-        return handler
+        return record_mean
 
     with torch.no_grad():
-        network.program.forward(network.example, {_layer(b).node: watch(_layer(b)) for b in graph.layers})
-    return found
+        overrides = {layer_of(block).node: mean_recorder(layer_of(block)) for block in graph.layers}
+        network.program.forward(network.example, overrides)
+    return means

@@ -1,7 +1,7 @@
 """Entries of a model's parameters that are held at zero while it is trained."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,18 +13,21 @@ from secateur.coupling.cost import WHOLE
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
 
+MOMENTA = ("momentum_buffer", "exp_avg")  # as torch's optimizers name the averages of gradients
+
 
 @contextmanager
-def held_at_zero(model: nn.Module, stays: Mapping[str, Tensor]) -> Iterator[None]:
-    """Training leaves zeros at zero: their gradients are nothing, and what still moved them is undone at the end.
+def held_at_zero(model: nn.Module, kept: Mapping[str, Tensor]) -> Iterator[None]:
+    """Hold pruned entries at zero during training: their gradients are zero, and what still moved them is undone.
 
     Args:
-        model: the model that is trained in the meantime.
-        stays: which entries of parameters may be other than zero, by name.
+        model: the model that is trained within the context.
+        kept: the entries of parameters that are not pruned, as boolean tensors by the parameters' names.
     """
     parameters = dict(model.named_parameters())
     hooks = [
-        parameters[name].register_hook(lambda slope, mask=mask: slope * mask.to(slope)) for name, mask in stays.items()
+        parameters[name].register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient))
+        for name, mask in kept.items()
     ]
     try:
         yield
@@ -32,28 +35,28 @@ def held_at_zero(model: nn.Module, stays: Mapping[str, Tensor]) -> Iterator[None
         for hook in hooks:
             hook.remove()
         with torch.no_grad():
-            for name, mask in stays.items():
+            for name, mask in kept.items():
                 parameters[name].mul_(mask.to(parameters[name]))
 
 
 @contextmanager
-def fading(model: nn.Module, stays: Mapping[str, Tensor], factor: float) -> Iterator[None]:
-    """After each step of an optimizer what does not stay is multiplied by a factor, so that training makes up for it.
+def fading(model: nn.Module, kept: Mapping[str, Tensor], factor: float) -> Iterator[None]:
+    """Multiply pruned entries by a factor after each step of an optimizer, such that training adapts to their loss.
 
     Args:
-        model: the model that is trained in the meantime.
-        stays: which entries of parameters are left alone, by name.
-        factor: below 1.
+        model: the model that is trained within the context.
+        kept: the entries of parameters that are not pruned, as boolean tensors by the parameters' names.
+        factor: a factor below 1.
     """
     parameters = dict(model.named_parameters())
-    factors = {name: torch.where(mask, 1.0, factor) for name, mask in stays.items()}
+    factors = {name: torch.where(mask, 1.0, factor) for name, mask in kept.items()}
 
     def fade(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        own = {id(each) for group in optimizer.param_groups for each in group["params"]}
+        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         with torch.no_grad():
-            for name, each in factors.items():
-                if id(parameters[name]) in own:
-                    parameters[name].mul_(each.to(parameters[name]))
+            for name, entry_factors in factors.items():
+                if id(parameters[name]) in trained:
+                    parameters[name].mul_(entry_factors.to(parameters[name]))
 
     hook = register_optimizer_step_post_hook(fade)
     try:
@@ -63,92 +66,100 @@ def fading(model: nn.Module, stays: Mapping[str, Tensor], factor: float) -> Iter
 
 
 class Masks:
-    """Units that are gone, though not yet cut: all that they own is zero.
+    """Removed units that are not cut yet: all entries that they own are zero.
 
-    With what makes a unit and what reads it at zero the network computes what it would compute without, but for norms
-    over units (layer norms), which count it until it is cut.
+    With the producers and the consumers of a unit at zero the network computes what it would compute without the unit,
+    but for norms over units (layer norms), which count it until it is cut.
 
     Args:
-        model: whose parameters.
+        model: the model whose parameters are masked.
         network: its trace.
 
+    Attributes:
+        alive: the units that are not removed (units + 1,).
+
     Raises:
-        SurgeryError: the network has parameters that the model has not: weights computed from others.
+        SurgeryError: The network has parameters that the model does not have: weights computed from others.
     """
 
     def __init__(self, model: nn.Module, network: Network) -> None:
         self.network = network
         self.parameters = dict(model.named_parameters())
-        held = {*self.parameters, *(name for name, _ in model.named_buffers())}
-        unknown = next((member.tensor for member in network.members if member.tensor not in held), None)
+        tensors = {*self.parameters, *(name for name, _ in model.named_buffers())}
+        unknown = next((member.tensor for member in network.members if member.tensor not in tensors), None)
         if unknown is not None:
             raise SurgeryError(
                 f"{unknown} is not a parameter of {network.title}, which computes it from others (a weight norm?); "
                 "remove the parametrization before training"
             )
         self.alive = torch.ones(network.units + 1, dtype=torch.bool)
-        self._held: dict[str, list[tuple[int, Tensor]]] = {}
+        self._zeroed: dict[str, list[tuple[int, Tensor]]] = {}  # by parameter: axis, indices along it
 
     def remove(self, units: Tensor) -> None:
-        """These units go, and all that went before stays gone."""
+        """Remove units, by their numbers in the network (removed,); earlier removals remain."""
         self.alive[units] = False
-        held: defaultdict[str, list[tuple[int, Tensor]]] = defaultdict(list)
+        zeroed: defaultdict[str, list[tuple[int, Tensor]]] = defaultdict(list)
         for member in self.network.members:
-            gone = torch.nonzero(~self.alive[member.units]).flatten()
-            if len(gone) and member.tensor in self.parameters:
-                held[member.tensor].append((member.axis, gone.to(self.parameters[member.tensor].device)))
-        self._held = dict(held)
+            removed = torch.nonzero(~self.alive[member.units]).flatten()
+            if len(removed) and member.tensor in self.parameters:
+                zeroed[member.tensor].append((member.axis, removed.to(self.parameters[member.tensor].device)))
+        self._zeroed = dict(zeroed)
         self.apply()
 
     def apply(self) -> None:
-        """Put the zeros back that an optimizer has moved."""
+        """Set the entries of removed units to zero again, where an optimizer has moved them."""
         with torch.no_grad():
-            for name, places in self._held.items():
-                for axis, gone in places:
-                    _clear(self.parameters[name], axis, gone)
+            for name, entries in self._zeroed.items():
+                for axis, removed in entries:
+                    self.parameters[name].index_fill_(axis, removed, 0)
 
     @torch.no_grad()
     def clear_momentum(self, optimizer: torch.optim.Optimizer) -> None:
-        """Zero the momentum of entries that are gone, in optimizers that keep one for each entry."""
-        for name, places in self._held.items():
-            parameter = self.parameters[name]
-            for momentum in momenta_of(optimizer, parameter):
-                for axis, gone in places:
-                    _clear(momentum, axis, gone)
+        """Zero the momentum of removed entries, in optimizers that keep one for each entry."""
+        for name, entries in self._zeroed.items():
+            for momentum in momenta_of(optimizer, self.parameters[name]):
+                for axis, removed in entries:
+                    momentum.index_fill_(axis, removed, 0)
 
     def kept(self) -> dict[str, Tensor]:
-        """The units that stay, by group."""
-        return {group.name: torch.nonzero(self.alive[group.span]).flatten() for group in self.network.groups}
+        """Return the units that are not removed, by group."""
+        return self.kept_without(())
+
+    def kept_without(self, units: Iterable[int]) -> dict[str, Tensor]:
+        """Return the units that would be kept if further ones were removed, by group."""
+        alive = self.alive.clone()
+        alive[list(units)] = False
+        return {group.name: torch.nonzero(alive[group.span]).flatten() for group in self.network.groups}
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the units that are not removed."""
         return {"alive": self.alive.clone()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Check that a state belongs to a network of so many units.
+
         Raises:
-            SurgeryError: it is of another network.
+            SurgeryError: It does not.
         """
         if state["alive"].shape != self.alive.shape:
             raise SurgeryError(
                 f"the state is of a network of {len(state['alive']) - 1} units, {self.network.title} has "
                 f"{self.network.units}; resume with the model that the state was saved of"
             )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the removed units of a state.
+
+        Raises:
+            SurgeryError: It belongs to another network.
+        """
+        self.check_state(state)
+        self.alive[:] = True
         self.remove(torch.nonzero(~state["alive"]).flatten())
 
 
-def _clear(tensor: Tensor, axis: int, gone: Tensor) -> None:
-    """Zero the entries of a tensor at some places of an axis, or all of it where its block is gone."""
-    if axis == WHOLE:
-        tensor.zero_()
-    else:
-        tensor.index_fill_(axis, gone, 0)
-
-
-MOMENTA = ("momentum_buffer", "exp_avg")  # as torch's optimizers name the averages of gradients
-
-
 def momenta_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Iterator[Tensor]:
-    """The averages of a parameter's gradients that an optimizer keeps, entry by entry."""
+    """Yield the averages of a parameter's gradients that an optimizer keeps, entry by entry."""
     state = optimizer.state.get(parameter, {})
     for name in MOMENTA:
         momentum = state.get(name)

@@ -1,6 +1,5 @@
-"""The iterative schedule of Molchanov et al. 2019: units go, a few at a time, while the network is trained."""
+"""The iterative schedule of Molchanov et al. 2019: units are removed, a few at a time, while the network is trained."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +9,9 @@ from torch import Tensor, nn
 from secateur.allocation.budget import COUNTED, parse_keep
 from secateur.allocation.reachable import check_reachable
 from secateur.allocation.remaining_fractions import fractions, fractions_of
+from secateur.coupling.network import Group
 from secateur.coupling.plan import Budget, Plan
-from secateur.errors import BudgetError, TraceError
-from secateur.evaluation.channel_steps import sizes_in_steps
+from secateur.errors import BudgetError, SurgeryError, TraceError
 from secateur.graph.wrappers import unwrapped
 from secateur.importance.registry import Criterion, find_criterion
 from secateur.importance.score import score
@@ -21,52 +20,49 @@ from secateur.surgery.cut import cut
 from secateur.tracing import trace
 from secateur.training.gate_gradients import TrainingGateGradients
 from secateur.training.masks import Masks, clear_all_momentum
-from secateur.training.optimizer_hooks import (
-    attach_optimizer_hooks,
-    check_finite,
-    check_same_model,
-    is_skipped,
-    scale_of,
-)
+from secateur.training.method import TrainingMethod
+from secateur.training.optimizer_hooks import check_finite, scale_of
+from secateur.training.removal_order import removal_order
 
 
-class TaylorSchedule:
-    """Cut a network while it is trained, by the squared derivative of the loss by each unit's gate.
+class TaylorSchedule(TrainingMethod):
+    """Remove units while a network is trained, by the squared derivative of the loss by each unit's gate.
 
-    It hooks itself to the optimizer, so a training loop of any kind stays as it is: at each step the gradients of the
-    minibatch are read before they are used (unscaled, where a gradient scaler is at work), and units that are gone are
-    held at zero afterwards. Every `every` steps the squares are averaged, joined with those before by an exponential
-    average, and of all units in the network those with the lowest go, until the budget is met. Then `cut` takes them
-    out.
+    The schedule hooks itself to the optimizer, so a training loop of any kind stays as it is. In each step the
+    gradients of the minibatch are read before the optimizer uses them (unscaled, where a gradient scaler is at work),
+    and removed units are set to zero afterwards. Every `every` steps the squares are averaged and combined with those
+    before by an exponential average; of all units in the network those with the lowest average are removed, until the
+    budget is met. `cut` then returns the smaller network.
 
-    What the authors' released code does otherwise: ties remove more than asked, and a group can be emptied; here
-    neither happens. As there, all momentum is cleared once the last unit is gone; that of removed units is cleared at
-    each removal.
+    The authors' released code differs: ties remove more units than requested, and a group can be emptied; here neither
+    happens. As there, all momentum is cleared once the last unit is removed; that of removed units is cleared at each
+    removal.
 
     Args:
         model: the model that is trained.
-        example_inputs: as `trace` takes them; or a network that was traced.
-        optimizer: the optimizer that trains it.
+        example_inputs: inputs as `trace` takes them; or a network that was traced.
+        optimizer: the optimizer that trains the model.
         keep: the budget, `{"macs": 0.6}`, "params", "bytes" or "units".
         every: steps between removals: 10 on CIFAR, 30 on ImageNet (Molchanov et al.).
-        units_per_step: how many go at a time; 2 % of all units by default, or `round_to`.
-        round_to: units of a group go so many together, the lowest, by the sum of their scores (the authors'
-            `group_size`, published with 32), and its number of units is a multiple of this. Groups with fewer stay
-            whole.
-        decay: of the exponential average.
-        by: another criterion, by name or as a function, that takes the place of the gates at each removal, for
-            comparison; it gets `data`.
+        units_per_step: the number of units of one removal; 2 % of all units by default, or `round_to`.
+        round_to: units of a group are removed in sets of this size, those with the lowest scores, by the sum of their
+            scores (the authors' `group_size`, published with 32), and its number of units is a multiple of this.
+            Groups with fewer units lose none.
+        decay: the decay of the exponential average.
+        by: another criterion, by name or as a function, that replaces the gates at each removal, for comparison; it
+            gets `data`.
         data: examples for that criterion, as `score` takes them.
         floor: the fewest units that a group keeps; below 1 a fraction of the group.
         only, skip: globs of the names of groups.
 
-    `done` tells whether the budget is met.
+    Attributes:
+        done: whether the budget is met.
 
     Raises:
-        BudgetError: the budget is none of those, or can't be met.
-        TraceError: nothing can be cut.
-        SurgeryError: the model computes weights from others.
-        OptionError: the optimizer holds no parameter of the model.
+        BudgetError: The budget is none of those, or cannot be met.
+        TraceError: Nothing can be removed.
+        SurgeryError: The model computes weights from others.
+        OptionError: The optimizer holds no parameter of the model.
 
     Example:
         >>> import torch, secateur as sc
@@ -103,152 +99,160 @@ class TaylorSchedule:
         only: str | Sequence[str] | None = None,
         skip: str | Sequence[str] | None = None,
     ) -> None:
-        check_option("round_to", round_to)
-        self.keep: Budget = parse_keep(keep)
-        if not set(self.keep) <= set(COUNTED) or every < 1 or not 0 <= decay < 1:
-            raise BudgetError(
-                f"keep={dict(keep)!r}, every={every}, decay={decay}: a schedule takes fractions of "
-                f"{', '.join(COUNTED)}, at least one step between removals, and a decay from 0 to below 1"
-            )
-        model = unwrapped(model)
-        check_same_model(optimizer, model)
-        self.model, self.optimizer, self.every, self.decay = model, optimizer, every, decay
-        self.floor, self.round_to = floor, round_to
-        self.network = trace(model, example_inputs)
+        self.keep = _checked_budget(keep, every, decay, round_to)
+        super().__init__(unwrapped(model), optimizer)
+        self.every, self.decay, self.floor, self.round_to = every, decay, floor, round_to
         self.by, self.data = by, data
         if by is not None:
             find_criterion(by)
+        self.network = trace(self.model, example_inputs)
         selected = self.network.select(only, skip)
         self._selected = [group.name for group in selected]
-        self.slopes = TrainingGateGradients(self.network, selected)
-        self.groups = self.slopes.groups if by is None else [group for group in selected if group.multiple == 1]
-        if not self.groups:
-            what = "has gates whose gradients can be read" if by is None else "has units that can go one by one"
-            raise TraceError(f"no group of this network {what}\n{self.network}")
+        self.gates = TrainingGateGradients(self.network, selected)
+        self.groups = self._removable_groups(selected)
         check_reachable(self.network, self.groups, self.keep, round_to, floor)
         self.units_per_step = units_per_step or max(round_to, round(0.02 * self.network.units))
-        self.masks = Masks(model, self.network)
-        self.steps = 0
-        self.done = self._within(self.masks.kept())
+        self.masks = Masks(self.model, self.network)
+        self.done = self._is_within_budget(self.masks.kept())
         self._removals = 0
         self._sums = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in self.groups}
         self._averages = {name: torch.zeros_like(total) for name, total in self._sums.items()}
-        self._hooks = attach_optimizer_hooks(optimizer, self._accumulate, self._after)
+        self.attach()
 
     @property
     def left_whole(self) -> tuple[str, ...]:
-        """Groups that stay whole: their gates can't be read from gradients (attention products, recurrent layers), or
-        their units can't go one by one."""
+        """Groups that lose no units: their gates cannot be read from gradients (attention products, recurrent layers),
+        or their units cannot be removed one by one."""
         removable = {group.name for group in self.groups}
         return tuple(name for name in self._selected if name not in removable)
 
     @property
     def averages(self) -> dict[str, Tensor]:
-        """What the units were worth at the last removal, by group; that of removed units fades from then on."""
+        """The scores of the units at the last removal, by group; those of removed units decay from then on."""
         return dict(self._averages)
 
     @property
     def plan(self) -> Plan:
-        """The units that stay."""
+        """The plan that keeps the units that are not removed yet."""
         kept = self.masks.kept()
         return Plan(self.network, kept, {}, self.network.cost(kept), self.network.cost(), self.keep)
 
     def cut(self) -> nn.Module:
-        """The small model; the optimizer goes on with it, its state cut with the parameters.
+        """Return the smaller model; the optimizer continues with it, its state cut with the parameters.
 
-        The dense model's own parameters stay as they are, with zeros where units went.
+        The dense model keeps its own parameters, with zeros where units were removed.
         """
         small = cut(self.model, self.plan, optimizer=self.optimizer)
-        for hook in self._hooks:
-            hook.remove()
+        self.release()
         return small
 
-    def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on after an interruption, beside the model's and the optimizer's own states."""
+    def method_state(self) -> dict[str, Any]:
+        """Return the removed units, and the averages and sums of the squared derivatives."""
         return {
-            "steps": self.steps,
             "removals": self._removals,
-            "sums": {name: total.clone() for name, total in self._sums.items()},
-            "averages": {name: average.clone() for name, average in self._averages.items()},
+            "sums": dict(self._sums),
+            "averages": dict(self._averages),
             "masks": self.masks.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken.
+    def check_method_state(self, state: Mapping[str, Any]) -> None:
+        """Check that a state has the units and groups of this network.
 
         Raises:
-            SurgeryError: it is of another network.
+            SurgeryError: It belongs to another network.
         """
+        self.masks.check_state(state["masks"])
+        sizes = {name: total.shape for name, total in self._sums.items()}
+        for totals in (state["sums"], state["averages"]):
+            if {name: total.shape for name, total in totals.items()} != sizes:
+                raise SurgeryError(
+                    f"the state is of other groups than {', '.join(sizes)}; resume with the model and the options that "
+                    "the state was saved with"
+                )
+
+    def load_method_state(self, state: Mapping[str, Any]) -> None:
+        """Take over the removed units, the averages and the sums."""
         self.masks.load_state_dict(state["masks"])
-        self.done = self._within(self.masks.kept())
-        self.steps, self._removals = int(state["steps"]), int(state["removals"])
+        self.done = self._is_within_budget(self.masks.kept())
+        self._removals = int(state["removals"])
         self._sums, self._averages = dict(state["sums"]), dict(state["averages"])
 
-    def _accumulate(self) -> None:
-        if self.done or self.by is not None or is_skipped(self.optimizer):
+    def before_step(self) -> None:
+        """Add the squared derivatives of this minibatch."""
+        if self.done or self.by is not None:
             return
         scale = scale_of(self.optimizer)
-        for name, squares in self.slopes.squares(self.masks.parameters).items():
+        for name, squares in self.gates.squares(self.masks.parameters).items():
             check_finite(squares, self.steps + 1, name)
             self._sums[name] = self._sums[name] + squares / scale**2
 
-    def _after(self) -> None:
-        if is_skipped(self.optimizer):
-            return
+    def after_step(self) -> None:
+        """Set removed units to zero again, and remove further ones where it is time."""
         self.masks.apply()
-        self.steps += 1
         if self.steps % self.every or self.done:
             return
+        self._update_averages()
+        self._removals += 1
+        if self.by is not None:
+            self._averages = self._scores_by(self.by)
+        self._remove(self._averages)
+
+    def _removable_groups(self, selected: Sequence[Group]) -> list[Group]:
+        """Return the groups that lose units.
+
+        Raises:
+            TraceError: There are none.
+        """
+        groups = self.gates.groups if self.by is None else [group for group in selected if group.multiple == 1]
+        if not groups:
+            lacks = "gates whose gradients can be read" if self.by is None else "units that can be removed one by one"
+            raise TraceError(f"no group of this network has {lacks}\n{self.network}")
+        return groups
+
+    def _update_averages(self) -> None:
         decay = self.decay if self._removals else 0.0
         for name, total in self._sums.items():
             self._averages[name] = decay * self._averages[name] + (1 - decay) * total / self.every
             self._sums[name] = torch.zeros_like(total)
-        self._removals += 1
-        if self.by is not None:
-            self._averages = self._scored(self.by)
-        self._remove(self._averages)
 
-    def _scored(self, by: str | Criterion) -> dict[str, Tensor]:
-        """What another criterion says of the network as it is now."""
+    def _scores_by(self, by: str | Criterion) -> dict[str, Tensor]:
+        """Return the scores of another criterion, of the network as it is now."""
         only = [group.name for group in self.groups]
         scores = score(self.network, self.data, by, only=only, seed=self.steps, ablation="zero", progress=False)
         return {name: scores[name].values for name in scores}
 
-    def _remove(self, values: Mapping[str, Tensor]) -> None:
-        """The lowest of all units go, as many as a step takes or until the budget is met."""
-        gone: list[int] = []
-        for units in self._in_order(values):
-            if gone and len(gone) + len(units) > self.units_per_step:
+    def _remove(self, scores: Mapping[str, Tensor]) -> None:
+        """Remove the lowest of all units, as many as one removal takes or until the budget is met."""
+        removed: list[int] = []
+        for units in removal_order(self.groups, self.masks.alive, scores, self.round_to, self.floor):
+            if removed and len(removed) + len(units) > self.units_per_step:
                 break
-            gone += units
-            if self._within(self._without(gone)):
+            removed += units
+            if self._is_within_budget(self.masks.kept_without(removed)):
                 break
-        self.masks.remove(torch.tensor(gone, dtype=torch.long))
+        self.masks.remove(torch.tensor(removed, dtype=torch.long))
         self.masks.clear_momentum(self.optimizer)
-        self.done = self._within(self.masks.kept())
+        self.done = self._is_within_budget(self.masks.kept())
         if self.done:
             clear_all_momentum(self.optimizer)
 
-    def _in_order(self, values: Mapping[str, Tensor]) -> list[list[int]]:
-        """The units that can go, those together that go together, the lowest sums of scores first."""
-        sets: list[tuple[float, list[int]]] = []
-        for group in self.groups:
-            alive = torch.nonzero(self.masks.alive[group.span]).flatten()
-            ranked = alive[values[group.name][alive].argsort(stable=True)]
-            first = len(ranked) % self.round_to or self.round_to
-            fewest, highest = int(sizes_in_steps(group, self.round_to, self.floor)[0]), -math.inf
-            for stop in range(first, len(ranked) - fewest + 1, self.round_to):
-                units = ranked[max(stop - self.round_to, 0) : stop]
-                highest = max(highest, float(values[group.name][units].sum()))  # those of a group go in their order
-                sets.append((highest, (group.offset + units).tolist()))
-        return [units for _, units in sorted(sets, key=lambda each: each[0])]
-
-    def _without(self, gone: list[int]) -> dict[str, Tensor]:
-        alive = self.masks.alive.clone()
-        alive[gone] = False
-        return {group.name: torch.nonzero(alive[group.span]).flatten() for group in self.network.groups}
-
-    def _within(self, kept: Mapping[str, Tensor]) -> bool:
+    def _is_within_budget(self, kept: Mapping[str, Tensor]) -> bool:
         limits = fractions_of(self.network, self.keep)
-        left = fractions(self.network, kept, self.network.cost(kept), list(limits), None)
-        return all(left[unit] <= fraction for unit, fraction in limits.items())
+        remaining = fractions(self.network, kept, self.network.cost(kept), list(limits), None)
+        return all(remaining[unit] <= fraction for unit, fraction in limits.items())
+
+
+def _checked_budget(keep: Mapping[str, float | str], every: int, decay: float, round_to: int) -> Budget:
+    """Return the parsed budget of a schedule.
+
+    Raises:
+        BudgetError: The budget or a number is out of range.
+    """
+    check_option("round_to", round_to)
+    budget: Budget = parse_keep(keep)
+    if not set(budget) <= set(COUNTED) or every < 1 or not 0 <= decay < 1:
+        raise BudgetError(
+            f"keep={dict(keep)!r}, every={every}, decay={decay}: a schedule takes fractions of "
+            f"{', '.join(COUNTED)}, at least one step between removals, and a decay from 0 to below 1"
+        )
+    return budget

@@ -1,0 +1,1 @@
+"""Weights reordered into few dense blocks."""

@@ -1,0 +1,1 @@
+"""Columns of convolutions pruned with probabilities, while a network is trained."""

@@ -1,4 +1,4 @@
-"""How many columns of each layer go for a budget, and what multiply-adds are left."""
+"""The number of columns to prune in each layer for a budget, and the multiply-adds that remain."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,9 @@ from secateur.coupling.network import Network
 from secateur.coupling.operator_results import results_of
 from secateur.errors import BudgetError
 from secateur.masking.linear_layers import LinearLayer
-from secateur.sparsity.dead_kernels import Kernels, used_channels
-from secateur.sparsity.spp.start import group_numbers, left_out, left_out_text
+from secateur.sparsity.dead_kernels import Kernels, layer_of, used_channels
+from secateur.sparsity.spp.columns import group_numbers
+from secateur.sparsity.spp.layer_selection import left_out, left_out_text
 from secateur.utils.globs import match_globs
 
 BISECTIONS = 50
@@ -22,12 +23,12 @@ BISECTIONS = 50
 
 @dataclass(frozen=True, eq=False)
 class MacBudget:
-    """Multiply-adds as columns go, and as filters go that no column reads any more.
+    """A budget of multiply-adds, counted without pruned columns and without filters that no column reads any more.
 
     Args:
-        graph: of the network's channels.
-        macs: of each operator of the dense network.
-        fraction: that shall be left.
+        graph: the graph of the network's channels.
+        macs: the multiply-adds of each operator of the dense network.
+        fraction: the fraction to keep.
     """
 
     graph: ChannelGraph
@@ -35,49 +36,52 @@ class MacBudget:
     fraction: float
 
     def is_met(self, kept: Mapping[str, Tensor]) -> bool:
-        """Whether so few are left.
+        """Return whether the remaining multiply-adds are within the budget.
 
         Args:
-            kept: which columns of a layer stay, by the name of its weight (columns,); all of layers not named.
+            kept: the columns of a layer that are kept, by the name of its weight (columns,); all of other layers.
         """
-        return self.left(kept) <= self.fraction * sum(self.macs.values()) * (1 + 1e-9)
+        return self.remaining_macs(kept) <= self.fraction * sum(self.macs.values()) * (1 + 1e-9)
 
-    def left(self, kept: Mapping[str, Tensor]) -> float:
-        """The multiply-adds that are left."""
-        kernels: Kernels = {_weight(block): _kernels(block, kept.get(_weight(block))) for block in self.graph.layers}
-        needed = used_channels(self.graph, kernels)
+    def remaining_macs(self, kept: Mapping[str, Tensor]) -> float:
+        """Return the multiply-adds that remain; `kept` as `is_met` takes it."""
+        kernels: Kernels = {
+            layer_of(block).weight: _kept_kernels(block, kept.get(layer_of(block).weight))
+            for block in self.graph.layers
+        }
+        used = used_channels(self.graph, kernels)
         total = float(sum(self.macs.values()))
         for block in self.graph.layers:
-            assert block.layer is not None
-            columns = kept.get(block.layer.weight)
+            layer = layer_of(block)
+            columns = kept.get(layer.weight)
             share = 1.0 if columns is None else float(columns.double().mean())
-            rows = float(needed[block.span].double().mean())
-            total -= self.macs[block.layer.node] * (1 - share * rows)
+            filters = float(used[block.span].double().mean())
+            total -= self.macs[layer.node] * (1 - share * filters)
         return total
 
 
-def counts_of(
+def prune_counts(
     network: Network,
     layers: Sequence[LinearLayer],
     groups: str,
     keep: Mapping[str, float] | None,
     ratios: Mapping[str, float] | None,
 ) -> dict[str, int]:
-    """How many groups of columns to prune, by layer.
+    """Return the number of groups of columns to prune, by layer.
 
     Args:
         network: the network.
-        layers: whose columns may go.
+        layers: the layers whose columns may be pruned.
         groups: "columns" or "channels".
         keep: `{"columns": ...}` or `{"macs": ...}`: the same ratio for all layers that `ratios` does not name.
         ratios: the fraction of columns to prune, by globs of layers' names.
 
     Raises:
-        BudgetError: neither a budget nor ratios are given, they are out of range, or the budget can't be met.
-        NameMatchError: a glob matches no layer.
+        BudgetError: Neither a budget nor ratios are given, they are out of range, or the budget cannot be met.
+        NameMatchError: A glob matches no layer.
     """
     if keep is None and not ratios:
-        raise BudgetError("neither keep= nor ratios= is given; say how much stays, such as keep={'macs': 0.5}")
+        raise BudgetError("neither keep= nor ratios= is given; give a budget, such as keep={'macs': 0.5}")
     sizes = {layer.name: int(group_numbers(layer, groups).max()) + 1 for layer in layers}
     fixed = _fixed_ratios(list(sizes), ratios)
     if keep is None:
@@ -99,7 +103,7 @@ def _fixed_ratios(names: Sequence[str], ratios: Mapping[str, float] | None) -> d
 
 
 def _counts(sizes: Mapping[str, int], fixed: Mapping[str, float], ratio: float) -> dict[str, int]:
-    """One group at least stays in each layer."""
+    """Return the number of groups to prune, by layer; each layer keeps one at least."""
     return {name: min(math.ceil(fixed.get(name, ratio) * size - 1e-9), size - 1) for name, size in sizes.items()}
 
 
@@ -110,34 +114,29 @@ def _counts_for_macs(
     fixed: Mapping[str, float],
     fraction: float,
 ) -> dict[str, int]:
-    """The smallest common ratio that meets the budget by columns alone."""
+    """Return the counts of the smallest common ratio that meets the budget by columns alone."""
     macs = results_of(network.program, network.example).macs
     total = sum(macs.values())
 
-    def left(ratio: float) -> float:
+    def remaining_macs(ratio: float) -> float:
         counts = _counts(sizes, fixed, ratio)
         return total - sum(macs[layer.node] * counts[layer.name] / sizes[layer.name] for layer in layers)
 
-    if left(1.0) > fraction * total:
+    if remaining_macs(1.0) > fraction * total:
         reasons = left_out_text(left_out(network, layers))
         raise BudgetError(
             f"keep={{'macs': {fraction}}} can't be met: with one column left in each layer that is not named in "
-            f"ratios= {left(1.0) / max(total, 1):.3f} is left{reasons}"
+            f"ratios= {remaining_macs(1.0) / max(total, 1):.3f} is left{reasons}"
         )
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (low, middle) if left(middle) <= fraction * total else (middle, high)
+        low, high = (low, middle) if remaining_macs(middle) <= fraction * total else (middle, high)
     return _counts(sizes, fixed, high)
 
 
-def _weight(block: ChannelBlock) -> str:
-    assert block.layer is not None
-    return block.layer.weight
-
-
-def _kernels(block: ChannelBlock, columns: Tensor | None) -> Tensor:
-    """Which kernels of a layer have a column left. (channels, edges)"""
+def _kept_kernels(block: ChannelBlock, columns: Tensor | None) -> Tensor:
+    """Return the kernels of a layer that have a kept column (channels, edges)."""
     if columns is None:
         return block.edges
     assert block.columns is not None

@@ -1,4 +1,4 @@
-"""By how much each group's probability of being pruned moves (Wang et al. 2018, section 3.2)."""
+"""The change of each group's pruning probability (Wang et al. 2018, section 3.2)."""
 
 import math
 
@@ -10,14 +10,19 @@ TURN = 0.25
 
 
 def increments(ranks: Tensor, count: float, largest: float = LARGEST, turn: float = TURN) -> Tensor:
-    """The step of each group's probability, by its rank among those that are not pruned for good, weakest first.
+    """Return the change of each group's probability by its rank, weakest first, among the groups still to decide.
 
-    An exponential that falls from `largest` at rank 0 to `turn` times that, its mirror image through that point beyond:
-    nothing at rank `count`, so many as are still to be pruned, and negative behind, so that stronger groups recover.
+    The change falls exponentially from `largest` at rank 0 to `turn` times that, and continues as the mirror image
+    through that point: zero at rank `count`, and negative beyond, such that stronger groups recover.
 
     Args:
-        ranks: (groups,).
-        count: how many are still to be pruned.
+        ranks: the ranks of the norms (groups,).
+        count: the number of groups still to be pruned.
+        largest: the change at rank 0.
+        turn: the fraction of `largest` at which the curve turns.
+
+    Returns:
+        The changes (groups,).
 
     Example:
         >>> [round(float(step), 6) for step in increments(torch.tensor([0.0, 2 / 3 * 9, 9.0]), 9)]

@@ -1,4 +1,4 @@
-"""What SPP gives back."""
+"""The result of SPP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from secateur.surgery.recipe import Recipe
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SPPResult(SparseResult):
-    """What SPP leaves: the model with pruned columns at zero, and without channels that nobody reads any more.
+    """A model with pruned columns at zero, without the channels that no column reads any more.
 
     Args:
-        recipe: by which those were cut.
-        columns: for each layer how many columns there were, and how many are left.
+        recipe: the changes by which those channels were cut.
+        columns: the numbers of columns before and after, by layer.
         weights: the names of the layers' weights.
-        left_out: the convolutions that were not pruned, and why.
+        left_out: the convolutions that were not pruned, with the reasons.
     """
 
     recipe: Recipe
@@ -26,17 +26,18 @@ class SPPResult(SparseResult):
     left_out: Mapping[str, str]
 
     def __str__(self) -> str:
-        rows = [f"  {name}: {left} of {dense} columns" for name, (dense, left) in self.columns.items()]
-        rows += [f"  {name} is as it was: {reason}" for name, reason in self.left_out.items()]
+        rows = [f"  {name}: {structure}" for name, structure in self._columns_kept().items()]
         units = sum(len(kept) for kept in self.plan.kept.values())
-        return "\n".join([f"units {self.plan.network.units} -> {units}", *rows])
+        return "\n".join([f"units {self.plan.network.units} -> {units}", *rows, *(f"  {n}" for n in self._notes())])
 
     def _fastest(self) -> FastNetwork:
-        example = self.plan.network.example if self.session is None else self.session.example
-        return select_network_kernels(self.model, example, gathered_kernels(self.model, self.weights.values()))
+        return select_network_kernels(self.model, self._example, gathered_kernels(self.model, self.weights.values()))
+
+    def _columns_kept(self) -> dict[str, str]:
+        return {name: f"{kept} of {dense} columns" for name, (dense, kept) in self.columns.items()}
 
     def _structures(self) -> Mapping[str, str]:
-        return {self.weights[name]: f"{left} of {dense} columns" for name, (dense, left) in self.columns.items()}
+        return {self.weights[name]: text for name, text in self._columns_kept().items()}
 
     def _notes(self) -> tuple[str, ...]:
         return tuple(f"{name} is as it was: {reason}" for name, reason in self.left_out.items())

@@ -1,4 +1,4 @@
-"""SPP with a training loop of its own."""
+"""SPP with a built-in training loop."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,30 +34,30 @@ def spp(
 ) -> SPPResult:
     """Train a copy of a model while columns of its convolutions are pruned with probabilities (`SPP`).
 
-    It is trained by Adam towards the model's own outputs, and labels where there are any; until every layer has its
-    ratio (or the budget of MACs is met), and on with fixed masks.
+    The copy is trained by Adam towards the model's own outputs, and labels where there are any, until every layer has
+    reached its ratio (or the budget of MACs is met), and then with fixed masks.
 
     Args:
-        model: the trained model; it is left as it is.
+        model: the trained model; it is not changed.
         data: examples, with or without labels, as `secateur.prune` takes them.
-        keep: what is left: `{"macs": 0.5}` or `{"columns": 0.5}`.
+        keep: the fraction to keep: `{"macs": 0.5}` or `{"columns": 0.5}`.
         ratios: the fraction of columns to prune, by globs of layers' names, in place of the same for all.
         test: other examples to measure on; by default those of `data`, and the report says so.
-        groups: "columns", or "channels": all places of a kernel at once.
-        every: steps between two moves of the chances. Layers take 100 to 160 moves.
+        groups: "columns", or "channels": all positions of a kernel together.
+        every: steps between two changes of the probabilities. A layer takes 100 to 160 changes.
         tuning_steps: steps of training with fixed masks.
-        learning_rate: of Adam.
-        batch_size: examples drawn for each step.
-        skip: globs of layers that stay whole; by default the first.
-        checkpoint: a folder to write states to now and then, and to go on from.
-        seed: masks and examples are drawn from it.
+        learning_rate: the learning rate of Adam.
+        batch_size: the number of examples in each step.
+        skip: globs of layers that are not pruned; by default the first.
+        checkpoint: a folder to write states to at intervals, and to resume from.
+        seed: the seed of masks and examples.
         progress: whether to show a progress bar.
 
     Returns:
-        The model with its zeros (`result.model`), the one that runs fast (`result.fast`), and the report.
+        The model with zeros (`result.model`), the one with fast kernels (`result.fast`), and the report.
 
     Raises:
-        SecateurError: of the kind that `SPP` and `secateur.prune` raise.
+        SecateurError: As `SPP` and `secateur.prune` raise it.
 
     Example:
         >>> import torch
@@ -77,10 +77,10 @@ def spp(
     pruning_steps = loop.until("chances", lambda: method.done, method)
     loop.run("fixed masks", tuning_steps, method)
     note = f"{groups}, {pruning_steps:,} steps until every layer had its ratio, {tuning_steps:,} with fixed masks"
-    return method.finish().measured(session, RunSettings("spp", note, dict(keep or {"columns": _left(method)})))
+    return method.finish().measured(session, RunSettings("spp", note, dict(keep or {"columns": _kept_share(method)})))
 
 
-def _left(method: SPP) -> float:
-    """The fraction of columns that is left, where each layer was given its own."""
+def _kept_share(method: SPP) -> float:
+    """Return the fraction of columns that are kept, for runs in which each layer has its own ratio."""
     total = sum(len(columns.kept) for columns in method.columns)
     return sum(int(columns.kept.sum()) for columns in method.columns) / max(total, 1)

@@ -1,0 +1,1 @@
+"""Blocks of one absolute value, or of zero."""
