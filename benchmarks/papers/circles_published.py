@@ -22,7 +22,7 @@ from papers.msd_training import BufferTrainer, MapBuffer
 from papers.published_circles import DEPTH, METHODS, STEPS, TARGET, Circles, kernels_in, load_circles, load_network
 from papers.settings import Record, Row, Settings
 from secateur.channel_graph.build import graph_of
-from secateur.sparsity.dead_kernels import find_dead_kernels
+from secateur.sparsity.dead_kernels import remove_dead_kernels
 from secateur.sparsity.lean import lean
 from secateur.sparsity.selection import SELECT
 
@@ -176,7 +176,7 @@ def _agreements(file: Path, example: Tensor, deadline: float, steps: int) -> Ite
             chosen, (chains, filled) = SELECT[by](graph, names, quota)
             strongest = _kernels(SELECT["norm"](graph, names, quota)[0])
             apart = int((_kernels(chosen) & ~strongest).sum())
-            kept = find_dead_kernels(network, graph, chosen, VARIANCE)
+            kept = remove_dead_kernels(network, graph, chosen, VARIANCE)
             ours = _kernels(kept)
             norms = torch.cat([block.values.flatten() for block in graph.layers[:DEPTH]]).exp()
             below = float((norms[norms > 0] < 1).double().mean())

@@ -16,7 +16,7 @@ from killed import REFUSED, forked
 from secateur.data.conversion import as_batches
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.unification.codec import save_compressed
-from secateur.training.loop import Loop, Settings
+from secateur.training.loop import TrainingLoop, TrainingSettings
 
 LIMITS = (0, 100, 300)
 
@@ -54,4 +54,6 @@ def _limited(limit: int, save: Callable[[], Any]) -> None:
 def _train(place: Path) -> None:
     model = make()
     optimizer = torch.optim.Adam(model.parameters())
-    Loop(model, make(), as_batches(examples()), optimizer, Settings(batch_size=8, folder=place)).run("stage", 2)
+    TrainingLoop(model, make(), as_batches(examples()), optimizer, TrainingSettings(batch_size=8, folder=place)).run(
+        "stage", 2
+    )

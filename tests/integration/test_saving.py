@@ -27,7 +27,7 @@ from secateur.files.staging import bytes_writer
 from secateur.report.report import Report
 from secateur.report.saved_report import saved_report
 from secateur.sparsity.unification.codec import load_compressed, save_compressed
-from secateur.training.loop import Loop, Settings
+from secateur.training.loop import TrainingLoop, TrainingSettings
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +146,10 @@ def test_sigterm_is_as_good_as_ctrl_c(capsys: pytest.CaptureFixture[str]) -> Non
     assert "stopped" in capsys.readouterr().err
 
 
-def loop_on(folder: Path) -> Loop:
+def loop_on(folder: Path) -> TrainingLoop:
     model = make()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    return Loop(model, make(), as_batches(examples()), optimizer, Settings(batch_size=8, folder=folder))
+    return TrainingLoop(model, make(), as_batches(examples()), optimizer, TrainingSettings(batch_size=8, folder=folder))
 
 
 @pytest.mark.parametrize("limit", [0, 300])

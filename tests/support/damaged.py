@@ -22,7 +22,7 @@ from secateur.sparsity import load_fast
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.sparsity.unification.codec import load_compressed, save_compressed
-from secateur.training.loop import Loop, Settings
+from secateur.training.loop import TrainingLoop, TrainingSettings
 
 MENU: tuple[Any, ...] = (None, True, -1, 0, 1, 7, 2**40, 10**30, 1.5, 1e308, "x", "", [], [[[]]], {}, {"x": 1})
 WRONG: tuple[Any, ...] = (None, -1, 1.5, 10**30, [], {}, {"x": [1]})
@@ -111,7 +111,9 @@ def subjects(folder: Path) -> list[Subject]:
     def trained(steps: int = 3) -> tuple[Callable[[], Any], nn.Module]:
         model = make()
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-        loop = Loop(model, dense, as_batches(x), optimizer, Settings(batch_size=8, folder=folder / "states"))
+        loop = TrainingLoop(
+            model, dense, as_batches(x), optimizer, TrainingSettings(batch_size=8, folder=folder / "states")
+        )
         return lambda: (loop.run("stage", steps), _state(model))[1], model
 
     (folder / "states").mkdir()

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from secateur.data.batch import Batch, concat_batches
-from secateur.errors import DataError, TargetError
+from secateur.errors import TargetError
 from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.losses import check_target, divergence, is_logits, main_output, supervised
 from secateur.graph.contexts import evaluation_mode, preserved, run_module, run_seeded
+from secateur.recovery.training_steps import training_steps
 
 LABELS = 0.1
 LOOKS = 10
@@ -103,21 +103,20 @@ def _with_usable_targets(training: DistillationConfig) -> DistillationConfig:
 def _train(training: DistillationConfig, optimizer: Any, schedule: Any, steps: int, size: int) -> None:
     draws = torch.Generator().manual_seed(training.seed)
     best, state = _held_out_divergence(training), _copied(training.small)
-    for step in tqdm(range(1, steps + 1), desc="tune", disable=None if training.progress else True, leave=False):
-        batch = sample_batch(training.cells, size, draws)
-        loss = _loss(training, _augmented(batch, training.options.get("augment")), training.seed + step)
-        if not bool(torch.isfinite(loss)):
-            training.small.load_state_dict(state)
-            raise DataError(f"tune: the loss is {float(loss)} at step {step}; lower learning_rate=")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % max(steps // LOOKS, 1) == 0 or step == steps:
-            found = _held_out_divergence(training)
-            if found < best:
-                best, state = found, _copied(training.small)
-    training.small.load_state_dict(state)
+
+    def loss_at(step: int) -> Tensor:
+        batch = _augmented(sample_batch(training.cells, size, draws), training.options.get("augment"))
+        return _loss(training, batch, training.seed + step)
+
+    try:
+        for step in training_steps("tune", optimizer, loss_at, lambda step: step >= steps, progress=training.progress):
+            schedule.step()
+            if step % max(steps // LOOKS, 1) == 0 or step == steps:
+                distance = _held_out_divergence(training)
+                if distance < best:
+                    best, state = distance, _copied(training.small)
+    finally:
+        training.small.load_state_dict(state)
 
 
 def _held_out_divergence(training: DistillationConfig) -> float:

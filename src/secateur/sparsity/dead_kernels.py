@@ -10,11 +10,14 @@ from secateur.channel_graph.build import graph_of
 from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
 from secateur.coupling.network import Group, Network
 from secateur.coupling.plan import Plan
-from secateur.graph.program import OpFn, OpOverride, arguments, widest
-from secateur.masking.ablation import operand
-from secateur.masking.linear_layers import LinearLayer, norm_behind
+from secateur.graph.operators import arguments
+from secateur.graph.program import OpFn, OpOverride
+from secateur.masking.batch_norms import norm_behind
+from secateur.masking.linear_layers import LinearLayer
+from secateur.masking.operands import operand
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.utils.dtypes import widest_type
 
 Kernels = dict[str, Tensor]
 
@@ -184,7 +187,7 @@ def _input_means(network: Network, graph: ChannelGraph) -> dict[LinearLayer, Ten
         def record_mean(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = operand(layer, args, kwargs)
             others = [dim for dim in range(x.dim()) if dim != layer.dim % x.dim()]
-            means[layer] = x.mean(others, dtype=widest(x)).cpu().double()
+            means[layer] = x.mean(others, dtype=widest_type(x)).cpu().double()
             return target(*args, **kwargs)
 
         return record_mean

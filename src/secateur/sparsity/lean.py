@@ -13,7 +13,7 @@ from secateur.coupling.network import Network
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, NameMatchError, SurgeryError
 from secateur.sparsity.constant_output import output_varies
-from secateur.sparsity.dead_kernels import Kernels, find_dead_kernels, plan_of, zero_kernels
+from secateur.sparsity.dead_kernels import Kernels, plan_of, remove_dead_kernels, zero_kernels
 from secateur.sparsity.lean_result import LeanResult, Round
 from secateur.sparsity.results import RunSettings
 from secateur.sparsity.selection import SELECT, name_of
@@ -130,7 +130,7 @@ def _pruned_in_rounds(
     for asked in fractions:
         graph = graph_of(network)
         chosen, counts = SELECT[by](graph, own, max(1, round(asked * total)))
-        kept = find_dead_kernels(network, graph, chosen, variance)
+        kept = remove_dead_kernels(network, graph, chosen, variance)
         zero_kernels(network, graph, kept)
         if varied and not output_varies(network):
             raise SurgeryError(

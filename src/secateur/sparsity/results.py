@@ -12,6 +12,7 @@ from secateur.coupling.cost import Cost
 from secateur.coupling.network import Network
 from secateur.coupling.operator_results import results_of
 from secateur.coupling.plan import Plan
+from secateur.data.batch import Batch
 from secateur.errors import OptionError
 from secateur.evaluation.kernel_selection import FastNetwork
 from secateur.files import Writer, record_writer
@@ -53,6 +54,11 @@ class SparseResult(PruningResult):
 
     session: TrainingSession | None = None
     run: RunSettings | None = None
+
+    @property
+    def _example(self) -> Batch:
+        """The batch that kernels are timed on."""
+        return self.plan.network.example if self.session is None else self.session.example
 
     @cached_property
     def fast(self) -> FastNetwork:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from secateur.coupling.cost import WHOLE
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
 

@@ -1,6 +1,6 @@
-"""What all that hooks itself to an optimizer must see to."""
+"""Hooks on optimizers, and the checks of optimizers and gradients that go with them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,10 +18,9 @@ def check_holds(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor])
         weights: the parameters, by the names that are shown.
 
     Raises:
-        OptionError: it lacks one of them, as an optimizer does that was made from another copy of the model.
+        OptionError: It lacks one of them, as an optimizer does that was made from another copy of the model.
     """
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    missing = [name for name, weight in weights.items() if id(weight) not in trained]
+    missing = [name for name, weight in weights.items() if not _holds_any(optimizer, [weight])]
     if missing:
         others = f" and {len(missing) - 1} further weights" if len(missing) > 1 else ""
         raise OptionError(
@@ -32,13 +31,12 @@ def check_holds(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor])
 
 
 def check_same_model(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Check that an optimizer was made from a model's parameters, from some of them at least.
+    """Check that an optimizer was made from a model's parameters, or from some of them.
 
     Raises:
-        OptionError: it holds none of them, so its steps say nothing of this model.
+        OptionError: It holds none of them, so it trains another model.
     """
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not any(id(parameter) in trained for parameter in model.parameters()):
+    if not _holds_any(optimizer, model.parameters()):
         raise OptionError(
             f"this {type(optimizer).__name__} holds no parameter of this {type(model).__name__}, so it trains another "
             "model; make it from model.parameters() of the model that is given here"
@@ -48,35 +46,41 @@ def check_same_model(optimizer: torch.optim.Optimizer, model: nn.Module) -> None
 def attach_optimizer_hooks(
     optimizer: torch.optim.Optimizer, before: Callable[[], None], after: Callable[[], None]
 ) -> list[RemovableHandle]:
-    """Something done before an optimizer moves the weights, when their gradients are there, and something afterwards.
+    """Call a function before an optimizer moves the weights, when their gradients are computed, and another afterwards.
 
-    Where a step is given a closure, as Lightning does, the gradients come into being within the step: `before` is done
+    Where a step is given a closure, as Lightning does, the gradients are computed within the step: `before` is called
     when the closure returns.
     """
 
-    def within(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_before(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             return before()
 
-        def closed() -> Any:
+        def closure_then_before() -> Any:
             loss = closure()
             before()
             return loss
 
-        rest = {name: value for name, value in kwargs.items() if name != "closure"}
-        return (args[0], closed, *args[2:]), rest
+        others = {name: value for name, value in kwargs.items() if name != "closure"}
+        return (args[0], closure_then_before, *args[2:]), others
 
     return [
-        optimizer.register_step_pre_hook(within),
+        optimizer.register_step_pre_hook(run_before),
         optimizer.register_step_post_hook(lambda *_: after()),
     ]
 
 
 def check_finite(gradient: Tensor, step: int, name: str) -> None:
-    """
+    """Check that a gradient is finite.
+
+    Args:
+        gradient: the gradient.
+        step: the number of the step, for the message.
+        name: the layer, for the message.
+
     Raises:
-        DataError: a gradient is NaN or infinite; the step and the layer are named.
+        DataError: It holds NaN or infinite values.
     """
     if not bool(torch.isfinite(gradient).all()):
         raise DataError(
@@ -86,11 +90,16 @@ def check_finite(gradient: Tensor, step: int, name: str) -> None:
 
 
 def is_skipped(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a scaler has told a fused optimizer that gradients overflowed, so that it does nothing in this step."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)
+    """Return whether a fused optimizer skips this step, because a gradient scaler has met an overflow."""
+    overflow = getattr(optimizer, "found_inf", None)
+    return overflow is not None and bool(overflow)
 
 
 def scale_of(optimizer: torch.optim.Optimizer) -> float:
-    """What the gradients are still to be divided by: fused optimizers are told by a scaler, and do it themselves."""
+    """Return the factor by which gradients are still scaled, in fused optimizers, which unscale them in their step."""
     return float(getattr(optimizer, "grad_scale", None) or 1)
+
+
+def _holds_any(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> bool:
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return any(id(parameter) in trained for parameter in parameters)

@@ -1,4 +1,4 @@
-"""What methods that train by themselves work with: a dense network, examples, and how to train."""
+"""Sessions of methods with a built-in training loop: a dense network, examples, and the settings of training."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -14,43 +14,43 @@ from secateur.data.conversion import example_batches
 from secateur.data.model_inputs import device_of, floating_type
 from secateur.errors import DataError
 from secateur.importance.data_checks import checked_data, taken_examples
-from secateur.training.loop import Loop, Settings
+from secateur.training.loop import TrainingLoop, TrainingSettings
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingSession:
-    """A dense network, examples, and how to train.
+    """A dense network, examples, and the settings of training.
 
     Args:
-        dense: the network as it was.
+        dense: the dense network.
         batches: the examples to train on.
         tests: the examples to measure on; None for those of the training.
-        settings: how to train.
+        settings: the settings of training.
     """
 
     dense: nn.Module
     batches: Sequence[Batch]
     tests: Sequence[Batch] | None
-    settings: Settings
+    settings: TrainingSettings
 
     @property
     def example(self) -> Batch:
-        """A batch to trace and to time with."""
+        """A batch for tracing and timing, on the network's device."""
         return on_device(self.batches[0], device_of(self.dense))
 
     @property
     def measured(self) -> list[Batch]:
-        """The examples to measure on, where the network is."""
+        """The examples to measure on, on the network's device."""
         return [on_device(batch, device_of(self.dense)) for batch in self.tests or self.batches]
 
-    def loop(self, model: nn.Module) -> Loop:
-        """A loop that trains a copy of the dense network, by Adam."""
+    def loop(self, model: nn.Module) -> TrainingLoop:
+        """Return a loop that trains a copy of the dense network by Adam."""
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trained, self.settings.learning_rate)
-        return Loop(model, self.dense, self.batches, optimizer, self.settings)
+        return TrainingLoop(model, self.dense, self.batches, optimizer, self.settings)
 
     def training_by_round(self, steps: int) -> Callable[[nn.Module], object]:
-        """A training of so many steps for each call, whose stages are numbered."""
+        """Return a function that trains a model for so many steps, each call as a stage of its own."""
         numbers = itertools.count(1)
 
         def fit(model: nn.Module) -> None:
@@ -71,31 +71,31 @@ def training_session(
     options: Sequence[Any],
     trains: bool = True,
 ) -> TrainingSession:
-    """A session on data that is checked first.
+    """Return a session on data that is checked first.
 
     Args:
         model: the dense network.
         data, test: examples, as `prune` takes them.
-        learning_rate: of Adam.
-        batch_size: examples drawn for each step.
-        seed: of all that is drawn.
-        checkpoint: a folder to write states to now and then, and to go on from.
+        learning_rate: the learning rate of Adam.
+        batch_size: the number of examples in each step.
+        seed: the seed of all random numbers.
+        checkpoint: a folder to write states to at intervals, and to resume from.
         progress: whether to show a progress bar.
-        options: whatever else the weights depend on.
-        trains: whether examples are needed to train on; if not, inputs as `trace` takes them do as well.
+        options: all else that the weights depend on.
+        trains: whether the examples are trained on; if not, inputs as `trace` takes them are enough.
 
     Raises:
-        DataError: the examples can't be used.
-        TraceError: the model holds NaN, or can't be cut for what it is.
+        DataError: The examples cannot be used.
+        TraceError: The model holds NaN, or is of a kind that cannot be pruned.
     """
-    batches, tests = _examples(model, data, test, trains)
+    batches, tests = _checked_examples(model, data, test, trains)
     folder = None if checkpoint is None else Path(checkpoint)
-    settings = Settings(learning_rate, batch_size, seed, folder, repr(tuple(options)), progress=progress)
+    settings = TrainingSettings(learning_rate, batch_size, seed, folder, repr(tuple(options)), progress=progress)
     return TrainingSession(model, batches, None if test is None else tests, settings)
 
 
-def _examples(model: nn.Module, data: Any, test: Any, trains: bool) -> tuple[list[Batch], list[Batch]]:
-    """The examples to work with and those to measure on, checked against the model."""
+def _checked_examples(model: nn.Module, data: Any, test: Any, trains: bool) -> tuple[list[Batch], list[Batch]]:
+    """Return the examples to work with and those to measure on, checked against the model."""
     try:
         return checked_data(model, data, test, None, [])
     except DataError:

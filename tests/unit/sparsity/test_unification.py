@@ -110,9 +110,9 @@ def test_inner_layers_by_default_and_others_by_name() -> None:
 def test_the_penalty_is_the_gradient_of_the_squared_norm() -> None:
     model, optimizer, unification = start(make=torch.optim.SGD, rho=0.3)
     each = unification.layers[0]
-    each.gap.copy_(weight(*each.gap.shape, seed=3))
+    each.dual.copy_(weight(*each.dual.shape, seed=3))
     before = model.second.weight.detach().clone().requires_grad_()
-    (0.15 * (before - each.target + each.gap).square().sum()).backward()
+    (0.15 * (before - each.auxiliary + each.dual).square().sum()).backward()
     model.second.weight.grad = torch.zeros_like(model.second.weight)
     optimizer.step()
     assert torch.allclose(model.second.weight, before - 0.01 * before.grad, atol=1e-7)
@@ -134,10 +134,10 @@ def test_the_multiplier_keeps_its_meaning_when_rho_grows() -> None:
     each = unification.layers[0]
     labels = each.labels
     w = each.weight.detach().clone()
-    gap = each.gap + w - projected(each.blocks, w + each.gap, labels_of(each.blocks, w + each.gap, 0.5, 0.5))
+    gap = each.dual + w - projected(each.blocks, w + each.dual, labels_of(each.blocks, w + each.dual, 0.5, 0.5))
     with torch.no_grad():
         unification._update()
-    assert unification.rho == 0.2 and torch.allclose(each.gap, gap / 2) and len(labels) == each.blocks.count
+    assert unification.rho == 0.2 and torch.allclose(each.dual, gap / 2) and len(labels) == each.blocks.count
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])

@@ -15,7 +15,7 @@ from secateur.errors import DataError, StorageError
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.spp.spp import SPP
 from secateur.sparsity.unification.unification import Unification
-from secateur.training.loop import Loop, Settings
+from secateur.training.loop import TrainingLoop, TrainingSettings
 
 State = dict[str, Tensor]
 
@@ -35,11 +35,11 @@ class Stopped(Exception):  # noqa: N818
     pass
 
 
-def loop_on(model: nn.Module, folder: Path | None, stop: int | None = None, rate: float = 1e-3) -> Loop:
+def loop_on(model: nn.Module, folder: Path | None, stop: int | None = None, rate: float = 1e-3) -> TrainingLoop:
     """A loop that writes after every step, and is killed in the middle of one."""
     optimizer = torch.optim.Adam(model.parameters(), rate)
-    settings = Settings(rate, 8, 0, folder, seconds=0.0)
-    loop = Loop(model, network(), as_batches(examples()), optimizer, settings)
+    settings = TrainingSettings(rate, 8, 0, folder, seconds=0.0)
+    loop = TrainingLoop(model, network(), as_batches(examples()), optimizer, settings)
     steps = itertools.count(1)
 
     def killed(*_: object) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import secateur as sc
@@ -78,16 +78,16 @@ def test_frozen_parameters_are_trained_meanwhile_and_frozen_again() -> None:
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = prune_while_training(make(), DATA, {"units": 0.7}, **QUICK)
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=count(0, 60).__next__))  # writes after each step
-    step, steps = loop.Loop._step, 0
+    step, steps = loop.TrainingLoop._loss_at, 0
 
-    def stops(self: Any, *args: Any) -> None:
+    def stops(self: Any, *args: Any) -> Tensor:
         nonlocal steps
         steps += 1
         if steps == 4:
             raise KeyboardInterrupt
-        step(self, *args)
+        return step(self, *args)
 
-    monkeypatch.setattr(loop.Loop, "_step", stops)
+    monkeypatch.setattr(loop.TrainingLoop, "_loss_at", stops)
     options: dict[str, Any] = {**QUICK, "checkpoint": tmp_path}
     with pytest.raises(KeyboardInterrupt):
         prune_while_training(make(), DATA, {"units": 0.7}, **options)

@@ -90,7 +90,7 @@ class PivotResult(SparseResult):
         return select_network_kernels(self.model, inputs, makers)
 
     def _fastest(self) -> FastNetwork:
-        return self._packed(self.network.example if self.session is None else self.session.example)
+        return self._packed(self._example)
 
     def _structures(self) -> Mapping[str, str]:
         size = f"{self.shape[0]} x {self.shape[1]}"

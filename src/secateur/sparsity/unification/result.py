@@ -77,8 +77,7 @@ class UnifiedResult(SparseResult):
         return "\n".join([str(self.compressed), *rows, *(f"  {line}" for line in self._notes())])
 
     def _fastest(self) -> FastNetwork:
-        example = self.plan.network.example if self.session is None else self.session.example
-        return select_network_kernels(self.model, example, unified_kernels(self.model, self.shapes))
+        return select_network_kernels(self.model, self._example, unified_kernels(self.model, self.shapes))
 
     def _saved_kernels(self) -> SavedKernels:
         return SavedKernels(SavedKernels.FORMAT, self.fast.kernels, {name: tuple(s) for name, s in self.shapes.items()})

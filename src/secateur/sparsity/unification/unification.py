@@ -8,7 +8,7 @@ from torch import nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
-from secateur.masking.linear_layers import finite
+from secateur.masking.linear_layers import identity_weight
 from secateur.sparsity.unification.layer_state import start_state
 from secateur.sparsity.unification.layers import weights_to_structure
 from secateur.sparsity.unification.shapes import DEFAULT_SHAPE, Shape, block_shapes
@@ -92,7 +92,9 @@ class Unification(TrainingMethod):
         for name, weight in weights.items():
             identity_weight(weight.detach(), name)
         self.shapes = block_shapes(weights, shape, pruned, unified)
-        self.layers = [start_state(name, weight, self.shapes[name], *self.fractions) for name, weight in weights.items()]
+        self.layers = [
+            start_state(name, weight, self.shapes[name], *self.fractions) for name, weight in weights.items()
+        ]
         self.hard = False
         self.attach()
 

@@ -1,0 +1,58 @@
+"""The steps of a training: the one loop that all trainings run."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from secateur.errors import DataError
+
+
+def training_steps(
+    stage: str,
+    optimizer: torch.optim.Optimizer,
+    loss_at: Callable[[int], Tensor],
+    is_finished: Callable[[int], bool],
+    *,
+    learning_rate_at: Callable[[int], float] | None = None,
+    first: int = 0,
+    progress: bool = False,
+) -> Iterator[int]:
+    """Train step by step, and yield the number of steps after each, for whatever the caller does in between.
+
+    Args:
+        stage: the name of the training, for messages and the progress bar.
+        optimizer: the optimizer.
+        loss_at: returns the loss of a step by its number, counted from 1, with a gradient.
+        is_finished: whether the training ends after so many steps.
+        learning_rate_at: returns the learning rate after so many steps; by default the optimizer's own.
+        first: the number of steps that were made before.
+        progress: whether to show a progress bar.
+
+    Raises:
+        DataError: The loss is NaN or infinite; the weights are those before this step.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor(1.0))
+        >>> optimizer = torch.optim.SGD([weight], 0.25)
+        >>> steps = training_steps("halving", optimizer, lambda step: weight.square(), lambda steps: steps >= 3)
+        >>> list(steps), weight.item()
+        ([1, 2, 3], 0.125)
+    """
+    with tqdm(desc=stage, initial=first, leave=False, disable=None if progress else True) as bar:
+        for step in itertools.count(first):
+            if is_finished(step):
+                return
+            if learning_rate_at is not None:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate_at(step)
+            loss = loss_at(step + 1)
+            if not bool(torch.isfinite(loss)):
+                raise DataError(f"{stage}: the loss is {float(loss)} at step {step + 1}; lower the learning rate")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            bar.update()
+            yield step + 1
