@@ -20,9 +20,10 @@ from papers.settings import Row, Settings
 from papers.subjects import subject
 from secateur.data.conversion import as_batches
 from secateur.importance.context import CriterionContext, split_microbatches
+from secateur.importance.shapley.config import EvaluationConfig
 from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.memory import MEMORY
+from secateur.importance.shapley.memory import DEFAULT_BYTES as MEMORY
 from secateur.masking.ablation import consumer_means
 
 STEPS = 16
@@ -86,21 +87,20 @@ class Curves:
         means = (
             consumer_means(network, split_microbatches(as_batches(data), network.device)) if removal == "mean" else {}
         )
-        options = {"memory": MEMORY}
-        self.context = CriterionContext(network, network.groups, cells, None, means, 0, options, False)
-        self.frontier = ProgramCursor(self.context, MEMORY)
+        self.context = CriterionContext(network, network.groups, cells, None, means, 0, False)
+        self.cursor = ProgramCursor(self.context, MEMORY)
 
     def area(self, name: str, order: torch.Tensor) -> float:
         """The area under the growth of the loss, from none to all units removed."""
         network, count = self.context.network, len(order)
-        game = Game(self.context, [network[name]], self.frontier)
+        game = Game(self.context, [network[name]], EvaluationConfig(memory=MEMORY), self.cursor)
         gone = sorted({round(step * count / STEPS) for step in range(STEPS + 1)})
         coalitions = torch.ones(len(gone), count, dtype=torch.bool)
         for row, removed in zip(coalitions, gone, strict=True):
             row[order[:removed]] = False
         losses = torch.zeros(len(gone), dtype=torch.float64)
         total = 0
-        for number, cell in enumerate(self.context.cells):
+        for number, cell in enumerate(self.context.microbatches):
             size = cell.size or 1
             losses -= game.cross(coalitions, number, torch.arange(size)).sum(1)
             total += size

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from secateur.importance.shapley.aggregates import mean
 from secateur.importance.shapley.auto_sampler import scheme_for
+from secateur.importance.shapley.config import Shapley
 from secateur.importance.shapley.game import Game
 from shapley.peers import PEERS, Whole, by_orders
 from shapley.subjects import Subject, relative_error
@@ -51,7 +52,7 @@ def _run(
     subject: Subject, game: Game, name: str, method: str, seed: int, truth: Tensor, budgets: Sequence[int]
 ) -> list[Point]:
     start = time.perf_counter()
-    layout = scheme_for(game, {"estimator": method}, mean, seed, name)
+    layout = scheme_for(game, Shapley(sampler=method), mean, seed, name)
     samples, points, evaluations = [], [], 0
     for budget in budgets:
         while not samples or evaluations < budget * game.players:
@@ -115,7 +116,7 @@ def race(subject: Subject, game: Game, truth: Tensor) -> Race:
     layouts = []
     for seed in range(SEEDS):
         start = time.perf_counter()
-        layouts.append(scheme_for(game, {}, mean, seed, name))
+        layouts.append(scheme_for(game, Shapley(), mean, seed, name))
         seconds += time.perf_counter() - start
     for block in range(MOST_BLOCKS):
         for seed, layout in enumerate(layouts):

@@ -7,10 +7,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from secateur.importance.shapley.aggregates import mean
-from secateur.importance.shapley.auto_sampler import controlled_for
+from secateur.importance.shapley.auto_sampler import control_variate_for
 from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.owen import WHOLE, nested
+from secateur.importance.shapley.owen import WHOLE, nested_sampler
 from secateur.importance.shapley.sampling_blocks import DesignScheme, SamplingScheme
 from shapley.subjects import Subject
 
@@ -31,10 +31,10 @@ class Whole:
 
 def owen(subject: Subject) -> list[Whole]:
     """Both estimators. Errors are half of the squared difference of independent runs."""
-    game = Game(subject.context, subject.context.groups, ProgramCursor(subject.context, 1 << 31))
+    game = Game(subject.context, subject.context.groups, cursor=ProgramCursor(subject.context, 1 << 31))
     layouts: dict[str, SamplingScheme] = {
-        "antithetic": DesignScheme("owen", nested(game.sizes), 2),
-        "controlled": controlled_for(game, mean, 0, WHOLE),
+        "antithetic": DesignScheme("owen", nested_sampler(game.sizes), 2),
+        "controlled": control_variate_for(game, mean, 0, WHOLE),
     }
     runs = {name: [_run(subject, game, layout, seed) for seed in range(SEEDS)] for name, layout in layouts.items()}
     values = [run[0] for run in runs["controlled"]]

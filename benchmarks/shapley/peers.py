@@ -14,7 +14,7 @@ from captum.attr import ShapleyValueSampling
 from shapiq.approximator import SVARM, KernelSHAP, PermutationSamplingSV, UnbiasedKernelSHAP
 from torch import Tensor
 
-from secateur.importance.shapley.batching import reference_of
+from secateur.importance.shapley.batching import select_reference
 from secateur.importance.shapley.game import Game
 
 Value = Callable[[Tensor], float]
@@ -33,22 +33,22 @@ class Whole:
     """The value of one coalition on all examples: one forward from the layer on, one mask."""
 
     def __init__(self, game: Game) -> None:
-        frontier, cells = game.frontier, range(len(game.context.cells))
+        cursor, cells = game.cursor, range(len(game.context.microbatches))
         self.game, self.evaluated = game, 0
-        known = [frontier.known(cell) for cell in cells]
-        live = [frontier.live(cell, game.cut) for cell in cells]
+        known = [cursor.dense_baseline(cell) for cell in cells]
+        live = [cursor.live_values(cell, game.cut) for cell in cells]
         self.examples = sum(part.examples for part in known)
         self.live = {node: torch.cat([part[node] for part in live]) for node in live[0]}
         labels = torch.cat([part.reference.labels for part in known])
-        self.reference = reference_of(type(known[0].reference)(labels, None), torch.arange(self.examples))
+        self.reference = select_reference(type(known[0].reference)(labels, None), torch.arange(self.examples))
 
     def __call__(self, coalition: Tensor) -> float:
         self.evaluated += 1
-        handlers = self.game.removal.handlers(
-            self.game.network, self.game._masks(coalition[None].bool()), self.game.consumers
+        handlers = self.game.runner.ablation.handlers(
+            self.game.network, self.game.runner.masks(coalition[None].bool()), self.game.runner.consumers
         )
         with torch.no_grad():
-            return float(self.game._values(dict(self.live), handlers, self.reference, self.examples).double().mean())
+            return float(self.game.runner.run(dict(self.live), handlers, self.reference, self.examples).double().mean())
 
     def many(self, coalitions: np.ndarray) -> np.ndarray:
         return np.array([self(torch.from_numpy(row)) for row in np.atleast_2d(coalitions).astype(bool)])

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.aggregates import mean
 from secateur.importance.shapley.auto_sampler import scheme_for
+from secateur.importance.shapley.config import EvaluationConfig, Shapley
 from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.game_sequence import in_order
+from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.importance.shapley.samplers.leverage import leverage
 from secateur.utils.rng import generator_for
 from shapley.subjects import Subject, relative_error
@@ -54,15 +54,15 @@ def precise(subject: Subject, truth: dict[str, Tensor]) -> list[Precise]:
 
 
 def _games(subject: Subject, precision: str) -> list[Game]:
-    context: CriterionContext = replace(subject.context, options={**subject.context.options, "precision": precision})
-    return list(in_order(context, ProgramCursor(context, 1 << 31)))
+    config = EvaluationConfig(memory=1 << 31, precision=precision)
+    return list(games_in_order(subject.context, config, ProgramCursor(subject.context, 1 << 31)))
 
 
 def _seconds(game: Game) -> float:
     """For one coalition on one example."""
     coalitions = leverage(game.players, generator_for(0, "speed")).coalitions
     positions = torch.arange(len(coalitions)) * 20 // len(coalitions)
-    game.frontier.live(0, game.cut)
+    game.cursor.live_values(0, game.cut)
     start = time.perf_counter()
     game.each(coalitions, 0, positions)
     return (time.perf_counter() - start) / len(coalitions)
@@ -72,7 +72,7 @@ def _error(subject: Subject, game: Game, truth: Tensor) -> float:
     """The mean over seeds."""
     name, errors = game.groups[0].name, []
     for seed in range(SEEDS):
-        layout = scheme_for(game, {"estimator": "controlled"}, mean, seed, name)
+        layout = scheme_for(game, Shapley(sampler="controlled"), mean, seed, name)
         samples, evaluations = [], 0
         while evaluations < PER_UNIT * game.players:
             samples.append(layout.sample(game, subject.numbers, seed, name, len(samples)))
@@ -84,7 +84,7 @@ def _error(subject: Subject, game: Game, truth: Tensor) -> float:
 
 def compiled(subject: Subject, size: int = 64) -> list[Compiled]:
     """The whole network on a batch, before and after `torch.compile`."""
-    images = subject.context.cells[0].args[0]
+    images = subject.context.microbatches[0].args[0]
     batch = images.repeat(-(-size // len(images)), 1, 1, 1)[:size].contiguous(memory_format=torch.channels_last)
     fast, found = torch.compile(subject.model), []
     for precision in PRECISIONS:

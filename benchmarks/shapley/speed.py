@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.importance.shapley.batching import picked, reference_of
+from secateur.importance.shapley.batching import select_reference, select_rows
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.samplers.leverage import leverage
 from secateur.utils.rng import generator_for
@@ -32,16 +32,17 @@ def throughput(game: Game) -> Throughput:
     """Coalitions in turn with the bare suffix, on batches of the size that is faster for it."""
     coalitions = leverage(game.players, generator_for(0, "speed")).coalitions
     positions = torch.arange(len(coalitions)) * 20 // len(coalitions)
-    known, live = game.frontier.known(0), game.frontier.live(0, game.cut)
+    known, live = game.cursor.dense_baseline(0), game.cursor.live_values(0, game.cut)
 
     def bare(size: int) -> Callable[[], object]:
         places = torch.arange(size) % known.examples
         values = {
-            node: picked(game.program, node.meta["val"], value, places, known.examples) for node, value in live.items()
+            node: select_rows(game.program, node.meta["val"], value, places, known.examples)
+            for node, value in live.items()
         }
-        reference = reference_of(known.reference, places)
+        reference = select_reference(known.reference, places)
         with torch.no_grad():
-            return lambda: game._values(dict(values), {}, reference, size)
+            return lambda: game.runner.run(dict(values), {}, reference, size)
 
     batches = {size: bare(size) for size in {32, game.tile}}
     times: dict[int, list[float]] = {0: [], **{size: [] for size in batches}}
@@ -56,7 +57,7 @@ def throughput(game: Game) -> Throughput:
 
 def one_pass(subject: Subject) -> dict[str, float]:
     """Seconds of each one-pass criterion for all groups, as multiples of one forward and backward pass."""
-    network, data = subject.context.network, [(cell.args[0], cell.target) for cell in subject.context.cells]
+    network, data = subject.context.network, [(cell.args[0], cell.target) for cell in subject.context.microbatches]
     names = ("taylor", "sensitivity", "apoz")
 
     def plain() -> None:

@@ -11,12 +11,16 @@ import secateur as sc
 from secateur import demo
 from secateur.data.conversion import as_batches
 from secateur.importance.context import CriterionContext, shuffled_microbatches, split_microbatches
+from secateur.importance.shapley.config import EvaluationConfig
 from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.game_sequence import in_order
+from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.utils.rng import generator_for
 
 SUBJECTS = {"vgg": "vgg", "demo": "residual"}
+
+
+MEMORY = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Subject:
 
     def games(self) -> Iterator[Game]:
         """The game of each group."""
-        yield from in_order(self.context, ProgramCursor(self.context, 1 << 31))
+        yield from games_in_order(self.context, EvaluationConfig(memory=MEMORY), ProgramCursor(self.context, MEMORY))
 
 
 def subject(name: str, examples: int = 256) -> Subject:
@@ -52,8 +56,7 @@ def subject(name: str, examples: int = 256) -> Subject:
         split_microbatches(as_batches((images, labels)), torch.device("cpu")), generator_for(0, "cells")
     )
     cells, numbers = [cell for cell, _ in pile], [index for _, index in pile]
-    options = {"memory": 1 << 31}
-    return Subject(name, model, CriterionContext(network, network.groups, cells, None, {}, 0, options, False), numbers)
+    return Subject(name, model, CriterionContext(network, network.groups, cells, None, {}, 0, False), numbers)
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from secateur.importance.shapley.aggregates import mean
 from secateur.importance.shapley.auto_sampler import scheme_for
+from secateur.importance.shapley.config import Shapley
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.jackknife import jackknife_estimate
 from secateur.importance.shapley.samplers.leverage import leverage
@@ -36,7 +37,7 @@ def truths(subject: Subject) -> dict[str, Tensor]:
 
 
 def _long(subject: Subject, game: Game, name: str) -> dict[str, Tensor]:
-    own = scheme_for(game, {}, mean, SEED, name)
+    own = scheme_for(game, Shapley(), mean, SEED, name)
     orders = own.name == "antithetic"
     other = DesignScheme("leverage", leverage, 20, spread=True) if orders else DesignScheme("antithetic", antithetic, 4)
     found, others = (

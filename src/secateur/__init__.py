@@ -10,6 +10,8 @@ from secateur.errors import SecateurError
 from secateur.importance.registry import criteria, criterion
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
+from secateur.importance.shapley.config import Shapley
+from secateur.importance.taylor import Taylor
 from secateur.recovery.repair import repair
 from secateur.results import Result
 from secateur.surgery.cut import cut
@@ -23,6 +25,8 @@ __all__ = [
     "Result",
     "Scores",
     "SecateurError",
+    "Shapley",
+    "Taylor",
     "__version__",
     "compare",
     "criteria",

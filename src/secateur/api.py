@@ -25,7 +25,7 @@ from secateur.evaluation.runtimes import EAGER, check_runtime, is_installed, run
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import check_program_sizes, checked_data
-from secateur.importance.registry import Criterion
+from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
 from secateur.importance.scores import Scores
 from secateur.pipeline import check_rounds, score_iteratively
@@ -44,7 +44,7 @@ def prune(
     model: nn.Module,
     data: Any,
     keep: Mapping[str, float | str],
-    by: str | Criterion = DEFAULTS.by,
+    by: CriterionLike = DEFAULTS.by,
     *,
     scores: Scores | None = None,
     test: Any = None,

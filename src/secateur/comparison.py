@@ -28,7 +28,7 @@ from secateur.evaluation.losses import Loss
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import check_program_sizes, checked_data
-from secateur.importance.registry import Criterion, find_criterion
+from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import check_scoring, score
 from secateur.importance.scores import Scores
 from secateur.options import check_name, check_option, with_current_names
@@ -50,7 +50,7 @@ SHARED = ("ablation",)  # options of `score` that all criteria take, and that ea
 def compare(
     model: nn.Module,
     data: Any,
-    by: Sequence[str | Criterion] = DEFAULT,
+    by: Sequence[CriterionLike] = DEFAULT,
     keep: Mapping[str, float | Sequence[float]] | None = None,
     *,
     test: Any = None,
@@ -179,7 +179,7 @@ class _Trials:
 
 
 def _check_settings(
-    criteria: Mapping[str, str | Criterion],
+    criteria: Mapping[str, CriterionLike],
     options: Mapping[str, Mapping[str, Any]],
     allocation: str,
     repair: How | None,
@@ -269,14 +269,14 @@ def _as_sequence(values: Any) -> Sequence[Any]:
     return values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
 
 
-def _criteria(by: Sequence[str | Criterion]) -> dict[str, str | Criterion]:
+def _criteria(by: Sequence[CriterionLike]) -> dict[str, CriterionLike]:
     """Return the criteria by their names.
 
     Raises:
         NameMatchError: there is none, or a name is unknown.
     """
     several = [by] if isinstance(by, str) or not isinstance(by, Iterable) else by
-    criteria = {find_criterion(criterion)[0]: criterion for criterion in several}
+    criteria = {find_criterion(criterion).label: criterion for criterion in several}
     if not criteria:
         raise NameMatchError("by is empty; name criteria to compare, secateur.criteria() lists them")
     return criteria

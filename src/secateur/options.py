@@ -4,7 +4,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -98,8 +98,8 @@ STEPS = Option("the name of a repair, a function, or a list of them", _are_steps
 PATH = Option("a path", lambda value: isinstance(value, str | os.PathLike))
 MAPPING = Option("a dict", lambda value: isinstance(value, Mapping))
 CRITERION = Option(
-    "the name of a criterion (secateur.criteria() lists them) or a function",
-    lambda value: isinstance(value, str) or callable(value),
+    "the name of a criterion (secateur.criteria() lists them), its configuration or a function",
+    lambda value: isinstance(value, str) or callable(value) or is_dataclass(value),
     NameMatchError,
 )
 AGGREGATE = Option(

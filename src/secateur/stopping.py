@@ -3,7 +3,7 @@
 Example:
     >>> from secateur.stopping import Seconds, SelectionConfident, StandardError
     >>> print((StandardError(0.2) & SelectionConfident(keep=0.5)) | Seconds(600))
-    ((errors of 0.2 of the spread & known which 50% go (95% each)) | 600 seconds)
+    ((errors of 0.2 of the spread & clear which 50% are removed (95% each)) | 600 seconds)
 """
 
 import warnings

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import secateur as sc
 from random_plans import drawn, plan_of, run
 from secateur.data.conversion import example_batches
-from secateur.importance.registry import criteria, registered
+from secateur.importance.registry import criteria
 from secateur.masking.ablation import consumer_means, run_masked
 from secateur.sparsity.lean import lean
 from secateur.sparsity.pivoting.pivot import pivot
@@ -89,7 +89,7 @@ def test_every_network_of_the_zoo_is_cut_on_the_device(name: str) -> None:
 @pytest.mark.parametrize("by", [name for name in criteria() if name not in SLOW])
 def test_scores_on_the_device_are_those_of_the_cpu(by: str, exact_products: None) -> None:
     model = classifier()
-    options = {"coalitions": 64} if "coalitions" in (registered(by).options or ()) else {}
+    options = {"coalitions": 64} if "coalitions" in criteria()[by].options else {}
     scores = {}
     for device in ("cpu", "cuda"):
         network = sc.trace(copy.deepcopy(model).to(device), torch.randn(2, 3, 12, 12, device=device))

@@ -7,7 +7,7 @@ from secateur.allocation.loss_curves import Curves
 from secateur.allocation.strategies import ORDERS
 from secateur.evaluation.channel_steps import ANY, AUTO
 from secateur.evaluation.losses import Loss
-from secateur.importance.registry import Criterion
+from secateur.importance.registry import CriterionLike
 from secateur.options import check_name
 from secateur.recovery.chain import DEFAULT as DEFAULT_REPAIR
 from secateur.recovery.repair import How, resolve_repairs
@@ -35,7 +35,7 @@ class PruneConfig:
         time: the time that all of it may take.
     """
 
-    by: str | Criterion = "obs"
+    by: CriterionLike = "obs"
     ablation: str = "mean"
     allocation: str | Sequence[str] = AUTO
     curves: Curves | None = None

@@ -13,7 +13,7 @@ from secateur.importance.registry import criterion
 Of = Callable[[Tensor], Tensor]
 
 
-@criterion("apoz", options=(), uses="nothing")
+@criterion("apoz", uses="nothing")
 def apoz(context: CriterionContext) -> dict[str, Tensor]:
     """The fraction of positions at which the unit's activation, where it is read, is above zero (1 - APoZ)."""
     context.need_examples("apoz")
@@ -33,8 +33,8 @@ def over_activations(context: CriterionContext, measure: Of) -> dict[str, Tensor
     Example:
         >>> import torch, secateur as sc
         >>> @sc.criterion("strength")
-        ... def strength(evidence):
-        ...     return over_activations(evidence, lambda z: z.abs())
+        ... def strength(context):
+        ...     return over_activations(context, lambda z: z.abs())
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> data = torch.randn(64, 4)
         >>> scores = sc.score(sc.trace(model, data), data, by="strength", progress=False)
@@ -46,7 +46,7 @@ def over_activations(context: CriterionContext, measure: Of) -> dict[str, Tensor
     counts = taps_by_group(
         context.network, context.groups, ((site, ones.expand(len(site.units), 1)) for site in sites), 1
     )
-    found = [_measured(context, sites, cell, measure) for cell in context.watched(context.cells, "activations")]
+    found = [_measured(context, sites, cell, measure) for cell in context.watched(context.microbatches, "activations")]
     return {name: torch.cat([part[name] for part in found], 1) / counts[name].clamp_min(1) for name in counts}
 
 

@@ -89,7 +89,7 @@ def _laid_out(context: CriterionContext, sites: tuple[ActivationTap, ...]) -> tu
     """Where the batch shares its axis with something else, which of them lies outermost: seen by turning it round."""
     if all(_is_plain(context.network, site) for site in sites):
         return sites
-    cell = max(context.cells, key=lambda each: each.size or 1)
+    cell = max(context.microbatches, key=lambda each: each.size or 1)
     examples = cell.size or 1
     one, other = _seen(context, sites, cell), _seen(context, sites, cell.take(torch.arange(examples).flip(0)))
     placed = []

@@ -1,6 +1,7 @@
-"""What a criterion is given: the network, the examples in cells, and the loss on them."""
+"""The input of a criterion: the network, the examples in micro-batches, and the loss on them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,10 +18,13 @@ from secateur.data.model_inputs import input_error
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.losses import Loss, Reference, example_losses
 from secateur.graph.program import OpOverride
+from secateur.importance.scores import GroupScores, Scores
 from secateur.masking.ablation import MeanAblation, Means
 from secateur.masking.imputation import ConsumerMoments, LinearImputer
 
-MICROBATCH = 32
+MICROBATCH = 32  # examples
+
+ProgressSink = Callable[[str, Callable[[], Mapping[str, GroupScores]]], None]
 
 
 @dataclass(frozen=True)
@@ -30,81 +34,106 @@ class CriterionContext:
     Args:
         network: the traced network.
         groups: the groups to score.
-        cells: the examples, at most 32 together; empty where no data was given.
-        loss: of an output and a target, one value per example; None for the default.
-        means: what stands in the place of absent units, by reader; empty for zero.
-        seed: for whatever the criterion draws.
-        options: what only some criteria know, such as the number of coalitions.
+        microbatches: the examples, at most 32 together; empty where no data was given.
+        loss: a function of an output and a target that returns one value per example; None for the default.
+        means: the replacements of absent units, by consumer; empty for zero.
+        seed: the seed of whatever the criterion draws.
         progress: whether to show a progress bar.
-        moments: of what each reader reads, where absent units are predicted from the others; else empty.
+        moments: the moments of each consumer's input, where absent units are predicted from the others; else empty.
+        resume_from: the scores of an earlier run to continue, or None.
+        on_progress: a function that takes the name of a game and a function that returns the scores of its groups so
+            far; None where nobody follows the run.
     """
 
     network: Network
     groups: Sequence[Group]
-    cells: Sequence[Batch]
+    microbatches: Sequence[Batch]
     loss: Loss | None
     means: Means
     seed: int
-    options: Mapping[str, Any]
     progress: bool
     moments: Mapping[str, ConsumerMoments] = field(default_factory=dict)
+    resume_from: Scores | None = None
+    on_progress: ProgressSink | None = None
+
+    @property
+    def cells(self) -> Sequence[Batch]:
+        """The micro-batches, by their name of version 0.9."""
+        warnings.warn(
+            "context.cells is now context.microbatches; the old name is removed in version 1.0",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.microbatches
 
     @cached_property
     def ablation(self) -> MeanAblation:
-        """What stands in the place of absent units."""
+        """The replacement of absent units."""
         return LinearImputer(self.means, self.moments) if self.moments else MeanAblation(self.means)
 
+    @cached_property
+    def example_count(self) -> int:
+        """The number of examples in all micro-batches."""
+        return sum(batch.size or 1 for batch in self.microbatches)
+
     def need_examples(self, criterion: str) -> None:
-        """
+        """Check that there are examples.
+
         Raises:
-            DataError: there are no examples.
+            DataError: there are none.
         """
-        if not self.cells:
+        if not self.microbatches:
             raise DataError(
                 f"{criterion!r} needs examples, but data is None; give data, or rank by 'l1', 'l2' or 'random'"
             )
 
     def forward(
         self,
-        cell: Batch,
+        batch: Batch,
         handlers: Mapping[Any, OpOverride] | None = None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> Any:
-        """The network's output on a cell, with some operators replaced, or some parameters.
+        """Return the network's output on a micro-batch, with some operators or parameters replaced.
 
         Raises:
-            DataError: the network refuses the inputs; its own error is shown.
+            DataError: the network refuses the inputs; the message holds its own error.
         """
         try:
-            return self.network.program.forward(cell, handlers, weights)
+            return self.network.program.forward(batch, handlers, weights)
         except SecateurError:
             raise
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
             types = (self.network.program.state(name).dtype for name in self.network.program.parameters)
-            raise input_error(self.network.title, cell, failure, next(types, None)) from failure
+            raise input_error(self.network.title, batch, failure, next(types, None)) from failure
 
     def losses(self, output: Any, reference: Reference, examples: int) -> Tensor:
-        """One finite loss per example."""
+        """Return one finite loss per example. (examples,)"""
         return example_losses(self.loss, output, reference, examples)
 
-    def watched(self, items: Iterable[Any], what: str, total: int | None = None) -> Iterator[Any]:
-        """The items, with a progress bar."""
-        return iter(tqdm(items, desc=what, total=total, disable=None if self.progress else True, leave=False))
+    def watched(self, items: Iterable[Any], description: str, total: int | None = None) -> Iterator[Any]:
+        """Iterate over items with a progress bar."""
+        return iter(tqdm(items, desc=description, total=total, disable=None if self.progress else True, leave=False))
 
 
-def split_microbatches(batches: Sequence[Batch], device: torch.device, most: int = MICROBATCH) -> list[Batch]:
-    """Batches cut into pieces of at most so many examples, on the network's device."""
-    cells = []
+def split_microbatches(batches: Sequence[Batch], device: torch.device, limit: int = MICROBATCH) -> list[Batch]:
+    """Split batches into micro-batches on a device.
+
+    Args:
+        batches: the examples; those that are not divisible stay as they are.
+        device: the network's device.
+        limit: the largest number of examples in a micro-batch.
+    """
+    microbatches = []
     for batch in batches:
         size = batch.size or 1
-        whole = size <= most or not batch.is_divisible
-        pieces = [batch] if whole else [batch.take(index) for index in torch.arange(size).split(most)]
-        cells += [on_device(piece, device).map(as_fast_layout) for piece in pieces]
-    return cells
+        stays_whole = size <= limit or not batch.is_divisible
+        pieces = [batch] if stays_whole else [batch.take(index) for index in torch.arange(size).split(limit)]
+        microbatches += [on_device(piece, device).map(as_fast_layout) for piece in pieces]
+    return microbatches
 
 
 def network_microbatches(network: Network, batches: Sequence[Batch], device: torch.device | None = None) -> list[Batch]:
-    """Batches in cells for a network: whole where its code fixes their size.
+    """Split batches into micro-batches for a network; batches stay whole where its code fixes their size.
 
     Args:
         network: the network.
@@ -115,45 +144,47 @@ def network_microbatches(network: Network, batches: Sequence[Batch], device: tor
 
 
 def as_examples(network: Network, batches: Sequence[Batch]) -> list[Batch]:
-    """Batches as the network takes them: whole, or each as one example if its first axis is not that of examples."""
+    """Mark batches as the network takes them: whole, or each as one example if its first axis is not the batch."""
     is_one, is_fixed = network.example.is_one_example, network.program.batched is None
     return [replace(batch, is_one_example=is_one, is_whole=is_fixed) for batch in batches]
 
 
-def shuffled_microbatches(cells: Sequence[Batch], generator: torch.Generator) -> list[tuple[Batch, Tensor]]:
-    """The examples in another order, in cells again, each with the old number of its examples.
+def shuffled_microbatches(microbatches: Sequence[Batch], generator: torch.Generator) -> list[tuple[Batch, Tensor]]:
+    """Shuffle the examples into new micro-batches, each with the old numbers of its examples.
 
-    Neighbours in the data may be alike, cells should not be. Only examples of one shape can share a cell, and what
-    can't be taken apart stays as it is.
+    Neighbours in the data may be alike, micro-batches should not be. Only examples of one shape can share a
+    micro-batch, and what is not divisible stays as it is.
     """
-    starts = torch.tensor([0, *(cell.size or 1 for cell in cells)]).cumsum(0)
-    piles: dict[str, list[tuple[Batch, Tensor]]] = {}
-    for number, cell in enumerate(cells):
-        apart = cell.size is not None and cell.is_divisible
-        leaves = pytree.tree_leaves((cell.args, dict(cell.kwargs), cell.target))
-        alike = [_kind_of(leaf) for leaf in leaves]
-        key = f"{alike}" if apart else f"cell {number}"
-        piles.setdefault(key, []).append((cell, torch.arange(int(starts[number]), int(starts[number + 1]))))
-    made = []
-    for key, pile in piles.items():
-        numbers = torch.cat([each for _, each in pile])
-        if key.startswith("cell "):
-            made.append((pile[0][0], numbers))
+    starts = torch.tensor([0, *(batch.size or 1 for batch in microbatches)]).cumsum(0)
+    by_form: dict[str, list[tuple[Batch, Tensor]]] = {}
+    for number, batch in enumerate(microbatches):
+        is_divisible = batch.size is not None and batch.is_divisible
+        leaves = pytree.tree_leaves((batch.args, dict(batch.kwargs), batch.target))
+        form = f"{[_form_of(leaf) for leaf in leaves]}" if is_divisible else f"{WHOLE_BATCH}{number}"
+        by_form.setdefault(form, []).append((batch, torch.arange(int(starts[number]), int(starts[number + 1]))))
+    shuffled = []
+    for form, members in by_form.items():
+        numbers = torch.cat([indices for _, indices in members])
+        if form.startswith(WHOLE_BATCH):
+            shuffled.append((members[0][0], numbers))
             continue
-        whole = concat_batches([cell for cell, _ in pile])
+        joined = concat_batches([batch for batch, _ in members])
         order = torch.randperm(len(numbers), generator=generator)
-        made += [(whole.take(part).map(as_fast_layout), numbers[part]) for part in order.split(MICROBATCH)]
-    return made
+        shuffled += [(joined.take(index).map(as_fast_layout), numbers[index]) for index in order.split(MICROBATCH)]
+    return shuffled
 
 
-def _kind_of(leaf: Any) -> Any:
-    """What leaves of cells must have in common to be joined."""
+WHOLE_BATCH = "whole batch "
+
+
+def _form_of(leaf: Any) -> Any:
+    """Return what leaves of two batches must have in common to be concatenated."""
     if isinstance(leaf, ExampleList):
         return "by example"
     return (leaf.shape[1:], leaf.dtype) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
 
 def as_fast_layout(tensor: Tensor) -> Tensor:
-    """Images in the memory layout in which convolutions on a CPU are fastest."""
+    """Return images in the memory layout in which convolutions on a CPU are fastest."""
     is_image = tensor.dim() == 4 and tensor.is_floating_point() and tensor.device.type == "cpu"
     return tensor.contiguous(memory_format=torch.channels_last) if is_image else tensor

@@ -18,7 +18,7 @@ from secateur.evaluation.losses import Loss, Reference, check_target, example_lo
 from secateur.graph.contexts import preserved, run_module
 from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.context import MICROBATCH
-from secateur.importance.registry import Criterion, Use, registered
+from secateur.importance.registry import CriterionLike, Use, find_criterion
 from secateur.options import described
 
 Run = Callable[[Batch], Any]
@@ -46,7 +46,7 @@ def checked_data(
     data: Any,
     test: Any,
     loss: Loss | None,
-    by: Sequence[str | Criterion],
+    by: Sequence[CriterionLike],
     bound: str | None = None,
 ) -> tuple[list[Batch], list[Batch]]:
     """The examples to work with and those to measure on, checked against the model before anything is traced.
@@ -72,7 +72,7 @@ def checked_data(
     dtype = floating_type(model)
     batches = as_batches(data, dtype=dtype)
     tests = batches if test is None else as_batches(test, dtype=dtype)
-    uses = {registered(each).uses for each in by}
+    uses = {find_criterion(criterion).uses for criterion in by}
     use: Use = "gradients" if "gradients" in uses else "loss" if "loss" in uses else "nothing"
     parts = [("data", batches)] if test is None else [("data", batches), ("test", tests)]
     for what, part in parts:

@@ -146,11 +146,11 @@ def fisher_factors(
         layers: whose curvatures are wanted.
         drawn: the layers for which places are drawn, `layers` among them: the draws depend on these alone.
     """
-    examples = sum(cell.size or 1 for cell in context.cells)
+    examples = sum(cell.size or 1 for cell in context.microbatches)
     state = context.network.program.state
     sums = {layer: FisherAccumulator(layer, state(layer.weight).detach()) for layer in layers}
     draws = generator_for(context.seed, "curvature")
-    for cell in context.watched(context.cells, "obs"):
+    for cell in context.watched(context.microbatches, "obs"):
         pass_cell(context, cell, sums, drawn, examples, draws)
     return {layer: sums.pop(layer).result() for layer in layers}
 

@@ -28,25 +28,26 @@ from secateur.importance.activation_taps import (
 )
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
+from secateur.importance.taylor import Taylor
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 NOTHING = 1e-10
 
 
-@criterion("sensitivity", options=(), uses="gradients")
+@criterion("sensitivity", uses="gradients")
 def sensitivity(context: CriterionContext) -> dict[str, Tensor]:
     """The absolute gradient of each example's loss by the activation, summed over space."""
     return over_gradients(context, "sensitivity", lambda z, g: g.abs())
 
 
-@criterion("taylor-signed", options=(), uses="gradients")
-def taylor_signed(context: CriterionContext) -> dict[str, Tensor]:
+@criterion("taylor-signed", config=Taylor(signed=True), uses="gradients")
+def taylor_signed(context: CriterionContext, config: Taylor) -> dict[str, Tensor]:
     """The first-order estimate of how much each example's loss grows without the unit: -z dL/dz summed over space."""
     return over_gradients(context, "taylor-signed", lambda z, g: -z * g)
 
 
-@criterion("taylor", options=(), uses="gradients")
-def taylor(context: CriterionContext) -> dict[str, Tensor]:
+@criterion("taylor", config=Taylor(), uses="gradients")
+def taylor(context: CriterionContext, config: Taylor) -> dict[str, Tensor]:
     """The absolute value, example by example, of the signed Taylor score (Molchanov et al. 2017, equation 8)."""
     return {name: values.abs() for name, values in over_gradients(context, "taylor", lambda z, g: -z * g).items()}
 
@@ -67,9 +68,9 @@ def over_gradients(context: CriterionContext, name: str, measure: Measure) -> di
     """
     context.need_examples(name)
     sites = activation_taps(context)
-    found = [_backward(context, sites, cell, measure) for cell in context.watched(context.cells, name)]
+    found = [_backward(context, sites, cell, measure) for cell in context.watched(context.microbatches, name)]
     scores = {group.name: torch.cat([part[group.name] for part in found], 1) for group in context.groups}
-    unlabelled = any(cell.target is None for cell in context.cells)
+    unlabelled = any(cell.target is None for cell in context.microbatches)
     if unlabelled and all(float(values.abs().max()) < NOTHING for values in scores.values()):
         raise DataError(NO_GRADIENT)
     return scores

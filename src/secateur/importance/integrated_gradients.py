@@ -1,5 +1,7 @@
 """Integrated gradients of hidden units (Sundararajan et al. 2017; of hidden layers: Dhamdhere et al. 2019)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,38 +11,53 @@ from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.evaluation.losses import Reference
 from secateur.importance.activation_taps import straight_through
+from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
 from secateur.importance.gates import need_examples_apart
 from secateur.importance.registry import criterion
+from secateur.options import OPTIONS
 
-STEPS = 16
+
+@dataclass(frozen=True, kw_only=True)
+class IntegratedGradients(CriterionConfig):
+    """Options of integrated gradients.
+
+    Args:
+        steps: the number of points of the Gauss-Legendre quadrature, each of which takes one backward pass per group.
+    """
+
+    steps: int = option_field(16, OPTIONS["steps"])
 
 
-@criterion("integrated-gradients", options=(), uses="gradients")
-def integrated_gradients(context: CriterionContext) -> dict[str, Tensor]:
-    """The integral of z dL/dz as all units of the group grow from nothing to what they are, for each example, negated.
+@criterion("integrated-gradients", config=IntegratedGradients(), uses="gradients")
+def integrated_gradients(context: CriterionContext, config: IntegratedGradients) -> dict[str, Tensor]:
+    """The integral of -z dL/dz as all units of the group grow from their ablation to their values, for each example.
 
-    From nothing, or from their means, as `ablation` says; at 16 points of Gauss and Legendre. The values of a group sum
-    to what it adds to minus the loss: it is the Shapley value of that game where the loss is a polynomial of degree two
-    in the units' presence, and the Aumann-Shapley value always.
+    The path starts at zero, or at the units' means, as `ablation` says. The values of a group sum to its gain of minus
+    the loss: they are the Shapley value of that game where the loss is a polynomial of degree two in the units'
+    presence, and the Aumann-Shapley value always.
+
+    Raises:
+        DataError: there are no examples, or the network or the ablation has no path for each example.
     """
     context.need_examples("integrated-gradients")
     need_examples_apart(context.network, "l2")
     if context.moments:
         raise DataError("'integrated-gradients' has no path from predicted units; take ablation='mean' or 'zero'")
-    found: dict[str, list[Tensor]] = {group.name: [] for group in context.groups}
-    for cell in context.watched(context.cells, "integrated-gradients"):
+    integrals: dict[str, list[Tensor]] = {group.name: [] for group in context.groups}
+    for batch in context.watched(context.microbatches, "integrated-gradients"):
         with torch.no_grad():
-            dense = context.forward(cell)
+            dense = context.forward(batch)
         for group in context.groups:
-            found[group.name].append(_along(context, group, cell, Reference(cell.target, dense)))
-    return {name: torch.cat(parts, 1) for name, parts in found.items()}
+            reference = Reference(batch.target, dense)
+            integrals[group.name].append(_path_integral(context, config.steps, group, batch, reference))
+    return {name: torch.cat(by_batch, 1) for name, by_batch in integrals.items()}
 
 
-def _along(context: CriterionContext, group: Group, cell: Batch, reference: Reference) -> Tensor:
-    """The integral over the path, for each example of a cell. (units, examples)"""
-    network, examples = context.network, cell.size or 1
-    points, weights = np.polynomial.legendre.leggauss(STEPS)
+def _path_integral(context: CriterionContext, steps: int, group: Group, batch: Batch, reference: Reference) -> Tensor:
+    """Return the integral over the path, for each example of a micro-batch. (units, examples)"""
+    network, examples = context.network, batch.size or 1
+    points, weights = np.polynomial.legendre.leggauss(steps)
     total = torch.zeros(group.size, examples, dtype=torch.float64)
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         presence = torch.full((examples, group.size), float(point), device=network.device, requires_grad=True)
@@ -48,8 +65,8 @@ def _along(context: CriterionContext, group: Group, cell: Batch, reference: Refe
         with torch.enable_grad():
             masks = torch.cat([masks[:, : group.offset], presence, masks[:, group.span.stop :]], 1)
             handlers = context.ablation.handlers(network, masks, network.readers_of(group))
-            output = context.forward(cell, {**straight_through(network.program), **handlers})
-            worth = -context.losses(output, reference, examples).sum()
-        (slope,) = torch.autograd.grad(worth, presence, materialize_grads=True, allow_unused=True)
+            output = context.forward(batch, {**straight_through(network.program), **handlers})
+            value = -context.losses(output, reference, examples).sum()
+        (slope,) = torch.autograd.grad(value, presence, materialize_grads=True, allow_unused=True)
         total += float(weight) * slope.cpu().double().T
     return total

@@ -11,7 +11,7 @@ from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 
 
-@criterion("lean", options=(), uses="nothing")
+@criterion("lean", uses="nothing")
 def longest_chain_through(context: CriterionContext) -> dict[str, GroupScores]:
     """The logarithm of the product of the longest chain of operators through any of the unit's channels.
 

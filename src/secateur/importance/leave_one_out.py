@@ -1,94 +1,125 @@
-"""Criteria by really leaving units out, one at a time."""
+"""Criteria by real removal of units: one at a time, or greedily one after another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from secateur.importance.config import option_field
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
+from secateur.importance.shapley.config import EvaluationConfig
 from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.game_sequence import in_order
-from secateur.importance.shapley.memory import memory_of
+from secateur.importance.shapley.game_sequence import games_in_order
+from secateur.options import one_of
+
+TIE_STEP = 1e-12  # by which a later unit ranks above an earlier one of equal loss
 
 
-@criterion("leave-one-out", options=("memory", "precision"), uses="loss")
-def leave_one_out(context: CriterionContext) -> dict[str, Tensor]:
-    """How much each example's loss grows when only this unit is gone."""
-    return _without_each(context, "leave-one-out")
+@dataclass(frozen=True, kw_only=True)
+class LeaveOneOut(EvaluationConfig):
+    """Options of the change of the loss without one unit.
+
+    Args:
+        change: "signed" for each example's increase of the loss ("leave-one-out"), "squared" for the square of the
+            change of the mean loss ("oracle", Molchanov et al. 2019), "absolute" for its absolute value
+            ("oracle-absolute", Molchanov et al. 2017).
+        memory, precision: as in `EvaluationConfig`.
+    """
+
+    change: str = option_field("signed", one_of("signed", "squared", "absolute"))
 
 
-@criterion("oracle", options=("memory", "precision"), uses="loss")
-def oracle(context: CriterionContext) -> dict[str, GroupScores]:
-    """The square of how much the mean loss changes when only this unit is gone (Molchanov et al. 2019)."""
-    found = _without_each(context, "oracle")
-    return {name: _of_change(changes, torch.square, lambda mean: 2 * mean.abs()) for name, changes in found.items()}
+@dataclass(frozen=True, kw_only=True)
+class Greedy(EvaluationConfig):
+    """Options of greedy removal.
+
+    Args:
+        memory, precision: as in `EvaluationConfig`.
+    """
 
 
-@criterion("oracle-absolute", options=("memory", "precision"), uses="loss")
-def oracle_absolute(context: CriterionContext) -> dict[str, GroupScores]:
-    """How much the mean loss changes when only this unit is gone, up or down (Molchanov et al. 2017)."""
-    found = _without_each(context, "oracle-absolute")
-    return {name: _of_change(changes, torch.abs, torch.ones_like) for name, changes in found.items()}
+@criterion("leave-one-out", config=LeaveOneOut(), uses="loss")
+def leave_one_out(context: CriterionContext, config: LeaveOneOut) -> dict[str, Tensor]:
+    """Each example's increase of the loss without the unit."""
+    return _increases_without_each(context, config, "leave-one-out")
 
 
-Of = Callable[[Tensor], Tensor]
+@criterion("oracle", config=LeaveOneOut(change="squared"), uses="loss")
+def oracle(context: CriterionContext, config: LeaveOneOut) -> dict[str, GroupScores]:
+    """The square of the change of the mean loss without the unit (Molchanov et al. 2019)."""
+    changes = _increases_without_each(context, config, "oracle")
+    return {name: _of_mean(values, torch.square, lambda mean: 2 * mean.abs()) for name, values in changes.items()}
 
 
-def _of_change(changes: Tensor, function: Of, slope: Of) -> GroupScores:
-    """A function of the mean change (units, examples), with its error to first order."""
+@criterion("oracle-absolute", config=LeaveOneOut(change="absolute"), uses="loss")
+def oracle_absolute(context: CriterionContext, config: LeaveOneOut) -> dict[str, GroupScores]:
+    """The absolute change of the mean loss without the unit (Molchanov et al. 2017)."""
+    changes = _increases_without_each(context, config, "oracle-absolute")
+    return {name: _of_mean(values, torch.abs, torch.ones_like) for name, values in changes.items()}
+
+
+@criterion("greedy", config=Greedy(), uses="loss")
+def greedy(context: CriterionContext, config: Greedy) -> dict[str, Tensor]:
+    """The increase of the loss when the unit is removed, if always the unit of the least increase is removed next.
+
+    With n units this takes n (n + 1) / 2 coalitions on every example.
+    """
+    return {game.groups[0].name: _greedy_increases(game) for game in _games(context, config, "greedy")}
+
+
+def _games(context: CriterionContext, config: EvaluationConfig, name: str) -> Iterator[Game]:
+    """Yield the game of each group, with a progress bar.
+
+    Raises:
+        DataError: there are no examples.
+    """
+    context.need_examples(name)
+    cursor = ProgramCursor(context, config.memory_limit.bytes)
+    return context.watched(games_in_order(context, config, cursor, gradients=False), name, len(context.groups))
+
+
+def _of_mean(changes: Tensor, function: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]) -> GroupScores:
+    """Return a function of the mean change (units, examples), with its error to first order."""
     mean, examples = changes.mean(1), changes.shape[1]
     error = changes.std(1) / examples**0.5 if examples > 1 else torch.zeros_like(mean)
     return GroupScores(function(mean), slope(mean) * error)
 
 
-def _without_each(context: CriterionContext, name: str) -> dict[str, Tensor]:
-    """How much each example's loss grows without each unit. (units, examples) by group"""
-    context.need_examples(name)
-    found = {}
-    frontier = ProgramCursor(context, memory_of(context.options))
-    for game in context.watched(in_order(context, frontier, slopes=False), name, len(context.groups)):
-        others = ~torch.eye(game.players, dtype=torch.bool)
-        losses = [_loss_increase(game, others, cell) for cell in range(len(context.cells))]
-        found[game.groups[0].name] = torch.cat(losses, 1)
-    return found
+def _increases_without_each(context: CriterionContext, config: EvaluationConfig, name: str) -> dict[str, Tensor]:
+    """Return each example's increase of the loss without each unit, by group. (units, examples)"""
+    increases = {}
+    for game in _games(context, config, name):
+        coalitions = ~torch.eye(game.players, dtype=torch.bool)
+        losses = [_loss_increases(game, coalitions, cell) for cell in range(len(context.microbatches))]
+        increases[game.groups[0].name] = torch.cat(losses, 1)
+    return increases
 
 
-@criterion("greedy", options=("memory", "precision"), uses="loss")
-def greedy(context: CriterionContext) -> dict[str, Tensor]:
-    """What the loss has grown to when a unit goes, if always the one goes whose removal then costs least.
-
-    With n units that takes n (n + 1) / 2 coalitions on every example.
-    """
-    context.need_examples("greedy")
-    frontier = ProgramCursor(context, memory_of(context.options))
-    games = context.watched(in_order(context, frontier, slopes=False), "greedy", len(context.groups))
-    return {game.groups[0].name: _greedy(game) for game in games}
-
-
-def _greedy(game: Game) -> Tensor:
-    present = torch.ones(game.players, dtype=torch.bool)
-    grown = torch.zeros(game.players, dtype=torch.float64)
-    most = 0.0
+def _greedy_increases(game: Game) -> Tensor:
+    """Return the loss at which each unit is removed. (units,)"""
+    is_present = torch.ones(game.players, dtype=torch.bool)
+    increases = torch.zeros(game.players, dtype=torch.float64)
+    highest = 0.0
     for step in range(game.players):
-        left = torch.nonzero(present).flatten()
-        tried = present.repeat(len(left), 1)
-        tried[torch.arange(len(left)), left] = False
-        lost = torch.cat([_loss_increase(game, tried, cell) for cell in range(len(game.context.cells))], 1).mean(1)
-        gone = int(left[lost.argmin()])
-        present[gone] = False
-        most = max(most, float(lost.min()))  # a later unit ranks higher, even if the loss falls when it goes
-        grown[gone] = most + step * TINY
-    return grown
+        units = torch.nonzero(is_present).flatten()
+        coalitions = is_present.repeat(len(units), 1)
+        coalitions[torch.arange(len(units)), units] = False
+        cells = range(len(game.context.microbatches))
+        losses = torch.cat([_loss_increases(game, coalitions, cell) for cell in cells], 1).mean(1)
+        removed = int(units[losses.argmin()])
+        is_present[removed] = False
+        highest = max(highest, float(losses.min()))  # a later unit ranks higher, even if the loss falls without it
+        increases[removed] = highest + step * TIE_STEP
+    return increases
 
 
-TINY = 1e-12
-
-
-def _loss_increase(game: Game, coalitions: Tensor, cell: int) -> Tensor:
-    """What each coalition costs on each example of a cell. (coalitions, examples)"""
+def _loss_increases(game: Game, coalitions: Tensor, cell: int) -> Tensor:
+    """Return each coalition's increase of the loss on each example of a micro-batch. (coalitions, examples)"""
     everyone = torch.ones(1, game.players, dtype=torch.bool)
-    values = game.cross(torch.cat([everyone, coalitions]), cell, torch.arange(game.context.cells[cell].size or 1))
+    positions = torch.arange(game.context.microbatches[cell].size or 1)
+    values = game.cross(torch.cat([everyone, coalitions]), cell, positions)
     return values[:1] - values[1:]

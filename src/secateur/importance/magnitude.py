@@ -16,19 +16,19 @@ from secateur.masking.batch_norms import norms_of
 from secateur.utils.dtypes import to_widest
 
 
-@criterion("l1", options=(), uses="nothing")
+@criterion("l1", uses="nothing")
 def l1(context: CriterionContext) -> dict[str, GroupScores]:
     """Sum of the absolute incoming weights."""
     return {group.name: GroupScores.exact(_measured(context, group, torch.abs)) for group in context.groups}
 
 
-@criterion("l2", options=(), uses="nothing")
+@criterion("l2", uses="nothing")
 def l2(context: CriterionContext) -> dict[str, GroupScores]:
     """Root of the sum of the squared incoming weights."""
     return {group.name: GroupScores.exact(_measured(context, group, torch.square).sqrt()) for group in context.groups}
 
 
-@criterion("fpgm", options=(), uses="nothing")
+@criterion("fpgm", uses="nothing")
 def geometric_median(context: CriterionContext) -> dict[str, GroupScores]:
     """Sum of the distances of the unit's incoming weights to those of all others of its group (He et al. 2019).
 
@@ -43,7 +43,7 @@ def geometric_median(context: CriterionContext) -> dict[str, GroupScores]:
     return found
 
 
-@criterion("batchnorm-scale", options=(), uses="nothing")
+@criterion("batchnorm-scale", uses="nothing")
 def batchnorm_scale(context: CriterionContext) -> dict[str, GroupScores]:
     """The absolute scale of the batch norms behind the unit, summed over them (Liu et al. 2017).
 

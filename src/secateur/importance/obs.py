@@ -9,6 +9,7 @@ divergence from the dense network's output: labels are not used.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,22 +18,41 @@ from torch import Tensor
 from secateur.coupling.network import Group, Network
 from secateur.data.batch import Batch
 from secateur.importance.activation_taps import ActivationTap, activation_taps
+from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
 from secateur.importance.elimination import ReaderFactor, eliminate_units
 from secateur.importance.fisher import FisherFactors, drawn_loss, fisher_factors
 from secateur.importance.gradient import backward_through
 from secateur.importance.obs_batches import Portion, Readers, layers_in, portions_of
 from secateur.importance.registry import criterion
-from secateur.importance.shapley.memory import SLACK, memory_of, too_little
+from secateur.importance.shapley.memory import MemoryLimit
 from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.options import OPTIONS
 from secateur.utils.live_bytes import peak_bytes
 from secateur.utils.rng import generator_for
 
 MOST_FEATURES = 6_000
 
 
-@criterion("obs", options=("memory",), uses="nothing")
-def optimal_brain_surgeon(context: CriterionContext) -> dict[str, Tensor]:
+@dataclass(frozen=True, kw_only=True)
+class OptimalBrainSurgeon(CriterionConfig):
+    """Options of the optimal brain surgeon.
+
+    Args:
+        memory: the largest number of bytes of activations that are alive at once, as for `Shapley`. By default all
+            groups are scored in one pass.
+    """
+
+    memory: float | None = option_field(None, OPTIONS["memory"])
+
+    @property
+    def memory_limit(self) -> MemoryLimit:
+        """The limit of memory."""
+        return MemoryLimit(self.memory)
+
+
+@criterion("obs", config=OptimalBrainSurgeon(), uses="nothing")
+def optimal_brain_surgeon(context: CriterionContext, config: OptimalBrainSurgeon) -> dict[str, Tensor]:
     """The divergence that has come together when a unit goes, the others of its group going one by one before it.
 
     Units whose readers can't be solved for (attention products, normalisations, recurrent layers alone) are judged one
@@ -44,9 +64,11 @@ def optimal_brain_surgeon(context: CriterionContext) -> dict[str, Tensor]:
     consumers = {group.name: [layer for layer in layers if group.owns(layer.inputs)] for group in context.groups}
     alone = [group for group in context.groups if not consumers[group.name]]
     if alone:
-        _check_gates(context, alone)
+        _check_gates(context, config.memory_limit, alone)
     found: dict[str, Tensor] = {}
-    for portion in portions_of(context, [group for group in context.groups if consumers[group.name]], consumers):
+    for portion in portions_of(
+        context, config.memory_limit, [group for group in context.groups if consumers[group.name]], consumers
+    ):
         found |= _elimination_losses(context, portion, consumers)
     for name, losses in (_gate_losses(context, alone) if alone else {}).items():
         order = losses.argsort()
@@ -85,10 +107,10 @@ def _gate_losses(context: CriterionContext, groups: Sequence[Group]) -> dict[str
     """Half the mean square of what each unit's gate adds to drawn losses: what its going costs to second order."""
     sites, draws = activation_taps(context), generator_for(context.seed, "gates")
     totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
-    for cell in context.watched(context.cells, "obs"):
+    for cell in context.watched(context.microbatches, "obs"):
         found = _gate_slopes(context, sites, groups, cell, draws)
         totals = {name: total + found[name].square().sum(1) / 2 for name, total in totals.items()}
-    examples = sum(cell.size or 1 for cell in context.cells)
+    examples = sum(cell.size or 1 for cell in context.microbatches)
     return {name: total / examples for name, total in totals.items()}
 
 
@@ -103,15 +125,14 @@ def _gate_slopes(
     return backward_through(context, sites, groups, cell, lambda z, g: z * g, lambda output: drawn_loss(output, draws))
 
 
-def _check_gates(context: CriterionContext, groups: Sequence[Group]) -> None:
+def _check_gates(context: CriterionContext, limit: MemoryLimit, groups: Sequence[Group]) -> None:
     """
     Raises:
         BudgetError: a pass for gates takes more than the limit that the user has set.
     """
-    if context.options.get("memory") is None:
+    if limit.requested is None:
         return
-    cell = max(context.cells, key=lambda each: sum(tensor.numel() for tensor in each.tensors))
+    cell = max(context.microbatches, key=lambda each: sum(tensor.numel() for tensor in each.tensors))
     draws = generator_for(context.seed, "gates")
     needed = peak_bytes(partial(_gate_slopes, context, activation_taps(context), groups, cell, draws))
-    if needed > SLACK * memory_of(context.options):
-        raise too_little(memory_of(context.options), "rank by 'obs'", needed)
+    limit.check_bytes("rank by 'obs'", needed)

@@ -13,7 +13,7 @@ from secateur.coupling.network import Group
 from secateur.importance.context import CriterionContext
 from secateur.importance.elimination import BLOCK
 from secateur.importance.fisher import FisherAccumulator, pass_cell
-from secateur.importance.shapley.memory import MEMORY, SLACK, memory_of, too_little
+from secateur.importance.shapley.memory import DEFAULT_BYTES, SLACK, MemoryLimit
 from secateur.masking.linear_layers import LinearLayer
 from secateur.utils.live_bytes import peak_bytes
 from secateur.utils.rng import generator_for
@@ -34,11 +34,14 @@ class Portion:
     drawn: tuple[LinearLayer, ...]
 
 
-def portions_of(context: CriterionContext, groups: Sequence[Group], consumers: Readers) -> list[Portion]:
+def portions_of(
+    context: CriterionContext, limit: MemoryLimit, groups: Sequence[Group], consumers: Readers
+) -> list[Portion]:
     """The portions, in the order of the groups.
 
     Args:
         context: the network and the examples.
+        limit: the limit of memory.
         groups: those that have readers.
         consumers: the layers that read each group.
 
@@ -46,9 +49,9 @@ def portions_of(context: CriterionContext, groups: Sequence[Group], consumers: R
         BudgetError: a pass for one group alone takes more than the limit.
     """
     whole = _by_covariances(groups, consumers)
-    if context.options.get("memory") is None:
+    if limit.requested is None:
         return whole
-    memory = int(SLACK * memory_of(context.options))
+    memory = int(SLACK * limit.bytes)
     parts, least = list[Portion](), 0
     for portion in whole:
         if _bytes_of(context, portion, consumers) <= memory:
@@ -56,8 +59,7 @@ def portions_of(context: CriterionContext, groups: Sequence[Group], consumers: R
             continue
         split, alone = _split(context, portion, consumers, memory)
         parts, least = [*parts, *split], max(least, alone)
-    if least > memory:
-        raise too_little(memory_of(context.options), "rank by 'obs'", least)
+    limit.check_bytes("rank by 'obs'", least)
     return parts
 
 
@@ -71,7 +73,7 @@ def _by_covariances(groups: Sequence[Group], consumers: Readers) -> list[Portion
     lists: list[list[Group]] = []
     for group in groups:
         together = layers_in([*lists[-1], group] if lists else [group], consumers)
-        if not lists or sum(map(_matrix_bytes, together)) > MEMORY:
+        if not lists or sum(map(_matrix_bytes, together)) > DEFAULT_BYTES:
             lists.append([])
         lists[-1].append(group)
     return [Portion(tuple(each), layers_in(each, consumers)) for each in lists]
@@ -94,11 +96,11 @@ def _split(context: CriterionContext, portion: Portion, consumers: Readers, memo
 
 def _bytes_of(context: CriterionContext, portion: Portion, consumers: Readers) -> int:
     """What a pass takes on the largest cell, or the elimination afterwards."""
-    cell = max(context.cells, key=lambda each: sum(tensor.numel() for tensor in each.tensors))
+    cell = max(context.microbatches, key=lambda each: sum(tensor.numel() for tensor in each.tensors))
     layers = layers_in(portion.groups, consumers)
     sums = {layer: FisherAccumulator(layer, context.network.program.state(layer.weight).detach()) for layer in layers}
     draws = generator_for(context.seed, "curvature")
-    examples = sum(each.size or 1 for each in context.cells)
+    examples = sum(each.size or 1 for each in context.microbatches)
     single = peak_bytes(partial(pass_cell, context, cell, sums, portion.drawn, examples, draws))
     sizes = {layer: _matrix_bytes(layer) for layer in layers}
     eliminated = max(sum(map(_elimination_bytes, consumers[group.name])) for group in portion.groups)

@@ -8,7 +8,7 @@ from secateur.importance.scores import GroupScores
 from secateur.utils.rng import generator_for
 
 
-@criterion("random", options=(), uses="nothing")
+@criterion("random", uses="nothing")
 def random(context: CriterionContext) -> dict[str, GroupScores]:
     """Uniform on [0, 1)."""
     return {

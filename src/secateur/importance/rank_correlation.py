@@ -61,6 +61,7 @@ def _agreement(group: str, a: Tensor, b: Tensor) -> Agreement:
 
     if len(a) < 2 or bool((a == a[0]).all()) or bool((b == b[0]).all()):
         return Agreement(group, len(a), float("nan"), float("nan"), float("nan"))
+
     one, other = a.numpy(), b.numpy()
     found = (float(f(one, other).statistic) for f in (stats.pearsonr, stats.spearmanr, stats.kendalltau))
     return Agreement(group, len(a), *found)

@@ -1,125 +1,268 @@
-"""Criteria by name. A criterion is a function from evidence to a score for every unit."""
+"""Criteria by name. A criterion is a function from a context, and its configuration, to a score for every unit."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor
 
 from secateur.errors import OptionError
+from secateur.importance.config import CriterionConfig, options_by_keyword
 from secateur.importance.context import CriterionContext
+from secateur.importance.legacy_options import config_of_option_names, with_option_mapping
 from secateur.importance.scores import GroupScores
-from secateur.options import CRITERION, OPTIONS, check_name, one_of
+from secateur.options import CRITERION, check_name, described
+from secateur.utils.text_table import align_columns
 
-Criterion = Callable[[CriterionContext], Mapping[str, Tensor | GroupScores]]
+Config = TypeVar("Config", bound=CriterionConfig)
+UnitScores = Mapping[str, Tensor | GroupScores]
+Criterion = Callable[[CriterionContext], UnitScores]
+CriterionLike = str | Criterion | CriterionConfig
+ConfiguredCriterion = Callable[[CriterionContext, Config], UnitScores]
 Use = Literal["nothing", "loss", "gradients", "unknown"]
-SAMPLED = ("aggregate", "coalitions", "stop", "memory", "precision", "resume")  # options of whatever draws coalitions
-DEFAULTS: Mapping[str, Any] = {"estimator": "auto"}  # of options whose default is not None
+UNSET: Mapping[str, Any] = {"estimator": "auto"}  # keywords of `score` whose default is not None
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A criterion as it was registered.
+class RegisteredCriterion:
+    """A criterion with its name and configuration.
 
     Args:
-        function: the criterion.
-        options: the options of `score` that it reads; None for any.
-        uses: what it takes of the examples' losses: nothing, their values, or their gradients as well; or "unknown".
-        estimators: the values that its option `estimator` may have; None where a function or any name will do.
+        name: the criterion's name.
+        function: the criterion; it takes the configuration as its second argument where there is one.
+        config: the configuration; None for a criterion without options.
+        uses: what the criterion reads of the examples' losses: nothing, their values, or their gradients as well; or
+            "unknown".
     """
 
-    function: Criterion
-    options: Collection[str] | None = None
+    name: str
+    function: Callable[..., UnitScores]
+    config: CriterionConfig | None = None
     uses: Use = "unknown"
-    estimators: Collection[str] | None = None
+
+    def __call__(self, context: CriterionContext) -> UnitScores:
+        return self.function(context) if self.config is None else self.function(context, self.config)
+
+    @property
+    def label(self) -> str:
+        """The name, with the options whose values differ from those that the name stands for."""
+        if self.config is None:
+            return self.name
+        preset = _criteria[self.name].config
+        changed = [
+            f"{entry.name}={value!r}"
+            for entry in fields(self.config)
+            if (value := getattr(self.config, entry.name)) != getattr(preset, entry.name)
+        ]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The values of the applicable options, by name."""
+        return {name: getattr(self.config, name) for name, _ in _options_of(self).values()}
+
+    @property
+    def summary(self) -> str:
+        """The first line of the criterion's docstring."""
+        return (self.function.__doc__ or "").strip().partition("\n")[0]
 
 
-_criteria: dict[str, Registered] = {}
+class Criteria(Mapping[str, RegisteredCriterion]):
+    """The registered criteria by name; `print` lists each with the configuration that its name stands for."""
+
+    def __init__(self, criteria: Mapping[str, RegisteredCriterion]) -> None:
+        self._criteria = dict(sorted(criteria.items()))
+
+    def __getitem__(self, name: str) -> RegisteredCriterion:
+        check_name(name, self._criteria, "no criterion is named")
+        return self._criteria[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._criteria
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._criteria)
+
+    def __len__(self) -> int:
+        return len(self._criteria)
+
+    def __str__(self) -> str:
+        rows = [["criterion", "configuration"]]
+        for name, entry in self._criteria.items():
+            options = ", ".join(f"{option}={value!r}" for option, value in entry.options.items())
+            rows.append([name, "" if entry.config is None else f"{type(entry.config).__name__}({options})"])
+        return "\n".join(align_columns(rows, frozenset({0, 1})))
+
+
+_criteria: dict[str, RegisteredCriterion] = {}
+
+
+@overload
+def criterion(name: str, *, uses: Use = "unknown") -> Callable[[Criterion], Criterion]: ...
+
+
+@overload
+def criterion(
+    name: str, *, config: Config, uses: Use = "unknown"
+) -> Callable[[ConfiguredCriterion[Config]], ConfiguredCriterion[Config]]: ...
+
+
+@overload
+def criterion(
+    name: str, *, options: Collection[str], uses: Use = "unknown", estimators: Collection[str] | None = None
+) -> Callable[[Criterion], Criterion]: ...
 
 
 def criterion(
     name: str,
     *,
-    options: Collection[str] | None = None,
+    config: CriterionConfig | None = None,
     uses: Use = "unknown",
+    options: Collection[str] | None = None,
     estimators: Collection[str] | None = None,
-) -> Callable[[Criterion], Criterion]:
+) -> Callable[[Any], Any]:
     """Register a function as a criterion, so that `score(..., by=name)` finds it.
 
-    The function gets an `Evidence` and gives, for every group in `evidence.groups` by its name, one score per unit
-    (units,), or one per unit and example (units, examples), whose mean and standard error are then taken. Low goes
-    first.
+    The function takes a `CriterionContext`. It returns, for every group in `context.groups` by its name, one score per
+    unit (units,), or one per unit and example (units, examples), whose mean and standard error are then taken. Units
+    with low scores are removed first.
 
     Args:
         name: the criterion's name.
-        options: names of the options of `score` that it reads in `evidence.options`, such as "coalitions"; others are
-            refused where someone gives them. By default none is refused.
-        uses: what it takes of the examples' losses, which are then checked beforehand: "nothing", "loss" for their
-            values, or "gradients".
-        estimators: the names that its option `estimator` knows; by default any.
+        config: the configuration that the name stands for, where the criterion has options: an instance of a frozen
+            dataclass derived from `secateur.importance.CriterionConfig`. The function takes it as its second argument,
+            and `score(..., by=config)` runs the criterion with other values.
+        uses: what the criterion reads of the examples' losses, which are then checked beforehand: "nothing", "loss" for
+            their values, or "gradients".
+        options, estimators: the form of version 0.9, in which a criterion names the keywords of `score` that it reads
+            in `context.options`. Deprecated: declare a `config`.
 
     Example:
         >>> import secateur as sc
         >>> @sc.criterion("first-come")
-        ... def first_come(evidence):
-        ...     return {group.name: torch.arange(group.size) for group in evidence.groups}
+        ... def first_come(context):
+        ...     return {group.name: torch.arange(group.size) for group in context.groups}
         >>> "first-come" in sc.criteria()
         True
     """
 
-    def register(function: Criterion) -> Criterion:
-        _criteria[name] = Registered(function, options, uses, estimators)
+    def register(function: Callable[..., UnitScores]) -> Callable[..., UnitScores]:
+        if options is None:
+            _criteria[name] = RegisteredCriterion(name, function, config, uses)
+        else:
+            legacy_config = config_of_option_names(options, estimators)
+            _criteria[name] = RegisteredCriterion(name, with_option_mapping(function), legacy_config, uses)
         return function
 
+    if options is not None:
+        warnings.warn(
+            f"options= of the criterion {name!r} is removed in version 1.0; declare a configuration, "
+            f"criterion({name!r}, config=...)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     return register
 
 
-def criteria() -> tuple[str, ...]:
-    """The names of all registered criteria."""
-    return tuple(sorted(_criteria))
+def criteria() -> Criteria:
+    """Return all registered criteria by name; `print(criteria())` lists them with their options.
+
+    Example:
+        >>> import secateur as sc
+        >>> sc.criteria()["integrated-gradients"].options
+        {'steps': 16}
+    """
+    return Criteria(_criteria)
 
 
-def find_criterion(by: str | Criterion) -> tuple[str, Criterion]:
-    """A criterion and its name, from either.
+def find_criterion(by: CriterionLike) -> RegisteredCriterion:
+    """Return the criterion of a name, a function or a configuration.
 
     Raises:
         NameMatchError: no criterion has that name; the nearest and all names are listed.
+        OptionError: a class was given in place of a configuration, or one that belongs to no criterion.
     """
+    if isinstance(by, type) and issubclass(by, CriterionConfig):
+        raise OptionError(f"by is the class {by.__name__}; give an instance of it, by={by.__name__}()")
     CRITERION.check("by", by)
+    if isinstance(by, CriterionConfig):
+        return replace(_preset_of(by), config=by)
     if isinstance(by, str):
-        check_name(by, criteria(), "no criterion is named")
-        return by, _criteria[by].function
-    return getattr(by, "__name__", type(by).__name__), by
+        check_name(by, sorted(_criteria), "no criterion is named")
+        return _criteria[by]
+    if not callable(by) or isinstance(by, type):
+        raise OptionError(f"by is {described(by)}, which is no criterion and no configuration of one")
+    return RegisteredCriterion(getattr(by, "__name__", type(by).__name__), by)
 
 
-def registered(by: str | Criterion) -> Registered:
-    """A criterion with what it reads; a function reads anything.
+def _preset_of(config: CriterionConfig) -> RegisteredCriterion:
+    """Return the criterion whose name stands for the configuration, or for one with fewer of its options set.
 
     Raises:
-        NameMatchError: no criterion has that name.
+        OptionError: no criterion was registered with such a configuration.
     """
-    _, function = find_criterion(by)
-    return _criteria[by] if isinstance(by, str) else Registered(function)
+    changed = config.changed_options()
+    candidates = {
+        entry.name: preset.items()
+        for entry in _criteria.values()
+        if type(entry.config) is type(config) and (preset := entry.config.changed_options()).items() <= changed.items()
+    }
+    if not candidates:
+        raise OptionError(
+            f"{type(config).__name__} is the configuration of no criterion; register one by secateur.criterion(name, "
+            f"config={type(config).__name__}())"
+        )
+    return _criteria[max(candidates, key=lambda name: len(candidates[name]))]
 
 
-def check_criterion(by: str | Criterion, options: Mapping[str, Any]) -> None:
-    """Check options of `score` against what a criterion reads.
+def _options_of(entry: RegisteredCriterion) -> Mapping[str, tuple[str, Any]]:
+    return {} if entry.config is None else options_by_keyword(entry.config)
+
+
+def configured_criterion(by: CriterionLike, keywords: Mapping[str, Any]) -> RegisteredCriterion:
+    """Return a criterion with the options that keywords of `score` set.
+
+    Args:
+        by: a name, a function or a configuration.
+        keywords: keywords of `score`; those that are None, or an estimator "auto", set nothing. `resume` is checked
+            and sets nothing.
 
     Raises:
         NameMatchError: no criterion has that name, or an option's value is an unknown name.
-        OptionError: an option was given that the criterion does not read, or it has a wrong type.
+        OptionError: a keyword does not apply to the criterion, is given beside a configuration, or has a wrong value.
     """
-    found = registered(by)
-    given = {name: value for name, value in options.items() if value is not None and value != DEFAULTS.get(name)}
-    for name, value in given.items():
-        if name in OPTIONS:
-            OPTIONS[name].check(name, value)
-        if found.options is not None and name not in found.options:
-            consumers = [other for other, each in sorted(_criteria.items()) if name in (each.options or ())]
-            raise OptionError(f"{name}= does not apply to by={by!r}; leave it out, or rank by {', '.join(consumers)}")
-    if given.get("protocol") == "paper":
-        for name in ("estimator", "coalitions", "stop"):
-            if name in given:
-                raise OptionError(f"{name}= does not apply to protocol='paper', which says what is drawn; leave it out")
-    if found.estimators is not None and "estimator" in given and not callable(given["estimator"]):
-        one_of("auto", *found.estimators).check("estimator", given["estimator"])
+    entry = find_criterion(by)
+    values = {name: value for name, value in keywords.items() if value is not None and value != UNSET.get(name)}
+    if values.pop("resume", None) is not None and not (entry.config and entry.config.is_resumable):
+        resumable = [name for name, other in criteria().items() if other.config and other.config.is_resumable]
+        raise OptionError(f"resume= does not apply to by={_shown(by)}; leave it out, or rank by {', '.join(resumable)}")
+    if entry.config is None and not values:
+        return entry
+    changes = {}
+    for keyword, value in values.items():
+        name, option = _option_of_keyword(entry, by, keyword)
+        if option is not None:
+            option.check(keyword, value)
+        changes[name] = value
+    return replace(entry, config=replace(entry.config, **changes)) if entry.config is not None else entry
+
+
+def _option_of_keyword(entry: RegisteredCriterion, by: object, keyword: str) -> tuple[str, Any]:
+    """Return the option that a keyword of `score` sets, with its accepted values.
+
+    Raises:
+        OptionError: the criterion has no such option, or it is given by a configuration, which holds it already.
+    """
+    options = _options_of(entry)
+    if keyword not in options:
+        names = [name for name, other in criteria().items() if keyword in _options_of(other)]
+        raise OptionError(f"{keyword}= does not apply to by={_shown(by)}; leave it out, or rank by {', '.join(names)}")
+    if isinstance(by, CriterionConfig):
+        name = options[keyword][0]
+        raise OptionError(f"{keyword}= is given beside by={type(by).__name__}(); set it there, {name}=")
+    return options[keyword]
+
+
+def _shown(by: object) -> str:
+    return f"{type(by).__name__}()" if isinstance(by, CriterionConfig) else repr(by)

@@ -56,6 +56,7 @@ class GroupScores:
         if here and self.samples and self.per_example is not None:
             apart = freedom_here(self.samples, self.per_example.shape[1])
             freedom = apart if apart >= 1 else freedom
+
         reach = float(stats.t.ppf((1 + level) / 2, freedom)) * errors
         return self.values - reach, self.values + reach
 

@@ -20,28 +20,29 @@ from secateur.importance.hessian_diagonal import estimated_diagonal, exact_diago
 from secateur.importance.magnitude import incoming
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
+from secateur.importance.taylor import Taylor
 from secateur.utils.rng import generator_for
 
 Weights = Mapping[str, Tensor]
 Change = Callable[[Tensor, Weights], Weights]
 
 
-@criterion("taylor-weights", options=(), uses="gradients")
-def taylor_weights(context: CriterionContext) -> dict[str, GroupScores]:
+@criterion("taylor-weights", config=Taylor(of="weights"), uses="gradients")
+def taylor_weights(context: CriterionContext, config: Taylor) -> dict[str, GroupScores]:
     """Sum of (g w)^2 over the unit's incoming weights: their change of the loss, to first order (I^(1))."""
     context.need_examples("taylor-weights")
     return _over_weights(context, "taylor-weights", _first_order)
 
 
-@criterion("taylor-weights-second", options=(), uses="gradients")
-def taylor_weights_second(context: CriterionContext) -> dict[str, GroupScores]:
+@criterion("taylor-weights-second", config=Taylor(of="weights", order=2), uses="gradients")
+def taylor_weights_second(context: CriterionContext, config: Taylor) -> dict[str, GroupScores]:
     """Sum of (g w - w (H w) / 2)^2 over the unit's incoming weights, H w by a Hessian-vector product (I^(2))."""
     context.need_examples("taylor-weights-second")
     return _over_weights(context, "taylor-weights-second", _second_order)
 
 
-@criterion("taylor-gates", options=(), uses="gradients")
-def taylor_gates(context: CriterionContext) -> dict[str, GroupScores]:
+@criterion("taylor-gates", config=Taylor(of="gates"), uses="gradients")
+def taylor_gates(context: CriterionContext, config: Taylor) -> dict[str, GroupScores]:
     """The squared derivative by the unit's gate, minibatch by minibatch; the paper's best (its Taylor-FO-BN).
 
     In a residual stage a unit has one gate behind every block, else one behind its batch norm, else before its readers.
@@ -49,21 +50,21 @@ def taylor_gates(context: CriterionContext) -> dict[str, GroupScores]:
     return _over_gates(context, "taylor-gates", Gates(context))
 
 
-@criterion("taylor-gates-before-norm", options=(), uses="gradients")
-def taylor_gates_before_norm(context: CriterionContext) -> dict[str, GroupScores]:
+@criterion("taylor-gates-before-norm", config=Taylor(of="gates", gate_position="before norms"), uses="gradients")
+def taylor_gates_before_norm(context: CriterionContext, config: Taylor) -> dict[str, GroupScores]:
     """The same with gates before batch norms: the square of the sum of g w over the filter (and its bias)."""
     return _over_gates(context, "taylor-gates-before-norm", Gates(context, "before norms"))
 
 
-@criterion("taylor-gates-norms", options=(), uses="gradients")
-def taylor_gates_norms(context: CriterionContext) -> dict[str, GroupScores]:
+@criterion("taylor-gates-norms", config=Taylor(of="gates", gate_position="norms"), uses="gradients")
+def taylor_gates_norms(context: CriterionContext, config: Taylor) -> dict[str, GroupScores]:
     """The same with gates behind batch norms in residual stages, too: the mean of the squares of all that write into it
     (ours)."""
     return _over_gates(context, "taylor-gates-norms", Gates(context, "norms"))
 
 
-@criterion("taylor-gates-examples", options=(), uses="gradients")
-def taylor_gates_examples(context: CriterionContext) -> dict[str, Tensor]:
+@criterion("taylor-gates-examples", config=Taylor(of="gates", by_example=True), uses="gradients")
+def taylor_gates_examples(context: CriterionContext, config: Taylor) -> dict[str, Tensor]:
     """The squared derivative by the unit's gate, example by example (the paper's full-gradient variant)."""
     context.need_examples("taylor-gates-examples")
     gates = Gates(context)
@@ -75,8 +76,8 @@ def taylor_gates_examples(context: CriterionContext) -> dict[str, Tensor]:
     return {group.name: gates.of_group(group, squares).T for group in context.groups}
 
 
-@criterion("taylor-gates-second", options=("estimator",), estimators=("hutchinson", "exact"), uses="gradients")
-def taylor_gates_second(context: CriterionContext) -> dict[str, GroupScores]:
+@criterion("taylor-gates-second", config=Taylor(order=2), uses="gradients")
+def taylor_gates_second(context: CriterionContext, config: Taylor) -> dict[str, GroupScores]:
     """The squared change by closing the unit's gate, to second order: (-g + H / 2)^2, with the Hessian's own entry.
 
     By default H is estimated by 8 products with random signs for each minibatch, and averaged over all minibatches.
@@ -84,7 +85,7 @@ def taylor_gates_second(context: CriterionContext) -> dict[str, GroupScores]:
     """
     context.need_examples("taylor-gates-second")
     gates, generator = Gates(context), generator_for(context.seed, "taylor-gates-second")
-    exact = context.options.get("estimator") == "exact"
+    exact = config.hessian == "exact"
     asked = [[0, *entry] for group in context.groups for entry in gates.entries(group)]
     slopes, curvatures = [], []
     for cell in _cells(context, "taylor-gates-second"):
@@ -101,7 +102,7 @@ def taylor_gates_second(context: CriterionContext) -> dict[str, GroupScores]:
 
 
 def _cells(context: CriterionContext, name: str) -> Iterator[Batch]:
-    return context.watched(context.cells, name)
+    return context.watched(context.microbatches, name)
 
 
 def _over_gates(context: CriterionContext, name: str, gates: Gates) -> dict[str, GroupScores]:

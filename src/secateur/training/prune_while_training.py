@@ -14,7 +14,7 @@ from secateur.errors import DataError, OptionError
 from secateur.evaluation.losses import is_logits, main_output
 from secateur.graph.contexts import preserved, run_module
 from secateur.graph.model_copies import copy_model
-from secateur.importance.registry import Criterion, find_criterion
+from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.scores import GroupScores, Scores
 from secateur.report.measured_report import measure_networks
 from secateur.results import Result
@@ -31,7 +31,7 @@ def prune_while_training(
     model: nn.Module,
     data: Any,
     keep: Mapping[str, float | str],
-    by: str | Criterion = OWN_GATES,
+    by: CriterionLike = OWN_GATES,
     *,
     test: Any = None,
     towards: str = "dense",
@@ -135,7 +135,7 @@ def _with_targets(session: TrainingSession, towards: str) -> list[Batch]:
 def _result(session: TrainingSession, small: nn.Module, schedule: TaylorSchedule, note: str, held_out: bool) -> Result:
     """What was made of the dense network, measured beside it."""
     groups = {name: GroupScores.exact(values) for name, values in schedule.averages.items()}
-    name = "taylor-gates" if schedule.by is None else find_criterion(schedule.by)[0]
+    name = "taylor-gates" if schedule.by is None else find_criterion(schedule.by).name
     scores = Scores(groups, name, session.settings.seed, {}, note)
     plan = schedule.plan
     report = measure_networks(

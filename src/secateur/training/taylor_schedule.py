@@ -13,7 +13,7 @@ from secateur.coupling.network import Group
 from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError, SurgeryError, TraceError
 from secateur.graph.wrappers import unwrapped
-from secateur.importance.registry import Criterion, find_criterion
+from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import score
 from secateur.options import check_option
 from secateur.surgery.cut import cut
@@ -93,7 +93,7 @@ class TaylorSchedule(TrainingMethod):
         units_per_step: int | None = None,
         round_to: int = 1,
         decay: float = 0.9,
-        by: str | Criterion | None = None,
+        by: CriterionLike | None = None,
         data: Any = None,
         floor: float = 1,
         only: str | Sequence[str] | None = None,
@@ -215,7 +215,7 @@ class TaylorSchedule(TrainingMethod):
             self._averages[name] = decay * self._averages[name] + (1 - decay) * total / self.every
             self._sums[name] = torch.zeros_like(total)
 
-    def _scores_by(self, by: str | Criterion) -> dict[str, Tensor]:
+    def _scores_by(self, by: CriterionLike) -> dict[str, Tensor]:
         """Return the scores of another criterion, of the network as it is now."""
         only = [group.name for group in self.groups]
         scores = score(self.network, self.data, by, only=only, seed=self.steps, ablation="zero", progress=False)

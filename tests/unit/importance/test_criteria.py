@@ -10,7 +10,6 @@ from torch.nn import functional as F
 import secateur as sc
 from secateur.data.conversion import example_batches
 from secateur.importance.activation import over_activations
-from secateur.importance.registry import registered
 from small_network import Small, batches
 from zoo import grow
 
@@ -135,7 +134,7 @@ def test_every_criterion_keeps_the_contract(by: str, name: str) -> None:
         with pytest.raises(sc.SecateurError, match="need labels"):
             sc.score(network, data, by=by, progress=False)
         return
-    few = {"coalitions": 8} if "coalitions" in (registered(by).options or ()) else {}
+    few = {"coalitions": 8} if "coalitions" in sc.criteria()[by].options else {}
     first, again = (sc.score(network, data, by=by, **few, seed=7, progress=False) for _ in range(2))
     assert list(first) == [group.name for group in network.groups]
     for group in network.groups:

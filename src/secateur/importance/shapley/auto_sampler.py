@@ -1,139 +1,142 @@
-"""Which estimator serves a group, and when it has done enough, from what the user asked for and what a trial shows."""
+"""The sampling scheme and the stopping rule of a group, from the user's options and a trial."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from secateur.errors import NameMatchError, SecateurError
+from secateur.errors import SecateurError
 from secateur.importance.shapley.aggregates import Aggregate, mean
+from secateur.importance.shapley.config import AUTO, CONTROLLED, PAPER, SamplingConfig, Shapley
 from secateur.importance.shapley.control_variate import (
     ControlVariate,
     OrderMarginals,
-    joining,
+    nested_order,
     order_marginals,
     weights_by,
 )
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.samplers.registry import SAMPLERS, find_sampler
+from secateur.importance.shapley.samplers.registry import SAMPLERS
 from secateur.importance.shapley.sampling_blocks import DesignScheme, SamplingScheme
-from secateur.importance.shapley.stopping import Coalitions, PerUnit, Rule, StandardError
+from secateur.importance.shapley.stopping import Coalitions, EvaluationsPerUnit, Rule, StandardError
 from secateur.utils.rng import generator_for
 
-FEWEST, MOST = 2, 32  # examples of a block
+MIN_EXAMPLES, MAX_EXAMPLES = 2, 32  # of a block
 EVALUATIONS = 1024  # coalitions times examples of a block, about
 SPREAD = 20  # examples among the pairs of a regression's block: each then has about n / 4 pairs
-UNEXPLAINED, MANY = 0.3, 48  # with fewer units plain orders gave as small errors in the same time
+MAX_UNEXPLAINED, MIN_UNITS = 0.3, 48  # with fewer units plain orders gave as small errors in the same time
 RELATIVE_ERROR, PER_UNIT = 0.5, 64
 PAPER_ORDERS = 5
 
 
-def scheme_for(game: Game, options: Mapping[str, Any], aggregate: Aggregate, seed: int, name: str) -> SamplingScheme:
-    """What a block of a group's estimate is.
+def scheme_for(game: Game, config: Shapley, aggregate: Aggregate, seed: int, name: str) -> SamplingScheme:
+    """Return the sampling scheme of a group.
 
     By default it is exact where that costs no more than a few orders; else gradients corrected along orders, where
     there are many units and a trial order shows that gradients explain most of their marginals; else orders with
     their reverses.
 
+    Args:
+        game: the group's game.
+        config: the user's options.
+        aggregate: the statistic from examples' values to scores.
+        seed: the seed of the trial.
+        name: the group's name.
+
     Raises:
-        NameMatchError: an unknown protocol or estimator.
         SecateurError: "controlled" was asked for, and the game has no gradients.
     """
-    protocol, wanted = options.get("protocol"), options.get("estimator") or "auto"
-    if protocol not in (None, "paper"):
-        raise NameMatchError(f"protocol={protocol!r} is unknown; the one known is 'paper'")
-    if protocol == "paper":
-        return DesignScheme("permutation", SAMPLERS["permutation"], 0, every=True)
-    if wanted == "auto" and 2**game.players <= 8 * game.players:
-        wanted = "exact"
-    if wanted not in ("auto", "controlled"):
-        return _drawn(wanted, game, aggregate)
-    if wanted == "controlled":
-        return controlled_for(game, aggregate, seed, name)
-    return corrected(game, aggregate, seed, name) or _drawn("antithetic", game, aggregate)
+    if config.protocol == PAPER:
+        return DesignScheme("permutation", SAMPLERS["permutation"], 0, every=True, fixed_blocks=PAPER_ORDERS)
+    sampler = config.sampler
+    if sampler == AUTO and 2**game.players <= 8 * game.players:
+        sampler = "exact"
+    if sampler == CONTROLLED:
+        return control_variate_for(game, aggregate, seed, name)
+    if sampler == AUTO:
+        trial = control_variate_if_precise(game, aggregate, seed, name)
+        return trial or design_scheme("antithetic", game, aggregate)
+    return design_scheme(sampler, game, aggregate)
 
 
-def asks_for_slopes(options: Mapping[str, Any]) -> bool:
-    """Whether an estimate by these options takes gradients, or a trial of them."""
-    return options.get("protocol") is None and (options.get("estimator") or "auto") in ("auto", "controlled")
+def needs_gradients(config: Shapley) -> bool:
+    """Return whether an estimate by these options computes gradients, or a trial of them."""
+    return config.protocol is None and config.sampler in (AUTO, CONTROLLED)
 
 
-def corrected(game: Game, aggregate: Aggregate, seed: int, name: str) -> ControlVariate | None:
-    """Gradients corrected along orders, where a trial order shows that they explain enough."""
+def control_variate_if_precise(game: Game, aggregate: Aggregate, seed: int, name: str) -> ControlVariate | None:
+    """Return gradients corrected along orders, or None where a trial order shows that they explain too little."""
     try:
         trial = _trial(game, seed, name)
     except (RuntimeError, TypeError, ValueError, SecateurError):  # what can't be differentiated
         return None
-    return _controlled(game, aggregate, trial) if _explains(trial) else None
+    return _control_variate(game, aggregate, trial) if _is_explained(trial) else None
 
 
-def controlled_for(game: Game, aggregate: Aggregate, seed: int, name: str) -> ControlVariate:
-    """Gradients corrected along orders.
+def control_variate_for(game: Game, aggregate: Aggregate, seed: int, name: str) -> ControlVariate:
+    """Return gradients corrected along orders.
 
     Raises:
         SecateurError: the game has no gradients.
     """
-    return _controlled(game, aggregate, _trial(game, seed, name))
+    return _control_variate(game, aggregate, _trial(game, seed, name))
 
 
-def _controlled(game: Game, aggregate: Aggregate, trial: OrderMarginals) -> ControlVariate:
-    return ControlVariate(game.sizes, _pairs(game, aggregate), weights_by(trial))
+def _control_variate(game: Game, aggregate: Aggregate, trial: OrderMarginals) -> ControlVariate:
+    return ControlVariate(game.sizes, _pair_count(game, aggregate), weights_by(trial))
 
 
-def _drawn(wanted: str | Callable[..., Any], game: Game, aggregate: Aggregate) -> SamplingScheme:
-    if callable(wanted):
-        label, estimator = getattr(wanted, "__name__", type(wanted).__name__), wanted
+def design_scheme(sampler: str | Callable[..., Any], game: Game, aggregate: Aggregate) -> DesignScheme:
+    """Return the scheme of a sampler's designs, with as many examples in a block as suit it.
+
+    Args:
+        sampler: a sampler's name or function.
+        game: the group's game.
+        aggregate: the statistic from examples' values to scores.
+    """
+    if isinstance(sampler, str):
+        label, function = sampler, SAMPLERS[sampler]
     else:
-        label, estimator = wanted, find_sampler(wanted)
+        label, function = getattr(sampler, "__name__", type(sampler).__name__), sampler
     if label == "exact":
-        return DesignScheme(label, estimator, 0)
-    free = game.players > 1 and estimator(game.players, torch.Generator().manual_seed(0)).free
-    if free and aggregate is mean:
-        return DesignScheme(label, estimator, SPREAD, spread=True)
-    few = FEWEST if aggregate is mean else min(max(EVALUATIONS // (2 * game.players), FEWEST), MOST)
-    return DesignScheme(label, estimator, few)
+        return DesignScheme(label, function, 0, fixed_blocks=len(game.context.microbatches))
+    is_free = game.players > 1 and function(game.players, torch.Generator().manual_seed(0)).free
+    if is_free and aggregate is mean:
+        return DesignScheme(label, function, SPREAD, spread=True)
+    examples = min(max(EVALUATIONS // (2 * game.players), MIN_EXAMPLES), MAX_EXAMPLES)
+    return DesignScheme(label, function, MIN_EXAMPLES if aggregate is mean else examples)
 
 
 def _trial(game: Game, seed: int, name: str) -> OrderMarginals:
-    """Marginals and trapezoids along one order."""
-    return order_marginals(game, 0, 0, joining(game.sizes, generator_for(seed, name, "trial")))
+    """Return marginals and trapezoids along one order."""
+    return order_marginals(game, 0, 0, nested_order(game.sizes, generator_for(seed, name, "trial")))
 
 
-def _explains(trial: OrderMarginals) -> bool:
-    """Whether there are many units, and trapezoids leave little of their marginals."""
-    left = (trial.marginals - trial.trapezoids).square().sum()
-    many = len(trial.marginals) >= MANY
-    return many and bool(left <= UNEXPLAINED * trial.marginals.square().sum())
+def _is_explained(trial: OrderMarginals) -> bool:
+    """Return whether there are many units, and trapezoids explain most of their marginals."""
+    unexplained = (trial.marginals - trial.trapezoids).square().sum()
+    has_many = len(trial.marginals) >= MIN_UNITS
+    return has_many and bool(unexplained <= MAX_UNEXPLAINED * trial.marginals.square().sum())
 
 
-def _pairs(game: Game, aggregate: Aggregate) -> int:
-    """Pairs for a group and example of a block: about as many coalitions as along an order, two to know their noise."""
+def _pair_count(game: Game, aggregate: Aggregate) -> int:
+    """Return the pairs for a group and example of a block: about the coalitions of an order, two to know the noise."""
     least = 1 if aggregate is mean else 2
-    return min(max(game.players // (2 * MOST * len(game.sizes)), least), 4)
+    return min(max(game.players // (2 * MAX_EXAMPLES * len(game.sizes)), least), 4)
 
 
-def stopping_rule_for(game: Game, options: Mapping[str, Any], layout: SamplingScheme) -> Rule | None:
-    """When the estimate is good enough; None where the number of blocks is fixed.
+def stopping_rule_for(game: Game, config: SamplingConfig, scheme: SamplingScheme) -> Rule | None:
+    """Return the rule that ends the sampling; None where the number of blocks is fixed.
 
-    By default when the largest standard error is half of the spread of the units' scores, but at the latest after 64
-    evaluations for each unit, times what part of the operators comes after the cut: shallow groups may have more.
+    By default sampling ends when the largest standard error is half of the spread of the units' scores, but at the
+    latest after 64 evaluations for each unit, divided by the fraction of the operators that come after the cut.
     """
-    stop, coalitions = options.get("stop"), options.get("coalitions")
-    if options.get("protocol") == "paper" or layout.name == "exact":
+    if scheme.fixed_blocks is not None:
         return None
-    if not isinstance(stop, Rule | None):
-        raise NameMatchError(
-            f"stop={stop!r} is no rule; give one of secateur.stopping, such as Error(0.2) | Seconds(60)"
-        )
-    if coalitions is not None:
-        limit = Coalitions(coalitions)
-        return limit if stop is None else stop | limit
-    if stop is not None:
-        return stop
+    if config.coalitions is not None:
+        limit = Coalitions(config.coalitions)
+        return limit if config.stop is None else config.stop | limit
+    if config.stop is not None:
+        return config.stop
     depth = (game.end - game.cut) / max(game.end - game.program.first, 1)
-    return StandardError(RELATIVE_ERROR) | PerUnit(PER_UNIT, max(depth, 0.125))
-
-
-def fixed_blocks(options: Mapping[str, Any], cells: int) -> int:
-    """How many blocks there are where no rule stops them."""
-    return PAPER_ORDERS if options.get("protocol") == "paper" else cells
+    return StandardError(RELATIVE_ERROR) | EvaluationsPerUnit(PER_UNIT, max(depth, 0.125))

@@ -1,15 +1,14 @@
-"""What the memory limit of scoring allows: the bytes of each step, and how many coalitions one run stacks.
+"""The memory limit of scoring: the bytes of each step, and the number of coalitions that one run stacks.
 
-Three things are alive at one time: the values that the frontier keeps of other cells; the values of the cell that is
-scored, at the cut, with what its losses are measured against; and the tensors of the step that runs, which is the
-dense pass of a cell, the trial of a game, or one tile of coalitions. The steps are measured once by running them. What
-is left of the limit beside the largest step is the frontier's.
+Three kinds of tensors are alive at one time: the values that the cursor keeps of other micro-batches; the values of the
+current micro-batch at the cut, with the reference of its losses; and the tensors of the current step, which is the
+dense pass of a micro-batch, the trial of a game, or one tile of coalitions. The steps are measured once by running
+them. The cursor may use what the limit leaves beside the largest step.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,103 +18,118 @@ from torch.utils import _pytree as pytree
 from secateur.errors import BudgetError
 from secateur.graph.program import Program
 
-MEMORY = 1 << 30
-SLACK = 1.02  # that measured bytes may be beyond a limit: another run may measure a little more or less
+DEFAULT_BYTES = 1 << 30
+SLACK = 1.02  # factor by which measured bytes may exceed a limit: another run may measure a little more or less
 TILE_BYTES = 1 << 24
 MOST_STACKED = 256
 
 
 @dataclass(frozen=True)
 class StepBytes:
-    """Bytes of the steps of one game, each on the largest cell.
+    """Bytes of the steps of one game, each on the largest micro-batch.
 
     Args:
-        name: what is scored.
+        name: the group that is scored.
         dense: the dense pass, with the losses.
-        cell: the values of a cell at the cut.
-        reference: what its losses are measured against.
+        live: the values of a micro-batch at the cut.
+        reference: the reference of its losses.
         run: the largest run from the cut on: the trial, a tile of coalitions, or a tile with its gradients.
     """
 
     name: str
     dense: int
-    cell: int
+    live: int
     reference: int
     run: int
 
     @property
     def most(self) -> int:
-        """What the largest step takes, beside the values that the frontier keeps of other cells."""
-        return self.reference + max(self.dense, self.cell + self.run)
+        """The bytes of the largest step, beside the values that the cursor keeps of other micro-batches."""
+        return self.reference + max(self.dense, self.live + self.run)
 
 
-def room_beside(options: Mapping[str, Any], steps: StepBytes) -> int:
-    """How many bytes the frontier may keep beside the steps of a game.
-
-    A step may take more than the default limit, which is none that the user has set: then nothing is kept.
-    """
-    return max(memory_of(options) - steps.most, 0)
-
-
-def check_limit(options: Mapping[str, Any], needed: Iterable[StepBytes]) -> None:
-    """
-    Raises:
-        BudgetError: a step takes more than the limit that the user has set.
-    """
-    largest = max(needed, key=lambda steps: steps.most, default=None)
-    if options.get("memory") is not None and largest is not None and largest.most > memory_of(options) * SLACK:
-        raise too_little(memory_of(options), f"score {largest.name}", largest.most)
-
-
-def too_little(memory: int, what: str, least: int) -> BudgetError:
-    """The error for a limit below what the largest step takes."""
-    return BudgetError(
-        f"memory={memory:,} bytes is too little to {what}: one step needs {least:,}; give memory={least} or more, or "
-        "smaller examples"
-    )
-
-
-def memory_of(options: Mapping[str, Any]) -> int:
-    """How many bytes of activations may be held at once."""
-    return int(options.get("memory") or MEMORY)
-
-
-def tile_for(most: int, players: int) -> int:
-    """How many coalitions are stacked in one run: a power of two.
+@dataclass(frozen=True)
+class MemoryLimit:
+    """The bytes of activations that may be alive at once.
 
     Args:
-        most: bytes that one of them takes at most at one time.
-        players: how many there are.
+        requested: the user's limit, or None for the default one, which refuses nothing.
+    """
+
+    requested: float | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The limit in bytes."""
+        return int(self.requested or DEFAULT_BYTES)
+
+    def room_beside(self, steps: StepBytes) -> int:
+        """Return the bytes that the cursor may keep beside the steps of a game: none where a step needs all."""
+        return max(self.bytes - steps.most, 0)
+
+    def check(self, steps: Iterable[StepBytes]) -> None:
+        """Check that every step keeps the user's limit.
+
+        Raises:
+            BudgetError: a step needs more.
+        """
+        largest = max(steps, key=lambda step: step.most, default=None)
+        if largest is not None:
+            self.check_bytes(f"score {largest.name}", largest.most)
+
+    def check_bytes(self, task: str, needed: int) -> None:
+        """Check that a task keeps the user's limit.
+
+        Args:
+            task: the task in words that follow "to".
+            needed: the bytes of its largest step.
+
+        Raises:
+            BudgetError: it needs more.
+        """
+        if self.requested is not None and needed > SLACK * self.bytes:
+            raise BudgetError(
+                f"memory={self.bytes:,} bytes is too little to {task}: one step needs {needed:,}; give "
+                f"memory={needed} or more, or smaller examples"
+            )
+
+
+def tile_size(most: int, players: int) -> int:
+    """Return the number of coalitions that one run stacks: a power of two.
+
+    Args:
+        most: the largest number of bytes of one coalition at one time.
+        players: the number of players.
     """
     fit = min(MOST_STACKED, max(TILE_BYTES // most, 1), 4 * players)
     return int(2 ** math.floor(math.log2(fit)))
 
 
-def bytes_from(
+def program_bytes(
     program: Program, needed: Sequence[Node], span: tuple[int, int], consumers: Iterable[Node]
 ) -> tuple[int, int]:
-    """The most that values within a span of the program take at one time, and what all of them take.
+    """Return the peak and the sum of the bytes of values within a span of the program.
 
     Args:
         program: the program, with the traced example's sizes.
-        needed: nodes before the span whose values it needs.
-        span: positions of its first node and the one behind its last.
-        consumers: nodes that hold a masked copy of what they read.
+        needed: nodes before the span whose values the span needs.
+        span: positions of its first node and of the one behind its last.
+        consumers: nodes that hold a masked copy of their input.
     """
     alive: dict[Node, int] = {node: bytes_of(node) for node in needed}
-    most = all_ = sum(alive.values())
+    peak = total = sum(alive.values())
     twice = set(consumers)
     for index in range(*span):
         node = program.nodes[index]
         alive[node] = 2 * bytes_of(node) if node in twice else bytes_of(node)
-        most, all_ = max(most, sum(alive.values())), all_ + alive[node]
+        peak, total = max(peak, sum(alive.values())), total + alive[node]
         for used in [used for used in alive if program.last_use[used] <= index]:
             del alive[used]
-    return most, all_
+    return peak, total
 
 
 def bytes_of(node: Node) -> int:
-    """The size of a node's value on the traced example."""
+    """Return the bytes of a node's value on the traced example."""
     total = 0
     for leaf in pytree.tree_leaves(node.meta.get("val")):
         if isinstance(leaf, Tensor):

@@ -1,117 +1,101 @@
-"""Games of the whole network: its players are the units of all groups that are scored, together."""
+"""Criteria of one game for the whole network: its players are the units of all groups that are scored, together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from secateur.errors import NameMatchError
 from secateur.importance.context import CriterionContext
 from secateur.importance.estimates import Sample
-from secateur.importance.registry import SAMPLED, criterion
+from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
-from secateur.importance.shapley.aggregates import Aggregate
-from secateur.importance.shapley.auto_sampler import controlled_for, corrected
-from secateur.importance.shapley.control_variate import GRADIENT, joining
-from secateur.importance.shapley.estimate import estimated, estimation_run
+from secateur.importance.shapley.auto_sampler import control_variate_for, control_variate_if_precise
+from secateur.importance.shapley.config import AUTO, CONTROLLED, ExpectedGradients, Owen
+from secateur.importance.shapley.control_variate import BLOCK_EXAMPLES, GRADIENT_COST, nested_order
+from secateur.importance.shapley.estimate import estimate_game, estimation_run
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import whole_game
 from secateur.importance.shapley.samplers.base import CoalitionDesign, Sampler
 from secateur.importance.shapley.samplers.permutation import orders_and_reverses
-from secateur.importance.shapley.sampling_blocks import DesignScheme, SamplingScheme, in_turn, taken
+from secateur.importance.shapley.sampling_blocks import (
+    DesignScheme,
+    SamplingScheme,
+    cell_of_block,
+    positions_of_visit,
+)
 from secateur.utils.rng import generator_for
 
-EXAMPLES = 32
 WHOLE = "the whole network"
 
 
-@criterion("owen", options=(*SAMPLED, "estimator"), estimators=("controlled", "antithetic"), uses="loss")
-def owen_values(context: CriterionContext) -> dict[str, GroupScores]:
+@criterion("owen", config=Owen(), uses="loss")
+def owen_values(context: CriterionContext, config: Owen) -> dict[str, GroupScores]:
     """Each unit's share in the whole network's game, where groups join one after the other (Owen 1977).
 
-    In a random order of the groups, and of the units in each, a unit gets what it adds when it joins; each order is
-    taken backwards as well. The values of all units sum to what the network is worth beyond one without any.
+    In a random order of the groups, and of the units in each, a unit gets its gain when it joins; each order is
+    taken backwards as well. The values of all units sum to the gain of the network over one without any.
     """
     context.need_examples("owen")
-    return _together(context, _owen, (context.options.get("estimator") or "auto") != "antithetic")
+    run = estimation_run(context, config)
+    game = whole_game(run.context, config, config.sampler in (AUTO, CONTROLLED))
+    scheme: SamplingScheme | None = None
+    if config.sampler == CONTROLLED:
+        scheme = control_variate_for(game, config.statistic, context.seed, WHOLE)
+    elif config.sampler == AUTO:
+        scheme = control_variate_if_precise(game, config.statistic, context.seed, WHOLE)
+    return estimate_game(run, game, WHOLE, scheme or DesignScheme("owen", nested_sampler(game.sizes), 2), 1.0)
 
 
-def _owen(game: Game, context: CriterionContext, aggregate: Aggregate) -> SamplingScheme:
-    """
-    Raises:
-        NameMatchError: an estimator that this game hasn't got.
-        SecateurError: "controlled" was asked for, and the game has no gradients.
-    """
-    wanted = context.options.get("estimator") or "auto"
-    if wanted not in OWEN:
-        raise NameMatchError(f"estimator={wanted!r} is none of the whole network's game; known are {', '.join(OWEN)}")
-    return OWEN[wanted](game, aggregate, context.seed, WHOLE) or DesignScheme("owen", nested(game.sizes), 2)
-
-
-OWEN: dict[str, Callable[[Game, Aggregate, int, str], SamplingScheme | None]] = {
-    "auto": corrected,
-    "controlled": controlled_for,
-    "antithetic": lambda *_: None,
-}
-
-
-def nested(sizes: Sequence[int]) -> Sampler:
-    """Orders in which the players of one group join side by side, each with its reverse.
+def nested_sampler(sizes: Sequence[int]) -> Sampler:
+    """Return the sampler of orders in which the players of one group join side by side, each with its reverse.
 
     Args:
-        sizes: how many players each group has.
+        sizes: the number of players of each group.
     """
 
-    def estimator(players: int, generator: torch.Generator) -> CoalitionDesign:
-        return orders_and_reverses(joining(sizes, generator)[None])
+    def sampler(players: int, generator: torch.Generator) -> CoalitionDesign:
+        return orders_and_reverses(nested_order(sizes, generator)[None])
 
-    return estimator
+    return sampler
 
 
-@criterion("expected-gradients", options=SAMPLED, uses="gradients")
-def expected_gradients(context: CriterionContext) -> dict[str, GroupScores]:
+@criterion("expected-gradients", config=ExpectedGradients(), uses="gradients")
+def expected_gradients(context: CriterionContext, config: ExpectedGradients) -> dict[str, GroupScores]:
     """A surrogate for the whole network's Shapley value, all units from each backward pass.
 
     The slope of the loss by a unit's presence, expected over coalitions in which each unit of any group is present with
-    a chance that is itself drawn between 0 and 1: the gradient of the multilinear extension along its diagonal (Owen
-    1972), for units that are wholly there or wholly not.
+    a probability that is itself drawn between 0 and 1: the gradient of the multilinear extension along its diagonal
+    (Owen 1972), at coalitions of units that are wholly present or absent.
     """
     context.need_examples("expected-gradients")
-    return _together(context, lambda *_: GateGradients(), slopes=True)
+    run = estimation_run(context, config)
+    game = whole_game(run.context, config, gradients=True)
+    return estimate_game(run, game, WHOLE, GateGradients(), 1.0)
 
 
 @dataclass(frozen=True)
 class GateGradients:
-    """One block: two coalitions and their complements for each example of a cell."""
+    """A block of gradients: two coalitions and their complements for each example of a micro-batch."""
 
-    name: str = "expected-gradients"
+    fixed_blocks: int | None = None
 
     def sample(self, game: Game, numbers: Sequence[Tensor], seed: int, name: str, block: int) -> Sample:
-        """One block, as its number says."""
+        """Return the sample of one block, as `SamplingScheme` defines it."""
         generator = generator_for(seed, name, block)
-        cell = in_turn(seed, name, len(numbers), block)
-        positions = taken(EXAMPLES, len(numbers[cell]), block // len(numbers))
+        cell = cell_of_block(seed, name, len(numbers), block)
+        positions = positions_of_visit(BLOCK_EXAMPLES, len(numbers[cell]), block // len(numbers))
         rows = 2 * len(positions)
-        chances = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows  # spread evenly
-        chances = chances[torch.randperm(rows, generator=generator)]
-        members = torch.rand(rows, game.players, generator=generator) < chances[:, None]
+        probabilities = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows  # spread evenly
+        probabilities = probabilities[torch.randperm(rows, generator=generator)]
+        members = torch.rand(rows, game.players, generator=generator) < probabilities[:, None]
         coalitions = torch.stack([members, ~members], 1).flatten(0, 1)
         _, slopes = game.gradients(coalitions, cell, positions.repeat_interleave(4))
-        found = slopes.view(len(positions), 2, 2, game.players).mean(2)  # (examples, pairs, players)
-        nothing = torch.zeros(game.players, dtype=torch.float64)
-        noise = found.var(1).mean(0) / 2
+        by_pair = slopes.view(len(positions), 2, 2, game.players).mean(2)  # (examples, pairs, players)
+        zeros = torch.zeros(game.players, dtype=torch.float64)
+        noise = by_pair.var(1).mean(0) / 2
         count = len(coalitions)
-        return Sample(numbers[cell][positions], found.mean(1).T, count, GRADIENT * count, nothing, noise)
+        return Sample(numbers[cell][positions], by_pair.mean(1).T, count, GRADIENT_COST * count, zeros, noise)
 
     def __str__(self) -> str:
         return "expected gradients at 4 coalitions an example, a surrogate"
-
-
-def _together(
-    context: CriterionContext, layout_of: Callable[[Game, CriterionContext, Aggregate], SamplingScheme], slopes: bool
-) -> dict[str, GroupScores]:
-    """The scores of all groups from one game."""
-    course = estimation_run(context, "mean")
-    game = whole_game(course.context, slopes)
-    return estimated(course, game, WHOLE, layout_of(game, context, course.aggregate), 1.0)

@@ -1,4 +1,4 @@
-"""In what arithmetic coalitions run: that of the network, or bfloat16 where the machine is faster in it.
+"""The arithmetic of coalitions: that of the network, or bfloat16 where the machine is faster in it.
 
 Losses are taken in float32 in any case.
 """
@@ -16,7 +16,7 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 def find_precision(name: str | None) -> torch.dtype | None:
-    """The type that matrix products are lowered to; None for the network's own.
+    """Return the type of matrix products; None for the network's own.
 
     Raises:
         NameMatchError: an unknown name.
@@ -26,20 +26,20 @@ def find_precision(name: str | None) -> torch.dtype | None:
     return PRECISIONS[name or "float32"]
 
 
-def lowered(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Products within it are taken in this precision."""
+def lowered_precision(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Return a context in which products are taken in this precision."""
     return nullcontext() if precision is None else torch.autocast(device.type, precision, cache_enabled=False)
 
 
-def full(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Within it, nothing is lowered."""
+def full_precision(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Return a context in which products are taken in the tensors' own precision."""
     return nullcontext() if precision is None else torch.autocast(device.type, enabled=False)
 
 
-def raised(output: Any, precision: torch.dtype | None) -> Any:
-    """An output of lowered products as float32."""
+def raise_precision(output: Any, precision: torch.dtype | None) -> Any:
+    """Return an output of products of lower precision as float32."""
 
-    def each(leaf: Any) -> Any:
+    def raise_leaf(leaf: Any) -> Any:
         return leaf.float() if isinstance(leaf, Tensor) and leaf.dtype == precision else leaf
 
-    return output if precision is None else pytree.tree_map(each, output)
+    return output if precision is None else pytree.tree_map(raise_leaf, output)

@@ -1,4 +1,4 @@
-"""Numbered blocks: block k of a group draws its coalitions and examples from (seed, group, k) alone."""
+"""Numbered blocks of samples: block k of a group draws its coalitions and examples from (seed, group, k) alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,102 +14,118 @@ from secateur.utils.rng import generator_for
 
 
 class SamplingScheme(Protocol):
-    """What one block is."""
+    """The definition of one block of samples."""
 
     @property
-    def name(self) -> str: ...
+    def fixed_blocks(self) -> int | None:
+        """The number of blocks where no rule ends the sampling, else None."""
+        ...
 
     def sample(self, game: Game, numbers: Sequence[Tensor], seed: int, name: str, block: int) -> Sample:
-        """One block.
+        """Return the sample of one block.
 
         Args:
             game: the game.
-            numbers: of each cell the numbers of its examples in the data.
-            seed: of all draws.
-            name: what the draws are for: the group's name.
-            block: its number.
+            numbers: of each micro-batch the numbers of its examples in the data.
+            seed: the seed of all draws.
+            name: the purpose of the draws: the group's name.
+            block: the block's number.
         """
         ...
 
 
 @dataclass(frozen=True)
 class DesignScheme:
-    """A block by an estimator's design.
+    """A block by a sampler's design.
 
     Args:
-        name: the estimator's.
-        estimator: draws the coalitions.
-        examples: how many of a cell a block uses; 0 for all of it.
-        spread: whether every pair of coalitions gets one of the examples, in place of all of them.
-        every: whether a block uses every cell, or one in its turn.
+        name: the sampler's name.
+        sampler: the function that draws the coalitions.
+        examples: the number of examples of a micro-batch that a block uses; 0 for all.
+        spread: whether every pair of coalitions is evaluated on one of the examples, in place of all of them.
+        every: whether a block uses every micro-batch, or one in its turn.
+        fixed_blocks: the number of blocks where no rule ends the sampling, else None.
     """
 
     name: str
-    estimator: Sampler
+    sampler: Sampler
     examples: int
     spread: bool = False
     every: bool = False
+    fixed_blocks: int | None = None
 
     def sample(self, game: Game, numbers: Sequence[Tensor], seed: int, name: str, block: int) -> Sample:
-        """One block, as its number says."""
-        design = self.estimator(game.players, generator_for(seed, name, block))
-        found, used = [], []
-        for cell in range(len(numbers)) if self.every else [in_turn(seed, name, len(numbers), block)]:
+        """Return the sample of one block, as `SamplingScheme` defines it."""
+        design = self.sampler(game.players, generator_for(seed, name, block))
+        is_spread = self.spread and game.stacks
+        shares, example_numbers = [], []
+        for cell in range(len(numbers)) if self.every else [cell_of_block(seed, name, len(numbers), block)]:
             size = len(numbers[cell])
-            fewer = 0 < self.examples < size and game.stacks
-            positions = taken(self.examples, size, block // len(numbers)) if fewer else torch.arange(size)
-            found.append(_shares(game, design, cell, positions, self.spread and game.stacks))
-            used.append(numbers[cell][positions])
-        nothing = torch.zeros(game.players, dtype=torch.float64)
-        examples, count = torch.cat(used), len(design.coalitions)
-        evaluations = count if self.spread and game.stacks and design.free else count * len(examples)
-        return Sample(examples, torch.cat(found, 1), count, evaluations, nothing, nothing / 0)
+            is_subset = 0 < self.examples < size and game.stacks
+            positions = positions_of_visit(self.examples, size, block // len(numbers)) if is_subset else None
+            positions = torch.arange(size) if positions is None else positions
+            shares.append(_shares(game, design, cell, positions, is_spread))
+            example_numbers.append(numbers[cell][positions])
+        zeros = torch.zeros(game.players, dtype=torch.float64)
+        examples, count = torch.cat(example_numbers), len(design.coalitions)
+        evaluations = count if is_spread and design.free else count * len(examples)
+        return Sample(examples, torch.cat(shares, 1), count, evaluations, zeros, zeros / 0)
 
     def __str__(self) -> str:
         return f"{self.name}{f', {self.examples} examples a block' if self.examples else ''}"
 
 
-def in_turn(seed: int, name: str, count: int, block: int) -> int:
-    """The cell of a block: all take turns, in a new random order each time round."""
+def cell_of_block(seed: int, name: str, count: int, block: int) -> int:
+    """Return the number of a block's micro-batch: all take turns, in a new random order each round."""
     order = torch.randperm(count, generator=generator_for(seed, name, "cells", block // count))
     return int(order[block % count])
 
 
-def taken(examples: int, size: int, visit: int) -> Tensor:
-    """Which examples of its cell a block uses: each visit of the cell the next ones. In ascending order."""
-    few = min(examples, size)
-    return ((visit * few + torch.arange(few)) % size).sort().values
+def positions_of_visit(examples: int, size: int, visit: int) -> Tensor:
+    """Return the positions of a block's examples in its micro-batch, ascending; each visit uses the next ones."""
+    count = min(examples, size)
+    return ((visit * count + torch.arange(count)) % size).sort().values
 
 
-def _shares(game: Game, design: CoalitionDesign, cell: int, positions: Tensor, spread: bool) -> Tensor:
-    """Each example's shares. (players, examples)"""
-    everyone = game.everyone(cell, positions)
-    part = design.coalitions.sum(1, dtype=torch.float64) / game.players
+def _shares(game: Game, design: CoalitionDesign, cell: int, positions: Tensor, is_spread: bool) -> Tensor:
+    """Return each example's shares. (players, examples)"""
+    all_present = game.everyone(cell, positions)
+    fractions = design.coalitions.sum(1, dtype=torch.float64) / game.players
     count, examples = len(design.coalitions), len(positions)
-    if not (spread and design.free):
-        nobody, values = _crossed(game, design, cell, positions)
-        gain = everyone - nobody
-        return design.shares(values - nobody - gain * part[:, None]) + gain / game.players
-    place = torch.arange(count) // 2 * examples // ((count + 1) // 2)  # a pair has one example
-    nobody, values = _apart(game, design, cell, positions, place)
-    gain = everyone - nobody
+    if not (is_spread and design.free):
+        none_present, values = _crossed_values(game, design, cell, positions)
+        gain = all_present - none_present
+        return design.shares(values - none_present - gain * fractions[:, None]) + gain / game.players
+    columns = torch.arange(count) // 2 * examples // ((count + 1) // 2)  # a pair shares one example
+    none_present, values = _spread_values(game, design, cell, positions, columns)
+    gain = all_present - none_present
     surplus = torch.zeros(count, examples, dtype=torch.float64)
-    surplus[torch.arange(count), place] = (values - nobody[place] - gain[place] * part) * examples
+    surplus[torch.arange(count), columns] = (values - none_present[columns] - gain[columns] * fractions) * examples
     return design.shares(surplus) + gain / game.players
 
 
-def _crossed(game: Game, design: CoalitionDesign, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """The values of nobody, (examples,), and of each coalition, (coalitions, examples), in the same tiles."""
+def _crossed_values(game: Game, design: CoalitionDesign, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values without players, (examples,), and of each coalition, (coalitions, examples)."""
     nobody = torch.zeros(1, game.players, dtype=torch.bool)
-    values = game.cross(torch.cat([nobody, design.coalitions]), cell, positions)
+    values = game.cross(torch.cat([nobody, design.coalitions]), cell, positions)  # in the same tiles
     return values[0], values[1:]
 
 
-def _apart(game: Game, design: CoalitionDesign, cell: int, positions: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-    """The values of nobody, (examples,), and of each coalition on the example at its place, (coalitions,)."""
+def _spread_values(
+    game: Game, design: CoalitionDesign, cell: int, positions: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the values without players, (examples,), and of each coalition on one example, (coalitions,).
+
+    Args:
+        game: the game.
+        design: the coalitions.
+        cell: the number of the micro-batch.
+        positions: the positions of the examples in the micro-batch, (examples,).
+        columns: for each coalition the index of its example in `positions`, (coalitions,).
+    """
     nobody = torch.zeros(len(positions), game.players, dtype=torch.bool)
-    places = torch.cat([place, torch.arange(len(positions))])
-    order = places.argsort(stable=True)  # rows of one example lie together
-    values = torch.empty(len(places), dtype=torch.float64)
-    values[order] = game.each(torch.cat([design.coalitions, nobody])[order], cell, positions[places[order]])
-    return values[len(place) :], values[: len(place)]
+    all_columns = torch.cat([columns, torch.arange(len(positions))])
+    order = all_columns.argsort(stable=True)  # rows of one example lie together
+    values = torch.empty(len(all_columns), dtype=torch.float64)
+    values[order] = game.each(torch.cat([design.coalitions, nobody])[order], cell, positions[all_columns[order]])
+    return values[len(columns) :], values[: len(columns)]

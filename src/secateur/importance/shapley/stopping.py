@@ -1,7 +1,7 @@
-"""When an estimate is good enough: rules that compose with `&` and `|`.
+"""Stopping rules for sampled estimates, which compose with `&` and `|`.
 
-A rule looks at one group after some of its blocks. What it looks at is noisy, and it looks again and again, so rules
-that promise more than a count or a time are heuristics, and say so.
+A rule examines one group after some of its blocks. Its statistics are noisy, and it examines them again and again, so
+rules that promise more than a count or a time are heuristics, and their `heuristic` attribute says so.
 """
 
 from abc import ABC, abstractmethod
@@ -15,15 +15,17 @@ from torch import Tensor
 
 from secateur.errors import BudgetError
 
+MIN_BLOCKS = 4  # before a statistic of blocks is computed
+
 
 @dataclass(frozen=True)
 class EstimateState:
-    """How far the estimate of one group has come.
+    """The state of one group's estimate.
 
     Args:
-        coalitions: how many were evaluated.
-        evaluations: the same, times the examples that each was evaluated on.
-        elapsed: the part of the time that this group may take which has passed, by the seconds allowed in all.
+        coalitions: the number of coalitions evaluated so far.
+        evaluations: the sum of the numbers of examples that each coalition was evaluated on.
+        elapsed: a function from the seconds allowed in all to the fraction of this group's time that has passed.
         replicates: pseudo-values of the score by the jackknife, one for each block, (blocks, units).
         errors: standard errors of the scores for these examples, (units,).
     """
@@ -36,114 +38,106 @@ class EstimateState:
 
     @cached_property
     def values(self) -> Tensor:
+        """The scores, (units,)."""
         return self.replicates.mean(0)
+
+    @property
+    def is_estimable(self) -> bool:
+        """True where there are enough blocks and units for statistics of them."""
+        return len(self.replicates) >= MIN_BLOCKS and len(self.values) >= 2
 
 
 class Rule(ABC):
-    """When to stop. `&` waits for both rules, `|` for either.
+    """A condition to stop. `a & b` stops when both do, `a | b` when either does.
 
-    `progress` gives how near the end is, 1 or more when it is reached. `heuristic` says what is not promised.
+    Attributes:
+        heuristic: what the rule does not promise, in words; empty where it promises all.
     """
 
     heuristic: str = ""
 
     @abstractmethod
     def progress(self, state: EstimateState) -> float:
-        """How near the end is: 1 or more when it is reached."""
+        """Return the progress towards the end: 1 or more when it is reached."""
 
     def __and__(self, other: "Rule") -> "Rule":
-        return Both(self, other)
+        return CombinedRule(self, other, "&")
 
     def __or__(self, other: "Rule") -> "Rule":
-        return Either(self, other)
+        return CombinedRule(self, other, "|")
 
 
 @dataclass(frozen=True)
-class Pair(Rule):
-    """Two rules."""
+class CombinedRule(Rule):
+    """Two rules of which the later ("&") or the earlier ("|") one counts."""
 
-    one: Rule
-    other: Rule
-    sign: ClassVar[str]
+    first: Rule
+    second: Rule
+    operator: str
+
+    def progress(self, state: EstimateState) -> float:
+        select = min if self.operator == "&" else max
+        return select(self.first.progress(state), self.second.progress(state))
 
     @property
     def heuristic(self) -> str:  # type: ignore[override]
-        return "; ".join(dict.fromkeys(rule.heuristic for rule in (self.one, self.other) if rule.heuristic))
+        return "; ".join(dict.fromkeys(rule.heuristic for rule in (self.first, self.second) if rule.heuristic))
 
     def __str__(self) -> str:
-        return f"({self.one} {self.sign} {self.other})"
-
-
-class Both(Pair):
-    """Two rules of which the later counts."""
-
-    sign = "&"
-
-    def progress(self, state: EstimateState) -> float:
-        return min(self.one.progress(state), self.other.progress(state))
-
-
-class Either(Pair):
-    """Two rules of which the sooner counts."""
-
-    sign = "|"
-
-    def progress(self, state: EstimateState) -> float:
-        return max(self.one.progress(state), self.other.progress(state))
+        return f"({self.first} {self.operator} {self.second})"
 
 
 @dataclass(frozen=True)
 class Limit(Rule):
-    """After so much of something."""
+    """The base of rules that stop after a number of something."""
 
     number: float
-    what: ClassVar[str]
+    quantity: ClassVar[str]
 
     def __post_init__(self) -> None:
         if not self.number > 0:
-            raise BudgetError(f"{self.number} is not a number of {self.what}; give more than 0")
+            raise BudgetError(f"{self.number} is not a number of {self.quantity}; give more than 0")
 
     def __str__(self) -> str:
-        return f"{self.number:g} {self.what}"
+        return f"{self.number:g} {self.quantity}"
 
 
 class Coalitions(Limit):
-    """After so many coalitions of each group."""
+    """Stop after so many coalitions of each group."""
 
-    what = "coalitions"
+    quantity = "coalitions"
 
     def progress(self, state: EstimateState) -> float:
         return state.coalitions / self.number
 
 
-class Evaluations(Limit):
-    """After so many evaluations of each group: a coalition on one example is one, with its gradient three."""
-
-    what = "evaluations"
-
-    def progress(self, state: EstimateState) -> float:
-        return state.evaluations / self.number
-
-
 class Seconds(Limit):
-    """After so many seconds for all groups together. What was reached by then depends on the machine."""
+    """Stop after so many seconds for all groups together. The scores then depend on the machine."""
 
-    what = "seconds"
+    quantity = "seconds"
 
     def progress(self, state: EstimateState) -> float:
         return state.elapsed(self.number)
 
 
+class Evaluations(Limit):
+    """Stop after so many evaluations of each group: a coalition on one example is one, with its gradient three."""
+
+    quantity = "evaluations"
+
+    def progress(self, state: EstimateState) -> float:
+        return state.evaluations / self.number
+
+
 @dataclass(frozen=True)
-class PerUnit(Rule):
-    """After so many evaluations for each unit of a group, and more where less of the network comes after it.
+class EvaluationsPerUnit(Evaluations):
+    """Stop after so many evaluations for each unit of a group, and more in later layers.
 
     Args:
-        number: for a group that all of the network comes after.
-        depth: what part of the network comes after this one.
+        number: the number for a group before the whole network.
+        depth: the fraction of the network's operators that come after the group.
     """
 
-    number: float
     depth: float = 1.0
 
     def progress(self, state: EstimateState) -> float:
@@ -155,7 +149,7 @@ class PerUnit(Rule):
 
 @dataclass(frozen=True)
 class StandardError(Rule):
-    """When the largest standard error is at most this part of the spread of the units' scores."""
+    """Stop when the largest standard error is at most this fraction of the spread of the units' scores."""
 
     relative: float
     heuristic = "the error is judged by its own estimate, again and again"
@@ -165,11 +159,11 @@ class StandardError(Rule):
             raise BudgetError(f"{self.relative} is not a relative error; give more than 0")
 
     def progress(self, state: EstimateState) -> float:
-        if len(state.replicates) < FEWEST or len(state.values) < 2:
-            return len(state.replicates) / FEWEST
-        spread = state.values.var() - state.errors.square().mean()  # what is left of it without the errors
-        found = state.errors.max().square() / spread.clamp_min(1e-300)
-        return float(self.relative**2 / found.clamp_min(1e-300))
+        if not state.is_estimable:
+            return len(state.replicates) / MIN_BLOCKS
+        spread = state.values.var() - state.errors.square().mean()  # without what the errors add to it
+        ratio = state.errors.max().square() / spread.clamp_min(1e-300)
+        return float(self.relative**2 / ratio.clamp_min(1e-300))
 
     def __str__(self) -> str:
         return f"errors of {self.relative:g} of the spread"
@@ -177,7 +171,7 @@ class StandardError(Rule):
 
 @dataclass(frozen=True)
 class Stable(Rule):
-    """When the rankings by the odd and by the even blocks agree to this rank correlation."""
+    """Stop when the rankings by the odd and by the even blocks agree to this rank correlation."""
 
     correlation: float = 0.9
     heuristic = "a ranking that no longer changes need not be right"
@@ -185,11 +179,10 @@ class Stable(Rule):
     def progress(self, state: EstimateState) -> float:
         from scipy import stats
 
-        if len(state.replicates) < FEWEST or len(state.values) < 2:
-            return len(state.replicates) / FEWEST * 0.99
-        halves = (state.replicates[part::2].mean(0).numpy() for part in (0, 1))
-        found = float(stats.spearmanr(*halves).statistic)
-        return max(found, 0.0) / self.correlation
+        if not state.is_estimable:
+            return len(state.replicates) / MIN_BLOCKS * 0.99
+        halves = (state.replicates[start::2].mean(0).numpy() for start in (0, 1))
+        return max(float(stats.spearmanr(*halves).statistic), 0.0) / self.correlation
 
     def __str__(self) -> str:
         return f"rank correlation of {self.correlation:g} between halves"
@@ -197,14 +190,14 @@ class Stable(Rule):
 
 @dataclass(frozen=True)
 class SelectionConfident(Rule):
-    """When it is known which units go: those at the boundary differ, each pair with this confidence.
+    """Stop when it is clear which units are removed: those at the boundary differ, each pair with this confidence.
 
-    Compared are the highest of those that go with all that stay, and the lowest of those that stay with all that go, by
-    paired differences between the same blocks.
+    The highest of the removed units is compared with all that are kept, and the lowest of the kept units with all that
+    are removed, by paired differences between the same blocks.
 
     Args:
-        keep: the fraction of each group that stays.
-        confidence: of each comparison.
+        keep: the fraction of each group that is kept.
+        confidence: the confidence of each comparison.
     """
 
     keep: float
@@ -218,17 +211,14 @@ class SelectionConfident(Rule):
     def progress(self, state: EstimateState) -> float:
         from scipy import stats
 
-        blocks, gone = len(state.replicates), round((1 - self.keep) * len(state.values))
-        if blocks < FEWEST or not 0 < gone < len(state.values):
-            return blocks / FEWEST
+        blocks, removed = len(state.replicates), round((1 - self.keep) * len(state.values))
+        if blocks < MIN_BLOCKS or not 0 < removed < len(state.values):
+            return blocks / MIN_BLOCKS
         order = state.values.argsort()
-        low, high = state.replicates[:, order[:gone]], state.replicates[:, order[gone:]]
+        low, high = state.replicates[:, order[:removed]], state.replicates[:, order[removed:]]
         gaps = torch.cat([high - low[:, -1:], high[:, :1] - low], 1)
         ratio = gaps.mean(0) / (gaps.std(0) / blocks**0.5).clamp_min(1e-300)
         return float(ratio.min() / stats.t.ppf(self.confidence, blocks - 1)) ** 2
 
     def __str__(self) -> str:
-        return f"known which {1 - self.keep:.0%} go ({self.confidence:.0%} each)"
-
-
-FEWEST = 4
+        return f"clear which {1 - self.keep:.0%} are removed ({self.confidence:.0%} each)"

@@ -160,7 +160,7 @@ import sys
 import torch
 import secateur as sc
 from secateur import demo
-from secateur.importance import continuing
+from secateur.importance import checkpoint as continuing
 from secateur.stopping import Coalitions
 
 torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from secateur import demo
 from secateur.data.conversion import as_batches
 from secateur.importance.context import CriterionContext, split_microbatches
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.owen import nested
+from secateur.importance.shapley.owen import nested_sampler
 from secateur.masking.imputation import ImputationWeights, LinearImputer, consumer_moments
 from secateur.masking.operands import operand
 from secateur.utils.rng import generator_for
@@ -39,7 +39,7 @@ def test_owen_values_share_out_what_the_whole_network_is_worth() -> None:
 
 def test_in_owens_orders_groups_stay_together() -> None:
     sizes = [2, 3, 4]
-    design = nested(sizes)(9, generator_for(0, "owen"))
+    design = nested_sampler(sizes)(9, generator_for(0, "owen"))
     spans = [slice(0, 2), slice(2, 5), slice(5, 9)]
     for coalition in design.coalitions:
         partly = [span for span in spans if 0 < int(coalition[span].sum()) < len(coalition[span])]
@@ -168,7 +168,7 @@ def test_owen_values_are_the_mean_over_all_orders_in_which_groups_stay_together(
     y = model(4 * x).argmax(1)
     network = sc.trace(model, x[:2])
     cells = split_microbatches(as_batches((x, y)), torch.device("cpu"))
-    context = CriterionContext(network, network.groups, cells, None, {}, 0, {}, False)
+    context = CriterionContext(network, network.groups, cells, None, {}, 0, False)
     game = Game(context, network.groups)
     coalitions = torch.tensor(list(itertools.product([False, True], repeat=7)))
     values = dict(

@@ -13,9 +13,10 @@ import secateur as sc
 from secateur import demo
 from secateur.data.conversion import as_batches, example_batches
 from secateur.importance.context import CriterionContext
+from secateur.importance.shapley.config import EvaluationConfig
 from secateur.importance.shapley.cursor import ProgramCursor
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.game_sequence import in_order
+from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.masking.ablation import run_masked
 from secateur.stopping import Evaluations
 from secateur.utils.rng import generator_for
@@ -89,7 +90,7 @@ def game_of(name: str, removal: str, double: bool = False) -> tuple[Game, sc.Net
     group = min(network.groups, key=lambda each: each.size)
     cell = example_batches(example, torch.device("cpu"))[0]
     means = sc.score(network, [cell], by="apoz", ablation=removal, progress=False).means
-    context = CriterionContext(network, network.groups, [cell], None, means, 0, {}, False)
+    context = CriterionContext(network, network.groups, [cell], None, means, 0, False)
     return Game(context, [group]), network
 
 
@@ -100,14 +101,14 @@ def test_a_game_in_any_order_of_rows_is_the_masked_run(name: str, removal: str) 
     game, network = game_of(name, removal)
     torch.manual_seed(1)
     coalitions = torch.rand(5, game.players) < 0.5
-    cell, group = game.context.cells[0], game.groups[0]
-    examples = game.frontier.known(0).examples
+    cell, group = game.context.microbatches[0], game.groups[0]
+    examples = game.cursor.dense_baseline(0).examples
     found = game.cross(coalitions, 0, torch.arange(examples))
     for coalition, values in zip(coalitions, found, strict=True):
         mask = torch.ones(network.units + 1, dtype=torch.bool)
         mask[group.span] = coalition
-        output = run_masked(network, cell, mask, game.ablation.means)
-        expected = -game.context.losses(output, game.frontier.known(0).reference, examples).double()
+        output = run_masked(network, cell, mask, game.runner.ablation.means)
+        expected = -game.context.losses(output, game.cursor.dense_baseline(0).reference, examples).double()
         loose = 50 if name == "sixteen bits" else 1
         assert torch.allclose(
             values, expected, rtol=loose * 1e-3, atol=loose * 1e-4 * float(expected.abs().max()) + 1e-9
@@ -122,7 +123,9 @@ def test_a_game_in_any_order_of_rows_is_the_masked_run(name: str, removal: str) 
 def test_most_networks_take_coalitions_and_examples_in_any_mixture(name: str) -> None:
     game, _ = game_of(name, "mean")
     assert game.stacks == (name != "fixed batch")
-    assert (game.summed is not None) == (name in ("mlp", "vgg", "residual", "time first"))
+    assert (game.stacks and game.runner.contribution_sums is not None) == (
+        name in ("mlp", "vgg", "residual", "time first")
+    )
 
 
 @pytest.mark.parametrize("removal", ["zero", "mean"])
@@ -135,11 +138,11 @@ def test_gradients_are_the_slopes_of_presence(name: str, removal: str) -> None:
     positions = torch.zeros(3, dtype=torch.long)
     values, slopes = game.gradients(coalitions, 0, positions)
     assert torch.allclose(values, game.each(coalitions, 0, positions), rtol=1e-3, atol=1e-4)
-    seen, step = game.seen(0), 1e-4
+    values, step = game.cell_values(0), 1e-4
 
     def at(gates: Tensor) -> Tensor:
         with torch.no_grad():
-            return game._stacked(game._masks(gates).double(), seen, [0] * len(gates)).double()
+            return game.runner.values_of_stack(gates.double(), values, [0] * len(gates)).double()
 
     for player in range(min(game.players, 4)):
         up, down = coalitions.float(), coalitions.float()
@@ -153,13 +156,13 @@ def test_games_come_in_the_order_of_their_cuts_and_each_cell_runs_once() -> None
     model, example = grow("vgg")
     network = sc.trace(model, example)
     cell = example_batches(example, torch.device("cpu"))[0]
-    context = CriterionContext(network, network.groups[::-1], [cell], None, {}, 0, {}, False)
-    frontier = ProgramCursor(context, 1 << 30)
+    context = CriterionContext(network, network.groups[::-1], [cell], None, {}, 0, False)
+    cursor = ProgramCursor(context, 1 << 30)
     cuts = []
-    for game in in_order(context, frontier):
-        frontier.live(0, game.cut)
+    for game in games_in_order(context, EvaluationConfig(), cursor):
+        cursor.live_values(0, game.cut)
         cuts.append(game.cut)
-        assert frontier.held > 0
+        assert cursor.kept_bytes > 0
     assert cuts == sorted(cuts)
 
 
@@ -221,10 +224,10 @@ def test_large_outputs_count_as_memory_and_are_asked_for_again() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5000))
     network = sc.trace(model, torch.randn(2, 4))
     cells = as_batches([torch.randn(32, 4) for _ in range(4)])
-    frontier = ProgramCursor(CriterionContext(network, network.groups, cells, None, {}, 0, {}, False), 1_500_000)
+    cursor = ProgramCursor(CriterionContext(network, network.groups, cells, None, {}, 0, False), 1_500_000)
     for cell in range(4):
-        assert frontier.known(cell).examples == 32
-    assert 0 < frontier.held <= 1_500_000
+        assert cursor.dense_baseline(cell).examples == 32
+    assert 0 < cursor.kept_bytes <= 1_500_000
 
 
 def test_controlled_spares_most_of_the_error_of_plain_orders_at_equal_evaluations() -> None:

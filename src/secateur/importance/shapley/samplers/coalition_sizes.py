@@ -1,6 +1,7 @@
 """Coalitions in pairs, each with its complement, of chosen sizes and without repeats."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from secateur.importance.shapley.samplers.base import paired
 
 FEW = 20_000
+MAX_COUNTED = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,8 @@ def distinct_pairs(players: int, pairs: int, generator: torch.Generator) -> Pair
 
 def _pairs_of(players: int, size: int) -> float:
     """How many pairs there are whose smaller coalition has that size; infinite where they are too many to count."""
-    from scipy.special import binom
-
-    return float(binom(players, size)) / (2 if 2 * size == players else 1)
+    pairs = math.comb(players, size) // (2 if 2 * size == players else 1)
+    return float(pairs) if pairs < MAX_COUNTED else math.inf
 
 
 def _shared_out(shares: np.ndarray, there: np.ndarray, wanted: float) -> np.ndarray:

@@ -1,5 +1,7 @@
 """All coalitions (Shapley 1953): no error, for up to 20 players."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,13 +28,14 @@ def exact(players: int, generator: torch.Generator) -> CoalitionDesign:
 
 
 def _shares(coalitions: Tensor, surplus: Tensor) -> Tensor:
-    from scipy.special import comb
 
     players = coalitions.shape[1]
     nothing = surplus.new_zeros(1, surplus.shape[1])
     values = torch.cat([nothing, surplus, nothing])
     sizes = coalitions.sum(1)
-    weights = torch.tensor([1 / (players * comb(players - 1, size)) for size in range(players)], dtype=torch.float64)
+    weights = torch.tensor(
+        [1 / (players * math.comb(players - 1, size)) for size in range(players)], dtype=torch.float64
+    )
     shares = surplus.new_empty(players, surplus.shape[1])
     for player in range(players):
         without = torch.nonzero(~coalitions[:, player]).flatten()
