@@ -19,7 +19,7 @@ from torch import Tensor
 import secateur as sc
 from damaged import examples, make
 from killed import REFUSED, forked, killed_at
-from secateur.cli.options import handle_errors
+from secateur.cli.app import handle_errors
 from secateur.data.conversion import as_batches
 from secateur.errors import StorageError
 from secateur.files import write_file, write_files

@@ -75,22 +75,13 @@ def test_no_module_hides_a_public_function() -> None:
     assert not {_package(path) for path in SOURCE.rglob("*.py")} & set(secateur.__all__)
 
 
-COMMANDS = "cli/"
-
-
 def test_no_top_level_name_is_defined_twice() -> None:
-    """The command line's functions are named after the commands, and so after the functions that they call."""
     files = defaultdict(list)
     for path in SOURCE.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 files[node.name].append(str(path.relative_to(SOURCE)))
-    twice = {name: set(paths) for name, paths in files.items() if len(set(paths)) > 1}
-    assert not {
-        name: paths
-        for name, paths in twice.items()
-        if not (len(paths) == 2 and any(p.startswith(COMMANDS) for p in paths))
-    }
+    assert not {name: paths for name, paths in files.items() if len(set(paths)) > 1}
 
 
 def _modules() -> dict[str, Path]:

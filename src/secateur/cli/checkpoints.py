@@ -1,4 +1,4 @@
-"""Weights in the forms that training scripts write them: nested, and with the prefixes of wrappers."""
+"""Read checkpoints of training scripts: nested state dicts, and names with the prefixes of wrappers."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -15,9 +15,9 @@ COUNTERS = {"n_averaged"}  # of torch.optim.swa_utils.AveragedModel
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a file holds: tensors by name, or whatever a training script wrote beside them.
+    """Read a file of tensors by name, and of the values that a training script wrote beside them.
 
-    Nothing in it is run: a `.pt` file may hold tensors, numbers, text and parsed arguments.
+    No code of the file is run: a `.pt` file may hold tensors, numbers, text and parsed arguments.
     """
     if path.suffix == ".safetensors":
         return load_file(path)
@@ -26,13 +26,13 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def state_dict_for(model: nn.Module, checkpoint: Any) -> Mapping[str, Any]:
-    """The part of a checkpoint that fits a model best, under the model's own names.
+    """Return the state dict of a checkpoint that fits a model best, under the names of the model.
 
     Args:
         model: the plain model.
         checkpoint: a state dict, or a dict that holds one under `state_dict`, `model`, `ema` and the like; names may
-            have prefixes of wrappers (`module.`, `_orig_mod.`), or one in common. Of several that fit alike the first
-            counts, in the order of `NESTED`.
+            have prefixes of wrappers (`module.`, `_orig_mod.`), or one common prefix. Of several that fit equally well
+            the first is returned, in the order of `NESTED`.
 
     Example:
         >>> import torch
@@ -40,13 +40,13 @@ def state_dict_for(model: nn.Module, checkpoint: Any) -> Mapping[str, Any]:
         >>> list(state_dict_for(layer, {"state_dict": {"module.weight": torch.ones(1, 1)}, "epoch": 3}))
         ['weight']
     """
-    own = set(model.state_dict())
-    named = [_renamed(state, own) for state in _state_dicts(checkpoint)]
-    return max(named, key=lambda state: len(own & state.keys()) - len(state.keys() - own), default={})
+    names = set(model.state_dict())
+    candidates = [_without_prefixes(state, names) for state in _state_dicts(checkpoint)]
+    return max(candidates, key=lambda state: len(names & state.keys()) - len(state.keys() - names), default={})
 
 
 def _state_dicts(content: Any) -> Iterator[Mapping[str, Any]]:
-    """The content itself if it holds tensors by name, and those within it."""
+    """Yield the content itself if it holds tensors by name, and the state dicts nested in it."""
     if not isinstance(content, Mapping):
         return
     if any(isinstance(value, Tensor) for value in content.values()):
@@ -55,19 +55,21 @@ def _state_dicts(content: Any) -> Iterator[Mapping[str, Any]]:
         yield from _state_dicts(content.get(name))
 
 
-def _renamed(state: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
-    """A state dict without the names of wrappers and without a prefix in common, where the model lacks them."""
-    plain = {name if name in own else _without_wrappers(name): value for name, value in state.items()}
-    prefix = _common_prefix(set(plain), own)
-    return {name.removeprefix(prefix): value for name, value in plain.items() if name in own or name not in COUNTERS}
+def _without_prefixes(state: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    """Remove the names of wrappers and the common prefix from a state dict, where the model has no such names."""
+    plain = {name if name in names else _without_wrappers(name): value for name, value in state.items()}
+    prefix = _common_prefix(set(plain), names)
+    return {name.removeprefix(prefix): value for name, value in plain.items() if name in names or name not in COUNTERS}
 
 
 def _without_wrappers(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+    return ".".join(attribute for attribute in name.split(".") if attribute not in WRAPPERS)
 
 
-def _common_prefix(names: set[str], own: set[str]) -> str:
-    """What all of the model's names have before them in a state dict, such as the attribute of a training module."""
-    first = min(own, default="")
+def _common_prefix(names: set[str], model_names: set[str]) -> str:
+    """Return the prefix of all of the model's names in a state dict, such as an attribute of a training module."""
+    first = min(model_names, default="")
     prefixes = [name.removesuffix(first) for name in names if name.endswith(f".{first}")]
-    return next((prefix for prefix in sorted(prefixes, key=len) if {prefix + name for name in own} <= names), "")
+    return next(
+        (prefix for prefix in sorted(prefixes, key=len) if {prefix + name for name in model_names} <= names), ""
+    )

@@ -1,10 +1,10 @@
-"""Models and data by the names that a command line can give."""
+"""Import the models and data that a command line names."""
 
 import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -14,52 +14,52 @@ from secateur.files import check_regular, read_program
 from secateur.graph.wrappers import unwrapped
 
 
-def imported_object(place: str) -> Callable[[], Any]:
-    """What `package.module:name` names; modules of the current folder are found too.
+def imported_object(name: str) -> Callable[[], Any]:
+    """Import the callable that `package.module:attribute` names; modules of the current folder are found too.
 
     Raises:
-        NameMatchError: there is no such module or name, or it can't be called.
+        NameMatchError: the module or attribute does not exist, or is not callable.
     """
-    module_name, colon, name = place.partition(":")
-    if not colon or not module_name or not name:
-        raise NameMatchError(f"{place!r} is not of the form package.module:callable")
+    module_name, _, attribute_path = name.partition(":")
+    if not module_name or not attribute_path:
+        raise NameMatchError(f"{name!r} is not of the form package.module:callable")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
+        target: Any = importlib.import_module(module_name)
+        for attribute in attribute_path.split("."):
+            target = getattr(target, attribute)
     except (ImportError, AttributeError) as failure:
-        raise NameMatchError(f"{place!r} can't be found: {failure}") from failure
-    if not callable(found):
-        raise NameMatchError(f"{place!r} is a {type(found).__name__}, not a callable")
-    return found
+        raise NameMatchError(f"{name!r} can't be found: {failure}") from failure
+    if not callable(target):
+        raise NameMatchError(f"{name!r} is a {type(target).__name__}, not a callable")
+    return cast(Callable[[], Any], target)
 
 
-def batches_from(place: str) -> Any:
-    """The data that a named callable gives."""
-    return imported_object(place)()
+def batches_from(name: str) -> Any:
+    """Call the callable of a name, and return its batches."""
+    return imported_object(name)()
 
 
-def model_from(place: str | None, weights: Path | None, program: Path | None) -> nn.Module:
-    """A model from a callable and its weights, or from an exported program.
+def model_from(name: str | None, weights: Path | None, program: Path | None) -> nn.Module:
+    """Return a model from a callable and a file of weights, or from an exported program.
 
     Raises:
-        NameMatchError: neither or both are given, or the callable gives no module.
-        StorageError: a file can't be read, or does not fit the model.
+        NameMatchError: neither or both are given, or the callable returns no module.
+        StorageError: a file cannot be read, or does not fit the model.
     """
-    if (place is None) == (program is None):
+    if (name is None) == (program is None):
         raise NameMatchError("give either --model package.module:callable or --program model.pt2")
     if program is not None:
         print(
             f"secateur: {program} is code, which runs when it is read; give only a file that you trust", file=sys.stderr
         )
         return read_program(program)
-    model = imported_object(str(place))()
+    model = imported_object(str(name))()
     model = unwrapped(model) if isinstance(model, nn.Module) else model
     if not isinstance(model, nn.Module):
-        raise NameMatchError(f"{place!r} gave a {type(model).__name__}, not a torch.nn.Module")
+        raise NameMatchError(f"{name!r} gave a {type(model).__name__}, not a torch.nn.Module")
     if weights is not None:
         _load_weights(model, weights)
     return model.eval()

@@ -50,7 +50,7 @@ class Comparison:
         return tuple(dict.fromkeys(trial.budget for trial in self.trials))
 
     def losses(self, by: str, repair: str) -> Tensor:
-        """Return the loss of each example with a criterion, averaged over all budgets. (examples,)
+        """Return the loss of each example (examples,) with a criterion, averaged over all budgets.
 
         Raises:
             NameMatchError: no trial has this criterion and repair.

@@ -1,7 +1,7 @@
 """Build the report of a cut: both networks measured on the same examples and timed in turn."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
@@ -37,46 +37,79 @@ def measure_networks(
     time: TimeBudget | None = None,
     runtime: str = EAGER,
 ) -> Report:
-    """Run both networks on the same examples and time them in turn."""
-    measures = evaluate(dense, small, batches, loss)
-    batch = batches[0]
-    notes = list(plan.notes)
-    try:
-        times, spans = TIMERS[runtime](dense, small, batch)
-    except BudgetError as failure:
-        notes.append(f"times are those of torch's own kernels: {failure}")
-        runtime = EAGER
-        times, spans = TIMERS[runtime](dense, small, batch)
-    size = batch.size or 1
-    measured = [
-        network.metrics(cost, latency_of(size, spent))
-        for network, cost, spent in zip(measures, (plan.dense, plan.cost), times, strict=True)
+    """Measure both networks on the same examples, and time them in turn.
+
+    Args:
+        dense: the dense network.
+        small: the network that was cut.
+        plan: the plan of the cut.
+        scores: the scores of the units.
+        batches: the examples.
+        loss: the loss of a user, or None for the default one.
+        held_out: True where these are not the examples of the scoring.
+        steps: the outcomes of the repairs.
+        time: the limit of time, if any.
+        runtime: the runtime for the times.
+    """
+    evaluations = evaluate(dense, small, batches, loss)
+    timed = _timed(dense, small, batches[0], runtime)
+    metrics = [
+        evaluation.metrics(cost, latency_of(batches[0].size or 1, seconds))
+        for evaluation, cost, seconds in zip(evaluations, (plan.dense, plan.cost), timed.seconds, strict=True)
     ]
-    groups = {name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()}
-    settings = {"by": scores.by, "note": scores.note, "seed": scores.seed}
-    settings["threads"] = torch.get_num_threads()
-    settings["drop"] = None if plan.change is None else asdict(plan.change)
-    settings["repairs"] = [asdict(step) for step in steps]
-    settings["effective"] = None if plan.effective is None else asdict(plan.effective)
-    settings["runtime"] = runtime
-    settings["layers"] = [asdict(span) for span in spans]
-    ratio = measured[0].latency.median / measured[1].latency.median
-    faults = _page_faults(small, batch) if runtime == EAGER else 0
-    settings["speed"] = speed_note(dense, plan, spans, ratio, faults)
-    settings["notes"] = notes
-    settings["left_out"] = [] if time is None else list(time.left_out)
+    speedup = metrics[0].latency.median / metrics[1].latency.median
+    faults = _page_faults(small, batches[0]) if timed.runtime == EAGER else 0
     return Report(
         title=plan.network.title,
-        examples=len(measures[0].losses),
+        examples=len(evaluations[0].losses),
         held_out=held_out,
-        dense=measured[0],
-        pruned=measured[1],
-        groups=groups,
+        dense=metrics[0],
+        pruned=metrics[1],
+        groups={name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()},
         keep=dict(plan.keep),
         scores=scores,
-        settings=settings,
+        settings={
+            "by": scores.by,
+            "note": scores.note,
+            "seed": scores.seed,
+            "threads": torch.get_num_threads(),
+            "drop": None if plan.change is None else asdict(plan.change),
+            "repairs": [asdict(step) for step in steps],
+            "effective": None if plan.effective is None else asdict(plan.effective),
+            "runtime": timed.runtime,
+            "layers": [asdict(layer) for layer in timed.layers],
+            "speed": speed_note(dense, plan, timed.layers, speedup, faults),
+            "notes": [*plan.notes, *timed.notes],
+            "left_out": [] if time is None else list(time.left_out),
+        },
         new_biases=plan.new_biases,
     )
+
+
+@dataclass(frozen=True)
+class TimedNetworks:
+    """The times of two networks on one batch.
+
+    Args:
+        runtime: the runtime that they were timed in.
+        seconds: the times of repeated runs, for each network.
+        layers: the times of each module in both networks.
+        notes: the reason if this is not the requested runtime.
+    """
+
+    runtime: str
+    seconds: list[list[float]]
+    layers: tuple[LayerTime, ...]
+    notes: tuple[str, ...] = ()
+
+
+def _timed(dense: nn.Module, small: nn.Module, batch: Batch, runtime: str) -> TimedNetworks:
+    """Time two networks in a runtime, or in torch where the runtime cannot run them."""
+    try:
+        return TimedNetworks(runtime, *TIMERS[runtime](dense, small, batch))
+    except BudgetError as failure:
+        note = f"times are those of torch's own kernels: {failure}"
+        return TimedNetworks(EAGER, *TIMERS[EAGER](dense, small, batch), (note,))
 
 
 def _page_faults(small: nn.Module, batch: Batch) -> int:

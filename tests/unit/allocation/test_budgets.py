@@ -11,7 +11,7 @@ import secateur as sc
 from secateur.allocation.budget import parse_keep
 from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.remaining_fractions import fractions_of, latency_fraction
-from secateur.cli.options import parse_keep_text as parse_entries
+from secateur.cli.parsing import parse_keep_text as parse_entries
 from secateur.errors import BudgetError
 from secateur.evaluation.timing import Stopwatch
 

@@ -60,7 +60,7 @@ def test_the_reason_is_named() -> None:
 def test_the_report_shows_where_the_time_goes() -> None:
     result = sc.prune(network(), torch.randn(40, 8), {"macs": 0.5}, by="l2", repair=None, progress=False)
     assert "where the time goes, ms" in str(result.report)
-    assert "Where the time goes" in result.report.to_html()
+    assert "Time of each module" in result.report.to_html()
     layers = json.loads(result.report.to_json())["settings"]["layers"]
     assert {layer["name"] for layer in layers} == {"0", "1", "2.0", "2.1", "3", ""}
 

@@ -1,0 +1,84 @@
+"""The application that commands are registered with, and the handling of errors and signals."""
+
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from secateur.errors import SecateurError
+from secateur.version import __version__
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def print_version(requested: bool) -> None:
+    """Print the version and exit, if it was requested."""
+    if requested:
+        print(f"secateur {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Prune units of a trained neural network and repair it in closed form."""
+
+
+class Terminated(KeyboardInterrupt):
+    """Raised on SIGTERM, so that the same files are saved and cleaned up as on Ctrl-C."""
+
+
+@contextmanager
+def terminated_cleanly() -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM within, in the main thread."""
+
+    def stop(*_: Any) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Print errors of Secateur as one message on standard error.
+
+    The exit code is 2 for such errors, 130 for Ctrl-C and 143 for SIGTERM.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            with terminated_cleanly():
+                command(*args, **kwargs)
+        except SecateurError as error:
+            print(f"secateur: {error}", file=sys.stderr)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as stop:
+            print("secateur: stopped; no file was written except the checkpoint, if there is one", file=sys.stderr)
+            raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from stop
+
+    return run
+
+
+def register_command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register the decorated function as a command, with errors handled by `handle_errors`."""
+
+    def register(command: Callable[..., None]) -> Callable[..., None]:
+        app.command(name)(handle_errors(command))
+        return command
+
+    return register

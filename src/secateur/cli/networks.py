@@ -1,0 +1,167 @@
+"""The commands that look at a network and rank its units: `secateur inspect | score | compare`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import secateur as sc
+from secateur.cli.app import register_command
+from secateur.cli.imports import batches_from, model_from
+from secateur.cli.options import (
+    Ablation,
+    AsProgram,
+    By,
+    Data,
+    Device,
+    Kinds,
+    MaybeData,
+    Model,
+    Only,
+    Out,
+    Program,
+    Repair,
+    Seed,
+    Skip,
+    Test,
+    Weights,
+)
+from secateur.cli.parsing import parse_fractions, parse_repair, stopping_rule
+from secateur.comparison import DEFAULT
+from secateur.errors import NameMatchError
+from secateur.files import text_writer, write_file
+from secateur.report.network_page import network_page
+from secateur.utils.distributed import launched_processes, process_rank
+
+
+@register_command("inspect")
+def inspect_command(
+    model: Model = None,
+    weights: Weights = None,
+    program: Program = None,
+    data: MaybeData = None,
+    kinds: Kinds = None,
+    as_program: AsProgram = False,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="An HTML page to write, with a picture.", show_default=False)
+    ] = None,
+) -> None:
+    """Show the groups of a model, their costs, the frozen layers with reasons, and the budgets within reach."""
+    network = sc.trace(
+        model_from(model, weights, program), required_batches(data), kinds=kinds or None, as_program=as_program
+    )
+    print(network)
+    if network.groups:
+        print(f"\nwith the same fraction of every group kept:\n{sc.reachable(network)}")
+    if page is not None:
+        write_file(page, text_writer(network_page(network)))
+        print(f"\nwritten to {page}")
+
+
+@register_command("score")
+def score_command(
+    out: Out,
+    model: Model = None,
+    weights: Weights = None,
+    program: Program = None,
+    data: MaybeData = None,
+    by: By = "shapley",
+    ablation: Ablation = "mean",
+    estimator: Annotated[
+        str, typer.Option("--estimator", help="The estimator of the Shapley value; exact for taylor-gates-second.")
+    ] = "auto",
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="paper: five shared orders and the published statistic (Shapley).")
+    ] = None,
+    coalitions: Annotated[
+        int | None, typer.Option("--coalitions", help="The number of coalitions for each group.")
+    ] = None,
+    error: Annotated[float | None, typer.Option("--error", help="The standard error that is sufficient.")] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="The time that is sufficient.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A file that states are written to, and resumed from.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="bfloat16 for the coalitions, where that is faster.")
+    ] = None,
+    device: Device = "cpu",
+    only: Only = None,
+    skip: Skip = None,
+    seed: Seed = 0,
+) -> None:
+    """Score every unit and write scores.safetensors; under torchrun the processes share the work."""
+    with launched_processes():
+        batches = required_batches(data)
+        network = sc.trace(model_from(model, weights, program).to(device), batches)
+        scores = sc.score(
+            network,
+            batches,
+            by,
+            ablation=ablation,
+            estimator=estimator,
+            protocol=protocol,
+            stop=stopping_rule(coalitions, error, seconds),
+            checkpoint=checkpoint,
+            precision=precision,
+            only=only,
+            skip=skip,
+            seed=seed,
+        )
+        if process_rank() == 0:
+            scores.save(out / "scores.safetensors")
+            print(scores)
+            print(f"\nwritten to {out / 'scores.safetensors'}")
+
+
+@register_command("compare")
+def compare_command(
+    data: Data,
+    out: Out,
+    model: Model = None,
+    weights: Weights = None,
+    program: Program = None,
+    test: Test = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", help="A criterion, again for each more.", show_default=False)
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", help="Budgets of one kind: macs=0.75,0.5,0.25.", show_default=False),
+    ] = None,
+    ablation: Ablation = "mean",
+    allocation: Annotated[str, typer.Option("--allocation", help="uniform, global, raw or loss.")] = "uniform",
+    repair: Repair = "refit",
+    only: Only = None,
+    skip: Skip = None,
+    kinds: Kinds = None,
+    seed: Seed = 0,
+) -> None:
+    """Compare criteria: rank, cut and repair by each, and evaluate on examples that no criterion was given."""
+    comparison = sc.compare(
+        model_from(model, weights, program),
+        batches_from(data),
+        by or DEFAULT,
+        parse_fractions(keep) if keep else None,
+        test=batches_from(test) if test else None,
+        ablation=ablation,
+        allocation=allocation,
+        repair=parse_repair(repair),
+        only=only,
+        skip=skip,
+        kinds=kinds or None,
+        seed=seed,
+    )
+    comparison.save(out)
+    print(comparison)
+    print(f"\nwritten to {out}: comparison.html and .json")
+
+
+def required_batches(data: str | None) -> Any:
+    """Return the batches that `--data` names.
+
+    Raises:
+        NameMatchError: the option is missing.
+    """
+    if data is None:
+        raise NameMatchError("--data is missing; give package.module:callable that returns batches, one is enough")
+    return batches_from(data)

@@ -1,0 +1,107 @@
+"""Parse the texts of options."""
+
+import functools
+import operator
+
+from secateur.allocation.quantities import parse_quantity
+from secateur.errors import BudgetError
+from secateur.stopping import Coalitions, Rule, Seconds, StandardError
+
+
+def parse_keep_text(entries: list[str]) -> dict[str, float]:
+    """Parse entries such as `macs=0.5`, `params=2M` or `latency=50%` to a budget.
+
+    Raises:
+        BudgetError: an entry has another form.
+    """
+    budget: dict[str, float] = {}
+    for entry in entries:
+        unit, _, value = (text.strip() for text in entry.partition("="))
+        if not unit or not value:
+            raise BudgetError(f"--keep {entry} is not of the form unit=number, such as macs=0.5 or params=2M")
+        if unit in budget:
+            raise BudgetError(f"--keep gives {unit} twice")
+        try:
+            budget[unit] = float(value)
+        except ValueError:
+            budget[unit] = parse_quantity(unit, value)
+    return budget
+
+
+def parse_ratios(entries: list[str]) -> dict[str, float]:
+    """Parse entries such as `conv2=0.6` to ratios by layer.
+
+    Raises:
+        BudgetError: an entry has another form.
+    """
+    ratios = {}
+    for entry in entries:
+        glob, _, value = entry.rpartition("=")
+        try:
+            ratios[glob] = float(value)
+        except ValueError as failure:
+            raise BudgetError(f"--ratio {entry} is not of the form LAYER=FRACTION, such as conv2=0.6") from failure
+    return ratios
+
+
+def parse_fractions(entries: list[str]) -> dict[str, tuple[float, ...]]:
+    """Parse entries such as `macs=0.5,0.25` to the budgets of a comparison."""
+    fractions: dict[str, tuple[float, ...]] = {}
+    for entry in entries:
+        unit, _, values = entry.partition("=")
+        for value in values.split(","):
+            fractions[unit] = (*fractions.get(unit, ()), *parse_keep_text([f"{unit}={value}"]).values())
+    return fractions
+
+
+def parse_shape(shape: str) -> tuple[int, int]:
+    """Parse a text such as `4x8` to a pair.
+
+    Raises:
+        BudgetError: the text has another form.
+    """
+    rows, _, columns = shape.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise BudgetError(f"--shape {shape} is not of the form ROWSxCOLUMNS, such as 4x8")
+    return int(rows), int(columns)
+
+
+def parse_block_shape(shape: str) -> int | tuple[int, ...]:
+    """Parse `4x8` or `4x4x1x1` to the sides of a block, and `8` to a number of weights.
+
+    Raises:
+        BudgetError: the text has another form.
+    """
+    sides = shape.lower().split("x")
+    if not all(side.isdecimal() for side in sides):
+        raise BudgetError(f"--shape {shape} is not of the form 1x8, 4x4x1x1 or 8")
+    return int(sides[0]) if len(sides) == 1 else tuple(map(int, sides))
+
+
+def parse_block_shapes(entries: list[str]) -> int | tuple[int, ...] | dict[str, int | tuple[int, ...]]:
+    """Parse one shape for all layers, or several of the form `conv*=4x4x1x1`.
+
+    Raises:
+        BudgetError: an entry has another form.
+    """
+    if len(entries) == 1 and "=" not in entries[0]:
+        return parse_block_shape(entries[0])
+    shapes = {}
+    for entry in entries:
+        glob, equals, shape = entry.rpartition("=")
+        shapes[glob if equals else "*"] = parse_block_shape(shape)
+    return shapes
+
+
+def parse_repair(repair: str) -> list[str] | None:
+    """Parse repairs that are separated by commas; "none" gives None."""
+    return None if repair == "none" else repair.split(",")
+
+
+def stopping_rule(coalitions: int | None, error: float | None, seconds: float | None) -> Rule | None:
+    """Combine the limits of an estimate: the one that is reached first ends it."""
+    rules: list[Rule] = []
+    rules += [] if coalitions is None else [Coalitions(coalitions)]
+    rules += [] if error is None else [StandardError(error)]
+    rules += [] if seconds is None else [Seconds(seconds)]
+    return functools.reduce(operator.or_, rules) if rules else None

@@ -1,0 +1,165 @@
+"""The commands that prune units: `secateur demo | prune | train`, and `secateur report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import secateur as sc
+from secateur import demo
+from secateur.cli.app import register_command
+from secateur.cli.imports import batches_from, model_from
+from secateur.cli.options import (
+    Ablation,
+    AsProgram,
+    BatchSize,
+    By,
+    Checkpoint,
+    Data,
+    Device,
+    KeepOption,
+    Kinds,
+    LearningRate,
+    Model,
+    NewBiases,
+    Only,
+    Out,
+    Program,
+    Repair,
+    Seed,
+    Skip,
+    Test,
+    Weights,
+)
+from secateur.cli.parsing import parse_keep_text, parse_repair
+from secateur.report.saved_report import saved_report
+from secateur.results import Result
+from secateur.training.prune_while_training import prune_while_training
+
+
+@register_command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("out/demo"),
+    keep: KeepOption = ["macs=0.5"],  # noqa: B006 (typer copies it)
+    by: By = "obs",
+    seed: Seed = 0,
+) -> None:
+    """Prune the network that ships with Secateur, and test it on images of its test set."""
+    model = demo.network()
+    print(f"{sum(len(batch) for batch in demo.calibration())} images without labels to score the units\n")
+    result = sc.prune(model, demo.calibration(), parse_keep_text(keep), by, test=demo.test(), seed=seed)
+    save_and_print(result, out)
+
+
+@register_command("prune")
+def prune_command(
+    data: Data,
+    keep: KeepOption,
+    out: Out,
+    model: Model = None,
+    weights: Weights = None,
+    program: Program = None,
+    test: Test = None,
+    by: By = "obs",
+    ablation: Ablation = "mean",
+    allocation: Annotated[str, typer.Option("--allocation", help="auto, uniform, global, raw or loss.")] = "auto",
+    rounds: Annotated[int, typer.Option("--rounds", help="Rounds of scoring and planning.")] = 1,
+    round_to: Annotated[
+        int | None, typer.Option("--round-to", help="Numbers of units are multiples of this.", show_default=False)
+    ] = None,
+    target: Annotated[
+        str, typer.Option("--target", help="Fill its kernels: auto, any, cpu, onnxruntime, cuda, avx512, avx2, arm.")
+    ] = "auto",
+    floor: Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")] = 1,
+    repair: Repair = "refit,adapt",
+    only: Only = None,
+    skip: Skip = None,
+    kinds: Kinds = None,
+    as_program: AsProgram = False,
+    new_biases: NewBiases = True,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="A limit of time; the report names the steps that were left out.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Prune a model, print the comparison, and write the small model and the report."""
+    dense, batches = model_from(model, weights, program), batches_from(data)
+    result = sc.prune(
+        dense,
+        batches,
+        parse_keep_text(keep),
+        by,
+        test=batches_from(test) if test else None,
+        ablation=ablation,
+        allocation=allocation,
+        rounds=rounds,
+        round_to=round_to,
+        target=target,
+        floor=floor,
+        repair=parse_repair(repair),
+        only=only,
+        skip=skip,
+        kinds=kinds or None,
+        as_program=as_program,
+        new_biases=new_biases,
+        seconds=seconds,
+        seed=seed,
+    )
+    save_and_print(result, out)
+
+
+@register_command("train")
+def train_command(
+    data: Data,
+    keep: KeepOption,
+    out: Out,
+    model: Model = None,
+    weights: Weights = None,
+    program: Program = None,
+    test: Test = None,
+    by: Annotated[
+        str, typer.Option("--by", help="taylor: gates by the gradients of the training; or any other criterion.")
+    ] = "taylor",
+    towards: Annotated[
+        str,
+        typer.Option("--towards", help="dense: the outputs of the dense network, and labels if any; or labels alone."),
+    ] = "dense",
+    every: Annotated[int, typer.Option("--every", help="Steps between two removals.", min=1)] = 10,
+    units_per_step: Annotated[
+        int | None, typer.Option("--units-per-step", help="Units at a removal: 2 % by default.", show_default=False)
+    ] = None,
+    round_to: Annotated[int, typer.Option("--round-to", help="Numbers of units are multiples of this.")] = 1,
+    floor: Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")] = 1,
+    steps: Annotated[int, typer.Option("--steps", help="Training steps after the budget is met.", min=0)] = 500,
+    learning_rate: LearningRate = 1e-3,
+    batch_size: BatchSize = 64,
+    checkpoint: Checkpoint = None,
+    only: Only = None,
+    skip: Skip = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Prune units, a few at a time, while the network is trained, and write the small model and the report."""
+    result = prune_while_training(
+        model_from(model, weights, program).to(device), batches_from(data), parse_keep_text(keep), by,
+        test=batches_from(test) if test else None, towards=towards, every=every, units_per_step=units_per_step,
+        round_to=round_to, floor=floor, tuning_steps=steps, learning_rate=learning_rate, batch_size=batch_size,
+        only=only, skip=skip, checkpoint=checkpoint, seed=seed,
+    )  # fmt: skip
+    save_and_print(result, out)
+
+
+@register_command("report")
+def report_command(
+    folder: Annotated[Path, typer.Argument(help="A folder that prune wrote.")],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Print a saved report."""
+    print(saved_report(folder, json))
+
+
+def save_and_print(result: Result, out: Path) -> None:
+    """Save a result, and print its report."""
+    result.save(out)
+    print(result.report)
+    print(f"\nwritten to {out}: recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt")
