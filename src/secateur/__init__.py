@@ -6,6 +6,7 @@ from secateur.api import prune
 from secateur.comparison import compare
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Plan
+from secateur.coupling.rules.registration import register_rule
 from secateur.errors import SecateurError
 from secateur.importance.registry import criteria, criterion
 from secateur.importance.score import score
@@ -36,6 +37,7 @@ __all__ = [
     "plan",
     "prune",
     "reachable",
+    "register_rule",
     "repair",
     "save",
     "score",

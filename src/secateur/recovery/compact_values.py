@@ -7,16 +7,15 @@ Which values may do so is known from the program. Whether one does is seen from 
 that are whole.
 """
 
-import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.coupling.rules.registry import functional_rule_of
 from secateur.graph.operators import arguments, operator_name
 from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.recovery.compact_layers import CompactLayer, select_positions, spread_out
@@ -119,7 +118,7 @@ def _operand_dims(node: Node, axis: KeptPositions) -> dict[int | str, int]:
         dims = {key: axis.dim - (rank - len(shape)) for key, shape in shapes.items()}
         return {key: dim for key, dim in dims.items() if dim >= 0 and shapes[key][dim] == axis.length}
     nodes = [key for key, value in whole.items() if isinstance(value, Node)]
-    if _name(node) == "batch_norm":
+    if functional_rule_of(node).norm == "batch":
         return {**dict.fromkeys(nodes, 0), 0: 1}
     return {0: axis.dim}
 
@@ -130,8 +129,8 @@ def _axis_through(node: Node, axes: Axes) -> KeptPositions | None:
         return _pointwise_axis(node, axes)
     first = node.args[0] if node.args else None
     axis = axes.get(first) if isinstance(first, Node) else None
-    rule = THROUGH.get(_name(node))
-    return axis if axis is not None and rule is not None and rule(node, axis) else None
+    keeps_apart = functional_rule_of(node).keeps_apart
+    return axis if axis is not None and keeps_apart is not None and keeps_apart(node, axis.dim) else None
 
 
 def _pointwise_axis(node: Node, axes: Axes) -> KeptPositions | None:
@@ -154,54 +153,9 @@ def _pointwise_axis(node: Node, axes: Axes) -> KeptPositions | None:
 
 def _is_pointwise(node: Node) -> bool:
     tags = getattr(node.target, "tags", ())
-    return node.op == "call_function" and torch.Tag.pointwise in tags and _name(node) not in ("prelu", "batch_norm")
-
-
-def _name(node: Node) -> str:
-    return operator_name(node).removesuffix("_")
+    return node.op == "call_function" and torch.Tag.pointwise in tags and functional_rule_of(node).keeps_apart is None
 
 
 def _shape(node: Node) -> tuple[Any, ...]:
     """As the export recorded it; empty for what is no tensor."""
     return tuple(getattr(node.meta.get("val"), "shape", ()))
-
-
-def _behind(dims: Any, rank: int, axis: KeptPositions) -> bool:
-    """Whether axes all lie behind the one along which something stays."""
-    listed = [dims] if isinstance(dims, int) else dims
-    return isinstance(listed, list | tuple) and all(dim % rank > axis.dim for dim in listed) and len(listed) > 0
-
-
-def _input_rank(node: Node) -> int:
-    (first, *_) = node.args
-    assert isinstance(first, Node)
-    return len(_shape(first))
-
-
-def _flattens_behind(node: Node, axis: KeptPositions) -> bool:
-    """Axes behind alone, or the axis together with axes of length 1."""
-    (first, *_) = node.args
-    assert isinstance(first, Node)
-    shape, given = _shape(first), arguments(node)
-    start, end = (given[name] % len(shape) for name in ("start_dim", "end_dim"))
-    lengths = shape[axis.dim + 1 : end + 1]
-    is_single = start == axis.dim and all(isinstance(each, int) for each in lengths) and math.prod(lengths) == 1
-    return start > axis.dim or is_single
-
-
-def _is_channels(places: int, node: Node, axis: KeptPositions) -> bool:
-    return axis.dim == _input_rank(node) - places - 1
-
-
-POOLS = ("max", "avg", "adaptive_avg")
-# operators along whose other axes alone they mix, or which do nothing in evaluation mode
-THROUGH: Mapping[str, Callable[[Node, KeptPositions], bool]] = {
-    "batch_norm": lambda node, axis: axis.dim == 1 and arguments(node).get("training") is False,
-    "dropout": lambda node, axis: arguments(node).get("train") is False,
-    "contiguous": lambda node, axis: True,
-    "slice": lambda node, axis: arguments(node)["dim"] % _input_rank(node) != axis.dim,
-    "pad": lambda node, axis: len(arguments(node)["pad"]) // 2 < _input_rank(node) - axis.dim,
-    "mean": lambda node, axis: _behind(arguments(node).get("dim"), _input_rank(node), axis),
-    "flatten": _flattens_behind,
-    **{f"{kind}_pool{places}d": partial(_is_channels, places) for kind in POOLS for places in (1, 2, 3)},
-}

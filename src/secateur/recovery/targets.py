@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from secateur.coupling.network import Network
 from secateur.coupling.rules.op_rule import Bounds
-from secateur.coupling.rules.registry import qualified_name, rule_named, rule_of
+from secateur.coupling.rules.registry import functional_rule_of, rule_of
 from secateur.graph.operators import arguments, operator_name
 from secateur.masking.batch_norms import norm_behind
 from secateur.masking.linear_layers import LinearLayer
@@ -137,7 +137,7 @@ def output_context(network: Network, layer: LinearLayer) -> OutputContext:
 
 def clipped_bounds(user: Node | None) -> Bounds:
     """Return the bounds beyond which an operator's result is constant, infinite where there are none."""
-    clips = None if user is None else rule_named(qualified_name(user).removesuffix("_")).clips
+    clips = None if user is None else functional_rule_of(user).clips
     return (-inf, inf) if user is None or clips is None else clips(user)
 
 

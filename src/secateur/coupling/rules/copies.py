@@ -9,6 +9,7 @@ from secateur.coupling.labels import Labels, Weight, labelled_axes, squeeze_expa
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.literals import result_shape
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
+from secateur.coupling.rules.position_axes import any_axis, idle_dropout
 
 
 def first_argument(op: OpContext) -> Labels:
@@ -56,7 +57,8 @@ def overwritten(op: OpContext) -> Tensor:
 COPY = OpRule(first_argument, copies=True, gates="passes", channels="same")
 
 RULES: RuleTable = {
-    "to _to_copy contiguous clone alias": COPY,
+    "contiguous": replace(COPY, keeps_apart=any_axis),
+    "to _to_copy clone alias": COPY,
     "detach": OpRule(
         first_argument, copies=True, straight_through=lambda target, args, kwargs: args[0], channels="same"
     ),
@@ -67,7 +69,7 @@ RULES: RuleTable = {
     "copy": OpRule(overwritten, straight_through=lambda target, args, kwargs: args[1].to(args[0]).expand_as(args[0])),
     "zeros ones full empty new_zeros new_ones new_full new_empty": OpRule(created_constant, result_shape("size")),
     "rand randn randint": OpRule(created_constant),
-    "dropout": replace(COPY, labels=dropout),
+    "dropout": replace(COPY, labels=dropout, keeps_apart=idle_dropout),
     "dropout_ feature_dropout alpha_dropout": OpRule(dropout, channels="same"),
     "broadcast_tensors": OpRule(broadcast_tensors),
 }

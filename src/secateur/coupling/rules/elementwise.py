@@ -20,6 +20,7 @@ from secateur.coupling.labels import (
 )
 from secateur.coupling.rules.context import OpContext, tensors
 from secateur.coupling.rules.op_rule import Bounds, BoundsRule, OpRule, RuleTable
+from secateur.coupling.rules.position_axes import no_axis
 from secateur.graph.operators import arguments
 
 CROSSES = "crosses a larger kind of units"
@@ -190,5 +191,5 @@ RULES: RuleTable = {
     "hardtanh": replace(POINTWISE, clips=_argument_bounds("min_val", "max_val")),
     "clamp": replace(POINTWISE, clips=_argument_bounds("min", "max")),
     "clamp_min": replace(POINTWISE, clips=_argument_bounds("min", "")),
-    "prelu": OpRule(prelu, channels="same"),
+    "prelu": OpRule(prelu, keeps_apart=no_axis, channels="same"),
 }

@@ -17,6 +17,7 @@ from secateur.coupling.rules.module_attributes import (
 )
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import map_labels
+from secateur.coupling.rules.position_axes import batch_norm_channels
 from secateur.coupling.rules.reduction import is_parameter, read_along
 
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
@@ -143,6 +144,7 @@ RULES: RuleTable = {
         masked=masked_batch_norm,
         norm="batch",
         channels="batch norm",
+        keeps_apart=batch_norm_channels,
         attributes={nn.modules.batchnorm._NormBase: batch_norm_attributes},
     ),
     "_native_batch_norm_legit_no_training": OpRule(batch_norm, norm="batch", channels="batch norm"),

@@ -16,6 +16,7 @@ LiteralRule = Callable[[OpContext, Any], Iterator[LiteralAxis]]
 MaskedOp = Callable[..., Any]
 Bounds = tuple[float, float]
 BoundsRule = Callable[[Node], Bounds]
+AxisTest = Callable[[Node, int], bool]
 Shapes = Mapping[str, tuple[int, ...]]
 AttributeRule = Callable[[Any, Shapes], dict[str, Any]]
 
@@ -60,6 +61,8 @@ class OpRule:
         sums: whether it adds its first two arguments, or subtracts the second.
         copies: whether its result is its first argument in evaluation mode.
         clips: the bounds beyond which its result is constant (ReLU, clamp), (-inf, inf) for none.
+        keeps_apart: whether it treats each position along an axis of its first argument alike and by itself, called
+            with the operator and the axis. Operators that torch tags as pointwise need none.
         gates: how the derivative by a gate passes backwards: "passes" where it is linear in each unit, "sum",
             "quotient" (in the first argument alone), "padding" (with zeros alone).
         straight_through: the call that stands in for it where gradients are to pass.
@@ -78,6 +81,7 @@ class OpRule:
     sums: Literal["add", "sub"] | None = None
     copies: bool = False
     clips: BoundsRule | None = None
+    keeps_apart: AxisTest | None = None
     gates: GateFlow | None = None
     straight_through: OpOverride | None = None
     channels: ChannelFlow | None = None

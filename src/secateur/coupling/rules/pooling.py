@@ -1,5 +1,6 @@
 """Label rules of pooling and interpolation, and averages over windows of the units that are kept."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.elementwise import elementwise
 from secateur.coupling.rules.op_rule import MaskedOp, OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import expand_labels, narrow_axes
+from secateur.coupling.rules.position_axes import pooled_channels
 from secateur.coupling.rules.reduction import couple_along, is_parameter
 
 RESIZED = "is resized over these units"
@@ -124,17 +126,25 @@ def grid_sample(op: OpContext) -> Tensor:
     return labels.expand(op.shape)
 
 
+def _pool_rules() -> dict[str, OpRule]:
+    """Return the rules of poolings over one, two and three axes."""
+    pools = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+    rules: dict[str, OpRule] = {}
+    for places, average in pools.items():
+        plain = replace(POOLING, keeps_apart=pooled_channels(places))
+        rules[f"max_pool{places}d adaptive_avg_pool{places}d"] = plain
+        rules[f"avg_pool{places}d"] = replace(plain, labels=average_pool, masked=masked_average_pool(average))
+    return rules
+
+
+POOLING = OpRule(spatial, gates="passes", channels="pooling")
+
 RULES: RuleTable = {
-    "max_pool1d max_pool2d max_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest2d upsample_bilinear2d": OpRule(
-        spatial, gates="passes", channels="pooling"
-    ),
+    **_pool_rules(),
+    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest2d upsample_bilinear2d": POOLING,
     "upsample_nearest1d upsample_nearest3d upsample_linear1d upsample_trilinear3d upsample_bicubic2d "
     "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
     "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices": OpRule(spatial, channels="pooling"),
-    "avg_pool1d": OpRule(average_pool, masked=masked_average_pool(F.avg_pool1d), gates="passes", channels="pooling"),
-    "avg_pool2d": OpRule(average_pool, masked=masked_average_pool(F.avg_pool2d), gates="passes", channels="pooling"),
-    "avg_pool3d": OpRule(average_pool, masked=masked_average_pool(F.avg_pool3d), gates="passes", channels="pooling"),
     "max_unpool2d max_unpool3d": OpRule(max_unpool),
     "grid_sampler grid_sampler_2d grid_sampler_3d": OpRule(grid_sample),
 }

@@ -9,6 +9,7 @@ from secateur.coupling.labels import Labels, Weight, entries_along, frozen_label
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import map_labels, narrow_axes
+from secateur.coupling.rules.position_axes import unreduced
 
 
 def couple_along(op: OpContext, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:
@@ -178,7 +179,7 @@ def _dims(x: Tensor, dim: Any) -> list[int]:
 RULES: RuleTable = {
     "softmax": OpRule(softmax, masked=masked_softmax, channels="same"),
     "log_softmax _softmax _log_softmax": OpRule(softmax, channels="same"),
-    "mean": OpRule(summation, masked=masked_mean, gates="passes", channels="mean"),
+    "mean": OpRule(summation, masked=masked_mean, keeps_apart=unreduced, gates="passes", channels="mean"),
     "sum": OpRule(summation, gates="passes", channels="sum"),
     "var": OpRule(summation, masked=masked_variance, channels="sum"),
     "std": OpRule(summation, masked=masked_deviation, channels="sum"),

@@ -23,7 +23,7 @@ from secateur.coupling.rules.op_rule import (
     MaskedOp,
     OpRule,
 )
-from secateur.coupling.rules.registry import UNKNOWN, built_in_rule, find_operator, registered_rules
+from secateur.coupling.rules.registry import UNKNOWN, built_in_rule, registered_rules, resolve_operator
 from secateur.errors import OperatorRuleError, OptionError, SecateurError
 from secateur.graph.operators import arguments, module_path
 from secateur.graph.program import OpFn, OpOverride, Program
@@ -115,7 +115,7 @@ def register_rule(
         >>> [str(member) for member in network["first"].members]
         ['first.weight[0]', 'first.bias[0]', 'weight[0]', 'last.weight[1]']
     """
-    name, overloads = find_operator(operator)
+    name, overloads = resolve_operator(operator)
     if name in registered_rules or built_in_rule(name) not in (UNKNOWN, POINTWISE):
         raise OptionError(
             f"the operator {name} has a rule already; remove() the handle that `register_rule` returned before another "
@@ -142,7 +142,7 @@ def register_rule(
 
 
 def _rule_named(name: str, other: str) -> OpRule:
-    rule = built_in_rule(find_operator(other if "::" in other else f"aten::{other}")[0])
+    rule = built_in_rule(resolve_operator(other if "::" in other else f"aten::{other}")[0])
     if rule is UNKNOWN:
         raise OptionError(f"labels={other!r} for the operator {name}: that operator has no rule; give a function")
     return rule

@@ -77,6 +77,11 @@ def rule_of(node: Node) -> OpRule:
     return rule_named(qualified_name(node))
 
 
+def functional_rule_of(node: Node) -> OpRule:
+    """Return the rule of an operator; of one that works in place, the rule of its functional form."""
+    return rule_named(qualified_name(node).removesuffix("_"))
+
+
 def rule_named(name: str) -> OpRule:
     """Return the rule of an operator by its name, such as "mylib::scale"; a name without a namespace is torch's."""
     qualified = name if "::" in name else f"aten::{name}"
@@ -105,7 +110,7 @@ def attribute_rule_of(kind: type[nn.Module]) -> AttributeRule | None:
     return next((table[key] for table in tables for key in (kind, qualified) if key in table), None)
 
 
-def find_operator(operator: Any) -> tuple[str, tuple[torch._ops.OpOverload, ...]]:
+def resolve_operator(operator: Any) -> tuple[str, tuple[torch._ops.OpOverload, ...]]:
     """Return the qualified name of an operator and its overloads.
 
     Args:

@@ -9,6 +9,7 @@ from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.literals import result_shape, unflattened_sizes
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import join_axes, label_tensors, map_labels
+from secateur.coupling.rules.position_axes import unflattened
 from secateur.graph.operators import arguments
 
 
@@ -93,7 +94,7 @@ RULES: RuleTable = {
     "flip": OpRule(move, channels="flip"),
     "view": OpRule(reshape, literals=result_shape("size"), gates="passes", channels="reshape"),
     "reshape": OpRule(reshape, literals=result_shape("shape"), gates="passes", channels="reshape"),
-    "flatten": OpRule(reshape, gates="passes", channels="reshape"),
+    "flatten": OpRule(reshape, keeps_apart=unflattened, gates="passes", channels="reshape"),
     "unflatten": OpRule(reshape, literals=unflattened_sizes, gates="passes", channels="reshape"),
     "_unsafe_view": OpRule(reshape, literals=result_shape("size"), channels="reshape"),
     "view_as reshape_as": OpRule(reshape, channels="reshape"),

@@ -12,6 +12,7 @@ from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.literals import narrow_bounds, padding_amounts, slice_bounds, split_size, split_sizes
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import label_tensors, map_labels
+from secateur.coupling.rules.position_axes import unpadded, unsliced
 from secateur.coupling.rules.shape_ops import move, source_labels
 
 
@@ -140,11 +141,12 @@ RULES: RuleTable = {
     "split_with_sizes": OpRule(split, literals=split_sizes, channels="move"),
     "split": OpRule(split, literals=split_size, channels="move"),
     "chunk unbind tensor_split unsafe_chunk unsafe_split": OpRule(split, channels="move"),
-    "slice": OpRule(slice_axis, literals=slice_bounds, gates="passes", channels="move"),
+    "slice": OpRule(slice_axis, literals=slice_bounds, keeps_apart=unsliced, gates="passes", channels="move"),
     "narrow": OpRule(slice_axis, literals=narrow_bounds, channels="move"),
     "cat concat concatenate": OpRule(concatenate, channels="concatenate"),
     "stack": OpRule(concatenate, channels="move"),
-    "pad constant_pad_nd": OpRule(pad, literals=padding_amounts, gates="padding", channels="pad"),
+    "pad": OpRule(pad, literals=padding_amounts, keeps_apart=unpadded, gates="padding", channels="pad"),
+    "constant_pad_nd": OpRule(pad, literals=padding_amounts, gates="padding", channels="pad"),
     "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d": OpRule(pad, channels="pad"),
     "glu": OpRule(gated),
 }

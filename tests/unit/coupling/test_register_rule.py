@@ -1,0 +1,191 @@
+"""Rules of operators that users define: registered, traced, cut, verified, and removed again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur.data.batch import Batch
+from secateur.errors import OperatorRuleError, OptionError
+from secateur.masking.ablation import MeanAblation, run_masked
+
+
+@torch.library.custom_op("secateur_tests::power_norm", mutates_args=())
+def power_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Divide by the root of the mean square over the last axis."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+
+@torch.library.custom_op("secateur_tests::bend", mutates_args=())
+def bend(x: Tensor) -> Tensor:
+    """An operator that works entry by entry."""
+    return torch.sin(x)
+
+
+power_norm.register_fake(lambda x, weight, eps: torch.empty_like(x))
+bend.register_fake(torch.empty_like)
+NAME = "secateur_tests::power_norm"
+
+
+class PowerNorm(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.weight = width, nn.Parameter(torch.rand(width) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[-1] == self.width
+        return power_norm(x, self.weight, 1e-5)
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 10), PowerNorm(10), nn.ReLU(), nn.Linear(10, 3)).eval()
+
+
+def label_rule(op: Any) -> Tensor:
+    units = op.axis_labels(op.activation("x"), -1)
+    op.couple(units, op.axis_labels("weight", 0))
+    op.read("x", len(op.shape) - 1, units)
+    return op.broadcast(units, -1)
+
+
+def masked_norm(present: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    kept = x * present
+    mean_square = kept.square().sum(-1, keepdim=True) / present.expand(x.shape).sum(-1, keepdim=True).clamp_min(1)
+    return kept * torch.rsqrt(mean_square + eps) * weight
+
+
+def attribute_rule(module: nn.Module, shapes: Any) -> dict[str, int]:
+    return {"width": shapes["weight"][0]}
+
+
+EVERYTHING: dict[str, Any] = {"masked": masked_norm, "attributes": {PowerNorm: attribute_rule}}
+
+
+def test_an_operator_without_a_rule_freezes_what_it_touches() -> None:
+    network = sc.trace(model(), torch.randn(5, 4))
+    assert not network.groups
+    (frozen,) = [frozen for frozen in network.frozen if frozen.name == "0"]
+    assert (frozen.operator, frozen.reason) == ("power_norm", "there is no rule for this operator")
+
+
+def test_a_registered_operator_is_cut_exactly_and_its_rule_can_be_removed() -> None:
+    dense, x = model(), torch.randn(64, 4)
+    kept = torch.tensor([0, 2, 3, 7])
+    with sc.register_rule(power_norm, label_rule, **EVERYTHING):
+        network = sc.trace(dense, x[:5])
+        assert [str(member) for member in network["0"].members] == [
+            "0.weight[0]",
+            "0.bias[0]",
+            "1.weight[0]",
+            "3.weight[1]",
+        ]
+        plan = sc.plan(network, sc.score(network, by="l1"), {"units": 0.4})
+        small = sc.cut(dense, plan)  # verifies itself against the masked run
+        masked = run_masked(network, Batch((x,), {}), network.mask({"0": kept}), {})
+    assert small[0].out_features == small[1].width == 4
+    with torch.no_grad():  # an independent oracle: the norm of the kept columns alone
+        hidden = dense[0](x)[:, kept]
+        hidden = hidden / (hidden.square().mean(-1, keepdim=True) + 1e-5).sqrt() * dense[1].weight[kept]
+        expected = torch.relu(hidden) @ dense[3].weight[:, kept].T + dense[3].bias
+    assert torch.allclose(masked, expected, atol=1e-5)
+    assert not sc.trace(dense, x[:5]).groups
+    sc.register_rule(NAME, label_rule, **EVERYTHING).remove()
+
+
+def test_several_coalitions_in_one_batch_are_normalised_each_by_itself() -> None:
+    x = torch.randn(6, 4)
+    with sc.register_rule(torch.ops.secateur_tests.power_norm, label_rule, **EVERYTHING):
+        network = sc.trace(model(), x)
+        masks = torch.stack([network.mask({"0": torch.arange(count)}) for count in (1, 4, 9)])
+        with torch.no_grad():
+            stacked = network.program.forward(Batch((x.repeat(3, 1),), {}), MeanAblation({}).handlers(network, masks))
+        alone = [run_masked(network, Batch((x,), {}), mask, {}) for mask in masks]
+    assert torch.allclose(stacked, torch.cat(alone), atol=1e-6)
+
+
+def test_an_operator_can_take_the_rule_of_one_of_torch() -> None:
+    dense = nn.Sequential(nn.Linear(4, 6), Bend(), nn.Linear(6, 2)).eval()
+    assert not sc.trace(dense, torch.randn(2, 4)).groups
+    with sc.register_rule(bend, "silu"):
+        assert {group.name: group.size for group in sc.trace(dense, torch.randn(2, 4)).groups} == {"0": 6}
+
+
+class Bend(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return bend(x)
+
+
+def _wrong_shape(op: Any) -> Tensor:
+    return op.activation("x")[..., :1]
+
+
+def _unknown_labels(op: Any) -> Tensor:
+    return torch.full(op.shape, 10**6)
+
+
+def _misspelt(op: Any) -> Tensor:
+    return op.activation("inputs")
+
+
+def _two_reads(op: Any) -> Tensor:
+    op.read("weight", 0, op.axis_labels("weight", 0))
+    return label_rule(op)
+
+
+WRONG: dict[str, tuple[Callable[[Any], Tensor], Any, str]] = {
+    "shape": (_wrong_shape, masked_norm, r"returns \(2, 1\) where labels in the shape of the result, \(2, 10\)"),
+    "labels": (_unknown_labels, masked_norm, "labels of an argument that has this shape"),
+    "misspelt": (_misspelt, masked_norm, "fails with KeyError: 'inputs'; its arguments are x"),
+    "two reads": (_two_reads, masked_norm, "reads 2 axes"),
+    "masked values": (label_rule, lambda present, x, weight, eps: x * present, "gives another result"),
+    "masked shape": (label_rule, lambda present, x, weight, eps: x.sum(-1), "gives another result"),
+    "masked fails": (label_rule, lambda present, x, weight, eps: x @ weight[:2], "fails with RuntimeError"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_wrong_rule_is_named_with_its_operator(fault: str) -> None:
+    labels, masked, message = WRONG[fault]
+    with (
+        sc.register_rule(power_norm, labels, masked=masked),
+        pytest.raises(OperatorRuleError, match=message) as failure,
+    ):
+        sc.trace(model(), torch.randn(5, 4))
+    assert f"{NAME} (in 1)" in str(failure.value)
+
+
+def test_a_rule_that_couples_too_little_freezes_and_does_no_harm() -> None:
+    """The trial cut shows that the width of the weight must follow."""
+    with sc.register_rule(power_norm, lambda op: op.activation("x"), attributes={PowerNorm: attribute_rule}):
+        network = sc.trace(model(), torch.randn(5, 4))
+    assert not network.groups
+
+
+@pytest.mark.parametrize(
+    ("operator", "labels", "options", "message"),
+    [
+        (NAME, lambda: None, {}, "takes an OpContext"),
+        (NAME, 3, {}, "give a function"),
+        (NAME, label_rule, {"masked": lambda present, x: x}, "takes present, x, weight, eps"),
+        (NAME, label_rule, {"literals": lambda op: ()}, "labels of the result"),
+        (NAME, "no_such_operator", {}, "there is no operator 'aten::no_such_operator'"),
+        (NAME, "topk_", {}, "there is no operator"),
+        ("secateur_tests::nothing", label_rule, {}, "there is no operator 'secateur_tests::nothing'"),
+        ("power_norm", label_rule, {}, "its name with the namespace"),
+        (torch.sin, label_rule, {}, "give an operator"),
+        ("aten::conv2d", label_rule, {}, "has a rule already"),
+    ],
+)
+def test_what_can_not_be_registered_is_refused(operator: Any, labels: Any, options: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        sc.register_rule(operator, labels, **options)
+    sc.register_rule(NAME, label_rule).remove()
+
+
+def test_a_second_rule_is_refused() -> None:
+    with sc.register_rule(power_norm, label_rule), pytest.raises(OptionError, match=f"{NAME} has a rule already"):
+        sc.register_rule(power_norm, label_rule)
