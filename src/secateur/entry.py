@@ -1,7 +1,7 @@
 """What every public function does first: it checks its arguments, and makes torch's modes and random states its own."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar, get_type_hints
@@ -44,11 +44,12 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
     return entry_point_with()(function)
 
 
-def entry_point_with(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """An entry point that takes further options by its `**`.
+def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator of entry points with options that are not checked one by one.
 
     Args:
-        further: their names.
+        further: the names of options that the function takes by its `**`.
+        deferred: the names of arguments that the function checks itself, against others.
     """
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
@@ -64,7 +65,7 @@ def entry_point_with(*further: str) -> Callable[[Callable[P, R]], Callable[P, R]
                 check_name(name, known, f"`{called}` has no option")
             bound = signature.bind(*args, **options)
             given = {name: value for name, value in bound.arguments.items() if name not in open_ended}
-            _check_arguments(function, given)
+            _check_arguments(function, {name: value for name, value in given.items() if name not in deferred})
             models = {name: unwrapped(value) for name, value in given.items() if isinstance(value, nn.Module)}
             bound.arguments |= models
             as_written = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()

@@ -77,7 +77,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "memory text": ({"by": "shapley", "memory": "1G"}, "memory='1G' .* number of bytes"),
     "memory NaN": ({"by": "shapley", "memory": float("nan")}, "memory=nan"),
     "resume a path": ({"by": "shapley", "resume": "x"}, "resume is a str; give Scores, as `secateur.score`"),
-    "stop a number": ({"by": "shapley", "stop": 60}, "stop is a int; give a rule of `secateur.stopping`"),
+    "stop a number": ({"by": "shapley", "stop": 60}, "stop=60 .* a rule of `secateur.stopping`"),
     "loss a number": ({"by": "shapley", "loss": 3}, "loss=3 .* a function"),
     "seed text": ({"seed": "0"}, "seed='0'"),
     "seed below zero": ({"seed": -1}, "seed=-1"),

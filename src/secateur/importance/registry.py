@@ -260,7 +260,9 @@ def _option_of_keyword(entry: RegisteredCriterion, by: object, keyword: str) -> 
         raise OptionError(f"{keyword}= does not apply to by={_shown(by)}; leave it out, or rank by {', '.join(names)}")
     if isinstance(by, CriterionConfig):
         name = options[keyword][0]
-        raise OptionError(f"{keyword}= is given beside by={type(by).__name__}(); set it there, {name}=")
+        raise OptionError(
+            f"{keyword}= is given beside by={type(by).__name__}(); set it there: by={type(by).__name__}({name}=...)"
+        )
     return options[keyword]
 
 

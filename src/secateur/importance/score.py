@@ -14,7 +14,7 @@ from secateur.coupling.network import Network
 from secateur.coupling.residual_blocks import without_blocks
 from secateur.data.batch import on_device
 from secateur.data.conversion import as_batches
-from secateur.entry import entry_point
+from secateur.entry import entry_point_with
 from secateur.errors import NameMatchError
 from secateur.evaluation.losses import Loss
 from secateur.importance import (
@@ -60,7 +60,11 @@ BUILT_IN = (
 NAMES_IN_FINGERPRINTS = {"impute": "refit"}  # those of version 0.9, so that its checkpoints continue
 
 
-@entry_point
+CRITERION_OPTIONS = ("aggregate", "estimator", "coalitions", "stop", "protocol", "memory", "precision")
+READ_BY_CRITERIA = (*CRITERION_OPTIONS, "resume", "checkpoint")
+
+
+@entry_point_with(deferred=CRITERION_OPTIONS)
 def score(
     network: Network,
     data: Any = None,
@@ -239,11 +243,6 @@ def _run(scoring: _Scoring, resume: Scores | None, path: Path | None) -> Scores:
     return scores
 
 
-READ_BY_CRITERIA = (
-    "aggregate", "estimator", "coalitions", "stop", "protocol", "memory", "precision", "resume", "checkpoint",
-)  # fmt: skip
-
-
 def check_scoring(by: CriterionLike, options: Mapping[str, Any]) -> None:
     """Check options of `score` that another function hands on.
 
@@ -254,5 +253,6 @@ def check_scoring(by: CriterionLike, options: Mapping[str, Any]) -> None:
     annotations = inspect.get_annotations(inspect.unwrap(score))
     for name, value in options.items():
         check_name(name, READ_BY_CRITERIA, "`score` has no option")
-        check_option(name, value, annotations[name])
+        if name not in CRITERION_OPTIONS:
+            check_option(name, value, annotations[name])
     configured_criterion(by, {name: value for name, value in options.items() if name != "checkpoint"})
