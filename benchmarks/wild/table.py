@@ -104,10 +104,11 @@ def _tracing(rows: Sequence[Row], newest: str) -> list[str]:
 
 LONG = 8
 SLOW = """\
-Where a model's own code can't say the cut shape, it is tried many times until it is known what it can bear, and
-exported once more with all lengths free (EdgeNeXt, SegFormer, Mask2Former). An export reads no weights and computes no
-activations, which trial cuts do: each runs the network twice on two examples. So they take the time where one forward
-takes longer than an export (S3D on clips of 16 x 224 x 224), or where large weights are copied (VGG, AlexNet)."""
+Where a model's own code can't say the cut shape, it is tried many times until it is known what it can bear
+(EfficientViT, EdgeNeXt), and exported once more with all lengths free (EdgeNeXt, SegFormer). Where it writes to parts
+of tensors, or multiplies matrices and adds in one operator, torch takes the program apart, which means exporting it
+again (Swin, Mask2Former). An export computes no activations, but a trial cut does: it runs the network twice on two
+examples. So trial cuts take the time where one forward takes longer than an export (S3D on clips of 16 x 224 x 224)."""
 
 
 def _slowest(rows: Sequence[Row], newest: str) -> list[str]:
