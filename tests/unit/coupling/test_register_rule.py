@@ -1,5 +1,6 @@
 """Rules of operators that users define: registered, traced, cut, verified, and removed again."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from repository import ROOT
 from secateur.data.batch import Batch
 from secateur.errors import OperatorRuleError, OptionError
 from secateur.masking.ablation import MeanAblation, run_masked
@@ -184,6 +186,14 @@ def test_what_can_not_be_registered_is_refused(operator: Any, labels: Any, optio
     with pytest.raises(OptionError, match=message):
         sc.register_rule(operator, labels, **options)
     sc.register_rule(NAME, label_rule).remove()
+
+
+def test_the_page_that_shows_a_rule_runs() -> None:
+    """The code blocks of docs/how-to/operator.md, one after the other."""
+    page = (ROOT / "docs/how-to/operator.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) > 4
+    exec(compile("\n".join(blocks), "operator.md", "exec"), {})
 
 
 def test_a_second_rule_is_refused() -> None:
