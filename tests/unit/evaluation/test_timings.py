@@ -53,13 +53,13 @@ def test_another_layout_is_measured_by_itself(folder: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{}", b"not JSON", b'{"format": "secateur times/1", "seconds": {"a": 1}}'])
 def test_a_damaged_table_is_measured_again(folder: Path, content: bytes) -> None:
     table = Timings(CPU)
-    assert table.seconds("call", lambda: None) > 0
+    assert table.recall("call", lambda: 1.0) > 0
     table.save()
     (path,) = folder.glob("times-*.json")
     path.write_bytes(content)
     damaged = Timings(CPU)
     assert not damaged._seconds
-    damaged.seconds("call", lambda: None)
+    damaged.recall("call", lambda: 1.0)
     damaged.save()
     assert "call" in Timings(CPU)._seconds
 
@@ -67,7 +67,7 @@ def test_a_damaged_table_is_measured_again(folder: Path, content: bytes) -> None
 def test_tables_of_two_processes_are_joined(folder: Path) -> None:
     tables = [Timings(CPU), Timings(CPU)]
     for name, table in zip("ab", tables, strict=True):
-        table.seconds(name, lambda: None)
+        table.recall(name, lambda: 1.0)
     for table in tables:
         table.save()
     assert set(Timings(CPU)._seconds) == {"a", "b"}
@@ -80,7 +80,7 @@ def test_a_folder_that_can_not_be_written_costs_nothing_but_time(
     for name in (str(tmp_path / "file"), ""):
         monkeypatch.setenv("SECATEUR_CACHE", name)
         table = Timings(CPU)
-        assert table.seconds("call", lambda: None) > 0
+        assert table.recall("call", lambda: 1.0) > 0
         table.save()
     assert (tmp_path / "file").read_text() == "no folder"
 
