@@ -9,8 +9,8 @@ from typing import Any
 from torch import fx, nn
 
 from secateur.allocation.budget import has_time, parse_keep, quality_bound
+from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig, check_allocation
-from secateur.allocation.plan import choose_plan
 from secateur.allocation.reachable import check_reachable
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.plan import Budget, Plan

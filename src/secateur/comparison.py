@@ -11,8 +11,8 @@ from torch import nn
 from tqdm import tqdm
 
 from secateur.allocation.budget import COUNTED, parse_keep
+from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import COMPARISON, PruneConfig, check_allocation
-from secateur.allocation.plan import choose_plan
 from secateur.allocation.plan_sizes import Allocation, plan_sizes
 from secateur.allocation.reachable import check_reachable
 from secateur.coupling.kinds import wanted_kinds

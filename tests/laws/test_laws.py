@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import secateur as sc
 from random_plans import drawn, dropped, means_of, plan_of, run, traced
-from secateur.allocation.removal_sequence import RemovalSequence
+from secateur.allocation.build_sequence import build_sequence
 from secateur.coupling.cost import Cost
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
@@ -147,16 +147,16 @@ def test_law_3_the_budget_is_met_within_one_unit(name: str, seed: int, unit: str
         return
     scores = some_scores(network, seed)
     gone = dropped(network, seed)
-    search = RemovalSequence.of(network, scores, "uniform", 1, 1, dropped=gone)
+    search = build_sequence(network, scores, "uniform", 1, 1, dropped=gone)
     try:
         plan = sc.plan(network, scores, keep={unit: share}, dropped=gone)
     except sc.SecateurError as error:
-        assert search.left(len(search.order), [unit])[unit] > share
+        assert search.remaining(len(search.order), [unit])[unit] > share
         assert "smallest reachable" in str(error)
         return
     steps = search.first_within({unit: share})
-    assert search.left(steps, [unit])[unit] <= share
-    assert steps == 0 or search.left(steps - 1, [unit])[unit] > share
+    assert search.remaining(steps, [unit])[unit] <= share
+    assert steps == 0 or search.remaining(steps - 1, [unit])[unit] > share
     assert plan.cost == network.cost(search.kept(steps))
 
 

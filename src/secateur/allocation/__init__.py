@@ -1,1 +1,1 @@
-"""How many units go, and from which groups, for a budget."""
+"""Allocation: the number of units that each group keeps, for a budget."""

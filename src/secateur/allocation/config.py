@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from secateur.allocation.build_sequence import ORDERS
 from secateur.allocation.loss_curves import Curves
-from secateur.allocation.strategies import ORDERS
 from secateur.evaluation.channel_steps import ANY, AUTO
 from secateur.evaluation.losses import Loss
 from secateur.importance.registry import CriterionLike
@@ -52,7 +52,7 @@ class PruneConfig:
 
     @property
     def refits(self) -> bool:
-        """Whether the repair solves for the weights of layers."""
+        """True if the repair solves for the weights of layers."""
         return self.repair is not None and any(name == "refit" for name, _ in resolve_repairs(self.repair))
 
     @property

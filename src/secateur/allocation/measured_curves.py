@@ -15,7 +15,7 @@ DEPTHS = (0.25, 0.5, 0.75, 0.9)
 def measured_curves(
     simulator: PlanSimulator, scores: Scores, progress: bool = True, is_time_up: Callable[[], bool] = lambda: False
 ) -> dict[str, Tensor] | None:
-    """Measure for each group the divergence by the number of removed units, lowest scores first. (units + 1,)
+    """Measure for each group the divergence by the number of removed units, lowest scores first, (units + 1,).
 
     A quarter, a half, three quarters and nine tenths of one group's units are removed, and the layers that read them
     are refitted. Up to the group's first consumer nothing changes, so that far the network runs once for all groups.

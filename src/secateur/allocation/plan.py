@@ -4,36 +4,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 
-from secateur.allocation.block_search import best_plan
 from secateur.allocation.budget import has_time, parse_keep, quality_bound
-from secateur.allocation.candidates import candidate_allocations
+from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, PruneConfig, check_allocation
-from secateur.allocation.latency_bounds import LatencyClock, plan_within_latency
+from secateur.allocation.examples import checked_examples
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.plan_sizes import Allocation, plan_sizes
-from secateur.allocation.quality_bounds import smallest_plan_within
 from secateur.allocation.remaining_fractions import NEEDS_TIMES
-from secateur.allocation.score_checks import check_scores
-from secateur.allocation.search import PlanSearch
-from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
-from secateur.data.batch import Batch, on_device
-from secateur.data.conversion import as_batches
-from secateur.data.model_inputs import input_error
 from secateur.entry import entry_point
-from secateur.errors import BudgetError, SecateurError
+from secateur.errors import BudgetError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.channel_steps import AUTO, channel_step
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.runtimes import check_runtime, runtime_of
 from secateur.graph.parametrizations import bake_parametrizations
-from secateur.importance.context import as_examples, network_microbatches
-from secateur.importance.data_checks import check_inputs, check_program_sizes
+from secateur.importance.context import network_microbatches
 from secateur.importance.scores import Scores
 from secateur.recovery.repair import How, resolve_repairs
 from secateur.surgery.recipe import check_shapes
@@ -146,7 +136,7 @@ def plan(
         return _plan_without_data(network, scores, budget, config, latency)
     if has_time(budget) and latency is None:
         check_runtime(runtime_of(config.target))
-    batches = _checked_examples(network, data, by_example=loss is None)
+    batches = checked_examples(network, data, by_example=loss is None)
     dense = None if model is None else bake_parametrizations(model)
     if dense is not None:
         check_shapes(dense, network)
@@ -174,67 +164,3 @@ def _plan_without_data(
         )
     allocation = Allocation(tuple(names), config.curves, config.target, config.dropped)
     return plan_sizes(network, scores, keep, allocation, config.multiple, config.floor, latency)
-
-
-def _checked_examples(network: Network, data: Any, by_example: bool) -> list[Batch]:
-    """Return the examples as the network takes them.
-
-    Args:
-        network: the traced network.
-        data: the examples, as `score` takes them.
-        by_example: whether the first axis of outputs must be the examples.
-
-    Raises:
-        DataError: they can't be used.
-    """
-    dtype = next((network.program.state(name).dtype for name in network.program.parameters), None)
-
-    def run(batch: Batch) -> Any:
-        try:
-            return network.program.forward(batch)
-        except SecateurError:
-            raise
-        except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
-            raise input_error(network.title, batch, failure, dtype) from failure
-
-    batches = as_examples(network, as_batches(data, network.batch_size, dtype=dtype))
-    batches = [on_device(batch, network.device) for batch in batches]
-    with torch.no_grad():
-        check_inputs(run, batches, by_example=by_example)
-    check_program_sizes(network, batches)
-    return batches
-
-
-def choose_plan(
-    calibration: Calibration,
-    scores: Scores,
-    keep: Budget,
-    config: PruneConfig,
-    model: nn.Module | None = None,
-    latency: LatencyTable | None = None,
-) -> Plan:
-    """Choose the plan for a budget by trying several on examples.
-
-    Args:
-        calibration: the traced network and the examples.
-        scores: of its units.
-        keep: the parsed budget.
-        config: the settings.
-        model: the dense model, to time plans beside it where the budget is in time.
-        latency: the times of the layers, measured by default where the budget is in time.
-
-    Raises:
-        BudgetError: the budget can't be met, or the scores are of another network.
-    """
-    network = calibration.network
-    check_scores(network, [group for group in network.groups if group.name in scores], scores)
-    simulator = PlanSimulator(calibration, None if config.refits else scores.means)
-    clock = LatencyClock(calibration, model, config.target, latency) if has_time(keep) else None
-    allocations = candidate_allocations(simulator, scores, config)
-    search = PlanSearch(simulator, scores, config, None if clock is None else clock.table, allocations)
-    if clock is not None:
-        return plan_within_latency(search, clock, keep)
-    bound = quality_bound(keep)
-    if bound is not None:
-        return smallest_plan_within(search, bound, keep[bound])
-    return best_plan(search, keep).plan

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
+from secateur.allocation.build_sequence import build_sequence
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.remaining_fractions import with_latency
-from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.coupling.effective_macs import effective_macs
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
@@ -56,7 +56,7 @@ def plan_sizes(
     """
     limits = with_latency(network, keep, 1.0 if latency is None else 1e3 * latency.dense_seconds)
     step = channel_step(allocation.target, network.device)
-    sequence = RemovalSequence.of(
+    sequence = build_sequence(
         network, scores, allocation.names, round_to, floor, list(limits), allocation.curves, latency, step.size,
         allocation.dropped,
     )  # fmt: skip

@@ -85,12 +85,12 @@ def measure_change(
 
 
 def _loss_changes(pair: OutputPair, loss: Loss | None) -> Tensor:
-    """Return the increase of each example's loss, against the label or the dense network's output. (examples,)"""
+    """Return the increase of each example's loss, against the label or the dense network's output, (examples,)."""
     return pair.losses(pair.small, loss) - pair.losses(pair.dense, loss)
 
 
 def _accuracy_changes(pair: OutputPair, loss: Loss | None) -> Tensor:
-    """Return the increase of each example's accuracy; without labels, of the agreement. (examples,)
+    """Return the increase of each example's accuracy; without labels, of the agreement, (examples,).
 
     Raises:
         BudgetError: outputs or labels are not classes.

@@ -27,7 +27,11 @@ NUMBER = re.compile(r"\s*(\d[\d_,]*\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z%]*)\s*", 
 
 
 def parse_quantity(unit: str, value: object) -> float:
-    """A number, or a text such as "300M", as a number in the unit of a budget.
+    """Parse a number, or a text such as "300M", as a number in the unit of a budget.
+
+    Args:
+        unit: of the budget.
+        value: what the user gave.
 
     Raises:
         BudgetError: it is neither, or has a suffix that the unit does not have.
@@ -38,22 +42,26 @@ def parse_quantity(unit: str, value: object) -> float:
     """
     if is_real(value):
         return float(value)  # type: ignore[arg-type]
-    parts = NUMBER.fullmatch(value) if isinstance(value, str) else None
+    match = NUMBER.fullmatch(value) if isinstance(value, str) else None
     suffixes = SUFFIXES.get(unit, {"": 1})
     percent = {"%": 0.01} if unit in EXAMPLES and unit not in ("ms", "speedup") else {}
-    factor = None if parts is None else {**suffixes, **percent}.get(parts[2].lower())
-    if parts is None or factor is None:
+    factor = None if match is None else {**suffixes, **percent}.get(match[2].lower())
+    if match is None or factor is None:
         known = ", ".join(suffix for suffix in (*suffixes, *percent) if suffix)
-        after = f", with one of {known} behind it where wanted" if known else ""
+        advice = f", optionally followed by one of {known}" if known else ""
         raise BudgetError(
-            f"keep={{{unit!r}: {shown(value)}}} is no number, or out of range; give a number{after}, such as "
+            f"keep={{{unit!r}: {shown(value)}}} is no number, or out of range; give a number{advice}, such as "
             f"{EXAMPLES.get(unit, '0.5')}"
         )
-    return float(parts[1].replace("_", "").replace(",", "")) * factor
+    return float(match[1].replace("_", "").replace(",", "")) * factor
 
 
 def quantity_text(unit: str, value: float) -> str:
-    """The number of a budget for a report: a fraction as it is, an absolute number with its unit's words.
+    """Return the number of a budget in words: a fraction as it is, an absolute number with separators.
+
+    Args:
+        unit: of the budget.
+        value: the number.
 
     Example:
         >>> quantity_text("macs", 0.5), quantity_text("macs", 3e8), quantity_text("ms", 5.0)

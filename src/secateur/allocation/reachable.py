@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from secateur.allocation.budget import COUNTED, parse_keep
+from secateur.allocation.build_sequence import build_sequence
 from secateur.allocation.remaining_fractions import fractions, fractions_of
 from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.coupling.effective_macs import effective_macs
@@ -20,7 +21,7 @@ FRACTIONS = (1.0, 0.9, 0.75, 0.5, 0.35, 0.25, 0.1, 0.0)
 def unscored_sequence(network: Network, groups: Sequence[Group], round_to: int, floor: float) -> RemovalSequence:
     """Build a sequence that removes the same fraction of every one of these groups, whichever units they are."""
     scores = {group.name: GroupScores.exact(torch.arange(group.size)) for group in groups}
-    return RemovalSequence.of(network, Scores(scores, "order", 0, {}, ""), "uniform", round_to, floor)
+    return build_sequence(network, Scores(scores, "order", 0, {}, ""), "uniform", round_to, floor)
 
 
 def check_reachable(

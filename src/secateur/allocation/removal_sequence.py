@@ -1,164 +1,126 @@
-"""In what order units go, and what is left after some of them went: the sizes of the groups for a budget."""
+"""A sequence of removals, and the sizes of the groups by which it meets a budget."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from secateur.allocation.exchange import exchange_units
-from secateur.allocation.loss_curves import Curves, check_curves, curves_of
 from secateur.allocation.quantities import quantity_text
 from secateur.allocation.remaining_fractions import counted_fractions, fractions
-from secateur.allocation.score_checks import check_scores
-from secateur.allocation.strategies import LOSSES, ORDERS, OrderContext, between
-from secateur.coupling.network import Group, Kept, Network
+from secateur.allocation.strategies import OrderContext
+from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget
 from secateur.coupling.prefix_cost import PrefixCost
-from secateur.coupling.residual_blocks import blocks_of, groups_inside
 from secateur.errors import BudgetError
-from secateur.evaluation.channel_steps import preferred_multiple, sizes_in_steps
-from secateur.evaluation.latency_table import LatencyTable
-from secateur.importance.scores import Scores
-from secateur.options import check_name, check_option
 
 
 @dataclass(frozen=True, eq=False)
 class RemovalSequence:
-    """An order in which units go, and what is left after a number of them went.
+    """An order in which units are removed, and what is kept after a number of steps.
 
     Args:
-        network: the network.
-        groups: the groups that may lose units.
-        ranked: for each of them its units in ascending order of their scores.
-        order: for each step the number (in `groups`) of the group that loses its next unit.
-        sizes: for each group the sizes that it may have, ascending.
+        context: the groups that may lose units, and their sizes.
+        ranked: for each group its units in ascending order of their scores. (units of the group,)
+        order: for each step the number of the group that loses its next unit. (units,)
         folds: whether biases are added for the means of removed units.
-        latency: the times of this machine, where the budget is in latency.
-        curves: what the loss grows by, for each group, where sizes are exchanged between groups by it.
-        base: what stays of other groups, by name: of blocks that are units beside others.
-        fills: whether what still fits the budget is given back at the end; without it smaller plans lie within larger.
+        exchanges: whether sizes are exchanged between groups by their curves.
     """
 
-    network: Network
-    groups: tuple[Group, ...]
+    context: OrderContext
     ranked: tuple[Tensor, ...]
     order: np.ndarray
-    sizes: tuple[np.ndarray, ...]
-    folds: bool
-    latency: LatencyTable | None = None
-    curves: tuple[np.ndarray, ...] | None = None
-    base: Kept = field(default_factory=dict)
-    fills: bool = False
-
-    @staticmethod
-    def of(
-        network: Network,
-        scores: Scores,
-        allocation: str | Sequence[str],
-        round_to: int,
-        floor: float,
-        units: Sequence[str] = (),
-        curves: Curves | None = None,
-        latency: LatencyTable | None = None,
-        step: int = 1,
-        dropped: Sequence[str] = (),
-    ) -> "RemovalSequence":
-        check_option("round_to", round_to)
-        check_option("floor", floor)
-        names = [allocation] if isinstance(allocation, str) else list(allocation)
-        for name in names:
-            check_name(name, ORDERS, f"allocation={name!r} is unknown", shows=False)
-            if name == "loss" and curves is None and scores.by not in LOSSES:
-                raise BudgetError(
-                    f"allocation='loss' needs to know what the loss grows by, which scores by {scores.by!r} "
-                    "don't tell; give curves=, or rank by 'obs'"
-                )
-        base, gone = _remaining_blocks(network, dropped), {group.name for group in groups_inside(network, dropped)}
-        groups = tuple(group for group in network.groups if group.name in scores and group.name not in gone)
-        check_scores(network, groups, scores)
-        if curves is not None:
-            check_curves(curves, {group.name: group.size for group in groups})
-        values = [scores[group.name].values.double() for group in groups]
-        ranked = tuple(torch.argsort(value, stable=True) for value in values)
-        multiples = [math.lcm(int(round_to), preferred_multiple(group, step)) for group in groups]
-        sizes = tuple(sizes_in_steps(group, each, floor) for group, each in zip(groups, multiples, strict=True))
-        known = curves_of(scores) if curves is None else curves
-        asked = OrderContext(units, known, latency, sizes if step > 1 else None, step, base)
-        orders = [ORDERS[name](network, groups, values, asked) for name in names]
-        order = orders[0] if len(orders) == 1 else between(orders)
-        own = tuple(known[group.name].numpy() for group in groups) if names == ["loss"] and step > 1 else None
-        return RemovalSequence(network, groups, ranked, order, sizes, bool(scores.means), latency, own, base, step > 1)
+    folds: bool = False
+    exchanges: bool = False
 
     def kept(self, steps: int) -> dict[str, Tensor]:
-        """What stays after a number of steps."""
-        gone = np.bincount(self.order[:steps], minlength=len(self.groups))
-        return self._kept_of(
-            [
-                int(sizes[np.searchsorted(sizes, group.size - lost)])
-                for group, sizes, lost in zip(self.groups, self.sizes, gone.tolist(), strict=True)
-            ]
-        )
+        """Return the units that are kept after a number of steps, by group."""
+        return self._kept_of([int(sizes[index]) for sizes, index in self._sizes_at(self._size_indices(steps))])
 
-    def _kept_of(self, counts: Sequence[int]) -> dict[str, Tensor]:
-        chosen = {
-            group.name: ranked[group.size - count :].sort().values
-            for group, ranked, count in zip(self.groups, self.ranked, counts, strict=True)
-        }
-        return {**chosen, **self.base}
-
-    def left(self, steps: int, units: Sequence[str]) -> dict[str, float]:
-        """The fraction of the dense network that is left after a number of steps, in each of these units."""
-        return self._left_of(self.kept(steps), units)
-
-    def _left_of(self, kept: Kept, units: Sequence[str]) -> dict[str, float]:
-        return fractions(self.network, kept, self.network.cost(kept, self.folds), units, self.latency)
+    def remaining(self, steps: int, units: Sequence[str]) -> dict[str, float]:
+        """Return the fraction of the dense network that is kept after a number of steps, in each of these units."""
+        return self._fractions_of(self.kept(steps), units)
 
     def first_within(self, budget: Budget) -> int:
-        """The fewest steps after which every budget is met."""
-        least = self.left(len(self.order), list(budget))
-        missed = {unit: least[unit] for unit, limit in budget.items() if least[unit] > limit}
-        if missed:
-            raise BudgetError(
-                f"keep={dict(budget)} can't be met: the smallest reachable is "
-                + ", ".join(f"{unit} {math.ceil(value * 1e4) / 1e4:g}" for unit, value in missed.items())
-                + self._in_numbers(list(missed))
-                + f" with {len(self.groups)} of {len(self.network.groups)} groups, floor and round_to as given; ask "
-                "for more, lower the floor, or see what is frozen with print(network)"
-            )
+        """Return the fewest steps after which every budget is met.
+
+        Raises:
+            BudgetError: it can't be met.
+        """
+        self._check_reachable(budget)
         low, high = 0, len(self.order)
         while low < high:
             middle = (low + high) // 2
-            if self._meets(middle, budget):
+            if _is_within(self.remaining(middle, list(budget)), budget):
                 high = middle
             else:
                 low = middle + 1
         return low
 
     def within(self, budget: Budget) -> dict[str, Tensor]:
-        """What stays when every budget is met: after the fewest steps, and with what still fits given back.
+        """Return the units that are kept when every budget is met: after the fewest steps.
 
-        Where units go several at once, the last ones may have saved more than was needed.
+        Where units are removed several at once, the last ones may have saved more than was needed: what still fits is
+        given back. Without that, smaller plans lie within larger ones.
+
+        Raises:
+            BudgetError: it can't be met.
         """
-        gone = np.bincount(self.order[: self.first_within(budget)], minlength=len(self.groups))
-        places = [
-            int(np.searchsorted(sizes, group.size - lost))
-            for group, sizes, lost in zip(self.groups, self.sizes, gone.tolist(), strict=True)
-        ]
-        places = self._filled(places, budget) if self.fills else places
-        if self.curves is not None:
-            places = exchange_units(places, self.sizes, self.curves, lambda other: self._fits(other, budget))
-        return self._kept_at(places)
+        indices = self._size_indices(self.first_within(budget))
+        if self.context.step > 1:
+            indices = self._filled(indices, budget)
+        if self.exchanges:
+            curves = [self.context.curves[group.name].numpy() for group in self.context.groups]
+            indices = exchange_units(indices, self.context.sizes, curves, lambda other: self._fits(other, budget))
+        return self._kept_of([int(sizes[index]) for sizes, index in self._sizes_at(indices)])
 
-    def _filled(self, places: Sequence[int], budget: Budget) -> list[int]:
-        """The places of sizes with what still fits the budget given back, to those first that lost units last."""
+    def _check_reachable(self, budget: Budget) -> None:
+        least = self.remaining(len(self.order), list(budget))
+        missed = {unit: least[unit] for unit, limit in budget.items() if least[unit] > limit}
+        if missed:
+            raise BudgetError(
+                f"keep={dict(budget)} can't be met: the smallest reachable is "
+                + ", ".join(f"{unit} {math.ceil(value * 1e4) / 1e4:g}" for unit, value in missed.items())
+                + self._in_numbers(list(missed))
+                + f" with {len(self.context.groups)} of {len(self.context.network.groups)} groups, floor and round_to "
+                "as given; ask for more, lower the floor, or see what is frozen with print(network)"
+            )
+
+    def _in_numbers(self, units: Sequence[str]) -> str:
+        """Return the least that can be reached in these units, in absolute numbers, where they are counted."""
+        least = self.context.network.cost(self.kept(len(self.order)), self.folds)
+        numbers = [quantity_text(unit, getattr(least, unit)) for unit in units if unit in ("params", "macs", "bytes")]
+        return f" ({', '.join(numbers)})" if numbers else ""
+
+    def _size_indices(self, steps: int) -> list[int]:
+        """Return for each group the index of its size after a number of steps."""
+        removed = np.bincount(self.order[:steps], minlength=len(self.context.groups))
+        triples = zip(self.context.groups, self.context.sizes, removed.tolist(), strict=True)
+        return [int(np.searchsorted(sizes, group.size - count)) for group, sizes, count in triples]
+
+    def _sizes_at(self, indices: Sequence[int]) -> "zip[tuple[np.ndarray, int]]":
+        return zip(self.context.sizes, indices, strict=True)
+
+    def _kept_of(self, counts: Sequence[int]) -> dict[str, Tensor]:
+        kept = {
+            group.name: ranked[group.size - count :].sort().values
+            for group, ranked, count in zip(self.context.groups, self.ranked, counts, strict=True)
+        }
+        return {**kept, **self.context.base}
+
+    def _fractions_of(self, kept: Kept, units: Sequence[str]) -> dict[str, float]:
+        network = self.context.network
+        return fractions(network, kept, network.cost(kept, self.folds), units, self.context.latency)
+
+    def _filled(self, indices: Sequence[int], budget: Budget) -> list[int]:
+        """Give back what still fits the budget, to those groups first that lost units last."""
         last_first = list(dict.fromkeys(self.order[::-1].tolist()))
-        filled = list(places)
+        filled = list(indices)
         while any(map(self._is_coarse, last_first)):
-            larger = ([at + (n == number) for n, at in enumerate(filled)] for number in last_first)
+            larger = ([index + (n == number) for n, index in enumerate(filled)] for number in last_first)
             fitting = next((other for other in larger if self._fits(other, budget)), None)
             if fitting is None:
                 break
@@ -166,51 +128,28 @@ class RemovalSequence:
         return filled
 
     def _is_coarse(self, number: int) -> bool:
-        """Whether units of a group go several at once."""
-        return len(self.sizes[number]) < self.groups[number].size - int(self.sizes[number][0]) + 1
+        """Return whether units of a group are removed several at once."""
+        sizes, group = self.context.sizes[number], self.context.groups[number]
+        return len(sizes) < group.size - int(sizes[0]) + 1
 
-    def _fits(self, places: Sequence[int], budget: Budget) -> bool:
-        """Whether there are such sizes, and every budget is met with them."""
-        if any(at >= len(sizes) for at, sizes in zip(places, self.sizes, strict=True)):
+    def _fits(self, indices: Sequence[int], budget: Budget) -> bool:
+        """Return whether there are such sizes, and every budget is met with them."""
+        if any(index >= len(sizes) for sizes, index in self._sizes_at(indices)):
             return False
-        counts = np.array([int(sizes[at]) for at, sizes in zip(places, self.sizes, strict=True)])
-        total = sum(group.size for group in self.groups)
-        gone = sum(self.network[name].size - len(indices) for name, indices in self.base.items())
-        quick = counted_fractions(self.network, self._costs.cost(counts), gone + total - int(counts.sum()))
-        if any(quick[unit] > limit for unit, limit in budget.items() if unit in quick):
+        counts = [int(sizes[index]) for sizes, index in self._sizes_at(indices)]
+        network = self.context.network
+        removed = sum(group.size for group in self.context.groups) - sum(counts)
+        removed += sum(network[name].size - len(units) for name, units in self.context.base.items())
+        counted = counted_fractions(network, self._costs.cost(np.array(counts)), removed)
+        if not _is_within({unit: value for unit, value in counted.items() if unit in budget}, budget):
             return False
-        left = self._left_of(self._kept_at(places), list(budget))
-        return all(left[unit] <= limit for unit, limit in budget.items())
+        return _is_within(self._fractions_of(self._kept_of(counts), list(budget)), budget)
 
     @cached_property
     def _costs(self) -> PrefixCost:
-        return PrefixCost(self.network, self.groups, mask=self.network.mask(self.base))
-
-    def _kept_at(self, places: Sequence[int]) -> dict[str, Tensor]:
-        return self._kept_of([int(sizes[at]) for sizes, at in zip(self.sizes, places, strict=True)])
-
-    def _in_numbers(self, units: Sequence[str]) -> str:
-        """The least that can be reached in these units, in absolute numbers, where they are counted."""
-        least = self.network.cost(self.kept(len(self.order)), self.folds)
-        numbers = [quantity_text(unit, getattr(least, unit)) for unit in units if unit in ("params", "macs", "bytes")]
-        return f" ({', '.join(numbers)})" if numbers else ""
-
-    def _meets(self, steps: int, budget: Budget) -> bool:
-        left = self.left(steps, list(budget))
-        return all(left[unit] <= limit for unit, limit in budget.items())
+        network = self.context.network
+        return PrefixCost(network, self.context.groups, mask=network.mask(self.context.base))
 
 
-def _remaining_blocks(network: Network, dropped: Sequence[str]) -> dict[str, Tensor]:
-    """The blocks that stay, by the name of their group.
-
-    Raises:
-        NameMatchError: what is to be dropped is none of the network's blocks.
-    """
-    if not dropped:
-        return {}
-    group = blocks_of(network)
-    places = () if group is None else group.places
-    for path in dropped:
-        check_name(path, places, "dropped names no block that can be left out beside other units:")
-    assert group is not None
-    return {group.name: torch.tensor([at for at, path in enumerate(places) if path not in dropped], dtype=torch.long)}
+def _is_within(remaining: Mapping[str, float], budget: Budget) -> bool:
+    return all(value <= budget[unit] for unit, value in remaining.items())

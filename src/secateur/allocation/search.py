@@ -133,8 +133,7 @@ class PlanSearch:
         return channel_step(self.config.filled_target, self.simulator.network.device).size
 
     def _filling(self, keep: Budget, allocations: Sequence[Allocation]) -> Iterator[Candidate]:
-        """Yield plans by these allocations whose sizes fill the device's kernels, each once, as far as there are any
-        within the budget."""
+        """Yield plans by these allocations whose sizes fill the device's kernels, each once, within the budget."""
         if self._step == 1 or self.config.multiple > 1 or self.simulator.examples < FEWEST:
             return
         counts: set[tuple[int, ...]] = set()

@@ -144,7 +144,7 @@ class PlanSimulator:
         return sum(batch.size or 1 for batch in self._microbatches)
 
     def divergences(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Tensor:
-        """Return the divergence of each example held out. (examples,)"""
+        """Return the divergence of each example held out, (examples,)."""
         return torch.cat([pair.divergences(pair.small) for pair in self.outputs(kept, layers)])
 
     def divergence(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> float:

@@ -44,7 +44,7 @@ class OutputPair:
         return self.batch.size or 1
 
     def losses(self, output: Any, loss: Loss | None = None) -> Tensor:
-        """Return the loss of each example, against the labels or the dense network's output. (examples,)
+        """Return the loss of each example, against the labels or the dense network's output, (examples,).
 
         Args:
             output: one of both outputs.
@@ -53,20 +53,20 @@ class OutputPair:
         return example_losses(loss, output, Reference(self.batch.target, self.dense), self.examples).double().cpu()
 
     def accuracies(self, output: Any) -> Tensor:
-        """Return the fraction of right top classes in each example, NaN without labels that are classes. (examples,)"""
+        """Return the fraction of right top classes in each example, (examples,); NaN without class labels."""
         return class_hits(output, self.batch.target, self.examples)
 
     def agreements(self, output: Any) -> Tensor:
-        """Return the fraction of the dense network's top classes in each example, NaN without classes. (examples,)"""
+        """Return the fraction of the dense network's top classes in each example, NaN without classes, (examples,)."""
         has_classes = main_output(self.dense).dim() == 2 or is_logits(self.dense)
         return class_hits(output, top_classes(self.dense) if has_classes else None, self.examples)
 
     def divergences(self, output: Any) -> Tensor:
-        """Return the divergence of each example from the dense network's output. (examples,)"""
+        """Return the divergence of each example from the dense network's output, (examples,)."""
         return by_example(divergence(output, self.dense), self.examples).double().cpu()
 
     def measures(self, loss: Loss | None = None) -> Tensor:
-        """Return all measures of both networks. (networks, measures, examples)"""
+        """Return all measures of both networks, (networks, measures, examples)."""
         rows = [
             torch.stack([self.losses(output, loss), self.accuracies(output), self.agreements(output),
                          self.divergences(output)])
@@ -120,7 +120,7 @@ def _run_pairs(dense: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> 
 
 
 def output_divergences(dense: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> Tensor:
-    """Return the divergence of the smaller network's outputs from the dense one's. (examples,)
+    """Return the divergence of the smaller network's outputs from the dense one's, (examples,).
 
     Args:
         dense: the dense network.
@@ -138,7 +138,7 @@ def top_classes(output: Any) -> Tensor | None:
 
 
 def class_hits(output: Any, labels: Any, examples: int) -> Tensor:
-    """Return the fraction of top classes in each example that are the labels'. (examples,)
+    """Return the fraction of top classes in each example that are the labels', (examples,).
 
     Labels of -100 do not count. NaN where outputs or labels are not classes, or no label counts.
 

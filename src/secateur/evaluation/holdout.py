@@ -12,7 +12,7 @@ HELD_OUT = (3, 7)
 
 
 def holdout_mask(count: int, seen: int, total: int) -> Tensor:
-    """Which of the next examples, after so many of all, are held out of a fit. (count,)
+    """Which of the next examples, after so many of all, are held out of a fit, (count,).
 
     Two of eight blocks of neighbours: what lies side by side, crops of one photo or frames of one clip, is often alike,
     and would tell too well of each other.

@@ -38,7 +38,7 @@ def main_output(output: Any) -> Tensor:
 
 
 def supervised(output: Any, target: Any) -> Tensor:
-    """Cross entropy against class numbers, squared error against floating-point targets. (examples,)
+    """Cross entropy against class numbers, squared error against floating-point targets, (examples,).
 
     Raises:
         TargetError: the targets do not fit the output.
@@ -124,7 +124,7 @@ def _per_example(values: Tensor) -> Tensor:
 
 
 def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None) -> Tensor:
-    """How far an output is from the dense network's. (examples,)
+    """How far an output is from the dense network's, (examples,).
 
     For logits, (examples, classes) or anything named `logits`, the Kullback-Leibler divergence of their softmax from
     the dense one's; for other outputs the squared difference as a fraction of the dense output's mean square: of this

@@ -16,11 +16,12 @@ from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import COMPARISON, DEFAULTS, PruneConfig
 from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.loss_curves import interpolate_curve
+from secateur.allocation.loss_order import REFRESHES, hull_slopes, loss_aware
 from secateur.allocation.measured_curves import measured_curves
 from secateur.allocation.remaining_fractions import fractions
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
-from secateur.allocation.strategies import LOOKS, OrderContext, _hull_slopes, between, loss_aware
+from secateur.allocation.strategies import OrderContext, halfway_order
 from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.latency_table import LatencyTable, Timed, measure_latency
@@ -71,9 +72,9 @@ def test_the_order_by_the_loss_is_that_of_costs_taken_from_masks(units: tuple[st
     groups, draws = network.groups, torch.Generator().manual_seed(0)
     curves = {group.name: torch.rand(group.size + 1, generator=draws).double().cumsum(0) for group in groups}
     table = measure_latency(network, as_batches(torch.randn(2, 6))[0]) if "latency" in units else None
-    asked = OrderContext(units, curves, table)
+    context = OrderContext(network, groups, units, curves, table)
     values = [torch.rand(group.size, generator=draws) for group in groups]
-    slopes = [_hull_slopes(curves[group.name].numpy()) for group in groups]
+    slopes = [hull_slopes(curves[group.name].numpy()) for group in groups]
 
     def left(gone: np.ndarray) -> float:
         kept = {g.name: torch.arange(max(g.size - int(n), 0)) for g, n in zip(groups, gone, strict=True)}
@@ -82,12 +83,12 @@ def test_the_order_by_the_loss_is_that_of_costs_taken_from_masks(units: tuple[st
     gone, expected = np.zeros(len(groups), int), list[int]()
     total = sum(group.size for group in groups)
     for step in range(total):
-        if step % (total // LOOKS) == 0:
+        if step % (total // REFRESHES) == 0:
             saved = [max(left(gone) - left(gone + one), 1e-12) for one in np.eye(len(groups), dtype=int)]
         growth = [slopes[at][gone[at]] if gone[at] < group.size else np.inf for at, group in enumerate(groups)]
         expected.append(int(np.argmin(np.array(growth) / saved)))
         gone[expected[-1]] += 1
-    assert loss_aware(network, groups, values, asked).tolist() == expected
+    assert loss_aware(context, values).tolist() == expected
 
 
 def test_a_cheap_drop_behind_a_dear_one_is_seen() -> None:
@@ -102,9 +103,9 @@ def test_a_cheap_drop_behind_a_dear_one_is_seen() -> None:
 
 
 def test_half_way_between_two_orders() -> None:
-    assert between([np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])]).tolist() == [0, 0, 1, 1]
-    assert sorted(between([np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0])]).tolist()) == [0, 0, 1, 1]
-    assert between([np.array([0, 0, 0, 1]), np.array([0, 1, 0, 0])]).tolist()[0] == 0
+    assert halfway_order([np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])]).tolist() == [0, 0, 1, 1]
+    assert sorted(halfway_order([np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0])]).tolist()) == [0, 0, 1, 1]
+    assert halfway_order([np.array([0, 0, 0, 1]), np.array([0, 1, 0, 0])]).tolist()[0] == 0
 
 
 def test_scores_that_are_no_losses_need_curves() -> None:

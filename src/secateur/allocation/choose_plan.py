@@ -1,0 +1,52 @@
+"""The plan for a budget, chosen among several that are tried on examples."""
+
+from torch import nn
+
+from secateur.allocation.block_search import best_plan
+from secateur.allocation.budget import has_time, quality_bound
+from secateur.allocation.candidates import candidate_allocations
+from secateur.allocation.config import PruneConfig
+from secateur.allocation.latency_bounds import LatencyClock, plan_within_latency
+from secateur.allocation.quality_bounds import smallest_plan_within
+from secateur.allocation.score_checks import check_scores
+from secateur.allocation.search import PlanSearch
+from secateur.allocation.simulate import PlanSimulator
+from secateur.coupling.plan import Budget, Plan
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.latency_table import LatencyTable
+from secateur.importance.scores import Scores
+
+
+def choose_plan(
+    calibration: Calibration,
+    scores: Scores,
+    keep: Budget,
+    config: PruneConfig,
+    model: nn.Module | None = None,
+    latency: LatencyTable | None = None,
+) -> Plan:
+    """Choose the plan for a budget by trying several on examples.
+
+    Args:
+        calibration: the traced network and the examples.
+        scores: of its units.
+        keep: the parsed budget.
+        config: the settings.
+        model: the dense model, to time plans beside it where the budget is in time.
+        latency: the times of the layers, measured by default where the budget is in time.
+
+    Raises:
+        BudgetError: the budget can't be met, or the scores are of another network.
+    """
+    network = calibration.network
+    check_scores(network, [group for group in network.groups if group.name in scores], scores)
+    simulator = PlanSimulator(calibration, None if config.refits else scores.means)
+    clock = LatencyClock(calibration, model, config.target, latency) if has_time(keep) else None
+    allocations = candidate_allocations(simulator, scores, config)
+    search = PlanSearch(simulator, scores, config, None if clock is None else clock.table, allocations)
+    if clock is not None:
+        return plan_within_latency(search, clock, keep)
+    bound = quality_bound(keep)
+    if bound is not None:
+        return smallest_plan_within(search, bound, keep[bound])
+    return best_plan(search, keep).plan
