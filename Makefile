@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test format lint types tests clean
+.PHONY: demo test format lint types tests docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/secateur demo
@@ -24,6 +24,9 @@ types: $(VENV)/installed
 
 tests: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto
+
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
