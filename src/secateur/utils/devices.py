@@ -24,10 +24,11 @@ RESOLUTION = 1e-5  # seconds
 
 
 def runtime_clock() -> Callable[[], float]:
-    """The clock by which runs of a network are timed, in seconds.
+    """Return the clock by which runs of a network are timed, in seconds.
 
-    On one thread of a processor it is the thread's processor time, towards which other work on the machine does not
-    count; on several threads, on accelerators, and where processor time is too coarse, elapsed time.
+    On one thread of a processor it is the thread's processor time, which excludes other work on the machine; on several
+    threads, and where processor time is too coarse, elapsed time. With an accelerator it waits for the kernels that were
+    launched, then reads the elapsed time.
 
     Example:
         >>> clock = runtime_clock()
@@ -35,8 +36,14 @@ def runtime_clock() -> Callable[[], float]:
         True
     """
     is_fine = time.get_clock_info("thread_time").resolution <= RESOLUTION
-    is_alone = torch.get_num_threads() == 1 and not torch.accelerator.is_available()
-    return time.thread_time if is_alone and is_fine else time.perf_counter
+    if torch.accelerator.is_available():
+        return _synchronized_time
+    return time.thread_time if torch.get_num_threads() == 1 and is_fine else time.perf_counter
+
+
+def _synchronized_time() -> float:
+    torch.accelerator.synchronize()
+    return time.perf_counter()
 
 
 def page_faults(call: Callable[[], Any]) -> int:

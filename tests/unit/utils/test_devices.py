@@ -57,3 +57,13 @@ def test_one_thread_of_a_processor_is_timed_without_other_work(monkeypatch: pyte
     coarse = SimpleNamespace(resolution=0.0156)
     monkeypatch.setattr(time, "get_clock_info", lambda name: coarse)
     assert runtime_clock() is time.perf_counter
+
+
+def test_the_clock_waits_for_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels run after their launch returns: a clock that does not wait times the launches alone."""
+    waits: list[None] = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: waits.append(None))
+    clock = runtime_clock()
+    assert clock() <= clock()
+    assert len(waits) == 2
