@@ -33,7 +33,7 @@ from secateur.importance.score import check_scoring, score
 from secateur.importance.scores import Scores
 from secateur.options import check_name, check_option, with_current_names
 from secateur.recovery.chain import Tuning
-from secateur.recovery.repair import How, named_options, resolve_repairs, run_repairs
+from secateur.recovery.repair import How, repair_names, resolve_repairs, run_repairs
 from secateur.report.comparison import Comparison
 from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics
 from secateur.surgery.cut import cut
@@ -158,7 +158,7 @@ class _Trials:
             self.trials.append(trial)
             if self._config.repair is not None:
                 self._repair(small, plan, self._config.repair)
-                repaired = named_options(self._config.repair)
+                repaired = repair_names(self._config.repair)
                 self.trials.append(replace(trial, repair=repaired, metrics=self._metrics(small)))
 
     def _metrics(self, small: nn.Module) -> CriterionMetrics:

@@ -1,4 +1,4 @@
-"""Batch norms that give, for the examples at hand, the means and variances that the dense network's give.
+"""Correction of batch norms: their outputs get the means and variances of the dense network's on the examples.
 
 Taking the statistics anew would do the same if the examples were many and like those of the training. With few, or
 with others, the dense network's own activations have other statistics than its batch norms hold, and the cut network
@@ -23,29 +23,29 @@ def match_batchnorm(lockstep: PairedExecution) -> None:
     names = program.state_names
     for node in program.nodes:
         is_norm = rule_of(node).norm == "batch" and not lockstep.within.is_gone(node)
-        given = arguments(node) if is_norm else {}
-        if isinstance(given.get("running_mean"), Node) and len(given["running_mean"].users) == 1:
-            _correct(lockstep, node, {name: names[given[name]] for name in ("running_mean", "running_var")}, given)
+        by_name = arguments(node) if is_norm else {}
+        if isinstance(by_name.get("running_mean"), Node) and len(by_name["running_mean"].users) == 1:
+            _correct(lockstep, node, {name: names[by_name[name]] for name in ("running_mean", "running_var")}, by_name)
 
 
-def _correct(lockstep: PairedExecution, node: Node, names: dict[str, str], given: dict[str, Any]) -> None:
-    """Choose mean and variance so that the norm maps what it now gets to the dense norm's mean and variance."""
-    found, wanted = Statistics(), Statistics()
+def _correct(lockstep: PairedExecution, node: Node, names: dict[str, str], by_name: dict[str, Any]) -> None:
+    """Choose mean and variance so that the norm maps its present input to the dense norm's mean and variance."""
+    cut_statistics, dense_statistics = Statistics(), Statistics()
     for _, dense, cut in lockstep.before(node):
-        wanted.add(dense[given["input"]])
-        found.add(lockstep.within.spread(given["input"], cut[given["input"]]))
-    eps, state = given["eps"], lockstep.within.state
+        dense_statistics.add(dense[by_name["input"]])
+        cut_statistics.add(lockstep.within.spread(by_name["input"], cut[by_name["input"]]))
+    eps, state = by_name["eps"], lockstep.within.state
     program = lockstep.within.network.program
     held_mean, held_variance = (to_widest(program.state(name).detach()) for name in names.values())
-    ratio = (found.variance + eps) / (wanted.variance + eps)
+    ratio = (cut_statistics.variance + eps) / (dense_statistics.variance + eps)
     variance = ((held_variance + eps) * ratio - eps).clamp_min(0)
-    mean = found.mean - (wanted.mean - held_mean) * ratio.sqrt()
+    mean = cut_statistics.mean - (dense_statistics.mean - held_mean) * ratio.sqrt()
     for name, value in zip(names.values(), (mean, variance), strict=True):
         state[name] = value.to(state[name].dtype)
 
 
 class Statistics:
-    """Mean and variance of each channel, (channels,), over all that was added.
+    """Mean and variance of each channel, (channels,), over all values added.
 
     Args:
         rows: how many values of each channel were.
@@ -55,7 +55,7 @@ class Statistics:
         self.rows, self._sum, self._square = 0, torch.zeros(()), torch.zeros(())
 
     def add(self, x: Tensor) -> None:
-        """Values with channels along the second axis."""
+        """Add values with channels along the second axis."""
         channels = to_widest(x.transpose(0, 1).flatten(1))
         self.rows += channels.shape[1]
         self._sum = self._sum.to(channels) + channels.sum(1)
@@ -63,8 +63,10 @@ class Statistics:
 
     @property
     def mean(self) -> Tensor:
+        """The mean of each channel."""
         return self._sum / self.rows
 
     @property
     def variance(self) -> Tensor:
+        """The variance of each channel."""
         return (self._square / self.rows - self.mean.square()).clamp_min(0)

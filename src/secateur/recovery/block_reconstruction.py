@@ -1,7 +1,7 @@
-"""Layers that adapt to what those that read them need.
+"""Block reconstruction: each layer refitted together with the layers that read it.
 
 A refit asks of every unit that stays to give what it gave; what those gave that went is lost, but for what their
-readers can make of the others. Here a layer is solved for together with its readers and theirs: so that these, from
+consumers can make of the others. Here a layer is solved for together with its consumers and theirs: so that these, from
 whatever the layer's units now say, give what they gave in the dense network. That is a nonlinear least squares problem
 of a few layers at a time, as in block-wise reconstruction (Li et al. 2021, for quantised networks). What is missing is
 counted as by a refit: nothing where the nonlinearity behind cuts it off.
@@ -35,7 +35,7 @@ MEMORY = 1 << 30
 def reconstruct_blocks(
     lockstep: PairedExecution, steps: int = STEPS, is_time_up: Callable[[], bool] = lambda: False
 ) -> bool:
-    """Solve for every layer together with those that read it, in the order in which they run.
+    """Refit every layer together with the layers that read it, in the order in which they run.
 
     Cells from all over the examples are looked at, 192 examples together, or as many as what the layers give for them
     takes no more than 1 GiB of memory.
@@ -69,17 +69,17 @@ def reconstruct_blocks(
         choices = {
             layer: pruned_layer_or_reason(layer, lockstep.within)[0] for layer in (*stretch.makers, *stretch.consumers)
         }
-        parts = {layer: part for layer, part in choices.items() if part is not None}
-        consumers = [layer for layer in stretch.consumers if layer in parts]
-        if stretch.makers[0] in parts and consumers:
-            BlockProblem(lockstep, list(parts.values()), consumers, shared).solve(steps)
-        shared.forget_all_but({layer for each in remaining for layer in (*each.makers, *each.consumers)})
+        pruned_layers = {layer: pruned_layer for layer, pruned_layer in choices.items() if pruned_layer is not None}
+        consumers = [layer for layer in stretch.consumers if layer in pruned_layers]
+        if stretch.makers[0] in pruned_layers and consumers:
+            BlockProblem(lockstep, list(pruned_layers.values()), consumers, shared).solve(steps)
+        shared.forget_all_but({layer for block in remaining for layer in (*block.makers, *block.consumers)})
     return True
 
 
 @dataclass(frozen=True, eq=False)
 class ReconstructionBlock:
-    """Layers that are solved for together.
+    """Layers that are refitted together.
 
     Args:
         makers: a layer, and those that make units of the same group before any of them is read.
@@ -91,14 +91,13 @@ class ReconstructionBlock:
 
 
 def _bytes_of(stretch: ReconstructionBlock) -> int:
-    """About what is kept of an example while these layers are solved for: what the makers read in both networks, and
-    what should come of the readers."""
+    """Estimate the bytes that an example takes while these layers are refitted."""
     inputs = {arguments(layer.node)[layer.argument] for layer in stretch.makers}
     return 1 + 2 * sum(_bytes(node) for node in inputs) + sum(_bytes(layer.node) for layer in stretch.consumers)
 
 
 def _bytes(node: Any) -> int:
-    """Of one example, where the shape is known."""
+    """Return the bytes of one example of a value, if its shape is known."""
     value = node.meta.get("val") if isinstance(node, Node) else None
     if not isinstance(value, Tensor) or not all(isinstance(length, int) for length in value.shape[1:]):
         return 0
@@ -106,17 +105,17 @@ def _bytes(node: Any) -> int:
 
 
 def reconstruction_blocks(network: Network) -> Iterator[ReconstructionBlock]:
-    """Every layer that makes units with those that read them, in the order in which they run."""
+    """Yield every layer that produces units with the layers that read them, in the order in which they run."""
     layers = layers_of(network)
-    taken: set[LinearLayer] = set()
+    covered: set[LinearLayer] = set()
     for layer in layers:
         makers, consumers = _next(network, layer, layers)
-        if layer in taken or not consumers:
+        if layer in covered or not consumers:
             continue
-        taken |= set(makers)
+        covered |= set(makers)
         ring = consumers
         for _ in range(DEPTH - 1):
-            ring = [each for consumer in ring for each in _next(network, consumer, layers)[1]]
+            ring = [next_layer for consumer in ring for next_layer in _next(network, consumer, layers)[1]]
             consumers = consumers + ring
         yield ReconstructionBlock(tuple(makers), tuple(sorted(set(consumers), key=layers.index)))
 
@@ -124,16 +123,16 @@ def reconstruction_blocks(network: Network) -> Iterator[ReconstructionBlock]:
 def _next(
     network: Network, layer: LinearLayer, layers: Sequence[LinearLayer]
 ) -> tuple[list[LinearLayer], list[LinearLayer]]:
-    """A layer and others that make units of its group, and who reads them before still others do."""
-    group = next((each for each in network.groups if each.owns(layer.outputs)), None)
+    """Return a layer and the others that produce units of its group, and their consumers before the next producer."""
+    group = next((candidate for candidate in network.groups if candidate.owns(layer.outputs)), None)
     makers, consumers = [layer], list[LinearLayer]()
     if group is None:
         return makers, consumers
-    for each in layers[layers.index(layer) + 1 :]:
-        if each.reads and group.owns(each.inputs):
-            consumers.append(each)
-        if group.owns(each.outputs):
+    for candidate in layers[layers.index(layer) + 1 :]:
+        if candidate.reads and group.owns(candidate.inputs):
+            consumers.append(candidate)
+        if group.owns(candidate.outputs):
             if consumers:
                 break
-            makers.append(each)
+            makers.append(candidate)
     return makers, consumers

@@ -1,4 +1,4 @@
-"""A chain of repairs: each step is judged on examples held out of it, then what helped is made to fit all examples."""
+"""A chain of repairs: each step is judged on held-out examples, then the helpful ones are fitted to all examples."""
 
 import itertools
 import warnings
@@ -36,7 +36,7 @@ BEFORE_ADAPT, JUDGED = 0.7, 0.85  # shares of a time budget
 
 @dataclass(frozen=True)
 class Tuning:
-    """How repairs run.
+    """The options of repairs.
 
     Args:
         options: of those that train.
@@ -53,7 +53,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class RepairStep:
-    """What one step of a repair gave.
+    """The result of one step of a repair.
 
     Args:
         name: the repair's.
@@ -70,11 +70,11 @@ class RepairStep:
 
     @property
     def overfitted(self) -> bool:
-        """Whether the examples that were fitted on are much nearer than those held out, which are not near at all."""
+        """True if the fitted examples are much nearer than the held-out ones, which are far."""
         return self.after > max(OVERFITTED * self.seen, NEAR)
 
     def warn(self) -> None:
-        """Say what a person should know."""
+        """Warn of an overfitted step."""
         if not self.kept:
             warnings.warn(
                 f"{self.name} was left out: it did not bring the cut network nearer to the dense one", stacklevel=4
@@ -87,8 +87,8 @@ class RepairStep:
             )
 
     def __str__(self) -> str:
-        said = f"{self.name}: divergence {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen"
-        return said if self.kept else f"{said}, left out"
+        text = f"{self.name}: divergence {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen"
+        return text if self.kept else f"{text}, left out"
 
 
 class RepairChain:
@@ -112,26 +112,26 @@ class RepairChain:
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
 
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
-        """Try each on three quarters of the examples, and keep what brings the cut network nearer on the others."""
+        """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
         before = output_divergences(self.dense, self.state, self.held)
         for number, (name, train) in enumerate(repairs):
             if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
                 self.tuning.time.leave_out("the repair 'adapt'")
                 continue
-            tried = copy_model(self.state, {})
-            self._run(number, name, train, tried, self.fitted)
-            after = output_divergences(self.dense, tried, self.held)
+            candidate = copy_model(self.state, {})
+            self._run(number, name, train, candidate, self.fitted)
+            after = output_divergences(self.dense, candidate, self.held)
             kept = improves(before, after, name in DEFAULT)
-            seen = float(output_divergences(self.dense, tried, self.fitted).mean())
-            steps.append(RepairStep(name, float(before.mean()), float(after.mean()), seen, kept))
+            fitted_divergence = float(output_divergences(self.dense, candidate, self.fitted).mean())
+            steps.append(RepairStep(name, float(before.mean()), float(after.mean()), fitted_divergence, kept))
             if kept:
-                self._keep(number, name, train, tried)
+                self._keep(number, name, train, candidate)
                 before = after
         return tuple(steps)
 
     def finish(self) -> None:
-        """Make what was kept fit all examples, and give it to the cut model.
+        """Fit the kept repairs to all examples, and give the result to the cut model.
 
         After "adapt" the weights are near enough that a few steps more will do. Functions of the user's own are called
         once only: what was judged is what stays.
@@ -140,29 +140,29 @@ class RepairChain:
         if is_late:
             self.tuning.time.leave_out("the fit to the examples held out")
         if is_late or any(name not in CLOSED_FORM and name not in TRAINED for _, name, _ in self.waiting):
-            _take_over(self.small, self.state)
+            _copy_tensors(self.small, self.state)
             return
         if self.adapted is not None:
-            _take_over(self.small, self.adapted)
+            _copy_tensors(self.small, self.adapted)
             self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH)
         for number, name, train in self.waiting:
             self._run(number, name, train, self.small, self.cells)
 
     def _unseen_first(self) -> list[Batch]:
-        """As many cells as "adapt" looks at, those first that it has not seen yet."""
-        seen = {id(cell) for cell in output_spread(self.fitted, EXAMPLES)}
-        ordered = [*self.held, *sorted(self.fitted, key=lambda cell: id(cell) in seen)]
+        """Return as many cells as "adapt" reads, unseen ones first."""
+        fitted_ids = {id(cell) for cell in output_spread(self.fitted, EXAMPLES)}
+        ordered = [*self.held, *sorted(self.fitted, key=lambda cell: id(cell) in fitted_ids)]
         sizes = itertools.accumulate((cell.size or 1 for cell in ordered), initial=0)
         return [cell for cell, before in zip(ordered, sizes, strict=False) if before < EXAMPLES]
 
-    def _keep(self, number: int, name: str, train: Trained, tried: nn.Module) -> None:
-        self.state = tried
+    def _keep(self, number: int, name: str, train: Trained, candidate: nn.Module) -> None:
+        self.state = candidate
         self.waiting.append((number, name, train))
-        if name == "adapt" and all(each in CLOSED_FORM for _, each, _ in self.waiting):
-            self.adapted, self.waiting = tried, []
+        if name == "adapt" and all(repair in CLOSED_FORM for _, repair, _ in self.waiting):
+            self.adapted, self.waiting = candidate, []
 
     def _run(self, number: int, name: str, train: Trained, of: nn.Module, on: Sequence[Batch]) -> None:
-        """Do a repair; a refit that was done before goes by what was chosen for each layer then."""
+        """Run a repair; a repeated refit uses the choices of the first run for each layer."""
         if name in CLOSED_FORM:
             self._solve(number, name, of, on, STEPS)
             return
@@ -191,7 +191,7 @@ class RepairChain:
             time.leave_out(f"{'the last steps of ' if steps == POLISH else ''}'adapt' for the last layers")
 
 
-def _take_over(small: nn.Module, mended: nn.Module) -> None:
-    own = embedded_tensors(small)
+def _copy_tensors(small: nn.Module, mended: nn.Module) -> None:
+    tensors = embedded_tensors(small)
     for name, value in embedded_tensors(mended).items():
-        own[name].data.copy_(value)
+        tensors[name].data.copy_(value)

@@ -1,4 +1,4 @@
-"""Values of the cut network that hold what stays alone, on their way from one layer to the next.
+"""Compact values of the cut network: activations that hold the kept positions alone, between layers.
 
 Within the dense network's program values have the dense shapes. A layer computes what stays alone (`narrow.py`), but to
 spread its result out, and to pick from it again in the next layer, takes longer than the layer. So where only operators
@@ -23,11 +23,11 @@ from secateur.recovery.compact_layers import CompactLayer, select_positions, spr
 
 @dataclass(frozen=True, eq=False)
 class KeptPositions:
-    """Which positions along an axis of a value stay.
+    """The kept positions along an axis of a value.
 
     Args:
         dim: the axis.
-        positions: those that stay.
+        positions: the kept ones.
         length: of the axis in the dense network.
     """
 
@@ -36,19 +36,19 @@ class KeptPositions:
     length: int
 
     def agrees(self, other: "KeptPositions") -> bool:
-        """Whether the same stays of another value."""
+        """True if another value has the same kept positions."""
         return self.length == other.length and torch.equal(self.positions, other.positions)
 
     def is_whole(self, x: Tensor, dim: int) -> bool:
-        """Whether a tensor has all positions along an axis."""
+        """True if a tensor has all positions along an axis."""
         return x.shape[dim] == self.length
 
     def picked(self, x: Tensor, dim: int) -> Tensor:
-        """What stays of a tensor along one of its axes, if it has all positions there."""
+        """Select the kept positions along one axis of a tensor, if it has all of them there."""
         return select_positions(x, dim, self.positions) if self.is_whole(x, dim) else x
 
     def spread(self, x: Tensor, dim: int) -> Tensor:
-        """The tensor with all positions along an axis, zero where nothing stays."""
+        """Expand a tensor to all positions along an axis, zero where nothing is kept."""
         return x if self.is_whole(x, dim) else spread_out(x, dim, self.positions, self.length)
 
 
@@ -56,7 +56,7 @@ Axes = Mapping[Node, KeptPositions]
 
 
 def compact_axes(program: Program, narrow: Mapping[Node, CompactLayer], others: Collection[Node]) -> tuple[Axes, Axes]:
-    """The operators that can compute what stays alone, and those of them whose users all take it so.
+    """Return the operators that can compute on kept positions alone, and those whose users all accept that.
 
     Args:
         program: the dense network's.
@@ -72,14 +72,18 @@ def compact_axes(program: Program, narrow: Mapping[Node, CompactLayer], others: 
             axis = _axis_through(node, axes)
         if axis is not None:
             axes[node] = axis
-    held = {
-        node: axis for node, axis in axes.items() if all(_takes(user, node, axis, axes, narrow) for user in node.users)
+    compact = {
+        node: axis
+        for node, axis in axes.items()
+        if all(_accepts_compact(user, node, axis, axes, narrow) for user in node.users)
     }
-    return axes, held
+    return axes, compact
 
 
-def _takes(user: Node, node: Node, axis: KeptPositions, axes: Axes, narrow: Mapping[Node, CompactLayer]) -> bool:
-    """Whether an operator takes what stays of another's result alone."""
+def _accepts_compact(
+    user: Node, node: Node, axis: KeptPositions, axes: Axes, narrow: Mapping[Node, CompactLayer]
+) -> bool:
+    """True if an operator accepts another's result with the kept positions alone."""
     if user in narrow:
         layer = narrow[user].layer
         is_input = arguments(user)[layer.argument] is node and user.all_input_nodes.count(node) == 1
@@ -88,43 +92,43 @@ def _takes(user: Node, node: Node, axis: KeptPositions, axes: Axes, narrow: Mapp
 
 
 def compact_operator(node: Node, axis: KeptPositions, is_held: bool) -> OpOverride:
-    """An operator that computes what stays alone if it gets that; its result is spread out unless it may be held so."""
+    """Return the override that computes on kept positions if its operand is compact."""
     dims = _operand_dims(node, axis)
 
     def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = _by_key(args, kwargs)
-        tensors = {key: dim for key, dim in dims.items() if isinstance(given.get(key), Tensor)}
-        if all(axis.is_whole(given[key], dim) for key, dim in tensors.items()):
+        by_key = _by_key(args, kwargs)
+        tensors = {key: dim for key, dim in dims.items() if isinstance(by_key.get(key), Tensor)}
+        if all(axis.is_whole(by_key[key], dim) for key, dim in tensors.items()):
             return target(*args, **kwargs)
-        given |= {key: axis.picked(given[key], dim) for key, dim in tensors.items()}
-        result = target(*[given[at] for at in range(len(args))], **{key: given[key] for key in kwargs})
+        by_key |= {key: axis.picked(by_key[key], dim) for key, dim in tensors.items()}
+        result = target(*[by_key[at] for at in range(len(args))], **{key: by_key[key] for key in kwargs})
         return result if is_held else axis.spread(result, axis.dim)
 
     return handler
 
 
 def _by_key(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int | str, Any]:
-    given: dict[int | str, Any] = dict(enumerate(args))
-    given.update(kwargs)
-    return given
+    arguments_by_key: dict[int | str, Any] = dict(enumerate(args))
+    arguments_by_key.update(kwargs)
+    return arguments_by_key
 
 
 def _operand_dims(node: Node, axis: KeptPositions) -> dict[int | str, int]:
-    """Of each operand that has the axis, by its place or name, which of its axes that is."""
-    whole = _by_key(node.args, node.kwargs)
+    """Map each operand that has the axis, by its position or name, to its dimension."""
+    operands = _by_key(node.args, node.kwargs)
     if _is_pointwise(node):
         rank = len(_shape(node))
-        shapes = {key: _shape(value) for key, value in whole.items() if isinstance(value, Node)}
+        shapes = {key: _shape(value) for key, value in operands.items() if isinstance(value, Node)}
         dims = {key: axis.dim - (rank - len(shape)) for key, shape in shapes.items()}
         return {key: dim for key, dim in dims.items() if dim >= 0 and shapes[key][dim] == axis.length}
-    nodes = [key for key, value in whole.items() if isinstance(value, Node)]
+    nodes = [key for key, value in operands.items() if isinstance(value, Node)]
     if functional_rule_of(node).norm == "batch":
         return {**dict.fromkeys(nodes, 0), 0: 1}
     return {0: axis.dim}
 
 
 def _axis_through(node: Node, axes: Axes) -> KeptPositions | None:
-    """The axis of an operator's result along which it can compute what stays alone, or None."""
+    """Return the axis of an operator's result along which it can compute on kept positions, or None."""
     if _is_pointwise(node):
         return _pointwise_axis(node, axes)
     first = node.args[0] if node.args else None
@@ -135,18 +139,18 @@ def _axis_through(node: Node, axes: Axes) -> KeptPositions | None:
 
 def _pointwise_axis(node: Node, axes: Axes) -> KeptPositions | None:
     operands = [value for value in (*node.args, *node.kwargs.values()) if isinstance(value, Node)]
-    found = [axes[value] for value in operands if value in axes]
-    if not found or any(value not in operands for value in node.all_input_nodes):
+    axes_of_operands = [axes[value] for value in operands if value in axes]
+    if not axes_of_operands or any(value not in operands for value in node.all_input_nodes):
         return None
-    axis, shape = found[0], _shape(node)
+    axis, shape = axes_of_operands[0], _shape(node)
     if operator_name(node).endswith("_") and node.args[0] not in axes:
         return None  # what it writes to would be a copy
     for value in operands:
-        own = _shape(value)
-        dim = axis.dim - (len(shape) - len(own))
+        operand_shape = _shape(value)
+        dim = axis.dim - (len(shape) - len(operand_shape))
         if value in axes and not (axes[value].agrees(axis) and axes[value].dim == dim):
             return None
-        if dim >= 0 and own[dim] not in (1, axis.length):
+        if dim >= 0 and operand_shape[dim] not in (1, axis.length):
             return None
     return axis if len(shape) > axis.dim and shape[axis.dim] == axis.length else None
 
@@ -157,5 +161,5 @@ def _is_pointwise(node: Node) -> bool:
 
 
 def _shape(node: Node) -> tuple[Any, ...]:
-    """As the export recorded it; empty for what is no tensor."""
+    """Return the shape that the export recorded; empty for other values."""
     return tuple(getattr(node.meta.get("val"), "shape", ()))

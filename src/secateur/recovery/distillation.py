@@ -1,4 +1,4 @@
-"""Short training of the cut network towards the dense network's outputs (Hinton et al. 2015)."""
+"""Distillation: short training of the cut network towards the dense network's outputs (Hinton et al. 2015)."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ Augment = Callable[[Any], Any]
 
 @dataclass(frozen=True, eq=False)
 class DistillationConfig:
-    """What training is given.
+    """The networks, examples and options of a distillation.
 
     Args:
         small: the cut network, which is changed in place.
@@ -45,20 +45,24 @@ class DistillationConfig:
 
 
 def distillation(output: Any, dense: Any, temperature: float = 2.0) -> Tensor:
-    """How far outputs are from the dense network's, as training takes it. (examples,)
+    """Compute the distillation loss of each example. (examples,)
 
     For class scores the Kullback-Leibler divergence of softened distributions, times the square of the temperature
     (Hinton et al. 2015, section 2); for other outputs the divergence as it is measured.
     """
     if not is_logits(output):
         return divergence(output, dense)
-    found, wanted = ((main_output(each) / temperature).log_softmax(-1) for each in (output, dense))
-    losses = F.kl_div(found, wanted, log_target=True, reduction="none").sum(-1) * temperature**2
+    log_probabilities, dense_log_probabilities = (
+        (main_output(outputs) / temperature).log_softmax(-1) for outputs in (output, dense)
+    )
+    losses = (
+        F.kl_div(log_probabilities, dense_log_probabilities, log_target=True, reduction="none").sum(-1) * temperature**2
+    )
     return losses.flatten(1).mean(1) if losses.dim() > 1 else losses
 
 
 def distill(training: DistillationConfig) -> None:
-    """Train in place with Adam and one cycle of the learning rate; the best state on the examples held out stays.
+    """Train in place with Adam and one cycle of the learning rate; keep the best state on the held-out examples.
 
     Batch norms keep their statistics, dropout is idle. Where there are labels that the default loss takes, a tenth of
     the loss is theirs; others are left out with a warning.
@@ -69,25 +73,25 @@ def distill(training: DistillationConfig) -> None:
     training = _with_usable_targets(training)
     steps, size = int(training.options.get("steps", 300)), int(training.options.get("batch_size", 64))
     rate = float(training.options.get("learning_rate", 1e-3))
-    parameters = [each for each in training.small.parameters() if each.is_floating_point()]
-    asked = [each.requires_grad for each in parameters]
-    gradients = [each.grad for each in parameters]
-    for each in parameters:
-        each.requires_grad_(True)
-        each.grad = None
+    parameters = [parameter for parameter in training.small.parameters() if parameter.is_floating_point()]
+    asked = [parameter.requires_grad for parameter in parameters]
+    gradients = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+        parameter.grad = None
     try:
         with torch.enable_grad(), evaluation_mode(training.small):
             optimizer = torch.optim.Adam(parameters, rate)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
             _train(training, optimizer, schedule, steps, size)
     finally:
-        for each, was, gradient in zip(parameters, asked, gradients, strict=True):
-            each.requires_grad_(was)
-            each.grad = gradient
+        for parameter, was, gradient in zip(parameters, asked, gradients, strict=True):
+            parameter.requires_grad_(was)
+            parameter.grad = gradient
 
 
 def _with_usable_targets(training: DistillationConfig) -> DistillationConfig:
-    """The training without targets where the default loss does not take them."""
+    """Drop the targets if the default loss does not accept them."""
     with preserved(training.dense):
         outputs = [(cell, run_module(training.dense, cell)) for cell in training.cells[:1]]
     try:
@@ -125,13 +129,13 @@ def _held_out_divergence(training: DistillationConfig) -> float:
 
 def _loss(training: DistillationConfig, batch: Batch, seed: int) -> Tensor:
     with preserved(training.dense):
-        wanted = run_seeded(training.dense, batch, seed)
+        dense_output = run_seeded(training.dense, batch, seed)
     output = run_seeded(training.small, batch, seed)
-    return distillation_step(output, wanted, batch.target, float(training.options.get("temperature", 2.0)))
+    return distillation_objective(output, dense_output, batch.target, float(training.options.get("temperature", 2.0)))
 
 
-def distillation_step(output: Any, dense: Any, target: Any, temperature: float = 2.0) -> Tensor:
-    """What is trained on: the distance from the dense network's outputs, and a tenth labels where there are any."""
+def distillation_objective(output: Any, dense: Any, target: Any, temperature: float = 2.0) -> Tensor:
+    """Compute the training loss: the distance from the dense outputs, and a tenth of the labels' loss."""
     loss = distillation(output, dense, temperature).mean()
     if not isinstance(target, Tensor):
         return loss
@@ -139,18 +143,20 @@ def distillation_step(output: Any, dense: Any, target: Any, temperature: float =
 
 
 def sample_batch(cells: Sequence[Batch], size: int, draws: torch.Generator) -> Batch:
-    """Some examples at random, from cells whose inputs have one shape, chosen by their sizes."""
+    """Sample examples from cells whose inputs have one shape, in proportion to their sizes."""
     sizes = torch.tensor([float(cell.size or 1) for cell in cells])
     first = cells[int(torch.multinomial(sizes, 1, generator=draws))]
-    alike = [cell for cell in cells if _shapes(cell) == _shapes(first)]
+    same_shape = [cell for cell in cells if _shapes(cell) == _shapes(first)]
     if not first.is_divisible:
         return first
-    owner = torch.multinomial(torch.tensor([float(cell.size or 1) for cell in alike]), size, True, generator=draws)
-    parts = []
+    owner = torch.multinomial(torch.tensor([float(cell.size or 1) for cell in same_shape]), size, True, generator=draws)
+    samples = []
     for number in owner.unique().tolist():
         count = int((owner == number).sum())
-        parts.append(alike[number].take(torch.randint(0, alike[number].size or 1, (count,), generator=draws)))
-    return concat_batches(parts)
+        samples.append(
+            same_shape[number].take(torch.randint(0, same_shape[number].size or 1, (count,), generator=draws))
+        )
+    return concat_batches(samples)
 
 
 def _shapes(cell: Batch) -> list[Any]:
@@ -162,8 +168,8 @@ def _augmented(batch: Batch, augment: Augment | None) -> Batch:
         return batch
     if batch.kwargs:
         return Batch(batch.args, augment(dict(batch.kwargs)), batch.target)
-    given = augment(batch.args[0] if len(batch.args) == 1 else batch.args)
-    return Batch(given if isinstance(given, tuple) else (given,), {}, batch.target)
+    augmented = augment(batch.args[0] if len(batch.args) == 1 else batch.args)
+    return Batch(augmented if isinstance(augmented, tuple) else (augmented,), {}, batch.target)
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Ridge regression where rows are fewer than features: the systems are as large as the number of rows (dual form).
+"""Ridge regression in the dual form, for fewer rows than features.
 
 The matrix X'X + P of rows X and a diagonal penalty P is inverted by the identity of Woodbury 1950, so that a layer with
 thousands of features costs a few hundred rows squared times features, in place of features cubed.
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class DualRegression:
-    """Rows of a layer, of which the matrix of products is taken once for all ridges.
+    """The rows of a layer, with their matrix of products computed once for all ridges.
 
     Args:
         rows: the features (groups, rows, features).
@@ -27,12 +27,12 @@ class DualRegression:
         self.products = (self.rows / self.penalty) @ self.rows.transpose(1, 2)  # (groups, rows, rows)
 
     def at(self, ridge: float, right: Tensor) -> "DualSystem":
-        """The system with this ridge, solved for a right side (groups, features, outputs)."""
+        """Return the system with a ridge, solved for a right side (groups, features, outputs)."""
         return DualSystem(self, ridge, right)
 
 
 class DualSystem:
-    """The normal equations with a ridge, factored once to be solved for several right sides.
+    """The normal equations with a ridge, factored once for several right sides.
 
     Args:
         regression: the rows.
@@ -58,7 +58,7 @@ class DualSystem:
         self.solution = self.solve(right)
 
     def solve(self, right: Tensor) -> Tensor:
-        """For right sides (groups, features, outputs), in their precision."""
+        """Solve for right sides (groups, features, outputs), in their precision."""
         wide = right.double()
         if self._mean is None:
             return self._solve(wide).to(right)

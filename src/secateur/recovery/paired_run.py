@@ -1,4 +1,4 @@
-"""The dense and the cut network run side by side, cell of examples by cell, from one operator to a later one."""
+"""Paired execution: the dense and the cut network run side by side, microbatch by microbatch, up to any operator."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MEMORY = 1 << 30
 
 @dataclass(frozen=True)
 class _Stage:
-    """How far a cell of examples has come in both networks, and what is needed from there on.
+    """The progress of a microbatch in both networks, and the values that later operators read.
 
     Args:
         dense_at, cut_at: the positions of the operators that run next.
@@ -34,13 +34,14 @@ class _Stage:
 
     @cached_property
     def bytes(self) -> int:
+        """The bytes of the values."""
         leaves = pytree.tree_leaves([*self.dense.values(), *self.cut.values()])
         tensors = {id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 class PairedExecution:
-    """What lives in both networks before an operator, for every cell of the examples.
+    """The values of both networks before an operator, for every microbatch.
 
     Values that find no room in memory are made again from where there was room last, or from the inputs, so memory does
     not grow with the examples.
@@ -56,17 +57,17 @@ class PairedExecution:
         self._held: dict[int, _Stage] = {}
 
     def before(self, node: Node) -> Iterator[tuple[int, Values, Values]]:
-        """The number of each cell, and what the operators from this one on need, of the dense and the cut network."""
+        """Yield each microbatch's index, and the values that operators from this one on read, of both networks."""
         position = self.within.network.program.position[node]
         return self._at(position, position)
 
     def beside(self, node: Node) -> Iterator[tuple[int, Values, Values]]:
-        """The same, but that the dense network has run the operator already: its result is among the values."""
+        """Yield the same after the dense network has run the operator."""
         position = self.within.network.program.position[node]
         return self._at(position + 1, position)
 
     def cut_before(self, node: Node) -> Iterator[Values]:
-        """What the operators from this one on need of the cut network alone, cell by cell."""
+        """Yield the values that operators from this one on read, of the cut network alone."""
         for _, _, cut in self._at(None, self.within.network.program.position[node]):
             yield cut
 
@@ -77,24 +78,24 @@ class PairedExecution:
             yield cell, dict(stage.dense), dict(stage.cut)
 
     def reach(self, node: Node) -> None:
-        """Run every cell up to an operator, as far as there is room to keep what lives there."""
+        """Run every microbatch up to an operator, as far as memory allows keeping its values."""
         for _ in self.before(node):
             pass
 
     def outputs(self) -> Iterator[tuple[Any, Any]]:
-        """The outputs of the dense and the cut network for every cell."""
+        """Yield the outputs of the dense and the cut network for every microbatch."""
         program = self.within.network.program
         for _, dense, cut in self.before(program.nodes[-1]):
             yield program.finish({**program.fixed(), **dense}), program.finish({**self.within.fixed(), **cut})
 
     def cut_outputs(self) -> Iterator[Any]:
-        """The outputs of the cut network alone, for every cell."""
+        """Yield the outputs of the cut network for every microbatch."""
         program = self.within.network.program
         for cut in self.cut_before(program.nodes[-1]):
             yield program.finish({**self.within.fixed(), **cut})
 
     def forked(self, within: EmbeddedPrunedNetwork) -> "PairedExecution":
-        """The same cells, to go on with another cut network, from where they have come if it agrees so far."""
+        """Return an execution of the same microbatches with another cut network, from the values that both share."""
         other = PairedExecution(within, self.cells, self.memory)
         agrees = within.first_cut
         other._held = {cell: stage for cell, stage in self._held.items() if stage.cut_at <= agrees}
@@ -106,19 +107,19 @@ class PairedExecution:
         if stage is None or stage.cut_at > cut_to or (dense_to is not None and stage.dense_at > dense_to):
             inputs = dict(program.bind(self.cells[cell]))
             stage = _Stage(program.first, inputs, program.first, inputs)
-        own = program.fixed()
+        dense_fixed = program.fixed()
         try:
             dense_to = stage.dense_at if dense_to is None else dense_to
-            alike = min(self.within.alike_until, dense_to, cut_to)
-            if stage.cut_at == stage.dense_at < alike:  # both networks are the same so far
-                both = self._run(stage.dense, own, stage.dense_at, alike, {})
-                stage = _Stage(alike, both, alike, both)
-            dense = self._run(stage.dense, own, stage.dense_at, dense_to, {})
+            shared_until = min(self.within.alike_until, dense_to, cut_to)
+            if stage.cut_at == stage.dense_at < shared_until:  # both networks are the same so far
+                both = self._run(stage.dense, dense_fixed, stage.dense_at, shared_until, {})
+                stage = _Stage(shared_until, both, shared_until, both)
+            dense = self._run(stage.dense, dense_fixed, stage.dense_at, dense_to, {})
             cut = self._run(stage.cut, fixed, stage.cut_at, cut_to, handlers)
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
             raise input_error(self.within.network.title, self.cells[cell], failure) from failure
         stage = _Stage(dense_to, dense, cut_to, cut)
-        others = sum(each.bytes for number, each in self._held.items() if number != cell)
+        others = sum(stage_of_cell.bytes for number, stage_of_cell in self._held.items() if number != cell)
         if others + stage.bytes <= self.memory:
             self._held[cell] = stage
         return stage
@@ -127,10 +128,10 @@ class PairedExecution:
         program = self.within.network.program
         if start >= stop:
             return values
-        found = program.run({**fixed, **values}, start, stop, handlers, keep=program.output_nodes)
-        return {node: value for node, value in found.items() if node not in fixed}
+        results = program.run({**fixed, **values}, start, stop, handlers, keep=program.output_nodes)
+        return {node: value for node, value in results.items() if node not in fixed}
 
 
 def value_of(values: Values, fixed: Values, argument: Any) -> Any:
-    """What an operator's argument is."""
+    """Return the value of an operator's argument."""
     return torch.fx.map_arg(argument, lambda node: values[node] if node in values else fixed[node])

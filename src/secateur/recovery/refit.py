@@ -1,4 +1,4 @@
-"""Layers refitted by least squares: fed by the cut network, each gives what it gave in the dense one.
+"""Refit of layers by least squares: fed by the cut network, each gives what it gave in the dense one.
 
 In the order in which they run, the weights and the constant of each linear layer or convolution are solved for so that
 its output comes as near as it can to the dense layer's, on the examples. Where the output is added to something that is
@@ -35,7 +35,7 @@ Choices = Mapping[str, Choice]
 
 @dataclass(frozen=True)
 class PrunedLayer:
-    """What stays of a layer.
+    """The kept features and outputs of a layer.
 
     Args:
         layer: the layer.
@@ -52,7 +52,7 @@ class PrunedLayer:
 
     @staticmethod
     def of(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> "PrunedLayer | None":
-        """None where the layer's groups keep different numbers, or the block is gone in which it lies."""
+        """Return the pruned layer; None if its groups keep different numbers, or its block was removed."""
         mask = within.mask
         if within.is_gone(layer.node):
             return None
@@ -61,77 +61,76 @@ class PrunedLayer:
         outputs, features = outputs[groups], features[groups]
         if len(groups) == 0 or len(outputs.sum(1).unique()) > 1 or len(features.sum(1).unique()) > 1:
             return None
-        features, outputs = (torch.nonzero(each)[:, 1].view(len(groups), -1) for each in (features, outputs))
+        features, outputs = (torch.nonzero(is_kept)[:, 1].view(len(groups), -1) for is_kept in (features, outputs))
         return PrunedLayer(layer, groups, features, outputs, within.has_constant(layer))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a change: (groups, features + 1 for the constant, outputs)."""
+        """The shape of a change: (groups, features + 1 for the constant, outputs)."""
         return len(self.groups), self.features.shape[1] + self.has_constant, self.outputs.shape[1]
 
     @property
     def most_rows(self) -> int:
-        """How many rows tell enough of it."""
+        """The number of rows that suffices for a refit."""
         return max(MOST_ROWS, ROWS_PER_FEATURE * self.features.shape[1])
 
     @property
     def few_rows(self) -> int:
-        """How many rows tell about what it reads, where a rough answer will do."""
+        """The number of rows that suffices for an estimate of its input's covariance."""
         return self.most_rows // ROUGHLY
 
     def read(self, x: Tensor, examples: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
-        """What it reads at some places of every example (groups, rows, features + 1), and which these are (places,)."""
-        places = self.layer.places(x, examples)
+        """Return its input at some positions of every example (groups, rows, features + 1), and the positions."""
+        positions = self.layer.places(x, examples)
         draws = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(places.count, generator=draws)[:most].to(x.device)
+        chosen = torch.randperm(positions.count, generator=draws)[:most].to(x.device)
         if x.shape[self.layer.dim] == len(self.layer.inputs):
-            return self.inputs_of(at_least_single(places.rows(chosen, self.layer.groups))), chosen
-        rows = at_least_single(places.rows(chosen, len(self.groups)))  # what stays alone (rows, groups, features)
+            return self.inputs_of(at_least_single(positions.rows(chosen, self.layer.groups))), chosen
+        rows = at_least_single(positions.rows(chosen, len(self.groups)))  # what stays alone (rows, groups, features)
         return self._with_constant(rows.transpose(0, 1)), chosen
 
     def inputs_of(self, rows: Tensor) -> Tensor:
-        """Of rows (rows, groups, features) what stays, and 1 for the constant if the layer can have one.
-        (groups, rows, features + 1)"""
+        """Select the kept features of rows (rows, groups, features), and append 1 for the constant, if it has one."""
         return self._with_constant(self._picked(rows, self.features))
 
     def _with_constant(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, torch.ones_like(rows[..., :1])], 2) if self.has_constant else rows
 
     def outputs_of(self, results: Tensor) -> Tensor:
-        """Of results (rows, outputs of all groups) what stays. (groups, rows, outputs)"""
+        """Select the kept outputs of results (rows, outputs of all groups). (groups, rows, outputs)"""
         return self._picked(results.unflatten(1, (self.layer.groups, -1)), self.outputs)
 
-    def _picked(self, values: Tensor, places: Tensor) -> Tensor:
-        index = places.to(values.device)[:, None].expand(-1, len(values), -1)
+    def _picked(self, values: Tensor, positions: Tensor) -> Tensor:
+        index = positions.to(values.device)[:, None].expand(-1, len(values), -1)
         return values.transpose(0, 1)[self.groups.to(values.device)].gather(2, index)
 
     @property
     def entries(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where what stays lies in the layer's matrices."""
+        """The indices of kept entries in the layer's matrices."""
         return self.groups[:, None, None], self.outputs[:, :, None], self.features[:, None, :]
 
     def matrix(self, within: EmbeddedPrunedNetwork) -> Tensor:
-        """The weights and the constant, the batch norm behind left aside. (groups, outputs, features + 1)"""
+        """Return the weights and the constant, without the batch norm behind. (groups, outputs, features + 1)"""
         small = at_least_single(self.layer.matrix(within.state[self.layer.weight])[self.entries])
         if not self.has_constant:
             return small
-        held = within.constant(self.layer)
-        whole = torch.zeros(len(self.layer.outputs)) if held is None else held
-        column = whole.view(self.layer.groups, -1)[self.groups[:, None], self.outputs]
+        constant = within.constant(self.layer)
+        all_constants = torch.zeros(len(self.layer.outputs)) if constant is None else constant
+        column = all_constants.view(self.layer.groups, -1)[self.groups[:, None], self.outputs]
         return torch.cat([small, column.to(small)[..., None]], 2)
 
     def weight(self, old: Tensor, change: Tensor) -> Tensor:
-        """The layer's weight after a change (groups, features + 1, outputs)."""
+        """Return the layer's weight after a change (groups, features + 1, outputs)."""
         change = change.to(old.device)
         weights = change.transpose(1, 2)[..., : self.features.shape[1]]
         matrix = self.layer.matrix(old).to(change)
-        whole = torch.zeros_like(matrix).index_put(self.entries, weights)
-        return self.layer.weight_of(matrix + whole, old).to(old.dtype)
+        full_change = torch.zeros_like(matrix).index_put(self.entries, weights)
+        return self.layer.weight_of(matrix + full_change, old).to(old.dtype)
 
     def added(self, change: Tensor) -> Tensor:
-        """What a change (groups, features + 1, outputs) adds to the layer's constant. (outputs of all groups,)"""
-        whole = change.new_zeros(self.layer.groups, len(self.layer.outputs) // self.layer.groups)
-        return whole.index_put((self.groups[:, None], self.outputs), change[:, -1]).flatten()
+        """Return the change of the layer's constant, from a change (groups, features + 1, outputs). (all outputs,)"""
+        constants = change.new_zeros(self.layer.groups, len(self.layer.outputs) // self.layer.groups)
+        return constants.index_put((self.groups[:, None], self.outputs), change[:, -1]).flatten()
 
     def write(self, within: EmbeddedPrunedNetwork, change: Tensor) -> None:
         """Add a change (groups, features + 1, outputs) to the weights and the constant."""
@@ -152,130 +151,138 @@ def refit(lockstep: PairedExecution, choices: Choices | None = None, examples: i
     Returns:
         How each was solved for.
     """
-    made: dict[str, Choice] = {}
-    own = sum(cell.size or 1 for cell in lockstep.cells)
+    chosen: dict[str, Choice] = {}
+    examples_here = sum(cell.size or 1 for cell in lockstep.cells)
     for layer in layers_of(lockstep.within.network):
-        part, reason = pruned_layer_or_reason(layer, lockstep.within)
+        pruned_layer, reason = pruned_layer_or_reason(layer, lockstep.within)
         if reason:
             warnings.warn(f"{layer.name} was not refitted: {reason}", stacklevel=2)
-        elif part is not None:
+        elif pruned_layer is not None:
             earlier = None if choices is None else choices.get(layer.weight)
-            choice = refit_layer(lockstep, part, earlier, share=own / (examples or own))
-            made.update({} if choice is None else {layer.weight: choice})
-    return made
+            choice = refit_layer(lockstep, pruned_layer, earlier, share=examples_here / (examples or examples_here))
+            chosen.update({} if choice is None else {layer.weight: choice})
+    return chosen
 
 
 def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> tuple[PrunedLayer | None, str]:
-    """What stays of a layer if it can be solved for, else why it can't."""
+    """Return the pruned layer if it can be refitted, else the reason why not."""
     if not bool(within.mask[layer.outputs].any()) or within.is_gone(layer.node):
         return None, ""
-    part = PrunedLayer.of(layer, within)
-    if part is None:
+    pruned_layer = PrunedLayer.of(layer, within)
+    if pruned_layer is None:
         return None, "its groups of channels differ in size"
-    features = part.features.shape[1]
+    features = pruned_layer.features.shape[1]
     if features > MOST_FEATURES:
         return None, f"it reads {features:,} values, {MOST_FEATURES:,} are the most"
-    return part, ""
+    return pruned_layer, ""
 
 
 def match_means(lockstep: PairedExecution) -> None:
-    """Give each layer the constant with which its mean output is the dense layer's, in the order in which they run."""
+    """Correct the constant of each layer so that its mean output is the dense layer's, in running order."""
     for layer in layers_of(lockstep.within.network):
-        part = PrunedLayer.of(layer, lockstep.within)
-        if part is not None and part.has_constant:
-            change = torch.zeros(len(part.groups), part.features.shape[1] + 1, part.outputs.shape[1])
-            lacking = [rows.missing.double() for rows in rows_of(lockstep, part)]
+        pruned_layer = PrunedLayer.of(layer, lockstep.within)
+        if pruned_layer is not None and pruned_layer.has_constant:
+            change = torch.zeros(
+                len(pruned_layer.groups), pruned_layer.features.shape[1] + 1, pruned_layer.outputs.shape[1]
+            )
+            lacking = [rows.missing.double() for rows in regression_rows(lockstep, pruned_layer)]
             change[:, -1] = torch.cat(lacking, 1).mean(1).to(change)
-            part.write(lockstep.within, change.double())
+            pruned_layer.write(lockstep.within, change.double())
 
 
 def refit_layer(
     lockstep: PairedExecution,
-    part: PrunedLayer,
+    pruned_layer: PrunedLayer,
     choice: Choice | None = None,
     most: int | None = None,
     share: float = 1.0,
 ) -> Choice | None:
-    """Solve for what stays of one layer; where a nonlinearity behind cuts off, through it.
+    """Refit one layer, through the nonlinearity behind it if that clips.
 
     Args:
         lockstep: both networks.
-        part: what stays of the layer.
-        choice: how; by default as rows held out say.
-        most: rows; by default as many as tell enough of the layer.
-        share: the part of all examples that these are.
+        pruned_layer: the kept features and outputs of the layer.
+        choice: the solver's options; by default they are chosen on held-out rows.
+        most: the maximal number of rows; by default as many as the layer needs.
+        share: the fraction of all examples in the execution.
 
     Returns:
-        How it was solved for; None where it is fed as in the dense network.
+        The solver's options; None if the layer's input is that of the dense network.
     """
     sums: list[RegressionMoments | None] = [None, None]
-    is_clipped = output_context(lockstep.within.network, part.layer).cuts_off and (choice is None or choice.steps > 0)
+    is_clipped = output_context(lockstep.within.network, pruned_layer.layer).cuts_off and (
+        choice is None or choice.steps > 0
+    )
     clipped = ClippedRegression(HELD if is_clipped else 0)
     shift: Tensor | None = None
-    for rows in rows_of(lockstep, part, most):
-        if part.has_constant:  # about the first cell's means, so that the penalty is on what varies
+    for rows in regression_rows(lockstep, pruned_layer, most):
+        if pruned_layer.has_constant:  # about the first cell's means, so that the penalty is on what varies
             shift = rows.features[..., :-1].mean(1, keepdim=True) if shift is None else shift
             rows = rows.shifted(shift)
         clipped.add(rows)
-        for at, each in enumerate((rows.where(~rows.held), rows.where(rows.held)) if choice is None else (rows,)):
-            moments = RegressionMoments.of(each.features, each.missing)
+        for at, subset in enumerate((rows.where(~rows.held), rows.where(rows.held)) if choice is None else (rows,)):
+            moments = RegressionMoments.of(subset.features, subset.missing)
             before = sums[at]
             sums[at] = moments if before is None else before + moments
-    fitted, held = sums
+    fitted, held_moments = sums
     assert fitted is not None
-    both = fitted if held is None else fitted + held
+    both = fitted if held_moments is None else fitted + held_moments
     if not bool(both.square.any()):
         return None
-    joined = clipped.joined()
+    clipped_rows = clipped.joined()
     if choice is None:
-        assert held is not None
-        _warn_if_few(part, round(both.rows / share))
-        choice = select_ridge(fitted, held, joined, part.has_constant)
+        assert held_moments is not None
+        _warn_if_few(pruned_layer, round(both.rows / share))
+        choice = select_ridge(fitted, held_moments, clipped_rows, pruned_layer.has_constant)
     if choice.ridge is not None:
-        change = solve(both, joined, choice, part.has_constant)
-        part.write(lockstep.within, change if shift is None else _moved(change, shift))
+        change = solve(both, clipped_rows, choice, pruned_layer.has_constant)
+        pruned_layer.write(lockstep.within, change if shift is None else _without_shift(change, shift))
     return choice
 
 
-def _moved(change: Tensor, shift: Tensor) -> Tensor:
-    """A change (groups, features + 1, outputs) for rows as they are, from one for rows less a shift."""
+def _without_shift(change: Tensor, shift: Tensor) -> Tensor:
+    """Convert a change for shifted rows to one for the rows themselves. (groups, features + 1, outputs)"""
     weights = change[:, :-1]
     constant = change[:, -1:] - shift.to(change) @ weights
     return torch.cat([weights, constant], 1)
 
 
-def _warn_if_few(part: PrunedLayer, rows: int) -> None:
-    needed = FEW * part.features.shape[1]
-    if rows < needed:
+def _warn_if_few(pruned_layer: PrunedLayer, rows: int) -> None:
+    enough = FEW * pruned_layer.features.shape[1]
+    if rows < enough:
         warnings.warn(
-            f"{part.layer.name} is refitted with care only: it reads {part.features.shape[1]:,} values, and the "
-            f"examples show {rows:,} rows of them; about {needed / rows:.1f} times as many examples would do",
+            f"{pruned_layer.layer.name} is refitted with care only: it reads {pruned_layer.features.shape[1]:,} values, "
+            f"and the examples show {rows:,} rows of them; about {enough / rows:.1f} times as many examples would do",
             stacklevel=3,
         )
 
 
-def rows_of(lockstep: PairedExecution, part: PrunedLayer, most: int | None = None) -> Iterator[RegressionRows]:
-    """Cell by cell what a layer reads, and what its output lacks, of at most so many rows."""
-    layer, within = part.layer, lockstep.within
-    most, examples = most or part.most_rows, sum(cell.size or 1 for cell in lockstep.cells)
-    matrix, aim, seen = part.matrix(within), output_context(within.network, layer), 0
-    own = within.fixed()
+def regression_rows(
+    lockstep: PairedExecution, pruned_layer: PrunedLayer, most: int | None = None
+) -> Iterator[RegressionRows]:
+    """Yield, for each microbatch, the layer's input and what its output lacks, of at most so many rows."""
+    layer, within = pruned_layer.layer, lockstep.within
+    most, examples = most or pruned_layer.most_rows, sum(cell.size or 1 for cell in lockstep.cells)
+    matrix, aim, first_example = pruned_layer.matrix(within), output_context(within.network, layer), 0
+    fixed_values = within.fixed()
     for cell, dense, cut in lockstep.beside(layer.node):
-        x = value_of(cut, own, arguments(layer.node)[layer.argument])
+        x = value_of(cut, fixed_values, arguments(layer.node)[layer.argument])
         size = lockstep.cells[cell].size or 1
-        rows, chosen = part.read(x, size, math.ceil(most / examples), cell)
+        rows, chosen = pruned_layer.read(x, size, math.ceil(most / examples), cell)
         goal = aim.goal(partial(_results_at, layer, size, chosen), dense, cut, within)
-        is_held = holdout_mask(size, seen, examples)
-        seen += size
+        is_held = holdout_mask(size, first_example, examples)
+        first_example += size
         count = rows.shape[1]
         if count % size:  # the first axis is not the examples
             is_held = holdout_mask(count, 0, count)
         is_held = is_held.repeat_interleave(count // len(is_held)).to(x.device)
-        given = rows @ matrix.transpose(1, 2)
-        wanted, least, most_ = (part.outputs_of(each) - given for each in (goal.wanted, goal.least, goal.most))
-        yield RegressionRows(rows, wanted, least, most_, is_held)
+        present_output = rows @ matrix.transpose(1, 2)
+        lacking, least, most_ = (
+            pruned_layer.outputs_of(targets) - present_output for targets in (goal.wanted, goal.least, goal.most)
+        )
+        yield RegressionRows(rows, lacking, least, most_, is_held)
 
 
-def _results_at(layer: LinearLayer, examples: int, places: Tensor, value: Tensor) -> Tensor:
-    """Of a value in the shape of a layer's result what lies at some places of every example. (rows, outputs)"""
-    return layer.results(value, examples)[:, places].flatten(0, 1)
+def _results_at(layer: LinearLayer, examples: int, positions: Tensor, value: Tensor) -> Tensor:
+    """Return a value in the shape of a layer's result at some positions of every example. (rows, outputs)"""
+    return layer.results(value, examples)[:, positions].flatten(0, 1)

@@ -1,4 +1,4 @@
-"""`repair`: mend, from unlabelled examples, what a cut broke."""
+"""`repair`: refit a cut model from unlabelled examples."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,8 +27,8 @@ How = str | Trainer | Sequence[str | Trainer]
 OPTIONS = ("steps", "learning_rate", "batch_size", "temperature", "augment")
 
 
-def named_options(how: How) -> str:
-    """A repair, or several, as they are shown."""
+def repair_names(how: How) -> str:
+    """Return the names of one repair or several."""
     steps = [how] if isinstance(how, str) or callable(how) else how
     return "+".join(step if isinstance(step, str) else getattr(step, "__name__", "yours") for step in steps)
 
@@ -45,7 +45,7 @@ def repair(
     progress: bool = True,
     **options: Any,
 ) -> nn.Module:
-    """Mend a cut model, in place.
+    """Repair a cut model, in place.
 
     Every step is tried on three quarters of the examples and kept if it brings the cut network nearer to the dense one
     on the others; "refit" and "adapt" are left out only if they take it farther by more than a standard error. What
@@ -92,9 +92,9 @@ def repair(
     check_options(options)
     batches = as_batches(data, plan.network.batch_size, floating_type(model))
     batches = as_examples(plan.network, batches)
-    for each in (model, small):
-        check_model_values(each)
-        check_model_on(each, batches)
+    for network_module in (model, small):
+        check_model_values(network_module)
+        check_model_on(network_module, batches)
     cells = network_microbatches(plan.network, batches, device_of(small))
     calibration = Calibration(plan.network, cells, bake_parametrizations(model))
     for step in run_repairs(small, plan, recipe_of(model, plan), calibration, how, Tuning(options, seed, progress)):
@@ -109,7 +109,8 @@ def run_repairs(
 
     Args:
         small: the cut model.
-        plan, recipe: by which it was cut.
+        plan: the plan of the cut.
+        recipe: the recipe of the cut.
         calibration: the examples, with the dense model.
         how: the repairs.
         tuning: how they run.
@@ -127,7 +128,8 @@ def run_repairs(
 
 
 def _check_cut(small: nn.Module, plan: Plan, recipe: Recipe) -> None:
-    """
+    """Check that a model was cut by this plan.
+
     Raises:
         SurgeryError: the small model was not cut by this plan.
     """
@@ -141,7 +143,8 @@ def _check_cut(small: nn.Module, plan: Plan, recipe: Recipe) -> None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """
+    """Check the options of repairs.
+
     Raises:
         NameMatchError: an option of training is unknown.
         OptionError: its value is of a wrong type or out of range.
@@ -152,24 +155,25 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def resolve_repairs(how: How) -> list[tuple[str, Trained]]:
-    """Names and trainings, in order; a function goes as training of its own. Closed forms have none of their own.
+    """Return names and functions of repairs, in order; closed forms have none.
 
     Raises:
         NameMatchError: there is none of that name.
     """
-    found: list[tuple[str, Trained]] = []
-    for each in [how] if isinstance(how, str) or callable(how) else how:
-        if callable(each):
-            found.append((getattr(each, "__name__", type(each).__name__), _as_training(each)))
-        elif each in CLOSED_FORM or each in TRAINED:
-            found.append((each, TRAINED.get(each, distill)))
+    repairs: list[tuple[str, Trained]] = []
+    for item in [how] if isinstance(how, str) or callable(how) else how:
+        if callable(item):
+            repairs.append((getattr(item, "__name__", type(item).__name__), _as_training(item)))
+        elif item in CLOSED_FORM or item in TRAINED:
+            repairs.append((item, TRAINED.get(item, distill)))
         else:
-            check_name(each, (*CLOSED_FORM, *TRAINED), "no repair is named")
-    return found
+            check_name(item, (*CLOSED_FORM, *TRAINED), "no repair is named")
+    return repairs
 
 
 def _as_training(trainer: Trainer) -> Trained:
     def train(training: DistillationConfig) -> None:
+        """Run the user's function."""
         trainer(training.small, training.dense, training.cells)
 
     return train

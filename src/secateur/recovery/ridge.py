@@ -1,4 +1,4 @@
-"""Ridge least squares from moments: what rows and targets add up to, however many there were."""
+"""Ridge regression from moments of rows and targets."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ FEWER_ROWS = 2  # times as many features as rows, from which on the dual form is
 
 @dataclass(frozen=True)
 class RegressionRows:
-    """What a layer reads, and what its output lacks.
+    """A layer's input, and what its output lacks.
 
     Args:
         features: (groups, rows, features).
@@ -37,31 +37,34 @@ class RegressionRows:
     held: Tensor
 
     def shifted(self, by: Tensor) -> "RegressionRows":
-        """The features but the last, the constant, less something (groups, 1, features - 1)."""
+        """Subtract a shift (groups, 1, features - 1) from all features but the last, which is constant."""
         return replace(self, features=torch.cat([self.features[..., :-1] - by, self.features[..., -1:]], 2))
 
     def where(self, chosen: Tensor) -> "RegressionRows":
-        features, missing, least, most = (each[:, chosen] for each in self._tensors)
+        """Select rows."""
+        features, missing, least, most = (tensor[:, chosen] for tensor in self._tensors)
         return RegressionRows(features, missing, least, most, self.held[chosen])
 
     @staticmethod
-    def joined(parts: Sequence["RegressionRows"]) -> "RegressionRows":
-        values = zip(*(part._tensors for part in parts), strict=True)
-        features, missing, least, most = (torch.cat(each, 1) for each in values)
-        return RegressionRows(features, missing, least, most, torch.cat([part.held for part in parts]))
+    def joined(items: Sequence["RegressionRows"]) -> "RegressionRows":
+        """Concatenate rows."""
+        values = zip(*(item._tensors for item in items), strict=True)
+        features, missing, least, most = (torch.cat(tensors, 1) for tensors in values)
+        return RegressionRows(features, missing, least, most, torch.cat([item.held for item in items]))
 
     def lacking(self, change: Tensor) -> Tensor:
-        """What is still to be added after a change (groups, features, outputs). (groups, rows, outputs)"""
-        given = self.features @ change.to(self.features)
-        return given.clamp(self.least, self.most) - given
+        """Return what is lacking after a change (groups, features, outputs). (groups, rows, outputs)"""
+        outputs = self.features @ change.to(self.features)
+        return outputs.clamp(self.least, self.most) - outputs
 
     def left(self, change: Tensor) -> float:
-        """The sum of squares of that."""
+        """Return the sum of squares of what is lacking after a change."""
         return float(self.lacking(change).double().square().sum())
 
     @property
     def bytes(self) -> int:
-        return sum(each.numel() * each.element_size() for each in self._tensors)
+        """The bytes of the tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors)
 
     @property
     def _tensors(self) -> tuple[Tensor, ...]:
@@ -70,7 +73,7 @@ class RegressionRows:
 
 @dataclass(frozen=True)
 class RegressionMoments:
-    """Sums over rows for each group of a layer: those of a cell as precise as its values, over cells in float64.
+    """Sums over rows for each group of a layer, accumulated in float64.
 
     As long as rows are few beside features, they are held in place of the features' products.
 
@@ -92,9 +95,9 @@ class RegressionMoments:
 
     @staticmethod
     def of(rows: Tensor, missing: Tensor) -> "RegressionMoments":
-        """From rows (groups, rows, features) and what is missing (groups, rows, outputs)."""
-        features, left = at_least_single(rows), at_least_single(missing)
-        moment, square = (features.transpose(1, 2) @ left).double(), left.double().square().sum(1)
+        """Compute the moments of rows (groups, rows, features) and targets (groups, rows, outputs)."""
+        features, targets = at_least_single(rows), at_least_single(missing)
+        moment, square = (features.transpose(1, 2) @ targets).double(), targets.double().square().sum(1)
         if FEWER_ROWS * rows.shape[1] <= rows.shape[2]:
             return RegressionMoments(None, features, features.double().square().sum(1), moment, square, rows.shape[1])
         gram = _products(features)
@@ -116,10 +119,10 @@ class RegressionMoments:
         return _products(self.features)
 
     def penalty(self, ridge: float, has_constant: bool) -> Tensor:
-        """What pulls each weight towards no change. (groups, features)
+        """The penalty on each weight's change. (groups, features)
 
         The penalty on a weight is a part of the mean square of its feature: however loudly a unit speaks, the same is
-        asked of what its reader makes of it. The last one, if it is a constant, is all but free of it.
+        asked of what its consumer makes of it. The last one, if it is a constant, is all but free of it.
         """
         squares = self.squares
         mean = (squares[:, :-1] if has_constant and squares.shape[1] > 1 else squares).mean().clamp_min(1e-12)
@@ -128,11 +131,11 @@ class RegressionMoments:
         return penalty
 
     def penalised(self, ridge: float, has_constant: bool) -> Tensor:
-        """The Gram matrices with the penalty on their diagonals."""
+        """Add a ridge to the diagonals of the Gram matrices."""
         return self.summed() + torch.diag_embed(self.penalty(ridge, has_constant))
 
     def left(self, change: Tensor) -> float:
-        """The mean square that is still missing after a change."""
+        """Return the mean square that is lacking after a change."""
         if self.features is None:
             quadratic = (change * (self.summed() @ change)).sum()
         else:
@@ -147,7 +150,7 @@ def _products(features: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Choice:
-    """How a layer is solved for, as chosen on rows held out.
+    """The solver's options for a layer, chosen on held-out rows.
 
     Args:
         ridge: None where no change helps.
@@ -159,7 +162,7 @@ class Choice:
 
 
 class RidgeSystem:
-    """The normal equations of moments with a ridge, factored once to be solved for several right sides."""
+    """The normal equations of moments with a ridge, factored once for several right sides."""
 
     def __init__(self, moments: RegressionMoments, ridge: float, has_constant: bool) -> None:
         regular = moments.penalised(ridge, has_constant)
@@ -169,7 +172,7 @@ class RidgeSystem:
         self.solution = self.solve(moments.moment)
 
     def solve(self, right: Tensor) -> Tensor:
-        """For right sides (groups, features, outputs), as precise as they are."""
+        """Solve for right sides (groups, features, outputs), in their precision."""
         if self._lu is not None:
             solution: Tensor = torch.linalg.lu_solve(*self._lu, right.double()).to(right)
             return solution
@@ -183,7 +186,7 @@ System = RidgeSystem | DualSystem
 
 
 def systems_of(moments: RegressionMoments, has_constant: bool) -> Callable[[float], System]:
-    """The normal equations of moments by their ridge, in the form that costs less."""
+    """Return a function from a ridge to its normal equations, in the cheaper form."""
     if moments.features is None:
         return lambda ridge: RidgeSystem(moments, ridge, has_constant)
     dual = DualRegression(moments.features, moments.penalty(1.0, has_constant), has_constant)
@@ -191,7 +194,7 @@ def systems_of(moments: RegressionMoments, has_constant: bool) -> Callable[[floa
 
 
 class ClippedRegression:
-    """Rows that are held, to be solved for through a nonlinearity that cuts off: beyond its bounds nothing is missing.
+    """Rows for a regression through a nonlinearity that clips: beyond its bounds nothing is lacking.
 
     Majorised by a least squares problem with the same Gram matrix at every step, whose target is the nearest output
     that will do; steps are carried on as by Nesterov 1983.
@@ -204,46 +207,48 @@ class ClippedRegression:
         self.memory, self.rows = memory, list[RegressionRows]()
 
     def add(self, rows: RegressionRows) -> None:
+        """Add rows."""
         self.memory -= rows.bytes
         if self.memory >= 0:
             self.rows.append(rows)
 
     def joined(self) -> RegressionRows | None:
+        """Return all rows."""
         return RegressionRows.joined(self.rows) if self.rows else None
 
 
 class _Trial:
-    """A ridge, and what the change by it leaves on rows held out."""
+    """A ridge, and the mean square that its solution leaves on held-out rows."""
 
-    def __init__(self, ridge: float, system: System, held: RegressionMoments) -> None:
+    def __init__(self, ridge: float, system: System, held_moments: RegressionMoments) -> None:
         self.ridge, self.system = ridge, system
-        self.remaining = held.left(self.system.solution)
+        self.remaining = held_moments.left(self.system.solution)
 
 
 def select_ridge(
-    fitted: RegressionMoments, held: RegressionMoments, rows: RegressionRows | None, has_constant: bool
+    fitted: RegressionMoments, held_moments: RegressionMoments, rows: RegressionRows | None, has_constant: bool
 ) -> Choice:
-    """The ridge that leaves least on rows held out, and how many steps through the nonlinearity do.
+    """Select the ridge, and the number of steps through the nonlinearity, that are best on held-out rows.
 
     Ridges are tried from the middle on, in the direction in which less is left, as long as it falls.
     """
     system_at = systems_of(fitted, has_constant)
-    best = _Trial(RIDGES[MIDDLE], system_at(RIDGES[MIDDLE]), held)
+    best = _Trial(RIDGES[MIDDLE], system_at(RIDGES[MIDDLE]), held_moments)
     for ridges in (RIDGES[MIDDLE + 1 :], RIDGES[:MIDDLE][::-1]):
         for ridge in ridges:
-            other = _Trial(ridge, system_at(ridge), held)
+            other = _Trial(ridge, system_at(ridge), held_moments)
             if not other.remaining < best.remaining:
                 break
             best = other
         if best.ridge > RIDGES[MIDDLE]:
             break
-    if not best.remaining < held.left(torch.zeros_like(held.moment)):
+    if not best.remaining < held_moments.left(torch.zeros_like(held_moments.moment)):
         return Choice(None, 0)
     return Choice(best.ridge, 0 if rows is None else _best_step(rows, fitted, best.system))
 
 
 def solve(moments: RegressionMoments, rows: RegressionRows | None, choice: Choice, has_constant: bool) -> Tensor:
-    """The change of the weights that was chosen, from all rows. (groups, features, outputs)"""
+    """Compute the selected change of the weights from all rows. (groups, features, outputs)"""
     if choice.ridge is None:
         return torch.zeros_like(moments.moment)
     system = systems_of(moments, has_constant)(choice.ridge)
@@ -253,18 +258,18 @@ def solve(moments: RegressionMoments, rows: RegressionRows | None, choice: Choic
 
 
 def _best_step(rows: RegressionRows, fitted: RegressionMoments, system: System) -> int:
-    """After how many steps least is missing on rows held out; steps that follow two without a gain are not made."""
-    held = rows.where(rows.held)
+    """Return the number of steps that is best on held-out rows; stop after two steps without a gain."""
+    held_rows = rows.where(rows.held)
     judged: list[float] = []
     for change in islice(_steps(rows.where(~rows.held), fitted, system), STEPS + 1):
-        judged.append(held.left(change))
+        judged.append(held_rows.left(change))
         if len(judged) > PATIENCE and min(judged[-PATIENCE:]) > min(judged[:-PATIENCE]):
             break
     return min(range(len(judged)), key=judged.__getitem__)
 
 
 def _steps(rows: RegressionRows, moments: RegressionMoments, system: System) -> Iterator[Tensor]:
-    """The change as it is without bounds, and after each step. (groups, features, outputs)"""
+    """Yield the change without bounds, and the change after each step. (groups, features, outputs)"""
     change = ahead = system.solution
     weight, pace = moments.rows / max(len(rows.held), 1), 1.0
     yield change

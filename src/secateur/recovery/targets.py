@@ -1,4 +1,4 @@
-"""What a layer's output should be, so that what comes of it is as in the dense network.
+"""The targets of a layer's output, given what the dense network makes of it.
 
 A batch norm behind may not be the dense network's any more. A sum that the output goes into may have another part,
 the residual stream, which is there already: the layer can make good its error. Where the nonlinearity behind cuts off
@@ -29,7 +29,7 @@ State = Callable[[str], Tensor]
 
 @dataclass(frozen=True)
 class TargetInterval:
-    """What a layer's output should be: the dense one's, or anything between bounds where that comes to the same.
+    """The target of a layer's output: the dense output, or an interval where the nonlinearity clips.
 
     Args:
         wanted, least, most: at some places (rows, outputs).
@@ -42,7 +42,7 @@ class TargetInterval:
 
 @dataclass(frozen=True, eq=False)
 class OutputContext:
-    """What comes of a layer's output.
+    """The operators behind a layer's output.
 
     Args:
         layer: the operator.
@@ -61,12 +61,13 @@ class OutputContext:
 
     @property
     def cuts_off(self) -> bool:
+        """True if a nonlinearity behind the layer clips."""
         return self.low > -inf or self.high < inf
 
     def goal(
         self, rows: Callable[[Tensor], Tensor], dense: Values, cut: Values, within: EmbeddedPrunedNetwork
     ) -> TargetInterval:
-        """From the dense layer's output, what the cut network's should be, at some places.
+        """Return the target of the cut network's output at some positions, from the dense layer's output.
 
         Args:
             rows: of a value in the shape of the output what lies at these places (rows, outputs).
@@ -77,30 +78,33 @@ class OutputContext:
         output = rows(dense[self.layer])
         scale, shift = self._affine(rows, dense[self.layer], within, lambda name: within.state[name])
         dense_scale, dense_shift = self._affine(rows, dense[self.layer], within, within.network.program.state)
-        seen, lacking = output * dense_scale + dense_shift, torch.zeros(()).to(output)
+        dense_value, lacking = output * dense_scale + dense_shift, torch.zeros(()).to(output)
         if self.other is not None:
-            seen, lacking = seen + rows(dense[self.other]), within.spread(self.other, rows(cut[self.other]), -1)
+            dense_value, lacking = (
+                dense_value + rows(dense[self.other]),
+                within.spread(self.other, rows(cut[self.other]), -1),
+            )
         silent = scale.abs() < LEAST_SCALE * scale.abs().max()
         safe = torch.where(silent, 1.0, scale)
 
-        def own(value: Tensor) -> Tensor:
+        def to_output(value: Tensor) -> Tensor:
             return torch.where(silent, output, (value - lacking - shift) / safe)
 
-        wanted = own(seen)
+        target = to_output(dense_value)
         if not self.cuts_off:
-            return TargetInterval(wanted, wanted, wanted)
-        below, above = seen <= self.low, seen >= self.high
+            return TargetInterval(target, target, target)
+        below, above = dense_value <= self.low, dense_value >= self.high
         ends = (
-            torch.where(below, -inf, seen.clamp(max=self.high)),
-            torch.where(above, inf, seen.clamp(min=self.low)),
+            torch.where(below, -inf, dense_value.clamp(max=self.high)),
+            torch.where(above, inf, dense_value.clamp(min=self.low)),
         )
-        first, last = (own(each) for each in ends)  # a negative scale turns them round
-        return TargetInterval(wanted, torch.minimum(first, last), torch.maximum(first, last))
+        first, last = (to_output(end) for end in ends)  # a negative scale turns them round
+        return TargetInterval(target, torch.minimum(first, last), torch.maximum(first, last))
 
     def _affine(
         self, rows: Callable[[Tensor], Tensor], value: Tensor, within: EmbeddedPrunedNetwork, state: State
     ) -> tuple[Tensor, Tensor]:
-        """The factor and the shift of each of the layer's outputs. (outputs,), or (rows, outputs) where rows differ."""
+        """Return the factor and the shift of each output. (outputs,), or (rows, outputs) if rows differ"""
         if self.norm is None:
             return torch.ones(()).to(value), torch.zeros(()).to(value)
         pair = _affine(self.norm, within.network, state)
@@ -108,27 +112,27 @@ class OutputContext:
             return pair
         # the outputs of a linear layer lie along the last axis, the channels of its batch norm along the second
         lengths = (1, -1, *[1] * (value.dim() - 2))
-        factor, constant = (rows(each.reshape(lengths).expand_as(value)) for each in pair)
+        factor, constant = (rows(values.reshape(lengths).expand_as(value)) for values in pair)
         return factor, constant
 
 
 def _affine(norm: Node, network: Network, state: State) -> tuple[Tensor, Tensor]:
-    """A batch norm as a factor and a shift of each channel. (channels,)"""
-    given, names = arguments(norm), network.program.state_names
-    scale = (state(names[given["running_var"]]).detach() + given["eps"]).rsqrt()
-    if isinstance(given["weight"], Node):
-        scale = scale * state(names[given["weight"]]).detach()
-    shift = -state(names[given["running_mean"]]).detach() * scale
-    if isinstance(given["bias"], Node):
-        shift = shift + state(names[given["bias"]]).detach()
+    """Return a batch norm as a factor and a shift of each channel. (channels,)"""
+    by_name, names = arguments(norm), network.program.state_names
+    scale = (state(names[by_name["running_var"]]).detach() + by_name["eps"]).rsqrt()
+    if isinstance(by_name["weight"], Node):
+        scale = scale * state(names[by_name["weight"]]).detach()
+    shift = -state(names[by_name["running_mean"]]).detach() * scale
+    if isinstance(by_name["bias"], Node):
+        shift = shift + state(names[by_name["bias"]]).detach()
     return scale, shift
 
 
 def output_context(network: Network, layer: LinearLayer) -> OutputContext:
-    """What comes of a layer's output."""
+    """Return the context of a layer's output."""
     norm = norm_behind(layer.node)
     at = _past_dropout(norm or layer.node)
-    other = _other(network, layer, at)
+    other = _added_value(network, layer, at)
     if other is not None:
         at = _past_dropout(next(iter(at.users)))
     user = next(iter(at.users)) if len(at.users) == 1 else None
@@ -147,15 +151,15 @@ def _past_dropout(node: Node) -> Node:
     return node
 
 
-def _other(network: Network, layer: LinearLayer, at: Node) -> Node | None:
-    """What an operator's result is added to, if that is there before the layer runs."""
+def _added_value(network: Network, layer: LinearLayer, at: Node) -> Node | None:
+    """Return the value to which an operator's result is added, if it is computed before the layer."""
     if len(at.users) != 1:
         return None
     (user,) = at.users
-    other: Any = next((each for each in user.args if each is not at), None)
+    other: Any = next((operand for operand in user.args if operand is not at), None)
     if rule_of(user).sums != "add" or user.kwargs.get("alpha", 1) != 1 or not isinstance(other, Node):
         return None
     position = network.program.position
-    alike = getattr(other.meta.get("val"), "shape", None) == layer.node.meta["val"].shape
+    same_shape = getattr(other.meta.get("val"), "shape", None) == layer.node.meta["val"].shape
     is_before = other.op == "call_function" and position[other] < position[layer.node]
-    return other if alike and is_before else None
+    return other if same_shape and is_before else None

@@ -17,7 +17,7 @@ from secateur.evaluation.losses import supervised
 from secateur.graph.contexts import preserved
 from secateur.graph.model_calls import call_model
 from secateur.importance.checkpoint import tensor_fingerprint
-from secateur.recovery.distillation import distillation_step, sample_batch
+from secateur.recovery.distillation import distillation_objective, sample_batch
 from secateur.recovery.training_steps import training_steps
 from secateur.training.method import TrainingMethod
 from secateur.training.resume import MOST_STEPS, read_training_state, write_training_state
@@ -144,7 +144,7 @@ class TrainingLoop:
             torch.manual_seed(int(torch.randint(2**62, (), generator=draws)))  # dropout draws from the global one
             output = call_model(self.model, batch)
             if self.settings.distill:
-                return distillation_step(output, dense_output, batch.target)
+                return distillation_objective(output, dense_output, batch.target)
             return supervised(output, batch.target).mean()
 
     def _dense_output(self, batch: Batch) -> Any:

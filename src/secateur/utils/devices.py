@@ -26,9 +26,9 @@ RESOLUTION = 1e-5  # seconds
 def runtime_clock() -> Callable[[], float]:
     """Return the clock by which runs of a network are timed, in seconds.
 
-    On one thread of a processor it is the thread's processor time, which excludes other work on the machine; on several
-    threads, and where processor time is too coarse, elapsed time. With an accelerator it waits for the kernels that were
-    launched, then reads the elapsed time.
+    On one thread of a processor it is the thread's processor time, which excludes other work on the machine; on
+    several threads, and where processor time is too coarse, elapsed time. With an accelerator it waits for the kernels
+    that were launched, then reads the elapsed time.
 
     Example:
         >>> clock = runtime_clock()
