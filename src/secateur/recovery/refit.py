@@ -251,8 +251,9 @@ def _warn_if_few(pruned_layer: PrunedLayer, rows: int) -> None:
     enough = FEW * pruned_layer.features.shape[1]
     if rows < enough:
         warnings.warn(
-            f"{pruned_layer.layer.name} is refitted with care only: it reads {pruned_layer.features.shape[1]:,} values, "
-            f"and the examples show {rows:,} rows of them; about {enough / rows:.1f} times as many examples would do",
+            f"{pruned_layer.layer.name} is refitted with care only: it reads {pruned_layer.features.shape[1]:,} "
+            f"values, and the examples show {rows:,} rows of them; about {enough / rows:.1f} times as many examples "
+            "would do",
             stacklevel=3,
         )
 
