@@ -28,8 +28,8 @@ KEPT_BYTES = 2**30
 def keep_freed_memory() -> None:
     """Have glibc keep what is freed, as MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ in the environment do.
 
-    Memory that goes back to the system is taken anew in the next run, by page faults that take up to three tenths of the
-    time of a small network whatever it computes, and more or less of it from process to process.
+    Memory that goes back to the system is taken anew in the next run, by page faults that take up to three tenths of
+    the time of a small network whatever it computes, and more or less of it from process to process.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
