@@ -1,1 +1,1 @@
-"""The graph of a network's channels, on which LEAN and SPP stand."""
+"""The graph of a network's channels, on which LEAN, SPP and the removal of dead kernels are based."""

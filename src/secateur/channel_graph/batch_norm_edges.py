@@ -1,8 +1,8 @@
-"""Batch norms as part of the kernels before them.
+"""Factors of batch norms, moved into the kernels before them.
 
 How a scale is divided between a layer and its batch norm is arbitrary, so a kernel's value is its norm times the factor
 of the batch norm behind (Schoonhoven et al. 2020). It is found on the graph: activations and concatenations may lie
-between, as long as nothing else reads the channel.
+between, as long as the channel has no other consumer.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,40 +18,45 @@ from secateur.coupling.rules.registry import rule_named
 def with_norms_in_layers(
     blocks: Sequence[ChannelBlock], size: int, needed: Collection[int]
 ) -> tuple[ChannelBlock, ...]:
-    """The same blocks, the factor of each batch norm moved to the layer whose channel it alone reads.
+    """Return blocks with the factor of each batch norm in the layer whose channel it alone reads.
 
-    A batch norm of other channels (of a sum, of pooled maps, of what others read as well) keeps its factor, on an edge
-    that can't be pruned.
+    A batch norm of other channels (of a sum, of pooled maps, of a channel with several consumers) keeps its factor, on
+    an edge that cannot be pruned.
 
     Args:
-        blocks: of a graph, in order.
+        blocks: the blocks of a graph, in order.
         size: the number of its channels.
         needed: channels that the network returns.
     """
-    consumers = torch.zeros(size, dtype=torch.long)
+    is_movable = _channels_of_layers(blocks, size) & (_consumer_counts(blocks, size, needed) == 1)
+    factors = torch.zeros(size, dtype=torch.float64)
+    without_factors = []
+    for block in blocks:
+        if rule_named(block.operator).norm == "batch":
+            read = block.sources[:, 0]
+            factors[read[is_movable[read]]] = block.values[is_movable[read], 0]
+            block = replace(block, values=block.values.masked_fill(is_movable[read][:, None], 0.0))
+        without_factors.append(block)
+    return tuple(_scaled(block, factors) if block.layer is not None else block for block in without_factors)
+
+
+def _consumer_counts(blocks: Sequence[ChannelBlock], size: int, needed: Collection[int]) -> Tensor:
+    """Return the number of edges from each channel, the network's output counted as one (channels,)."""
+    counts = torch.zeros(size, dtype=torch.long)
     for block in blocks:
         sources = block.sources[block.sources > 0]
-        consumers.index_add_(0, sources, torch.ones_like(sources))
-    consumers[list(needed)] += 1
-    factors = torch.zeros(size, dtype=torch.float64)
+        counts.index_add_(0, sources, torch.ones_like(sources))
+    counts[list(needed)] += 1
+    return counts
+
+
+def _channels_of_layers(blocks: Sequence[ChannelBlock], size: int) -> Tensor:
+    """Return the channels that layers produce (channels,)."""
     of_layer = torch.zeros(size, dtype=torch.bool)
     for block in blocks:
         if block.layer is not None:
             of_layer[block.span] = True
-    mine = of_layer & (consumers == 1)
-    found = []
-    for block in blocks:
-        if rule_named(block.operator).norm == "batch":
-            read = block.sources[:, 0]
-            factors[read[mine[read]]] = block.values[mine[read], 0]
-            block = replace(block, values=_without(block.values, mine[read]))
-        found.append(block)
-    return tuple(_scaled(block, factors) if block.layer is not None else block for block in found)
-
-
-def _without(values: Tensor, moved: Tensor) -> Tensor:
-    """The values of edges whose factor has moved become 1. (channels, 1)"""
-    return values.masked_fill(moved[:, None], 0.0)
+    return of_layer
 
 
 def _scaled(block: ChannelBlock, factors: Tensor) -> ChannelBlock:

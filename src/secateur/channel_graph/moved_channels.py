@@ -1,73 +1,72 @@
-"""How numbers of channels pass what only moves entries: it is executed on the numbers.
+"""Operators that only move entries, executed on channel numbers.
 
-Numbers repeat over space, where they are expanded views of one entry. What moves entries along such an axis leaves them
-as they are, so that no map is ever written out.
+Numbers repeat over space, where they are expanded views of one entry. A move along such an axis leaves them unchanged,
+so that no map is ever materialised.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from secateur.channel_graph.build import Walk
+from secateur.channel_graph.builder import ChannelGraphBuilder
 
 
-def moved(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Any:
-    """What only moves entries is executed on the numbers."""
+def moved(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Any:
+    """Execute an operator on the numbers."""
     target: Any = node.target
-    return target(**{name: value for name, value in given.items() if value is not None})
+    return target(**{name: value for name, value in args.items() if value is not None})
 
 
-def flipped(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
+def flipped(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
     """Flip numbers; along axes over which they repeat a flip changes nothing."""
-    numbers: Tensor = given["self"]
-    return numbers.flip([dim for dim in given["dims"] if not _repeats(numbers, dim)])
+    numbers: Tensor = args["self"]
+    return numbers.flip([dim for dim in args["dims"] if not _repeats(numbers, dim)])
 
 
-def reshaped(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
-    """Views and the like, to the shape that the program gave."""
-    numbers: Tensor = given["self" if "self" in given else "input"]
-    return numbers.reshape(walk.shapes[node])
+def reshaped(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
+    """Reshape numbers to the shape in the program."""
+    numbers: Tensor = args["self" if "self" in args else "input"]
+    return numbers.reshape(builder.shapes[node])
 
 
-def concatenated(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
-    """Axes over which all tensors repeat their numbers stay expanded."""
-    shape: torch.Size = walk.shapes[node]
-    parts: Sequence[Tensor] = given["tensors"]
-    if any(part.dim() != len(shape) for part in parts):
-        return moved(walk, node, given)  # type: ignore[no-any-return]
-    dim = given.get("dim", 0) % len(shape)
+def concatenated(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
+    """Concatenate numbers; axes over which all tensors repeat them remain expanded."""
+    shape: torch.Size = builder.shapes[node]
+    tensors: Sequence[Tensor] = args["tensors"]
+    if any(tensor.dim() != len(shape) for tensor in tensors):
+        return moved(builder, node, args)  # type: ignore[no-any-return]
+    dim = args.get("dim", 0) % len(shape)
     for axis in range(len(shape)):
-        if axis != dim and all(_repeats(part, axis) for part in parts):
-            parts = [part.narrow(axis, 0, 1) for part in parts]
-    firsts = [part.narrow(dim, 0, 1) for part in parts if part.shape[dim]]
-    if all(_repeats(part, dim) for part in parts) and all(torch.equal(first, firsts[0]) for first in firsts):
+        if axis != dim and all(_repeats(tensor, axis) for tensor in tensors):
+            tensors = [tensor.narrow(axis, 0, 1) for tensor in tensors]
+    firsts = [tensor.narrow(dim, 0, 1) for tensor in tensors if tensor.shape[dim]]
+    if all(_repeats(tensor, dim) for tensor in tensors) and all(torch.equal(first, firsts[0]) for first in firsts):
         return firsts[0].expand(shape)
-    return torch.cat(list(parts), dim).expand(shape)
+    return torch.cat(list(tensors), dim).expand(shape)
 
 
-def padded(walk: "Walk", node: Node, given: Mapping[str, Any]) -> Tensor:
-    """Borders of a map belong to it, whatever they hold; channels that are added are none, or copies."""
-    numbers: Tensor = given["self" if "self" in given else "input"]
-    shape: torch.Size = walk.shapes[node]
-    amounts = list(given["pad" if "pad" in given else "padding"])
-    axes = [numbers.dim() - 1 - place // 2 for place, amount in enumerate(amounts) if amount]
+def padded(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
+    """Pad numbers: the borders of a map belong to it; added channels are none, or copies."""
+    numbers: Tensor = args["self" if "self" in args else "input"]
+    shape: torch.Size = builder.shapes[node]
+    amounts = list(args["pad" if "pad" in args else "padding"])
+    axes = [numbers.dim() - 1 - number // 2 for number, amount in enumerate(amounts) if amount]
     across = [axis for axis in axes if not _repeats(numbers, axis)]
     for axis in set(axes) - set(across):
         numbers = numbers.narrow(axis, 0, 1)
         first = 2 * (numbers.dim() - 1 - axis)
         amounts[first : first + 2] = [0, 0]
     if across:
-        numbers = F.pad(numbers, amounts, given.get("mode") or "constant")
+        numbers = F.pad(numbers, amounts, args.get("mode") or "constant")
     return numbers.expand(shape)
 
 
 def _repeats(numbers: Tensor, dim: int) -> bool:
-    """Whether numbers are the same all along an axis."""
+    """Return whether numbers are the same all along an axis."""
     if numbers.shape[dim] < 2 or numbers.stride(dim) == 0:
         return True
     return bool((numbers == numbers.narrow(dim, 0, 1)).all())

@@ -14,20 +14,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-AT_ONCE = 1 << 24  # numbers that a portion of kernels may take
+PORTION_SIZE = 1 << 24  # numbers that the spectra of a portion of kernels may take
 
 
 def operator_norms(weight: Tensor, image: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
-    """The norm of each kernel as an operator on images that wrap around.
+    """Return the norm of each kernel as an operator on images that wrap around.
 
     Args:
         weight: (outputs, inputs, *kernel).
-        image: the size of the images; where the stride does not divide it, the next size that it does is taken.
-        stride: along each axis.
-        dilation: along each axis.
+        image: the size of the images; where the stride does not divide it, the next size that it divides is used.
+        stride: the stride along each axis.
+        dilation: the dilation along each axis.
 
     Returns:
-        (outputs, inputs) in float64.
+        The norms (outputs, inputs) in float64.
 
     Example:
         >>> operator_norms(torch.ones(1, 1, 3, 3), (8, 8), (1, 1), (1, 1))
@@ -37,13 +37,13 @@ def operator_norms(weight: Tensor, image: Sequence[int], stride: Sequence[int], 
     lags = _lags(kernels.shape[1:], stride, dilation)
     coarse = [math.ceil(size / step) for size, step in zip(image, stride, strict=True)]
     waves = _waves(lags, coarse, stride, dilation)  # (lags, frequencies)
-    portion = max(1, AT_ONCE // max(waves.shape[1], 1))
-    found = [(_correlations(part, lags) @ waves).amax(1) for part in kernels.split(portion)]
-    return torch.cat(found).clamp_min(0).sqrt().view(weight.shape[:2])
+    portion = max(1, PORTION_SIZE // max(waves.shape[1], 1))
+    peaks = [(_correlations(some_kernels, lags) @ waves).amax(1) for some_kernels in kernels.split(portion)]
+    return torch.cat(peaks).clamp_min(0).sqrt().view(weight.shape[:2])
 
 
 def _lags(kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, ...]]:
-    """Lags between two entries of a kernel, one of each pair of opposites, that are whole strides."""
+    """Return the lags between two entries of a kernel that are whole strides, one of each pair of opposites."""
     every = itertools.product(*(range(1 - size, size) for size in kernel))
     whole = (
         lag for lag in every
@@ -55,7 +55,7 @@ def _lags(kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int])
 def _waves(
     lags: Sequence[tuple[int, ...]], coarse: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> Tensor:
-    """What each lag adds at each frequency: a cosine, twice but for lag zero. (lags, frequencies)
+    """Return the contribution of each lag at each frequency (lags, frequencies): a cosine, twice but for lag zero.
 
     The last axis needs half of its frequencies: a real kernel has the same at the opposite ones.
     """
@@ -69,13 +69,13 @@ def _waves(
 
 
 def _correlations(kernels: Tensor, lags: Sequence[tuple[int, ...]]) -> Tensor:
-    """Each kernel's correlation with itself at each lag. (kernels, lags)"""
-    found = []
+    """Return the correlation of each kernel with itself at each lag (kernels, lags)."""
+    correlations = []
     for lag in lags:
         here: list[slice] = [slice(None)]
         there: list[slice] = [slice(None)]
         for step, size in zip(lag, kernels.shape[1:], strict=True):
             here.append(slice(max(step, 0), size + min(step, 0)))
             there.append(slice(max(-step, 0), size + min(-step, 0)))
-        found.append((kernels[tuple(here)] * kernels[tuple(there)]).flatten(1).sum(1))
-    return torch.stack(found, 1)
+        correlations.append((kernels[tuple(here)] * kernels[tuple(there)]).flatten(1).sum(1))
+    return torch.stack(correlations, 1)
