@@ -6,11 +6,13 @@ Figures are multiples of one forward pass of the dense network over the same exa
 of the same process. Without `--count` they are processor time; with it they are floating-point operations of products
 and of factorizations, those in float64 counted twice, tracing left out. DIR holds `cifar10.npz` (arrays xtrain and
 xtest, (images, 32, 32, 3) of bytes, and ytest) and the CIFAR ResNets of He et al. as safetensors, for the networks that
-need them. Each network takes between half a minute and half an hour. `--out` appends a line of JSON for each.
+need them. Each network takes between half a minute and half an hour. `--out` appends a line of JSON for each. The last
+figure is by how much the process's peak of memory rose with the prune, in GiB: of one network in a process of its own.
 """
 
 import argparse
 import json
+import resource
 import time
 import warnings
 from pathlib import Path
@@ -37,12 +39,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    print(f"{'network':12} {'total':>7} " + " ".join(f"{stage:>10}" for stage in STAGES) + "   dense s  quality")
+    print(
+        f"{'network':12} {'total':>7} " + " ".join(f"{stage:>10}" for stage in STAGES) + "   dense s     GiB  quality"
+    )
     for name in args.networks:
         row = measure(name, SUBJECTS[name](args.data), args.count)
         stages = " ".join(f"{row['stages'][stage]:10.1f}" for stage in STAGES)
         quality = " ".join(f"{key} {value:.4f}" for key, value in row["quality"].items())
-        print(f"{name:12} {row['total']:7.1f} {stages} {row['dense']:9.3g}  {quality}", flush=True)
+        print(f"{name:12} {row['total']:7.1f} {stages} {row['dense']:9.3g} {row['memory']:7.2f}  {quality}", flush=True)
         if args.out is not None:
             with args.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -51,23 +55,24 @@ def main() -> None:
 def measure(name: str, subject: Subject, counts: bool) -> dict[str, object]:
     """One prune of a network, as multiples of its forward pass over the same examples."""
     tqdm.monitor_interval = 0
+    dense = _forward_operations(subject) if counts else min(_forward_seconds(subject) for _ in range(PASSES))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if counts:
-        dense = _forward_operations(subject)
         with mock.patch.object(api, "trace", uncounted(api.trace)), FlopCounter() as counter:
             result = _prune(subject)
         spent = {stage: counter.by_stage.get(stage, 0) for stage in STAGES}
     else:
-        dense = min(_forward_seconds(subject) for _ in range(PASSES))
         with StageSampler() as sampler:
             result = _prune(subject)
         spent = {stage: sampler.seconds.get(stage, 0.0) for stage in STAGES}
         dense = min(dense, _forward_seconds(subject))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
     stages = {stage: value / dense for stage, value in spent.items()}
     macs = result.plan.cost.macs / result.plan.dense.macs
     quality = {"macs": macs, **subject.quality(result.model)}
     unit = "operations" if counts else "seconds"
     return {"network": name, "unit": unit, "dense": dense, "total": sum(stages.values()), "stages": stages,
-            "quality": quality}  # fmt: skip
+            "memory": peak / 2**20, "quality": quality}  # fmt: skip
 
 
 def _prune(subject: Subject) -> sc.Result:

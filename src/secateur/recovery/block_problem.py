@@ -20,6 +20,7 @@ from secateur.recovery.paired_run import PairedExecution, Values, value_of
 from secateur.recovery.reconstruction_terms import Covariance, SharedTargets
 from secateur.recovery.refit import PrunedLayer
 from secateur.recovery.ridge import RegressionMoments
+from secateur.utils.dtypes import widest_type
 
 GAIN = 0.02
 FIRST_LENGTH = 1e-2
@@ -101,7 +102,7 @@ class BlockProblem:
             if not length > 0:
                 break
             changes = _moved(changes, direction, length)
-        if changes is not best and sum(_square(self._errors(changes, n)) for n in range(len(self.cells))) < least:
+        if changes is not best and self._errors(changes) < least:
             best = changes
         for part, change in zip(self.parts, best, strict=True):
             part.write(self.within, change)
@@ -111,46 +112,63 @@ class BlockProblem:
     ) -> float:
         """How far along a direction least is missing, by what a step of the last length turns in every second cell."""
         turns, rise = 0.0, 0.0
-        for number in range(0, len(self.cells), 2):
-            after = self._errors(_moved(changes, direction, tried), number)
-            before = errors[number * len(self.anchors) : (number + 1) * len(self.anchors)]
-            turned = [(new - old).double() / tried for new, old in zip(after, before, strict=True)]
-            rise += _dot([error.double() for error in before], turned)
-            turns += _square(turned)
-        return -rise / max(turns, 1e-300)
+        with torch.no_grad():
+            weights = self._weights(_moved(changes, direction, tried))
+            for number in range(0, len(self.cells), 2):
+                after = self._missing(number, weights)
+                before = errors[number * len(self.anchors) : (number + 1) * len(self.anchors)]
+                turned = [new - old for new, old in zip(after, before, strict=True)]
+                rise += sum(_sum(old * turn) for old, turn in zip(before, turned, strict=True))
+                turns += _square(turned)
+        return -rise * tried / max(turns, 1e-300)
 
     def _slopes(self, changes: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """What is missing, and along which changes its square falls."""
         found: list[Tensor] = []
-        totals = [torch.zeros_like(change) for change in changes]
-        for number in range(len(self.cells)):
-            with torch.enable_grad():
-                leaves = [change.float().requires_grad_() for change in changes]
-                errors = self._missing(number, leaves)
+        with torch.enable_grad():  # the weights are worked out once, and their slopes are added up over cells
+            leaves = [change.detach().requires_grad_() for change in changes]
+            weights = self._weights(leaves)
+            own = [each.detach().requires_grad_() for each in weights]
+            totals = [torch.zeros_like(each, dtype=torch.float64) for each in own]
+            for number in range(len(self.cells)):
+                errors = self._missing(number, own)
                 half = sum((each.square().sum() for each in errors), torch.zeros(())) / 2
-                slopes = torch.autograd.grad(half, leaves, materialize_grads=True)
-            found += [each.detach() for each in errors]
-            totals = [total - slope.double() for total, slope in zip(totals, slopes, strict=True)]
-        return found, totals
+                slopes = torch.autograd.grad(half, own, materialize_grads=True)
+                found += [each.detach() for each in errors]
+                totals = [total.sub_(slope) for total, slope in zip(totals, slopes, strict=True)]
+            sums = [total.to(each) for total, each in zip(totals, weights, strict=True)]
+            return found, list(torch.autograd.grad(weights, leaves, sums, materialize_grads=True))
 
-    def _errors(self, changes: Sequence[Tensor], number: int) -> list[Tensor]:
-        """What is missing for a cell."""
+    def _errors(self, changes: Sequence[Tensor]) -> float:
+        """The square of what is missing, over all cells."""
         with torch.no_grad():
-            return self._missing(number, [change.float() for change in changes])
+            weights = self._weights(changes)
+            return sum(_square(self._missing(number, weights)) for number in range(len(self.cells)))
 
-    def _missing(self, number: int, changes: Sequence[Tensor]) -> list[Tensor]:
-        state = dict(self.within.state)
-        handlers = dict(self.handlers)
+    def _weights(self, changes: Sequence[Tensor]) -> list[Tensor]:
+        """The weights after changes, without what is cut, and then what is added to constants, layer by layer."""
+        weights, constants = list[Tensor](), list[Tensor]()
         for part, change in zip(self.parts, changes, strict=True):
+            whole = part.weight(self.within.state[part.layer.weight], change)
+            narrow = self.within.compact_layer(part.layer.node)
+            weights.append(whole if narrow is None else narrow.weight_of(whole))
+            if part.has_constant:
+                constants.append(part.added(change).to(whole.dtype))
+        return weights + constants
+
+    def _missing(self, number: int, weights: Sequence[Tensor]) -> list[Tensor]:
+        """What is missing for a cell with weights and constants as `_weights` gives them."""
+        state, handlers = dict(self.within.state), dict(self.handlers)
+        constants = iter(weights[len(self.parts) :])
+        for part, weight in zip(self.parts, weights, strict=False):
             layer = part.layer
-            state[layer.weight] = part.weight(state[layer.weight], change)
+            state[layer.weight] = weight
             if part.has_constant:  # here and not in a batch norm's mean, by which there are no slopes
                 handlers[layer.node] = self.within.adding(
-                    handlers.get(layer.node), part.added(change), layer.dim, layer.outputs
+                    handlers.get(layer.node), next(constants), layer.dim, layer.outputs
                 )
         values = {**replace(self.within, state=state).fixed(), **self.cells[number]}
-        nodes = [anchor.aim.seen for anchor in self.anchors]
-        values = self._run(values, handlers, nodes)
+        values = self._run(values, handlers, [anchor.aim.seen for anchor in self.anchors])
         return [anchor.error(number, values) for anchor in self.anchors]
 
 
@@ -163,4 +181,8 @@ def _dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
 
 
 def _square(errors: Sequence[Tensor]) -> float:
-    return sum(float(each.double().square().sum()) for each in errors)
+    return sum(_sum(each.square()) for each in errors)
+
+
+def _sum(values: Tensor) -> float:
+    return float(values.sum(dtype=widest_type(values)))

@@ -17,7 +17,7 @@ Axis = TypeVar("Axis")
 class CompactLayer:
     """A linear layer or convolution that computes what stays alone.
 
-    Its input may hold what stays alone, or all.
+    Its input and its weight may hold what stays alone, or all.
 
     Args:
         layer: the layer.
@@ -53,19 +53,24 @@ class CompactLayer:
         length = len(self.layer.outputs)
         return make(self.layer.dim, self.outputs, length) if len(self.outputs) < length else None
 
+    def weight_of(self, weight: Tensor) -> Tensor:
+        """What stays of the weight; the weight itself where it holds no more."""
+        if weight.shape[:2] == (len(self.outputs), self.inner.shape[1]):
+            return weight
+        outputs, inner = (each.to(weight.device) for each in (self.outputs, self.inner))
+        weight = weight.index_select(0, outputs)
+        at = inner.repeat_interleave(len(outputs) // self.groups, 0)
+        return weight.gather(1, at.view(*at.shape, *[1] * (weight.dim() - 2)).expand(*at.shape, *weight.shape[2:]))
+
     def __call__(self, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         node, dim = self.layer.node, self.layer.dim
         names = [each.name for each in node.target._schema.arguments]  # type: ignore[union-attr]
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        outputs, inner = (each.to(given["weight"].device) for each in (self.outputs, self.inner))
-        weight = given["weight"].index_select(0, outputs)
-        at = inner.repeat_interleave(len(outputs) // self.groups, 0)
-        weight = weight.gather(1, at.view(*at.shape, *[1] * (weight.dim() - 2)).expand(*at.shape, *weight.shape[2:]))
-        x = given["input"]
+        weight, x = self.weight_of(given["weight"]), given["input"]
         x = select_positions(x, dim, self.inputs) if x.shape[dim] == len(self.layer.inputs) else x
         given |= {"input": x, "weight": weight}
         if given.get("bias") is not None:
-            given["bias"] = given["bias"].index_select(0, outputs)
+            given["bias"] = given["bias"].index_select(0, self.outputs.to(weight.device))
         if "groups" in given:
             given["groups"] = self.groups
         result = target(**given)

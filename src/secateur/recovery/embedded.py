@@ -140,6 +140,10 @@ class EmbeddedPrunedNetwork:
         axis = self._compact[1].get(node)
         return value if axis is None else axis.spread(value, axis.dim if dim is None else dim)
 
+    def compact_layer(self, node: Node) -> CompactLayer | None:
+        """The layer that computes what stays alone in the place of an operator, or None."""
+        return self._narrow.get(node)
+
     @cached_property
     def _compact(self) -> tuple[dict[Node, OpOverride], Axes]:
         """The operators as they are in the cut network, and which values may hold what stays alone."""

@@ -30,7 +30,7 @@ class ReconstructionTerm:
         aim: what comes of the layer's output.
         axis: of its channels or features.
         stays: which of these stay.
-        wanted: for each cell of examples what it should be.
+        wanted: for each cell of examples what it should be, at most up to where the nonlinearity behind cuts it off.
         weight: one over the root of the sum of squares of what it should be, about the mean.
     """
 
@@ -51,9 +51,9 @@ class ReconstructionTerm:
         spread = Statistics()
         for cell in wanted:
             spread.add(cell.movedim(axis, 1) if cell.dim() > 1 else cell[None])
-        return ReconstructionTerm(
-            aim, axis, stays, wanted, (float(spread.variance.sum()) * spread.rows + 1e-12) ** -0.5
-        )
+        wanted = [cell.clamp(aim.low, aim.high) for cell in wanted] if aim.cuts_off else wanted
+        weight = (float(spread.variance.sum()) * spread.rows + 1e-12) ** -0.5
+        return ReconstructionTerm(aim, axis, stays, wanted, weight)
 
     def error(self, cell: int, values: Values) -> Tensor:
         """What is missing for a cell, nothing where the nonlinearity behind cuts it off."""
@@ -62,11 +62,12 @@ class ReconstructionTerm:
             output = select_positions(output, self.axis, self.stays)
         output = at_least_single(output)
         wanted = self.wanted[cell]
-        if self.aim.cuts_off:  # worked out for each look: kept, both ends would take twice the memory
-            least = torch.where(wanted <= self.aim.low, -math.inf, wanted.clamp(max=self.aim.high))
-            most = torch.where(wanted >= self.aim.high, math.inf, wanted.clamp(min=self.aim.low))
-            wanted = output.clamp(least, most)
-        return (wanted - output) * self.weight
+        missing = (wanted - output) * self.weight
+        if self.aim.low > -math.inf:
+            missing = missing.masked_fill((wanted <= self.aim.low) & (missing > 0), 0)
+        if self.aim.high < math.inf:
+            missing = missing.masked_fill((wanted >= self.aim.high) & (missing < 0), 0)
+        return missing
 
 
 class Covariance:
