@@ -1,6 +1,6 @@
 """Prune networks on an accelerator and on the CPU, and compare times, plans and outputs.
 
-    PYTHONPATH=benchmarks python -m accelerator fashion mobilenet smollm2 --data DIR --out FILE
+    python -m benchmarks accelerator fashion mobilenet smollm2 --data DIR --out FILE
 
 For each network: wall seconds of `prune` on either device (the first CUDA call, which loads the libraries, comes
 before the clock starts), the largest number of bytes that torch held on the accelerator, the share of the units kept
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 from torch import Tensor, nn
 
 import secateur as sc
@@ -41,7 +42,7 @@ def main() -> None:
         print(json.dumps(row, indent=1), flush=True)
         if args.out is not None:
             with args.out.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps({**row, "run": provenance()}) + "\n")
 
 
 def device_name(device: str) -> str:

@@ -1,6 +1,6 @@
 """Measure what `prune` costs, stage by stage, and what the small network is worth.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=benchmarks python -m cost demo demo-64 resnet20 resnet56 --data DIR --out FILE
+    OMP_NUM_THREADS=1 python -m benchmarks cost demo demo-64 resnet20 resnet56 --data DIR --out FILE
 
 Figures are multiples of one forward pass of the dense network over the same examples, in batches of 32, on one thread
 of the same process. Without `--count` they are processor time; with it they are floating-point operations of products
@@ -19,6 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from provenance import provenance
 from tqdm import tqdm
 
 import secateur as sc
@@ -49,7 +50,7 @@ def main() -> None:
         print(f"{name:12} {row['total']:7.1f} {stages} {row['dense']:9.3g} {row['memory']:7.2f}  {quality}", flush=True)
         if args.out is not None:
             with args.out.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps({**row, "run": provenance()}) + "\n")
 
 
 def measure(name: str, subject: Subject, counts: bool) -> dict[str, object]:

@@ -1,12 +1,12 @@
 """What rehearsals say of plans, beside what other images say after the refit that they stand for.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=benchmarks python -m cost.rehearsals resnet20 demo-25 --data DIR
+    OMP_NUM_THREADS=1 python -m benchmarks cost.rehearsals resnet20 demo-25 --data DIR
 
 For each way to allocate the budget: the divergence from the dense network by three rehearsals, each with its cost in
 forward passes of the dense network over the same examples, and by the test images after a refit, with `--adapt` also
 after the default repair. "held out": two thirds of 192 examples for the refit with a ridge of .01, the others to judge
 by. "crossed": each half of the examples judges a refit on the other half, with a ridge of .1. "quick": what `prune`
-does. Networks and DIR are those of `python -m cost`; about a minute each.
+does. Networks and DIR are those of `python -m benchmarks cost`; about a minute each.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 """Measure, or write the page from what was measured.
 
-    PYTHONPATH=benchmarks python -m lowdata --data DIR [--networks vgg] [--seeds 0] [--quick]
-    PYTHONPATH=benchmarks python -m lowdata --page
+    python -m benchmarks lowdata --data DIR [--networks vgg] [--seeds 0] [--quick]
+    python -m benchmarks lowdata --page
 
 DIR holds the four Fashion-MNIST files, as for `examples/train_demo_network.py`. One thread; about a quarter of an hour
-for each network and seed, a minute with --quick. Every row goes to a file in `benchmarks/lowdata/results/`, where the
+for each network and seed, a minute with --quick. Every row goes to a file in `benchmarks/results/lowdata/`, where the
 page finds it. Needs torch-pruning (`pip install --no-deps torch-pruning==1.6.1`).
 """
 
@@ -15,13 +15,14 @@ from pathlib import Path
 
 import torch
 from networks.trained import SEEDS
+from provenance import provenance, results_folder
 
 from lowdata.ours import Row, default, rankings
 from lowdata.page import write_page
 from lowdata.peers import peers
 from lowdata.subjects import NETWORKS, Subject, subjects
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = results_folder("lowdata")
 
 
 def main() -> None:
@@ -36,12 +37,11 @@ def main() -> None:
         write_page(RESULTS, Path("docs"))
         return
     torch.set_num_threads(1)
-    RESULTS.mkdir(exist_ok=True)
     for subject in subjects(args.data, args.networks, args.seeds):
         rows = quick(subject) if args.quick else full(subject)
         kept = run(subject, rows)
         if not args.quick:
-            text = "\n".join(json.dumps(row) for row in kept)
+            text = "\n".join(json.dumps({**row, "run": provenance()}) for row in kept)
             (RESULTS / f"{subject.name}-{subject.seed}.jsonl").write_text(text + "\n")
 
 

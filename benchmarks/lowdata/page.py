@@ -16,8 +16,8 @@ PEERS = ("torch-pruning",)
 
 ABOUT = """# A few hundred unlabelled images, and what is left
 
-    PYTHONPATH=benchmarks python -m lowdata --data DIR
-    PYTHONPATH=benchmarks python -m lowdata --page
+    python -m benchmarks lowdata --data DIR
+    python -m benchmarks lowdata --page
 
 Fashion-MNIST networks of `benchmarks/networks` (trained for four to twelve epochs), 256 images of the training set
 without their labels (the peer's Taylor and Hessian get them), test accuracy on 10,000 others, one thread. *refit,

@@ -1,6 +1,6 @@
 """Train a network of the benchmarks on Fashion-MNIST; the weights are kept beside this file in half precision.
 
-    PYTHONPATH=benchmarks:examples python -m networks --data DIR --network vgg --seed 0
+    python -m benchmarks networks --data DIR --network vgg --seed 0
 
 DIR holds the four files that `examples/train_demo_network.py` names. Five to fifteen minutes each on one core.
 """

@@ -1,7 +1,7 @@
 """Repeat the experiments of the papers, or write the page from what was measured.
 
-    PYTHONPATH=benchmarks:examples python -m papers NAME --data DIR [--seeds 0 1 2] [--quick]
-    PYTHONPATH=benchmarks:examples python -m papers --page
+    python -m benchmarks reproductions NAME --data DIR [--seeds 0 1 2] [--quick]
+    python -m benchmarks reproductions --page
 
 NAME is one of maximum, layerwise, lowdata, untrained, finetuning, taylor2019, gates, circles, circles-published. DIR
 holds the four Fashion-MNIST files, as for `examples/train_demo_network.py`; for `untrained` those of MNIST, or a folder
@@ -20,6 +20,7 @@ from types import ModuleType
 
 import matplotlib
 import torch
+from provenance import results_folder
 
 from papers import circles, circles_published, finetuning, gates, layerwise, lowdata, maximum, taylor2019, untrained
 from papers.settings import Record, Settings, recorded
@@ -28,7 +29,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "maximum": maximum, "layerwise": layerwise, "lowdata": lowdata, "untrained": untrained, "finetuning": finetuning,
     "taylor2019": taylor2019, "gates": gates, "circles": circles, "circles-published": circles_published,
 }  # fmt: skip
-RESULTS = Path(__file__).with_name("results")
+RESULTS = results_folder("reproductions")
 
 
 def main() -> None:
@@ -76,7 +77,7 @@ def write_page(folder: Path) -> None:
         found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
         if found:
             title, _, rest = (module.__doc__ or "").partition("\n\n")
-            lines += [f"## {title.rstrip('.')}", "", f"`python -m papers {name}`", ""]
+            lines += [f"## {title.rstrip('.')}", "", f"`python -m benchmarks reproductions {name}`", ""]
             lines += [rest.strip(), ""] if rest.strip() else []
             lines += [*module.page(found), "", *REMARKS.get(name, ())]
             if hasattr(module, "figure"):
@@ -91,7 +92,7 @@ HEAD = """# The papers' experiments, repeated
 On Fashion-MNIST in place of CIFAR-10 and the others, which the authors used; published figures stand beside ours, and
 are of other networks and data: it is the order that can be compared. Means and standard deviations over the seeds that
 were run. `benchmarks/papers` has the commands; `--dataset cifar10 --data DIR --weights FILE` runs them on the original
-data. Written by `python -m papers --page`.
+data. Written by `python -m benchmarks reproductions --page`.
 """
 REMARKS: dict[str, list[str]] = {
     "lowdata": [

@@ -1,6 +1,6 @@
 """The circle-square data and networks that LEAN's authors published, in one file of 35 MB.
 
-    PYTHONPATH=benchmarks:examples python -m papers.published_circles REPOSITORY FILE
+    python -m benchmarks reproductions.published_circles REPOSITORY FILE
 
 REPOSITORY is a checkout of github.com/schoonhovenrichard/LEAN_CNN_pruning. FILE gets the noisy images with 8 bits a
 pixel (a step of .05 where the noise has a deviation of 1), the labels, and the weights, moments of Adam and masks of

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from provenance import provenance
+
 Row = dict[str, object]
 
 
@@ -23,7 +25,7 @@ class Record:
     def add(self, row: Row) -> None:
         """Show a row, and write all so far."""
         print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
-        self.lines.append(json.dumps(row))
+        self.lines.append(json.dumps({**row, "run": provenance()}))
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("\n".join(self.lines) + "\n")

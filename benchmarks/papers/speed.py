@@ -1,6 +1,6 @@
 """How long LEAN takes for about a million kernels, on one thread.
 
-PYTHONPATH=benchmarks:examples python -m papers.speed
+python -m benchmarks reproductions.speed
 """
 
 import time

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 from networks.trained import trained
+from provenance import results_folder
 from torch import Tensor, nn
 from torch.nn import functional as F
 from train_demo_network import shifted_and_flipped
 
 from papers.datasets import DATASETS, Split
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = results_folder("reproductions")
 EPOCHS = 60
 VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 

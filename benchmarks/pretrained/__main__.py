@@ -1,8 +1,8 @@
 """Pretrained networks from end to end: trace, rank without labels, cut, repair, save, load, export, run elsewhere.
 
-    PYTHONPATH=benchmarks python -m pretrained mobilenet --photos DIR
-    PYTHONPATH=benchmarks python -m pretrained efficientnet --photos DIR
-    PYTHONPATH=benchmarks python -m pretrained minilm
+    python -m benchmarks pretrained mobilenet --photos DIR
+    python -m benchmarks pretrained efficientnet --photos DIR
+    python -m benchmarks pretrained minilm
 
 DIR is a clone of github.com/EliSchwartz/imagenet-sample-images, a photo of each class. Needs beside Secateur:
 `pip install pillow onnx onnxscript onnxruntime transformers`, without their dependencies `pip install --no-deps

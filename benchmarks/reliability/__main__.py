@@ -1,6 +1,6 @@
 """Count what comes of damaged files, killed saves, full disks and code in files.
 
-    PYTHONPATH=benchmarks:tests/support python -m reliability [--variants 300] [--seconds 600]
+    python -m benchmarks reliability [--variants 300] [--seconds 600]
 
 Runs for two minutes on one core, and for no more than `--seconds`. Damaged and crafted files are those of
 tests/support/damaged.py, of every kind that Secateur reads. With another version's `src` first on PYTHONPATH it counts

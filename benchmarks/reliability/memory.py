@@ -1,6 +1,6 @@
 """Measure by how much each criterion exceeds its memory limit, at the smallest limit that works and above.
 
-    PYTHONPATH=benchmarks:tests/support python -m reliability.memory
+    python -m benchmarks reliability.memory
 
 Runs for half a minute on one core. Bytes are those of tests/support/live_bytes.py: all tensors made by the
 call that are alive at one time. With another version's `src` first on PYTHONPATH it measures that version.

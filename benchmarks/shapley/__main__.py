@@ -1,11 +1,11 @@
 """Error, seconds, throughput and scaling of Shapley values, as tables in docs/benchmarks.md.
 
-    PYTHONPATH=benchmarks python -m shapley            # half an hour, one thread
-    PYTHONPATH=benchmarks python -m shapley --quick    # one group of the demo's network, a minute
-    PYTHONPATH=benchmarks python -m shapley --scaling  # the page's section on scaling anew, two minutes
-    PYTHONPATH=benchmarks python -m shapley --precision  # that on bfloat16 and compilers, two minutes
-    PYTHONPATH=benchmarks python -m shapley --owen  # the whole network's game, seven minutes
-    PYTHONPATH=benchmarks python -m shapley --curves  # the plot of the curves, from the page's own table
+    python -m benchmarks shapley            # half an hour, one thread
+    python -m benchmarks shapley --quick    # one group of the demo's network, a minute
+    python -m benchmarks shapley --scaling  # the page's section on scaling anew, two minutes
+    python -m benchmarks shapley --precision  # that on bfloat16 and compilers, two minutes
+    python -m benchmarks shapley --owen  # the whole network's game, seven minutes
+    python -m benchmarks shapley --curves  # the plot of the curves, from the page's own table
 
 Needs beside Secateur: `pip install captum==0.9.0 shapiq==1.4.1`.
 """

@@ -17,7 +17,7 @@ ABOUT = """# Shapley values: error, speed, scaling
 
 One run, one thread, what gave this page:
 
-    PYTHONPATH=benchmarks python -m shapley
+    python -m benchmarks shapley
 
 (the section on scaling once more by itself, with `--scaling`, after a fault in the memory of the errors was mended;
 those on bfloat16 and compilers and on the whole network's game with `--precision` and `--owen`; the curves are drawn

@@ -1,6 +1,6 @@
 """Strong scaling: one job by one and by two processes, and what that lets expect of more.
 
-PYTHONPATH=benchmarks python -m shapley.processes
+python -m benchmarks shapley.processes
 """
 
 import os

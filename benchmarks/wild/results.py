@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from provenance import provenance, results_folder
+
 Row = dict[str, Any]
 
-FOLDER = Path(__file__).with_name("results")
+FOLDER = results_folder("coverage")
 NOW, BEFORE = FOLDER / "coverage.jsonl", FOLDER / "coverage-0.7.0.jsonl"
 
 
@@ -26,4 +28,4 @@ def replace_row(path: Path, row: Row) -> None:
     """Write one row; what the old row says of the peer stays if the new one says nothing."""
     rows = read_rows(path)
     peer = {"peer": rows[row["name"]]["peer"]} if "peer" in rows.get(row["name"], {}) else {}
-    write_rows(path, {**rows, row["name"]: {**peer, **row}}.values())
+    write_rows(path, {**rows, row["name"]: {**peer, **row, "run": provenance()}}.values())

@@ -14,7 +14,7 @@ their trained ones), each in a process of its own with one thread. Those under `
 of the default configuration, such as the cache of decoders; those under `plain/` are written from the published
 architecture, because no library has them. What gave this table:
 
-    python benchmarks/wild --data DIR
+    python -m benchmarks coverage --data DIR
 
 where `DIR` holds the CIFAR-10 ResNets; it may be left out, and so may be their rows.
 
