@@ -22,7 +22,7 @@ from secateur.graph.example_axis import is_one_example
 from secateur.graph.export import export_first, export_fresh
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.graph.supported_models import unsupported_reason
-from secateur.importance.data_checks import check_model_values, taken_examples
+from secateur.importance.data_checks import check_model_values, usable_examples
 from secateur.surgery.program_surgery import as_module
 from secateur.surgery.validate import removable_blocks, validate_blocks, validate_groups
 from secateur.surgery.verify import check_same, compare_outputs
@@ -77,7 +77,7 @@ def trace(
     wanted = wanted_kinds(kinds, as_program)
     check_model_values(model)
     plain = bake_parametrizations(model)
-    examples = taken_examples(model, example_batches(example_inputs, device_of(model), floating_type(model)))
+    examples = usable_examples(model, example_batches(example_inputs, device_of(model), floating_type(model)))
     if plain is not model:
         check_same(model, plain, examples[-1])
     program, example = export_first(plain, examples)

@@ -10,7 +10,8 @@ from secateur.data.conversion import as_batches
 from secateur.data.model_inputs import input_error
 from secateur.errors import SecateurError
 from secateur.importance.context import as_examples
-from secateur.importance.data_checks import check_inputs, check_program_sizes
+from secateur.importance.data_checks import check_program_sizes
+from secateur.importance.input_checks import check_inputs
 
 
 def checked_examples(network: Network, data: Any, by_example: bool) -> list[Batch]:

@@ -31,7 +31,8 @@ from secateur.importance import (
 from secateur.importance.checkpoint import Checkpoint, fingerprint, load_checkpoint
 from secateur.importance.context import CriterionContext, as_examples, network_microbatches
 from secateur.importance.criterion_output import group_scores
-from secateur.importance.data_checks import check_inputs, check_losses
+from secateur.importance.input_checks import check_inputs
+from secateur.importance.loss_checks import check_losses
 from secateur.importance.registry import CriterionLike, RegisteredCriterion, configured_criterion
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley import owen, shapley_values

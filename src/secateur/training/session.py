@@ -13,7 +13,7 @@ from secateur.data.batch import Batch, on_device
 from secateur.data.conversion import example_batches
 from secateur.data.model_inputs import device_of, floating_type
 from secateur.errors import DataError
-from secateur.importance.data_checks import checked_data, taken_examples
+from secateur.importance.data_checks import checked_data, usable_examples
 from secateur.training.loop import TrainingLoop, TrainingSettings
 
 
@@ -101,5 +101,5 @@ def _checked_examples(model: nn.Module, data: Any, test: Any, trains: bool) -> t
     except DataError:
         if trains or test is not None:
             raise
-    batches = taken_examples(model, example_batches(data, device_of(model), floating_type(model)))
+    batches = usable_examples(model, example_batches(data, device_of(model), floating_type(model)))
     return batches, batches
