@@ -14,7 +14,7 @@ def test_covariances_shrink_as_chen_et_al_say(rows: int, share: float) -> None:
     """Equation 23 for S = diag(1, 2, 3, 4): tr(S S) = 30, tr(S) = 10, p = 4."""
     covariance = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
     expected = (1 - share) * covariance + share * 2.5 * torch.eye(4, dtype=torch.float64)
-    assert torch.allclose(ShrunkCovariance.of(covariance[None], rows).whole()[0], expected, rtol=1e-12, atol=0)
+    assert torch.allclose(ShrunkCovariance.of(covariance[None], rows).dense()[0], expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("dense", "pruned", "change"), [(0.9, 0.85, "-5.00 points"), (0.85, 0.9, "+5.00 points")])

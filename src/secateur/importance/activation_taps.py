@@ -41,7 +41,7 @@ class ActivationTap:
     outermost: bool
 
     def rows(self, values: Tensor, examples: int) -> Tensor:
-        """Means over everything but the units' axis and the examples. (size, examples)"""
+        """Means over everything but the units' axis and the examples, (size, examples)."""
         if examples == 1:
             alone = values.movedim(self.dim, 0).reshape(values.shape[self.dim], 1, -1)
             return alone.mean(2, dtype=widest_type(values)).cpu().double()

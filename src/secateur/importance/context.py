@@ -107,7 +107,7 @@ class CriterionContext:
             raise input_error(self.network.title, batch, failure, next(types, None)) from failure
 
     def losses(self, output: Any, reference: Reference, examples: int) -> Tensor:
-        """Return one finite loss per example. (examples,)"""
+        """Return one finite loss per example, (examples,)."""
         return example_losses(self.loss, output, reference, examples)
 
     def watched(self, items: Iterable[Any], description: str, total: int | None = None) -> Iterator[Any]:

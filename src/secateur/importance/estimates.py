@@ -108,7 +108,7 @@ def pool_samples(samples: Sequence[Sample], examples: int) -> Pooled:
 
 
 def sample_weights(samples: Sequence[Sample], examples: int) -> Tensor:
-    """How much each example counts in each block. (blocks, examples)"""
+    """How much each example counts in each block, (blocks, examples)."""
     weights = torch.zeros(len(samples), examples, dtype=torch.float64)
     for block, sample in enumerate(samples):
         weights[block, sample.examples] = 1 / len(sample.examples)

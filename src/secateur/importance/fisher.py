@@ -1,4 +1,4 @@
-"""Second moments of what layers read, and of the gradients along what they give, in one pass over the examples."""
+"""Second moments of layers' inputs, and of the gradients by their outputs, in one pass over the examples."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from torch.fx import Node
 
 from secateur.data.batch import Batch
 from secateur.errors import DataError
-from secateur.evaluation.losses import is_logits, main_output, output_scales, outputs_by_example
 from secateur.graph.program import OpFn, OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
+from secateur.importance.drawn_loss import drawn_loss
 from secateur.importance.inverse_covariances import MatrixInverse, RowsInverse
 from secateur.importance.shrinkage import ShrunkCovariance
 from secateur.masking.linear_layers import LinearLayer
@@ -23,22 +23,23 @@ from secateur.masking.operands import operand
 from secateur.utils.dtypes import at_least_single, to_widest
 from secateur.utils.rng import generator_for
 
-MOST_ROWS = 20_000
+MAX_ROWS = 20_000
 ROWS_PER_FEATURE = 8
 DRAWS = 2
-FEWER_ROWS = 2  # times as many features as rows, from which on the rows are held
+FEATURES_PER_ROW = 2  # from which on the rows are kept in place of their covariance
 
 
 @dataclass(frozen=True)
 class FisherFactors:
-    """What one layer reads, and how the loss answers to errors of what it gives.
+    """The covariance of one layer's input, and the curvature of the loss along its output.
 
     Args:
-        covariance: of its features, about their means where it can have a constant, shrunk so that it has an inverse.
-        curvature: of the loss, summed over the places of an example: along its outputs (groups, outputs, outputs), or,
-            where these are more than what it reads, along changes of a weight that all outputs share, W'CW
-            (groups, features, features).
-        along_features: which of the two.
+        covariance: the covariance of its features, about their means where the layer can have a constant, shrunk so
+            that it has an inverse.
+        curvature: the curvature of the loss, summed over the positions of an example: along its outputs (groups,
+            outputs, outputs), or, where there are more outputs than features, along changes of a weight that all
+            outputs share, W'CW (groups, features, features).
+        along_features: whether it is the latter.
     """
 
     covariance: ShrunkCovariance
@@ -46,15 +47,15 @@ class FisherFactors:
     along_features: bool
 
     def inverse(self, group: int) -> MatrixInverse | RowsInverse:
-        """The inverse of the covariance of what a group reads."""
+        """Return the inverse of the covariance of a group's input."""
         return self.covariance.inverse(group)
 
     def weighted(self, matrix: Tensor, group: int) -> Tensor:
-        """A matrix (n, features) whose product with its own transpose is the curvature along the features of a group.
+        """Return a matrix A (n, features) with A'A the curvature along the features of a group.
 
         Args:
             matrix: the layer's weights in this group (outputs, features).
-            group: its number.
+            group: the group's number.
         """
         values, vectors = torch.linalg.eigh(self.curvature[group])
         root: Tensor = (vectors * values.clamp_min(0).sqrt()).T
@@ -62,10 +63,10 @@ class FisherFactors:
 
 
 class FisherAccumulator:
-    """What adds up to a layer's curvature over cells of examples.
+    """The sums over micro-batches that give a layer's covariance and curvature.
 
-    Only W'CW is wanted of the curvature C along the outputs. Where a layer gives more than it reads (a head over a
-    vocabulary), it is summed up as such, from gradients times weights.
+    Only W'CW is needed of the curvature C along the outputs. Where a layer has more outputs than features (a head over
+    a vocabulary), it is accumulated as such, from gradients times weights.
 
     Args:
         layer: the layer.
@@ -77,47 +78,54 @@ class FisherAccumulator:
         outputs = len(layer.outputs) // layer.groups
         self.matrices = at_least_single(layer.matrix(weight)) if outputs > layer.features_of_group else None
         self.shift, self.gram, self.curvature = torch.zeros(()), torch.zeros(()), torch.zeros(())
-        self.few: list[Tensor] | None = []  # the rows, until they are too many to be held
+        self.kept_rows: list[Tensor] | None = []  # until they are too many to be kept
         self.rows = self.examples = 0
 
     def read(self, x: Tensor, examples: int, share: int, draws: torch.Generator) -> None:
-        """Some places of every example, about the mean of the first cell's, so that little is lost by rounding."""
-        places = self.layer.places(x, examples)
-        chosen = torch.randperm(places.count, generator=draws)[:share].to(x.device)
-        rows = at_least_single(places.rows(chosen, self.layer.groups).transpose(0, 1))  # (groups, rows, features)
+        """Add some positions of every example, about the first micro-batch's mean to lose little by rounding.
+
+        Args:
+            x: the layer's input.
+            examples: the number of examples.
+            share: the number of positions of each example.
+            draws: the generator that selects them.
+        """
+        positions = self.layer.places(x, examples)
+        selected = torch.randperm(positions.count, generator=draws)[:share].to(x.device)
+        rows = at_least_single(positions.rows(selected, self.layer.groups).transpose(0, 1))  # (groups, rows, features)
         if self.rows == 0:
             self.shift = rows.mean(1, keepdim=True)
             self.gram = torch.zeros((), device=x.device)
         rows = torch.cat([rows - self.shift, torch.ones_like(rows[..., :1])], 2)
         self.rows += rows.shape[1]
-        if self.few is not None and FEWER_ROWS * self.rows <= rows.shape[2]:
-            self.few.append(rows)
+        if self.kept_rows is not None and FEATURES_PER_ROW * self.rows <= rows.shape[2]:
+            self.kept_rows.append(rows)
             return
-        for each in [*(self.few or ()), rows]:
-            self.gram = self.gram + to_widest(each.transpose(1, 2) @ each)
-        self.few = None
+        for block in [*(self.kept_rows or ()), rows]:
+            self.gram = self.gram + to_widest(block.transpose(1, 2) @ block)
+        self.kept_rows = None
 
-    def slope(self, gradient: Tensor, examples: int) -> None:
-        """Gradients of one draw of classes for every example."""
-        found = self.layer.results(gradient, examples).flatten(0, 1)
-        rows = at_least_single(found.unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
+    def add_gradient(self, gradient: Tensor, examples: int) -> None:
+        """Add the gradients of one draw of classes for every example."""
+        by_output = self.layer.results(gradient, examples).flatten(0, 1)
+        rows = at_least_single(by_output.unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
         rows = rows if self.matrices is None else rows @ self.matrices.to(rows)
-        scale = rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)  # squares of small gradients would be nothing
+        scale = rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)  # squares of small gradients would underflow
         rows = rows / scale
         product = to_widest(rows.transpose(1, 2) @ rows) * to_widest(scale).square()
         self.curvature = self.curvature.to(rows.device) + product
         self.examples += examples
 
     def result(self) -> FisherFactors:
-        """The curvature; the sums are used up, as each is as large as the result.
+        """Return covariance and curvature; the sums are used up, as each is as large as the result.
 
         Raises:
-            DataError: NaN or infinity has come up.
+            DataError: they hold NaN or infinity.
         """
-        covariance = self._covariance() if self.few is None else self._few_rows(self.few)
+        covariance = self._covariance() if self.kept_rows is None else self._covariance_of_rows(self.kept_rows)
         curvature, self.curvature = self.curvature.div_(self.examples), torch.zeros(())
         if not bool(covariance.is_finite and torch.isfinite(curvature).all()):
-            raise DataError(f"{self.layer.name} reads or passes on NaN or infinity; 'obs' can't judge what it reads")
+            raise DataError(f"{self.layer.name} reads or passes on NaN or infinity; 'obs' can't rank what it reads")
         return FisherFactors(covariance, curvature, self.matrices is not None)
 
     def _covariance(self) -> ShrunkCovariance:
@@ -126,12 +134,12 @@ class FisherAccumulator:
         moments = gram[:, :-1, :-1] - mean[:, :, None] * mean[:, None]
         del gram
         if not self.layer.constant:
-            whole = mean + to_widest(self.shift[:, 0])
-            moments = moments + whole[:, :, None] * whole[:, None]
+            full_mean = mean + to_widest(self.shift[:, 0])
+            moments = moments + full_mean[:, :, None] * full_mean[:, None]
         return ShrunkCovariance.of(moments, self.rows)
 
-    def _few_rows(self, parts: Sequence[Tensor]) -> ShrunkCovariance:
-        rows, self.few = to_widest(torch.cat(list(parts), 1)[..., :-1]), []
+    def _covariance_of_rows(self, blocks: Sequence[Tensor]) -> ShrunkCovariance:
+        rows, self.kept_rows = to_widest(torch.cat(list(blocks), 1)[..., :-1]), []
         rows = rows - rows.mean(1, keepdim=True) if self.layer.constant else rows + to_widest(self.shift)
         return ShrunkCovariance.of_rows(rows / self.rows**0.5)
 
@@ -139,66 +147,65 @@ class FisherAccumulator:
 def fisher_factors(
     context: CriterionContext, layers: Sequence[LinearLayer], drawn: Sequence[LinearLayer]
 ) -> dict[LinearLayer, FisherFactors]:
-    """One forward pass over the examples, and a backward pass for each of two draws.
+    """Run one forward pass over the examples, and a backward pass for each of two draws.
 
     Args:
         context: the network and the examples.
-        layers: whose curvatures are wanted.
-        drawn: the layers for which places are drawn, `layers` among them: the draws depend on these alone.
+        layers: the layers to measure.
+        drawn: the layers for which positions are drawn, `layers` among them: the draws depend on these alone.
     """
-    examples = sum(cell.size or 1 for cell in context.microbatches)
     state = context.network.program.state
     sums = {layer: FisherAccumulator(layer, state(layer.weight).detach()) for layer in layers}
     draws = generator_for(context.seed, "curvature")
-    for cell in context.watched(context.microbatches, "obs"):
-        pass_cell(context, cell, sums, drawn, examples, draws)
+    for microbatch in context.watched(context.microbatches, "obs"):
+        accumulate(context, microbatch, sums, drawn, context.example_count, draws)
     return {layer: sums.pop(layer).result() for layer in layers}
 
 
-def pass_cell(
+def accumulate(
     context: CriterionContext,
-    cell: Batch,
+    microbatch: Batch,
     sums: Mapping[LinearLayer, FisherAccumulator],
     drawn: Sequence[LinearLayer],
     examples: int,
     draws: torch.Generator,
 ) -> None:
-    """Add one cell of examples to the sums of layers.
+    """Add one micro-batch to the sums of layers.
 
-    Gradients are added as the backward pass comes to them, so that those of all layers are never there together.
+    Gradients are added as the backward pass reaches them, so that those of all layers are never alive together.
     """
-    size = cell.size or 1
+    size = microbatch.size or 1
     shares = {layer: _share(layer, examples) for layer in drawn}
-    given: dict[LinearLayer, Tensor] = {}
+    results: dict[LinearLayer, Tensor] = {}
     handlers: dict[Node, OpOverride] = {
-        layer.node: _watched(layer, sums[layer], given, size, shares[layer], draws)
+        layer.node: _measured_layer(layer, sums[layer], results, size, shares[layer], draws)
         if layer in sums
-        else _drawn_only(layer, size, draws)
+        else _unmeasured_layer(layer, size, draws)
         for layer in drawn
     }
     with torch.enable_grad():
-        output = context.forward(cell, {**straight_through(context.network.program), **handlers})
+        output = context.forward(microbatch, {**straight_through(context.network.program), **handlers})
         reached: set[LinearLayer] = set()
         for layer in sums:
-            given[layer].register_hook(partial(_add_slope, sums[layer], size, reached))
+            results[layer].register_hook(partial(_add_gradient, sums[layer], size, reached))
         for draw in range(DRAWS):
             reached.clear()
             drawn_loss(output, draws).backward(retain_graph=draw < DRAWS - 1)
             for layer in sums:
                 if layer not in reached:
-                    sums[layer].slope(torch.zeros_like(given[layer]), size)
-                if given[layer].is_leaf:
-                    given[layer].grad = None
+                    sums[layer].add_gradient(torch.zeros_like(results[layer]), size)
+                if results[layer].is_leaf:
+                    results[layer].grad = None
 
 
-def _add_slope(sums: FisherAccumulator, examples: int, reached: set[LinearLayer], gradient: Tensor) -> None:
+def _add_gradient(sums: FisherAccumulator, examples: int, reached: set[LinearLayer], gradient: Tensor) -> None:
     with torch.no_grad():
-        sums.slope(gradient, examples)
+        sums.add_gradient(gradient, examples)
     reached.add(sums.layer)
 
 
-def _drawn_only(layer: LinearLayer, examples: int, draws: torch.Generator) -> OpOverride:
-    """The layer as it is, with the draws that a watched one makes."""
+def _unmeasured_layer(layer: LinearLayer, examples: int, draws: torch.Generator) -> OpOverride:
+    """Return the operator as it is, with the draws of a measured one."""
 
     def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         torch.randperm(layer.places(operand(layer, args, kwargs).detach(), examples).count, generator=draws)
@@ -208,14 +215,14 @@ def _drawn_only(layer: LinearLayer, examples: int, draws: torch.Generator) -> Op
 
 
 def _share(layer: LinearLayer, examples: int) -> int:
-    """How many places of each example are looked at."""
-    return math.ceil(max(MOST_ROWS, ROWS_PER_FEATURE * layer.features_of_group) / examples)
+    """Return the number of positions of each example that are measured."""
+    return math.ceil(max(MAX_ROWS, ROWS_PER_FEATURE * layer.features_of_group) / examples)
 
 
-def _watched(
+def _measured_layer(
     layer: LinearLayer,
     sums: FisherAccumulator,
-    given: dict[LinearLayer, Tensor],
+    results: dict[LinearLayer, Tensor],
     examples: int,
     share: int,
     draws: torch.Generator,
@@ -223,46 +230,7 @@ def _watched(
     def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         sums.read(operand(layer, args, kwargs).detach(), examples, share, draws)
         result = target(*args, **kwargs)
-        given[layer] = result if result.requires_grad else result.detach().requires_grad_()
-        return given[layer]
+        results[layer] = result if result.requires_grad else result.detach().requires_grad_()
+        return results[layer]
 
     return handler
-
-
-def drawn_loss(output: Any, draws: torch.Generator) -> Tensor:
-    """A random loss whose squared slope along any change of the output is, on average, the divergence's curvature.
-
-    For class scores the log likelihood of classes that the network draws; for other outputs their product with noise.
-    """
-    if is_logits(output):
-        scores = main_output(output).log_softmax(-1)
-        classes = drawn_classes(scores.detach().exp(), draws)
-        likelihoods = scores.gather(-1, classes[..., None])[..., 0]
-        positions = likelihoods[0].numel()
-        drawn: Tensor = -likelihoods.sum() / positions**0.5
-        return drawn
-    parts = outputs_by_example(output)
-    total = torch.zeros((), device=parts[0].device)
-    for part, scale in zip(parts, output_scales(output), strict=True):
-        entries = part[0].numel() * len(parts)
-        noise = torch.randn(part.shape, generator=draws).to(part)
-        total = total + (part * noise).sum() * (2 / (entries * float(scale.detach()))) ** 0.5
-    return total
-
-
-def drawn_classes(chances: Tensor, draws: torch.Generator) -> Tensor:
-    """One class at each place, drawn by its chance: the first up to which chances exceed a uniform number.
-
-    Unlike `torch.multinomial`, it draws one number at each place, so that devices agree and a vocabulary costs little.
-
-    Args:
-        chances: of the classes (..., classes).
-        draws: a generator of the CPU.
-
-    Returns:
-        The numbers of the classes (...).
-    """
-    sums = chances.flatten(0, -2).to(torch.promote_types(chances.dtype, torch.float32)).cumsum(-1)
-    numbers = torch.rand(len(sums), 1, generator=draws).to(sums)
-    classes = torch.searchsorted(sums, numbers * sums[:, -1:], right=True).clamp_max(chances.shape[-1] - 1)
-    return classes.view(chances.shape[:-1])

@@ -118,7 +118,7 @@ def need_examples_apart(network: Network, instead: str) -> None:
 
 
 def cell_shares(context: CriterionContext) -> Tensor:
-    """The part of all examples that each cell holds. (cells,)"""
+    """The part of all examples that each cell holds, (cells,)."""
     sizes = torch.tensor([float(cell.size or 1) for cell in context.microbatches], dtype=torch.float64)
     return sizes / sizes.sum()
 

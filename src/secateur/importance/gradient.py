@@ -93,7 +93,7 @@ def backward_through(
     measure: Measure,
     loss: Callable[[Any], Tensor],
 ) -> dict[str, Tensor]:
-    """The measure of every site's activation and gradient, summed over space into units. (units, examples)"""
+    """The measure of every site's activation and gradient, summed over space into units, (units, examples)."""
     examples = cell.size or 1
     seen: list[tuple[ActivationTap, Tensor]] = []
 
@@ -115,7 +115,7 @@ def backward_through(
 
 
 def example_loss(context: CriterionContext, cell: Batch, output: Any) -> Tensor:
-    """A loss of each example that has a gradient. (examples,)"""
+    """A loss of each example that has a gradient, (examples,)."""
     losses = context.losses(output, _reference(context, cell, output), cell.size or 1)
     if not losses.requires_grad:
         raise DataError(

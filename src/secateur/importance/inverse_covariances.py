@@ -1,4 +1,4 @@
-"""Inverses of covariances from which features are taken out, some at a time: as a matrix, or by the rows behind it."""
+"""Inverses of covariances from which features are removed, some at a time: as a matrix, or by the rows behind it."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from torch import Tensor
 class MatrixInverse:
     """An inverse covariance as a matrix.
 
-    Changing all of it for every feature that goes is bound by memory, so changes are kept as a product of two thin
-    matrices, of which only the rows that are asked for are worked out, and carried out together.
+    Updating all of it for every removed feature is bound by memory, so updates are kept as a product of two thin
+    matrices, of which only the requested rows are computed, and applied together.
 
     Args:
         matrix: the inverse (features, features).
@@ -23,27 +23,33 @@ class MatrixInverse:
 
     @property
     def pending(self) -> int:
-        """How many features are gone that still take room."""
+        """The number of removed features that are still stored."""
         return len(self._pivots)
 
     def lines(self, at: Tensor) -> Tensor:
-        """Some rows of the inverse. (rows, features)"""
+        """Return some rows of the inverse, (rows, features)."""
         return self._matrix[at] - self._columns[at] @ self._pivots
 
     def remove(self, at: Tensor, lines: Tensor, pivot: Tensor) -> None:
-        """Take features out, whose rows are `lines`; `pivot` is the inverse of their own block times these."""
+        """Remove features.
+
+        Args:
+            at: the features.
+            lines: their rows of the inverse.
+            pivot: the inverse of their block of it times `lines`.
+        """
         self._columns, self._pivots = torch.cat([self._columns, lines.t()], 1), torch.cat([self._pivots, pivot])
 
     def compact(self, at: Tensor) -> None:
-        """Leave out what is gone: these features stay, in this order."""
+        """Drop the removed features, and keep these in this order."""
         self._matrix = self._matrix[at][:, at].sub_(self._columns[at] @ self._pivots[:, at])
         self._columns, self._pivots = self._no_changes()
 
     def blocks(self, width: int, count: int) -> Tensor:
-        """The blocks of the first features on the diagonal, of which nothing is gone yet. (count, width, width)"""
+        """Return the blocks of the first features on the diagonal, before any removal, (count, width, width)."""
         first = self._matrix[: count * width, : count * width]
-        whole = first.unflatten(0, (count, width)).unflatten(2, (count, width))
-        blocks: Tensor = whole.diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()
+        by_block = first.unflatten(0, (count, width)).unflatten(2, (count, width))
+        blocks: Tensor = by_block.diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()
         return blocks
 
     def _no_changes(self) -> tuple[Tensor, Tensor]:
@@ -55,11 +61,11 @@ class RowsInverse:
 
     Args:
         rows: (rows, features).
-        level: what is added to the diagonal.
+        level: the value added to the diagonal.
     """
 
     def __init__(self, rows: Tensor, level: float) -> None:
-        self._rows, self._level, self._gone = rows, level, 0
+        self._rows, self._level, self._removed = rows, level, 0
         inner = rows @ rows.t() + level * torch.eye(len(rows)).to(rows)
         self._solved = torch.cholesky_solve(rows, torch.linalg.cholesky(inner))  # (rows, features)
 
@@ -68,27 +74,34 @@ class RowsInverse:
 
     @property
     def pending(self) -> int:
-        """How many features are gone that still take room."""
-        return self._gone
+        """The number of removed features that are still stored."""
+        return self._removed
 
     def lines(self, at: Tensor) -> Tensor:
-        """Some rows of the inverse. (rows, features)"""
+        """Return some rows of the inverse, (rows, features)."""
         lines = (self._rows[:, at].t() @ self._solved).neg_()
         lines[torch.arange(len(at), device=at.device), at] += 1
         return lines / self._level
 
     def remove(self, at: Tensor, lines: Tensor, pivot: Tensor) -> None:
-        """Take features out, whose rows are `lines`; `pivot` is the inverse of their own block times these."""
+        """Remove features.
+
+        Args:
+            at: the features.
+            lines: their rows of the inverse.
+            pivot: the inverse of their block of it times `lines`.
+        """
         self._solved -= self._solved[:, at] @ pivot
-        self._gone += len(at)
+        self._removed += len(at)
 
     def compact(self, at: Tensor) -> None:
-        """Leave out what is gone: these features stay, in this order."""
-        self._rows, self._solved, self._gone = self._rows[:, at], self._solved[:, at], 0
+        """Drop the removed features, and keep these in this order."""
+        self._rows, self._solved, self._removed = self._rows[:, at], self._solved[:, at], 0
 
     def blocks(self, width: int, count: int) -> Tensor:
-        """The blocks of the first features on the diagonal, of which nothing is gone yet. (count, width, width)"""
-        rows, solved = (each[:, : count * width].unflatten(1, (count, width)) for each in (self._rows, self._solved))
+        """Return the blocks of the first features on the diagonal, before any removal, (count, width, width)."""
+        matrices = (self._rows, self._solved)
+        rows, solved = (matrix[:, : count * width].unflatten(1, (count, width)) for matrix in matrices)
         inner = rows.permute(1, 2, 0) @ solved.permute(1, 0, 2)
         blocks: Tensor = (torch.eye(width).to(inner) - inner) / self._level
         return blocks
@@ -97,8 +110,8 @@ class RowsInverse:
 Inverse = MatrixInverse | RowsInverse
 
 
-def inverted(covariance: Tensor) -> MatrixInverse:
-    """Of a covariance, with as little added to its diagonal as rounding makes it need."""
+def invert_covariance(covariance: Tensor) -> MatrixInverse:
+    """Return the inverse of a covariance, with as little added to its diagonal as rounding requires."""
     level = covariance.diagonal().mean().clamp_min(1e-12) * torch.eye(len(covariance)).to(covariance)
     added = 0.0
     while True:

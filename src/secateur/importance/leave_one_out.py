@@ -90,7 +90,7 @@ def _of_mean(changes: Tensor, function: Callable[[Tensor], Tensor], slope: Calla
 
 
 def _increases_without_each(context: CriterionContext, config: EvaluationConfig, name: str) -> dict[str, Tensor]:
-    """Return each example's increase of the loss without each unit, by group. (units, examples)"""
+    """Return each example's increase of the loss without each unit, by group, (units, examples)."""
     increases = {}
     for game in _games(context, config, name):
         coalitions = ~torch.eye(game.players, dtype=torch.bool)
@@ -100,7 +100,7 @@ def _increases_without_each(context: CriterionContext, config: EvaluationConfig,
 
 
 def _greedy_increases(game: Game) -> Tensor:
-    """Return the loss at which each unit is removed. (units,)"""
+    """Return the loss at which each unit is removed, (units,)."""
     is_present = torch.ones(game.players, dtype=torch.bool)
     increases = torch.zeros(game.players, dtype=torch.float64)
     highest = 0.0
@@ -118,7 +118,7 @@ def _greedy_increases(game: Game) -> Tensor:
 
 
 def _loss_increases(game: Game, coalitions: Tensor, cell: int) -> Tensor:
-    """Return each coalition's increase of the loss on each example of a micro-batch. (coalitions, examples)"""
+    """Return each coalition's increase of the loss on each example of a micro-batch, (coalitions, examples)."""
     everyone = torch.ones(1, game.players, dtype=torch.bool)
     positions = torch.arange(game.context.microbatches[cell].size or 1)
     values = game.cross(torch.cat([everyone, coalitions]), cell, positions)

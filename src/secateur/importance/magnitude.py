@@ -72,7 +72,7 @@ def batchnorm_scale(context: CriterionContext) -> dict[str, GroupScores]:
 
 
 def incoming(network: Network, group: Group, read: Callable[[str], Tensor]) -> Tensor:
-    """What is read of each entry of the weights (not biases) that make a unit, summed. (units,)
+    """What is read of each entry of the weights (not biases) that make a unit, summed, (units,).
 
     Args:
         network: the network.
@@ -93,7 +93,7 @@ def _measured(context: CriterionContext, group: Group, measure: Callable[[Tensor
 
 
 def _rows_of(network: Network, group: Group) -> list[Tensor]:
-    """The weights that make each unit, from each tensor. (units, weights)"""
+    """The weights that make each unit, from each tensor, (units, weights)."""
     found = []
     for member in group.members:
         weight = network.program.state(member.tensor).detach().cpu()

@@ -1,8 +1,8 @@
-"""Groups of `obs` in portions, whose layers are looked at in one pass over the examples.
+"""Groups of `obs` in batches, whose layers are measured in one pass over the examples.
 
-A portion holds the covariance and the curvature of every layer that reads its groups. By default these alone are
-limited. With a limit of the user's own, whole passes are measured: then a portion is split into the largest parts that
-keep the limit. A part draws all that its portion draws, so the scores are the same.
+A batch holds the covariance and the curvature of every consumer of its groups. By default these alone are limited. With
+a limit of the user's own, whole passes are measured: then a batch is split into the largest batches that keep the
+limit. Each of them draws the same random numbers as the whole, so the scores are the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,18 @@ from functools import partial
 from secateur.coupling.network import Group
 from secateur.importance.context import CriterionContext
 from secateur.importance.elimination import BLOCK
-from secateur.importance.fisher import FisherAccumulator, pass_cell
+from secateur.importance.fisher import FisherAccumulator, accumulate
 from secateur.importance.shapley.memory import DEFAULT_BYTES, SLACK, MemoryLimit
 from secateur.masking.linear_layers import LinearLayer
 from secateur.utils.live_bytes import peak_bytes
 from secateur.utils.rng import generator_for
 
-Readers = Mapping[str, Sequence[LinearLayer]]
+LinearConsumers = Mapping[str, Sequence[LinearLayer]]
 
 
 @dataclass(frozen=True)
-class Portion:
-    """Groups whose layers are looked at together.
+class GroupBatch:
+    """Groups whose layers are measured together.
 
     Args:
         groups: the groups.
@@ -34,89 +34,93 @@ class Portion:
     drawn: tuple[LinearLayer, ...]
 
 
-def portions_of(
-    context: CriterionContext, limit: MemoryLimit, groups: Sequence[Group], consumers: Readers
-) -> list[Portion]:
-    """The portions, in the order of the groups.
+def group_batches(
+    context: CriterionContext, limit: MemoryLimit, groups: Sequence[Group], consumers: LinearConsumers
+) -> list[GroupBatch]:
+    """Divide groups into batches, in their order.
 
     Args:
         context: the network and the examples.
         limit: the limit of memory.
-        groups: those that have readers.
-        consumers: the layers that read each group.
+        groups: the groups that have linear consumers.
+        consumers: the linear consumers of each group.
 
     Raises:
-        BudgetError: a pass for one group alone takes more than the limit.
+        BudgetError: a pass for one group alone needs more than the limit.
     """
-    whole = _by_covariances(groups, consumers)
+    default_batches = _batches_by_covariances(groups, consumers)
     if limit.requested is None:
-        return whole
+        return default_batches
     memory = int(SLACK * limit.bytes)
-    parts, least = list[Portion](), 0
-    for portion in whole:
-        if _bytes_of(context, portion, consumers) <= memory:
-            parts.append(portion)
+    batches, required = list[GroupBatch](), 0
+    for batch in default_batches:
+        if _bytes_of_pass(context, batch, consumers) <= memory:
+            batches.append(batch)
             continue
-        split, alone = _split(context, portion, consumers, memory)
-        parts, least = [*parts, *split], max(least, alone)
-    limit.check_bytes("rank by 'obs'", least)
-    return parts
+        smaller_batches, largest_group = _split(context, batch, consumers, memory)
+        batches, required = [*batches, *smaller_batches], max(required, largest_group)
+    limit.check_bytes("rank by 'obs'", required)
+    return batches
 
 
-def layers_in(groups: Sequence[Group], consumers: Readers) -> tuple[LinearLayer, ...]:
-    """The layers that read any of these groups."""
+def layers_of_groups(groups: Sequence[Group], consumers: LinearConsumers) -> tuple[LinearLayer, ...]:
+    """Return the linear consumers of any of these groups."""
     return tuple(dict.fromkeys(layer for group in groups for layer in consumers[group.name]))
 
 
-def _by_covariances(groups: Sequence[Group], consumers: Readers) -> list[Portion]:
-    """Groups in portions whose readers' covariances take no more than the default limit."""
+def _batches_by_covariances(groups: Sequence[Group], consumers: LinearConsumers) -> list[GroupBatch]:
+    """Return batches whose consumers' covariances take no more than the default limit."""
     lists: list[list[Group]] = []
     for group in groups:
-        together = layers_in([*lists[-1], group] if lists else [group], consumers)
-        if not lists or sum(map(_matrix_bytes, together)) > DEFAULT_BYTES:
+        layers = layers_of_groups([*lists[-1], group] if lists else [group], consumers)
+        if not lists or sum(map(_covariance_bytes, layers)) > DEFAULT_BYTES:
             lists.append([])
         lists[-1].append(group)
-    return [Portion(tuple(each), layers_in(each, consumers)) for each in lists]
+    return [GroupBatch(tuple(members), layers_of_groups(members, consumers)) for members in lists]
 
 
-def _split(context: CriterionContext, portion: Portion, consumers: Readers, memory: int) -> tuple[list[Portion], int]:
-    """The largest parts of a portion that keep the limit, and what the largest of its groups takes alone."""
-    parts, least = list[Portion](), 0
-    for group in portion.groups:
-        if parts:
-            larger = Portion((*parts[-1].groups, group), portion.drawn)
-            if _bytes_of(context, larger, consumers) <= memory:
-                parts[-1] = larger
+def _split(
+    context: CriterionContext, batch: GroupBatch, consumers: LinearConsumers, memory: int
+) -> tuple[list[GroupBatch], int]:
+    """Return the largest batches within a batch that keep the limit, and the bytes of the largest group alone."""
+    batches, required = list[GroupBatch](), 0
+    for group in batch.groups:
+        if batches:
+            larger = GroupBatch((*batches[-1].groups, group), batch.drawn)
+            if _bytes_of_pass(context, larger, consumers) <= memory:
+                batches[-1] = larger
                 continue
-        alone = Portion((group,), portion.drawn)
-        least = max(least, _bytes_of(context, alone, consumers))
-        parts.append(alone)
-    return parts, least
+        single = GroupBatch((group,), batch.drawn)
+        required = max(required, _bytes_of_pass(context, single, consumers))
+        batches.append(single)
+    return batches, required
 
 
-def _bytes_of(context: CriterionContext, portion: Portion, consumers: Readers) -> int:
-    """What a pass takes on the largest cell, or the elimination afterwards."""
-    cell = max(context.microbatches, key=lambda each: sum(tensor.numel() for tensor in each.tensors))
-    layers = layers_in(portion.groups, consumers)
+def _bytes_of_pass(context: CriterionContext, batch: GroupBatch, consumers: LinearConsumers) -> int:
+    """Return the bytes of a pass on the largest micro-batch, or of the elimination afterwards."""
+    microbatch = max(context.microbatches, key=lambda batch: sum(tensor.numel() for tensor in batch.tensors))
+    layers = layers_of_groups(batch.groups, consumers)
     sums = {layer: FisherAccumulator(layer, context.network.program.state(layer.weight).detach()) for layer in layers}
     draws = generator_for(context.seed, "curvature")
-    examples = sum(each.size or 1 for each in context.microbatches)
-    single = peak_bytes(partial(pass_cell, context, cell, sums, portion.drawn, examples, draws))
-    sizes = {layer: _matrix_bytes(layer) for layer in layers}
-    eliminated = max(sum(map(_elimination_bytes, consumers[group.name])) for group in portion.groups)
-    solved = max(eliminated, SHRINKAGE * max(sizes.values()))
-    return max(single + 2 * max(sizes.values()), 2 * sum(sizes.values()) + solved)
+    add_microbatch = partial(accumulate, context, microbatch, sums, batch.drawn, context.example_count, draws)
+    pass_bytes = peak_bytes(add_microbatch)
+    sizes = {layer: _covariance_bytes(layer) for layer in layers}
+    elimination = max(sum(map(_elimination_bytes, consumers[group.name])) for group in batch.groups)
+    solution = max(elimination, SHRINKAGE * max(sizes.values()))
+    return max(pass_bytes + 2 * max(sizes.values()), 2 * sum(sizes.values()) + solution)
 
 
-def _matrix_bytes(layer: LinearLayer) -> int:
-    """What the covariances of a layer take."""
+def _covariance_bytes(layer: LinearLayer) -> int:
+    """Return the bytes of the covariances of a layer."""
     return int(layer.groups * layer.features_of_group**2 * 8)
 
 
 def _elimination_bytes(layer: LinearLayer) -> int:
-    """What the elimination holds of a layer beside its covariance and curvature."""
+    """Return the bytes of a layer in the elimination, beside its covariance and curvature."""
     changes = layer.features_of_group * min(layer.features_of_group, BLOCK) * 8
-    return layer.groups * (6 * layer.features_of_group**2 * 8 + 3 * changes)  # old and new while changes are joined
+    return layer.groups * (
+        6 * layer.features_of_group**2 * 8 + 3 * changes
+    )  # old and new while changes are concatenated
 
 
-SHRINKAGE = 5  # matrices of a layer's features that shrinking its covariance takes
+SHRINKAGE = 5  # matrices of a layer's features that the shrinkage of its covariance needs

@@ -1,11 +1,11 @@
-"""Covariances that are drawn towards a multiple of the identity, the more the fewer rows they come from."""
+"""Covariances shrunk towards a multiple of the identity, the more the fewer rows they come from."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from secateur.importance.inverse_covariances import Inverse, RowsInverse, inverted
+from secateur.importance.inverse_covariances import Inverse, RowsInverse, invert_covariance
 
 LEAST = 1e-5
 
@@ -17,7 +17,7 @@ class ShrunkCovariance:
     Args:
         matrices: (groups, features, features); None where they are rows'rows + level.
         rows: (groups, rows, features), or None.
-        level: of each group what is added to the diagonal (groups,).
+        level: the value added to the diagonal of each group (groups,).
     """
 
     matrices: Tensor | None
@@ -26,7 +26,7 @@ class ShrunkCovariance:
 
     @staticmethod
     def of(moments: Tensor, count: int) -> "ShrunkCovariance":
-        """From covariances (groups, features, features) of so many rows."""
+        """Shrink covariances (groups, features, features) of so many rows."""
         traces, squares = moments.diagonal(dim1=1, dim2=2).sum(1), moments.square().sum((1, 2))
         share, level = _shrinkage(traces, squares, moments.shape[1], count)
         identity = torch.eye(moments.shape[1]).to(moments)
@@ -34,7 +34,7 @@ class ShrunkCovariance:
 
     @staticmethod
     def of_rows(rows: Tensor) -> "ShrunkCovariance":
-        """From rows (groups, rows, features) whose products add up to the covariances."""
+        """Shrink the covariances that are the sums of products of rows (groups, rows, features)."""
         products = rows @ rows.transpose(1, 2)
         traces, squares = products.diagonal(dim1=1, dim2=2).sum(1), products.square().sum((1, 2))
         share, level = _shrinkage(traces, squares, rows.shape[2], rows.shape[1])
@@ -42,20 +42,22 @@ class ShrunkCovariance:
 
     @property
     def is_finite(self) -> bool:
-        """Whether there is no NaN and no infinity."""
+        """True where there is no NaN and no infinity."""
         return all(
-            bool(torch.isfinite(each).all()) for each in (self.matrices, self.rows, self.level) if each is not None
+            bool(torch.isfinite(tensor).all())
+            for tensor in (self.matrices, self.rows, self.level)
+            if tensor is not None
         )
 
     def inverse(self, group: int) -> Inverse:
-        """The inverse of one group's."""
+        """Return the inverse of one group's covariance."""
         if self.rows is not None:
             return RowsInverse(self.rows[group], float(self.level[group]))
         assert self.matrices is not None
-        return inverted(self.matrices[group])
+        return invert_covariance(self.matrices[group])
 
-    def whole(self) -> Tensor:
-        """The matrices. (groups, features, features)"""
+    def dense(self) -> Tensor:
+        """Return the covariances as matrices, (groups, features, features)."""
         if self.matrices is not None:
             return self.matrices
         assert self.rows is not None
@@ -65,14 +67,15 @@ class ShrunkCovariance:
 
 
 def _shrinkage(traces: Tensor, squares: Tensor, size: int, rows: int) -> tuple[Tensor, Tensor]:
-    """How much of the covariances goes, and the multiple of the identity that comes in its place. (groups,)
+    """Return the fraction by which each covariance is shrunk, and the multiple of the identity added, (groups,) each.
 
     Oracle approximating shrinkage (Chen et al. 2010, equation 23).
 
     Args:
-        traces, squares: of each covariance the trace, and the sum of squares of its entries (groups,).
+        traces: the trace of each covariance (groups,).
+        squares: the sum of squares of each covariance's entries (groups,).
         size: the number of features.
-        rows: how many rows the covariances come from.
+        rows: the number of rows that the covariances come from.
     """
     above = (1 - 2 / size) * squares + traces.square()
     below = (rows + 1 - 2 / size) * (squares - traces.square() / size)

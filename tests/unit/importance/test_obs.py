@@ -10,21 +10,22 @@ from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
 from secateur.importance import elimination, fisher
 from secateur.importance.context import network_microbatches
-from secateur.importance.elimination import ReaderFactor, eliminate_units
-from secateur.importance.fisher import FisherAccumulator, drawn_classes
+from secateur.importance.drawn_loss import drawn_classes
+from secateur.importance.elimination import ConsumerFactor, eliminate_units
+from secateur.importance.fisher import FisherAccumulator
 from secateur.importance.inverse_covariances import MatrixInverse, RowsInverse
 from secateur.importance.shrinkage import ShrunkCovariance
 from secateur.masking.linear_layers import layers_of
 
 
-def factor_of(weights: torch.Tensor, covariance: torch.Tensor, width: int) -> ReaderFactor:
+def factor_of(weights: torch.Tensor, covariance: torch.Tensor, width: int) -> ConsumerFactor:
     units = len(covariance) // width
     inverse = MatrixInverse(torch.linalg.inv(covariance))
-    return ReaderFactor(weights, inverse, torch.arange(units * width).view(units, width))
+    return ConsumerFactor(weights, inverse, torch.arange(units * width).view(units, width))
 
 
 def shrunk(moments: torch.Tensor, rows: int) -> torch.Tensor:
-    return ShrunkCovariance.of(moments, rows).whole()
+    return ShrunkCovariance.of(moments, rows).dense()
 
 
 def least_error(weights: torch.Tensor, covariance: torch.Tensor, kept: torch.Tensor) -> float:
@@ -56,7 +57,7 @@ def test_changes_carried_out_together_are_changes_one_by_one(width: int, monkeyp
     inverses = [MatrixInverse(torch.linalg.inv(each.T @ each / 400)) for each in features]
     places = [torch.randperm(n)[: 20 * width].view(20, width) for n in counts]
     weights = [torch.randn(5, n, dtype=torch.float64) for n in counts]
-    factors = [ReaderFactor(*each) for each in zip(weights, inverses, places, strict=True)]
+    factors = [ConsumerFactor(*each) for each in zip(weights, inverses, places, strict=True)]
     losses = []
     for block in (1, 9, 10_000):
         monkeypatch.setattr(elimination, "BLOCK", block)
@@ -80,7 +81,7 @@ def test_few_rows_tell_what_the_covariance_that_they_add_up_to_tells(
         torch.randperm(rows.shape[1])[: 20 * width].view(20, width),
     )
     inverses = RowsInverse(rows, level), MatrixInverse(torch.linalg.inv(covariance))
-    few, whole = (eliminate_units(20, [ReaderFactor(weights, each, places)]) for each in inverses)
+    few, whole = (eliminate_units(20, [ConsumerFactor(weights, each, places)]) for each in inverses)
     torch.testing.assert_close(few, whole, rtol=1e-9, atol=0)
 
 
@@ -94,16 +95,16 @@ def test_a_layer_that_few_rows_are_known_of_has_the_covariance_of_all_its_featur
     layer = next(each for each in layers_of(network) if each.name == "2")
     cells, covariances = torch.randn(3, 3, 30).relu(), []
     for few in (3, 1_000):
-        monkeypatch.setattr(fisher, "FEWER_ROWS", few)
+        monkeypatch.setattr(fisher, "FEATURES_PER_ROW", few)
         sums = FisherAccumulator(layer, model[2].weight.detach())
         for cell in cells:
             sums.read(cell, 3, 1, torch.Generator())
-        sums.slope(torch.randn(9, 6), 9)
+        sums.add_gradient(torch.randn(9, 6), 9)
         covariances.append(sums.result().covariance)
     assert covariances[0].rows is not None
     assert covariances[1].rows is None
-    torch.testing.assert_close(covariances[0].whole(), covariances[1].whole(), rtol=1e-5, atol=1e-6)
-    product = covariances[1].whole()[0] @ covariances[0].inverse(0).lines(torch.arange(30))
+    torch.testing.assert_close(covariances[0].dense(), covariances[1].dense(), rtol=1e-5, atol=1e-6)
+    product = covariances[1].dense()[0] @ covariances[0].inverse(0).lines(torch.arange(30))
     torch.testing.assert_close(product, torch.eye(30).double(), rtol=0, atol=1e-4)
 
 
@@ -117,7 +118,7 @@ def test_a_layer_that_gives_more_than_it_reads_has_its_curvature_along_what_it_r
     full.matrices = None
     for sums in (narrow, full):
         sums.read(torch.ones(50, 6) * torch.arange(50)[:, None], 50, 1, torch.Generator())
-        sums.slope(gradients, 50)
+        sums.add_gradient(gradients, 50)
     assert narrow.curvature.shape == (1, 6, 6)
     roots = [sums.result().weighted(weight.double(), 0) for sums in (narrow, full)]
     torch.testing.assert_close(roots[0].T @ roots[0], roots[1].T @ roots[1])
@@ -209,7 +210,7 @@ def test_gradients_as_small_as_a_confident_network_has_count_as_large_ones_do() 
     gradients, curvatures = torch.randn(50, 3), []
     for scale in (1.0, 1e-25):
         sums = FisherAccumulator(layer, model[2].weight.detach())
-        sums.slope(gradients * scale, 50)
+        sums.add_gradient(gradients * scale, 50)
         curvatures.append(sums.curvature / scale**2)
     torch.testing.assert_close(curvatures[1], curvatures[0], rtol=1e-5, atol=0)
 

@@ -55,7 +55,7 @@ class AdditiveConvolution:
         return entries
 
     def contributions(self, x: Tensor) -> Tensor:
-        """Return the contribution of each channel of one example (1, ...). (channels, positions x outputs)"""
+        """Return the contribution of each channel of one example (1, ...), (channels, positions x outputs)."""
         kernel = self.weight.shape[2:]
         patches = F.unfold(x, tuple(kernel), self.dilation, self.padding, self.stride)[0]
         columns = patches.view(x.shape[1], math.prod(kernel), -1).transpose(1, 2)  # (channels, positions, kernel)
@@ -101,12 +101,12 @@ class AdditiveLinear:
         return len(self.units) * self.weight.shape[0] * self.weight.element_size()
 
     def sum_by_channel(self, entries: Tensor) -> Tensor:
-        """Return the sums of each channel's entries (entries, outputs). (channels, outputs)"""
+        """Return the sums of each channel's entries (entries, outputs), (channels, outputs)."""
         zeros = entries.new_zeros(len(self.units), entries.shape[1])
         return zeros.index_add_(0, self.channel_of_entry, entries)
 
     def contributions(self, x: Tensor) -> Tensor:
-        """Return the contribution of each channel of one example (1, entries). (channels, outputs)"""
+        """Return the contribution of each channel of one example (1, entries), (channels, outputs)."""
         return self.sum_by_channel((self.weight * x).T)
 
     def unflatten(self, rows: Tensor, x: Tensor) -> Tensor:

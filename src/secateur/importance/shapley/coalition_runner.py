@@ -92,7 +92,7 @@ class CoalitionRunner:
         self.__dict__.pop("contribution_sums", None)
 
     def values_of_cell(self, coalition: Tensor, values: CellValues) -> Tensor:
-        """Return minus the losses of one coalition (1, players) on a whole micro-batch. (1, examples)"""
+        """Return minus the losses of one coalition (1, players) on a whole micro-batch, (1, examples)."""
         handlers = self.ablation.handlers(self.network, self.masks(coalition), self.consumers)
         with torch.no_grad():
             losses = self.run(dict(values.live), handlers, values.dense.reference, values.dense.examples)
@@ -101,7 +101,7 @@ class CoalitionRunner:
     def values_of_stack(
         self, coalitions: Tensor, values: CellValues, positions: list[int], with_sums: bool = True
     ) -> Tensor:
-        """Return minus the loss of each coalition with its own example of a micro-batch, in one batch. (coalitions,)
+        """Return minus the loss of each coalition with its own example of a micro-batch, in one batch, (coalitions,).
 
         Args:
             coalitions: the players' presence (coalitions, players), booleans or gates between 0 and 1.
@@ -134,14 +134,14 @@ class CoalitionRunner:
         return all(self.program.position[user] <= self.cut for user in operand.users)
 
     def masks(self, coalitions: Tensor) -> Tensor:
-        """Return the presence of all units of the network. (coalitions, units + 1)"""
+        """Return the presence of all units of the network, (coalitions, units + 1)."""
         masks = torch.ones(len(coalitions), self.network.units + 1, dtype=coalitions.dtype)
         for group, presence in zip(self.groups, coalitions.split(self.sizes, 1), strict=True):
             masks[:, group.span] = presence
         return masks
 
     def run(self, values: dict[Node, Any], handlers: dict[Node, OpOverride], reference: Reference, rows: int) -> Tensor:
-        """Return minus the losses, from values at the cut, which are used up. (rows,)"""
+        """Return minus the losses, from values at the cut, which are used up, (rows,)."""
         values.update(self.program.fixed())
         self.program.run(values, self.cut, self.end, {**self._gradient_handlers, **handlers}, self.program.output_nodes)
         with full_precision(self.network.device, self.precision):

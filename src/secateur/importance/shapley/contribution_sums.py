@@ -56,7 +56,7 @@ class ContributionSums:
         return sum_contributions
 
     def _contributions(self, x: Tensor, cell: int, example: int) -> Tensor:
-        """Return each channel's contribution beyond its mean's; the latest are kept. (channels, positions x outputs)"""
+        """Return each channel's contribution beyond its mean's, the latest kept, (channels, positions x outputs)."""
         if self._latest is None or self._latest[0] != (cell, example):
             contributions = self.layer.contributions(x[example : example + 1])
             if self._constants is not None:

@@ -61,7 +61,7 @@ class ControlVariate:
         return Sample(examples, shares.mean(1), coalitions, evaluations, correction, noise.double())
 
     def _trapezoids(self, game: Game, cell: int, positions: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the trapezoids of all groups, each by its own coalitions. (players, pairs, examples)"""
+        """Return the trapezoids of all groups, each by its own coalitions, (players, pairs, examples)."""
         groups = range(len(self.sizes))
         return torch.cat([self._group_trapezoids(game, group, cell, positions, generator) for group in groups])
 
@@ -87,14 +87,14 @@ class ControlVariate:
 
 
 def nested_order(sizes: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Draw an order of all players in which those of one group join side by side. (players,)"""
+    """Draw an order of all players in which those of one group join side by side, (players,)."""
     offsets = torch.tensor([0, *sizes]).cumsum(0)
     groups = torch.randperm(len(sizes), generator=generator).tolist() if len(sizes) > 1 else [0]
     return torch.cat([offsets[group] + torch.randperm(sizes[group], generator=generator) for group in groups])
 
 
 def beside_other_groups(sizes: Sequence[int], group: int, members: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw the other groups that join before one, and return them whole beside its members. (coalitions, players)"""
+    """Draw the other groups that join before one, and return them whole beside its members, (coalitions, players)."""
     count = len(members)
     ranks = torch.rand(count, len(sizes), generator=generator) if len(sizes) > 1 else torch.zeros(count, 1)
     joined = ranks < ranks[:, group : group + 1]  # (coalitions, groups)
@@ -105,7 +105,7 @@ def beside_other_groups(sizes: Sequence[int], group: int, members: Tensor, gener
 
 
 def size_probabilities(players: int) -> Tensor:
-    """Return the probability of each size from 0 to n, near to the optimum for the slopes' weights. (players + 1,)"""
+    """Return the probability of each size from 0 to n, near to the optimum for the slopes' weights, (players + 1,)."""
     sizes = torch.arange(players + 1, dtype=torch.float64)
     probabilities = (1 / sizes.clamp_min(0.5) + 1 / (players - sizes).clamp_min(0.5)).sqrt()
     return probabilities / probabilities.sum()
@@ -149,6 +149,6 @@ def order_marginals(game: Game, cell: int, position: int, order: Tensor) -> Orde
 
 
 def weights_by(trial: OrderMarginals) -> Tensor:
-    """Return weights in proportion to each player's changes of the value along a trial order. (players,)"""
+    """Return weights in proportion to each player's changes of the value along a trial order, (players,)."""
     changes = trial.marginals.abs() + trial.trapezoids.abs()
     return changes / changes.sum().clamp_min(1e-300)

@@ -156,12 +156,12 @@ class Game:
         return values, slopes
 
     def ends(self, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return minus the losses without and with all players, for examples of a micro-batch. (examples,) each"""
+        """Return minus the losses without and with all players, for examples of a micro-batch, (examples,) each."""
         nobody = torch.zeros(1, self.players, dtype=torch.bool)
         return self.cross(nobody, cell, positions)[0], self.everyone(cell, positions)
 
     def everyone(self, cell: int, positions: Tensor) -> Tensor:
-        """Return minus the losses with all players, in the precision of coalitions. (examples,)"""
+        """Return minus the losses with all players, in the precision of coalitions, (examples,)."""
         if self.runner.precision is None:
             return self.cursor.dense_baseline(cell).values[positions]
         return self.cross(torch.ones(1, self.players, dtype=torch.bool), cell, positions)[0]
@@ -172,7 +172,7 @@ class Game:
         return CellValues(cell, baseline, self.cursor.live_values(cell, self.cut))
 
     def values_of_tile(self, coalitions: Tensor, values: CellValues, positions: Tensor) -> Tensor:
-        """Return minus the loss of one example with each of a tile's coalitions. (coalitions,)"""
+        """Return minus the loss of one example with each of a tile's coalitions, (coalitions,)."""
         with torch.no_grad(), lowered_precision(self.network.device, self.runner.precision):
             return self.runner.values_of_stack(coalitions, values, positions.tolist())
 

@@ -71,7 +71,7 @@ FEWEST = 2  # degrees of freedom
 
 
 def _replicates(samples: Sequence[Sample], examples: int, aggregate: Aggregate, values: Tensor) -> Tensor:
-    """The jackknife's pseudo-values; of very many blocks some are left out together. (blocks or bundles, players)"""
+    """The jackknife's pseudo-values; of very many blocks some are left out together, (blocks or bundles, players)."""
     count = min(len(samples), MOST_LEFT_OUT)
     whole = totals(samples, examples)
     left = ((whole - totals(samples[part::count], examples)).pooled() for part in range(count))  # one at a time
@@ -80,7 +80,7 @@ def _replicates(samples: Sequence[Sample], examples: int, aggregate: Aggregate, 
 
 
 def _by_examples(sample: Sample, aggregate: Aggregate) -> Tensor:
-    """Pseudo-values by leaving out one example at a time. (examples, players)"""
+    """Pseudo-values by leaving out one example at a time, (examples, players)."""
     shares = sample.shares + sample.correction[:, None]
     count, nothing = shares.shape[1], torch.zeros(shares.shape[0], dtype=torch.float64)
     whole = aggregate(shares, nothing)
@@ -91,7 +91,7 @@ def _by_examples(sample: Sample, aggregate: Aggregate) -> Tensor:
 
 
 def _between_examples(whole: Pooled) -> Tensor:
-    """The variance of examples' own values, less what estimation adds to it; 0 where that is not known. (players,)"""
+    """The variance of examples' own values, less what estimation adds to it; 0 where that is not known, (players,)."""
     used = whole.values[:, ~whole.values[0].isnan()]
     if used.shape[1] < 2:
         return torch.zeros_like(whole.noise)

@@ -88,7 +88,7 @@ def positions_of_visit(examples: int, size: int, visit: int) -> Tensor:
 
 
 def _shares(game: Game, design: CoalitionDesign, cell: int, positions: Tensor, is_spread: bool) -> Tensor:
-    """Return each example's shares. (players, examples)"""
+    """Return each example's shares, (players, examples)."""
     all_present = game.everyone(cell, positions)
     fractions = design.coalitions.sum(1, dtype=torch.float64) / game.players
     count, examples = len(design.coalitions), len(positions)

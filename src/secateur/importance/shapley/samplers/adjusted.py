@@ -33,7 +33,7 @@ def _half(coalitions: Tensor, surplus: Tensor, fitted: slice, corrected: slice) 
 
 
 def sampled(coalitions: Tensor, values: Tensor) -> Tensor:
-    """The Shapley value by plain sampling, where every size from 1 to n - 1 is as likely. (players, examples)"""
+    """The Shapley value by plain sampling, where every size from 1 to n - 1 is as likely, (players, examples)."""
     players = coalitions.shape[1]
     sizes = coalitions.sum(1, keepdim=True).double()
     inside, outside = (players - 1) / sizes, -(players - 1) / (players - sizes)

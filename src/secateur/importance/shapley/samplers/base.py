@@ -31,7 +31,7 @@ Sampler = Callable[[int, torch.Generator], CoalitionDesign]
 
 
 def prefixes(order: Tensor) -> Tensor:
-    """The coalitions along an order, but for nobody and all. (players - 1, players)"""
+    """The coalitions along an order, but for nobody and all, (players - 1, players)."""
     players = len(order)
     joined = torch.empty(players, dtype=torch.long)
     joined[order] = torch.arange(players)
@@ -39,7 +39,7 @@ def prefixes(order: Tensor) -> Tensor:
 
 
 def marginals(order: Tensor, surplus: Tensor) -> Tensor:
-    """What each player adds when it joins. (players, examples)"""
+    """What each player adds when it joins, (players, examples)."""
     nothing = surplus.new_zeros(1, surplus.shape[1])
     shares = surplus.new_empty(len(order), surplus.shape[1])
     shares[order] = torch.cat([nothing, surplus, nothing]).diff(dim=0)

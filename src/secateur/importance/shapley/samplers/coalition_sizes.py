@@ -70,7 +70,7 @@ def _rounded(amounts: np.ndarray, generator: torch.Generator) -> np.ndarray:
 
 
 def _subsets(players: int, size: int, count: int, generator: torch.Generator) -> Tensor:
-    """Distinct subsets of one size, of which none is another's complement. (count, players)"""
+    """Distinct subsets of one size, of which none is another's complement, (count, players)."""
     halves = 2 * size == players
     if _pairs_of(players, size) <= FEW:
         every = np.array(list(itertools.combinations(range(players), size)))

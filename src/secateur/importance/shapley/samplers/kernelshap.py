@@ -16,13 +16,13 @@ def kernelshap(players: int, generator: torch.Generator) -> CoalitionDesign:
 
 
 def drawn_by_kernel(players: int, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Coalitions of s players with a chance like 1 / (s (n - s)). (count, players)"""
+    """Coalitions of s players with a chance like 1 / (s (n - s)), (count, players)."""
     sizes = torch.arange(1, players, dtype=torch.float64)
     drawn = torch.multinomial(1 / (sizes * (players - sizes)), count, replacement=True, generator=generator) + 1
     return of_sizes(players, drawn, generator)
 
 
 def of_sizes(players: int, sizes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A random coalition of each of these sizes. (coalitions, players)"""
+    """A random coalition of each of these sizes, (coalitions, players)."""
     ranks = torch.rand(len(sizes), players, generator=generator).argsort(1).argsort(1)
     return ranks < sizes[:, None]
