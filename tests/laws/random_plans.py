@@ -40,7 +40,7 @@ def dropped(network: sc.Network, seed: int) -> list[str]:
     """Some of the blocks that are units beside others; none where there are none."""
     blocks = blocks_of(network)
     draws = torch.Generator().manual_seed(seed)
-    return [] if blocks is None else [path for path in blocks.places if torch.rand((), generator=draws) < 0.5]
+    return [] if blocks is None else [path for path in blocks.block_paths if torch.rand((), generator=draws) < 0.5]
 
 
 def plan_of(network: sc.Network, kept: dict[str, Tensor], means: dict[str, Tensor]) -> sc.Plan:

@@ -294,7 +294,7 @@ def _watched(network: sc.Network, group: Any) -> list[Any]:
     """The consumers that say where NaN in a group's entries turns up: all, but for those of other kinds of units that
     own the same entries. Experts hold neurons, and a block's branch has all channels of its stream."""
     if any(other.kind == "experts" for other in network.groups):
-        return list(network.readers_of(group))
+        return list(network.consumers_of(group))
     blocks = blocks_of(network)
     return [consumer for consumer in network.consumers if blocks is None or not blocks.owns(consumer.units)]
 
@@ -364,7 +364,7 @@ def test_law_9_costs_by_counts_are_costs_by_masks(name: str) -> None:
     base = (
         {}
         if blocks is None
-        else {blocks.name: torch.tensor([path not in gone for path in blocks.places]).nonzero()[:, 0]}
+        else {blocks.name: torch.tensor([path not in gone for path in blocks.block_paths]).nonzero()[:, 0]}
     )
     costs = PrefixCost(network, groups, mask=network.mask(base))
     kept = np.array([int(torch.randint(group.size + 1, (), generator=draws)) for group in groups])

@@ -443,7 +443,7 @@ def test_a_number_that_only_looks_like_a_size_is_left_alone() -> None:
             return self.c(self.a(x).relu().view(-1, self.cells).view(x.shape[0], -1, self.cells)).sum(1)
 
     network = sc.trace(Window().eval(), torch.randn(4, 5, 6))
-    assert [mend.attribute for mend in network.mends] == ["cells"]
+    assert [mend.attribute for mend in network.attribute_updates] == ["cells"]
 
 
 def test_what_an_export_leaves_in_a_model_is_taken_out_again() -> None:

@@ -42,7 +42,7 @@ def order_of_blocks(
     order: list[str] = []
     share = -(-group.size // (ROUNDS + 1))
     for number in range(ROUNDS):
-        others = [path for path in group.places if path not in order]
+        others = [path for path in group.block_paths if path not in order]
         price = prices.measure(order, others)
         ranked = sorted(others, key=lambda path: price.get(path, float("inf")))
         order += ranked if number == ROUNDS - 1 else _without_neighbours(ranked, group)[:share]
@@ -73,7 +73,7 @@ class _BlockPrices:
         return prices
 
     def _kept_without(self, paths: Sequence[str]) -> dict[str, torch.Tensor]:
-        indices = [index for index, path in enumerate(self.group.places) if path not in paths]
+        indices = [index for index, path in enumerate(self.group.block_paths) if path not in paths]
         return {self.group.name: torch.tensor(indices, dtype=torch.long)}
 
     def _layers_behind(self, path: str) -> list[LinearLayer]:
@@ -88,7 +88,7 @@ def _without_neighbours(ranked: Sequence[str], group: Group) -> list[str]:
     """Return the blocks in the order of a ranking, without those that lie next to one before."""
     chosen: list[str] = []
     for path in ranked:
-        index = group.places.index(path)
-        if not {index - 1, index + 1} & {group.places.index(other) for other in chosen}:
+        index = group.block_paths.index(path)
+        if not {index - 1, index + 1} & {group.block_paths.index(other) for other in chosen}:
             chosen.append(path)
     return chosen

@@ -114,7 +114,7 @@ def _remaining_blocks(network: Network, dropped: Sequence[str]) -> dict[str, Ten
     if not dropped:
         return {}
     group = blocks_of(network)
-    paths = () if group is None else group.places
+    paths = () if group is None else group.block_paths
     for path in dropped:
         check_name(path, paths, "dropped names no block that can be left out beside other units:")
     assert group is not None

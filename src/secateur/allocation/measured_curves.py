@@ -32,7 +32,7 @@ def measured_curves(
     network = simulator.network
     position = network.program.position
     first = {
-        name: min((consumer.node for consumer in network.readers_of(network[name])), key=position.__getitem__)
+        name: min((consumer.node for consumer in network.consumers_of(network[name])), key=position.__getitem__)
         for name in scores
     }
     curves = {}

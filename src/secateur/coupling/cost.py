@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from secateur.coupling.network import Consumer, TensorAxis
+    from secateur.coupling.consumers import Consumer
+    from secateur.coupling.members import TensorAxis
 
 
 WHOLE = -1

@@ -6,10 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from secateur.coupling.consumers import Consumer
 from secateur.coupling.cost import Work
 from secateur.coupling.grouping import Units, build_groups
 from secateur.coupling.label_tracer import LabelTracer
-from secateur.coupling.network import Consumer, Group, Network
+from secateur.coupling.network import Group, Network
 
 
 def add_experts(network: Network, first: LabelTracer, tracer: LabelTracer) -> Network:

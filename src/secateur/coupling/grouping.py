@@ -11,7 +11,8 @@ from torch import Tensor
 from secateur.coupling.connected_components import find_components
 from secateur.coupling.label_tracer import LabelTracer
 from secateur.coupling.labels import ParameterAxis, labelled_axes, squeeze_expanded
-from secateur.coupling.network import Frozen, Group, TensorAxis
+from secateur.coupling.members import Frozen, TensorAxis
+from secateur.coupling.network import Group
 from secateur.coupling.trace_records import Couplings, Freeze
 
 Array = np.ndarray

@@ -1,23 +1,21 @@
-"""What tracing finds: groups of units, where they lie in the parameters, and who reads them."""
+"""A traced network: groups of units, the axes on which they lie, and their consumers."""
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
-from secateur.coupling.cost import WHOLE, Cost, TensorCost, Work, cost_of
-from secateur.coupling.rules.registry import rule_of
+from secateur.coupling.consumers import Addition, Consumer
+from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
+from secateur.coupling.group_selection import select_groups
+from secateur.coupling.members import AttributeUpdate, Frozen, TensorAxis
 from secateur.coupling.shape_literals import ShapeLiteral
 from secateur.coupling.summary import network_table
 from secateur.data.batch import Batch
 from secateur.data.conversion import BATCH_SIZE
-from secateur.errors import NameMatchError
 from secateur.graph.module_program import ModuleProgram
 from secateur.graph.program import Program
 from secateur.graph.random_draws import Draw
@@ -26,102 +24,21 @@ Kept = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class TensorAxis:
-    """One axis of one parameter or buffer that units own entries of.
-
-    Args:
-        tensor: the parameter's or buffer's name in the model.
-        axis: the axis.
-        units: for each index along the axis the number of its unit in the network, -1 where it is frozen.
-        is_producer: whether the axis makes the units (a weight's filters) or only follows them.
-    """
-
-    tensor: str
-    axis: int
-    units: Tensor
-    is_producer: bool = False
-
-    def __str__(self) -> str:
-        return self.tensor if self.axis == WHOLE else f"{self.tensor}[{self.axis}]"
-
-
-@dataclass(frozen=True, eq=False)
-class ConstantSink:
-    """Where the constant goes that a reader receives from removed units.
-
-    Args:
-        weight: the reader's weight.
-        tensor: what takes the constant.
-        kind: "bias": it is added there; "running_mean": it is taken from the batch norm behind; "new": a bias is made.
-        inner: the axis of the weight that is contracted.
-        groups: of a grouped convolution.
-        outputs: for each entry of the reader's result the number of its unit, -1 where it is frozen.
-    """
-
-    weight: str
-    tensor: str
-    kind: str
-    inner: int
-    groups: int
-    outputs: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Consumer:
-    """An operator that contracts over an axis on which units lie.
-
-    Args:
-        node: the operator in the program.
-        argument: the name of the argument that holds the units.
-        dim: its axis.
-        units: for each index along the axis the number of its unit in the network, -1 where it is frozen.
-        fold: where a constant input can go; None where it can't, and absent units count as zero.
-    """
-
-    node: Node
-    argument: str
-    dim: int
-    units: Tensor
-    fold: ConstantSink | None
-
-    @property
-    def is_inner(self) -> bool:
-        """Whether it is a recurrent layer that reads its own hidden units, through its weights."""
-        recurrence = rule_of(self.node).recurrence
-        return recurrence is not None and recurrence.weights == self.argument
-
-
-@dataclass(frozen=True, eq=False)
-class Addition:
-    """An operator that adds activations of different layers, whose units therefore go together.
-
-    Args:
-        node: the operator in the program.
-        dim: the axis of its result on which the units lie.
-        units: for each index along the axis the number of its unit in the network, -1 where it is frozen.
-    """
-
-    node: Node
-    dim: int
-    units: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class Group:
     """Units of one kind that can be compared with each other.
 
     Args:
         name: the first module that makes them.
-        size: how many there are.
-        offset: the number of its first unit in the network; the others follow.
+        size: the number of units.
+        offset: the number of the first unit in the network; the others follow.
         kind: "channels" of convolutions, "neurons" of linear layers, "residual" for the width that sums hold together,
-            "heads" of attention or "head width", the same places of all heads, "experts" of a mixture, "bundles" of
+            "heads" of attention or "head width", the same positions of all heads, "experts" of a mixture, "bundles" of
             heads with their share of the width, or whole "blocks".
-        members: the axes on which they lie.
+        members: the axes on which the units lie.
         dropouts: names of the dropout modules that act on them.
-        fewest: how many must stay: 2 where the model's own code takes an axis of length 1 for none.
-        places: of blocks, the path of each.
-        multiple: how many stay must be a multiple of this, which the model's kernels insist on.
+        fewest: the least number to keep: 2 where the model's own code drops an axis of length 1.
+        block_paths: of blocks, the path of each.
+        multiple: a number that the model's kernels insist on; the number of kept units is a multiple of it.
     """
 
     name: str
@@ -131,60 +48,50 @@ class Group:
     members: tuple[TensorAxis, ...]
     dropouts: tuple[str, ...]
     fewest: int = 1
-    places: tuple[str, ...] = ()
+    block_paths: tuple[str, ...] = ()
     multiple: int = 1
 
     @property
     def span(self) -> slice:
+        """The numbers of its units in the network."""
         return slice(self.offset, self.offset + self.size)
 
     def owns(self, units: Tensor) -> bool:
-        """Whether any of these units of the network is one of the group's."""
+        """Return whether any of these units of the network belongs to the group."""
         return bool(((units >= self.offset) & (units < self.offset + self.size)).any())
 
 
 @dataclass(frozen=True, eq=False)
-class AttributeUpdate:
-    """An attribute of a module that was found to count units, and must follow when they go.
+class Network:
+    """A traced model: its units, and its program to run with some of them absent.
+
+    `secateur.trace` returns it. `print(network)` shows the groups, what they own and what is frozen; `network[name]` is
+    a group, and `network.cost(plan)` what a plan leaves.
 
     Args:
-        path: the module's.
-        attribute: its name.
-        position: the place in it where it is a tuple or a list, else None.
-        units: the unit of each entry that it counts.
-    """
+        title: the name of the model's class.
+        program: the exported program, which shares the model's parameters.
+        example: the example that the model was traced with.
+        groups: the groups of units that can be removed.
+        members: every axis of a parameter or buffer on which units lie.
+        consumers: the operators that contract over units.
+        work: the MACs of each operator.
+        tensors: the parameters and buffers of the model, with their shapes and item sizes.
+        frozen: the layers whose units can't be removed, with the reasons.
+        reshaping: for each group, the paths of the modules whose own code changes the shape of its activations.
+        sizes: the numbers in the program that count units.
+        attribute_updates: the attributes of modules that count units, as trial cuts found them.
+        module_programs: by path, the programs of modules whose own code can't express the cut shape.
+        draws: the operators that draw random numbers, with the units of their results.
+        additions: the sums of activations of different layers, whose units are removed together.
+        as_program: whether the program is cut, and not the model's own code.
 
-    path: str
-    attribute: str
-    position: int | None
-    units: Tensor
-
-    @property
-    def key(self) -> tuple[str, str, int | None]:
-        return self.path, self.attribute, self.position
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """Units that can't be cut: whose, how many, and the operator, module and reason that hold them."""
-
-    name: str
-    units: int
-    operator: str
-    module: str
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A model's units, and its program to try them on.
-
-    `reshaping` names, for each group, the modules whose own code changes the shape of its activations; `sizes` the
-    numbers in the program that count units; `mends` the attributes of modules that do; `module_programs` the programs
-    of modules whose own code can't say the cut shape, by path; `draws` the units of operators that draw random numbers;
-    `additions` the sums of activations along which units go together;
-    `as_program` tells that what is cut is the program, not the model's code.
-    `print(network)` shows the groups, what they own and what is frozen; `network.cost(plan)` what a plan would leave.
+    Example:
+        >>> import torch, secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> network = sc.trace(model, torch.randn(2, 4))
+        >>> network["0"].size, network.units, network.cost().params
+        (8, 8, 58)
     """
 
     title: str
@@ -198,7 +105,7 @@ class Network:
     frozen: tuple[Frozen, ...]
     reshaping: Mapping[str, tuple[str, ...]]
     sizes: tuple[ShapeLiteral, ...] = ()
-    mends: tuple[AttributeUpdate, ...] = ()
+    attribute_updates: tuple[AttributeUpdate, ...] = ()
     module_programs: Mapping[str, ModuleProgram] = field(default_factory=dict)
     draws: tuple[Draw, ...] = ()
     additions: tuple[Addition, ...] = ()
@@ -206,44 +113,50 @@ class Network:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is now."""
+        """The device of the model at present."""
         names = [tensor.name for tensor in self.tensors if tensor.name in self.program.names.values()]
         return self.program.state(names[0]).device if names else torch.device("cpu")
 
     @property
     def batch_size(self) -> int:
-        """How many examples of a data set make a batch: 32, or as many as the model's code fixes."""
+        """The number of examples of a batch: 32, or as many as the model's code fixes."""
         return BATCH_SIZE if self.program.batched is not None else self.example.size or BATCH_SIZE
 
     @cached_property
     def units(self) -> int:
-        """How many units there are in all groups."""
+        """The number of units in all groups."""
         return sum(group.size for group in self.groups)
 
     @cached_property
     def by_name(self) -> dict[str, Group]:
+        """The groups by name."""
         return {group.name: group for group in self.groups}
 
     def __getitem__(self, name: str) -> Group:
+        """Return a group by its name.
+
+        Raises:
+            NameMatchError: no group has that name; the message offers the nearest.
+        """
         if name not in self.by_name:
             self.select([name])
         return self.by_name[name]
 
     def select(self, only: str | Sequence[str] | None = None, skip: str | Sequence[str] | None = None) -> list[Group]:
-        """The groups whose names match one of the globs `only` and none of `skip`.
+        """Return the groups whose names match one of the globs `only` and none of `skip`.
 
         Raises:
-            NameMatchError: a glob matches no group; the nearest names are offered.
+            NameMatchError: a glob matches no group; the message offers the nearest names.
         """
-        wanted, unwanted = (
-            None if globs is None else _matching([globs] if isinstance(globs, str) else globs, list(self.by_name))
-            for globs in (only, skip)
-        )
-        chosen = [group for group in self.groups if wanted is None or group.name in wanted]
-        return [group for group in chosen if not unwanted or group.name not in unwanted]
+        names = select_groups(list(self.by_name), only, skip)
+        return [group for group in self.groups if group.name in names]
 
     def mask(self, kept: Kept) -> Tensor:
-        """Which units stay, as booleans (units + 1,); the last stands for all that is frozen."""
+        """Return which units are kept, as booleans (units + 1,); the last stands for all that is frozen.
+
+        Args:
+            kept: indices of kept units by group name; groups without indices are kept whole.
+        """
         mask = torch.ones(self.units + 1, dtype=torch.bool)
         for name, indices in kept.items():
             group = self[name]
@@ -252,7 +165,7 @@ class Network:
         return mask
 
     def cost(self, plan: "Kept | HasKept | None" = None, folds: bool = False) -> Cost:
-        """Parameters, MACs for one example, and bytes of a plan, or of the whole network.
+        """Return parameters, MACs for one example, and bytes of a plan, or of the whole network.
 
         Args:
             plan: a Plan, or the indices to keep by group name.
@@ -269,12 +182,13 @@ class Network:
         return cost_of(self.mask({}), self.tensors, self.members, self.work, ())
 
     def new_biases(self) -> tuple[Consumer, ...]:
-        """Readers without a bias, to which mean removal must give one."""
+        """Return the consumers without a bias, to which mean removal must give one."""
         return tuple(
             consumer for consumer in self.consumers if consumer.fold is not None and consumer.fold.kind == "new"
         )
 
-    def readers_of(self, group: Group) -> tuple[Consumer, ...]:
+    def consumers_of(self, group: Group) -> tuple[Consumer, ...]:
+        """Return the consumers of a group's units."""
         return tuple(consumer for consumer in self.consumers if group.owns(consumer.units))
 
     def __str__(self) -> str:
@@ -284,18 +198,9 @@ class Network:
 
 
 class HasKept(Protocol):
-    """Anything with the indices to keep by group name, such as a Plan."""
+    """An object with the indices to keep by group name, such as a Plan."""
 
     @property
-    def kept(self) -> Kept: ...
-
-
-def _matching(globs: Sequence[str], names: list[str]) -> set[str]:
-    found: set[str] = set()
-    for glob in globs:
-        matched = set(names) & {glob} or set(fnmatch.filter(names, glob))
-        if not matched:
-            near = get_close_matches(glob, names, 3, 0.3) or names[:5]
-            raise NameMatchError(f"no group is named {glob!r}; the nearest are {', '.join(near)}")
-        found |= matched
-    return found
+    def kept(self) -> Kept:
+        """The indices of kept units by group name."""
+        ...

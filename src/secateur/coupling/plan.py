@@ -1,4 +1,4 @@
-"""The plan of a cut: the units that stay, and what they cost."""
+"""The plan of a cut: the units that are kept, and what they cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class MetricChange:
 
     @property
     def within(self) -> bool:
-        """Whether the bound is kept."""
+        """True where the bound holds."""
         return self.mean <= self.asked if self.unit == "loss" else self.mean >= self.asked
 
     def __str__(self) -> str:
@@ -46,17 +46,18 @@ class MetricChange:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What stays of a network.
+    """The units of a network that are kept.
 
     Args:
         network: the traced network.
-        kept: original indices of the units that stay, by group, ascending.
-        means: what stands in the place of removed units: the mean input of each reader, or nothing for zero.
-        cost: of the plan, and `dense` of the whole network.
-        keep: the budget that was asked for.
-        effective: MACs with channels counted up to what the device's kernels work on at once.
-        notes: what was decided for the device, and why.
-        change: of the loss or the accuracy, where the budget is a bound on it.
+        kept: the original indices of kept units, by group, ascending.
+        means: the mean input of each consumer, which takes the place of removed units; empty for zeros.
+        cost: the cost of the plan.
+        dense: the cost of the whole network.
+        keep: the requested budget.
+        effective: the MACs with channels counted up to the step of the device's kernels.
+        notes: decisions made for the device, with their reasons.
+        change: the change of the loss or the accuracy, where the budget is a bound on it.
     """
 
     network: Network
@@ -81,29 +82,31 @@ class Plan:
             rows.append([unit, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}"])
         rows += effective_rows(self.effective)
         rows.append(["", "", "", ""])
-        block_names = [
-            f"left out: {', '.join(path for at, path in enumerate(group.places) if at not in self.kept[group.name])}"
-            for group in self.network.groups
-            if group.name in self.kept and len(self.kept[group.name]) < len(group.places)
-        ]
+        groups = [group for group in self.network.groups if group.name in self.kept]
+        counts = {group.name: len(self.kept[group.name]) for group in groups}
         rows += [
-            [
-                group.name,
-                str(group.size),
-                str(len(self.kept[group.name])),
-                f"{len(self.kept[group.name]) / group.size:.0%}",
-            ]
-            for group in self.network.groups
-            if group.name in self.kept
+            [group.name, str(group.size), str(counts[group.name]), f"{counts[group.name] / group.size:.0%}"]
+            for group in groups
         ]
-        return "\n".join([*align_columns(rows), *block_names, *bias_lines(self.new_biases), *self._remarks()])
+        return "\n".join(
+            [*align_columns(rows), *self._removed_blocks(), *bias_lines(self.new_biases), *self._remarks()]
+        )
+
+    def _removed_blocks(self) -> list[str]:
+        lines = []
+        for group in self.network.groups:
+            kept = self.kept.get(group.name)
+            if kept is not None and len(kept) < len(group.block_paths):
+                paths = (path for at, path in enumerate(group.block_paths) if at not in kept)
+                lines.append(f"left out: {', '.join(paths)}")
+        return lines
 
     def _remarks(self) -> list[str]:
         return [*self.notes, *([] if self.change is None else [str(self.change)])]
 
 
 def effective_rows(effective: EffectiveMacs | None) -> list[list[str]]:
-    """Effective MACs as a row beside the plain ones; none where the device takes any number of channels."""
+    """Return effective MACs as a row beside the plain ones; none where the device takes any number of channels."""
     if effective is None or effective.step == 1:
         return []
     share = f"{effective.left / max(effective.dense, 1):.1%}"
@@ -111,7 +114,7 @@ def effective_rows(effective: EffectiveMacs | None) -> list[list[str]]:
 
 
 def bias_lines(names: Sequence[str]) -> list[str]:
-    """What a reader should know of new biases, in words; nothing where there are none."""
+    """Return a line that names the new biases; none where there are none."""
     if not names:
         return []
     return [f"biases that are new, for the means of removed units: {', '.join(names)}"]

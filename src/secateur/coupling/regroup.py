@@ -6,7 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from secateur.coupling.network import ConstantSink, Frozen, Group, Network
+from secateur.coupling.consumers import ConstantSink
+from secateur.coupling.members import Frozen
+from secateur.coupling.network import Group, Network
 
 
 def freeze_groups(network: Network, reasons: Mapping[str, str]) -> Network:
@@ -79,7 +81,7 @@ def _renumbered(network: Network, groups: Sequence[Group], number: Tensor) -> Ne
             if bool((number[consumer.units] >= 0).any())
         ),
         work=tuple(replace(term, axes=tuple(number[axis] for axis in term.axes)) for term in network.work),
-        mends=tuple(replace(mend, units=number[mend.units]) for mend in network.mends),
+        attribute_updates=tuple(replace(mend, units=number[mend.units]) for mend in network.attribute_updates),
         draws=tuple(draw.renumbered(lambda units: number[units]) for draw in network.draws),
         sizes=tuple(size.renumbered(lambda units: number[units]) for size in network.sizes),
         additions=tuple(

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.coupling.consumers import Consumer
 from secateur.coupling.cost import WHOLE
-from secateur.coupling.network import Consumer, Group, Network, TensorAxis
+from secateur.coupling.members import TensorAxis
+from secateur.coupling.network import Group, Network
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import module_path
 from secateur.graph.program import Program
@@ -109,7 +111,7 @@ def of_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
         frozen=(),
         reshaping={"blocks": ()},
         sizes=(),
-        mends=(),
+        attribute_updates=(),
         draws=tuple(replace(draw, units=()) for draw in network.draws),
         additions=(),
     )
@@ -167,7 +169,7 @@ def without_blocks(network: Network) -> Network:
 
 def blocks_of(network: Network) -> Group | None:
     """The group of blocks that are units beside others, if there is one."""
-    return next((group for group in network.groups if group.places and len(network.groups) > 1), None)
+    return next((group for group in network.groups if group.block_paths and len(network.groups) > 1), None)
 
 
 def is_inside(name: str, paths: Sequence[str]) -> bool:
@@ -180,7 +182,7 @@ def groups_inside(network: Network, paths: Sequence[str]) -> list[Group]:
     return [
         group
         for group in network.groups
-        if not group.places and group.members and all(is_inside(member.tensor, paths) for member in group.members)
+        if not group.block_paths and group.members and all(is_inside(member.tensor, paths) for member in group.members)
     ]
 
 

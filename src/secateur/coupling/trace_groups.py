@@ -8,13 +8,14 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from secateur.coupling.consumers import Addition, ConstantSink, Consumer
 from secateur.coupling.cost import TensorCost, Work
 from secateur.coupling.expert_groups import add_experts
 from secateur.coupling.grouping import Units, build_groups
 from secateur.coupling.label_tracer import LabelTracer
 from secateur.coupling.label_walk import trace_experts, trace_labels
 from secateur.coupling.labels import entries_along, labelled_axes
-from secateur.coupling.network import Addition, ConstantSink, Consumer, Network
+from secateur.coupling.network import Network
 from secateur.coupling.new_biases import takes_new_bias
 from secateur.coupling.operator_results import Results, results_of
 from secateur.coupling.rules.registration import masked_checks

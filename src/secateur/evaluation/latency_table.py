@@ -219,7 +219,7 @@ CLOCKS: Mapping[str, Callable[[LinearLayer, _Call], float]] = {
 def _block_unit(network: Network, node: Node) -> int:
     """The unit of the block in which an operator lies; -1 where it lies in none."""
     group = blocks_of(network)
-    places = () if group is None else group.places
+    places = () if group is None else group.block_paths
     inside = (at for at, path in enumerate(places) if is_inside(module_path(node), [path]))
     return next((group.offset + at for at in inside if group is not None), -1)
 

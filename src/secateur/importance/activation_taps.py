@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.network import Consumer, Group, Network
+from secateur.coupling.consumers import Consumer
+from secateur.coupling.network import Group, Network
 from secateur.coupling.rules.registry import rule_of
 from secateur.data.batch import Batch
 from secateur.errors import DataError

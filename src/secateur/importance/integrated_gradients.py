@@ -64,7 +64,7 @@ def _path_integral(context: CriterionContext, steps: int, group: Group, batch: B
         masks = torch.ones(examples, network.units + 1, device=network.device)
         with torch.enable_grad():
             masks = torch.cat([masks[:, : group.offset], presence, masks[:, group.span.stop :]], 1)
-            handlers = context.ablation.handlers(network, masks, network.readers_of(group))
+            handlers = context.ablation.handlers(network, masks, network.consumers_of(group))
             output = context.forward(batch, {**straight_through(network.program), **handlers})
             value = -context.losses(output, reference, examples).sum()
         (slope,) = torch.autograd.grad(value, presence, materialize_grads=True, allow_unused=True)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.network import Consumer, Network
+from secateur.coupling.consumers import Consumer
+from secateur.coupling.network import Network
 from secateur.coupling.rules.op_rule import MaskedOp
 from secateur.coupling.rules.registry import rule_of
 from secateur.data.batch import Batch

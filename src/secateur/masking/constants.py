@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from secateur.coupling.network import ConstantSink
+from secateur.coupling.consumers import ConstantSink
 from secateur.utils.dtypes import to_widest
 
 

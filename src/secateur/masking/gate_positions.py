@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.network import Addition, Network
+from secateur.coupling.consumers import Addition
+from secateur.coupling.network import Network
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments
 from secateur.masking.batch_norms import norms_of

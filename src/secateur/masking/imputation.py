@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.coupling.network import Consumer, Network
+from secateur.coupling.consumers import Consumer
+from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError, SurgeryError
 from secateur.graph.operators import module_path

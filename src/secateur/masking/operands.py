@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.network import Consumer
+from secateur.coupling.consumers import Consumer
 from secateur.graph.operators import arguments
 
 

@@ -88,7 +88,7 @@ class EmbeddedPrunedNetwork:
         return tuple(
             path
             for group in self.network.groups
-            for path, stays in zip(group.places, self.mask[group.span].tolist(), strict=False)
+            for path, stays in zip(group.block_paths, self.mask[group.span].tolist(), strict=False)
             if not stays
         )
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.coupling.network import AttributeUpdate, Group, Network
+from secateur.coupling.members import AttributeUpdate
+from secateur.coupling.network import Group, Network
 from secateur.graph.operators import module_path
 from secateur.surgery.attribute_reads import AttributeReads
 from secateur.surgery.module_attributes import COUNTING_NAMES
@@ -37,7 +38,7 @@ def _touches(network: Network, group: Group, path: str) -> bool:
     return (
         any(groups_inside_module(member.tensor.rpartition(".")[0], path) for member in group.members)
         or any(groups_inside_module(module, path) for module in network.reshaping[group.name])
-        or any(groups_inside_module(module_path(consumer.node), path) for consumer in network.readers_of(group))
+        or any(groups_inside_module(module_path(consumer.node), path) for consumer in network.consumers_of(group))
     )
 
 
@@ -66,7 +67,7 @@ def proposed_updates(
     if not numbers:
         return
     counted = _countable_units(network, path)
-    current = {mend.key: mend.units for mend in network.mends}
+    current = {mend.key: mend.units for mend in network.attribute_updates}
     single = [
         AttributeUpdate(path, attribute, position, units)
         for attribute, position, value in numbers

@@ -75,13 +75,13 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     skipped = tuple(
         path
         for group in network.groups
-        if group.places
-        for path, stays in zip(group.places, mask[group.span].tolist(), strict=False)
+        if group.block_paths
+        for path, stays in zip(group.block_paths, mask[group.span].tolist(), strict=False)
         if not stays
     )
     slices = _slices(network, mask, skipped)
     modules = dict(model.named_modules())
-    from_trials = {(mend.path, mend.attribute) for mend in network.mends}
+    from_trials = {(mend.path, mend.attribute) for mend in network.attribute_updates}
     attributes = defaultdict(dict, resized_attributes(modules, slices))
     for group in network.groups:
         if group.name in kept and len(kept[group.name]) < group.size and network.reshaping[group.name]:

@@ -48,7 +48,7 @@ def own_counts(module: nn.Module, sizes: Mapping[str, Mapping[int, int]]) -> dic
 def updates_from_trials(modules: Mapping[str, nn.Module], network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
     """Return the attributes that, as trial cuts showed, count units."""
     attributes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    for mend in network.mends:
+    for mend in network.attribute_updates:
         remaining = int(mask[mend.units].sum())
         if mend.path not in modules or remaining == len(mend.units):
             continue

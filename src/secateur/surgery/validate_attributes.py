@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
-from secateur.coupling.network import AttributeUpdate, Group, Kept, Network
+from secateur.coupling.members import AttributeUpdate
+from secateur.coupling.network import Group, Kept, Network
 from secateur.surgery.culprits import bisect_failures, failing_groups
 from secateur.surgery.diagnose import (
     ancestors,
@@ -36,7 +37,7 @@ def update_attributes(
             if trials.passes(candidate, shares, failure) and not _is_chance(trials, candidate, shares, failure):
                 mends = _necessary_updates(trials, network, shares, failure, mends)
                 candidate = _with_updates(network, mends)
-                current_keys = {mend.key for mend in candidate.mends}
+                current_keys = {mend.key for mend in candidate.attribute_updates}
                 same_class = same_class_updates(trials.model, network, mends)
                 return _with_updates(candidate, [mend for mend in same_class if mend.key not in current_keys])
     return None
@@ -66,7 +67,9 @@ def _necessary_updates(
 
 def _with_updates(network: Network, mends: Sequence[AttributeUpdate]) -> Network:
     """Return the network with further updates; of two for one attribute the later counts."""
-    return replace(network, mends=tuple({mend.key: mend for mend in (*network.mends, *mends)}.values()))
+    return replace(
+        network, attribute_updates=tuple({mend.key: mend for mend in (*network.attribute_updates, *mends)}.values())
+    )
 
 
 def update_attributes_by_group(trials: TrialCutter, network: Network, seed: int, failure: Failure) -> Network | None:

@@ -68,7 +68,7 @@ def test_blocks_stand_beside_other_units() -> None:
     plain, mixed = sc.trace(model, x), sc.trace(model, x, kinds=MIXED)
     group = blocks_of(mixed)
     assert group is not None
-    assert group.places == ("layers.0", "layers.1", "layers.2", "layers.3")
+    assert group.block_paths == ("layers.0", "layers.1", "layers.2", "layers.3")
     assert [other.name for other in mixed.groups[:-1]] == [other.name for other in plain.groups]
     assert mixed.cost() == plain.cost()
     assert str(without_blocks(mixed)) == str(plain)

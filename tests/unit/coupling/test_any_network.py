@@ -43,7 +43,7 @@ def test_kinds_that_are_none(options: dict[str, object], said: str) -> None:
 def test_without_a_block_the_skip_alone_remains(tmp_path: Path) -> None:
     model, example = grow("blocks")
     network = sc.trace(model, example, kinds="blocks")
-    assert network["blocks"].places == ("first.0", "first.1", "second.0", "second.1")
+    assert network["blocks"].block_paths == ("first.0", "first.1", "second.0", "second.1")
     kept = {"blocks": torch.tensor([0, 2, 3])}
     small = sc.cut(model, sc.Plan(network, kept, {}, network.cost(kept), network.cost(), {}))
     x = model.first[0](model.stem(example))
@@ -163,7 +163,10 @@ def test_attributes_are_found_by_trying() -> None:
     model, example = Sized().eval(), torch.randn(3, 4)
     network = sc.trace(model, example)
     sizes = {group.name: group.size for group in network.groups}
-    assert sizes.get("b", 6) == 6 and not {mend.attribute for mend in network.mends} - {"groups_of", "planes"}
+    assert sizes.get("b", 6) == 6 and not {mend.attribute for mend in network.attribute_updates} - {
+        "groups_of",
+        "planes",
+    }
     for group in network.groups:
         kept = {group.name: torch.arange(3)}
         small = sc.cut(model, sc.Plan(network, kept, {}, network.cost(kept), network.cost(), {}))

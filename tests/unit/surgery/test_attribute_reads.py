@@ -61,7 +61,9 @@ def test_only_numbers_that_were_read_are_proposed(make: type[Counted]) -> None:
     assert reads is not None
     attributes = {mend.attribute for mends in proposed_updates(model, network, "", reads) for mend in mends}
     assert attributes == ({"read"} if make is Counted else {"read", "unread", "also_unread", "listed"})
-    assert [(mend.attribute, mend.path) for mend in sc.trace(model, torch.randn(3, 4)).mends] == [("read", "")]
+    assert [(mend.attribute, mend.path) for mend in sc.trace(model, torch.randn(3, 4)).attribute_updates] == [
+        ("read", "")
+    ]
 
 
 def test_a_further_export_that_fails_is_made_once() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-from secateur.coupling.network import Consumer
+from secateur.coupling.consumers import Consumer
 from secateur.graph.operators import arguments
 from secateur.graph.program import Program
 

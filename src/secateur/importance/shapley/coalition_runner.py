@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.network import Consumer, Group, Network
+from secateur.coupling.consumers import Consumer
+from secateur.coupling.network import Group, Network
 from secateur.evaluation.losses import Reference
 from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
@@ -59,7 +60,7 @@ class CoalitionRunner:
     def __init__(self, context: CriterionContext, groups: Sequence[Group], precision: torch.dtype | None) -> None:
         self.context, self.groups = context, tuple(groups)
         self.network, self.program = context.network, context.network.program
-        consumers = [consumer for group in groups for consumer in self.network.readers_of(group)]
+        consumers = [consumer for group in groups for consumer in self.network.consumers_of(group)]
         self.consumers: tuple[Consumer, ...] = tuple(dict.fromkeys(consumers))
         self.cut = first_consumer(self.network, self.consumers)
         self.end = len(self.program.nodes) - 1

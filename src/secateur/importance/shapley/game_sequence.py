@@ -35,7 +35,7 @@ def games_in_order(
         BudgetError: the memory limit is less than one step of one of the games needs.
     """
     network, limit = context.network, config.memory_limit
-    cuts = {group.name: first_consumer(network, network.readers_of(group)) for group in context.groups}
+    cuts = {group.name: first_consumer(network, network.consumers_of(group)) for group in context.groups}
     ordered = sorted(context.groups, key=lambda group: cuts[group.name])
     games = [Game(context, [group], config, cursor) for group in ordered]
     steps = [measure_steps(game, gradients) for game in games]
