@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cost.definitions import CifarResNet, ResNet18
 from secateur import demo
-from secateur.evaluation.losses import divergence
+from secateur.evaluation.divergence import divergence
 
 CIFAR_MEAN, CIFAR_STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TESTED = 2_000

@@ -160,7 +160,7 @@ ABOUT_CLASSES: Mapping[str, str] = {
     "Plan": "a Plan, as `secateur.plan` returns it",
     "Scores": "Scores, as `secateur.score` returns them",
     "Rule": "a rule of `secateur.stopping`, such as StandardError(0.2) | Seconds(60)",
-    "LatencyTable": "a table of `secateur.evaluation.latency_table.measure_latency`",
+    "LatencyTable": "a table of `secateur.evaluation.measured_latency.measure_latency`",
     "Optimizer": "an optimizer of torch.optim",
     "float": "a number",
     "int": "a whole number",

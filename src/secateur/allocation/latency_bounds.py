@@ -14,7 +14,8 @@ from secateur.allocation.search import PlanSearch
 from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError
 from secateur.evaluation.calibration import Calibration
-from secateur.evaluation.latency_table import LatencyTable, measure_latency
+from secateur.evaluation.latency_table import LatencyTable
+from secateur.evaluation.measured_latency import measure_latency
 from secateur.evaluation.runtimes import runtime_of
 from secateur.evaluation.timing import Stopwatch
 from secateur.surgery.cut import cut

@@ -13,8 +13,9 @@ from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.plan import MetricChange, Plan
 from secateur.errors import BudgetError
-from secateur.evaluation.evaluate import IGNORED, OutputPair, class_hits, top_classes
+from secateur.evaluation.evaluate import OutputPair, class_hits, top_classes
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.targets import IGNORED
 
 STEPS = 7
 LEAST = 0.02

@@ -59,7 +59,7 @@ def fractions(
     if LATENCY in units and latency is None:
         raise BudgetError(NEEDS_TIMES)
     removed = sum(network[name].size - len(indices) for name, indices in kept.items())
-    time = 1.0 if latency is None or LATENCY not in units else latency.left(network.mask(kept))
+    time = 1.0 if latency is None or LATENCY not in units else latency.fraction(network.mask(kept))
     remaining = {**counted_fractions(network, cost, removed), LATENCY: time}
     return {unit: remaining[unit] for unit in units}
 

@@ -1,1 +1,1 @@
-"""Losses, metrics, hold-out splits and timing."""
+"""Evaluation: losses, measures of two networks side by side, hold-out splits, and timing."""

@@ -1,4 +1,4 @@
-"""On how many channels the kernels of a device work at once, and which numbers of units fill them."""
+"""Channels that the kernels of a device work on at once, and the numbers of units that fill them."""
 
 import math
 from collections.abc import Mapping
@@ -29,12 +29,12 @@ TARGETS = (AUTO, *HOST, *FIXED)
 
 @dataclass(frozen=True)
 class ChannelStep:
-    """How many channels a kernel of a device works on at once.
+    """The number of channels that a kernel of a device works on at once.
 
     Args:
         target: the device, as in `TARGETS`.
         size: channels in a step; 1 where any number is as good.
-        reason: why, in words.
+        reason: the reason, in words.
     """
 
     target: str
@@ -43,11 +43,11 @@ class ChannelStep:
 
 
 def channel_step(target: str, device: torch.device) -> ChannelStep:
-    """The step of a device.
+    """Return the step of a device.
 
     Args:
         target: its name; "auto" for the device that the network is on.
-        device: where the network is.
+        device: the device of the network.
 
     Raises:
         NameMatchError: there is no such target.
@@ -66,11 +66,11 @@ def channel_step(target: str, device: torch.device) -> ChannelStep:
 
 
 def preferred_multiple(group: Group, step: int) -> int:
-    """Multiples of which number of a group's units fill a device's kernels.
+    """Return the number of which multiples of a group's units fill a device's kernels.
 
-    1 in groups of a single step or less: a narrow network would have no size to choose but its own, and what reads
-    fewer channels takes less time on some kernels even so. Only a residual width of that size stays whole, as all
-    layers of its stage read or make it, and some runtimes take a slow way for each that it does not fill.
+    It is 1 in groups of a single step or less: a narrow network would have no size to choose but its own, and layers
+    that read fewer channels take less time on some kernels even so. Only a residual width of that size stays whole, as
+    all layers of its stage read or produce it, and some runtimes have slow kernels for each that it does not fill.
 
     Args:
         group: the group.
@@ -89,7 +89,7 @@ def preferred_multiple(group: Group, step: int) -> int:
 
 
 def sizes_in_steps(group: Group, step: int, floor: float) -> np.ndarray:
-    """The sizes that a group may have, ascending: multiples of a step from the fewest units on, and its own.
+    """Return the sizes that a group may have, ascending: multiples of a step from the fewest units on, and its own.
 
     Args:
         group: the group.
@@ -97,12 +97,12 @@ def sizes_in_steps(group: Group, step: int, floor: float) -> np.ndarray:
         floor: the fewest units; below 1 a fraction of the group.
     """
     step = math.lcm(step, group.multiple)
-    wanted = max(group.fewest, math.ceil(group.size * floor) if floor < 1 else int(floor))
-    fewest = min(group.size, math.ceil(wanted / step) * step)
+    floor_units = max(group.fewest, math.ceil(group.size * floor) if floor < 1 else int(floor))
+    fewest = min(group.size, math.ceil(floor_units / step) * step)
     return np.unique([fewest, *range(fewest + step, group.size, step), group.size])
 
 
 def entries_per_unit(group: Group) -> int:
-    """How many channels of a layer one unit is: 1 for most, the width of a head for heads."""
+    """Return the number of channels of a layer that one unit is: 1 for most, the width of a head for heads."""
     counts = [int((member.units >= group.offset).sum()) // group.size for member in group.members if member.is_producer]
     return max(min(counts, default=1), 1)

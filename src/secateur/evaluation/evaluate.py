@@ -9,19 +9,12 @@ from torch import Tensor, nn
 
 from secateur.coupling.cost import Cost
 from secateur.data.batch import Batch
-from secateur.evaluation.losses import (
-    Loss,
-    Reference,
-    by_example,
-    divergence,
-    example_losses,
-    is_logits,
-    main_output,
-)
+from secateur.evaluation.divergence import divergence
+from secateur.evaluation.losses import Loss, Reference, by_example, example_losses
+from secateur.evaluation.outputs import is_logits, main_output
 from secateur.evaluation.records import Latency, Metrics
+from secateur.evaluation.targets import IGNORED
 from secateur.graph.contexts import preserved, run_seeded
-
-IGNORED = -100
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,5 +151,5 @@ def class_hits(output: Any, labels: Any, examples: int) -> Tensor:
 
 
 def optional_mean(values: Tensor) -> float | None:
-    """Return the mean of the values that are not NaN, None if all are. Values: (examples,)"""
+    """Return the mean of the values that are not NaN, None if all are, of values (examples,)."""
     return None if bool(values.isnan().all()) else float(values.nanmean())

@@ -1,4 +1,4 @@
-"""How far the cut network is from the dense one, and on which examples that is judged."""
+"""Examples held out to judge by, and the judgement whether a step helped."""
 
 from collections.abc import Sequence
 
@@ -12,40 +12,45 @@ HELD_OUT = (3, 7)
 
 
 def holdout_mask(count: int, seen: int, total: int) -> Tensor:
-    """Which of the next examples, after so many of all, are held out of a fit, (count,).
+    """Select the examples that are held out of a fit, (count,).
 
-    Two of eight blocks of neighbours: what lies side by side, crops of one photo or frames of one clip, is often alike,
-    and would tell too well of each other.
+    They are two of eight blocks of neighbours: crops of one photo or frames of one clip are often alike, so that one
+    would predict the other too well.
+
+    Args:
+        count: the number of examples to select from.
+        seen: the number of examples before these.
+        total: the number of all examples.
     """
     block = (torch.arange(count) + seen) * BLOCKS // total
     return torch.isin(block, torch.tensor(HELD_OUT)) if total >= BLOCKS else (torch.arange(count) + seen) % 4 == 3
 
 
 def split_holdout(cells: Sequence[Batch], splits: bool) -> tuple[list[Batch], list[Batch]]:
-    """A quarter of the examples held out of the others; all serve for both where there are fewer than four.
+    """Split the examples into three quarters to fit to and one held out; where there are fewer than four, all are both.
 
     Args:
         cells: the examples.
-        splits: whether a cell can be taken apart; where the batch size is fixed it can't.
+        splits: whether a microbatch can be divided; where the batch size is fixed it can't.
     """
     total = sum(cell.size or 1 for cell in cells)
     fitted: list[Batch] = []
-    held: list[Batch] = []
+    held_out: list[Batch] = []
     seen = 0
     for number, cell in enumerate(cells):
         size = cell.size or 1
         is_held = holdout_mask(size, seen, total)
         seen += size
         if not splits or not cell.is_divisible:
-            (held if number % 4 == 3 or (number, len(cells)) in ((1, 2), (2, 3)) else fitted).append(cell)
+            (held_out if number % 4 == 3 or (number, len(cells)) in ((1, 2), (2, 3)) else fitted).append(cell)
             continue
         fitted += [cell.take(torch.nonzero(~is_held).flatten())] if not bool(is_held.all()) else []
-        held += [cell.take(torch.nonzero(is_held).flatten())] if bool(is_held.any()) else []
-    return (fitted or held), (held or fitted)
+        held_out += [cell.take(torch.nonzero(is_held).flatten())] if bool(is_held.any()) else []
+    return (fitted or held_out), (held_out or fitted)
 
 
 def output_spread(cells: Sequence[Batch], examples: int) -> list[Batch]:
-    """Cells from all over, of about so many examples together, at least one."""
+    """Return microbatches from all over, of about so many examples together, at least one."""
     total = sum(cell.size or 1 for cell in cells)
     if total <= examples:
         return list(cells)
@@ -54,12 +59,13 @@ def output_spread(cells: Sequence[Batch], examples: int) -> list[Batch]:
 
 
 def improves(before: Tensor, after: Tensor, in_doubt: bool) -> bool:
-    """Whether examples held out say that a step helped.
+    """Return True if a step helped, by examples held out.
 
     Args:
-        before, after: their divergences (examples,).
-        in_doubt: whether it may be worse by as much as the standard error of the difference: a few dozen examples, of
-            which two or three make most of the divergence, often say the contrary of what thousands would.
+        before: their divergences before the step. (examples,)
+        after: the same after it. (examples,)
+        in_doubt: whether the step may be worse by as much as the standard error of the difference: a few dozen
+            examples, of which two or three make most of the divergence, often say the contrary of what thousands would.
     """
     change = after - before
     doubt = float(change.std()) / len(change) ** 0.5 if in_doubt and len(change) > 1 else 0.0

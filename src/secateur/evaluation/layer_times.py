@@ -1,4 +1,4 @@
-"""Where the time of a network goes, layer by layer, and why a cut network is not as much faster as it is smaller."""
+"""Times of the modules of a network, and the reasons why a cut network is less fast than it is small."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -25,7 +25,13 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, nn.
 
 @dataclass(frozen=True)
 class LayerTime:
-    """The least milliseconds of one module in a few runs, in the dense network and in the cut one: 0 if it is gone."""
+    """The least milliseconds of one module in a few runs.
+
+    Args:
+        name: the module's path.
+        dense: in the dense network.
+        pruned: in the cut one; 0 if it was removed.
+    """
 
     name: str
     dense: float
@@ -33,11 +39,12 @@ class LayerTime:
 
 
 def layer_times(dense: nn.Module, small: nn.Module, batch: Batch) -> tuple[LayerTime, ...]:
-    """The time of each innermost module, and under "" what goes to operators outside of these; in their order.
+    """Measure the time of each innermost module, and under "" that of operators outside of these; in their order.
 
     Args:
-        dense, small: the networks; their hooks and states are as before afterwards.
-        batch: what they run on.
+        dense: the dense network; its hooks and state are as before afterwards.
+        small: the smaller network; the same.
+        batch: the batch that they run on.
     """
     before, after = (_times_of(model, batch) for model in (dense, small))
     return tuple(LayerTime(name, ms, after.get(name, 0.0)) for name, ms in before.items())
@@ -46,11 +53,11 @@ def layer_times(dense: nn.Module, small: nn.Module, batch: Batch) -> tuple[Layer
 def _times_of(model: nn.Module, batch: Batch) -> dict[str, float]:
     batch = batch.with_copied_inputs()
     keywords = {**batch.kwargs, **cache_disabled(model, batch)}
-    spent: defaultdict[str, list[float]] = defaultdict(list)
+    times: defaultdict[str, list[float]] = defaultdict(list)
     clock = runtime_clock()
     with preserved(model), _timed(model, clock) as current:
         model(*batch.args, **keywords)
-        spent.clear()
+        times.clear()
         for _ in range(ROUNDS):
             current.clear()
             start = clock()
@@ -58,14 +65,14 @@ def _times_of(model: nn.Module, batch: Batch) -> dict[str, float]:
             synchronize_accelerator()
             total = (clock() - start) * 1e3
             for name, ms in current.items():
-                spent[name].append(ms)
-            spent[""].append(max(total - sum(current.values()), 0.0))
-    return {name: float(np.min(times)) for name, times in spent.items()}
+                times[name].append(ms)
+            times[""].append(max(total - sum(current.values()), 0.0))
+    return {name: float(np.min(module_times)) for name, module_times in times.items()}
 
 
 @contextmanager
 def _timed(model: nn.Module, clock: Callable[[], float]) -> Iterator[defaultdict[str, float]]:
-    """Adds up the milliseconds of each innermost module in what is yielded, as long as this lasts."""
+    """Yield the milliseconds of each innermost module, which are summed up in this context."""
     current: defaultdict[str, float] = defaultdict(float)
     starts: dict[str, float] = {}
     handles = []
@@ -93,7 +100,7 @@ def _timed(model: nn.Module, clock: Callable[[], float]) -> Iterator[defaultdict
 
 
 def speed_note(dense: nn.Module, plan: Plan, times: tuple[LayerTime, ...], ratio: float, faults: int = 0) -> str:
-    """Why a cut network is not as much faster as it has fewer MACs, in a line; empty where it is.
+    """Explain in a line why a cut network is less fast than it has fewer MACs; empty where it is as fast.
 
     Args:
         dense: the dense network.
@@ -105,26 +112,43 @@ def speed_note(dense: nn.Module, plan: Plan, times: tuple[LayerTime, ...], ratio
     promised = plan.dense.macs / max(plan.cost.macs, 1)
     if promised <= 1 or ratio >= EXPECTED * promised:
         return ""
-    reasons = []
-    effective = plan.effective
-    if effective is not None and effective.step > 1:
-        share = effective.left / max(effective.dense, 1)
-        if share > NOTABLE / promised:
-            reasons.append(
-                f"kernels work on {effective.step} channels at once, by which {share:.0%} of the MACs are left"
-            )
-    kinds = {name: isinstance(module, LAYERS) for name, module in dense.named_modules()}
-    total = sum(each.pruned for each in times)
-    others = sum(each.pruned for each in times if not kinds.get(each.name, False))
-    if total > 0 and others > 0.25 * total:
-        reasons.append(f"{others / total:.0%} of its time goes to operators without MACs")
-    if faults * FAULT_MS > 0.1 * total > 0:
-        reasons.append(
-            f"its memory is taken from the system anew in each run, in {faults:,} page faults (with glibc, "
-            "MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ of 1000000000 in the environment keep it)"
-        )
-    running = [each.pruned for each in times if each.name and each.pruned > 0]
-    if running and float(np.median(running)) < SHORT_MS:
-        reasons.append("its layers are so short that calling them takes much of their time, less so for larger batches")
+    candidates = (_step_reason(plan, promised), _operator_reason(dense, times), _memory_reason(times, faults),
+                  _short_reason(times))  # fmt: skip
+    reasons = [reason for reason in candidates if reason]
     reasons = reasons or ["its layers are bound by memory, or by shapes that this machine's kernels are slow for"]
     return f"{ratio:.2f} times as fast with 1/{promised:.2f} of the MACs: {'; '.join(reasons)}"
+
+
+def _step_reason(plan: Plan, promised: float) -> str:
+    effective = plan.effective
+    if effective is None or effective.step == 1:
+        return ""
+    share = effective.left / max(effective.dense, 1)
+    if share <= NOTABLE / promised:
+        return ""
+    return f"kernels work on {effective.step} channels at once, by which {share:.0%} of the MACs are left"
+
+
+def _operator_reason(dense: nn.Module, times: tuple[LayerTime, ...]) -> str:
+    has_macs = {name: isinstance(module, LAYERS) for name, module in dense.named_modules()}
+    total = sum(time.pruned for time in times)
+    others = sum(time.pruned for time in times if not has_macs.get(time.name, False))
+    if total <= 0 or others <= 0.25 * total:
+        return ""
+    return f"{others / total:.0%} of its time goes to operators without MACs"
+
+
+def _memory_reason(times: tuple[LayerTime, ...], faults: int) -> str:
+    if not faults * FAULT_MS > 0.1 * sum(time.pruned for time in times) > 0:
+        return ""
+    return (
+        f"its memory is taken from the system anew in each run, in {faults:,} page faults (with glibc, "
+        "MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ of 1000000000 in the environment keep it)"
+    )
+
+
+def _short_reason(times: tuple[LayerTime, ...]) -> str:
+    running = [time.pruned for time in times if time.name and time.pruned > 0]
+    if not running or float(np.median(running)) >= SHORT_MS:
+        return ""
+    return "its layers are so short that calling them takes much of their time, less so for larger batches"

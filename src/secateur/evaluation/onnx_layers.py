@@ -1,4 +1,4 @@
-"""The time of one layer in onnxruntime: a model of that layer alone, run under its profiler."""
+"""Times of single layers in onnxruntime: a model of the layer alone runs under the profiler."""
 
 import importlib
 from typing import Any
@@ -20,11 +20,13 @@ MOVES = ("ReorderInput", "ReorderOutput")
 
 
 def layer_seconds(layer: LinearLayer, x: Tensor, weight: Tensor, bias: Tensor | None) -> float:
-    """The seconds of a layer's kernels in onnxruntime, as inside a network.
+    """Measure the seconds of a layer's kernels in onnxruntime, as inside a network.
 
     Args:
         layer: the layer.
-        x, weight, bias: what it runs on: all of it, or some of its channels or groups.
+        x: its input, with all or some of its channels or groups.
+        weight: its weight for these.
+        bias: its bias for these, if any.
     """
     array = x.detach().float().cpu().contiguous().numpy()
     times = kernel_times(layer_model(layer, x, weight, bias), {"x": array}, RUNS)
@@ -32,7 +34,7 @@ def layer_seconds(layer: LinearLayer, x: Tensor, weight: Tensor, bias: Tensor | 
 
 
 def layer_model(layer: LinearLayer, x: Tensor, weight: Tensor, bias: Tensor | None) -> bytes:
-    """An ONNX model of one layer."""
+    """Build an ONNX model of one layer."""
     onnx: Any = importlib.import_module("onnx")
     helper = onnx.helper
     tensors = {"weight": weight if layer.inner == 1 else weight.t(), "bias": bias}
@@ -52,24 +54,24 @@ def layer_model(layer: LinearLayer, x: Tensor, weight: Tensor, bias: Tensor | No
 
 
 def _nodes(layer: LinearLayer, helper: Any, x: Tensor, arrays: dict[str, np.ndarray]) -> list[Any]:
-    """The operators by which the exporter of torch writes such a layer."""
+    """Build the operators by which torch's exporter writes such a layer."""
     names = ["x", *arrays]
     if not layer.is_convolution:
         if x.dim() == 2:
             return [helper.make_node("Gemm", names, ["y"])]
         product = helper.make_node("MatMul", names[:2], ["product" if "bias" in arrays else "y"])
         return [product, helper.make_node("Add", ["product", "bias"], ["y"])] if "bias" in arrays else [product]
-    given, kernel = arguments(layer.node), arrays["weight"].shape[2:]
-    dilation = by_axis(given["dilation"], len(kernel))
-    pairs = padding_pairs(given["padding"], [(n - 1) * step + 1 for n, step in zip(kernel, dilation, strict=True)])
-    options = {
+    options, kernel = arguments(layer.node), arrays["weight"].shape[2:]
+    dilation = by_axis(options["dilation"], len(kernel))
+    pairs = padding_pairs(options["padding"], [(n - 1) * step + 1 for n, step in zip(kernel, dilation, strict=True)])
+    attributes = {
         "kernel_shape": list(kernel),
-        "strides": by_axis(given["stride"], len(kernel)),
+        "strides": by_axis(options["stride"], len(kernel)),
         "dilations": dilation,
         "pads": [first for first, _ in pairs] + [last for _, last in pairs],
         "group": x.shape[1] // arrays["weight"].shape[1],
     }
-    return [helper.make_node("Conv", names, ["y"], **options)]
+    return [helper.make_node("Conv", names, ["y"], **attributes)]
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where the time of a network goes in onnxruntime, module by module, by its own profiler."""
+"""Times of the modules of a network in onnxruntime, by its profiler."""
 
 import ast
 from collections import defaultdict
@@ -14,12 +14,13 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def onnx_layer_times(dense: OnnxModel, small: OnnxModel, modules: Collection[str]) -> tuple[LayerTime, ...]:
-    """The time of each module, and under "" what goes to operators of none; in the order of the dense network.
+    """Measure the time of each module, and under "" that of operators of none; in the order of the dense network.
 
     Operators that onnxruntime fuses with a layer, such as its batch norm and its activation, count as the layer's.
 
     Args:
-        dense, small: the networks.
+        dense: the dense network.
+        small: the smaller network.
         modules: the names of all modules of the dense network.
     """
     innermost = {name for name in modules if name and not any(other.startswith(f"{name}.") for other in modules)}
@@ -28,16 +29,16 @@ def onnx_layer_times(dense: OnnxModel, small: OnnxModel, modules: Collection[str
 
 
 def _times_of(exported: OnnxModel, modules: Collection[str]) -> dict[str, float]:
-    spent: defaultdict[str, float] = defaultdict(float)
+    milliseconds: defaultdict[str, float] = defaultdict(float)
     sources = _Sources(exported.proto, modules)
     for (name, operator), seconds in kernel_times(exported.content, exported.inputs, ROUNDS).items():
-        spent[sources.module_of(name, operator)] += min(seconds) * 1e3
-    spent[""] += 0.0
-    return dict(spent)
+        milliseconds[sources.module_of(name, operator)] += min(seconds) * 1e3
+    milliseconds[""] += 0.0
+    return dict(milliseconds)
 
 
 class _Sources:
-    """From the nodes that onnxruntime runs to the modules that they come from."""
+    """The modules from which the nodes come that onnxruntime runs."""
 
     def __init__(self, proto: Any, modules: Collection[str]) -> None:
         self._modules = modules
@@ -45,17 +46,17 @@ class _Sources:
         self._by_output = {output: node for node in proto.graph.node for output in node.output}
 
     def module_of(self, name: str, operator: str) -> str:
-        """The module of a node that runs; "" where it belongs to none."""
+        """Return the module of a node that runs; "" where it belongs to none."""
         node = self._by_name.get(name) or self._by_output.get(name.removesuffix(BLOCKED))
         if node is None:  # the names of fused nodes hold those of their parts
-            parts = [part for part in self._by_name if part in name]
-            node = self._by_name[max(parts, key=len)] if parts else None
+            fused = [other for other in self._by_name if other in name]
+            node = self._by_name[max(fused, key=len)] if fused else None
         while node is not None and operator in LAYERS and node.op_type not in LAYERS:
             node = next((self._by_output[value] for value in node.input if value in self._by_output), None)
-        return "" if node is None else self._own_module(node)
+        return "" if node is None else self._innermost_module(node)
 
-    def _own_module(self, node: Any) -> str:
-        """The module whose weight an operator of the exported model reads, or in whose code it stands."""
+    def _innermost_module(self, node: Any) -> str:
+        """Return the module whose weight an operator of the exported model reads, or in whose code it stands."""
         owners = (value.rpartition(".")[0] for value in node.input)
         scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
         candidates = (*owners, *reversed(ast.literal_eval(scopes)))

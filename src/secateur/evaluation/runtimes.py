@@ -1,4 +1,4 @@
-"""The runtimes that networks are timed in: torch as it is, and onnxruntime, which is optional."""
+"""Runtimes in which networks are timed: torch as it is, and onnxruntime, which is optional."""
 
 import importlib
 import json
@@ -24,12 +24,12 @@ Call = Callable[[], Any]
 
 
 def runtime_of(target: str) -> str:
-    """The runtime in which networks for a target are timed."""
+    """Return the runtime in which networks for a target are timed."""
     return ONNXRUNTIME if target == ONNXRUNTIME else EAGER
 
 
 def is_installed(runtime: str) -> bool:
-    """Whether all packages that a runtime needs can be imported."""
+    """Return True if all packages that a runtime needs can be imported."""
     try:
         check_runtime(runtime)
     except OptionError:
@@ -38,7 +38,8 @@ def is_installed(runtime: str) -> bool:
 
 
 def check_runtime(runtime: str) -> None:
-    """
+    """Check that a runtime can be used.
+
     Raises:
         OptionError: a package that the runtime needs is not installed.
     """
@@ -53,12 +54,12 @@ def check_runtime(runtime: str) -> None:
 
 
 def runtime_version(runtime: str) -> str:
-    """The release of a runtime on which times depend."""
+    """Return the release of a runtime, on which times depend."""
     return str(importlib.import_module(ONNXRUNTIME).__version__) if runtime == ONNXRUNTIME else torch.__version__
 
 
 def repeatable_call(model: nn.Module, batch: Batch, runtime: str = EAGER) -> Call:
-    """A model's call on a batch, with nothing else in it that takes time.
+    """Return a model's call on a batch, without anything else that takes time.
 
     Args:
         model: in evaluation mode.
@@ -87,7 +88,7 @@ def _onnxruntime_call(model: nn.Module, batch: Batch) -> Call:
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
-    """A model as onnxruntime runs it.
+    """A model in the form that onnxruntime runs.
 
     Args:
         proto: the model as the onnx package holds it.
@@ -114,7 +115,7 @@ def export_onnx(model: nn.Module, batch: Batch) -> OnnxModel:
             program: Any = torch.onnx.export(model, batch.args, kwargs=keywords, dynamo=True, verbose=False)
             proto = program.model_proto
             content = proto.SerializeToString()
-        names = [each.name for each in new_session(content).get_inputs()]
+        names = [argument.name for argument in new_session(content).get_inputs()]
         exported = OnnxModel(proto, content, _named_inputs(names, batch.args, keywords))
         session_call(exported)()
     except Exception as failure:
@@ -127,13 +128,13 @@ def export_onnx(model: nn.Module, batch: Batch) -> OnnxModel:
 
 
 def session_call(exported: OnnxModel) -> Call:
-    """The run of an exported model, on as many threads as torch uses now."""
+    """Return the call that runs an exported model, on as many threads as torch uses now."""
     session = new_session(exported.content)
     return lambda: session.run(None, exported.inputs)
 
 
 def new_session(model: bytes, **settings: Any) -> Any:
-    """An onnxruntime session on the processor, on as many threads as torch uses now.
+    """Create an onnxruntime session on the processor, on as many threads as torch uses now.
 
     Args:
         model: the content of an ONNX file.
@@ -150,21 +151,21 @@ def new_session(model: bytes, **settings: Any) -> Any:
 
 
 def _named_inputs(names: Sequence[str], args: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays by the names of a session's inputs: keywords by their own, other tensors in their order."""
+    """Return arrays by the names of a session's inputs: keywords by their own, other tensors in their order."""
     named = {name: value for name, value in keywords.items() if name in names and isinstance(value, Tensor)}
-    rest = {name: value for name, value in keywords.items() if name not in named}
-    others = [leaf for leaf in tree_leaves((tuple(args), rest)) if isinstance(leaf, Tensor)]
+    unnamed_keywords = {name: value for name, value in keywords.items() if name not in named}
+    others = [leaf for leaf in tree_leaves((tuple(args), unnamed_keywords)) if isinstance(leaf, Tensor)]
     unnamed = dict(zip((name for name in names if name not in named), others, strict=True))
     return {name: value.detach().cpu().contiguous().numpy() for name, value in {**named, **unnamed}.items()}
 
 
 def kernel_times(model: bytes, inputs: Mapping[str, Any], runs: int) -> dict[tuple[str, str], list[float]]:
-    """The seconds of each node of an ONNX model in each run after the first one.
+    """Measure the seconds of each node of an ONNX model in each run after the first one.
 
     Args:
         model: the content of an ONNX file.
         inputs: arrays by the names of its inputs.
-        runs: how often it runs.
+        runs: the number of runs.
 
     Returns:
         The times by the name of the node and its operator, as onnxruntime's profiler names them.

@@ -1,4 +1,4 @@
-"""A layer with only some of its inputs and outputs, as the call that a program makes."""
+"""The call of a layer with only some of its inputs and outputs."""
 
 from typing import Any
 
@@ -12,21 +12,28 @@ from secateur.masking.operands import operand
 
 
 def smaller_call(
-    layer: LinearLayer, args: tuple[Any, ...], kwargs: dict[str, Any], read: int, made: int
+    layer: LinearLayer, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: int, outputs: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The call with only some of its inputs and outputs, in the layouts that they have; of a convolution in groups,
-    with some of the groups."""
-    groups = layer.groups * made // len(layer.outputs) if layer.groups > 1 else 1
-    read = len(layer.inputs) // layer.groups * groups if layer.groups > 1 else read
+    """Return the arguments with only some of the inputs and outputs, in the layouts that they have.
+
+    Args:
+        layer: the layer; of a convolution in groups, some of the groups are taken.
+        args: the arguments of its call.
+        kwargs: the other arguments.
+        inputs: the number of inputs.
+        outputs: the number of outputs.
+    """
+    groups = layer.groups * outputs // len(layer.outputs) if layer.groups > 1 else 1
+    inputs = len(layer.inputs) // layer.groups * groups if layer.groups > 1 else inputs
     x = operand(layer, args, kwargs)
-    changes: dict[str, Any] = {layer.argument: _laid_out(x.narrow(layer.dim, 0, read), x)}
+    changes: dict[str, Any] = {layer.argument: _in_layout_of(x.narrow(layer.dim, 0, inputs), x)}
     for name, value in weights_of(layer, args, kwargs).items():
         if value.dim() == 1:
-            changes[name] = value[:made]
+            changes[name] = value[:outputs]
         else:
             plain = value if layer.inner == 1 else value.t()
-            part = plain[:made] if layer.groups > 1 else plain[:made, :read]
-            changes[name] = _laid_out(part if layer.inner == 1 else part.t(), value)
+            smaller = plain[:outputs] if layer.groups > 1 else plain[:outputs, :inputs]
+            changes[name] = _in_layout_of(smaller if layer.inner == 1 else smaller.t(), value)
     if layer.groups > 1:
         changes["groups"] = groups
     for name, value in changes.items():
@@ -34,15 +41,15 @@ def smaller_call(
     return args, kwargs
 
 
-def _laid_out(value: Tensor, like: Tensor) -> Tensor:
-    """A tensor in the layout of another one."""
+def _in_layout_of(value: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor in the layout of another one."""
     return as_channels_last(value) if is_channels_last(like) else value.contiguous()
 
 
 def weights_of(layer: LinearLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
-    """Its weight and its bias, by the names of the operator's arguments."""
+    """Return the weight and the bias of a layer's call, by the names of the operator's arguments."""
     names = [argument.name for argument in layer.node.target._schema.arguments]  # type: ignore[union-attr]
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    by_name = {**dict(zip(names, args, strict=False)), **kwargs}
     known = arguments(layer.node)
-    return {name: value for name, value in given.items()
+    return {name: value for name, value in by_name.items()
             if isinstance(value, Tensor) and name != layer.argument and isinstance(known.get(name), Node)}  # fmt: skip

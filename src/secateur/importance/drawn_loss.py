@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.evaluation.losses import is_logits, main_output, output_scales, outputs_by_example
+from secateur.evaluation.divergence import output_scales
+from secateur.evaluation.outputs import is_logits, main_output, outputs_by_example
 
 
 def drawn_loss(output: Any, draws: torch.Generator) -> Tensor:

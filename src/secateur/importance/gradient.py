@@ -18,7 +18,8 @@ from torch.utils import _pytree as pytree
 from secateur.coupling.network import Group
 from secateur.data.batch import Batch
 from secateur.errors import DataError
-from secateur.evaluation.losses import Reference, is_logits, main_output
+from secateur.evaluation.losses import Reference
+from secateur.evaluation.outputs import is_logits, main_output
 from secateur.importance.activation_taps import (
     ActivationTap,
     activation_taps,

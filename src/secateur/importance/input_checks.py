@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch
 from secateur.errors import DataError, SecateurError
-from secateur.evaluation.losses import main_output
+from secateur.evaluation.outputs import main_output
 
 Run = Callable[[Batch], Any]
 EXAMPLE_COUNT = 2

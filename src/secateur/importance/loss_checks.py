@@ -10,7 +10,9 @@ from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch, on_device
 from secateur.errors import BudgetError, DataError
-from secateur.evaluation.losses import Loss, Reference, check_target, example_losses, is_logits, main_output
+from secateur.evaluation.losses import Loss, Reference, example_losses
+from secateur.evaluation.outputs import is_logits, main_output
+from secateur.evaluation.targets import check_target
 from secateur.importance.context import MICROBATCH
 from secateur.importance.registry import Use
 from secateur.options import described

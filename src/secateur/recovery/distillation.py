@@ -11,8 +11,11 @@ from torch.nn import functional as F
 
 from secateur.data.batch import Batch, concat_batches
 from secateur.errors import TargetError
+from secateur.evaluation.divergence import divergence
 from secateur.evaluation.evaluate import output_divergences
-from secateur.evaluation.losses import check_target, divergence, is_logits, main_output, supervised
+from secateur.evaluation.losses import supervised
+from secateur.evaluation.outputs import is_logits, main_output
+from secateur.evaluation.targets import check_target
 from secateur.graph.contexts import evaluation_mode, preserved, run_module, run_seeded
 from secateur.recovery.training_steps import training_steps
 

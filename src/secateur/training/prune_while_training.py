@@ -11,7 +11,7 @@ from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point
 from secateur.errors import DataError, OptionError
-from secateur.evaluation.losses import is_logits, main_output
+from secateur.evaluation.outputs import is_logits, main_output
 from secateur.graph.contexts import preserved, run_module
 from secateur.graph.model_copies import copy_model
 from secateur.importance.registry import CriterionLike, find_criterion

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.allocation.candidates import Allocation
 from secateur.allocation.exchange import exchange_units
-from secateur.allocation.search import _preferred
+from secateur.allocation.plan_sizes import Allocation
+from secateur.allocation.search import Candidate, _preferred
 from secateur.coupling.effective_macs import effective_macs
 from secateur.coupling.plan import Plan
 from secateur.evaluation.channel_steps import TARGETS, channel_step, preferred_multiple, sizes_in_steps
@@ -135,11 +135,11 @@ def test_the_preference_weighs_loss_against_speed() -> None:
     filling = sc.plan(network, scores, {"macs": 0.5}, target="avx512")
     assert plain.effective is not None
     assert filling.effective is not None
-    pair = (plain, Allocation(("uniform",))), (filling, Allocation(("uniform",), target="avx512"))
-    before = torch.full((8,), 0.01)
+    before = Candidate(plain, Allocation(("uniform",)), torch.full((8,), 0.01))
 
     def chosen(after: float) -> Plan:
-        return _preferred(pair[0], before, pair[1], torch.full((8,), after))[0]
+        allocation = Allocation(("uniform",), target="avx512")
+        return _preferred(before, Candidate(filling, allocation, torch.full((8,), after))).plan
 
     faster = plain.effective.left / filling.effective.left
     assert faster > 1.2

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur.data.batch import Batch
 from secateur.data.conversion import as_batches
-from secateur.evaluation import latency_table
-from secateur.evaluation.latency_table import measure_latency
+from secateur.evaluation import operator_calls
+from secateur.evaluation.measured_latency import measure_latency
 from secateur.evaluation.onnx_layers import layer_model
 from secateur.evaluation.onnx_times import onnx_layer_times
 from secateur.evaluation.runtimes import export_onnx, kernel_times, new_session, repeatable_call
@@ -118,7 +118,7 @@ def test_times_in_onnxruntime_have_a_table_of_their_own(tmp_path: Path, monkeypa
     assert table.dense_seconds == pytest.approx(1.0)
     assert [layer.beside > 0 for layer in table.layers] == [True, False, True, False]
     assert all(float(layer.seconds.min()) > 0 for layer in table.layers)
-    monkeypatch.setattr(latency_table, "layer_seconds", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(operator_calls, "layer_seconds", lambda *_: pytest.fail("measured again"))
     again = measure_latency(network, batch, "onnxruntime", total=1.0)
     assert all(torch.equal(a.seconds, b.seconds) for a, b in zip(table.layers, again.layers, strict=True))
 
@@ -143,7 +143,7 @@ def test_kernels_are_timed_run_by_run() -> None:
 
 def test_prune_for_half_of_the_time_in_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = convolutions(), torch.randn(40, 3, 8, 8)
-    monkeypatch.setattr(latency_table, "layer_seconds", lambda layer, x, weight, bias: weight.numel() * 1e-9)
+    monkeypatch.setattr(operator_calls, "layer_seconds", lambda layer, x, weight, bias: weight.numel() * 1e-9)
     monkeypatch.setattr(Stopwatch, "dense_ms", lambda _: [sum(p.numel() for p in model.parameters()) * 1e-6])
 
     def left(self: Stopwatch, small: nn.Module) -> float:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur import demo
 from secateur.data.conversion import as_batches
+from secateur.evaluation.divergence import divergence
 from secateur.evaluation.holdout import improves
-from secateur.evaluation.losses import divergence
 from secateur.importance.context import split_microbatches
 from secateur.masking.linear_layers import layers_of
 from secateur.recovery.block_problem import BlockProblem

@@ -9,7 +9,7 @@ from torch import nn
 import secateur as sc
 from secateur import demo
 from secateur.data.conversion import as_batches
-from secateur.evaluation.losses import divergence
+from secateur.evaluation.divergence import divergence
 from secateur.importance.context import split_microbatches
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.embedded import EmbeddedPrunedNetwork

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.evaluation.losses import Reference, output_scales
+from secateur.evaluation.divergence import output_scales
+from secateur.evaluation.losses import Reference
 from secateur.importance.context import CriterionContext, as_fast_layout
 from secateur.utils.live_bytes import peak_bytes
 

@@ -1,0 +1,51 @@
+"""Outputs of networks: the tensor that they are about, and whether it holds class scores."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from secateur.errors import DataError
+from secateur.options import described
+
+
+def main_output(output: Any) -> Tensor:
+    """Return the tensor that a network's output is about: itself, its `logits`, or its first floating-point tensor.
+
+    Raises:
+        DataError: there is none.
+    """
+    if isinstance(output, Tensor) and output.is_floating_point():
+        return output
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    first = next((tensor for tensor in _float_tensors(output) if tensor.dim()), None)
+    if first is None:
+        if output is None:
+            raise DataError("the network returns None; let its forward return what it computes")
+        raise DataError(f"the network returns {described(output)} in which there is no floating-point tensor with axes")
+    return first
+
+
+def outputs_by_example(output: Any) -> list[Tensor]:
+    """Return the tensors of an output whose first axis is the examples."""
+    examples = main_output(output).shape[:1]
+    return [tensor for tensor in _float_tensors(output) if tensor.shape[:1] == examples]
+
+
+def is_logits(output: Any) -> bool:
+    """Return True for class scores: (examples, classes) with two classes or more, or anything named `logits`."""
+    if isinstance(output, Tensor):
+        return output.dim() == 2 and output.shape[1] > 1
+    return "logits" in output if isinstance(output, Mapping) else hasattr(output, "logits")
+
+
+def per_example(values: Tensor) -> Tensor:
+    """Return the mean of each example's values. (examples, ...) -> (examples,)."""
+    return values.flatten(1).mean(1) if values.dim() > 1 else values
+
+
+def _float_tensors(output: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

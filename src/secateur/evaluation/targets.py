@@ -1,0 +1,85 @@
+"""Checks of targets for the default loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.data.forms import ExampleList
+from secateur.errors import TargetError
+from secateur.evaluation.outputs import is_logits, main_output
+from secateur.options import described
+
+IGNORED = -100  # the label of what does not count
+
+
+def check_target(output: Any, target: Any, examples: int | None = None) -> tuple[Tensor, bool]:
+    """Check targets for the default loss.
+
+    Args:
+        output: the network's output.
+        target: the targets.
+        examples: the number of examples; by default that of the output.
+
+    Returns:
+        The targets, and whether the class scores lie along the last of three axes, as those of language models.
+
+    Raises:
+        TargetError: they can't serve for cross entropy or the squared error.
+    """
+    shape = main_output(output).shape
+    scores = shape if examples is None else torch.Size([examples, *shape[1:]])
+    if not isinstance(target, Tensor):
+        kind = described(list(target) if isinstance(target, ExampleList) else target)
+        raise TargetError(
+            f"targets are {kind}, where the default loss takes one tensor; give loss=, a function of the output and "
+            "the target that gives one value per example"
+        )
+    if target.is_complex() or (target.is_floating_point() and target.shape != scores):
+        raise TargetError(
+            f"targets have shape {tuple(target.shape)} and type {target.dtype} but the network's output "
+            f"{tuple(scores)}; give targets like the output, class numbers, or loss="
+        )
+    if target.is_floating_point():
+        return target, False
+    if len(shape) == 1 and target.numel() == 1:  # the class scores of one example
+        _check_labels(torch.Size([1, *shape]), target.reshape(1))
+        return target, False
+    by_position = len(scores) == 3 and target.shape == scores[:2]  # language models: (batch, length, classes)
+    classes_last = by_position and (is_logits(output) or target.shape != scores[:1] + scores[2:])
+    _check_labels(torch.Size([scores[0], scores[2], scores[1]]) if classes_last else scores, target)
+    return target, classes_last
+
+
+def _check_labels(scores: Sequence[int], target: Tensor) -> None:
+    """Check class numbers.
+
+    Args:
+        scores: the shape of the class scores, the classes along the second axis.
+        target: the class numbers.
+
+    Raises:
+        TargetError: they have another shape, or are out of range.
+    """
+    if len(scores) < 2 or target.shape != torch.Size([scores[0], *scores[2:]]):
+        one_hot = "; one-hot labels as class numbers are target.argmax(1)" if target.shape == torch.Size(scores) else ""
+        raise TargetError(
+            f"labels have shape {tuple(target.shape)} but the network's output {tuple(scores)}{one_hot}; give one "
+            "class number per example (and position), or loss="
+        )
+    numbers = target.long()
+    wrong = numbers[(numbers != IGNORED) & ((numbers < 0) | (numbers >= scores[1]))]
+    if len(wrong):
+        raise TargetError(
+            f"label {int(wrong.flatten()[0])} is out of range: the network has {scores[1]} classes, 0 to "
+            f"{scores[1] - 1}; {_advice_on(int(wrong.flatten()[0]), scores[1])}"
+        )
+
+
+def _advice_on(label: int, classes: int) -> str:
+    if classes == 1:
+        return "for one output give loss=, such as binary cross entropy with one value per example"
+    if label in (255, -1):
+        return f"the label of what does not count is -100: target.masked_fill(target == {label}, -100); or give loss="
+    return "correct the labels (-100 does not count), or give loss="
