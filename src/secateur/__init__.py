@@ -18,6 +18,7 @@ from secateur.results import Result
 from secateur.surgery.cut import cut
 from secateur.surgery.storage import load, save
 from secateur.tracing import trace
+from secateur.tradeoff_curve.run import tradeoff
 from secateur.version import __version__
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "save",
     "score",
     "trace",
+    "tradeoff",
 ]

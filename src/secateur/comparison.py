@@ -103,7 +103,7 @@ def compare(
         >>> sorted({trial.by for trial in found.trials}), found.best("refit") in ("obs", "l1")
         (['l1', 'obs'], True)
     """
-    budgets, criteria = _budgets({"macs": FRACTIONS} if keep is None else keep), _criteria(by)
+    budgets, criteria = parse_budgets({"macs": FRACTIONS} if keep is None else keep), _criteria(by)
     options = {
         name: with_current_names(settings) if isinstance(settings, Mapping) else settings
         for name, settings in (options or {}).items()
@@ -112,8 +112,8 @@ def compare(
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, list(criteria.values()))
     network = trace(model, batches, kinds=kinds, new_biases=new_biases)
-    _check_network(network, [*batches, *tests], budgets, only, skip)
-    calibration, judged = _calibration(model, network, batches, None if test is None else tests)
+    check_network(network, [*batches, *tests], budgets, only, skip)
+    calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
     config = replace(COMPARISON, allocation=allocation, repair=repair, loss=loss, progress=False)
     trials = _Trials(model, calibration, judged, config)
     settings = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed, "progress": progress}
@@ -211,7 +211,7 @@ def _without_shared(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in SHARED}
 
 
-def _check_network(
+def check_network(
     network: Network,
     batches: Sequence[Batch],
     budgets: Sequence[Budget],
@@ -232,7 +232,7 @@ def _check_network(
         check_reachable(network, network.select(only, skip), budget, 1, 1)
 
 
-def _calibration(
+def calibration_and_tests(
     model: nn.Module, network: Network, batches: Sequence[Batch], tests: Sequence[Batch] | None
 ) -> tuple[Calibration, Sequence[Batch]]:
     """Return the examples to work with and those to judge by: a quarter held out, unless there are tests.
@@ -249,7 +249,7 @@ def _calibration(
     return Calibration(network, calibration.fitted, dense), calibration.held_out
 
 
-def _budgets(keep: Mapping[str, float | Sequence[float]]) -> list[Budget]:
+def parse_budgets(keep: Mapping[str, float | Sequence[float]]) -> list[Budget]:
     """Return one budget for each fraction.
 
     Raises:

@@ -116,6 +116,17 @@ def test_an_exported_program_where_the_class_is_not_at_hand(shop: Path) -> None:
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
 
 
+def test_a_tradeoff_is_written_and_its_pick_loads(shop: Path) -> None:
+    words = "--keep", "macs=0.8,0.5", "--out", "curve", "--repair", "refit", "--pick", "macs=0.6"
+    done = secateur(shop, "tradeoff", *MODEL, *words)
+    assert done.returncode == 0, done.stderr
+    assert "macs 0.8" in done.stdout and (shop / "curve" / "tradeoff.html").exists()
+    fresh = torch.nn.Sequential(
+        torch.nn.Linear(6, 10), torch.nn.ReLU(), torch.nn.Linear(10, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+    )
+    assert sum(p.numel() for p in sc.load(fresh, shop / "curve" / "model").parameters()) < 185
+
+
 WRONG = {
     "no such module": (("--model", "nowhere:make", "--data", "workshop:data"), "can't be found"),
     "no such name": (("--model", "workshop:nope", "--data", "workshop:data"), "can't be found"),

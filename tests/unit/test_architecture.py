@@ -34,6 +34,7 @@ ORDER = [
     "pipeline",
     "api",
     "comparison",
+    "tradeoff_curve",
     "training",
     "sparsity",
     "demo",

@@ -44,6 +44,22 @@ def parse_ratios(entries: list[str]) -> dict[str, float]:
     return ratios
 
 
+def parse_bounds(entries: list[str]) -> dict[str, float]:
+    """Parse entries such as `accuracy=-0.01` to bounds by measure.
+
+    Raises:
+        BudgetError: an entry has another form.
+    """
+    bounds = {}
+    for entry in entries:
+        measure, _, value = entry.rpartition("=")
+        try:
+            bounds[measure] = float(value)
+        except ValueError as failure:
+            raise BudgetError(f"--pick {entry} is not of the form MEASURE=BOUND, such as accuracy=-0.01") from failure
+    return bounds
+
+
 def parse_fractions(entries: list[str]) -> dict[str, tuple[float, ...]]:
     """Parse entries such as `macs=0.5,0.25` to the budgets of a comparison."""
     fractions: dict[str, tuple[float, ...]] = {}

@@ -1,0 +1,1 @@
+"""Trade-off curves: what is lost against what is saved, at several budgets."""

@@ -1,0 +1,180 @@
+"""Trade-off curves: networks of several sizes from one scoring, each with its change on held-out examples."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from secateur.allocation.quantities import quantity_text
+from secateur.errors import BudgetError, NameMatchError
+from secateur.files import text_writer, write_files
+from secateur.results import Result
+from secateur.tradeoff_curve.page import HIGHER_IS_BETTER, plot_tradeoff, tradeoff_json, tradeoff_page
+from secateur.utils.text_table import align_columns
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NORMAL_QUANTILE = 1.96  # of a two-sided interval of 95 %
+SIZES = ("macs", "params", "bytes", "latency")
+
+
+@dataclass(frozen=True)
+class Change:
+    """The mean change of a measure from the dense network to a small one, over the same examples.
+
+    Args:
+        mean: the mean of the differences, small minus dense.
+        half_width: half the width of its 95 % interval, by the normal approximation of paired differences.
+    """
+
+    mean: float
+    half_width: float
+
+    @staticmethod
+    def of(differences: Tensor) -> "Change | None":
+        """Return the change for the differences of examples, (examples,); None where they are NaN."""
+        valid = differences[~differences.isnan()].double()
+        if not len(valid):
+            return None
+        deviation = float(valid.std()) if len(valid) > 1 else math.inf
+        return Change(float(valid.mean()), NORMAL_QUANTILE * deviation / math.sqrt(len(valid)))
+
+    def text(self, is_fraction: bool) -> str:
+        """Format the change, fractions in percentage points."""
+        if is_fraction:
+            return f"{100 * self.mean:+.2f} ± {100 * self.half_width:.2f}"
+        return f"{self.mean:+.4f} ± {self.half_width:.4f}"
+
+
+@dataclass(frozen=True, eq=False)
+class TradeoffPoint:
+    """One network of a trade-off curve.
+
+    Args:
+        keep: the budget.
+        result: the network with its plan and report, as `prune` returns it.
+        changes: the changes from the dense network: "loss", and where there are classes "accuracy" and "agreement".
+    """
+
+    keep: Mapping[str, float]
+    result: Result
+    changes: Mapping[str, Change]
+
+    @property
+    def budget(self) -> str:
+        """The budget in words."""
+        return ", ".join(quantity_text(unit, value) for unit, value in self.keep.items())
+
+    def fraction(self, size: str) -> float:
+        """Return the remaining fraction of "macs", "params", "bytes" or "latency"."""
+        report = self.result.report
+        if size == "latency":
+            return report.pruned.latency.median / report.dense.latency.median
+        return float(getattr(report.pruned.cost, size) / max(getattr(report.dense.cost, size), 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Tradeoff:
+    """A trade-off curve: what is lost against what is saved.
+
+    Args:
+        title: the model's class.
+        examples: the number of examples that networks were measured on, which no network was fitted to.
+        points: the networks, the largest first.
+    """
+
+    title: str
+    examples: int
+    points: tuple[TradeoffPoint, ...]
+
+    @cached_property
+    def measure(self) -> str:
+        """The measure that curves show: "accuracy", else "agreement", else "loss"."""
+        return next(name for name in HIGHER_IS_BETTER if name in self.points[0].changes)
+
+    def pick(self, **bounds: float) -> Result:
+        """Return the smallest network, by MACs, within bounds on its mean changes.
+
+        Args:
+            bounds: changes of measures that are allowed, such as `accuracy=-0.01` or `loss=0.05`, or remaining
+                fractions, such as `latency=0.5`.
+
+        Raises:
+            NameMatchError: no bound is given, or a name is unknown or not measured here.
+            BudgetError: no network is within the bounds.
+        """
+        known = {*self.points[0].changes, *SIZES}
+        if not bounds or not bounds.keys() <= known:
+            raise NameMatchError(f"pick() takes bounds on {', '.join(sorted(known))}, such as {self.measure}=-0.01")
+        inside = [point for point in self.points if all(_is_within(point, *bound) for bound in bounds.items())]
+        if not inside:
+            raise BudgetError(
+                f"no network of this curve is within {bounds}:\n{self}\nallow more, or add larger budgets to keep="
+            )
+        return min(inside, key=lambda point: point.fraction("macs")).result
+
+    def rows(self) -> list[list[str]]:
+        """Return the table of all networks, its header first."""
+        measures = list(self.points[0].changes)
+        rows = [["keep", "params", "MACs", "ms", "speed", *(f"{name}, change" for name in measures)]]
+        for point in self.points:
+            report = point.result.report
+            cost, latency = report.pruned.cost, report.pruned.latency.median
+            changes = [point.changes[name].text(HIGHER_IS_BETTER[name]) for name in measures]
+            speed = f"{1 / point.fraction('latency'):.2f}x"
+            rows.append([point.budget, f"{cost.params:,}", f"{cost.macs:,}", f"{latency:.3g}", speed, *changes])
+        return rows
+
+    def __str__(self) -> str:
+        note = f"{self.title}: changes on {self.examples:,} examples that no network was fitted to, with 95 % intervals"
+        return "\n".join([note, *align_columns(self.rows())])
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return one row of plain numbers for each network."""
+        return [
+            {
+                **point.keep,
+                **{f"{size} fraction": point.fraction(size) for size in SIZES},
+                **{f"{name} change": change.mean for name, change in point.changes.items()},
+                **{f"{name} half width": change.half_width for name, change in point.changes.items()},
+            }
+            for point in self.points
+        ]
+
+    def plot(self, ax: "Axes | None" = None, size: str = "macs") -> "Axes":
+        """Plot the changes with their 95 % intervals over the remaining fraction of a size.
+
+        Args:
+            ax: the axes to plot on; by default those of a new figure.
+            size: "macs", "params", "bytes" or "latency".
+        """
+        return plot_tradeoff(self, ax, size)
+
+    def to_html(self) -> str:
+        """Return the curve as one self-contained HTML page."""
+        return tradeoff_page(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write tradeoff.txt, tradeoff.json and tradeoff.html.
+
+        Raises:
+            StorageError: the files can't be written. Files that existed before are unchanged.
+        """
+        writers = {
+            "tradeoff.txt": text_writer(f"{self}\n"),
+            "tradeoff.json": text_writer(tradeoff_json(self)),
+            "tradeoff.html": text_writer(self.to_html()),
+        }
+        write_files(Path(folder), writers)
+
+
+def _is_within(point: TradeoffPoint, name: str, bound: float) -> bool:
+    if name in SIZES:
+        return point.fraction(name) <= bound
+    change = point.changes[name].mean
+    return change >= bound if HIGHER_IS_BETTER[name] else change <= bound

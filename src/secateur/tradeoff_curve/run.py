@@ -1,0 +1,173 @@
+"""`tradeoff`: one scoring, and a pruned and repaired network at each of several budgets."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from secateur.allocation.budget import parse_keep
+from secateur.allocation.choose_plan import choose_plan
+from secateur.allocation.config import DEFAULTS, PruneConfig, check_allocation
+from secateur.comparison import FRACTIONS, calibration_and_tests, check_network, parse_budgets
+from secateur.coupling.kinds import wanted_kinds
+from secateur.coupling.plan import Budget
+from secateur.data.batch import Batch, on_device
+from secateur.entry import entry_point_with
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.evaluate import evaluate
+from secateur.evaluation.losses import Loss
+from secateur.importance.data_checks import checked_data
+from secateur.importance.registry import CriterionLike
+from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
+from secateur.importance.scores import Scores
+from secateur.recovery.chain import RepairStep, Tuning
+from secateur.recovery.repair import How, check_options, resolve_repairs, run_repairs
+from secateur.report.measured_report import measure_networks
+from secateur.results import Result
+from secateur.surgery.cut import cut
+from secateur.surgery.recipe import recipe_of
+from secateur.tracing import trace
+from secateur.tradeoff_curve.curve import Change, Tradeoff, TradeoffPoint
+
+
+@entry_point_with(*READ_BY_CRITERIA)
+def tradeoff(
+    model: nn.Module,
+    data: Any,
+    keep: Mapping[str, float | Sequence[float]] | None = None,
+    by: CriterionLike = DEFAULTS.by,
+    *,
+    test: Any = None,
+    loss: Loss | None = None,
+    ablation: str = DEFAULTS.ablation,
+    allocation: str | Sequence[str] = DEFAULTS.allocation,
+    round_to: int | None = DEFAULTS.round_to,
+    floor: float = DEFAULTS.floor,
+    target: str = DEFAULTS.target,
+    repair: How | None = DEFAULTS.repair,
+    tuning: Mapping[str, Any] | None = None,
+    only: str | Sequence[str] | None = None,
+    skip: str | Sequence[str] | None = None,
+    kinds: str | Sequence[str] | None = None,
+    new_biases: bool = True,
+    seed: int = DEFAULTS.seed,
+    progress: bool = DEFAULTS.progress,
+    **options: Any,
+) -> Tradeoff:
+    """Prune a network to several budgets from one scoring, and measure what is lost against what is saved.
+
+    Within a group, units are removed in the order of their scores at every budget, so that a group that is smaller in
+    one network keeps a subset of the units that it keeps in another. Each network is repaired by itself.
+
+    Args:
+        model: the trained model; it is left as it is.
+        data: a few hundred examples, with or without labels, as `score` takes them. Unless `test` is given, a quarter
+            of them is held out to measure on.
+        keep: budgets, `{"macs": (0.75, 0.5, 0.25)}` by default, in macs, params, bytes or units.
+        by: the criterion, as `score` takes it.
+        test: other examples to measure on.
+        loss: as `score` takes it.
+        ablation: as `score` takes it.
+        allocation: as `prune` takes it.
+        round_to: as `plan` takes it.
+        floor: as `plan` takes it.
+        target: as `plan` takes it.
+        repair: as `prune` takes it; None for none.
+        tuning: options of repairs that train, as `repair` takes them.
+        only: as `score` takes it.
+        skip: as `score` takes it.
+        kinds: as `trace` takes it.
+        new_biases: as `trace` takes it.
+        seed: as `score` takes it.
+        progress: show a progress bar, on a terminal.
+        options: further options of the criterion, as `score` takes them.
+
+    Returns:
+        The curve. Print it, `plot` it, `save` it, or `pick` the smallest network within a bound.
+
+    Raises:
+        BudgetError: no budget, one that isn't counted (latency, bounds on the loss), or one that can't be met.
+        DataError: the examples can't be used, or are too few to hold some out.
+        SecateurError: of the kind that `trace`, `score`, `plan` and `cut` raise.
+
+    Example:
+        >>> import torch, secateur as sc
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+        >>> curve = sc.tradeoff(model, torch.randn(64, 4), {"macs": (0.75, 0.5)}, progress=False)
+        >>> [round(point.fraction("macs"), 2) for point in curve.points]
+        [0.75, 0.5]
+        >>> small = curve.pick(macs=0.5).model
+    """
+    budgets = sorted(parse_budgets({"macs": FRACTIONS} if keep is None else keep), key=_size_key, reverse=True)
+    config = PruneConfig(
+        by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, target=target, repair=repair,
+        rounds=1, seed=seed, loss=loss, progress=False,
+    )  # fmt: skip
+    check_scoring(by, options)
+    check_allocation(allocation)
+    check_options(tuning or {})
+    if repair is not None:
+        resolve_repairs(repair)
+    wanted_kinds(kinds, False)
+    batches, tests = checked_data(model, data, test, loss, [by])
+    network = trace(model, batches, kinds=kinds, new_biases=new_biases)
+    check_network(network, [*batches, *tests], budgets, only, skip)
+    calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
+    scores = score(
+        network, calibration.microbatches, by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
+        progress=progress, **options,
+    )  # fmt: skip
+    curve = _Curve(model, calibration, [on_device(batch, network.device) for batch in judged], config, tuning or {})
+    bar = tqdm(budgets, desc="tradeoff", disable=None if progress else True, leave=False)
+    points = tuple(curve.point(scores, budget) for budget in bar)
+    return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), points)
+
+
+class _Curve:
+    """The networks of a curve, planned, repaired and measured on the same examples.
+
+    Args:
+        model: the dense model.
+        calibration: the traced network, and the examples to plan and repair with.
+        tests: the examples to measure on.
+        config: the settings.
+        tuning: the options of repairs that train.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        calibration: Calibration,
+        tests: Sequence[Batch],
+        config: PruneConfig,
+        tuning: Mapping[str, Any],
+    ) -> None:
+        self._model, self._calibration, self._tests = model, calibration, tests
+        self._config, self._tuning = config, tuning
+
+    def point(self, scores: Scores, budget: Budget) -> TradeoffPoint:
+        """Plan, cut, repair and measure the network for one budget."""
+        model, config = self._model, self._config
+        plan = choose_plan(self._calibration, scores, budget, config, model)
+        small, recipe = cut(model, plan), recipe_of(model, plan)
+        steps: tuple[RepairStep, ...] = ()
+        if config.repair is not None:
+            settings = Tuning(self._tuning, config.seed, False, config.time)
+            steps = run_repairs(small, plan, recipe, self._calibration, config.repair, settings)
+        report = measure_networks(model, small, plan, scores, self._tests, config.loss, held_out=True, steps=steps)
+        return TradeoffPoint(dict(budget), Result(small, plan, scores, report, recipe), self._changes(small))
+
+    def _changes(self, small: nn.Module) -> dict[str, Change]:
+        dense, pruned = evaluate(self._model, small, self._tests, self._config.loss)
+        differences = {
+            "loss": pruned.losses - dense.losses,
+            "accuracy": pruned.accuracies - dense.accuracies,
+            "agreement": pruned.agreements - dense.agreements,
+        }
+        changes = {name: Change.of(values) for name, values in differences.items()}
+        return {name: change for name, change in changes.items() if change is not None}
+
+
+def _size_key(budget: Budget) -> float:
+    return next(iter(parse_keep(budget).values()))

@@ -1,0 +1,99 @@
+"""Trade-off curves: one scoring, networks at several budgets, what was measured, and what is picked."""
+
+import itertools
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import secateur as sc
+from secateur.tradeoff_curve.curve import Change, Tradeoff
+
+
+def classifier() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 3)).eval()
+
+
+def data(examples: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    draws = torch.Generator().manual_seed(1)
+    inputs = torch.randn(examples, 6, generator=draws)
+    with torch.no_grad():
+        return [(inputs, classifier()(inputs).argmax(1))]
+
+
+@pytest.fixture(scope="module")
+def curve() -> Tradeoff:
+    return sc.tradeoff(classifier(), data(96), {"macs": (0.3, 0.8, 0.5)}, progress=False)
+
+
+def test_networks_keep_their_budgets_and_nested_units(curve: Tradeoff) -> None:
+    fractions = [point.fraction("macs") for point in curve.points]
+    assert fractions == sorted(fractions, reverse=True)
+    for point, limit in zip(curve.points, (0.8, 0.5, 0.3), strict=True):
+        assert point.fraction("macs") <= limit
+        assert sum(p.numel() for p in point.result.model.parameters()) == point.result.plan.cost.params
+    for name in curve.points[0].result.plan.kept:
+        kept = sorted((set(point.result.plan.kept[name].tolist()) for point in curve.points), key=len)
+        assert all(small <= large for small, large in itertools.pairwise(kept))
+
+
+def test_changes_are_those_of_the_examples_that_were_held_out(curve: Tradeoff) -> None:
+    assert curve.examples == 24
+    test = data(500)
+    judged = sc.tradeoff(classifier(), data(96), {"macs": (0.5, 0.3)}, test=test, progress=False)
+    assert judged.examples == 500
+    inputs, labels = test[0]
+    for point in judged.points:
+        with torch.no_grad():
+            hits = (point.result.model(inputs).argmax(1) == labels).double()
+        change = point.changes["accuracy"]
+        assert change.mean == pytest.approx(float(hits.mean()) - 1)  # the labels are the dense network's classes
+        assert change.half_width == pytest.approx(1.96 * float(hits.std()) / math.sqrt(500))
+
+
+def test_an_interval_of_paired_differences() -> None:
+    change = Change.of(torch.tensor([0.0, 1.0, 0.0, 1.0, math.nan]))
+    assert change is not None
+    assert change.mean == 0.5
+    assert change.half_width == pytest.approx(1.96 * math.sqrt(1 / 3) / 2)
+    assert Change.of(torch.full((3,), math.nan)) is None
+
+
+def test_the_smallest_network_within_bounds_is_picked(curve: Tradeoff) -> None:
+    assert curve.pick(accuracy=-1) is curve.points[-1].result
+    assert curve.pick(macs=0.85, loss=math.inf) is curve.points[-1].result
+    allowed = curve.points[1].changes["loss"].mean
+    picked = curve.pick(loss=allowed)
+    assert picked.plan.cost.macs <= curve.points[1].result.plan.cost.macs
+
+
+def test_what_can_not_be_picked_is_an_error(curve: Tradeoff) -> None:
+    with pytest.raises(sc.SecateurError, match="no network of this curve is within"):
+        curve.pick(macs=0.01)
+    with pytest.raises(sc.SecateurError, match="takes bounds on"):
+        curve.pick(colour=1)
+    with pytest.raises(sc.SecateurError, match="takes bounds on"):
+        curve.pick()
+
+
+@pytest.mark.parametrize("keep", [{}, {"macs": ()}, {"latency": 0.5}, {"macs": (0.5, 2)}])
+def test_budgets_that_can_not_be_met_are_refused(keep: dict[str, object]) -> None:
+    with pytest.raises(sc.SecateurError):
+        sc.tradeoff(classifier(), data(32), keep, progress=False)  # type: ignore[arg-type]
+
+
+def test_a_curve_is_shown_and_saved(curve: Tradeoff, tmp_path: Path) -> None:
+    assert "changes on 24 examples" in str(curve)
+    curve.save(tmp_path)
+    page = (tmp_path / "tradeoff.html").read_text(encoding="utf-8")
+    assert len(re.findall(r"<title>macs 0.8: ", page)) == 2
+    assert not re.findall(r'(?:src|href)="', page)
+    points = json.loads((tmp_path / "tradeoff.json").read_text(encoding="utf-8"))["points"]
+    assert [point["macs"] for point in points] == [0.8, 0.5, 0.3]
+    axes = curve.plot(size="latency")
+    assert axes.get_xlabel() == "remaining fraction, latency"
