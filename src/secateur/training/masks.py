@@ -9,8 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from secateur.coupling.cost import WHOLE
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
+
+
+def _zero_entries(tensor: Tensor, axis: int, removed: Tensor) -> None:
+    """Zero the entries of a tensor at some indices along an axis, or all of them where its block is removed."""
+    if axis == WHOLE:
+        tensor.zero_()
+    else:
+        tensor.index_fill_(axis, removed, 0)
+
 
 MOMENTA = ("momentum_buffer", "exp_avg")  # as torch's optimizers name the averages of gradients
 
@@ -110,7 +120,7 @@ class Masks:
         with torch.no_grad():
             for name, entries in self._zeroed.items():
                 for axis, removed in entries:
-                    self.parameters[name].index_fill_(axis, removed, 0)
+                    _zero_entries(self.parameters[name], axis, removed)
 
     @torch.no_grad()
     def clear_momentum(self, optimizer: torch.optim.Optimizer) -> None:
@@ -118,7 +128,7 @@ class Masks:
         for name, entries in self._zeroed.items():
             for momentum in momenta_of(optimizer, self.parameters[name]):
                 for axis, removed in entries:
-                    momentum.index_fill_(axis, removed, 0)
+                    _zero_entries(momentum, axis, removed)
 
     def kept(self) -> dict[str, Tensor]:
         """Return the units that are not removed, by group."""
