@@ -1,4 +1,4 @@
-"""Whether a network's output still depends on its input."""
+"""A check that a network's output still depends on its input."""
 
 from dataclasses import replace
 
@@ -12,24 +12,24 @@ from secateur.data.batch import Batch
 
 @torch.no_grad()
 def output_varies(network: Network) -> bool:
-    """Whether the network gives something else for its example than for zeros in the example's place.
+    """Return whether the outputs for the traced example and for zeros in its place differ.
 
     Args:
-        network: with its weights as they are now.
+        network: the network, with its present weights.
     """
     program, example = network.program, network.example
     return not _same(program.forward(example), program.forward(_without_content(example)))
 
 
 def _without_content(example: Batch) -> Batch:
-    """The same with zeros for all real numbers; where there are none, for all numbers."""
+    """Return the example with zeros for all real numbers; where there are none, for all numbers."""
     is_real = any(tensor.is_floating_point() or tensor.is_complex() for tensor in example.tensors)
 
-    def emptied(tensor: Tensor) -> Tensor:
+    def zeroed(tensor: Tensor) -> Tensor:
         is_content = tensor.is_floating_point() or tensor.is_complex() or not is_real
         return torch.zeros_like(tensor) if is_content else tensor
 
-    args, kwargs = pytree.tree_map_only(Tensor, emptied, (example.args, dict(example.kwargs)))
+    args, kwargs = pytree.tree_map_only(Tensor, zeroed, (example.args, dict(example.kwargs)))
     return replace(example, args=args, kwargs=kwargs)
 
 

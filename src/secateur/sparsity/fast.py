@@ -94,7 +94,7 @@ Maker = Callable[[nn.Module], nn.Module]
 def _maker(
     name: str, kernel: str, module: nn.Module, record: SavedKernels, pivot: SavedPivot | SavedPivot1 | None
 ) -> Maker | None:
-    """What makes a layer's kernel; None where it runs as it is.
+    """Return the constructor of a layer's kernel, None where the layer runs unchanged.
 
     Raises:
         StorageError: the layer can have no such kernel.

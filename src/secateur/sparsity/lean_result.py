@@ -1,4 +1,4 @@
-"""What LEAN leaves: a model with zeros, dead channels cut, and the counts of what went."""
+"""The result of LEAN: a model with zeros, dead channels cut, and the counts of what was removed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ class Round:
     """One round of pruning.
 
     Args:
-        asked: the fraction of kernels that was to stay.
-        chains: how many chains they came from.
-        filled: how many kernels were added by their own norms, no chain being left.
-        kernels: how many stayed after those that had become useless went, too.
+        asked: the fraction of kernels to keep.
+        chains: the number of chains that they came from.
+        filled: the number of kernels added by their own norms, when no chain remained.
+        kernels: the number of kernels kept after useless ones were removed as well.
     """
 
     asked: float
@@ -25,7 +25,7 @@ class Round:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LeanResult(SparseResult):
-    """What LEAN leaves.
+    """A model with pruned kernels at zero, without dead channels.
 
     Args:
         weights: the names of the weights whose kernels could go.
@@ -47,11 +47,12 @@ class LeanResult(SparseResult):
         return self.plan.network.units, sum(len(units) for units in self.plan.kept.values())
 
     def __str__(self) -> str:
-        (dense, left), (units, stay) = self.kernels, self.channels
+        (dense, remaining), (units, kept_units) = self.kernels, self.channels
         cost, before = self.plan.cost, self.plan.dense
         lines = [
-            f"kernels {dense:,} -> {left:,} ({left / max(dense, 1):.1%}), maps {self.maps[0]:,} -> {self.maps[1]:,}",
-            f"units {units:,} -> {stay:,}, MACs {before.macs:,} -> {cost.macs:,} "
+            f"kernels {dense:,} -> {remaining:,} ({remaining / max(dense, 1):.1%}), "
+            f"maps {self.maps[0]:,} -> {self.maps[1]:,}",
+            f"units {units:,} -> {kept_units:,}, MACs {before.macs:,} -> {cost.macs:,} "
             f"({cost.macs / max(before.macs, 1):.1%})",
             *(f"  asked {r.asked:.1%}: {r.chains} chains, {r.filled} by norm, {r.kernels:,} left" for r in self.rounds),
         ]
@@ -61,8 +62,8 @@ class LeanResult(SparseResult):
         return {name: "kernels" for name in self.weights if self.model.get_parameter(name).numel()}
 
     def _ratios(self) -> Mapping[str, float]:
-        (dense, left), (maps, alive) = self.kernels, self.maps
-        return {"kernels": dense / max(left, 1), "feature maps": maps / max(alive, 1)}
+        (dense, remaining), (maps, alive) = self.kernels, self.maps
+        return {"kernels": dense / max(remaining, 1), "feature maps": maps / max(alive, 1)}
 
     def _notes(self) -> tuple[str, ...]:
         return tuple(str(self).splitlines())

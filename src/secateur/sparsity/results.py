@@ -1,4 +1,4 @@
-"""What every method below the unit gives back: a model with zeros, a fast one, a report, and a folder of both."""
+"""The base of the results below the unit: a model with zeros, one with fast kernels, and a report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,12 +28,12 @@ from secateur.training.session import TrainingSession
 
 @dataclass(frozen=True)
 class RunSettings:
-    """With what a method was run.
+    """The settings of a run.
 
     Args:
-        method: its name, such as "spp".
+        method: the name of the method, such as "spp".
         note: its options, in words.
-        keep: the budget that was asked for.
+        keep: the budget.
     """
 
     method: str
@@ -112,7 +112,7 @@ class SparseResult(PruningResult):
         return SavedKernels(SavedKernels.FORMAT, {name: choice.kernel for name, choice in self.fast.choices.items()})
 
     def _structures(self) -> Mapping[str, str]:
-        """What the entries that are not zero lie in, in words, by the names of weights."""
+        """Return a description of the entries that are not zero, by the names of weights."""
         return {}
 
     def _ratios(self) -> Mapping[str, float]:
@@ -169,6 +169,6 @@ def sparse_cost(plan: Plan, model: nn.Module) -> Cost:
 
 
 def _dense_sizes(network: Network) -> dict[str, int]:
-    """How many entries the weight of each layer has in the dense network."""
+    """Return the number of entries of each layer's weight in the dense network."""
     layers = (*layers_of(network), *transposed_layers_of(network))
     return {layer.weight: network.program.state(layer.weight).numel() for layer in layers}

@@ -1,4 +1,4 @@
-"""Which kernels stay: those on long chains of operators, or the single ones of large norms."""
+"""The choice of kernels to keep: those on long chains of operators, or single ones of large norms."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,26 @@ from secateur.sparsity.dead_kernels import Kernels
 
 
 def name_of(block: ChannelBlock) -> str:
-    """The weight whose kernels a block's edges are."""
+    """Return the name of the weight whose kernels a block's edges are."""
     assert block.layer is not None
     return block.layer.weight
 
 
-def by_chains(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
-    """The kernels of the longest chains, each whole, so that the last may exceed the quota; where all chains do not
-    suffice, the kernels with the largest norms."""
-    chains = Chains(graph, fixed=[name_of(block) for block in graph.layers if name_of(block) not in own])
-    kept = {name: torch.zeros_like(values, dtype=torch.bool) for name, values in _values(graph, own).items()}
+def by_chains(graph: ChannelGraph, prunable: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
+    """Return the kernels of the longest chains, each whole, so that the last may exceed the quota.
+
+    Where all chains do not suffice, the kernels with the largest norms are added.
+
+    Args:
+        graph: the graph of channels.
+        prunable: the weights whose kernels may be pruned.
+        quota: the number of kernels to keep.
+
+    Returns:
+        The kernels to keep, and the numbers of chains and of added kernels.
+    """
+    chains = Chains(graph, fixed=[name_of(block) for block in graph.layers if name_of(block) not in prunable])
+    kept = {name: torch.zeros_like(values, dtype=torch.bool) for name, values in _values(graph, prunable).items()}
     count = 0
     for chain in chains:
         for number, row, edge in chain.kernels:
@@ -29,35 +39,35 @@ def by_chains(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Ker
             break
     missing = max(quota - count, 0)
     if missing:
-        rest = {name: values.masked_fill(kept[name], -torch.inf) for name, values in _values(graph, own).items()}
-        kept = {name: kept[name] | more for name, more in _largest(rest, missing).items()}
+        others = {name: values.masked_fill(kept[name], -torch.inf) for name, values in _values(graph, prunable).items()}
+        kept = {name: kept[name] | more for name, more in _largest(others, missing).items()}
     return kept, (chains.taken, missing)
 
 
-def by_norm(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
-    """Kernels with the largest operator norms, times the batch norm behind."""
-    return _largest(_values(graph, own), quota), (0, quota)
+def by_norm(graph: ChannelGraph, prunable: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
+    """Return the kernels with the largest operator norms, times the batch norm behind."""
+    return _largest(_values(graph, prunable), quota), (0, quota)
 
 
-def by_l1(graph: ChannelGraph, own: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
-    """Kernels with the largest sums of absolute weights."""
-    sums = {name_of(b): b.sums.log() for b in graph.layers if name_of(b) in own and b.sums is not None}
+def by_l1(graph: ChannelGraph, prunable: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
+    """Return the kernels with the largest sums of absolute weights."""
+    sums = {name_of(b): b.sums.log() for b in graph.layers if name_of(b) in prunable and b.sums is not None}
     return _largest(sums, quota), (0, quota)
 
 
-def _values(graph: ChannelGraph, own: frozenset[str]) -> Kernels:
-    """The logarithm of each kernel's norm, with the batch norm behind."""
-    return {name_of(block): block.values for block in graph.layers if name_of(block) in own}
+def _values(graph: ChannelGraph, prunable: frozenset[str]) -> Kernels:
+    """Return the logarithm of each kernel's norm, with the batch norm behind."""
+    return {name_of(block): block.values for block in graph.layers if name_of(block) in prunable}
 
 
 def _largest(values: Kernels, count: int) -> Kernels:
-    """The so many largest of all, that are not -inf; of equals the first."""
-    flat = torch.cat([each.flatten() for each in values.values()])
+    """Return the largest of all values that are not -inf, so many; of equals the first."""
+    flat = torch.cat([norms.flatten() for norms in values.values()])
     chosen = torch.zeros_like(flat, dtype=torch.bool)
     order = flat.argsort(descending=True, stable=True)[:count]
     chosen[order] = torch.isfinite(flat[order])
-    parts = chosen.split([each.numel() for each in values.values()])
-    return {name: part.view_as(each) for (name, each), part in zip(values.items(), parts, strict=True)}
+    masks = chosen.split([norms.numel() for norms in values.values()])
+    return {name: mask.view_as(norms) for (name, norms), mask in zip(values.items(), masks, strict=True)}
 
 
 Select = Callable[[ChannelGraph, frozenset[str], int], tuple[Kernels, tuple[int, int]]]

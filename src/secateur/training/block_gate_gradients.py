@@ -1,10 +1,10 @@
 """Derivatives by gates behind residual blocks, from the gradients of parameters alone.
 
 Write <x, g> for a unit's values times their gradients, summed: the derivative of the loss by a gate on them. Operators
-that are linear in each unit, and ReLUs, hand it on: <relu(x), g> before is <x, g> behind. A sum shares it out among its
-operands. Batch norms and layers end it with what their parameters tell: gamma dE/dgamma + beta dE/dbeta for the result
-of a batch norm, the sum of w dE/dw over the weights that read a unit, the sum of w dE/dw and b dE/db over those that
-make it. So the derivative by a gate behind a block is a sum of such terms, each added or subtracted.
+that are linear in each unit, and ReLUs, preserve it: <relu(x), g> before is <x, g> behind. A sum divides it among its
+operands. Batch norms and layers express it by their parameters: gamma dE/dgamma + beta dE/dbeta for the result of a
+batch norm, the sum of w dE/dw over the weights that read a unit, the sum of w dE/dw and b dE/db over those that produce
+it. So the derivative by a gate behind a block is a sum of such terms, each added or subtracted.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from secateur.masking.linear_layers import LinearLayer
 
 @dataclass(frozen=True)
 class Term:
-    """What the parameters of one operator tell of its units.
+    """A derivative by the units of one operator, from its parameters.
 
     Args:
         kind: "norm" of a batch norm's result, "reads" of a layer's input, "writes" of its result.
@@ -36,20 +36,20 @@ Terms = Counter[Term]  # how often each is added
 
 
 class BlockTerms:
-    """Which terms the derivative by a gate behind an operator is made of.
+    """The terms of which the derivative by a gate behind an operator is the sum.
 
     Args:
-        norms: the batch norms whose results units are.
-        layers: the layers whose weights are parameters of their own, by operator.
+        norms: the batch norms whose channels are units.
+        layers: the layers whose weights are parameters, by operator.
         consumers: all operators that contract over units.
     """
 
     def __init__(self, norms: Set[Node], layers: Mapping[Node, LinearLayer], consumers: Set[Node]) -> None:
-        self._norms, self._layers, self._readers = norms, layers, consumers
+        self._norms, self._layers, self._consumers = norms, layers, consumers
         self._known: dict[Node, Terms | None] = {}
 
     def of(self, node: Node) -> Terms | None:
-        """The terms of <x, g> where x is an operator's result; None where parameters do not tell it."""
+        """Return the terms of <x, g> where x is an operator's result; None where parameters do not determine it."""
         if node not in self._known:
             self._known[node] = Counter([Term("norm", node)]) if node in self._norms else self._through_users(node)
         return self._known[node]
@@ -64,12 +64,12 @@ class BlockTerms:
         return total
 
     def _through(self, node: Node, user: Node) -> Terms | None:
-        """What one of its users adds."""
+        """Return the terms that one user of an operator contributes."""
         layer = self._layers.get(user)
         if layer is not None:
             is_input = arguments(user)[layer.argument] is node
             return Counter([Term("reads", user)]) if is_input and layer.reads else None
-        if user.op != "call_function" or user in self._readers:
+        if user.op != "call_function" or user in self._consumers:
             return None
         flow = rule_of(user).gates
         is_dividend = flow == "quotient" and user.args[0] is node
@@ -78,7 +78,7 @@ class BlockTerms:
         return self._through_sum(node, user) if flow == "sum" else None
 
     def _through_sum(self, node: Node, user: Node) -> Terms | None:
-        """What is left of a sum's own terms without its other operand's."""
+        """Return the terms of a sum without those of its other operand."""
         others = [operand for operand in user.args[:2] if operand is not node]
         total = self.of(user)
         if total is None or not others:  # x + x
@@ -86,12 +86,12 @@ class BlockTerms:
         written = self._written(others[0], user) if isinstance(others[0], Node) else None
         if written is None:
             return None
-        rest: Terms = Counter(total)
-        rest.subtract(written)
-        return rest
+        remaining: Terms = Counter(total)
+        remaining.subtract(written)
+        return remaining
 
     def _written(self, node: Node, user: Node) -> Terms | None:
-        """The terms of an operand that nothing but a sum uses, by the batch norm or the layer that made it."""
+        """Return the terms of an operand that only a sum reads, by the batch norm or the layer that produces it."""
         while set(node.users) == {user}:
             if node in self._norms:
                 return Counter([Term("norm", node)])

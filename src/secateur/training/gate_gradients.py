@@ -1,4 +1,4 @@
-"""The derivative of the loss by each unit's gate, from nothing but the gradients that a training has anyway."""
+"""The derivative of the loss by each unit's gate, from the gradients of parameters that a training computes."""
 
 from collections.abc import Mapping
 
@@ -18,62 +18,62 @@ Parameters = Mapping[str, Tensor]
 
 
 class TrainingGateGradients:
-    """Where the gates of a network's groups can be read from gradients.
+    """The gates of a network's units, and their derivatives read from gradients of parameters.
 
-    Gates stand where `masking/gate_positions.py` puts them. Behind a batch norm the derivative is gamma dE/dgamma +
-    beta dE/dbeta (Molchanov et al. 2019, section 3.2), before the readers the sum of w dE/dw over the weights that
-    read the unit, and behind the blocks of a residual stage a sum of such terms (`block_gradients.py`). Where the
-    activation behind an addition is none that the terms pass (GELU, SiLU), the gate stands before the readers
-    instead.
+    Gates are at the positions of `masking/gate_positions.py`. Behind a batch norm the derivative is gamma dE/dgamma +
+    beta dE/dbeta (Molchanov et al. 2019, section 3.2), before the consumers the sum of w dE/dw over the weights that
+    read the unit, and behind the blocks of a residual stage a sum of such terms (`block_gate_gradients.py`). Where the
+    activation behind an addition is none that the terms pass (GELU, SiLU), the gate is before the consumers instead.
 
     Args:
         network: the traced network.
-        groups: those that are asked for.
+        groups: the groups whose gates are read.
+
+    Attributes:
+        groups: the groups whose gates can be read and whose units can be removed one by one.
     """
 
     def __init__(self, network: Network, groups: list[Group]) -> None:
         self.network = network
         self.layers: dict[Node, LinearLayer] = {layer.node: layer for layer in layers_of(network)}
-        self._norms = {node: (units, _affine(network, node)) for node, units in norms_of(network).items()}
-        self._norms = {node: found for node, found in self._norms.items() if found[1]}
-        places = gate_positions(network)
+        norms = {node: (units, _affine(network, node)) for node, units in norms_of(network).items()}
+        self._norms = {node: (units, names) for node, (units, names) in norms.items() if names}
+        positions = gate_positions(network)
         terms = BlockTerms(self._norms.keys(), self.layers, {consumer.node for consumer in network.consumers})
-        self._blocks = [(place, terms.of(place.node)) for place in places.blocks]
-        self._at_readers = places.at_readers.clone()
-        self._count = places.count
-        for place, found in self._blocks:
-            if found is None:
-                self._move_to_readers(place)
-        without_affine = (place for place in places.norms if place.node not in self._norms)
-        for place in without_affine:
-            self._move_to_readers(place)
-        self._norm_places = [place for place in places.norms if place.node in self._norms]
+        self._blocks = [(position, terms.of(position.node)) for position in positions.blocks]
+        self._at_consumers = positions.at_readers.clone()
+        self._count = positions.count
+        without_terms = [position for position, block_terms in self._blocks if block_terms is None]
+        without_affine = [position for position in positions.norms if position.node not in self._norms]
+        for position in (*without_terms, *without_affine):
+            self._move_to_consumers(position)
+        self._norm_positions = [position for position in positions.norms if position.node in self._norms]
         consumers = [layer for layer in self.layers.values() if layer.reads]
         read = {group.name for group in groups if any(group.owns(layer.inputs) for layer in consumers)}
-        gated = (group for group in groups if group.name in read or not bool(self._at_readers[group.span].any()))
-        self.groups = [group for group in gated if group.multiple == 1]  # others can't go one by one
+        gated = (group for group in groups if group.name in read or not bool(self._at_consumers[group.span].any()))
+        self.groups = [group for group in gated if group.multiple == 1]  # units of others cannot be removed one by one
 
     def squares(self, parameters: Parameters) -> dict[str, Tensor]:
-        """The squared derivative by each unit's gate, divided by the number of its places. (units,) by group"""
+        """Return the squared derivative by each unit's gate, divided by the number of its positions, by group (units,)."""
         known: dict[Term, Tensor] = {}
         total = torch.zeros(self.network.units + 1, dtype=torch.float64)
-        for place, terms in self._blocks:
+        for position, terms in self._blocks:
             if terms is not None:
-                _add(total, place, self._sum(terms, parameters, known))
+                _add(total, position, self._sum(terms, parameters, known))
         norms = torch.zeros_like(total)
-        for place in self._norm_places:
-            _add(norms, place, self._value(Term("norm", place.node), parameters, known).square())
-        if any(bool(self._at_readers[group.span].any()) for group in self.groups):
+        for position in self._norm_positions:
+            _add(norms, position, self._value(Term("norm", position.node), parameters, known).square())
+        if any(bool(self._at_consumers[group.span].any()) for group in self.groups):
             consumers = [Term("reads", layer.node) for layer in self.layers.values() if layer.reads]
-            at_readers = sum(self._value(term, parameters, known) for term in consumers)
-            total = torch.where(self._at_readers, at_readers, total)
-            norms[self._at_readers] = 0
+            at_consumers = sum(self._value(term, parameters, known) for term in consumers)
+            total = torch.where(self._at_consumers, at_consumers, total)
+            norms[self._at_consumers] = 0
         squares = (total.square() + norms) / self._count
         return {group.name: squares[group.span] for group in self.groups}
 
-    def _move_to_readers(self, place: GatePosition) -> None:
-        units = place.units[place.units >= 0]
-        self._at_readers[units] = True
+    def _move_to_consumers(self, position: GatePosition) -> None:
+        units = position.units[position.units >= 0]
+        self._at_consumers[units] = True
         self._count[units] = 1
 
     def _sum(self, terms: Terms, parameters: Parameters, known: dict[Term, Tensor]) -> Tensor:
@@ -83,7 +83,7 @@ class TrainingGateGradients:
         return total
 
     def _value(self, term: Term, parameters: Parameters, known: dict[Term, Tensor]) -> Tensor:
-        """A term of every unit, read once for all gates. (units + 1,)"""
+        """Return a term of every unit, computed once for all gates (units + 1,)."""
         if term not in known:
             known[term] = self._read(term, parameters)
         return known[term]
@@ -103,20 +103,20 @@ class TrainingGateGradients:
         return self._scattered(layer.outputs, rows)
 
     def _scattered(self, units: Tensor, values: Tensor) -> Tensor:
-        """Values summed into units. (units + 1,)"""
+        """Return the sums of values by unit (units + 1,)."""
         total = torch.zeros(self.network.units + 1, dtype=torch.float64)
         return total.index_add_(0, units % (self.network.units + 1), values.cpu().double())
 
 
 def _affine(network: Network, norm: Node) -> tuple[str, ...]:
-    """The names of a batch norm's weight and bias, as far as it has them."""
-    given = arguments(norm)
-    nodes = [given[part] for part in ("weight", "bias") if given.get(part) is not None]
+    """Return the names of a batch norm's weight and bias, as far as it has them."""
+    args = arguments(norm)
+    nodes = [args[name] for name in ("weight", "bias") if args.get(name) is not None]
     return tuple(network.program.state_names[node] for node in nodes)
 
 
 def _product(name: str, parameters: Parameters) -> Tensor:
-    """A parameter times its gradient, entry by entry; zeros where it has none."""
+    """Return a parameter times its gradient, entry by entry; zeros where it has none."""
     parameter = parameters[name]
     gradient = parameter.grad
     if gradient is None:
@@ -124,6 +124,6 @@ def _product(name: str, parameters: Parameters) -> Tensor:
     return to_widest(parameter.detach()) * to_widest(gradient)
 
 
-def _add(total: Tensor, place: GatePosition, values: Tensor) -> None:
-    units = place.units[place.units >= 0]
+def _add(total: Tensor, position: GatePosition, values: Tensor) -> None:
+    units = position.units[position.units >= 0]
     total[units] += values[units]

@@ -1,4 +1,4 @@
-"""Pruning while training, with a loop of its own: from a model and data to a smaller model and a report."""
+"""Pruning while training with a built-in loop: from a model and data to a smaller model and a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,12 +48,12 @@ def prune_while_training(
     seed: int = 0,
     progress: bool = True,
 ) -> Result:
-    """Train a copy of a model while units go, a few at a time, until a budget is met; then cut it and train on.
+    """Train a copy of a model while units are removed, a few at a time, until a budget is met; then train on and cut.
 
     Args:
-        model: the trained model; it is left as it is.
+        model: the trained model; it is not changed.
         data: examples, with or without labels, as `secateur.prune` takes them.
-        keep: what is left: `{"macs": 0.5}`, "params", "bytes" or "units", as `secateur.prune` takes them.
+        keep: the budget: `{"macs": 0.5}`, "params", "bytes" or "units", as `secateur.prune` takes them.
         by: "taylor" for the gates of Molchanov et al. 2019, read from the gradients of the training (`TaylorSchedule`);
             or another criterion, by name or as a function, which scores `data` anew at each removal.
         test: other examples to measure on; by default those of `data`, and the report says so.
@@ -61,18 +61,18 @@ def prune_while_training(
             where there are none towards the model's own top classes; "labels": towards labels alone, as published.
         every, units_per_step, round_to, floor: as `TaylorSchedule` takes them.
         tuning_steps: steps of training once the budget is met.
-        learning_rate: of Adam.
-        batch_size: examples drawn for each step.
+        learning_rate: the learning rate of Adam.
+        batch_size: the number of examples in each step.
         only, skip: globs of the names of groups.
-        checkpoint: a folder to write states to now and then, and to go on from.
-        seed: examples are drawn from it.
+        checkpoint: a folder to write states to at intervals, and to resume from.
+        seed: the seed by which examples are drawn.
         progress: whether to show a progress bar.
 
     Returns:
-        As `secateur.prune` gives: the small model, the plan, what units were worth at the last removal, the report.
+        A result as of `secateur.prune`: the small model, the plan, the scores at the last removal, the report.
 
     Raises:
-        SecateurError: of the kind that `TaylorSchedule` and `secateur.prune` raise.
+        SecateurError: As `TaylorSchedule` and `secateur.prune` raise it.
 
     Example:
         >>> import torch
@@ -90,7 +90,7 @@ def prune_while_training(
     batches = _with_targets(measured, towards)
     session = replace(measured, batches=batches, settings=replace(measured.settings, distill=towards == "dense"))
     work = copy_model(model, {})
-    flags = {name: parameter.requires_grad for name, parameter in work.named_parameters()}
+    requires_grad = {name: parameter.requires_grad for name, parameter in work.named_parameters()}
     for parameter in work.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     loop = session.loop(work)
@@ -102,17 +102,17 @@ def prune_while_training(
     loop.run("tuning", tuning_steps, schedule)
     small = schedule.cut()
     for name, parameter in small.named_parameters():
-        parameter.requires_grad_(flags.get(name, True))
+        parameter.requires_grad_(requires_grad.get(name, True))
         parameter.grad = None
     note = f"in training towards {towards}, {pruning_steps:,} steps until the budget was met, {tuning_steps:,} more"
     return _result(measured, small, schedule, note, test is not None)
 
 
 def _with_targets(session: TrainingSession, towards: str) -> list[Batch]:
-    """The examples with targets by which the loss has a gradient at the dense network: labels, else its top classes.
+    """Return examples with targets for which the loss has a gradient at the dense network: labels, or its top classes.
 
     Raises:
-        DataError: there are no labels, and they are asked for or outputs are no class scores.
+        DataError: There are no labels, and they are required or outputs are no class scores.
     """
     batches = []
     for batch in session.batches:
@@ -133,7 +133,7 @@ def _with_targets(session: TrainingSession, towards: str) -> list[Batch]:
 
 
 def _result(session: TrainingSession, small: nn.Module, schedule: TaylorSchedule, note: str, held_out: bool) -> Result:
-    """What was made of the dense network, measured beside it."""
+    """Return the result, measured beside the dense network."""
     groups = {name: GroupScores.exact(values) for name, values in schedule.averages.items()}
     name = "taylor-gates" if schedule.by is None else find_criterion(schedule.by).name
     scores = Scores(groups, name, session.settings.seed, {}, note)

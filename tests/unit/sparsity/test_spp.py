@@ -424,7 +424,7 @@ def test_residual_networks_need_no_coupling(keep: dict[str, float]) -> None:
         ({"keep": None}, "neither keep= nor ratios= is given"),
         ({"groups": "rows"}, "groups are columns or channels"),
         ({"skip": "nowhere"}, "matches no convolution"),
-        ({"skip": "*"}, "no convolution whose columns can go"),
+        ({"skip": "*"}, "no convolution whose columns can be pruned"),
         ({"ratios": {"fourth": 0.5}}, "matches no convolution to prune; the nearest are third"),
         ({"ratios": {"third": 1.0}}, "columns to prune, below 1"),
     ],

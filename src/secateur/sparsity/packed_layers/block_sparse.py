@@ -41,5 +41,5 @@ class BlockSparseLinear(nn.Module):
         )
         result = (weight @ flat.t()).t()[:, : self.outputs]
         result = result if self.bias is None else result + self.bias
-        found: Tensor = result.reshape(*x.shape[:-1], self.outputs)
-        return found
+        outputs: Tensor = result.reshape(*x.shape[:-1], self.outputs)
+        return outputs

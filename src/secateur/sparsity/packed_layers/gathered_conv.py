@@ -1,4 +1,4 @@
-"""Convolutions with few columns left, as a product of what is left: only what they read is gathered."""
+"""Convolutions with few remaining columns, as a product of these: only the inputs that they read are gathered."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,9 @@ DENSITY = 0.25
 
 
 class GatheredConv2d(nn.Module):
-    """A 2-D convolution whose weight has columns of zeros: one input channel at one place of the kernel, all filters.
+    """A 2-D convolution whose weight has columns of zeros.
+
+    A column is one input channel at one position of the kernel, over all filters.
 
     Of a grouped convolution a column is left out that is zero in all of its groups.
 
@@ -29,15 +31,15 @@ class GatheredConv2d(nn.Module):
         self.stride, self.dilation = dense.stride, dense.dilation
         self.padding = padding_around(dense)
         self.kernel_size, self.padding_mode, self.groups = dense.kernel_size, dense.padding_mode, dense.groups
-        columns = dense.weight.detach().flatten(2).abs().sum(0).t() > 0  # (places, channels of a group)
-        self.places = [int(place) for place in torch.nonzero(columns.any(1)).flatten()]
+        columns = dense.weight.detach().flatten(2).abs().sum(0).t() > 0  # (positions, channels of a group)
+        self.positions = [int(position) for position in torch.nonzero(columns.any(1)).flatten()]
         first = torch.arange(self.groups, device=columns.device)[:, None] * columns.shape[1]  # channel of each group
-        for place in self.places:
-            channels = first + torch.nonzero(columns[place]).flatten()  # (groups, channels)
-            self.register_buffer(f"channels_{place}", channels.flatten())
+        for position in self.positions:
+            channels = first + torch.nonzero(columns[position]).flatten()  # (groups, channels)
+            self.register_buffer(f"channels_{position}", channels.flatten())
         weight = dense.weight.detach().flatten(2)
-        parts = [weight[:, columns[place], place] for place in self.places]
-        self.weight = nn.Parameter(torch.cat(parts, 1) if parts else weight[:, :0, 0])  # (filters, columns)
+        matrices = [weight[:, columns[position], position] for position in self.positions]
+        self.weight = nn.Parameter(torch.cat(matrices, 1) if matrices else weight[:, :0, 0])  # (filters, columns)
         self.bias = None if dense.bias is None else nn.Parameter(dense.bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,17 +53,17 @@ class GatheredConv2d(nn.Module):
                 padded.shape[2:], self.dilation, self.kernel_size, self.stride, strict=True
             )
         ]
-        columns = torch.cat([self._read(padded, place, sizes) for place in self.places], 2).flatten(1, 2)
+        columns = torch.cat([self._read(padded, position, sizes) for position in self.positions], 2).flatten(1, 2)
         result: Tensor = F.conv2d(columns, self.weight[:, :, None, None], self.bias, groups=self.groups)
         return result
 
-    def _read(self, padded: Tensor, place: int, sizes: list[int]) -> Tensor:
-        """What one place of the kernel reads, of the channels that it needs. (batch, groups, channels, h, w)"""
-        row, column = divmod(place, self.kernel_size[1])
-        top, left = row * self.dilation[0], column * self.dilation[1]
+    def _read(self, padded: Tensor, position: int, sizes: list[int]) -> Tensor:
+        """Return the inputs of one position of the kernel, of its channels (batch, groups, channels, h, w)."""
+        row, column = divmod(position, self.kernel_size[1])
+        top, start = row * self.dilation[0], column * self.dilation[1]
         rows = slice(top, top + self.stride[0] * (sizes[0] - 1) + 1, self.stride[0])
-        columns = slice(left, left + self.stride[1] * (sizes[1] - 1) + 1, self.stride[1])
-        chosen = padded.index_select(1, self.get_buffer(f"channels_{place}"))  # first: whole maps are copied fastest
+        columns = slice(start, start + self.stride[1] * (sizes[1] - 1) + 1, self.stride[1])
+        chosen = padded.index_select(1, self.get_buffer(f"channels_{position}"))  # first: whole maps are copied fastest
         by_group: Tensor = chosen[:, :, rows, columns].unflatten(1, (self.groups, -1))
         return by_group
 
@@ -104,9 +106,9 @@ def gathered_kernels(model: nn.Module, weights: Iterable[str]) -> dict[str, Mapp
     kernels: dict[str, Mapping[str, MakeKernel]] = {}
     modules = dict(model.named_modules())
     for name in weights:
-        path, _, own = name.rpartition(".")
+        path, _, attribute = name.rpartition(".")
         module = modules.get(path)
-        fits = type(module) is nn.Conv2d and own == "weight" and 0 < density(module) < 1
+        fits = type(module) is nn.Conv2d and attribute == "weight" and 0 < density(module) < 1
         kernels[name] = {GATHERED: GatheredConv2d} if fits else {}
     return kernels
 

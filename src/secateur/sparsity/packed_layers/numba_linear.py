@@ -23,7 +23,7 @@ class LoopedLinear(TiledLinear):
     Args: as of `TiledLinear`.
 
     Raises:
-        NotImplementedError: numba is not installed, or the loops do not do for such blocks, numbers or places.
+        NotImplementedError: numba is not installed, or the loops do not support such blocks, numbers or devices.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class LoopedLinear(TiledLinear):
         if self.bias is None:
             self.bias = nn.Parameter(torch.zeros(len(self.weight), 1, shape[0]))
         self.requires_grad_(False)
-        self._seen: tuple[tuple[int, int], Operands] | None = None
+        self._arrays_at: tuple[tuple[int, int], Operands] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         learns = x.requires_grad or (self.weight.requires_grad and torch.is_grad_enabled())
@@ -55,8 +55,11 @@ class LoopedLinear(TiledLinear):
     def _operands(self) -> Operands:
         """The weights as arrays, made once: that takes as long as a fifth of a layer of 1,024."""
         assert self.bias is not None
-        places = self.weight.data_ptr(), self.bias.data_ptr()
-        if self._seen is None or self._seen[0] != places:
+        addresses = self.weight.data_ptr(), self.bias.data_ptr()
+        if self._arrays_at is None or self._arrays_at[0] != addresses:
             read = self.get_buffer("read")
-            self._seen = places, (self.weight.detach().numpy(), read.numpy(), self.bias.detach().numpy(), self.shape[1])
-        return self._seen[1]
+            self._arrays_at = (
+                addresses,
+                (self.weight.detach().numpy(), read.numpy(), self.bias.detach().numpy(), self.shape[1]),
+            )
+        return self._arrays_at[1]

@@ -24,8 +24,8 @@ def multiplied(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> 
         (batch, block rows * high)
     """
     loop = _along_outputs if len(x) < FEW else _along_examples
-    found: Array = loop(x, weight, read, bias, wide)
-    return found
+    outputs: Array = loop(x, weight, read, bias, wide)
+    return outputs
 
 
 def _outputs(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> Array:
@@ -33,17 +33,17 @@ def _outputs(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> Ar
     most = deep // wide
     result = np.empty((len(x), down * high), x.dtype)
     for example in range(len(x)):
-        own = x[example]
+        inputs = x[example]
         for row in range(down):
-            found = result[example, row * high : (row + 1) * high]
-            found[:] = bias[row, 0]
+            outputs = result[example, row * high : (row + 1) * high]
+            outputs[:] = bias[row, 0]
             for block in range(most):
                 for inside in range(0, wide, 8):
                     at, k = read[row * most + block] * wide + inside, block * wide + inside
-                    x0, x1, x2, x3 = own[at], own[at + 1], own[at + 2], own[at + 3]
-                    x4, x5, x6, x7 = own[at + 4], own[at + 5], own[at + 6], own[at + 7]
+                    x0, x1, x2, x3 = inputs[at], inputs[at + 1], inputs[at + 2], inputs[at + 3]
+                    x4, x5, x6, x7 = inputs[at + 4], inputs[at + 5], inputs[at + 6], inputs[at + 7]
                     for h in range(high):
-                        found[h] += (
+                        outputs[h] += (
                             weight[row, k, h] * x0 + weight[row, k + 1, h] * x1
                             + weight[row, k + 2, h] * x2 + weight[row, k + 3, h] * x3
                             + weight[row, k + 4, h] * x4 + weight[row, k + 5, h] * x5
@@ -57,27 +57,36 @@ def _examples(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> A
     most = deep // wide
     result = np.empty((len(x), down * high), x.dtype)
     turned = x.T.copy()  # (inputs, batch)
-    found = np.empty((high, len(x)), x.dtype)
+    outputs = np.empty((high, len(x)), x.dtype)
     for row in range(down):
         for h in range(high):
-            found[h] = bias[row, 0, h]
+            outputs[h] = bias[row, 0, h]
         for block in range(most):
             for inside in range(0, wide, 8):
                 at, k = read[row * most + block] * wide + inside, block * wide + inside
                 x0, x1, x2, x3 = turned[at], turned[at + 1], turned[at + 2], turned[at + 3]
                 x4, x5, x6, x7 = turned[at + 4], turned[at + 5], turned[at + 6], turned[at + 7]
                 for h in range(high):
-                    own = weight[row, k : k + 8, h]
-                    w0, w1, w2, w3, w4, w5, w6, w7 = own[0], own[1], own[2], own[3], own[4], own[5], own[6], own[7]
+                    entries = weight[row, k : k + 8, h]
+                    w0, w1, w2, w3, w4, w5, w6, w7 = (
+                        entries[0],
+                        entries[1],
+                        entries[2],
+                        entries[3],
+                        entries[4],
+                        entries[5],
+                        entries[6],
+                        entries[7],
+                    )
                     for b in range(len(x)):
-                        found[h, b] += (
+                        outputs[h, b] += (
                             w0 * x0[b] + w1 * x1[b] + w2 * x2[b] + w3 * x3[b]
                             + w4 * x4[b] + w5 * x5[b] + w6 * x6[b] + w7 * x7[b]
                         )  # fmt: skip
-        result[:, row * high : (row + 1) * high] = found.T
+        result[:, row * high : (row + 1) * high] = outputs.T
     return result
 
 
-# Sums may be reordered, as by every product of matrices; NaN and infinities are left what they are.
+# Sums may be reordered, as by every product of matrices; NaN and infinities are preserved.
 _along_outputs: Any = njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)(_outputs)
 _along_examples: Any = njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)(_examples)

@@ -1,4 +1,4 @@
-"""Layers of few dense blocks: inputs gathered, blocks multiplied together, results put in their places."""
+"""Layers of few dense blocks: inputs gathered, blocks multiplied together, results put at their positions."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class TiledLinear(nn.Module):
         weight: (outputs, inputs) in block order, zero outside of the blocks.
         blocks: which blocks stay (block rows, block columns).
         shape: of a block (rows, columns).
-        gather: for each place of the block order the input that sits there; None where they are in order.
+        gather: the input at each position of the block order; None where they are in order.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class TiledLinear(nn.Module):
         read = blocks.view(len(flat), *self.weight.shape[:2]).transpose(0, 1)  # (down, batch, most * wide)
         result = torch.bmm(read, self.weight) if self.bias is None else torch.baddbmm(self.bias, read, self.weight)
         result = result.transpose(0, 1).flatten(1)[:, : self.outputs]  # from (down, batch, high)
-        found: Tensor = result.reshape(*x.shape[:-1], self.outputs)
-        return found
+        outputs: Tensor = result.reshape(*x.shape[:-1], self.outputs)
+        return outputs
 
     def in_order(self, x: Tensor) -> Tensor:
         """Inputs in block order, with zeros where the last blocks reach beyond them (batch, across * wide)."""
@@ -66,8 +66,8 @@ class TiledConvolution(nn.Module):
         tiles, chosen = _tiles(weight, blocks, shape)  # (down, most, high, wide, *kernel)
         kernels = tiles.transpose(1, 2).flatten(0, 1).flatten(1, 2)  # (down * high, most * wide, *kernel)
         read = len(tiles) * kernels.shape[1]
-        made: Any = type(dense)
-        self.grouped = made(
+        conv_class: Any = type(dense)
+        self.grouped = conv_class(
             read, len(kernels), dense.kernel_size, dense.stride, dense.padding, dense.dilation, len(tiles),
             dense.bias is not None, dense.padding_mode, device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
@@ -86,8 +86,8 @@ class TiledConvolution(nn.Module):
         maps = F.pad(maps, (*(0, 0) * len(space), 0, missing)) if missing else maps
         blocks = maps.reshape(len(maps), self.across, self.shape[1], *space).index_select(1, self.get_buffer("read"))
         result = self.grouped(blocks.flatten(1, 2))[:, : self.outputs]
-        found: Tensor = result.reshape(*lead, *result.shape[1:])
-        return found
+        outputs: Tensor = result.reshape(*lead, *result.shape[1:])
+        return outputs
 
 
 def filled_up(weight: Tensor, blocks: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -54,8 +54,8 @@ def unified_kernels(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> 
     modules = dict(model.named_modules())
     kernels: dict[str, Mapping[str, MakeKernel]] = {}
     for name, shape in shapes.items():
-        path, _, own = name.rpartition(".")
-        kernels[name] = _kernels_of(modules[path], shape) if own == "weight" and path in modules else {}
+        path, _, attribute = name.rpartition(".")
+        kernels[name] = _kernels_of(modules[path], shape) if attribute == "weight" and path in modules else {}
     return kernels
 
 

@@ -36,8 +36,8 @@ def shared_entries(matrix: Tensor, width: int) -> SharedEntries:
     """The entries of a matrix (rows, columns) whose runs are so wide."""
     blocks = Blocks(tuple(matrix.shape), (1, width))
     values, labels = blocks.cut(matrix), found_labels(blocks, matrix).to(matrix.device)
-    place = torch.arange(blocks.count, device=matrix.device)
-    row, run = place // blocks.grid[1], place % blocks.grid[1]
+    numbers = torch.arange(blocks.count, device=matrix.device)
+    row, run = numbers // blocks.grid[1], numbers % blocks.grid[1]
     unified = labels == UNIFIED
     minus = signs(values[unified]) < 0
     turned = minus != minus[:, :1]  # as seen from the first sign
@@ -55,7 +55,7 @@ def sign_patterns(width: int) -> Tensor:
 
 
 class _SharedLayer(nn.Module):
-    """What a linear layer and a convolution of runs have in common: the signs, and sparse matrices of magnitudes.
+    """The base of a linear layer and a convolution of runs: the signs, and sparse matrices of magnitudes.
 
     Args:
         like: the weight, for its type and device.
@@ -82,12 +82,12 @@ class _SharedLayer(nn.Module):
         entries = [shared_entries(matrix, self.width) for matrix in matrices]
         outputs, inputs = matrices[0].shape
         count, across = len(self.patterns), -(-inputs // self.width)
-        self.has_free_weights = any(len(own.free_values) for own in entries)
+        self.has_free_weights = any(len(runs.free_values) for runs in entries)
         self.shape = (outputs, across * count + inputs * self.has_free_weights)
-        for number, own in enumerate(entries):
-            at = torch.stack([own.rows, own.runs * count + own.patterns])
-            free_at = torch.stack([own.free_rows, across * count + own.free_columns])
-            values = torch.cat([own.levels, own.free_values])
+        for number, runs in enumerate(entries):
+            at = torch.stack([runs.rows, runs.runs * count + runs.patterns])
+            free_at = torch.stack([runs.free_rows, across * count + runs.free_columns])
+            values = torch.cat([runs.levels, runs.free_values])
             matrix = _compressed_rows(torch.cat([at, free_at], 1), values, self.shape)
             self.register_parameter(f"values_{number}", nn.Parameter(matrix.values(), requires_grad=False))
             self.register_buffer(f"starts_{number}", matrix.crow_indices().int())  # MKL takes 32 bits as they are
@@ -95,9 +95,9 @@ class _SharedLayer(nn.Module):
 
     def magnitudes(self, number: int) -> Tensor:
         """One of the sparse matrices."""
-        starts, places = self.get_buffer(f"starts_{number}"), self.get_buffer(f"places_{number}")
+        starts, columns = self.get_buffer(f"starts_{number}"), self.get_buffer(f"places_{number}")
         values = self.get_parameter(f"values_{number}")
-        return torch.sparse_csr_tensor(starts, places, values, self.shape, check_invariants=False)
+        return torch.sparse_csr_tensor(starts, columns, values, self.shape, check_invariants=False)
 
     def sums(self, flat: Tensor) -> Tensor:
         """Sums of runs of inputs (inputs, columns) with every pattern of signs, then what free weights multiply."""
@@ -107,8 +107,8 @@ class _SharedLayer(nn.Module):
         return torch.cat([sums, flat]) if self.has_free_weights else sums
 
 
-def _compressed_rows(places: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    coordinates = torch.sparse_coo_tensor(places, values, shape, check_invariants=False)
+def _compressed_rows(indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    coordinates = torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         return coordinates.coalesce().to_sparse_csr()

@@ -1,4 +1,4 @@
-"""What blocks of reordered matrices hold, and which blocks are kept."""
+"""Sums of blocks of reordered matrices, and the choice of the blocks to keep."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ class Matrix:
     """The absolute values of one layer's weight.
 
     Args:
-        name: the layer's.
-        values: (rows, columns).
+        name: the name of the layer.
+        values: the absolute values (rows, columns).
         rows, columns: the names of the orders along them.
     """
 
@@ -25,35 +25,35 @@ class Matrix:
     columns: str
 
     def ordered(self, orders: Orders) -> np.ndarray:
-        """The matrix with its rows and columns in these orders."""
+        """Return the matrix with its rows and columns in these orders."""
         values: np.ndarray = self.values[orders[self.rows]][:, orders[self.columns]]
         return values
 
 
 def order_sizes(matrices: Sequence[Matrix]) -> dict[str, int]:
-    """How many units each order has, by its name."""
+    """Return the number of units of each order, by its name."""
     rows = {matrix.rows: matrix.values.shape[0] for matrix in matrices}
     return {**rows, **{matrix.columns: matrix.values.shape[1] for matrix in matrices}}
 
 
 def block_sums(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The sum of each block of a matrix. (block rows, block columns)"""
+    """Return the sum of each block of a matrix (block rows, block columns)."""
     by_rows = np.add.reduceat(values, np.arange(0, values.shape[0], shape[0]), axis=0)
     sums: np.ndarray = np.add.reduceat(by_rows, np.arange(0, values.shape[1], shape[1]), axis=1)
     return sums
 
 
 def largest_blocks(values: np.ndarray, density: float, shape: tuple[int, int], balanced: bool) -> np.ndarray:
-    """The blocks of the largest sums, so many that the density is not passed, but one at least.
+    """Return the blocks of the largest sums, as many as the density allows, but one at least.
 
     Args:
-        values: (rows, columns), in order.
-        density: the fraction of the matrix that stays.
-        shape: of a block (rows, columns).
+        values: the reordered matrix (rows, columns).
+        density: the fraction of the matrix to keep.
+        shape: the shape of a block (rows, columns).
         balanced: the same number of blocks in every block row.
 
     Returns:
-        Which blocks stay (block rows, block columns).
+        The blocks that are kept, as booleans (block rows, block columns).
     """
     sums = block_sums(values, shape)
     if balanced:
@@ -72,5 +72,5 @@ def largest_blocks(values: np.ndarray, density: float, shape: tuple[int, int], b
 
 
 def block_mass(matrix: Matrix, orders: Orders, blocks: np.ndarray, shape: tuple[int, int]) -> float:
-    """The absolute weight that lies in some blocks of the reordered matrix."""
+    """Return the absolute weight within some blocks of the reordered matrix."""
     return float(block_sums(matrix.ordered(orders), shape)[blocks].sum())

@@ -1,4 +1,4 @@
-"""Steps that improve one order while all other orders and the blocks stay as they are."""
+"""Steps that improve one order while all other orders and the blocks are fixed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,11 +12,11 @@ LEAST_GAIN = 1e-9  # of the whole mass: below, a swap gains nothing but rounding
 def improved_order(
     name: str, matrices: Sequence[Matrix], orders: Orders, blocks: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> np.ndarray:
-    """An order that holds at least as much as the present one.
+    """Return an order that retains at least as much as the present one.
 
     Where no matrix has the order along both axes, it is the best there is, by linear assignment. Where one has (a
     layer from a residual stream into the same stream), the mass is quadratic in the order: the assignment is of its
-    linearisation, so it is taken only if it holds more, and pairs of units are swapped, the best first, until no swap
+    linearisation, so it is used only if it retains more, and pairs of units are swapped, the best first, until no swap
     gains.
     """
     assigned = assigned_order(name, matrices, orders, blocks, shape)
@@ -31,13 +31,13 @@ def improved_order(
 def assigned_order(
     name: str, matrices: Sequence[Matrix], orders: Orders, blocks: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> np.ndarray:
-    """The order that linear assignment gives, from what each unit would keep at each position."""
+    """Return the order by linear assignment, from the mass that each unit would retain at each position."""
     from scipy.optimize import linear_sum_assignment
 
     size = len(orders[name])
     kept = np.zeros((size, size))  # (units, positions)
-    for values, columns, own_blocks, own_shape in _uses(name, matrices, orders, blocks, shape):
-        kept += _kept(values[:, columns], own_blocks, own_shape)
+    for values, columns, turned_blocks, turned_shape in _uses(name, matrices, orders, blocks, shape):
+        kept += _kept(values[:, columns], turned_blocks, turned_shape)
     units, positions = linear_sum_assignment(kept, maximize=True)
     order = np.empty(size, dtype=np.int64)
     order[positions] = units
@@ -47,7 +47,7 @@ def assigned_order(
 def _uses(
     name: str, matrices: Sequence[Matrix], orders: Orders, blocks: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]]:
-    """Each matrix that has the order, turned so that it lies along the rows: values, the other order, blocks, shape."""
+    """Yield each matrix with the order along its rows, transposed if needed: values, the other order, blocks, shape."""
     for matrix in matrices:
         if matrix.rows == name:
             yield matrix.values, orders[matrix.columns], blocks[matrix.name], shape
@@ -56,7 +56,7 @@ def _uses(
 
 
 def _kept(values: np.ndarray, blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """What each row (its columns in order) would keep at each position. (rows, positions)"""
+    """Return the mass that each row (its columns in order) would retain at each position (rows, positions)."""
     sums = np.add.reduceat(values, np.arange(0, values.shape[1], shape[1]), axis=1)  # (rows, block columns)
     at_block = sums @ blocks.T  # (rows, block rows)
     kept: np.ndarray = at_block[:, np.arange(len(values)) // shape[0]]
@@ -71,7 +71,7 @@ def _mass(
     blocks: Mapping[str, np.ndarray],
     shape: tuple[int, int],
 ) -> float:
-    """What lies in the blocks of all matrices that have the order."""
+    """Return the mass in the blocks of all matrices that have the order."""
     changed = {**orders, name: order}
     return sum(
         float(matrix.ordered(changed)[_inside(blocks[matrix.name], matrix.values.shape, shape)].sum())
@@ -81,7 +81,7 @@ def _mass(
 
 
 def _inside(blocks: np.ndarray, size: tuple[int, ...], shape: tuple[int, int]) -> np.ndarray:
-    """Which entries of a matrix lie in blocks. (rows, columns)"""
+    """Return the entries of a matrix that lie in blocks (rows, columns)."""
     inside: np.ndarray = blocks[np.arange(size[0]) // shape[0]][:, np.arange(size[1]) // shape[1]]
     return inside
 
@@ -94,7 +94,7 @@ def _swapped(
     blocks: Mapping[str, np.ndarray],
     shape: tuple[int, int],
 ) -> np.ndarray:
-    """The order after the best swaps of two units, one after another, until none gains."""
+    """Return the order after the best swaps of two units, one after another, until none gains."""
     order = order.copy()
     total = sum(float(matrix.values.sum()) for matrix in matrices)
     while True:
@@ -108,7 +108,7 @@ def _swapped(
 def swap_gains(
     name: str, matrices: Sequence[Matrix], orders: Orders, blocks: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> np.ndarray:
-    """By how much the mass in blocks grows where the units at two positions are swapped. (positions, positions)"""
+    """Return the gain of mass in blocks if the units at two positions are swapped (positions, positions)."""
     size = len(orders[name])
     gains = np.zeros((size, size))
     for matrix in matrices:
@@ -123,14 +123,14 @@ def swap_gains(
 
 
 def _row_gains(kept: np.ndarray) -> np.ndarray:
-    """Of swapped rows, from what the row of each position would keep at each position. (positions, positions)"""
-    stays = kept.diagonal()
-    gains: np.ndarray = kept + kept.T - stays[:, None] - stays[None]
+    """Return the gain of swapped rows, from the mass of each position's row at each position (positions, positions)."""
+    present = kept.diagonal()
+    gains: np.ndarray = kept + kept.T - present[:, None] - present[None]
     return gains
 
 
 def _corner_gains(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """What swapping both rows and columns gives beyond the sum of both: at the four entries that are moved twice.
+    """Return the gain of swapping both rows and columns beyond the sum of both, at the four entries moved twice.
 
     With p and q the positions, `values` the ordered matrix V and `inside` the kept entries K, the entries (p, p),
     (q, q), (p, q), (q, p) end at (q, q), (p, p), (q, p), (p, q).

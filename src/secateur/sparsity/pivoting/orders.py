@@ -1,4 +1,4 @@
-"""Orders of units folded into a network: what a layer makes in another order is read in that order by all readers."""
+"""Orders of units folded into a network: all consumers read units in the order in which they are produced."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from secateur.utils.devices import comparable_arithmetic
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """What the orders along a layer's matrix are: those of groups of units, or its own.
+    """The orders along a layer's matrix: those of groups of units, or its own.
 
     Args:
         layer: the layer.
-        rows: the name of a group whose units the outputs are, one by one; else the layer's own, which stays.
-        columns: the same of its inputs; where they are no group's, a gather before the layer gives them their order.
+        rows: the name of the group whose units the outputs are; else the layer's own order, which is fixed.
+        columns: the same of its inputs; where they are no group's, a gather before the layer orders them.
     """
 
     layer: LinearLayer
@@ -33,22 +33,23 @@ class Axes:
 
     @property
     def gathers(self) -> bool:
+        """True where the layer needs a gather for an order of its inputs."""
         return self.columns == own_columns(self.layer)
 
 
 def own_columns(layer: LinearLayer) -> str:
-    """The name of a layer's own order of inputs."""
+    """Return the name of a layer's own order of inputs."""
     return f"{layer.weight}:columns"
 
 
 def axes_of(network: Network, layer: LinearLayer) -> Axes:
-    """Which orders a layer's matrix has."""
+    """Return the orders along a layer's matrix."""
     rows = _group(network, layer.outputs) or f"{layer.weight}:rows"
     return Axes(layer, rows, _group(network, layer.inputs) or own_columns(layer))
 
 
 def _group(network: Network, units: Tensor) -> str | None:
-    """The group whose units these are, in their order."""
+    """Return the name of the group whose units these are, in their order."""
     for group in network.groups:
         if torch.equal(units, torch.arange(group.span.start, group.span.stop)):
             return group.name
@@ -56,30 +57,31 @@ def _group(network: Network, units: Tensor) -> str | None:
 
 
 def matrices_of(network: Network, axes: Sequence[Axes]) -> list[Matrix]:
-    """The absolute values of the layers' weights, a kernel's together."""
-    found = []
-    for each in axes:
-        held = identity_weight(network.program.state(each.layer.weight).detach(), each.layer.weight)
-        weight = each.layer.matrix(held)[0].double().abs().cpu()
-        values = weight.unflatten(1, (-1, each.layer.kernel)).sum(2).numpy()
-        found.append(Matrix(each.layer.weight, values, each.rows, each.columns))
-    return found
+    """Return the absolute values of the layers' weights, summed over each kernel."""
+    matrices = []
+    for layer_axes in axes:
+        layer = layer_axes.layer
+        weight = identity_weight(network.program.state(layer.weight).detach(), layer.weight)
+        entries = layer.matrix(weight)[0].double().abs().cpu()
+        values = entries.unflatten(1, (-1, layer.kernel)).sum(2).numpy()
+        matrices.append(Matrix(layer.weight, values, layer_axes.rows, layer_axes.columns))
+    return matrices
 
 
 @comparable_arithmetic()
 def fold_orders(model: nn.Module, network: Network, orders: Mapping[str, np.ndarray]) -> dict[str, dict[int, Tensor]]:
-    """Give the units of groups other places in all parameters and buffers that they own parts of, in place.
+    """Reorder the units of groups in all parameters and buffers that have them, in place.
 
     Args:
         model: the model that was traced.
         network: its trace.
-        orders: by group, for each place the unit that shall sit there.
+        orders: the unit at each position, by group.
 
     Returns:
-        For each tensor and axis the old place of what sits at each place now.
+        The former position of the entry at each position, for each tensor and axis.
 
     Raises:
-        SurgeryError: the model computes something else then (it depends on the order of its units); it is as it was.
+        SurgeryError: The model then computes something else (it depends on the order of its units); it is not changed.
     """
     target = torch.arange(network.units + 1)
     for group in network.groups:
@@ -87,37 +89,36 @@ def fold_orders(model: nn.Module, network: Network, orders: Mapping[str, np.ndar
             target[group.span] = group.offset + torch.from_numpy(orders[group.name])
     moves: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
     for member in network.members:
-        moves[member.tensor][member.axis] = _places(member.units, target)
-    held = dict(model.named_parameters()) | dict(model.named_buffers())
+        moves[member.tensor][member.axis] = _former_positions(member.units, target)
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     with preserved(model):
         before = run_module(model, network.example)
-    _move(held, moves)
+    _move(tensors, moves)
     with preserved(model):
         gap, allowed = output_difference(run_module(model, network.example), before)
     if not gap <= allowed:
-        _move(held, {name: {axis: places.argsort() for axis, places in axes.items()} for name, axes in moves.items()})
+        back = {name: {axis: former.argsort() for axis, former in axes.items()} for name, axes in moves.items()}
+        _move(tensors, back)
         raise SurgeryError(f"{network.title} depends on the order of its units, so orders can't be folded into it")
     return dict(moves)
 
 
-def _places(units: Tensor, target: Tensor) -> Tensor:
-    """For each place along an axis the old place of what shall sit there. (size of axis,)"""
+def _former_positions(units: Tensor, target: Tensor) -> Tensor:
+    """Return the former position of the entry at each position along an axis (size of axis,)."""
     occurrence: dict[int, list[int]] = defaultdict(list)
-    for place, unit in enumerate(units.tolist()):
-        occurrence[unit].append(place)
-    taken: defaultdict[int, int] = defaultdict(int)
-    found = torch.arange(len(units))
-    for place, unit in enumerate(units.tolist()):
-        if unit < 0:
-            continue
-        wanted = int(target[unit])
-        found[place] = occurrence[wanted][taken[unit]]
-        taken[unit] += 1
-    return found
+    for position, unit in enumerate(units.tolist()):
+        occurrence[unit].append(position)
+    counts: defaultdict[int, int] = defaultdict(int)
+    former = torch.arange(len(units))
+    for position, unit in enumerate(units.tolist()):
+        if unit >= 0:
+            former[position] = occurrence[int(target[unit])][counts[unit]]
+            counts[unit] += 1
+    return former
 
 
-def _move(held: Mapping[str, Tensor], moves: Mapping[str, Mapping[int, Tensor]]) -> None:
+def _move(tensors: Mapping[str, Tensor], moves: Mapping[str, Mapping[int, Tensor]]) -> None:
     with torch.no_grad():
         for name, axes in moves.items():
-            for axis, places in axes.items():
-                held[name].copy_(held[name].index_select(axis, places.to(held[name].device)))
+            for axis, former in axes.items():
+                tensors[name].copy_(tensors[name].index_select(axis, former.to(tensors[name].device)))

@@ -1,4 +1,4 @@
-"""What matrix pivoting gives back, and how it is read again."""
+"""The result of matrix pivoting, and how it is read again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ class PivotedLayer:
     """One layer's blocks.
 
     Args:
-        name: of its weight.
-        blocks: which stay (block rows, block columns).
-        gather: for each place of the block order the input that sits there, None where they are in order.
-        retained: the part of the absolute weight that lay in the blocks when they were chosen last.
+        name: the name of its weight.
+        blocks: the blocks that are kept (block rows, block columns).
+        gather: the input at each position of the block order, None where they are in order (inputs,).
+        retained: the fraction of the absolute weight within the blocks when they were chosen last.
     """
 
     name: str
@@ -84,8 +84,8 @@ class PivotResult(SparseResult):
         modules = dict(self.model.named_modules())
         makers: dict[str, Mapping[str, MakeKernel]] = {}
         for name, layer in self.layers.items():
-            path, _, own = name.rpartition(".")
-            fits = own == "weight" and path in modules  # else a weight that the model's own code multiplies by
+            path, _, attribute = name.rpartition(".")
+            fits = attribute == "weight" and path in modules  # else a weight that the model's own code multiplies by
             makers[name] = packed_kernels(modules[path], layer.blocks, self.shape, layer.gather) if fits else {}
         return select_network_kernels(self.model, inputs, makers)
 
@@ -104,14 +104,14 @@ class PivotResult(SparseResult):
         return {**super()._companions(), PIVOT: record_writer(saved_pivot(self.shape, self.density, self.layers))}
 
     def _notes(self) -> tuple[str, ...]:
-        held = ", ".join(f"{name} {layer.retained:.1%}" for name, layer in self.layers.items())
+        shares = ", ".join(f"{name} {layer.retained:.1%}" for name, layer in self.layers.items())
         optimum = "a local optimum of the search" if self.is_locally_optimal else "not a local optimum of the search"
-        return (f"weight in the blocks when they were chosen last: {held}; {optimum}",)
+        return (f"weight in the blocks when they were chosen last: {shares}; {optimum}",)
 
 
 @entry_point
 def load_pivoted(model: nn.Module, folder: str | Path, example_inputs: Any) -> PivotResult:
-    """Read what `PivotResult.save` wrote, onto a fresh model.
+    """Read a result that `PivotResult.save` wrote, onto a fresh model.
 
     Raises:
         StorageError: a file is missing, damaged, or of another network.

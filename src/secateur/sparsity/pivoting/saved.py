@@ -48,7 +48,7 @@ class SavedPivot1(Record, frozen=True):
     checksum: str
 
     def is_whole(self, content: bytes) -> bool:
-        """Whether the content has the digest that version 0.7 gave it."""
+        """Return whether the content has the digest that version 0.7 computed."""
         fields = {name: value for name, value in msgspec.to_builtins(self).items() if name != "checksum"}
         return self.checksum == canonical_checksum(fields)
 
@@ -66,7 +66,7 @@ class SavedPivot(Record, frozen=True):
 
 
 def saved_pivot(shape: tuple[int, int], density: float, layers: Mapping[str, PivotedWeight]) -> SavedPivot:
-    """Blocks as they are written."""
+    """Return the record of some blocks."""
     saved = {
         name: SavedLayer(
             layer.blocks.long().tolist(),
@@ -88,9 +88,10 @@ def read_pivot(path: Path) -> SavedPivot | SavedPivot1:
 
 
 def check_pivot(record: SavedPivot | SavedPivot1, tensors: Mapping[str, Tensor]) -> None:
-    """
+    """Check that blocks belong to some weights.
+
     Raises:
-        StorageError: the blocks are not those of these weights: a weight is missing, has another form, or is not zero
+        StorageError: The blocks are not those of these weights: a weight is missing, has another form, or is not zero
             outside of them.
     """
     for name, layer in record.layers.items():
@@ -108,7 +109,7 @@ def check_pivot(record: SavedPivot | SavedPivot1, tensors: Mapping[str, Tensor])
 
 
 def _entries(layer: SavedLayer, shape: tuple[int, int], rows: int, columns: int) -> Tensor:
-    """Which entries of a weight's matrix lie in blocks. (rows, columns)"""
+    """Return the entries of a weight's matrix that lie in blocks (rows, columns)."""
     blocks = torch.tensor(layer.blocks, dtype=torch.bool)
     inside = blocks[torch.arange(rows) // shape[0]][:, torch.arange(columns) // shape[1]]
     if layer.gather is None:

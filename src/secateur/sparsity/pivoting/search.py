@@ -29,14 +29,14 @@ MOST_ROUNDS = 100
 
 @dataclass(frozen=True, eq=False)
 class PivotedMatrices:
-    """Orders, and which blocks are kept.
+    """Orders, and the blocks that are kept.
 
     Args:
-        orders: by name, for each position the unit that sits there.
-        blocks: by layer, which blocks of the reordered matrix stay (block rows, block columns).
-        shape: of a block.
-        retained: the part of all absolute weight that lies in them, by layer.
-        is_locally_optimal: whether no single step holds more: other blocks for these orders, and for these blocks
+        orders: the unit at each position, by the name of the order.
+        blocks: the blocks of the reordered matrix that are kept, by layer (block rows, block columns).
+        shape: the shape of a block.
+        retained: the fraction of the absolute weight within them, by layer.
+        is_locally_optimal: whether no single step retains more: other blocks for these orders, and for these blocks
             another order that no matrix has along both axes, or a swap of two units of one that some matrix has.
     """
 
@@ -49,7 +49,7 @@ class PivotedMatrices:
 
 @dataclass(frozen=True, eq=False)
 class PivotSearch:
-    """What is searched for.
+    """The problem of a search.
 
     Args:
         matrices: whose orders may be shared.
@@ -71,17 +71,17 @@ class PivotSearch:
         return max(sum(float(matrix.values.sum()) for matrix in self.matrices), 1e-300)
 
     def mass(self, orders: Mapping[str, np.ndarray], blocks: Mapping[str, np.ndarray]) -> float:
-        """The part of all absolute weight that lies in the blocks."""
+        """Return the fraction of the absolute weight within the blocks."""
         return sum(block_mass(matrix, orders, blocks[matrix.name], self.shape) for matrix in self.matrices) / self.total
 
     def best_blocks(self, orders: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The blocks of the largest sums; where those of before hold more, as they may at ragged edges, these."""
+        """Return the blocks of the largest sums, or those before where they retain more, as at ragged edges."""
         blocks = {}
         for matrix in self.matrices:
             chosen = largest_blocks(matrix.ordered(orders), self.density, self.shape, self.balanced)
             kept = before.get(matrix.name, chosen)
-            held = [block_mass(matrix, orders, candidate, self.shape) for candidate in (chosen, kept)]
-            blocks[matrix.name] = chosen if held[0] >= held[1] else kept
+            masses = [block_mass(matrix, orders, candidate, self.shape) for candidate in (chosen, kept)]
+            blocks[matrix.name] = chosen if masses[0] >= masses[1] else kept
         return blocks
 
     @property
@@ -91,12 +91,12 @@ class PivotSearch:
 
     @property
     def _quadratic(self) -> list[str]:
-        """Those of them that some matrix has along both axes."""
+        """The free orders that some matrix has along both axes."""
         both = {matrix.rows for matrix in self.matrices if matrix.rows == matrix.columns}
         return [name for name in self._free if name in both]
 
     def explored(self, orders: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The orders and blocks of the best state that assignment comes by, until rounds gain hardly anything."""
+        """Return the orders and blocks of the best state on the way of assignment, until rounds hardly gain."""
         patience = PATIENCE if self._quadratic else 1
         orders, blocks = dict(orders), self.best_blocks(orders, {})
         best, most, idle = (dict(orders), blocks), self.mass(orders, blocks), 0
@@ -115,19 +115,19 @@ class PivotSearch:
     def _swapped_anew(
         self, name: str, orders: dict[str, np.ndarray], blocks: dict[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Swaps that hold more once blocks are chosen anew, of the pairs that lose least with the present ones."""
+        """Swap pairs where that retains more with blocks chosen anew, those first that lose least with present ones."""
         mass = self.mass(orders, blocks)
         while True:
             gains = np.triu(swap_gains(name, self.matrices, orders, blocks, self.shape), 1)
             gains[np.tril_indices(len(gains))] = -np.inf
             for pair in np.argsort(-gains, axis=None, kind="stable")[:CANDIDATES]:
-                places = list(np.unravel_index(int(pair), gains.shape))
+                positions = list(np.unravel_index(int(pair), gains.shape))
                 order = orders[name].copy()
-                order[places] = order[places[::-1]]
-                tried = {**orders, name: order}
-                chosen = self.best_blocks(tried, blocks)
-                if self.mass(tried, chosen) > mass + LEAST_GAIN:
-                    orders, blocks, mass = tried, chosen, self.mass(tried, chosen)
+                order[positions] = order[positions[::-1]]
+                swapped = {**orders, name: order}
+                chosen = self.best_blocks(swapped, blocks)
+                if self.mass(swapped, chosen) > mass + LEAST_GAIN:
+                    orders, blocks, mass = swapped, chosen, self.mass(swapped, chosen)
                     break
             else:
                 return orders, blocks
@@ -135,7 +135,7 @@ class PivotSearch:
     def climbed(
         self, orders: Mapping[str, np.ndarray], least_gain: float, blocks: Mapping[str, np.ndarray] | None = None
     ) -> PivotedMatrices:
-        """Steps that lose nothing, until a round gains no more than `least_gain`."""
+        """Take steps that lose nothing, until a round gains no more than `least_gain`."""
         orders, blocks = dict(orders), self.best_blocks(orders, blocks or {})
         mass, gain = self.mass(orders, blocks), np.inf
         for _ in range(MOST_ROUNDS):
@@ -159,7 +159,7 @@ class PivotSearch:
 def align_orders(
     matrices: Sequence[Matrix], density: float, shape: tuple[int, int], balanced: bool = False
 ) -> PivotedMatrices:
-    """The blocks of the largest sums, with every order as it is."""
+    """Return the blocks of the largest sums, with every order unchanged."""
     orders = {name: np.arange(size) for name, size in order_sizes(matrices).items()}
     return PivotSearch(matrices, density, shape, balanced, frozenset(orders)).climbed(orders, 0.0)
 
@@ -173,7 +173,7 @@ def pivot_matrices(
     starts: int = 4,
     seed: int = 0,
 ) -> PivotedMatrices:
-    """Orders and blocks that retain the most absolute weight that the search finds.
+    """Return the orders and blocks that retain the most absolute weight, as far as the search goes.
 
     Args:
         matrices: whose orders may be shared.
@@ -201,6 +201,6 @@ def pivot_matrices(
 
 
 def pivot_obliviously(values: np.ndarray, density: float) -> float:
-    """The part of the absolute weight that any weights of that density can hold."""
+    """Return the fraction of the absolute weight that the largest weights of that density hold."""
     flat = np.sort(values, axis=None)[::-1]
     return float(flat[: round(density * flat.size)].sum() / max(flat.sum(), 1e-300))

@@ -1,4 +1,4 @@
-"""Orders from which the search for blocks sets out."""
+"""Orders from which the search for blocks starts."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from secateur.sparsity.pivoting.block_sums import Matrix, order_sizes
 def start_orders(
     matrices: Sequence[Matrix], fixed: frozenset[str], number: int, draws: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """The orders of a start: as they are, units alike side by side, units by their total weight, then random ones."""
+    """Return the orders of a start: unchanged, similar units adjacent, units by total weight, then random ones."""
     orders = {}
     for name, size in order_sizes(matrices).items():
         if number == 0 or name in fixed:
             orders[name] = np.arange(size)
         elif number == 1:
-            orders[name] = _alike(name, matrices)
+            orders[name] = _spectral_order(name, matrices)
         elif number == 2:
             rows = sum((matrix.values.sum(1) for matrix in matrices if matrix.rows == name), np.zeros(size))
             columns = sum((matrix.values.sum(0) for matrix in matrices if matrix.columns == name), np.zeros(size))
@@ -26,12 +26,12 @@ def start_orders(
     return orders
 
 
-def _alike(name: str, matrices: Sequence[Matrix]) -> np.ndarray:
-    """Units side by side whose weights lie in the same places: by the second singular vector (Dhillon 2001)."""
-    meeting = [matrix.values for matrix in matrices if matrix.rows == name]
-    meeting += [matrix.values.T for matrix in matrices if matrix.columns == name and matrix.rows != name]
-    together = np.concatenate(meeting, 1)  # (units, all that they meet)
-    scaled = together / np.sqrt(np.outer(together.sum(1) + 1e-12, together.sum(0) + 1e-12))
-    left, _, _ = np.linalg.svd(scaled, full_matrices=False)
-    order: np.ndarray = np.argsort(left[:, min(1, left.shape[1] - 1)], kind="stable")
+def _spectral_order(name: str, matrices: Sequence[Matrix]) -> np.ndarray:
+    """Return an order in which similar units are adjacent, by the second singular vector (Dhillon 2001)."""
+    adjacent = [matrix.values for matrix in matrices if matrix.rows == name]
+    adjacent += [matrix.values.T for matrix in matrices if matrix.columns == name and matrix.rows != name]
+    weights = np.concatenate(adjacent, 1)  # (units, inputs and outputs)
+    scaled = weights / np.sqrt(np.outer(weights.sum(1) + 1e-12, weights.sum(0) + 1e-12))
+    left_vectors, _, _ = np.linalg.svd(scaled, full_matrices=False)
+    order: np.ndarray = np.argsort(left_vectors[:, min(1, left_vectors.shape[1] - 1)], kind="stable")
     return order

@@ -18,11 +18,11 @@ FREE, UNIFIED, PRUNED = 0, 1, 2
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a weight falls into blocks.
+    """The division of a weight into blocks.
 
     Args:
-        weight: its shape.
-        shape: of a block: a side for each axis of the weight, or (filters, inputs) of its matrix.
+        weight: the shape of the weight.
+        shape: the shape of a block: a side for each axis of the weight, or (filters, inputs) of its matrix.
 
     Example:
         >>> blocks = Blocks((4, 4, 3, 3), (2, 4, 1, 1))
@@ -42,31 +42,34 @@ class Blocks:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """How many blocks there are along each axis."""
+        """The number of blocks along each axis."""
         return tuple(-(-length // side) for length, side in zip(self.axes, self.shape, strict=True))
 
     @property
     def count(self) -> int:
+        """The number of blocks."""
         return math.prod(self.grid)
 
     def cut(self, weight: Tensor) -> Tensor:
-        """The weight's blocks, filled up with zeros. (blocks, entries)"""
+        """Return the weight's blocks, padded with zeros (blocks, entries)."""
         missing = [count * side - length for count, side, length in zip(self.grid, self.shape, self.axes, strict=True)]
         padded = F.pad(weight.reshape(self.axes), [size for last in reversed(missing) for size in (0, last)])
-        apart = padded.view([size for pair in zip(self.grid, self.shape, strict=True) for size in pair])
-        blocks: Tensor = apart.permute(_evens_then_odds(len(self.shape))).reshape(self.count, math.prod(self.shape))
+        divided = padded.view([size for pair in zip(self.grid, self.shape, strict=True) for size in pair])
+        blocks: Tensor = divided.permute(_evens_then_odds(len(self.shape))).reshape(self.count, math.prod(self.shape))
         return blocks
 
     def join(self, blocks: Tensor) -> Tensor:
-        """The weight that blocks (blocks, entries) make."""
+        """Return the weight with given blocks (blocks, entries)."""
         rank = len(self.shape)
-        apart = blocks.view(*self.grid, *self.shape)
+        divided = blocks.view(*self.grid, *self.shape)
         order = [axis for pair in zip(range(rank), range(rank, 2 * rank), strict=True) for axis in pair]
-        padded = apart.permute(order).reshape([count * side for count, side in zip(self.grid, self.shape, strict=True)])
+        padded = divided.permute(order).reshape(
+            [count * side for count, side in zip(self.grid, self.shape, strict=True)]
+        )
         return padded[tuple(slice(length) for length in self.axes)].reshape(self.weight)
 
     def sizes(self) -> Tensor:
-        """How many weights each block holds. (blocks,)"""
+        """Return the number of weights in each block (blocks,)."""
         return self.cut(torch.ones(self.weight, dtype=torch.float64)).sum(1)
 
 
@@ -76,12 +79,12 @@ def _evens_then_odds(rank: int) -> list[int]:
 
 
 def signs(values: Tensor) -> Tensor:
-    """-1 for what is below zero, else 1."""
+    """Return -1 for values below zero, else 1."""
     return torch.where(values < 0, -1, 1).to(values)
 
 
 def labels_of(blocks: Blocks, weight: Tensor, pruned: float, unified: float) -> Tensor:
-    """Which blocks are pruned and which unified, where that changes the weight least. (blocks,)
+    """Return the blocks to prune and to unify, such that the weight changes least, as kinds (blocks,).
 
     Of all blocks those of the smallest sum of squares are pruned; of the others those are unified whose weights differ
     least in absolute value, by the sum of squares about the mean.
@@ -97,26 +100,26 @@ def labels_of(blocks: Blocks, weight: Tensor, pruned: float, unified: float) -> 
     spread = squares - values.abs().sum(1).square() / sizes
     labels = torch.full((blocks.count,), FREE)
     order = squares.argsort(stable=True).cpu()
-    gone = order[: round(pruned * blocks.count)]
-    labels[gone] = PRUNED
+    removed = order[: round(pruned * blocks.count)]
+    labels[removed] = PRUNED
     spread = spread.cpu()
-    spread[gone] = torch.inf
-    labels[spread.argsort(stable=True)[: min(round(unified * blocks.count), blocks.count - len(gone))]] = UNIFIED
+    spread[removed] = torch.inf
+    labels[spread.argsort(stable=True)[: min(round(unified * blocks.count), blocks.count - len(removed))]] = UNIFIED
     return labels
 
 
 def projected(blocks: Blocks, weight: Tensor, labels: Tensor) -> Tensor:
-    """The nearest weight of that structure: in a unified block the mean absolute value, with each weight's sign."""
+    """Return the nearest weight of a structure: in a unified block the mean absolute value, with each weight's sign."""
     values = blocks.cut(weight)
     labels = labels.to(weight.device)
     level = values.abs().sum(1) / blocks.sizes().to(values)
     shared = signs(values) * level[:, None]
-    found = torch.where((labels == UNIFIED)[:, None], shared, values)
-    return blocks.join(torch.where((labels == PRUNED)[:, None], torch.zeros_like(found), found))
+    structured = torch.where((labels == UNIFIED)[:, None], shared, values)
+    return blocks.join(structured.masked_fill((labels == PRUNED)[:, None], 0))
 
 
 def found_labels(blocks: Blocks, weight: Tensor) -> Tensor:
-    """Which blocks of a weight are pruned or unified, as it is. (blocks,)"""
+    """Return the kinds of the blocks that a weight has already (blocks,)."""
     values, real = blocks.cut(weight.detach()), blocks.cut(torch.ones_like(weight.detach())) > 0
     size = values.abs()
     largest = size.amax(1)

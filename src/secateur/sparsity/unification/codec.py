@@ -26,7 +26,7 @@ from secateur.sparsity.unification.compressed_file import MAGIC, STREAMS, check_
 
 @dataclass(frozen=True)
 class Compressed:
-    """What a file holds.
+    """The contents of a file.
 
     Args:
         weights: numbers in the network, parameters and buffers.
@@ -70,9 +70,9 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
         >>> model = torch.nn.Linear(64, 64)
         >>> _ = model.weight.data.copy_(model.weight.sign() * 0.5)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     found = save_compressed(model, f"{folder}/model.blocks", {"weight": (1, 8)})
+        ...     counts = save_compressed(model, f"{folder}/model.blocks", {"weight": (1, 8)})
         ...     again = load_compressed(torch.nn.Linear(64, 64), f"{folder}/model.blocks")
-        >>> torch.equal(again.weight, model.weight), found.unified
+        >>> torch.equal(again.weight, model.weight), counts.unified
         (True, 4096)
     """
     content, counts = compressed_form(model, blocks)
@@ -90,18 +90,18 @@ def compressed_form(model: nn.Module, blocks: Mapping[str, tuple[int, ...]]) -> 
     if unknown:
         known = ", ".join(name for name, tensor in model.state_dict().items() if tensor.dim() > 1)
         raise NameMatchError(f"blocks= names {unknown[0]!r}, which is no weight of the model; there are {known}")
-    parts: dict[str, list[bytes]] = {name: [] for name in STREAMS}
+    streams: dict[str, list[bytes]] = {name: [] for name in STREAMS}
     entries, counts = [], {FREE: 0, UNIFIED: 0, PRUNED: 0}
     tensors = model.state_dict()
     for name, tensor in tensors.items():
         shape = blocks.get(name)
         entry: dict[str, Any] = {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)[6:]}
         if shape is None:
-            parts["rest"].append(_as_bytes(tensor))
+            streams["rest"].append(_as_bytes(tensor))
         else:
-            entry |= _write_blocks(name, tensor, Blocks(tuple(tensor.shape), shape), parts, counts)
+            entry |= _write_blocks(name, tensor, Blocks(tuple(tensor.shape), shape), streams, counts)
         entries.append(entry)
-    coded = {name: _coded(b"".join(chunks)) for name, chunks in parts.items()}
+    coded = {name: _coded(b"".join(chunks)) for name, chunks in streams.items()}
     header = {"tensors": entries, "streams": [[name, how, len(data)] for name, (how, data) in coded.items()]}
     text = json.dumps(header, separators=(",", ":")).encode()
     packed = lzma.compress(text, preset=9)
@@ -123,10 +123,10 @@ def load_compressed(model: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         StorageError: the file is missing, cut off, altered, or of another network; the model is as it was.
     """
-    held = model.state_dict()
-    tensors = read_compressed(Path(path), held)
+    current = model.state_dict()
+    tensors = read_compressed(Path(path), current)
     with torch.no_grad():
-        for name, tensor in held.items():
+        for name, tensor in current.items():
             tensor.copy_(tensors[name])
     return model
 
@@ -142,7 +142,7 @@ def halved(model: nn.Module) -> nn.Module:
 
 
 def _write_blocks(
-    name: str, tensor: Tensor, blocks: Blocks, parts: dict[str, list[bytes]], counts: dict[int, int]
+    name: str, tensor: Tensor, blocks: Blocks, streams: dict[str, list[bytes]], counts: dict[int, int]
 ) -> dict[str, Any]:
     check_blocks(blocks, name)
     values, labels = blocks.cut(tensor.detach().cpu()), found_labels(blocks, tensor)
@@ -152,13 +152,13 @@ def _write_blocks(
     magnitudes = values[labels == UNIFIED].abs().amax(1)
     negative = signs(values[labels == UNIFIED])[real[labels == UNIFIED]] < 0
     free = values[labels == FREE][real[labels == FREE]]
-    parts["labels"].append(labels.numpy().astype(np.uint8).tobytes())
-    parts["signs"].append(np.packbits(negative.numpy()).tobytes())
+    streams["labels"].append(labels.numpy().astype(np.uint8).tobytes())
+    streams["signs"].append(np.packbits(negative.numpy()).tobytes())
     entry: dict[str, Any] = {"blocks": list(blocks.shape)}
     for stream, numbers in (("magnitudes", magnitudes), ("free", free)):
         narrow = bool((numbers.half().to(numbers.dtype) == numbers).all()) and numbers.element_size() > 2
         entry[stream] = [numbers.numel(), "float16" if narrow else str(numbers.dtype)[6:]]
-        parts[stream].append(_as_bytes(numbers.half() if narrow else numbers))
+        streams[stream].append(_as_bytes(numbers.half() if narrow else numbers))
     return entry
 
 

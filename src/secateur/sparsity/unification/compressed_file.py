@@ -97,7 +97,7 @@ def _header(content: bytes) -> tuple[Header, bytes]:
 
 
 def _unpacked(packed: bytes, most: int) -> bytes:
-    """What LZMA packed, if it is no longer than that.
+    """Return the content that LZMA packed, if it is no longer than a limit.
 
     Raises:
         StorageError: it is longer, or goes on after its end.

@@ -1,4 +1,4 @@
-"""Which layers get blocks, and why the others stay as they are."""
+"""Selection of the layers that get blocks, and the reasons why others do not."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ LARGE_SHARE = 0.5  # a first layer with so much of all weights is not left out
 def weights_to_structure(
     model: nn.Module, only: str | Sequence[str] | None, skip: str | Sequence[str] | None
 ) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
-    """The weights to structure, and why the weights of other layers stay as they are, by layer.
+    """Return the weights to structure, and the reasons why those of other layers are not, by layer.
 
     Raises:
         NameMatchError: a glob matches no layer.
@@ -42,7 +42,7 @@ def weights_to_structure(
 
 
 def _left_out(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, str]:
-    """The first layer where it is small, the last, and depthwise convolutions."""
+    """Return the first layer where it is small, the last, and depthwise convolutions."""
     names = list(weights)
     groups = {name: getattr(model.get_submodule(name), "groups", 1) for name in names}
     reasons = {name: "it is depthwise" for name in names if groups[name] > 1 and weights[name].shape[1] == 1}

@@ -1,4 +1,4 @@
-"""What unification gives back."""
+"""The result of unification."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ BLOCKS_FILE = "model.blocks"
 
 @dataclass(frozen=True)
 class BlockCounts:
-    """What the blocks of one weight are.
+    """The numbers of blocks of each kind in one weight.
 
     Args:
         free, unified, pruned: blocks of each kind.
@@ -60,7 +60,7 @@ class UnifiedResult(SparseResult):
 
     @cached_property
     def counts(self) -> dict[str, BlockCounts]:
-        """What the blocks of each weight are."""
+        """The numbers of blocks of each kind, by weight."""
         return {name: count_blocks(self.model.get_parameter(name), shape) for name, shape in self.shapes.items()}
 
     @cached_property
@@ -69,7 +69,7 @@ class UnifiedResult(SparseResult):
 
     @property
     def compressed(self) -> Compressed:
-        """What the compressed file holds, and its size."""
+        """The contents of the compressed file, and its size."""
         return self._compressed[1]
 
     def __str__(self) -> str:
@@ -120,7 +120,7 @@ class UnifiedResult(SparseResult):
 
 
 def count_blocks(weight: Tensor, shape: tuple[int, ...]) -> BlockCounts:
-    """What the blocks of a weight are, by looking at it."""
+    """Return the numbers of blocks of each kind in a weight, from its values."""
     blocks = Blocks(tuple(weight.shape), shape)
     labels = found_labels(blocks, weight)
     real = blocks.cut(torch.ones(weight.shape)) > 0  # (blocks, entries)

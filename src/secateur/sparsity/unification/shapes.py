@@ -18,7 +18,7 @@ Shape = int | Sequence[int]
 def block_shapes(
     weights: Mapping[str, Tensor], shape: Shape | Mapping[str, Shape], pruned: float, unified: float
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of each layer's blocks.
+    """Return the shape of each layer's blocks.
 
     Args:
         weights: by the names of their layers.
@@ -37,13 +37,13 @@ def block_shapes(
         >>> block_shapes({"a": rows, "b": rows.T}, 4, 0.0, 1.0)
         {'a': (1, 4), 'b': (4, 1)}
     """
-    wanted: dict[str, Shape] = dict.fromkeys(weights, DEFAULT_SHAPE)
+    shapes: dict[str, Shape] = dict.fromkeys(weights, DEFAULT_SHAPE)
     if isinstance(shape, Mapping):
-        for glob, own in shape.items():
-            wanted |= dict.fromkeys(match_globs(glob, weights, "layer to structure"), own)
+        for glob, glob_shape in shape.items():
+            shapes |= dict.fromkeys(match_globs(glob, weights, "layer to structure"), glob_shape)
     else:
-        wanted = dict.fromkeys(weights, shape)
-    return {name: _shape_for(name, weight, wanted[name], pruned, unified) for name, weight in weights.items()}
+        shapes = dict.fromkeys(weights, shape)
+    return {name: _shape_for(name, weight, shapes[name], pruned, unified) for name, weight in weights.items()}
 
 
 def _shape_for(name: str, weight: Tensor, shape: Shape, pruned: float, unified: float) -> tuple[int, ...]:
@@ -65,12 +65,12 @@ def _shape_for(name: str, weight: Tensor, shape: Shape, pruned: float, unified: 
 
 
 def candidate_shapes(weight: Tensor, size: int) -> list[tuple[int, ...]]:
-    """Shapes of so many weights: of the matrix, of filters x input channels at one place, and of a whole kernel."""
+    """Return shapes of so many weights: of the matrix, of filters x input channels at one place, and of a whole kernel."""
     pairs = [(high, size // high) for high in range(1, size + 1) if size % high == 0]
-    places = (1,) * (weight.dim() - 2)
+    kernel_sides = (1,) * (weight.dim() - 2)
     candidates: list[tuple[int, ...]] = list(pairs)
     if math.prod(weight.shape[2:]) > 1:
-        candidates += [(*pair, *places) for pair in pairs]
+        candidates += [(*pair, *kernel_sides) for pair in pairs]
         candidates += [(1, 1, *weight.shape[2:])] if math.prod(weight.shape[2:]) == size else []
     most = MOST_PADDING * math.ceil(weight.numel() / size)
     fitting = [shape for shape in candidates if Blocks(tuple(weight.shape), shape).count <= most]
@@ -78,7 +78,7 @@ def candidate_shapes(weight: Tensor, size: int) -> list[tuple[int, ...]]:
 
 
 def distortion(weight: Tensor, shape: tuple[int, ...], pruned: float, unified: float) -> float:
-    """The squared distance of a weight from the nearest one of that structure, as a part of its own square."""
+    """Return the squared distance of a weight from the nearest one of that structure, as a part of its own square."""
     blocks, values = Blocks(tuple(weight.shape), shape), weight.detach().double()
     nearest = projected(blocks, values, labels_of(blocks, values, pruned, unified))
     return float((values - nearest).square().sum() / values.square().sum().clamp_min(1e-300))
