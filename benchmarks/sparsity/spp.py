@@ -81,8 +81,8 @@ def at_once(spp: SPP) -> None:
     with torch.no_grad():
         for each in spp.columns:
             order = each.norms().masked_fill(each.pruned, 0).argsort(stable=True)
-            each.chances = torch.zeros_like(each.chances).index_fill(0, order[: each.count], 1)
-            each.mask(each.pruned)
+            each.chances = torch.zeros_like(each.chances).index_fill(0, order[: each.prune_count], 1)
+            each.apply_mask(each.pruned)
     spp.done = True
 
 

@@ -54,7 +54,7 @@ class TrainingGateGradients:
         self.groups = [group for group in gated if group.multiple == 1]  # units of others cannot be removed one by one
 
     def squares(self, parameters: Parameters) -> dict[str, Tensor]:
-        """Return the squared derivative by each unit's gate, divided by the number of its positions, by group (units,)."""
+        """Return the squared derivative by each unit's gate, over the number of its positions, by group (units,)."""
         known: dict[Term, Tensor] = {}
         total = torch.zeros(self.network.units + 1, dtype=torch.float64)
         for position, terms in self._blocks:

@@ -75,13 +75,15 @@ def test_what_is_masked_takes_no_part_and_is_not_moved() -> None:
         each.chances.fill_(0.5)
     for step in range(6):
         masked = {each.layer.name: each.masked.clone() for each in spp.columns}
-        before = {each.layer.name: each.held.clone() for each in spp.columns}
+        before = {each.layer.name: each.unmasked_weight.clone() for each in spp.columns}
         for each in spp.columns:
-            assert float(each.weight.detach()[each.places()].abs().sum()) == 0
+            assert float(each.weight.detach()[each.masked_entries()].abs().sum()) == 0
         steps(model, optimizer, step, step + 1)
         for each in spp.columns:
             gone = masked[each.layer.name][each.group]
-            now, then = (each.layer.matrix(part)[0] for part in (each.held.detach(), before[each.layer.name]))
+            now, then = (
+                each.layer.matrix(part)[0] for part in (each.unmasked_weight.detach(), before[each.layer.name])
+            )
             assert torch.equal(now[:, gone], then[:, gone])
             assert step == 0 or bool((now[:, ~gone] != then[:, ~gone]).any())
     assert 0.3 < float(torch.cat([each.masked for each in spp.columns]).double().mean()) < 0.7
@@ -115,18 +117,18 @@ def test_a_weak_column_goes_and_one_that_was_weak_by_accident_recovers() -> None
 def test_every_layer_ends_at_its_ratio_is_scaled_once_and_is_free_at_once(groups: str) -> None:
     """While the other layer goes on: nothing but what is gone for good is masked from then on."""
     model, optimizer, spp = start(groups=groups, keep={"columns": 0.4}, ratios={"third": 0.25}, every=1)
-    free, ended = Columns.free, {}
+    finish, ended = Columns.finish, {}
 
     def watched(self: Columns) -> None:
-        chance, weight = self.chances.clone(), self.held.clone()
-        free(self)
+        chance, weight = self.chances.clone(), self.unmasked_weight.clone()
+        finish(self)
         assert self.layer.name not in ended
         expected = self.layer.matrix(weight)[0] * (1 - chance)[self.group].float()
         assert torch.allclose(self.layer.matrix(self.weight.detach())[0], expected, atol=1e-7)
         ended[self.layer.name] = (spp.steps, self.masked.clone())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Columns, "free", watched)
+        patch.setattr(Columns, "finish", watched)
         while not spp.done and spp.steps < 1000:
             steps(model, optimizer, spp.steps, spp.steps + 1)
             for columns in spp.columns:
@@ -306,7 +308,11 @@ def test_a_killed_training_goes_on_to_the_same_masks(stop: int) -> None:
     after.load_state_dict(states[2])
     steps(resumed, third, stop, 12)
     for a, b in zip(spp.columns, after.columns, strict=True):
-        assert torch.equal(a.masked, b.masked) and torch.equal(a.chances, b.chances) and torch.equal(a.held, b.held)
+        assert (
+            torch.equal(a.masked, b.masked)
+            and torch.equal(a.chances, b.chances)
+            and torch.equal(a.unmasked_weight, b.unmasked_weight)
+        )
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
@@ -387,7 +393,7 @@ def test_filters_that_nobody_reads_are_zero_where_others_write_into_their_channe
     with torch.no_grad():
         spp.columns[-1].chances[1] = 1.0
         for columns in spp.columns:
-            columns.free()
+            columns.finish()
     spp.done = True
     before = model(x)
     result = spp.finish()

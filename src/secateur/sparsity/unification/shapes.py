@@ -65,7 +65,7 @@ def _shape_for(name: str, weight: Tensor, shape: Shape, pruned: float, unified: 
 
 
 def candidate_shapes(weight: Tensor, size: int) -> list[tuple[int, ...]]:
-    """Return shapes of so many weights: of the matrix, of filters x input channels at one place, and of a whole kernel."""
+    """Return shapes of so many weights: of the matrix, of one position of the kernel, and of a whole kernel."""
     pairs = [(high, size // high) for high in range(1, size + 1) if size % high == 0]
     kernel_sides = (1,) * (weight.dim() - 2)
     candidates: list[tuple[int, ...]] = list(pairs)
