@@ -1,1 +1,1 @@
-"""Which entries of which parameters must be cut together: label tracing, groups, and what a plan costs."""
+"""Label tracing: the entries of parameters that must be removed together, groups of units, and the cost of a plan."""

@@ -19,7 +19,7 @@ WHOLE = -1
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs: parameters, multiply-accumulates for one example, bytes of parameters and buffers."""
+    """The cost of a network: parameters, multiply-accumulates for one example, bytes of parameters and buffers."""
 
     params: int
     macs: int
@@ -38,7 +38,7 @@ class TensorCost:
 
 @dataclass(frozen=True)
 class Work:
-    """The MACs of one operator for one example: a constant times what is left of each of these axes."""
+    """The MACs of one operator for one example: a constant times the number of remaining entries of each axis."""
 
     module: str
     constant: float
@@ -52,19 +52,22 @@ def cost_of(
     work: Sequence[Work],
     new_biases: Sequence["Consumer"],
 ) -> Cost:
-    """The cost of what a mask leaves.
+    """Return the cost of the units that a mask keeps.
 
     Args:
-        mask: which units stay (units + 1,).
-        new_biases: readers that get a bias of their own.
+        mask: which units are kept (units + 1,).
+        tensors: the parameters and buffers of the model.
+        members: the axes on which units lie.
+        work: the MACs of each operator.
+        new_biases: consumers that get a bias of their own.
     """
-    left: defaultdict[str, dict[int, int]] = defaultdict(dict)
+    lengths: defaultdict[str, dict[int, int]] = defaultdict(dict)
     for member in members:
-        left[member.tensor][member.axis] = int(mask[member.units].sum())
+        lengths[member.tensor][member.axis] = int(mask[member.units].sum())
     shapes = {
         tensor.name: [
-            *(left[tensor.name].get(axis, length) for axis, length in enumerate(tensor.shape)),
-            left[tensor.name].get(WHOLE, 1),
+            *(lengths[tensor.name].get(axis, length) for axis, length in enumerate(tensor.shape)),
+            lengths[tensor.name].get(WHOLE, 1),
         ]
         for tensor in tensors
     }
@@ -73,7 +76,7 @@ def cost_of(
     params = sum(numels[tensor.name] for tensor in tensors if tensor.is_parameter)
     total = sum(numels[tensor.name] * tensor.itemsize for tensor in tensors)
     for consumer in new_biases:
-        if consumer.fold is None or bool(mask[consumer.units].all()) or not left[consumer.fold.weight].get(WHOLE, 1):
+        if consumer.fold is None or bool(mask[consumer.units].all()) or not lengths[consumer.fold.weight].get(WHOLE, 1):
             continue
         length = int(mask[consumer.fold.outputs].sum())
         params += length

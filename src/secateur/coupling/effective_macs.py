@@ -1,4 +1,4 @@
-"""Effective MACs: what kernels multiply that work on several channels at once, whether these are there or not."""
+"""Effective MACs: the multiplications of kernels that work on several channels at once, used or not."""
 
 import math
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ class EffectiveMacs:
     """MACs for one example with channels counted up to multiples of a step.
 
     Args:
-        step: the channels that a kernel works on at once.
-        dense: of the whole network.
-        left: of what is left.
+        step: the number of channels that a kernel works on at once.
+        dense: the MACs of the whole network.
+        remaining: the MACs of the kept units.
     """
 
     step: int
     dense: int
-    left: int
+    remaining: int
 
 
 def effective_macs(network: Network, kept: Kept, step: int) -> EffectiveMacs:
-    """The effective MACs of a network, whole and where only these units stay.
+    """Return the effective MACs of a network, as it is and with only these units kept.
 
     Example:
         >>> import secateur as sc
@@ -36,16 +36,16 @@ def effective_macs(network: Network, kept: Kept, step: int) -> EffectiveMacs:
         >>> network = sc.trace(model, torch.randn(2, 4))
         >>> effective_macs(network, {"0": torch.arange(17)}, 16) == EffectiveMacs(16, 192, 192)
         True
-        >>> effective_macs(network, {"0": torch.arange(16)}, 16).left
+        >>> effective_macs(network, {"0": torch.arange(16)}, 16).remaining
         96
     """
     rounded = [[in_steps(network, units) for units in term.axes] for term in network.work]
-    dense, left = (_counted(network, mask, rounded, step) for mask in (network.mask({}), network.mask(kept)))
-    return EffectiveMacs(step, dense, left)
+    masks = (network.mask({}), network.mask(kept))
+    return EffectiveMacs(step, *(_count_macs(network, mask, rounded, step) for mask in masks))
 
 
 def in_steps(network: Network, axis: Tensor) -> bool:
-    """Whether the entries along an axis of an operator are channels of a kernel, of which some may be cut."""
+    """Return whether the entries along an axis of an operator are channels of a kernel, of which some may be cut."""
     units = axis[axis >= 0]
     if len(units) == 0:
         return False
@@ -53,7 +53,7 @@ def in_steps(network: Network, axis: Tensor) -> bool:
     return not (kinds <= set(SINGLE) and len(torch.unique(units)) == len(units))
 
 
-def _counted(network: Network, mask: Tensor, rounded: list[list[bool]], step: int) -> int:
+def _count_macs(network: Network, mask: Tensor, rounded: list[list[bool]], step: int) -> int:
     macs = 0.0
     for term, flags in zip(network.work, rounded, strict=True):
         counts = (int(mask[axis].sum()) for axis in term.axes)

@@ -21,11 +21,11 @@ def add_experts(network: Network, first: LabelTracer, tracer: LabelTracer) -> Ne
         first: the first walk.
         tracer: the walk for experts.
     """
-    found = build_groups(tracer)
-    placed, number = _placed_groups(network, first, tracer, found)
+    expert_units = build_groups(tracer)
+    placed, number = _placed_groups(network, first, tracer, expert_units)
 
     def units(labels: Tensor) -> Tensor:
-        return number[found(labels)]
+        return number[expert_units(labels)]
 
     consumers = (Consumer(read.node, read.argument, read.dim, units(read.labels), None) for read in tracer.notes.reads)
     sizes = (literal.renumbered(units) for literal in tracer.notes.literals)
@@ -44,19 +44,19 @@ def add_experts(network: Network, first: LabelTracer, tracer: LabelTracer) -> Ne
 
 
 def _placed_groups(
-    network: Network, first: LabelTracer, tracer: LabelTracer, found: Units
+    network: Network, first: LabelTracer, tracer: LabelTracer, expert_units: Units
 ) -> tuple[Sequence[Group], Tensor]:
     """Return the groups that own stacks of weights, and for each unit of the walk its number in the network."""
     stacked = {key for _, weight, _ in first.experts.stacks for key in weight.keys}
     owned = {(member.tensor, member.axis) for member in network.members}
-    number = torch.full((sum(group.size for group in found.groups) + 1,), -1)
+    number = torch.full((sum(group.size for group in expert_units.groups) + 1,), -1)
     groups, offset = [], network.units
-    for group in found.groups:
+    for group in expert_units.groups:
         keys = {(member.tensor, member.axis) for member in group.members}
         if not keys & stacked or keys & owned:
             continue
         number[group.span] = torch.arange(offset, offset + group.size)
-        chosen = [count for _, labels, count in tracer.experts.choices if group.owns(found(labels))]
+        chosen = [count for _, labels, count in tracer.experts.choices if group.owns(expert_units(labels))]
         members = tuple(replace(member, units=number[member.units]) for member in group.members)
         groups.append(replace(group, offset=offset, members=members, fewest=max([1, *chosen])))
         offset += group.size

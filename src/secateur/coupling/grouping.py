@@ -36,6 +36,7 @@ class Units:
     frozen: tuple[Frozen, ...]
 
     def __call__(self, labels: Tensor) -> Tensor:
+        """Return the units of labels, -1 where they are frozen."""
         return self.of_label[labels]
 
 
@@ -67,7 +68,7 @@ def build_groups(tracer: LabelTracer) -> Units:
 
 
 def _components(couplings: Couplings, size: int) -> Array:
-    """Return the component of every label, where every reshaped tensor stays rectangular. (size,)"""
+    """Return the component of every label, where every reshaped tensor stays rectangular, (size,)."""
     pairs = list(couplings.pairs)
     while True:
         component = find_components(pairs, size)
@@ -105,7 +106,7 @@ def _rectangle_couplings(labels: Tensor, component: Array, frozen: Array) -> lis
 
 
 def _couplings_along(labels: Tensor, classes: Tensor, axis: int) -> Tensor:
-    """Return pairs of labels that share an index along an axis and differ in their classes. (2, pairs)"""
+    """Return pairs of labels that share an index along an axis and differ in their classes, (2, pairs)."""
     rows = labels.movedim(axis, 0).reshape(labels.shape[axis], -1)
     row_classes = classes.movedim(axis, 0).reshape(labels.shape[axis], -1)
     differs = row_classes != row_classes[:, :1]

@@ -1,4 +1,4 @@
-"""The kinds of units that a person may choose among."""
+"""Kinds of units that can be requested."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ KINDS = (*USUAL, BY_WIDTH, BLOCKS)
 
 
 def wanted_kinds(kinds: str | Sequence[str] | None, as_program: bool) -> frozenset[str]:
-    """The kinds that were asked for, the usual ones by default.
+    """Return the requested kinds, the usual ones by default.
 
     Raises:
-        NameMatchError: there is no such kind of units, or not in this company.
+        NameMatchError: a kind does not exist, or does not go with the others.
     """
     wanted = frozenset(USUAL if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
     for kind in sorted(wanted):

@@ -95,7 +95,7 @@ class LabelTracer:
         return Weight(name, keys, tuple(weight.labels[axis] for axis in axes), is_plain=False)
 
     def constant_entries(self, name: str, length: int) -> Tensor:
-        """Give labels to entries along one axis that hold a constant: as many as the units that they meet. (length,)"""
+        """Label entries along one axis that hold a constant: as many as the units that they meet, (length,)."""
         self.space.constants.add(name)
         weight = self.weight(name, (length,))
         labels = weight.labels[0].contiguous() if isinstance(weight, Weight) else frozen_labels((length,)).contiguous()
@@ -111,7 +111,8 @@ class LabelTracer:
         """Couple the entries of a and b (broadcast together) that meet; freeze those that meet label 0.
 
         Args:
-            a, b: tensors of labels.
+            a: a tensor of labels.
+            b: another.
             node: the operator in which they meet.
             reason: the reason of a freeze.
         """
@@ -146,7 +147,7 @@ class LabelTracer:
     def axis_labels(
         self, value: Labels, dim: int, node: Node, produces: bool = False, like: Tensor | None = None
     ) -> Tensor:
-        """Return one label per index along an axis, and couple what shares an index. (size of dim,)
+        """Return one label per index along an axis, and couple what shares an index, (size of dim,).
 
         Args:
             value: the labels of a tensor or a parameter.

@@ -13,8 +13,8 @@ from secateur.coupling.connected_components import find_components
 from secateur.coupling.label_tracer import LabelTracer
 from secateur.coupling.labels import Labels, Weight, squeeze_expanded
 from secateur.coupling.rules.context import OpContext, freeze_arguments, frozen, tensors
-from secateur.coupling.rules.registration import apply_registered, is_registered
 from secateur.coupling.rules.registry import rule_of
+from secateur.coupling.rules.rule_checks import apply_registered, is_registered
 from secateur.coupling.shape_literals import expanded_sizes, shape_literals_of
 from secateur.coupling.trace_records import TracingScope
 from secateur.graph.operators import arguments, module_path

@@ -87,7 +87,7 @@ def _differs_at_origin(labels: Tensor, dim: int) -> bool:
 
 
 def entries_along(labels: Tensor, dim: int) -> Tensor:
-    """Return the labels along an axis, where they are the same along all others. (size of dim,)"""
+    """Return the labels along an axis, where they are the same along all others, (size of dim,)."""
     for other in range(labels.dim()):
         if other != dim % labels.dim():
             labels = labels.narrow(other, 0, 1)
@@ -101,7 +101,7 @@ def determines(a: Tensor, b: Tensor) -> bool:
 
 
 def unique_pairs(a: Tensor, b: Tensor) -> Tensor:
-    """Return the distinct pairs of labels that meet when two tensors are broadcast together. (2, pairs)"""
+    """Return the distinct pairs of labels that meet when two tensors are broadcast together, (2, pairs)."""
     a, b = torch.broadcast_tensors(a, b)
     for dim in range(a.dim()):
         if a.shape[dim] > 1 and a.stride(dim) == 0 and b.stride(dim) == 0:

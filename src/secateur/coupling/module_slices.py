@@ -1,4 +1,4 @@
-"""The programs of a model's modules, made when they are asked for: one further export shows where each call lies."""
+"""Programs of a model's modules, built on request: one further export shows the calls of each module."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -38,38 +38,38 @@ class ModuleSlices:
     """The programs of a model's modules.
 
     Args:
-        model: the model whose program was exported; it is left as it is.
+        model: the model whose program was exported; it is not changed.
         program: its program.
-        example: what it was exported with.
+        example: the example that it was exported with.
     """
 
     def __init__(self, model: nn.Module, program: Program, example: Batch) -> None:
         self.model, self.exported, self.example = model, program, example
-        self._made: dict[str, ModuleProgram | None] = {}
+        self._programs: dict[str, ModuleProgram | None] = {}
         self._recorded: _Recorded | None = None
         self._was_recorded = False
 
     def program_of(self, path: str, sizes: Sequence[ShapeLiteral]) -> ModuleProgram | None:
-        """The program of one module, None where its code can't be written as one for all of its calls.
+        """Return the program of one module, None where its code is no single program for all of its calls.
 
         Args:
-            path: the module's.
+            path: the module's path.
             sizes: the numbers in the model's program that count units.
         """
-        if path not in self._made:
+        if path not in self._programs:
             try:
-                self._made[path] = self._program_of(path, sizes)
+                self._programs[path] = self._program_of(path, sizes)
             except UnsupportedCodeError:
-                self._made[path] = None
-        return self._made[path]
+                self._programs[path] = None
+        return self._programs[path]
 
     def _program_of(self, path: str, sizes: Sequence[ShapeLiteral]) -> ModuleProgram:
         module = self.model.get_submodule(path)
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-            raise UnsupportedCodeError("hooks change what it is given or returns")
+            raise UnsupportedCodeError("hooks change its inputs or results")
         recorded_once = self._record_once(sizes)
         if recorded_once is None or path not in recorded_once.paths:
-            raise UnsupportedCodeError("its calls were not recorded, or it holds no number that counts units")
+            raise UnsupportedCodeError("its calls were not recorded, or it contains no number that counts units")
         recording, names = recorded_once.recording, recorded_once.names
         calls = [call for call in calls_of(recording.root) if call.path == path]
         if not calls:
@@ -77,7 +77,7 @@ class ModuleSlices:
         programs = [ModuleSlicer(module, path, recording, names).slice(call) for call in calls]
         counted = _by_operator(sizes)
         first = programs[0]
-        if any(not _alike(first, other, counted) for other in programs[1:]):
+        if any(not _calls_agree(first, other, counted) for other in programs[1:]):
             raise UnsupportedCodeError("its calls differ")
         shapes = dict(first.shapes)
         for other in programs[1:]:
@@ -86,7 +86,7 @@ class ModuleSlices:
         return replace(first, shapes=shapes)
 
     def _record_once(self, sizes: Sequence[ShapeLiteral]) -> "_Recorded | None":
-        """The calls in the model and the names of their operators, as the first request has found them."""
+        """Return the calls in the model and the names of their operators, which the first request records."""
         if not self._was_recorded:
             self._was_recorded = True
             with suppress(UnsupportedCodeError):
@@ -94,7 +94,7 @@ class ModuleSlices:
         return self._recorded
 
     def _record_any(self, paths: frozenset[str]) -> "_Recorded":
-        """The calls with all lengths that may vary, or with those of the example.
+        """Record the calls with all lengths that may vary, or with those of the example.
 
         Raises:
             UnsupportedCodeError: both exports fail, or give another program.
@@ -109,9 +109,10 @@ class ModuleSlices:
             return self._record([], paths)
 
     def _record(self, axes: Axes, paths: frozenset[str]) -> "_Recorded":
-        """
+        """Record the calls in a further export.
+
         Args:
-            axes: those of the inputs that may vary besides the batch, none for the lengths of the example.
+            axes: the axes of the inputs that may vary besides the batch, none for the lengths of the example.
             paths: the modules that may need a program.
 
         Raises:
@@ -128,20 +129,20 @@ class ModuleSlices:
         is_fixed = bool(axes) and not _holds_for_others(marked, leaves)
         if is_fixed and marked.batched is None:
             raise UnsupportedCodeError("it holds for one size of the batch only")
-        found = read_recording(marked, events, is_fixed)
-        names = PairedOperators(marked, self.exported, found.copies).names()
+        calls = read_recording(marked, events, is_fixed)
+        names = PairedOperators(marked, self.exported, calls.copies).names()
         if names is None:
             raise UnsupportedCodeError("a second export gave another program")
-        return _Recorded(found, names, paths)
+        return _Recorded(calls, names, paths)
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """What the further export showed.
+    """The calls that a further export recorded.
 
     Args:
         recording: the calls.
-        names: of its operators those of the same operators in the program that was exported first.
+        names: for the name of each of its operators that of the same operator in the first export.
         paths: the modules whose calls were recorded.
     """
 
@@ -151,9 +152,9 @@ class _Recorded:
 
 
 def _holds_for_others(program: Program, leaves: Sequence[Any]) -> bool:
-    """Whether the conditions that an export took for granted hold for other sizes as well, from half to four times.
+    """Return whether the conditions that an export assumed hold for other sizes as well, from half to four times.
 
-    Torch itself asks of nearly every size whether it is 1, where it would be broadcast: that does not count.
+    Torch itself compares nearly every size with 1, where it would be broadcast: these conditions do not count.
     """
     guards = [guard for guard in program.shapes.guards if guard.func.__name__ != UNEQUAL or guard.args[1] not in (0, 1)]
     sizes = program.shapes.sizes(leaves)
@@ -166,16 +167,16 @@ def _holds_for_others(program: Program, leaves: Sequence[Any]) -> bool:
 
 
 def _by_operator(sizes: Sequence[ShapeLiteral]) -> dict[str, dict[tuple[str, int | None], Tensor]]:
-    found: defaultdict[str, dict[tuple[str, int | None], Tensor]] = defaultdict(dict)
+    by_operator: defaultdict[str, dict[tuple[str, int | None], Tensor]] = defaultdict(dict)
     for size in sizes:
-        found[size.node.name][size.argument, size.position] = size.units
-    return found
+        by_operator[size.node.name][size.argument, size.position] = size.units
+    return by_operator
 
 
-def _alike(
+def _calls_agree(
     first: ModuleProgram, other: ModuleProgram, counted: Mapping[str, Mapping[tuple[str, int | None], Tensor]]
 ) -> bool:
-    """Whether two calls do the same, with numbers that count the same units."""
+    """Return whether two calls compute the same, with numbers that count the same units."""
     if _without_names(first) != _without_names(other):
         return False
     for a, b in zip(first.operators, other.operators, strict=True):
@@ -186,7 +187,7 @@ def _alike(
 
 
 def _without_names(program: ModuleProgram) -> Any:
-    """The program with numbers in place of the names of its values."""
+    """Return the program with numbers in place of the names of its values."""
     numbers: dict[str, int] = {}
 
     def numbered(leaf: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Biases that layers without one get for the constants of removed units: which layers may, and which a plan gives one.
+"""New biases, which layers without one get for the constants of removed units.
 
-Code that knows a layer by its class, and writes its weights elsewhere, drops a bias that it does not expect: an adapter
-that is merged, a converter, a format made from a configuration.
+Code that relies on the class of a layer and writes its weights elsewhere drops a bias that it does not expect: the
+merging of an adapter, a converter, a format made from a configuration.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ MERGING = ("merge", "unmerge", "merge_weights", "merge_and_unload", "get_base_la
 
 
 def takes_new_bias(modules: Mapping[str, nn.Module], path: str) -> bool:
-    """Whether the layer at a path can get a bias: it is of torch's own class, and no other class wraps it."""
+    """Return whether the layer at a path can get a bias: its class is one of torch, and no other class wraps it."""
     layer = modules.get(path)
     if not isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) or layer.bias is not None or not _is_torchs(layer):
         return False
@@ -24,9 +24,9 @@ def takes_new_bias(modules: Mapping[str, nn.Module], path: str) -> bool:
 
 
 def wraps_layer(module: nn.Module) -> bool:
-    """Whether a module of a class other than torch's own stands for a layer that it holds, as adapters do.
+    """Return whether a module of a class other than torch's wraps one of its layers, as adapters do.
 
-    It can merge what it holds, or it holds a linear layer and says the same sizes itself.
+    It can merge the layer, or it has a linear layer and attributes with the same sizes.
     """
     if _is_torchs(module):
         return False
@@ -45,13 +45,13 @@ def _is_torchs(module: nn.Module) -> bool:
 
 
 def _holders(path: str) -> list[str]:
-    """The paths of the modules that hold a layer, from the inside out."""
-    parts = path.split(".")[:-1]
-    return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+    """Return the paths of the modules that contain a layer, from the inside out."""
+    names = path.split(".")[:-1]
+    return [".".join(names[:length]) for length in range(len(names), -1, -1)]
 
 
 def without_new_biases(network: Network) -> Network:
-    """The network in which no layer gets a new bias: what it reads of removed units counts as zero."""
+    """Forbid new biases: in layers without a bias the constants of removed units count as zero."""
     consumers = (
         replace(consumer, fold=None) if consumer.fold is not None and consumer.fold.kind == "new" else consumer
         for consumer in network.consumers
@@ -60,11 +60,11 @@ def without_new_biases(network: Network) -> Network:
 
 
 def grown_biases(network: Network, mask: Tensor) -> dict[str, int]:
-    """The biases that mean removal adds where there were none, with their lengths.
+    """Return the biases that mean removal adds where there were none, with their lengths.
 
     Args:
         network: the network.
-        mask: which units stay (units + 1,).
+        mask: which units are kept (units + 1,).
     """
     return {
         consumer.fold.tensor: int(mask[consumer.fold.outputs].sum())

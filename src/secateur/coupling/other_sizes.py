@@ -1,7 +1,7 @@
-"""Batches of other sizes than the example's: the model is exported again when one comes, and its numbers are taken.
+"""Batches of other sizes than the example's: the model is exported again, and the numbers of that export are used.
 
-The first export alone carries units, readers and sites. Another one is matched with it operator by operator, must find
-the same groups of units, and must give what the model itself gives on the batch; else the batch is refused.
+The first export alone has units and consumers. A further one is matched with it operator by operator, must have the
+same groups of units, and must compute what the model itself computes on the batch; else the batch is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,12 +35,12 @@ Signature = tuple[Any, ...]
 
 
 def with_other_sizes(program: Program, model: nn.Module, example: Batch, compare: Compare) -> Program:
-    """The program, which exports the model again for batches of other sizes than the example's.
+    """Return a program that exports the model again for batches of other sizes than the example's.
 
     Args:
         program: the export of the model.
         model: the model.
-        example: what it was exported with.
+        example: the example that it was exported with.
         compare: raises a `SecateurError` where an output is not the expected one.
     """
     return replace(program, other_sizes=Resizer(program, model, example, compare))
@@ -48,12 +48,12 @@ def with_other_sizes(program: Program, model: nn.Module, example: Batch, compare
 
 @dataclass(frozen=True)
 class Resizer:
-    """Further exports of a model and what they say of each size of inputs.
+    """Further exports of a model and their arguments of operators for each size of inputs.
 
     Args:
         program: the first export.
         model: the model.
-        example: what it was exported with.
+        example: the example that it was exported with.
         compare: raises a `SecateurError` where an output is not the expected one.
     """
 
@@ -65,28 +65,28 @@ class Resizer:
     _calls: dict[Signature, ResizedCalls | str] = field(default_factory=dict, repr=False)
 
     def arguments_for(self, batch: Batch, leaves: Sequence[Any], reason: str) -> ResizedCalls:
-        """The arguments of the program's operators for a batch's inputs.
+        """Return the arguments of the program's operators for a batch's inputs.
 
         Args:
             batch: the batch.
             leaves: its inputs, flat.
-            reason: why the program is not right for it as it is.
+            reason: the reason why the program does not hold for it.
 
         Raises:
-            DataError: nor are they by any other export, or there are too many of these.
+            DataError: no further export holds for it either, or there are too many of these.
         """
         key = self._signature(leaves)
         if key not in self._calls:
             if len(self._calls) >= MOST_SIZES:
                 self._calls.clear()
-            self._calls[key] = self._found(batch, leaves, reason)
+            self._calls[key] = self._find_calls(batch, leaves, reason)
         calls = self._calls[key]
         if isinstance(calls, str):
             raise self.program.wrong_sizes(leaves, calls)
         return calls
 
     def check_single(self, batch: Batch, leaves: Sequence[Any]) -> None:
-        """See whether the program, exported with two examples, gives what the model gives for one.
+        """Check that the program, exported with two examples, computes what the model computes for one.
 
         Raises:
             DataError: it does not.
@@ -100,7 +100,7 @@ class Resizer:
             raise self.program.wrong_sizes(leaves, outcome)
 
     def _signature(self, leaves: Sequence[Any]) -> Signature:
-        """What the numbers in the program depend on: all sizes but that of the batch, where it may vary."""
+        """Return all sizes that numbers in the program depend on: all but that of the batch, where it may vary."""
         shapes = []
         for leaf, recorded in zip(leaves, self.program.shapes.recorded, strict=True):
             if not isinstance(leaf, Tensor):
@@ -115,8 +115,8 @@ class Resizer:
             shapes.append(str([None if is_free else size for is_free, size in zip(free, leaf.shape, strict=True)]))
         return tuple(shapes)
 
-    def _found(self, batch: Batch, leaves: Sequence[Any], reason: str) -> ResizedCalls | str:
-        """The calls, or why there are none."""
+    def _find_calls(self, batch: Batch, leaves: Sequence[Any], reason: str) -> ResizedCalls | str:
+        """Return the calls, or the reason why there are none."""
         for matching in self._exports:
             if matching.other.shapes.refusal(leaves) is None:
                 try:
@@ -127,27 +127,27 @@ class Resizer:
                 return calls if difference is None else difference
         if len(self._exports) >= MOST_EXPORTS:
             return f"{MOST_EXPORTS} exports of it, one for each size so far, are the most"
-        return self._exported(batch, leaves, reason)
+        return self._export_calls(batch, leaves, reason)
 
-    def _exported(self, batch: Batch, leaves: Sequence[Any], reason: str) -> ResizedCalls | str:
-        """The calls by another export, with axes that may vary, else with those sizes alone."""
+    def _export_calls(self, batch: Batch, leaves: Sequence[Any], reason: str) -> ResizedCalls | str:
+        """Return the calls by a further export, with axes that may vary, else with those sizes alone."""
         example = self._example(batch)
         failure = ""
-        for axes in (self._free(leaves), ()) if not any(map(self._is_fixed, self._exports)) else ((),):
+        for axes in (self._varying_axes(leaves), ()) if not any(map(self._is_fixed, self._exports)) else ((),):
             try:
                 other = export_fresh(self.model, example, axes)
                 self._check_batched(other)
                 matching = Matching(self.program, other)
-                refused = other.shapes.refusal(leaves)
-                if refused is not None:
-                    raise MismatchError(f"another export {refused}")
+                refusal = other.shapes.refusal(leaves)
+                if refusal is not None:
+                    raise MismatchError(f"another export {refusal}")
                 self._check_groups(other, example)
                 calls = matching.at(leaves)
             except MismatchError as mismatch:
                 failure = failure or f"exported at the other sizes, {mismatch}"
                 continue
-            except SecateurError as refusal:
-                return f"its program {reason}; at the other sizes {refusal}"
+            except SecateurError as error:
+                return f"its program {reason}; at the other sizes {error}"
             difference = self._difference(example, calls) or (
                 self._difference(batch, calls) if self.program.shapes.is_single(leaves) else None
             )
@@ -158,18 +158,18 @@ class Resizer:
         return f"its program {reason}; {failure}"
 
     def _is_fixed(self, matching: Matching) -> bool:
-        """Whether another export could keep no axis varying beyond those of the first."""
+        """Return whether a further export has no varying axis beyond those of the first."""
         return len(matching.other.shapes.ranges) <= len(self.program.shapes.ranges)
 
     def _example(self, batch: Batch) -> Batch:
-        """Two examples, as a batch of one can't be told from a fixed size."""
+        """Return two examples, as a batch of one is no different from a fixed size."""
         size = batch.size
         if self.program.batched is None or not all(t.dim() and t.shape[0] == size for t in batch.tensors):
             return batch
         return batch.map(lambda tensor: torch.cat([tensor, tensor]) if size == 1 else tensor[:2])
 
-    def _free(self, leaves: Sequence[Any]) -> Axes:
-        """The axes of each input that may vary: those that do in the first export, and those that differ from it."""
+    def _varying_axes(self, leaves: Sequence[Any]) -> Axes:
+        """Return the axes of each input that may vary: those of the first export, and those that differ from it."""
         free: list[frozenset[int]] = []
         for leaf, recorded in zip(leaves, self.program.shapes.recorded, strict=True):
             if isinstance(leaf, Tensor) and isinstance(recorded, tuple) and len(recorded) == leaf.dim():
@@ -180,25 +180,26 @@ class Resizer:
         return free
 
     def _check_batched(self, other: Program) -> None:
-        """
+        """Check that the batch size may vary in a further export.
+
         Raises:
-            MismatchError: the batch size may vary in the first export alone.
+            MismatchError: it may vary in the first export alone.
         """
         if self.program.batched is not None and other.batched is None:
             raise MismatchError("the batch size is fixed there")
 
     def _check_groups(self, other: Program, example: Batch) -> None:
-        """
+        """Check that a further export has the same groups of units.
+
         Raises:
-            MismatchError: other units go together.
+            MismatchError: other units are removed together.
         """
-        found = [_groups_of(each, batch) for each, batch in ((self.program, self.example), (other, example))]
-        if found[0] != found[1]:
+        if _groups_of(self.program, self.example) != _groups_of(other, example):
             raise MismatchError("other units go together there")
 
     @comparable_arithmetic()
     def _difference(self, batch: Batch, calls: ResizedCalls) -> str | None:
-        """What the program with these numbers does otherwise than the model; None where both agree."""
+        """Describe how the program with these numbers differs from the model; None where both agree."""
 
         def run() -> Any:
             values = {**self.program.fixed(), **self._bound(batch), self.program.resized: calls}
@@ -222,9 +223,9 @@ class Resizer:
 
 
 def _groups_of(program: Program, example: Batch) -> frozenset[frozenset[tuple[str, int, tuple[int, ...]]]]:
-    """The groups of units that label tracing finds: what each owns of every tensor."""
+    """Return the groups of units that label tracing finds: the entries that each owns of every tensor."""
     units = build_groups(trace_labels(program, results_of(program, example).shapes))
     return frozenset(
-        frozenset((each.tensor, each.axis, tuple((each.units - group.offset).tolist())) for each in group.members)
+        frozenset((axis.tensor, axis.axis, tuple((axis.units - group.offset).tolist())) for axis in group.members)
         for group in units.groups
     )

@@ -1,7 +1,7 @@
 """Parameters, MACs and bytes from numbers of units: the cost where each group keeps its first units.
 
-A cost from a mask goes through every axis of every tensor. What the next unit of each group would save is asked for
-thousands of times while a plan is made, so here the axes are counted once, and a group changes only its own.
+A cost from a mask goes through every axis of every tensor. A planner computes the saving of each group's next unit
+thousands of times, so here the axes are counted once, and a group changes only its own.
 """
 
 import itertools
@@ -21,8 +21,8 @@ class _GroupAxes:
     """The axes on which the units of a group lie.
 
     Args:
-        axes: their numbers (axes of the group,).
-        entries: how many entries along them the first units own (axes of the group, units + 1).
+        axes: the numbers of the axes (axes of the group,).
+        entries: the number of entries along them that the first units own (axes of the group, units + 1).
     """
 
     axes: np.ndarray
@@ -34,9 +34,9 @@ class PrefixCost:
 
     Args:
         network: the network.
-        groups: those that may lose units; all others stay whole.
+        groups: the groups that may lose units; all others are kept whole.
         step: MACs count half as they are, and half with channels counted up to multiples of this.
-        mask: which units stay of all others (units + 1,); by default all.
+        mask: which units of all other groups are kept (units + 1,); by default all.
 
     Example:
         >>> import torch, secateur as sc
@@ -64,22 +64,22 @@ class PrefixCost:
                 fixed += [length] if number is None else []
             whole = number_of.get((tensor.name, WHOLE))
             shapes[-1] += [] if whole is None else [whole]
-        self._shapes, self._terms = (_padded(rows, len(axes)) for rows in (shapes, terms))
+        self._shapes, self._terms = (_pad_rows(rows, len(axes)) for rows in (shapes, terms))
         self._constants = [term.constant for term in network.work]
         self._itemsizes = np.array([tensor.itemsize for tensor in network.tensors], np.int64)
         self._parameters = np.array([tensor.is_parameter for tensor in network.tensors], bool)
-        self._groups = _counted(groups, axes)
-        stays = network.mask({}) if mask is None else mask
-        lengths = np.array([int(stays[units].sum()) for units in axes], np.int64)
+        self._groups = _axes_by_group(groups, axes)
+        kept = network.mask({}) if mask is None else mask
+        lengths = np.array([int(kept[units].sum()) for units in axes], np.int64)
         self._whole = np.concatenate([lengths, np.array(fixed, np.int64)])
         self._rounded = np.array([*rounded, *[False] * len(fixed)], bool)
 
     def cost(self, kept: np.ndarray) -> Cost:
-        """The cost where each group keeps so many of its first units (groups,)."""
+        """Return the cost where each group keeps a number of its first units (groups,)."""
         return self._cost(self._lengths(kept))
 
     def after(self, kept: np.ndarray, later: np.ndarray) -> Iterator[Cost]:
-        """For each group the cost where it alone has changed from the units kept to those kept later (groups,)."""
+        """Yield for each group the cost where it alone keeps as many units as later, the others as now (groups,)."""
         lengths = self._lengths(kept)
         for group, count, target in zip(self._groups, kept.tolist(), later.tolist(), strict=True):
             changed = lengths.copy()
@@ -87,7 +87,7 @@ class PrefixCost:
             yield self._cost(changed)
 
     def _lengths(self, kept: np.ndarray) -> np.ndarray:
-        """What is left of each axis. (axes,)"""
+        """Return the number of remaining entries of each axis, (axes,)."""
         lengths = self._whole.copy()
         for group, count in zip(self._groups, kept.tolist(), strict=True):
             lengths[group.axes] += group.entries[:, count] - group.entries[:, -1]
@@ -107,14 +107,14 @@ class PrefixCost:
 
 
 def _starts(network: Network) -> Iterator[tuple[int, Work]]:
-    """The operators' work, each with how many axes the ones before have."""
+    """Return the work of each operator with the number of axes of those before."""
     counts = itertools.accumulate((len(term.axes) for term in network.work), initial=0)
     return zip(counts, network.work, strict=False)
 
 
-def _counted(groups: Sequence[Group], axes: Sequence[Tensor]) -> list[_GroupAxes]:
-    """For each group the axes with its units."""
-    found: list[_GroupAxes] = []
+def _axes_by_group(groups: Sequence[Group], axes: Sequence[Tensor]) -> list[_GroupAxes]:
+    """Return for each group the axes with its units."""
+    group_axes: list[_GroupAxes] = []
     arrays = [units.cpu().numpy() for units in axes]
     highest = [int(units.max(initial=-1)) for units in arrays]
     for group in groups:
@@ -127,11 +127,11 @@ def _counted(groups: Sequence[Group], axes: Sequence[Tensor]) -> list[_GroupAxes
                 numbers.append(number)
                 entries.append(np.concatenate([[0], np.bincount(inside, minlength=group.size).cumsum()]))
         table = np.array(entries, np.int64).reshape(len(entries), group.size + 1)
-        found.append(_GroupAxes(np.array(numbers, np.int64), table))
-    return found
+        group_axes.append(_GroupAxes(np.array(numbers, np.int64), table))
+    return group_axes
 
 
-def _padded(rows: Sequence[Sequence[int]], filler: int) -> np.ndarray:
-    """Rows of different lengths as one array. (rows, longest)"""
+def _pad_rows(rows: Sequence[Sequence[int]], filler: int) -> np.ndarray:
+    """Return rows of different lengths as one array, (rows, longest)."""
     longest = max((len(row) for row in rows), default=0)
     return np.array([[*row, *[filler] * (longest - len(row))] for row in rows], np.int64).reshape(len(rows), longest)

@@ -1,4 +1,4 @@
-"""A network with some groups frozen, or with several made into one."""
+"""Networks with some groups frozen, or with two groups merged into one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +12,18 @@ from secateur.coupling.network import Group, Network
 
 
 def freeze_groups(network: Network, reasons: Mapping[str, str]) -> Network:
-    """The network with some groups frozen, each for a reason."""
+    """Freeze groups of a network, each for a reason.
+
+    Args:
+        network: the network.
+        reasons: the reasons by group name.
+    """
     if not reasons:
         return network
-    staying = [group for group in network.groups if group.name not in reasons]
+    remaining = [group for group in network.groups if group.name not in reasons]
     number = torch.full((network.units + 1,), -1)
     offset = 0
-    for group in staying:
+    for group in remaining:
         number[group.span] = torch.arange(offset, offset + group.size)
         offset += group.size
     frozen = tuple(
@@ -26,31 +31,31 @@ def freeze_groups(network: Network, reasons: Mapping[str, str]) -> Network:
         for group in network.groups
         if group.name in reasons
     )
-    return replace(_renumbered(network, staying, number), frozen=(*network.frozen, *frozen))
+    return replace(_renumber_units(network, remaining, number), frozen=(*network.frozen, *frozen))
 
 
 def merge_groups(network: Network, wide: Group, narrow: Group) -> Network:
-    """The network in which each unit of one group goes with its share of the units of a larger one.
+    """Merge two groups: each unit of one is removed with its share of the units of a larger one.
 
     Args:
         network: the network.
-        wide: the larger group, whose units are bundled in their order.
+        wide: the larger group, whose units are merged in their order.
         narrow: the smaller group; its size divides the other's.
     """
-    each = wide.size // narrow.size
-    made = replace(
+    share = wide.size // narrow.size
+    merged = replace(
         wide,
         size=narrow.size,
         kind=wide.kind if wide.kind == narrow.kind else "bundles",
         members=(*wide.members, *(m for m in narrow.members if m not in wide.members)),
         dropouts=tuple(dict.fromkeys((*wide.dropouts, *narrow.dropouts))),
     )
-    staying = [made if group is wide else group for group in network.groups if group is not narrow]
+    remaining = [merged if group is wide else group for group in network.groups if group is not narrow]
     number = torch.full((network.units + 1,), -1)
     offset = 0
-    for group in staying:
-        if group is made:
-            number[wide.span] = torch.arange(offset, offset + narrow.size).repeat_interleave(each)
+    for group in remaining:
+        if group is merged:
+            number[wide.span] = torch.arange(offset, offset + narrow.size).repeat_interleave(share)
             number[narrow.span] = torch.arange(offset, offset + narrow.size)
         else:
             number[group.span] = torch.arange(offset, offset + group.size)
@@ -59,29 +64,35 @@ def merge_groups(network: Network, wide: Group, narrow: Group) -> Network:
         **network.reshaping,
         wide.name: tuple(dict.fromkeys((*network.reshaping[wide.name], *network.reshaping[narrow.name]))),
     }
-    return replace(_renumbered(network, staying, number), reshaping=reshaping)
+    return replace(_renumber_units(network, remaining, number), reshaping=reshaping)
 
 
-def _renumbered(network: Network, groups: Sequence[Group], number: Tensor) -> Network:
-    """The network with these groups, whose units have new numbers; those of the others have none."""
+def _renumber_units(network: Network, groups: Sequence[Group], number: Tensor) -> Network:
+    """Give the units of some groups new numbers, and remove all other groups.
+
+    Args:
+        network: the network.
+        groups: the groups that remain.
+        number: the new number of each unit, -1 for none (units + 1,).
+    """
     members = {id(member): replace(member, units=number[member.units]) for member in network.members}
     by_key = {(member.tensor, member.axis): member for member in members.values()}
     placed, offset = [], 0
     for group in groups:
-        own = tuple(by_key[member.tensor, member.axis] for member in group.members)
-        placed.append(replace(group, offset=offset, members=own))
+        group_members = tuple(by_key[member.tensor, member.axis] for member in group.members)
+        placed.append(replace(group, offset=offset, members=group_members))
         offset += group.size
     return replace(
         network,
         groups=tuple(placed),
         members=tuple(member for member in members.values() if bool((member.units >= 0).any())),
         consumers=tuple(
-            replace(consumer, units=number[consumer.units], fold=_refolded(consumer.fold, number))
+            replace(consumer, units=number[consumer.units], fold=_renumber_sink(consumer.fold, number))
             for consumer in network.consumers
             if bool((number[consumer.units] >= 0).any())
         ),
         work=tuple(replace(term, axes=tuple(number[axis] for axis in term.axes)) for term in network.work),
-        attribute_updates=tuple(replace(mend, units=number[mend.units]) for mend in network.attribute_updates),
+        attribute_updates=tuple(replace(update, units=number[update.units]) for update in network.attribute_updates),
         draws=tuple(draw.renumbered(lambda units: number[units]) for draw in network.draws),
         sizes=tuple(size.renumbered(lambda units: number[units]) for size in network.sizes),
         additions=tuple(
@@ -92,5 +103,5 @@ def _renumbered(network: Network, groups: Sequence[Group], number: Tensor) -> Ne
     )
 
 
-def _refolded(fold: ConstantSink | None, number: Tensor) -> ConstantSink | None:
+def _renumber_sink(fold: ConstantSink | None, number: Tensor) -> ConstantSink | None:
     return None if fold is None else replace(fold, outputs=number[fold.outputs])

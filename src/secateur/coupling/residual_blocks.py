@@ -22,7 +22,7 @@ class RemovableBlock:
     """A module whose output is its input plus one or more branches.
 
     Args:
-        path: the module's.
+        path: the module's path.
         branches: for each sum the operator and the name of the argument that is the branch.
     """
 
@@ -31,7 +31,7 @@ class RemovableBlock:
 
 
 def find_blocks(program: Program) -> Iterator[RemovableBlock]:
-    """The modules that add branches to what comes in, each to the sum before."""
+    """Yield the modules that add branches to their input, each to the sum before."""
     sums: defaultdict[str, list[Node]] = defaultdict(list)
     for node in program.nodes:
         if rule_of(node).sums == "add":
@@ -43,8 +43,8 @@ def find_blocks(program: Program) -> Iterator[RemovableBlock]:
 
 
 def _branches(program: Program, path: str, sums: Sequence[Node]) -> list[tuple[Node, str]] | None:
-    """The branch of each sum, where the other operand leads back to the module's input; None where it does not."""
-    found: list[tuple[Node, str]] = []
+    """Return the branch of each sum, where the other operand leads back to the module's input; None otherwise."""
+    branches: list[tuple[Node, str]] = []
     current: Node | None = None
     for node in sums:
         operands = dict(zip(("self", "other"), node.args, strict=False))
@@ -55,13 +55,13 @@ def _branches(program: Program, path: str, sums: Sequence[Node]) -> list[tuple[N
         if len(skips) != 1:
             return None
         (branch,) = values.keys() - set(skips)
-        found.append((node, branch))
+        branches.append((node, branch))
         current = node
-    return found or None
+    return branches or None
 
 
 def _leads_back(program: Program, value: Node, current: Node | None, path: str) -> bool:
-    """Whether a value is the sum before, or comes from outside the module; copies of it count as itself."""
+    """Return whether a value is the sum before, or comes from outside the module; copies of it count as itself."""
     while value is not current and rule_of(value).copies:
         first = value.args[0]
         if not isinstance(first, Node) or not _within(module_path(value), path):
@@ -73,11 +73,12 @@ def _leads_back(program: Program, value: Node, current: Node | None, path: str) 
 
 
 def _home(value: Node) -> str:
+    """Return the path of the module that computes a value, "" for inputs and parameters."""
     return module_path(value) if value.op == "call_function" else ""
 
 
-def _within(place: str, path: str) -> bool:
-    return place == path or place.startswith(f"{path}.")
+def _within(name: str, path: str) -> bool:
+    return name == path or name.startswith(f"{path}.")
 
 
 def _shape(node: Node) -> tuple[str, ...]:
@@ -85,17 +86,17 @@ def _shape(node: Node) -> tuple[str, ...]:
 
 
 def of_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
-    """The network with these blocks as its only units.
+    """Return the network with these blocks as its only units.
 
     Args:
-        network: as label tracing found it.
-        blocks: those that may go.
+        network: the network as label tracing found it.
+        blocks: the blocks that can be removed.
     """
     unit_of = {block.path: number for number, block in enumerate(blocks)}
     members = tuple(_members(network, unit_of))
     group = Group("blocks", len(blocks), 0, "blocks", members, (), 0, tuple(unit_of))
     consumers = tuple(
-        Consumer(node, branch, len(_shape(node)) - 1, _everywhere(node, unit_of[block.path]), None)
+        Consumer(node, branch, len(_shape(node)) - 1, _unit_everywhere(node, unit_of[block.path]), None)
         for block in blocks
         for node, branch in block.branches
     )
@@ -118,13 +119,13 @@ def of_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
 
 
 def with_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
-    """The network with these blocks as units beside those that it has.
+    """Return the network with these blocks as units beside its others.
 
-    A block owns its tensors as a whole, whatever of them the units within own.
+    A block owns its tensors as a whole, whatever entries of them the units within own.
 
     Args:
-        network: with its other groups.
-        blocks: those that may go.
+        network: the network with its other groups.
+        blocks: the blocks that can be removed.
     """
     if not blocks:
         return network
@@ -149,7 +150,7 @@ def with_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
 
 
 def without_blocks(network: Network) -> Network:
-    """The network without the blocks that are units beside others: as tracing found it before they were added."""
+    """Return the network without the blocks that are units beside others, as tracing found it."""
     group = blocks_of(network)
     if group is None:
         return network
@@ -168,17 +169,17 @@ def without_blocks(network: Network) -> Network:
 
 
 def blocks_of(network: Network) -> Group | None:
-    """The group of blocks that are units beside others, if there is one."""
+    """Return the group of blocks that are units beside others, if there is one."""
     return next((group for group in network.groups if group.block_paths and len(network.groups) > 1), None)
 
 
 def is_inside(name: str, paths: Sequence[str]) -> bool:
-    """Whether a module or a tensor is one of these modules, or lies within one."""
+    """Return whether a module or a tensor is one of these modules, or lies within one."""
     return any(_within(name, path) for path in paths)
 
 
 def groups_inside(network: Network, paths: Sequence[str]) -> list[Group]:
-    """The groups that lie within these modules alone."""
+    """Return the groups that lie within these modules alone."""
     return [
         group
         for group in network.groups
@@ -187,7 +188,7 @@ def groups_inside(network: Network, paths: Sequence[str]) -> list[Group]:
 
 
 def _members(network: Network, unit_of: Mapping[str, int]) -> Iterator[TensorAxis]:
-    """Every parameter and buffer that lies in a block and is used nowhere else."""
+    """Yield every parameter and buffer that lies in a block and is used nowhere else."""
     users: defaultdict[str, set[str]] = defaultdict(set)
     for node, name in network.program.state_names.items():
         users[name] |= {_block_of(_home(user), unit_of) for user in node.users}
@@ -199,11 +200,12 @@ def _members(network: Network, unit_of: Mapping[str, int]) -> Iterator[TensorAxi
             yield TensorAxis(tensor.name, axis, units, is_producer=bool(tensor.shape))
 
 
-def _block_of(place: str, unit_of: Mapping[str, int]) -> str:
-    return next((path for path in unit_of if _within(place, path)), "")
+def _block_of(name: str, unit_of: Mapping[str, int]) -> str:
+    """Return the path of the block that a module or tensor lies in, "" for none."""
+    return next((path for path in unit_of if _within(name, path)), "")
 
 
-def _everywhere(node: Node, unit: int) -> Tensor:
+def _unit_everywhere(node: Node, unit: int) -> Tensor:
     return torch.full((int(node.meta["val"].shape[-1]),), unit)
 
 

@@ -1,4 +1,4 @@
-"""A network as a person reads it: its groups, what they own, and what is frozen and why."""
+"""The printed table of a network: its groups, their members, and frozen layers with the reasons."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ WRAP = 3
 
 
 def network_table(network: "Network") -> str:
-    """The network's groups with what they own, its cost, and what is frozen."""
+    """Return the table of a network: its cost, its groups with their members, and frozen layers."""
     dense = network.cost()
     shares = {group.name: share(network, group) for group in network.groups}
     rows = [["group", "units", "kind", "params", "MACs", "members"]]
@@ -43,7 +43,7 @@ def network_table(network: "Network") -> str:
 
 
 def share(network: "Network", group: "Group") -> tuple[int, int]:
-    """Parameters and MACs that go when all units of a group but one go."""
+    """Return the parameters and MACs that are removed with all units of a group but one."""
     owned = {member.tensor for member in group.members}
     tensors = [tensor for tensor in network.tensors if tensor.name in owned]
     work = [term for term in network.work if any(group.owns(axis) for axis in term.axes)]
@@ -59,14 +59,14 @@ def _members(group: "Group") -> str:
 
 
 def _programs(network: "Network") -> list[str]:
-    """The modules that run a program, those of one name in one list together."""
+    """Return the modules that run a program."""
     return [path or network.title for path in network.module_programs]
 
 
 def _frozen_rows(network: "Network") -> list[list[str]]:
     rows = []
-    for held in network.frozen:
-        place = f" in {held.module}" if held.module and held.module != held.name else ""
-        cause = f"{held.operator}{place}: {held.reason}" if held.operator else held.reason.splitlines()[0]
-        rows.append(["  " + held.name, str(held.units), cause])
+    for frozen in network.frozen:
+        location = f" in {frozen.module}" if frozen.module and frozen.module != frozen.name else ""
+        cause = f"{frozen.operator}{location}: {frozen.reason}" if frozen.operator else frozen.reason.splitlines()[0]
+        rows.append(["  " + frozen.name, str(frozen.units), cause])
     return rows

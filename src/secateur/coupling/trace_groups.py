@@ -18,8 +18,8 @@ from secateur.coupling.labels import entries_along, labelled_axes
 from secateur.coupling.network import Network
 from secateur.coupling.new_biases import takes_new_bias
 from secateur.coupling.operator_results import Results, results_of
-from secateur.coupling.rules.registration import masked_checks
 from secateur.coupling.rules.registry import rule_of
+from secateur.coupling.rules.rule_checks import masked_checks
 from secateur.coupling.trace_records import Read
 from secateur.data.batch import Batch
 from secateur.graph.operators import arguments, module_path
@@ -51,7 +51,7 @@ def trace_groups(model: nn.Module, example: Batch, program: Program, by_width: b
 
 
 def _check_masked(program: Program, example: Batch, tracer: LabelTracer) -> None:
-    handlers = masked_checks(program, {read.node: (read.argument, read.dim) for read in tracer.notes.reads})
+    handlers = masked_checks({read.node: (read.argument, read.dim) for read in tracer.notes.reads})
     if handlers:
         with torch.no_grad():
             program.forward(example, handlers)

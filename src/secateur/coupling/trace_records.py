@@ -48,7 +48,7 @@ class LabelSpace:
     unlabelled: set[ParameterAxis] = field(default_factory=set)
 
     def add(self, name: str, axis: int, length: int) -> Tensor:
-        """Give fresh labels to an axis. (length,)"""
+        """Give fresh labels to an axis, (length,)."""
         labels = torch.arange(self.size, self.size + length)
         self.size += length
         self.origins.append((name, axis, labels))

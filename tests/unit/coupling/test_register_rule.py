@@ -173,7 +173,7 @@ def test_a_rule_that_couples_too_little_freezes_and_does_no_harm() -> None:
         (NAME, lambda: None, {}, "takes an OpContext"),
         (NAME, 3, {}, "give a function"),
         (NAME, label_rule, {"masked": lambda present, x: x}, "takes present, x, weight, eps"),
-        (NAME, label_rule, {"literals": lambda op: ()}, "labels of the result"),
+        (NAME, label_rule, {"literals": lambda op: ()}, "labels"),
         (NAME, "no_such_operator", {}, "there is no operator 'aten::no_such_operator'"),
         (NAME, "topk_", {}, "there is no operator"),
         ("secateur_tests::nothing", label_rule, {}, "there is no operator 'secateur_tests::nothing'"),

@@ -41,7 +41,7 @@ class OpContext:
         return self.tracer.without_unmatched(self.tracer.activation(value, self.node))
 
     def axis_labels(self, value: str | Labels, dim: int, produces: bool = False, like: Tensor | None = None) -> Tensor:
-        """Return one label for each index along an axis; what shares an index is coupled. (size of dim,)
+        """Return one label for each index along an axis; what shares an index is coupled, (size of dim,).
 
         Args:
             value: the name of an argument, or labels.
@@ -76,7 +76,10 @@ class OpContext:
             argument: the name of the argument.
             dim: its axis.
             labels: the labels along the axis (size of dim,).
-            weight, bias, inner, outputs: of layers that can take the constant of removed units; see `Read`.
+            weight: the name of the weight that it is contracted with, of layers that can take a constant.
+            bias: the name of their bias; "computed" where it is no plain parameter.
+            inner: the axis of the weight that is contracted.
+            outputs: the labels of the result's entries (outputs,).
         """
         self.tracer.notes.reads.append(Read(self.node, argument, dim, labels, weight, bias, inner, outputs))
 

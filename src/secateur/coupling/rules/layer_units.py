@@ -19,9 +19,11 @@ def couple_layer(op: OpContext, x_name: str, weight_name: str, contracted: int, 
 
     Args:
         op: the operator.
-        x_name, weight_name: the names of its arguments.
+        x_name: the name of its input.
+        weight_name: the name of its weight.
         contracted: the axis of the input that is contracted.
-        inner, outer: the axes of the weight that are contracted and kept.
+        inner: the axis of the weight that is contracted.
+        outer: the other axis of the weight.
     """
     x, weight = op.activation(x_name), op.args[weight_name]
     if isinstance(weight, Tensor):

@@ -13,7 +13,7 @@ from secateur.graph.operators import operator_name
 
 
 def entry_labels(value: Labels, dim: int) -> Tensor:
-    """Return the labels of the entries along an axis. (length, labels of each)"""
+    """Return the labels of the entries along an axis, (length, labels of each)."""
     labels = _labels_along(value, dim) if isinstance(value, Weight) else value
     narrow = squeeze_expanded(labels, keep=dim)
     return narrow.movedim(dim, 0).reshape(narrow.shape[dim % narrow.dim()], -1)

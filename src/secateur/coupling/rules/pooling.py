@@ -130,10 +130,10 @@ def _pool_rules() -> dict[str, OpRule]:
     """Return the rules of poolings over one, two and three axes."""
     pools = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
     rules: dict[str, OpRule] = {}
-    for places, average in pools.items():
-        plain = replace(POOLING, keeps_apart=pooled_channels(places))
-        rules[f"max_pool{places}d adaptive_avg_pool{places}d"] = plain
-        rules[f"avg_pool{places}d"] = replace(plain, labels=average_pool, masked=masked_average_pool(average))
+    for rank, average in pools.items():
+        plain = replace(POOLING, keeps_apart=pooled_channels(rank))
+        rules[f"max_pool{rank}d adaptive_avg_pool{rank}d"] = plain
+        rules[f"avg_pool{rank}d"] = replace(plain, labels=average_pool, masked=masked_average_pool(average))
     return rules
 
 

@@ -55,11 +55,11 @@ def unflattened(node: Node, dim: int) -> bool:
     return start > dim or is_single
 
 
-def pooled_channels(places: int) -> AxisTest:
+def pooled_channels(axes: int) -> AxisTest:
     """Return the test of a pooling over a number of axes: the axis of the channels is the one before them."""
 
     def is_channels(node: Node, dim: int) -> bool:
-        return dim == _rank(node) - places - 1
+        return dim == _rank(node) - axes - 1
 
     return is_channels
 

@@ -1,17 +1,14 @@
 """Rules that users register for operators of their own."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.fx import Node
+from torch import nn
 
-from secateur.coupling.labels import Weight
-from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.elementwise import POINTWISE
 from secateur.coupling.rules.op_rule import (
     AttributeRule,
@@ -24,9 +21,7 @@ from secateur.coupling.rules.op_rule import (
     OpRule,
 )
 from secateur.coupling.rules.registry import UNKNOWN, built_in_rule, registered_rules, resolve_operator
-from secateur.errors import OperatorRuleError, OptionError, SecateurError
-from secateur.graph.operators import arguments, module_path
-from secateur.graph.program import OpFn, OpOverride, Program
+from secateur.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -121,24 +116,38 @@ def register_rule(
             f"the operator {name} has a rule already; remove() the handle that `register_rule` returned before another "
             "is registered, and leave torch's own operators as they are"
         )
-    rule = _rule_named(name, labels) if isinstance(labels, str) else OpRule(labels)
+    base = _rule_named(name, labels) if isinstance(labels, str) else OpRule(labels)
     rule = replace(
-        rule,
-        masked=masked or rule.masked,
-        literals=literals or rule.literals,
-        clips=clips or rule.clips,
-        gates=gates or rule.gates,
-        channels=channels or rule.channels,
+        base,
+        masked=masked or base.masked,
+        literals=literals or base.literals,
+        clips=clips or base.clips,
+        gates=gates or base.gates,
+        channels=channels or base.channels,
         attributes=dict(attributes or {}),
     )
-    _check_call(name, "labels", rule.labels, ("op",), "takes an OpContext, and nothing else")
-    for overload in overloads if masked is not None else ():
-        names = [argument.name for argument in overload._schema.arguments]
-        _check_call(name, "masked", masked, ("present",), f"takes present, {', '.join(names)}", names)
-    if literals is not None:
-        _check_call(name, "literals", literals, ("op", "result"), "takes an OpContext and the labels of the result")
+    _check_functions(name, rule, overloads if masked is not None else ())
     registered_rules[name] = rule
     return RuleHandle(name)
+
+
+def _check_functions(name: str, rule: OpRule, overloads: Sequence[torch._ops.OpOverload]) -> None:
+    """Check that the functions of a rule can be called as they will be.
+
+    Args:
+        name: the operator.
+        rule: its rule.
+        overloads: the overloads of the operator whose arguments `masked` must take.
+
+    Raises:
+        OptionError: a function has the wrong signature.
+    """
+    _check_call(name, "labels", rule.labels, ("op",), "takes an OpContext, and nothing else")
+    for overload in overloads:
+        names = [argument.name for argument in overload._schema.arguments]
+        _check_call(name, "masked", rule.masked, ("present",), f"takes present, {', '.join(names)}", names)
+    if rule.literals is not None:
+        _check_call(name, "literals", rule.literals, ("op", "result"), "takes an OpContext and the result's labels")
 
 
 def _rule_named(name: str, other: str) -> OpRule:
@@ -149,11 +158,20 @@ def _rule_named(name: str, other: str) -> OpRule:
 
 
 def _check_call(
-    name: str, option: str, function: Any, positional: tuple[str, ...], expected: str, keywords: Any = ()
+    name: str, option: str, function: Any, positional: Sequence[str], expected: str, keywords: Sequence[str] = ()
 ) -> None:
-    """
+    """Check that a function can be called with some arguments.
+
+    Args:
+        name: the operator.
+        option: the option that the function was given as.
+        function: the function.
+        positional: the names of arguments by position.
+        keywords: the names of arguments by name.
+        expected: what the error message says of them.
+
     Raises:
-        OptionError: a function can't be called with these arguments.
+        OptionError: it can't.
     """
     if not callable(function):
         raise OptionError(f"{option}= for the operator {name} is {function!r}; give a function that {expected}")
@@ -163,132 +181,3 @@ def _check_call(
         raise OptionError(f"{option}= for the operator {name} can't be called: {failure}; it {expected}") from None
     except ValueError:  # a function of C without a signature
         return
-
-
-def is_registered(node: Node) -> bool:
-    """Return whether an operator has a rule that a user registered."""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name in registered_rules
-
-
-def apply_registered(op: OpContext) -> Any:
-    """Apply the rule that a user registered for an operator, and check what it returns.
-
-    Raises:
-        OperatorRuleError: the rule fails, or does not return labels in the shape of the result.
-    """
-    name = op.node.target._schema.name  # type: ignore[union-attr]
-    reads = op.tracer.notes.reads
-    before = len(reads)
-    try:
-        result = registered_rules[name].labels(op)
-    except SecateurError:
-        raise
-    except Exception as failure:
-        raise OperatorRuleError(
-            f"the rule of {_described(op.node)} fails with {type(failure).__name__}: {failure}; its arguments are "
-            f"{_shapes(op.args)}, those of operators by name in `op.args`, its result has shape {_shape(op.shape)}"
-        ) from failure
-    if not _fits(result, op.shape, op.tracer.space.size):
-        raise OperatorRuleError(
-            f"the rule of {_described(op.node)} returns {_shapes(result)} where labels in the shape of the result, "
-            f"{_shape(op.shape)}, are needed; return op.broadcast(labels, dim) with one label for each index along "
-            "dim, or labels of an argument that has this shape"
-        )
-    if registered_rules[name].masked is not None and len(reads) > before + 1:
-        raise OperatorRuleError(
-            f"the rule of {_described(op.node)} reads {len(reads) - before} axes, but masked= gets the presence along "
-            "one; read one axis and freeze the others"
-        )
-    return result
-
-
-def _fits(result: Any, shape: Any, size: int) -> bool:
-    """Return whether what a rule returned are labels in a shape."""
-    if isinstance(shape, torch.Size):
-        if isinstance(result, Weight):
-            return result.shape == shape
-        is_labels = isinstance(result, Tensor) and result.dtype == torch.long and result.shape == shape
-        return is_labels and (result.numel() == 0 or (int(result.min()) >= 0 and int(result.max()) < size))
-    if isinstance(shape, list | tuple):
-        return isinstance(result, list | tuple) and len(result) == len(shape) and all(
-            _fits(item, item_shape, size) for item, item_shape in zip(result, shape, strict=True)
-        )  # fmt: skip
-    return True
-
-
-def _described(node: Node) -> str:
-    name = node.target._schema.name  # type: ignore[union-attr]
-    return f"{name} (in {module_path(node) or 'the model itself'})"
-
-
-def _shapes(value: Any) -> str:
-    """Describe labels by their shapes."""
-    if isinstance(value, Tensor | Weight):
-        return _shape(value.shape)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_shapes(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_shapes(item) for item in value)}]"
-    return repr(value)
-
-
-def _shape(shape: Any) -> str:
-    return str(tuple(shape)) if isinstance(shape, torch.Size) else str(shape)
-
-
-def masked_checks(program: Program, reads: Mapping[Node, tuple[str, int]]) -> dict[Node, OpOverride]:
-    """Return handlers that check the masked operators that users registered, on a run of the program.
-
-    With every unit present a masked operator must give what the operator gives.
-
-    Args:
-        program: the program.
-        reads: the operators that read units, with the argument and its axis.
-
-    Raises:
-        OperatorRuleError: (while the program runs) a masked operator fails, or gives something else.
-    """
-    return {
-        node: _checked_call(node, registered_rules[node.target._schema.name].masked, *read)  # type: ignore[union-attr]
-        for node, read in reads.items()
-        if is_registered(node) and registered_rules[node.target._schema.name].masked is not None  # type: ignore[union-attr]
-    }
-
-
-def _checked_call(node: Node, masked: Any, argument: str, dim: int) -> OpOverride:
-    names = [item.name for item in node.target._schema.arguments]  # type: ignore[union-attr]
-
-    def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        expected = target(*args, **kwargs)
-        values = {**arguments(node), **dict(zip(names, args, strict=False)), **kwargs}
-        x = values[argument]
-        present = x.new_ones([length if axis == dim % x.dim() else 1 for axis, length in enumerate(x.shape)])
-        try:
-            result = masked(present, **values)
-        except Exception as failure:
-            raise OperatorRuleError(
-                f"masked= of {_described(node)} fails with {type(failure).__name__}: {failure}; it is called with "
-                f"present of shape {tuple(present.shape)} and the operator's own arguments, {', '.join(names)}"
-            ) from failure
-        if not _agree(result, expected):
-            raise OperatorRuleError(
-                f"masked= of {_described(node)} gives another result than the operator where all units are present: "
-                f"shape {_shapes(result)} where the operator gives {_shapes(expected)}, or other values; compute what "
-                "the operator computes, with `present` as a factor of its sums and counts"
-            )
-        return expected
-
-    return handler
-
-
-def _agree(result: Any, expected: Any) -> bool:
-    """Return whether two results are the same but for rounding."""
-    if isinstance(expected, Tensor):
-        if not isinstance(result, Tensor) or result.shape != expected.shape:
-            return False
-        tolerance = 100 * torch.finfo(expected.dtype).eps if expected.is_floating_point() else 0.0
-        scale = float(expected.abs().max()) if expected.numel() else 0.0
-        return torch.allclose(result.to(expected), expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
-    if isinstance(expected, list | tuple):
-        return isinstance(result, list | tuple) and len(result) == len(expected) and all(map(_agree, result, expected))
-    return True

@@ -1,0 +1,138 @@
+"""Checks of the rules that users register: of their labels while tracing, of masked operators on the example."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.coupling.labels import Weight
+from secateur.coupling.rules.context import OpContext
+from secateur.coupling.rules.op_rule import MaskedOp
+from secateur.coupling.rules.registry import qualified_name, registered_rules, rule_of
+from secateur.errors import OperatorRuleError, SecateurError
+from secateur.graph.operators import arguments, module_path
+from secateur.graph.program import OpFn, OpOverride
+
+
+def is_registered(node: Node) -> bool:
+    """Return whether an operator has a rule that a user registered."""
+    return qualified_name(node) in registered_rules
+
+
+def apply_registered(op: OpContext) -> Any:
+    """Apply the rule that a user registered for an operator, and check what it returns.
+
+    Raises:
+        OperatorRuleError: the rule fails, or does not return labels in the shape of the result.
+    """
+    rule, operator = rule_of(op.node), _described(op.node)
+    reads = op.tracer.notes.reads
+    before = len(reads)
+    try:
+        result = rule.labels(op)
+    except SecateurError:
+        raise
+    except Exception as failure:
+        raise OperatorRuleError(
+            f"the rule of {operator} fails with {type(failure).__name__}: {failure}; its arguments are "
+            f"{_shapes(op.args)}, by these names in `op.args`, and its result has shape {_shape(op.shape)}"
+        ) from failure
+    if not _fits(result, op.shape, op.tracer.space.size):
+        raise OperatorRuleError(
+            f"the rule of {operator} returns {_shapes(result)} where labels in the shape of the result, "
+            f"{_shape(op.shape)}, are needed; return op.broadcast(labels, dim) with one label for each index along "
+            "dim, or labels of an argument that has this shape"
+        )
+    if rule.masked is not None and len(reads) > before + 1:
+        raise OperatorRuleError(
+            f"the rule of {operator} reads {len(reads) - before} axes, but masked= gets the presence along one; read "
+            "one axis and freeze the others"
+        )
+    return result
+
+
+def _fits(result: Any, shape: Any, size: int) -> bool:
+    """Return whether the result of a rule consists of labels below a size, in a shape."""
+    if isinstance(shape, torch.Size):
+        if isinstance(result, Weight):
+            return result.shape == shape
+        is_labels = isinstance(result, Tensor) and result.dtype == torch.long and result.shape == shape
+        return is_labels and (result.numel() == 0 or (int(result.min()) >= 0 and int(result.max()) < size))
+    if not isinstance(shape, list | tuple):
+        return True
+    if not isinstance(result, list | tuple) or len(result) != len(shape):
+        return False
+    return all(_fits(item, item_shape, size) for item, item_shape in zip(result, shape, strict=True))
+
+
+def _described(node: Node) -> str:
+    return f"{qualified_name(node)} (in {module_path(node) or 'the model itself'})"
+
+
+def _shapes(value: Any) -> str:
+    """Describe labels by their shapes."""
+    if isinstance(value, Tensor | Weight):
+        return _shape(value.shape)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_shapes(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_shapes(item) for item in value)}]"
+    return repr(value)
+
+
+def _shape(shape: Any) -> str:
+    return str(tuple(shape)) if isinstance(shape, torch.Size) else str(shape)
+
+
+def masked_checks(reads: Mapping[Node, tuple[str, int]]) -> dict[Node, OpOverride]:
+    """Return overrides that check the masked operators of users while the program runs.
+
+    With every unit present a masked operator must compute what the operator computes; else the run raises an
+    `OperatorRuleError`.
+
+    Args:
+        reads: the operators that read units, with the argument and its axis.
+    """
+    rules = {node: rule_of(node).masked for node in reads if is_registered(node)}
+    return {node: _checked_call(node, masked, *reads[node]) for node, masked in rules.items() if masked is not None}
+
+
+def _checked_call(node: Node, masked: MaskedOp, name: str, dim: int) -> OpOverride:
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+
+    def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        expected = target(*args, **kwargs)
+        values = {**arguments(node), **dict(zip(names, args, strict=False)), **kwargs}
+        x = values[name]
+        present = x.new_ones([length if axis == dim % x.dim() else 1 for axis, length in enumerate(x.shape)])
+        try:
+            result = masked(present, **values)
+        except Exception as failure:
+            raise OperatorRuleError(
+                f"masked= of {_described(node)} fails with {type(failure).__name__}: {failure}; it is called with "
+                f"present of shape {tuple(present.shape)} and the operator's own arguments, {', '.join(names)}"
+            ) from failure
+        if not _agree(result, expected):
+            raise OperatorRuleError(
+                f"masked= of {_described(node)} gives another result than the operator where all units are present: "
+                f"shape {_shapes(result)} where the operator gives {_shapes(expected)}, or other values; compute what "
+                "the operator computes, with `present` as a factor of its sums and counts"
+            )
+        return expected
+
+    return handler
+
+
+def _agree(result: Any, expected: Any) -> bool:
+    """Return whether two results are the same but for rounding."""
+    if isinstance(expected, Tensor):
+        if not isinstance(result, Tensor) or result.shape != expected.shape:
+            return False
+        tolerance = 100 * torch.finfo(expected.dtype).eps if expected.is_floating_point() else 0.0
+        scale = float(expected.abs().max()) if expected.numel() else 0.0
+        return torch.allclose(result.to(expected), expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+    if isinstance(expected, list | tuple):
+        return isinstance(result, list | tuple) and len(result) == len(expected) and all(map(_agree, result, expected))
+    return True
