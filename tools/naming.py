@@ -1,17 +1,26 @@
-"""Count how the code reads: generic names, docstrings without a subject, names with two definitions, long files.
+"""Count how the code reads: generic names, docstrings without a subject, long files, import circles and others.
 
     python tools/naming.py [FOLDER ...] [--names]
+    python tools/naming.py [FOLDER ...] --before REVISION
 
-FOLDER is `src` by default. `--names` lists the places.
+FOLDER is `src` by default. `--names` lists the locations. `--before` prints the counts of a revision of the repository
+beside those of the working tree.
 """
 
 import argparse
 import ast
+import io
+import subprocess
 import sys
+import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
 
 GENERIC = frozenset(
     {
@@ -33,14 +42,14 @@ class Module:
 
 
 def modules(folders: list[Path]) -> list[Module]:
-    """The parsed files of some folders."""
+    """Parse the files of some folders."""
     paths = sorted(path for folder in folders for path in folder.rglob("*.py"))
     texts = {path: path.read_text(encoding="utf-8") for path in paths}
     return [Module(path, ast.parse(text), text.count("\n")) for path, text in texts.items()]
 
 
 def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Every name that is bound: assignments, loops, arguments, functions and classes, with its line."""
+    """Yield every bound name with its line: assignments, loops, arguments, functions and classes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id, node.lineno
@@ -51,7 +60,7 @@ def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def docstrings(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """The first line of every docstring."""
+    """Yield the first line of every docstring with its line."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
@@ -60,14 +69,14 @@ def docstrings(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def top_level_names(tree: ast.Module) -> Iterator[str]:
-    """The names of a file's functions and classes, private ones left out."""
+    """Yield the names of a file's public functions and classes."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             yield node.name
 
 
 def long_functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Functions of more than 25 lines, their docstrings left out."""
+    """Yield the functions of more than 25 lines without their docstrings."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
@@ -75,8 +84,82 @@ def long_functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield node.name, node.lineno
 
 
-def places(files: list[Module]) -> dict[str, list[str]]:
-    """The places of each kind of fault."""
+def imported_modules(module: Module, root: Path) -> set[str]:
+    """Return the modules of the same package that a file imports at run time, as dotted names below the package."""
+    package = root.name
+    at_run_time = [node for node in ast.walk(module.tree) if isinstance(node, ast.ImportFrom)]
+    typing_only = {
+        id(statement)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+    }
+    names = set()
+    for node in at_run_time:
+        if id(node) not in typing_only and node.module and node.module.split(".")[0] == package:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def import_circles(files: list[Module]) -> list[str]:
+    """Return the sets of subpackages that import each other in a circle, directly or through others."""
+    roots = {file.path.parents[len(file.path.parts) - 2 - file.path.parts.index("secateur")] for file in files
+             if "secateur" in file.path.parts}  # fmt: skip
+    graph: defaultdict[str, set[str]] = defaultdict(set)
+    for root in roots:
+        for file in files:
+            if root in file.path.parents:
+                source = file.path.relative_to(root).with_suffix("").parts[0]
+                targets = {name.split(".")[1] for name in imported_modules(file, root) if "." in name}
+                known = {entry.stem for entry in root.iterdir()}
+                graph[source] |= (targets & known) - {source, "__init__"}
+    reach = {name: _reachable(graph, name) for name in list(graph)}
+    circles = {frozenset(other for other in reach[name] if name in reach.get(other, ())) for name in reach}
+    return sorted(", ".join(sorted(circle)) for circle in circles if len(circle) > 1)
+
+
+def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    stack = list(graph.get(start, ()))
+    while stack:
+        name = stack.pop()
+        if name not in seen:
+            seen.add(name)
+            stack += graph.get(name, ())
+    return seen
+
+
+def operator_tables(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield the top-level dicts and sets whose entries are operators of torch, by object or by name."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            entries = [
+                ast.unparse(entry)
+                for display in ast.walk(node.value)
+                if isinstance(display, ast.Dict | ast.Set)
+                for entry in (display.keys if isinstance(display, ast.Dict) else display.elts)
+                if entry is not None
+            ]
+            operators = [entry for entry in entries if is_operator(entry)]
+            if len(operators) > 1 and 2 * len(operators) > len(entries):
+                target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                yield ast.unparse(target), node.lineno
+
+
+def is_operator(expression: str) -> bool:
+    """Return True for `torch.ops.aten.add.Tensor`, `ATEN.add.Tensor` and the text `'add'`."""
+    return "aten." in expression.lower() or expression.strip("'\"") in operator_names()
+
+
+@cache
+def operator_names() -> frozenset[str]:
+    """Return the names of all operators of torch, without namespaces and overloads."""
+    names = torch._C._dispatch_get_all_op_names()
+    return frozenset(name.removeprefix("aten::").partition(".")[0] for name in names if name.startswith("aten::"))
+
+
+def findings(files: list[Module]) -> dict[str, list[str]]:
+    """Return the locations of each kind of finding."""
     owners: defaultdict[str, list[str]] = defaultdict(list)
     for file in files:
         for name in set(top_level_names(file.tree)):
@@ -98,11 +181,21 @@ def places(files: list[Module]) -> dict[str, list[str]]:
         f"functions over {LONG_FUNCTION} lines": [
             f"{file.path}:{line} {name}" for file in files for name, line in long_functions(file.tree)
         ],
+        "circles of imports between packages": import_circles(files),
+        "tables of operators": [
+            f"{file.path}:{line} {name}" for file in files for name, line in operator_tables(file.tree)
+        ],
+        "classes": [
+            f"{file.path}:{node.lineno} {node.name}"
+            for file in files
+            for node in ast.walk(file.tree)
+            if isinstance(node, ast.ClassDef)
+        ],
     }
 
 
 def totals(files: list[Module]) -> dict[str, int]:
-    """How many there are of what the faults are counted among."""
+    """Return the numbers of names, docstrings and files that the findings are among."""
     names = Counter(name for file in files for name, _ in bound_names(file.tree))
     return {
         "generic names": sum(names.values()),
@@ -111,18 +204,41 @@ def totals(files: list[Module]) -> dict[str, int]:
     }
 
 
+def summary(files: list[Module]) -> dict[str, str]:
+    """Return the count of each kind of finding, with its share where there is a total."""
+    counts = totals(files)
+    return {
+        kind: f"{len(locations)} of {counts[kind]} ({len(locations) / max(counts[kind], 1):.1%})"
+        if kind in counts
+        else str(len(locations))
+        for kind, locations in findings(files).items()
+    }
+
+
+def summary_before(revision: str, folders: list[Path]) -> dict[str, str]:
+    """Return the summary of a revision of the repository."""
+    command = ["git", "archive", "--format=tar", revision, *map(str, folders)]
+    archive = subprocess.run(command, capture_output=True, check=True).stdout
+    with TemporaryDirectory() as root, tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(root, filter="data")
+        return summary(modules([Path(root) / folder for folder in folders]))
+
+
 def main() -> None:
+    """Print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, default=[Path("src")])
-    parser.add_argument("--names", action="store_true", help="list the places")
+    parser.add_argument("--names", action="store_true", help="list the locations")
+    parser.add_argument("--before", metavar="REVISION", help="a revision to compare with")
     args = parser.parse_args()
     files = modules(args.folders)
-    whole = totals(files)
-    for kind, where in places(files).items():
-        share = f" of {whole[kind]} ({len(where) / whole[kind]:.1%})" if kind in whole else ""
-        sys.stdout.write(f"{kind}: {len(where)}{share}\n")
+    locations, before = findings(files), {}
+    if args.before:
+        before = summary_before(args.before, args.folders)
+    for kind, count in summary(files).items():
+        sys.stdout.write(f"{kind}: {f'{before[kind]} -> ' if before else ''}{count}\n")
         if args.names:
-            sys.stdout.write("".join(f"  {line}\n" for line in where))
+            sys.stdout.write("".join(f"  {line}\n" for line in locations[kind]))
 
 
 if __name__ == "__main__":
