@@ -14,7 +14,7 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.channel_graph.builder import ChannelGraphBuilder, is_shape
+from secateur.channel_graph.builder import ChannelGraphBuilder, is_tensor_shape
 from secateur.channel_graph.graph import ChannelGraph
 from secateur.channel_graph.moved_channels import concatenated, flipped, moved, padded, reshaped
 from secateur.channel_graph.op_rules import (
@@ -67,7 +67,7 @@ def _channels_of(builder: ChannelGraphBuilder, node: Node, values: Mapping[Node,
     if node.target is operator.getitem:
         return values[node.args[0]][node.args[1]]  # type: ignore[index]
     shape = builder.shapes[node]
-    if not any(is_shape(leaf) for leaf in pytree.tree_leaves(shape, is_leaf=is_shape)):
+    if not any(is_tensor_shape(leaf) for leaf in pytree.tree_leaves(shape, is_leaf=is_tensor_shape)):
         return shape
     args = torch.fx.map_arg(arguments(node), values.get)
     flow = rule_of(node).channels

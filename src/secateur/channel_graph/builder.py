@@ -63,7 +63,9 @@ class ChannelGraphBuilder:
 
     def new_channels(self, shapes: Any) -> Any:
         """Return the numbers of channels without edges, along the second axis, or the only one, of each shape."""
-        return pytree.tree_map(lambda leaf: self._new_map(leaf) if is_shape(leaf) else leaf, shapes, is_leaf=is_shape)
+        return pytree.tree_map(
+            lambda leaf: self._new_map(leaf) if is_tensor_shape(leaf) else leaf, shapes, is_leaf=is_tensor_shape
+        )
 
     def add(self, node: Node, sources: Tensor, values: Tensor, **fields: Any) -> Tensor:
         """Add channels, and return their numbers (channels,).
@@ -118,6 +120,6 @@ def padded_rows(rows: list[Tensor]) -> Tensor:
     return stacked
 
 
-def is_shape(value: Any) -> bool:
+def is_tensor_shape(value: Any) -> bool:
     """Return whether a value is a shape."""
     return isinstance(value, torch.Size)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.channel_graph.builder import NO_CHANNEL, ChannelGraphBuilder, is_shape, padded_rows
+from secateur.channel_graph.builder import NO_CHANNEL, ChannelGraphBuilder, is_tensor_shape, padded_rows
 from secateur.channel_graph.op_norms import operator_norms
 from secateur.coupling.labels import broadcast_labels
 from secateur.coupling.rules.context import frozen
@@ -79,7 +79,7 @@ def pooled_norms(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, An
     """Add edges for pooling of any kind, as averaging, and for upsampling, as repetition."""
     numbers: Tensor = args["self" if "self" in args else "input"]
     shape = builder.shapes[node]
-    map_shape = shape if is_shape(shape) else shape[0]
+    map_shape = shape if is_tensor_shape(shape) else shape[0]
     sizes = list(zip(numbers.shape[2:], map_shape[2:], strict=True))  # before and after, along each axis
     options = arguments(node)
     if "kernel_size" in options:
@@ -91,7 +91,7 @@ def pooled_norms(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, An
     else:
         factor = math.sqrt(math.prod(after / before for before, after in sizes))
     result = broadcast_labels(builder.scaled(node, builder.channels_along(node, numbers, 1), factor), 1, map_shape)
-    return result if is_shape(shape) else (result, frozen(shape[1]))
+    return result if is_tensor_shape(shape) else (result, frozen(shape[1]))
 
 
 def averaged_norms(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
