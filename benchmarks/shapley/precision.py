@@ -64,7 +64,7 @@ def _seconds(game: Game) -> float:
     positions = torch.arange(len(coalitions)) * 20 // len(coalitions)
     game.cursor.live_values(0, game.cut)
     start = time.perf_counter()
-    game.each(coalitions, 0, positions)
+    game.paired_values(coalitions, 0, positions)
     return (time.perf_counter() - start) / len(coalitions)
 
 

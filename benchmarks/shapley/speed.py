@@ -47,7 +47,7 @@ def throughput(game: Game) -> Throughput:
     batches = {size: bare(size) for size in {32, game.tile}}
     times: dict[int, list[float]] = {0: [], **{size: [] for size in batches}}
     for _ in range(REPEATS):
-        times[0].append(_seconds(lambda: game.each(coalitions, 0, positions)) / len(coalitions))
+        times[0].append(_seconds(lambda: game.paired_values(coalitions, 0, positions)) / len(coalitions))
         for size, run in batches.items():
             with torch.no_grad():
                 times[size].append(_seconds(run) / size)

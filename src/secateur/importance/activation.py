@@ -1,4 +1,4 @@
-"""APoZ (Hu et al. 2016): how often a unit's activation is above zero; and anything else of activations."""
+"""Criteria of activations: the fraction above zero (APoZ, Hu et al. 2016), and any other function of them."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from secateur.importance.activation_taps import ActivationTap, activation_taps, 
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 
-Of = Callable[[Tensor], Tensor]
+Measure = Callable[[Tensor], Tensor]
 
 
 @criterion("apoz", uses="nothing")
@@ -20,15 +20,15 @@ def apoz(context: CriterionContext) -> dict[str, Tensor]:
     return over_activations(context, lambda z: z > 0)
 
 
-def over_activations(context: CriterionContext, measure: Of) -> dict[str, Tensor]:
-    """The mean over positions, and over places where a unit is read, of something of its activation.
+def over_activations(context: CriterionContext, measure: Measure) -> dict[str, Tensor]:
+    """Return the mean of a function of each unit's activation, over positions and over the tensors it is read from.
 
     Args:
-        context: what a criterion is given.
-        measure: of a tensor of activations, entry by entry.
+        context: the criterion's input.
+        measure: an elementwise function of a tensor of activations.
 
     Returns:
-        (units, examples) by group, as a criterion gives it.
+        The means by group (units, examples), as a criterion returns them.
 
     Example:
         >>> import torch, secateur as sc
@@ -41,24 +41,23 @@ def over_activations(context: CriterionContext, measure: Of) -> dict[str, Tensor
         >>> torch.allclose(scores["0"].values, model[:2](data).abs().mean(0).double(), atol=1e-6)
         True
     """
-    sites = activation_taps(context)
+    taps = activation_taps(context)
     ones = torch.ones(1, 1, dtype=torch.float64)
-    counts = taps_by_group(
-        context.network, context.groups, ((site, ones.expand(len(site.units), 1)) for site in sites), 1
-    )
-    found = [_measured(context, sites, cell, measure) for cell in context.watched(context.microbatches, "activations")]
-    return {name: torch.cat([part[name] for part in found], 1) / counts[name].clamp_min(1) for name in counts}
+    counts = taps_by_group(context.network, context.groups, ((tap, ones.expand(len(tap.units), 1)) for tap in taps), 1)
+    batches = context.watched(context.microbatches, "activations")
+    sums = [_measured(context, taps, batch, measure) for batch in batches]
+    return {name: torch.cat([by_group[name] for by_group in sums], 1) / counts[name].clamp_min(1) for name in counts}
 
 
 def _measured(
-    context: CriterionContext, sites: tuple[ActivationTap, ...], cell: Batch, measure: Of
+    context: CriterionContext, taps: tuple[ActivationTap, ...], batch: Batch, measure: Measure
 ) -> dict[str, Tensor]:
-    seen: list[tuple[ActivationTap, Tensor]] = []
+    rows: list[tuple[ActivationTap, Tensor]] = []
 
-    def look(site: ActivationTap, x: Tensor) -> Tensor:
-        seen.append((site, site.rows(measure(x), cell.size or 1)))
+    def record(tap: ActivationTap, x: Tensor) -> Tensor:
+        rows.append((tap, tap.rows(measure(x), batch.size or 1)))
         return x
 
     with torch.no_grad():
-        context.forward(cell, tap_handlers(sites, look))
-    return taps_by_group(context.network, context.groups, seen, cell.size or 1)
+        context.forward(batch, tap_handlers(taps, record))
+    return taps_by_group(context.network, context.groups, rows, batch.size or 1)

@@ -1,4 +1,4 @@
-"""Sites: where a unit's activation is read, after batch norm and nonlinearity."""
+"""Taps: the tensors from which consumers read units, after batch norm and nonlinearity."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -25,14 +25,14 @@ from secateur.utils.dtypes import widest_type
 
 @dataclass(frozen=True, eq=False)
 class ActivationTap:
-    """A tensor that readers read units from.
+    """A tensor from which consumers read units.
 
     Args:
-        consumers: those who read it.
+        consumers: the operators that read it.
         dim: the units' axis.
-        units: for each index along it the number of its unit, -1 where it is frozen.
-        batch_axis: the axis along which the examples lie.
-        outermost: whether, where that axis holds other things too, those of one example lie side by side.
+        units: the unit of each index along it, -1 where it is frozen.
+        batch_axis: the axis of the examples.
+        outermost: whether entries of one example lie side by side where the axis has several per example.
     """
 
     consumers: tuple[Consumer, ...]
@@ -42,118 +42,130 @@ class ActivationTap:
     outermost: bool
 
     def rows(self, values: Tensor, examples: int) -> Tensor:
-        """Means over everything but the units' axis and the examples, (size, examples)."""
+        """Return means over all axes but the units' and the examples', (size, examples)."""
         if examples == 1:
-            alone = values.movedim(self.dim, 0).reshape(values.shape[self.dim], 1, -1)
-            return alone.mean(2, dtype=widest_type(values)).cpu().double()
+            by_index = values.movedim(self.dim, 0).reshape(values.shape[self.dim], 1, -1)
+            return by_index.mean(2, dtype=widest_type(values)).cpu().double()
         moved = values.movedim((self.dim, self.batch_axis), (0, 1))
-        if not self.outermost:  # (size, parts, examples, ...)
+        if not self.outermost:  # (size, entries, examples, ...)
             moved = moved.unflatten(1, (-1, examples)).transpose(1, 2)
         return moved.reshape(moved.shape[0], examples, -1).mean(2, dtype=widest_type(moved)).cpu().double()
 
-    def places(self, values: Tensor, examples: int) -> int:
-        """Over how many entries `rows` takes each mean."""
+    def entries_per_mean(self, values: Tensor, examples: int) -> int:
+        """Return the number of entries in each mean of `rows`."""
         return values.numel() // (values.shape[self.dim] * examples)
 
 
-Tap = Callable[[ActivationTap, Tensor], Tensor]
+TapFunction = Callable[[ActivationTap, Tensor], Tensor]
 
 
 def activation_taps(context: CriterionContext) -> tuple[ActivationTap, ...]:
-    """The distinct tensors from which readers read units of the groups to score.
+    """Return the distinct tensors from which consumers read units of the groups to score.
 
     Raises:
         DataError: the examples can't be told apart in one of them.
     """
-    found: defaultdict[tuple[Node, int], list[Consumer]] = defaultdict(list)
-    of_weights = context.network.program.state_only
+    by_operand: defaultdict[tuple[Node, int], list[Consumer]] = defaultdict(list)
+    weight_nodes = context.network.program.state_only
     for consumer in context.network.consumers:
-        read = operand_node(consumer)
+        node = operand_node(consumer)
         if (
             not consumer.is_inner
-            and read not in of_weights
+            and node not in weight_nodes
             and any(group.owns(consumer.units) for group in context.groups)
         ):
-            found[read, consumer.dim].append(consumer)
-    sites = tuple(_site(context.network.program, consumers) for consumers in found.values())
-    return _laid_out(context, sites)
+            by_operand[node, consumer.dim].append(consumer)
+    taps = tuple(_activation_tap(context.network.program, consumers) for consumers in by_operand.values())
+    return _with_batch_layout(context, taps)
 
 
-def _site(program: Program, consumers: Sequence[Consumer]) -> ActivationTap:
+def _activation_tap(program: Program, consumers: Sequence[Consumer]) -> ActivationTap:
     axis = program.batch_axis(recorded_operand(consumers[0]))
     return ActivationTap(
         tuple(consumers), consumers[0].dim, consumers[0].units, 0 if axis is None else axis, outermost=True
     )
 
 
-def _laid_out(context: CriterionContext, sites: tuple[ActivationTap, ...]) -> tuple[ActivationTap, ...]:
-    """Where the batch shares its axis with something else, which of them lies outermost: seen by turning it round."""
-    if all(_is_plain(context.network, site) for site in sites):
-        return sites
-    cell = max(context.microbatches, key=lambda each: each.size or 1)
-    examples = cell.size or 1
-    one, other = _seen(context, sites, cell), _seen(context, sites, cell.take(torch.arange(examples).flip(0)))
-    placed = []
-    for site in sites:
+def _with_batch_layout(context: CriterionContext, taps: tuple[ActivationTap, ...]) -> tuple[ActivationTap, ...]:
+    """Set `outermost` of each tap, by comparing a micro-batch with the same in reverse order.
+
+    Raises:
+        DataError: the examples can't be told apart in a tap.
+    """
+    if all(_has_plain_batch_axis(context.network, tap) for tap in taps):
+        return taps
+    batch = max(context.microbatches, key=lambda batch: batch.size or 1)
+    examples = batch.size or 1
+    forward = _tapped_values(context, taps, batch)
+    reverse = _tapped_values(context, taps, batch.take(torch.arange(examples).flip(0)))
+    resolved = []
+    for tap in taps:
         for outermost in (True, False):
-            tried = replace(site, outermost=outermost)
-            a, b = (tried.rows(seen[site], examples) for seen in (one, other))
+            candidate = replace(tap, outermost=outermost)
+            a, b = (candidate.rows(values[tap], examples) for values in (forward, reverse))
             if torch.allclose(a, b.flip(1), rtol=1e-3, atol=1e-5 * float(a.abs().max() + 1e-9)):
-                placed.append(tried)
+                resolved.append(candidate)
                 break
         else:
             raise DataError(
-                f"the examples of a batch can't be told apart in what {module_path(site.consumers[0].node)} reads; "
+                f"the examples of a batch can't be told apart in what {module_path(tap.consumers[0].node)} reads; "
                 "this criterion needs that, rank by 'shapley' or 'leave-one-out'"
             )
-    return tuple(placed)
+    return tuple(resolved)
 
 
-def _is_plain(network: Network, site: ActivationTap) -> bool:
-    """Whether a site's batch axis holds the examples and nothing else."""
-    length = recorded_operand(site.consumers[0]).shape[site.batch_axis]
+def _has_plain_batch_axis(network: Network, tap: ActivationTap) -> bool:
+    """Return whether a tap's batch axis has one entry per example."""
+    length = recorded_operand(tap.consumers[0]).shape[tap.batch_axis]
     return str(length) == network.program.batched or length == network.example.size
 
 
-def _seen(context: CriterionContext, sites: tuple[ActivationTap, ...], cell: Batch) -> dict[ActivationTap, Tensor]:
-    seen: dict[ActivationTap, Tensor] = {}
+def _tapped_values(
+    context: CriterionContext, taps: tuple[ActivationTap, ...], batch: Batch
+) -> dict[ActivationTap, Tensor]:
+    values: dict[ActivationTap, Tensor] = {}
 
-    def look(site: ActivationTap, x: Tensor) -> Tensor:
-        seen[site] = x
+    def record(tap: ActivationTap, x: Tensor) -> Tensor:
+        values[tap] = x
         return x
 
     with torch.no_grad():
-        context.forward(cell, tap_handlers(sites, look))
-    return seen
+        context.forward(batch, tap_handlers(taps, record))
+    return values
 
 
-def tap_handlers(sites: Iterable[ActivationTap], tap: Tap) -> dict[Node, OpOverride]:
-    """Handlers that pass each site's tensor through `tap`, once for all its readers."""
-    made: dict[ActivationTap, Tensor] = {}
+def tap_handlers(taps: Iterable[ActivationTap], function: TapFunction) -> dict[Node, OpOverride]:
+    """Return overrides that pass each tap's tensor through a function, once for all its consumers.
+
+    Args:
+        taps: the taps.
+        function: a function from a tap and its tensor to the tensor that consumers read.
+    """
+    results: dict[ActivationTap, Tensor] = {}
     by_node: defaultdict[Node, list[OpOverride]] = defaultdict(list)
-    for site in sites:
-        for consumer in site.consumers:
-            by_node[consumer.node].append(partial(_read_tapped, consumer, site, tap, made))
+    for tap in taps:
+        for consumer in tap.consumers:
+            by_node[consumer.node].append(partial(_call_with_tap, consumer, tap, function, results))
     return {node: chain_overrides(handlers) for node, handlers in by_node.items()}
 
 
-def _read_tapped(
+def _call_with_tap(
     consumer: Consumer,
-    site: ActivationTap,
-    tap: Tap,
-    made: dict[ActivationTap, Tensor],
+    tap: ActivationTap,
+    function: TapFunction,
+    results: dict[ActivationTap, Tensor],
     target: OpFn,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    if site not in made:
-        made[site] = tap(site, operand(consumer, args, kwargs))
-    args, kwargs = with_argument(consumer.node, args, kwargs, consumer.argument, made[site])
+    if tap not in results:
+        results[tap] = function(tap, operand(consumer, args, kwargs))
+    args, kwargs = with_argument(consumer.node, args, kwargs, consumer.argument, results[tap])
     return target(*args, **kwargs)
 
 
 def straight_through(program: Program) -> dict[Node, OpOverride]:
-    """A detached or copied activation is worth as much as another: gradients pass."""
+    """Return overrides by which gradients pass through detached and copied activations."""
     calls = {node: rule_of(node).straight_through for node in program.nodes}
     return {node: call for node, call in calls.items() if call is not None}
 
@@ -161,8 +173,8 @@ def straight_through(program: Program) -> dict[Node, OpOverride]:
 def taps_by_group(
     network: Network, groups: Sequence[Group], rows: Iterable[tuple[ActivationTap, Tensor]], examples: int
 ) -> dict[str, Tensor]:
-    """Rows of all sites summed into units. (units, examples) by group."""
+    """Return the rows of all taps, summed into units. (units, examples) by group."""
     total = torch.zeros(network.units + 1, examples, dtype=torch.float64)
-    for site, values in rows:
-        total.index_add_(0, site.units % (network.units + 1), values)
+    for tap, values in rows:
+        total.index_add_(0, tap.units % (network.units + 1), values)
     return {group.name: total[group.span] for group in groups}

@@ -1,4 +1,4 @@
-"""Going on from earlier scores, and writing them down while they are made."""
+"""Continuing earlier scores, and writing scores to a checkpoint while they are computed."""
 
 import hashlib
 import time
@@ -16,23 +16,23 @@ from secateur.errors import DataError, StorageError
 from secateur.importance.scores import GroupScores, Scores
 from secateur.utils.distributed import broadcast_result, process_rank
 
-EVERY = 10.0  # seconds from writing to writing
+EVERY = 10.0  # seconds between two writes
 
 
-def fingerprint(network: Network, cells: Sequence[Batch], *options: Any) -> str:
-    """A mark of a network's weights, its examples and whatever else scores depend on."""
+def fingerprint(network: Network, microbatches: Sequence[Batch], *options: Any) -> str:
+    """Return a digest of a network's weights, its examples and all options that scores depend on."""
     program = network.program
     return tensor_fingerprint(
-        [program.state(name) for name in sorted(set(program.state_names.values()))], cells, *options
+        [program.state(name) for name in sorted(set(program.state_names.values()))], microbatches, *options
     )
 
 
-def tensor_fingerprint(weights: Sequence[Tensor], cells: Sequence[Batch], *options: Any) -> str:
-    """A mark of weights, examples and whatever else a result depends on."""
-    found = hashlib.blake2b(repr(options).encode(), digest_size=16)
-    for leaf in (*weights, *all_leaves([(cell.args, dict(cell.kwargs), cell.target) for cell in cells])):
-        found.update(_bytes(leaf) if isinstance(leaf, Tensor) else repr(leaf).encode())
-    return found.hexdigest()
+def tensor_fingerprint(weights: Sequence[Tensor], batches: Sequence[Batch], *options: Any) -> str:
+    """Return a digest of weights, examples and all options that a result depends on."""
+    digest = hashlib.blake2b(repr(options).encode(), digest_size=16)
+    for leaf in (*weights, *all_leaves([(batch.args, dict(batch.kwargs), batch.target) for batch in batches])):
+        digest.update(_bytes(leaf) if isinstance(leaf, Tensor) else repr(leaf).encode())
+    return digest.hexdigest()
 
 
 def _bytes(tensor: Tensor) -> bytes:
@@ -41,49 +41,51 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def load_checkpoint(
-    resume: Scores | None, checkpoint: Path | None, mark: Callable[[], str], network: Network, examples: int
+    resume: Scores | None, checkpoint: Path | None, current: Callable[[], str], network: Network, examples: int
 ) -> Scores | None:
-    """The scores to go on from: those given, or those that an interrupted run wrote down.
+    """Return the scores to continue: the given ones, or those that an interrupted run wrote.
 
     Args:
-        resume: scores that a person gave.
-        checkpoint: a file that may be there.
-        mark: of all that scores depend on.
-        network: whose units are scored.
-        examples: how many there are.
+        resume: scores that the user gave, or None.
+        checkpoint: a file that may exist, or None.
+        current: a function that returns the fingerprint of all that scores depend on.
+        network: the network whose units are scored.
+        examples: the number of examples.
 
     Raises:
-        DataError: they are of another network, other examples or other options, or hold nothing to go on from.
+        DataError: they are of another network, other examples or other options, or hold no samples to continue.
         StorageError: the checkpoint is damaged, or does not fit the network.
     """
-    given = resume is not None
+    is_from_user = resume is not None
     if resume is None and checkpoint is not None:
         resume = broadcast_result(lambda: Scores.load(checkpoint) if checkpoint.exists() else None)
     elif resume is not None and all(scores.samples is None for scores in resume.values()):
         raise DataError(
-            f"scores by {resume.by!r} hold no blocks to go on from; resume= is for Shapley values and the like"
+            f"scores by {resume.by!r} hold no samples to continue; resume= is for Shapley values and the like"
         )
-    if resume is not None and resume.of != mark():
+    if resume is not None and resume.of != current():
         raise DataError(
             "the scores to resume are of another network, other examples, or other options (loss, ablation, precision, "
-            "seed); give what they were made with, or start anew"
+            "seed); give those that they were computed with, or start anew"
         )
     for name, scores in () if resume is None else resume.items():
         units = network.by_name[name].size if name in network.by_name else 0
         other = None if scores.per_example is None else scores.per_example.shape[1]
         if len(scores.values) != units or other not in (None, examples):
-            said = f"the scores to resume hold {name} with {len(scores.values)} units and {other} examples"
-            raise (DataError if given else StorageError)(f"{said}, where there are {units} and {examples}; start anew")
+            message = f"the scores to resume hold {name} with {len(scores.values)} units and {other} examples"
+            raise (DataError if is_from_user else StorageError)(
+                f"{message}, where there are {units} and {examples}; start anew"
+            )
     return resume
 
 
 class Checkpoint:
-    """Writes scores down while they are made: now and then, whole, by the first process.
+    """A file of the scores computed so far, written every few seconds by the first process.
 
     Args:
         path: the file.
-        scores: makes scores of the groups known so far.
-        known: groups from an earlier run.
+        scores: a function from the scores of some groups to `Scores`.
+        known: the groups of an earlier run.
     """
 
     def __init__(
@@ -96,21 +98,26 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def __call__(self, name: str, summary: Callable[[], Mapping[str, GroupScores]]) -> None:
-        """The scores of a game have come further."""
+        """Take note of a game's progress, and write the file if it is time.
+
+        Args:
+            name: the game's name.
+            summary: a function that returns the scores of its groups so far.
+        """
         if name != self._name:
-            self._settle()
+            self._summarize()
         self._name, self._latest = name, summary
         if time.monotonic() - self._written >= EVERY:
             self.write()
 
     def write(self) -> None:
-        """Write what is known now."""
-        self._settle()
+        """Write the scores computed so far."""
+        self._summarize()
         if process_rank() == 0 and self._groups:
             self.scores(self._groups).save(self.path)
         self._written = time.monotonic()
 
-    def _settle(self) -> None:
+    def _summarize(self) -> None:
         if self._latest is not None:
             self._groups |= self._latest()
             self._latest = None

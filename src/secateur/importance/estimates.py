@@ -1,4 +1,4 @@
-"""What the blocks of an estimate gave: each example's shares, and their mean over blocks."""
+"""Samples of an estimate: each example's shares from each block, and their mean over blocks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,15 +9,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sample:
-    """One block. Its estimate of the mean over examples is the mean of `shares` plus `correction`.
+    """The sample of one block. It estimates the mean over examples by the mean of `shares` plus `correction`.
 
     Args:
-        examples: which examples it used, (examples,).
-        shares: each one's estimate of each player's share, (players, examples).
-        coalitions: how many coalitions were evaluated.
-        evaluations: the same, times the examples that each was evaluated on; with its gradient it counts three.
-        correction: what is to be added for all examples alike, (players,).
-        noise: what estimation adds to the variance of shares over examples, (players,); NaN where that is not known.
+        examples: the numbers of its examples, (examples,).
+        shares: the estimate of each player's share for each example, (players, examples).
+        coalitions: the number of coalitions evaluated.
+        evaluations: the sum of the numbers of examples that each was evaluated on; a gradient counts three.
+        correction: the correction of all examples' shares, (players,).
+        noise: the part of the variance of shares over examples due to sampling, (players,); NaN where it is unknown.
     """
 
     examples: Tensor
@@ -28,16 +28,16 @@ class Sample:
     noise: Tensor
 
     def only(self, players: slice) -> "Sample":
-        """The same of some players."""
-        parts = (self.shares[players], self.correction[players], self.noise[players])
-        return replace(self, shares=parts[0], correction=parts[1], noise=parts[2])
+        """Return the sample of some players."""
+        return replace(
+            self, shares=self.shares[players], correction=self.correction[players], noise=self.noise[players]
+        )
 
 
 def side_by_side(samples: Sequence[Sample]) -> Sample:
-    """One block's sample of all players, from samples of some each."""
-    shares, correction, noise = (
-        torch.cat([getattr(sample, part) for sample in samples]) for part in ("shares", "correction", "noise")
-    )
+    """Return one block's sample of all players, from samples of some players each."""
+    fields = ("shares", "correction", "noise")
+    shares, correction, noise = (torch.cat([getattr(sample, name) for sample in samples]) for name in fields)
     return replace(samples[0], shares=shares, correction=correction, noise=noise)
 
 
@@ -47,8 +47,8 @@ class Pooled:
 
     Args:
         values: (players, examples), NaN where an example was in no block.
-        noise: what estimation adds to their variance over examples, (players,); NaN where that is not known: no example
-            was in two blocks, nor did a block know it.
+        noise: the part of their variance over examples due to sampling, (players,); NaN where it is unknown: no example
+            was in two blocks, and no block estimated it.
     """
 
     values: Tensor
@@ -57,13 +57,13 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over blocks, from which means over any of them are taken.
+    """Sums over blocks, from which means over any of them follow.
 
     Args:
-        count: in how many blocks each example was, (examples,).
+        count: the number of blocks of each example, (examples,).
         total: sums of shares and of their squares, (2, players, examples).
         others: sums of corrections and noises, (2, players).
-        blocks: how many.
+        blocks: the number of blocks.
     """
 
     count: Tensor
@@ -77,7 +77,7 @@ class Totals:
         )
 
     def pooled(self) -> Pooled:
-        """Each example's mean over these blocks."""
+        """Return each example's mean over these blocks."""
         total, square = self.total
         mean = total / self.count
         correction, noise = self.others / self.blocks
@@ -90,7 +90,7 @@ class Totals:
 
 
 def totals(samples: Sequence[Sample], examples: int) -> Totals:
-    """Sums over these blocks."""
+    """Return the sums over some blocks."""
     players = samples[0].shares.shape[0]
     count = torch.zeros(examples, dtype=torch.float64)
     total = torch.zeros(2, players, examples, dtype=torch.float64)
@@ -103,20 +103,20 @@ def totals(samples: Sequence[Sample], examples: int) -> Totals:
 
 
 def pool_samples(samples: Sequence[Sample], examples: int) -> Pooled:
-    """Each example's mean over its blocks."""
+    """Return each example's mean over its blocks."""
     return totals(samples, examples).pooled()
 
 
 def sample_weights(samples: Sequence[Sample], examples: int) -> Tensor:
-    """How much each example counts in each block, (blocks, examples)."""
+    """Return the weight of each example in each block, (blocks, examples)."""
     weights = torch.zeros(len(samples), examples, dtype=torch.float64)
     for block, sample in enumerate(samples):
         weights[block, sample.examples] = 1 / len(sample.examples)
     return weights
 
 
-def freedom_here(samples: Sequence[Sample], examples: int) -> float:
-    """How many degrees of freedom are left of the blocks' estimates beside their examples' own means."""
+def degrees_of_freedom(samples: Sequence[Sample], examples: int) -> float:
+    """Return the degrees of freedom of the blocks' estimates beside their examples' means."""
     weights = sample_weights(samples, examples)
     used = (weights > 0).double()
     means = used / used.sum(0).clamp_min(1)  # the hat matrix is weights @ means.T, whose size is that of the blocks
@@ -125,12 +125,12 @@ def freedom_here(samples: Sequence[Sample], examples: int) -> float:
     return float(len(samples) - 2 * (weights * means).sum() + hat_square)
 
 
-MOST_LEFT_OUT = 64  # blocks or bundles of blocks that the jackknife leaves out in turn
-PARTS = ("examples", "shares", "corrections", "noises", "counts")
+MAX_REPLICATES = 64  # blocks or bundles of blocks that the jackknife omits in turn
+SAMPLE_TENSORS = ("examples", "shares", "corrections", "noises", "counts")
 
 
 def join_samples(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """Samples as a few tensors."""
+    """Return samples as a few tensors, for a file."""
     return {
         "examples": torch.cat([sample.examples for sample in samples]),
         "shares": torch.cat([sample.shares for sample in samples], 1),
@@ -141,11 +141,11 @@ def join_samples(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 
 def split_samples(tensors: Mapping[str, Tensor]) -> tuple[Sample, ...]:
-    """The samples that `joined` joined."""
+    """Return the samples that `join_samples` joined."""
     lengths, *counts = tensors["counts"].T.tolist()
-    # pieces of their own: a view is sent to another process with all that it is a view of
-    examples = [part.clone() for part in tensors["examples"].split(lengths)]
-    shares = [part.clone() for part in tensors["shares"].split(lengths, 1)]
-    others = ([part.clone() for part in tensors[name]] for name in ("corrections", "noises"))
+    # copies: a view is sent to another process with its whole base
+    examples = [view.clone() for view in tensors["examples"].split(lengths)]
+    shares = [view.clone() for view in tensors["shares"].split(lengths, 1)]
+    others = ([view.clone() for view in tensors[name]] for name in ("corrections", "noises"))
     rows = zip(examples, shares, *counts, *others, strict=True)
     return tuple(Sample(*row) for row in rows)

@@ -1,8 +1,8 @@
 """Criteria from one backward pass: sensitivity (Mittal et al. 2018) and Taylor (Molchanov et al. 2017).
 
-All groups of the network are served by one forward and one backward pass over each example. A unit that is read in
-several places (the channels of a residual stage) is judged by the gate that closes all of them: contributions are
-added over its readers before any absolute value is taken.
+One forward and one backward pass over each example serve all groups of the network. A unit that several operators read
+(a channel of a residual stage) is scored by the gate that closes all of them: contributions are added over its
+consumers before any absolute value is taken.
 
 Without labels the divergence from the dense network has no gradient at the dense network itself, so the loss is then
 the cross entropy against the dense network's own top class.
@@ -31,8 +31,8 @@ from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 from secateur.importance.taylor import Taylor
 
-Measure = Callable[[Tensor, Tensor], Tensor]
-NOTHING = 1e-10
+GradientMeasure = Callable[[Tensor, Tensor], Tensor]
+MIN_GRADIENT = 1e-10
 
 
 @criterion("sensitivity", uses="gradients")
@@ -43,7 +43,7 @@ def sensitivity(context: CriterionContext) -> dict[str, Tensor]:
 
 @criterion("taylor-signed", config=Taylor(signed=True), uses="gradients")
 def taylor_signed(context: CriterionContext, config: Taylor) -> dict[str, Tensor]:
-    """The first-order estimate of how much each example's loss grows without the unit: -z dL/dz summed over space."""
+    """The first-order estimate of each example's increase of the loss without the unit: -z dL/dz summed over space."""
     return over_gradients(context, "taylor-signed", lambda z, g: -z * g)
 
 
@@ -53,71 +53,83 @@ def taylor(context: CriterionContext, config: Taylor) -> dict[str, Tensor]:
     return {name: values.abs() for name, values in over_gradients(context, "taylor", lambda z, g: -z * g).items()}
 
 
-def over_gradients(context: CriterionContext, name: str, measure: Measure) -> dict[str, Tensor]:
-    """The sum over positions of something of each unit's activation and of the gradient of an example's loss by it.
+def over_gradients(context: CriterionContext, name: str, measure: GradientMeasure) -> dict[str, Tensor]:
+    """Return the sum over positions of a function of each unit's activation and of its gradient.
 
     Args:
-        context: what a criterion is given.
-        name: the criterion's, for what is said of it.
-        measure: of a tensor of activations and its gradient, entry by entry.
+        context: the criterion's input.
+        name: the criterion's name, for messages.
+        measure: an elementwise function of a tensor of activations and its gradient.
 
     Returns:
-        (units, examples) by group, as a criterion gives it.
+        The sums by group (units, examples), as a criterion returns them.
 
     Raises:
         DataError: there are no examples, or the loss has no gradient at the dense network.
     """
     context.need_examples(name)
-    sites = activation_taps(context)
-    found = [_backward(context, sites, cell, measure) for cell in context.watched(context.microbatches, name)]
-    scores = {group.name: torch.cat([part[group.name] for part in found], 1) for group in context.groups}
-    unlabelled = any(cell.target is None for cell in context.microbatches)
-    if unlabelled and all(float(values.abs().max()) < NOTHING for values in scores.values()):
+    taps = activation_taps(context)
+    sums = [_backward(context, taps, batch, measure) for batch in context.watched(context.microbatches, name)]
+    scores = {group.name: torch.cat([by_group[group.name] for by_group in sums], 1) for group in context.groups}
+    is_unlabelled = any(batch.target is None for batch in context.microbatches)
+    if is_unlabelled and all(float(values.abs().max()) < MIN_GRADIENT for values in scores.values()):
         raise DataError(NO_GRADIENT)
     return scores
 
 
 def _backward(
-    context: CriterionContext, sites: tuple[ActivationTap, ...], cell: Batch, measure: Measure
+    context: CriterionContext, taps: tuple[ActivationTap, ...], batch: Batch, measure: GradientMeasure
 ) -> dict[str, Tensor]:
     def loss(output: Any) -> Tensor:
-        return example_loss(context, cell, output).sum()
+        return example_loss(context, batch, output).sum()
 
-    return backward_through(context, sites, context.groups, cell, measure, loss)
+    return backward_through(context, taps, context.groups, batch, measure, loss)
 
 
 def backward_through(
     context: CriterionContext,
-    sites: tuple[ActivationTap, ...],
+    taps: tuple[ActivationTap, ...],
     groups: Sequence[Group],
-    cell: Batch,
-    measure: Measure,
+    batch: Batch,
+    measure: GradientMeasure,
     loss: Callable[[Any], Tensor],
 ) -> dict[str, Tensor]:
-    """The measure of every site's activation and gradient, summed over space into units, (units, examples)."""
-    examples = cell.size or 1
-    seen: list[tuple[ActivationTap, Tensor]] = []
+    """Return a function of every tap's activation and gradient, summed over positions into units, (units, examples).
 
-    def tap(site: ActivationTap, x: Tensor) -> Tensor:
+    Args:
+        context: the criterion's input.
+        taps: the taps.
+        groups: the groups to score.
+        batch: the examples.
+        measure: an elementwise function of activations and gradients.
+        loss: a function from the output to the scalar that is differentiated.
+    """
+    examples = batch.size or 1
+    rows: list[tuple[ActivationTap, Tensor]] = []
+
+    def with_hook(tap: ActivationTap, x: Tensor) -> Tensor:
         gate = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 
         def on_gradient(gradient: Tensor) -> None:
             values = measure(x.detach(), gradient)
-            seen.append((site, site.rows(values, examples) * site.places(values, examples)))
+            rows.append((tap, tap.rows(values, examples) * tap.entries_per_mean(values, examples)))
 
         gate.register_hook(on_gradient)
         return gate
 
     with torch.enable_grad():
-        loss(
-            context.forward(cell, {**straight_through(context.network.program), **tap_handlers(sites, tap)})
-        ).backward()
-    return taps_by_group(context.network, groups, seen, examples)
+        handlers = {**straight_through(context.network.program), **tap_handlers(taps, with_hook)}
+        loss(context.forward(batch, handlers)).backward()
+    return taps_by_group(context.network, groups, rows, examples)
 
 
-def example_loss(context: CriterionContext, cell: Batch, output: Any) -> Tensor:
-    """A loss of each example that has a gradient, (examples,)."""
-    losses = context.losses(output, _reference(context, cell, output), cell.size or 1)
+def example_loss(context: CriterionContext, batch: Batch, output: Any) -> Tensor:
+    """Return a loss of each example that has a gradient, (examples,).
+
+    Raises:
+        DataError: there is none.
+    """
+    losses = context.losses(output, _reference(context, batch, output), batch.size or 1)
     if not losses.requires_grad:
         raise DataError(
             "the loss has no gradient by the network's output: leave out .detach(), .item(), torch.no_grad() and numpy "
@@ -126,14 +138,14 @@ def example_loss(context: CriterionContext, cell: Batch, output: Any) -> Tensor:
     return losses
 
 
-def _reference(context: CriterionContext, cell: Batch, output: Any) -> Reference:
-    """A cell's labels; else the dense output for a loss of the user's own, and the top class for the default one.
+def _reference(context: CriterionContext, batch: Batch, output: Any) -> Reference:
+    """Return the labels; else the dense output for the user's own loss, and the top class for the default one.
 
     Raises:
         DataError: there are no labels, no loss, and no classes.
     """
-    if cell.target is not None:
-        return Reference(cell.target, None)
+    if batch.target is not None:
+        return Reference(batch.target, None)
     if context.loss is not None:
         return Reference(
             None, pytree.tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, output)

@@ -11,12 +11,12 @@ PROBES = 8  # random products for each minibatch
 
 
 def estimated_diagonal(slope: Tensor, leaves: Tensor, generator: torch.Generator, probes: int = PROBES) -> Tensor:
-    """An estimate without bias: the mean of products with random signs (Hutchinson 1989; Bekas et al. 2007).
+    """Return an unbiased estimate: the mean of products with random signs (Hutchinson 1989; Bekas et al. 2007).
 
     Args:
         slope: the gradient by `leaves`, which can be differentiated again; of their shape.
-        leaves: what the Hessian is taken by.
-        generator: the signs are drawn from it.
+        leaves: the variables of the Hessian.
+        generator: the generator of the signs.
         probes: the number of products.
 
     Returns:
@@ -39,12 +39,12 @@ def estimated_diagonal(slope: Tensor, leaves: Tensor, generator: torch.Generator
 
 
 def exact_diagonal(slope: Tensor, leaves: Tensor, entries: Iterable[Sequence[int]]) -> Tensor:
-    """The diagonal itself, by one backward pass for each entry.
+    """Return the diagonal itself, by one backward pass for each entry.
 
     Args:
         slope: the gradient by `leaves`, which can be differentiated again; of their shape.
-        leaves: what the Hessian is taken by.
-        entries: the indices of those that are asked for; the rest are 0.
+        leaves: the variables of the Hessian.
+        entries: the indices of the entries to compute; the others are 0.
 
     Returns:
         The diagonal, of the shape of `leaves`.
@@ -65,7 +65,7 @@ def exact_diagonal(slope: Tensor, leaves: Tensor, entries: Iterable[Sequence[int
 
 
 def second_derivatives(along: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The derivatives of a gradient along a direction.
+    """Return the derivatives of a gradient along a direction.
 
     Raises:
         DataError: torch has no second derivative of one of the network's operators.

@@ -13,7 +13,7 @@ from secateur.evaluation.losses import Reference
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
-from secateur.importance.gates import need_examples_apart
+from secateur.importance.gates import check_divisible_batches
 from secateur.importance.registry import criterion
 from secateur.options import OPTIONS
 
@@ -41,7 +41,7 @@ def integrated_gradients(context: CriterionContext, config: IntegratedGradients)
         DataError: there are no examples, or the network or the ablation has no path for each example.
     """
     context.need_examples("integrated-gradients")
-    need_examples_apart(context.network, "l2")
+    check_divisible_batches(context.network, "l2")
     if context.moments:
         raise DataError("'integrated-gradients' has no path from predicted units; take ablation='mean' or 'zero'")
     integrals: dict[str, list[Tensor]] = {group.name: [] for group in context.groups}

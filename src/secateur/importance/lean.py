@@ -1,4 +1,4 @@
-"""LEAN's chains as a criterion of units, for those who want to cut whole channels by them."""
+"""LEAN's chains as a criterion of units, to cut whole channels by them."""
 
 import numpy as np
 import torch
@@ -25,17 +25,17 @@ def longest_chain_through(context: CriterionContext) -> dict[str, GroupScores]:
         np.maximum.at(total, block.layer.outputs.numpy(), through[block.span])
     finite = total[np.isfinite(total)]
     lowest = float(finite.min()) - 1 if len(finite) else 0.0
-    values = torch.from_numpy(np.where(np.isfinite(total), total, lowest))  # units of weights that are all zero
+    values = torch.from_numpy(np.where(np.isfinite(total), total, lowest))  # units whose weights are all zero
     return {group.name: GroupScores.exact(values[group.span]) for group in context.groups}
 
 
 def _through(graph: ChannelGraph) -> np.ndarray:
-    """For each channel the longest chain that goes through it, or ends in it."""
+    """Return the longest chain through each channel, or that ends in it, (channels,)."""
     chains = Chains(graph)
     after = np.zeros(graph.size)
     for number in reversed(range(len(graph.blocks))):
         block = graph.blocks[number]
         onward = np.maximum(after[block.span], 0)[:, None] + chains.values[number]
         np.maximum.at(after, chains.sources[number], onward)
-    found: np.ndarray = np.maximum(chains.best, chains.start) + after
-    return found
+    through: np.ndarray = np.maximum(chains.best, chains.start) + after
+    return through

@@ -1,5 +1,8 @@
-"""Criteria that look at weights alone, over all the weights that make a unit: norms of them (Li et al. 2017), how far
-they are from those of the others (FPGM, He et al. 2019), and the scale of batch norms (Liu et al. 2017)."""
+"""Criteria of a unit's incoming weights alone.
+
+They are norms (Li et al. 2017), distances to the weights of other units (FPGM, He et al. 2019), and the scale of batch
+norms (Liu et al. 2017).
+"""
 
 from collections.abc import Callable
 
@@ -32,15 +35,15 @@ def l2(context: CriterionContext) -> dict[str, GroupScores]:
 def geometric_median(context: CriterionContext) -> dict[str, GroupScores]:
     """Sum of the distances of the unit's incoming weights to those of all others of its group (He et al. 2019).
 
-    The units nearest to the geometric median are the easiest to replace by others, and go first.
+    The units nearest to the geometric median are the easiest to replace by others, and are removed first.
     """
-    found = {}
+    scores = {}
     for group in context.groups:
         squares = torch.zeros(group.size, group.size, dtype=torch.float64)
         for rows in _rows_of(context.network, group):
             squares += torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
-        found[group.name] = GroupScores.exact(squares.sqrt().sum(1))
-    return found
+        scores[group.name] = GroupScores.exact(squares.sqrt().sum(1))
+    return scores
 
 
 @criterion("batchnorm-scale", uses="nothing")
@@ -50,34 +53,35 @@ def batchnorm_scale(context: CriterionContext) -> dict[str, GroupScores]:
     Raises:
         DataError: a group has no batch norm with a scale.
     """
-    found = {}
+    scores = {}
     norms = norms_of(context.network)
     for group in context.groups:
         total = torch.zeros(group.size + 1, dtype=torch.float64)
-        seen = False
+        has_scale = False
         for node, units in norms.items():
             name = context.network.program.state_names.get(arguments(node)["weight"], "")
             if name and group.owns(units):
-                seen = True
+                has_scale = True
                 scale = context.network.program.state(name).detach().cpu().double()
                 total.index_add_(0, local_units(units, group), scale.abs())
-        if not seen:
-            without = [each.name for each in context.groups if not any(each.owns(units) for units in norms.values())]
+        if not has_scale:
+            groups = [other for other in context.groups if not any(other.owns(units) for units in norms.values())]
+            without = [other.name for other in groups]
             raise DataError(
                 f"no batch norm with a scale is behind {group.name}, which 'batchnorm-scale' ranks by; skip "
                 f"{', '.join(without) or group.name}, or rank by 'l2'"
             )
-        found[group.name] = GroupScores.exact(total[:-1])
-    return found
+        scores[group.name] = GroupScores.exact(total[:-1])
+    return scores
 
 
 def incoming(network: Network, group: Group, read: Callable[[str], Tensor]) -> Tensor:
-    """What is read of each entry of the weights (not biases) that make a unit, summed, (units,).
+    """Return the sum of a function of each unit's incoming weights (not biases), (units,).
 
     Args:
         network: the network.
         group: the group.
-        read: a tensor like the weight of that name.
+        read: a function from a weight's name to a tensor of its shape.
     """
     total = torch.zeros(group.size + 1, dtype=torch.float64)
     for member in group.members:
@@ -93,8 +97,8 @@ def _measured(context: CriterionContext, group: Group, measure: Callable[[Tensor
 
 
 def _rows_of(network: Network, group: Group) -> list[Tensor]:
-    """The weights that make each unit, from each tensor, (units, weights)."""
-    found = []
+    """Return the incoming weights of each unit, from each tensor, (units, weights)."""
+    matrices = []
     for member in group.members:
         weight = network.program.state(member.tensor).detach().cpu()
         if member.is_producer and weight.dim() > 1:
@@ -102,13 +106,13 @@ def _rows_of(network: Network, group: Group) -> list[Tensor]:
             local = local_units(member.units, group)
             order = local.argsort(stable=True)
             counts = torch.bincount(local, minlength=group.size + 1)[: group.size]
-            own = rows[order[: int(counts.sum())]].split(counts.tolist())
-            padded = torch.nn.utils.rnn.pad_sequence(list(own), batch_first=True)  # (units, most rows, weights)
-            found.append(padded.flatten(1))
-    return found
+            by_unit = rows[order[: int(counts.sum())]].split(counts.tolist())
+            padded = torch.nn.utils.rnn.pad_sequence(list(by_unit), batch_first=True)  # (units, most rows, weights)
+            matrices.append(padded.flatten(1))
+    return matrices
 
 
 def local_units(units: Tensor, group: Group) -> Tensor:
-    """Places within a group; what belongs to others is counted in one place behind them."""
+    """Return the numbers of units within a group; units of others get one number behind them."""
     local = units - group.offset
     return torch.where((local >= 0) & (local < group.size), local, group.size)

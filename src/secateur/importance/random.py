@@ -1,4 +1,4 @@
-"""Random scores: what every other criterion has to beat."""
+"""Random scores, the baseline of all criteria."""
 
 import torch
 
@@ -10,7 +10,7 @@ from secateur.utils.rng import generator_for
 
 @criterion("random", uses="nothing")
 def random(context: CriterionContext) -> dict[str, GroupScores]:
-    """Uniform on [0, 1)."""
+    """Random numbers, uniform on [0, 1)."""
     return {
         group.name: GroupScores.exact(
             torch.rand(group.size, dtype=torch.float64, generator=generator_for(context.seed, group.name))

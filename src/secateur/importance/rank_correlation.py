@@ -1,4 +1,4 @@
-"""How far two rankings agree, group by group and over all groups together."""
+"""Agreement of two rankings, group by group and over all groups together."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ ALL = "all groups"
 
 @dataclass(frozen=True)
 class Agreement:
-    """Correlations of two criteria's scores of the same units; NaN where one of them gives all units the same.
+    """Correlations of two criteria's scores of the same units; NaN where one of them scores all units alike.
 
     Args:
         group: the name of the group, or "all groups" for all units of the network together.
-        units: how many they are.
-        pearson: of the scores themselves.
-        spearman: of their ranks.
-        kendall: tau-b: of the order of every two units.
+        units: the number of units.
+        pearson: the correlation of the scores.
+        spearman: the correlation of their ranks.
+        kendall: tau-b, the agreement of the order of each pair of units.
     """
 
     group: str
@@ -31,7 +31,7 @@ class Agreement:
 
 
 def agreements(scores: Scores, others: Scores) -> tuple[Agreement, ...]:
-    """Correlations of two criteria for each group that both have scored, and over all of these together.
+    """Return the correlations of two criteria for each group that both have scored, and over all of these together.
 
     Scores of different groups are comparable for criteria that estimate a change of the loss, such as "taylor-gates" or
     "oracle"; for others the last row says little.
@@ -63,5 +63,5 @@ def _agreement(group: str, a: Tensor, b: Tensor) -> Agreement:
         return Agreement(group, len(a), float("nan"), float("nan"), float("nan"))
 
     one, other = a.numpy(), b.numpy()
-    found = (float(f(one, other).statistic) for f in (stats.pearsonr, stats.spearmanr, stats.kendalltau))
-    return Agreement(group, len(a), *found)
+    correlations = (float(f(one, other).statistic) for f in (stats.pearsonr, stats.spearmanr, stats.kendalltau))
+    return Agreement(group, len(a), *correlations)

@@ -1,4 +1,4 @@
-"""Scores in a file: the schema, and what must hold of the tensors before anything is made of them."""
+"""The schema of a file of scores, and the checks of its tensors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +12,15 @@ from secateur.errors import StorageError
 from secateur.files import Record, read_tensors
 from secateur.files.records import Natural
 from secateur.files.tensors import About
-from secateur.importance.estimates import PARTS, pool_samples, split_samples
+from secateur.importance.estimates import SAMPLE_TENSORS, pool_samples, split_samples
 
-MOST_EXAMPLES = 1 << 32
-MOST_UNUSED = 1 << 24  # examples that no block used: memory is taken for them, too
+MAX_EXAMPLES = 1 << 32
+MAX_UNUSED = 1 << 24  # examples that no block used, which need memory, too
 Name = Annotated[str, msgspec.Meta(max_length=1024)]
 
 
 class SavedGroup2(Record, frozen=True):
-    """What version 0.7 said of one group's scores; the fields of `GroupScores` of these names."""
+    """One group's scores in a file of version 0.7: fields of `GroupScores`."""
 
     coalitions: Natural
     evaluations: Natural
@@ -29,16 +29,13 @@ class SavedGroup2(Record, frozen=True):
 
 
 class SavedGroup(SavedGroup2, frozen=True):
-    """The same, and the names of its tensors."""
+    """One group's scores: fields of `GroupScores`, and the names of its tensors."""
 
     tensors: list[str]
 
 
 class SavedScores2(About, frozen=True):
-    """What version 0.7 said of scores, without a digest.
-
-    The fields of `Scores` of these names, and the number of examples.
-    """
+    """Scores in a file of version 0.7, without a digest: fields of `Scores`, and the number of examples."""
 
     FORMAT: ClassVar[str] = "secateur scores 2"
     HAS_DIGEST: ClassVar[bool] = False
@@ -48,11 +45,11 @@ class SavedScores2(About, frozen=True):
     note: str
     of: str
     groups: dict[Name, SavedGroup2]
-    examples: Annotated[int, msgspec.Meta(ge=0, le=MOST_EXAMPLES)]
+    examples: Annotated[int, msgspec.Meta(ge=0, le=MAX_EXAMPLES)]
 
 
 class SavedScores(About, frozen=True):
-    """What is said of scores: the same, and the length of each mean."""
+    """Scores in a file: fields of `Scores`, the number of examples, and the length of each mean."""
 
     FORMAT: ClassVar[str] = "secateur scores/3"
 
@@ -61,12 +58,12 @@ class SavedScores(About, frozen=True):
     note: str
     of: str
     groups: dict[Name, SavedGroup]
-    examples: Annotated[int, msgspec.Meta(ge=0, le=MOST_EXAMPLES)]
+    examples: Annotated[int, msgspec.Meta(ge=0, le=MAX_EXAMPLES)]
     means: dict[Name, Natural]
 
 
 def read_scores(path: Path) -> tuple[SavedScores | SavedScores2, dict[str, dict[str, Any]], dict[str, Tensor]]:
-    """What a file of scores holds: what is said of them, the fields of each group's scores, and the means.
+    """Read a file of scores: its record, the fields of each group's scores, and the means.
 
     Raises:
         StorageError: the file is damaged, not one of scores, or holds numbers that can't be scores.
@@ -74,8 +71,8 @@ def read_scores(path: Path) -> tuple[SavedScores | SavedScores2, dict[str, dict[
     tensors, about, _ = read_tensors(path, (SavedScores, SavedScores2))
     try:
         means = {name.removeprefix("mean/"): tensor for name, tensor in tensors.items() if name.startswith("mean/")}
-        groups = {name: _group(name, said, tensors, about.examples) for name, said in about.groups.items()}
-        expected = {f"mean/{name}" for name in means}.union(*(_names(name, tensors) for name in groups))
+        groups = {name: _group_fields(name, saved, tensors, about.examples) for name, saved in about.groups.items()}
+        expected = {f"mean/{name}" for name in means}.union(*(_tensor_names(name, tensors) for name in groups))
         _need(tensors.keys() == expected, f"{', '.join(sorted(tensors.keys() ^ expected)[:3])} should not be there")
         _need(all(mean.dim() == 1 and _is_finite(mean) for mean in means.values()), "a mean is NaN or infinite")
         if isinstance(about, SavedScores):
@@ -85,19 +82,23 @@ def read_scores(path: Path) -> tuple[SavedScores | SavedScores2, dict[str, dict[
     return about, groups, means
 
 
-def _names(group: str, tensors: Mapping[str, Tensor]) -> set[str]:
-    """The tensors of a group's scores."""
-    drawn = f"shares/{group}" in tensors
-    optional = [f"{part}/{group}" for part in ("errors_here", *(() if drawn else ("per_example",)))]
-    needed = [f"{part}/{group}" for part in ("values", "errors", *(PARTS if drawn else ()))]
-    return {*needed, *(name for name in optional if name in tensors)}
+def _tensor_names(group: str, tensors: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of a group's tensors."""
+    is_sampled = f"shares/{group}" in tensors
+    optional = [f"{field}/{group}" for field in ("errors_here", *(() if is_sampled else ("per_example",)))]
+    required = [f"{field}/{group}" for field in ("values", "errors", *(SAMPLE_TENSORS if is_sampled else ()))]
+    return {*required, *(name for name in optional if name in tensors)}
 
 
-def _group(group: str, said: SavedGroup2, tensors: Mapping[str, Tensor], examples: int) -> dict[str, Any]:
-    """The fields of one group's scores."""
-    names = _names(group, tensors)
-    whole = not isinstance(said, SavedGroup) or {f"{part}/{group}" for part in said.tensors} == names
-    _need(whole and names <= tensors.keys(), f"tensors of {group} are missing")
+def _group_fields(group: str, saved: SavedGroup2, tensors: Mapping[str, Tensor], examples: int) -> dict[str, Any]:
+    """Return the fields of one group's scores.
+
+    Raises:
+        StorageError: tensors are missing, or hold numbers that can't be scores.
+    """
+    names = _tensor_names(group, tensors)
+    is_complete = not isinstance(saved, SavedGroup) or {f"{field}/{group}" for field in saved.tensors} == names
+    _need(is_complete and names <= tensors.keys(), f"tensors of {group} are missing")
     values, errors = tensors[f"values/{group}"], tensors[f"errors/{group}"]
     _need(values.dim() == 1 and len(values) > 0 and _is_finite(values), f"the scores of {group} are NaN or infinite")
     for error in (errors, tensors.get(f"errors_here/{group}", errors)):
@@ -105,39 +106,40 @@ def _group(group: str, said: SavedGroup2, tensors: Mapping[str, Tensor], example
         _need(not bool((error < 0).any()), f"the errors of {group} are negative")
     samples, per_example = None, tensors.get(f"per_example/{group}")
     if f"shares/{group}" in tensors:
-        parts = {part: tensors[f"{part}/{group}"] for part in PARTS}
-        _check_samples(group, parts, len(values), examples)
-        samples = split_samples(parts)
+        sample_tensors = {field: tensors[f"{field}/{group}"] for field in SAMPLE_TENSORS}
+        _check_samples(group, sample_tensors, len(values), examples)
+        samples = split_samples(sample_tensors)
         per_example = pool_samples(samples, examples).values
     elif per_example is not None:
         fits = per_example.shape == (len(values), examples) and _is_number(per_example)
         _need(fits, f"the scores of {group} by example do not fit")
     errors_here = tensors.get(f"errors_here/{group}")
-    made = {"values": values, "errors": errors, "per_example": per_example, "errors_here": errors_here}
-    return {**made, "samples": samples, **{name: getattr(said, name) for name in SavedGroup2.__struct_fields__}}
+    fields = {"values": values, "errors": errors, "per_example": per_example, "errors_here": errors_here}
+    return {**fields, "samples": samples, **{name: getattr(saved, name) for name in SavedGroup2.__struct_fields__}}
 
 
-def _check_samples(group: str, parts: Mapping[str, Tensor], units: int, examples: int) -> None:
-    """
+def _check_samples(group: str, tensors: Mapping[str, Tensor], units: int, examples: int) -> None:
+    """Check the samples of a group.
+
     Raises:
-        StorageError: the blocks of a group do not fit together, or hold numbers that no block gives.
+        StorageError: they do not fit together, or hold numbers that no block gives.
     """
-    counts, numbers, shares = parts["counts"], parts["examples"], parts["shares"]
-    whole = all(tensor.dtype == torch.int64 for tensor in (counts, numbers))
-    _need(whole and counts.dim() == 2 and counts.shape[1] == 3, f"the counts of {group} have another form")
+    counts, numbers, shares = tensors["counts"], tensors["examples"], tensors["shares"]
+    are_integers = all(tensor.dtype == torch.int64 for tensor in (counts, numbers))
+    _need(are_integers and counts.dim() == 2 and counts.shape[1] == 3, f"the counts of {group} have another form")
     _need(bool((counts >= 0).all()) and bool((counts[:, 0] > 0).all()), f"the counts of {group} are out of range")
     # sums of lengths that overflow can't be right: each is below 2**53 and there are at most as many as in the file
     _need(bool((counts < 2**53).all()) and sum(counts[:, 0].tolist()) == len(numbers), f"the blocks of {group} differ")
     _need(numbers.dim() == 1 and len(numbers) > 0, f"the examples of {group} have another form")
-    within = bool((numbers >= 0).all()) and bool((numbers < examples).all())
-    _need(within and examples <= 2 * len(numbers) + MOST_UNUSED, f"the examples of {group} are out of range")
+    is_in_range = bool((numbers >= 0).all()) and bool((numbers < examples).all())
+    _need(is_in_range and examples <= 2 * len(numbers) + MAX_UNUSED, f"the examples of {group} are out of range")
     blocks = len(counts)
     shapes = {"shares": (units, len(numbers)), "corrections": (blocks, units), "noises": (blocks, units)}
-    for part, shape in shapes.items():
-        fits = parts[part].shape == shape and parts[part].dtype == torch.float64
-        _need(fits, f"the {part} of {group} do not fit its units and blocks")
-    _need(_is_finite(shares) and _is_finite(parts["corrections"]), f"the shares of {group} are NaN or infinite")
-    _need(_is_number(parts["noises"]), f"the noises of {group} are infinite")
+    for name, shape in shapes.items():
+        fits = tensors[name].shape == shape and tensors[name].dtype == torch.float64
+        _need(fits, f"the {name} of {group} do not fit its units and blocks")
+    _need(_is_finite(shares) and _is_finite(tensors["corrections"]), f"the shares of {group} are NaN or infinite")
+    _need(_is_number(tensors["noises"]), f"the noises of {group} are infinite")
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -145,12 +147,13 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _is_number(tensor: Tensor) -> bool:
-    """Whether a tensor holds floating-point numbers; NaN stands for what is not known."""
+    """Return whether a tensor holds floating-point numbers; NaN stands for unknown ones."""
     return tensor.is_floating_point() and not bool(torch.isinf(tensor).any())
 
 
 def _need(holds: bool, reason: str) -> None:
-    """
+    """Check a condition.
+
     Raises:
         StorageError: it does not hold.
     """

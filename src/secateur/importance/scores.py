@@ -1,4 +1,4 @@
-"""What units are worth: one value and one standard error for each, saved and reloaded."""
+"""Scores of units: one value and one standard error for each, saved and loaded."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,26 +10,26 @@ from torch import Tensor
 
 from secateur.errors import NameMatchError
 from secateur.files import Writer, tensors_writer, write_file
-from secateur.importance.estimates import MOST_LEFT_OUT, Sample, freedom_here, join_samples
+from secateur.importance.estimates import MAX_REPLICATES, Sample, degrees_of_freedom, join_samples
 from secateur.importance.saved_scores import SavedGroup, SavedScores, read_scores
 from secateur.utils.text_table import align_columns
 
 
 @dataclass(frozen=True)
 class GroupScores:
-    """The scores of one group's units; low goes first.
+    """The scores of one group's units; units with low scores are removed first.
 
     Args:
         values: (units,).
         errors: standard errors (units,), for other examples of the same kind; 0 where nothing was estimated.
-        per_example: each example's own value (units, examples), or None where there is no such thing; NaN for
-            examples that were not used.
-        coalitions: how many coalitions were evaluated for it.
-        evaluations: the same, times the examples that each was evaluated on; with its gradient it counts three.
-        errors_here: standard errors for these very examples, what more coalitions would take away; None: as `errors`.
-        samples: what each block gave, to go on from; None where nothing was drawn.
-        layout: what a block is, in words.
-        stopped: the rule that ended it.
+        per_example: each example's value (units, examples), or None where there is none; NaN for examples that were
+            not used.
+        coalitions: the number of coalitions evaluated for the group.
+        evaluations: the sum of the numbers of examples that each was evaluated on; a gradient counts three.
+        errors_here: standard errors for these very examples, which more coalitions reduce to zero; None: as `errors`.
+        samples: the samples of each block, to continue from; None where nothing was sampled.
+        layout: the sampling scheme of a block, in words.
+        stopped: the rule that ended the sampling, in words.
     """
 
     values: Tensor
@@ -43,35 +43,35 @@ class GroupScores:
     stopped: str = ""
 
     def interval(self, level: float = 0.95, here: bool = False) -> tuple[Tensor, Tensor]:
-        """Lower and upper bounds of each unit's score, (units,) each, by Student's t over the blocks.
+        """Return lower and upper bounds of each unit's score, (units,) each, by Student's t over the blocks.
 
         Args:
-            level: how often such an interval holds the truth.
-            here: the score that all coalitions would give on these examples, in place of that for other examples.
+            level: the probability that such an interval holds the true score.
+            here: whether the true score is that of all coalitions on these examples, or that of other examples.
         """
         from scipy import stats
 
         errors = self.errors_here if here and self.errors_here is not None else self.errors
-        freedom = float(max(min(len(self.samples), MOST_LEFT_OUT) - 1, 1)) if self.samples else math.inf
+        freedom = float(max(min(len(self.samples), MAX_REPLICATES) - 1, 1)) if self.samples else math.inf
         if here and self.samples and self.per_example is not None:
-            apart = freedom_here(self.samples, self.per_example.shape[1])
-            freedom = apart if apart >= 1 else freedom
+            within_examples = degrees_of_freedom(self.samples, self.per_example.shape[1])
+            freedom = within_examples if within_examples >= 1 else freedom
 
         reach = float(stats.t.ppf((1 + level) / 2, freedom)) * errors
         return self.values - reach, self.values + reach
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that are written of it; examples' own values follow from the blocks where there are any."""
-        own = {"values": self.values, "errors": self.errors}
+        """Return the tensors for a file; examples' values follow from the samples where there are any."""
+        tensors = {"values": self.values, "errors": self.errors}
         if self.errors_here is not None:
-            own["errors_here"] = self.errors_here
+            tensors["errors_here"] = self.errors_here
         if self.samples is not None:
-            return own | join_samples(self.samples)
-        return own if self.per_example is None else {**own, "per_example": self.per_example}
+            return tensors | join_samples(self.samples)
+        return tensors if self.per_example is None else {**tensors, "per_example": self.per_example}
 
     @staticmethod
     def exact(values: Tensor) -> "GroupScores":
-        """Scores that nothing was estimated for."""
+        """Return scores without errors, for criteria that estimate nothing."""
         return GroupScores(values.double(), torch.zeros(len(values), dtype=torch.float64))
 
 
@@ -81,11 +81,11 @@ class Scores(Mapping[str, GroupScores]):
 
     Args:
         groups: the scores of each group.
-        by: the criterion.
-        seed: what its randomness was drawn from.
-        means: the mean input of each reader, where removed units are replaced by their means; else empty.
-        note: how the scores were made, in words.
-        of: a mark of the network, examples and options that they are of.
+        by: the criterion's name.
+        seed: the seed of its randomness.
+        means: the mean input of each consumer, where absent units are replaced by their means; else empty.
+        note: the number of examples and the ablation, in words.
+        of: a fingerprint of the network, the examples and the options; empty where nothing was sampled.
     """
 
     groups: Mapping[str, GroupScores]
@@ -121,15 +121,15 @@ class Scores(Mapping[str, GroupScores]):
         )
 
     def _estimation(self) -> list[str]:
-        """How groups were estimated, and what stopped it; those of a kind in one line."""
-        kinds: dict[tuple[str, str], list[str]] = {}
+        """Return one line for the groups of each sampling scheme and stopping rule."""
+        names_by_scheme: dict[tuple[str, str], list[str]] = {}
         for name, scores in self.groups.items():
             if scores.layout:
-                kinds.setdefault((scores.layout, scores.stopped), []).append(name)
+                names_by_scheme.setdefault((scores.layout, scores.stopped), []).append(name)
         return [
             f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {layout}"
             f"{f'; until {stopped}' if stopped else ''}"
-            for (layout, stopped), names in kinds.items()
+            for (layout, stopped), names in names_by_scheme.items()
         ]
 
     def save(self, path: str | Path) -> None:
@@ -141,17 +141,19 @@ class Scores(Mapping[str, GroupScores]):
         write_file(Path(path), self.writer())
 
     def writer(self) -> Writer:
-        """Writes the scores to a file."""
+        """Return the writer of a file of the scores."""
         tensors = {f"mean/{key}": mean for key, mean in self.means.items()}
-        said = {}
+        saved_groups = {}
         for name, scores in self.groups.items():
-            own = scores.tensors()
-            tensors |= {f"{part}/{name}": tensor for part, tensor in own.items()}
+            group_tensors = scores.tensors()
+            tensors |= {f"{field}/{name}": tensor for field, tensor in group_tensors.items()}
             counts = int(scores.coalitions), int(scores.evaluations)
-            said[name] = SavedGroup(*counts, scores.layout, scores.stopped, list(own))
+            saved_groups[name] = SavedGroup(*counts, scores.layout, scores.stopped, list(group_tensors))
         examples = next((s.per_example.shape[1] for s in self.groups.values() if s.per_example is not None), 0)
         means = {name: len(mean) for name, mean in self.means.items()}
-        return tensors_writer(tensors, SavedScores(self.by, int(self.seed), self.note, self.of, said, examples, means))
+        return tensors_writer(
+            tensors, SavedScores(self.by, int(self.seed), self.note, self.of, saved_groups, examples, means)
+        )
 
     @staticmethod
     def load(path: str | Path) -> "Scores":
@@ -161,5 +163,5 @@ class Scores(Mapping[str, GroupScores]):
             StorageError: the file is damaged, not one of scores, or holds numbers that can't be scores.
         """
         about, groups, means = read_scores(Path(path))
-        made = {name: GroupScores(**fields) for name, fields in groups.items()}
-        return Scores(made, about.by, about.seed, means, about.note, about.of)
+        scores = {name: GroupScores(**fields) for name, fields in groups.items()}
+        return Scores(scores, about.by, about.seed, means, about.note, about.of)

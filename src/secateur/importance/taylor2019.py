@@ -1,8 +1,8 @@
 """Taylor expansions of 2019 (Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019).
 
-The square of the estimated change of the loss, minibatch by minibatch: what a unit's weights are worth, one by one
-(sections 3.1 and 4), or a gate on the unit as a whole (section 3.2), to first or to second order. A minibatch is a cell
-of at most 32 examples, whatever the batches of the data are: the square of a mean depends on how many it is over.
+The criteria are squares of the estimated change of the loss, minibatch by minibatch: without a unit's weights, one by
+one (sections 3.1 and 4), or without the unit by its gate (section 3.2), to first or to second order. A minibatch is a
+micro-batch of at most 32 examples, whatever the batches of the data are: the square of a mean depends on its length.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from secateur.data.batch import Batch
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
-from secateur.importance.gates import Gates, cell_shares, mean_over_cells
+from secateur.importance.gates import Gates, mean_over_microbatches, microbatch_weights
 from secateur.importance.gradient import example_loss
 from secateur.importance.hessian_diagonal import estimated_diagonal, exact_diagonal, second_derivatives
 from secateur.importance.magnitude import incoming
@@ -45,7 +45,8 @@ def taylor_weights_second(context: CriterionContext, config: Taylor) -> dict[str
 def taylor_gates(context: CriterionContext, config: Taylor) -> dict[str, GroupScores]:
     """The squared derivative by the unit's gate, minibatch by minibatch; the paper's best (its Taylor-FO-BN).
 
-    In a residual stage a unit has one gate behind every block, else one behind its batch norm, else before its readers.
+    In a residual stage a unit has one gate behind every block, else one behind its batch norm, else before its
+    consumers.
     """
     return _over_gates(context, "taylor-gates", Gates(context))
 
@@ -58,8 +59,7 @@ def taylor_gates_before_norm(context: CriterionContext, config: Taylor) -> dict[
 
 @criterion("taylor-gates-norms", config=Taylor(of="gates", gate_position="norms"), uses="gradients")
 def taylor_gates_norms(context: CriterionContext, config: Taylor) -> dict[str, GroupScores]:
-    """The same with gates behind batch norms in residual stages, too: the mean of the squares of all that write into it
-    (ours)."""
+    """The same with gates behind batch norms in residual stages, too: the mean of squares over all producers (ours)."""
     return _over_gates(context, "taylor-gates-norms", Gates(context, "norms"))
 
 
@@ -68,11 +68,11 @@ def taylor_gates_examples(context: CriterionContext, config: Taylor) -> dict[str
     """The squared derivative by the unit's gate, example by example (the paper's full-gradient variant)."""
     context.need_examples("taylor-gates-examples")
     gates = Gates(context)
-    found = []
-    for cell in _cells(context, "taylor-gates-examples"):
-        losses, leaves = gates.losses(cell, cell.size or 1)
-        found.append(torch.autograd.grad(losses.sum(), leaves)[0].cpu().double().square())
-    squares = torch.cat(found)  # (examples, rows, units + 1)
+    derivatives = []
+    for batch in _microbatches(context, "taylor-gates-examples"):
+        losses, leaves = gates.losses(batch, batch.size or 1)
+        derivatives.append(torch.autograd.grad(losses.sum(), leaves)[0].cpu().double().square())
+    squares = torch.cat(derivatives)  # (examples, rows, units + 1)
     return {group.name: gates.of_group(group, squares).T for group in context.groups}
 
 
@@ -81,66 +81,68 @@ def taylor_gates_second(context: CriterionContext, config: Taylor) -> dict[str, 
     """The squared change by closing the unit's gate, to second order: (-g + H / 2)^2, with the Hessian's own entry.
 
     By default H is estimated by 8 products with random signs for each minibatch, and averaged over all minibatches.
-    With `estimator="exact"` it is each minibatch's own, by one backward pass for each unit.
+    With `hessian="exact"` it is each minibatch's own, by one backward pass for each unit.
     """
     context.need_examples("taylor-gates-second")
     gates, generator = Gates(context), generator_for(context.seed, "taylor-gates-second")
-    exact = config.hessian == "exact"
-    asked = [[0, *entry] for group in context.groups for entry in gates.entries(group)]
+    is_exact = config.hessian == "exact"
+    entries = [[0, *entry] for group in context.groups for entry in gates.entries(group)]
     slopes, curvatures = [], []
-    for cell in _cells(context, "taylor-gates-second"):
-        losses, leaves = gates.losses(cell, 1)
+    for batch in _microbatches(context, "taylor-gates-second"):
+        losses, leaves = gates.losses(batch, 1)
         (slope,) = torch.autograd.grad(losses.mean(), leaves, create_graph=True)
-        diagonal = exact_diagonal(slope, leaves, asked) if exact else estimated_diagonal(slope, leaves, generator)
+        diagonal = exact_diagonal(slope, leaves, entries) if is_exact else estimated_diagonal(slope, leaves, generator)
         slopes.append(slope.detach()[0])
         curvatures.append(diagonal[0])
-    if not exact:
-        mean = torch.einsum("c,cru->ru", cell_shares(context).to(slopes[0]), torch.stack(curvatures))
+    if not is_exact:
+        mean = torch.einsum("c,cru->ru", microbatch_weights(context).to(slopes[0]), torch.stack(curvatures))
         curvatures = [mean] * len(curvatures)
     changes = [(curvature / 2 - slope).square() for slope, curvature in zip(slopes, curvatures, strict=True)]
     return _by_group(context, gates, changes)
 
 
-def _cells(context: CriterionContext, name: str) -> Iterator[Batch]:
+def _microbatches(context: CriterionContext, name: str) -> Iterator[Batch]:
     return context.watched(context.microbatches, name)
 
 
 def _over_gates(context: CriterionContext, name: str, gates: Gates) -> dict[str, GroupScores]:
-    """Squares of the derivative of each minibatch's mean loss by each gate."""
+    """Return the squares of the derivative of each minibatch's mean loss by each gate."""
     context.need_examples(name)
     squares = []
-    for cell in _cells(context, name):
-        losses, leaves = gates.losses(cell, 1)
+    for batch in _microbatches(context, name):
+        losses, leaves = gates.losses(batch, 1)
         squares.append(torch.autograd.grad(losses.mean(), leaves)[0][0].square())
     return _by_group(context, gates, squares)
 
 
 def _by_group(context: CriterionContext, gates: Gates, squares: list[Tensor]) -> dict[str, GroupScores]:
-    """The mean over minibatches of squares (rows, units + 1), with its error."""
+    """Return the mean over minibatches of squares (rows, units + 1), with its error."""
     return {
-        group.name: GroupScores(*mean_over_cells(context, [gates.of_group(group, part) for part in squares]))
+        group.name: GroupScores(
+            *mean_over_microbatches(context, [gates.of_group(group, batch_squares) for batch_squares in squares])
+        )
         for group in context.groups
     }
 
 
 def _over_weights(context: CriterionContext, name: str, change: Change) -> dict[str, GroupScores]:
-    found = []
-    for cell in _cells(context, name):
-        changes = {key: value.square() for key, value in _changes(context, cell, change).items()}
-        found.append({group.name: incoming(context.network, group, changes.__getitem__) for group in context.groups})
+    sums = []
+    for batch in _microbatches(context, name):
+        changes = {key: value.square() for key, value in _changes(context, batch, change).items()}
+        sums.append({group.name: incoming(context.network, group, changes.__getitem__) for group in context.groups})
     return {
-        group.name: GroupScores(*mean_over_cells(context, [part[group.name] for part in found]))
+        group.name: GroupScores(*mean_over_microbatches(context, [by_group[group.name] for by_group in sums]))
         for group in context.groups
     }
 
 
-def _changes(context: CriterionContext, cell: Batch, change: Change) -> Weights:
-    """By how much each weight's going would change the minibatch's mean loss."""
+def _changes(context: CriterionContext, batch: Batch, change: Change) -> Weights:
+    """Return the change of the minibatch's mean loss without each weight."""
     program = context.network.program
     weights = {name: program.state(name).detach().clone().requires_grad_() for name in program.parameters}
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-        output = context.forward(cell, straight_through(program), weights)
-        return change(example_loss(context, cell, output).mean(), weights)
+        output = context.forward(batch, straight_through(program), weights)
+        return change(example_loss(context, batch, output).mean(), weights)
 
 
 def _first_order(loss: Tensor, weights: Weights) -> Weights:

@@ -1,4 +1,4 @@
-"""From each example's own values to one score per unit."""
+"""Statistics from each example's values to one score per unit."""
 
 from collections.abc import Callable
 
@@ -18,8 +18,10 @@ def mean(values: Tensor, noise: Tensor) -> Tensor:
 
 
 def robust(values: Tensor, noise: Tensor) -> Tensor:
-    """The mean and two standard deviations over examples (after Ancona et al. 2020), less what estimation adds to
-    them, which is ours."""
+    """The mean and two standard deviations over examples (after Ancona et al. 2020), without the noise of sampling.
+
+    The correction for the noise is our own.
+    """
     used = (~values.isnan()).sum(1)
     centred = values - values.nanmean(1, keepdim=True)
     variance = centred.square().nansum(1) / (used - 1).clamp_min(1)
@@ -27,8 +29,10 @@ def robust(values: Tensor, noise: Tensor) -> Tensor:
 
 
 def published(values: Tensor, noise: Tensor) -> Tensor:
-    """Numpy's mean and two standard deviations over examples, as in the experiments that Ancona et al. released: its
-    variance is divided by the number of examples, and nothing is subtracted from it."""
+    """Numpy's mean and two standard deviations over examples, as in the released code of Ancona et al.
+
+    The variance is divided by the number of examples, and nothing is subtracted from it.
+    """
     used = np.ascontiguousarray(values[:, ~values.isnan().any(0)].T.numpy())  # (examples, units)
     return torch.from_numpy(np.mean(used, 0) + 2 * np.std(used, 0))
 
@@ -42,14 +46,14 @@ AGGREGATES: dict[str, Aggregate] = {"mean": mean, "robust": robust, "published":
 
 
 def find_aggregate(aggregate: str | float | Callable[[Tensor], Tensor]) -> Aggregate:
-    """An aggregate: by name, a quantile between 0 and 1, or a callable from (units, examples) to (units,).
+    """Return an aggregate, given by name, as a quantile, or as a function from (units, examples) to (units,).
 
     Raises:
         NameMatchError: it is none of these.
     """
     if callable(aggregate):
-        own = aggregate
-        return lambda values, noise: _checked(_called(own, values[:, ~values.isnan().any(0)]), len(values))
+        function = aggregate
+        return lambda values, noise: _checked_scores(_call(function, values[:, ~values.isnan().any(0)]), len(values))
     if isinstance(aggregate, float) and 0 <= aggregate <= 1:
         level = aggregate
         return lambda values, noise: torch.nanquantile(values, level, dim=1)
@@ -61,10 +65,11 @@ def find_aggregate(aggregate: str | float | Callable[[Tensor], Tensor]) -> Aggre
     return AGGREGATES[str(aggregate)]
 
 
-def _called(aggregate: Callable[[Tensor], Tensor], values: Tensor) -> object:
-    """
+def _call(aggregate: Callable[[Tensor], Tensor], values: Tensor) -> object:
+    """Call the user's own aggregate.
+
     Raises:
-        DataError: an aggregate of the user's own fails; its own error is shown.
+        DataError: it fails; the message holds its error.
     """
     try:
         return aggregate(values)
@@ -74,8 +79,8 @@ def _called(aggregate: Callable[[Tensor], Tensor], values: Tensor) -> object:
         ) from failure
 
 
-def _checked(scores: object, units: int) -> Tensor:
-    """What an aggregate of the user's own gave.
+def _checked_scores(scores: object, units: int) -> Tensor:
+    """Return the result of the user's own aggregate as scores.
 
     Raises:
         DataError: it is not one finite score per unit.

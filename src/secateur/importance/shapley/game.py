@@ -116,7 +116,7 @@ class Game:
         ]
         return torch.cat(runs).cpu().double()[: count * len(positions)].view(len(positions), -1).T
 
-    def each(self, coalitions: Tensor, cell: int, positions: Tensor) -> Tensor:
+    def paired_values(self, coalitions: Tensor, cell: int, positions: Tensor) -> Tensor:
         """Return minus the loss of one example of a micro-batch with each coalition.
 
         Args:
@@ -133,7 +133,7 @@ class Game:
         return torch.cat(runs).cpu().double()[: len(coalitions)]
 
     def gradients(self, coalitions: Tensor, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the values of `each`, and their derivatives by each player's presence.
+        """Return the values of `paired_values`, and their derivatives by each player's presence.
 
         Presence is a gate between 0 and 1 at the consumers. For a member the derivative is the cost of losing it, for
         another player the gain by its joining, to first order.

@@ -1,4 +1,4 @@
-"""From what the blocks gave to one score per unit, with its standard errors."""
+"""Scores of units from the samples of blocks, with standard errors by the jackknife."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from secateur.importance.estimates import (
-    MOST_LEFT_OUT,
+    MAX_REPLICATES,
     Pooled,
     Sample,
-    freedom_here,
+    degrees_of_freedom,
     pool_samples,
     sample_weights,
     totals,
@@ -25,7 +25,7 @@ class Estimate:
     Args:
         values: (players,).
         errors: standard errors, for other examples of the same kind.
-        errors_here: standard errors, for these examples: what more coalitions would take away.
+        errors_here: standard errors for these examples, which more coalitions reduce to zero.
         replicates: the jackknife's pseudo-values, (blocks, players), whose mean and spread give value and error; where
             there are very many blocks, of bundles of them.
     """
@@ -37,14 +37,14 @@ class Estimate:
 
 
 def jackknife_estimate(samples: Sequence[Sample], examples: int, aggregate: Aggregate) -> Estimate:
-    """The aggregate of what the blocks gave, and how sure it is.
+    """Return the aggregate of samples, with its standard errors.
 
-    The jackknife leaves out one block at a time, so its error is that of the blocks: of the coalitions, and of the
-    examples as far as blocks differ in them. For the mean the two are told apart where examples are in several blocks
-    (with all in every block, the design of two ways): what a block gives beyond its examples' own means is the error of
-    the coalitions. The variance between examples, less what estimation adds to it, counts wholly for other examples,
-    and for these ones as far as some were not used. Where they can't be told apart, and for other aggregates, the
-    jackknife's error stands for both.
+    The jackknife omits one block at a time, so its error is that of the blocks: of the coalitions, and of the examples
+    as far as blocks differ in them. For the mean the two are separated where examples are in several blocks (with all
+    in every block, a two-way design): the deviation of a block from its examples' means is the error of the coalitions.
+    The variance between examples, without the noise of sampling, counts wholly for other examples, and for these ones
+    as far as some were not used. Where the two can't be separated, and for other aggregates, the jackknife's error
+    stands for both.
     """
     whole = pool_samples(samples, examples)
     values = aggregate(whole.values, whole.noise)
@@ -55,43 +55,43 @@ def jackknife_estimate(samples: Sequence[Sample], examples: int, aggregate: Aggr
         return Estimate(values, error, torch.zeros_like(values), replicates)
     replicates = _replicates(samples, examples, aggregate, values)
     variance = replicates.var(0) / len(replicates)
-    freedom = freedom_here(samples, examples)
-    if aggregate is not mean or freedom < FEWEST:
+    freedom = degrees_of_freedom(samples, examples)
+    if aggregate is not mean or freedom < MIN_FREEDOM:
         return Estimate(values, variance.sqrt(), variance.sqrt(), replicates)
-    own = torch.stack([sample.shares.mean(1) + sample.correction for sample in samples])
+    block_means = torch.stack([sample.shares.mean(1) + sample.correction for sample in samples])
     expected = torch.stack([whole.values[:, sample.examples].mean(1) for sample in samples])
-    coalitions = (own - expected).square().sum(0) / freedom / count
+    coalitions = (block_means - expected).square().sum(0) / freedom / count
     between = _between_examples(whole)
     overlap = float(sample_weights(samples, examples).mean(0).square().sum())
     here, new = coalitions + between * max(overlap - 1 / examples, 0.0), coalitions + between * overlap
     return Estimate(values, new.sqrt(), here.sqrt(), replicates)
 
 
-FEWEST = 2  # degrees of freedom
+MIN_FREEDOM = 2  # degrees
 
 
 def _replicates(samples: Sequence[Sample], examples: int, aggregate: Aggregate, values: Tensor) -> Tensor:
-    """The jackknife's pseudo-values; of very many blocks some are left out together, (blocks or bundles, players)."""
-    count = min(len(samples), MOST_LEFT_OUT)
+    """Return the jackknife's pseudo-values; many blocks are omitted in bundles, (blocks or bundles, players)."""
+    count = min(len(samples), MAX_REPLICATES)
     whole = totals(samples, examples)
-    left = ((whole - totals(samples[part::count], examples)).pooled() for part in range(count))  # one at a time
-    without = torch.stack([aggregate(each.values, each.noise) for each in left])
+    remainders = ((whole - totals(samples[start::count], examples)).pooled() for start in range(count))  # one at a time
+    without = torch.stack([aggregate(pooled.values, pooled.noise) for pooled in remainders])
     return count * values - (count - 1) * without
 
 
 def _by_examples(sample: Sample, aggregate: Aggregate) -> Tensor:
-    """Pseudo-values by leaving out one example at a time, (examples, players)."""
+    """Return pseudo-values by omitting one example at a time, (examples, players)."""
     shares = sample.shares + sample.correction[:, None]
-    count, nothing = shares.shape[1], torch.zeros(shares.shape[0], dtype=torch.float64)
-    whole = aggregate(shares, nothing)
+    count, no_noise = shares.shape[1], torch.zeros(shares.shape[0], dtype=torch.float64)
+    whole = aggregate(shares, no_noise)
     if count < 2:
         return whole[None]
-    parts = (torch.cat([shares[:, :place], shares[:, place + 1 :]], 1) for place in range(count))
-    return torch.stack([count * whole - (count - 1) * aggregate(part, nothing) for part in parts])
+    remainders = (torch.cat([shares[:, :index], shares[:, index + 1 :]], 1) for index in range(count))
+    return torch.stack([count * whole - (count - 1) * aggregate(values, no_noise) for values in remainders])
 
 
 def _between_examples(whole: Pooled) -> Tensor:
-    """The variance of examples' own values, less what estimation adds to it; 0 where that is not known, (players,)."""
+    """Return the variance of examples' values without the noise of sampling; 0 where it is unknown, (players,)."""
     used = whole.values[:, ~whole.values[0].isnan()]
     if used.shape[1] < 2:
         return torch.zeros_like(whole.noise)

@@ -127,5 +127,7 @@ def _spread_values(
     all_columns = torch.cat([columns, torch.arange(len(positions))])
     order = all_columns.argsort(stable=True)  # rows of one example lie together
     values = torch.empty(len(all_columns), dtype=torch.float64)
-    values[order] = game.each(torch.cat([design.coalitions, nobody])[order], cell, positions[all_columns[order]])
+    values[order] = game.paired_values(
+        torch.cat([design.coalitions, nobody])[order], cell, positions[all_columns[order]]
+    )
     return values[len(columns) :], values[: len(columns)]

@@ -137,7 +137,7 @@ def test_gradients_are_the_slopes_of_presence(name: str, removal: str) -> None:
     coalitions = torch.rand(3, game.players) < 0.6
     positions = torch.zeros(3, dtype=torch.long)
     values, slopes = game.gradients(coalitions, 0, positions)
-    assert torch.allclose(values, game.each(coalitions, 0, positions), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(values, game.paired_values(coalitions, 0, positions), rtol=1e-3, atol=1e-4)
     values, step = game.cell_values(0), 1e-4
 
     def at(gates: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Regression-adjusted Monte Carlo (Witter, Liu, Musco, NeurIPS 2025): what a regression leaves is sampled, not lost."""
+"""Regression-adjusted Monte Carlo (Witter, Liu, Musco, NeurIPS 2025): the residual of a regression is sampled, too."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ PAIRS_PER_HALF = 3
 
 
 def adjusted(players: int, generator: torch.Generator) -> CoalitionDesign:
-    """Two halves of six coalitions for each player: a linear surrogate fitted on each is corrected on the other."""
+    """Draw two halves of six coalitions for each player: a linear surrogate of each is corrected on the other."""
     sizes = torch.randint(1, players, (2 * PAIRS_PER_HALF * players,), generator=generator)
     coalitions = paired(of_sizes(players, sizes, generator))
     return CoalitionDesign(coalitions, lambda surplus: _shares(coalitions, surplus), free=True)
@@ -20,20 +20,20 @@ def adjusted(players: int, generator: torch.Generator) -> CoalitionDesign:
 def _shares(coalitions: Tensor, surplus: Tensor) -> Tensor:
     half = len(coalitions) // 2
     fitted, corrected = slice(0, half), slice(half, None)
-    found = [_half(coalitions, surplus, *halves) for halves in ((fitted, corrected), (corrected, fitted))]
-    return torch.stack(found).mean(0)
+    estimates = [_half_shares(coalitions, surplus, *halves) for halves in ((fitted, corrected), (corrected, fitted))]
+    return torch.stack(estimates).mean(0)
 
 
-def _half(coalitions: Tensor, surplus: Tensor, fitted: slice, corrected: slice) -> Tensor:
+def _half_shares(coalitions: Tensor, surplus: Tensor, fitted: slice, corrected: slice) -> Tensor:
     sizes = coalitions.sum(1).double()
     kernel = 1 / (sizes * (coalitions.shape[1] - sizes))
     surrogate = solution(coalitions[fitted], kernel[fitted], surplus[fitted])
-    rest = surplus[corrected] - coalitions[corrected].double() @ surrogate
-    return surrogate + sampled(coalitions[corrected], rest)
+    residual = surplus[corrected] - coalitions[corrected].double() @ surrogate
+    return surrogate + sampled(coalitions[corrected], residual)
 
 
 def sampled(coalitions: Tensor, values: Tensor) -> Tensor:
-    """The Shapley value by plain sampling, where every size from 1 to n - 1 is as likely, (players, examples)."""
+    """Return the Shapley value by plain sampling, with all sizes from 1 to n - 1 alike, (players, examples)."""
     players = coalitions.shape[1]
     sizes = coalitions.sum(1, keepdim=True).double()
     inside, outside = (players - 1) / sizes, -(players - 1) / (players - sizes)

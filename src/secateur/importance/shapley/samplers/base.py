@@ -1,8 +1,8 @@
-"""What every estimator of the Shapley value draws: coalitions, and how their values make each player's share.
+"""Designs of samplers: coalitions, and the function from their values to each player's share.
 
-Only what a coalition is worth beyond its size's share is looked at, its surplus: v(S) - v(none) - (v(all) - v(none))
-|S| / n. It is 0 for nobody and for all, so neither stands among the coalitions. Shares are linear in it, so each
-example gets its own from the same evaluations, and each player gets (v(all) - v(none)) / n on top.
+A sampler uses the surplus of a coalition, its value beyond its size's share: v(S) - v(none) - (v(all) - v(none))
+|S| / n. It is 0 for nobody and for all, so neither is among the coalitions. Shares are linear in it, so each example
+gets its own from the same evaluations, and each player gets (v(all) - v(none)) / n on top.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CoalitionDesign:
-    """Coalitions to evaluate, and what to make of their values.
+    """Coalitions to evaluate, and the function of their values.
 
     Args:
-        coalitions: which players take part, booleans (coalitions, players); neither nobody nor all.
-        shares: from the coalitions' surplus (coalitions, examples) to the players' (players, examples); linear.
+        coalitions: the members of each coalition, booleans (coalitions, players); neither nobody nor all.
+        shares: a linear function from the coalitions' surplus (coalitions, examples) to shares (players, examples).
         free: whether each pair of coalitions may be evaluated on other examples; along an order it may not.
     """
 
@@ -31,7 +31,7 @@ Sampler = Callable[[int, torch.Generator], CoalitionDesign]
 
 
 def prefixes(order: Tensor) -> Tensor:
-    """The coalitions along an order, but for nobody and all, (players - 1, players)."""
+    """Return the coalitions along an order, without nobody and all, (players - 1, players)."""
     players = len(order)
     joined = torch.empty(players, dtype=torch.long)
     joined[order] = torch.arange(players)
@@ -39,13 +39,13 @@ def prefixes(order: Tensor) -> Tensor:
 
 
 def marginals(order: Tensor, surplus: Tensor) -> Tensor:
-    """What each player adds when it joins, (players, examples)."""
-    nothing = surplus.new_zeros(1, surplus.shape[1])
+    """Return each player's gain when it joins along an order, (players, examples)."""
+    zero = surplus.new_zeros(1, surplus.shape[1])
     shares = surplus.new_empty(len(order), surplus.shape[1])
-    shares[order] = torch.cat([nothing, surplus, nothing]).diff(dim=0)
+    shares[order] = torch.cat([zero, surplus, zero]).diff(dim=0)
     return shares
 
 
 def paired(coalitions: Tensor) -> Tensor:
-    """Each coalition followed by its complement."""
+    """Return each coalition followed by its complement."""
     return torch.stack([coalitions, ~coalitions], 1).flatten(0, 1)

@@ -12,7 +12,7 @@ MOST_PLAYERS = 20
 
 
 def exact(players: int, generator: torch.Generator) -> CoalitionDesign:
-    """Every coalition there is.
+    """Return all coalitions.
 
     Raises:
         SecateurError: there are more than 20 players.
@@ -20,7 +20,7 @@ def exact(players: int, generator: torch.Generator) -> CoalitionDesign:
     if players > MOST_PLAYERS:
         raise SecateurError(
             f"the exact Shapley value of {players} units needs 2^{players} evaluations; it is offered up to "
-            f"{MOST_PLAYERS} units, take estimator='leverage'"
+            f"{MOST_PLAYERS} units, take 'leverage'"
         )
     numbers = torch.arange(2**players)
     coalitions = (numbers[:, None] >> torch.arange(players)) & 1 == 1
@@ -30,8 +30,8 @@ def exact(players: int, generator: torch.Generator) -> CoalitionDesign:
 def _shares(coalitions: Tensor, surplus: Tensor) -> Tensor:
 
     players = coalitions.shape[1]
-    nothing = surplus.new_zeros(1, surplus.shape[1])
-    values = torch.cat([nothing, surplus, nothing])
+    zero = surplus.new_zeros(1, surplus.shape[1])
+    values = torch.cat([zero, surplus, zero])
     sizes = coalitions.sum(1)
     weights = torch.tensor(
         [1 / (players * math.comb(players - 1, size)) for size in range(players)], dtype=torch.float64
@@ -39,6 +39,6 @@ def _shares(coalitions: Tensor, surplus: Tensor) -> Tensor:
     shares = surplus.new_empty(players, surplus.shape[1])
     for player in range(players):
         without = torch.nonzero(~coalitions[:, player]).flatten()
-        gained = values[without + (1 << player)] - values[without]
-        shares[player] = (weights[sizes[without], None] * gained).sum(0)
+        gains = values[without + (1 << player)] - values[without]
+        shares[player] = (weights[sizes[without], None] * gains).sum(0)
     return shares

@@ -9,20 +9,20 @@ PAIRS_PER_PLAYER = 5
 
 
 def kernelshap(players: int, generator: torch.Generator) -> CoalitionDesign:
-    """Ten coalitions for each player, drawn by the kernel's weight of their size, each with its complement."""
+    """Draw ten coalitions for each player, by the kernel's weight of their size, each with its complement."""
     coalitions = paired(drawn_by_kernel(players, PAIRS_PER_PLAYER * players, generator))
     weights = torch.ones(len(coalitions), dtype=torch.float64)
     return CoalitionDesign(coalitions, lambda surplus: solution(coalitions, weights, surplus), free=True)
 
 
 def drawn_by_kernel(players: int, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Coalitions of s players with a chance like 1 / (s (n - s)), (count, players)."""
+    """Draw coalitions of s players with probability in proportion to 1 / (s (n - s)), (count, players)."""
     sizes = torch.arange(1, players, dtype=torch.float64)
     drawn = torch.multinomial(1 / (sizes * (players - sizes)), count, replacement=True, generator=generator) + 1
     return of_sizes(players, drawn, generator)
 
 
 def of_sizes(players: int, sizes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A random coalition of each of these sizes, (coalitions, players)."""
+    """Draw a random coalition of each of these sizes, (coalitions, players)."""
     ranks = torch.rand(len(sizes), players, generator=generator).argsort(1).argsort(1)
     return ranks < sizes[:, None]

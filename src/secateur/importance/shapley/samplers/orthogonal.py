@@ -1,4 +1,4 @@
-"""Orders that lie far apart (Mitchell, Cooper, Frank, Holmes, JMLR 2022, section 4.2), each with its reverse."""
+"""Orders far apart (Mitchell, Cooper, Frank, Holmes, JMLR 2022, section 4.2), each with its reverse."""
 
 import torch
 
@@ -9,7 +9,7 @@ ORDERS = 4
 
 
 def orthogonal(players: int, generator: torch.Generator) -> CoalitionDesign:
-    """Four orders, or as many as there can be: the ranks along orthogonal directions in the plane of sum 0."""
+    """Draw four orders, or as many as exist: the ranks along orthogonal directions in the plane of sum 0."""
     directions = torch.randn(min(ORDERS, max(players - 1, 1)), players, dtype=torch.float64, generator=generator)
     centred = directions - directions.mean(1, keepdim=True)
     basis, _ = torch.linalg.qr(centred.T)  # (players, orders)

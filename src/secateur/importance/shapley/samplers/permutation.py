@@ -7,23 +7,23 @@ from secateur.importance.shapley.samplers.base import CoalitionDesign, marginals
 
 
 def permutation(players: int, generator: torch.Generator) -> CoalitionDesign:
-    """One random order (Castro, Gómez, Tejada 2009)."""
+    """Draw one random order (Castro, Gómez, Tejada 2009)."""
     order = torch.randperm(players, generator=generator)
     return CoalitionDesign(prefixes(order), lambda surplus: marginals(order, surplus))
 
 
 def antithetic(players: int, generator: torch.Generator) -> CoalitionDesign:
-    """One random order and its reverse; exact where no more than two units interact."""
+    """Draw one random order and its reverse; exact where no more than two units interact."""
     return orders_and_reverses(torch.randperm(players, generator=generator)[None])
 
 
 def orders_and_reverses(orders: Tensor) -> CoalitionDesign:
-    """The mean over several orders (orders, players), each with its reverse."""
+    """Return the design of the mean over several orders (orders, players), each with its reverse."""
     both = torch.cat([orders, orders.flip(1)])
     coalitions = torch.cat([prefixes(order) for order in both])
 
     def shares(surplus: Tensor) -> Tensor:
-        parts = surplus.chunk(len(both)) if len(surplus) else [surplus] * len(both)
-        return torch.stack([marginals(order, part) for order, part in zip(both, parts, strict=True)]).mean(0)
+        by_order = surplus.chunk(len(both)) if len(surplus) else [surplus] * len(both)
+        return torch.stack([marginals(order, values) for order, values in zip(both, by_order, strict=True)]).mean(0)
 
     return CoalitionDesign(coalitions, shares)

@@ -1,4 +1,4 @@
-"""Estimators by name."""
+"""Samplers by name."""
 
 from secateur.errors import NameMatchError
 from secateur.importance.shapley.samplers.adjusted import adjusted
@@ -25,11 +25,11 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def find_sampler(name: str) -> Sampler:
-    """An estimator by name.
+    """Return a sampler by name.
 
     Raises:
-        NameMatchError: no estimator has that name.
+        NameMatchError: no sampler has that name.
     """
     if name not in SAMPLERS:
-        raise NameMatchError(f"no estimator is named {name!r}; known are auto, {', '.join(SAMPLERS)}")
+        raise NameMatchError(f"no sampler is named {name!r}; known are auto, {', '.join(SAMPLERS)}")
     return SAMPLERS[name]

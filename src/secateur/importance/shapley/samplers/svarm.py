@@ -9,9 +9,9 @@ PAIRS_PER_PLAYER = 4
 
 
 def svarm(players: int, generator: torch.Generator) -> CoalitionDesign:
-    """Every coalition of one player and of all but one, and eight for each player of the sizes between.
+    """Draw all coalitions of one player and of all but one, and eight for each player of the sizes between.
 
-    A stratum that no coalition fell into counts as its size's share, which is what its surplus is measured from.
+    The surplus of a stratum without coalitions is taken for zero.
     """
     coalitions = paired(torch.eye(players, dtype=torch.bool))
     if players > 3:
@@ -20,6 +20,8 @@ def svarm(players: int, generator: torch.Generator) -> CoalitionDesign:
     coalitions = coalitions[:2] if players == 2 else coalitions  # one player and all but one are the same
     by_size = torch.nn.functional.one_hot(coalitions.sum(1), players + 1).double()  # (coalitions, sizes)
     members = coalitions.double()
-    with_, without = (by_size @ (1 / (by_size.T @ part).clamp_min(1)) * part for part in (members, 1 - members))
+    with_, without = (
+        by_size @ (1 / (by_size.T @ presence).clamp_min(1)) * presence for presence in (members, 1 - members)
+    )
     weights = (with_ - without) / players
     return CoalitionDesign(coalitions, lambda surplus: weights.T @ surplus, free=True)
