@@ -92,7 +92,7 @@ class Snapshot:
 
     @property
     def is_plainly_empty(self) -> bool:
-        """Whether it held nothing and is of a built-in type, so that its truth tells whether it still does."""
+        """True if the container was empty and has a built-in type, so that its truth value shows changes."""
         return not self.entries and type(self.container) in CONTAINER_RULES
 
     def restore(self) -> None:

@@ -76,9 +76,9 @@ class ModuleSlicer:
 
     def _call(self, call: RecordedCall) -> None:
         prefix = f"{self.path}." if self.path else ""
-        if call.given is None or not call.path.startswith(prefix):
+        if call.arguments is None or not call.path.startswith(prefix):
             raise UnsupportedCodeError(f"it calls {call.path} with something else than tensors and numbers")
-        args, kwargs = self._filled(call.given)
+        args, kwargs = self._filled(call.arguments)
         results = tuple(None if name is None else f"{self._name(name)}" for name in call.results)
         self.steps.append(ProgramStep(call.path.removeprefix(prefix), True, args, kwargs, results))
         for name, result in zip(call.results, results, strict=True):

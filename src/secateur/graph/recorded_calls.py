@@ -31,18 +31,18 @@ class Event:
     """The entry or the exit of a module.
 
     Args:
-        path: the module's.
-        enters: whether it is entered.
-        given: what it was given as (args, kwargs), or what it returned, with `Value` in place of tensors and of sizes
-            that may vary, numbered as in the boundary; None where it can't be written so.
-        bound: what it was given by the names of its parameters, defaults filled in.
-        leaves: for each leaf of what it returned its name in `given`, None for what is no tensor.
-        passed: the names of tensors that it returned as they were given to it.
+        path: the path of the module.
+        enters: True for an entry.
+        arguments: the arguments as (args, kwargs), or the result, with `Value` in place of tensors and of dynamic
+            sizes, numbered as in the boundary; None if they can't be written as plain data.
+        bound: the arguments by the names of the parameters, with defaults filled in.
+        leaves: for each leaf of the result its name in `arguments`, None for leaves that are no tensors.
+        passed: the names of tensors that the module returned unchanged.
     """
 
     path: str
     enters: bool
-    given: Any
+    arguments: Any
     bound: Any = None
     leaves: tuple[str | None, ...] = ()
     passed: frozenset[str] = frozenset()
@@ -54,7 +54,7 @@ class RecordedCall:
 
     Args:
         path: the module's.
-        given: its (args, kwargs), with the names of nodes in `Value`; None where they can't be written.
+        arguments: its (args, kwargs), with the names of nodes in `Value`; None where they can't be written.
         bound: the same by the names of its parameters.
         body: the operators of its own code, and the calls of its submodules.
         output: what it returned; None where it can't be written, `Value` or plain data otherwise.
@@ -62,7 +62,7 @@ class RecordedCall:
     """
 
     path: str
-    given: Any
+    arguments: Any
     bound: Any
     body: "list[Node | RecordedCall]" = field(default_factory=list)
     output: Any = None
@@ -266,7 +266,7 @@ def read_recording(program: Program, events: Mapping[int, Event], is_fixed: bool
         event, values = events[int(node.args[2])], _values(node)  # type: ignore[arg-type]
         if event.enters:
             call = RecordedCall(
-                event.path, substitute_references(event.given, values), substitute_references(event.bound, values)
+                event.path, substitute_references(event.arguments, values), substitute_references(event.bound, values)
             )
             stack[-1].body.append(call)
             stack.append(call)
@@ -274,7 +274,7 @@ def read_recording(program: Program, events: Mapping[int, Event], is_fixed: bool
         call = stack.pop()
         if call.path != event.path or not stack:
             raise UnsupportedCodeError("its calls are not properly nested")
-        call.output = substitute_references(event.given, values)
+        call.output = substitute_references(event.arguments, values)
         call.results = tuple(_name(values[leaf]) if leaf else None for leaf in event.leaves)
         copies.update(values[name].name for name in event.passed)
     calls = [call for call in root.body if isinstance(call, RecordedCall)]

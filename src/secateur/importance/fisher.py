@@ -90,7 +90,7 @@ class FisherAccumulator:
             share: the number of positions of each example.
             draws: the generator that selects them.
         """
-        positions = self.layer.places(x, examples)
+        positions = self.layer.positions(x, examples)
         selected = torch.randperm(positions.count, generator=draws)[:share].to(x.device)
         rows = at_least_single(positions.rows(selected, self.layer.groups).transpose(0, 1))  # (groups, rows, features)
         if self.rows == 0:
@@ -208,7 +208,7 @@ def _unmeasured_layer(layer: LinearLayer, examples: int, draws: torch.Generator)
     """Return the operator as it is, with the draws of a measured one."""
 
     def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        torch.randperm(layer.places(operand(layer, args, kwargs).detach(), examples).count, generator=draws)
+        torch.randperm(layer.positions(operand(layer, args, kwargs).detach(), examples).count, generator=draws)
         return target(*args, **kwargs)
 
     return handler

@@ -101,7 +101,7 @@ class LinearLayer:
         weight: Any = arguments(self.node)["weight"] if self.is_convolution else None
         return 1 if weight is None else math.prod(weight.meta["val"].shape[2:])
 
-    def places(self, x: Tensor, examples: int) -> "LayerPositions":
+    def positions(self, x: Tensor, examples: int) -> "LayerPositions":
         """Return the rows of an input, from which any can be selected."""
         return LayerPositions(self._windows(x) if self.is_convolution else _by_example(x, examples))
 

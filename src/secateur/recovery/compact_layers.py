@@ -1,4 +1,4 @@
-"""Layers that compute what stays alone, within programs in which what is cut is silent."""
+"""Layers that compute kept positions alone, within programs of dense size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Axis = TypeVar("Axis")
 
 @dataclass(frozen=True, eq=False)
 class CompactLayer:
-    """A linear layer or convolution that computes what stays alone.
+    """A linear layer or convolution that computes kept positions alone.
 
     Its input and its weight may hold what stays alone, or all.
 
@@ -36,11 +36,16 @@ class CompactLayer:
 
     @staticmethod
     def of(layer: LinearLayer, mask: Tensor) -> "CompactLayer | None":
-        """None where all stays, or where its groups keep different numbers."""
-        inputs, outputs = (mask[each].view(layer.groups, -1) for each in (layer.inputs, layer.outputs))
+        """Return the compact layer; None if all is kept, or its groups keep different numbers."""
+        inputs, outputs = (mask[is_kept].view(layer.groups, -1) for is_kept in (layer.inputs, layer.outputs))
         groups = torch.nonzero(outputs.any(1)).flatten()
-        alike = all(len(each[groups].sum(1).unique()) == 1 for each in (inputs, outputs))
-        if layer.argument != "input" or layer.inner != 1 or not alike or bool(mask[layer.inputs].all() & outputs.all()):
+        is_rectangular = all(len(is_kept[groups].sum(1).unique()) == 1 for is_kept in (inputs, outputs))
+        if (
+            layer.argument != "input"
+            or layer.inner != 1
+            or not is_rectangular
+            or bool(mask[layer.inputs].all() & outputs.all())
+        ):
             return None
         if not bool(inputs[groups].any()):
             return None
@@ -49,36 +54,36 @@ class CompactLayer:
         return CompactLayer(layer, where, torch.nonzero(mask[layer.outputs]).flatten(), len(groups), inside)
 
     def result_axis(self, make: Callable[[int, Tensor, int], Axis]) -> Axis | None:
-        """What stays of the result, made from the axis, the positions and the length; None where all does."""
+        """The kept positions of the result; None if all are kept."""
         length = len(self.layer.outputs)
         return make(self.layer.dim, self.outputs, length) if len(self.outputs) < length else None
 
     def weight_of(self, weight: Tensor) -> Tensor:
-        """What stays of the weight; the weight itself where it holds no more."""
+        """Select the kept entries of a weight; a compact weight is returned as it is."""
         if weight.shape[:2] == (len(self.outputs), self.inner.shape[1]):
             return weight
-        outputs, inner = (each.to(weight.device) for each in (self.outputs, self.inner))
+        outputs, inner = (index.to(weight.device) for index in (self.outputs, self.inner))
         weight = weight.index_select(0, outputs)
         at = inner.repeat_interleave(len(outputs) // self.groups, 0)
         return weight.gather(1, at.view(*at.shape, *[1] * (weight.dim() - 2)).expand(*at.shape, *weight.shape[2:]))
 
     def __call__(self, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         node, dim = self.layer.node, self.layer.dim
-        names = [each.name for each in node.target._schema.arguments]  # type: ignore[union-attr]
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        weight, x = self.weight_of(given["weight"]), given["input"]
+        names = [index.name for index in node.target._schema.arguments]  # type: ignore[union-attr]
+        by_name = {**dict(zip(names, args, strict=False)), **kwargs}
+        weight, x = self.weight_of(by_name["weight"]), by_name["input"]
         x = select_positions(x, dim, self.inputs) if x.shape[dim] == len(self.layer.inputs) else x
-        given |= {"input": x, "weight": weight}
-        if given.get("bias") is not None:
-            given["bias"] = given["bias"].index_select(0, self.outputs.to(weight.device))
-        if "groups" in given:
-            given["groups"] = self.groups
-        result = target(**given)
+        by_name |= {"input": x, "weight": weight}
+        if by_name.get("bias") is not None:
+            by_name["bias"] = by_name["bias"].index_select(0, self.outputs.to(weight.device))
+        if "groups" in by_name:
+            by_name["groups"] = self.groups
+        result = target(**by_name)
         return spread_out(result, dim, self.outputs, len(self.layer.outputs)) if self.spreads else result
 
 
 def select_positions(x: Tensor, dim: int, positions: Tensor) -> Tensor:
-    """Some positions along an axis, in the layout of the tensor."""
+    """Select positions along an axis, in the memory format of the tensor."""
     positions = positions.to(x.device)
     if dim == 1 and x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
         return x.movedim(1, -1).index_select(-1, positions).movedim(-1, 1)
@@ -86,7 +91,7 @@ def select_positions(x: Tensor, dim: int, positions: Tensor) -> Tensor:
 
 
 def spread_out(x: Tensor, dim: int, positions: Tensor, length: int) -> Tensor:
-    """A tensor at some positions along an axis, zero at the others, in the layout of the tensor."""
+    """Expand a tensor with some positions along an axis to all, zero elsewhere, in its memory format."""
     if len(positions) == length:
         return x
     shape, positions = list(x.shape), positions.to(x.device)

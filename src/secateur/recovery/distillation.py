@@ -32,7 +32,7 @@ class DistillationConfig:
         small: the cut network, which is changed in place.
         dense: the network that it should be like.
         cells: the examples.
-        held: others, to stop by.
+        held_out: others, to stop by.
         options: steps, learning_rate, batch_size, temperature, augment.
         seed: for whatever is drawn.
         progress: whether to show a progress bar.
@@ -41,7 +41,7 @@ class DistillationConfig:
     small: nn.Module
     dense: nn.Module
     cells: Sequence[Batch]
-    held: Sequence[Batch]
+    held_out: Sequence[Batch]
     options: Mapping[str, Any]
     seed: int = 0
     progress: bool = False
@@ -127,7 +127,7 @@ def _train(training: DistillationConfig, optimizer: Any, schedule: Any, steps: i
 
 
 def _held_out_divergence(training: DistillationConfig) -> float:
-    return float(output_divergences(training.dense, training.small, training.held).mean())
+    return float(output_divergences(training.dense, training.small, training.held_out).mean())
 
 
 def _loss(training: DistillationConfig, batch: Batch, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The cut network as it runs within the dense one's program: full-size tensors, in which what is gone is silent.
+"""The cut network embedded in the dense one's program: tensors of dense size, in which removed entries are inactive.
 
 So every operator of the cut network has its counterpart in the dense one, and whatever is found out beside it can be
 written back to the small model.
@@ -50,24 +50,27 @@ class EmbeddedPrunedNetwork:
 
     @staticmethod
     def of(small: nn.Module, network: Network, recipe: Recipe) -> "EmbeddedPrunedNetwork":
+        """Embed a cut network."""
         program = network.program
-        own = embedded_tensors(small)
+        tensors = embedded_tensors(small)
         mask = network.mask(recipe.kept)
         state = {}
         for name in set(program.state_names.values()):
             dense = program.state(name).detach()
-            state[name] = _spread(own[name].detach(), dense, recipe.slices.get(name, {})) if name in own else dense
+            state[name] = (
+                _spread(tensors[name].detach(), dense, recipe.slices.get(name, {})) if name in tensors else dense
+            )
         biases = {}
         for consumer in network.new_biases():
-            if consumer.fold is not None and consumer.fold.tensor in own:
-                dense = own[consumer.fold.tensor].detach().new_zeros(len(consumer.fold.outputs))
+            if consumer.fold is not None and consumer.fold.tensor in tensors:
+                dense = tensors[consumer.fold.tensor].detach().new_zeros(len(consumer.fold.outputs))
                 stays = torch.nonzero(mask[consumer.fold.outputs]).flatten()
-                biases[consumer.fold.tensor] = _spread(own[consumer.fold.tensor].detach(), dense, {0: stays})
+                biases[consumer.fold.tensor] = _spread(tensors[consumer.fold.tensor].detach(), dense, {0: stays})
         return EmbeddedPrunedNetwork(network, mask, recipe.slices, state, biases)
 
     @staticmethod
     def whole(network: Network, kept: Kept, means: Means | None = None) -> "EmbeddedPrunedNetwork":
-        """The dense network, of which only some units are there."""
+        """Return the dense network with a mask of units."""
         program = network.program
         state = {name: program.state(name).detach() for name in set(program.state_names.values())}
         folds = [consumer.fold for consumer in network.new_biases() if consumer.fold is not None]
@@ -77,14 +80,14 @@ class EmbeddedPrunedNetwork:
 
     @property
     def first_cut(self) -> int:
-        """The position of the first operator that misses any units."""
+        """The position of the first operator that lacks units."""
         position = self.network.program.position
-        missing = [each.node for each in self.network.consumers if not bool(self.mask[each.units].all())]
+        missing = [consumer.node for consumer in self.network.consumers if not bool(self.mask[consumer.units].all())]
         return min((position[node] for node in missing), default=len(position))
 
     @cached_property
     def dropped(self) -> tuple[str, ...]:
-        """The paths of the blocks that are gone."""
+        """The paths of removed blocks."""
         return tuple(
             path
             for group in self.network.groups
@@ -93,26 +96,26 @@ class EmbeddedPrunedNetwork:
         )
 
     def is_gone(self, node: Node) -> bool:
-        """Whether an operator lies in a block that is gone."""
+        """True if an operator is in a removed block."""
         return bool(self.dropped) and is_inside(module_path(node), self.dropped)
 
     def fixed(self) -> dict[Node, Any]:
-        """Parameters, buffers and constants by placeholder."""
+        """Return parameters, buffers and constants by placeholder."""
         program = self.network.program
         return {**{node: self.state[name] for node, name in program.state_names.items()}, **program.constants}
 
     def handlers(self) -> dict[Node, OpOverride]:
-        """The operators as they are in the cut network."""
-        found = dict(self._compact[0])
+        """Return the overrides of operators in the cut network."""
+        overrides = dict(self._compact[0])
         for consumer in self.network.new_biases():
             if consumer.fold is not None and consumer.fold.tensor in self.biases:
-                found[consumer.node] = self.adding(
-                    found.get(consumer.node), self.biases[consumer.fold.tensor], consumer.dim, consumer.fold.outputs
+                overrides[consumer.node] = self.adding(
+                    overrides.get(consumer.node), self.biases[consumer.fold.tensor], consumer.dim, consumer.fold.outputs
                 )
-        return found
+        return overrides
 
     def adding(self, handler: OpOverride | None, bias: Tensor, dim: int, outputs: Tensor) -> OpOverride:
-        """An operator that adds a bias to its result.
+        """Return the override that adds a bias to an operator's result.
 
         Args:
             handler: the operator as it is otherwise.
@@ -124,13 +127,13 @@ class EmbeddedPrunedNetwork:
 
         def added(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             result = handler(target, args, kwargs) if handler is not None else target(*args, **kwargs)
-            own = bias if result.shape[dim] == len(bias) else bias.index_select(0, stays.to(bias.device))
-            return result + as_factor(own[None].to(result), result, dim, None)
+            summand = bias if result.shape[dim] == len(bias) else bias.index_select(0, stays.to(bias.device))
+            return result + as_factor(summand[None].to(result), result, dim, None)
 
         return added
 
     def spread(self, node: Node, value: Tensor, dim: int | None = None) -> Tensor:
-        """A value of the cut network with all positions, zero where nothing stays.
+        """Expand a value of the cut network to all positions, zero where nothing is kept.
 
         Args:
             node: the operator that gives it.
@@ -141,63 +144,63 @@ class EmbeddedPrunedNetwork:
         return value if axis is None else axis.spread(value, axis.dim if dim is None else dim)
 
     def compact_layer(self, node: Node) -> CompactLayer | None:
-        """The layer that computes what stays alone in the place of an operator, or None."""
+        """The layer that computes what stays alone in place of an operator, or None."""
         return self._narrow.get(node)
 
     @cached_property
     def _compact(self) -> tuple[dict[Node, OpOverride], Axes]:
-        """The operators as they are in the cut network, and which values may hold what stays alone."""
+        """Return the compact overrides, and the axes of values that may be compact."""
         removed = MeanAblation(self.means).handlers(self.network, self.mask[None])
         narrow = self._narrow
-        axes, held = compact_axes(self.network.program, narrow, removed.keys() - narrow.keys())
+        axes, compact = compact_axes(self.network.program, narrow, removed.keys() - narrow.keys())
         handlers: dict[Node, OpOverride] = {**removed}
         for node, axis in axes.items():
-            handlers[node] = compact_operator(node, axis, node in held)
+            handlers[node] = compact_operator(node, axis, node in compact)
         for node, layer in narrow.items():
-            handlers[node] = replace(layer, spreads=node not in held)
-        return handlers, held
+            handlers[node] = replace(layer, spreads=node not in compact)
+        return handlers, compact
 
     @cached_property
     def _narrow(self) -> dict[Node, CompactLayer]:
-        """Layers that compute what stays alone, which takes as long as in the cut network; the rest is nothing."""
+        """Return the layers that compute kept positions alone."""
         if self.means:
             return {}
-        found: dict[Node, CompactLayer] = {}
+        layers: dict[Node, CompactLayer] = {}
         for layer in layers_of(self.network):
             if self.is_gone(layer.node):
                 continue
             narrow = CompactLayer.of(layer, self.mask)
             if narrow is not None:
-                found[layer.node] = narrow
-        return found
+                layers[layer.node] = narrow
+        return layers
 
     def has_constant(self, layer: LinearLayer) -> bool:
-        """Whether a constant can be added to a layer's result."""
+        """True if a constant can be added to a layer's result."""
         return layer.constant in (self.biases if layer.kind == "new" else self.state)
 
     def constant(self, layer: LinearLayer) -> Tensor | None:
-        """The bias of a layer, in the dense length; None where it has none."""
+        """Return the bias of a layer, in the dense length; None if it has none."""
         if layer.kind == "new":
             return self.biases.get(layer.constant)
         return self.state[layer.constant] if layer.kind == "bias" else None
 
     def add(self, layer: LinearLayer, constant: Tensor) -> None:
-        """Add a constant (outputs,) to a layer's result, where it can go."""
+        """Add a constant (outputs,) to a layer's result, if it can have one."""
         holder = self.biases if layer.kind == "new" else self.state
-        held, sign = holder[layer.constant], -1 if layer.kind == "running_mean" else 1
-        holder[layer.constant] = (to_widest(held) + sign * constant.to(to_widest(held))).to(held.dtype)
+        current, sign = holder[layer.constant], -1 if layer.kind == "running_mean" else 1
+        holder[layer.constant] = (to_widest(current) + sign * constant.to(to_widest(current))).to(current.dtype)
 
     def write(self, small: nn.Module) -> None:
-        """Give the small model this state."""
-        own = embedded_tensors(small)
+        """Copy this state to the small model."""
+        tensors = embedded_tensors(small)
         for name, value in {**self.state, **self.biases}.items():
-            if name in own:
+            if name in tensors:
                 axes = self.slices.get(name, {})
                 if name in self.biases:
                     axes = {0: self._stays(name)}
                 for axis, positions in axes.items():
                     value = value.index_select(axis, positions.to(value.device))
-                own[name].data.copy_(value)
+                tensors[name].data.copy_(value)
 
     def _stays(self, bias: str) -> Tensor:
         folds = (consumer.fold for consumer in self.network.new_biases())
@@ -206,6 +209,7 @@ class EmbeddedPrunedNetwork:
 
 
 def embedded_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a model by name."""
     return {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
@@ -213,10 +217,10 @@ def embedded_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _spread(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
-    """A cut tensor in the dense one's shape; elsewhere as the dense one."""
+    """Expand a cut tensor to the dense shape; removed entries are those of the dense tensor."""
     if not axes:
         return value.clone()
-    whole = dense.clone()
+    expanded = dense.clone()
     grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(dense.shape)]
-    whole[torch.meshgrid(*[each.to(whole.device) for each in grid], indexing="ij")] = value
-    return whole
+    expanded[torch.meshgrid(*[index.to(expanded.device) for index in grid], indexing="ij")] = value
+    return expanded

@@ -1,4 +1,4 @@
-"""What problems of a few layers have in common: what should come of each layer, and what each layer reads."""
+"""Terms of block reconstruction that problems share: targets of layers, and covariances of their inputs."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ RIDGE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class ReconstructionTerm:
-    """Where what comes of a layer is compared with the dense network.
+    """The target of a layer's output, at the operator where it is compared.
 
     Args:
         aim: what comes of the layer's output.
@@ -44,35 +44,34 @@ class ReconstructionTerm:
     def of(
         layer: LinearLayer, aim: OutputContext, within: EmbeddedPrunedNetwork, dense: Sequence[Tensor]
     ) -> "ReconstructionTerm":
-        """From what comes of the layer in the dense network, cell by cell."""
+        """Compute the target from the dense network's values, microbatch by microbatch."""
         axis = 1 if layer.is_convolution else dense[0].dim() - 1
         stays = torch.nonzero(within.mask[layer.outputs]).flatten().to(dense[0].device)
-        wanted = [at_least_single(select_positions(each, axis, stays)) for each in dense]
+        targets = [at_least_single(select_positions(value, axis, stays)) for value in dense]
         spread = Statistics()
-        for cell in wanted:
+        for cell in targets:
             spread.add(cell.movedim(axis, 1) if cell.dim() > 1 else cell[None])
-        wanted = [cell.clamp(aim.low, aim.high) for cell in wanted] if aim.cuts_off else wanted
+        targets = [cell.clamp(aim.low, aim.high) for cell in targets] if aim.cuts_off else targets
         weight = (float(spread.variance.sum()) * spread.rows + 1e-12) ** -0.5
-        return ReconstructionTerm(aim, axis, stays, wanted, weight)
+        return ReconstructionTerm(aim, axis, stays, targets, weight)
 
     def error(self, cell: int, values: Values) -> Tensor:
-        """What is missing for a cell, nothing where the nonlinearity behind cuts it off."""
+        """Compute the error for a microbatch, zero where the nonlinearity behind clips."""
         output = values[self.aim.seen]
         if output.shape[self.axis] != len(self.stays):
             output = select_positions(output, self.axis, self.stays)
         output = at_least_single(output)
-        wanted = self.wanted[cell]
-        missing = (wanted - output) * self.weight
+        target = self.wanted[cell]
+        missing = (target - output) * self.weight
         if self.aim.low > -math.inf:
-            missing = missing.masked_fill((wanted <= self.aim.low) & (missing > 0), 0)
+            missing = missing.masked_fill((target <= self.aim.low) & (missing > 0), 0)
         if self.aim.high < math.inf:
-            missing = missing.masked_fill((wanted >= self.aim.high) & (missing < 0), 0)
+            missing = missing.masked_fill((target >= self.aim.high) & (missing < 0), 0)
         return missing
 
 
 class Covariance:
-    """The covariance of what a layer reads, with a little added to its diagonal, factored in single precision where it
-    is held as a matrix."""
+    """The covariance of a layer's input, with a small ridge, factored in single precision where possible."""
 
     def __init__(self, moments: RegressionMoments, has_constant: bool) -> None:
         self._dual, self._rows = None, moments.rows
@@ -85,7 +84,7 @@ class Covariance:
         self._factor = torch.where(failed[:, None, None] == 0, factor, scales).float()
 
     def solve(self, slopes: Tensor) -> Tensor:
-        """The inverse times slopes (groups, features, outputs)."""
+        """Multiply slopes (groups, features, outputs) by the inverse."""
         if self._dual is not None:
             return self._dual.solve(slopes) * self._rows
         solution: Tensor = torch.cholesky_solve(slopes.to(self._factor), self._factor).to(slopes)
@@ -93,7 +92,7 @@ class Covariance:
 
 
 class SharedTargets:
-    """The dense network's values that layers are compared with, and the covariances of what layers read.
+    """The dense network's target values, and the covariances of layers' inputs.
 
     Layers lie in several problems, one after another. The dense network runs once for all of them, ahead of the cut
     one. Covariances change little as the layers before adapt, and only tell in which proportions the weights move.
@@ -113,16 +112,16 @@ class SharedTargets:
         self._at = network.program.first
 
     def advance(self, within: EmbeddedPrunedNetwork, stop: int) -> None:
-        """Run the dense network up to an operator, and keep what should come of the layers on the way."""
+        """Run the dense network up to an operator, and keep the targets of the layers before it."""
         if stop <= self._at:
             return
         program, fixed = self._program, self._program.fixed()
         reached = {layer: aim for layer, aim in self.aims.items() if self._at <= program.position[aim.seen] < stop}
-        seen = [aim.seen for aim in reached.values()]
+        compared = [aim.seen for aim in reached.values()]
         targets: list[Values] = []
         for cell, values in enumerate(self._values):
-            ran = program.run({**fixed, **values}, self._at, stop, self._handlers, keep=seen)
-            targets.append({node: ran[node] for node in seen})
+            ran = program.run({**fixed, **values}, self._at, stop, self._handlers, keep=compared)
+            targets.append({node: ran[node] for node in compared})
             self._values[cell] = {
                 node: value for node, value in ran.items() if node not in fixed and program.last_use[node] >= stop
             }
@@ -131,7 +130,7 @@ class SharedTargets:
             self.anchors[layer] = ReconstructionTerm.of(layer, aim, within, [values[aim.seen] for values in targets])
 
     def forget_all_but(self, layers: set[LinearLayer]) -> None:
-        """Keep what is known of these layers alone."""
+        """Drop the terms of all other layers."""
         for table in (self.anchors, self.covariances):
             for layer in table.keys() - layers:
                 del table[layer]

@@ -1,14 +1,15 @@
 """Ridge regression from moments of rows and targets."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor
 
 from secateur.recovery.dual_ridge import DualRegression, DualSystem
+from secateur.recovery.regression_rows import RegressionRows
 from secateur.utils.dtypes import at_least_single
 
 STEPS = 10
@@ -17,58 +18,6 @@ RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MIDDLE = 3
 PATIENCE = 2
 FEWER_ROWS = 2  # times as many features as rows, from which on the dual form is the cheaper one
-
-
-@dataclass(frozen=True)
-class RegressionRows:
-    """A layer's input, and what its output lacks.
-
-    Args:
-        features: (groups, rows, features).
-        missing: what is to be added to its output (groups, rows, outputs).
-        least, most: between these any addition will do.
-        held: which rows are of examples held out (rows,).
-    """
-
-    features: Tensor
-    missing: Tensor
-    least: Tensor
-    most: Tensor
-    held: Tensor
-
-    def shifted(self, by: Tensor) -> "RegressionRows":
-        """Subtract a shift (groups, 1, features - 1) from all features but the last, which is constant."""
-        return replace(self, features=torch.cat([self.features[..., :-1] - by, self.features[..., -1:]], 2))
-
-    def where(self, chosen: Tensor) -> "RegressionRows":
-        """Select rows."""
-        features, missing, least, most = (tensor[:, chosen] for tensor in self._tensors)
-        return RegressionRows(features, missing, least, most, self.held[chosen])
-
-    @staticmethod
-    def joined(items: Sequence["RegressionRows"]) -> "RegressionRows":
-        """Concatenate rows."""
-        values = zip(*(item._tensors for item in items), strict=True)
-        features, missing, least, most = (torch.cat(tensors, 1) for tensors in values)
-        return RegressionRows(features, missing, least, most, torch.cat([item.held for item in items]))
-
-    def lacking(self, change: Tensor) -> Tensor:
-        """Return what is lacking after a change (groups, features, outputs). (groups, rows, outputs)"""
-        outputs = self.features @ change.to(self.features)
-        return outputs.clamp(self.least, self.most) - outputs
-
-    def left(self, change: Tensor) -> float:
-        """Return the sum of squares of what is lacking after a change."""
-        return float(self.lacking(change).double().square().sum())
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of the tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors)
-
-    @property
-    def _tensors(self) -> tuple[Tensor, ...]:
-        return self.features, self.missing, self.least, self.most
 
 
 @dataclass(frozen=True)
@@ -134,7 +83,7 @@ class RegressionMoments:
         """Add a ridge to the diagonals of the Gram matrices."""
         return self.summed() + torch.diag_embed(self.penalty(ridge, has_constant))
 
-    def left(self, change: Tensor) -> float:
+    def mean_square(self, change: Tensor) -> float:
         """Return the mean square that is lacking after a change."""
         if self.features is None:
             quadratic = (change * (self.summed() @ change)).sum()
@@ -193,36 +142,12 @@ def systems_of(moments: RegressionMoments, has_constant: bool) -> Callable[[floa
     return lambda ridge: dual.at(ridge, moments.moment)
 
 
-class ClippedRegression:
-    """Rows for a regression through a nonlinearity that clips: beyond its bounds nothing is lacking.
-
-    Majorised by a least squares problem with the same Gram matrix at every step, whose target is the nearest output
-    that will do; steps are carried on as by Nesterov 1983.
-
-    Args:
-        memory: bytes that rows may take; what is beyond is left out.
-    """
-
-    def __init__(self, memory: int) -> None:
-        self.memory, self.rows = memory, list[RegressionRows]()
-
-    def add(self, rows: RegressionRows) -> None:
-        """Add rows."""
-        self.memory -= rows.bytes
-        if self.memory >= 0:
-            self.rows.append(rows)
-
-    def joined(self) -> RegressionRows | None:
-        """Return all rows."""
-        return RegressionRows.joined(self.rows) if self.rows else None
-
-
 class _Trial:
     """A ridge, and the mean square that its solution leaves on held-out rows."""
 
     def __init__(self, ridge: float, system: System, held_moments: RegressionMoments) -> None:
         self.ridge, self.system = ridge, system
-        self.remaining = held_moments.left(self.system.solution)
+        self.remaining = held_moments.mean_square(self.system.solution)
 
 
 def select_ridge(
@@ -242,7 +167,7 @@ def select_ridge(
             best = other
         if best.ridge > RIDGES[MIDDLE]:
             break
-    if not best.remaining < held_moments.left(torch.zeros_like(held_moments.moment)):
+    if not best.remaining < held_moments.mean_square(torch.zeros_like(held_moments.moment)):
         return Choice(None, 0)
     return Choice(best.ridge, 0 if rows is None else _best_step(rows, fitted, best.system))
 
@@ -259,10 +184,10 @@ def solve(moments: RegressionMoments, rows: RegressionRows | None, choice: Choic
 
 def _best_step(rows: RegressionRows, fitted: RegressionMoments, system: System) -> int:
     """Return the number of steps that is best on held-out rows; stop after two steps without a gain."""
-    held_rows = rows.where(rows.held)
+    held_rows = rows.where(rows.is_held)
     judged: list[float] = []
-    for change in islice(_steps(rows.where(~rows.held), fitted, system), STEPS + 1):
-        judged.append(held_rows.left(change))
+    for change in islice(_steps(rows.where(~rows.is_held), fitted, system), STEPS + 1):
+        judged.append(held_rows.squared_error(change))
         if len(judged) > PATIENCE and min(judged[-PATIENCE:]) > min(judged[:-PATIENCE]):
             break
     return min(range(len(judged)), key=judged.__getitem__)
@@ -271,7 +196,7 @@ def _best_step(rows: RegressionRows, fitted: RegressionMoments, system: System) 
 def _steps(rows: RegressionRows, moments: RegressionMoments, system: System) -> Iterator[Tensor]:
     """Yield the change without bounds, and the change after each step. (groups, features, outputs)"""
     change = ahead = system.solution
-    weight, pace = moments.rows / max(len(rows.held), 1), 1.0
+    weight, pace = moments.rows / max(len(rows.is_held), 1), 1.0
     yield change
     while True:
         moment = at_least_single(rows.features).transpose(1, 2) @ at_least_single(rows.lacking(ahead))

@@ -47,7 +47,7 @@ def _synchronized_time() -> float:
 
 
 def page_faults(call: Callable[[], Any]) -> int:
-    """How many pages of memory this thread takes anew from the system in one run of a call that has run before.
+    """Count the memory pages that this thread newly requests from the system in one run of a call that has run before.
 
     Returns:
         The number, 0 where the system does not count them for a thread.

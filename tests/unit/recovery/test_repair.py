@@ -355,9 +355,9 @@ def test_the_ridge_is_the_best_of_all_that_are_known(noise: float) -> None:
     features, weights = torch.randn(1, 90, 30).double(), torch.randn(1, 30, 4).double()
     missing = features @ weights + noise * torch.randn(1, 90, 4).double()
     fitted, held = (RegressionMoments.of(features[:, part], missing[:, part]) for part in (slice(60), slice(60, 90)))
-    left = {ridge: held.left(RidgeSystem(fitted, ridge, False).solution) for ridge in RIDGES}
+    left = {ridge: held.mean_square(RidgeSystem(fitted, ridge, False).solution) for ridge in RIDGES}
     best = min(left, key=left.__getitem__)
-    expected = best if left[best] < held.left(torch.zeros_like(held.moment)) else None
+    expected = best if left[best] < held.mean_square(torch.zeros_like(held.moment)) else None
     assert select_ridge(fitted, held, None, False) == Choice(expected, 0)
 
 

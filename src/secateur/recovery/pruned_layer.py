@@ -1,0 +1,124 @@
+"""The kept features and outputs of a layer, and its rows for a refit."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur.masking.linear_layers import LinearLayer
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.utils.dtypes import at_least_single
+
+MOST_ROWS = 10_000
+
+
+ROUGHLY = 4
+
+
+ROWS_PER_FEATURE = 16
+
+
+@dataclass(frozen=True)
+class PrunedLayer:
+    """The kept features and outputs of a layer.
+
+    Args:
+        layer: the layer.
+        groups: the numbers of its groups (groups,).
+        features, outputs: of each group (groups, ...).
+        has_constant: whether a constant can be added to its result.
+    """
+
+    layer: LinearLayer
+    groups: Tensor
+    features: Tensor
+    outputs: Tensor
+    has_constant: bool
+
+    @staticmethod
+    def of(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> "PrunedLayer | None":
+        """Return the pruned layer; None if its groups keep different numbers, or its block was removed."""
+        mask = within.mask
+        if within.is_gone(layer.node):
+            return None
+        outputs, features = mask[layer.outputs].view(layer.groups, -1), layer.features(mask)
+        groups = torch.nonzero(outputs.any(1)).flatten()
+        outputs, features = outputs[groups], features[groups]
+        if len(groups) == 0 or len(outputs.sum(1).unique()) > 1 or len(features.sum(1).unique()) > 1:
+            return None
+        features, outputs = (torch.nonzero(is_kept)[:, 1].view(len(groups), -1) for is_kept in (features, outputs))
+        return PrunedLayer(layer, groups, features, outputs, within.has_constant(layer))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of a change: (groups, features + 1 for the constant, outputs)."""
+        return len(self.groups), self.features.shape[1] + self.has_constant, self.outputs.shape[1]
+
+    @property
+    def most_rows(self) -> int:
+        """The number of rows that suffices for a refit."""
+        return max(MOST_ROWS, ROWS_PER_FEATURE * self.features.shape[1])
+
+    @property
+    def few_rows(self) -> int:
+        """The number of rows that suffices for an estimate of its input's covariance."""
+        return self.most_rows // ROUGHLY
+
+    def read(self, x: Tensor, examples: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Return its input at some positions of every example (groups, rows, features + 1), and the positions."""
+        positions = self.layer.positions(x, examples)
+        draws = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(positions.count, generator=draws)[:most].to(x.device)
+        if x.shape[self.layer.dim] == len(self.layer.inputs):
+            return self.inputs_of(at_least_single(positions.rows(chosen, self.layer.groups))), chosen
+        rows = at_least_single(positions.rows(chosen, len(self.groups)))  # what stays alone (rows, groups, features)
+        return self._with_constant(rows.transpose(0, 1)), chosen
+
+    def inputs_of(self, rows: Tensor) -> Tensor:
+        """Select the kept features of rows (rows, groups, features), and append 1 for the constant, if it has one."""
+        return self._with_constant(self._picked(rows, self.features))
+
+    def _with_constant(self, rows: Tensor) -> Tensor:
+        return torch.cat([rows, torch.ones_like(rows[..., :1])], 2) if self.has_constant else rows
+
+    def outputs_of(self, results: Tensor) -> Tensor:
+        """Select the kept outputs of results (rows, outputs of all groups). (groups, rows, outputs)"""
+        return self._picked(results.unflatten(1, (self.layer.groups, -1)), self.outputs)
+
+    def _picked(self, values: Tensor, positions: Tensor) -> Tensor:
+        index = positions.to(values.device)[:, None].expand(-1, len(values), -1)
+        return values.transpose(0, 1)[self.groups.to(values.device)].gather(2, index)
+
+    @property
+    def entries(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The indices of kept entries in the layer's matrices."""
+        return self.groups[:, None, None], self.outputs[:, :, None], self.features[:, None, :]
+
+    def matrix(self, within: EmbeddedPrunedNetwork) -> Tensor:
+        """Return the weights and the constant, without the batch norm behind. (groups, outputs, features + 1)"""
+        small = at_least_single(self.layer.matrix(within.state[self.layer.weight])[self.entries])
+        if not self.has_constant:
+            return small
+        constant = within.constant(self.layer)
+        all_constants = torch.zeros(len(self.layer.outputs)) if constant is None else constant
+        column = all_constants.view(self.layer.groups, -1)[self.groups[:, None], self.outputs]
+        return torch.cat([small, column.to(small)[..., None]], 2)
+
+    def weight(self, old: Tensor, change: Tensor) -> Tensor:
+        """Return the layer's weight after a change (groups, features + 1, outputs)."""
+        change = change.to(old.device)
+        weights = change.transpose(1, 2)[..., : self.features.shape[1]]
+        matrix = self.layer.matrix(old).to(change)
+        full_change = torch.zeros_like(matrix).index_put(self.entries, weights)
+        return self.layer.weight_of(matrix + full_change, old).to(old.dtype)
+
+    def added(self, change: Tensor) -> Tensor:
+        """Return the change of the layer's constant, from a change (groups, features + 1, outputs). (all outputs,)"""
+        constants = change.new_zeros(self.layer.groups, len(self.layer.outputs) // self.layer.groups)
+        return constants.index_put((self.groups[:, None], self.outputs), change[:, -1]).flatten()
+
+    def write(self, within: EmbeddedPrunedNetwork, change: Tensor) -> None:
+        """Add a change (groups, features + 1, outputs) to the weights and the constant."""
+        within.state[self.layer.weight] = self.weight(within.state[self.layer.weight], change)
+        if self.has_constant:
+            within.add(self.layer, self.added(change))

@@ -1,0 +1,83 @@
+"""The rows of a regression: features, what is lacking, and the bounds of a clipped output."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RegressionRows:
+    """A layer's input, and what its output lacks.
+
+    Args:
+        features: (groups, rows, features).
+        missing: what is to be added to its output (groups, rows, outputs).
+        least, most: between these any addition will do.
+        is_held: which rows are of examples held out (rows,).
+    """
+
+    features: Tensor
+    missing: Tensor
+    least: Tensor
+    most: Tensor
+    is_held: Tensor
+
+    def shifted(self, by: Tensor) -> "RegressionRows":
+        """Subtract a shift (groups, 1, features - 1) from all features but the last, which is constant."""
+        return replace(self, features=torch.cat([self.features[..., :-1] - by, self.features[..., -1:]], 2))
+
+    def where(self, chosen: Tensor) -> "RegressionRows":
+        """Select rows."""
+        features, missing, least, most = (tensor[:, chosen] for tensor in self._tensors)
+        return RegressionRows(features, missing, least, most, self.is_held[chosen])
+
+    @staticmethod
+    def joined(items: Sequence["RegressionRows"]) -> "RegressionRows":
+        """Concatenate rows."""
+        values = zip(*(item._tensors for item in items), strict=True)
+        features, missing, least, most = (torch.cat(tensors, 1) for tensors in values)
+        return RegressionRows(features, missing, least, most, torch.cat([item.is_held for item in items]))
+
+    def lacking(self, change: Tensor) -> Tensor:
+        """Return what is lacking after a change (groups, features, outputs). (groups, rows, outputs)"""
+        outputs = self.features @ change.to(self.features)
+        return outputs.clamp(self.least, self.most) - outputs
+
+    def squared_error(self, change: Tensor) -> float:
+        """Return the sum of squares of what is lacking after a change."""
+        return float(self.lacking(change).double().square().sum())
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of the tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors)
+
+    @property
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.features, self.missing, self.least, self.most
+
+
+class ClippedRegression:
+    """Rows for a regression through a nonlinearity that clips: beyond its bounds nothing is lacking.
+
+    Majorised by a least squares problem with the same Gram matrix at every step, whose target is the nearest output
+    that will do; steps are carried on as by Nesterov 1983.
+
+    Args:
+        memory: bytes that rows may take; what is beyond is left out.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self.memory, self.rows = memory, list[RegressionRows]()
+
+    def add(self, rows: RegressionRows) -> None:
+        """Add rows."""
+        self.memory -= rows.bytes
+        if self.memory >= 0:
+            self.rows.append(rows)
+
+    def joined(self) -> RegressionRows | None:
+        """Return all rows."""
+        return RegressionRows.joined(self.rows) if self.rows else None
