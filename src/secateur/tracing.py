@@ -12,7 +12,8 @@ from secateur.coupling.network import Network
 from secateur.coupling.new_biases import without_new_biases
 from secateur.coupling.other_sizes import with_other_sizes
 from secateur.coupling.regroup import freeze_groups
-from secateur.coupling.residual_blocks import find_blocks, with_blocks
+from secateur.coupling.removable_blocks import find_blocks
+from secateur.coupling.residual_blocks import with_blocks
 from secateur.coupling.trace_groups import trace_groups
 from secateur.data.conversion import example_batches
 from secateur.data.model_inputs import device_of, floating_type

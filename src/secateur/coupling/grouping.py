@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.coupling.connected_components import find_components
+from secateur.coupling.label_components import frozen_components, label_components
 from secateur.coupling.label_tracer import LabelTracer
-from secateur.coupling.labels import ParameterAxis, labelled_axes, squeeze_expanded
+from secateur.coupling.labels import ParameterAxis, squeeze_expanded
 from secateur.coupling.members import Frozen, TensorAxis
 from secateur.coupling.network import Group
-from secateur.coupling.trace_records import Couplings, Freeze
+from secateur.coupling.trace_records import Freeze
 
 Array = np.ndarray
 Signature = tuple[tuple[int, int], ...]
@@ -43,8 +43,8 @@ class Units:
 def build_groups(tracer: LabelTracer) -> Units:
     """Build groups of units: the connected components of the couplings that no frozen label belongs to."""
     uses = tracer.uses
-    component = _components(tracer.couplings, tracer.space.size)
-    frozen = _frozen_components(tracer.couplings.freezes, component)
+    component = label_components(tracer.couplings, tracer.space.size)
+    frozen = frozen_components(tracer.couplings.freezes, component)
     keys = sorted(uses.first_use, key=lambda key: (key not in uses.first_production, uses.first_use[key]))
     axes = {(name, axis): labels for name, axis, labels in tracer.space.origins}
     signatures = _signatures([axes[key] for key in keys], component, frozen)
@@ -65,61 +65,6 @@ def build_groups(tracer: LabelTracer) -> Units:
     groups = _groups(tracer, spans, members, of_label)
     single = {int(components[0]) for components in signatures.values() if len(components) == 1}
     return Units(of_label, groups, tuple(members.values()), _explain(tracer, axes, component, of_label, single))
-
-
-def _components(couplings: Couplings, size: int) -> Array:
-    """Return the component of every label, where every reshaped tensor stays rectangular, (size,)."""
-    pairs = list(couplings.pairs)
-    while True:
-        component = find_components(pairs, size)
-        frozen = _frozen_components(couplings.freezes, component)
-        added = [p for _, labels in couplings.rectangles for p in _rectangle_couplings(labels, component, frozen)]
-        if not added:
-            return component
-        for pair in added:
-            if bool(frozen[component[pair.numpy()]].any()):
-                reason = "must stay rectangular with what is frozen"
-                couplings.freezes.append(Freeze(pair.flatten(), "reshape", "", reason))
-        pairs.extend(added)
-
-
-def _frozen_components(freezes: Sequence[Freeze], component: Array) -> Array:
-    frozen = np.zeros(len(component), bool)
-    frozen[component[0]] = True
-    for freeze in freezes:
-        frozen[component[freeze.labels.numpy()]] = True
-    return frozen
-
-
-def _rectangle_couplings(labels: Tensor, component: Array, frozen: Array) -> list[Tensor]:
-    """Return the couplings that let a reshaped tensor lose any unit and stay rectangular."""
-    narrow = squeeze_expanded(labels)
-    classes = torch.from_numpy(component[narrow.numpy()])
-    classes[torch.from_numpy(frozen[classes.numpy()])] = -1
-    axes = sorted(labelled_axes(classes))
-    if len(axes) < 2:
-        return []
-    candidates = [_couplings_along(narrow, classes, axis) for axis in axes]
-    remaining = [len(torch.unique(classes)) - _merged_classes(pairs, component) for pairs in candidates]
-    best = candidates[int(np.argmax(remaining))]
-    return [best] if best.shape[1] else []
-
-
-def _couplings_along(labels: Tensor, classes: Tensor, axis: int) -> Tensor:
-    """Return pairs of labels that share an index along an axis and differ in their classes, (2, pairs)."""
-    rows = labels.movedim(axis, 0).reshape(labels.shape[axis], -1)
-    row_classes = classes.movedim(axis, 0).reshape(labels.shape[axis], -1)
-    differs = row_classes != row_classes[:, :1]
-    first = rows[:, :1].expand_as(rows)[differs]
-    pairs: Tensor = torch.unique(torch.stack([first, rows[differs]]), dim=1)
-    return pairs
-
-
-def _merged_classes(pairs: Tensor, component: Array) -> int:
-    """Return how many classes fewer there are with these couplings."""
-    classes, ends = np.unique(component[pairs.numpy()], return_inverse=True)
-    merged = find_components([torch.from_numpy(ends.reshape(2, -1))], len(classes))
-    return len(classes) - len(np.unique(merged))
 
 
 def _signatures(axes: Sequence[Tensor], component: Array, frozen: Array) -> dict[Signature, Array]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,77 +12,7 @@ from secateur.coupling.consumers import Consumer
 from secateur.coupling.cost import WHOLE
 from secateur.coupling.members import TensorAxis
 from secateur.coupling.network import Group, Network
-from secateur.coupling.rules.registry import rule_of
-from secateur.graph.operators import module_path
-from secateur.graph.program import Program
-
-
-@dataclass(frozen=True, eq=False)
-class RemovableBlock:
-    """A module whose output is its input plus one or more branches.
-
-    Args:
-        path: the module's path.
-        branches: for each sum the operator and the name of the argument that is the branch.
-    """
-
-    path: str
-    branches: tuple[tuple[Node, str], ...]
-
-
-def find_blocks(program: Program) -> Iterator[RemovableBlock]:
-    """Yield the modules that add branches to their input, each to the sum before."""
-    sums: defaultdict[str, list[Node]] = defaultdict(list)
-    for node in program.nodes:
-        if rule_of(node).sums == "add":
-            sums[module_path(node)].append(node)
-    for path, nodes in sums.items():
-        branches = _branches(program, path, nodes) if path else None
-        if branches:
-            yield RemovableBlock(path, tuple(branches))
-
-
-def _branches(program: Program, path: str, sums: Sequence[Node]) -> list[tuple[Node, str]] | None:
-    """Return the branch of each sum, where the other operand leads back to the module's input; None otherwise."""
-    branches: list[tuple[Node, str]] = []
-    current: Node | None = None
-    for node in sums:
-        operands = dict(zip(("self", "other"), node.args, strict=False))
-        values = {name: value for name, value in operands.items() if isinstance(value, Node)}
-        if len(values) != 2 or any(_shape(value) != _shape(node) for value in values.values()):
-            continue
-        skips = [name for name, value in values.items() if _leads_back(program, value, current, path)]
-        if len(skips) != 1:
-            return None
-        (branch,) = values.keys() - set(skips)
-        branches.append((node, branch))
-        current = node
-    return branches or None
-
-
-def _leads_back(program: Program, value: Node, current: Node | None, path: str) -> bool:
-    """Return whether a value is the sum before, or comes from outside the module; copies of it count as itself."""
-    while value is not current and rule_of(value).copies:
-        first = value.args[0]
-        if not isinstance(first, Node) or not _within(module_path(value), path):
-            break
-        value = first
-    if current is not None:
-        return value is current
-    return value not in program.state_names and not _within(_home(value), path)
-
-
-def _home(value: Node) -> str:
-    """Return the path of the module that computes a value, "" for inputs and parameters."""
-    return module_path(value) if value.op == "call_function" else ""
-
-
-def _within(name: str, path: str) -> bool:
-    return name == path or name.startswith(f"{path}.")
-
-
-def _shape(node: Node) -> tuple[str, ...]:
-    return tuple(str(length) for length in getattr(node.meta.get("val"), "shape", ()))
+from secateur.coupling.removable_blocks import RemovableBlock, home_path, is_within, recorded_shape
 
 
 def of_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
@@ -96,7 +26,7 @@ def of_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
     members = tuple(_members(network, unit_of))
     group = Group("blocks", len(blocks), 0, "blocks", members, (), 0, tuple(unit_of))
     consumers = tuple(
-        Consumer(node, branch, len(_shape(node)) - 1, _unit_everywhere(node, unit_of[block.path]), None)
+        Consumer(node, branch, len(recorded_shape(node)) - 1, _unit_everywhere(node, unit_of[block.path]), None)
         for block in blocks
         for node, branch in block.branches
     )
@@ -175,7 +105,7 @@ def blocks_of(network: Network) -> Group | None:
 
 def is_inside(name: str, paths: Sequence[str]) -> bool:
     """Return whether a module or a tensor is one of these modules, or lies within one."""
-    return any(_within(name, path) for path in paths)
+    return any(is_within(name, path) for path in paths)
 
 
 def groups_inside(network: Network, paths: Sequence[str]) -> list[Group]:
@@ -191,7 +121,7 @@ def _members(network: Network, unit_of: Mapping[str, int]) -> Iterator[TensorAxi
     """Yield every parameter and buffer that lies in a block and is used nowhere else."""
     users: defaultdict[str, set[str]] = defaultdict(set)
     for node, name in network.program.state_names.items():
-        users[name] |= {_block_of(_home(user), unit_of) for user in node.users}
+        users[name] |= {_block_of(home_path(user), unit_of) for user in node.users}
     for tensor in network.tensors:
         path = _block_of(tensor.name, unit_of)
         if path and users[tensor.name] <= {path}:
@@ -202,7 +132,7 @@ def _members(network: Network, unit_of: Mapping[str, int]) -> Iterator[TensorAxi
 
 def _block_of(name: str, unit_of: Mapping[str, int]) -> str:
     """Return the path of the block that a module or tensor lies in, "" for none."""
-    return next((path for path in unit_of if _within(name, path)), "")
+    return next((path for path in unit_of if is_within(name, path)), "")
 
 
 def _unit_everywhere(node: Node, unit: int) -> Tensor:

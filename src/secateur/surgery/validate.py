@@ -15,7 +15,8 @@ from torch import fx, nn
 from secateur.coupling.members import Frozen
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.regroup import freeze_groups
-from secateur.coupling.residual_blocks import RemovableBlock, find_blocks, of_blocks
+from secateur.coupling.removable_blocks import RemovableBlock, find_blocks
+from secateur.coupling.residual_blocks import of_blocks
 from secateur.surgery.culprits import bisect_failures, failing_groups, freeze_failing_groups
 from secateur.surgery.diagnose import (
     ancestors,
