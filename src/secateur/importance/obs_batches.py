@@ -12,7 +12,7 @@ from functools import partial
 from secateur.coupling.network import Group
 from secateur.importance.context import CriterionContext
 from secateur.importance.elimination import BLOCK
-from secateur.importance.fisher import FisherAccumulator, accumulate
+from secateur.importance.fisher import FEATURES_PER_ROW, FisherAccumulator, accumulate
 from secateur.importance.shapley.memory import DEFAULT_BYTES, SLACK, MemoryLimit
 from secateur.masking.linear_layers import LinearLayer
 from secateur.utils.live_bytes import peak_bytes
@@ -104,10 +104,26 @@ def _bytes_of_pass(context: CriterionContext, batch: GroupBatch, consumers: Line
     draws = generator_for(context.seed, "curvature")
     add_microbatch = partial(accumulate, context, microbatch, sums, batch.drawn, context.example_count, draws)
     pass_bytes = peak_bytes(add_microbatch)
-    sizes = {layer: _covariance_bytes(layer) for layer in layers}
-    elimination = max(sum(map(_elimination_bytes, consumers[group.name])) for group in batch.groups)
-    solution = max(elimination, SHRINKAGE * max(sizes.values()))
-    return max(pass_bytes + 2 * max(sizes.values()), 2 * sum(sizes.values()) + solution)
+    share = context.example_count / (microbatch.size or 1)
+    rows = {layer: round(sums[layer].rows * share) for layer in layers}
+    sizes = {layer: _moments_bytes(layer, rows[layer]) for layer in layers}
+    elimination = max(
+        sum(_elimination_bytes(layer, rows[layer]) for layer in consumers[group.name]) for group in batch.groups
+    )
+    solution = max(elimination, SHRINKAGE * max(sizes.values()) // 2)
+    return max(pass_bytes + max(sizes.values()), sum(sizes.values()) + solution)
+
+
+def _are_rows_kept(layer: LinearLayer, rows: int) -> bool:
+    return bool(FEATURES_PER_ROW * rows <= layer.features_of_group + 1)
+
+
+def _moments_bytes(layer: LinearLayer, rows: int) -> int:
+    """Return the bytes of the covariances and curvatures of a layer, or of its rows where they are few."""
+    if not _are_rows_kept(layer, rows):
+        return 2 * _covariance_bytes(layer)
+    outputs = min(len(layer.outputs) // layer.groups, layer.features_of_group)
+    return int(layer.groups * (2 * rows * layer.features_of_group + outputs**2) * 8)
 
 
 def _covariance_bytes(layer: LinearLayer) -> int:
@@ -115,8 +131,11 @@ def _covariance_bytes(layer: LinearLayer) -> int:
     return int(layer.groups * layer.features_of_group**2 * 8)
 
 
-def _elimination_bytes(layer: LinearLayer) -> int:
+def _elimination_bytes(layer: LinearLayer, rows: int) -> int:
     """Return the bytes of a layer in the elimination, beside its covariance and curvature."""
+    if _are_rows_kept(layer, rows):
+        outputs = min(len(layer.outputs) // layer.groups, layer.features_of_group)
+        return int(layer.groups * (3 * rows + 3 * outputs) * layer.features_of_group * 8)
     changes = layer.features_of_group * min(layer.features_of_group, BLOCK) * 8
     return layer.groups * (
         6 * layer.features_of_group**2 * 8 + 3 * changes
