@@ -9,15 +9,8 @@ Example:
 import warnings
 from typing import Any
 
-from secateur.importance.shapley.stopping import (
-    Coalitions,
-    Evaluations,
-    Rule,
-    Seconds,
-    SelectionConfident,
-    Stable,
-    StandardError,
-)
+from secateur.importance.shapley.stopping import Coalitions, Evaluations, Rule, Seconds
+from secateur.importance.shapley.stopping_statistics import SelectionConfident, Stable, StandardError
 
 __all__ = ["Coalitions", "Evaluations", "Rule", "Seconds", "SelectionConfident", "Stable", "StandardError"]
 

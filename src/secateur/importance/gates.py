@@ -82,7 +82,7 @@ class Gates:
         return [(position, 0) for position in self.positions.blocks] + norms
 
     def of_group(self, group: Group, squares: Tensor) -> Tensor:
-        """Return the squares of a group's units, divided by the number of gates of the unit. (..., units)
+        """Return the squares of a group's units, divided by the number of its gates, (..., units).
 
         Args:
             group: the group.

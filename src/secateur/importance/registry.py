@@ -12,7 +12,7 @@ from secateur.importance.config import CriterionConfig, options_by_keyword
 from secateur.importance.context import CriterionContext
 from secateur.importance.legacy_options import config_of_option_names, with_option_mapping
 from secateur.importance.scores import GroupScores
-from secateur.options import CRITERION, check_name, described
+from secateur.options import CRITERION, Option, check_name, described
 from secateur.utils.text_table import align_columns
 
 Config = TypeVar("Config", bound=CriterionConfig)
@@ -21,7 +21,6 @@ Criterion = Callable[[CriterionContext], UnitScores]
 CriterionLike = str | Criterion | CriterionConfig
 ConfiguredCriterion = Callable[[CriterionContext, Config], UnitScores]
 Use = Literal["nothing", "loss", "gradients", "unknown"]
-UNSET: Mapping[str, Any] = {"estimator": "auto"}  # keywords of `score` whose default is not None
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class RegisteredCriterion:
     uses: Use = "unknown"
 
     def __call__(self, context: CriterionContext) -> UnitScores:
+        """Return the scores of all groups of a context."""
         return self.function(context) if self.config is None else self.function(context, self.config)
 
     @property
@@ -60,7 +60,12 @@ class RegisteredCriterion:
     @property
     def options(self) -> Mapping[str, Any]:
         """The values of the applicable options, by name."""
-        return {name: getattr(self.config, name) for name, _ in _options_of(self).values()}
+        return {name: getattr(self.config, name) for name, _ in self.keywords.values()}
+
+    @property
+    def keywords(self) -> Mapping[str, tuple[str, Option | None]]:
+        """The name and the accepted values of each applicable option, by the keyword of `score` that sets it."""
+        return {} if self.config is None else options_by_keyword(self.config)
 
     @property
     def summary(self) -> str:
@@ -135,8 +140,9 @@ def criterion(
             and `score(..., by=config)` runs the criterion with other values.
         uses: what the criterion reads of the examples' losses, which are then checked beforehand: "nothing", "loss" for
             their values, or "gradients".
-        options, estimators: the form of version 0.9, in which a criterion names the keywords of `score` that it reads
-            in `context.options`. Deprecated: declare a `config`.
+        options: the keywords of `score` that the criterion reads in `context.options`, as in version 0.9. Deprecated:
+            declare a `config`.
+        estimators: the values of the keyword "estimator" in that form.
 
     Example:
         >>> import secateur as sc
@@ -214,57 +220,3 @@ def _preset_of(config: CriterionConfig) -> RegisteredCriterion:
             f"config={type(config).__name__}())"
         )
     return _criteria[max(candidates, key=lambda name: len(candidates[name]))]
-
-
-def _options_of(entry: RegisteredCriterion) -> Mapping[str, tuple[str, Any]]:
-    return {} if entry.config is None else options_by_keyword(entry.config)
-
-
-def configured_criterion(by: CriterionLike, keywords: Mapping[str, Any]) -> RegisteredCriterion:
-    """Return a criterion with the options that keywords of `score` set.
-
-    Args:
-        by: a name, a function or a configuration.
-        keywords: keywords of `score`; those that are None, or an estimator "auto", set nothing. `resume` is checked
-            and sets nothing.
-
-    Raises:
-        NameMatchError: no criterion has that name, or an option's value is an unknown name.
-        OptionError: a keyword does not apply to the criterion, is given beside a configuration, or has a wrong value.
-    """
-    entry = find_criterion(by)
-    values = {name: value for name, value in keywords.items() if value is not None and value != UNSET.get(name)}
-    if values.pop("resume", None) is not None and not (entry.config and entry.config.is_resumable):
-        resumable = [name for name, other in criteria().items() if other.config and other.config.is_resumable]
-        raise OptionError(f"resume= does not apply to by={_shown(by)}; leave it out, or rank by {', '.join(resumable)}")
-    if entry.config is None and not values:
-        return entry
-    changes = {}
-    for keyword, value in values.items():
-        name, option = _option_of_keyword(entry, by, keyword)
-        if option is not None:
-            option.check(keyword, value)
-        changes[name] = value
-    return replace(entry, config=replace(entry.config, **changes)) if entry.config is not None else entry
-
-
-def _option_of_keyword(entry: RegisteredCriterion, by: object, keyword: str) -> tuple[str, Any]:
-    """Return the option that a keyword of `score` sets, with its accepted values.
-
-    Raises:
-        OptionError: the criterion has no such option, or it is given by a configuration, which holds it already.
-    """
-    options = _options_of(entry)
-    if keyword not in options:
-        names = [name for name, other in criteria().items() if keyword in _options_of(other)]
-        raise OptionError(f"{keyword}= does not apply to by={_shown(by)}; leave it out, or rank by {', '.join(names)}")
-    if isinstance(by, CriterionConfig):
-        name = options[keyword][0]
-        raise OptionError(
-            f"{keyword}= is given beside by={type(by).__name__}(); set it there: by={type(by).__name__}({name}=...)"
-        )
-    return options[keyword]
-
-
-def _shown(by: object) -> str:
-    return f"{type(by).__name__}()" if isinstance(by, CriterionConfig) else repr(by)

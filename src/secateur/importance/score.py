@@ -30,10 +30,11 @@ from secateur.importance import (
 )
 from secateur.importance.checkpoint import Checkpoint, fingerprint, load_checkpoint
 from secateur.importance.context import CriterionContext, as_examples, network_microbatches
+from secateur.importance.criterion_keywords import configured_criterion
 from secateur.importance.criterion_output import group_scores
 from secateur.importance.input_checks import check_inputs
 from secateur.importance.loss_checks import check_losses
-from secateur.importance.registry import CriterionLike, RegisteredCriterion, configured_criterion
+from secateur.importance.registry import CriterionLike, RegisteredCriterion
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley import owen, shapley_values
 from secateur.importance.shapley.config import EvaluationConfig, Shapley
@@ -102,12 +103,18 @@ def score(
         ablation: the replacement of an absent unit: its mean over the data ("mean"), which a cut folds into the biases
             of its consumers; its best linear prediction from the kept units ("impute"), which a repair by least squares
             comes to; or zero ("zero").
-        aggregate, coalitions, stop, protocol, memory, precision: options of the criterion's configuration, for a
-            criterion given by its name: `by="shapley", coalitions=500` is `by=sc.Shapley(coalitions=500)`.
-        estimator: the same for the sampler of `Shapley` and `Owen`, and the Hessian of `Taylor`.
+        aggregate: the statistic from examples' values to scores. This and the following six arguments are options of
+            the criterion's configuration, for a criterion given by its name: `by="shapley", coalitions=500` is
+            `by=sc.Shapley(coalitions=500)`.
+        estimator: the sampler of `Shapley` and `Owen`, or the Hessian of `Taylor`.
+        coalitions: the number of coalitions of each group.
+        stop: the stopping rule of the sampling.
+        protocol: the protocol of `Shapley`.
         only: globs of the names of groups to score.
         skip: globs of the names of groups to omit.
         seed: the seed of all randomness.
+        memory: the largest number of bytes of activations that are alive at once.
+        precision: the precision of the runs of coalitions.
         resume: earlier scores by the same sampled criterion of the same network and examples, which are refined.
         checkpoint: a file to write the scores to every few seconds; a run that finds it continues it, and ends with
             the same bits as one that was never interrupted.

@@ -56,6 +56,7 @@ class Taylor(CriterionConfig):
 
     @property
     def applicable_options(self) -> frozenset[str]:
+        """The options of the variables and the order."""
         names = {
             (ACTIVATIONS, 1): {"signed"},
             (GATES, 1): {"gate_position", "by_example"},
@@ -65,4 +66,5 @@ class Taylor(CriterionConfig):
 
     @property
     def variant(self) -> str:
+        """The variables and the order, for messages."""
         return f"Taylor(of={self.of!r}, order={self.order})"

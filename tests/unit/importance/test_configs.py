@@ -22,7 +22,8 @@ from secateur.importance import (
     Taylor,
     option_field,
 )
-from secateur.importance.registry import configured_criterion, find_criterion
+from secateur.importance.criterion_keywords import configured_criterion
+from secateur.importance.registry import find_criterion
 from secateur.options import Option
 from secateur.stopping import Coalitions
 

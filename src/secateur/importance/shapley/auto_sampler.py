@@ -18,7 +18,8 @@ from secateur.importance.shapley.control_variate import (
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.samplers.registry import SAMPLERS
 from secateur.importance.shapley.sampling_blocks import DesignScheme, SamplingScheme
-from secateur.importance.shapley.stopping import Coalitions, EvaluationsPerUnit, Rule, StandardError
+from secateur.importance.shapley.stopping import Coalitions, EvaluationsPerUnit, Rule
+from secateur.importance.shapley.stopping_statistics import StandardError
 from secateur.utils.rng import generator_for
 
 MIN_EXAMPLES, MAX_EXAMPLES = 2, 32  # of a block

@@ -124,10 +124,12 @@ class Shapley(SamplingConfig):
 
     @property
     def default_aggregate(self) -> str:
+        """The statistic where none is given: that of the protocol."""
         return "published" if self.protocol == PAPER else "robust"
 
     @property
     def required_ablation(self) -> str | None:
+        """The ablation of the protocol."""
         return "zero" if self.protocol == PAPER else None
 
 
