@@ -98,7 +98,9 @@ def _tracing(rows: Sequence[Row], newest: str) -> list[str]:
     time += f"{_ratios(ours, 'batched_s')} the export with a batch that may vary."
     if older:
         time += f" In all rows, of which {older} are older, these are {_ratios(rows, 'export_s')} and "
-        time += f"{_ratios(rows, 'batched_s')}."
+        time += (
+            f"{_ratios(rows, 'batched_s')}. Rows are measured again slowest first, so the newest are slower than most."
+        )
     return [time, "", *_slowest(rows, newest), SLOW]
 
 
