@@ -177,14 +177,14 @@ def _preferred(plain: Candidate, filling: Candidate) -> Candidate:
     """
     before, after = plain.plan.effective, filling.plan.effective
     assert before is not None and after is not None and plain.losses is not None and filling.losses is not None
-    speed_ratio = before.remaining / max(after.remaining, 1)
+    speed_ratio = before.left / max(after.left, 1)
     excess = filling.losses - plain.losses * max(speed_ratio, 1.0) ** EXCHANGE
     error = float(excess.std()) / len(excess) ** 0.5 if len(excess) > 1 else 0.0
     is_filling = speed_ratio > 1 and float(excess.mean()) <= error
     chosen = filling if is_filling else plain
     note = (
         f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: divergence "
-        f"{filling.loss:.4f} at {after.remaining / max(after.dense, 1):.0%} of the MACs in steps, {plain.loss:.4f} at "
-        f"{before.remaining / max(before.dense, 1):.0%} with any sizes"
+        f"{filling.loss:.4f} at {after.left / max(after.dense, 1):.0%} of the MACs in steps, {plain.loss:.4f} at "
+        f"{before.left / max(before.dense, 1):.0%} with any sizes"
     )
     return chosen.with_note(note)

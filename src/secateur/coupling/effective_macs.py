@@ -19,12 +19,12 @@ class EffectiveMacs:
     Args:
         step: the number of channels that a kernel works on at once.
         dense: the MACs of the whole network.
-        remaining: the MACs of the kept units.
+        left: the MACs of the kept units; the name is that of the report's field.
     """
 
     step: int
     dense: int
-    remaining: int
+    left: int
 
 
 def effective_macs(network: Network, kept: Kept, step: int) -> EffectiveMacs:
@@ -36,7 +36,7 @@ def effective_macs(network: Network, kept: Kept, step: int) -> EffectiveMacs:
         >>> network = sc.trace(model, torch.randn(2, 4))
         >>> effective_macs(network, {"0": torch.arange(17)}, 16) == EffectiveMacs(16, 192, 192)
         True
-        >>> effective_macs(network, {"0": torch.arange(16)}, 16).remaining
+        >>> effective_macs(network, {"0": torch.arange(16)}, 16).left
         96
     """
     rounded = [[in_steps(network, units) for units in term.axes] for term in network.work]

@@ -109,8 +109,8 @@ def effective_rows(effective: EffectiveMacs | None) -> list[list[str]]:
     """Return effective MACs as a row beside the plain ones; none where the device takes any number of channels."""
     if effective is None or effective.step == 1:
         return []
-    share = f"{effective.remaining / max(effective.dense, 1):.1%}"
-    return [[f"macs in steps of {effective.step}", f"{effective.dense:,}", f"{effective.remaining:,}", share]]
+    share = f"{effective.left / max(effective.dense, 1):.1%}"
+    return [[f"macs in steps of {effective.step}", f"{effective.dense:,}", f"{effective.left:,}", share]]
 
 
 def bias_lines(names: Sequence[str]) -> list[str]:

@@ -123,7 +123,7 @@ def _step_reason(plan: Plan, promised: float) -> str:
     effective = plan.effective
     if effective is None or effective.step == 1:
         return ""
-    share = effective.remaining / max(effective.dense, 1)
+    share = effective.left / max(effective.dense, 1)
     if share <= NOTABLE / promised:
         return ""
     return f"kernels work on {effective.step} channels at once, by which {share:.0%} of the MACs are left"
