@@ -8,34 +8,33 @@ from typing import Any
 
 from torch import fx, nn
 
-from secateur.allocation.budget import has_time, parse_keep, quality_bound
+from secateur.allocation.budget import parse_keep, quality_bound
 from secateur.allocation.choose_plan import choose_plan
-from secateur.allocation.config import DEFAULTS, PruneConfig, check_allocation
+from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.reachable import check_reachable
 from secateur.coupling.kinds import wanted_kinds
-from secateur.coupling.plan import Budget, Plan
+from secateur.coupling.plan import Plan
 from secateur.data.batch import on_device
-from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point_with
-from secateur.errors import OptionError, TraceError
+from secateur.errors import TraceError
 from secateur.evaluation.calibration import Calibration
-from secateur.evaluation.channel_steps import channel_step
 from secateur.evaluation.losses import Loss
-from secateur.evaluation.runtimes import EAGER, check_runtime, is_installed, runtime_of
+from secateur.evaluation.runtimes import EAGER, is_installed, runtime_of
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import check_program_sizes, checked_data
 from secateur.importance.registry import CriterionLike
-from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
+from secateur.importance.score import READ_BY_CRITERIA, score
 from secateur.importance.scores import Scores
-from secateur.pipeline import check_rounds, score_iteratively
+from secateur.pipeline import score_iteratively
+from secateur.prune_settings import check_device, check_settings
 from secateur.recovery.chain import RepairStep, Tuning
-from secateur.recovery.repair import How, check_options, resolve_repairs, run_repairs
+from secateur.recovery.repair import How, run_repairs
 from secateur.report.measured_report import measure_networks
 from secateur.results import Result
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
-from secateur.tracing import _kinds_for, trace
+from secateur.tracing import kinds_for_budget, trace
 from secateur.utils.time_budget import TimeBudget
 
 
@@ -81,10 +80,10 @@ def prune(
             units contribute to the network as it is.
         scores: scores of this model that exist, in place of scoring by `by`.
         test: other examples to measure on; by default those of `data`, and the report says so.
-        loss, ablation, only, skip, seed, progress, options: as `score` takes them.
-        kinds, as_program, new_biases: as `trace` takes them; blocks are among the kinds where the budget is in time.
-        allocation, round_to, floor: as `plan` takes them; "auto" tries several allocations on examples held out and
-            takes the one that comes nearest to the dense network.
+        loss: the user's own loss, as `score` takes it.
+        ablation: as `score` takes it.
+        allocation: as `plan` takes it; "auto" tries several allocations on examples held out and takes the one that
+            comes nearest to the dense network.
         target: the device that the small network is for: "auto" for the one that the model is on, "cpu", "onnxruntime",
             "cuda", "tensorrt", "mps", or a processor, "avx512", "avx2", "arm". Numbers of units fill its kernels where
             that costs nothing: where the loss increases by less than time is saved. "any": any sizes. `round_to` is the
@@ -92,11 +91,21 @@ def prune(
             machine's processor (`pip install 'secateur[onnxruntime]'`), those of the report and those of a budget in
             time; with all others by torch, on the device that the model is on.
         rounds: how often the network is scored: each further time with some units removed.
+        round_to: as `plan` takes it.
+        floor: as `plan` takes it.
         repair: the repair of the cut model, as `repair` takes it; None for none.
         tuning: options of `repair`, such as `{"steps": 500}` for "tune".
+        only: as `score` takes it.
+        skip: as `score` takes it.
+        kinds: as `trace` takes them; blocks are among them where the budget is in time.
+        as_program: as `trace` takes it.
+        new_biases: as `trace` takes it.
         seconds: about how long all of it may take. What can be done without is left out in time, the measuring of
             curves first, then simulated plans, then "adapt" for layers far behind; a warning and the report list the
             steps. Tracing, scoring, the cut and one refit are always done. By default as long as it takes.
+        seed: for all that is random.
+        progress: show progress bars, on a terminal.
+        **options: further options of the criterion, as `score` takes them.
 
     Returns:
         The small model (`result.model`), the plan, the scores and the report.
@@ -116,12 +125,12 @@ def prune(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, target=target, repair=repair,
         rounds=rounds, seed=seed, loss=loss, progress=progress, time=TimeBudget(seconds),
     )  # fmt: skip
-    _check_settings(config, keep, options, tuning or {}, scores)
-    _check_device(model, config, keep)
+    check_settings(config, keep, options, tuning or {}, scores)
+    check_device(model, config, keep)
     wanted_kinds(kinds, as_program)
     criteria = [by] if scores is None else []
     batches, tests = checked_data(model, data, test, loss, criteria, quality_bound(keep))
-    kinds = _kinds_for(keep, kinds, as_program or isinstance(model, fx.GraphModule))
+    kinds = kinds_for_budget(keep, kinds, as_program or isinstance(model, fx.GraphModule))
     trace_model = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
     network = trace_model(model)
     batches, tests = as_examples(network, batches), as_examples(network, tests)
@@ -161,53 +170,6 @@ def prune(
         runtime=runtime if is_installed(runtime) else EAGER,
     )
     return Result(small, plan, scores, report, recipe)
-
-
-def _check_settings(
-    config: PruneConfig, keep: Budget, options: Mapping[str, Any], tuning: Mapping[str, Any], scores: Scores | None
-) -> None:
-    """Check the settings before any work is done.
-
-    Raises:
-        SecateurError: one of them can't be used.
-    """
-    if scores is None:
-        check_scoring(config.by, options)
-    else:
-        _check_no_scoring(config, options, scores)
-    if config.repair is not None:
-        resolve_repairs(config.repair)
-        check_options(tuning)
-    check_allocation(config.allocation)
-    check_rounds(config.rounds, keep)
-
-
-def _check_no_scoring(config: PruneConfig, options: Mapping[str, Any], scores: Scores) -> None:
-    """Check that nothing about scoring is asked for where there are scores.
-
-    Raises:
-        OptionError: a setting has no effect on scores that exist.
-    """
-    settings = {name: getattr(config, name) for name in ("by", "ablation", "rounds")}
-    changed = [name for name, value in settings.items() if value != getattr(DEFAULTS, name)]
-    names = [*(name for name in changed if (name, settings[name]) != ("by", scores.by)), *options]
-    if names:
-        raise OptionError(
-            f"{', '.join(names)} would change how the network is scored, but scores= are given, by {scores.by!r}; "
-            "leave one of them out"
-        )
-
-
-def _check_device(model: nn.Module, config: PruneConfig, keep: Budget) -> None:
-    """Check the device that the small network is for.
-
-    Raises:
-        NameMatchError: it is unknown.
-        OptionError: its runtime, in which times are to be measured, is not installed.
-    """
-    channel_step(config.target, device_of(model))
-    if has_time(keep):
-        check_runtime(runtime_of(config.target))
 
 
 def _repair(

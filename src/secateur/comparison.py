@@ -1,48 +1,37 @@
 """`compare`: several criteria, measured on examples that no criterion saw."""
 
 import time
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
-from secateur.allocation.budget import COUNTED, parse_keep
-from secateur.allocation.choose_plan import choose_plan
-from secateur.allocation.config import COMPARISON, PruneConfig, check_allocation
-from secateur.allocation.plan_sizes import Allocation, plan_sizes
+from secateur.allocation.budget import parse_budgets
+from secateur.allocation.config import COMPARISON, check_allocation
 from secateur.allocation.reachable import check_reachable
+from secateur.comparison_trials import ComparisonTrials, calibration_and_tests
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.network import Network
-from secateur.coupling.plan import Budget, Plan
-from secateur.data.batch import Batch, on_device
+from secateur.coupling.plan import Budget
+from secateur.data.batch import Batch
 from secateur.entry import entry_point
-from secateur.errors import BudgetError, DataError, NameMatchError, SecateurError, TraceError
-from secateur.evaluation.calibration import Calibration
-from secateur.evaluation.channel_steps import AUTO
-from secateur.evaluation.evaluate import evaluate
+from secateur.errors import DataError, NameMatchError, SecateurError, TraceError
 from secateur.evaluation.losses import Loss
-from secateur.graph.parametrizations import bake_parametrizations
-from secateur.importance.context import as_examples, network_microbatches
+from secateur.importance.context import as_examples
 from secateur.importance.data_checks import check_program_sizes, checked_data
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import check_scoring, score
-from secateur.importance.scores import Scores
-from secateur.options import check_name, check_option, with_current_names
-from secateur.recovery.chain import Tuning
-from secateur.recovery.repair import How, repair_names, resolve_repairs, run_repairs
+from secateur.option_table import check_option
+from secateur.options import check_name
+from secateur.recovery.repair import How, resolve_repairs
+from secateur.renamed_options import with_current_names
 from secateur.report.comparison import Comparison
-from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics
-from secateur.surgery.cut import cut
-from secateur.surgery.recipe import recipe_of
 from secateur.tracing import trace
 
 DEFAULT = ("obs", "shapley", "taylor-gates", "taylor", "sensitivity", "apoz", "fpgm", "l2", "random")
 FRACTIONS = (0.75, 0.5, 0.25)
-FEWEST = 8
 SHARED = ("ablation",)  # options of `score` that all criteria take, and that each may have for itself
 
 
@@ -77,13 +66,17 @@ def compare(
         test: other examples to judge by.
         loss: as `score` takes it; by default the loss against the labels, or without any the divergence from the dense
             network's output.
-        ablation, only, skip, seed: as `score` takes them.
+        ablation: as `score` takes it.
         allocation: as `plan` takes it. With "uniform" every group keeps the same fraction, so that only the order
             within groups counts. With "auto" each criterion's plans are chosen as `prune` chooses them, which takes
             much longer.
         repair: the repair of the cut networks, as `repair` takes it; networks are judged both without and with it.
             None for none. `prune` repairs by ("refit", "adapt").
-        kinds, new_biases: as `trace` takes them.
+        only: as `score` takes it.
+        skip: as `score` takes it.
+        kinds: as `trace` takes them.
+        new_biases: as `trace` takes it.
+        seed: for all that is random.
         options: further options of `score`, by the name of the criterion: `{"shapley": {"ablation": "impute"}}`.
         progress: show a progress bar, on a terminal.
 
@@ -115,7 +108,7 @@ def compare(
     check_network(network, [*batches, *tests], budgets, only, skip)
     calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
     config = replace(COMPARISON, allocation=allocation, repair=repair, loss=loss, progress=False)
-    trials = _Trials(model, calibration, judged, config)
+    trials = ComparisonTrials(model, calibration, judged, config)
     settings = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed, "progress": progress}
     refused: dict[str, str] = {}
     for name, criterion in tqdm(criteria.items(), desc="compare", disable=None if progress else True, leave=False):
@@ -129,53 +122,6 @@ def compare(
     if not trials.scores:
         raise DataError("no criterion can rank this network:\n" + "\n".join(refused.values()))
     return Comparison(network.title, tuple(trials.trials), trials.scores, refused, trials.dense, test is not None)
-
-
-class _Trials:
-    """The trials of a comparison, on the same examples.
-
-    Args:
-        model: the dense model.
-        calibration: the traced network, and the examples to plan and repair with.
-        tests: the examples to judge by.
-        config: the settings.
-    """
-
-    def __init__(self, model: nn.Module, calibration: Calibration, tests: Sequence[Batch], config: PruneConfig) -> None:
-        self._model, self._calibration, self._config = model, calibration, config
-        self._tests = [on_device(batch, calibration.network.device) for batch in tests]
-        self.dense = self._metrics(model)
-        self.trials: list[ComparisonTrial] = []
-        self.scores: dict[str, Scores] = {}
-
-    def add(self, name: str, scores: Scores, seconds: float, budgets: Sequence[Budget]) -> None:
-        """Cut and repair by one criterion's scores at every budget."""
-        self.scores[name] = scores
-        for budget in budgets:
-            plan = self._plan(scores, budget)
-            small, fraction = cut(self._model, plan), plan.cost.macs / max(plan.dense.macs, 1)
-            trial = ComparisonTrial(name, dict(budget), NO_REPAIR, fraction, seconds, self._metrics(small))
-            self.trials.append(trial)
-            if self._config.repair is not None:
-                self._repair(small, plan, self._config.repair)
-                repaired = repair_names(self._config.repair)
-                self.trials.append(replace(trial, repair=repaired, metrics=self._metrics(small)))
-
-    def _metrics(self, small: nn.Module) -> CriterionMetrics:
-        with torch.random.fork_rng(devices=[]):
-            measures = evaluate(self._model, small, self._tests, self._config.loss)[1]
-        return CriterionMetrics.of(measures.losses, measures.accuracies, measures.agreements)
-
-    def _plan(self, scores: Scores, budget: Budget) -> Plan:
-        names = [self._config.allocation] if isinstance(self._config.allocation, str) else self._config.allocation
-        if AUTO in names:
-            return choose_plan(self._calibration, scores, budget, self._config, self._model)
-        return plan_sizes(self._calibration.network, scores, budget, Allocation(tuple(names)))
-
-    def _repair(self, small: nn.Module, plan: Plan, repair: How) -> None:
-        with warnings.catch_warnings():  # the losses on other examples are shown for every trial
-            warnings.simplefilter("ignore", UserWarning)
-            run_repairs(small, plan, recipe_of(self._model, plan), self._calibration, repair, Tuning({}))
 
 
 def _check_settings(
@@ -230,43 +176,6 @@ def check_network(
         raise TraceError(f"nothing in this network can be cut\n{network}")
     for budget in budgets:
         check_reachable(network, network.select(only, skip), budget, 1, 1)
-
-
-def calibration_and_tests(
-    model: nn.Module, network: Network, batches: Sequence[Batch], tests: Sequence[Batch] | None
-) -> tuple[Calibration, Sequence[Batch]]:
-    """Return the examples to work with and those to judge by: a quarter held out, unless there are tests.
-
-    Raises:
-        DataError: there are too few to hold some out.
-    """
-    cells, dense = network_microbatches(network, batches), bake_parametrizations(model)
-    calibration = Calibration(network, cells, dense)
-    if tests is not None:
-        return calibration, as_examples(network, tests)
-    if calibration.examples < FEWEST:
-        raise DataError(f"fewer than {FEWEST} examples can't serve to rank and to judge; give more, or test=")
-    return Calibration(network, calibration.fitted, dense), calibration.held_out
-
-
-def parse_budgets(keep: Mapping[str, float | Sequence[float]]) -> list[Budget]:
-    """Return one budget for each fraction.
-
-    Raises:
-        BudgetError: there is none, or one that is not counted.
-    """
-    pairs = (
-        [(unit, value) for unit, values in keep.items() for value in _as_sequence(values)]
-        if isinstance(keep, Mapping)
-        else []
-    )
-    if not pairs or any(unit not in COUNTED for unit, _ in pairs):
-        raise BudgetError(f"keep={keep!r}: give fractions of {', '.join(COUNTED)}, such as {{'macs': (0.5, 0.25)}}")
-    return [parse_keep({unit: value}) for unit, value in pairs]
-
-
-def _as_sequence(values: Any) -> Sequence[Any]:
-    return values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
 
 
 def _criteria(by: Sequence[CriterionLike]) -> dict[str, CriterionLike]:

@@ -1,4 +1,4 @@
-"""What every public function does first: it checks its arguments, and makes torch's modes and random states its own."""
+"""Entry points: public functions that check their arguments and run in torch modes and random states of their own."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -12,7 +12,9 @@ from torch.nn.parameter import is_lazy
 
 from secateur.errors import OptionError
 from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
-from secateur.options import check_name, check_option, classes_of, described, with_current_names
+from secateur.option_table import check_option, classes_of
+from secateur.options import check_name, described
+from secateur.renamed_options import with_current_names
 from secateur.utils.process_lock import exclusive
 from secateur.utils.random_states import random_states_kept
 
@@ -21,12 +23,12 @@ R = TypeVar("R")
 
 
 def entry_point(function: Callable[P, R]) -> Callable[P, R]:
-    """A public function whose arguments are checked before anything else is done.
+    """Decorate a public function so that its arguments are checked before anything else is done.
 
-    Wrappers of models are looked through, and what was compiled runs as it is written.
-    It runs with gradients and outside of `torch.inference_mode` and `torch.autocast`, whatever the caller's modes are,
-    and leaves all global random states as they were. One public function runs at a time in a process: an export,
-    torch's switches and the random states belong to all threads, so that a second thread waits.
+    Wrapped models are unwrapped, and compiled ones run uncompiled.
+    The function runs with gradients and outside of `torch.inference_mode` and `torch.autocast`, whatever the caller's
+    modes are, and leaves all global random states as they were. One public function runs at a time in a process: an
+    export, torch's settings and the random states belong to all threads, so that a second thread waits.
 
     Raises:
         NameMatchError: an option is misspelt; the nearest is offered.
@@ -55,7 +57,9 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
         called = function.__name__ if function.__name__ != "__init__" else function.__qualname__.split(".")[-2]
-        open_ended = [name for name, each in signature.parameters.items() if each.kind is each.VAR_KEYWORD]
+        open_ended = [
+            name for name, parameter in signature.parameters.items() if parameter.kind is parameter.VAR_KEYWORD
+        ]
         known = [*(name for name in signature.parameters if name not in open_ended), *further]
 
         @wraps(function)
@@ -64,12 +68,12 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
             for name in options:
                 check_name(name, known, f"`{called}` has no option")
             bound = signature.bind(*args, **options)
-            given = {name: value for name, value in bound.arguments.items() if name not in open_ended}
-            _check_arguments(function, {name: value for name, value in given.items() if name not in deferred})
-            models = {name: unwrapped(value) for name, value in given.items() if isinstance(value, nn.Module)}
+            arguments = {name: value for name, value in bound.arguments.items() if name not in open_ended}
+            _check_arguments(function, {name: value for name, value in arguments.items() if name not in deferred})
+            models = {name: unwrapped(value) for name, value in arguments.items() if isinstance(value, nn.Module)}
             bound.arguments |= models
-            as_written = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
-            with exclusive(), plain_modes(), random_states_kept(), as_written:
+            compilation = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
+            with exclusive(), plain_modes(), random_states_kept(), compilation:
                 return function(*bound.args, **bound.kwargs)
 
         return call
@@ -79,7 +83,7 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
 
 @contextmanager
 def plain_modes() -> Iterator[None]:
-    """With gradients, and in the types of the tensors themselves."""
+    """Enable gradients, and disable inference mode and autocast."""
     with ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.enable_grad())
@@ -93,9 +97,9 @@ def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
     return get_type_hints(function)
 
 
-def _check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+def _check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     annotations = _annotations(function)
-    for name, value in given.items():
+    for name, value in arguments.items():
         annotation = annotations.get(name)
         if annotation is nn.Module:
             check_model(name, value)
@@ -103,21 +107,26 @@ def _check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> 
         try:
             check_option(name, value, annotation)
         except OptionError as failure:
-            swapped = _fits_elsewhere(value, given, annotations)
+            swapped = _swapped_argument(value, arguments, annotations)
             raise (OptionError(f"{failure}; were {name} and {swapped} swapped?") if swapped else failure) from None
 
 
-def _fits_elsewhere(value: object, given: Mapping[str, Any], annotations: Mapping[str, Any]) -> str:
-    """The argument of a wrong class that should be of this value's; else nothing."""
-    for name, other in given.items():
-        wanted = classes_of(annotations.get(name))
-        if wanted and isinstance(value, wanted) and not isinstance(other, wanted):
+def _swapped_argument(value: object, arguments: Mapping[str, Any], annotations: Mapping[str, Any]) -> str:
+    """Return the argument of a wrong class that should be of this value's; empty if there is none."""
+    for name, other in arguments.items():
+        classes = classes_of(annotations.get(name))
+        if classes and isinstance(value, classes) and not isinstance(other, classes):
             return name
     return ""
 
 
 def check_model(name: str, model: object) -> None:
-    """
+    """Check a model.
+
+    Args:
+        name: of the argument.
+        model: what the user gave.
+
     Raises:
         OptionError: it is no module, or one that holds no values or can't be differentiated.
     """

@@ -1,4 +1,4 @@
-"""Trace a model: its program, its groups of units, and what its own code can bear."""
+"""`trace`: the units of a model that can be removed, found by label tracing and by trial cuts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,32 +38,32 @@ def trace(
     as_program: bool = False,
     new_biases: bool = True,
 ) -> Network:
-    """Find out what can be cut in a model.
+    """Find the units of a model that can be removed.
 
-    The model is exported once, its units are found by label tracing, and a copy loses some of every group for trial;
-    what can't be cut for real is frozen, and `print(network)` says why.
+    The model is exported once, its units are found by label tracing, and some units of every group are removed from a
+    copy on trial; groups that can't be cut are frozen, and `print(network)` gives the reasons.
 
     Args:
         model: any module that `torch.export` can export.
         example_inputs: its input, a tuple of its inputs, a dict of them, or batches of data; one or two examples are
             enough.
-        kinds: which units may be cut: "channels" of convolutions, "neurons" of linear layers, "residual" for the width
-            of residual streams, "heads" of attention, "experts" of a mixture; all of these by default. In place of
-            heads "head width", the same places of all heads. "blocks", by itself or beside others: the blocks of a
+        kinds: the units that may be removed: "channels" of convolutions, "neurons" of linear layers, "residual" for the
+            width of residual streams, "heads" of attention, "experts" of a mixture; all of these by default. In place
+            of heads "head width", the same places of all heads. "blocks", by itself or beside others: the blocks of a
             residual network, of which the skip alone remains.
-        as_program: cut the exported program in place of the model's own code, which may not be able to say the cut
-            shape: more can be cut, and what comes back is a module that runs the cut program, not the model's class.
+        as_program: cut the exported program in place of the model's own code, which may not be able to express the cut
+            shape: more can be cut, and the result is a module that runs the cut program, not the model's class.
         new_biases: whether layers without a bias may get one for the means of removed units. `plan.new_biases` names
             them; code that does not expect them drops them (converters, formats made from a configuration). Layers
             that a class other than torch's own wraps (adapters) never get one.
 
     Returns:
-        The network: its groups of units, what they own, what they cost, and what is frozen.
+        The network: its groups of units, their entries in the parameters, their costs, and what is frozen.
 
     Raises:
-        TraceError: the model can't be exported, or is of a kind whose parameters can't be cut: lazy modules that saw no
+        TraceError: the model can't be exported, or is of a kind whose parameters can't be cut: lazy modules without
             data, TorchScript, quantized, offloaded.
-        DataError: the model refuses the example.
+        DataError: the model rejects the example.
 
     Example:
         >>> import torch, secateur as sc
@@ -75,37 +75,44 @@ def trace(
     reason = unsupported_reason(model)
     if reason is not None:
         raise TraceError(reason)
-    wanted = wanted_kinds(kinds, as_program)
+    selected_kinds = wanted_kinds(kinds, as_program)
     check_model_values(model)
-    plain = bake_parametrizations(model)
+    dense = bake_parametrizations(model)
     examples = usable_examples(model, example_batches(example_inputs, device_of(model), floating_type(model)))
-    if plain is not model:
-        check_same(model, plain, examples[-1])
-    program, example = export_first(plain, examples)
+    if dense is not model:
+        check_same(model, dense, examples[-1])
+    program, example = export_first(dense, examples)
     if is_one_example(program, example):
         example = replace(examples[-1], is_one_example=True)
-        program = export_fresh(plain, example)
-    program = with_other_sizes(program, plain, example, compare_outputs)
+        program = export_fresh(dense, example)
+    program = with_other_sizes(program, dense, example, compare_outputs)
     if not as_program and not isinstance(model, fx.GraphModule):
-        network = trace_groups(plain, example, program, BY_WIDTH in wanted)
-        return _settled(plain, network if new_biases else without_new_biases(network), wanted)
+        network = trace_groups(dense, example, program, BY_WIDTH in selected_kinds)
+        return _with_trials(dense, network if new_biases else without_new_biases(network), selected_kinds)
     module = as_module(program)
-    network = trace_groups(module, example, program, BY_WIDTH in wanted)
-    return _settled(module, replace(network, as_program=True, title=type(model).__name__), wanted)
+    network = trace_groups(module, example, program, BY_WIDTH in selected_kinds)
+    return _with_trials(module, replace(network, as_program=True, title=type(model).__name__), selected_kinds)
 
 
-def _kinds_for(
+def kinds_for_budget(
     keep: Mapping[str, float | str], kinds: str | Sequence[str] | None, is_program: bool
 ) -> str | Sequence[str] | None:
-    """The kinds that were asked for; by default blocks beside the usual ones where the budget is in time."""
+    """Return the kinds that the user gave; by default blocks beside the usual ones where the budget is in time.
+
+    Args:
+        keep: the budget.
+        kinds: as `trace` takes them.
+        is_program: whether a program is cut.
+    """
     return (*USUAL, BLOCKS) if kinds is None and set(keep) & set(TIMES) and not is_program else kinds
 
 
-def _settled(model: nn.Module, network: Network, wanted: frozenset[str]) -> Network:
-    if BLOCKS in wanted and (network.as_program or len(wanted) == 1):
+def _with_trials(model: nn.Module, network: Network, kinds: frozenset[str]) -> Network:
+    """Return the network with what can't be cut frozen, by trial cuts."""
+    if BLOCKS in kinds and (network.as_program or len(kinds) == 1):
         return validate_blocks(model, network, list(find_blocks(network.program)))
-    others = [group for group in network.groups if group.kind not in wanted]
-    settled = validate_groups(
+    others = [group for group in network.groups if group.kind not in kinds]
+    validated = validate_groups(
         model, freeze_groups(network, {group.name: f"{group.kind} were not asked for" for group in others})
     )
-    return with_blocks(settled, removable_blocks(model, network)) if BLOCKS in wanted else settled
+    return with_blocks(validated, removable_blocks(model, network)) if BLOCKS in kinds else validated

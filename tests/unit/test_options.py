@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur.entry import entry_point
-from secateur.options import OPTIONS, classes_of
+from secateur.option_table import OPTIONS, classes_of
 
 FUNCTIONS = (sc.trace, sc.score, sc.plan, sc.cut, sc.repair, sc.compare, sc.load, sc.prune, sc.reachable)
 CHECKED_ELSEWHERE = {"data", "example_inputs", "test", "keep", "by"}  # what they may be depends on more than their type

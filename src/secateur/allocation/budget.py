@@ -1,6 +1,7 @@
 """Budgets in the user's words: fractions of the dense network, absolute numbers, times, or bounds on the quality."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from secateur.allocation.quantities import parse_quantity
 from secateur.coupling.plan import Budget
@@ -35,6 +36,29 @@ def parse_keep(keep: object) -> Budget:
     if len(set(keep) & set(TIMES)) > 1:
         raise BudgetError(f"keep={dict(keep)!r} gives the time twice; give one of {', '.join(TIMES)}")
     return {str(unit): _parse_value(unit, value, len(keep)) for unit, value in keep.items()}
+
+
+def parse_budgets(keep: Mapping[str, float | Sequence[float]]) -> list[Budget]:
+    """Check budgets of several fractions, and return one budget for each.
+
+    Args:
+        keep: fractions by unit.
+
+    Raises:
+        BudgetError: there is none, or one that is not counted.
+    """
+    pairs = (
+        [(unit, value) for unit, values in keep.items() for value in _as_sequence(values)]
+        if isinstance(keep, Mapping)
+        else []
+    )
+    if not pairs or any(unit not in COUNTED for unit, _ in pairs):
+        raise BudgetError(f"keep={keep!r}: give fractions of {', '.join(COUNTED)}, such as {{'macs': (0.5, 0.25)}}")
+    return [parse_keep({unit: value}) for unit, value in pairs]
+
+
+def _as_sequence(values: Any) -> Sequence[Any]:
+    return values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
 
 
 def quality_bound(keep: Budget) -> str | None:

@@ -18,7 +18,8 @@ from secateur.errors import BudgetError
 from secateur.evaluation.channel_steps import preferred_multiple, sizes_in_steps
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import Scores
-from secateur.options import check_name, check_option
+from secateur.option_table import check_option
+from secateur.options import check_name
 
 ORDERS: Mapping[str, Strategy] = {**STRATEGIES, "loss": loss_aware}
 

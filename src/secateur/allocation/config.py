@@ -8,6 +8,7 @@ from secateur.allocation.loss_curves import Curves
 from secateur.evaluation.channel_steps import ANY, AUTO
 from secateur.evaluation.losses import Loss
 from secateur.importance.registry import CriterionLike
+from secateur.option_table import SOME_NAMES
 from secateur.options import check_name
 from secateur.recovery.chain import DEFAULT as DEFAULT_REPAIR
 from secateur.recovery.repair import How, resolve_repairs
@@ -78,6 +79,8 @@ def check_allocation(allocation: str | Sequence[str]) -> None:
 
     Raises:
         NameMatchError: there is no allocation of that name.
+        OptionError: it is no name, nor a list of names.
     """
+    SOME_NAMES.check("allocation", allocation)
     for name in [allocation] if isinstance(allocation, str) else allocation:
         check_name(name, (AUTO, *ORDERS), f"allocation={name!r} is unknown", shows=False)

@@ -15,7 +15,7 @@ from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
 from secateur.importance.gates import check_divisible_batches
 from secateur.importance.registry import criterion
-from secateur.options import OPTIONS
+from secateur.option_table import OPTIONS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
-from secateur.options import OPTIONS, Option, one_of, optional
+from secateur.option_table import OPTIONS
+from secateur.options import Option, one_of, optional
 
 ANY_VALUE = Option("any value", lambda value: True)
 

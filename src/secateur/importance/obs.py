@@ -28,7 +28,7 @@ from secateur.importance.obs_batches import GroupBatch, LinearConsumers, group_b
 from secateur.importance.registry import criterion
 from secateur.importance.shapley.memory import MemoryLimit
 from secateur.masking.linear_layers import LinearLayer, layers_of
-from secateur.options import OPTIONS
+from secateur.option_table import OPTIONS
 from secateur.utils.live_bytes import peak_bytes
 from secateur.utils.rng import generator_for
 

@@ -12,7 +12,8 @@ from secateur.importance.config import CriterionConfig, options_by_keyword
 from secateur.importance.context import CriterionContext
 from secateur.importance.legacy_options import config_of_option_names, with_option_mapping
 from secateur.importance.scores import GroupScores
-from secateur.options import CRITERION, Option, check_name, described
+from secateur.option_table import CRITERION
+from secateur.options import Option, check_name, described
 from secateur.utils.text_table import align_columns
 
 Config = TypeVar("Config", bound=CriterionConfig)

@@ -43,7 +43,8 @@ from secateur.importance.shapley.samplers.base import Sampler
 from secateur.importance.shapley.stopping import Rule
 from secateur.masking.ablation import consumer_means
 from secateur.masking.imputation import consumer_moments
-from secateur.options import check_name, check_option
+from secateur.option_table import check_option
+from secateur.options import check_name
 from secateur.utils.distributed import process_rank
 
 BUILT_IN = (

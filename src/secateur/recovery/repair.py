@@ -16,7 +16,8 @@ from secateur.evaluation.calibration import Calibration
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import check_model_on, check_model_values
-from secateur.options import check_name, check_option
+from secateur.option_table import check_option
+from secateur.options import check_name
 from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, RepairStep, Trained, Tuning
 from secateur.recovery.distillation import DistillationConfig, distill
 from secateur.recovery.embedded import embedded_tensors

@@ -6,10 +6,11 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from secateur.allocation.budget import parse_keep
+from secateur.allocation.budget import parse_budgets, parse_keep
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig, check_allocation
-from secateur.comparison import FRACTIONS, calibration_and_tests, check_network, parse_budgets
+from secateur.comparison import FRACTIONS, check_network
+from secateur.comparison_trials import calibration_and_tests
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.plan import Budget
 from secateur.data.batch import Batch, on_device

@@ -15,7 +15,7 @@ from secateur.errors import BudgetError, SurgeryError, TraceError
 from secateur.graph.wrappers import unwrapped
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import score
-from secateur.options import check_option
+from secateur.option_table import check_option
 from secateur.surgery.cut import cut
 from secateur.tracing import trace
 from secateur.training.gate_gradients import TrainingGateGradients

@@ -13,7 +13,8 @@ from secateur.importance.shapley.memory import MemoryLimit
 from secateur.importance.shapley.samplers.base import Sampler
 from secateur.importance.shapley.samplers.registry import SAMPLERS
 from secateur.importance.shapley.stopping import Rule
-from secateur.options import OPTIONS, Option, one_of
+from secateur.option_table import OPTIONS
+from secateur.options import Option, one_of
 
 AUTO, CONTROLLED, PAPER = "auto", "controlled", "paper"
 SAMPLER_NAMES = (AUTO, CONTROLLED, *SAMPLERS)

@@ -13,7 +13,7 @@ from torch import nn
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.masking.linear_layers import identity_weight
-from secateur.options import is_shape
+from secateur.options import is_block_shape
 from secateur.sparsity.pivoting.result import PivotResult
 from secateur.sparsity.pivoting.rounds import PivotRounds, axes_to_pivot
 from secateur.sparsity.results import RunSettings, whole_plan
@@ -86,7 +86,7 @@ def pivot(
         >>> [(name, int(layer.blocks.sum()), layer.gather is not None) for name, layer in result.layers.items()]
         [('0.weight', 4, True), ('2.weight', 4, False)]
     """
-    if not is_shape(shape) or len(shape) != 2:
+    if not is_block_shape(shape) or len(shape) != 2:
         raise BudgetError(f"shape={shape!r}: blocks of one and more; give a pair of whole numbers, (outputs, inputs)")
     if fit is not None and tuning_steps:
         raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from secateur.errors import BudgetError
-from secateur.options import is_shape
+from secateur.options import is_block_shape
 from secateur.sparsity.unification.blocks import Blocks, labels_of, projected
 from secateur.utils.globs import match_globs
 
@@ -49,7 +49,7 @@ def block_shapes(
 def _shape_for(name: str, weight: Tensor, shape: Shape, pruned: float, unified: float) -> tuple[int, ...]:
     if isinstance(shape, int):
         return _nearest_shape(weight, shape, pruned, unified)
-    if not is_shape(shape) or math.prod(shape) < 2:
+    if not is_block_shape(shape) or math.prod(shape) < 2:
         raise BudgetError(
             f"shape={shape!r} of {name}: blocks of two weights or more, such as 8, (1, 8) or (4, 4, 1, 1)"
         )

@@ -1,0 +1,93 @@
+"""The trials of a comparison: networks cut by each criterion, judged without and with repair."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from secateur.allocation.choose_plan import choose_plan
+from secateur.allocation.config import PruneConfig
+from secateur.allocation.plan_sizes import Allocation, plan_sizes
+from secateur.coupling.network import Network
+from secateur.coupling.plan import Budget, Plan
+from secateur.data.batch import Batch, on_device
+from secateur.errors import DataError
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.channel_steps import AUTO
+from secateur.evaluation.evaluate import evaluate
+from secateur.graph.parametrizations import bake_parametrizations
+from secateur.importance.context import as_examples, network_microbatches
+from secateur.importance.scores import Scores
+from secateur.recovery.chain import Tuning
+from secateur.recovery.repair import How, repair_names, run_repairs
+from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics
+from secateur.surgery.cut import cut
+from secateur.surgery.recipe import recipe_of
+
+FEWEST = 8
+
+
+class ComparisonTrials:
+    """The trials of a comparison, on the same examples.
+
+    Args:
+        model: the dense model.
+        calibration: the traced network, and the examples to plan and repair with.
+        tests: the examples to judge by.
+        config: the settings.
+    """
+
+    def __init__(self, model: nn.Module, calibration: Calibration, tests: Sequence[Batch], config: PruneConfig) -> None:
+        self._model, self._calibration, self._config = model, calibration, config
+        self._tests = [on_device(batch, calibration.network.device) for batch in tests]
+        self.dense = self._metrics(model)
+        self.trials: list[ComparisonTrial] = []
+        self.scores: dict[str, Scores] = {}
+
+    def add(self, name: str, scores: Scores, seconds: float, budgets: Sequence[Budget]) -> None:
+        """Cut and repair by one criterion's scores at every budget."""
+        self.scores[name] = scores
+        for budget in budgets:
+            plan = self._plan(scores, budget)
+            small, fraction = cut(self._model, plan), plan.cost.macs / max(plan.dense.macs, 1)
+            trial = ComparisonTrial(name, dict(budget), NO_REPAIR, fraction, seconds, self._metrics(small))
+            self.trials.append(trial)
+            if self._config.repair is not None:
+                self._repair(small, plan, self._config.repair)
+                repaired = repair_names(self._config.repair)
+                self.trials.append(replace(trial, repair=repaired, metrics=self._metrics(small)))
+
+    def _metrics(self, small: nn.Module) -> CriterionMetrics:
+        with torch.random.fork_rng(devices=[]):
+            measures = evaluate(self._model, small, self._tests, self._config.loss)[1]
+        return CriterionMetrics.of(measures.losses, measures.accuracies, measures.agreements)
+
+    def _plan(self, scores: Scores, budget: Budget) -> Plan:
+        names = [self._config.allocation] if isinstance(self._config.allocation, str) else self._config.allocation
+        if AUTO in names:
+            return choose_plan(self._calibration, scores, budget, self._config, self._model)
+        return plan_sizes(self._calibration.network, scores, budget, Allocation(tuple(names)))
+
+    def _repair(self, small: nn.Module, plan: Plan, repair: How) -> None:
+        with warnings.catch_warnings():  # the losses on other examples are shown for every trial
+            warnings.simplefilter("ignore", UserWarning)
+            run_repairs(small, plan, recipe_of(self._model, plan), self._calibration, repair, Tuning({}))
+
+
+def calibration_and_tests(
+    model: nn.Module, network: Network, batches: Sequence[Batch], tests: Sequence[Batch] | None
+) -> tuple[Calibration, Sequence[Batch]]:
+    """Return the examples to work with and those to judge by: a quarter held out, unless there are tests.
+
+    Raises:
+        DataError: there are too few to hold some out.
+    """
+    cells, dense = network_microbatches(network, batches), bake_parametrizations(model)
+    calibration = Calibration(network, cells, dense)
+    if tests is not None:
+        return calibration, as_examples(network, tests)
+    if calibration.examples < FEWEST:
+        raise DataError(f"fewer than {FEWEST} examples can't serve to rank and to judge; give more, or test=")
+    return Calibration(network, calibration.fitted, dense), calibration.held_out
