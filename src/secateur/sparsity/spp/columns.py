@@ -76,16 +76,12 @@ class Columns:
     def move_chances(self) -> None:
         """Move the probabilities of groups that are not pruned for good, by the ranks of their norms.
 
-        No more groups reach probability 1 than are still to be pruned: of those that would, the weakest do.
+        No more groups reach probability 1 than are still to be pruned, as only so many probabilities rise.
         """
         open_groups = torch.nonzero(~self.pruned).flatten()
         ranks = torch.empty(len(open_groups), dtype=torch.double)
         ranks[self.norms()[open_groups].argsort(stable=True)] = torch.arange(len(open_groups), dtype=torch.double)
-        moved = (self.chances[open_groups] + increments(ranks, self.missing)).clamp(0, 1)
-        certain = torch.nonzero(moved >= 1).flatten()
-        surplus = certain[ranks[certain].argsort(stable=True)[self.missing :]]
-        moved[surplus] = self.chances[open_groups[surplus]]
-        self.chances[open_groups] = moved
+        self.chances[open_groups] = (self.chances[open_groups] + increments(ranks, self.missing)).clamp(0, 1)
 
     def finish(self) -> None:
         """End the pruning of this layer: scale the remaining columns once by their probability to be present."""
