@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
+from secateur.coupling.effective_macs import EffectiveMacs
 from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError
@@ -75,7 +76,7 @@ def measure_networks(
             "threads": torch.get_num_threads(),
             "drop": None if plan.change is None else asdict(plan.change),
             "repairs": [asdict(step) for step in steps],
-            "effective": None if plan.effective is None else asdict(plan.effective),
+            "effective": None if plan.effective is None else _effective_setting(plan.effective),
             "runtime": timed.runtime,
             "layers": [asdict(layer) for layer in timed.layers],
             "speed": speed_note(dense, plan, timed.layers, speedup, faults),
@@ -84,6 +85,11 @@ def measure_networks(
         },
         new_biases=plan.new_biases,
     )
+
+
+def _effective_setting(effective: EffectiveMacs) -> dict[str, int]:
+    """Return the fields under the names that they have in saved reports."""
+    return {"step": effective.step, "dense": effective.dense, "left": effective.remaining}
 
 
 @dataclass(frozen=True)
