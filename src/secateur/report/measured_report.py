@@ -1,7 +1,7 @@
 """Build the report of a cut: both networks measured on the same examples and timed in turn."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import torch
 from torch import nn
@@ -89,7 +89,7 @@ def measure_networks(
 
 def _effective_setting(effective: EffectiveMacs) -> dict[str, int]:
     """Return the fields under the names that they have in saved reports."""
-    return {"step": effective.step, "dense": effective.dense, "left": effective.remaining}
+    return dict(zip(("step", "dense", "left"), astuple(effective), strict=True))
 
 
 @dataclass(frozen=True)
