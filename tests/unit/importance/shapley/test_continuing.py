@@ -125,7 +125,7 @@ def test_scores_of_something_else_are_not_refined(network: sc.Network) -> None:
 
 def test_scores_without_blocks_are_not_refined(network: sc.Network) -> None:
     plain = scored(network, by="taylor", aggregate=None)
-    with pytest.raises(sc.SecateurError, match="hold no blocks"):
+    with pytest.raises(sc.SecateurError, match="hold no samples"):
         scored(network, resume=plain)
     with pytest.raises(sc.SecateurError, match="resume= does not apply to by='taylor'"):
         scored(network, by="taylor", aggregate=None, resume=plain)
