@@ -627,7 +627,7 @@ ZOO: dict[str, Specimen] = {
     "bilinear": Specimen(
         others.Pairing, lambda: (torch.randn(BATCH, 4), torch.randn(BATCH, 3)), {"left": 5, "right": 6, "pair": 7}
     ),
-    "warp": Specimen(others.Warp, images(), {"features": 6}, {"flow": "is a place, not a value"}),
+    "warp": Specimen(others.Warp, images(), {"features": 6}, {"flow": "is a position, not a value"}),
     "computed weights": Specimen(others.computed_weights, images(), {"0": 6, "2": 7, "4": 5, "6": 8}),
     "frozen norm": Specimen(
         lambda: nn.Sequential(nn.Conv2d(3, 6, 3), others.FrozenNorm(6), nn.ReLU(), nn.Conv2d(6, 2, 1)),

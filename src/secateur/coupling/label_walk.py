@@ -107,7 +107,7 @@ def _apply(op: OpContext) -> Any:
     try:
         return rule_of(op.node).labels(op)
     except Exception as failure:  # noqa: BLE001 (a case that a rule does not cover must not end the trace)
-        return freeze_arguments(op, f"its rule does not know these arguments ({type(failure).__name__}: {failure})")
+        return freeze_arguments(op, f"its rule does not cover these arguments ({type(failure).__name__}: {failure})")
 
 
 def _first_labels(result: Any) -> Iterator[Tensor]:

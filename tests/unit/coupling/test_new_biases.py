@@ -1,6 +1,7 @@
 """Biases that layers without one get for removed units: they are named, can be forbidden, and no adapter gets one."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
@@ -104,10 +105,14 @@ def test_a_network_traced_without_new_biases_costs_what_it_says() -> None:
 def test_comparisons_with_and_without_new_biases(allowed: bool) -> None:
     plans: list[sc.Plan] = []
 
-    def noted(*args: Any, **options: Any) -> sc.Plan:
-        plans.append(sc.plan(*args, **options))
-        return plans[-1]
+    def noted(planner: Callable[..., sc.Plan]) -> Callable[..., sc.Plan]:
+        def call(*args: Any, **options: Any) -> sc.Plan:
+            plans.append(planner(*args, **options))
+            return plans[-1]
 
-    with patch.object(comparison, "plan", noted):
+        return call
+
+    planners = {name: noted(getattr(comparison, name)) for name in ("choose_plan", "plan_sizes")}
+    with patch.multiple(comparison, **planners):
         sc.compare(plain(), X, by=("l1",), keep={"units": 0.6}, repair=None, new_biases=allowed, progress=False)
     assert plans and all((plan.new_biases == ("2.bias",)) is allowed for plan in plans)

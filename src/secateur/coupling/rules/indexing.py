@@ -23,7 +23,7 @@ def gather(op: OpContext) -> Tensor:
     labels, dim = _source(op), op.args["dim"] % len(op.shape)
     index = op.args["index"]
     if isinstance(index, Tensor | Weight) and not _is_free_of_units(op, index):
-        op.freeze(index, "is a place, not a value")
+        op.freeze(index, "is a position, not a value")
     if dim in labelled_axes(labels):
         op.freeze(labels, PICKED)
         return frozen_labels(op.shape)

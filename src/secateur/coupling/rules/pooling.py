@@ -117,7 +117,7 @@ def grid_sample(op: OpContext) -> Tensor:
     labels = op.activation("input")
     grid = op.args["grid"]
     if isinstance(grid, Tensor | Weight):
-        op.freeze(grid, "is a place, not a value")
+        op.freeze(grid, "is a position, not a value")
     if labelled_axes(labels) - {0, 1}:
         op.freeze(labels, "is sampled at computed places")
         return frozen_labels(op.shape)

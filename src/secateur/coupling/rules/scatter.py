@@ -92,7 +92,7 @@ def _can_have_units(op: OpContext, index: Labels) -> bool:
 def _freeze_index(op: OpContext, index: Labels) -> None:
     """Freeze what an index is computed from: a position counts entries."""
     if isinstance(index, Tensor):
-        op.freeze(index, "is a place, not a value")
+        op.freeze(index, "is a position, not a value")
 
 
 def _freeze_all(op: OpContext, values: list[Labels | None], reason: str) -> Labels:
