@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.errors import SecateurError
 from secateur.graph.operators import arguments
 from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
@@ -24,6 +25,10 @@ from secateur.utils.dtypes import widest_type
 
 GAIN = 0.02
 FIRST_LENGTH = 1e-2
+
+
+class MissingGradientError(SecateurError):
+    """An operator of the network has no gradient, by which a block could be solved for."""
 
 
 class BlockProblem:
@@ -139,8 +144,7 @@ class BlockProblem:
             totals = [torch.zeros_like(error, dtype=torch.float64) for error in all_weights]
             for number in range(len(self.cells)):
                 errors = self._missing(number, all_weights)
-                half = sum((error.square().sum() for error in errors), torch.zeros(())) / 2
-                slopes = torch.autograd.grad(half, all_weights, materialize_grads=True)
+                slopes = _gradient(sum((error.square().sum() for error in errors), torch.zeros(())) / 2, all_weights)
                 all_errors += [error.detach() for error in errors]
                 totals = [total.sub_(slope) for total, slope in zip(totals, slopes, strict=True)]
             sums = [total.to(error) for total, error in zip(totals, weights, strict=True)]
@@ -177,6 +181,20 @@ class BlockProblem:
         values = {**replace(self.within, state=state).fixed(), **self.cells[number]}
         values = self._run(values, handlers, [anchor.aim.seen for anchor in self.anchors])
         return [anchor.error(number, values) for anchor in self.anchors]
+
+
+def _gradient(half: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the gradient of an error by the weights.
+
+    Raises:
+        MissingGradientError: an operator between them has no gradient.
+    """
+    try:
+        return torch.autograd.grad(half, weights, materialize_grads=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as failure:
+        raise MissingGradientError(str(failure)) from failure
 
 
 def _moved(changes: Sequence[Tensor], direction: Sequence[Tensor], length: float) -> list[Tensor]:

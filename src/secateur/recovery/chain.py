@@ -16,6 +16,7 @@ from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.holdout import improves, output_spread
 from secateur.graph.model_copies import copy_model
 from secateur.recovery.batchnorm import match_batchnorm
+from secateur.recovery.block_problem import MissingGradientError
 from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS, reconstruct_blocks
 from secateur.recovery.distillation import DistillationConfig, distill
 from secateur.recovery.embedded import EmbeddedPrunedNetwork, embedded_tensors
@@ -120,7 +121,15 @@ class RepairChain:
                 self.tuning.time.leave_out("the repair 'adapt'")
                 continue
             candidate = copy_model(self.state, {})
-            self._run(number, name, train, candidate, self.fitted)
+            try:
+                self._run(number, name, train, candidate, self.fitted)
+            except MissingGradientError as failure:
+                warnings.warn(
+                    f"adapt was left out, as an operator of the network has no gradient: {failure} Register it by "
+                    "torch.library.register_autograd, or give repair='refit'",
+                    stacklevel=4,
+                )
+                continue
             after = output_divergences(self.dense, candidate, self.held)
             kept = improves(before, after, name in DEFAULT)
             fitted_divergence = float(output_divergences(self.dense, candidate, self.fitted).mean())

@@ -1,13 +1,12 @@
 """`repair`: refit a cut model from unlabelled examples."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from secateur.coupling.plan import Plan
-from secateur.data.batch import Batch
 from secateur.data.conversion import as_batches
 from secateur.data.model_inputs import device_of, floating_type
 from secateur.entry import entry_point_with
@@ -19,11 +18,11 @@ from secateur.importance.data_checks import check_model_on, check_model_values
 from secateur.option_table import check_option
 from secateur.options import check_name
 from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, RepairStep, Trained, Tuning
-from secateur.recovery.distillation import DistillationConfig, distill
+from secateur.recovery.custom_repair import Trainer, check_three_arguments, custom_training
+from secateur.recovery.distillation import distill
 from secateur.recovery.embedded import embedded_tensors
 from secateur.surgery.recipe import Recipe, recipe_of
 
-Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], None]
 How = str | Trainer | Sequence[str | Trainer]
 OPTIONS = ("steps", "learning_rate", "batch_size", "temperature", "augment")
 
@@ -160,21 +159,16 @@ def resolve_repairs(how: How) -> list[tuple[str, Trained]]:
 
     Raises:
         NameMatchError: there is none of that name.
+        OptionError: a function can't be called with three arguments.
     """
     repairs: list[tuple[str, Trained]] = []
     for item in [how] if isinstance(how, str) or callable(how) else how:
         if callable(item):
-            repairs.append((getattr(item, "__name__", type(item).__name__), _as_training(item)))
+            name = getattr(item, "__name__", type(item).__name__)
+            check_three_arguments(name, item)
+            repairs.append((name, custom_training(name, item)))
         elif item in CLOSED_FORM or item in TRAINED:
             repairs.append((item, TRAINED.get(item, distill)))
         else:
             check_name(item, (*CLOSED_FORM, *TRAINED), "no repair is named")
     return repairs
-
-
-def _as_training(trainer: Trainer) -> Trained:
-    def train(training: DistillationConfig) -> None:
-        """Run the user's function."""
-        trainer(training.small, training.dense, training.cells)
-
-    return train

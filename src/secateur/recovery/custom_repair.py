@@ -1,0 +1,65 @@
+"""Repairs that are functions of the user's own."""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+from torch import Size, nn
+
+from secateur.data.batch import Batch
+from secateur.errors import OptionError, SurgeryError
+from secateur.graph.model_copies import copy_model
+from secateur.recovery.distillation import DistillationConfig
+from secateur.recovery.embedded import embedded_tensors
+
+Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], None]
+
+
+def check_three_arguments(name: str, function: Callable[..., object]) -> None:
+    """Check that a repair can be called with the small model, the dense model and the batches.
+
+    Raises:
+        OptionError: it can't be.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a function of an extension module has none
+        return
+    try:
+        signature.bind(None, None, None)
+    except TypeError as failure:
+        raise OptionError(
+            f"the repair {name}{signature} can't be called with three arguments: {failure}; give a function of the "
+            "small model, the dense model and the batches"
+        ) from failure
+
+
+def custom_training(name: str, function: Trainer) -> Callable[[DistillationConfig], None]:
+    """Return a repair that calls a function, with a copy of the dense model, and checks what it left.
+
+    Args:
+        name: the function's name, for messages.
+        function: it changes tensors of the small model in place.
+    """
+
+    def train(training: DistillationConfig) -> None:
+        """Run the user's function."""
+        shapes = _tensor_shapes(training.small)
+        function(training.small, copy_model(training.dense, {}), training.cells)
+        changed_shapes = _tensor_shapes(training.small)
+        for tensor in sorted(shapes.keys() | changed_shapes.keys()):
+            before, after = shapes.get(tensor), changed_shapes.get(tensor)
+            if before != after:
+                raise SurgeryError(
+                    f"the repair {name} changed {tensor} of the small model from {_described(before)} to "
+                    f"{_described(after)}; change values in place, and neither shapes nor modules"
+                )
+
+    return train
+
+
+def _tensor_shapes(model: nn.Module) -> dict[str, Size]:
+    return {name: tensor.shape for name, tensor in embedded_tensors(model).items()}
+
+
+def _described(shape: Size | None) -> str:
+    return "no tensor" if shape is None else f"shape {tuple(shape)}"
