@@ -160,7 +160,7 @@ def test_streams_of_other_kinds_are_read_alike() -> None:
     model.zero_grad()
     F.cross_entropy(model(x), y).backward()
     squares = slopes.squares(dict(model.named_parameters()))
-    assert set(squares) == set(scores) and not bool(slopes._at_readers[network["stem"].span].any())
+    assert set(squares) == set(scores) and not bool(slopes._at_consumers[network["stem"].span].any())
     for name, found in squares.items():
         assert torch.allclose(found, scores[name].values, rtol=1e-3, atol=1e-5 * float(found.max())), name
 

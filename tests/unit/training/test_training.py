@@ -126,7 +126,7 @@ def test_averages_are_exponential_over_removals_and_sums_are_cleared() -> None:
     schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.3}, every=2, units_per_step=1, decay=0.5)
     seen: list[Tensor] = []
     hook = optimizer.register_step_pre_hook(
-        lambda *_: seen.append(schedule.slopes.squares(schedule.masks.parameters)["conv2"])
+        lambda *_: seen.append(schedule.gates.squares(schedule.masks.parameters)["conv2"])
     )
     train(model, optimizer, schedule, 4)
     hook.remove()
@@ -194,7 +194,7 @@ def test_nothing_is_read_once_the_budget_is_met(monkeypatch: pytest.MonkeyPatch)
     model, optimizer = network_and_optimizer()
     schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.5}, every=1, units_per_step=3)
     train(model, optimizer, schedule)
-    monkeypatch.setattr(schedule.slopes, "squares", lambda _: pytest.fail("gradients are read for nothing"))
+    monkeypatch.setattr(schedule.gates, "squares", lambda _: pytest.fail("gradients are read for nothing"))
     train_range(model, optimizer, 0, 2)
 
 
