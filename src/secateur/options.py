@@ -40,8 +40,15 @@ class Option:
         """
         if self.names and isinstance(value, str):
             check_name(value, self.names, f"{name}={value!r} is unknown", shows=False)
-        elif not self.accepts(value):
+        elif not self._accepts(value):
             raise self.error(f"{name}={shortened(value)} ({type(value).__name__}) can't be used; give {self.wording}")
+
+    def _accepts(self, value: object) -> bool:
+        """Return True for these values, and False where the test is not made for the value's type."""
+        try:
+            return self.accepts(value)
+        except TypeError:
+            return False
 
 
 def is_real(value: object) -> bool:

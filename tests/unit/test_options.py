@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur.entry import entry_point
 from secateur.option_table import OPTIONS, classes_of
+from secateur.options import Option
 
 FUNCTIONS = (sc.trace, sc.score, sc.plan, sc.cut, sc.repair, sc.compare, sc.load, sc.prune, sc.reachable)
 CHECKED_ELSEWHERE = {"data", "example_inputs", "test", "keep", "by"}  # what they may be depends on more than their type
@@ -260,3 +261,9 @@ def test_old_names_of_options_warn_and_mean_the_same(traced: dict[str, Any]) -> 
     with pytest.warns(DeprecationWarning, match="removal='zero' is now ablation='zero'"):
         options: Any = {"leave-one-out": {"removal": "zero"}}
         sc.compare(traced["model"], x, by=["leave-one-out"], keep={"units": 0.5}, options=options, progress=False)
+
+
+def test_an_option_of_a_type_that_its_test_can_not_compare_is_refused() -> None:
+    option = Option("a number above 0", lambda value: value > 0)
+    with pytest.raises(sc.errors.OptionError, match=r"power='x' \(str\) can't be used; give a number above 0"):
+        option.check("power", "x")

@@ -125,9 +125,9 @@ class RepairChain:
                 self._run(number, name, train, candidate, self.fitted)
             except MissingGradientError as failure:
                 warnings.warn(
-                    f"adapt was left out, as an operator of the network has no gradient: {failure} Register it by "
-                    "torch.library.register_autograd, or give repair='refit'",
-                    stacklevel=4,
+                    f"adapt was left out, because an operator of the network has no gradient ({failure}); register one "
+                    "with torch.library.register_autograd, or give repair='refit'",
+                    stacklevel=6,
                 )
                 continue
             after = output_divergences(self.dense, candidate, self.held)

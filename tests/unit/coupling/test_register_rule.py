@@ -188,6 +188,19 @@ def test_what_can_not_be_registered_is_refused(operator: Any, labels: Any, optio
     sc.register_rule(NAME, label_rule).remove()
 
 
+@pytest.mark.parametrize(("dim", "label_count"), [("c", 10), (7, 10), (-1, 4)])
+def test_a_rule_that_reads_no_axis_of_the_argument_is_named(dim: Any, label_count: int) -> None:
+    def misread(op: Any) -> Tensor:
+        units = op.axis_labels(op.activation("x"), -1)
+        op.couple(units, op.axis_labels("weight", 0))
+        op.read("x", dim, units[:label_count])
+        return op.broadcast(units, -1)
+
+    message = re.escape(f"{NAME} (in 1) calls op.read('x', {dim!r}, labels) with labels of ({label_count},)")
+    with sc.register_rule(power_norm, misread), pytest.raises(OperatorRuleError, match=message):
+        sc.trace(model(), torch.randn(5, 4))
+
+
 def test_the_page_that_shows_a_rule_runs() -> None:
     """The code blocks of docs/how-to/operator.md, one after the other."""
     page = (ROOT / "docs/how-to/operator.md").read_text(encoding="utf-8")

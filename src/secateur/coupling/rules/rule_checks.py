@@ -11,6 +11,7 @@ from secateur.coupling.labels import Weight
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.op_rule import MaskedOp
 from secateur.coupling.rules.registry import qualified_name, registered_rules, rule_of
+from secateur.coupling.trace_records import Read
 from secateur.errors import OperatorRuleError, SecateurError
 from secateur.graph.operators import arguments, module_path
 from secateur.graph.program import OpFn, OpOverride
@@ -45,12 +46,33 @@ def apply_registered(op: OpContext) -> Any:
             f"{_shape(op.shape)}, are needed; return op.broadcast(labels, dim) with one label for each index along "
             "dim, or labels of an argument that has this shape"
         )
+    for read in reads[before:]:
+        _check_read(operator, op, read)
     if rule.masked is not None and len(reads) > before + 1:
         raise OperatorRuleError(
             f"the rule of {operator} reads {len(reads) - before} axes, but masked= gets the presence along one; read "
             "one axis and freeze the others"
         )
     return result
+
+
+def _check_read(operator: str, op: OpContext, read: Read) -> None:
+    """Check that a rule reads an axis that its argument has, by one label for each index.
+
+    Raises:
+        OperatorRuleError: it does not.
+    """
+    argument = op.args.get(read.argument)
+    if not isinstance(argument, Tensor | Weight):  # a borrowed rule reads by the names of its own operator
+        return
+    shape = tuple(argument.shape)
+    is_axis = isinstance(read.dim, int) and -len(shape) <= read.dim < len(shape)
+    if not is_axis or tuple(getattr(read.labels, "shape", ())) != (shape[read.dim],):
+        raise OperatorRuleError(
+            f"the rule of {operator} calls op.read({read.argument!r}, {read.dim!r}, labels) with labels of "
+            f"{_shapes(read.labels)}; give an argument by its name, the number of one of its axes, and one label for "
+            f"each index along it; the arguments are {_shapes(op.args)}"
+        )
 
 
 def _fits(result: Any, shape: Any, size: int) -> bool:

@@ -16,6 +16,7 @@ from secateur.importance.shapley.control_variate import (
     weights_by,
 )
 from secateur.importance.shapley.game import Game
+from secateur.importance.shapley.samplers.checks import checked_sampler
 from secateur.importance.shapley.samplers.registry import SAMPLERS
 from secateur.importance.shapley.sampling_blocks import DesignScheme, SamplingScheme
 from secateur.importance.shapley.stopping import Coalitions, EvaluationsPerUnit, Rule
@@ -98,7 +99,8 @@ def design_scheme(sampler: str | Callable[..., Any], game: Game, aggregate: Aggr
     if isinstance(sampler, str):
         label, function = sampler, SAMPLERS[sampler]
     else:
-        label, function = getattr(sampler, "__name__", type(sampler).__name__), sampler
+        label = getattr(sampler, "__name__", type(sampler).__name__)
+        function = checked_sampler(label, sampler)
     if label == "exact":
         return DesignScheme(label, function, 0, fixed_blocks=len(game.context.microbatches))
     is_free = game.players > 1 and function(game.players, torch.Generator().manual_seed(0)).free
