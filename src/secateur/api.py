@@ -113,7 +113,7 @@ def prune(
     Raises:
         SecateurError: of the kind that `trace`, `score`, `plan` and `cut` raise.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> result = sc.prune(model, torch.randn(64, 4), keep={"macs": 0.5}, progress=False)

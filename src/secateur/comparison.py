@@ -89,7 +89,7 @@ def compare(
         NameMatchError: a name is unknown, or there is none.
         SecateurError: of the kind that `trace` and `score` raise.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> found = sc.compare(model, torch.randn(64, 4), by=("obs", "l1"), keep={"macs": 0.5}, progress=False)

@@ -34,7 +34,7 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
         NameMatchError: an option is misspelt; the nearest is offered.
         OptionError: an argument has a wrong type or is out of range, or arguments were swapped.
 
-    Example:
+    Examples:
         >>> @entry_point
         ... def work(data: object, *, seed: int = 0) -> int:
         ...     return seed

@@ -1,6 +1,6 @@
 """Stopping rules for Shapley values, for `score(..., stop=)`. Rules compose with `&` and `|`.
 
-Example:
+Examples:
     >>> from secateur.stopping import Seconds, SelectionConfident, StandardError
     >>> print((StandardError(0.2) & SelectionConfident(keep=0.5)) | Seconds(600))
     ((errors of 0.2 of the spread & clear which 50% are removed (95% each)) | 600 seconds)

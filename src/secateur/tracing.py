@@ -65,7 +65,7 @@ def trace(
             data, TorchScript, quantized, offloaded.
         DataError: the model rejects the example.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> network = sc.trace(model, torch.randn(2, 4))

@@ -32,7 +32,7 @@ def exchange_units(
     Returns:
         The indices after the exchanges.
 
-    Example:
+    Examples:
         >>> sizes, curves = [np.array([1, 2, 3])] * 2, [np.array([0.0, 1, 4, 9]), np.array([0.0, 2, 8, 18])]
         >>> exchange_units([2, 0], sizes, curves, lambda indices: sum(indices) <= 2)
         [1, 1]

@@ -63,7 +63,7 @@ def hull_slopes(curve: np.ndarray, points: np.ndarray | None = None) -> np.ndarr
         curve: the loss by the number of removed units. (units + 1,)
         points: the numbers of removed units that the hull may touch, from 0 to all; any by default.
 
-    Example:
+    Examples:
         >>> hull_slopes(np.array([0.0, 3.0, 4.0])).round(6).tolist()
         [2.0, 2.0]
     """

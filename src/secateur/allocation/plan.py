@@ -98,7 +98,7 @@ def plan(
             reachable value is named.
         DataError: the examples can't be used.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> network = sc.trace(model, torch.randn(2, 4))

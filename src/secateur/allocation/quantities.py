@@ -36,7 +36,7 @@ def parse_quantity(unit: str, value: object) -> float:
     Raises:
         BudgetError: it is neither, or has a suffix that the unit does not have.
 
-    Example:
+    Examples:
         >>> parse_quantity("macs", "300M"), parse_quantity("bytes", "1MiB"), parse_quantity("params", "50%")
         (300000000.0, 1048576.0, 0.5)
     """
@@ -63,7 +63,7 @@ def quantity_text(unit: str, value: float) -> str:
         unit: of the budget.
         value: the number.
 
-    Example:
+    Examples:
         >>> quantity_text("macs", 0.5), quantity_text("macs", 3e8), quantity_text("ms", 5.0)
         ('macs 0.5', 'macs 300,000,000', 'ms 5')
     """

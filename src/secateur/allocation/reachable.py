@@ -48,7 +48,7 @@ def reachable(network: Network, *, round_to: int = 1, floor: float = 1, target: 
         floor: the fewest units that a group keeps; below 1 a fraction of the group.
         target: the device, as `plan` takes it.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> print(sc.reachable(sc.trace(model, torch.randn(2, 4)), target="cuda"))

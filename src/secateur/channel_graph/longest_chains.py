@@ -47,7 +47,7 @@ class Chains:
         best: the value of the best chain with a kernel to each channel, an upper bound after removals (channels,).
         taken: the number of chains removed so far.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> from secateur.channel_graph.build import graph_of
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(1, 1, bias=False))

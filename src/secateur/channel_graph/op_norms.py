@@ -29,7 +29,7 @@ def operator_norms(weight: Tensor, image: Sequence[int], stride: Sequence[int], 
     Returns:
         The norms (outputs, inputs) in float64.
 
-    Example:
+    Examples:
         >>> operator_norms(torch.ones(1, 1, 3, 3), (8, 8), (1, 1), (1, 1))
         tensor([[9.]], dtype=torch.float64)
     """

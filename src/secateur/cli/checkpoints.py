@@ -34,7 +34,7 @@ def state_dict_for(model: nn.Module, checkpoint: Any) -> Mapping[str, Any]:
             have prefixes of wrappers (`module.`, `_orig_mod.`), or one common prefix. Of several that fit equally well
             the first is returned, in the order of `NESTED`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer = torch.nn.Linear(1, 1, bias=False)
         >>> list(state_dict_for(layer, {"state_dict": {"module.weight": torch.ones(1, 1)}, "epoch": 3}))

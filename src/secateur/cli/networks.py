@@ -1,4 +1,4 @@
-"""The commands that look at a network and rank its units: `secateur inspect | score | compare | tradeoff`."""
+"""The commands that look at a network and rank its units: `secateur inspect | score | compare`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ from secateur.cli.options import (
     Test,
     Weights,
 )
-from secateur.cli.parsing import parse_bounds, parse_fractions, parse_repair, stopping_rule
+from secateur.cli.parsing import parse_fractions, parse_repair, stopping_rule
 from secateur.comparison import DEFAULT
 from secateur.errors import NameMatchError
 from secateur.files import text_writer, write_file
@@ -154,51 +154,6 @@ def compare_command(
     comparison.save(out)
     print(comparison)
     print(f"\nwritten to {out}: comparison.html and .json")
-
-
-@register_command("tradeoff")
-def tradeoff_command(
-    data: Data,
-    out: Out,
-    model: Model = None,
-    weights: Weights = None,
-    test: Test = None,
-    by: By = "obs",
-    keep: Annotated[
-        list[str] | None,
-        typer.Option("--keep", help="Budgets of one kind: macs=0.75,0.5,0.25.", show_default=False),
-    ] = None,
-    pick: Annotated[
-        list[str] | None,
-        typer.Option("--pick", help="Save the smallest network within a bound: accuracy=-0.01.", show_default=False),
-    ] = None,
-    ablation: Ablation = "mean",
-    repair: Repair = "refit,adapt",
-    only: Only = None,
-    skip: Skip = None,
-    kinds: Kinds = None,
-    seed: Seed = 0,
-) -> None:
-    """Prune to several budgets from one scoring, and show what is lost against what is saved."""
-    curve = sc.tradeoff(
-        model_from(model, weights, None),
-        batches_from(data),
-        parse_fractions(keep) if keep else None,
-        by,
-        test=batches_from(test) if test else None,
-        ablation=ablation,
-        repair=parse_repair(repair),
-        only=only,
-        skip=skip,
-        kinds=kinds or None,
-        seed=seed,
-    )
-    curve.save(out)
-    print(curve)
-    print(f"\nwritten to {out}: tradeoff.html, .json and .txt")
-    if pick:
-        curve.pick(**parse_bounds(pick)).save(out / "model")
-        print(f"the picked network is written to {out / 'model'}")
 
 
 def required_batches(data: str | None) -> Any:

@@ -30,7 +30,7 @@ class EffectiveMacs:
 def effective_macs(network: Network, kept: Kept, step: int) -> EffectiveMacs:
     """Return the effective MACs of a network, as it is and with only these units kept.
 
-    Example:
+    Examples:
         >>> import secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
         >>> network = sc.trace(model, torch.randn(2, 4))

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from secateur.coupling.shape_literals import ShapeLiteral
 from secateur.data.batch import Batch
 from secateur.errors import SecateurError
+from secateur.graph.call_recorder import recording
 from secateur.graph.dynamic_shapes import Axes
 from secateur.graph.export import export_fresh
 from secateur.graph.model_copies import copy_model
@@ -22,13 +23,7 @@ from secateur.graph.module_slicer import ModuleSlicer
 from secateur.graph.operators import module_path
 from secateur.graph.paired_operators import PairedOperators
 from secateur.graph.program import Program
-from secateur.graph.recorded_calls import (
-    Recording,
-    UnsupportedCodeError,
-    calls_of,
-    read_recording,
-    recording,
-)
+from secateur.graph.recorded_calls import Recording, UnsupportedCodeError, calls_of, read_recording
 
 SAMPLES = 32
 UNEQUAL = "Unequality"

@@ -86,7 +86,7 @@ class Network:
         additions: the sums of activations of different layers, whose units are removed together.
         as_program: whether the program is cut, and not the model's own code.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> network = sc.trace(model, torch.randn(2, 4))

@@ -38,7 +38,7 @@ class PrefixCost:
         step: MACs count half as they are, and half with channels counted up to multiples of this.
         mask: which units of all other groups are kept (units + 1,); by default all.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> network = sc.trace(model, torch.randn(2, 4))

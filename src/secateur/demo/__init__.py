@@ -17,7 +17,7 @@ __all__ = ["FashionNet", "calibration", "network", "test"]
 def network() -> FashionNet:
     """Return the trained network, in evaluation mode.
 
-    Example:
+    Examples:
         >>> sum(parameter.numel() for parameter in network().parameters())
         168274
     """

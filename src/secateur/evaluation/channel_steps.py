@@ -52,7 +52,7 @@ def channel_step(target: str, device: torch.device) -> ChannelStep:
     Raises:
         NameMatchError: there is no such target.
 
-    Example:
+    Examples:
         >>> channel_step("cuda", torch.device("cpu"))
         ChannelStep(target='cuda', size=8, reason='tensor cores take multiples of 8')
     """
@@ -76,7 +76,7 @@ def preferred_multiple(group: Group, step: int) -> int:
         group: the group.
         step: channels in a step.
 
-    Example:
+    Examples:
         >>> import secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 40, 3), torch.nn.ReLU(), torch.nn.Conv2d(40, 8, 3))
         >>> preferred_multiple(sc.trace(model, torch.randn(2, 3, 8, 8)).groups[0], 16)

@@ -45,7 +45,7 @@ def measure_latency(network: Network, batch: Batch, runtime: str = EAGER, total:
     Raises:
         OptionError: onnxruntime is not installed.
 
-    Example:
+    Examples:
         >>> import secateur as sc
         >>> from secateur.data.conversion import as_batches
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -137,7 +137,7 @@ def measured_sizes(size: int, step: int) -> tuple[int, ...]:
         size: all channels.
         step: channels that kernels work on at once.
 
-    Example:
+    Examples:
         >>> measured_sizes(64, 16), measured_sizes(40, 16), measured_sizes(16, 16), measured_sizes(3, 16)
         ((16, 32, 48, 64), (16, 32, 40), (4, 8, 12, 16), (1, 2, 3))
     """

@@ -30,6 +30,7 @@ class OperatorCall:
     kwargs: dict[str, Any]
 
     def __call__(self) -> Any:
+        """Run the operator."""
         return self.target(*self.args, **self.kwargs)
 
     @property

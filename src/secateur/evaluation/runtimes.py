@@ -70,7 +70,7 @@ def repeatable_call(model: nn.Module, batch: Batch, runtime: str = EAGER) -> Cal
         OptionError: the runtime is not installed.
         BudgetError: the model can't be exported for it, or it refuses the exported model.
 
-    Example:
+    Examples:
         >>> repeatable_call(torch.nn.Linear(2, 3).eval(), Batch((torch.ones(1, 2),), {}))().shape
         torch.Size([1, 3])
     """

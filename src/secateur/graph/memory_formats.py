@@ -11,7 +11,7 @@ def is_channels_last(tensor: Tensor) -> bool:
 
     Where some axes have length 1 torch calls a tensor contiguous in both layouts; its strides tell which is meant.
 
-    Example:
+    Examples:
         >>> weight = torch.zeros(8, 4, 1, 1)
         >>> is_channels_last(weight), is_channels_last(weight.to(memory_format=torch.channels_last))
         (False, True)

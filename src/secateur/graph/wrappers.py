@@ -13,7 +13,7 @@ COMPILED = "_orig_mod"
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model within one or several nested wrappers; any other model itself.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer = torch.nn.Linear(2, 2)
         >>> unwrapped(torch.nn.DataParallel(layer)) is layer

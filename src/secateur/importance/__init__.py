@@ -1,6 +1,6 @@
 """Score: criteria of units, their configurations, and what a criterion of one's own is made of.
 
-Example:
+Examples:
     >>> import secateur as sc
     >>> from secateur.importance import Banzhaf
     >>> sc.criteria()["banzhaf"].config == Banzhaf(probability=0.5)

@@ -30,7 +30,7 @@ def over_activations(context: CriterionContext, measure: Measure) -> dict[str, T
     Returns:
         The means by group (units, examples), as a criterion returns them.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> @sc.criterion("strength")
         ... def strength(context):

@@ -14,7 +14,7 @@ class CriterionConfig:
 
     A subclass declares one field for each option. Fields made by `option_field` are checked on construction.
 
-    Example:
+    Examples:
         >>> from secateur.options import Option
         >>> @dataclass(frozen=True, kw_only=True)
         ... class Strength(CriterionConfig):

@@ -40,7 +40,7 @@ def eliminate_units(size: int, factors: Sequence[ConsumerFactor]) -> Tensor:
         size: the number of units.
         factors: the consumers of the units.
 
-    Example:
+    Examples:
         >>> from secateur.importance.inverse_covariances import MatrixInverse
         >>> inverse = MatrixInverse(torch.eye(2).double())
         >>> factor = ConsumerFactor(torch.tensor([[1.0, 3.0]]).double(), inverse, torch.tensor([[0], [1]]))

@@ -22,7 +22,7 @@ def estimated_diagonal(slope: Tensor, leaves: Tensor, generator: torch.Generator
     Returns:
         The estimate, of the shape of `leaves`.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> (slope,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
         >>> estimated_diagonal(slope, x, torch.Generator().manual_seed(0))
@@ -49,7 +49,7 @@ def exact_diagonal(slope: Tensor, leaves: Tensor, entries: Iterable[Sequence[int
     Returns:
         The diagonal, of the shape of `leaves`.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> (slope,) = torch.autograd.grad((x**2).sum() ** 2, x, create_graph=True)
         >>> exact_diagonal(slope, x, [(0,), (1,)])

@@ -39,7 +39,7 @@ def agreements(scores: Scores, others: Scores) -> tuple[Agreement, ...]:
     Raises:
         NameMatchError: they have no group in common.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> network = sc.trace(model, torch.randn(2, 4))

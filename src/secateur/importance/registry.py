@@ -145,7 +145,7 @@ def criterion(
             declare a `config`.
         estimators: the values of the keyword "estimator" in that form.
 
-    Example:
+    Examples:
         >>> import secateur as sc
         >>> @sc.criterion("first-come")
         ... def first_come(context):
@@ -175,7 +175,7 @@ def criterion(
 def criteria() -> Criteria:
     """Return all registered criteria by name; `print(criteria())` lists them with their options.
 
-    Example:
+    Examples:
         >>> import secateur as sc
         >>> sc.criteria()["integrated-gradients"].options
         {'steps': 16}

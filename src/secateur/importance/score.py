@@ -129,7 +129,7 @@ def score(
         OptionError: an option does not apply to the criterion.
         DataError: the examples can't be used, or scores to resume are of something else.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> network = sc.trace(model, torch.randn(2, 4))

@@ -29,7 +29,7 @@ class Taylor(CriterionConfig):
         hessian: for gates to second order, "hutchinson" for an estimate from 8 random products per micro-batch, or
             "exact" for one backward pass per unit.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> data = [(torch.randn(64, 4), torch.randint(2, (64,)))]

@@ -68,6 +68,7 @@ class CompactLayer:
         return weight.gather(1, at.view(*at.shape, *[1] * (weight.dim() - 2)).expand(*at.shape, *weight.shape[2:]))
 
     def __call__(self, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Compute the layer on kept positions."""
         node, dim = self.layer.node, self.layer.dim
         names = [index.name for index in node.target._schema.arguments]  # type: ignore[union-attr]
         by_name = {**dict(zip(names, args, strict=False)), **kwargs}

@@ -77,7 +77,7 @@ def repair(
         NameMatchError: there is no such repair.
         DataError: the examples can't be used.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2)).eval()
         >>> network = sc.trace(model, torch.randn(2, 4))

@@ -34,7 +34,7 @@ def training_steps(
     Raises:
         DataError: The loss is NaN or infinite; the weights are those before this step.
 
-    Example:
+    Examples:
         >>> weight = torch.nn.Parameter(torch.tensor(1.0))
         >>> optimizer = torch.optim.SGD([weight], 0.25)
         >>> steps = training_steps("halving", optimizer, lambda step: weight.square(), lambda steps: steps >= 3)

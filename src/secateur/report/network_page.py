@@ -42,7 +42,7 @@ class Track:
 def network_page(network: Network) -> str:
     """Return a self-contained page: groups over layers, their costs, frozen layers, and budgets within reach.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> from secateur.report.network_page import network_page
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))

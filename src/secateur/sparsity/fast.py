@@ -38,7 +38,7 @@ def load_fast(model: nn.Module, folder: str | Path) -> nn.Module:
     Raises:
         StorageError: a file is missing, cut off, altered or of another network; the model is as it was.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from secateur.sparsity import pivot
         >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))

@@ -55,7 +55,8 @@ def lean(
         fit: a function that fine-tunes a model in place, called after each round; pruned kernels are held at zero.
         tuning_steps: in place of `fit`: steps of Adam in each round, towards the model's own outputs and labels where
             there are any. 0 for none.
-        learning_rate, batch_size: the settings of these steps.
+        learning_rate: the learning rate of these steps.
+        batch_size: the number of examples in each of these steps.
         skip: globs of layers that are not pruned; by default those that produce the network's output (the published
             networks keep their last 1 x 1 layer).
         variance: channels whose batch norm has a running variance below this are constants, and are removed. The
@@ -76,7 +77,7 @@ def lean(
         SurgeryError: no layer is left whose kernels may go, or the output would not depend on the input any more.
         TraceError: the model can't be exported.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layers = [torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU()]
         >>> model = torch.nn.Sequential(*layers, torch.nn.Conv2d(8, 2, 1))

@@ -62,8 +62,7 @@ class SparseResult(PruningResult):
 
     @cached_property
     def fast(self) -> FastNetwork:
-        """The model with kernels for what is left, on layers where these are faster here; each layer is timed on what
-        it gets of a batch of the data (or of the example that was traced)."""
+        """The model with the fastest kernel for each layer, timed on its input."""
         return self._fastest()
 
     @cached_property

@@ -55,7 +55,7 @@ def cut(
         SurgeryError: the model is not the one traced, can't be copied, or does not compute what it should once cut;
             it is left as it was.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> network = sc.trace(model, torch.randn(2, 4))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.errors import SurgeryError
+from secateur.graph.call_recorder import arguments_by_name
 from secateur.graph.module_operators import find_operator
 from secateur.graph.module_program import (
     Constant,
@@ -25,7 +26,6 @@ from secateur.graph.module_program import (
     Value,
     is_reference,
 )
-from secateur.graph.recorded_calls import arguments_by_name
 
 
 class ProgramModule(nn.Module):

@@ -38,7 +38,7 @@ def save(model: nn.Module, folder: str | Path) -> None:
         StorageError: the model was never cut, was changed in another way since, or can't be written; files that were
             there before are as they were.
 
-    Example:
+    Examples:
         >>> import tempfile, torch, secateur as sc
         >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> model = make()
@@ -99,7 +99,7 @@ def load(model: nn.Module, folder: str | Path, example_inputs: object = None) ->
         StorageError: a file is missing, cut off, altered or of another network, or the model is lazy and has seen no
             data; the model is as it was.
 
-    Example:
+    Examples:
         >>> import tempfile, torch, secateur as sc
         >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> result = sc.prune(make(), torch.randn(64, 4), keep={"macs": 0.5}, progress=False)

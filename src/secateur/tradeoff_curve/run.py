@@ -92,7 +92,7 @@ def tradeoff(
         DataError: the examples can't be used, or are too few to hold some out.
         SecateurError: of the kind that `trace`, `score`, `plan` and `cut` raise.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
         >>> curve = sc.tradeoff(model, torch.randn(64, 4), {"macs": (0.75, 0.5)}, progress=False)

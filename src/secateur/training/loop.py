@@ -60,7 +60,7 @@ class TrainingLoop:
         optimizer: the optimizer of the model.
         settings: the settings.
 
-    Example:
+    Examples:
         >>> import copy, torch
         >>> from secateur.data.conversion import as_batches
         >>> model = torch.nn.Linear(4, 2)

@@ -40,7 +40,7 @@ class TrainingMethod(ABC):
     Raises:
         OptionError: The optimizer does not hold these parameters.
 
-    Example:
+    Examples:
         >>> class NonNegative(TrainingMethod):
         ...     def __init__(self, model, optimizer):
         ...         super().__init__(model, optimizer)

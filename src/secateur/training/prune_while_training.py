@@ -59,11 +59,15 @@ def prune_while_training(
         test: other examples to measure on; by default those of `data`, and the report says so.
         towards: "dense": towards the outputs of the model as it was, and with a tenth of the loss towards labels, or
             where there are none towards the model's own top classes; "labels": towards labels alone, as published.
-        every, units_per_step, round_to, floor: as `TaylorSchedule` takes them.
+        every: as `TaylorSchedule` takes it.
+        units_per_step: as `TaylorSchedule` takes it.
+        round_to: as `TaylorSchedule` takes it.
+        floor: as `TaylorSchedule` takes it.
         tuning_steps: steps of training once the budget is met.
         learning_rate: the learning rate of Adam.
         batch_size: the number of examples in each step.
-        only, skip: globs of the names of groups.
+        only: globs of the names of groups.
+        skip: globs of the names of groups that are left out.
         checkpoint: a folder to write states to at intervals, and to resume from.
         seed: the seed by which examples are drawn.
         progress: whether to show a progress bar.
@@ -74,7 +78,7 @@ def prune_while_training(
     Raises:
         SecateurError: As `TaylorSchedule` and `secateur.prune` raise it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> result = prune_while_training(model, torch.randn(64, 4), {"units": 0.5}, every=2, tuning_steps=5,

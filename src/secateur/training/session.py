@@ -75,7 +75,8 @@ def training_session(
 
     Args:
         model: the dense network.
-        data, test: examples, as `prune` takes them.
+        data: examples, as `prune` takes them.
+        test: other examples to measure on, as `prune` takes them.
         learning_rate: the learning rate of Adam.
         batch_size: the number of examples in each step.
         seed: the seed of all random numbers.

@@ -53,7 +53,8 @@ class TaylorSchedule(TrainingMethod):
             gets `data`.
         data: examples for that criterion, as `score` takes them.
         floor: the fewest units that a group keeps; below 1 a fraction of the group.
-        only, skip: globs of the names of groups.
+        only: globs of the names of groups.
+        skip: globs of the names of groups that are left out.
 
     Attributes:
         done: whether the budget is met.
@@ -64,7 +65,7 @@ class TaylorSchedule(TrainingMethod):
         SurgeryError: The model computes weights from others.
         OptionError: The optimizer holds no parameter of the model.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> from secateur.training import TaylorSchedule
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
@@ -121,8 +122,7 @@ class TaylorSchedule(TrainingMethod):
 
     @property
     def left_whole(self) -> tuple[str, ...]:
-        """Groups that lose no units: their gates cannot be read from gradients (attention products, recurrent layers),
-        or their units cannot be removed one by one."""
+        """The groups that lose no units: their gates can't be read from gradients, or units can't be removed alone."""
         removable = {group.name for group in self.groups}
         return tuple(name for name in self._selected if name not in removable)
 

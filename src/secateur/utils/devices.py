@@ -30,7 +30,7 @@ def runtime_clock() -> Callable[[], float]:
     several threads, and where processor time is too coarse, elapsed time. With an accelerator it waits for the kernels
     that were launched, then reads the elapsed time.
 
-    Example:
+    Examples:
         >>> clock = runtime_clock()
         >>> clock() <= clock()
         True
@@ -52,7 +52,7 @@ def page_faults(call: Callable[[], Any]) -> int:
     Returns:
         The number, 0 where the system does not count them for a thread.
 
-    Example:
+    Examples:
         >>> page_faults(lambda: None) < 10
         True
     """
@@ -72,7 +72,7 @@ def comparable_arithmetic() -> Iterator[None]:
     NVIDIA devices take convolutions in TF32 by default, whose ten bits differ by more than float noise between two
     layers of other widths, and entries that are written twice get either value.
 
-    Example:
+    Examples:
         >>> torch.backends.cudnn.conv.fp32_precision = "tf32"
         >>> with comparable_arithmetic():
         ...     torch.backends.cudnn.conv.fp32_precision

@@ -18,7 +18,7 @@ def match_globs(globs: str | Sequence[str], names: Iterable[str], what: str) -> 
     Raises:
         NameMatchError: a glob matches no name; the message lists the nearest names.
 
-    Example:
+    Examples:
         >>> match_globs("conv*", ["conv1", "conv2", "fc"], "layer")
         ['conv1', 'conv2']
     """

@@ -21,7 +21,7 @@ class LiveBytes(TorchDispatchMode):
         now: bytes that are alive.
         peak: the most that were alive at one time.
 
-    Example:
+    Examples:
         >>> with LiveBytes() as live:
         ...     x = torch.zeros(1000)
         ...     y = (x + 1).sum()

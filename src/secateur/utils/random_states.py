@@ -12,7 +12,7 @@ import torch
 def random_states_kept() -> Iterator[None]:
     """Restore the global random generators of torch, numpy and Python on leaving.
 
-    Example:
+    Examples:
         >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> with random_states_kept():

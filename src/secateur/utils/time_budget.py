@@ -11,7 +11,7 @@ class TimeBudget:
         seconds: the budget; None for no limit.
         clock: returns the time in seconds.
 
-    Example:
+    Examples:
         >>> budget = TimeBudget(10, clock=lambda: 0.0)
         >>> budget.is_spent(0.5), budget.left_out
         (False, ())

@@ -88,7 +88,7 @@ def register_rule(
     Raises:
         OptionError: there is no such operator, it has a rule already, or a function has the wrong signature.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> @torch.library.custom_op("docs::scale", mutates_args=())
         ... def scale(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

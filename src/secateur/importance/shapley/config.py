@@ -98,10 +98,13 @@ class Shapley(SamplingConfig):
             by the number of units and a trial, and `print(scores)` names its choice.
         protocol: "paper" for the protocol of Ancona et al.: 5 permutations, the same for all examples, zero ablation,
             and the "published" statistic. It excludes `sampler`, `coalitions` and `stop`.
-        coalitions, stop, memory, precision: as in `SamplingConfig`.
-        aggregate: as in `SamplingConfig`; "robust" by default.
+        coalitions: the number of coalitions to evaluate for each group, approximately.
+        stop: the rule that ends the sampling, such as `secateur.stopping.Seconds(60)`.
+        memory: the limit of bytes that the runs of coalitions may take, 1 GiB by default.
+        precision: "bfloat16" for faster runs of coalitions, with two or three digits of each loss.
+        aggregate: the statistic from each example's values to one score; "robust" by default.
 
-    Example:
+    Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> data = torch.randn(64, 4)

@@ -21,11 +21,13 @@ KERNELS: dict[type[nn.Module], dict[str, Callable[..., nn.Module]]] = {
 def packed_kernels(
     module: nn.Module, blocks: Tensor, shape: tuple[int, int], gather: Tensor | None
 ) -> dict[str, MakeKernel]:
-    """The kernels that a layer of dense blocks can have, by their names; each is made from the layer.
+    """Return the kernels that a layer of dense blocks can have, by name.
 
     Args:
         module: the layer, with zeros; none are for types that are not in `KERNELS`.
-        blocks, shape, gather: as `TiledLinear` takes them.
+        blocks: as `TiledLinear` takes them.
+        shape: as `TiledLinear` takes it.
+        gather: as `TiledLinear` takes it.
     """
 
     def make(kernel: Callable[..., nn.Module], dense: nn.Module) -> nn.Module:

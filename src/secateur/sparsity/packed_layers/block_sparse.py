@@ -33,6 +33,7 @@ class BlockSparseLinear(nn.Module):
         self.gather = None if gather is None else nn.Buffer(gather)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer."""
         flat = x.reshape(-1, self.inputs)
         flat = flat if self.gather is None else flat.index_select(1, self.gather)
         flat = F.pad(flat, (0, self.columns - self.inputs)) if self.columns > self.inputs else flat

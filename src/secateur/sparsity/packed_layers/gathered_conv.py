@@ -43,6 +43,7 @@ class GatheredConv2d(nn.Module):
         self.bias = None if dense.bias is None else nn.Parameter(dense.bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer."""
         if x.dim() == 3:
             return self.forward(x[None])[0]
         mode: Any = "constant" if self.padding_mode == "zeros" else self.padding_mode
@@ -68,6 +69,7 @@ class GatheredConv2d(nn.Module):
         return by_group
 
     def extra_repr(self) -> str:
+        """Return the numbers of columns and filters."""
         return f"{self.weight.shape[1]} columns -> {self.weight.shape[0]} filters, stride={self.stride}"
 
 

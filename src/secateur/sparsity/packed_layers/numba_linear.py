@@ -40,6 +40,7 @@ class LoopedLinear(TiledLinear):
         self._arrays_at: tuple[tuple[int, int], Operands] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer."""
         learns = x.requires_grad or (self.weight.requires_grad and torch.is_grad_enabled())
         recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if learns or recorded or x.dtype != torch.float32 or x.device.type != "cpu":

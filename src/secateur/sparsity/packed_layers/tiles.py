@@ -36,6 +36,7 @@ class TiledLinear(nn.Module):
         self.register_buffer("read", chosen.flatten())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer."""
         flat = self.in_order(x)
         blocks = flat.view(len(flat), self.across, self.shape[1]).index_select(1, self.get_buffer("read"))
         read = blocks.view(len(flat), *self.weight.shape[:2]).transpose(0, 1)  # (down, batch, most * wide)
@@ -79,6 +80,7 @@ class TiledConvolution(nn.Module):
         self.register_buffer("read", chosen.flatten())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer."""
         lead, space = x.shape[: -1 - len(self.grouped.kernel_size)], x.shape[-len(self.grouped.kernel_size) :]
         maps = x.reshape(-1, self.inputs, *space)
         maps = maps if self.gather is None else maps.index_select(1, self.gather)

@@ -31,7 +31,7 @@ def unified_fast_network(
         "dense": where that is faster, where blocks are one input wide, and for convolutions whose blocks do not lie
         along the input channels at one place of the kernel.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64))
         >>> _ = model[0].weight.data.copy_(model[0].weight.sign() * 0.5)
@@ -87,7 +87,8 @@ def _shared_convolution(dense: nn.Conv2d, run: int) -> nn.Module:
 
 
 def _check_type(dense: nn.Linear | nn.Conv2d) -> None:
-    """
+    """Check that torch has sparse products of the layer's type.
+
     Raises:
         NotImplementedError: torch has no sparse product for numbers of this type.
     """

@@ -133,6 +133,7 @@ class SharedLinear(_SharedLayer):
         self.hold([dense.weight.detach()])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer."""
         flat = x.reshape(-1, self.inputs).t()  # (inputs, batch)
         result = (self.magnitudes(0) @ self.sums(flat)).t()
         result = result if self.bias is None else result + self.bias
@@ -160,6 +161,7 @@ class SharedConvolution(_SharedLayer):
         self.hold(list(dense.weight.detach().flatten(2).unbind(2)))  # (outputs, inputs) of each place
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer."""
         if x.dim() == 3:
             return self.forward(x[None])[0]
         mode: Any = "constant" if self.padding_mode == "zeros" else self.padding_mode

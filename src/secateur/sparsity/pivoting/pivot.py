@@ -60,7 +60,8 @@ def pivot(
         fit: a function that fine-tunes a model in place; pruned entries are held at zero.
         tuning_steps: in place of `fit`: steps of Adam in each round, towards the model's own outputs and labels where
             there are any. 0 for none.
-        learning_rate, batch_size: the settings of these steps.
+        learning_rate: the learning rate of these steps.
+        batch_size: the number of examples in each of these steps.
         fade: below 1: before each round's cut the model is fine-tuned once more, while what lies outside of the blocks
             is multiplied by this after every step of an optimizer, and the blocks are chosen anew; .99 in our trials.
         balanced: the same number of blocks in each block row.
@@ -78,7 +79,7 @@ def pivot(
         DataError: The examples cannot be used.
         SurgeryError: There is no layer to pivot, or the network depends on the order of its units.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layers = [torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 32), torch.nn.ReLU()]
         >>> model = torch.nn.Sequential(*layers, torch.nn.Linear(32, 4))

@@ -21,11 +21,19 @@ class PivotedWeight(Protocol):
     """One layer's blocks, as `PivotedLayer` has them."""
 
     @property
-    def blocks(self) -> Tensor: ...
+    def blocks(self) -> Tensor:
+        """The positions of the blocks."""
+        ...
+
     @property
-    def gather(self) -> Tensor | None: ...
+    def gather(self) -> Tensor | None:
+        """The order in which inputs are gathered, if any."""
+        ...
+
     @property
-    def retained(self) -> float: ...
+    def retained(self) -> float:
+        """The retained fraction of the weight's absolute sum."""
+        ...
 
 
 class SavedLayer(Record, frozen=True):

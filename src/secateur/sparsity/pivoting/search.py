@@ -186,7 +186,7 @@ def pivot_matrices(
             round gains nothing.
         seed: of the random ones.
 
-    Example:
+    Examples:
         >>> rows, columns = np.arange(4)[:, None] % 2, np.arange(4) % 2
         >>> checkered = Matrix("a", (rows == columns) * 1.0, "rows", "columns")
         >>> pivot_matrices([checkered], 0.5, (2, 2)).retained, align_orders([checkered], 0.5, (2, 2)).retained

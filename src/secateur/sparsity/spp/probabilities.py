@@ -24,7 +24,7 @@ def increments(ranks: Tensor, count: float, largest: float = LARGEST, turn: floa
     Returns:
         The changes (groups,).
 
-    Example:
+    Examples:
         >>> [round(float(step), 6) for step in increments(torch.tensor([0.0, 2 / 3 * 9, 9.0]), 9)]
         [0.05, 0.0125, 0.0]
     """

@@ -57,7 +57,7 @@ class SPP(TrainingMethod):
         OptionError: The optimizer does not hold the weights of a layer to prune.
         SurgeryError: The model computes weights from others, or has no convolution to prune.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layers = [torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3), torch.nn.ReLU()]
         >>> model = torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 2, 1))

@@ -59,7 +59,7 @@ def spp(
     Raises:
         SecateurError: As `SPP` and `secateur.prune` raise it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layers = [torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3), torch.nn.ReLU()]
         >>> model = torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 2, 1))

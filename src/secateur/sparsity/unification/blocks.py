@@ -24,7 +24,7 @@ class Blocks:
         weight: the shape of the weight.
         shape: the shape of a block: a side for each axis of the weight, or (filters, inputs) of its matrix.
 
-    Example:
+    Examples:
         >>> blocks = Blocks((4, 4, 3, 3), (2, 4, 1, 1))
         >>> blocks.grid, blocks.cut(torch.ones(4, 4, 3, 3)).shape
         ((2, 1, 3, 3), torch.Size([18, 8]))

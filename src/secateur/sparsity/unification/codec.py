@@ -65,7 +65,7 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
         NameMatchError: the model has no weight of a name.
         StorageError: it can't be written; an older file of that name is as it was.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> model = torch.nn.Linear(64, 64)
         >>> _ = model.weight.data.copy_(model.weight.sign() * 0.5)

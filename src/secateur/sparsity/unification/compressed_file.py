@@ -49,7 +49,8 @@ class Header(Record, frozen=True):
 
 
 def check_blocks(blocks: Blocks, name: str) -> None:
-    """
+    """Check the blocks of a weight.
+
     Raises:
         StorageError: the blocks have other axes than the weight, or are so much larger that filling them up takes too
             much memory.
@@ -110,7 +111,8 @@ def _unpacked(packed: bytes, most: int) -> bytes:
 
 
 def _check_same(header: Header, model: Mapping[str, Tensor]) -> None:
-    """
+    """Check that the tensors are those of the model.
+
     Raises:
         StorageError: the tensors are not those of the model.
     """
@@ -132,7 +134,8 @@ def _check_same(header: Header, model: Mapping[str, Tensor]) -> None:
 
 
 def _streams(header: Header, body: bytes, size: int) -> dict[str, "_Stream"]:
-    """
+    """Split the content of a file into its streams.
+
     Args:
         header: of the file.
         body: all streams.
@@ -181,7 +184,8 @@ class _Stream:
 
 
 def _tensor(entry: TensorEntry, streams: Mapping[str, _Stream]) -> Tensor:
-    """
+    """Restore a tensor from its streams.
+
     Raises:
         StorageError: the labels and the counts of numbers do not belong together.
     """

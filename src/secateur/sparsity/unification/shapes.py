@@ -31,7 +31,7 @@ def block_shapes(
         BudgetError: a shape is out of range, or has other axes than a weight.
         NameMatchError: a glob matches no layer.
 
-    Example:
+    Examples:
         >>> import torch
         >>> rows = torch.arange(1.0, 9)[:, None].expand(8, 8)
         >>> block_shapes({"a": rows, "b": rows.T}, 4, 0.0, 1.0)

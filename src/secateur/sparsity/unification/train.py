@@ -62,7 +62,8 @@ def unify(
         full_precision: do not round weights to such as 16 bits hold.
         learning_rate: of Adam.
         batch_size: examples drawn for each step.
-        only, skip: globs of layers, as `Unification` takes them.
+        only: globs of layers, as `Unification` takes them.
+        skip: globs of layers, as `Unification` takes them.
         checkpoint: a folder to write states to now and then, and to go on from.
         seed: examples are drawn from it.
         progress: whether to show a progress bar.
@@ -74,7 +75,7 @@ def unify(
     Raises:
         SecateurError: of the kind that `Unification` and `secateur.prune` raise.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(3)))
         >>> result = unify(model, torch.randn(8, 16), {"blocks": 0.5}, soft_steps=8, tuning_steps=8, progress=False)
@@ -110,7 +111,8 @@ def unify(
 
 
 def _pruned_fraction(keep: Mapping[str, float] | None, pruned: float | None) -> float:
-    """
+    """Return the fraction of blocks to prune.
+
     Raises:
         BudgetError: both are given, or the budget is of another kind.
     """

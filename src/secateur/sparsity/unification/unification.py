@@ -39,8 +39,9 @@ class Unification(TrainingMethod):
         rho: the weight of the penalty; 1e-2 and the growth are ours, too.
         growth: the factor of rho at each update, up to a rho of 1.
         every: steps between updates.
-        only, skip: globs of layers; without `only` all convolutions and linear layers but depthwise ones, the last one,
-            and the first one, where it holds less than half of the weights.
+        only: globs of layers; by default all convolutions and linear layers but depthwise ones, the last one, and the
+            first one, where it holds less than half of the weights.
+        skip: globs of layers that are left out.
 
     Attributes:
         shapes: the shape of blocks, by layer.
@@ -53,7 +54,7 @@ class Unification(TrainingMethod):
         OptionError: The optimizer does not hold the weights of a layer to structure.
         SurgeryError: There is no layer to structure.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(3)))
         >>> optimizer = torch.optim.SGD(model.parameters(), 0.1)
