@@ -34,7 +34,9 @@ def check_three_arguments(name: str, function: Callable[..., object]) -> None:
 
 
 def custom_training(name: str, function: Trainer) -> Callable[[DistillationConfig], None]:
-    """Return a repair that calls a function, with a copy of the dense model, and checks what it left.
+    """Return a repair that calls a function in evaluation mode, with a copy of the dense model.
+
+    It raises a SurgeryError if the function leaves tensors of other names or shapes.
 
     Args:
         name: the function's name, for messages.
@@ -44,7 +46,7 @@ def custom_training(name: str, function: Trainer) -> Callable[[DistillationConfi
     def train(training: DistillationConfig) -> None:
         """Run the user's function."""
         shapes = _tensor_shapes(training.small)
-        function(training.small, copy_model(training.dense, {}), training.cells)
+        function(training.small.eval(), copy_model(training.dense, {}).eval(), training.cells)
         changed_shapes = _tensor_shapes(training.small)
         for tensor in sorted(shapes.keys() | changed_shapes.keys()):
             before, after = shapes.get(tensor), changed_shapes.get(tensor)

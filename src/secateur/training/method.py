@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
+from secateur.errors import SurgeryError
 from secateur.training.optimizer_hooks import (
     attach_optimizer_hooks,
     check_finite,
@@ -109,9 +110,15 @@ class TrainingMethod(ABC):
         """Resume from a state that `state_dict` returned. The state is checked whole before anything is changed.
 
         Raises:
-            SurgeryError: The state belongs to another network or to other options.
+            SurgeryError: The state belongs to another method, to another network or to other options.
         """
-        self.check_method_state(state)
+        remedy = "give what state_dict() of the same method returned"
+        if not isinstance(state, Mapping) or "steps" not in state:
+            raise SurgeryError(f"this is no state of {type(self).__name__}, as it has no number of steps; {remedy}")
+        try:
+            self.check_method_state(state)
+        except KeyError as failure:
+            raise SurgeryError(f"the state of {type(self).__name__} has no entry {failure}; {remedy}") from failure
         copied = pytree.tree_map_only(Tensor, torch.clone, dict(state))
         with torch.no_grad():
             self.load_method_state(copied)

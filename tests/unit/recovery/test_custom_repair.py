@@ -44,6 +44,23 @@ def test_a_function_that_changes_the_dense_model_changes_a_copy() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_function_gets_models_in_evaluation_mode_and_leaves_the_modes_of_the_users() -> None:
+    modes = []
+
+    def train(small: nn.Module, dense: nn.Module, batches: object) -> None:
+        modes.append((small.training, small[0].training, dense.training))  # type: ignore[index]
+        small.train()
+
+    small, model, plan = cut_network()
+    model.train()
+    small.train()
+    small[1].eval()  # type: ignore[index]
+    with pytest.warns(UserWarning, match="train was left out"):
+        sc.repair(small, model, plan, torch.randn(32, 4), train, progress=False)
+    assert modes == [(False, False, False)]
+    assert model.training and small.training and not small[1].training  # type: ignore[index]
+
+
 @pytest.mark.parametrize("change", [lambda last: nn.Sequential(last), lambda last: nn.Linear(last.in_features, 3)])
 def test_a_function_that_changes_names_or_shapes_is_refused(change: Any) -> None:
     def rebuild(small: nn.Module, dense: nn.Module, batches: object) -> None:

@@ -152,3 +152,14 @@ def test_steps_that_a_scaler_skips_are_not_counted() -> None:
     optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]  # as a gradient scaler sets it
     optimizer.step()
     assert method.steps == 0 and not method.gradients
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("state", "message"), [({}, "has no number of steps"), (None, "is no state of"), ({"steps": 3}, "has no entry '")]
+)
+def test_a_state_without_entries_is_refused(name: str, state: Any, message: str) -> None:
+    _, _, method = started(name)
+    with pytest.raises(SurgeryError, match=message):
+        method.load_state_dict(state)
+    assert method.steps == 0
