@@ -1,6 +1,6 @@
 """Checks of the rules that users register: of their labels while tracing, of masked operators on the example."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,14 +46,23 @@ def apply_registered(op: OpContext) -> Any:
             f"{_shape(op.shape)}, are needed; return op.broadcast(labels, dim) with one label for each index along "
             "dim, or labels of an argument that has this shape"
         )
-    for read in reads[before:]:
-        _check_read(operator, op, read)
-    if rule.masked is not None and len(reads) > before + 1:
-        raise OperatorRuleError(
-            f"the rule of {operator} reads {len(reads) - before} axes, but masked= gets the presence along one; read "
-            "one axis and freeze the others"
-        )
+    _check_reads(operator, op, reads[before:], rule.masked is not None)
     return result
+
+
+def _check_reads(operator: str, op: OpContext, reads: Sequence[Read], has_masked: bool) -> None:
+    """Check the axes that a rule reads.
+
+    Raises:
+        OperatorRuleError: its argument has no such axis, or there are several axes and a masked operator.
+    """
+    for read in reads:
+        _check_read(operator, op, read)
+    if has_masked and len(reads) > 1:
+        raise OperatorRuleError(
+            f"the rule of {operator} reads {len(reads)} axes, but masked= gets the presence along one; read one axis "
+            "and freeze the others"
+        )
 
 
 def _check_read(operator: str, op: OpContext, read: Read) -> None:
