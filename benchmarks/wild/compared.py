@@ -13,13 +13,15 @@ def compared(now: Mapping[str, Row], before: Mapping[str, Row]) -> list[str]:
         return []
     version = pairs[0][0]["version"]
     return [
-        f"## What changed since version {version}",
+        f"## Changes since version {version}",
         "",
-        "Of both versions on one machine: the share that can be cut; units (channels, heads, features) that are",
-        "frozen, but for those of the outputs; the time of `sc.trace`, in times of the export with a batch that may",
-        "vary; and how often the network was cut for trial. Where a network could not be traced, the kind of error",
-        "stands there instead; *none* is a network without a group. The machine was busy with other work, so ratios of",
-        f"small networks vary by a half from run to run, and some times of {version} are those of the wall clock.",
+        "Both versions were run on one machine. *can be cut* is the share as above. *frozen units* is the number of",
+        "channels, heads and features that cannot be removed, without those of the outputs. *trace / export* is the",
+        "time of `sc.trace` divided by that of the batched export. *trial cuts* is the number of trial cuts during",
+        "tracing. *now* is the row of the table of every network, which also gives its version. Where a network could",
+        "not be traced, the kind of error is given; *none* is a network without a group. The machine was busy with",
+        f"other work, so that ratios of small networks vary by a half from run to run. Some times of {version} are",
+        "elapsed times.",
         "",
         f"| network | can be cut, {version} | now | frozen units | now | trace / export | now | trial cuts | now |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",

@@ -7,35 +7,42 @@ from collections.abc import Mapping, Sequence
 from wild.compared import compared
 from wild.ours import ENOUGH, OUTPUT, Row
 
-ABOUT = """# Coverage
+TITLE = """# Coverage
 
-Network definitions of public libraries, random weights in small configurations (those under `pretrained/` with
-their trained ones), each in a process of its own with one thread. Those under `transformers-defaults/` keep the flags
-of the default configuration, such as the cache of decoders; those under `plain/` are written from the published
-architecture, because no library has them. What gave this table:
-
+This page lists network definitions of public libraries, and what Secateur can trace, cut, save and export of each.
+"""
+ABOUT = """\
     python -m benchmarks coverage --data DIR
 
-where `DIR` holds the CIFAR-10 ResNets; it may be left out, and so may be their rows.
+measures all rows and writes this page. `DIR` holds the CIFAR-10 ResNets; without `--data` their rows are left out.
+`python -m benchmarks coverage --page` writes the page from the rows in `benchmarks/results/coverage`.
 
-- **export**, **batched**, **trace**: processor seconds for `torch.export.export` alone, for the same with a batch size
-  that may vary (and a varying length of token sequences), and for `sc.trace`, which makes that second export, finds
-  the groups, and cuts the network for trial. Of the second export the faster of two, and the plain one after it.
-  Decoders, whose caches torch can't export, are exported without them; empty where torch can't export the model, or
-  where a row was measured before that was done.
-- **can be cut**: the share of the parameters of convolutions, linear, recurrent and attention layers of which some
-  plan can take a part away.
-- **left**: parameters after a cut by random scores, 75 % asked for.
-- **differs**: the cut network's largest difference from the masked run on fresh inputs, of the largest output.
-- **loaded**: bit-equal after saving and loading onto a fresh model. **exports**: torch exports the cut network as it
-  exported the dense one, decoders without their caches; empty where it was not tried.
-- **unchanged**: after tracing, planning and cutting, the dense model has the same parameters, buffers, attributes,
-  modes, hooks and configuration, bit for bit and object for object; so have the example and the random generators of
-  Python, numpy and torch.
-- **raw**: exceptions other than a `SecateurError`; the stage where one was raised, or *none*.
-- **torch-pruning**: version 1.6.1 beside it, a quarter of every layer by random importance, the output layer excluded
-  by hand; 120 s at most. *works* says that the result is smaller and gives outputs of the same shape, no more: it has
-  no masked run to compare with. Attention heads were not told to it by hand (`num_heads=`). Empty where it was not run.
+Networks have random weights and small configurations, except for those under `pretrained/`, which have their trained
+weights. Networks under `transformers-defaults/` keep the flags of the default configuration, such as the cache of
+decoders. Networks under `plain/` are written from the published architecture, because no library has them. Each network
+runs in its own process with one thread of a CPU. Rows that record the machine name an AMD EPYC and torch 2.13.0.
+
+- **export**, **batched**, **trace**: processor seconds. *export* is `torch.export.export` alone. *batched* is the same
+  with a variable batch size, and a variable length of token sequences. *trace* is `sc.trace`, which makes the batched
+  export, finds the groups, and makes trial cuts. The batched export is timed twice, and the shorter time is given; the
+  plain export is timed after it. Decoders are exported without their caches, which torch cannot export. Cells are empty
+  where torch cannot export the model, and for decoders in rows measured before caches were left out.
+- **can be cut**: the share of the parameters of convolutions, linear, recurrent and attention layers of which a plan
+  can remove a part.
+- **left**: the parameters after a cut by random scores with a budget of 75 %.
+- **differs**: the largest difference between the outputs of the cut network and of the masked run on new inputs,
+  relative to the largest output.
+- **loaded**: *yes* where the outputs are bit-equal after saving and loading onto a new model.
+- **exports**: *yes* where torch exports the cut network in the same way as the dense one, decoders without their
+  caches. A stage in bold is the one that failed. Cells are empty where the export was not tried.
+- **unchanged**: *yes* where tracing, planning and cutting change nothing of the dense model. Compared are its
+  parameters, buffers, attributes, modes, hooks and configuration, bit for bit and object for object, and also the
+  example and the random generators of Python, numpy and torch. Cells are empty where this was not compared.
+- **raw**: the stage that raised an exception other than a `SecateurError`, or *none*.
+- **torch-pruning**: the outcome of version 1.6.1, which removes a quarter of every layer by random importance, with the
+  output layer excluded by hand and a limit of 120 s. *works* means that the result is smaller and gives outputs of the
+  same shape; torch-pruning has no masked run to compare with. *untouched* means that nothing was removed. The numbers
+  of attention heads (`num_heads=`) were not set by hand. Cells are empty where torch-pruning was not run.
 """
 
 
@@ -49,6 +56,8 @@ def as_markdown(rows_by_name: Mapping[str, Row], before: Mapping[str, Row]) -> s
     rows = list(rows_by_name.values())
     newest = max((row["version"] for row in rows), key=_release)
     lines = [
+        TITLE,
+        *_versions(rows, newest),
         ABOUT,
         *_summary(rows, newest),
         "",
@@ -60,6 +69,31 @@ def as_markdown(rows_by_name: Mapping[str, Row], before: Mapping[str, Row]) -> s
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _versions(rows: Sequence[Row], newest: str) -> list[str]:
+    """Return a sentence on the versions of the rows, if there are several."""
+    counts = Counter(row["version"] for row in rows)
+    if len(counts) == 1:
+        return []
+    earlier = [
+        f"{counts[version]} with {_shown(version)}" for version in sorted(counts.keys() - {newest}, key=_release)
+    ]
+    return [
+        f"The rows mix versions: {counts[newest]} of {len(rows)} were measured with Secateur {newest}, "
+        f"{_enumerated(earlier)}. Rows of earlier versions are marked * in the table of every network.",
+        "",
+    ]
+
+
+def _shown(version: str) -> str:
+    """Return a version with its remark, if it has one, in brackets."""
+    number, _, remark = version.partition(" ")
+    return f"{number} ({remark})" if remark else number
+
+
+def _enumerated(items: Sequence[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
 def _summary(rows: Sequence[Row], newest: str) -> list[str]:
     fine = [row for row in rows if "failed" not in row]
     raised = [row["name"] for row in rows if row.get("failed") in ("trace", "process", "time")]
@@ -69,17 +103,17 @@ def _summary(rows: Sequence[Row], newest: str) -> list[str]:
     wide = sum(row.get("share", 0) >= ENOUGH for row in rows)
     peer = Counter(row["peer"]["outcome"] for row in rows if "peer" in row)
     return [
-        f"{len(rows)} networks: {len(fine)} cut, verified and loaded again ({len(fine) / len(rows):.0%}), "
-        f"{sum('export_s' in row for row in fine)} of them exported again; "
-        f"{_listed(raised, 'could not be traced')}; "
-        f"in {wide} at least nine tenths of the layers' parameters can be cut.",
+        f"Of {len(rows)} networks, {len(fine)} ({len(fine) / len(rows):.0%}) were cut, verified and loaded again, "
+        f"and {sum('export_s' in row for row in fine)} of these were exported again; "
+        f"{_listed(raised, 'could not be traced')}. "
+        f"In {wide} networks at least nine tenths of the layers' parameters can be cut.",
         "",
-        f"{_listed(raw, 'raised an exception that is no SecateurError')}. Of {len(looked_at)} models that were looked "
-        f"at before and after, {_listed(changed, 'had changed')}.",
+        f"{_listed(raw, 'raised an exception that is no SecateurError')}. Of {len(looked_at)} models that were "
+        f"compared before and after, {_listed(changed, 'had changed')}.",
         "",
         *_tracing(rows, newest),
         "",
-        "torch-pruning: " + ", ".join(f"{count} {outcome}" for outcome, count in peer.most_common()) + ".",
+        "Outcomes of torch-pruning: " + ", ".join(f"{count} {outcome}" for outcome, count in peer.most_common()) + ".",
     ]
 
 
@@ -95,22 +129,24 @@ def _tracing(rows: Sequence[Row], newest: str) -> list[str]:
     older = len(rows) - len(ours)
     time = f"Tracing took {_ratios(ours, 'export_s')} the plain export"
     time += f", in the {len(ours)} rows of version {newest}; " if older else "; "
-    time += f"{_ratios(ours, 'batched_s')} the export with a batch that may vary."
+    time += f"it took {_ratios(ours, 'batched_s')} the batched export."
     if older:
         time += f" In all rows, of which {older} are older, these are {_ratios(rows, 'export_s')} and "
         time += (
-            f"{_ratios(rows, 'batched_s')}. Rows are measured again slowest first, so the newest are slower than most."
+            f"{_ratios(rows, 'batched_s')}. The slowest networks are measured again first, so the newest rows are "
+            "slower than most."
         )
     return [time, "", *_slowest(rows, newest), SLOW]
 
 
 LONG = 8
 SLOW = """\
-Where a model's own code can't say the cut shape, it is tried many times until it is known what it can bear
-(EfficientViT, EdgeNeXt), and exported once more with all lengths free (EdgeNeXt, SegFormer). Where it writes to parts
-of tensors, or multiplies matrices and adds in one operator, torch takes the program apart, which means exporting it
-again (Swin, Mask2Former). An export computes no activations, but a trial cut does: it runs the network twice on two
-examples. So trial cuts take the time where one forward takes longer than an export (S3D on clips of 16 x 224 x 224)."""
+Tracing takes long for these reasons. A trial cut is repeated where the model's own code does not accept the cut shape
+(EfficientViT, EdgeNeXt), and such a model may be exported once more with all lengths variable (EdgeNeXt, SegFormer). A
+model whose code writes to parts of tensors, or multiplies matrices and adds in one operator, is exported again after
+torch has decomposed these operators (Swin, Mask2Former). A trial cut runs the network twice on two examples, while an
+export computes no activations. Trial cuts therefore dominate where one forward pass takes longer than an export (S3D on
+clips of 16 x 224 x 224)."""
 
 
 def _slowest(rows: Sequence[Row], newest: str) -> list[str]:
@@ -141,8 +177,9 @@ def _ratios(rows: Sequence[Row], of: str) -> str:
 
 
 def _table(rows: Sequence[Row], newest: str) -> list[str]:
-    older = sorted({row["version"] for row in rows} - {newest})
-    note = f"Rows marked * were measured with version {' and '.join(older)} and not again.\n" if older else ""
+    older = sorted({row["version"] for row in rows} - {newest}, key=_release)
+    versions = _enumerated([_shown(version) for version in older])
+    note = f"Rows marked * are of version {versions}, the other rows of version {newest}.\n" if older else ""
     times = "| network | export | batched | trace "
     head = f"{times}| groups | can be cut | left | differs | loaded | exports | unchanged | raw | torch-pruning |"
     ruler = "|---|--:|--:|--:|--:|--:|--:|--:|---|---|---|---|---|"
@@ -167,8 +204,14 @@ def _line(row: Row, newest: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+FROZEN = """\
+Networks of which less than nine tenths of the layers' parameters can be cut are listed with the groups that are frozen
+and the reasons; groups of the outputs are not listed. *As a program* is the share that can be cut with
+`as_program=True`."""
+
+
 def _held(rows: Sequence[Row]) -> list[str]:
-    lines = ["## What is frozen, and what failed", ""]
+    lines = ["## Frozen units and failures", "", FROZEN, ""]
     for row in rows:
         if "failed" in row:
             lines.append(f"- **{row['name']}** failed at {row['failed']}: {_plain(row['error'])}")
