@@ -30,8 +30,11 @@ EXPERIMENTS: dict[str, ModuleType] = {
 RESULTS = results_folder("sparsity")
 HEAD = """# Structure below the unit, measured
 
-Means and standard deviations over the seeds that were run; one thread of a shared x86-64 machine, no accelerator, while
-other work ran. Written by `python -m benchmarks sparsity --page`.
+The tables show means and standard deviations over the seeds that were run, on one thread of a shared x86-64 machine
+without an accelerator, while other work ran. `python -m benchmarks sparsity --page` writes this page.
+
+The methods are described on pages of their own: [SPP](spp.md), [matrix pivoting](pivoting.md),
+[unification](unification.md) and [LEAN](lean.md).
 """
 
 

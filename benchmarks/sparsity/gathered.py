@@ -1,4 +1,4 @@
-"""Convolutions with few columns left: milliseconds dense and gathered, 3 x 3, one thread."""
+"""Convolutions with few columns left: milliseconds of dense and gathered layers, 3 x 3, one thread."""
 
 import time
 from collections.abc import Iterator

