@@ -1,9 +1,10 @@
 """LEAN's experiment on the published images and network (Schoonhoven et al. 2020).
 
-The authors' repository holds the 500 + 100 + 50 images, the trained mixed-scale dense network of depth 50 and the 45
-networks that they pruned from it: three methods, 15 steps to 5 %, three epochs of Adam after each. Here the same start
-is pruned by Secateur in the same steps. `papers.published_circles` packs their files into one, --data names the folder
-with it, and --device cuda --minutes 4 does all of it on one GPU; what does not fit into the time is left out.
+The authors' repository holds 500 + 100 + 50 images, the trained mixed-scale dense network of depth 50, and the 45
+networks that they pruned from it: three methods, 15 steps to 5 %, three epochs of Adam after each step. Here Secateur
+prunes the same network in the same steps. `python -m benchmarks reproductions.published_circles REPOSITORY FILE` packs
+the authors' files into one, and `--data` names the folder that holds it. `--device cuda --minutes 4` runs everything on
+one GPU, and leaves out what does not fit into the time.
 """
 
 import time
@@ -221,7 +222,9 @@ def _column(rows: list[Row], name: str) -> list[float]:
 def page(rows: list[Row]) -> list[str]:
     """Accuracies beside the published ones, and how far the masks agree."""
     dense = next((row for row in rows if row["by"] == "dense"), None)
-    lines = [] if dense is None else [f"The published dense network, rebuilt: {float(dense['test']):.4f}.", ""]  # type: ignore[arg-type]
+    lines = (
+        [] if dense is None else [f"Accuracy of the published dense network, rebuilt: {float(dense['test']):.4f}.", ""]
+    )  # type: ignore[arg-type]
     lines += [
         "Pixel accuracy on the 50 test images (published in brackets; without fine-tuning nothing is published):",
         "",
@@ -236,7 +239,10 @@ def page(rows: list[Row]) -> list[str]:
 
 def _step_table(rows: list[Row]) -> list[str]:
     """Each step of LEAN: accuracies, and what its chains were made of."""
-    lines = ["Step by step; the last three columns are of the choice from the authors' network of the step before:", ""]
+    lines = [
+        "LEAN step by step. The last three columns describe the choice from the authors' network of the step before:",
+        "",
+    ]
     lines += [
         "| LEAN, kernels asked for | kept | accuracy | published | norms below 1 | chains | kernels by norm alone |"
     ]

@@ -1,11 +1,15 @@
 """Layer-wise robustness (Ancona et al. 2020): one layer at a time, units removed in ascending order of their score.
 
-The figure is the area: the sum over removed units of (loss - initial loss) / units, here over at most 16 steps.
-Estimators: `shapley, the paper's protocol` is `protocol="paper"`, five orders that all examples share and numpy's mean
-and two standard deviations over the examples, under zero removal. `shapley, robust` and `shapley, mean` are estimated
-by this project's default (`estimator="auto"`: orders with their reverses, or gradients corrected along orders where
-these explain most, until errors are half of the scores' spread, or after 64 evaluations for each unit); `robust` takes
-what estimation adds out of the variance. Scores are of 1,000 images, areas of 500 others.
+The figure is the area: the sum over removed units of (loss - initial loss) / units, here over at most 16 steps. Lower
+is better. Scores are computed from 1,000 images, areas from 500 others.
+
+The estimators of Shapley values are:
+
+- `shapley, the paper's protocol`: `protocol="paper"`. Five orders are shared by all examples, and the score is numpy's
+  mean and two standard deviations over the examples, under zero ablation.
+- `shapley, robust` and `shapley, mean`: the default, `estimator="auto"`, which takes orders with their reverses, or
+  gradients corrected along orders where these explain most of the values. It stops when errors are half of the scores'
+  spread, or after 64 evaluations for each unit. The aggregate `robust` subtracts the variance of the estimate.
 """
 
 from collections import defaultdict
@@ -113,7 +117,7 @@ def page(rows: list[Row]) -> list[str]:
     by_seed: defaultdict[tuple[str, str], defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         by_seed[str(row["by"]), str(row["removal"])][int(row["seed"])].append(float(row["area"]))  # type: ignore[arg-type]
-    lines = ["| criterion | zero removal | mean removal | published (CIFAR-10, VGG-16, zero) |", "|---|---|---|---|"]
+    lines = ["| criterion | zero ablation | mean ablation | published (CIFAR-10, VGG-16, zero) |", "|---|---|---|---|"]
     names = dict.fromkeys(str(row["by"]) for row in rows)
     table = {name: [_over_layers(by_seed[name, removal]) for removal in ("zero", "mean")] for name in names}
     for name in sorted(names, key=lambda name: table[name][0][1]):
@@ -127,7 +131,7 @@ def _over_layers(by_seed: dict[int, list[float]]) -> tuple[str, float]:
 
 
 def figure(rows: list[Row]) -> Figure:
-    """The area in every layer for some criteria, zero and mean removal, the mean over seeds."""
+    """Return a plot of the area in every layer, zero and mean ablation, the mean over seeds."""
     found: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
     for row in rows:
         found[str(row["by"]), str(row["removal"]), str(row["layer"])].append(float(row["area"]))  # type: ignore[arg-type]
@@ -139,7 +143,7 @@ def figure(rows: list[Row]) -> Figure:
             axes.plot(
                 layers, [mean(each) if each else float("nan") for each in own], marker="o", markersize=3, label=by
             )
-        axes.set_title(f"{removal} removal", fontsize=9)
+        axes.set_title(f"{removal} ablation", fontsize=9)
         axes.tick_params(axis="x", labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     drawn.axes[0].set_ylabel("area under the growth of the loss")

@@ -1,14 +1,14 @@
-"""Low data (Ancona et al. 2020): layers from the last to the first, scores taken again after each on what is left.
+"""Low data (Ancona et al. 2020): layers from the last to the first, scores computed again after each layer.
 
-Short fine-tuning after each layer with early stopping, or none. Published for CIFAR-10, VGG-16-BN, with fine-tuning, at
-75 / 50 / 25 % kept: Shapley 88.5 / 72.1 / 32.5, random 87.0 / 63.6 / 13.0, Taylor 80.5 / 69.7 / 21.5. Estimators:
-`shapley, the paper's protocol` is `protocol="paper"` (five shared orders, numpy's mean and two standard deviations);
-`shapley` and `shapley, mean removal` are this project's default estimator and `aggregate="robust"`, under zero and mean
-removal.
+Each layer is pruned without fine-tuning, or followed by a short fine-tuning with early stopping. The figures are test
+accuracies in %, by the share of units that is kept. The criteria are those of Secateur. `shapley` and `shapley, mean
+removal` are the default estimator with `aggregate="robust"`, under zero and mean ablation. `shapley, the paper's
+protocol` is `protocol="paper"`: five shared orders, and numpy's mean and two standard deviations.
 
-Left out: the paper's second low-data experiment, CUB-200-2011 with 100 images, no tuning, 20 % of VGG-16-BN removed
-(published: Shapley 56.2, Taylor 50.1, sensitivity 38.6, APoZ 14.9, weight norm 2.9, random 2.8 %). Its images and a
-network trained on them are not part of this project; `--dataset cub200 --data DIR --weights FILE` runs it on yours.
+The paper's second low-data experiment is not repeated here: CUB-200-2011 with 100 images, no tuning, 20 % of VGG-16-BN
+removed (published: Shapley 56.2, Taylor 50.1, sensitivity 38.6, APoZ 14.9, weight norm 2.9, random 2.8 %). Its images
+and a network trained on them are not part of this project; `--dataset cub200 --data DIR --weights FILE` runs it on your
+own copy.
 """
 
 import itertools
@@ -87,7 +87,7 @@ def page(rows: list[Row]) -> list[str]:
     for row in rows:
         found[row["by"], row.get("tuned"), row.get("images"), row.get("keep")].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
     dense = spread(found["dense", None, None, None], 1)[0]
-    lines = [f"The dense networks: {dense} %.", ""]
+    lines = [f"Accuracy of the dense networks: {dense} %.", ""]
     names = dict.fromkeys(str(row["by"]) for row in rows if row["by"] != "dense")
     kept = sorted({float(row["keep"]) for row in rows if "keep" in row}, reverse=True)  # type: ignore[arg-type]
     for tuned in (False, True):

@@ -1,9 +1,9 @@
 """The network that computes the larger of two numbers: exact values of its four units (after Ancona et al. 2020).
 
-The function is that of the paper's toy example. The weights and the four examples are ours (the released notebook has
-.25 and 2 in place of .5 and 1 for the first unit, and random examples), so that all values can be had by hand. Shapley
-values by `estimator="exact"`, over all coalitions, the mean over the examples. Gradients see nothing, as the paper says
-there.
+The function is that of the paper's toy example. The weights and the four examples differ from the paper's, so that
+all values can be computed by hand: the released notebook has .25 and 2 in place of .5 and 1 for the first unit, and
+random examples. Shapley values are computed by `estimator="exact"` over all coalitions, and are the mean over the
+examples. The criteria `sensitivity` and `taylor`, which use gradients, are zero for every unit, as the paper states.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,9 @@
-"""Taylor 2019 (Molchanov et al.): how well criteria agree with the oracle, and the iterative schedule."""
+"""Taylor 2019 (Molchanov et al.): agreement of criteria with the oracle, and the iterative schedule.
+
+The first tables give the correlation of each criterion with the oracle over all units, and its mean over layers, on 500
+images under zero ablation. The last table gives the test accuracy in % after the schedule: every ten training steps 2 %
+of the units are removed, until 40 % of the MACs remain, and training continues to 600 steps.
+"""
 
 import math
 from collections import defaultdict
@@ -43,7 +48,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def correlations(it: Subject, count: int, names: tuple[str, ...]) -> Iterator[Row]:
-    """Every criterion beside the oracle on the same images, zero removal."""
+    """Yield every criterion's agreement with the oracle on the same images, zero ablation."""
     images = it.images(count)
     network = sc.trace(it.model(), images[0][0][:2])
     oracle = sc.score(network, images, "oracle", ablation="zero", progress=False)
@@ -100,7 +105,12 @@ def page(rows: list[Row]) -> list[str]:
     for row in rows:
         if row["part"] == "schedule":
             found[str(row["network"]), str(row["by"])].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
-    lines += [f"The schedule, {KEEP:.0%} of the MACs:", "", "| network | criterion | accuracy |", "|---|---|---|"]
+    lines += [
+        f"Test accuracy after the schedule, {KEEP:.0%} of the MACs kept:",
+        "",
+        "| network | criterion | accuracy |",
+        "|---|---|---|",
+    ]
     lines += [f"| {network} | {by} | {spread(each, 1)[0]} |" for (network, by), each in found.items()]
     return [
         *lines,
