@@ -154,7 +154,7 @@ class PlanSearch:
         start, longest = time.elapsed, 0.0
         for candidate in candidates:
             if time.is_spent(SIMULATIONS, ahead=longest):
-                time.leave_out(f"{len(candidates) - len(simulated)} of {len(candidates)} rehearsals of allocations")
+                time.leave_out(f"{len(candidates) - len(simulated)} of {len(candidates)} simulations of allocations")
                 break
             simulated.append(candidate._replace(losses=simulator.divergences(candidate.plan.kept)))
             start, longest = time.elapsed, max(longest, time.elapsed - start)
