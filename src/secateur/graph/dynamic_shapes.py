@@ -47,12 +47,19 @@ def _by_parameter(signature: inspect.Signature, args: tuple[Any, ...], kwargs: d
 
 
 def _batch_symbol(exported: ExportedProgram, batch: Batch) -> str | None:
+    """Return the symbol of the batch size.
+
+    None where no first axis varies, or where that of the input which tells the number of examples is fixed: the nodes
+    of a graph are not examples of which any number would do, even if the rows of its adjacency matrix are.
+    """
     size = batch.size
     for node in exported.graph.nodes:
         value = node.meta.get("val")
         if node.op == "placeholder" and node.name in exported.graph_signature.user_inputs:
             dim = value.shape[0] if isinstance(value, Tensor) and value.dim() else None
             if not isinstance(dim, torch.SymInt) or dim.node.expr.is_number:
+                if dim is not None and int(dim) == size:
+                    return None
                 continue
             if size is None or dim.node.hint in (size, None):
                 return str(dim.node.expr)

@@ -293,6 +293,13 @@ class GraphNetwork(nn.Module):
         return self.c(h)
 
 
+class FeaturesFirst(GraphNetwork):
+    """A layer for each node alone before the nodes meet: only the rows of the adjacency matrix vary by themselves."""
+
+    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        return self.c(F.relu(self.b(adjacency @ F.relu(self.a(x)))))
+
+
 class SetNetwork(nn.Module):
     """One result for a set of points, without an axis for examples."""
 
@@ -363,6 +370,16 @@ def test_every_criterion_takes_graphs(kind: str) -> None:
         options = {"coalitions": 20} if by == "shapley" else {}
         scores = sc.score(network, data, by=by, progress=False, **options)
         assert all(torch.isfinite(scores[name].values).all() for name in scores), by
+
+
+def test_nodes_are_no_batch_where_the_rows_of_the_adjacency_matrix_may_vary() -> None:
+    torch.manual_seed(0)
+    model, data = FeaturesFirst("node").eval(), graphs("node", (40, 33, 7))
+    network = sc.trace(model, data)
+    assert network.program.batched is None
+    for inputs, _ in data:
+        batch = Batch(inputs, {})
+        assert output_difference(network.program.forward(batch), run(model, batch))[0] < 1e-5
 
 
 def test_an_ordinary_network_has_examples() -> None:

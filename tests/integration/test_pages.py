@@ -1,0 +1,29 @@
+"""The code of README and of the documentation pages runs as it stands, on small networks."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from page_settings import NOT_RUN, SETTINGS
+from repository import ROOT
+
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", SETTINGS)
+def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    namespace = {"__name__": "page", **SETTINGS[page]()}
+    blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), namespace)
+
+
+def test_every_page_with_code_is_run_or_named_with_a_reason() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    names = {str(page.relative_to(ROOT)) for page in pages if BLOCK.search(page.read_text(encoding="utf-8"))}
+    assert names == {*SETTINGS, *NOT_RUN}

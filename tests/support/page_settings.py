@@ -1,0 +1,131 @@
+"""What the code of each documentation page presupposes: small networks, data and names, by page."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import ViTConfig, ViTForImageClassification
+
+import secateur as sc
+
+Namespace = dict[str, Any]
+
+
+class Images(nn.Module):
+    """A network for images of any size."""
+
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, channels, 3, stride=2), nn.Conv2d(channels, channels, 3, stride=2)
+        self.fc = nn.Linear(channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.relu(self.conv2(F.relu(self.conv1(x)))).mean((2, 3)))
+
+
+class Detector(nn.Module):
+    """A network whose output is a dict, and whose targets are lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.boxes = nn.Linear(12, 8), nn.Linear(8, 4)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"boxes": self.boxes(F.relu(self.backbone(images.flatten(1))))}
+
+
+class GraphNetwork(nn.Module):
+    """A network for one graph at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.classify = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, features: Tensor, adjacency: Tensor) -> Tensor:
+        return self.classify(adjacency @ F.relu(self.embed(features)))
+
+
+def classifier(width: int = 8) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3)).eval()
+
+
+def labelled(model: nn.Module, examples: int) -> list[tuple[Tensor, Tensor]]:
+    """Return batches of 16 with the classes of the model itself as labels."""
+    inputs = torch.randn(examples, 4).split(16)
+    with torch.no_grad():
+        return [(batch, model(batch).argmax(1)) for batch in inputs]
+
+
+def transformers_model() -> nn.Module:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    return ViTForImageClassification(ViTConfig(**sizes, image_size=8, patch_size=4)).eval()
+
+
+def pruning() -> Namespace:
+    data = [torch.randn(16, 3, 8, 8) for _ in range(3)]
+    models = {"model": Images(32), "fresh_model": Images(32), "vit": transformers_model()}
+    return {**models, "data": data, "example_inputs": data[0][:2]}
+
+
+def criteria() -> Namespace:
+    model = classifier()
+    data = labelled(model, 64)
+    return {"sc": sc, "model": model, "data": data, "network": sc.trace(model, data[0][0])}
+
+
+def repairing() -> Namespace:
+    model = classifier(16)
+    data = labelled(model, 128)
+    names = criteria() | {"model": model, "data": data, "test": labelled(model, 64), "torch": torch}
+    plan = sc.plan(sc.trace(model, data[0][0]), sc.score(sc.trace(model, data[0][0]), by="l1"), {"macs": 0.5})
+    small = sc.cut(model, plan)
+    training = {"small": small, "dense": model, "loader": [inputs for inputs, _ in data]}
+    optimizer = torch.optim.SGD(small.parameters(), lr=0.01)
+    return names | training | {"optimizer": optimizer, "Trainer": object, "LightningModule": nn.Module}
+
+
+def forms_of_data() -> Namespace:
+    graphs = [(torch.randn(nodes, 4), torch.eye(nodes), torch.randint(2, (nodes,))) for nodes in (5, 6, 5, 7) * 4]
+    names = {"sc": sc, "torch": torch, "detector": Detector(), "images": torch.randn(8, 3, 2, 2), "graphs": graphs}
+    targets = [{"boxes": torch.rand(4)} for _ in range(8)]
+    names |= {"targets": targets, "matching_loss": lambda boxes, target: (boxes - target["boxes"]).abs().mean()}
+    sizes = [torch.randn(2, 3, 224, 224), torch.randn(2, 3, 256, 320)]
+    return names | {"model": Images(), "loader": sizes, "graph_network": GraphNetwork()}
+
+
+def training() -> Namespace:
+    model = classifier(16)
+    data = labelled(model, 128)
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    names = {"model": model, "data": data, "images": data[0][0], "loader": data * 8, "loss": F.cross_entropy}
+    return names | {"optimizer": optimizer}
+
+
+def saving() -> Namespace:
+    model, fresh_model = classifier(), classifier()
+    result = sc.prune(model, labelled(model, 64), {"macs": 0.5}, by="l1", progress=False)
+    return {"sc": sc, "result": result, "model": result.model, "fresh_model": fresh_model}
+
+
+SETTINGS: dict[str, Callable[[], Namespace]] = {
+    "README.md": pruning,
+    "docs/index.md": pruning,
+    "docs/criteria.md": criteria,
+    "docs/repair.md": repairing,
+    "docs/data.md": forms_of_data,
+    "docs/training.md": training,
+    "docs/files.md": saving,
+}
+"""The names that the code of a page uses without defining them; each block runs after those above it."""
+
+NOT_RUN = {
+    "docs/design.md": "signatures and an outline, not calls",
+    "docs/lean.md": "trains for minutes; tests/unit/sparsity runs the functions",
+    "docs/pivoting.md": "trains for minutes; tests/unit/sparsity runs the functions",
+    "docs/spp.md": "trains for minutes; tests/unit/sparsity runs the functions",
+    "docs/unification.md": "trains for minutes; tests/unit/sparsity runs the functions",
+}
+"""The pages whose code no test runs, with the reason."""
