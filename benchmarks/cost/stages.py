@@ -13,7 +13,7 @@ ENTRIES = {
     ("measured_curves", "allocation/measured_curves.py"): "curves",
     ("plan_sizes", "allocation/plan_sizes.py"): "plan",
     ("check_reachable", "allocation/reachable.py"): "plan",
-    ("divergences", "allocation/simulate.py"): "rehearse",
+    ("divergences", "allocation/simulate.py"): "simulate",
     ("refit", "recovery/refit.py"): "refit",
     ("reconstruct_blocks", "recovery/block_reconstruction.py"): "adapt",
     ("cut", "surgery/cut.py"): "cut",

@@ -16,23 +16,26 @@ PEERS = ("torch-pruning",)
 
 ABOUT = """# Pruning with 256 unlabelled images
 
+This page compares Secateur with torch-pruning at several budgets. The rows mix versions. Rows of Secateur are from
+version 0.6.0, except that the rows `obs and shapley` and part of the latencies were added with version 0.7.0. Some
+rows of torch-pruning are from earlier runs, which do not depend on Secateur. The default ridge of the refit changed
+after these runs; with the newer ridge, the accuracy of the residual network (seed 0) changes by less than .1 point at
+25 and 12 % of the MACs.
+
     python -m benchmarks lowdata --data DIR
     python -m benchmarks lowdata --page
 
-The first command measures the rows of this page, the second writes the page from them. `DIR` holds the four files of
-Fashion-MNIST. The rows mix versions: rows of Secateur are from version 0.6.0, except that the rows `obs and shapley`
-and part of the latencies were added with version 0.7.0. Some rows of torch-pruning are from earlier runs, which do not
-depend on Secateur. The default ridge of the refit changed after these runs; with the newer ridge, the accuracy of the
-residual network (seed 0) changes by less than .1 point at 25 and 12 % of the MACs.
+The first command measures the rows of this page. The second writes the page from them, and also needs torch-pruning.
+`DIR` holds the four files of Fashion-MNIST.
 
 **Networks.** The three networks of `benchmarks/networks`, trained on Fashion-MNIST for four to twelve epochs.
 
 **Data.** Each network is pruned with 256 images of the training set without their labels. The Taylor and Hessian
-criteria of torch-pruning also receive the labels. Accuracy is measured on 10,000 other images. All runs use one thread
-of an x86-64 CPU.
+criteria of torch-pruning also receive the labels. Accuracy is measured on 10,000 other images. All runs use one
+thread of an x86-64 CPU.
 
-**Budgets.** Budgets are fractions of the dense network's MACs. The share that torch-pruning removes from each layer is
-found by bisection.
+**Budgets.** Budgets are fractions of the dense network's MACs. The share that torch-pruning removes from each layer
+is found by bisection.
 
 **Methods of Secateur.** Units are ranked by the criterion `obs`. The allocation is the candidate whose outputs are
 closest to the dense network's on a quarter of the images.

@@ -102,9 +102,9 @@ def _versions(name: str, rows: Sequence[dict[str, Any]]) -> str:
 
 HEAD = """# Reproductions of the papers' experiments
 
-This page repeats the experiments of the papers that the criteria come from. It is written by `python -m benchmarks
-reproductions --page`. The rows mix versions. The line under each command names the version of the source at which the
-rows were recorded.
+This page repeats the experiments of the papers that the criteria come from. It is written by
+`python -m benchmarks reproductions --page`. The rows mix versions. The line under each command names the version of
+the source at which the rows were recorded.
 
 Unless a section says otherwise, the networks are trained on Fashion-MNIST, where the authors used CIFAR-10 and other
 data, and experiments run on one thread of a shared x86-64 machine without an accelerator. Published figures are given

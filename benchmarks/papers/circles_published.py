@@ -2,9 +2,9 @@
 
 The authors' repository holds 500 + 100 + 50 images, the trained mixed-scale dense network of depth 50, and the 45
 networks that they pruned from it: three methods, 15 steps to 5 %, three epochs of Adam after each step. Here Secateur
-prunes the same network in the same steps. `python -m benchmarks reproductions.published_circles REPOSITORY FILE` packs
-the authors' files into one, and `--data` names the folder that holds it. `--device cuda --minutes 4` runs everything on
-one GPU, and leaves out what does not fit into the time.
+prunes the same network in the same steps. `python -m benchmarks reproductions.published_circles REPOSITORY FILE`
+packs the authors' files into one, and `--data` names the folder that holds it. `--device cuda --minutes 4` runs
+everything on one GPU, and leaves out what does not fit into the time.
 """
 
 import time

@@ -1,7 +1,7 @@
 """Full fine-tuning: criteria beside a random ranking (Ancona et al. 2020).
 
-The figures are test accuracies in % before and after fine-tuning on all training images. `shapley` is the default: mean
-ablation, the default estimator, `aggregate="robust"`.
+The figures are test accuracies in % before and after fine-tuning on all training images. `shapley` is the default:
+mean ablation, the default estimator, `aggregate="robust"`.
 """
 
 from collections import defaultdict

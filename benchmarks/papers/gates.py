@@ -5,8 +5,8 @@ computed from the same images. The first four columns are correlations with the 
 all units, and Spearman's within layers and within the stages of the residual stream. The last three columns are
 accuracies in % on other images, after 10, 20 and 30 % of the units are removed at once without tuning.
 
-The residual network is that of `benchmarks/networks`, on images of Fashion-MNIST that ship with Secateur. ResNet-20 is
-that of He et al. on CIFAR-10; it is included where DIR holds cifar10.npz and cifar10_resnet20.safetensors.
+The residual network is that of `benchmarks/networks`, on images of Fashion-MNIST that ship with Secateur. ResNet-20
+is that of He et al. on CIFAR-10; it is included where DIR holds cifar10.npz and cifar10_resnet20.safetensors.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -5,11 +5,12 @@ is better. Scores are computed from 1,000 images, areas from 500 others.
 
 The estimators of Shapley values are:
 
-- `shapley, the paper's protocol`: `protocol="paper"`. Five orders are shared by all examples, and the score is numpy's
-  mean and two standard deviations over the examples, under zero ablation.
+- `shapley, the paper's protocol`: `protocol="paper"`. Five orders are shared by all examples, and the score is
+  numpy's mean and two standard deviations over the examples, under zero ablation.
 - `shapley, robust` and `shapley, mean`: the default, `estimator="auto"`, which takes orders with their reverses, or
-  gradients corrected along orders where these explain most of the values. It stops when errors are half of the scores'
-  spread, or after 64 evaluations for each unit. The aggregate `robust` subtracts the variance of the estimate.
+  gradients corrected along orders where these explain most of the values. It stops when errors are half of the
+  scores' spread, or after 64 evaluations for each unit. The aggregate `robust` subtracts the variance of the
+  estimate.
 """
 
 from collections import defaultdict

@@ -1,14 +1,15 @@
 """Low data (Ancona et al. 2020): layers from the last to the first, scores computed again after each layer.
 
 Each layer is pruned without fine-tuning, or followed by a short fine-tuning with early stopping. The figures are test
-accuracies in %, by the share of units that is kept. The criteria are those of Secateur. `shapley` and `shapley, mean
-removal` are the default estimator with `aggregate="robust"`, under zero and mean ablation. `shapley, the paper's
-protocol` is `protocol="paper"`: five shared orders, and numpy's mean and two standard deviations.
+accuracies in %, by the share of units that is kept. The criteria are those of Secateur. `shapley` and
+`shapley, mean removal` are the default estimator with `aggregate="robust"`, under zero and mean ablation.
+`shapley, the paper's protocol` is `protocol="paper"`: five shared orders, and numpy's mean and two standard
+deviations.
 
-The paper's second low-data experiment is not repeated here: CUB-200-2011 with 100 images, no tuning, 20 % of VGG-16-BN
-removed (published: Shapley 56.2, Taylor 50.1, sensitivity 38.6, APoZ 14.9, weight norm 2.9, random 2.8 %). Its images
-and a network trained on them are not part of this project; `--dataset cub200 --data DIR --weights FILE` runs it on your
-own copy.
+The paper's second low-data experiment is not repeated here: CUB-200-2011 with 100 images, no tuning, 20 % of
+VGG-16-BN removed (published: Shapley 56.2, Taylor 50.1, sensitivity 38.6, APoZ 14.9, weight norm 2.9, random 2.8 %).
+Its images and a network trained on them are not part of this project; `--dataset cub200 --data DIR --weights FILE`
+runs it on your own copy.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 """Taylor 2019 (Molchanov et al.): agreement of criteria with the oracle, and the iterative schedule.
 
-The first tables give the correlation of each criterion with the oracle over all units, and its mean over layers, on 500
-images under zero ablation. The last table gives the test accuracy in % after the schedule: every ten training steps 2 %
-of the units are removed, until 40 % of the MACs remain, and training continues to 600 steps.
+The first tables give the correlation of each criterion with the oracle over all units, and its mean over layers, on
+500 images under zero ablation. The last table gives the test accuracy in % after the schedule: every ten training
+steps 2 % of the units are removed, until 40 % of the MACs remain, and training continues to 600 steps.
 """
 
 import math

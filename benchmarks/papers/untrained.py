@@ -1,7 +1,7 @@
 """Untrained networks (Ancona et al. 2020): remove every unit with a negative Shapley value, and no other unit.
 
-The network has two hidden layers of 2,024 units and random weights. The figures are accuracies on MNIST. Shapley values
-are means over the examples by the default estimator, with 64 evaluations for each unit.
+The network has two hidden layers of 2,024 units and random weights. The figures are accuracies on MNIST. Shapley
+values are means over the examples by the default estimator, with 64 evaluations for each unit.
 """
 
 from collections.abc import Iterator

@@ -14,19 +14,20 @@ This page lists network definitions of public libraries, and what Secateur can t
 ABOUT = """\
     python -m benchmarks coverage --data DIR
 
-measures all rows and writes this page. `DIR` holds the CIFAR-10 ResNets; without `--data` their rows are left out.
-`python -m benchmarks coverage --page` writes the page from the rows in `benchmarks/results/coverage`.
+This command measures all rows and writes this page. `DIR` holds the CIFAR-10 ResNets; without `--data` their rows are
+left out. `python -m benchmarks coverage --page` writes the page from the rows in `benchmarks/results/coverage`.
 
 Networks have random weights and small configurations, except for those under `pretrained/`, which have their trained
 weights. Networks under `transformers-defaults/` keep the flags of the default configuration, such as the cache of
-decoders. Networks under `plain/` are written from the published architecture, because no library has them. Each network
-runs in its own process with one thread of a CPU. Rows that record the machine name an AMD EPYC and torch 2.13.0.
+decoders. Networks under `plain/` are written from the published architecture, because no library has them. Each
+network runs in its own process with one thread of a CPU. Rows that record the machine name an AMD EPYC and torch
+2.13.0.
 
-- **export**, **batched**, **trace**: processor seconds. *export* is `torch.export.export` alone. *batched* is the same
-  with a variable batch size, and a variable length of token sequences. *trace* is `sc.trace`, which makes the batched
-  export, finds the groups, and makes trial cuts. The batched export is timed twice, and the shorter time is given; the
-  plain export is timed after it. Decoders are exported without their caches, which torch cannot export. Cells are empty
-  where torch cannot export the model, and for decoders in rows measured before caches were left out.
+- **export**, **batched**, **trace**: processor seconds. *export* is `torch.export.export` alone. *batched* is the
+  same with a variable batch size, and a variable length of token sequences. *trace* is `sc.trace`, which makes the
+  batched export, finds the groups, and makes trial cuts. The batched export is timed twice, and the shorter time is
+  given; the plain export is timed after it. Decoders are exported without their caches, which torch cannot export.
+  Cells are empty where torch cannot export the model, and for decoders in rows measured before caches were left out.
 - **can be cut**: the share of the parameters of convolutions, linear, recurrent and attention layers of which a plan
   can remove a part.
 - **left**: the parameters after a cut by random scores with a budget of 75 %.
@@ -39,10 +40,10 @@ runs in its own process with one thread of a CPU. Rows that record the machine n
   parameters, buffers, attributes, modes, hooks and configuration, bit for bit and object for object, and also the
   example and the random generators of Python, numpy and torch. Cells are empty where this was not compared.
 - **raw**: the stage that raised an exception other than a `SecateurError`, or *none*.
-- **torch-pruning**: the outcome of version 1.6.1, which removes a quarter of every layer by random importance, with the
-  output layer excluded by hand and a limit of 120 s. *works* means that the result is smaller and gives outputs of the
-  same shape; torch-pruning has no masked run to compare with. *untouched* means that nothing was removed. The numbers
-  of attention heads (`num_heads=`) were not set by hand. Cells are empty where torch-pruning was not run.
+- **torch-pruning**: the outcome of version 1.6.1, which removes a quarter of every layer by random importance, with
+  the output layer excluded by hand and a limit of 120 s. *works* means that the result is smaller and gives outputs
+  of the same shape; torch-pruning has no masked run to compare with. *untouched* means that nothing was removed. The
+  numbers of attention heads (`num_heads=`) were not set by hand. Cells are empty where torch-pruning was not run.
 """
 
 

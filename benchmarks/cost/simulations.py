@@ -1,12 +1,12 @@
-"""What rehearsals say of plans, beside what other images say after the refit that they stand for.
+"""Measure how well simulations of plans agree with other images after the refit that they approximate.
 
-    OMP_NUM_THREADS=1 python -m benchmarks cost.rehearsals resnet20 demo-25 --data DIR
+    OMP_NUM_THREADS=1 python -m benchmarks cost.simulations resnet20 demo-25 --data DIR
 
-For each way to allocate the budget: the divergence from the dense network by three rehearsals, each with its cost in
-forward passes of the dense network over the same examples, and by the test images after a refit, with `--adapt` also
-after the default repair. "held out": two thirds of 192 examples for the refit with a ridge of .01, the others to judge
-by. "crossed": each half of the examples judges a refit on the other half, with a ridge of .1. "quick": what `prune`
-does. Networks and DIR are those of `python -m benchmarks cost`; about a minute each.
+For each way to allocate the budget, a row gives the divergence from the dense network by three simulations, each with
+its cost in forward passes of the dense network over the same examples, and on the test images after a refit; with
+`--adapt` also after the default repair. "held out": two thirds of 192 examples serve for the refit with a ridge of .01,
+the others judge it. "crossed": each half of the examples judges a refit on the other half, with a ridge of .1. "quick":
+the simulation of `prune`. Networks and DIR are those of `python -m benchmarks cost`. A network takes about a minute.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def rows(subject: Subject, adapts: bool) -> Iterator[tuple[str, dict[str, float]]]:
-    """For each way to allocate what rehearsals and test images say."""
+    """Yield a row for each way to allocate: divergences by simulations and on the test images."""
     model, data = subject.model, subject.batches
     dense = _seconds(lambda: [subject.run(batch) for batch in data])
     network = sc.trace(model, data[0][:2])
@@ -70,16 +70,16 @@ def rows(subject: Subject, adapts: bool) -> Iterator[tuple[str, dict[str, float]
     allocator = PlanSearch(whole, scores, config, None, ways)
     halves = PairedExecution(whole.fitted.within, cells[::2]), PairedExecution(whole.fitted.within, cells[1::2])
     crossed = [whole.quick(len(cells)), whole.quick(len(cells))]
-    for rehearsal, (fitted, held) in zip(crossed, (halves, halves[::-1]), strict=True):
-        rehearsal.fitted, rehearsal.held_out, rehearsal.choice = fitted, held, COMPARING
+    for simulator, (fitted, held) in zip(crossed, (halves, halves[::-1]), strict=True):
+        simulator.fitted, simulator.held_out, simulator.choice = fitted, held, COMPARING
     judges: Judges = {
         "held out": [whole.quick_held_out(HELD_OUT)], "crossed": crossed, "quick": [whole.quick(SIMULATED)],
     }  # fmt: skip
     for way in ways:
         plan, row = allocator.plan(subject.keep, way), dict[str, float]()
-        for judge, rehearsals in judges.items():
+        for judge, simulators in judges.items():
             start = time.process_time()
-            row[judge] = sum(each.divergence(plan.kept) for each in rehearsals) / len(rehearsals)
+            row[judge] = sum(simulator.divergence(plan.kept) for simulator in simulators) / len(simulators)
             row[f"{judge} F"] = (time.process_time() - start) / dense
         for name, how in {"refit": "refit", **({"adapt": ("refit", "adapt")} if adapts else {})}.items():
             quality = subject.quality(sc.repair(sc.cut(model, plan), model, plan, data, how, progress=False))
