@@ -15,7 +15,8 @@ ABOUT = """\
     python -m benchmarks coverage --data DIR
 
 This command measures all rows and writes this page. `DIR` holds the CIFAR-10 ResNets; without `--data` their rows are
-left out. `python -m benchmarks coverage --page` writes the page from the rows in `benchmarks/results/coverage`.
+left out. `--help` lists the packages that the command needs. `python -m benchmarks coverage --page` writes the page
+from the rows in `benchmarks/results/coverage`.
 
 Networks have random weights and small configurations, except for those under `pretrained/`, which have their trained
 weights. Networks under `transformers-defaults/` keep the flags of the default configuration, such as the cache of
@@ -42,8 +43,9 @@ network runs in its own process with one thread of a CPU. Rows that record the m
 - **raw**: the stage that raised an exception other than a `SecateurError`, or *none*.
 - **torch-pruning**: the outcome of version 1.6.1, which removes a quarter of every layer by random importance, with
   the output layer excluded by hand and a limit of 120 s. *works* means that the result is smaller and gives outputs
-  of the same shape; torch-pruning has no masked run to compare with. *untouched* means that nothing was removed. The
-  numbers of attention heads (`num_heads=`) were not set by hand. Cells are empty where torch-pruning was not run.
+  of the same shape; torch-pruning has no masked run to compare with. *crash* is an exception, *hang* is the limit of
+  120 s, and *untouched* means that nothing was removed. The numbers of attention heads (`num_heads=`) were not set by
+  hand. Cells are empty where torch-pruning was not run.
 """
 
 
@@ -220,7 +222,8 @@ def _held(rows: Sequence[Row]) -> list[str]:
             lines.append(f"- **{row['name']}** was changed: {', '.join(f'`{path}`' for path in row['changed'][:5])}")
         if row.get("share", 1) < ENOUGH:
             more = f", {row['program_share']:.0%} as a program" if "program_share" in row else ""
-            lines += [f"- **{row['name']}**, {row['share']:.0%} can be cut{more}:", *_reasons(row)]
+            reasons = _reasons(row)
+            lines += [f"- **{row['name']}**, {row['share']:.0%} can be cut{more}{':' if reasons else ''}", *reasons]
     return lines
 
 
