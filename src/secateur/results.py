@@ -27,6 +27,14 @@ class PruningResult:
     model: nn.Module
     plan: Plan
 
+    def __repr__(self) -> str:
+        cost, dense = self.plan.cost, self.plan.dense
+        size = f"params={cost.params}/{dense.params}, macs={cost.macs}/{dense.macs}"
+        return f"{type(self).__name__}({self.plan.network.title!r}, keep={dict(self.plan.keep)}, {size})"
+
+    def _repr_html_(self) -> str:
+        return self.plan._repr_html_()
+
     def save(self, folder: str | Path) -> None:
         """Write recipe.json, weights.safetensors, the method's own files, and report.json, .html and .txt.
 
@@ -53,7 +61,7 @@ class PruningResult:
         return None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result(PruningResult):
     """The result of `prune` and of `prune_while_training`.
 
@@ -68,6 +76,9 @@ class Result(PruningResult):
     scores: Scores
     report: Report
     recipe: Recipe
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model of the transformers library such that its `from_pretrained` loads it without Secateur.

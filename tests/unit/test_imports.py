@@ -10,6 +10,7 @@ LATE = (
     "numba",
     "onnx",
     "onnxruntime",
+    "pandas",
     "scipy",
     "torch._dynamo",
     "transformers",

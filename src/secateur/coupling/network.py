@@ -13,12 +13,13 @@ from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
 from secateur.coupling.group_selection import select_groups
 from secateur.coupling.members import AttributeUpdate, Frozen, TensorAxis
 from secateur.coupling.shape_literals import ShapeLiteral
-from secateur.coupling.summary import network_table
+from secateur.coupling.summary import network_line, network_rows, network_table
 from secateur.data.batch import Batch
 from secateur.data.conversion import BATCH_SIZE
 from secateur.graph.module_program import ModuleProgram
 from secateur.graph.program import Program
 from secateur.graph.random_draws import Draw
+from secateur.utils.html_table import html_table
 
 Kept = Mapping[str, Tensor]
 
@@ -194,7 +195,13 @@ class Network:
     def __str__(self) -> str:
         return network_table(self)
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        cost = self.cost()
+        size = f"params={cost.params}, macs={cost.macs}, groups={len(self.groups)}, units={self.units}"
+        return f"Network({self.title!r}, {size})"
+
+    def _repr_html_(self) -> str:
+        return html_table(network_line(self), network_rows(self))
 
 
 class HasKept(Protocol):

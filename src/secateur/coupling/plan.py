@@ -1,14 +1,16 @@
 """The plan of a cut: the units that are kept, and what they cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor
 
 from secateur.coupling.cost import Cost
 from secateur.coupling.effective_macs import EffectiveMacs
-from secateur.coupling.network import Kept, Network
+from secateur.coupling.network import Group, Kept, Network
 from secateur.coupling.new_biases import grown_biases
+from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
 
 Budget = Mapping[str, float]
@@ -75,22 +77,47 @@ class Plan:
         """The biases that layers without one get for the means of removed units."""
         return tuple(grown_biases(self.network, self.network.mask(self.kept))) if self.means else ()
 
+    def __repr__(self) -> str:
+        cost = f"params={self.cost.params}/{self.dense.params}, macs={self.cost.macs}/{self.dense.macs}"
+        return f"Plan(keep={dict(self.keep)}, groups={len(self.kept)}, {cost})"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"{self.network.title}, {dict(self.keep)}", self._rows())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the budget, the costs, and the numbers of units before and after by group, as plain numbers.
+
+        `plan.kept` has the indices of the kept units.
+        """
+        return {
+            "keep": dict(self.keep),
+            "dense": asdict(self.dense),
+            "cost": asdict(self.cost),
+            "groups": {group.name: {"units": group.size, "kept": len(self.kept[group.name])} for group in self._groups},
+        }
+
+    @property
+    def _groups(self) -> list[Group]:
+        return [group for group in self.network.groups if group.name in self.kept]
+
     def __str__(self) -> str:
+        extra_lines = [*self._removed_blocks(), *bias_lines(self.new_biases), *self._remarks()]
+        return "\n".join([*align_columns(self._rows()), *extra_lines])
+
+    def _rows(self) -> list[list[str]]:
+        """Return the table of costs and of groups, the header first."""
         rows = [["", "dense", "plan", "left"]]
         for unit in ("params", "macs", "bytes"):
             before, after = getattr(self.dense, unit), getattr(self.cost, unit)
             rows.append([unit, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}"])
         rows += effective_rows(self.effective)
         rows.append(["", "", "", ""])
-        groups = [group for group in self.network.groups if group.name in self.kept]
-        counts = {group.name: len(self.kept[group.name]) for group in groups}
+        counts = {group.name: len(self.kept[group.name]) for group in self._groups}
         rows += [
             [group.name, str(group.size), str(counts[group.name]), f"{counts[group.name] / group.size:.0%}"]
-            for group in groups
+            for group in self._groups
         ]
-        return "\n".join(
-            [*align_columns(rows), *self._removed_blocks(), *bias_lines(self.new_biases), *self._remarks()]
-        )
+        return rows
 
     def _removed_blocks(self) -> list[str]:
         lines = []

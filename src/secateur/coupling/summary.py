@@ -15,7 +15,27 @@ WRAP = 3
 
 def network_table(network: "Network") -> str:
     """Return the table of a network: its cost, its groups with their members, and frozen layers."""
+    rows = network_rows(network)
+    lines = [network_line(network), ""]
+    lines += align_columns(rows, frozenset({0, 2, 5})) if network.groups else ["nothing can be cut"]
+    if network.module_programs:
+        lines += ["", f"run a cut program in place of their own code: {', '.join(_programs(network))}"]
+    if network.frozen:
+        lines += ["", "frozen:", *align_columns(_frozen_rows(network), frozenset({0, 2}))]
+    return "\n".join(lines)
+
+
+def network_line(network: "Network") -> str:
+    """Return the costs and the numbers of groups and units in words."""
     dense = network.cost()
+    return (
+        f"{network.title}: {dense.params:,} parameters, {dense.macs:,} MACs, {dense.bytes:,} bytes; "
+        f"{network.units:,} units in {len(network.groups)} groups"
+    )
+
+
+def network_rows(network: "Network") -> list[list[str]]:
+    """Return a row for each group: its size, kind, costs and members, the header first."""
     shares = {group.name: share(network, group) for group in network.groups}
     rows = [["group", "units", "kind", "params", "MACs", "members"]]
     rows += [
@@ -29,17 +49,7 @@ def network_table(network: "Network") -> str:
         ]
         for group in network.groups
     ]
-    lines = [
-        f"{network.title}: {dense.params:,} parameters, {dense.macs:,} MACs, {dense.bytes:,} bytes; "
-        f"{network.units:,} units in {len(network.groups)} groups",
-        "",
-    ]
-    lines += align_columns(rows, frozenset({0, 2, 5})) if network.groups else ["nothing can be cut"]
-    if network.module_programs:
-        lines += ["", f"run a cut program in place of their own code: {', '.join(_programs(network))}"]
-    if network.frozen:
-        lines += ["", "frozen:", *align_columns(_frozen_rows(network), frozenset({0, 2}))]
-    return "\n".join(lines)
+    return rows
 
 
 def share(network: "Network", group: "Group") -> tuple[int, int]:

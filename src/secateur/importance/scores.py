@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,13 @@ from secateur.errors import NameMatchError
 from secateur.files import Writer, tensors_writer, write_file
 from secateur.importance.estimates import MAX_REPLICATES, Sample, degrees_of_freedom, join_samples
 from secateur.importance.saved_scores import SavedGroup, SavedScores, read_scores
+from secateur.importance.score_tables import estimation_lines, group_rows, unit_columns
+from secateur.utils.data_frame import data_frame
+from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,9 @@ class GroupScores:
     samples: tuple[Sample, ...] | None = None
     layout: str = ""
     stopped: str = ""
+
+    def __repr__(self) -> str:
+        return f"GroupScores(units={len(self.values)}, coalitions={self.coalitions})"
 
     def interval(self, level: float = 0.95, here: bool = False) -> tuple[Tensor, Tensor]:
         """Return lower and upper bounds of each unit's score, (units,) each, by Student's t over the blocks.
@@ -112,25 +122,40 @@ class Scores(Mapping[str, GroupScores]):
         return len(self.groups)
 
     def __str__(self) -> str:
-        rows = [["group", "units", "lowest", "median", "highest", "error"]]
-        for name, scores in self.groups.items():
-            spread = [scores.values.min(), scores.values.median(), scores.values.max(), scores.errors.mean()]
-            rows.append([name, str(len(scores.values)), *(f"{float(value):.3g}" for value in spread)])
-        return "\n".join(
-            [f"{self.by}: {self.note}" if self.note else self.by, *align_columns(rows), *self._estimation()]
-        )
+        return "\n".join([self._title, *align_columns(group_rows(self.groups)), *estimation_lines(self.groups)])
 
-    def _estimation(self) -> list[str]:
-        """Return one line for the groups of each sampling scheme and stopping rule."""
-        names_by_scheme: dict[tuple[str, str], list[str]] = {}
-        for name, scores in self.groups.items():
-            if scores.layout:
-                names_by_scheme.setdefault((scores.layout, scores.stopped), []).append(name)
-        return [
-            f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {layout}"
-            f"{f'; until {stopped}' if stopped else ''}"
-            for (layout, stopped), names in names_by_scheme.items()
-        ]
+    def __repr__(self) -> str:
+        units = sum(len(scores.values) for scores in self.groups.values())
+        return f"Scores(by={self.by!r}, groups={len(self.groups)}, units={units})"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title, group_rows(self.groups))
+
+    @property
+    def _title(self) -> str:
+        return f"{self.by}: {self.note}" if self.note else self.by
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the criterion, its seed and note, and the values and errors of all units by group, as plain numbers.
+
+        Examples:
+            >>> import torch
+            >>> Scores({"0": GroupScores.exact(torch.tensor([1.0, 2.0]))}, "l1", 0, {}, "").to_dict()["groups"]
+            {'0': {'values': [1.0, 2.0], 'errors': [0.0, 0.0]}}
+        """
+        groups = {
+            name: {"values": scores.values.tolist(), "errors": scores.errors.tolist()}
+            for name, scores in self.groups.items()
+        }
+        return {"by": self.by, "seed": self.seed, "note": self.note, "groups": groups}
+
+    def to_frame(self) -> "DataFrame":
+        """Return a pandas data frame with one row for each unit: its group, its index, its score and the error.
+
+        Raises:
+            OptionError: pandas is not installed.
+        """
+        return data_frame(unit_columns(self.groups))
 
     def save(self, path: str | Path) -> None:
         """Write the scores to one safetensors file.

@@ -1,9 +1,11 @@
 """Comparison of criteria: the losses at each budget, the agreement of the rankings, and a recommendation."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,8 +15,12 @@ from secateur.files import text_writer, write_files
 from secateur.importance.rank_correlation import agreements
 from secateur.importance.scores import Scores
 from secateur.report.comparison_page import comparison_json, comparison_page
-from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics
+from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics, trial_columns
+from secateur.utils.data_frame import data_frame
 from secateur.utils.text_table import align_columns
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 CONFIDENCE = 0.95
 
@@ -139,6 +145,22 @@ class Comparison:
         lines += ["", "agreement of the rankings (Spearman, mean over groups)", *align_columns(self.correlations())]
         lines += [f"{name} cannot rank this network: {reason}" for name, reason in self.refused.items()]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        criteria, budgets = ", ".join(self.scores), ", ".join(self.budgets)
+        return f"Comparison({self.title!r}, {criteria}; {budgets}; {len(self.dense.losses)} examples)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of the comparison's JSON form."""
+        return dict(json.loads(self.to_json()))
+
+    def to_frame(self) -> "DataFrame":
+        """Return a pandas data frame with one row for each criterion, budget and repair.
+
+        Raises:
+            OptionError: pandas is not installed.
+        """
+        return data_frame(trial_columns(self.trials))
 
     @property
     def about(self) -> str:

@@ -1,6 +1,8 @@
 """The records of a comparison of criteria."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -74,3 +76,16 @@ class ComparisonTrial:
     def budget(self) -> str:
         """The budget in words."""
         return ", ".join(quantity_text(unit, value) for unit, value in self.keep.items())
+
+
+def trial_columns(trials: Sequence[ComparisonTrial]) -> dict[str, list[Any]]:
+    """Return the columns of a table with one row for each trial."""
+    columns: dict[str, list[Any]] = {
+        "criterion": [trial.by for trial in trials],
+        "keep": [trial.budget for trial in trials],
+        "repair": [trial.repair for trial in trials],
+        "macs": [trial.macs for trial in trials],
+        "seconds": [trial.seconds for trial in trials],
+    }
+    metrics = [trial.metrics.as_dict for trial in trials]
+    return columns | {name: [values[name] for values in metrics] for name in ("loss", "accuracy", "agreement")}

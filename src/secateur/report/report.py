@@ -1,13 +1,16 @@
 """The report of a pruned network, with its text, JSON and HTML forms."""
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from secateur.files.records import encoded
 from secateur.importance.scores import Scores
 from secateur.report.figures import Figures
 from secateur.report.report_page import report_page
 from secateur.report.schema import saved_form
-from secateur.report.text import report_text
+from secateur.report.text import introduction, report_rows, report_text
+from secateur.utils.html_table import html_table
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -22,6 +25,18 @@ class Report(Figures):
 
     def __str__(self) -> str:
         return report_text(self)
+
+    def __repr__(self) -> str:
+        dense, pruned = self.dense, self.pruned
+        size = f"params={pruned.cost.params}/{dense.cost.params}, macs={pruned.cost.macs}/{dense.cost.macs}"
+        return f"Report({self.title!r}, keep={self.keep}, {size}, loss={pruned.loss:.4g}/{dense.loss:.4g})"
+
+    def _repr_html_(self) -> str:
+        return html_table(introduction(self)[0], [["", "dense", "pruned", "change"], *report_rows(self)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of the report's JSON form."""
+        return dict(json.loads(self.to_json()))
 
     def to_json(self) -> str:
         """Return the report as JSON."""

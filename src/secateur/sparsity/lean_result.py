@@ -23,7 +23,7 @@ class Round:
     kernels: int
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class LeanResult(SparseResult):
     """A model with pruned kernels at zero, without dead channels.
 

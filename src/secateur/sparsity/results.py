@@ -41,7 +41,7 @@ class RunSettings:
     keep: Mapping[str, float]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class SparseResult(PruningResult):
     """A network that was made sparse below the unit.
 

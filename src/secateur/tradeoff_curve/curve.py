@@ -134,6 +134,10 @@ class Tradeoff:
         note = f"{self.title}: changes on {self.examples:,} examples that no network was fitted to, with 95 % intervals"
         return "\n".join([note, *align_columns(self.rows())])
 
+    def __repr__(self) -> str:
+        budgets = ", ".join(point.budget for point in self.points)
+        return f"Tradeoff({self.title!r}, {budgets}; {self.measure} on {self.examples} examples)"
+
     def to_dict(self) -> list[dict[str, Any]]:
         """Return one row of plain numbers for each network."""
         return [

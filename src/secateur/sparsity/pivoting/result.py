@@ -37,7 +37,7 @@ class PivotedLayer:
     retained: float
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PivotResult(SparseResult):
     """A network of few dense blocks: same class and shapes, its units in another order, zero outside of the blocks.
 

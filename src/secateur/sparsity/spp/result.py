@@ -9,7 +9,7 @@ from secateur.sparsity.results import SparseResult
 from secateur.surgery.recipe import Recipe
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class SPPResult(SparseResult):
     """A model with pruned columns at zero, without the channels that no column reads any more.
 

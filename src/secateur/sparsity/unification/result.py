@@ -44,7 +44,7 @@ class BlockCounts:
     weights: int
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class UnifiedResult(SparseResult):
     """A network of unified, pruned and free blocks.
 

@@ -1,0 +1,130 @@
+"""The forms of results in notebooks and for further processing: one line, a table, plain numbers, a data frame."""
+
+import json
+import sys
+import types
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import secateur as sc
+from secateur.importance.scores import GroupScores
+from secateur.report.comparison import Comparison
+from secateur.report.comparison_records import ComparisonTrial, CriterionMetrics
+from secateur.sparsity.results import SparseResult
+from secateur.tradeoff_curve.curve import Change, Tradeoff, TradeoffPoint
+
+
+@pytest.fixture(scope="module")
+def result() -> sc.Result:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    return sc.prune(model, torch.randn(32, 4), {"macs": 0.5}, by="l1", new_biases=False, progress=False)
+
+
+@pytest.fixture
+def scores() -> sc.Scores:
+    groups = {
+        "a": GroupScores(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.25])),
+        "<b>": GroupScores.exact(torch.ones(1)),
+    }
+    return sc.Scores(groups, "mine", 3, {}, "2 examples & more")
+
+
+@pytest.fixture
+def comparison(scores: sc.Scores) -> Comparison:
+    metrics = CriterionMetrics(torch.tensor([0.5, 1.5]), None, 0.5)
+    trials = tuple(ComparisonTrial(by, {"macs": 0.5}, "none", 0.4, 2.0, metrics) for by in ("mine", "l1"))
+    return Comparison("Net", trials, {"mine": scores, "l1": scores}, {}, metrics, False)
+
+
+def test_everything_is_one_short_line(result: sc.Result, scores: sc.Scores, comparison: Comparison) -> None:
+    loss = f"{result.report.pruned.loss:.4g}/{result.report.dense.loss:.4g}"
+    size = "params=30/58, macs=24/48"
+    assert repr(result.plan.network) == "Network('Sequential', params=58, macs=48, groups=1, units=8)"
+    assert repr(result.plan) == f"Plan(keep={{'macs': 0.5}}, groups=1, {size})"
+    assert repr(result) == f"Result('Sequential', keep={{'macs': 0.5}}, {size})"
+    assert repr(result.report) == f"Report('Sequential', keep={{'macs': 0.5}}, {size}, loss={loss})"
+    assert repr(SparseResult(result.model, result.plan)) == f"SparseResult('Sequential', keep={{'macs': 0.5}}, {size})"
+    assert repr(scores) == "Scores(by='mine', groups=2, units=3)"
+    assert repr(scores["a"]) == "GroupScores(units=2, coalitions=0)"
+    assert repr(comparison) == "Comparison('Net', mine, l1; macs 0.5; 2 examples)"
+    point = TradeoffPoint({"macs": 0.5}, result, {"loss": Change(0.0, 0.0)})
+    assert repr(Tradeoff("Net", 7, (point,))) == "Tradeoff('Net', macs 0.5; loss on 7 examples)"
+
+
+def test_the_result_of_each_method_has_the_short_line() -> None:
+    from secateur.sparsity import lean_result  # noqa: F401, PLC0415 (the classes exist once they are imported)
+
+    methods = SparseResult.__subclasses__()
+    assert methods and all("__repr__" not in vars(method) for method in methods)
+
+
+def test_plain_numbers(result: sc.Result, scores: sc.Scores, comparison: Comparison) -> None:
+    assert scores.to_dict() == {
+        "by": "mine",
+        "seed": 3,
+        "note": "2 examples & more",
+        "groups": {
+            "a": {"values": [1.0, 2.0], "errors": [0.5, 0.25]},
+            "<b>": {"values": [1.0], "errors": [0.0]},
+        },
+    }
+    assert result.plan.to_dict() == {
+        "keep": {"macs": 0.5},
+        "dense": {"params": 58, "macs": 48, "bytes": 232},
+        "cost": {"params": 30, "macs": 24, "bytes": 120},
+        "groups": {"0": {"units": 8, "kept": 4}},
+    }
+    assert result.report.to_dict() == json.loads(result.report.to_json())
+    assert comparison.to_dict() == json.loads(comparison.to_json())
+    for values in (scores.to_dict(), result.plan.to_dict()):
+        assert json.loads(json.dumps(values)) == values
+
+
+def test_data_frames(scores: sc.Scores, comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for pandas: its `DataFrame` gets the columns."""
+    pandas: Any = types.ModuleType("pandas")
+    pandas.DataFrame = dict
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    assert scores.to_frame() == {
+        "group": ["a", "a", "<b>"],
+        "unit": [0, 1, 0],
+        "score": [1.0, 2.0, 1.0],
+        "error": [0.5, 0.25, 0.0],
+    }
+    assert comparison.to_frame() == {
+        "criterion": ["mine", "l1"],
+        "keep": ["macs 0.5"] * 2,
+        "repair": ["none"] * 2,
+        "macs": [0.4] * 2,
+        "seconds": [2.0] * 2,
+        "loss": [1.0] * 2,
+        "accuracy": [None] * 2,
+        "agreement": [0.5] * 2,
+    }
+
+
+def test_without_pandas_the_error_has_the_remedy(scores: sc.Scores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(sc.SecateurError, match="pip install pandas"):
+        scores.to_frame()
+
+
+def test_tables_of_notebooks_are_escaped(result: sc.Result, scores: sc.Scores) -> None:
+    assert scores._repr_html_() == (
+        "<table><caption>mine: 2 examples &amp; more</caption>"
+        "<tr><th>group</th><th>units</th><th>lowest</th><th>median</th><th>highest</th><th>error</th></tr>"
+        "<tr><td>a</td><td>2</td><td>1</td><td>1</td><td>2</td><td>0.375</td></tr>"
+        "<tr><td>&lt;b&gt;</td><td>1</td><td>1</td><td>1</td><td>1</td><td>0</td></tr></table>"
+    )
+    network, plan = result.plan.network, result.plan
+    assert "<td>0</td><td>8</td><td>neurons</td>" in network._repr_html_()
+    assert replace(network, title="<i>")._repr_html_().startswith("<table><caption>&lt;i&gt;: 58 parameters")
+    assert "<tr><td>0</td><td>8</td><td>4</td><td>50%</td></tr>" in plan._repr_html_()
+    assert "<tr><td>parameters</td><td>58</td><td>30</td><td>51.7%</td></tr>" in result.report._repr_html_()
+    assert result._repr_html_() == result.report._repr_html_()
+    assert SparseResult(result.model, plan)._repr_html_() == plan._repr_html_()
