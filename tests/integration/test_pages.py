@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from page_settings import NOT_RUN, SETTINGS
+from page_settings import CHECKS, NOT_RUN, SETTINGS
 from repository import ROOT
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -21,6 +21,7 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     assert blocks
     for block in blocks:
         exec(compile(block, page, "exec"), namespace)
+    CHECKS.get(page, lambda names: None)(namespace)
 
 
 def test_every_page_with_code_is_run_or_named_with_a_reason() -> None:

@@ -121,6 +121,25 @@ SETTINGS: dict[str, Callable[[], Namespace]] = {
 }
 """The names that the code of a page uses without defining them; each block runs after those above it."""
 
+
+def check_trainers(names: Namespace) -> None:
+    """Compute the losses of the classes that docs/repair.md defines for trainers."""
+    dense, batch = names["dense"], names["loader"][0]
+    names["small"] = dense
+    loss, outputs = names["Distilled"]().compute_loss(dense, {"input": batch}, return_outputs=True)
+    assert abs(float(loss)) < 1e-6 and torch.equal(outputs, dense(batch))
+    assert abs(float(names["Module"]().training_step(batch, 0))) < 1e-6
+
+
+def check_loaded(names: Namespace) -> None:
+    """Check that the loaded model of docs/files.md computes what the result's does."""
+    inputs = torch.randn(3, 4)
+    assert torch.equal(names["model"](inputs), names["result"].model(inputs))
+
+
+CHECKS: dict[str, Callable[[Namespace], None]] = {"docs/repair.md": check_trainers, "docs/files.md": check_loaded}
+"""What must hold once the code of a page has run."""
+
 NOT_RUN = {
     "docs/design.md": "signatures and an outline, not calls",
     "docs/lean.md": "trains for minutes; tests/unit/sparsity runs the functions",

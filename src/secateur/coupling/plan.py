@@ -82,7 +82,8 @@ class Plan:
         return f"Plan(keep={dict(self.keep)}, groups={len(self.kept)}, {cost})"
 
     def _repr_html_(self) -> str:
-        return html_table(f"{self.network.title}, {dict(self.keep)}", self._rows())
+        budget = ", ".join(f"{unit} {value:g}" for unit, value in self.keep.items())
+        return html_table(f"{self.network.title}: {budget}", self._rows())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the budget, the costs, and the numbers of units before and after by group, as plain numbers.

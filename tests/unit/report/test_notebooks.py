@@ -14,6 +14,7 @@ import secateur as sc
 from secateur.importance.scores import GroupScores
 from secateur.report.comparison import Comparison
 from secateur.report.comparison_records import ComparisonTrial, CriterionMetrics
+from secateur.sparsity.lean_result import LeanResult  # noqa: F401
 from secateur.sparsity.results import SparseResult
 from secateur.tradeoff_curve.curve import Change, Tradeoff, TradeoffPoint
 
@@ -57,10 +58,9 @@ def test_everything_is_one_short_line(result: sc.Result, scores: sc.Scores, comp
 
 
 def test_the_result_of_each_method_has_the_short_line() -> None:
-    from secateur.sparsity import lean_result  # noqa: F401, PLC0415 (the classes exist once they are imported)
-
     methods = SparseResult.__subclasses__()
-    assert methods and all("__repr__" not in vars(method) for method in methods)
+    assert {method.__name__ for method in methods} >= {"LeanResult", "PivotResult", "SPPResult", "UnifiedResult"}
+    assert all("__repr__" not in vars(method) for method in methods)
 
 
 def test_plain_numbers(result: sc.Result, scores: sc.Scores, comparison: Comparison) -> None:
@@ -124,6 +124,7 @@ def test_tables_of_notebooks_are_escaped(result: sc.Result, scores: sc.Scores) -
     network, plan = result.plan.network, result.plan
     assert "<td>0</td><td>8</td><td>neurons</td>" in network._repr_html_()
     assert replace(network, title="<i>")._repr_html_().startswith("<table><caption>&lt;i&gt;: 58 parameters")
+    assert plan._repr_html_().startswith("<table><caption>Sequential: macs 0.5</caption>")
     assert "<tr><td>0</td><td>8</td><td>4</td><td>50%</td></tr>" in plan._repr_html_()
     assert "<tr><td>parameters</td><td>58</td><td>30</td><td>51.7%</td></tr>" in result.report._repr_html_()
     assert result._repr_html_() == result.report._repr_html_()
