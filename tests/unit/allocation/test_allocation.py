@@ -344,7 +344,7 @@ def test_a_time_budget_says_what_was_left_out(
     repaired = [step["name"] for step in result.report.settings["repairs"]]
     assert repaired == (["refit"] if left_out == "all" else ["refit", "adapt"])
     if left_out == "all":
-        assert [what.lstrip("0123456789 of").split()[0] for what in noted] == ["curves", "rehearsals", "the", "the"]
+        assert [what.lstrip("0123456789 of").split()[0] for what in noted] == ["curves", "simulations", "the", "the"]
 
 
 def test_without_a_time_budget_nothing_is_left_out() -> None:
