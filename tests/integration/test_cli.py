@@ -173,5 +173,5 @@ def test_control_c_exits_130_and_writes_nothing(shop: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "stopped; nothing was written" in errors and "Traceback" not in errors
+    assert "stopped; no file was written" in errors and "Traceback" not in errors
     assert not (shop / "small").exists()

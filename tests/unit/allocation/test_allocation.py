@@ -377,7 +377,7 @@ def test_a_budget_of_time_is_met_between_what_is_too_slow_and_what_the_table_can
     table = LatencyTable((LayerLatency(torch.full((6,), -1), torch.arange(32), seconds, 0.0, (6,), (16, 32)),), 1.0)
     monkeypatch.setattr("secateur.allocation.latency_bounds.measure_latency", lambda *_: table)
     timed = iter([0.98, 0.69])
-    monkeypatch.setattr(Stopwatch, "left", lambda *_: next(timed))
+    monkeypatch.setattr(Stopwatch, "time_ratio", lambda *_: next(timed))
     options: dict[str, Any] = {"by": "l2", "target": "any", "kinds": "neurons", "repair": None, "progress": False}
     result = sc.prune(mlp(6, 32, 3), torch.randn(40, 6), {"latency": 0.7}, **options)
     assert [len(kept) for kept in result.plan.kept.values()] == [5]  # (1 + 5 / 32) / 2 <= sqrt(.5 * .7)

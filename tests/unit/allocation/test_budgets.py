@@ -55,7 +55,7 @@ def test_numbers_and_texts(unit: str, value: Any, number: float) -> None:
     [
         ({"macs": 50}, "out of range; give the fraction that is kept, above 0 and at most 1, or an absolute number"),
         ({"macs": 1234.5}, "out of range"),
-        ({"macs": "300Q"}, "with one of k, m, g, t, % behind it"),
+        ({"macs": "300Q"}, "followed by one of k, m, g, t, %"),
         ({"params": "1MB"}, "is no number"),
         ({"speedup": 0.5}, "how many times as fast"),
         ({"speedup": "50%"}, "is no number"),

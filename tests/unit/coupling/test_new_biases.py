@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur import comparison
+from secateur import comparison_trials
 
 X = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
 
@@ -112,7 +112,7 @@ def test_comparisons_with_and_without_new_biases(allowed: bool) -> None:
 
         return call
 
-    planners = {name: noted(getattr(comparison, name)) for name in ("choose_plan", "plan_sizes")}
-    with patch.multiple(comparison, **planners):
+    planners = {name: noted(getattr(comparison_trials, name)) for name in ("choose_plan", "plan_sizes")}
+    with patch.multiple(comparison_trials, **planners):
         sc.compare(plain(), X, by=("l1",), keep={"units": 0.6}, repair=None, new_biases=allowed, progress=False)
     assert plans and all((plan.new_biases == ("2.bias",)) is allowed for plan in plans)

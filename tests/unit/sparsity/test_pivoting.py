@@ -222,7 +222,7 @@ def test_the_search_does_not_depend_on_the_process() -> None:
         "from secateur.sparsity.pivoting.block_sums import Matrix;"
         "v = [np.random.default_rng(i).random((12, 12)) for i in range(3)];"
         "m = [Matrix(n, v[i], n, 'abcd'[i + 1]) for i, n in enumerate('abc')];"
-        "print({k: list(map(int, o)) for k, o in pivoted(m, 0.3, (3, 3)).orders.items()})"
+        "print({k: list(map(int, o)) for k, o in pivot_matrices(m, 0.3, (3, 3)).orders.items()})"
     )
     said = {
         subprocess.run(
