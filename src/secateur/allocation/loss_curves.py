@@ -35,9 +35,9 @@ def check_curves(curves: Mapping[str, object], sizes: Mapping[str, int]) -> None
     for name, size in sizes.items():
         curve = curves.get(name)
         if not isinstance(curve, Tensor) or curve.shape != (size + 1,) or not bool(torch.isfinite(curve).all()):
-            got = f"a tensor of shape {tuple(curve.shape)}" if isinstance(curve, Tensor) else described(curve)
+            form = f"a tensor of shape {tuple(curve.shape)}" if isinstance(curve, Tensor) else described(curve)
             raise BudgetError(
-                f"curves[{name!r}] is {got}; give a finite tensor ({size + 1},): the increase of the loss when 0, 1, "
+                f"curves[{name!r}] is {form}; give a finite tensor ({size + 1},): the increase of the loss when 0, 1, "
                 f"... and all {size} units are removed"
             )
 

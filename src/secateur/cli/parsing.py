@@ -29,35 +29,29 @@ def parse_keep_text(entries: list[str]) -> dict[str, float]:
 
 
 def parse_ratios(entries: list[str]) -> dict[str, float]:
-    """Parse entries such as `conv2=0.6` to ratios by layer.
-
-    Raises:
-        BudgetError: an entry has another form.
-    """
-    ratios = {}
-    for entry in entries:
-        glob, _, value = entry.rpartition("=")
-        try:
-            ratios[glob] = float(value)
-        except ValueError as failure:
-            raise BudgetError(f"--ratio {entry} is not of the form LAYER=FRACTION, such as conv2=0.6") from failure
-    return ratios
+    """Parse entries such as `conv2=0.6` to ratios by layer."""
+    return _parse_numbers(entries, "--ratio", "LAYER=FRACTION, such as conv2=0.6")
 
 
 def parse_bounds(entries: list[str]) -> dict[str, float]:
-    """Parse entries such as `accuracy=-0.01` to bounds by measure.
+    """Parse entries such as `accuracy=-0.01` to bounds by measure."""
+    return _parse_numbers(entries, "--pick", "MEASURE=BOUND, such as accuracy=-0.01")
+
+
+def _parse_numbers(entries: list[str], option: str, form: str) -> dict[str, float]:
+    """Parse entries of the form NAME=NUMBER.
 
     Raises:
         BudgetError: an entry has another form.
     """
-    bounds = {}
+    numbers = {}
     for entry in entries:
-        measure, _, value = entry.rpartition("=")
+        name, _, value = entry.rpartition("=")
         try:
-            bounds[measure] = float(value)
+            numbers[name] = float(value)
         except ValueError as failure:
-            raise BudgetError(f"--pick {entry} is not of the form MEASURE=BOUND, such as accuracy=-0.01") from failure
-    return bounds
+            raise BudgetError(f"{option} {entry} is not of the form {form}") from failure
+    return numbers
 
 
 def parse_fractions(entries: list[str]) -> dict[str, tuple[float, ...]]:

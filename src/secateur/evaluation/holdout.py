@@ -11,7 +11,7 @@ BLOCKS = 8
 HELD_OUT = (3, 7)
 
 
-def holdout_mask(count: int, seen: int, total: int) -> Tensor:
+def holdout_mask(count: int, earlier: int, total: int) -> Tensor:
     """Select the examples that are held out of a fit, (count,).
 
     They are two of eight blocks of neighbours: crops of one photo or frames of one clip are often alike, so that one
@@ -19,11 +19,11 @@ def holdout_mask(count: int, seen: int, total: int) -> Tensor:
 
     Args:
         count: the number of examples to select from.
-        seen: the number of examples before these.
+        earlier: the number of examples before these.
         total: the number of all examples.
     """
-    block = (torch.arange(count) + seen) * BLOCKS // total
-    return torch.isin(block, torch.tensor(HELD_OUT)) if total >= BLOCKS else (torch.arange(count) + seen) % 4 == 3
+    block = (torch.arange(count) + earlier) * BLOCKS // total
+    return torch.isin(block, torch.tensor(HELD_OUT)) if total >= BLOCKS else (torch.arange(count) + earlier) % 4 == 3
 
 
 def split_holdout(cells: Sequence[Batch], splits: bool) -> tuple[list[Batch], list[Batch]]:
@@ -36,11 +36,11 @@ def split_holdout(cells: Sequence[Batch], splits: bool) -> tuple[list[Batch], li
     total = sum(cell.size or 1 for cell in cells)
     fitted: list[Batch] = []
     held_out: list[Batch] = []
-    seen = 0
+    earlier = 0
     for number, cell in enumerate(cells):
         size = cell.size or 1
-        is_held = holdout_mask(size, seen, total)
-        seen += size
+        is_held = holdout_mask(size, earlier, total)
+        earlier += size
         if not splits or not cell.is_divisible:
             (held_out if number % 4 == 3 or (number, len(cells)) in ((1, 2), (2, 3)) else fitted).append(cell)
             continue

@@ -98,9 +98,9 @@ def _finite_losses(values: Any, examples: int) -> Tensor:
     """
     values = by_example(values, examples) if isinstance(values, Tensor) else values
     if not isinstance(values, Tensor) or values.shape != (examples,):
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        loss_form = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise DataError(
-            f"the loss gave {got} where one value per example, ({examples},), is needed; use reduction='none'"
+            f"the loss gave {loss_form} where one value per example, ({examples},), is needed; use reduction='none'"
         )
     if not bool(torch.isfinite(values).all()):
         bad = int((~torch.isfinite(values)).sum())

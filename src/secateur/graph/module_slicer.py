@@ -193,5 +193,5 @@ def _with_drops(steps: Sequence[ProgramStep], output: Any) -> Iterator[ProgramSt
     last = {name: at for at, step in enumerate(steps) for name in references((step.args, step.kwargs))}
     returned = set(references(output))
     for at, step in enumerate(steps):
-        done = [name for name, position in last.items() if position == at and name not in returned]
-        yield replace(step, dropped=tuple(done))
+        unused = [name for name, position in last.items() if position == at and name not in returned]
+        yield replace(step, dropped=tuple(unused))

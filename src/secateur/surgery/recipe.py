@@ -81,19 +81,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     )
     slices = _slices(network, mask, skipped)
     modules = dict(model.named_modules())
-    from_trials = {(mend.path, mend.attribute) for mend in network.attribute_updates}
-    attributes = defaultdict(dict, resized_attributes(modules, slices))
-    for group in network.groups:
-        if group.name in kept and len(kept[group.name]) < group.size and network.reshaping[group.name]:
-            sizes = readable_sizes(group, mask)
-            for path in network.reshaping[group.name]:
-                counts = own_counts(modules[path], sizes) if path in modules else {}
-                untried = {name: value for name, value in counts.items() if (path, name) not in from_trials}
-                attributes[path] = {**attributes[path], **untried}
-    for path, changed in norm_sizes(modules, network, mask).items():
-        attributes[path] = {**attributes[path], **changed}
-    for path, mended_values in updates_from_trials(modules, network, mask).items():
-        attributes[path] = {**attributes[path], **mended_values}
+    attributes = _attributes(modules, network, kept, mask, slices)
     biases = {
         name: length
         for name, length in (grown_biases(network, mask) if folds else {}).items()
@@ -123,6 +111,26 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
             path: program for path, program in module_programs_of(network, mask).items() if not is_inside(path, skipped)
         },
     )
+
+
+def _attributes(
+    modules: Mapping[str, nn.Module], network: Network, kept: Kept, mask: Tensor, slices: Slices
+) -> dict[str, dict[str, Any]]:
+    """Return the new values of the attributes that a cut changes, by module."""
+    from_trials = {(update.path, update.attribute) for update in network.attribute_updates}
+    attributes = defaultdict(dict, resized_attributes(modules, slices))
+    for group in network.groups:
+        if group.name in kept and len(kept[group.name]) < group.size and network.reshaping[group.name]:
+            sizes = readable_sizes(group, mask)
+            for path in network.reshaping[group.name]:
+                counts = own_counts(modules[path], sizes) if path in modules else {}
+                untried = {name: value for name, value in counts.items() if (path, name) not in from_trials}
+                attributes[path] = {**attributes[path], **untried}
+    for path, changed in norm_sizes(modules, network, mask).items():
+        attributes[path] = {**attributes[path], **changed}
+    for path, changed in updates_from_trials(modules, network, mask).items():
+        attributes[path] = {**attributes[path], **changed}
+    return attributes
 
 
 def _slices(network: Network, mask: Tensor, skipped: Sequence[str]) -> dict[str, dict[int, Tensor]]:

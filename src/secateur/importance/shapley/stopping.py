@@ -81,7 +81,7 @@ class CombinedRule(Rule):
 
     @property
     def heuristic(self) -> str:  # type: ignore[override]
-        """What the two rules do not promise."""
+        """The reservations of the two rules, joined."""
         return "; ".join(dict.fromkeys(rule.heuristic for rule in (self.first, self.second) if rule.heuristic))
 
     def __str__(self) -> str:
