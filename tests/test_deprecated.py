@@ -5,6 +5,8 @@ import importlib
 import pytest
 
 RENAMED = [
+    ("secateur.stopping.Error", "secateur.stopping.StandardError"),
+    ("secateur.stopping.Known", "secateur.stopping.SelectionConfident"),
     ("secateur.tuning.distillation", "secateur.training.distillation"),
     ("secateur.training.taylor.TaylorSchedule", "secateur.training.TaylorSchedule"),
     ("secateur.sparsity.unification.shared.shared", "secateur.sparsity.unified_fast_network"),

@@ -11,23 +11,21 @@ from torch import fx, nn
 from secateur.allocation.budget import parse_keep, quality_bound
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig
-from secateur.allocation.reachable import check_reachable
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.plan import Plan
 from secateur.data.batch import on_device
 from secateur.entry import entry_point_with
-from secateur.errors import TraceError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.runtimes import EAGER, is_installed, runtime_of
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
-from secateur.importance.data_checks import check_program_sizes, checked_data
+from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA, score
 from secateur.importance.scores import Scores
 from secateur.pipeline import score_iteratively
-from secateur.prune_settings import check_device, check_settings
+from secateur.prune_settings import check_device, check_network, check_settings
 from secateur.recovery.chain import RepairStep, Tuning
 from secateur.recovery.repair import How, run_repairs
 from secateur.report.measured_report import measure_networks
@@ -134,11 +132,7 @@ def prune(
     trace_model = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
     network = trace_model(model)
     batches, tests = as_examples(network, batches), as_examples(network, tests)
-    check_program_sizes(network, [*batches, *tests])
-    if not network.groups:
-        raise TraceError(f"nothing in this network can be cut\n{network}")
-    groups = network.select(only, skip)
-    check_reachable(network, groups, keep, config.multiple, floor)
+    check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor)
     cells = network_microbatches(network, batches)
     if scores is None:
         score_network = partial(
@@ -147,7 +141,7 @@ def prune(
         )  # fmt: skip
         scores = score_iteratively(model, network, cells, score_network, keep, rounds, trace_model)
     elif only is not None or skip is not None:
-        selected = {group.name: scores[group.name] for group in groups if group.name in scores}
+        selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
         scores = replace(scores, groups=selected, of="")
     calibration = Calibration(network, cells, bake_parametrizations(model))
     plan = choose_plan(calibration, scores, keep, config, model)

@@ -10,21 +10,17 @@ from tqdm import tqdm
 
 from secateur.allocation.budget import parse_budgets
 from secateur.allocation.config import COMPARISON, check_allocation
-from secateur.allocation.reachable import check_reachable
 from secateur.comparison_trials import ComparisonTrials, calibration_and_tests
 from secateur.coupling.kinds import wanted_kinds
-from secateur.coupling.network import Network
-from secateur.coupling.plan import Budget
-from secateur.data.batch import Batch
 from secateur.entry import entry_point
-from secateur.errors import DataError, NameMatchError, SecateurError, TraceError
+from secateur.errors import DataError, NameMatchError, SecateurError
 from secateur.evaluation.losses import Loss
-from secateur.importance.context import as_examples
-from secateur.importance.data_checks import check_program_sizes, checked_data
+from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import check_scoring, score
 from secateur.option_table import check_option
 from secateur.options import check_name
+from secateur.prune_settings import check_network
 from secateur.recovery.repair import How, resolve_repairs
 from secateur.renamed_options import with_current_names
 from secateur.report.comparison import Comparison
@@ -155,27 +151,6 @@ def _without_shared(options: Mapping[str, Any]) -> dict[str, Any]:
     if "ablation" in options:
         check_option("ablation", options["ablation"])
     return {name: value for name, value in options.items() if name not in SHARED}
-
-
-def check_network(
-    network: Network,
-    batches: Sequence[Batch],
-    budgets: Sequence[Budget],
-    only: str | Sequence[str] | None,
-    skip: str | Sequence[str] | None,
-) -> None:
-    """Check that the network can be cut within every budget, and takes the examples.
-
-    Raises:
-        TraceError: nothing in it can be cut.
-        BudgetError: a budget can't be met.
-        DataError: a batch has sizes that the network does not take.
-    """
-    check_program_sizes(network, as_examples(network, batches))
-    if not network.groups:
-        raise TraceError(f"nothing in this network can be cut\n{network}")
-    for budget in budgets:
-        check_reachable(network, network.select(only, skip), budget, 1, 1)
 
 
 def _criteria(by: Sequence[CriterionLike]) -> dict[str, CriterionLike]:

@@ -1,17 +1,22 @@
 """Checks of the settings of `prune`, before any work is done."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from secateur.allocation.budget import has_time
 from secateur.allocation.config import DEFAULTS, PruneConfig, check_allocation
+from secateur.allocation.reachable import check_reachable
+from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget
+from secateur.data.batch import Batch
 from secateur.data.model_inputs import device_of
-from secateur.errors import OptionError
+from secateur.errors import OptionError, TraceError
 from secateur.evaluation.channel_steps import channel_step
 from secateur.evaluation.runtimes import check_runtime, runtime_of
+from secateur.importance.context import as_examples
+from secateur.importance.data_checks import check_program_sizes
 from secateur.importance.score import check_scoring
 from secateur.importance.scores import Scores
 from secateur.pipeline import check_rounds
@@ -63,3 +68,35 @@ def check_device(model: nn.Module, config: PruneConfig, keep: Budget) -> None:
     channel_step(config.target, device_of(model))
     if has_time(keep):
         check_runtime(runtime_of(config.target))
+
+
+def check_network(
+    network: Network,
+    batches: Sequence[Batch],
+    budgets: Sequence[Budget],
+    only: str | Sequence[str] | None,
+    skip: str | Sequence[str] | None,
+    round_to: int = 1,
+    floor: float = 1,
+) -> None:
+    """Check that the network can be cut within every budget, and takes the examples.
+
+    Args:
+        network: the traced network.
+        batches: the examples.
+        budgets: the budgets.
+        only: the groups that may be cut, as `score` takes them.
+        skip: the groups that may not.
+        round_to: the number that sizes are multiples of.
+        floor: the fewest units that a group keeps; below 1 a fraction of the group.
+
+    Raises:
+        TraceError: nothing in it can be cut.
+        BudgetError: a budget can't be met.
+        DataError: a batch has sizes that the network does not take.
+    """
+    check_program_sizes(network, as_examples(network, batches))
+    if not network.groups:
+        raise TraceError(f"nothing in this network can be cut\n{network}")
+    for budget in budgets:
+        check_reachable(network, network.select(only, skip), budget, round_to, floor)

@@ -105,12 +105,18 @@ class Tradeoff:
                 fractions, such as `latency=0.5`.
 
         Raises:
-            NameMatchError: no bound is given, or a name is unknown or not measured here.
+            NameMatchError: no bound is given, one is not a number, or a name is unknown or not measured here.
             BudgetError: no network is within the bounds.
         """
         known = {*self.points[0].changes, *SIZES}
-        if not bounds or not bounds.keys() <= known:
-            raise NameMatchError(f"pick() takes bounds on {', '.join(sorted(known))}, such as {self.measure}=-0.01")
+        if (
+            not bounds
+            or not bounds.keys() <= known
+            or not all(isinstance(bound, int | float) for bound in bounds.values())
+        ):
+            raise NameMatchError(
+                f"pick() takes numbers as bounds on {', '.join(sorted(known))}, such as {self.measure}=-0.01"
+            )
         inside = [point for point in self.points if all(_is_within(point, *bound) for bound in bounds.items())]
         if not inside:
             raise BudgetError(

@@ -6,10 +6,10 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from secateur.allocation.budget import parse_budgets, parse_keep
+from secateur.allocation.budget import parse_budgets
 from secateur.allocation.choose_plan import choose_plan
-from secateur.allocation.config import DEFAULTS, PruneConfig, check_allocation
-from secateur.comparison import FRACTIONS, check_network
+from secateur.allocation.config import DEFAULTS, PruneConfig
+from secateur.comparison import FRACTIONS
 from secateur.comparison_trials import calibration_and_tests
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.plan import Budget
@@ -20,10 +20,11 @@ from secateur.evaluation.evaluate import evaluate
 from secateur.evaluation.losses import Loss
 from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
-from secateur.importance.score import READ_BY_CRITERIA, check_scoring, score
+from secateur.importance.score import READ_BY_CRITERIA, score
 from secateur.importance.scores import Scores
+from secateur.prune_settings import check_device, check_network, check_settings
 from secateur.recovery.chain import RepairStep, Tuning
-from secateur.recovery.repair import How, check_options, resolve_repairs, run_repairs
+from secateur.recovery.repair import How, run_repairs
 from secateur.report.measured_report import measure_networks
 from secateur.results import Result
 from secateur.surgery.cut import cut
@@ -100,20 +101,18 @@ def tradeoff(
         [0.75, 0.5]
         >>> small = curve.pick(macs=0.5).model
     """
-    budgets = sorted(parse_budgets({"macs": FRACTIONS} if keep is None else keep), key=_size_key, reverse=True)
+    budgets = parse_budgets({"macs": FRACTIONS} if keep is None else keep)
     config = PruneConfig(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, target=target, repair=repair,
         rounds=1, seed=seed, loss=loss, progress=False,
     )  # fmt: skip
-    check_scoring(by, options)
-    check_allocation(allocation)
-    check_options(tuning or {})
-    if repair is not None:
-        resolve_repairs(repair)
+    for budget in budgets:
+        check_settings(config, budget, options, tuning or {}, None)
+        check_device(model, config, budget)
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, [by])
     network = trace(model, batches, kinds=kinds, new_biases=new_biases)
-    check_network(network, [*batches, *tests], budgets, only, skip)
+    check_network(network, [*batches, *tests], budgets, only, skip, config.multiple, floor)
     calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
     scores = score(
         network, calibration.microbatches, by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
@@ -121,8 +120,9 @@ def tradeoff(
     )  # fmt: skip
     curve = _Curve(model, calibration, [on_device(batch, network.device) for batch in judged], config, tuning or {})
     bar = tqdm(budgets, desc="tradeoff", disable=None if progress else True, leave=False)
-    points = tuple(curve.point(scores, budget) for budget in bar)
-    return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), points)
+    points = [curve.point(scores, budget) for budget in bar]
+    points.sort(key=lambda point: point.result.plan.cost.macs, reverse=True)
+    return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
 
 
 class _Curve:
@@ -168,7 +168,3 @@ class _Curve:
         }
         changes = {name: Change.of(values) for name, values in differences.items()}
         return {name: change for name, change in changes.items() if change is not None}
-
-
-def _size_key(budget: Budget) -> float:
-    return next(iter(parse_keep(budget).values()))

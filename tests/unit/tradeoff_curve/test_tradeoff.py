@@ -5,6 +5,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,10 +76,36 @@ def test_the_smallest_network_within_bounds_is_picked(curve: Tradeoff) -> None:
 def test_what_can_not_be_picked_is_an_error(curve: Tradeoff) -> None:
     with pytest.raises(sc.SecateurError, match="no network of this curve is within"):
         curve.pick(macs=0.01)
-    with pytest.raises(sc.SecateurError, match="takes bounds on"):
-        curve.pick(colour=1)
-    with pytest.raises(sc.SecateurError, match="takes bounds on"):
-        curve.pick()
+    for bounds in ({"colour": 1}, {}, {"accuracy": "a point"}):
+        with pytest.raises(sc.SecateurError, match="takes numbers as bounds on"):
+            curve.pick(**bounds)  # type: ignore[arg-type]
+
+
+def test_points_are_in_the_order_of_their_macs_whatever_the_budgets_count() -> None:
+    mixed = sc.tradeoff(classifier(), data(48), {"params": ("400", 0.9), "macs": 0.6}, progress=False)
+    macs = [point.result.plan.cost.macs for point in mixed.points]
+    assert macs == sorted(macs, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target": "gpuu"}, "target='gpuu' is unknown"),
+        ({"floor": 0.9, "keep": {"macs": 0.2}}, "smallest reachable"),
+        ({"round_to": 16, "keep": {"macs": 0.05}}, "smallest reachable"),
+        ({"repair": "refitt"}, "did you mean 'refit'"),
+        ({"by": "l2", "coalitions": 5}, "does not apply"),
+    ],
+)
+def test_settings_are_refused_before_anything_is_scored(
+    settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was scored")
+
+    monkeypatch.setattr("secateur.tradeoff_curve.run.score", never)
+    with pytest.raises(sc.SecateurError, match=message):
+        sc.tradeoff(classifier(), data(32), progress=False, **settings)
 
 
 @pytest.mark.parametrize("keep", [{}, {"macs": ()}, {"latency": 0.5}, {"macs": (0.5, 2)}])
