@@ -27,6 +27,7 @@ from secateur.importance.scores import Scores
 from secateur.pipeline import score_iteratively
 from secateur.prune_settings import check_device, check_network, check_settings
 from secateur.recovery.chain import RepairStep, Tuning
+from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair import How, run_repairs
 from secateur.report.measured_report import measure_networks
 from secateur.results import Result
@@ -134,6 +135,8 @@ def prune(
     batches, tests = as_examples(network, batches), as_examples(network, tests)
     check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor)
     cells = network_microbatches(network, batches)
+    if config.refits:
+        check_refit_memory(network, cells)
     if scores is None:
         score_network = partial(
             score, data=batches, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,

@@ -22,6 +22,7 @@ from secateur.masking.linear_layers import LinearLayer
 from secateur.masking.operands import operand
 from secateur.utils.dtypes import at_least_single, to_widest
 from secateur.utils.rng import generator_for
+from secateur.utils.symmetric_matrices import add_products, products
 
 MAX_ROWS = 20_000
 ROWS_PER_FEATURE = 8
@@ -102,7 +103,10 @@ class FisherAccumulator:
             self.kept_rows.append(rows)
             return
         for block in [*(self.kept_rows or ()), rows]:
-            self.gram = self.gram + to_widest(block.transpose(1, 2) @ block)
+            if self.gram.dim() == 0:
+                self.gram = products(block)
+            else:
+                add_products(self.gram, block)
         self.kept_rows = None
 
     def add_gradient(self, gradient: Tensor, examples: int) -> None:
@@ -112,8 +116,8 @@ class FisherAccumulator:
         rows = rows if self.matrices is None else rows @ self.matrices.to(rows)
         scale = rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)  # squares of small gradients would underflow
         rows = rows / scale
-        product = to_widest(rows.transpose(1, 2) @ rows) * to_widest(scale).square()
-        self.curvature = self.curvature.to(rows.device) + product
+        product = products(rows).mul_(to_widest(scale).square())
+        self.curvature = product if self.curvature.dim() == 0 else self.curvature.add_(product)
         self.examples += examples
 
     def result(self) -> FisherFactors:
@@ -131,11 +135,11 @@ class FisherAccumulator:
     def _covariance(self) -> ShrunkCovariance:
         gram, self.gram = self.gram.div_(self.rows), torch.zeros(())
         mean = gram[:, -1, :-1].clone()
-        moments = gram[:, :-1, :-1] - mean[:, :, None] * mean[:, None]
-        del gram
+        moments = gram[:, :-1, :-1]
+        moments.baddbmm_(mean[:, :, None], mean[:, None], alpha=-1)
         if not self.layer.constant:
             full_mean = mean + to_widest(self.shift[:, 0])
-            moments = moments + full_mean[:, :, None] * full_mean[:, None]
+            moments.baddbmm_(full_mean[:, :, None], full_mean[:, None])
         return ShrunkCovariance.of(moments, self.rows)
 
     def _covariance_of_rows(self, blocks: Sequence[Tensor]) -> ShrunkCovariance:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from secateur.utils.symmetric_matrices import factor_in_place, invert_factor_in_place, matrix_blocks
+
 
 class MatrixInverse:
     """An inverse covariance as a matrix.
@@ -42,7 +44,10 @@ class MatrixInverse:
 
     def compact(self, at: Tensor) -> None:
         """Drop the removed features, and keep these in this order."""
-        self._matrix = self._matrix[at][:, at].sub_(self._columns[at] @ self._pivots[:, at])
+        matrix, pivots = self._matrix.new_empty(len(at), len(at)), self._pivots[:, at]
+        for rows in matrix_blocks(len(at)):
+            torch.sub(self._matrix[at[rows]][:, at], self._columns[at[rows]] @ pivots, out=matrix[rows])
+        self._matrix = matrix
         self._columns, self._pivots = self._no_changes()
 
     def blocks(self, width: int, count: int) -> Tensor:
@@ -112,10 +117,11 @@ Inverse = MatrixInverse | RowsInverse
 
 def invert_covariance(covariance: Tensor) -> MatrixInverse:
     """Return the inverse of a covariance, with as little added to its diagonal as rounding requires."""
-    level = covariance.diagonal().mean().clamp_min(1e-12) * torch.eye(len(covariance)).to(covariance)
-    added = 0.0
+    level, added = covariance.diagonal().mean().clamp_min(1e-12), 0.0
     while True:
-        factor, failed = torch.linalg.cholesky_ex(covariance + added * level)
+        regular = covariance.clone(memory_format=torch.contiguous_format)
+        regular.diagonal().add_(added * level)
+        factor, failed = factor_in_place(regular)
         if not bool(failed):
-            return MatrixInverse(torch.cholesky_inverse(factor))
+            return MatrixInverse(invert_factor_in_place(factor))
         added = max(10 * added, 1e-8)

@@ -32,8 +32,6 @@ from secateur.option_table import OPTIONS
 from secateur.utils.live_bytes import peak_bytes
 from secateur.utils.rng import generator_for
 
-MAX_FEATURES = 6_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class OptimalBrainSurgeon(CriterionConfig):
@@ -61,7 +59,7 @@ def optimal_brain_surgeon(context: CriterionContext, config: OptimalBrainSurgeon
     """
     context.need_examples("obs")
     network = context.network
-    layers = [layer for layer in layers_of(network) if layer.reads and layer.features_of_group <= MAX_FEATURES]
+    layers = [layer for layer in layers_of(network) if layer.reads]
     consumers = {group.name: [layer for layer in layers if group.owns(layer.inputs)] for group in context.groups}
     gated_groups = [group for group in context.groups if not consumers[group.name]]
     if gated_groups:

@@ -17,6 +17,7 @@ from secateur.importance.shapley.memory import DEFAULT_BYTES, SLACK, MemoryLimit
 from secateur.masking.linear_layers import LinearLayer
 from secateur.utils.live_bytes import peak_bytes
 from secateur.utils.rng import generator_for
+from secateur.utils.symmetric_matrices import COLUMNS
 
 LinearConsumers = Mapping[str, Sequence[LinearLayer]]
 
@@ -110,8 +111,7 @@ def _bytes_of_pass(context: CriterionContext, batch: GroupBatch, consumers: Line
     elimination = max(
         sum(_elimination_bytes(layer, rows[layer]) for layer in consumers[group.name]) for group in batch.groups
     )
-    solution = max(elimination, SHRINKAGE * max(sizes.values()) // 2)
-    return max(pass_bytes + max(sizes.values()), sum(sizes.values()) + solution)
+    return max(pass_bytes + max(sizes.values()), sum(sizes.values()) + elimination)
 
 
 def _are_rows_kept(layer: LinearLayer, rows: int) -> bool:
@@ -135,11 +135,9 @@ def _elimination_bytes(layer: LinearLayer, rows: int) -> int:
     """Return the bytes of a layer in the elimination, beside its covariance and curvature."""
     if _are_rows_kept(layer, rows):
         outputs = min(len(layer.outputs) // layer.groups, layer.features_of_group)
-        return int(layer.groups * (3 * rows + 3 * outputs) * layer.features_of_group * 8)
-    changes = layer.features_of_group * min(layer.features_of_group, BLOCK) * 8
-    return layer.groups * (
-        6 * layer.features_of_group**2 * 8 + 3 * changes
-    )  # old and new while changes are concatenated
-
-
-SHRINKAGE = 5  # matrices of a layer's features that the shrinkage of its covariance needs
+        return int(layer.groups * (3 * rows + 4 * outputs) * layer.features_of_group * 8)
+    features = layer.features_of_group
+    changes = features * min(features, BLOCK)  # old and new while changes are concatenated
+    outputs = min(len(layer.outputs) // layer.groups, features)
+    blocks = 3 * min(features, COLUMNS)  # of the inverse while removed features are dropped
+    return int(layer.groups * 8 * (2 * features**2 + blocks * features + 3 * changes + 3 * outputs * features))

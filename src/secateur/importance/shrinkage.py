@@ -26,11 +26,14 @@ class ShrunkCovariance:
 
     @staticmethod
     def of(moments: Tensor, count: int) -> "ShrunkCovariance":
-        """Shrink covariances (groups, features, features) of so many rows."""
-        traces, squares = moments.diagonal(dim1=1, dim2=2).sum(1), moments.square().sum((1, 2))
+        """Shrink covariances (groups, features, features) of so many rows, in place."""
+        traces, squares = (
+            moments.diagonal(dim1=1, dim2=2).sum(1),
+            torch.linalg.vector_norm(moments, dim=(1, 2)).square(),
+        )
         share, level = _shrinkage(traces, squares, moments.shape[1], count)
-        identity = torch.eye(moments.shape[1]).to(moments)
-        return ShrunkCovariance((1 - share)[:, None, None] * moments + level[:, None, None] * identity, None, level)
+        moments.mul_((1 - share)[:, None, None]).diagonal(dim1=1, dim2=2).add_(level[:, None])
+        return ShrunkCovariance(moments, None, level)
 
     @staticmethod
     def of_rows(rows: Tensor) -> "ShrunkCovariance":

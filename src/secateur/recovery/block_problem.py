@@ -20,7 +20,7 @@ from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.paired_run import PairedExecution, Values, value_of
 from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.reconstruction_terms import Covariance, SharedTargets
-from secateur.recovery.ridge import RegressionMoments
+from secateur.recovery.regression_moments import RegressionMoments
 from secateur.utils.dtypes import widest_type
 
 GAIN = 0.02
@@ -77,11 +77,11 @@ class BlockProblem:
             for pruned_layer in pruned_layers:
                 x = value_of(values, fixed_values, arguments(pruned_layer.layer.node)[pruned_layer.layer.argument])
                 rows, _ = pruned_layer.read(x, self.sizes[cell], math.ceil(pruned_layer.few_rows / examples), cell)
-                moments = RegressionMoments.of(rows, rows[..., :0])
-                totals[pruned_layer] = totals[pruned_layer] + moments if pruned_layer in totals else moments
+                before, new = totals.get(pruned_layer), (rows, rows[..., :0])
+                totals[pruned_layer] = RegressionMoments.of(*new) if before is None else before.with_rows(*new)
         return {
-            pruned_layer.layer: Covariance(moments_of_layer, pruned_layer.has_constant)
-            for pruned_layer, moments_of_layer in totals.items()
+            pruned_layer.layer: Covariance(totals.pop(pruned_layer), pruned_layer.has_constant)
+            for pruned_layer in pruned_layers
         }
 
     def _run(self, values: Values, handlers: dict[Node, OpOverride], keep: Sequence[Node]) -> Values:

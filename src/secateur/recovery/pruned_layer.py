@@ -10,12 +10,18 @@ from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.utils.dtypes import at_least_single
 
 MOST_ROWS = 10_000
-
-
 ROUGHLY = 4
-
-
 ROWS_PER_FEATURE = 16
+
+
+def row_limit(features: int) -> int:
+    """Return the number of rows that suffices for a refit of so many features.
+
+    Examples:
+        >>> row_limit(10), row_limit(1000)
+        (10000, 16000)
+    """
+    return max(MOST_ROWS, ROWS_PER_FEATURE * features)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class PrunedLayer:
     @property
     def most_rows(self) -> int:
         """The number of rows that suffices for a refit."""
-        return max(MOST_ROWS, ROWS_PER_FEATURE * self.features.shape[1])
+        return row_limit(self.features.shape[1])
 
     @property
     def few_rows(self) -> int:

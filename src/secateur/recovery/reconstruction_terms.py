@@ -15,9 +15,11 @@ from secateur.recovery.batchnorm import Statistics
 from secateur.recovery.compact_layers import select_positions
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import Values
-from secateur.recovery.ridge import RegressionMoments, systems_of
+from secateur.recovery.regression_moments import RegressionMoments
+from secateur.recovery.ridge import systems_of
 from secateur.recovery.targets import OutputContext, output_context
 from secateur.utils.dtypes import at_least_single
+from secateur.utils.symmetric_matrices import factor_in_place
 
 RIDGE = 1e-3
 
@@ -78,10 +80,12 @@ class Covariance:
         if moments.features is not None:
             self._dual = systems_of(moments, has_constant)(RIDGE)
             return
-        regular = moments.penalised(RIDGE, has_constant) / moments.rows
-        factor, failed = torch.linalg.cholesky_ex(regular)
-        scales = torch.diag_embed(regular.diagonal(dim1=1, dim2=2).sqrt())  # where rounding leaves nothing else
-        self._factor = torch.where(failed[:, None, None] == 0, factor, scales).float()
+        regular = moments.penalised(RIDGE, has_constant).div_(moments.rows)
+        scales = regular.diagonal(dim1=1, dim2=2).sqrt()
+        factor, failed = factor_in_place(regular)
+        self._factor = factor.float()
+        for group in torch.nonzero(failed).flatten().tolist():  # where rounding leaves nothing else
+            self._factor[group] = torch.diag(scales[group]).float()
 
     def solve(self, slopes: Tensor) -> Tensor:
         """Multiply slopes (groups, features, outputs) by the inverse."""

@@ -21,10 +21,10 @@ from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution, value_of
 from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.regression_rows import ClippedRegression, RegressionRows
-from secateur.recovery.ridge import Choice, RegressionMoments, select_ridge, solve
+from secateur.recovery.regression_moments import RegressionMoments
+from secateur.recovery.ridge import Choice, select_ridge, solve
 from secateur.recovery.targets import output_context
 
-MOST_FEATURES = 5_000
 FEW = 2
 HELD = 1 << 28
 Choices = Mapping[str, Choice]
@@ -62,9 +62,6 @@ def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) ->
     pruned_layer = PrunedLayer.of(layer, within)
     if pruned_layer is None:
         return None, "its groups of channels differ in size"
-    features = pruned_layer.features.shape[1]
-    if features > MOST_FEATURES:
-        return None, f"it reads {features:,} values, {MOST_FEATURES:,} are the most"
     return pruned_layer, ""
 
 
@@ -114,21 +111,20 @@ def refit_layer(
         for at, subset in enumerate(
             (rows.where(~rows.is_held), rows.where(rows.is_held)) if choice is None else (rows,)
         ):
-            moments = RegressionMoments.of(subset.features, subset.missing)
-            before = sums[at]
-            sums[at] = moments if before is None else before + moments
+            before, new = sums[at], (subset.features, subset.missing)
+            sums[at] = RegressionMoments.of(*new) if before is None else before.with_rows(*new)
     fitted, held_moments = sums
     assert fitted is not None
-    both = fitted if held_moments is None else fitted + held_moments
-    if not bool(both.square.any()):
+    if not any(bool(moments.square.any()) for moments in sums if moments is not None):
         return None
     clipped_rows = clipped.joined()
     if choice is None:
         assert held_moments is not None
-        _warn_if_few(pruned_layer, round(both.rows / share))
+        _warn_if_few(pruned_layer, round((fitted.rows + held_moments.rows) / share))
         choice = select_ridge(fitted, held_moments, clipped_rows, pruned_layer.has_constant)
+        fitted = fitted.joined(held_moments)
     if choice.ridge is not None:
-        change = solve(both, clipped_rows, choice, pruned_layer.has_constant)
+        change = solve(fitted, clipped_rows, choice, pruned_layer.has_constant)
         pruned_layer.write(lockstep.within, change if shift is None else _without_shift(change, shift))
     return choice
 

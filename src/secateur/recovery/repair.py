@@ -21,8 +21,10 @@ from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, 
 from secateur.recovery.custom_repair import Trainer, check_three_arguments, custom_training
 from secateur.recovery.distillation import distill
 from secateur.recovery.embedded import embedded_tensors
+from secateur.recovery.refit_memory import check_refit_memory
 from secateur.surgery.recipe import Recipe, recipe_of
 
+SOLVED = ("refit", "adapt")
 How = str | Trainer | Sequence[str | Trainer]
 OPTIONS = ("steps", "learning_rate", "batch_size", "temperature", "augment")
 
@@ -119,6 +121,8 @@ def run_repairs(
         The result of each step.
     """
     repairs = resolve_repairs(how)
+    if any(name in SOLVED for name, _ in repairs):
+        check_refit_memory(plan.network, calibration.microbatches)
     with torch.random.fork_rng(devices=[]):
         _check_cut(small, plan, recipe)
         chain = RepairChain(small, plan, recipe, calibration, tuning)

@@ -1,4 +1,7 @@
-"""Ridge regression from moments of rows and targets."""
+"""Ridge regression from moments of rows and targets.
+
+The Gram matrices of wide layers are larger than their weights, so they are factored in place, one ridge at a time.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,92 +12,16 @@ import torch
 from torch import Tensor
 
 from secateur.recovery.dual_ridge import DualRegression, DualSystem
+from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.regression_rows import RegressionRows
 from secateur.utils.dtypes import at_least_single
+from secateur.utils.symmetric_matrices import factor_in_place
 
 STEPS = 10
-SILENT = 1e-6
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MIDDLE = 3
 PATIENCE = 2
-FEWER_ROWS = 2  # times as many features as rows, from which on the dual form is the cheaper one
-
-
-@dataclass(frozen=True)
-class RegressionMoments:
-    """Sums over rows for each group of a layer, accumulated in float64.
-
-    As long as rows are few beside features, they are held in place of the features' products.
-
-    Args:
-        gram: of the features with each other (groups, features, features); None where the rows are held.
-        features: the rows (groups, rows, features); None where they are summed up.
-        squares: of each feature (groups, features).
-        moment: of the features with what is missing of the target (groups, features, outputs).
-        square: of what is missing (groups, outputs).
-        rows: how many.
-    """
-
-    gram: Tensor | None
-    features: Tensor | None
-    squares: Tensor
-    moment: Tensor
-    square: Tensor
-    rows: int
-
-    @staticmethod
-    def of(rows: Tensor, missing: Tensor) -> "RegressionMoments":
-        """Compute the moments of rows (groups, rows, features) and targets (groups, rows, outputs)."""
-        features, targets = at_least_single(rows), at_least_single(missing)
-        moment, square = (features.transpose(1, 2) @ targets).double(), targets.double().square().sum(1)
-        if FEWER_ROWS * rows.shape[1] <= rows.shape[2]:
-            return RegressionMoments(None, features, features.double().square().sum(1), moment, square, rows.shape[1])
-        gram = _products(features)
-        return RegressionMoments(gram, None, gram.diagonal(dim1=1, dim2=2), moment, square, rows.shape[1])
-
-    def __add__(self, other: "RegressionMoments") -> "RegressionMoments":
-        moment, square, rows = self.moment + other.moment, self.square + other.square, self.rows + other.rows
-        squares = self.squares + other.squares
-        if self.features is not None and other.features is not None and FEWER_ROWS * rows <= squares.shape[1]:
-            return RegressionMoments(None, torch.cat([self.features, other.features], 1), squares, moment, square, rows)
-        gram = self.summed() + other.summed()
-        return RegressionMoments(gram, None, gram.diagonal(dim1=1, dim2=2), moment, square, rows)
-
-    def summed(self) -> Tensor:
-        """The Gram matrices (groups, features, features)."""
-        if self.gram is not None:
-            return self.gram
-        assert self.features is not None
-        return _products(self.features)
-
-    def penalty(self, ridge: float, has_constant: bool) -> Tensor:
-        """The penalty on each weight's change. (groups, features)
-
-        The penalty on a weight is a part of the mean square of its feature: however loudly a unit speaks, the same is
-        asked of what its consumer makes of it. The last one, if it is a constant, is all but free of it.
-        """
-        squares = self.squares
-        mean = (squares[:, :-1] if has_constant and squares.shape[1] > 1 else squares).mean().clamp_min(1e-12)
-        penalty = ridge * squares.clamp_min(SILENT * mean)
-        penalty[:, -1:] = ridge * SILENT * mean if has_constant else penalty[:, -1:]
-        return penalty
-
-    def penalised(self, ridge: float, has_constant: bool) -> Tensor:
-        """Add a ridge to the diagonals of the Gram matrices."""
-        return self.summed() + torch.diag_embed(self.penalty(ridge, has_constant))
-
-    def mean_square(self, change: Tensor) -> float:
-        """Return the mean square that is lacking after a change."""
-        if self.features is None:
-            quadratic = (change * (self.summed() @ change)).sum()
-        else:
-            quadratic = (self.features.to(change) @ change).square().sum()
-        explained = 2 * (change * self.moment).sum() - quadratic
-        return float(self.square.sum() - explained) / max(self.rows, 1)
-
-
-def _products(features: Tensor) -> Tensor:
-    return (features.transpose(1, 2) @ features).double()
+WIDE = 4096  # features from which on one factorization is held at a time
 
 
 @dataclass(frozen=True)
@@ -114,9 +41,9 @@ class RidgeSystem:
     """The normal equations of moments with a ridge, factored once for several right sides."""
 
     def __init__(self, moments: RegressionMoments, ridge: float, has_constant: bool) -> None:
-        regular = moments.penalised(ridge, has_constant)
-        self._factor, failed = torch.linalg.cholesky_ex(regular)
-        self._lu = torch.linalg.lu_factor(regular) if bool(failed.any()) else None
+        self._factor, failed = factor_in_place(moments.penalised(ridge, has_constant))
+        has_failed = bool(failed.any())
+        self._lu = torch.linalg.lu_factor(moments.penalised(ridge, has_constant)) if has_failed else None
         self._single: Tensor | None = None
         self.solution = self.solve(moments.moment)
 
@@ -143,11 +70,24 @@ def systems_of(moments: RegressionMoments, has_constant: bool) -> Callable[[floa
 
 
 class _Trial:
-    """A ridge, and the mean square that its solution leaves on held-out rows."""
+    """A ridge, and the mean square that its solution leaves on held-out rows.
 
-    def __init__(self, ridge: float, system: System, held_moments: RegressionMoments) -> None:
-        self.ridge, self.system = ridge, system
-        self.remaining = held_moments.mean_square(self.system.solution)
+    Args:
+        system_at: the function from a ridge to its normal equations.
+        ridge: the ridge.
+        held_moments: the moments of the held-out rows.
+    """
+
+    def __init__(self, system_at: Callable[[float], System], ridge: float, held_moments: RegressionMoments) -> None:
+        self.ridge, self._system_at = ridge, system_at
+        system = system_at(ridge)
+        self.remaining = held_moments.mean_square(system.solution)
+        self._system = None if held_moments.squares.shape[1] > WIDE else system
+
+    @property
+    def system(self) -> System:
+        """The normal equations, which are factored again where the layer is wide."""
+        return self._system_at(self.ridge) if self._system is None else self._system
 
 
 def select_ridge(
@@ -158,10 +98,10 @@ def select_ridge(
     Ridges are tried from the middle on, in the direction in which less is left, as long as it falls.
     """
     system_at = systems_of(fitted, has_constant)
-    best = _Trial(RIDGES[MIDDLE], system_at(RIDGES[MIDDLE]), held_moments)
+    best = _Trial(system_at, RIDGES[MIDDLE], held_moments)
     for ridges in (RIDGES[MIDDLE + 1 :], RIDGES[:MIDDLE][::-1]):
         for ridge in ridges:
-            other = _Trial(ridge, system_at(ridge), held_moments)
+            other = _Trial(system_at, ridge, held_moments)
             if not other.remaining < best.remaining:
                 break
             best = other

@@ -25,7 +25,7 @@ def factor_of(weights: torch.Tensor, covariance: torch.Tensor, width: int) -> Co
 
 
 def shrunk(moments: torch.Tensor, rows: int) -> torch.Tensor:
-    return ShrunkCovariance.of(moments, rows).dense()
+    return ShrunkCovariance.of(moments.clone(), rows).dense()
 
 
 def least_error(weights: torch.Tensor, covariance: torch.Tensor, kept: torch.Tensor) -> float:

@@ -23,7 +23,8 @@ from secateur.recovery.chain import RepairStep
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
-from secateur.recovery.ridge import RegressionMoments, RidgeSystem
+from secateur.recovery.regression_moments import RegressionMoments
+from secateur.recovery.ridge import RidgeSystem
 from secateur.recovery.targets import output_context
 from secateur.surgery.recipe import recipe_of
 from zoo import grow

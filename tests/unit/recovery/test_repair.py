@@ -15,7 +15,8 @@ from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
-from secateur.recovery.ridge import RIDGES, Choice, RegressionMoments, RidgeSystem, select_ridge, solve, systems_of
+from secateur.recovery.regression_moments import RegressionMoments
+from secateur.recovery.ridge import RIDGES, Choice, RidgeSystem, select_ridge, solve, systems_of
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
 
@@ -380,17 +381,19 @@ def test_few_rows_are_solved_for_as_their_products_are(ridge: float, has_constan
     features[..., 7] = 0
     features[..., -1] = 1 if has_constant else features[..., -1]
     missing, other = torch.randn(2, 20, 4).double(), torch.randn(2, 70, 3).double()
-    few = RegressionMoments.of(features[:, :12], missing[:, :12]) + RegressionMoments.of(
-        features[:, 12:], missing[:, 12:]
-    )
+    few = RegressionMoments.of(features[:, :12], missing[:, :12]).with_rows(features[:, 12:], missing[:, 12:])
     assert few.features is not None
     expected = RidgeSystem(few, ridge, has_constant)
     system = systems_of(few, has_constant)(ridge)
     torch.testing.assert_close(system.solution, expected.solution, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(system.solve(other), expected.solve(other), rtol=1e-6, atol=1e-8)
-    many = few + RegressionMoments.of(features, missing)
+    many = few.with_rows(features, missing)
     assert many.features is None
-    torch.testing.assert_close(many.summed(), few.summed() + features.transpose(1, 2) @ features)
+    torch.testing.assert_close(many.summed(), 2 * features.transpose(1, 2) @ features)
+    torch.testing.assert_close(many.moment, 2 * features.transpose(1, 2) @ missing)
+    few, many = (RegressionMoments.of(features, missing) for _ in range(2))
+    torch.testing.assert_close(few.joined(many).summed(), 2 * features.transpose(1, 2) @ features)
+    torch.testing.assert_close(few.moment, 2 * many.moment)
 
 
 def test_values_without_room_go_on_from_where_there_was_room_last(monkeypatch: pytest.MonkeyPatch) -> None:
