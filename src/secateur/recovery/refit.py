@@ -20,8 +20,8 @@ from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution, value_of
 from secateur.recovery.pruned_layer import PrunedLayer
-from secateur.recovery.regression_rows import ClippedRegression, RegressionRows
 from secateur.recovery.regression_moments import RegressionMoments
+from secateur.recovery.regression_rows import ClippedRegression, RegressionRows
 from secateur.recovery.ridge import Choice, select_ridge, solve
 from secateur.recovery.targets import output_context
 
