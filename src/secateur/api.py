@@ -34,6 +34,7 @@ from secateur.results import Result
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.tracing import kinds_for_budget, trace
+from secateur.utils.selections import Selection
 from secateur.utils.time_budget import TimeBudget
 
 
@@ -55,8 +56,8 @@ def prune(
     target: str = DEFAULTS.target,
     repair: How | None = DEFAULTS.repair,
     tuning: Mapping[str, Any] | None = None,
-    only: str | Sequence[str] | None = None,
-    skip: str | Sequence[str] | None = None,
+    only: Selection | None = None,
+    skip: Selection | None = None,
     kinds: str | Sequence[str] | None = None,
     as_program: bool = False,
     new_biases: bool = True,

@@ -25,6 +25,7 @@ from secateur.recovery.repair import How, resolve_repairs
 from secateur.renamed_options import with_current_names
 from secateur.report.comparison import Comparison
 from secateur.tracing import trace
+from secateur.utils.selections import Selection
 
 DEFAULT = ("obs", "shapley", "taylor-gates", "taylor", "sensitivity", "apoz", "fpgm", "l2", "random")
 FRACTIONS = (0.75, 0.5, 0.25)
@@ -43,8 +44,8 @@ def compare(
     ablation: str = COMPARISON.ablation,
     allocation: str = "uniform",
     repair: How | None = COMPARISON.repair,
-    only: str | Sequence[str] | None = None,
-    skip: str | Sequence[str] | None = None,
+    only: Selection | None = None,
+    skip: Selection | None = None,
     kinds: str | Sequence[str] | None = None,
     new_biases: bool = True,
     seed: int = COMPARISON.seed,

@@ -17,6 +17,7 @@ from secateur.options import check_name, described
 from secateur.renamed_options import with_current_names
 from secateur.utils.process_lock import exclusive
 from secateur.utils.random_states import random_states_kept
+from secateur.utils.selections import as_selectors, with_module_paths
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,7 +72,7 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
             arguments = {name: value for name, value in bound.arguments.items() if name not in open_ended}
             _check_arguments(function, {name: value for name, value in arguments.items() if name not in deferred})
             models = {name: unwrapped(value) for name, value in arguments.items() if isinstance(value, nn.Module)}
-            bound.arguments |= models
+            bound.arguments |= models | _selections_as_paths(bound.arguments, models.get("model"))
             compilation = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
             with exclusive(), plain_modes(), random_states_kept(), compilation:
                 return function(*bound.args, **bound.kwargs)
@@ -79,6 +80,23 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
         return call
 
     return decorated
+
+
+def _selections_as_paths(arguments: Mapping[str, Any], model: nn.Module | None) -> dict[str, Any]:
+    """Return the selections of layers with the paths of modules, which are the same in copies of the model.
+
+    Raises:
+        NameMatchError: a module does not belong to the model.
+    """
+    if model is None:
+        return {}
+    modules, title = dict(model.named_modules(remove_duplicate=False)), type(model).__name__
+    return {
+        name: with_module_paths(arguments[name], modules, title)
+        for name in ("only", "skip")
+        if arguments.get(name) is not None
+        and any(isinstance(selector, nn.Module) for selector in as_selectors(arguments[name]))
+    }
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any, Union, get_args, get_origin
 
 from secateur.errors import BudgetError, DataError, NameMatchError, OptionError
 from secateur.options import Option, described, is_real, is_round, is_whole, one_of, optional, whole_from
+from secateur.utils.selections import is_selection
 
 
 def _are_names(value: object) -> bool:
@@ -24,6 +25,9 @@ def _are_steps(value: object) -> bool:
 
 
 NAMES = Option("a name or a list of names", _are_names)
+
+
+SELECTION = Option("a name, a glob, a module, a class of modules, or a list of them", is_selection)
 
 
 SOME_NAMES = Option("a name or a list of one name or more", lambda value: _are_names(value) and len(value) > 0)
@@ -62,8 +66,8 @@ OPTIONS: Mapping[str, Option] = {
     "estimator": Option("the name of an estimator or a function", lambda v: isinstance(v, str) or callable(v)),
     "coalitions": optional(whole_from(1, "whole number of coalitions")),
     "protocol": optional(one_of("paper")),
-    "only": optional(NAMES),
-    "skip": optional(NAMES),
+    "only": optional(SELECTION),
+    "skip": optional(SELECTION),
     "kinds": optional(SOME_NAMES),
     "seed": Option("a whole number from 0 to 2**63 - 1", lambda v: is_whole(v) and 0 <= v < 2**63),
     "memory": optional(Option("a number of bytes from 1 up", lambda v: is_real(v) and v >= 1)),
@@ -92,6 +96,7 @@ OPTIONS: Mapping[str, Option] = {
     "density": Option("a fraction above 0 and at most 1", lambda v: is_real(v) and 0 < v <= 1, BudgetError),
     "fade": optional(Option("a factor between 0 and 1", lambda v: is_real(v) and 0 < v < 1, BudgetError)),
     "ratios": optional(MAPPING),
+    "sizes": optional(MAPPING),
     "batch_size": whole_from(1, "whole number of examples"),
     "learning_rate": Option("a number above 0", lambda v: is_real(v) and v > 0, DataError),
     "temperature": Option("a number above 0", lambda v: is_real(v) and v > 0, DataError),

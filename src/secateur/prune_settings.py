@@ -21,6 +21,7 @@ from secateur.importance.score import check_scoring
 from secateur.importance.scores import Scores
 from secateur.pipeline import check_rounds
 from secateur.recovery.repair import check_options, resolve_repairs
+from secateur.utils.selections import Selection
 
 
 def check_settings(
@@ -74,8 +75,8 @@ def check_network(
     network: Network,
     batches: Sequence[Batch],
     budgets: Sequence[Budget],
-    only: str | Sequence[str] | None,
-    skip: str | Sequence[str] | None,
+    only: Selection | None,
+    skip: Selection | None,
     round_to: int = 1,
     floor: float = 1,
 ) -> None:

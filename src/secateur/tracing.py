@@ -75,7 +75,14 @@ def trace(
     reason = unsupported_reason(model)
     if reason is not None:
         raise TraceError(reason)
-    selected_kinds = wanted_kinds(kinds, as_program)
+    network = _trace(model, example_inputs, wanted_kinds(kinds, as_program), as_program, new_biases)
+    return replace(network, modules=dict(model.named_modules(remove_duplicate=False)))
+
+
+def _trace(
+    model: nn.Module, example_inputs: Any, selected_kinds: frozenset[str], as_program: bool, new_biases: bool
+) -> Network:
+    """Trace a model of a kind that is supported, as `trace` does."""
     check_model_values(model)
     dense = bake_parametrizations(model)
     examples = usable_examples(model, example_batches(example_inputs, device_of(model), floating_type(model)))

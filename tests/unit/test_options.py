@@ -50,7 +50,7 @@ def test_every_option_is_checked(function: Callable[..., Any]) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "by nothing": ({"by": None}, "by=None .* name of a criterion"),
     "by a list": ({"by": ["l2"]}, "by=\\['l2'\\] .* name of a criterion"),
-    "only a number": ({"only": 3}, "only=3 .* a name or a list of names"),
+    "only a number": ({"only": 3}, "only=3 .* a name, a glob, a module, a class of modules, or a list"),
     "skip names that are none": ({"skip": ["0", 2]}, "skip=.* a list of names"),
     "kinds a number": ({"kinds": 3}, "kinds=3"),
     "kinds nothing": ({"kinds": []}, "kinds=\\[\\]"),

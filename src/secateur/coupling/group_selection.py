@@ -1,33 +1,93 @@
-"""Groups selected by globs."""
+"""Groups selected by names, globs, modules and classes of modules."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
+from torch import nn
+
+from secateur.coupling.cost import WHOLE
 from secateur.errors import NameMatchError
+from secateur.graph.operators import module_path
+from secateur.utils.selections import ModulePath, Selection, Selector, as_selectors, is_in_module, paths_of
+
+if TYPE_CHECKING:
+    from secateur.coupling.network import Network
 
 
-def select_groups(
-    names: Sequence[str], only: str | Sequence[str] | None = None, skip: str | Sequence[str] | None = None
-) -> set[str]:
-    """Return the names that match one of the globs `only`, all by default, and none of `skip`.
+def select_groups(network: "Network", only: Selection | None = None, skip: Selection | None = None) -> set[str]:
+    """Return the names of the groups that `only` selects, all by default, and `skip` does not.
 
     Raises:
-        NameMatchError: a glob matches no name; the message offers the nearest.
+        NameMatchError: a name matches no group and no module that makes one, a module does not belong to the model, no
+            module is of a class, or no group is left of those that modules make.
     """
-    included, excluded = (
-        None if globs is None else _matching([globs] if isinstance(globs, str) else globs, names)
-        for globs in (only, skip)
-    )
-    return (set(names) if included is None else included) - (excluded or set())
+    excluded = set[str]() if skip is None else _selected(network, skip)
+    if only is None:
+        return set(network.by_name) - excluded
+    included = _selected(network, only)
+    if as_selectors(only) and not included:
+        raise NameMatchError(f"the layers in only= make no units that can be removed\n{network}")
+    return included - excluded
 
 
-def _matching(globs: Sequence[str], names: Sequence[str]) -> set[str]:
-    matched: set[str] = set()
-    for glob in globs:
-        matches = set(names) & {glob} or set(fnmatch.filter(names, glob))
+def _selected(network: "Network", selection: Selection) -> set[str]:
+    return set[str]().union(*(groups_of(network, selector) for selector in as_selectors(selection)))
+
+
+def groups_of(network: "Network", selector: Selector) -> set[str]:
+    """Return the names of the groups that one selector names.
+
+    A text is the name of a group, a glob of such names, or the path of a module. A module selects the groups of the
+    units that it makes, or that pass through it where it makes none, as batch norms do; a class all modules of it.
+
+    Raises:
+        NameMatchError: nothing is named so; the message offers the nearest.
+    """
+    names = list(network.by_name)
+    if isinstance(selector, str) and not isinstance(selector, ModulePath):
+        matches = set(names) & {selector} or set(fnmatch.filter(names, selector))
+        matches = matches or _groups_within(network, [selector])
         if not matches:
-            near = get_close_matches(glob, names, 3, 0.3) or names[:5]
-            raise NameMatchError(f"no group is named {glob!r}; the nearest are {', '.join(near)}")
-        matched |= matches
-    return matched
+            raise NameMatchError(f"no group is named {selector!r}; {_advice(network, selector)}")
+        return matches
+    return _groups_within(network, paths_of(selector, network.modules, network.title))
+
+
+def groups_by_module(network: "Network") -> dict[str, set[str]]:
+    """Return for each module with parameters the groups of units that it makes or passes on, without those it reads."""
+    groups: dict[str, set[str]] = {}
+    for group in network.groups:
+        readers = {module_path(consumer.node) for consumer in network.consumers_of(group)}
+        for member in group.members:
+            path = member.tensor.rpartition(".")[0]
+            if member.is_producer or (member.axis != WHOLE and path not in readers):
+                groups.setdefault(path, set()).add(group.name)
+    return groups
+
+
+def _groups_within(network: "Network", paths: Sequence[str]) -> set[str]:
+    return set[str]().union(
+        *(
+            groups
+            for module, groups in network.groups_by_module.items()
+            if any(is_in_module(module, path) for path in paths)
+        )
+    )
+
+
+def _advice(network: "Network", name: str) -> str:
+    """Return what to do about a name that matches no group."""
+    reasons = {frozen.name: frozen.reason.splitlines()[0] for frozen in network.frozen}
+    if name in reasons:
+        return f"its units can't be removed: it {reasons[name]}"
+    if _is_module(name, network.modules):
+        return "the module of that name makes no units that can be removed"
+    known = [*network.by_name, *(path for path in network.groups_by_module if path not in network.by_name)]
+    near = get_close_matches(name, known, 3, 0.3) or known[:5]
+    return f"the nearest are {', '.join(near) or 'none'}"
+
+
+def _is_module(name: str, modules: Mapping[str, nn.Module]) -> bool:
+    return bool(name) and name in modules

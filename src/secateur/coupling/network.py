@@ -1,25 +1,28 @@
 """A traced network: groups of units, the axes on which they lie, and their consumers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.coupling.consumers import Addition, Consumer
 from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
-from secateur.coupling.group_selection import select_groups
+from secateur.coupling.group_selection import groups_by_module, select_groups
 from secateur.coupling.members import AttributeUpdate, Frozen, TensorAxis
 from secateur.coupling.shape_literals import ShapeLiteral
 from secateur.coupling.summary import network_line, network_rows, network_table
 from secateur.data.batch import Batch
 from secateur.data.conversion import BATCH_SIZE
+from secateur.errors import NameMatchError
 from secateur.graph.module_program import ModuleProgram
 from secateur.graph.program import Program
 from secateur.graph.random_draws import Draw
 from secateur.utils.html_table import html_table
+from secateur.utils.selections import Selection
 
 Kept = Mapping[str, Tensor]
 
@@ -86,6 +89,7 @@ class Network:
         draws: the operators that draw random numbers, with the units of their results.
         additions: the sums of activations of different layers, whose units are removed together.
         as_program: whether the program is cut, and not the model's own code.
+        modules: the modules of the model that was traced, by path.
 
     Examples:
         >>> import torch, secateur as sc
@@ -111,6 +115,7 @@ class Network:
     draws: tuple[Draw, ...] = ()
     additions: tuple[Addition, ...] = ()
     as_program: bool = False
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -133,6 +138,11 @@ class Network:
         """The groups by name."""
         return {group.name: group for group in self.groups}
 
+    @cached_property
+    def groups_by_module(self) -> dict[str, set[str]]:
+        """The names of the groups of units that each module makes or passes on, by its path."""
+        return groups_by_module(self)
+
     def __getitem__(self, name: str) -> Group:
         """Return a group by its name.
 
@@ -140,16 +150,31 @@ class Network:
             NameMatchError: no group has that name; the message offers the nearest.
         """
         if name not in self.by_name:
-            self.select([name])
+            near = get_close_matches(name, self.by_name, 3, 0.3) or list(self.by_name)[:5]
+            raise NameMatchError(f"no group is named {name!r}; the nearest are {', '.join(near) or 'none'}")
         return self.by_name[name]
 
-    def select(self, only: str | Sequence[str] | None = None, skip: str | Sequence[str] | None = None) -> list[Group]:
-        """Return the groups whose names match one of the globs `only` and none of `skip`.
+    def select(self, only: Selection | None = None, skip: Selection | None = None) -> list[Group]:
+        """Return the groups that `only` selects, all by default, and `skip` does not.
+
+        Args:
+            only: a name of a group, a glob of names, a module or its path, a class of modules, or several of these.
+            skip: the same, of the groups to leave out.
 
         Raises:
-            NameMatchError: a glob matches no group; the message offers the nearest names.
+            NameMatchError: nothing is named so; the message offers the nearest names.
+
+        Examples:
+            >>> import torch, secateur as sc
+            >>> layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8, 4), torch.nn.Linear(4, 2)]
+            >>> model = torch.nn.Sequential(*layers)
+            >>> network = sc.trace(model, torch.randn(2, 3, 3, 3))
+            >>> [group.name for group in network.select(only=torch.nn.Conv2d)]
+            ['0']
+            >>> [group.name for group in network.select(skip=[model[0]])]
+            ['2']
         """
-        names = select_groups(list(self.by_name), only, skip)
+        names = select_groups(self, only, skip)
         return [group for group in self.groups if group.name in names]
 
     def mask(self, kept: Kept) -> Tensor:

@@ -1,7 +1,7 @@
 """`score`: the worth of each unit of a network, by any criterion."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,7 @@ from secateur.masking.imputation import consumer_moments
 from secateur.option_table import check_option
 from secateur.options import check_name
 from secateur.utils.distributed import process_rank
+from secateur.utils.selections import Selection
 
 BUILT_IN = (
     activation,
@@ -80,8 +81,8 @@ def score(
     coalitions: int | None = None,
     stop: Rule | None = None,
     protocol: str | None = None,
-    only: str | Sequence[str] | None = None,
-    skip: str | Sequence[str] | None = None,
+    only: Selection | None = None,
+    skip: Selection | None = None,
     seed: int = 0,
     memory: int | None = None,
     precision: str | None = None,
@@ -111,8 +112,9 @@ def score(
         coalitions: the number of coalitions of each group.
         stop: the stopping rule of the sampling.
         protocol: the protocol of `Shapley`.
-        only: globs of the names of groups to score.
-        skip: globs of the names of groups to omit.
+        only: the groups to score: a name of a group, a glob of names, a module or its path, a class of modules such as
+            `nn.Conv2d`, or a list of these. A module selects the groups of the units that it makes.
+        skip: the groups to omit, as `only` takes them.
         seed: the seed of all randomness.
         memory: the largest number of bytes of activations that are alive at once.
         precision: the precision of the runs of coalitions.

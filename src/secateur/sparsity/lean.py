@@ -1,6 +1,6 @@
 """LEAN: kernels pruned by the longest chains of operators that they are part of (Schoonhoven et al. 2020)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from secateur.sparsity.selection import SELECT
 from secateur.surgery.lineage import folded_copy
 from secateur.tracing import trace
 from secateur.training.session import training_session
+from secateur.utils.selections import Selection
 
 
 @entry_point
@@ -30,7 +31,7 @@ def lean(
     tuning_steps: int = 0,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
-    skip: str | Sequence[str] | None = None,
+    skip: Selection | None = None,
     variance: float = 1e-10,
     checkpoint: str | Path | None = None,
     seed: int = 0,
@@ -57,8 +58,8 @@ def lean(
             there are any. 0 for none.
         learning_rate: the learning rate of these steps.
         batch_size: the number of examples in each of these steps.
-        skip: globs of layers that are not pruned; by default those that produce the network's output (the published
-            networks keep their last 1 x 1 layer).
+        skip: the layers that are not pruned, by globs, modules or classes; by default those that produce the network's
+            output (the published networks keep their last 1 x 1 layer).
         variance: channels whose batch norm has a running variance below this are constants, and are removed. The
             authors' code has 1e-10 for its U-Net and 1e-45 for its ResNet, where only a variance of 0 is below.
         checkpoint: a folder to write states of the training to at intervals, and to resume from.

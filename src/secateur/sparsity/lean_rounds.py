@@ -24,7 +24,7 @@ from secateur.sparsity.lean_result import LeanResult, Round
 from secateur.sparsity.selection import SELECT
 from secateur.surgery.cut import cut
 from secateur.training.masks import held_at_zero
-from secateur.utils.globs import match_globs
+from secateur.utils.selections import Selection, match_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +34,14 @@ class LeanRounds:
     Args:
         model: the model, which is changed in place.
         network: its trace, which shares its weights.
-        skip: globs of layers that are not pruned; None for those that produce the network's output.
+        skip: the layers that are not pruned; None for those that produce the network's output.
         by: the choice of kernels, a name of `SELECT`.
         variance: the running variance below which channels are constants.
     """
 
     model: nn.Module
     network: Network
-    skip: str | Sequence[str] | None
+    skip: Selection | None
     by: str
     variance: float
 
@@ -102,7 +102,7 @@ class LeanRounds:
             outputs = [b for b in graph.layers if graph.needed & set(range(*b.span.indices(graph.size)))]
             prunable = frozenset(layers) - {layer_of(block).weight for block in outputs}
         else:
-            skipped = match_globs(self.skip, layers.values(), "layer")
+            skipped = match_layers(self.skip, layers.values(), "layer", self.network.modules, self.network.title)
             prunable = frozenset(weight for weight, name in layers.items() if name not in skipped)
         if not prunable:
             names = ", ".join(layers.values()) or "none"

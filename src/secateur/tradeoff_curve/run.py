@@ -31,6 +31,7 @@ from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
 from secateur.tracing import trace
 from secateur.tradeoff_curve.curve import Change, Tradeoff, TradeoffPoint
+from secateur.utils.selections import Selection
 
 
 @entry_point_with(*READ_BY_CRITERIA)
@@ -49,8 +50,8 @@ def tradeoff(
     target: str = DEFAULTS.target,
     repair: How | None = DEFAULTS.repair,
     tuning: Mapping[str, Any] | None = None,
-    only: str | Sequence[str] | None = None,
-    skip: str | Sequence[str] | None = None,
+    only: Selection | None = None,
+    skip: Selection | None = None,
     kinds: str | Sequence[str] | None = None,
     new_biases: bool = True,
     seed: int = DEFAULTS.seed,

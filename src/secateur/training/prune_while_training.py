@@ -1,6 +1,6 @@
 """Pruning while training with a built-in loop: from a model and data to a smaller model and a report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from secateur.results import Result
 from secateur.surgery.recipe import recipe_of
 from secateur.training.session import TrainingSession, training_session
 from secateur.training.taylor_schedule import TaylorSchedule
+from secateur.utils.selections import Selection
 
 OWN_GATES = "taylor"
 TOWARDS = ("dense", "labels")
@@ -42,8 +43,8 @@ def prune_while_training(
     tuning_steps: int = 500,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
-    only: str | Sequence[str] | None = None,
-    skip: str | Sequence[str] | None = None,
+    only: Selection | None = None,
+    skip: Selection | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -66,8 +67,8 @@ def prune_while_training(
         tuning_steps: steps of training once the budget is met.
         learning_rate: the learning rate of Adam.
         batch_size: the number of examples in each step.
-        only: globs of the names of groups.
-        skip: globs of the names of groups that are left out.
+        only: the groups that may lose units, as `secateur.score` takes them.
+        skip: the groups that are left out, as `secateur.score` takes them.
         checkpoint: a folder to write states to at intervals, and to resume from.
         seed: the seed by which examples are drawn.
         progress: whether to show a progress bar.

@@ -23,6 +23,7 @@ from secateur.training.masks import Masks, clear_all_momentum
 from secateur.training.method import TrainingMethod
 from secateur.training.optimizer_hooks import check_finite, scale_of
 from secateur.training.removal_order import removal_order
+from secateur.utils.selections import Selection
 
 
 class TaylorSchedule(TrainingMethod):
@@ -53,8 +54,8 @@ class TaylorSchedule(TrainingMethod):
             gets `data`.
         data: examples for that criterion, as `score` takes them.
         floor: the fewest units that a group keeps; below 1 a fraction of the group.
-        only: globs of the names of groups.
-        skip: globs of the names of groups that are left out.
+        only: the groups that may lose units, as `secateur.score` takes them.
+        skip: the groups that are left out, as `secateur.score` takes them.
 
     Attributes:
         done: whether the budget is met.
@@ -97,8 +98,8 @@ class TaylorSchedule(TrainingMethod):
         by: CriterionLike | None = None,
         data: Any = None,
         floor: float = 1,
-        only: str | Sequence[str] | None = None,
-        skip: str | Sequence[str] | None = None,
+        only: Selection | None = None,
+        skip: Selection | None = None,
     ) -> None:
         self.keep = _checked_budget(keep, every, decay, round_to)
         super().__init__(unwrapped(model), optimizer)

@@ -4,7 +4,7 @@ After Sredojevic et al. 2017 (arXiv 1712.01084), whose text was not readable: wh
 abstract and its neighbours, as `search` says.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.tracing import trace
 from secateur.training.session import training_session
+from secateur.utils.selections import Selection
 
 
 @entry_point
@@ -38,7 +39,7 @@ def pivot(
     batch_size: int = 64,
     fade: float | None = None,
     balanced: bool = False,
-    skip: str | Sequence[str] | None = None,
+    skip: Selection | None = None,
     starts: int = 4,
     checkpoint: str | Path | None = None,
     seed: int = 0,
@@ -65,7 +66,7 @@ def pivot(
         fade: below 1: before each round's cut the model is fine-tuned once more, while what lies outside of the blocks
             is multiplied by this after every step of an optimizer, and the blocks are chosen anew; .99 in our trials.
         balanced: the same number of blocks in each block row.
-        skip: globs of layers that are not pruned; by default the last.
+        skip: globs, modules or classes of modules that are not pruned; by default the last.
         starts: the number of starting points of the search.
         checkpoint: a folder to write states of the training to at intervals, and to resume from.
         seed: the seed of random starts, and of the examples drawn.

@@ -14,7 +14,7 @@ from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matric
 from secateur.sparsity.pivoting.result import PivotedLayer
 from secateur.sparsity.pivoting.search import PivotedMatrices, pivot_matrices
 from secateur.training.masks import fading, held_at_zero
-from secateur.utils.globs import match_globs
+from secateur.utils.selections import Selection, match_layers
 
 Fit = Callable[[nn.Module], object]
 
@@ -108,7 +108,7 @@ class PivotRounds:
         return layers
 
 
-def axes_to_pivot(network: Network, skip: str | Sequence[str] | None) -> list[Axes]:
+def axes_to_pivot(network: Network, skip: Selection | None) -> list[Axes]:
     """Return the layers to pivot, with the orders along them.
 
     Raises:
@@ -116,7 +116,9 @@ def axes_to_pivot(network: Network, skip: str | Sequence[str] | None) -> list[Ax
     """
     layers = [layer for layer in layers_of(network) if layer.groups == 1 and layer.inner == 1]
     names = [layer.name for layer in layers]
-    skipped = names[-1:] if skip is None else match_globs(skip, names, "layer")
+    skipped = names[-1:]
+    if skip is not None:
+        skipped = match_layers(skip, names, "layer", network.modules, network.title)
     selected = [layer for layer in layers if layer.name not in skipped]
     if not selected:
         raise SurgeryError(f"{network.title} has no layer to pivot, of: {', '.join(names) or 'none'}")

@@ -10,10 +10,10 @@ from secateur.coupling.rules.registry import rule_of
 from secateur.errors import SurgeryError
 from secateur.graph.operators import arguments, module_path
 from secateur.masking.linear_layers import LinearLayer, layers_of
-from secateur.utils.globs import match_globs
+from secateur.utils.selections import Selection, match_layers
 
 
-def layers_to_prune(model: nn.Module, network: Network, skip: str | Sequence[str] | None) -> list[LinearLayer]:
+def layers_to_prune(model: nn.Module, network: Network, skip: Selection | None) -> list[LinearLayer]:
     """Return the convolutions whose columns may be pruned.
 
     Raises:
@@ -22,7 +22,9 @@ def layers_to_prune(model: nn.Module, network: Network, skip: str | Sequence[str
     """
     candidates = [layer for layer in layers_of(network) if layer.is_convolution and layer.reads]
     names = [layer.name for layer in candidates]
-    skipped = names[:1] if skip is None else match_globs(skip, names, "convolution")
+    skipped = names[:1]
+    if skip is not None:
+        skipped = match_layers(skip, names, "convolution", network.modules, network.title)
     selected = [layer for layer in candidates if layer.name not in skipped]
     if not selected:
         reasons = left_out_text(left_out(network, []))

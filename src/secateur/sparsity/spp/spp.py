@@ -1,6 +1,6 @@
 """SPP: columns of convolutions pruned with probabilities while a network is trained (Wang et al. 2018)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from secateur.sparsity.spp.layer_selection import layers_to_prune, left_out
 from secateur.sparsity.spp.result import SPPResult
 from secateur.tracing import trace
 from secateur.training.method import TrainingMethod
+from secateur.utils.selections import Selection
 
 
 class SPP(TrainingMethod):
@@ -43,7 +44,7 @@ class SPP(TrainingMethod):
             lose more or fewer columns, as a budget of MACs requires.
         every: steps between two changes of the probabilities (published: 180).
         groups: "columns", or "channels": all positions of a kernel together, an option of ours.
-        skip: globs of layers that are not pruned; by default the first.
+        skip: globs, modules or classes of modules that are not pruned; by default the first.
         seed: the seed of the masks; processes that train together give the same.
 
     Attributes:
@@ -82,7 +83,7 @@ class SPP(TrainingMethod):
         ratios: Mapping[str, float] | None = None,
         every: int = 180,
         groups: str = "columns",
-        skip: str | Sequence[str] | None = None,
+        skip: Selection | None = None,
         seed: int = 0,
     ) -> None:
         if groups not in ("columns", "channels") or every < 1:

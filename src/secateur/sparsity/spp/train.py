@@ -1,6 +1,6 @@
 """SPP with a built-in training loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from secateur.sparsity.results import RunSettings
 from secateur.sparsity.spp.result import SPPResult
 from secateur.sparsity.spp.spp import SPP
 from secateur.training.session import training_session
+from secateur.utils.selections import Selection
 
 
 @entry_point
@@ -27,7 +28,7 @@ def spp(
     tuning_steps: int = 500,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
-    skip: str | Sequence[str] | None = None,
+    skip: Selection | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -48,7 +49,7 @@ def spp(
         tuning_steps: steps of training with fixed masks.
         learning_rate: the learning rate of Adam.
         batch_size: the number of examples in each step.
-        skip: globs of layers that are not pruned; by default the first.
+        skip: globs, modules or classes of modules that are not pruned; by default the first.
         checkpoint: a folder to write states to at intervals, and to resume from.
         seed: the seed of masks and examples.
         progress: whether to show a progress bar.

@@ -1,18 +1,18 @@
 """Selection of the layers that get blocks, and the reasons why others do not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import nn
 
 from secateur.errors import SurgeryError
-from secateur.utils.globs import match_globs
+from secateur.utils.selections import Selection, match_layers
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 LARGE_SHARE = 0.5  # a first layer with so much of all weights is not left out
 
 
 def weights_to_structure(
-    model: nn.Module, only: str | Sequence[str] | None, skip: str | Sequence[str] | None
+    model: nn.Module, only: Selection | None, skip: Selection | None
 ) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
     """Return the weights to structure, and the reasons why those of other layers are not, by layer.
 
@@ -21,17 +21,18 @@ def weights_to_structure(
         SurgeryError: there is none.
     """
     weights: dict[str, nn.Parameter] = {}
-    for name, module in model.named_modules():
+    modules, title = dict(model.named_modules()), type(model).__name__
+    for name, module in modules.items():
         weight = module._parameters.get("weight")
         if isinstance(module, LAYERS) and weight is not None:
             weights[name] = weight
     if only is None:
         left_out = _left_out(model, weights)
     else:
-        named = match_globs(only, weights, "layer")
+        named = match_layers(only, weights, "layer", modules, title)
         left_out = {name: "it is not named in only=" for name in weights if name not in named}
     if skip is not None:
-        left_out |= dict.fromkeys(match_globs(skip, weights, "layer"), "it is named in skip=")
+        left_out |= dict.fromkeys(match_layers(skip, weights, "layer", modules, title), "it is named in skip=")
     chosen = {name: weight for name, weight in weights.items() if name not in left_out}
     if not chosen:
         reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())

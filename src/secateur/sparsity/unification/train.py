@@ -1,6 +1,6 @@
 """Unification with a training loop of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.tracing import trace
 from secateur.training.session import training_session
+from secateur.utils.selections import Selection
 
 UPDATES = 8
 
@@ -37,8 +38,8 @@ def unify(
     full_precision: bool = False,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
-    only: str | Sequence[str] | None = None,
-    skip: str | Sequence[str] | None = None,
+    only: Selection | None = None,
+    skip: Selection | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -62,8 +63,8 @@ def unify(
         full_precision: do not round weights to such as 16 bits hold.
         learning_rate: of Adam.
         batch_size: examples drawn for each step.
-        only: globs of layers, as `Unification` takes them.
-        skip: globs of layers, as `Unification` takes them.
+        only: layers, as `Unification` takes them.
+        skip: layers, as `Unification` takes them.
         checkpoint: a folder to write states to now and then, and to go on from.
         seed: examples are drawn from it.
         progress: whether to show a progress bar.

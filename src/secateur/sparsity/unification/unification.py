@@ -1,6 +1,6 @@
 """Unification and pruning of small blocks while a network is trained, by ADMM (Lin et al. 2021)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from secateur.sparsity.unification.layers import weights_to_structure
 from secateur.sparsity.unification.shapes import DEFAULT_SHAPE, Shape, block_shapes
 from secateur.training.method import TrainingMethod
 from secateur.training.optimizer_hooks import scale_of
+from secateur.utils.selections import Selection
 
 LARGEST_RHO = 1.0
 
@@ -39,9 +40,9 @@ class Unification(TrainingMethod):
         rho: the weight of the penalty; 1e-2 and the growth are ours, too.
         growth: the factor of rho at each update, up to a rho of 1.
         every: steps between updates.
-        only: globs of layers; by default all convolutions and linear layers but depthwise ones, the last one, and the
-            first one, where it holds less than half of the weights.
-        skip: globs of layers that are left out.
+        only: globs, modules or classes of modules; by default all convolutions and linear layers but depthwise ones,
+            the last one, and the first one, where it holds less than half of the weights.
+        skip: the layers that are left out, as `only` takes them.
 
     Attributes:
         shapes: the shape of blocks, by layer.
@@ -76,8 +77,8 @@ class Unification(TrainingMethod):
         rho: float = 1e-2,
         growth: float = 1.35,
         every: int = 100,
-        only: str | Sequence[str] | None = None,
-        skip: str | Sequence[str] | None = None,
+        only: Selection | None = None,
+        skip: Selection | None = None,
     ) -> None:
         unified = 1 - pruned if unified is None else unified
         fractions = pruned >= 0 and unified >= 0 and pruned + unified <= 1
