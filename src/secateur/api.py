@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import fx, nn
 
-from secateur.allocation.budget import parse_keep, quality_bound
+from secateur.allocation.budget import parse_budget, quality_bound
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig
+from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.plan import Plan
 from secateur.data.batch import on_device
@@ -42,9 +43,10 @@ from secateur.utils.time_budget import TimeBudget
 def prune(
     model: nn.Module,
     data: Any,
-    keep: Mapping[str, float | str],
+    keep: Mapping[str, float | str] | None = None,
     by: CriterionLike = DEFAULTS.by,
     *,
+    sizes: Sizes | None = None,
     scores: Scores | None = None,
     test: Any = None,
     loss: Loss | None = None,
@@ -75,9 +77,11 @@ def prune(
             absolute number, `{"macs": "300M"}`, `{"bytes": "1MB"}`; or a time for a batch like those of `data`, on
             this machine: `{"latency": 0.5}` of the dense network's, `{"speedup": 2}`, or `{"ms": 5}`; or a bound, by
             which the smallest network is searched that loses no more on examples held out of `data`: `{"loss": 0.05}`
-            or `{"accuracy": -0.01}`, against the labels or, without any, the dense network's output.
+            or `{"accuracy": -0.01}`, against the labels or, without any, the dense network's output. None where `sizes`
+            says all.
         by: the criterion. "obs" is made for networks that are refitted (docs/lowdata.md); "shapley" estimates what
             units contribute to the network as it is.
+        sizes: what single groups keep, as `plan` takes it: `{"layer1.*": 0.5, model.head: 24}`.
         scores: scores of this model that exist, in place of scoring by `by`.
         test: other examples to measure on; by default those of `data`, and the report says so.
         loss: the user's own loss, as `score` takes it.
@@ -120,10 +124,10 @@ def prune(
         >>> result.model[0], result.plan.cost.params
         (Linear(in_features=4, out_features=4, bias=True), 30)
     """
-    keep = parse_keep(keep)
+    keep = parse_budget(keep, sizes)
     config = PruneConfig(
-        by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, target=target, repair=repair,
-        rounds=rounds, seed=seed, loss=loss, progress=progress, time=TimeBudget(seconds),
+        by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, sizes=sizes, target=target,
+        repair=repair, rounds=rounds, seed=seed, loss=loss, progress=progress, time=TimeBudget(seconds),
     )  # fmt: skip
     check_settings(config, keep, options, tuning or {}, scores)
     check_device(model, config, keep)
@@ -134,7 +138,7 @@ def prune(
     trace_model = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
     network = trace_model(model)
     batches, tests = as_examples(network, batches), as_examples(network, tests)
-    check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor)
+    check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor, sizes)
     cells = network_microbatches(network, batches)
     if config.refits:
         check_refit_memory(network, cells)
@@ -143,7 +147,7 @@ def prune(
             score, data=batches, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
             progress=progress, **options,
         )  # fmt: skip
-        scores = score_iteratively(model, network, cells, score_network, keep, rounds, trace_model)
+        scores = score_iteratively(model, network, cells, score_network, keep, rounds, trace_model, sizes)
     elif only is not None or skip is not None:
         selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
         scores = replace(scores, groups=selected, of="")

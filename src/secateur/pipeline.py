@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from secateur.allocation.budget import QUALITY_BOUNDS, TIMES
+from secateur.allocation.fixed_sizes import fixed_in_round, fixed_units
 from secateur.allocation.plan_sizes import Allocation, plan_sizes
 from secateur.allocation.remaining_fractions import fractions_of
+from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
 from secateur.data.batch import Batch
@@ -44,6 +46,7 @@ def score_iteratively(
     keep: Budget,
     rounds: int,
     trace_model: Trace,
+    sizes: Sizes | None = None,
 ) -> Scores:
     """Score in rounds, each on a network from which the first units are removed, and which is refitted.
 
@@ -57,11 +60,13 @@ def score_iteratively(
         keep: the budget.
         rounds: how often the network is scored.
         trace_model: traces a smaller model.
+        sizes: what single groups keep at the end.
     """
     scores, limits = score_network(network), fractions_of(network, keep)
     for number in range(1, rounds):
         budget = {unit: value ** (number / rounds) for unit, value in limits.items()}
-        plan = plan_sizes(network, scores, budget, Allocation(("uniform",)))
+        fixed = fixed_units(network, scores, fixed_in_round(network, sizes or {}, number / rounds), 1, 1)
+        plan = plan_sizes(network, scores, budget, Allocation(("uniform",)), fixed=fixed)
         small = _refitted_cut(model, plan, microbatches)
         try:
             later = score_network(trace_model(small))

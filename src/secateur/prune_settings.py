@@ -1,13 +1,14 @@
 """Checks of the settings of `prune`, before any work is done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.allocation.budget import has_time
 from secateur.allocation.config import DEFAULTS, PruneConfig, check_allocation
 from secateur.allocation.reachable import check_reachable
+from secateur.coupling.group_sizes import Sizes, requested_sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget
 from secateur.data.batch import Batch
@@ -79,6 +80,7 @@ def check_network(
     skip: Selection | None,
     round_to: int = 1,
     floor: float = 1,
+    sizes: Sizes | None = None,
 ) -> None:
     """Check that the network can be cut within every budget, and takes the examples.
 
@@ -90,6 +92,7 @@ def check_network(
         skip: the groups that may not.
         round_to: the number that sizes are multiples of.
         floor: the fewest units that a group keeps; below 1 a fraction of the group.
+        sizes: what single groups keep, as `prune` takes it.
 
     Raises:
         TraceError: nothing in it can be cut.
@@ -99,5 +102,18 @@ def check_network(
     check_program_sizes(network, as_examples(network, batches))
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
+    selected = network.select(only, skip)
+    _check_sizes(network, {group.name for group in selected}, sizes)
     for budget in budgets:
-        check_reachable(network, network.select(only, skip), budget, round_to, floor)
+        check_reachable(network, selected, budget, round_to, floor, sizes)
+
+
+def _check_sizes(network: Network, selected: Set[str], sizes: Sizes | None) -> None:
+    """Check that sizes are given only for groups that are scored.
+
+    Raises:
+        SecateurError: a size is given for a group that `only` or `skip` leaves out, or one that it can't have.
+    """
+    for name, request in requested_sizes(network, sizes or {}).items():
+        if name not in selected and not isinstance(request, Tensor) and request < network[name].size:
+            raise OptionError(f"sizes= asks for {request} units of {name}, which only= or skip= leaves whole")

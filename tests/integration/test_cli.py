@@ -116,6 +116,13 @@ def test_an_exported_program_where_the_class_is_not_at_hand(shop: Path) -> None:
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
 
 
+def test_groups_keep_the_sizes_that_are_given(shop: Path) -> None:
+    words = "--size", "0=7", "--size", "2=50%", "--repair", "refit", "--by", "l1", "--out", "small"
+    done = secateur(shop, "prune", *MODEL, *words)
+    assert done.returncode == 0, done.stderr
+    assert "sizes that were given: 0 7 of 10, 2 4 of 8" in done.stdout
+
+
 def test_a_tradeoff_is_written_and_its_pick_loads(shop: Path) -> None:
     words = "--keep", "macs=0.8,0.5", "--out", "curve", "--repair", "refit", "--pick", "macs=0.6"
     done = secateur(shop, "tradeoff", *MODEL, *words)
@@ -139,6 +146,8 @@ WRONG = {
     "a program that is none": (("--program", "workshop.py", "--data", "workshop:data"), "can't be read as an exported"),
     "no budget": ((*MODEL, "--keep", "macs"), "not of the form"),
     "an impossible budget": ((*MODEL, "--keep", "macs=0.001"), "smallest reachable"),
+    "a size without a number": ((*MODEL, "--size", "0=many"), "--size 0=many is not of the form GROUP=NUMBER"),
+    "a size of no group": ((*MODEL, "--size", "1=2"), "no group is named '1'"),
     "an unknown criterion": ((*MODEL, "--by", "magic"), "no criterion is named 'magic'"),
 }
 

@@ -9,7 +9,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["criterion.md", "estimator.md", "repair.md", "training-method.md"])
+@pytest.mark.parametrize("page", ["criterion.md", "estimator.md", "repair.md", "sizes.md", "training-method.md"])
 def test_the_code_of_a_page_runs(page: str) -> None:
     text = (PAGES / page).read_text(encoding="utf-8")
     blocks = BLOCK.findall(text)

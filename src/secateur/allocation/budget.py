@@ -32,10 +32,24 @@ def parse_keep(keep: object) -> Budget:
         )
     for unit in keep:
         if unit not in (*UNITS, *QUALITY_BOUNDS):
-            raise BudgetError(f"keep has the unknown unit {unit!r}; known are {', '.join((*UNITS, *QUALITY_BOUNDS))}")
+            raise BudgetError(
+                f"keep has the unknown unit {unit!r}; known are {', '.join((*UNITS, *QUALITY_BOUNDS))}; what single "
+                "layers keep is given by sizes=, such as sizes={'layer1.*': 0.5}"
+            )
     if len(set(keep) & set(TIMES)) > 1:
         raise BudgetError(f"keep={dict(keep)!r} gives the time twice; give one of {', '.join(TIMES)}")
     return {str(unit): _parse_value(unit, value, len(keep)) for unit, value in keep.items()}
+
+
+def parse_budget(keep: object, sizes: Mapping[Any, Any] | None) -> Budget:
+    """Check a budget, which may be left out where sizes of groups are given.
+
+    Raises:
+        BudgetError: as `parse_keep` raises.
+    """
+    if keep is None and sizes:
+        return {}
+    return parse_keep(keep)
 
 
 def parse_budgets(keep: Mapping[str, float | Sequence[float]]) -> list[Budget]:

@@ -1,7 +1,7 @@
 """The sequence of removals of an allocation, from scores."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from secateur.allocation.loss_order import loss_aware
 from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.allocation.score_checks import check_scores
 from secateur.allocation.strategies import LOSSES, STRATEGIES, OrderContext, Strategy, halfway_order
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group_sizes import sizes_in_steps
+from secateur.coupling.network import Group, Kept, Network
 from secateur.coupling.residual_blocks import blocks_of, groups_inside
 from secateur.errors import BudgetError
-from secateur.evaluation.channel_steps import preferred_multiple, sizes_in_steps
+from secateur.evaluation.channel_steps import preferred_multiple
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import Scores
 from secateur.option_table import check_option
@@ -35,6 +36,7 @@ def build_sequence(
     latency: LatencyTable | None = None,
     step: int = 1,
     dropped: Sequence[str] = (),
+    fixed: Kept | None = None,
 ) -> RemovalSequence:
     """Build the sequence of an allocation.
 
@@ -49,17 +51,21 @@ def build_sequence(
         latency: the times of this machine, for a budget in latency.
         step: channels that kernels work on at once.
         dropped: the paths of blocks that are removed as a whole.
+        fixed: the units that are kept of groups that lose no others, by group.
 
     Raises:
         BudgetError: the scores are of another network, or do not suffice for the allocation.
         NameMatchError: there is no such allocation or block.
     """
     names = _checked_names(allocation, scores, curves)
-    groups = _remaining_groups(network, scores, dropped)
+    inside = {group.name for group in groups_inside(network, dropped)}
+    groups = _remaining_groups(network, scores, inside | (fixed or {}).keys())
     if curves is not None:
         check_curves(curves, {group.name: group.size for group in groups})
     sizes = _possible_sizes(groups, round_to, floor, step)
-    known, base = curves_of(scores) if curves is None else curves, _remaining_blocks(network, dropped)
+    known = curves_of(scores) if curves is None else curves
+    base = {name: units for name, units in (fixed or {}).items() if name not in inside}
+    base |= _remaining_blocks(network, dropped)
     context = OrderContext(network, groups, units, known, latency, sizes, step, base)
     values = [scores[group.name].values.double() for group in groups]
     ranked = tuple(torch.argsort(value, stable=True) for value in values)
@@ -86,14 +92,13 @@ def _checked_names(allocation: str | Sequence[str], scores: Scores, curves: Curv
     return names
 
 
-def _remaining_groups(network: Network, scores: Scores, dropped: Sequence[str]) -> tuple[Group, ...]:
-    """Return the groups with scores that do not lie in dropped blocks.
+def _remaining_groups(network: Network, scores: Scores, excluded: Set[str]) -> tuple[Group, ...]:
+    """Return the groups with scores that may lose units.
 
     Raises:
         BudgetError: the scores are of another network.
     """
-    inside = {group.name for group in groups_inside(network, dropped)}
-    groups = tuple(group for group in network.groups if group.name in scores and group.name not in inside)
+    groups = tuple(group for group in network.groups if group.name in scores and group.name not in excluded)
     check_scores(network, groups, scores)
     return groups
 

@@ -6,15 +6,20 @@ from secateur.allocation.block_search import best_plan
 from secateur.allocation.budget import has_time, quality_bound
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import PruneConfig
+from secateur.allocation.fixed_sizes import fixed_units, with_fixed, without_groups
 from secateur.allocation.latency_bounds import LatencyClock, plan_within_latency
+from secateur.allocation.plan_sizes import Allocation, plan_sizes
 from secateur.allocation.quality_bounds import smallest_plan_within
 from secateur.allocation.score_checks import check_scores
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
+from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget, Plan
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import Scores
+
+UNIFORM = Allocation(("uniform",))
 
 
 def choose_plan(
@@ -30,7 +35,7 @@ def choose_plan(
     Args:
         calibration: the traced network and the examples.
         scores: of its units.
-        keep: the parsed budget.
+        keep: the parsed budget; empty: only the groups lose units whose sizes are given.
         config: the settings.
         model: the dense model, to time plans beside it where the budget is in time.
         latency: the times of the layers, measured by default where the budget is in time.
@@ -40,10 +45,27 @@ def choose_plan(
     """
     network = calibration.network
     check_scores(network, [group for group in network.groups if group.name in scores], scores)
+    fixed = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
+    if not keep:
+        return with_fixed(plan_sizes(network, scores, keep, UNIFORM, fixed=fixed), fixed, scores)
+    plan = _searched_plan(calibration, without_groups(scores, fixed), keep, config, model, latency, fixed)
+    return with_fixed(plan, fixed, scores)
+
+
+def _searched_plan(
+    calibration: Calibration,
+    scores: Scores,
+    keep: Budget,
+    config: PruneConfig,
+    model: nn.Module | None,
+    latency: LatencyTable | None,
+    fixed: Kept,
+) -> Plan:
+    """Return the best of several plans for the groups whose sizes are not given."""
     simulator = PlanSimulator(calibration, None if config.refits else scores.means)
     clock = LatencyClock(calibration, model, config.target, latency) if has_time(keep) else None
     allocations = candidate_allocations(simulator, scores, config)
-    search = PlanSearch(simulator, scores, config, None if clock is None else clock.table, allocations)
+    search = PlanSearch(simulator, scores, config, None if clock is None else clock.table, allocations, fixed)
     if clock is not None:
         return plan_within_latency(search, clock, keep)
     bound = quality_bound(keep)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from secateur.allocation.build_sequence import ORDERS
 from secateur.allocation.loss_curves import Curves
+from secateur.coupling.group_sizes import Sizes
 from secateur.evaluation.channel_steps import ANY, AUTO
 from secateur.evaluation.losses import Loss
 from secateur.importance.registry import CriterionLike
@@ -27,6 +28,7 @@ class PruneConfig:
         dropped: the blocks that are removed as a whole, by their paths.
         round_to: the number that sizes are multiples of; None for any size.
         floor: the fewest units of a group; below 1 a fraction of the group.
+        sizes: what single groups keep, as `Plan.with_kept` takes it.
         target: the device whose kernels the sizes fill where that costs nothing.
         repair: the repair that follows; plans are tried with refitted layers if it refits.
         rounds: how often the network is scored.
@@ -43,6 +45,7 @@ class PruneConfig:
     dropped: tuple[str, ...] = ()
     round_to: int | None = None
     floor: float = 1
+    sizes: Sizes | None = None
     target: str = AUTO
     repair: How | None = DEFAULT_REPAIR
     rounds: int = 1

@@ -6,13 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from secateur.allocation.budget import has_time, parse_keep, quality_bound
+from secateur.allocation.budget import has_time, parse_budget, quality_bound
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, PruneConfig, check_allocation
 from secateur.allocation.examples import checked_examples
+from secateur.allocation.fixed_sizes import fixed_units, with_fixed
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.plan_sizes import Allocation, plan_sizes
 from secateur.allocation.remaining_fractions import NEEDS_TIMES
+from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
 from secateur.entry import entry_point
@@ -34,8 +36,9 @@ from secateur.utils.time_budget import TimeBudget
 def plan(
     network: Network,
     scores: Scores,
-    keep: Mapping[str, float | str],
+    keep: Mapping[str, float | str] | None = None,
     *,
+    sizes: Sizes | None = None,
     data: Any = None,
     model: nn.Module | None = None,
     allocation: str | Sequence[str] | None = None,
@@ -62,7 +65,9 @@ def plan(
         keep: the budget: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
             absolute number, `{"params": "2M"}`; with `data` or `latency` a time, `{"latency": 0.5}`, `{"speedup": 2}`
             or `{"ms": 5}`; with `data` a bound, `{"loss": 0.05}` or `{"accuracy": -0.01}`. Several budgets are all met;
-            a bound stands alone.
+            a bound stands alone. None where `sizes` says all.
+        sizes: what single groups keep, whatever the budget: `{"layer1.*": 0.5, "layer2.0.conv1": 24}`, as
+            `Plan.with_kept` takes it. The budget takes units from the other groups.
         data: examples to try plans on, as `score` takes them. A quarter of them is held out to judge by.
         model: the dense model, for a budget in time: plans are then cut and timed beside it. Without it, times are
             estimated from those of the layers.
@@ -113,7 +118,7 @@ def plan(
         >>> plan.change.within
         True
     """
-    budget = parse_keep(keep)
+    budget = parse_budget(keep, sizes)
     base = WITHOUT_DATA if data is None else DEFAULTS
     config = replace(
         base,
@@ -122,6 +127,7 @@ def plan(
         dropped=(dropped,) if isinstance(dropped, str) else tuple(dropped),
         round_to=round_to,
         floor=floor,
+        sizes=sizes,
         target=base.target if target is None else target,
         repair=repair,
         loss=loss,
@@ -163,4 +169,6 @@ def _plan_without_data(
             "allocation='auto' tries allocations on examples: give data=, or name one, such as allocation='uniform'"
         )
     allocation = Allocation(tuple(names), config.curves, config.target, config.dropped)
-    return plan_sizes(network, scores, keep, allocation, config.multiple, config.floor, latency)
+    fixed = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
+    chosen = plan_sizes(network, scores, keep, allocation, config.multiple, config.floor, latency, fixed)
+    return with_fixed(chosen, fixed, scores)

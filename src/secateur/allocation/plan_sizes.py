@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 from secateur.allocation.build_sequence import build_sequence
+from secateur.allocation.fixed_sizes import removal_orders
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.remaining_fractions import with_latency
 from secateur.coupling.effective_macs import effective_macs
-from secateur.coupling.network import Network
+from secateur.coupling.network import Kept, Network
 from secateur.coupling.plan import Budget, Plan
 from secateur.evaluation.channel_steps import ANY, AUTO, channel_step
 from secateur.evaluation.latency_table import LatencyTable
@@ -39,6 +40,7 @@ def plan_sizes(
     round_to: int = 1,
     floor: float = 1,
     latency: LatencyTable | None = None,
+    fixed: Kept | None = None,
 ) -> Plan:
     """Plan by one allocation.
 
@@ -50,6 +52,7 @@ def plan_sizes(
         round_to: the number that sizes are multiples of.
         floor: the fewest units of a group; below 1 a fraction of the group.
         latency: the times of this machine, for a budget in time.
+        fixed: the units that are kept of groups whose sizes are given, by group.
 
     Raises:
         BudgetError: the budget can't be met, or the scores are of another network.
@@ -58,10 +61,11 @@ def plan_sizes(
     step = channel_step(allocation.target, network.device)
     sequence = build_sequence(
         network, scores, allocation.names, round_to, floor, list(limits), allocation.curves, latency, step.size,
-        allocation.dropped,
+        allocation.dropped, fixed,
     )  # fmt: skip
     kept = sequence.within(limits)
     cost = network.cost(kept, bool(scores.means))
     counted_step = step if step.size > 1 else channel_step(AUTO, network.device)
     effective = effective_macs(network, kept, counted_step.size)
-    return Plan(network, kept, scores.means, cost, network.cost(), keep, effective)
+    orders = removal_orders(scores)
+    return Plan(network, kept, scores.means, cost, network.cost(), keep, effective, ranked=orders)

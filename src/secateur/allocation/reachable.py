@@ -6,10 +6,12 @@ import torch
 
 from secateur.allocation.budget import COUNTED, parse_keep
 from secateur.allocation.build_sequence import build_sequence
+from secateur.allocation.fixed_sizes import unscored_fixed
 from secateur.allocation.remaining_fractions import fractions, fractions_of
 from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.coupling.effective_macs import effective_macs
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group_sizes import Sizes
+from secateur.coupling.network import Group, Kept, Network
 from secateur.entry import entry_point
 from secateur.evaluation.channel_steps import AUTO, channel_step
 from secateur.importance.scores import GroupScores, Scores
@@ -18,22 +20,31 @@ from secateur.utils.text_table import align_columns
 FRACTIONS = (1.0, 0.9, 0.75, 0.5, 0.35, 0.25, 0.1, 0.0)
 
 
-def unscored_sequence(network: Network, groups: Sequence[Group], round_to: int, floor: float) -> RemovalSequence:
+def unscored_sequence(
+    network: Network, groups: Sequence[Group], round_to: int, floor: float, fixed: Kept | None = None
+) -> RemovalSequence:
     """Build a sequence that removes the same fraction of every one of these groups, whichever units they are."""
     scores = {group.name: GroupScores.exact(torch.arange(group.size)) for group in groups}
-    return build_sequence(network, Scores(scores, "order", 0, {}, ""), "uniform", round_to, floor)
+    return build_sequence(network, Scores(scores, "order", 0, {}, ""), "uniform", round_to, floor, fixed=fixed)
 
 
 def check_reachable(
-    network: Network, groups: Sequence[Group], keep: Mapping[str, float | str], round_to: int, floor: float
+    network: Network,
+    groups: Sequence[Group],
+    keep: Mapping[str, float | str],
+    round_to: int,
+    floor: float,
+    sizes: Sizes | None = None,
 ) -> None:
     """Check that a budget can be met, whatever the scores will be.
 
     Raises:
-        BudgetError: it can't.
+        SecateurError: it can't, or a group can't have a size that is given.
     """
-    budget = {unit: value for unit, value in fractions_of(network, parse_keep(keep)).items() if unit in COUNTED}
-    unscored_sequence(network, groups, round_to, floor).first_within(budget)
+    fixed = unscored_fixed(network, sizes or {}, round_to, floor)
+    budget = fractions_of(network, parse_keep(keep)) if keep else {}
+    counted = {unit: value for unit, value in budget.items() if unit in COUNTED}
+    unscored_sequence(network, groups, round_to, floor, fixed).first_within(counted)
 
 
 @entry_point

@@ -85,8 +85,8 @@ class RemovalSequence:
                 f"keep={dict(budget)} can't be met: the smallest reachable is "
                 + ", ".join(f"{unit} {math.ceil(value * 1e4) / 1e4:g}" for unit, value in missed.items())
                 + self._in_numbers(list(missed))
-                + f" with {len(self.context.groups)} of {len(self.context.network.groups)} groups, floor and round_to "
-                "as given; ask for more, lower the floor, or see what is frozen with print(network)"
+                + f" with {len(self.context.groups)} of {len(self.context.network.groups)} groups, floor, "
+                "round_to and sizes as given; ask for more, lower the floor, or see what is frozen with print(network)"
             )
 
     def _in_numbers(self, units: Sequence[str]) -> str:

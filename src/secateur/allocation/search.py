@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from secateur.allocation.candidates import FEWEST
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.plan_sizes import Allocation, plan_sizes
 from secateur.allocation.simulate import PlanSimulator
+from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError
 from secateur.evaluation.channel_steps import channel_step
@@ -56,6 +57,7 @@ class PlanSearch:
         config: the settings.
         latency: this machine's times, for budgets in time.
         allocations: the allocations to try.
+        fixed: the units that are kept of groups whose sizes are given, by group.
     """
 
     simulator: PlanSimulator
@@ -63,6 +65,7 @@ class PlanSearch:
     config: PruneConfig
     latency: LatencyTable | None
     allocations: Sequence[Allocation]
+    fixed: Kept = field(default_factory=dict)
 
     def plan(self, keep: Budget, allocation: Allocation) -> Plan:
         """Plan by one allocation."""
@@ -87,7 +90,7 @@ class PlanSearch:
 
     def _plan(self, keep: Budget, allocation: Allocation, scores: Scores) -> Plan:
         rules = self.config.multiple, self.config.floor, self.latency
-        return plan_sizes(self.simulator.network, scores, keep, allocation, *rules)
+        return plan_sizes(self.simulator.network, scores, keep, allocation, *rules, fixed=self.fixed)
 
     def best_of_allocations(self, keep: Budget) -> Candidate:
         """Return the plan that comes nearest to the dense network.

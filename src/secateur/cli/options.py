@@ -50,6 +50,15 @@ KeepOption = Annotated[
         show_default=False,
     ),
 ]
+MaybeKeep = Annotated[list[str] | None, KeepOption.__metadata__[0]]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size",
+        help="What a group keeps, whatever the budget: layer1.0.conv1=24 units, or layer1.*=0.5 of them.",
+        show_default=False,
+    ),
+]
 Kinds = Annotated[
     list[str] | None,
     typer.Option("--kind", help="Only units of this kind: channels, neurons, residual, heads, or blocks."),

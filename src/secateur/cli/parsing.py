@@ -33,6 +33,27 @@ def parse_ratios(entries: list[str]) -> dict[str, float]:
     return _parse_numbers(entries, "--ratio", "LAYER=FRACTION, such as conv2=0.6")
 
 
+def parse_sizes(entries: list[str]) -> dict[str, float]:
+    """Parse entries such as `layer1.*=0.5`, `fc1=24` or `fc1=50%` to what groups keep.
+
+    Raises:
+        BudgetError: an entry has another form.
+    """
+    sizes: dict[str, float] = {}
+    for entry in entries:
+        name, _, text = (part.strip() for part in entry.rpartition("="))
+        try:
+            sizes[name] = int(text) if text.isdecimal() else parse_quantity("units", text)
+        except BudgetError as failure:
+            raise BudgetError(f"--size {entry} is not of the form {SIZE_FORM}") from failure
+        if not name:
+            raise BudgetError(f"--size {entry} is not of the form {SIZE_FORM}")
+    return sizes
+
+
+SIZE_FORM = "GROUP=NUMBER or GROUP=FRACTION, such as layer1.0.conv1=24 or layer1.*=0.5"
+
+
 def parse_bounds(entries: list[str]) -> dict[str, float]:
     """Parse entries such as `accuracy=-0.01` to bounds by measure."""
     return _parse_numbers(entries, "--pick", "MEASURE=BOUND, such as accuracy=-0.01")

@@ -20,6 +20,7 @@ from secateur.cli.options import (
     KeepOption,
     Kinds,
     LearningRate,
+    MaybeKeep,
     Model,
     NewBiases,
     Only,
@@ -27,11 +28,12 @@ from secateur.cli.options import (
     Program,
     Repair,
     Seed,
+    Sizes,
     Skip,
     Test,
     Weights,
 )
-from secateur.cli.parsing import parse_keep_text, parse_repair
+from secateur.cli.parsing import parse_keep_text, parse_repair, parse_sizes
 from secateur.report.saved_report import saved_report
 from secateur.results import Result
 from secateur.training.prune_while_training import prune_while_training
@@ -54,8 +56,9 @@ def demo_command(
 @register_command("prune")
 def prune_command(
     data: Data,
-    keep: KeepOption,
     out: Out,
+    keep: MaybeKeep = None,
+    sizes: Sizes = None,
     model: Model = None,
     weights: Weights = None,
     program: Program = None,
@@ -87,8 +90,9 @@ def prune_command(
     result = sc.prune(
         dense,
         batches,
-        parse_keep_text(keep),
+        parse_keep_text(keep) if keep else None,
         by,
+        sizes=parse_sizes(sizes or []),
         test=batches_from(test) if test else None,
         ablation=ablation,
         allocation=allocation,

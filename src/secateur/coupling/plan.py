@@ -1,15 +1,17 @@
 """The plan of a cut: the units that are kept, and what they cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from secateur.coupling.cost import Cost
 from secateur.coupling.effective_macs import EffectiveMacs
+from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.network import Group, Kept, Network
 from secateur.coupling.new_biases import grown_biases
+from secateur.coupling.plan_edits import edited_plan
 from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
 
@@ -60,6 +62,7 @@ class Plan:
         effective: the MACs with channels counted up to the step of the device's kernels.
         notes: decisions made for the device, with their reasons.
         change: the change of the loss or the accuracy, where the budget is a bound on it.
+        ranked: the units of each group in ascending order of their scores, where they have scores.
     """
 
     network: Network
@@ -71,6 +74,38 @@ class Plan:
     effective: EffectiveMacs | None = None
     notes: tuple[str, ...] = ()
     change: MetricChange | None = None
+    ranked: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def with_kept(self, kept: Sizes) -> "Plan":
+        """Return the plan with other units kept of some groups; this plan stays as it is.
+
+        The budget is not looked at again: `cost` has the costs of the new plan, and `notes` its changes. Groups that
+        are not named keep what they kept.
+
+        Args:
+            kept: by group, as `print(network)` shows them, by glob, by module or its path, or by class of modules: the
+                number of units, as a whole number; the fraction of the group's units, up to 1.0; or the indices of the
+                units. Numbers and fractions keep the units with the highest scores. Of several globs and classes that
+                match a group the last counts; what names the group alone counts before them.
+
+        Raises:
+            NameMatchError: nothing is named so; the nearest names are given.
+            BudgetError: a group can't have that size: it is above its own, below the fewest, or no multiple of what
+                its kernels need; two names of one coupled group ask for different sizes; or the plan has no scores of a
+                group's units to choose by.
+            OptionError: a value is neither a number, a fraction nor indices of the group's units.
+
+        Examples:
+            >>> import torch, secateur as sc
+            >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+            >>> network = sc.trace(model, torch.randn(2, 4))
+            >>> plan = sc.plan(network, sc.score(network, by="l1"), keep={"macs": 0.5})
+            >>> len(plan.kept["0"]), len(plan.with_kept({"0": 6}).kept["0"]), len(plan.with_kept({"*": 0.25}).kept["0"])
+            (4, 6, 2)
+            >>> plan.with_kept({model[0]: [0, 7]}).kept["0"]
+            tensor([0, 7])
+        """
+        return edited_plan(self, kept)
 
     @property
     def new_biases(self) -> tuple[str, ...]:
@@ -82,7 +117,7 @@ class Plan:
         return f"Plan(keep={dict(self.keep)}, groups={len(self.kept)}, {cost})"
 
     def _repr_html_(self) -> str:
-        budget = ", ".join(f"{unit} {value:g}" for unit, value in self.keep.items())
+        budget = ", ".join(f"{unit} {value:g}" for unit, value in self.keep.items()) or "sizes of groups"
         return html_table(f"{self.network.title}: {budget}", self._rows())
 
     def to_dict(self) -> dict[str, Any]:

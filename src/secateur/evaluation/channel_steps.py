@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from secateur.coupling.network import Group
@@ -86,20 +85,6 @@ def preferred_multiple(group: Group, step: int) -> int:
     if group.size <= units:
         return group.size if group.kind == "residual" else 1
     return units
-
-
-def sizes_in_steps(group: Group, step: int, floor: float) -> np.ndarray:
-    """Return the sizes that a group may have, ascending: multiples of a step from the fewest units on, and its own.
-
-    Args:
-        group: the group.
-        step: the number that sizes are multiples of.
-        floor: the fewest units; below 1 a fraction of the group.
-    """
-    step = math.lcm(step, group.multiple)
-    floor_units = max(group.fewest, math.ceil(group.size * floor) if floor < 1 else int(floor))
-    fewest = min(group.size, math.ceil(floor_units / step) * step)
-    return np.unique([fewest, *range(fewest + step, group.size, step), group.size])
 
 
 def entries_per_unit(group: Group) -> int:

@@ -84,7 +84,7 @@ def introduction(report: Figures) -> list[str]:
 
 def _method_line(report: Figures) -> str:
     settings = report.settings
-    budget = ", ".join(quantity_text(unit, value) for unit, value in report.keep.items())
+    budget = ", ".join(quantity_text(unit, value) for unit, value in report.keep.items()) or "sizes of groups"
     method = f"{settings['by']} ({settings['note']}, seed {settings['seed']})"
     if report.sparsity is not None:
         return f"{report.title}, kept {budget}, by {method}"

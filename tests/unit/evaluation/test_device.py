@@ -10,8 +10,9 @@ from secateur.allocation.exchange import exchange_units
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.search import Candidate, _preferred
 from secateur.coupling.effective_macs import effective_macs
+from secateur.coupling.group_sizes import sizes_in_steps
 from secateur.coupling.plan import Plan
-from secateur.evaluation.channel_steps import TARGETS, channel_step, preferred_multiple, sizes_in_steps
+from secateur.evaluation.channel_steps import TARGETS, channel_step, preferred_multiple
 
 
 def network_of(*widths: int) -> sc.Network:

@@ -1,0 +1,155 @@
+"""The numbers of units that groups may have, and the numbers that a user names for some of them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.coupling.group_selection import groups_of
+from secateur.errors import BudgetError, OptionError
+from secateur.options import is_real, is_whole, shortened
+from secateur.utils.selections import Selector
+
+if TYPE_CHECKING:
+    from secateur.coupling.network import Group, Network
+
+Size = int | float | Sequence[int] | Tensor
+Sizes = Mapping[Any, Size]
+"""What groups keep, by name, glob, module or class: a number of units, a fraction of them, or their indices."""
+
+
+def sizes_in_steps(group: "Group", step: int, floor: float) -> np.ndarray:
+    """Return the sizes that a group may have, ascending: multiples of a step from the fewest units on, and its own.
+
+    Args:
+        group: the group.
+        step: the number that sizes are multiples of.
+        floor: the fewest units; below 1 a fraction of the group.
+    """
+    step = math.lcm(step, group.multiple)
+    floor_units = max(group.fewest, math.ceil(group.size * floor) if floor < 1 else int(floor))
+    fewest = min(group.size, math.ceil(floor_units / step) * step)
+    return np.unique([fewest, *range(fewest + step, group.size, step), group.size])
+
+
+def requested_sizes(network: "Network", sizes: Sizes, step: int = 1, floor: float = 1) -> dict[str, int | Tensor]:
+    """Return for each group that is named its number of units, or the indices of its units, checked.
+
+    Of several globs, classes and modules of several groups the last counts; what names one group counts before them.
+
+    Args:
+        network: the network.
+        sizes: whole numbers of units, fractions above 0 and at most 1.0, or indices, by name, glob, module or class.
+        step: the number that sizes are multiples of.
+        floor: the fewest units of a group; below 1 a fraction of the group.
+
+    Raises:
+        NameMatchError: nothing is named so.
+        BudgetError: a group can't have that size, or two names of one group ask for different sizes.
+        OptionError: a size is none, or the indices are not those of the group's units.
+    """
+    requests: dict[str, int | Tensor] = {}
+    named: dict[str, Selector] = {}
+    groups = {selector: sorted(groups_of(network, selector)) for selector in sizes}
+    for selector in sorted(sizes, key=lambda selector: _names_one(selector, groups[selector])):
+        for name in groups[selector]:
+            request = _checked_size(network[name], sizes[selector], step, floor)
+            if name in named and not _is_same(requests[name], request):
+                raise BudgetError(
+                    f"{_shown(named[name])} and {_shown(selector)} both lie in the group {name}, whose layers are "
+                    "coupled and keep the same units: give one size for it"
+                )
+            requests[name] = request
+            if _names_one(selector, groups[selector]):
+                named[name] = selector
+    return {group.name: requests[group.name] for group in network.groups if group.name in requests}
+
+
+def kept_units(group: "Group", request: int | Tensor, ranked: Tensor | None) -> Tensor:
+    """Return the indices of the units that a group keeps, ascending.
+
+    Args:
+        group: the group.
+        request: their number, or the indices.
+        ranked: the group's units in ascending order of their scores, None where they have no scores.
+
+    Raises:
+        BudgetError: a number of units is asked for, and there are no scores to choose them by.
+    """
+    if isinstance(request, Tensor):
+        return request
+    if request == group.size:
+        return torch.arange(group.size)
+    if ranked is None:
+        raise BudgetError(
+            f"{group.name} has no scores to choose {request} of its {group.size} units by; give the indices of the "
+            "units, such as scores[name].values.topk(count).indices"
+        )
+    return ranked[group.size - request :].sort().values
+
+
+def _names_one(selector: Selector, groups: Sequence[str]) -> bool:
+    """Return whether a selector names one group, and is no glob and no class that happens to match one."""
+    is_pattern = isinstance(selector, type) or (isinstance(selector, str) and bool(set(selector) & set("*?[")))
+    return len(groups) == 1 and not is_pattern
+
+
+def _shown(selector: Selector) -> str:
+    return selector if isinstance(selector, str) else f"this {type(selector).__name__}"
+
+
+def _is_same(one: int | Tensor, other: int | Tensor) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other
+
+
+def _checked_size(group: "Group", size: Size, step: int, floor: float) -> int | Tensor:
+    """Return a size as a number of units or as ascending indices."""
+    possible = sizes_in_steps(group, step, floor)
+    if isinstance(size, Tensor | np.ndarray | Sequence) and not isinstance(size, str) and np.ndim(size) == 1:
+        indices = _checked_indices(group, size)
+        _check_possible(group, len(indices), possible)
+        return indices
+    if is_whole(size):
+        _check_possible(group, int(size), possible)  # type: ignore[arg-type]
+        return int(size)  # type: ignore[arg-type]
+    if not is_real(size) or not 0 < float(size) <= 1:  # type: ignore[arg-type]
+        raise OptionError(
+            f"{shortened(size)} is no size for {group.name}; give a whole number of its {group.size} units, a fraction "
+            "above 0 and at most 1.0, or the indices of units"
+        )
+    return int(possible[np.abs(possible - float(size) * group.size).argmin()])  # type: ignore[arg-type]
+
+
+def _checked_indices(group: "Group", values: Any) -> Tensor:
+    indices = torch.as_tensor(values)
+    if indices.dtype == torch.bool and len(indices) == group.size:
+        indices = indices.nonzero()[:, 0]
+    is_integral = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
+    ascending = indices.detach().cpu().long().unique() if is_integral else indices
+    is_inside = is_integral and bool(((ascending >= 0) & (ascending < group.size)).all())
+    if not is_inside or len(ascending) < len(indices):
+        raise OptionError(
+            f"{shortened(values)} are no units of {group.name}; give different indices from 0 to {group.size - 1}"
+        )
+    return ascending
+
+
+def _check_possible(group: "Group", count: int, possible: np.ndarray) -> None:
+    """Check that a group can have a number of units.
+
+    Raises:
+        BudgetError: it is above its size, below its floor, or no multiple of its step; the nearest are named.
+    """
+    if count not in possible:
+        nearest = possible[np.argsort(np.abs(possible - count), kind="stable")[:2]]
+        reason = f"it has {group.size}" if count > group.size else f"sizes go from {possible[0]} in steps"
+        reason = f"it keeps {possible[0]} at least" if count < possible[0] else reason
+        raise BudgetError(
+            f"{group.name} can't keep {count} of its {group.size} units: {reason}; the nearest sizes are "
+            f"{', '.join(map(str, sorted(nearest.tolist())))}"
+        )
