@@ -26,7 +26,7 @@ from papers.subjects import subject
 from secateur.data.conversion import as_batches
 from secateur.importance.context import CriterionContext, split_microbatches
 from secateur.importance.shapley.config import EvaluationConfig
-from secateur.importance.shapley.cursor import ProgramCursor
+from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.memory import DEFAULT_BYTES as MEMORY
 from secateur.masking.ablation import consumer_means
@@ -93,7 +93,7 @@ class Curves:
             consumer_means(network, split_microbatches(as_batches(data), network.device)) if removal == "mean" else {}
         )
         self.context = CriterionContext(network, network.groups, cells, None, means, 0, False)
-        self.cursor = ProgramCursor(self.context, MEMORY)
+        self.cursor = DenseRun(self.context, MEMORY)
 
     def area(self, name: str, order: torch.Tensor) -> float:
         """The area under the growth of the loss, from none to all units removed."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secateur.importance.shapley.aggregates import mean
 from secateur.importance.shapley.auto_sampler import control_variate_for
-from secateur.importance.shapley.cursor import ProgramCursor
+from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.owen import WHOLE, nested_sampler
 from secateur.importance.shapley.sampling_blocks import DesignScheme, SamplingScheme
@@ -31,7 +31,7 @@ class Whole:
 
 def owen(subject: Subject) -> list[Whole]:
     """Both estimators. Errors are half of the squared difference of independent runs."""
-    game = Game(subject.context, subject.context.groups, cursor=ProgramCursor(subject.context, 1 << 31))
+    game = Game(subject.context, subject.context.groups, cursor=DenseRun(subject.context, 1 << 31))
     layouts: dict[str, SamplingScheme] = {
         "antithetic": DesignScheme("owen", nested_sampler(game.sizes), 2),
         "controlled": control_variate_for(game, mean, 0, WHOLE),

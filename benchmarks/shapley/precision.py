@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.importance.shapley.aggregates import mean
 from secateur.importance.shapley.auto_sampler import scheme_for
 from secateur.importance.shapley.config import EvaluationConfig, Shapley
-from secateur.importance.shapley.cursor import ProgramCursor
+from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.importance.shapley.samplers.leverage import leverage
@@ -55,7 +55,7 @@ def precise(subject: Subject, truth: dict[str, Tensor]) -> list[Precise]:
 
 def _games(subject: Subject, precision: str) -> list[Game]:
     config = EvaluationConfig(memory=1 << 31, precision=precision)
-    return list(games_in_order(subject.context, config, ProgramCursor(subject.context, 1 << 31)))
+    return list(games_in_order(subject.context, config, DenseRun(subject.context, 1 << 31)))
 
 
 def _seconds(game: Game) -> float:

@@ -12,7 +12,7 @@ from secateur import demo
 from secateur.data.conversion import as_batches
 from secateur.importance.context import CriterionContext, shuffled_microbatches, split_microbatches
 from secateur.importance.shapley.config import EvaluationConfig
-from secateur.importance.shapley.cursor import ProgramCursor
+from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.utils.rng import generator_for
@@ -44,7 +44,7 @@ class Subject:
 
     def games(self) -> Iterator[Game]:
         """The game of each group."""
-        yield from games_in_order(self.context, EvaluationConfig(memory=MEMORY), ProgramCursor(self.context, MEMORY))
+        yield from games_in_order(self.context, EvaluationConfig(memory=MEMORY), DenseRun(self.context, MEMORY))
 
 
 def subject(name: str, examples: int = 256) -> Subject:

@@ -20,14 +20,14 @@ from secateur.importance.inverse_covariances import MatrixInverse, RowsInverse
 from secateur.importance.shrinkage import ShrunkCovariance
 from secateur.masking.linear_layers import LinearLayer
 from secateur.masking.operands import operand
+from secateur.masking.row_products import RowProducts
 from secateur.utils.dtypes import at_least_single, to_widest
 from secateur.utils.rng import generator_for
-from secateur.utils.symmetric_matrices import add_products, products
+from secateur.utils.symmetric_matrices import products
 
 MAX_ROWS = 20_000
 ROWS_PER_FEATURE = 8
 DRAWS = 2
-FEATURES_PER_ROW = 2  # from which on the rows are kept in place of their covariance
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,14 @@ class FisherAccumulator:
         self.layer = layer
         outputs = len(layer.outputs) // layer.groups
         self.matrices = at_least_single(layer.matrix(weight)) if outputs > layer.features_of_group else None
-        self.shift, self.gram, self.curvature = torch.zeros(()), torch.zeros(()), torch.zeros(())
-        self.kept_rows: list[Tensor] | None = []  # until they are too many to be kept
-        self.rows = self.examples = 0
+        self.shift, self.curvature = torch.zeros(()), torch.zeros(())
+        self.products = RowProducts()
+        self.examples = 0
+
+    @property
+    def rows(self) -> int:
+        """The number of positions of all examples that were added."""
+        return self.products.count
 
     def read(self, x: Tensor, examples: int, share: int, draws: torch.Generator) -> None:
         """Add some positions of every example, about the first micro-batch's mean to lose little by rounding.
@@ -96,18 +101,7 @@ class FisherAccumulator:
         rows = at_least_single(positions.rows(selected, self.layer.groups).transpose(0, 1))  # (groups, rows, features)
         if self.rows == 0:
             self.shift = rows.mean(1, keepdim=True)
-            self.gram = torch.zeros((), device=x.device)
-        rows = torch.cat([rows - self.shift, torch.ones_like(rows[..., :1])], 2)
-        self.rows += rows.shape[1]
-        if self.kept_rows is not None and FEATURES_PER_ROW * self.rows <= rows.shape[2]:
-            self.kept_rows.append(rows)
-            return
-        for block in [*(self.kept_rows or ()), rows]:
-            if self.gram.dim() == 0:
-                self.gram = products(block)
-            else:
-                add_products(self.gram, block)
-        self.kept_rows = None
+        self.products.add(torch.cat([rows - self.shift, torch.ones_like(rows[..., :1])], 2))
 
     def add_gradient(self, gradient: Tensor, examples: int) -> None:
         """Add the gradients of one draw of classes for every example."""
@@ -126,26 +120,27 @@ class FisherAccumulator:
         Raises:
             DataError: they hold NaN or infinity.
         """
-        covariance = self._covariance() if self.kept_rows is None else self._covariance_of_rows(self.kept_rows)
+        covariance = self._covariance()
         curvature, self.curvature = self.curvature.div_(self.examples), torch.zeros(())
         if not bool(covariance.is_finite and torch.isfinite(curvature).all()):
             raise DataError(f"{self.layer.name} reads or passes on NaN or infinity; 'obs' can't rank what it reads")
         return FisherFactors(covariance, curvature, self.matrices is not None)
 
     def _covariance(self) -> ShrunkCovariance:
-        gram, self.gram = self.gram.div_(self.rows), torch.zeros(())
+        sums, self.products = self.products, RowProducts()
+        rows = sums.rows()
+        if rows is not None:
+            rows = to_widest(rows[..., :-1])
+            rows = rows - rows.mean(1, keepdim=True) if self.layer.constant else rows + to_widest(self.shift)
+            return ShrunkCovariance.of_rows(rows / sums.count**0.5)
+        gram = sums.summed().div_(sums.count)
         mean = gram[:, -1, :-1].clone()
         moments = gram[:, :-1, :-1]
         moments.baddbmm_(mean[:, :, None], mean[:, None], alpha=-1)
         if not self.layer.constant:
             full_mean = mean + to_widest(self.shift[:, 0])
             moments.baddbmm_(full_mean[:, :, None], full_mean[:, None])
-        return ShrunkCovariance.of(moments, self.rows)
-
-    def _covariance_of_rows(self, blocks: Sequence[Tensor]) -> ShrunkCovariance:
-        rows, self.kept_rows = to_widest(torch.cat(list(blocks), 1)[..., :-1]), []
-        rows = rows - rows.mean(1, keepdim=True) if self.layer.constant else rows + to_widest(self.shift)
-        return ShrunkCovariance.of_rows(rows / self.rows**0.5)
+        return ShrunkCovariance.of(moments, sums.count)
 
 
 def fisher_factors(

@@ -11,7 +11,7 @@ from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 from secateur.importance.shapley.config import EvaluationConfig
-from secateur.importance.shapley.cursor import ProgramCursor
+from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.options import one_of
@@ -78,7 +78,7 @@ def _games(context: CriterionContext, config: EvaluationConfig, name: str) -> It
         DataError: there are no examples.
     """
     context.need_examples(name)
-    cursor = ProgramCursor(context, config.memory_limit.bytes)
+    cursor = DenseRun(context, config.memory_limit.bytes)
     return context.watched(games_in_order(context, config, cursor, gradients=False), name, len(context.groups))
 
 

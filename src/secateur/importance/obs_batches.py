@@ -12,8 +12,9 @@ from functools import partial
 from secateur.coupling.network import Group
 from secateur.importance.context import CriterionContext
 from secateur.importance.elimination import BLOCK
-from secateur.importance.fisher import FEATURES_PER_ROW, FisherAccumulator, accumulate
+from secateur.importance.fisher import FisherAccumulator, accumulate
 from secateur.importance.shapley.memory import DEFAULT_BYTES, SLACK, MemoryLimit
+from secateur.masking import row_products
 from secateur.masking.linear_layers import LinearLayer
 from secateur.utils.live_bytes import peak_bytes
 from secateur.utils.rng import generator_for
@@ -115,7 +116,7 @@ def _bytes_of_pass(context: CriterionContext, batch: GroupBatch, consumers: Line
 
 
 def _are_rows_kept(layer: LinearLayer, rows: int) -> bool:
-    return bool(FEATURES_PER_ROW * rows <= layer.features_of_group + 1)
+    return bool(row_products.FEATURES_PER_ROW * rows <= layer.features_of_group + 1)
 
 
 def _moments_bytes(layer: LinearLayer, rows: int) -> int:

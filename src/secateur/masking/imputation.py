@@ -6,7 +6,6 @@ allows.
 Along an order each unit that goes or comes is one step of the sweep operator (Goodnight 1979), a rank-one change.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from secateur.graph.operators import module_path
 from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.masking.ablation import MeanAblation, Means, consumer_key, operand_override
 from secateur.masking.operands import operand, recorded_operand
+from secateur.masking.row_products import RowProducts
 
 RIDGE = 1e-6  # of the mean variance
 MOST_ENTRIES = 4096
@@ -49,37 +49,35 @@ def consumer_moments(network: Network, batches: Iterable[Batch]) -> dict[str, Co
                 f"{module_path(consumer.node)} reads {len(consumer.units):,} entries, too many to predict from each "
                 "other; take ablation='mean', or skip= the groups that it reads"
             )
-    sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
-    products: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
-    counts: defaultdict[str, int] = defaultdict(int)
-
-    def watch(consumer: Consumer) -> OpOverride:
-        def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            rows = (
-                operand(consumer, args, kwargs)
-                .movedim(consumer.dim, -1)
-                .reshape(-1, len(consumer.units))
-                .cpu()
-                .double()
-            )
-            key = consumer_key(consumer)
-            sums[key], products[key] = sums[key] + rows.sum(0), products[key] + rows.T @ rows
-            counts[key] += len(rows)
-            return target(*args, **kwargs)
-
-        return handler
-
-    handlers = {consumer.node: watch(consumer) for consumer in consumers}
+    sums: dict[str, tuple[Tensor, RowProducts]] = {}
+    handlers = {consumer.node: _summing_override(consumer, sums) for consumer in consumers}
     with torch.no_grad():
         for batch in batches:
             network.program.forward(batch, handlers)
-    moments = {}
-    for key, total in sums.items():
-        mean = total / counts[key]
-        covariances = products[key] / counts[key] - torch.outer(mean, mean)
-        floor = RIDGE * covariances.diagonal().mean().clamp_min(1e-12)
-        moments[key] = ConsumerMoments(mean, covariances + floor * torch.eye(len(mean), dtype=torch.float64))
-    return moments
+    return {key: _moments_of(total, products) for key, (total, products) in sums.items()}
+
+
+def _summing_override(consumer: Consumer, sums: dict[str, tuple[Tensor, RowProducts]]) -> OpOverride:
+    """Return the operator that adds its input's rows, and their products, to the sums of its key."""
+    key = consumer_key(consumer)
+
+    def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = operand(consumer, args, kwargs).movedim(consumer.dim, -1)
+        rows = x.reshape(-1, len(consumer.units)).cpu().double()
+        total, products = sums.get(key, (torch.zeros((), dtype=torch.float64), RowProducts()))
+        products.add(rows[None])
+        sums[key] = total + rows.sum(0), products
+        return target(*args, **kwargs)
+
+    return handler
+
+
+def _moments_of(total: Tensor, products: RowProducts) -> ConsumerMoments:
+    """Return the moments from sums over rows, with a small ridge on the covariances."""
+    mean = total / products.count
+    covariances = products.summed()[0] / products.count - torch.outer(mean, mean)
+    floor = RIDGE * covariances.diagonal().mean().clamp_min(1e-12)
+    return ConsumerMoments(mean, covariances + floor * torch.eye(len(mean), dtype=torch.float64))
 
 
 class LinearImputer(MeanAblation):

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.errors import SecateurError
+from secateur.graph.cursor import Values
 from secateur.graph.operators import arguments
 from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
-from secateur.recovery.paired_run import PairedExecution, Values, value_of
+from secateur.recovery.paired_run import PairedExecution, value_of
 from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.reconstruction_terms import Covariance, SharedTargets
 from secateur.recovery.regression_moments import RegressionMoments

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
+from secateur.graph.cursor import Values
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.batchnorm import Statistics
 from secateur.recovery.compact_layers import select_positions
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
-from secateur.recovery.paired_run import Values
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.ridge import systems_of
 from secateur.recovery.targets import OutputContext, output_context

@@ -7,8 +7,8 @@ from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError
 from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.masking.row_products import FEATURES_PER_ROW
 from secateur.recovery.pruned_layer import row_limit
-from secateur.recovery.regression_moments import FEWER_ROWS
 from secateur.utils.available_memory import available_bytes
 
 DOUBLE = 8
@@ -55,6 +55,6 @@ def refit_bytes(layer: LinearLayer, examples: int) -> int:
     positions = math.prod(int(length) for length in result.shape[1:]) // len(layer.outputs)
     rows = min(examples * max(positions, 1), row_limit(features))
     weights = 6 * features * outputs
-    if FEWER_ROWS * rows <= features:
+    if FEATURES_PER_ROW * rows <= features:
         return DOUBLE * layer.groups * (4 * rows * (features + rows) + weights)
     return DOUBLE * layer.groups * (3 * features**2 + weights)

@@ -1,83 +1,67 @@
 """Sums over the rows of a regression, from which its solution follows for any ridge."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from secateur.masking.row_products import RowProducts
 from secateur.utils.dtypes import at_least_single
-from secateur.utils.symmetric_matrices import add_products, matrix_blocks, products
+from secateur.utils.symmetric_matrices import matrix_blocks
 
 SILENT = 1e-6
-FEWER_ROWS = 2  # times as many features as rows, from which on the dual form is the cheaper one
 
 
 @dataclass(frozen=True)
 class RegressionMoments:
     """Sums over rows for each group of a layer, accumulated in float64.
 
-    As long as rows are few beside features, they are held in place of the features' products.
-
     Args:
-        gram: of the features with each other (groups, features, features); None where the rows are held.
-        features: the rows (groups, rows, features); None where they are summed up.
+        products: of the features with each other.
         squares: of each feature (groups, features).
         moment: of the features with what is missing of the target (groups, features, outputs).
         square: of what is missing (groups, outputs).
-        rows: how many.
     """
 
-    gram: Tensor | None
-    features: Tensor | None
+    products: RowProducts
     squares: Tensor
     moment: Tensor
     square: Tensor
-    rows: int
 
     @staticmethod
     def of(rows: Tensor, missing: Tensor) -> "RegressionMoments":
         """Compute the moments of rows (groups, rows, features) and targets (groups, rows, outputs)."""
         features, targets = at_least_single(rows), at_least_single(missing)
         moment, square = (features.transpose(1, 2) @ targets).double(), targets.double().square().sum(1)
-        if _are_few(rows.shape[1], rows.shape[2]):
-            return RegressionMoments(None, features, features.double().square().sum(1), moment, square, rows.shape[1])
-        gram = products(features)
-        return RegressionMoments(gram, None, gram.diagonal(dim1=1, dim2=2), moment, square, rows.shape[1])
+        products = RowProducts()
+        products.add(features)
+        return RegressionMoments(products, _squares(products, features), moment, square)
 
     def with_rows(self, rows: Tensor, missing: Tensor) -> "RegressionMoments":
         """Return the moments of these rows and more; these are used up, as their matrices are added to in place."""
         features, targets = at_least_single(rows), at_least_single(missing)
-        total = self.rows + rows.shape[1]
         self.moment.add_(features.transpose(1, 2) @ targets)
-        square = self.square + targets.double().square().sum(1)
-        if self.features is not None and _are_few(total, rows.shape[2]):
-            squares = self.squares + features.double().square().sum(1)
-            return RegressionMoments(None, torch.cat([self.features, features], 1), squares, self.moment, square, total)
-        gram = self.summed()
-        add_products(gram, features)
-        return RegressionMoments(gram, None, gram.diagonal(dim1=1, dim2=2), self.moment, square, total)
+        self.products.add(features)
+        self.products.rows()  # in one block, as they are solved for
+        squares = _squares(self.products, features, self.squares)
+        return replace(self, squares=squares, square=self.square + targets.double().square().sum(1))
 
     def joined(self, other: "RegressionMoments") -> "RegressionMoments":
         """Return the moments of both; these are used up, as their matrices are added to in place."""
         self.moment.add_(other.moment)
-        square, total = self.square + other.square, self.rows + other.rows
-        squares = self.squares + other.squares
-        if self.features is not None and other.features is not None and _are_few(total, squares.shape[1]):
-            both = torch.cat([self.features, other.features], 1)
-            return RegressionMoments(None, both, squares, self.moment, square, total)
-        gram = self.summed()
-        if other.gram is not None:
-            gram.add_(other.gram)
-        elif other.features is not None:
-            add_products(gram, other.features)
-        return RegressionMoments(gram, None, gram.diagonal(dim1=1, dim2=2), self.moment, square, total)
+        self.products.add_all(other.products)
+        squares = self.squares + other.squares if self.products.gram is None else _diagonal(self.products.gram)
+        return replace(self, squares=squares, square=self.square + other.square)
 
-    def summed(self) -> Tensor:
-        """Return the Gram matrices (groups, features, features)."""
-        if self.gram is not None:
-            return self.gram
-        assert self.features is not None
-        return products(self.features)
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return self.products.count
+
+    @property
+    def features(self) -> Tensor | None:
+        """The rows (groups, rows, features); None where they are summed up."""
+        return self.products.rows()
 
     def penalty(self, ridge: float, has_constant: bool) -> Tensor:
         """Return the penalty on each weight's change. (groups, features)
@@ -94,7 +78,8 @@ class RegressionMoments:
     def penalised(self, ridge: float, has_constant: bool) -> Tensor:
         """Return new Gram matrices with a ridge on their diagonals."""
         penalty = self.penalty(ridge, has_constant)
-        regular = self.summed() if self.gram is None else self.gram.clone(memory_format=torch.contiguous_format)
+        gram = self.products.gram
+        regular = self.products.summed() if gram is None else gram.clone(memory_format=torch.contiguous_format)
         regular.diagonal(dim1=1, dim2=2).add_(penalty)
         return regular
 
@@ -106,12 +91,20 @@ class RegressionMoments:
     def _explained(self, change: Tensor, outputs: slice) -> Tensor:
         """Return the sum of squares by which a change reduces what is lacking in some outputs."""
         weights = change[..., outputs]
-        if self.features is None:
-            quadratic = (weights * (self.summed() @ weights)).sum()
+        features = self.features
+        if features is None:
+            quadratic = (weights * (self.products.summed() @ weights)).sum()
         else:
-            quadratic = (self.features.to(change) @ weights).square().sum()
+            quadratic = (features.to(change) @ weights).square().sum()
         return 2 * (weights * self.moment[..., outputs]).sum() - quadratic
 
 
-def _are_few(rows: int, features: int) -> bool:
-    return FEWER_ROWS * rows <= features
+def _squares(products: RowProducts, features: Tensor, before: Tensor | float = 0.0) -> Tensor:
+    """Return the sums of squares (groups, features), of which these rows were added last."""
+    if products.gram is not None:
+        return _diagonal(products.gram)
+    return before + features.double().square().sum(1)
+
+
+def _diagonal(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=1, dim2=2)

@@ -63,9 +63,10 @@ System = RidgeSystem | DualSystem
 
 def systems_of(moments: RegressionMoments, has_constant: bool) -> Callable[[float], System]:
     """Return a function from a ridge to its normal equations, in the cheaper form."""
-    if moments.features is None:
+    features = moments.features
+    if features is None:
         return lambda ridge: RidgeSystem(moments, ridge, has_constant)
-    dual = DualRegression(moments.features, moments.penalty(1.0, has_constant), has_constant)
+    dual = DualRegression(features, moments.penalty(1.0, has_constant), has_constant)
     return lambda ridge: dual.at(ridge, moments.moment)
 
 

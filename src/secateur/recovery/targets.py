@@ -17,11 +17,11 @@ from torch.fx import Node
 from secateur.coupling.network import Network
 from secateur.coupling.rules.op_rule import Bounds
 from secateur.coupling.rules.registry import functional_rule_of, rule_of
+from secateur.graph.cursor import Values
 from secateur.graph.operators import arguments, operator_name
 from secateur.masking.batch_norms import norm_behind
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
-from secateur.recovery.paired_run import Values
 
 LEAST_SCALE = 1e-3
 State = Callable[[str], Tensor]

@@ -8,13 +8,14 @@ import secateur as sc
 from secateur.allocation.simulate import PlanSimulator
 from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
-from secateur.importance import elimination, fisher
+from secateur.importance import elimination
 from secateur.importance.context import network_microbatches
 from secateur.importance.drawn_loss import drawn_classes
 from secateur.importance.elimination import ConsumerFactor, eliminate_units
 from secateur.importance.fisher import FisherAccumulator
 from secateur.importance.inverse_covariances import MatrixInverse, RowsInverse
 from secateur.importance.shrinkage import ShrunkCovariance
+from secateur.masking import row_products
 from secateur.masking.linear_layers import layers_of
 
 
@@ -95,7 +96,7 @@ def test_a_layer_that_few_rows_are_known_of_has_the_covariance_of_all_its_featur
     layer = next(each for each in layers_of(network) if each.name == "2")
     cells, covariances = torch.randn(3, 3, 30).relu(), []
     for few in (3, 1_000):
-        monkeypatch.setattr(fisher, "FEATURES_PER_ROW", few)
+        monkeypatch.setattr(row_products, "FEATURES_PER_ROW", few)
         sums = FisherAccumulator(layer, model[2].weight.detach())
         for cell in cells:
             sums.read(cell, 3, 1, torch.Generator())

@@ -389,10 +389,10 @@ def test_few_rows_are_solved_for_as_their_products_are(ridge: float, has_constan
     torch.testing.assert_close(system.solve(other), expected.solve(other), rtol=1e-6, atol=1e-8)
     many = few.with_rows(features, missing)
     assert many.features is None
-    torch.testing.assert_close(many.summed(), 2 * features.transpose(1, 2) @ features)
+    torch.testing.assert_close(many.products.summed(), 2 * features.transpose(1, 2) @ features)
     torch.testing.assert_close(many.moment, 2 * features.transpose(1, 2) @ missing)
     few, many = (RegressionMoments.of(features, missing) for _ in range(2))
-    torch.testing.assert_close(few.joined(many).summed(), 2 * features.transpose(1, 2) @ features)
+    torch.testing.assert_close(few.joined(many).products.summed(), 2 * features.transpose(1, 2) @ features)
     torch.testing.assert_close(few.moment, 2 * many.moment)
 
 

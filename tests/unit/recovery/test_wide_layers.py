@@ -96,7 +96,7 @@ def test_few_rows_of_a_wide_layer_are_solved_for_by_the_system_of_the_rows(ridge
     torch.manual_seed(0)
     features, missing = torch.randn(1, 30, 6000).double(), torch.randn(1, 30, 3).double()
     moments = RegressionMoments.of(features, missing)
-    assert moments.gram is None
+    assert moments.products.gram is None
     change = solve(moments, None, Choice(ridge_value, 0), False)
     penalty = moments.penalty(ridge_value, False)[:, None]
     inner = features / penalty @ features.mT + torch.eye(30).double()

@@ -21,7 +21,7 @@ from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.additive_layer import additive_layer
 from secateur.importance.shapley.batching import select_reference, select_rows
 from secateur.importance.shapley.contribution_sums import ContributionSums
-from secateur.importance.shapley.cursor import DenseBaseline
+from secateur.importance.shapley.dense_run import DenseBaseline
 from secateur.importance.shapley.precision import full_precision, raise_precision
 from secateur.masking.ablation import consumer_key
 

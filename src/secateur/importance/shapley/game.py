@@ -18,7 +18,7 @@ from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.batching import tiles
 from secateur.importance.shapley.coalition_runner import CellValues, CoalitionRunner
 from secateur.importance.shapley.config import EvaluationConfig
-from secateur.importance.shapley.cursor import ProgramCursor
+from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.memory import program_bytes, tile_size
 from secateur.importance.shapley.precision import find_precision, lowered_precision
 from secateur.utils.devices import comparable_arithmetic
@@ -42,14 +42,14 @@ class Game:
         context: CriterionContext,
         groups: Sequence[Group],
         config: EvaluationConfig | None = None,
-        cursor: ProgramCursor | None = None,
+        cursor: DenseRun | None = None,
     ) -> None:
         config = config or EvaluationConfig()
         self.context, self.groups = context, tuple(groups)
         self.network, self.program = context.network, context.network.program
         self.runner = CoalitionRunner(context, groups, find_precision(config.precision))
         self.cut, self.end = self.runner.cut, self.runner.end
-        self.cursor = cursor or ProgramCursor(context, config.memory_limit.bytes)
+        self.cursor = cursor or DenseRun(context, config.memory_limit.bytes)
         self.trial_bytes = 0  # of the trial of stacking
 
     @property

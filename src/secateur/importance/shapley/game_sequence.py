@@ -12,7 +12,7 @@ from secateur.errors import SecateurError
 from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.coalition_runner import CellValues, first_consumer
 from secateur.importance.shapley.config import EvaluationConfig
-from secateur.importance.shapley.cursor import ProgramCursor
+from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.memory import StepBytes
 from secateur.utils.live_bytes import peak_bytes
@@ -21,7 +21,7 @@ SLOPE_ROWS = 1024  # the largest number of float64 values per player that weighi
 
 
 def games_in_order(
-    context: CriterionContext, config: EvaluationConfig, cursor: ProgramCursor, gradients: bool = True
+    context: CriterionContext, config: EvaluationConfig, cursor: DenseRun, gradients: bool = True
 ) -> Iterator[Game]:
     """Yield the game of each group to score, in the order of their cuts, so that nothing before them runs twice.
 

@@ -8,7 +8,7 @@ from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 from secateur.importance.shapley.auto_sampler import design_scheme, needs_gradients, scheme_for
 from secateur.importance.shapley.config import Banzhaf, SamplingConfig, Shapley
-from secateur.importance.shapley.cursor import ProgramCursor
+from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.estimate import estimate_game, estimation_run
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import games_in_order
@@ -41,7 +41,7 @@ def _group_by_group(
 ) -> dict[str, GroupScores]:
     run = estimation_run(context, config)
     scores: dict[str, GroupScores] = {}
-    cursor = ProgramCursor(run.context, config.memory_limit.bytes)
+    cursor = DenseRun(run.context, config.memory_limit.bytes)
     for number, game in enumerate(games_in_order(run.context, config, cursor, gradients), 1):
         name = game.groups[0].name
         scores |= estimate_game(run, game, name, scheme_of(game), number / len(context.groups))

@@ -14,7 +14,7 @@ from secateur import demo
 from secateur.data.conversion import as_batches, example_batches
 from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.config import EvaluationConfig
-from secateur.importance.shapley.cursor import ProgramCursor
+from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.masking.ablation import run_masked
@@ -157,7 +157,7 @@ def test_games_come_in_the_order_of_their_cuts_and_each_cell_runs_once() -> None
     network = sc.trace(model, example)
     cell = example_batches(example, torch.device("cpu"))[0]
     context = CriterionContext(network, network.groups[::-1], [cell], None, {}, 0, False)
-    cursor = ProgramCursor(context, 1 << 30)
+    cursor = DenseRun(context, 1 << 30)
     cuts = []
     for game in games_in_order(context, EvaluationConfig(), cursor):
         cursor.live_values(0, game.cut)
@@ -224,7 +224,7 @@ def test_large_outputs_count_as_memory_and_are_asked_for_again() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5000))
     network = sc.trace(model, torch.randn(2, 4))
     cells = as_batches([torch.randn(32, 4) for _ in range(4)])
-    cursor = ProgramCursor(CriterionContext(network, network.groups, cells, None, {}, 0, False), 1_500_000)
+    cursor = DenseRun(CriterionContext(network, network.groups, cells, None, {}, 0, False), 1_500_000)
     for cell in range(4):
         assert cursor.dense_baseline(cell).examples == 32
     assert 0 < cursor.kept_bytes <= 1_500_000

@@ -1,4 +1,4 @@
-"""The program's values at a group's first consumer, for each micro-batch, carried on from group to group.
+"""The dense network's values at a group's first consumer, for each micro-batch, carried on from group to group.
 
 Groups are scored in the order of their cuts, so each micro-batch runs through the dense network once for all of them.
 Where the values of all micro-batches exceed the memory, those beyond it are computed again from the inputs.
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils import _pytree as pytree
 
 from secateur.evaluation.divergence import output_scales
 from secateur.evaluation.losses import Reference
+from secateur.graph.cursor import ProgramCursor, bytes_of_tensors
 from secateur.importance.context import CriterionContext, as_fast_layout
 from secateur.utils.live_bytes import peak_bytes
 
@@ -33,9 +33,14 @@ class DenseBaseline:
     values: Tensor
     examples: int
 
+    @cached_property
+    def reference_bytes(self) -> int:
+        """The bytes of the reference, which may be the dense network's output."""
+        return bytes_of_tensors((self.reference.labels, self.reference.dense))
 
-class ProgramCursor:
-    """The dense network's values at a cut, for every micro-batch.
+
+class DenseRun:
+    """The dense network's values at a cut and its losses, for every micro-batch.
 
     Args:
         context: the network and the examples.
@@ -44,14 +49,17 @@ class ProgramCursor:
 
     def __init__(self, context: CriterionContext, memory: int) -> None:
         self.context, self.memory = context, memory
-        self._live: dict[int, tuple[int, dict[Node, Any], int]] = {}
+        self._cursor = ProgramCursor(context.network.program, context.microbatches)
         self._baselines: dict[int, DenseBaseline] = {}
-        self._reference_bytes = 0
 
     @property
     def kept_bytes(self) -> int:
         """The number of bytes that are kept now."""
-        return sum(size for _, _, size in self._live.values()) + self._reference_bytes
+        return self._cursor.kept_bytes + self._reference_bytes
+
+    @property
+    def _reference_bytes(self) -> int:
+        return sum(baseline.reference_bytes for baseline in self._baselines.values())
 
     @cached_property
     def largest(self) -> tuple[int, ...]:
@@ -69,46 +77,32 @@ class ProgramCursor:
     def keep_within(self, memory: int) -> None:
         """Change the number of bytes that may be kept, and drop the values that are beyond."""
         self.memory = memory
-        while self._live and self.kept_bytes > memory:
-            self._live.popitem()
+        self._cursor.keep_within(memory - self._reference_bytes)
         if self.kept_bytes > memory:
             self._baselines.clear()
-            self._reference_bytes = 0
 
     def bytes_at(self, cell: int, cut: int) -> tuple[int, int]:
         """Return the bytes of a micro-batch's values at a cut, and of the reference of its losses."""
-        values_bytes = sum(map(_bytes, self.live_values(cell, cut).values()))
-        return values_bytes, _bytes_of_reference(self.dense_baseline(cell).reference)
+        return bytes_of_tensors(list(self.live_values(cell, cut).values())), self.dense_baseline(cell).reference_bytes
 
     def live_values(self, cell: int, cut: int) -> dict[Node, Any]:
         """Return the values of a micro-batch that operators from position `cut` on need, without constants."""
-        program = self.context.network.program
-        position, values, _ = self._live.pop(cell, (None, {}, 0))
-        if position is None or position > cut:
-            position, values = program.first, dict(program.bind(self.context.microbatches[cell]))
-        if position < cut:
-            constants = program.fixed()
-            values.update(constants)
+        (state,) = self._cursor.take(cell, (cut,))
+        if state.position < cut:
             with torch.no_grad():
-                program.run(values, position, cut, {}, keep=program.output_nodes)
-            for node in list(values):  # one after the other, so that only one is there twice
-                if node in constants:
-                    del values[node]
-                else:
-                    values[node] = _in_fast_layout(values[node])
-        size = sum(_bytes(value) for value in values.values())
-        if self.kept_bytes + size <= self.memory:
-            self._live[cell] = cut, values, size
-        return values
+                state = self._cursor.advance(state, cut, self.context.network.program.fixed(), consume=True)
+            for node in state.values:  # one after the other, so that only one is there twice
+                state.values[node] = _in_fast_layout(state.values[node])
+        self._cursor.keep(cell, (state,), self.memory - self._reference_bytes)
+        return state.values
 
     def dense_baseline(self, cell: int) -> DenseBaseline:
         """Return the dense network's losses on a micro-batch; kept while there is room, as outputs may be large."""
         if cell in self._baselines:
             return self._baselines[cell]
         baseline = self._dense_baseline(cell)
-        size = _bytes_of_reference(baseline.reference)
-        if self.kept_bytes + size <= self.memory:
-            self._baselines[cell], self._reference_bytes = baseline, self._reference_bytes + size
+        if self.kept_bytes + baseline.reference_bytes <= self.memory:
+            self._baselines[cell] = baseline
         return baseline
 
     def _dense_baseline(self, cell: int) -> DenseBaseline:
@@ -125,12 +119,3 @@ class ProgramCursor:
 
 def _in_fast_layout(value: Any) -> Any:
     return as_fast_layout(value) if isinstance(value, Tensor) else value
-
-
-def _bytes_of_reference(reference: Reference) -> int:
-    return _bytes((reference.labels, reference.dense))
-
-
-def _bytes(value: Any) -> int:
-    """Return the bytes of a value's tensors."""
-    return sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))
