@@ -7,6 +7,7 @@ from secateur.comparison import compare
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Plan
 from secateur.coupling.rules.registration import register_rule
+from secateur.deployment.export import export
 from secateur.errors import SecateurError
 from secateur.importance.registry import criteria, criterion
 from secateur.importance.score import score
@@ -34,6 +35,7 @@ __all__ = [
     "criteria",
     "criterion",
     "cut",
+    "export",
     "load",
     "plan",
     "prune",

@@ -7,6 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from secateur.coupling.plan import Plan
+from secateur.deployment.export import export
+from secateur.deployment.exported_file import ExportedFile
 from secateur.files import Writer, text_writer
 from secateur.importance.scores import Scores
 from secateur.report.report import Report
@@ -51,6 +53,21 @@ class PruningResult:
         figures = self._figures()
         companions = {**self._companions(), **({} if figures is None else report_writers(figures))}
         save_with(self.model, Path(folder), companions)
+
+    def export(self, path: str | Path, *, opset: int | None = None) -> ExportedFile:
+        """Write the model as an ONNX file or as a program of torch.export, and check the file, as `secateur.export`.
+
+        Args:
+            path: the file: `small.onnx` or `small.pt2`.
+            opset: the version of the operators of ONNX.
+
+        Returns:
+            The facts of the file. Print them.
+
+        Raises:
+            SecateurError: of the kinds that `secateur.export` raises.
+        """
+        return export(self.model, path, [self.plan.network.example], opset=opset)
 
     def _companions(self) -> Mapping[str, Writer]:
         """Return the writers of the method's own files, by file name."""

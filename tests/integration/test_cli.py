@@ -117,10 +117,11 @@ def test_an_exported_program_where_the_class_is_not_at_hand(shop: Path) -> None:
 
 
 def test_groups_keep_the_sizes_that_are_given(shop: Path) -> None:
-    words = "--size", "0=7", "--size", "2=50%", "--repair", "refit", "--by", "l1", "--out", "small"
+    words = "--size", "0=7", "--size", "2=50%", "--repair", "refit", "--by", "l1", "--out", "small", "--onnx", "s.onnx"
     done = secateur(shop, "prune", *MODEL, *words)
     assert done.returncode == 0, done.stderr
     assert "sizes that were given: 0 7 of 10, 2 4 of 8" in done.stdout
+    assert "written to s.onnx" in done.stdout and "opset" in done.stdout and (shop / "s.onnx").exists()
 
 
 def test_a_tradeoff_is_written_and_its_pick_loads(shop: Path) -> None:
@@ -148,6 +149,7 @@ WRONG = {
     "an impossible budget": ((*MODEL, "--keep", "macs=0.001"), "smallest reachable"),
     "a size without a number": ((*MODEL, "--size", "0=many"), "--size 0=many is not of the form GROUP=NUMBER"),
     "a size of no group": ((*MODEL, "--size", "1=2"), "no group is named '1'"),
+    "a file of no format": ((*MODEL, "--onnx", "small.engine"), "ends in no format"),
     "an unknown criterion": ((*MODEL, "--by", "magic"), "no criterion is named 'magic'"),
 }
 

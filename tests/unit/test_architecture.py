@@ -24,6 +24,7 @@ ORDER = [
     "channel_graph",
     "evaluation",
     "surgery",
+    "deployment",
     "importance",
     "recovery",
     "allocation",

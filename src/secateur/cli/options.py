@@ -75,6 +75,14 @@ Repair = Annotated[
     str, typer.Option("--repair", help="mean, batchnorm, refit, adapt, tune, several with commas, or none.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write to.", show_default=False)]
+Onnx = Annotated[
+    Path | None,
+    typer.Option(
+        "--onnx",
+        help="Also write the small model as an ONNX file, or as a program of torch.export if it ends in .pt2.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="The device: cpu, cuda, mps.")]
 LearningRate = Annotated[float, typer.Option("--learning-rate", help="The learning rate of Adam.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Examples for each training step.", min=1)]

@@ -41,7 +41,7 @@ def parse_sizes(entries: list[str]) -> dict[str, float]:
     """
     sizes: dict[str, float] = {}
     for entry in entries:
-        name, _, text = (part.strip() for part in entry.rpartition("="))
+        name, _, text = (piece.strip() for piece in entry.rpartition("="))
         try:
             sizes[name] = int(text) if text.isdecimal() else parse_quantity("units", text)
         except BudgetError as failure:

@@ -24,6 +24,7 @@ from secateur.cli.options import (
     Model,
     NewBiases,
     Only,
+    Onnx,
     Out,
     Program,
     Repair,
@@ -34,6 +35,7 @@ from secateur.cli.options import (
     Weights,
 )
 from secateur.cli.parsing import parse_keep_text, parse_repair, parse_sizes
+from secateur.deployment.export import check_export_path
 from secateur.report.saved_report import saved_report
 from secateur.results import Result
 from secateur.training.prune_while_training import prune_while_training
@@ -44,13 +46,15 @@ def demo_command(
     out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("out/demo"),
     keep: KeepOption = ["macs=0.5"],  # noqa: B006 (typer copies it)
     by: By = "obs",
+    onnx: Onnx = None,
     seed: Seed = 0,
 ) -> None:
     """Prune the network that ships with Secateur, and test it on images of its test set."""
+    check_export_path(onnx)
     model = demo.network()
     print(f"{sum(len(batch) for batch in demo.calibration())} images without labels to score the units\n")
     result = sc.prune(model, demo.calibration(), parse_keep_text(keep), by, test=demo.test(), seed=seed)
-    save_and_print(result, out)
+    save_and_print(result, out, onnx)
 
 
 @register_command("prune")
@@ -83,9 +87,11 @@ def prune_command(
     seconds: Annotated[
         float | None, typer.Option("--seconds", help="A limit of time; the report names the steps that were left out.")
     ] = None,
+    onnx: Onnx = None,
     seed: Seed = 0,
 ) -> None:
     """Prune a model, print the comparison, and write the small model and the report."""
+    check_export_path(onnx)
     dense, batches = model_from(model, weights, program), batches_from(data)
     result = sc.prune(
         dense,
@@ -109,7 +115,7 @@ def prune_command(
         seconds=seconds,
         seed=seed,
     )
-    save_and_print(result, out)
+    save_and_print(result, out, onnx)
 
 
 @register_command("train")
@@ -140,17 +146,19 @@ def train_command(
     checkpoint: Checkpoint = None,
     only: Only = None,
     skip: Skip = None,
+    onnx: Onnx = None,
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
     """Prune units, a few at a time, while the network is trained, and write the small model and the report."""
+    check_export_path(onnx)
     result = prune_while_training(
         model_from(model, weights, program).to(device), batches_from(data), parse_keep_text(keep), by,
         test=batches_from(test) if test else None, towards=towards, every=every, units_per_step=units_per_step,
         round_to=round_to, floor=floor, tuning_steps=steps, learning_rate=learning_rate, batch_size=batch_size,
         only=only, skip=skip, checkpoint=checkpoint, seed=seed,
     )  # fmt: skip
-    save_and_print(result, out)
+    save_and_print(result, out, onnx)
 
 
 @register_command("report")
@@ -162,8 +170,10 @@ def report_command(
     print(saved_report(folder, json))
 
 
-def save_and_print(result: Result, out: Path) -> None:
-    """Save a result, and print its report."""
+def save_and_print(result: Result, out: Path, onnx: Path | None) -> None:
+    """Save a result, export its model if that was requested, and print the report."""
     result.save(out)
     print(result.report)
     print(f"\nwritten to {out}: recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt")
+    if onnx is not None:
+        print(f"\nwritten to {result.export(onnx)}")

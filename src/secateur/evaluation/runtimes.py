@@ -133,11 +133,11 @@ def session_call(exported: OnnxModel) -> Call:
     return lambda: session.run(None, exported.inputs)
 
 
-def new_session(model: bytes, **settings: Any) -> Any:
+def new_session(model: bytes | str, **settings: Any) -> Any:
     """Create an onnxruntime session on the processor, on as many threads as torch uses now.
 
     Args:
-        model: the content of an ONNX file.
+        model: the content of an ONNX file, or its path.
         settings: further settings of `onnxruntime.SessionOptions`, by name.
     """
     onnxruntime: Any = importlib.import_module(ONNXRUNTIME)
