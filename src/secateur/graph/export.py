@@ -16,17 +16,21 @@ from secateur.data.batch import Batch
 from secateur.errors import DataError, SecateurError
 from secateur.graph.attribute_snapshots import attributes_restored
 from secateur.graph.contexts import evaluation_mode, preserved, run_module
+from secateur.graph.decomposed_operators import (
+    decompose_program,
+    has_operators_to_decompose,
+    operators_taken_apart,
+)
 from secateur.graph.draw_replay import draws_replayed
 from secateur.graph.dynamic_shapes import Axes, _batch_symbol, dynamic_shapes
 from secateur.graph.export_errors import export_error
 from secateur.graph.export_kernels import (
-    EinsumsTakenApart,
     recurrent_layers_whole,
     shapes_not_cached,
     short_size_expressions,
     without_stack_traces,
 )
-from secateur.graph.functionalize import functional, is_mutable, without_dropouts, writes_where_seen
+from secateur.graph.functionalize import functional, is_mutable, writes_where_seen
 from secateur.graph.model_calls import plain_forward
 from secateur.graph.program import Program
 from secateur.graph.random_draws import drawing_by_size
@@ -95,7 +99,7 @@ def _exported(model: nn.Module, batch: Batch, axes: Axes) -> Program:
                     without_stack_traces(),
                     short_size_expressions(bool(varying)),
                     drawing_by_size(),
-                    EinsumsTakenApart(),
+                    operators_taken_apart(),
                 ):
                     exported = torch.export.export(
                         model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
@@ -161,29 +165,11 @@ def _check_example(model: nn.Module, batch: Batch) -> None:
         run_module(model, batch)
 
 
-def _addbmm(added: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """Decompose `torch.addbmm`, for which torch has no decomposition."""
-    return beta * added + alpha * torch.bmm(batch1, batch2).sum(0)
-
-
-ATEN: Any = torch.ops.aten
-TAKEN_APART: tuple[Any, ...] = (
-    ATEN.einsum.default,
-    ATEN.tensordot.default,
-    ATEN.cosine_similarity.default,
-    ATEN.baddbmm.default,
-    ATEN.addbmm.default,
-)
-OWN_DECOMPOSITIONS: dict[Any, Any] = {ATEN.addbmm.default: _addbmm}
-
-
 def _as_program(exported: ExportedProgram, model: nn.Module, batch: Batch) -> Program:
     """Build the program, without operators that write to their inputs or require a memory layout."""
     writes = any(map(writes_where_seen, exported.graph.nodes))
-    if writes or any(node.target in TAKEN_APART for node in exported.graph.nodes):
-        without_dropouts(exported)
-        decompositions = {**torch.export.default_decompositions(), **OWN_DECOMPOSITIONS}
-        exported = exported.run_decompositions({target: decompositions[target] for target in TAKEN_APART})
+    if writes or has_operators_to_decompose(exported):
+        exported = decompose_program(exported)
     for node in exported.graph.nodes:
         if is_mutable(node):
             node.target = functional(node)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import config as fx_config
-from torch.overrides import TorchFunctionMode
 
 RecurrentKernel = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -85,20 +84,6 @@ def shapes_not_cached(symbolic: bool) -> Iterator[None]:
 
     with dynamo_config.patch(fake_tensor_cache_enabled=False):
         yield
-
-
-class EinsumsTakenApart(TorchFunctionMode):
-    """A mode in which `torch.einsum` is exported as the products and permutations that it consists of.
-
-    Taking it apart in a program that is exported already means exporting that program once more.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.einsum and isinstance(args[0], str) and not kwargs:
-            operands = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
-            with torch._C.DisableTorchFunction():  # else other modes would call the operator whole
-                return torch.ops.aten.einsum.default.decompose(args[0], list(operands))
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -51,13 +51,19 @@ def writes_where_seen(node: Node) -> bool:
 
 
 def _changes_type(node: Node) -> bool:
-    """True if the functional operator would give another type than the tensor that is written to."""
+    """True if the functional operator would give another type than the tensor that is written to.
+
+    Masks are boolean, which is no type that others are promoted to.
+    """
+    first, *others = node.args
+    assert isinstance(first, Node)
+    written = first.meta["val"].dtype
     types = {
         value.meta["val"].dtype
-        for value in node.args
+        for value in others
         if isinstance(value, Node) and isinstance(value.meta.get("val"), Tensor) and value.meta["val"].dim()
     }
-    return len(types) > 1 or operator_name(node).rstrip("_") in COMPARISONS
+    return bool(types - {written, torch.bool}) or operator_name(node).rstrip("_") in COMPARISONS
 
 
 def _is_alias(node: Node) -> bool:

@@ -20,9 +20,13 @@ MOST_BUNDLES = 12
 
 def merge_heads_with_width(trials: TrialCutter, network: Network, seed: int, failure: Failure) -> Network | None:
     """Return the network in which heads are merged with their share of the width."""
+    tried: set[tuple[str, str]] = set()  # what holds a module has its pairs, too
     for path in ancestors(trials.model, failure.path):
         culprits = failing_groups(trials, network, candidate_groups(network, path), draw_shares(network, seed), failure)
         for wide, narrow in islice(_head_width_pairs(culprits), MOST_BUNDLES):
+            if (wide.name, narrow.name) in tried:
+                continue
+            tried.add((wide.name, narrow.name))
             candidate = merge_groups(network, wide, narrow)
             outcome = trials.run(candidate, draw_shares(candidate, seed), {})
             if outcome is None or outcome.progress > failure.progress:

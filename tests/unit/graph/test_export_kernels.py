@@ -8,9 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch._decomp import decompositions
 from torch._dynamo import config as dynamo_config
+from torch.export import ExportedProgram
+from torch.nn import functional as F
 
 import secateur as sc
 from secateur.data.batch import Batch
+from secateur.graph import decomposed_operators
+from secateur.graph.decomposed_operators import DECOMPOSITIONS
 from secateur.graph.export import export_program
 from secateur.graph.export_kernels import SHAPE_KERNELS, shapes_not_cached
 from secateur.graph.program import OpFn, OpOverride
@@ -107,7 +111,7 @@ def test_writes_to_one_of_several_results(write: Any) -> None:
 
 
 def test_a_write_to_one_of_several_results_needs_no_decomposition() -> None:
-    with patch.object(torch.export, "default_decompositions", side_effect=AssertionError("decomposed")):
+    with patch.object(ExportedProgram, "run_decompositions", side_effect=AssertionError("decomposed")):
         export_program(Writing(normalised_choice), Batch((torch.randn(5, 3),), {}))
 
 
@@ -126,9 +130,44 @@ class Summed(nn.Module):
 def test_sums_over_letters_are_exported_as_products_at_once() -> None:
     torch.manual_seed(0)
     model, batch = Summed(), Batch((torch.randn(5, 2, 3),), {})
-    with patch.object(torch.export, "default_decompositions", side_effect=AssertionError("exported once more")):
+    with patch.object(ExportedProgram, "run_decompositions", side_effect=AssertionError("exported once more")):
         program = export_program(model, batch)
     assert not any("einsum" in str(node.target) for node in program.nodes)
+    with torch.no_grad():
+        torch.testing.assert_close(program.forward(batch), model(*batch.args))
+
+
+class ProductsAndSums(nn.Module):
+    """Operators of a product and a sum, called by torch's own code, as functions, and as methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.ones(4, 4, dtype=torch.bool, device=x.device).triu(1)
+        y, _ = self.attention(x, x, x, attn_mask=mask)
+        y = y + y.baddbmm(y, y.transpose(1, 2) @ y, beta=0.3) + torch.addbmm(y[0], y, y.transpose(1, 2) @ y, alpha=2)
+        return torch.tensordot(y, x[0], dims=([1], [0])).sum(1) + F.cosine_similarity(x, y, dim=1)
+
+
+def test_products_and_sums_are_exported_apart_at_once() -> None:
+    """The mask of the attention is filled in place, which is no reason to export again either."""
+    torch.manual_seed(0)
+    model, batch = ProductsAndSums().eval(), Batch((torch.randn(5, 4, 8),), {})
+    with patch.object(ExportedProgram, "run_decompositions", side_effect=AssertionError("exported once more")):
+        program = export_program(model, batch)
+    assert not {node.target for node in program.nodes} & DECOMPOSITIONS.keys()
+    with torch.no_grad():
+        torch.testing.assert_close(program.forward(batch), model(*batch.args))
+
+
+def test_products_and_sums_are_taken_apart_in_the_program_where_torch_offers_no_other_way() -> None:
+    torch.manual_seed(0)
+    model, batch = ProductsAndSums().eval(), Batch((torch.randn(5, 4, 8),), {})
+    with patch.object(decomposed_operators, "proxy_tensor", object()):
+        program = export_program(model, batch)
+    assert not {node.target for node in program.nodes} & DECOMPOSITIONS.keys()
     with torch.no_grad():
         torch.testing.assert_close(program.forward(batch), model(*batch.args))
 

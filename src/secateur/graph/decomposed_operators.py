@@ -1,0 +1,66 @@
+"""Operators that a program holds as the products and sums that they consist of.
+
+Taking them apart in a program that is exported already means exporting that program once more, which takes longer than
+the first export. So they are taken apart while the model is exported; only programs that must be exported again anyway,
+or torch versions without this step, take them apart afterwards.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch._decomp import decomposition_table
+from torch.export import ExportedProgram
+from torch.fx.experimental import proxy_tensor
+
+from secateur.graph.functionalize import without_dropouts
+
+
+def _addbmm(added: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """Decompose `torch.addbmm`, for which torch has no decomposition."""
+    return beta * added + alpha * torch.bmm(batch1, batch2).sum(0)
+
+
+ATEN: Any = torch.ops.aten
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    ATEN.einsum.default: ATEN.einsum.default.decompose,
+    ATEN.tensordot.default: ATEN.tensordot.default.decompose,
+    ATEN.cosine_similarity.default: ATEN.cosine_similarity.default.decompose,
+    ATEN.baddbmm.default: decomposition_table[ATEN.baddbmm.default],
+    ATEN.addbmm.default: _addbmm,
+}
+
+
+def has_operators_to_decompose(exported: ExportedProgram) -> bool:
+    """Return whether a program holds an operator that should be taken apart."""
+    return any(node.target in DECOMPOSITIONS for node in exported.graph.nodes)
+
+
+def decompose_program(exported: ExportedProgram) -> ExportedProgram:
+    """Return a program in which these operators are taken apart and none writes, by exporting it again."""
+    without_dropouts(exported)
+    torchs = {**DECOMPOSITIONS, **torch.export.default_decompositions()}  # of composite operators another than above
+    return exported.run_decompositions({operator: torchs[operator] for operator in DECOMPOSITIONS})
+
+
+@contextmanager
+def operators_taken_apart() -> Iterator[None]:
+    """Export these operators as the products and sums that they consist of; restore torch on leaving."""
+    torchs = getattr(proxy_tensor, "maybe_handle_decomp", None)
+    if torchs is None:
+        yield
+        return
+
+    def decomposed(proxy_mode: Any, operator: Any, args: Any, kwargs: Any) -> Any:
+        """Take an operator apart, or ask torch whether it does."""
+        decomposition = DECOMPOSITIONS.get(operator)
+        if decomposition is None:
+            return torchs(proxy_mode, operator, args, kwargs)
+        with proxy_mode:
+            return decomposition(*args, **kwargs)
+
+    with patch.object(proxy_tensor, "maybe_handle_decomp", decomposed):
+        yield
