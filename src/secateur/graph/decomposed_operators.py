@@ -43,7 +43,8 @@ def decompose_program(exported: ExportedProgram) -> ExportedProgram:
     """Return a program in which these operators are taken apart and none writes, by exporting it again."""
     without_dropouts(exported)
     torchs = {**DECOMPOSITIONS, **torch.export.default_decompositions()}  # of composite operators another than above
-    return exported.run_decompositions({operator: torchs[operator] for operator in DECOMPOSITIONS})
+    again: ExportedProgram = exported.run_decompositions({operator: torchs[operator] for operator in DECOMPOSITIONS})
+    return again
 
 
 @contextmanager
