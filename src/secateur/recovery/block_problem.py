@@ -5,7 +5,7 @@ last layer alone would be solved for in one step); the steps go as far as the li
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,14 +18,17 @@ from secateur.graph.operators import arguments
 from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
+from secateur.recovery.folded_layers import FoldedLayer
 from secateur.recovery.paired_run import PairedExecution, value_of
 from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.reconstruction_terms import Covariance, SharedTargets
 from secateur.recovery.regression_moments import RegressionMoments
-from secateur.utils.dtypes import widest_type
 
 GAIN = 0.02
 FIRST_LENGTH = 1e-2
+ROUNDING = 1e-10  # of what the dense network gives: less is lacking where nothing was cut
+PROBED = 2  # every second microbatch gives the length of a step
+Errors = list[Tensor]
 
 
 class MissingGradientError(SecateurError):
@@ -65,6 +68,7 @@ class BlockProblem:
             self._factors([pruned_layer for pruned_layer in pruned_layers if pruned_layer.layer not in covariances])
         )
         self.factors = [covariances[pruned_layer.layer] for pruned_layer in pruned_layers]
+        self.layers = [FoldedLayer.of(pruned_layer, self.within) for pruned_layer in pruned_layers]
 
     def _factors(self, pruned_layers: Sequence[PrunedLayer]) -> dict[LinearLayer, Covariance]:
         """Compute the covariances of the inputs of these layers."""
@@ -100,9 +104,9 @@ class BlockProblem:
         steps, slopes, direction = changes, changes, changes
         length, share = FIRST_LENGTH, 0.0
         for _ in range(most):
-            before, (errors, slopes) = slopes, self._slopes(changes)
-            now, old = _square(errors), steps
-            if (1 - GAIN) * least < now < least:
+            before, (now, errors, slopes) = slopes, self._slopes(changes)
+            old = steps
+            if (1 - GAIN) * least < now < least or now < ROUNDING:
                 best, least = changes, now
                 break
             steps = [factor.solve(slope) for factor, slope in zip(self.factors, slopes, strict=True)]
@@ -111,87 +115,99 @@ class BlockProblem:
             if now < least:
                 best, least = changes, now
             direction = [step + share * last for step, last in zip(steps, direction, strict=True)]
-            length = self._length(changes, direction, errors, length)
+            length, gain = self._length(changes, direction, errors, length)
             if not length > 0:
                 break
             changes = _moved(changes, direction, length)
+            if gain < GAIN:
+                break
         if changes is not best and self._errors(changes) < least:
             best = changes
         for pruned_layer, change in zip(self.parts, best, strict=True):
             pruned_layer.write(self.within, change)
 
     def _length(
-        self, changes: Sequence[Tensor], direction: Sequence[Tensor], errors: Sequence[Tensor], probe_length: float
-    ) -> float:
-        """Estimate the best length of a step along a direction, from the errors of every second microbatch."""
-        turns, rise = 0.0, 0.0
-        with torch.no_grad():
-            weights = self._weights(_moved(changes, direction, probe_length))
-            for number in range(0, len(self.cells), 2):
-                after = self._missing(number, weights)
-                before = errors[number * len(self.anchors) : (number + 1) * len(self.anchors)]
-                turned = [new - old for new, old in zip(after, before, strict=True)]
-                rise += sum(_sum(old * turn) for old, turn in zip(before, turned, strict=True))
-                turns += _square(turned)
-        return -rise * probe_length / max(turns, 1e-300)
+        self, changes: Sequence[Tensor], direction: Sequence[Tensor], errors: Sequence[Errors], probe_length: float
+    ) -> tuple[float, float]:
+        """Estimate the best length of a step along a direction, and the share of the squared error that it removes.
 
-    def _slopes(self, changes: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Compute the errors, and the gradient of their squares by the changes."""
-        all_errors: list[Tensor] = []
-        with torch.enable_grad():  # the weights are worked out once, and their slopes are added up over cells
+        Args:
+            changes: so far.
+            direction: of the step.
+            errors: of every second microbatch, which are used up.
+            probe_length: of a trial step; errors are taken to be linear along the direction.
+        """
+        turns, rise, square = 0.0, 0.0, 0.0
+        with torch.no_grad():
+            tensors = self._tensors(_moved(changes, direction, probe_length))
+            for number, before in zip(range(0, len(self.cells), PROBED), errors, strict=True):
+                turned = [new.sub_(old) for new, old in zip(self._missing(number, tensors)[1], before, strict=True)]
+                rise += self._sum(old * turn for old, turn in zip(before, turned, strict=True))
+                turns += self._sum(turn.square_() for turn in turned)
+                square += self._sum(old.square_() for old in before)
+        turns = max(turns, 1e-300)
+        return -rise * probe_length / turns, rise**2 / turns / max(square, 1e-300)
+
+    def _slopes(self, changes: Sequence[Tensor]) -> tuple[float, list[Errors], list[Tensor]]:
+        """Compute the sum of squared errors, the errors of every second microbatch, and the slopes by the changes."""
+        total, probed = 0.0, list[Errors]()
+        with torch.enable_grad():  # the weights are worked out once, and their slopes are added up over microbatches
             leaves = [change.detach().requires_grad_() for change in changes]
-            weights = self._weights(leaves)
-            all_weights = [error.detach().requires_grad_() for error in weights]
-            totals = [torch.zeros_like(error, dtype=torch.float64) for error in all_weights]
+            tensors = self._tensors(leaves)
+            detached = [tensor.detach().requires_grad_() for tensor in tensors]
+            slopes = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in detached]
             for number in range(len(self.cells)):
-                errors = self._missing(number, all_weights)
-                slopes = _gradient(sum((error.square().sum() for error in errors), torch.zeros(())) / 2, all_weights)
-                all_errors += [error.detach() for error in errors]
-                totals = [total.sub_(slope) for total, slope in zip(totals, slopes, strict=True)]
-            sums = [total.to(error) for total, error in zip(totals, weights, strict=True)]
-            return all_errors, list(torch.autograd.grad(weights, leaves, sums, materialize_grads=True))
+                outputs, errors = self._missing(number, detached)
+                weighted = [error * anchor.weight for error, anchor in zip(errors, self.anchors, strict=True)]
+                for slope, of_cell in zip(slopes, _gradient(outputs, detached, weighted), strict=True):
+                    slope.add_(of_cell)
+                total += self._sum(error.square() for error in errors)
+                probed += [errors] if number % PROBED == 0 else []
+            sums = [slope.to(tensor) for slope, tensor in zip(slopes, tensors, strict=True)]
+            return total, probed, list(torch.autograd.grad(tensors, leaves, sums, materialize_grads=True))
 
     def _errors(self, changes: Sequence[Tensor]) -> float:
-        """Compute the errors of a microbatch."""
+        """Compute the sum of squared errors."""
         with torch.no_grad():
-            weights = self._weights(changes)
-            return sum(_square(self._missing(number, weights)) for number in range(len(self.cells)))
+            tensors = self._tensors(changes)
+            cells = range(len(self.cells))
+            return sum(self._sum(error.square_() for error in self._missing(cell, tensors)[1]) for cell in cells)
 
-    def _weights(self, changes: Sequence[Tensor]) -> list[Tensor]:
-        """Return the weights after changes, in compact form, then the changes of constants, layer by layer."""
-        weights, constants = list[Tensor](), list[Tensor]()
-        for pruned_layer, change in zip(self.parts, changes, strict=True):
-            weight = pruned_layer.weight(self.within.state[pruned_layer.layer.weight], change)
-            compact = self.within.compact_layer(pruned_layer.layer.node)
-            weights.append(weight if compact is None else compact.weight_of(weight))
-            if pruned_layer.has_constant:
-                constants.append(pruned_layer.added(change).to(weight.dtype))
-        return weights + constants
+    def _sum(self, squares: Iterable[Tensor]) -> float:
+        """Add up products of errors, each in the measure of its layer."""
+        return sum(anchor.weight * float(values.sum()) for anchor, values in zip(self.anchors, squares, strict=True))
 
-    def _missing(self, number: int, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Compute the errors of a microbatch with weights and constants as `_weights` returns them."""
+    def _tensors(self, changes: Sequence[Tensor]) -> list[Tensor]:
+        """Return the weights after changes, in compact form, then the constants, layer by layer."""
+        pairs = [layer.tensors(change) for layer, change in zip(self.layers, changes, strict=True)]
+        return [weight for weight, _ in pairs] + [constant for _, constant in pairs if constant is not None]
+
+    def _missing(self, number: int, tensors: Sequence[Tensor]) -> tuple[list[Tensor], Errors]:
+        """Compute the outputs of a microbatch with weights and constants as `_tensors` returns them, and the errors."""
         state, handlers = dict(self.within.state), dict(self.handlers)
-        constants = iter(weights[len(self.parts) :])
-        for pruned_layer, weight in zip(self.parts, weights, strict=False):
-            layer = pruned_layer.layer
-            state[layer.weight] = weight
-            if pruned_layer.has_constant:  # here and not in a batch norm's mean, by which there are no slopes
-                handlers[layer.node] = self.within.adding(
-                    handlers.get(layer.node), next(constants), layer.dim, layer.outputs
-                )
+        constants = iter(tensors[len(self.layers) :])
+        for layer, weight in zip(self.layers, tensors, strict=False):
+            state[layer.pruned_layer.layer.weight] = weight
+            constant = next(constants) if layer.pruned_layer.has_constant else None
+            handlers |= layer.overrides(self.handlers, constant)
         values = {**replace(self.within, state=state).fixed(), **self.cells[number]}
         values = self._run(values, handlers, [anchor.aim.seen for anchor in self.anchors])
-        return [anchor.error(number, values) for anchor in self.anchors]
+        outputs = [anchor.output(values) for anchor in self.anchors]
+        pairs = zip(self.anchors, outputs, strict=True)
+        return outputs, [anchor.missing(number, output.detach()) for anchor, output in pairs]
 
 
-def _gradient(half: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the gradient of an error by the weights.
+def _gradient(outputs: Sequence[Tensor], tensors: Sequence[Tensor], directions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the gradient of the outputs along directions, by the tensors.
 
     Raises:
         MissingGradientError: an operator between them has no gradient.
     """
+    reached = [pair for pair in zip(outputs, directions, strict=True) if pair[0].requires_grad]
     try:
-        return torch.autograd.grad(half, weights, materialize_grads=True)
+        return torch.autograd.grad(
+            [output for output, _ in reached], tensors, [direction for _, direction in reached], materialize_grads=True
+        )
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as failure:
@@ -204,11 +220,3 @@ def _moved(changes: Sequence[Tensor], direction: Sequence[Tensor], length: float
 
 def _dot(first: Sequence[Tensor], right: Sequence[Tensor]) -> float:
     return sum(float((a * b).sum()) for a, b in zip(first, right, strict=True))
-
-
-def _square(errors: Sequence[Tensor]) -> float:
-    return sum(_sum(error.square()) for error in errors)
-
-
-def _sum(values: Tensor) -> float:
-    return float(values.sum(dtype=widest_type(values)))

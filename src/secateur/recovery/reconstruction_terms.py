@@ -32,8 +32,8 @@ class ReconstructionTerm:
         aim: what comes of the layer's output.
         axis: of its channels or features.
         stays: which of these stay.
-        wanted: for each cell of examples what it should be, at most up to where the nonlinearity behind cuts it off.
-        weight: one over the root of the sum of squares of what it should be, about the mean.
+        wanted: for each microbatch what it should be; infinite where the nonlinearity behind cuts it off.
+        weight: one over the sum of squares of what it should be, about the mean.
     """
 
     aim: OutputContext
@@ -53,23 +53,29 @@ class ReconstructionTerm:
         spread = Statistics()
         for cell in targets:
             spread.add(cell.movedim(axis, 1) if cell.dim() > 1 else cell[None])
-        targets = [cell.clamp(aim.low, aim.high) for cell in targets] if aim.cuts_off else targets
-        weight = (float(spread.variance.sum()) * spread.rows + 1e-12) ** -0.5
+        weight = 1 / (float(spread.variance.sum()) * spread.rows + 1e-12)
+        for cell in targets:  # selected from the dense network's values, so these are not changed
+            if aim.low > -math.inf:
+                cell.masked_fill_(cell <= aim.low, -math.inf)
+            if aim.high < math.inf:
+                cell.masked_fill_(cell >= aim.high, math.inf)
         return ReconstructionTerm(aim, axis, stays, targets, weight)
 
-    def error(self, cell: int, values: Values) -> Tensor:
-        """Compute the error for a microbatch, zero where the nonlinearity behind clips."""
-        output = values[self.aim.seen]
+    def output(self, values: Values) -> Tensor:
+        """Return the kept positions of the output, from the values of a run."""
+        output: Tensor = values[self.aim.seen]
         if output.shape[self.axis] != len(self.stays):
             output = select_positions(output, self.axis, self.stays)
-        output = at_least_single(output)
-        target = self.wanted[cell]
-        missing = (target - output) * self.weight
-        if self.aim.low > -math.inf:
-            missing = missing.masked_fill((target <= self.aim.low) & (missing > 0), 0)
-        if self.aim.high < math.inf:
-            missing = missing.masked_fill((target >= self.aim.high) & (missing < 0), 0)
-        return missing
+        return at_least_single(output)
+
+    def missing(self, cell: int, output: Tensor) -> Tensor:
+        """Compute what the output of a microbatch lacks, zero where the nonlinearity behind clips."""
+        wanted, low, high = self.wanted[cell], self.aim.low, self.aim.high
+        if not self.aim.cuts_off:
+            return wanted - output
+        least = wanted if high == math.inf else wanted.clamp(max=high)  # minus infinity where all below will do
+        most = wanted if low == -math.inf else wanted.clamp(min=low)
+        return torch.clamp(output, least, most).sub_(output)
 
 
 class Covariance:

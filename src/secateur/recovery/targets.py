@@ -107,7 +107,7 @@ class OutputContext:
         """Return the factor and the shift of each output. (outputs,), or (rows, outputs) if rows differ"""
         if self.norm is None:
             return torch.ones(()).to(value), torch.zeros(()).to(value)
-        pair = _affine(self.norm, within.network, state)
+        pair = batch_norm_affine(self.norm, within.network, state)
         if value.dim() == 2 or rule_of(self.layer).layer in ("convolution", "transposed convolution"):
             return pair
         # the outputs of a linear layer lie along the last axis, the channels of its batch norm along the second
@@ -116,7 +116,7 @@ class OutputContext:
         return factor, constant
 
 
-def _affine(norm: Node, network: Network, state: State) -> tuple[Tensor, Tensor]:
+def batch_norm_affine(norm: Node, network: Network, state: State) -> tuple[Tensor, Tensor]:
     """Return a batch norm as a factor and a shift of each channel. (channels,)"""
     by_name, names = arguments(norm), network.program.state_names
     scale = (state(names[by_name["running_var"]]).detach() + by_name["eps"]).rsqrt()

@@ -1,0 +1,114 @@
+"""Layers whose weights change during runs, with constants and the batch norms behind them folded into both.
+
+A run for a block problem repeats the same few layers with other weights. A constant that is added to a layer's result,
+and a batch norm in evaluation mode behind it, are each a pass over the result and one or two in the backward pass. In
+the weight and the bias of the layer they are free.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.coupling.rules.registry import rule_of
+from secateur.graph.operators import arguments, with_argument
+from secateur.graph.program import OpFn, OpOverride
+from secateur.masking.batch_norms import norm_behind
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.pruned_layer import PrunedLayer
+from secateur.recovery.targets import batch_norm_affine
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedLayer:
+    """A layer with a weight that changes, and what is folded into it.
+
+    Args:
+        pruned_layer: the kept features and outputs of the layer.
+        within: the cut network.
+        norm: the batch norm that is folded into the weight and the bias, or None.
+        has_bias: whether a constant is added as the operator's bias.
+    """
+
+    pruned_layer: PrunedLayer
+    within: EmbeddedPrunedNetwork
+    norm: Node | None
+    has_bias: bool
+
+    @staticmethod
+    def of(pruned_layer: PrunedLayer, within: EmbeddedPrunedNetwork) -> "FoldedLayer":
+        """Return the layer, with the batch norm behind it if it can be folded."""
+        layer, kind = pruned_layer.layer, rule_of(pruned_layer.layer.node).layer
+        has_bias = pruned_layer.has_constant and layer.inner == 1 and {"weight", "bias"} <= arguments(layer.node).keys()
+        outputs_first = kind == "convolution" or (kind == "linear" and layer.node.meta["val"].dim() == 2)
+        is_foldable = has_bias and outputs_first and layer.kind != "new"
+        return FoldedLayer(pruned_layer, within, norm_behind(layer.node) if is_foldable else None, has_bias)
+
+    def tensors(self, change: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the weight after a change, in compact form, and the bias or constant if there can be one.
+
+        Args:
+            change: of the layer's matrices (groups, features + 1, outputs).
+        """
+        pruned_layer, within = self.pruned_layer, self.within
+        layer = pruned_layer.layer
+        weight = pruned_layer.weight(within.state[layer.weight], change)
+        compact = within.compact_layer(layer.node)
+        if compact is not None:
+            weight = compact.weight_of(weight)
+        if not pruned_layer.has_constant:
+            return weight, None
+        constant = pruned_layer.added(change)
+        if not self.has_bias:
+            return weight, constant.to(weight.dtype)
+        bias = arguments(layer.node)["bias"]
+        if isinstance(bias, Node):
+            constant = constant + within.fixed()[bias].to(constant)
+        if self.norm is not None:
+            scale, shift = batch_norm_affine(self.norm, within.network, lambda name: within.state[name])
+            constant = constant * scale + shift
+            scale = scale if compact is None else scale.index_select(0, compact.outputs.to(scale.device))
+            weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+        return weight, constant.to(weight.dtype)
+
+    def overrides(self, handlers: Mapping[Node, OpOverride], constant: Tensor | None) -> dict[Node, OpOverride]:
+        """Return the overrides by which the layer gets its constant, and a batch norm that is folded is left out.
+
+        Args:
+            handlers: the overrides otherwise.
+            constant: the bias or the constant, as `tensors` returns it.
+        """
+        layer = self.pruned_layer.layer
+        if constant is None:
+            return {}
+        if not self.has_bias:
+            return {layer.node: self.within.adding(handlers.get(layer.node), constant, layer.dim, layer.outputs)}
+        overrides: dict[Node, OpOverride] = {layer.node: _with_bias(handlers.get(layer.node), layer.node, constant)}
+        if self.norm is not None:
+            overrides[self.norm] = _passing(handlers.get(self.norm))
+        return overrides
+
+
+def _with_bias(handler: OpOverride | None, node: Node, bias: Tensor) -> OpOverride:
+    """Return the override of an operator with another bias."""
+
+    def run(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = with_argument(node, args, kwargs, "bias", bias)
+        return handler(target, args, kwargs) if handler is not None else target(*args, **kwargs)
+
+    return run
+
+
+def _passing(handler: OpOverride | None) -> OpOverride:
+    """Return the override of an operator that returns its first argument, in the form of its other override."""
+
+    def run(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return handler(_first, args, kwargs) if handler is not None else args[0]
+
+    return run
+
+
+def _first(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return x
