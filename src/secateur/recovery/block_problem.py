@@ -5,7 +5,7 @@ last layer alone would be solved for in one step); the steps go as far as the li
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,15 +14,14 @@ from torch.fx import Node
 
 from secateur.errors import SecateurError
 from secateur.graph.cursor import Values
-from secateur.graph.operators import arguments
 from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.folded_layers import FoldedLayer
-from secateur.recovery.paired_run import PairedExecution, value_of
+from secateur.recovery.input_covariance import input_covariances
+from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.pruned_layer import PrunedLayer
-from secateur.recovery.reconstruction_terms import Covariance, SharedTargets
-from secateur.recovery.regression_moments import RegressionMoments
+from secateur.recovery.reconstruction_terms import SharedTargets
 
 GAIN = 0.02
 FIRST_LENGTH = 1e-2
@@ -64,30 +63,16 @@ class BlockProblem:
             shared.anchors[pruned_layer.layer] for pruned_layer in pruned_layers if pruned_layer.layer in compared
         ]
         covariances = shared.covariances
-        covariances.update(
-            self._factors([pruned_layer for pruned_layer in pruned_layers if pruned_layer.layer not in covariances])
-        )
+        unknown = [pruned_layer for pruned_layer in pruned_layers if pruned_layer.layer not in covariances]
+        covariances.update(input_covariances(unknown, self.within, self._inputs(unknown), self.sizes))
         self.factors = [covariances[pruned_layer.layer] for pruned_layer in pruned_layers]
         self.layers = [FoldedLayer.of(pruned_layer, self.within) for pruned_layer in pruned_layers]
 
-    def _factors(self, pruned_layers: Sequence[PrunedLayer]) -> dict[LinearLayer, Covariance]:
-        """Compute the covariances of the inputs of these layers."""
-        if not pruned_layers:
-            return {}
-        fixed_values, examples = self.within.fixed(), sum(self.sizes)
-        read = [node for pruned_layer in pruned_layers for node in pruned_layer.layer.node.all_input_nodes]
-        totals: dict[PrunedLayer, RegressionMoments] = {}
-        for cell, cut in enumerate(self.cells):
-            values = self._run({**fixed_values, **cut}, self.handlers, read)
-            for pruned_layer in pruned_layers:
-                x = value_of(values, fixed_values, arguments(pruned_layer.layer.node)[pruned_layer.layer.argument])
-                rows, _ = pruned_layer.read(x, self.sizes[cell], math.ceil(pruned_layer.few_rows / examples), cell)
-                before, new = totals.get(pruned_layer), (rows, rows[..., :0])
-                totals[pruned_layer] = RegressionMoments.of(*new) if before is None else before.with_rows(*new)
-        return {
-            pruned_layer.layer: Covariance(totals.pop(pruned_layer), pruned_layer.has_constant)
-            for pruned_layer in pruned_layers
-        }
+    def _inputs(self, pruned_layers: Sequence[PrunedLayer]) -> Iterator[Values]:
+        """Yield the values that layers read, for each microbatch; nothing where there are no layers."""
+        nodes = [node for pruned_layer in pruned_layers for node in pruned_layer.layer.node.all_input_nodes]
+        for cell in self.cells if pruned_layers else []:
+            yield self._run({**self.within.fixed(), **cell}, self.handlers, nodes)
 
     def _run(self, values: Values, handlers: dict[Node, OpOverride], keep: Sequence[Node]) -> Values:
         return self.within.network.program.run(values, self.start, self.stop, handlers, keep=keep)

@@ -15,13 +15,9 @@ from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.batchnorm import Statistics
 from secateur.recovery.compact_layers import select_positions
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
-from secateur.recovery.regression_moments import RegressionMoments
-from secateur.recovery.ridge import systems_of
+from secateur.recovery.input_covariance import Covariance
 from secateur.recovery.targets import OutputContext, output_context
 from secateur.utils.dtypes import at_least_single
-from secateur.utils.symmetric_matrices import factor_in_place
-
-RIDGE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,29 +72,6 @@ class ReconstructionTerm:
         least = wanted if high == math.inf else wanted.clamp(max=high)  # minus infinity where all below will do
         most = wanted if low == -math.inf else wanted.clamp(min=low)
         return torch.clamp(output, least, most).sub_(output)
-
-
-class Covariance:
-    """The covariance of a layer's input, with a small ridge, factored in single precision where possible."""
-
-    def __init__(self, moments: RegressionMoments, has_constant: bool) -> None:
-        self._dual, self._rows = None, moments.rows
-        if moments.features is not None:
-            self._dual = systems_of(moments, has_constant)(RIDGE)
-            return
-        regular = moments.penalised(RIDGE, has_constant).div_(moments.rows)
-        scales = regular.diagonal(dim1=1, dim2=2).sqrt()
-        factor, failed = factor_in_place(regular)
-        self._factor = factor.float()
-        for group in torch.nonzero(failed).flatten().tolist():  # where rounding leaves nothing else
-            self._factor[group] = torch.diag(scales[group]).float()
-
-    def solve(self, slopes: Tensor) -> Tensor:
-        """Multiply slopes (groups, features, outputs) by the inverse."""
-        if self._dual is not None:
-            return self._dual.solve(slopes) * self._rows
-        solution: Tensor = torch.cholesky_solve(slopes.to(self._factor), self._factor).to(slopes)
-        return solution
 
 
 class SharedTargets:
