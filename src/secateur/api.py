@@ -26,7 +26,7 @@ from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA, score
 from secateur.importance.scores import Scores
 from secateur.pipeline import score_iteratively
-from secateur.prune_settings import check_device, check_network, check_settings
+from secateur.prune_settings import check_device, check_layout, check_network, check_settings
 from secateur.recovery.chain import RepairStep, Tuning
 from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair import How, run_repairs
@@ -34,7 +34,7 @@ from secateur.report.measured_report import measure_networks
 from secateur.results import Result
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
-from secateur.tracing import kinds_for_budget, trace
+from secateur.tracing import kinds_for_budget, trace_within_layout
 from secateur.utils.selections import Selection
 from secateur.utils.time_budget import TimeBudget
 
@@ -63,6 +63,7 @@ def prune(
     kinds: str | Sequence[str] | None = None,
     as_program: bool = False,
     new_biases: bool = True,
+    layout: str | None = DEFAULTS.layout,
     seconds: float | None = None,
     seed: int = DEFAULTS.seed,
     progress: bool = DEFAULTS.progress,
@@ -104,6 +105,10 @@ def prune(
         kinds: as `trace` takes them; blocks are among them where the budget is in time.
         as_program: as `trace` takes it.
         new_biases: as `trace` takes it.
+        layout: "config" for a model of the transformers library: cuts keep to what its configuration can say (one
+            `intermediate_size`, one number of heads, a hidden size, fewer layers), so that all layers lose as many
+            units, and no layer gets a new bias. The small model's `config` says its shape, and its own
+            `save_pretrained` writes what `from_pretrained` loads. None for any sizes.
         seconds: about how long all of it may take. What can be done without is left out in time, the measuring of
             curves first, then simulated plans, then "adapt" for layers far behind; a warning and the report list the
             steps. Tracing, scoring, the cut and one refit are always done. By default as long as it takes.
@@ -128,14 +133,19 @@ def prune(
     config = PruneConfig(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, sizes=sizes, target=target,
         repair=repair, rounds=rounds, seed=seed, loss=loss, progress=progress, time=TimeBudget(seconds),
+        layout=layout,
     )  # fmt: skip
     check_settings(config, keep, options, tuning or {}, scores)
     check_device(model, config, keep)
+    check_layout(model, layout, as_program)
     wanted_kinds(kinds, as_program)
     criteria = [by] if scores is None else []
     batches, tests = checked_data(model, data, test, loss, criteria, quality_bound(keep))
     kinds = kinds_for_budget(keep, kinds, as_program or isinstance(model, fx.GraphModule))
-    trace_model = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
+    trace_model = partial(
+        trace_within_layout, layout=layout, example_inputs=batches, kinds=kinds, as_program=as_program,
+        new_biases=new_biases,
+    )  # fmt: skip
     network = trace_model(model)
     batches, tests = as_examples(network, batches), as_examples(network, tests)
     check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor, sizes)

@@ -22,6 +22,7 @@ from secateur.importance.score import check_scoring
 from secateur.importance.scores import Scores
 from secateur.pipeline import check_rounds
 from secateur.recovery.repair import check_options, resolve_repairs
+from secateur.surgery.model_config import config_of
 from secateur.utils.selections import Selection
 
 
@@ -70,6 +71,19 @@ def check_device(model: nn.Module, config: PruneConfig, keep: Budget) -> None:
     channel_step(config.target, device_of(model))
     if has_time(keep):
         check_runtime(runtime_of(config.target))
+
+
+def check_layout(model: nn.Module, layout: str | None, as_program: bool) -> None:
+    """Check that a model has a configuration where the layout goes by it.
+
+    Raises:
+        OptionError: it has none, or its program is to be cut.
+    """
+    if layout is None:
+        return
+    config_of(model)
+    if as_program:
+        raise OptionError("a configuration says no program: leave layout='config' out, or as_program=True")
 
 
 def check_network(

@@ -24,6 +24,7 @@ from secateur.graph.export import export_first, export_fresh
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.data_checks import check_model_values, usable_examples
+from secateur.surgery.config_layout_network import with_config_layout
 from secateur.surgery.program_surgery import as_module
 from secateur.surgery.validate import removable_blocks, validate_blocks, validate_groups
 from secateur.surgery.verify import check_same, compare_outputs
@@ -99,6 +100,21 @@ def _trace(
     module = as_module(program)
     network = trace_groups(module, example, program, BY_WIDTH in selected_kinds)
     return _with_trials(module, replace(network, as_program=True, title=type(model).__name__), selected_kinds)
+
+
+def trace_within_layout(model: nn.Module, layout: str | None, **settings: Any) -> Network:
+    """Trace a model, and freeze the units that its configuration can't say fewer of where a layout asks for that.
+
+    Args:
+        model: the model.
+        layout: "config" or None, as `prune` takes it.
+        **settings: as `trace` takes them.
+
+    Raises:
+        OptionError: the configuration can't say fewer of any units.
+    """
+    network = trace(model, **settings)
+    return network if layout is None else with_config_layout(bake_parametrizations(model), network)
 
 
 def kinds_for_budget(

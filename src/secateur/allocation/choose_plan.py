@@ -1,5 +1,7 @@
 """The plan for a budget, chosen among several that are tried on examples."""
 
+from dataclasses import replace
+
 from torch import nn
 
 from secateur.allocation.block_search import best_plan
@@ -13,6 +15,7 @@ from secateur.allocation.quality_bounds import smallest_plan_within
 from secateur.allocation.score_checks import check_scores
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
+from secateur.allocation.tied_groups import TiedNetwork, check_even, tie_groups
 from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget, Plan
 from secateur.evaluation.calibration import Calibration
@@ -46,15 +49,17 @@ def choose_plan(
     network = calibration.network
     check_scores(network, [group for group in network.groups if group.name in scores], scores)
     fixed = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
+    check_even(network, fixed)
     if not keep:
         return with_fixed(plan_sizes(network, scores, keep, UNIFORM, fixed=fixed), fixed, scores)
-    plan = _searched_plan(calibration, without_groups(scores, fixed), keep, config, model, latency, fixed)
-    return with_fixed(plan, fixed, scores)
+    tied = tie_groups(network, without_groups(scores, fixed))
+    plan = _searched_plan(replace(calibration, network=tied.network), tied, keep, config, model, latency, fixed)
+    return with_fixed(tied.separate(plan), fixed, scores)
 
 
 def _searched_plan(
     calibration: Calibration,
-    scores: Scores,
+    tied: TiedNetwork,
     keep: Budget,
     config: PruneConfig,
     model: nn.Module | None,
@@ -62,10 +67,11 @@ def _searched_plan(
     fixed: Kept,
 ) -> Plan:
     """Return the best of several plans for the groups whose sizes are not given."""
+    scores = tied.scores
     simulator = PlanSimulator(calibration, None if config.refits else scores.means)
     clock = LatencyClock(calibration, model, config.target, latency) if has_time(keep) else None
     allocations = candidate_allocations(simulator, scores, config)
-    search = PlanSearch(simulator, scores, config, None if clock is None else clock.table, allocations, fixed)
+    search = PlanSearch(simulator, tied, config, None if clock is None else clock.table, allocations, fixed)
     if clock is not None:
         return plan_within_latency(search, clock, keep)
     bound = quality_bound(keep)

@@ -35,6 +35,7 @@ class PruneConfig:
         seed: for all that is random.
         loss: the user's own loss, for a bound on it.
         progress: whether to show progress bars.
+        layout: "config" where cuts keep to what the model's configuration can say.
         time: the time that all of it may take.
     """
 
@@ -52,6 +53,7 @@ class PruneConfig:
     seed: int = 0
     loss: Loss | None = None
     progress: bool = True
+    layout: str | None = None
     time: TimeBudget = field(default_factory=TimeBudget)
 
     @property

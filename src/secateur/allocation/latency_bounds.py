@@ -92,7 +92,7 @@ def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limi
             fraction = math.sqrt(low * high)
             continue
         notes = notes or plan.notes
-        ratio = stopwatch.time_ratio(cut(model, plan)) / limit
+        ratio = stopwatch.time_ratio(cut(model, search.tied.separate(plan))) / limit
         if ratio > CLOSE:
             high = fraction
         else:

@@ -12,13 +12,14 @@ from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, PruneConfig, chec
 from secateur.allocation.examples import checked_examples
 from secateur.allocation.fixed_sizes import fixed_units, with_fixed
 from secateur.allocation.loss_curves import Curves
-from secateur.allocation.plan_sizes import Allocation, plan_sizes
+from secateur.allocation.plan_sizes import Allocation, plan_tied_sizes
 from secateur.allocation.remaining_fractions import NEEDS_TIMES
+from secateur.allocation.score_checks import check_scores
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
 from secateur.entry import entry_point
-from secateur.errors import BudgetError
+from secateur.errors import BudgetError, OptionError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.channel_steps import AUTO, channel_step
 from secateur.evaluation.latency_table import LatencyTable
@@ -28,6 +29,7 @@ from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import network_microbatches
 from secateur.importance.scores import Scores
 from secateur.recovery.repair import How, resolve_repairs
+from secateur.surgery.config_layout_network import with_config_layout
 from secateur.surgery.recipe import check_shapes
 from secateur.utils.time_budget import TimeBudget
 
@@ -50,6 +52,7 @@ def plan(
     dropped: str | Sequence[str] = (),
     loss: Loss | None = None,
     repair: How | None = DEFAULTS.repair,
+    layout: str | None = DEFAULTS.layout,
     seconds: float | None = None,
     progress: bool = True,
 ) -> Plan:
@@ -70,7 +73,7 @@ def plan(
             `Plan.with_kept` takes it. The budget takes units from the other groups.
         data: examples to try plans on, as `score` takes them. A quarter of them is held out to judge by.
         model: the dense model, for a budget in time: plans are then cut and timed beside it. Without it, times are
-            estimated from those of the layers.
+            estimated from those of the layers. With `layout` the model whose configuration says the sizes.
         allocation: "auto", the default with `data`: several allocations are tried. "uniform", the default without: the
             same fraction of every group; "global": one ranking of all units, by their scores divided by the root of the
             mean square of their group's (after Molchanov et al. 2017, section 2.2); "raw": one ranking of all units by
@@ -91,6 +94,7 @@ def plan(
         loss: the user's own loss, as `score` takes it, for a bound on it.
         repair: the repair that is to follow, as `repair` takes it, or None: with `data`, plans are tried with refitted
             layers if it refits.
+        layout: "config", as `prune` takes it; `model` is needed then. None for any sizes.
         seconds: about how long trying plans may take.
         progress: show a progress bar, on a terminal.
 
@@ -102,6 +106,7 @@ def plan(
         BudgetError: a budget is out of range or in an unknown unit, needs `data`, or can't be met; then the smallest
             reachable value is named.
         DataError: the examples can't be used.
+        OptionError: the model's configuration can't say what is removed, or `layout` is given without `model`.
 
     Examples:
         >>> import torch, secateur as sc
@@ -138,6 +143,8 @@ def plan(
     channel_step(config.target, network.device)
     if repair is not None:
         resolve_repairs(repair)
+    if layout is not None:
+        network, scores = _within_layout(network, scores, model)
     if data is None:
         return _plan_without_data(network, scores, budget, config, latency)
     if has_time(budget) and latency is None:
@@ -148,6 +155,20 @@ def plan(
         check_shapes(dense, network)
     calibration = Calibration(network, network_microbatches(network, batches), dense)
     return choose_plan(calibration, scores, budget, config, model, latency)
+
+
+def _within_layout(network: Network, scores: Scores, model: nn.Module | None) -> tuple[Network, Scores]:
+    """Return the network and the scores with the groups alone that the model's configuration can say.
+
+    Raises:
+        OptionError: there is no model, or its configuration can't say any group.
+    """
+    if model is None:
+        raise OptionError("layout='config' goes by the configuration of the model: give model=")
+    check_scores(network, [group for group in network.groups if group.name in scores], scores)
+    restricted = with_config_layout(bake_parametrizations(model), network)
+    groups = {name: scores[name] for name in scores if name in restricted.by_name}
+    return restricted, replace(scores, groups=groups, of="")
 
 
 def _plan_without_data(
@@ -170,5 +191,6 @@ def _plan_without_data(
         )
     allocation = Allocation(tuple(names), config.curves, config.target, config.dropped)
     fixed = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
-    chosen = plan_sizes(network, scores, keep, allocation, config.multiple, config.floor, latency, fixed)
+    rules = config.multiple, config.floor, latency, fixed
+    chosen = plan_tied_sizes(network, scores, keep, allocation, *rules)
     return with_fixed(chosen, fixed, scores)

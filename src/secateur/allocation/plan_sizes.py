@@ -1,11 +1,13 @@
 """A plan for a budget by one allocation: the sizes of the groups, and the units that are kept."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from secateur.allocation.build_sequence import build_sequence
-from secateur.allocation.fixed_sizes import removal_orders
+from secateur.allocation.fixed_sizes import removal_orders, without_groups
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.remaining_fractions import with_latency
+from secateur.allocation.tied_groups import check_even, tie_groups
 from secateur.coupling.effective_macs import effective_macs
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.plan import Budget, Plan
@@ -30,6 +32,28 @@ class Allocation(NamedTuple):
     target: str = ANY
     dropped: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
+
+
+def plan_tied_sizes(
+    network: Network,
+    scores: Scores,
+    keep: Budget,
+    allocation: Allocation,
+    round_to: int = 1,
+    floor: float = 1,
+    latency: LatencyTable | None = None,
+    fixed: Kept | None = None,
+) -> Plan:
+    """Plan by one allocation, as `plan_sizes` does, with groups tied where the network's layout ties them.
+
+    Raises:
+        BudgetError: as `plan_sizes`.
+        OptionError: the sizes of tied groups are given, and differ.
+    """
+    check_even(network, fixed or {})
+    tied = tie_groups(network, without_groups(scores, fixed or {}))
+    plan = plan_sizes(tied.network, tied.scores, keep, allocation, round_to, floor, latency, fixed)
+    return replace(tied.separate(plan), ranked=removal_orders(scores))
 
 
 def plan_sizes(

@@ -9,6 +9,7 @@ from secateur.allocation.build_sequence import build_sequence
 from secateur.allocation.fixed_sizes import unscored_fixed
 from secateur.allocation.remaining_fractions import fractions, fractions_of
 from secateur.allocation.removal_sequence import RemovalSequence
+from secateur.allocation.tied_groups import check_even, tie_groups
 from secateur.coupling.effective_macs import effective_macs
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.network import Group, Kept, Network
@@ -24,8 +25,10 @@ def unscored_sequence(
     network: Network, groups: Sequence[Group], round_to: int, floor: float, fixed: Kept | None = None
 ) -> RemovalSequence:
     """Build a sequence that removes the same fraction of every one of these groups, whichever units they are."""
-    scores = {group.name: GroupScores.exact(torch.arange(group.size)) for group in groups}
-    return build_sequence(network, Scores(scores, "order", 0, {}, ""), "uniform", round_to, floor, fixed=fixed)
+    scored = [group for group in groups if group.name not in (fixed or {})]
+    scores = {group.name: GroupScores.exact(torch.arange(group.size)) for group in scored}
+    tied = tie_groups(network, Scores(scores, "order", 0, {}, ""))
+    return build_sequence(tied.network, tied.scores, "uniform", round_to, floor, fixed=fixed)
 
 
 def check_reachable(
@@ -42,6 +45,7 @@ def check_reachable(
         SecateurError: it can't, or a group can't have a size that is given.
     """
     fixed = unscored_fixed(network, sizes or {}, round_to, floor)
+    check_even(network, fixed)
     budget = fractions_of(network, parse_keep(keep)) if keep else {}
     counted = {unit: value for unit, value in budget.items() if unit in COUNTED}
     unscored_sequence(network, groups, round_to, floor, fixed).first_within(counted)

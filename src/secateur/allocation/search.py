@@ -12,6 +12,7 @@ from secateur.allocation.candidates import FEWEST
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.plan_sizes import Allocation, plan_sizes
 from secateur.allocation.simulate import PlanSimulator
+from secateur.allocation.tied_groups import TiedNetwork
 from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError
@@ -53,7 +54,7 @@ class PlanSearch:
 
     Args:
         simulator: tries plans.
-        scores: of the units.
+        tied: the network that is planned for, and the scores of its units.
         config: the settings.
         latency: this machine's times, for budgets in time.
         allocations: the allocations to try.
@@ -61,11 +62,16 @@ class PlanSearch:
     """
 
     simulator: PlanSimulator
-    scores: Scores
+    tied: TiedNetwork
     config: PruneConfig
     latency: LatencyTable | None
     allocations: Sequence[Allocation]
     fixed: Kept = field(default_factory=dict)
+
+    @property
+    def scores(self) -> Scores:
+        """The scores of the units."""
+        return self.tied.scores
 
     def plan(self, keep: Budget, allocation: Allocation) -> Plan:
         """Plan by one allocation."""

@@ -70,6 +70,12 @@ NewBiases = Annotated[
         "--new-biases/--no-new-biases", help="Layers without a bias may get one for the means of removed units."
     ),
 ]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        "--layout", help="config: cuts that the configuration of a transformers model can say.", show_default=False
+    ),
+]
 Test = Annotated[str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)]
 Repair = Annotated[
     str, typer.Option("--repair", help="mean, batchnorm, refit, adapt, tune, several with commas, or none.")

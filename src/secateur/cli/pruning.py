@@ -19,6 +19,7 @@ from secateur.cli.options import (
     Device,
     KeepOption,
     Kinds,
+    Layout,
     LearningRate,
     MaybeKeep,
     Model,
@@ -39,6 +40,8 @@ from secateur.deployment.export import check_export_path
 from secateur.report.saved_report import saved_report
 from secateur.results import Result
 from secateur.training.prune_while_training import prune_while_training
+
+PRETRAINED = "pretrained"
 
 
 @register_command("demo")
@@ -84,6 +87,7 @@ def prune_command(
     kinds: Kinds = None,
     as_program: AsProgram = False,
     new_biases: NewBiases = True,
+    layout: Layout = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", help="A limit of time; the report names the steps that were left out.")
     ] = None,
@@ -112,10 +116,14 @@ def prune_command(
         kinds=kinds or None,
         as_program=as_program,
         new_biases=new_biases,
+        layout=layout,
         seconds=seconds,
         seed=seed,
     )
     save_and_print(result, out, onnx)
+    if layout is not None:
+        result.save_pretrained(out / PRETRAINED)
+        print(f"{out / PRETRAINED}: for from_pretrained of the transformers library")
 
 
 @register_command("train")

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from secateur.coupling.config_layout import ConfigLayout
 from secateur.coupling.consumers import Addition, Consumer
 from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
 from secateur.coupling.group_selection import groups_by_module, select_groups
@@ -90,6 +91,7 @@ class Network:
         additions: the sums of activations of different layers, whose units are removed together.
         as_program: whether the program is cut, and not the model's own code.
         modules: the modules of the model that was traced, by path.
+        layout: what the model's configuration can say, where cuts keep to that.
 
     Examples:
         >>> import torch, secateur as sc
@@ -116,6 +118,7 @@ class Network:
     additions: tuple[Addition, ...] = ()
     as_program: bool = False
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    layout: ConfigLayout | None = None
 
     @property
     def device(self) -> torch.device:

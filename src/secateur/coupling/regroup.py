@@ -31,7 +31,7 @@ def freeze_groups(network: Network, reasons: Mapping[str, str]) -> Network:
         for group in network.groups
         if group.name in reasons
     )
-    return replace(_renumber_units(network, remaining, number), frozen=(*network.frozen, *frozen))
+    return replace(renumber_units(network, remaining, number), frozen=(*network.frozen, *frozen))
 
 
 def merge_groups(network: Network, wide: Group, narrow: Group) -> Network:
@@ -64,10 +64,10 @@ def merge_groups(network: Network, wide: Group, narrow: Group) -> Network:
         **network.reshaping,
         wide.name: tuple(dict.fromkeys((*network.reshaping[wide.name], *network.reshaping[narrow.name]))),
     }
-    return replace(_renumber_units(network, remaining, number), reshaping=reshaping)
+    return replace(renumber_units(network, remaining, number), reshaping=reshaping)
 
 
-def _renumber_units(network: Network, groups: Sequence[Group], number: Tensor) -> Network:
+def renumber_units(network: Network, groups: Sequence[Group], number: Tensor) -> Network:
     """Give the units of some groups new numbers, and remove all other groups.
 
     Args:

@@ -38,6 +38,7 @@ class EmbeddedPrunedNetwork:
         biases: those that were added where there were none, in the dense lengths.
         means: of absent units, where they are not in the biases yet; empty where they are, or nothing stands for them.
         alike_until: the position of an operator before which it is known to compute what the dense network computes.
+        cut_names: the names in the cut model of its tensors, by their names in the dense one.
     """
 
     network: Network
@@ -47,12 +48,14 @@ class EmbeddedPrunedNetwork:
     biases: dict[str, Tensor]
     means: Means = field(default_factory=dict)
     alike_until: int = 0
+    cut_names: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(small: nn.Module, network: Network, recipe: Recipe) -> "EmbeddedPrunedNetwork":
         """Embed a cut network."""
         program = network.program
-        tensors = embedded_tensors(small)
+        cut_names = _cut_names(network, recipe)
+        tensors = _renamed_tensors(small, cut_names)
         mask = network.mask(recipe.kept)
         state = {}
         for name in set(program.state_names.values()):
@@ -66,7 +69,7 @@ class EmbeddedPrunedNetwork:
                 dense = tensors[consumer.fold.tensor].detach().new_zeros(len(consumer.fold.outputs))
                 stays = torch.nonzero(mask[consumer.fold.outputs]).flatten()
                 biases[consumer.fold.tensor] = _spread(tensors[consumer.fold.tensor].detach(), dense, {0: stays})
-        return EmbeddedPrunedNetwork(network, mask, recipe.slices, state, biases)
+        return EmbeddedPrunedNetwork(network, mask, recipe.slices, state, biases, cut_names=cut_names)
 
     @staticmethod
     def whole(network: Network, kept: Kept, means: Means | None = None) -> "EmbeddedPrunedNetwork":
@@ -192,7 +195,7 @@ class EmbeddedPrunedNetwork:
 
     def write(self, small: nn.Module) -> None:
         """Copy this state to the small model."""
-        tensors = embedded_tensors(small)
+        tensors = _renamed_tensors(small, self.cut_names)
         for name, value in {**self.state, **self.biases}.items():
             if name in tensors:
                 axes = self.slices.get(name, {})
@@ -206,6 +209,19 @@ class EmbeddedPrunedNetwork:
         folds = (consumer.fold for consumer in self.network.new_biases())
         outputs = next(fold.outputs for fold in folds if fold is not None and fold.tensor == bias)
         return torch.nonzero(self.mask[outputs]).flatten()
+
+
+def _cut_names(network: Network, recipe: Recipe) -> dict[str, str]:
+    """Return the names of tensors in a cut model, by their names in the dense one; without those of skipped blocks."""
+    biases = (consumer.fold.tensor for consumer in network.new_biases() if consumer.fold is not None)
+    names = {*network.program.state_names.values(), *biases}
+    return {name: recipe.renamed(name) for name in names if not is_inside(name, recipe.skipped)}
+
+
+def _renamed_tensors(small: nn.Module, cut_names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the tensors of a cut model by their names in the dense one."""
+    tensors = embedded_tensors(small)
+    return {name: tensors[cut_name] for name, cut_name in cut_names.items() if cut_name in tensors}
 
 
 def embedded_tensors(model: nn.Module) -> dict[str, Tensor]:

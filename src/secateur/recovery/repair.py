@@ -137,8 +137,9 @@ def _check_cut(small: nn.Module, plan: Plan, recipe: Recipe) -> None:
     Raises:
         SurgeryError: the small model was not cut by this plan.
     """
+    slices_of = {recipe.renamed(name): slices for name, slices in recipe.slices.items()}
     for name, tensor in embedded_tensors(small).items():
-        slices = recipe.slices.get(name, {})
+        slices = slices_of.get(name, {})
         if any(tensor.dim() <= axis or tensor.shape[axis] != len(stays) for axis, stays in slices.items()):
             raise SurgeryError(
                 f"{name} of the cut {type(small).__name__} has shape {tuple(tensor.shape)}, which is not what this "

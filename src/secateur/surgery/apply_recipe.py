@@ -1,13 +1,14 @@
 """Apply a recipe to a dense model: slice tensors, set attributes, create biases."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from secateur.graph.memory_formats import as_channels_last, is_channels_last
 from secateur.graph.parametrizations import bake_in_place
+from secateur.surgery.model_config import configure, number_layers
 from secateur.surgery.program_modules import run_as_program
 from secateur.surgery.program_surgery import apply_literals
 from secateur.surgery.recipe import Recipe
@@ -42,6 +43,21 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
         weight = layer.get_parameter("weight")
         bias = nn.Parameter(torch.zeros(length, dtype=weight.dtype, device=weight.device), weight.requires_grad)
         layer.register_parameter(attribute, bias)
+    kept_layers = {
+        field: _shorten(model.get_submodule(path), recipe.skipped_in(path))
+        for path, field in recipe.layer_lists.items()
+    }
+    configure(model, recipe.config, kept_layers)
+
+
+def _shorten(layers: nn.Module, skipped: Sequence[int]) -> list[int]:
+    """Remove layers from a list, number the others anew, and return the old positions of those that are kept."""
+    kept = [index for index in range(len(layers._modules)) if index not in skipped]
+    remaining = {str(new): layers._modules[str(old)] for new, old in enumerate(kept)}
+    layers._modules.clear()
+    layers._modules.update(remaining)
+    number_layers(layers)
+    return kept
 
 
 LARGE = 2**16

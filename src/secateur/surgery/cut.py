@@ -116,7 +116,9 @@ def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tu
     responses = removed_constants(model, network, kept, means)
     small = copy_model(model, {})
     apply_recipe(small, recipe)
-    fold_constants(small, {name: value for name, value in responses.items() if not is_inside(name, recipe.skipped)})
+    fold_constants(
+        small, {recipe.renamed(name): value for name, value in responses.items() if not is_inside(name, recipe.skipped)}
+    )
     return small, recipe
 
 

@@ -53,7 +53,9 @@ class Lineage:
         step = self.steps[-1]
         recipe, inside = step.recipe, tuple(f"{path}." for path in step.recipe.skipped)
         shapes = {
-            name: tuple(len(recipe.slices.get(name, {}).get(axis, range(length))) for axis, length in enumerate(shape))
+            recipe.renamed(name): tuple(
+                len(recipe.slices.get(name, {}).get(axis, range(length))) for axis, length in enumerate(shape)
+            )
             for name, shape in step.shapes.items()
             if not name.startswith(inside)
         }

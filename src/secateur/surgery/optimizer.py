@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.coupling.residual_blocks import is_inside
 from secateur.errors import SurgeryError
 from secateur.surgery.apply_recipe import slice_tensor
 from secateur.surgery.recipe import Recipe
@@ -37,20 +38,21 @@ def replace_parameters(
     recipe: Recipe,
 ) -> None:
     """Give an optimizer the small model's parameters and their states, and new biases next to their weights."""
-    new = dict(small.named_parameters())
+    small_parameters = dict(small.named_parameters())
+    new = {name: small_parameters[recipe.renamed(name)] for name in dense if not is_inside(name, recipe.skipped)}
     names: dict[Tensor, str] = {parameter: name for name, parameter in dense.items()}
     others = {parameter: state for parameter, state in optimizer.state.items() if parameter not in names}
-    biases_of = {name.removesuffix("bias") + "weight": new[name] for name in recipe.biases}
+    biases_of = {name.removesuffix("bias") + "weight": small_parameters[recipe.renamed(name)] for name in recipe.biases}
     for group in optimizer.param_groups:
-        group_names = [names.get(parameter) for parameter in group["params"]]
-        params = [
-            new[name] if name else parameter for name, parameter in zip(group_names, group["params"], strict=True)
-        ]
+        kept = [p for p in group["params"] if p not in names or names[p] in new]  # not those of skipped blocks
+        group_names = [names.get(parameter) for parameter in kept]
+        params = [new[name] if name else parameter for name, parameter in zip(group_names, kept, strict=True)]
         group["params"] = params + [biases_of[name] for name in group_names if name in biases_of]
     optimizer.state.clear()
     optimizer.state.update(others)
     for name, state in states.items():
-        optimizer.state[new[name]] = state
+        if name in new:
+            optimizer.state[new[name]] = state
 
 
 def _entry(name: str, key: str, value: Any, shape: tuple[int, ...], axes: Mapping[int, Tensor]) -> Any:

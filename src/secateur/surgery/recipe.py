@@ -17,6 +17,7 @@ from secateur.coupling.residual_blocks import is_inside
 from secateur.errors import SurgeryError
 from secateur.graph.module_program import Literals, ModuleProgram
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
+from secateur.surgery.config_recipe import changed_numbers, layer_lists_of
 from secateur.surgery.program_surgery import as_module, literals_of, module_programs_of
 from secateur.surgery.recipe_attributes import (
     Slices,
@@ -46,6 +47,9 @@ class Recipe:
         program: whether what is cut is the exported program.
         dropins: paths of modules whose class has a stand-in that can say the cut shape.
         module_programs: the cut programs of modules whose own code can't say the cut shape, by path.
+        config: new numbers of the model's configuration, by name.
+        layer_lists: for the path of each list from which skipped blocks are removed, the number of the configuration
+            that is its length; the blocks behind them move up.
     """
 
     kept: Mapping[str, Tensor]
@@ -60,6 +64,22 @@ class Recipe:
     folded: bool = False
     program: bool = False
     module_programs: Mapping[str, ModuleProgram] = field(default_factory=dict)
+    config: Mapping[str, int] = field(default_factory=dict)
+    layer_lists: Mapping[str, str] = field(default_factory=dict)
+
+    def renamed(self, name: str) -> str:
+        """Return the name in the small model of a module or tensor of the dense one that is kept."""
+        for path in self.layer_lists:
+            if name.startswith(f"{path}."):
+                index, dot, rest = name[len(path) + 1 :].partition(".")
+                moved = int(index) - sum(other < int(index) for other in self.skipped_in(path))
+                return f"{path}.{moved}{dot}{rest}"
+        return name
+
+    def skipped_in(self, path: str) -> list[int]:
+        """Return the positions of the skipped blocks in a list of layers."""
+        inside = [skipped.rpartition(".") for skipped in self.skipped]
+        return [int(index) for holder, _, index in inside if holder == path]
 
 
 def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> Recipe:
@@ -110,6 +130,8 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         module_programs={
             path: program for path, program in module_programs_of(network, mask).items() if not is_inside(path, skipped)
         },
+        config=changed_numbers(network, mask, skipped),
+        layer_lists=layer_lists_of(network, skipped),
     )
 
 

@@ -10,6 +10,7 @@ from secateur.errors import StorageError
 from secateur.graph.module_program import WHOLE
 from secateur.graph.parametrizations import needs_folding
 from secateur.surgery.lineage import CutStep
+from secateur.surgery.model_config import config_numbers, open_numbers
 from secateur.surgery.program_json import check_program
 from secateur.surgery.recipe import Recipe
 from secateur.surgery.recipe_attributes import resized_attributes
@@ -68,9 +69,29 @@ def check_recipe(model: nn.Module, recipe: Recipe) -> None:
     for path in recipe.dropouts:
         _check_condition(path in modules, f"there is no dropout {path!r}")
     _check_literals(model, recipe.literals)
+    _check_config(model, recipe)
     for path, program in recipe.module_programs.items():
         _check_condition(path in modules, f"there is no module {path!r} to run a program")
         check_program(modules[path], path, program)
+
+
+def _check_config(model: nn.Module, recipe: Recipe) -> None:
+    """Check the numbers of the configuration, and the lists that get shorter.
+
+    Raises:
+        StorageError: the configuration has no such numbers, smaller ones, or they are no lengths of these lists.
+    """
+    if not (recipe.config or recipe.layer_lists):
+        return
+    numbers = config_numbers(getattr(model, "config", None))
+    open_names = set(open_numbers(getattr(model, "config", None)))
+    for name, value in recipe.config.items():
+        fits = 0 < value <= numbers[name] if name in numbers else name in open_names and 0 < value < MOST_ENTRIES
+        _check_condition(fits, f"no cut makes {name} of the configuration {value}, where it is {numbers.get(name)}")
+    for path, name in recipe.layer_lists.items():
+        layers = dict(model.named_modules()).get(path)
+        fits = isinstance(layers, nn.ModuleList) and numbers.get(name) == len(layers)
+        _check_condition(fits, f"{name} of the configuration is not the length of a list {path!r}")
 
 
 def check_kind(model: nn.Module, recipe: Recipe) -> None:

@@ -45,6 +45,8 @@ class SavedCut(CutFields, frozen=True, kw_only=True):
     inputs: InputForm | None = None
     graph: str = ""
     module_programs: dict[Name, SavedModuleProgram] = msgspec.field(default_factory=dict)
+    config: dict[Name, Natural] = msgspec.field(default_factory=dict)
+    layer_lists: dict[Name, Name] = msgspec.field(default_factory=dict)
 
 
 class SavedRecipe(SavedCut, frozen=True, kw_only=True):
@@ -128,6 +130,8 @@ def _fields(step: CutStep) -> dict[str, Any]:
         "dense": {name: list(shape) for name, shape in step.shapes.items()},
         "inputs": step.inputs,
         "graph": step.graph,
+        "config": dict(recipe.config),
+        "layer_lists": dict(recipe.layer_lists),
         "module_programs": {path: program_to_saved(program) for path, program in recipe.module_programs.items()},
     }
 
@@ -150,6 +154,8 @@ def _step(cut: CutFields) -> CutStep:
         folded=cut.folded,
         program=cut.program,
         module_programs={path: program_from_saved(saved) for path, saved in _module_programs(cut).items()},
+        config=cut.config if isinstance(cut, SavedCut) else {},
+        layer_lists=cut.layer_lists if isinstance(cut, SavedCut) else {},
     )
     shapes = {name: tuple(shape) for name, shape in cut.dense.items()}
     return CutStep(recipe, shapes, *((cut.inputs, cut.graph) if isinstance(cut, SavedCut) else ()))

@@ -1,0 +1,84 @@
+"""`layout="config"`: networks that lose only units whose number the model's configuration says."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from torch import nn
+
+from secateur.coupling.config_layout import ConfigLayout
+from secateur.coupling.network import Network
+from secateur.coupling.new_biases import without_new_biases
+from secateur.coupling.regroup import freeze_groups
+from secateur.coupling.removable_blocks import find_blocks
+from secateur.coupling.residual_blocks import of_blocks, with_blocks, without_blocks
+from secateur.errors import OptionError
+from secateur.surgery.config_layout_search import LayoutSearch, kept_on_trial
+
+NOT_SAID = "no number of the model's configuration says fewer of these units"
+
+
+def with_config_layout(model: nn.Module, network: Network) -> Network:
+    """Return the network with the units alone that the model's configuration can say the number of.
+
+    Args:
+        model: the dense model.
+        network: its trace.
+
+    Raises:
+        OptionError: the model has no configuration, or one that does not describe it or any cut of it.
+    """
+    with quiet_logs():
+        return _with_layout(model, network)
+
+
+@contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Silence the library's remarks on configurations that are only tried, within a context."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _with_layout(model: nn.Module, network: Network) -> Network:
+    search = LayoutSearch(model, network)
+    title = f"{type(model).__name__}'s configuration"
+    if not search.is_described:
+        raise OptionError(
+            f"layout='config' can't be kept: {title} does not say the shapes of its tensors; load the model with "
+            "from_pretrained, or leave layout= out"
+        )
+    layout = search.layout()
+    restricted = _restricted(network, layout)
+    if not restricted.groups:
+        raise OptionError(
+            f"layout='config' can't be kept: {title} has no number that says fewer of the units that can be removed "
+            f"({', '.join(sorted({group.kind for group in network.groups}))}); ask for other kinds=, or leave layout= "
+            "out and save by `save`"
+        )
+    difference = search.difference(layout, kept_on_trial(restricted, layout))
+    if isinstance(difference, str):
+        raise OptionError(
+            f"layout='config' can't be kept: a model of the cut configuration is another network than the cut model: "
+            f"{difference}; leave layout= out and save by `save`"
+        )
+    return without_new_biases(restricted)
+
+
+def _restricted(network: Network, layout: ConfigLayout) -> Network:
+    """Return the network with the other groups frozen, and without blocks that are in no list of layers."""
+    paths = {f"{layers.path}.{index}" for layers in layout.layers for index in range(layers.length)}
+    groups_of_blocks = [group for group in network.groups if group.block_paths]
+    removable = {path for group in groups_of_blocks for path in group.block_paths if path in paths}
+    blocks = [block for block in find_blocks(network.program) if block.path in removable]
+    tied = {name for tie in layout.ties for name in tie.groups}
+    alone = without_blocks(network)
+    others = [group.name for group in alone.groups if group.name not in tied and not group.block_paths]
+    if not tied:
+        return replace(of_blocks(network, blocks), layout=layout)
+    return replace(with_blocks(freeze_groups(alone, dict.fromkeys(others, NOT_SAID)), blocks), layout=layout)

@@ -1,0 +1,96 @@
+"""Models that are built from a configuration: their shapes, and their output beside that of a cut model."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.coupling.network import Network
+from secateur.graph.contexts import preserved, run_seeded
+from secateur.surgery.model_config import KeptLayers, config_copy
+from secateur.surgery.program_modules import original_class
+from secateur.surgery.verify import compare_outputs
+from secateur.utils.devices import comparable_arithmetic
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def shapes_of_state(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a model that its state has, those that are tied included."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def configured_shapes(model: nn.Module, config: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the model that the class of a model builds from a configuration, which it may change.
+
+    Returns:
+        The shapes by name; empty where the class refuses the configuration.
+    """
+    try:
+        with torch.device("meta"):
+            return shapes_of_state(original_class(type(model))(config))
+    except Exception:  # noqa: BLE001 (a configuration that its own class refuses is not the one)
+        return {}
+
+
+class ConfiguredShapes:
+    """The shapes of the models that the class of a model builds from changed copies of its configuration.
+
+    Args:
+        model: the model.
+        config: its configuration.
+    """
+
+    def __init__(self, model: nn.Module, config: Any) -> None:
+        self.model, self.config = model, config
+
+    def of(self, numbers: Mapping[str, int], kept_layers: KeptLayers | None = None) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of a model with other numbers in its configuration, and fewer layers; empty if refused."""
+        changed = self.changed(numbers, kept_layers)
+        return {} if changed is None else configured_shapes(self.model, changed)
+
+    def changed(self, numbers: Mapping[str, int], kept_layers: KeptLayers | None = None) -> Any:
+        """Return a copy of the configuration with other numbers; None where its own checks refuse it."""
+        try:
+            config, _ = config_copy(self.config, numbers, kept_layers or {})
+            validate = getattr(config, "validate", None)
+            if callable(validate):
+                validate()
+        except Exception:  # noqa: BLE001 (checks of a configuration may raise anything)
+            return None
+        return config
+
+
+def build_configured(small: nn.Module, config: Any) -> Any:
+    """Build a model from a configuration, with the weights of a cut model, its device and its types.
+
+    Raises:
+        RuntimeError: the model has other shapes.
+    """
+    fresh: Any = original_class(type(small))(copy.deepcopy(config))
+    fresh.load_state_dict(small.state_dict())
+    first = next(small.parameters())
+    return fresh.to(first.device, first.dtype)
+
+
+def difference_from_cut(small: nn.Module, fresh: nn.Module, network: Network) -> float:
+    """Return how much the output of a model that was built from a configuration differs from a cut model's.
+
+    The two run the same code on the same weights, so that the difference is usually exactly 0.
+
+    Args:
+        small: the cut model.
+        fresh: the model that was built.
+        network: the trace of the dense model, with the example to run.
+
+    Returns:
+        The largest difference relative to the largest output.
+
+    Raises:
+        SecateurError: the model that was built can't be run, or the difference is more than float noise.
+    """
+    with preserved(small), preserved(fresh), comparable_arithmetic(), torch.random.fork_rng(devices=[]):
+        outputs = run_seeded(fresh, network.example), run_seeded(small, network.example)
+    return compare_outputs(*outputs, type(small).__name__, network.program.lowest_type)
