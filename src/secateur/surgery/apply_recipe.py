@@ -38,16 +38,24 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
             setattr(module, attribute, list(value) if isinstance(getattr(module, attribute, None), list) else value)
     apply_literals(model, recipe.literals)
     for name, length in recipe.biases.items():
-        path, _, attribute = name.rpartition(".")
-        layer = model.get_submodule(path)
-        weight = layer.get_parameter("weight")
-        bias = nn.Parameter(torch.zeros(length, dtype=weight.dtype, device=weight.device), weight.requires_grad)
-        layer.register_parameter(attribute, bias)
-    kept_layers = {
-        field: _shorten(model.get_submodule(path), recipe.skipped_in(path))
-        for path, field in recipe.layer_lists.items()
-    }
-    configure(model, recipe.config, kept_layers)
+        _add_bias(model, name, length)
+    _drop_layers(model, recipe)
+
+
+def _add_bias(model: nn.Module, name: str, length: int) -> None:
+    """Give a layer a bias of zeros."""
+    path, _, attribute = name.rpartition(".")
+    layer = model.get_submodule(path)
+    weight = layer.get_parameter("weight")
+    bias = nn.Parameter(torch.zeros(length, dtype=weight.dtype, device=weight.device), weight.requires_grad)
+    layer.register_parameter(attribute, bias)
+
+
+def _drop_layers(model: nn.Module, recipe: Recipe) -> None:
+    """Shorten the lists of layers, and give the model a configuration with the new numbers."""
+    lists = recipe.layer_lists.items()
+    kept = {field: _shorten(model.get_submodule(path), recipe.skipped_in(path)) for path, field in lists}
+    configure(model, recipe.config, kept)
 
 
 def _shorten(layers: nn.Module, skipped: Sequence[int]) -> list[int]:
