@@ -63,7 +63,7 @@ def rows(subject: Subject, adapts: bool) -> Iterator[tuple[str, dict[str, float]
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
     cells = split_microbatches(as_batches(data), torch.device("cpu"))
-    whole, config = PlanSimulator(Calibration(network, cells)), PruneConfig(progress=False)
+    whole, config = PlanSimulator(Calibration(network, cells)), PruneConfig()
     ways = candidate_allocations(whole, scores, config)
     kinds = {network[name].kind for name in scores}
     ways += [Allocation(("uniform",), whole=("residual",))] if "residual" in kinds else []

@@ -92,7 +92,7 @@ class Curves:
         means = (
             consumer_means(network, split_microbatches(as_batches(data), network.device)) if removal == "mean" else {}
         )
-        self.context = CriterionContext(network, network.groups, cells, None, means, 0, False)
+        self.context = CriterionContext(network, network.groups, cells, None, means, 0)
         self.cursor = DenseRun(self.context, MEMORY)
 
     def area(self, name: str, order: torch.Tensor) -> float:

@@ -56,7 +56,7 @@ def subject(name: str, examples: int = 256) -> Subject:
         split_microbatches(as_batches((images, labels)), torch.device("cpu")), generator_for(0, "cells")
     )
     cells, numbers = [cell for cell, _ in pile], [index for _, index in pile]
-    return Subject(name, model, CriterionContext(network, network.groups, cells, None, {}, 0, False), numbers)
+    return Subject(name, model, CriterionContext(network, network.groups, cells, None, {}, 0), numbers)
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:

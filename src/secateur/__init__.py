@@ -8,7 +8,7 @@ from secateur.coupling.network import Network
 from secateur.coupling.plan import Plan
 from secateur.coupling.rules.registration import register_rule
 from secateur.deployment.export import export
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, SecateurWarning
 from secateur.importance.registry import criteria, criterion
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
@@ -28,6 +28,7 @@ __all__ = [
     "Result",
     "Scores",
     "SecateurError",
+    "SecateurWarning",
     "Shapley",
     "Taylor",
     "__version__",

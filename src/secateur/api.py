@@ -1,6 +1,5 @@
 """`prune`: trace, score, plan, cut and repair in one call, with a report."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,7 @@ from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
-from secateur.coupling.plan import Plan
+from secateur.coupling.plan import cost_text
 from secateur.data.batch import on_device
 from secateur.entry import entry_point_with
 from secateur.evaluation.calibration import Calibration
@@ -33,8 +32,10 @@ from secateur.recovery.repair import How, run_repairs
 from secateur.report.measured_report import measure_networks
 from secateur.results import Result
 from secateur.surgery.cut import cut
-from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.surgery.recipe import recipe_of
 from secateur.tracing import kinds_for_budget, trace_within_layout
+from secateur.utils.collected_warnings import warn
+from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 from secateur.utils.time_budget import TimeBudget
 
@@ -66,7 +67,7 @@ def prune(
     layout: str | None = DEFAULTS.layout,
     seconds: float | None = None,
     seed: int = DEFAULTS.seed,
-    progress: bool = DEFAULTS.progress,
+    progress: bool | None = True,
     **options: Any,
 ) -> Result:
     """Trace, score, plan, cut and repair a model, and measure the result.
@@ -113,7 +114,8 @@ def prune(
             curves first, then simulated plans, then "adapt" for layers far behind; a warning and the report list the
             steps. Tracing, scoring, the cut and one refit are always done. By default as long as it takes.
         seed: for all that is random.
-        progress: show progress bars, on a terminal.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
         **options: further options of the criterion, as `score` takes them.
 
     Returns:
@@ -132,7 +134,7 @@ def prune(
     keep = parse_budget(keep, sizes)
     config = PruneConfig(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, sizes=sizes, target=target,
-        repair=repair, rounds=rounds, seed=seed, loss=loss, progress=progress, time=TimeBudget(seconds),
+        repair=repair, rounds=rounds, seed=seed, loss=loss, time=TimeBudget(seconds),
         layout=layout,
     )  # fmt: skip
     check_settings(config, keep, options, tuning or {}, scores)
@@ -146,7 +148,10 @@ def prune(
         trace_within_layout, layout=layout, example_inputs=batches, kinds=kinds, as_program=as_program,
         new_biases=new_biases,
     )  # fmt: skip
-    network = trace_model(model)
+    stages = prune_stages(config, scores is None)
+    with stage("trace", stages) as tracing:
+        network = trace_model(model)
+        tracing.add_result(f"{len(network.groups)} groups of {network.units:,} units")
     batches, tests = as_examples(network, batches), as_examples(network, tests)
     check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor, sizes)
     cells = network_microbatches(network, batches)
@@ -154,56 +159,52 @@ def prune(
         check_refit_memory(network, cells)
     if scores is None:
         score_network = partial(
-            score, data=batches, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
-            progress=progress, **options,
-        )  # fmt: skip
-        scores = score_iteratively(model, network, cells, score_network, keep, rounds, trace_model, sizes)
+            score, data=batches, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed, **options
+        )
+        with stage("score", stages):
+            scores = score_iteratively(model, network, cells, score_network, keep, rounds, trace_model, sizes)
     elif only is not None or skip is not None:
         selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
         scores = replace(scores, groups=selected, of="")
     calibration = Calibration(network, cells, bake_parametrizations(model))
-    plan = choose_plan(calibration, scores, keep, config, model)
-    small, recipe = cut(model, plan), recipe_of(model, plan)
-    steps = _repair(small, plan, recipe, calibration, config, tuning or {})
-    for step in steps:
-        step.warn()
+    with stage("plan", stages) as planning:
+        plan = choose_plan(calibration, scores, keep, config, model)
+        planning.add_result(cost_text(plan))
+    with stage("cut", stages):
+        small, recipe = cut(model, plan), recipe_of(model, plan)
+    steps: tuple[RepairStep, ...] = ()
+    if repair is not None:
+        settings = Tuning(tuning or {}, seed, config.time)
+        with stage("repair", stages) as repairing:
+            steps = run_repairs(small, plan, recipe, calibration, repair, settings)
+            for step in steps:
+                repairing.add_result(str(step))
+                step.warn()
     _warn_of_skipped(config.time)
-    runtime = runtime_of(target)
-    report = measure_networks(
-        model,
-        small,
-        plan,
-        scores,
-        [on_device(batch, network.device) for batch in tests],
-        loss,
-        held_out=test is not None,
-        steps=steps,
-        time=config.time,
-        runtime=runtime if is_installed(runtime) else EAGER,
-    )
+    runtime, judged = runtime_of(target), [on_device(batch, network.device) for batch in tests]
+    with stage("measure", stages):
+        report = measure_networks(
+            model, small, plan, scores, judged, loss, held_out=test is not None, steps=steps, time=config.time,
+            runtime=runtime if is_installed(runtime) else EAGER,
+        )  # fmt: skip
     return Result(small, plan, scores, report, recipe)
 
 
-def _repair(
-    small: nn.Module,
-    plan: Plan,
-    recipe: Recipe,
-    calibration: Calibration,
-    config: PruneConfig,
-    tuning: Mapping[str, Any],
-) -> tuple[RepairStep, ...]:
-    """Repair the cut model in place, and return the result of each step."""
-    if config.repair is None:
-        return ()
-    settings = Tuning(tuning, config.seed, config.progress, config.time)
-    return run_repairs(small, plan, recipe, calibration, config.repair, settings)
+def prune_stages(config: PruneConfig, scores: bool) -> tuple[str, ...]:
+    """Return the names of the stages.
+
+    Args:
+        config: the settings.
+        scores: whether the network is scored.
+    """
+    repair = () if config.repair is None else ("repair",)
+    return ("trace", *(("score",) if scores else ()), "plan", "cut", *repair, "measure")
 
 
 def _warn_of_skipped(time: TimeBudget) -> None:
     """Warn of the steps that were left out to meet a budget of seconds."""
     if time.left_out:
-        warnings.warn(
+        warn(
             f"left out, so that it takes no more than {time.seconds:g} s: {', '.join(time.left_out)}; with more time "
-            "the small network may be nearer to the dense one",
-            stacklevel=4,
+            "the small network may be nearer to the dense one"
         )

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from secateur.allocation.budget import parse_budgets
 from secateur.allocation.config import COMPARISON, check_allocation
@@ -25,6 +24,7 @@ from secateur.recovery.repair import How, resolve_repairs
 from secateur.renamed_options import with_current_names
 from secateur.report.comparison import Comparison
 from secateur.tracing import trace
+from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
 DEFAULT = ("obs", "shapley", "taylor-gates", "taylor", "sensitivity", "apoz", "fpgm", "l2", "random")
@@ -50,7 +50,7 @@ def compare(
     new_biases: bool = True,
     seed: int = COMPARISON.seed,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    progress: bool = COMPARISON.progress,
+    progress: bool | None = True,
 ) -> Comparison:
     """Rank, cut and repair a network by several criteria, and measure each on examples that no criterion saw.
 
@@ -75,7 +75,8 @@ def compare(
         new_biases: as `trace` takes it.
         seed: for all that is random.
         options: further options of `score`, by the name of the criterion: `{"shapley": {"ablation": "impute"}}`.
-        progress: show a progress bar, on a terminal.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
 
     Returns:
         The loss of each criterion at each budget, the agreement of their rankings, and which one is recommended and
@@ -101,21 +102,25 @@ def compare(
     _check_settings(criteria, options, allocation, repair)
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, list(criteria.values()))
-    network = trace(model, batches, kinds=kinds, new_biases=new_biases)
+    stages = ("trace", *criteria)
+    with stage("trace", stages):
+        network = trace(model, batches, kinds=kinds, new_biases=new_biases)
     check_network(network, [*batches, *tests], budgets, only, skip)
     calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
-    config = replace(COMPARISON, allocation=allocation, repair=repair, loss=loss, progress=False)
+    config = replace(COMPARISON, allocation=allocation, repair=repair, loss=loss)
     trials = ComparisonTrials(model, calibration, judged, config)
-    settings = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed, "progress": progress}
+    settings = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed}
     refused: dict[str, str] = {}
-    for name, criterion in tqdm(criteria.items(), desc="compare", disable=None if progress else True, leave=False):
-        start = time.perf_counter()
-        try:
-            scores = score(network, calibration.microbatches, criterion, **{**settings, **options.get(name, {})})
-        except SecateurError as refusal:
-            refused[name] = str(refusal)
-            continue
-        trials.add(name, scores, time.perf_counter() - start, budgets)
+    for name, criterion in criteria.items():
+        with stage(name, stages) as criterion_stage:
+            start = time.perf_counter()
+            try:
+                scores = score(network, calibration.microbatches, criterion, **{**settings, **options.get(name, {})})
+            except SecateurError as refusal:
+                refused[name] = str(refusal)
+                criterion_stage.add_result("cannot rank this network")
+                continue
+            trials.add(name, scores, time.perf_counter() - start, budgets)
     if not trials.scores:
         raise DataError("no criterion can rank this network:\n" + "\n".join(refused.values()))
     return Comparison(network.title, tuple(trials.trials), trials.scores, refused, trials.dense, test is not None)

@@ -1,6 +1,5 @@
 """The trials of a comparison: networks cut by each criterion, judged without and with repair."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,6 +24,8 @@ from secateur.recovery.repair import How, repair_names, run_repairs
 from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
+from secateur.utils.collected_warnings import own_warnings_dropped
+from secateur.utils.progress import track
 
 FEWEST = 8
 
@@ -49,7 +50,7 @@ class ComparisonTrials:
     def add(self, name: str, scores: Scores, seconds: float, budgets: Sequence[Budget]) -> None:
         """Cut and repair by one criterion's scores at every budget."""
         self.scores[name] = scores
-        for budget in budgets:
+        for budget in track(budgets, "budgets"):
             plan = self._plan(scores, budget)
             small, fraction = cut(self._model, plan), plan.cost.macs / max(plan.dense.macs, 1)
             trial = ComparisonTrial(name, dict(budget), NO_REPAIR, fraction, seconds, self._metrics(small))
@@ -71,8 +72,7 @@ class ComparisonTrials:
         return plan_sizes(self._calibration.network, scores, budget, Allocation(tuple(names)))
 
     def _repair(self, small: nn.Module, plan: Plan, repair: How) -> None:
-        with warnings.catch_warnings():  # the losses on other examples are shown for every trial
-            warnings.simplefilter("ignore", UserWarning)
+        with own_warnings_dropped():  # the losses on other examples are shown for every trial
             run_repairs(small, plan, recipe_of(self._model, plan), self._calibration, repair, Tuning({}))
 
 

@@ -15,7 +15,9 @@ from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
 from secateur.option_table import check_option, classes_of
 from secateur.options import check_name, described
 from secateur.renamed_options import with_current_names
+from secateur.utils.collected_warnings import warnings_collected
 from secateur.utils.process_lock import exclusive
+from secateur.utils.progress import run_shown
 from secateur.utils.random_states import random_states_kept
 from secateur.utils.selections import as_selectors, with_module_paths
 
@@ -61,6 +63,7 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
         open_ended = [
             name for name, parameter in signature.parameters.items() if parameter.kind is parameter.VAR_KEYWORD
         ]
+        shown = signature.parameters.get("progress")
         known = [*(name for name in signature.parameters if name not in open_ended), *further]
 
         @wraps(function)
@@ -74,7 +77,9 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
             models = {name: unwrapped(value) for name, value in arguments.items() if isinstance(value, nn.Module)}
             bound.arguments |= models | _selections_as_paths(bound.arguments, models.get("model"))
             compilation = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
-            with exclusive(), plain_modes(), random_states_kept(), compilation:
+            collection = nullcontext() if shown is None else warnings_collected()
+            display = run_shown(called, None if shown is None else arguments.get("progress", shown.default))
+            with exclusive(), collection, display, plain_modes(), random_states_kept(), compilation:
                 return function(*bound.args, **bound.kwargs)
 
         return call

@@ -39,3 +39,17 @@ class StorageError(SecateurError):
 
 class OptionError(SecateurError):
     """An argument has a wrong type, is out of range, or does not apply to what was asked for."""
+
+
+class SecateurWarning(UserWarning):
+    """A warning about the examples, the model or the result.
+
+    Args:
+        message: the message.
+        subject: what it is about, such as a layer; empty where it is about the run.
+        kind: the kind of warning; those of one kind are shown in one line.
+    """
+
+    def __init__(self, message: str, subject: str = "", kind: str = "") -> None:
+        super().__init__(message)
+        self.subject, self.kind = subject, kind

@@ -22,6 +22,8 @@ from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
+from secateur.utils.collected_warnings import own_warnings_dropped
+from secateur.utils.progress import track
 
 Score = Callable[[Network], Scores]
 Trace = Callable[[nn.Module], Network]
@@ -63,7 +65,7 @@ def score_iteratively(
         sizes: what single groups keep at the end.
     """
     scores, limits = score_network(network), fractions_of(network, keep)
-    for number in range(1, rounds):
+    for number in track(range(1, rounds), "rounds of scoring"):
         budget = {unit: value ** (number / rounds) for unit, value in limits.items()}
         fixed = fixed_units(network, scores, fixed_in_round(network, sizes or {}, number / rounds), 1, 1)
         plan = plan_tied_sizes(network, scores, budget, Allocation(("uniform",)), fixed=fixed)
@@ -79,7 +81,7 @@ def score_iteratively(
 def _refitted_cut(model: nn.Module, plan: Plan, microbatches: Sequence[Batch]) -> nn.Module:
     small = cut(model, plan)
     embedded = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), own_warnings_dropped():
         refit(PairedExecution(embedded, microbatches))
         embedded.write(small)
     return small

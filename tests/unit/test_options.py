@@ -82,7 +82,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "loss a number": ({"by": "shapley", "loss": 3}, "loss=3 .* a function"),
     "seed text": ({"seed": "0"}, "seed='0'"),
     "seed below zero": ({"seed": -1}, "seed=-1"),
-    "progress text": ({"progress": "yes"}, "progress is a str; give True or False"),
+    "progress text": ({"progress": "yes"}, "progress is a str; give True or False or None"),
     "ablation": ({"ablation": "means"}, "did you mean 'mean'"),
     "what a criterion does not read": ({"by": "l2", "estimator": "exact"}, "estimator= does not apply to by='l2'"),
     "estimators of another game": ({"by": "owen", "estimator": "svarm"}, "known are auto, controlled, antithetic"),

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.network import Group, Kept
 from secateur.coupling.residual_blocks import blocks_of, is_inside
 from secateur.graph.operators import module_path
 from secateur.masking.linear_layers import LinearLayer
+from secateur.utils.progress import track
 
 ROUNDS = 3
 REFITTED = 3
@@ -20,7 +20,6 @@ Remaining = Callable[[Kept], float]
 def order_of_blocks(
     simulator: PlanSimulator,
     remaining: Remaining,
-    progress: bool = True,
     is_time_up: Callable[[], bool] = lambda: False,
 ) -> tuple[str, ...]:
     """Return the paths of a network's blocks, those first that lose least for what they save.
@@ -32,13 +31,12 @@ def order_of_blocks(
     Args:
         simulator: measures divergences, of a network traced with blocks beside other kinds.
         remaining: the fraction of the dense network that is kept, summed over the budget's units.
-        progress: show a progress bar.
         is_time_up: called before each block; those that were not measured come last.
     """
     group = blocks_of(simulator.network)
     if group is None:
         return ()
-    prices = _BlockPrices(simulator, group, remaining, progress, is_time_up)
+    prices = _BlockPrices(simulator, group, remaining, is_time_up)
     order: list[str] = []
     share = -(-group.size // (ROUNDS + 1))
     for number in range(ROUNDS):
@@ -56,14 +54,13 @@ class _BlockPrices:
     simulator: PlanSimulator
     group: Group
     remaining: Remaining
-    progress: bool
     is_time_up: Callable[[], bool]
 
     def measure(self, removed: Sequence[str], others: Sequence[str]) -> dict[str, float]:
         """Return the price of each other block, where some are removed already."""
         prices: dict[str, float] = {}
         fraction = self.remaining(self._kept_without(removed))
-        for path in tqdm(others, desc="blocks", disable=None if self.progress else True, leave=False):
+        for path in track(others, "losses without each block"):
             if self.is_time_up():
                 break
             kept = self._kept_without([*removed, path])

@@ -70,7 +70,7 @@ class _BlockSearch:
             return sum(fractions(network, kept, network.cost(kept), units, search.latency).values())
 
         time, quick = search.config.time, search.simulator.quick_held_out(MEASURED)
-        return order_of_blocks(quick, remaining, search.config.progress, lambda: time.is_spent(CURVES))
+        return order_of_blocks(quick, remaining, lambda: time.is_spent(CURVES))
 
     def _fallback_allocation(self) -> Allocation:
         """Return the allocation to try where no plan with all blocks meets the budget."""

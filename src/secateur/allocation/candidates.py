@@ -58,7 +58,7 @@ def _known_curves(simulator: PlanSimulator, scores: Scores, config: PruneConfig)
     if affordable < min(simulator.examples, FEWEST_MEASURED):
         return curves
     quick = simulator.quick_held_out(min(int(affordable), MEASURED))
-    measured = measured_curves(quick, scores, config.progress, lambda: config.time.is_spent(CURVES))
+    measured = measured_curves(quick, scores, lambda: config.time.is_spent(CURVES))
     if measured is None:
         config.time.leave_out("curves of the loss measured group by group")
         return curves

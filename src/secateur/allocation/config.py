@@ -34,7 +34,6 @@ class PruneConfig:
         rounds: how often the network is scored.
         seed: for all that is random.
         loss: the user's own loss, for a bound on it.
-        progress: whether to show progress bars.
         layout: "config" where cuts keep to what the model's configuration can say.
         time: the time that all of it may take.
     """
@@ -52,7 +51,6 @@ class PruneConfig:
     rounds: int = 1
     seed: int = 0
     loss: Loss | None = None
-    progress: bool = True
     layout: str | None = None
     time: TimeBudget = field(default_factory=TimeBudget)
 

@@ -19,6 +19,7 @@ from secateur.evaluation.measured_latency import measure_latency
 from secateur.evaluation.runtimes import runtime_of
 from secateur.evaluation.timing import Stopwatch
 from secateur.surgery.cut import cut
+from secateur.utils.progress import track
 
 ATTEMPTS = 6
 CLOSE, NEAR = 1.02, 0.96  # of the time that was asked for: the most that is accepted, and what is near enough to it
@@ -78,7 +79,7 @@ def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limi
     fraction, notes = limit, tuple[str, ...]()
     allocation: Allocation | None = None
     low, high = 0.0, 1.0  # a fraction that is kept, or can't be reached; one that takes too long
-    for _ in range(ATTEMPTS):
+    for _ in track(range(ATTEMPTS), "timed plans"):
         budget = {**limits, LATENCY: fraction}
         try:
             if allocation is None:

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 
 from torch import Tensor
-from tqdm import tqdm
 
 from secateur.allocation.loss_curves import interpolate_curve
 from secateur.allocation.simulate import PlanSimulator
 from secateur.importance.scores import Scores
+from secateur.utils.progress import track
 
 DEPTHS = (0.25, 0.5, 0.75, 0.9)
 
 
 def measured_curves(
-    simulator: PlanSimulator, scores: Scores, progress: bool = True, is_time_up: Callable[[], bool] = lambda: False
+    simulator: PlanSimulator, scores: Scores, is_time_up: Callable[[], bool] = lambda: False
 ) -> dict[str, Tensor] | None:
     """Measure for each group the divergence by the number of removed units, lowest scores first, (units + 1,).
 
@@ -23,7 +23,6 @@ def measured_curves(
     Args:
         simulator: measures divergences.
         scores: in whose order units are removed.
-        progress: show a progress bar.
         is_time_up: called before each group; curves of some groups alone are of no use.
 
     Returns:
@@ -37,7 +36,7 @@ def measured_curves(
     }
     curves = {}
     names = sorted(first, key=lambda name: position[first[name]])
-    for name in tqdm(names, desc="curves", disable=None if progress else True, leave=False):
+    for name in track(names, "curves of the loss by group"):
         if is_time_up():
             return None
         simulator.reach(first[name])

@@ -54,7 +54,7 @@ def plan(
     repair: How | None = DEFAULTS.repair,
     layout: str | None = DEFAULTS.layout,
     seconds: float | None = None,
-    progress: bool = True,
+    progress: bool | None = True,
 ) -> Plan:
     """Choose the units that are kept, so that the budget is met within one unit.
 
@@ -96,7 +96,8 @@ def plan(
             layers if it refits.
         layout: "config", as `prune` takes it; `model` is needed then. None for any sizes.
         seconds: about how long trying plans may take.
-        progress: show a progress bar, on a terminal.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
 
     Returns:
         The plan. `plan.change` has the measured change where the budget is a bound, and `plan.notes` tells decisions.
@@ -136,7 +137,6 @@ def plan(
         target=base.target if target is None else target,
         repair=repair,
         loss=loss,
-        progress=progress,
         time=TimeBudget(seconds),
     )
     check_allocation(config.allocation)

@@ -16,6 +16,7 @@ from secateur.errors import BudgetError
 from secateur.evaluation.evaluate import OutputPair, class_hits, top_classes
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.targets import IGNORED
+from secateur.utils.progress import track
 
 STEPS = 7
 LEAST = 0.02
@@ -37,7 +38,7 @@ def smallest_plan_within(search: PlanSearch, unit: str, limit: float) -> Plan:
     low, high = _reachable(search, LEAST, allocation), 1.0
     smallest: Plan | None = None
     change = None
-    for _ in range(STEPS):
+    for _ in track(range(STEPS), "plans within the bound"):
         middle = math.sqrt(low * high)
         plan = search.plan({"macs": middle}, allocation)
         change = measure_change(search.simulator, plan, unit, limit, search.config.loss)

@@ -68,3 +68,13 @@ def quantity_text(unit: str, value: float) -> str:
         ('macs 0.5', 'macs 300,000,000', 'ms 5')
     """
     return f"{unit} {value:,.0f}" if unit not in ("ms", "speedup") and value > 1 else f"{unit} {value:g}"
+
+
+def budget_text(keep: Mapping[str, float]) -> str:
+    """Return a budget in words; it is empty where only sizes of groups are given.
+
+    Examples:
+        >>> budget_text({"macs": 0.5, "params": 2e6})
+        'macs 0.5, params 2,000,000'
+    """
+    return ", ".join(quantity_text(unit, value) for unit, value in keep.items()) or "sizes of groups"

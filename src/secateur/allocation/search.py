@@ -19,6 +19,7 @@ from secateur.errors import BudgetError
 from secateur.evaluation.channel_steps import channel_step
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import GroupScores, Scores
+from secateur.utils.progress import track
 
 SIMULATIONS = 0.5  # share of a time budget
 SIMULATED = 192
@@ -161,7 +162,7 @@ class PlanSearch:
         simulator, time = self.simulator.quick(SIMULATED), self.config.time
         simulated: list[Candidate] = []
         start, longest = time.elapsed, 0.0
-        for candidate in candidates:
+        for candidate in track(candidates, "simulated plans"):
             if time.is_spent(SIMULATIONS, ahead=longest):
                 time.leave_out(f"{len(candidates) - len(simulated)} of {len(candidates)} simulations of allocations")
                 break

@@ -20,6 +20,8 @@ from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import MEMORY, PairedExecution
 from secateur.recovery.refit import pruned_layer_or_reason, refit_layer
 from secateur.recovery.ridge import Choice
+from secateur.utils.collected_warnings import own_warnings_dropped
+from secateur.utils.progress import track
 
 COMPARING, MEASURING = Choice(1e-1, 0), Choice(1e-2, 0)
 MOST_HELD_OUT = 64
@@ -110,10 +112,11 @@ class PlanSimulator:
         pruned = EmbeddedPrunedNetwork.whole(self.network, kept, self._means)
         fitted = self.fitted.forked(pruned)
         held_out = fitted if self.held_out is self.fitted else self.held_out.forked(pruned)
-        for layer in self._layers if layers is None else layers:
-            pruned_layer, _ = pruned_layer_or_reason(layer, pruned)
-            if pruned_layer is not None:
-                refit_layer(fitted, pruned_layer, self.choice, pruned_layer.few_rows if self.choice else None)
+        with own_warnings_dropped():
+            for layer in track(self._layers if layers is None else layers, "refitted layers"):
+                pruned_layer, _ = pruned_layer_or_reason(layer, pruned)
+                if pruned_layer is not None:
+                    refit_layer(fitted, pruned_layer, self.choice, pruned_layer.few_rows if self.choice else None)
         known = self._known_outputs()
         outputs: Iterable[tuple[Any, Any]] = (
             held_out.outputs() if known is None else zip(known, held_out.cut_outputs(), strict=True)

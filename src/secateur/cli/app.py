@@ -4,6 +4,7 @@ import functools
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -53,6 +54,18 @@ def terminated_cleanly() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def warnings_as_messages() -> Iterator[None]:
+    """Print warnings within as messages of the command, without the lines of code that they come from."""
+
+    def show(message: Warning | str, *_: Any) -> None:
+        print(f"secateur: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Print errors of Secateur as one message on standard error.
 
@@ -62,7 +75,7 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            with terminated_cleanly():
+            with terminated_cleanly(), warnings_as_messages():
                 command(*args, **kwargs)
         except SecateurError as error:
             print(f"secateur: {error}", file=sys.stderr)

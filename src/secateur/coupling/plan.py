@@ -176,6 +176,12 @@ def effective_rows(effective: EffectiveMacs | None) -> list[list[str]]:
     return [[f"macs in steps of {effective.step}", f"{effective.dense:,}", f"{effective.left:,}", share]]
 
 
+def cost_text(plan: Plan) -> str:
+    """Return the fractions of MACs and parameters that a plan keeps, in words."""
+    macs, params = (getattr(plan.cost, unit) / max(getattr(plan.dense, unit), 1) for unit in ("macs", "params"))
+    return f"{macs:.1%} of the MACs and {params:.1%} of the parameters are kept"
+
+
 def bias_lines(names: Sequence[str]) -> list[str]:
     """Return a line that names the new biases; none where there are none."""
     if not names:

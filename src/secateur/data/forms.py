@@ -1,6 +1,5 @@
 """Conversion of arrays, lists, and rows and columns of data sets to tensors."""
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Number
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from secateur.errors import DataError
+from secateur.utils.collected_warnings import warn
 
 LABEL_KEYS = ("labels", "label", "label_ids")
 
@@ -145,7 +145,7 @@ def batches_of_rows(rows: Iterable[Any], batch_size: int, dtype: torch.dtype | N
         same_shape = by_shape.setdefault(_shapes_of_inputs(example), [])
         same_shape.append(example)
     if left_out:
-        warnings.warn(f"the columns {', '.join(left_out)} hold text, which no model takes; left out", stacklevel=4)
+        warn(f"the columns {', '.join(left_out)} hold text, which no model takes; left out")
     for same_shape in by_shape.values():
         for start in range(0, len(same_shape), batch_size):
             yield collated(same_shape[start : start + batch_size])

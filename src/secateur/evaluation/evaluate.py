@@ -15,6 +15,7 @@ from secateur.evaluation.outputs import is_logits, main_output
 from secateur.evaluation.records import Latency, Metrics
 from secateur.evaluation.targets import IGNORED
 from secateur.graph.contexts import preserved, run_seeded
+from secateur.utils.progress import track
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,7 @@ def evaluate(
 
 def _run_pairs(dense: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> Iterator[OutputPair]:
     """Yield the outputs of two networks in evaluation mode for each batch; random numbers are the same in both."""
-    for batch in batches:
+    for batch in track(batches, "examples in both networks"):
         yield OutputPair(batch, run_seeded(dense, batch), run_seeded(small, batch))
 
 

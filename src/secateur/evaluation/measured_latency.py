@@ -23,6 +23,7 @@ from secateur.evaluation.timing import call_seconds
 from secateur.graph.operators import module_path
 from secateur.graph.program import OpOverride
 from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.utils.progress import advance, counted
 
 SizeTable = tuple[Tensor, tuple[int, ...], tuple[int, ...]]
 """Seconds (rows, columns), the numbers of inputs of the rows, and the numbers of outputs of the columns."""
@@ -56,7 +57,7 @@ def measure_latency(network: Network, batch: Batch, runtime: str = EAGER, total:
     check_runtime(runtime)
     measurement = _LatencyMeasurement(network, runtime)
     overrides = {node: measurement.override(node) for node in network.program.nodes if node.op == "call_function"}
-    with torch.no_grad():
+    with torch.no_grad(), counted("timed operators", len(overrides)):
         network.program.forward(batch, overrides)
     measurement.timings.save()
     return measurement.table(total)
@@ -78,6 +79,7 @@ class _LatencyMeasurement:
         """Return the operator's call with a measurement."""
 
         def timed(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            advance()
             call = OperatorCall(target, args, kwargs)
             result = call()
             if node in self.layers:

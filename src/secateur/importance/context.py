@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from tqdm import tqdm
 
 from secateur.coupling.network import Group, Network
 from secateur.data.batch import Batch, concat_batches, on_device
@@ -21,6 +20,7 @@ from secateur.graph.program import OpOverride
 from secateur.importance.scores import GroupScores, Scores
 from secateur.masking.ablation import MeanAblation, Means
 from secateur.masking.imputation import ConsumerMoments, LinearImputer
+from secateur.utils.progress import track
 
 MICROBATCH = 32  # examples
 
@@ -38,7 +38,6 @@ class CriterionContext:
         loss: a function of an output and a target that returns one value per example; None for the default.
         means: the replacements of absent units, by consumer; empty for zero.
         seed: the seed of whatever the criterion draws.
-        progress: whether to show a progress bar.
         moments: the moments of each consumer's input, where absent units are predicted from the others; else empty.
         resume_from: the scores of an earlier run to continue, or None.
         on_progress: a function that takes the name of a game and a function that returns the scores of its groups so
@@ -51,7 +50,6 @@ class CriterionContext:
     loss: Loss | None
     means: Means
     seed: int
-    progress: bool
     moments: Mapping[str, ConsumerMoments] = field(default_factory=dict)
     resume_from: Scores | None = None
     on_progress: ProgressSink | None = None
@@ -111,8 +109,8 @@ class CriterionContext:
         return example_losses(self.loss, output, reference, examples)
 
     def watched(self, items: Iterable[Any], description: str, total: int | None = None) -> Iterator[Any]:
-        """Iterate over items with a progress bar."""
-        return iter(tqdm(items, desc=description, total=total, disable=None if self.progress else True, leave=False))
+        """Iterate over items, and report the progress."""
+        return track(items, description, total)
 
 
 def split_microbatches(batches: Sequence[Batch], device: torch.device, limit: int = MICROBATCH) -> list[Batch]:

@@ -1,6 +1,5 @@
 """The model and the examples of the public functions, checked before anything is traced."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,7 @@ from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.input_checks import EXAMPLE, check_inputs
 from secateur.importance.loss_checks import check_class_targets, check_losses
 from secateur.importance.registry import CriterionLike, Use, find_criterion
+from secateur.utils.collected_warnings import warn
 
 
 def check_model_values(model: nn.Module) -> None:
@@ -85,7 +85,7 @@ def checked_data(
         except TargetError as failure:
             if bound is not None or use != "nothing":
                 raise
-            warnings.warn(f"targets are left out, as no criterion needs them: {failure}", stacklevel=4)
+            warn(f"targets are left out, as no criterion needs them: {failure}")
             batches = [batch.without_target() for batch in batches]
             tests = [batch.without_target() for batch in tests]
             break

@@ -156,7 +156,7 @@ def fisher_factors(
     state = context.network.program.state
     sums = {layer: FisherAccumulator(layer, state(layer.weight).detach()) for layer in layers}
     draws = generator_for(context.seed, "curvature")
-    for microbatch in context.watched(context.microbatches, "obs"):
+    for microbatch in context.watched(context.microbatches, "curvature"):
         accumulate(context, microbatch, sums, drawn, context.example_count, draws)
     return {layer: sums.pop(layer).result() for layer in layers}
 

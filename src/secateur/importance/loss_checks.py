@@ -1,6 +1,5 @@
 """Targets and the loss, checked on the network's output for a few examples of each kind of batch."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from secateur.evaluation.targets import check_target
 from secateur.importance.context import MICROBATCH
 from secateur.importance.registry import Use
 from secateur.options import described
+from secateur.utils.collected_warnings import warn
 
 
 def check_losses(
@@ -70,10 +70,9 @@ def _warn_of_one_hot(outputs_of_examples: Sequence[tuple[Batch, Any]]) -> None:
             return
         if target.dim() != 2 or not bool(((target == 0) | (target == 1)).all() and (target.sum(1) == 1).all()):
             return
-    warnings.warn(
+    warn(
         "the targets look like one-hot labels, but floating-point targets are compared by their squared error; for "
-        "cross entropy give class numbers, target.argmax(1), or loss=",
-        stacklevel=4,
+        "cross entropy give class numbers, target.argmax(1), or loss="
     )
 
 

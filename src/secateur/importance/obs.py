@@ -30,6 +30,7 @@ from secateur.importance.shapley.memory import MemoryLimit
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.option_table import OPTIONS
 from secateur.utils.live_bytes import peak_bytes
+from secateur.utils.progress import track
 from secateur.utils.rng import generator_for
 
 
@@ -78,7 +79,7 @@ def _elimination_losses(context: CriterionContext, batch: GroupBatch, consumers:
     """Return the scores of a batch of groups, and free the curvatures of its layers."""
     moments = fisher_factors(context, layers_of_groups(batch.groups, consumers), batch.drawn)
     scores = {}
-    for group in batch.groups:
+    for group in track(batch.groups, "elimination by group"):
         layers = consumers[group.name]
         factors = [factor for layer in layers for factor in _factors(context.network, group, layer, moments[layer])]
         scores[group.name] = eliminate_units(group.size, factors)
@@ -105,7 +106,7 @@ def _gate_losses(context: CriterionContext, groups: Sequence[Group]) -> dict[str
     """Return half the mean square of each gate's gradient of drawn losses: the cost of a removal to second order."""
     taps, draws = activation_taps(context), generator_for(context.seed, "gates")
     totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
-    for microbatch in context.watched(context.microbatches, "obs"):
+    for microbatch in context.watched(context.microbatches, "gradients of gates"):
         slopes = _gate_slopes(context, taps, groups, microbatch, draws)
         totals = {name: total + slopes[name].square().sum(1) / 2 for name, total in totals.items()}
     return {name: total / context.example_count for name, total in totals.items()}

@@ -46,6 +46,7 @@ from secateur.masking.imputation import consumer_moments
 from secateur.option_table import check_option
 from secateur.options import check_name
 from secateur.utils.distributed import process_rank
+from secateur.utils.progress import track
 from secateur.utils.selections import Selection
 
 BUILT_IN = (
@@ -88,7 +89,7 @@ def score(
     precision: str | None = None,
     resume: Scores | None = None,
     checkpoint: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | None = True,
 ) -> Scores:
     """Score every unit of a network; units with low scores are removed first.
 
@@ -121,7 +122,8 @@ def score(
         resume: earlier scores by the same sampled criterion of the same network and examples, which are refined.
         checkpoint: a file to write the scores to every few seconds; a run that finds it continues it, and ends with
             the same bits as one that was never interrupted.
-        progress: whether to show a progress bar, on a terminal.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
 
     Returns:
         Scores: for each group its values (units,) and their standard errors.
@@ -155,7 +157,7 @@ def score(
     groups = network.select(only, skip)
     if not groups:
         raise NameMatchError(f"there is no group to score: only={only!r} and skip={skip!r} leave none of\n{network}")
-    context = CriterionContext(network, groups, (), loss, {}, seed, progress)
+    context = CriterionContext(network, groups, (), loss, {}, seed)
     with torch.random.fork_rng(devices=[]):
         context = _with_examples(context, data, criterion, ablation)
         return _run(_Scoring(criterion, context, ablation), resume, None if checkpoint is None else Path(checkpoint))
@@ -177,8 +179,14 @@ def _with_examples(
     if criterion.uses in ("loss", "gradients"):
         check_losses(outputs, batches, context.loss, criterion.uses)
     microbatches = network_microbatches(network, batches)
-    means = consumer_means(network, microbatches) if ablation != "zero" and microbatches else {}
-    moments = consumer_moments(network, microbatches) if ablation == "impute" and microbatches else {}
+    means = (
+        consumer_means(network, track(microbatches, "means of units")) if ablation != "zero" and microbatches else {}
+    )
+    moments = (
+        consumer_moments(network, track(microbatches, "moments of units"))
+        if ablation == "impute" and microbatches
+        else {}
+    )
     return replace(context, microbatches=microbatches, means=means, moments=moments)
 
 

@@ -23,6 +23,7 @@ from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.reconstruction_terms import SharedTargets
 from secateur.recovery.refit import pruned_layer_or_reason
+from secateur.utils.progress import track
 
 DEPTH = 2
 FEWEST = 4
@@ -62,10 +63,10 @@ def reconstruct_blocks(
         if pruned_layer_or_reason(layer, lockstep.within)[0]
     }
     shared = SharedTargets(lockstep.within.network, compared, lockstep.cells)
-    while remaining:
+    for stretch in track(tuple(remaining), "adapted layers"):
         if is_time_up():
             return False
-        stretch = remaining.pop(0)
+        remaining.remove(stretch)
         choices = {
             layer: pruned_layer_or_reason(layer, lockstep.within)[0] for layer in (*stretch.makers, *stretch.consumers)
         }

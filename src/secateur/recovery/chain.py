@@ -1,7 +1,6 @@
 """A chain of repairs: each step is judged on held-out examples, then the helpful ones are fitted to all examples."""
 
 import itertools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,8 @@ from secateur.recovery.embedded import EmbeddedPrunedNetwork, embedded_tensors
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import Choices, match_means, refit
 from secateur.surgery.recipe import Recipe
+from secateur.utils.collected_warnings import warn
+from secateur.utils.progress import counted
 from secateur.utils.time_budget import TimeBudget
 
 Trained = Callable[[DistillationConfig], None]
@@ -42,13 +43,11 @@ class Tuning:
     Args:
         options: of those that train.
         seed: for the order of examples in training.
-        progress: whether to show a progress bar.
         time: how long they may take.
     """
 
     options: Mapping[str, Any]
     seed: int = 0
-    progress: bool = False
     time: TimeBudget = field(default_factory=TimeBudget)
 
 
@@ -77,14 +76,11 @@ class RepairStep:
     def warn(self) -> None:
         """Warn of an overfitted step."""
         if not self.kept:
-            warnings.warn(
-                f"{self.name} was left out: it did not bring the cut network nearer to the dense one", stacklevel=4
-            )
+            warn(f"{self.name} was left out: it did not bring the cut network nearer to the dense one")
         elif self.overfitted:
-            warnings.warn(
+            warn(
                 f"{self.name} fits what it saw much better (divergence {self.seen:.4f}) than other examples "
-                f"({self.after:.4f}); more of them would help",
-                stacklevel=4,
+                f"({self.after:.4f}); more of them would help"
             )
 
     def __str__(self) -> str:
@@ -122,12 +118,12 @@ class RepairChain:
                 continue
             candidate = copy_model(self.state, {})
             try:
-                self._run(number, name, train, candidate, self.fitted)
+                with counted(f"{name} on trial"):
+                    self._run(number, name, train, candidate, self.fitted)
             except MissingGradientError as failure:
-                warnings.warn(
+                warn(
                     f"adapt was left out, because an operator of the network has no gradient ({failure}); register one "
-                    "with torch.library.register_autograd, or give repair='refit'",
-                    stacklevel=6,
+                    "with torch.library.register_autograd, or give repair='refit'"
                 )
                 continue
             after = output_divergences(self.dense, candidate, self.held)
@@ -153,9 +149,11 @@ class RepairChain:
             return
         if self.adapted is not None:
             _copy_tensors(self.small, self.adapted)
-            self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH)
+            with counted("adapt on all examples"):
+                self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH)
         for number, name, train in self.waiting:
-            self._run(number, name, train, self.small, self.cells)
+            with counted(f"{name} on all examples"):
+                self._run(number, name, train, self.small, self.cells)
 
     def _unseen_first(self) -> list[Batch]:
         """Return as many cells as "adapt" reads, unseen ones first."""
@@ -176,7 +174,7 @@ class RepairChain:
             self._solve(number, name, of, on, STEPS)
             return
         tuning = self.tuning
-        train(DistillationConfig(of, self.dense, on, self.held, tuning.options, tuning.seed, tuning.progress))
+        train(DistillationConfig(of, self.dense, on, self.held, tuning.options, tuning.seed))
 
     def _solve(self, number: int, name: str, of: nn.Module, on: Sequence[Batch], steps: int) -> None:
         within = EmbeddedPrunedNetwork.of(of, self.plan.network, self.recipe)

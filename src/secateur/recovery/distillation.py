@@ -1,6 +1,5 @@
 """Distillation: short training of the cut network towards the dense network's outputs (Hinton et al. 2015)."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from secateur.evaluation.outputs import is_logits, main_output
 from secateur.evaluation.targets import check_target
 from secateur.graph.contexts import evaluation_mode, preserved, run_module, run_seeded
 from secateur.recovery.training_steps import training_steps
+from secateur.utils.collected_warnings import warn
 
 LABELS = 0.1
 LOOKS = 10
@@ -35,7 +35,6 @@ class DistillationConfig:
         held_out: others, to stop by.
         options: steps, learning_rate, batch_size, temperature, augment.
         seed: for whatever is drawn.
-        progress: whether to show a progress bar.
     """
 
     small: nn.Module
@@ -44,7 +43,6 @@ class DistillationConfig:
     held_out: Sequence[Batch]
     options: Mapping[str, Any]
     seed: int = 0
-    progress: bool = False
 
 
 def distillation(output: Any, dense: Any, temperature: float = 2.0) -> Tensor:
@@ -102,7 +100,7 @@ def _with_usable_targets(training: DistillationConfig) -> DistillationConfig:
             if cell.target is not None:
                 check_target(output, cell.target)
     except TargetError as failure:
-        warnings.warn(f"tune trains without targets: {failure}", stacklevel=3)
+        warn(f"tune trains without targets: {failure}")
         return replace(training, cells=[cell.without_target() for cell in training.cells])
     return training
 
@@ -116,7 +114,7 @@ def _train(training: DistillationConfig, optimizer: Any, schedule: Any, steps: i
         return _loss(training, batch, training.seed + step)
 
     try:
-        for step in training_steps("tune", optimizer, loss_at, lambda step: step >= steps, progress=training.progress):
+        for step in training_steps("tune", optimizer, loss_at, lambda step: step >= steps, total=steps):
             schedule.step()
             if step % max(steps // LOOKS, 1) == 0 or step == steps:
                 distance = _held_out_divergence(training)

@@ -7,7 +7,6 @@ towards zero, and is chosen on examples held out of the fit.
 """
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -24,6 +23,8 @@ from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.regression_rows import ClippedRegression, RegressionRows
 from secateur.recovery.ridge import Choice, select_ridge, solve
 from secateur.recovery.targets import output_context
+from secateur.utils.collected_warnings import warn
+from secateur.utils.progress import track
 
 FEW = 2
 HELD = 1 << 28
@@ -44,10 +45,10 @@ def refit(lockstep: PairedExecution, choices: Choices | None = None, examples: i
     """
     chosen: dict[str, Choice] = {}
     examples_here = sum(cell.size or 1 for cell in lockstep.cells)
-    for layer in layers_of(lockstep.within.network):
+    for layer in track(layers_of(lockstep.within.network), "refitted layers"):
         pruned_layer, reason = pruned_layer_or_reason(layer, lockstep.within)
         if reason:
-            warnings.warn(f"{layer.name} was not refitted: {reason}", stacklevel=2)
+            warn(f"{layer.name} was not refitted: {reason}", layer.name, f"not refitted: {reason}")
         elif pruned_layer is not None:
             earlier = None if choices is None else choices.get(layer.weight)
             choice = refit_layer(lockstep, pruned_layer, earlier, share=examples_here / (examples or examples_here))
@@ -139,11 +140,12 @@ def _without_shift(change: Tensor, shift: Tensor) -> Tensor:
 def _warn_if_few(pruned_layer: PrunedLayer, rows: int) -> None:
     enough = FEW * pruned_layer.features.shape[1]
     if rows < enough:
-        warnings.warn(
+        warn(
             f"{pruned_layer.layer.name} is refitted with care only: it reads {pruned_layer.features.shape[1]:,} "
             f"values, and the examples show {rows:,} rows of them; about {enough / rows:.1f} times as many examples "
             "would do",
-            stacklevel=3,
+            pruned_layer.layer.name,
+            "few rows",
         )
 
 

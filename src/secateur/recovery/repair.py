@@ -44,7 +44,7 @@ def repair(
     how: How = DEFAULT,
     *,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | None = True,
     **options: Any,
 ) -> nn.Module:
     """Repair a cut model, in place.
@@ -68,7 +68,8 @@ def repair(
             "tune": short training towards the dense network's outputs. Or a function of the cut model, the dense one
             and the examples' batches, which trains the cut model in its own way.
         seed: for the order of examples in training.
-        progress: show a progress bar, on a terminal.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
         options: for "tune": steps (300), learning_rate (1e-3), batch_size (64), temperature (2.0), and augment, a
             function from a batch of inputs, as `data` gives them, to others like them.
 
@@ -99,7 +100,7 @@ def repair(
         check_model_on(network_module, batches)
     cells = network_microbatches(plan.network, batches, device_of(small))
     calibration = Calibration(plan.network, cells, bake_parametrizations(model))
-    for step in run_repairs(small, plan, recipe_of(model, plan), calibration, how, Tuning(options, seed, progress)):
+    for step in run_repairs(small, plan, recipe_of(model, plan), calibration, how, Tuning(options, seed)):
         step.warn()
     return small
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from secateur.errors import DataError
+from secateur.utils.progress import counted
 
 
 def training_steps(
@@ -18,18 +18,18 @@ def training_steps(
     *,
     learning_rate_at: Callable[[int], float] | None = None,
     first: int = 0,
-    progress: bool = False,
+    total: int | None = None,
 ) -> Iterator[int]:
     """Train step by step, and yield the number of steps after each, for whatever the caller does in between.
 
     Args:
-        stage: the name of the training, for messages and the progress bar.
+        stage: the name of the training, for messages and the display of progress.
         optimizer: the optimizer.
         loss_at: returns the loss of a step by its number, counted from 1, with a gradient.
         is_finished: whether the training ends after so many steps.
         learning_rate_at: returns the learning rate after so many steps; by default the optimizer's own.
         first: the number of steps that were made before.
-        progress: whether to show a progress bar.
+        total: the number of all steps, for the display of progress; None where it is unknown.
 
     Raises:
         DataError: The loss is NaN or infinite; the weights are those before this step.
@@ -41,7 +41,7 @@ def training_steps(
         >>> list(steps), weight.item()
         ([1, 2, 3], 0.125)
     """
-    with tqdm(desc=stage, initial=first, leave=False, disable=None if progress else True) as bar:
+    with counted(stage, None if total is None else total - first) as bar:
         for step in itertools.count(first):
             if is_finished(step):
                 return
@@ -54,5 +54,5 @@ def training_steps(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            bar.update()
+            bar.advance()
             yield step + 1

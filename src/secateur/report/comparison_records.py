@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secateur.allocation.quantities import quantity_text
+from secateur.allocation.quantities import budget_text
 
 NO_REPAIR = "none"
 
@@ -75,7 +75,7 @@ class ComparisonTrial:
     @property
     def budget(self) -> str:
         """The budget in words."""
-        return ", ".join(quantity_text(unit, value) for unit, value in self.keep.items())
+        return budget_text(self.keep)
 
 
 def trial_columns(trials: Sequence[ComparisonTrial]) -> dict[str, list[Any]]:

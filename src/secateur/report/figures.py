@@ -59,7 +59,7 @@ class Figures:
         groups: the numbers of units before and after, by group.
         keep: the budget.
         settings: the criterion, its note, the seed, the outcome of each repair, the steps that were left out for lack
-            of time, and the number of threads.
+            of time, the warnings, and the number of threads.
         new_biases: the biases that were added to layers without one, for the means of removed units.
         sparsity: the sparse weights of a method below the unit; None for `prune`.
     """

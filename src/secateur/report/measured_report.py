@@ -20,6 +20,7 @@ from secateur.graph.contexts import preserved
 from secateur.importance.scores import Scores
 from secateur.recovery.chain import RepairStep
 from secateur.report.report import Report
+from secateur.utils.collected_warnings import warning_lines
 from secateur.utils.devices import page_faults
 from secateur.utils.time_budget import TimeBudget
 
@@ -81,6 +82,7 @@ def measure_networks(
             "layers": [asdict(layer) for layer in timed.layers],
             "speed": speed_note(dense, plan, timed.layers, speedup, faults),
             "notes": [*plan.notes, *timed.notes],
+            "warnings": list(warning_lines()),
             "left_out": [] if time is None else list(time.left_out),
         },
         new_biases=plan.new_biases,

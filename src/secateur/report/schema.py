@@ -103,6 +103,7 @@ class SavedSettings(Record, frozen=True):
     layers: tuple[SavedLayerTime, ...] = ()
     speed: str = ""
     runtime: str = "eager"
+    warnings: tuple[str, ...] = ()
 
 
 class SavedLayerFigures(Record, frozen=True):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secateur.allocation.quantities import quantity_text
+from secateur.allocation.quantities import budget_text
 from secateur.coupling.plan import bias_lines
 from secateur.evaluation.records import Latency
 from secateur.evaluation.runtimes import EAGER
@@ -79,12 +79,13 @@ def introduction(report: Figures) -> list[str]:
         *([settings["speed"]] if settings.get("speed") else []),
         *bias_lines(report.new_biases),
         *(report.sparsity.notes if report.sparsity is not None else ()),
+        *(f"warning: {text}" for text in settings.get("warnings", ())),
     ]
 
 
 def _method_line(report: Figures) -> str:
     settings = report.settings
-    budget = ", ".join(quantity_text(unit, value) for unit, value in report.keep.items()) or "sizes of groups"
+    budget = budget_text(report.keep)
     method = f"{settings['by']} ({settings['note']}, seed {settings['seed']})"
     if report.sparsity is not None:
         return f"{report.title}, kept {budget}, by {method}"

@@ -15,7 +15,10 @@ from secateur.sparsity.selection import SELECT
 from secateur.surgery.lineage import folded_copy
 from secateur.tracing import trace
 from secateur.training.session import training_session
+from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
+
+LEAN_STAGES = ("trace", "prune")
 
 
 @entry_point
@@ -35,7 +38,7 @@ def lean(
     variance: float = 1e-10,
     checkpoint: str | Path | None = None,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | None = True,
 ) -> LeanResult:
     """Prune the kernels of a network that are on no long chain of operators, and cut the channels that are then dead.
 
@@ -64,7 +67,8 @@ def lean(
             authors' code has 1e-10 for its U-Net and 1e-45 for its ResNet, where only a variance of 0 is below.
         checkpoint: a folder to write states of the training to at intervals, and to resume from.
         seed: the seed of the examples drawn.
-        progress: whether to show a progress bar.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
 
     Returns:
         The model with zeros (`result.model`), the counts of what was removed, and the report. Channels without kernels
@@ -91,12 +95,15 @@ def lean(
         raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")
     options = (share, by, rounds, tuning_steps, skip, variance)
     session = training_session(
-        model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options, trains=tuning_steps > 0
+        model, data, test, learning_rate, batch_size, seed, checkpoint, options, trains=tuning_steps > 0
     )  # fmt: skip
     fit = session.training_by_round(tuning_steps) if tuning_steps else fit
     work = folded_copy(model)
     fractions = [share ** (number / rounds) for number in range(1, rounds + 1)]
-    result = LeanRounds(work, trace(work, session.batches), skip, by, variance).run(fractions, fit)
+    with stage("trace", LEAN_STAGES):
+        network = trace(work, session.batches)
+    with stage("prune", LEAN_STAGES):
+        result = LeanRounds(work, network, skip, by, variance).run(fractions, fit)
     note = f"kernels by {by}, {rounds} rounds, {tuning_steps:,} steps in each"
     return result.measured(session, RunSettings("lean", note, {"kernels": share}))
 

@@ -24,6 +24,7 @@ from secateur.sparsity.lean_result import LeanResult, Round
 from secateur.sparsity.selection import SELECT
 from secateur.surgery.cut import cut
 from secateur.training.masks import held_at_zero
+from secateur.utils.progress import track
 from secateur.utils.selections import Selection, match_layers
 
 
@@ -57,7 +58,7 @@ class LeanRounds:
         """
         varied = output_varies(self.network)
         breaks, rounds = self._dense_graph.breaks, list[Round]()
-        for fraction in fractions:
+        for fraction in track(fractions, "rounds"):
             graph = graph_of(self.network)
             kept, this_round = self._prune(graph, fraction)
             if varied and not output_varies(self.network):

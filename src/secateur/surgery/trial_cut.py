@@ -23,6 +23,7 @@ from secateur.surgery.program_modules import ProgramModule, input_values
 from secateur.surgery.recipe import make_recipe
 from secateur.surgery.verify import output_difference
 from secateur.utils.devices import comparable_arithmetic
+from secateur.utils.progress import advance
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class TrialCutter:
         outcomes = self._outcomes.setdefault(network, {})
         trial = (self.far, tuple((name, tuple(kept_units.tolist())) for name, kept_units in kept.items()))
         if trial not in outcomes:
+            advance()
             outcomes[trial] = self._run(network, kept, means)
         return outcomes[trial]
 

@@ -32,13 +32,18 @@ from secateur.surgery.validate_attributes import (
 )
 from secateur.surgery.validate_merges import merge_heads_with_width
 from secateur.surgery.validate_programs import with_fixed_lengths, with_module_programs, without_idle_programs
+from secateur.utils.progress import counted
 
 MOST_TRIALS = 200
 
 
 def validate_groups(model: nn.Module, network: Network, seed: int = 0) -> Network:
     """Return the network with the attribute updates that its code needs, without groups that can't be cut."""
-    trials = TrialCutter(model)
+    with counted("trial cuts"):
+        return _validated(TrialCutter(model), network, seed)
+
+
+def _validated(trials: TrialCutter, network: Network, seed: int) -> Network:
     first = trials.run(network, draw_shares(network, seed), draw_means(network))
     for draw in range(seed if first is not None else seed + 1, seed + DRAWS):
         network = _validated_draw(trials, network, draw)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from secateur.allocation.quantities import quantity_text
+from secateur.allocation.quantities import budget_text
 from secateur.errors import BudgetError, NameMatchError
 from secateur.files import text_writer, write_files
 from secateur.results import Result
@@ -68,7 +68,7 @@ class TradeoffPoint:
     @property
     def budget(self) -> str:
         """The budget in words."""
-        return ", ".join(quantity_text(unit, value) for unit, value in self.keep.items())
+        return budget_text(self.keep)
 
     def fraction(self, size: str) -> float:
         """Return the remaining fraction of "macs", "params", "bytes" or "latency"."""

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from secateur.allocation.budget import parse_budgets
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig
+from secateur.allocation.quantities import budget_text
 from secateur.comparison import FRACTIONS
 from secateur.comparison_trials import calibration_and_tests
 from secateur.coupling.kinds import wanted_kinds
-from secateur.coupling.plan import Budget
+from secateur.coupling.plan import Budget, cost_text
 from secateur.data.batch import Batch, on_device
 from secateur.entry import entry_point_with
 from secateur.evaluation.calibration import Calibration
@@ -31,6 +31,8 @@ from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
 from secateur.tracing import trace
 from secateur.tradeoff_curve.curve import Change, Tradeoff, TradeoffPoint
+from secateur.utils.collected_warnings import warnings_apart
+from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
 
@@ -55,7 +57,7 @@ def tradeoff(
     kinds: str | Sequence[str] | None = None,
     new_biases: bool = True,
     seed: int = DEFAULTS.seed,
-    progress: bool = DEFAULTS.progress,
+    progress: bool | None = True,
     **options: Any,
 ) -> Tradeoff:
     """Prune a network to several budgets from one scoring, and measure what is lost against what is saved.
@@ -83,7 +85,8 @@ def tradeoff(
         kinds: as `trace` takes it.
         new_biases: as `trace` takes it.
         seed: as `score` takes it.
-        progress: show a progress bar, on a terminal.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
         options: further options of the criterion, as `score` takes them.
 
     Returns:
@@ -105,23 +108,29 @@ def tradeoff(
     budgets = parse_budgets({"macs": FRACTIONS} if keep is None else keep)
     config = PruneConfig(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, target=target, repair=repair,
-        rounds=1, seed=seed, loss=loss, progress=False,
+        rounds=1, seed=seed, loss=loss,
     )  # fmt: skip
     for budget in budgets:
         check_settings(config, budget, options, tuning or {}, None)
         check_device(model, config, budget)
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, [by])
-    network = trace(model, batches, kinds=kinds, new_biases=new_biases)
+    stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
+    with stage("trace", stages):
+        network = trace(model, batches, kinds=kinds, new_biases=new_biases)
     check_network(network, [*batches, *tests], budgets, only, skip, config.multiple, floor)
     calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
-    scores = score(
-        network, calibration.microbatches, by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
-        progress=progress, **options,
-    )  # fmt: skip
+    with stage("score", stages):
+        scores = score(
+            network, calibration.microbatches, by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
+            **options,
+        )  # fmt: skip
     curve = _Curve(model, calibration, [on_device(batch, network.device) for batch in judged], config, tuning or {})
-    bar = tqdm(budgets, desc="tradeoff", disable=None if progress else True, leave=False)
-    points = [curve.point(scores, budget) for budget in bar]
+    points = []
+    for budget in budgets:
+        with stage(budget_text(budget), stages) as pruning, warnings_apart():
+            points.append(curve.point(scores, budget))
+            pruning.add_result(cost_text(points[-1].result.plan))
     points.sort(key=lambda point: point.result.plan.cost.macs, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
 
@@ -155,8 +164,10 @@ class _Curve:
         small, recipe = cut(model, plan), recipe_of(model, plan)
         steps: tuple[RepairStep, ...] = ()
         if config.repair is not None:
-            settings = Tuning(self._tuning, config.seed, False, config.time)
+            settings = Tuning(self._tuning, config.seed, config.time)
             steps = run_repairs(small, plan, recipe, self._calibration, config.repair, settings)
+        for step in steps:
+            step.warn()
         report = measure_networks(model, small, plan, scores, self._tests, config.loss, held_out=True, steps=steps)
         return TradeoffPoint(dict(budget), Result(small, plan, scores, report, recipe), self._changes(small))
 

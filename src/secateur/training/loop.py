@@ -35,7 +35,6 @@ class TrainingSettings:
         folder: the folder to which each stage writes its state at intervals, and from which it resumes; None for none.
         about: all else that the weights depend on, such that no run resumes from a state of other options.
         seconds: the interval between two states.
-        progress: whether to show a progress bar.
         distill: whether the network is trained towards the dense network's outputs, with a tenth of the loss for
             labels; if not, towards labels alone.
     """
@@ -46,7 +45,6 @@ class TrainingSettings:
     folder: Path | None = None
     about: str = ""
     seconds: float = 10.0
-    progress: bool = False
     distill: bool = True
 
 
@@ -102,12 +100,12 @@ class TrainingLoop:
         rate = self.settings.learning_rate
         return self._train(
             stage, method, lambda step: step >= steps, lambda step: rate * (1 + math.cos(math.pi * step / steps)) / 2,
-            steps,
+            steps, steps,
         )  # fmt: skip
 
     def until(self, stage: str, is_done: Callable[[], bool], method: TrainingMethod) -> int:
         """Train at the full learning rate until a condition holds; arguments, results and errors otherwise as `run`."""
-        return self._train(stage, method, lambda _: is_done(), lambda _: self.settings.learning_rate, MOST_STEPS)
+        return self._train(stage, method, lambda _: is_done(), lambda _: self.settings.learning_rate, MOST_STEPS, None)
 
     def _train(
         self,
@@ -116,6 +114,7 @@ class TrainingLoop:
         is_finished: Callable[[int], bool],
         learning_rate_at: Callable[[int], float],
         most: int,
+        total: int | None,
     ) -> int:
         modes = {module: module.training for module in self.model.modules()}
         step = first = self._resume(stage, method, most)
@@ -124,7 +123,7 @@ class TrainingLoop:
             self.model.train()
             for step in training_steps(
                 stage, self.optimizer, lambda number: self._loss_at(stage, number), is_finished,
-                learning_rate_at=learning_rate_at, first=first, progress=self.settings.progress,
+                learning_rate_at=learning_rate_at, first=first, total=total,
             ):  # fmt: skip
                 if time.monotonic() - written >= self.settings.seconds:
                     self._write(stage, step, method)

@@ -21,10 +21,13 @@ from secateur.results import Result
 from secateur.surgery.recipe import recipe_of
 from secateur.training.session import TrainingSession, training_session
 from secateur.training.taylor_schedule import TaylorSchedule
+from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
 OWN_GATES = "taylor"
 TOWARDS = ("dense", "labels")
+
+TAYLOR_STAGES = ("prune", "tune", "cut", "measure")
 
 
 @entry_point
@@ -47,7 +50,7 @@ def prune_while_training(
     skip: Selection | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | None = True,
 ) -> Result:
     """Train a copy of a model while units are removed, a few at a time, until a budget is met; then train on and cut.
 
@@ -71,7 +74,8 @@ def prune_while_training(
         skip: the groups that are left out, as `secateur.score` takes them.
         checkpoint: a folder to write states to at intervals, and to resume from.
         seed: the seed by which examples are drawn.
-        progress: whether to show a progress bar.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
 
     Returns:
         A result as of `secateur.prune`: the small model, the plan, the scores at the last removal, the report.
@@ -91,7 +95,7 @@ def prune_while_training(
         raise OptionError(f"towards={towards!r} is unknown; known are {', '.join(TOWARDS)}")
     find_criterion("taylor-gates" if by == OWN_GATES else by)
     options = (dict(keep), by, towards, every, units_per_step, round_to, floor, only, skip)
-    measured = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options)
+    measured = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, options)
     batches = _with_targets(measured, towards)
     session = replace(measured, batches=batches, settings=replace(measured.settings, distill=towards == "dense"))
     work = copy_model(model, {})
@@ -103,14 +107,18 @@ def prune_while_training(
         work, session.example, loop.optimizer, keep, every=every, units_per_step=units_per_step, round_to=round_to,
         by=None if by == OWN_GATES else by, data=batches, floor=floor, only=only, skip=skip,
     )  # fmt: skip
-    pruning_steps = loop.until("removals", lambda: schedule.done, schedule)
-    loop.run("tuning", tuning_steps, schedule)
-    small = schedule.cut()
+    with stage("prune", TAYLOR_STAGES):
+        pruning_steps = loop.until("removals", lambda: schedule.done, schedule)
+    with stage("tune", TAYLOR_STAGES):
+        loop.run("tuning", tuning_steps, schedule)
+    with stage("cut", TAYLOR_STAGES):
+        small = schedule.cut()
     for name, parameter in small.named_parameters():
         parameter.requires_grad_(requires_grad.get(name, True))
         parameter.grad = None
     note = f"in training towards {towards}, {pruning_steps:,} steps until the budget was met, {tuning_steps:,} more"
-    return _result(measured, small, schedule, note, test is not None)
+    with stage("measure", TAYLOR_STAGES):
+        return _result(measured, small, schedule, note, test is not None)
 
 
 def _with_targets(session: TrainingSession, towards: str) -> list[Batch]:

@@ -67,7 +67,6 @@ def training_session(
     batch_size: int,
     seed: int,
     checkpoint: str | Path | None,
-    progress: bool,
     options: Sequence[Any],
     trains: bool = True,
 ) -> TrainingSession:
@@ -81,7 +80,6 @@ def training_session(
         batch_size: the number of examples in each step.
         seed: the seed of all random numbers.
         checkpoint: a folder to write states to at intervals, and to resume from.
-        progress: whether to show a progress bar.
         options: all else that the weights depend on.
         trains: whether the examples are trained on; if not, inputs as `trace` takes them are enough.
 
@@ -91,7 +89,7 @@ def training_session(
     """
     batches, tests = _checked_examples(model, data, test, trains)
     folder = None if checkpoint is None else Path(checkpoint)
-    settings = TrainingSettings(learning_rate, batch_size, seed, folder, repr(tuple(options)), progress=progress)
+    settings = TrainingSettings(learning_rate, batch_size, seed, folder, repr(tuple(options)))
     return TrainingSession(model, batches, None if test is None else tests, settings)
 
 

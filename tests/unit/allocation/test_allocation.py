@@ -125,7 +125,7 @@ def test_measured_curves_are_rehearsals_of_one_group_at_a_time() -> None:
     x = torch.randn(800, 6)
     rehearsal = rehearsal_of(mlp(6, 16, 16, 3), x)
     scores = sc.score(rehearsal.network, by="l2")
-    curves = measured_curves(rehearsal, scores, progress=False)
+    curves = measured_curves(rehearsal, scores)
     order = scores["2"].values.argsort(stable=True)
     again = rehearsal_of(mlp(6, 16, 16, 3), x)
     found = again.divergence({"2": order[8:].sort().values}, again.consumers("2"))
@@ -245,22 +245,18 @@ def test_curves_that_were_measured_before_change_no_rehearsal() -> None:
     x = torch.randn(160, 6)
     plan_for = {"0": torch.arange(6), "2": torch.arange(9)}
     fresh, used = (rehearsal_of(mlp(6, 16, 16, 3), x) for _ in range(2))
-    measured_curves(used, sc.score(used.network, by="l2"), progress=False)
+    measured_curves(used, sc.score(used.network, by="l2"))
     assert used.divergence(plan_for) == pytest.approx(fresh.divergence(plan_for), rel=1e-5)
 
 
 def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = rehearsal_of(mlp(6, 16, 16, 3), torch.randn(800, 6))
     scores, macs = sc.score(whole.network, by="l2"), whole.network.cost().macs
-    expected = measured_curves(whole.quick_held_out(100), scores, progress=False)
+    expected = measured_curves(whole.quick_held_out(100), scores)
     assert expected is not None
     for examples, curves in ((100, expected), (10, None)):
         monkeypatch.setattr("secateur.allocation.candidates.MOST_WORK", examples * macs * len(scores))
-        found = [
-            way.curves
-            for way in candidate_allocations(whole, scores, PruneConfig(progress=False))
-            if way.curves is not None
-        ]
+        found = [way.curves for way in candidate_allocations(whole, scores, PruneConfig()) if way.curves is not None]
         assert bool(found) == (curves is not None)
         assert curves is None or all(torch.equal(found[0][name], curves[name]) for name in curves)
     assert sum(cell.size or 1 for cell in whole.quick_held_out(100).held_out.cells) < 50
@@ -311,7 +307,7 @@ def test_residual_widths_stay_where_that_comes_nearer() -> None:
     model, data = demo.network(), demo.calibration()[:1]
     rehearsal = rehearsal_of(model, data)
     network, scores = rehearsal.network, sc.score(rehearsal.network, by="l2")
-    config = PruneConfig(floor=0.5, progress=False)
+    config = PruneConfig(floor=0.5)
     allocator = PlanSearch(rehearsal, scores, config, None, candidate_allocations(rehearsal, scores, config))
     way = next(way for way in allocator.allocations if way.whole)
     residual = [group for group in network.groups if group.kind == "residual"]

@@ -113,10 +113,10 @@ def test_the_weak_block_goes_first() -> None:
     model, x = residual(), images(96)
     network = sc.trace(model, x[:2], kinds=MIXED)
     rehearsal = PlanSimulator(Calibration(network, network_microbatches(network, as_batches(x))))
-    order = order_of_blocks(rehearsal, lambda kept: network.cost(kept).macs / network.cost().macs, progress=False)
+    order = order_of_blocks(rehearsal, lambda kept: network.cost(kept).macs / network.cost().macs)
     assert order[0] == "layers.1"
     assert sorted(order) == ["layers.0", "layers.1", "layers.2", "layers.3"]
-    assert set(order_of_blocks(rehearsal, lambda kept: 1.0, False, lambda: True)) == set(order)
+    assert set(order_of_blocks(rehearsal, lambda kept: 1.0, lambda: True)) == set(order)
 
 
 def test_a_block_that_is_no_block() -> None:

@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from secateur.errors import DataError
 from secateur.importance.context import CriterionContext, shuffled_microbatches
@@ -21,11 +20,11 @@ from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.jackknife import jackknife_estimate
 from secateur.importance.shapley.sampling_blocks import SamplingScheme
 from secateur.importance.shapley.stopping import EstimateState, Rule
-from secateur.utils.distributed import broadcast_result, map_sharded, process_count, process_rank
+from secateur.utils.distributed import broadcast_result, map_sharded, process_count
+from secateur.utils.progress import counted
 from secateur.utils.rng import generator_for
 
 FIRST_LOOK, GROWTH = 8, 1.5  # blocks before the rule examines the estimate first, and the factor from look to look
-BAR = "{l_bar}{bar}| {elapsed}"
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,15 @@ def estimate_game(
     context = run.context
     rule = stopping_rule_for(game, run.config, scheme)
     samples = _earlier_samples(context.resume_from, game, scheme)
-    is_shown = context.progress and process_rank() == 0
-    with tqdm(total=1.0, desc=name, bar_format=BAR, disable=None if is_shown else True, leave=False) as bar:
+    with counted(name, 1.0) as bar:
         for target in _block_counts(rule, scheme.fixed_blocks):
             while len(samples) < target:
                 blocks = range(len(samples), min(len(samples) + process_count(), target))
                 samples += map_sharded(
                     blocks, lambda block: scheme.sample(game, run.numbers, context.seed, name, block)
                 )
+                if rule is None:
+                    bar.advance(len(samples) / target - bar.done)
                 if context.on_progress is not None:
                     context.on_progress(name, partial(_scores_by_group, run, game, samples, scheme, rule))
             if rule is None or len(samples) > target:
@@ -91,7 +91,7 @@ def estimate_game(
             progress = broadcast_result(partial(rule.progress, _state(run, samples, time_fraction)))
             if math.isnan(progress):  # it would never end
                 raise DataError(f"the stopping rule {rule} gave NaN for {name}; take another, or give coalitions=")
-            bar.update(max(min(progress, 1.0) - bar.n, 0.0))
+            bar.advance(max(min(progress, 1.0) - bar.done, 0.0))
             if progress >= 1:
                 break
     return _scores_by_group(run, game, samples, scheme, rule)

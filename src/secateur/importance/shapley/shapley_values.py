@@ -14,6 +14,7 @@ from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.importance.shapley.samplers.banzhaf import banzhaf_at
 from secateur.importance.shapley.sampling_blocks import SamplingScheme
+from secateur.utils.progress import track
 
 
 @criterion("shapley", config=Shapley(), uses="loss")
@@ -42,7 +43,8 @@ def _group_by_group(
     run = estimation_run(context, config)
     scores: dict[str, GroupScores] = {}
     cursor = DenseRun(run.context, config.memory_limit.bytes)
-    for number, game in enumerate(games_in_order(run.context, config, cursor, gradients), 1):
+    games = games_in_order(run.context, config, cursor, gradients)
+    for number, game in enumerate(track(games, "groups", len(context.groups)), 1):
         name = game.groups[0].name
         scores |= estimate_game(run, game, name, scheme_of(game), number / len(context.groups))
     return {group.name: scores[group.name] for group in context.groups}

@@ -21,7 +21,10 @@ from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.tracing import trace
 from secateur.training.session import training_session
+from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
+
+PIVOT_STAGES = ("trace", "prune")
 
 
 @entry_point
@@ -43,7 +46,7 @@ def pivot(
     starts: int = 4,
     checkpoint: str | Path | None = None,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | None = True,
 ) -> PivotResult:
     """Reorder a network's units so that its weights come into few dense blocks, and prune all that lies outside.
 
@@ -70,7 +73,8 @@ def pivot(
         starts: the number of starting points of the search.
         checkpoint: a folder to write states of the training to at intervals, and to resume from.
         seed: the seed of random starts, and of the examples drawn.
-        progress: whether to show a progress bar.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
 
     Returns:
         The model with zeros (`result.model`), the one with fast kernels (`result.fast`), and the report.
@@ -96,13 +100,15 @@ def pivot(
         identity_weight(parameter.detach(), name)
     options = (density, shape, rounds, fade, balanced, tuning_steps, skip)
     session = training_session(
-        model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options, trains=tuning_steps > 0
+        model, data, test, learning_rate, batch_size, seed, checkpoint, options, trains=tuning_steps > 0
     )  # fmt: skip
     work = folded_copy(model)
-    network = trace(work, session.batches)
+    with stage("trace", PIVOT_STAGES):
+        network = trace(work, session.batches)
     rounds_of_pivoting = PivotRounds(work, network, axes_to_pivot(network, skip), shape, balanced, starts, seed)
     fit = session.training_by_round(tuning_steps) if tuning_steps else fit
-    pivoted = rounds_of_pivoting.run(density, rounds, fit, fade)
+    with stage("prune", PIVOT_STAGES):
+        pivoted = rounds_of_pivoting.run(density, rounds, fit, fade)
     if lineage_of(work) is None:
         record_cut(work, work, network, make_recipe(work, network, {}, folds=False))  # nothing is cut
     result = PivotResult(

@@ -14,6 +14,7 @@ from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matric
 from secateur.sparsity.pivoting.result import PivotedLayer
 from secateur.sparsity.pivoting.search import PivotedMatrices, pivot_matrices
 from secateur.training.masks import fading, held_at_zero
+from secateur.utils.progress import track
 from secateur.utils.selections import Selection, match_layers
 
 Fit = Callable[[nn.Module], object]
@@ -58,7 +59,7 @@ class PivotRounds:
 
     def run(self, density: float, rounds: int, fit: Fit | None, fade: float | None) -> PivotedModel:
         """Prune to a density that falls geometrically over the rounds; arguments as `pivot` takes them."""
-        for number in range(1, rounds + 1):
+        for number in track(range(1, rounds + 1), "rounds"):
             round_density = density ** (number / rounds)
             pivoted = self.choose_blocks(round_density)
             if fit is not None and fade is not None:

@@ -12,7 +12,10 @@ from secateur.sparsity.results import RunSettings
 from secateur.sparsity.spp.result import SPPResult
 from secateur.sparsity.spp.spp import SPP
 from secateur.training.session import training_session
+from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
+
+SPP_STAGES = ("prune", "tune")
 
 
 @entry_point
@@ -31,7 +34,7 @@ def spp(
     skip: Selection | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | None = True,
 ) -> SPPResult:
     """Train a copy of a model while columns of its convolutions are pruned with probabilities (`SPP`).
 
@@ -52,7 +55,8 @@ def spp(
         skip: globs, modules or classes of modules that are not pruned; by default the first.
         checkpoint: a folder to write states to at intervals, and to resume from.
         seed: the seed of masks and examples.
-        progress: whether to show a progress bar.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
 
     Returns:
         The model with zeros (`result.model`), the one with fast kernels (`result.fast`), and the report.
@@ -69,14 +73,16 @@ def spp(
         ({'2': (36, 18), '4': (4, 2)}, 84)
     """
     options = (keep, ratios, groups, every, tuning_steps, skip)
-    session = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options)
+    session = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, options)
     work = copy_model(model, {})
     loop = session.loop(work)
     method = SPP(
         work, session.example, loop.optimizer, keep, ratios=ratios, every=every, groups=groups, skip=skip, seed=seed
     )  # fmt: skip
-    pruning_steps = loop.until("chances", lambda: method.done, method)
-    loop.run("fixed masks", tuning_steps, method)
+    with stage("prune", SPP_STAGES):
+        pruning_steps = loop.until("chances", lambda: method.done, method)
+    with stage("tune", SPP_STAGES):
+        loop.run("fixed masks", tuning_steps, method)
     note = f"{groups}, {pruning_steps:,} steps until every layer had its ratio, {tuning_steps:,} with fixed masks"
     return method.finish().measured(session, RunSettings("spp", note, dict(keep or {"columns": _kept_share(method)})))
 

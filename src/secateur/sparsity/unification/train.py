@@ -17,9 +17,12 @@ from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.tracing import trace
 from secateur.training.session import training_session
+from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
 UPDATES = 8
+
+UNIFICATION_STAGES = ("trace", "unify", "tune")
 
 
 @entry_point
@@ -42,7 +45,7 @@ def unify(
     skip: Selection | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool | None = True,
 ) -> UnifiedResult:
     """Train a copy of a model towards blocks of one absolute value, or of zero (`Unification`).
 
@@ -67,7 +70,8 @@ def unify(
         skip: layers, as `Unification` takes them.
         checkpoint: a folder to write states to now and then, and to go on from.
         seed: examples are drawn from it.
-        progress: whether to show a progress bar.
+        progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
+            None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
 
     Returns:
         The model with its blocks (`result.model`), the one that runs fast (`result.fast`), and the report. `save`
@@ -85,17 +89,20 @@ def unify(
     """
     pruned = _pruned_fraction(keep, pruned)
     options = (pruned, unified, shape, soft_steps, tuning_steps, rho, only, skip)
-    session = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, progress, options)
+    session = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, options)
     work = folded_copy(model)
-    network = trace(work, session.batches)
+    with stage("trace", UNIFICATION_STAGES):
+        network = trace(work, session.batches)
     loop, every = session.loop(work), max(soft_steps // UPDATES, 1)
     method = Unification(
         work, loop.optimizer, pruned, unified, shape=shape, rho=rho, every=every, only=only, skip=skip
     )  # fmt: skip
-    loop.run("towards blocks", soft_steps, method)
+    with stage("unify", UNIFICATION_STAGES):
+        loop.run("towards blocks", soft_steps, method)
     residuals = method.residuals
     method.harden()
-    loop.run("blocks", tuning_steps, method)
+    with stage("tune", UNIFICATION_STAGES):
+        loop.run("blocks", tuning_steps, method)
     method.release()
     if not full_precision:
         halved(work)

@@ -168,7 +168,7 @@ def test_owen_values_are_the_mean_over_all_orders_in_which_groups_stay_together(
     y = model(4 * x).argmax(1)
     network = sc.trace(model, x[:2])
     cells = split_microbatches(as_batches((x, y)), torch.device("cpu"))
-    context = CriterionContext(network, network.groups, cells, None, {}, 0, False)
+    context = CriterionContext(network, network.groups, cells, None, {}, 0)
     game = Game(context, network.groups)
     coalitions = torch.tensor(list(itertools.product([False, True], repeat=7)))
     values = dict(

@@ -90,7 +90,7 @@ def game_of(name: str, removal: str, double: bool = False) -> tuple[Game, sc.Net
     group = min(network.groups, key=lambda each: each.size)
     cell = example_batches(example, torch.device("cpu"))[0]
     means = sc.score(network, [cell], by="apoz", ablation=removal, progress=False).means
-    context = CriterionContext(network, network.groups, [cell], None, means, 0, False)
+    context = CriterionContext(network, network.groups, [cell], None, means, 0)
     return Game(context, [group]), network
 
 
@@ -156,7 +156,7 @@ def test_games_come_in_the_order_of_their_cuts_and_each_cell_runs_once() -> None
     model, example = grow("vgg")
     network = sc.trace(model, example)
     cell = example_batches(example, torch.device("cpu"))[0]
-    context = CriterionContext(network, network.groups[::-1], [cell], None, {}, 0, False)
+    context = CriterionContext(network, network.groups[::-1], [cell], None, {}, 0)
     cursor = DenseRun(context, 1 << 30)
     cuts = []
     for game in games_in_order(context, EvaluationConfig(), cursor):
@@ -224,7 +224,7 @@ def test_large_outputs_count_as_memory_and_are_asked_for_again() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5000))
     network = sc.trace(model, torch.randn(2, 4))
     cells = as_batches([torch.randn(32, 4) for _ in range(4)])
-    cursor = DenseRun(CriterionContext(network, network.groups, cells, None, {}, 0, False), 1_500_000)
+    cursor = DenseRun(CriterionContext(network, network.groups, cells, None, {}, 0), 1_500_000)
     for cell in range(4):
         assert cursor.dense_baseline(cell).examples == 32
     assert 0 < cursor.kept_bytes <= 1_500_000
