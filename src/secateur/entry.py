@@ -63,7 +63,6 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
         open_ended = [
             name for name, parameter in signature.parameters.items() if parameter.kind is parameter.VAR_KEYWORD
         ]
-        shown = signature.parameters.get("progress")
         known = [*(name for name in signature.parameters if name not in open_ended), *further]
 
         @wraps(function)
@@ -77,9 +76,7 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
             models = {name: unwrapped(value) for name, value in arguments.items() if isinstance(value, nn.Module)}
             bound.arguments |= models | _selections_as_paths(bound.arguments, models.get("model"))
             compilation = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
-            collection = nullcontext() if shown is None else warnings_collected()
-            display = run_shown(called, None if shown is None else arguments.get("progress", shown.default))
-            with exclusive(), collection, display, plain_modes(), random_states_kept(), compilation:
+            with exclusive(), reported(called, signature, arguments), plain_modes(), random_states_kept(), compilation:
                 return function(*bound.args, **bound.kwargs)
 
         return call
@@ -102,6 +99,15 @@ def _selections_as_paths(arguments: Mapping[str, Any], model: nn.Module | None) 
         if arguments.get(name) is not None
         and any(isinstance(selector, nn.Module) for selector in as_selectors(arguments[name]))
     }
+
+
+@contextmanager
+def reported(called: str, signature: inspect.Signature, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Report the progress of a function, and collect its warnings if it has the argument `progress`."""
+    setting = signature.parameters.get("progress")
+    progress = None if setting is None else arguments.get("progress", setting.default)
+    with nullcontext() if setting is None else warnings_collected(), run_shown(called, progress):
+        yield
 
 
 @contextmanager

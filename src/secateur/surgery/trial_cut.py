@@ -126,8 +126,7 @@ class TrialCutter:
 
     def slices(self, network: Network) -> ModuleSlices:
         """The programs of the model's modules."""
-        if self._slices is None:
-            self._slices = ModuleSlices(self.model, network.program, network.example)
+        self._slices = self._slices or ModuleSlices(self.model, network.program, network.example)
         return self._slices
 
     def input_shapes(self, network: Network, kept: Kept) -> dict[str, dict[str, tuple[int, ...]]]:

@@ -126,11 +126,7 @@ def tradeoff(
             **options,
         )  # fmt: skip
     curve = _Curve(model, calibration, [on_device(batch, network.device) for batch in judged], config, tuning or {})
-    points = []
-    for budget in budgets:
-        with stage(budget_text(budget), stages) as pruning, warnings_apart():
-            points.append(curve.point(scores, budget))
-            pruning.add_result(cost_text(points[-1].result.plan))
+    points = [curve.point(scores, budget, stages) for budget in budgets]
     points.sort(key=lambda point: point.result.plan.cost.macs, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
 
@@ -157,8 +153,14 @@ class _Curve:
         self._model, self._calibration, self._tests = model, calibration, tests
         self._config, self._tuning = config, tuning
 
-    def point(self, scores: Scores, budget: Budget) -> TradeoffPoint:
-        """Plan, cut, repair and measure the network for one budget."""
+    def point(self, scores: Scores, budget: Budget, stages: Sequence[str]) -> TradeoffPoint:
+        """Plan, cut, repair and measure the network for one budget, as one of the stages."""
+        with stage(budget_text(budget), stages) as pruning, warnings_apart():
+            point = self._point(scores, budget)
+            pruning.add_result(cost_text(point.result.plan))
+        return point
+
+    def _point(self, scores: Scores, budget: Budget) -> TradeoffPoint:
         model, config = self._model, self._config
         plan = choose_plan(self._calibration, scores, budget, config, model)
         small, recipe = cut(model, plan), recipe_of(model, plan)

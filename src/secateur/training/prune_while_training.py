@@ -112,13 +112,19 @@ def prune_while_training(
     with stage("tune", TAYLOR_STAGES):
         loop.run("tuning", tuning_steps, schedule)
     with stage("cut", TAYLOR_STAGES):
-        small = schedule.cut()
-    for name, parameter in small.named_parameters():
-        parameter.requires_grad_(requires_grad.get(name, True))
-        parameter.grad = None
+        small = _cut_network(schedule, requires_grad)
     note = f"in training towards {towards}, {pruning_steps:,} steps until the budget was met, {tuning_steps:,} more"
     with stage("measure", TAYLOR_STAGES):
         return _result(measured, small, schedule, note, test is not None)
+
+
+def _cut_network(schedule: TaylorSchedule, requires_grad: Mapping[str, bool]) -> nn.Module:
+    """Return the cut network, whose parameters require gradients as those of the dense one did."""
+    small = schedule.cut()
+    for name, parameter in small.named_parameters():
+        parameter.requires_grad_(requires_grad.get(name, True))
+        parameter.grad = None
+    return small
 
 
 def _with_targets(session: TrainingSession, towards: str) -> list[Batch]:

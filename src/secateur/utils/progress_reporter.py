@@ -1,4 +1,4 @@
-"""Where the progress of a run appears: a bar on terminals and in notebooks, lines elsewhere, and records of a logger.
+"""The display of a run's progress: a bar on terminals and in notebooks, lines elsewhere, and records of a logger.
 
 A thread of its own draws the bar and writes the lines, so that long calls into torch are not silent, and loops only
 count. Nothing is written to standard output.
@@ -25,7 +25,7 @@ os.register_at_fork(before=DRAWING.acquire, after_in_parent=DRAWING.release, aft
 
 
 class ProgressState(Protocol):
-    """What a reporter reads of a run."""
+    """The state of a run, as reporters read it."""
 
     def text(self) -> str:
         """Return the state of the run in one line."""

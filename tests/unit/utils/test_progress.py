@@ -16,8 +16,9 @@ from torch import nn
 import secateur as sc
 from secateur.training.prune_while_training import prune_while_training
 from secateur.utils import progress_reporter
-from secateur.utils.progress import ProgressRun, advance, counted, run_shown, stage, track
+from secateur.utils.progress import advance, counted, run_shown, stage, track
 from secateur.utils.progress_reporter import LOGGER, SHORT, SILENCE, ProgressReporter, reporter_for
+from secateur.utils.progress_run import ProgressRun
 
 STAGES = ("trace", "score", "plan", "cut", "repair", "measure")
 
