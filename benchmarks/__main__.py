@@ -30,6 +30,7 @@ PACKAGES = {
     "lowdata": "lowdata",
     "networks": "networks",
     "pretrained": "pretrained",
+    "published": "published",
     "reliability": "reliability",
     "reproductions": "papers",
     "shapley": "shapley",

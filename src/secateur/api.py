@@ -7,16 +7,17 @@ from typing import Any
 
 from torch import fx, nn
 
-from secateur.allocation.budget import parse_budget, quality_bound
+from secateur.allocation.budget import check_metric_bound, parse_budget, quality_bound
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.plan import cost_text
-from secateur.data.batch import on_device
 from secateur.entry import entry_point_with
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.metrics import Metric
+from secateur.evaluation.report_split import split_examples
 from secateur.evaluation.runtimes import EAGER, is_installed, runtime_of
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
@@ -50,7 +51,9 @@ def prune(
     sizes: Sizes | None = None,
     scores: Scores | None = None,
     test: Any = None,
+    holdout: float | None = None,
     loss: Loss | None = None,
+    metric: Metric | None = None,
     ablation: str = DEFAULTS.ablation,
     allocation: str | Sequence[str] = DEFAULTS.allocation,
     rounds: int = DEFAULTS.rounds,
@@ -78,15 +81,23 @@ def prune(
         keep: the budget: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
             absolute number, `{"macs": "300M"}`, `{"bytes": "1MB"}`; or a time for a batch like those of `data`, on
             this machine: `{"latency": 0.5}` of the dense network's, `{"speedup": 2}`, or `{"ms": 5}`; or a bound, by
-            which the smallest network is searched that loses no more on examples held out of `data`: `{"loss": 0.05}`
-            or `{"accuracy": -0.01}`, against the labels or, without any, the dense network's output. None where `sizes`
-            says all.
+            which the smallest network is searched that loses no more on examples held out of `data`: `{"loss": 0.05}`,
+            `{"accuracy": -0.01}` or `{"metric": -0.02}`, against the labels or, without any, the dense network's
+            output. None where `sizes` says all.
         by: the criterion. "obs" is made for networks that are refitted (docs/lowdata.md); "shapley" estimates what
             units contribute to the network as it is.
         sizes: what single groups keep, as `plan` takes it: `{"layer1.*": 0.5, model.head: 24}`.
         scores: scores of this model that exist, in place of scoring by `by`.
-        test: other examples to measure on; by default those of `data`, and the report says so.
+        test: other examples to measure on. By default a part of `data` is kept away from scores, the choice of the plan
+            and repair, and the report's numbers come from it.
+        holdout: the fraction of `data` that is kept away without `test`. By default an eighth, at least 16 and at most
+            1,024 examples but never more than a quarter; of fewer than 32 examples none, and the report then names its
+            numbers in-sample. 0 uses all examples for everything.
         loss: the user's own loss, as `score` takes it.
+        metric: a function of outputs and targets, for the report and for a bound on it, which gives one value per
+            example, or one number for all of them, such as F1, mean intersection over union or a word error rate. It
+            takes the outputs of the network as they are; without targets, those of the dense network stand in their
+            place.
         ablation: as `score` takes it.
         allocation: as `plan` takes it; "auto" tries several allocations on examples held out and takes the one that
             comes nearest to the dense network.
@@ -134,7 +145,7 @@ def prune(
     keep = parse_budget(keep, sizes)
     config = PruneConfig(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, sizes=sizes, target=target,
-        repair=repair, rounds=rounds, seed=seed, loss=loss, time=TimeBudget(seconds),
+        repair=repair, rounds=rounds, seed=seed, loss=loss, metric=metric, holdout=holdout, time=TimeBudget(seconds),
         layout=layout,
     )  # fmt: skip
     check_settings(config, keep, options, tuning or {}, scores)
@@ -142,7 +153,8 @@ def prune(
     check_layout(model, layout, as_program)
     wanted_kinds(kinds, as_program)
     criteria = [by] if scores is None else []
-    batches, tests = checked_data(model, data, test, loss, criteria, quality_bound(keep))
+    check_metric_bound(keep, metric)
+    batches, tests = checked_data(model, data, test, loss, criteria, quality_bound(keep), metric)
     kinds = kinds_for_budget(keep, kinds, as_program or isinstance(model, fx.GraphModule))
     trace_model = partial(
         trace_within_layout, layout=layout, example_inputs=batches, kinds=kinds, as_program=as_program,
@@ -154,12 +166,13 @@ def prune(
         tracing.add_result(f"{len(network.groups)} groups of {network.units:,} units")
     batches, tests = as_examples(network, batches), as_examples(network, tests)
     check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor, sizes)
-    cells = network_microbatches(network, batches)
+    examples = split_examples(batches, None if test is None else tests, holdout, scores is not None)
+    cells = network_microbatches(network, examples.fitted)
     if config.refits:
         check_refit_memory(network, cells)
     if scores is None:
         score_network = partial(
-            score, data=batches, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed, **options
+            score, data=examples.fitted, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed, **options
         )
         with stage("score", stages):
             scores = score_iteratively(model, network, cells, score_network, keep, rounds, trace_model, sizes)
@@ -181,10 +194,10 @@ def prune(
                 repairing.add_result(str(step))
                 step.warn()
     _warn_of_skipped(config.time)
-    runtime, judged = runtime_of(target), [on_device(batch, network.device) for batch in tests]
+    runtime = runtime_of(target)
     with stage("measure", stages):
         report = measure_networks(
-            model, small, plan, scores, judged, loss, held_out=test is not None, steps=steps, time=config.time,
+            model, small, plan, scores, examples.on(network.device), loss, metric, steps=steps, time=config.time,
             runtime=runtime if is_installed(runtime) else EAGER,
         )  # fmt: skip
     return Result(small, plan, scores, report, recipe)

@@ -14,6 +14,7 @@ from secateur.coupling.kinds import wanted_kinds
 from secateur.entry import entry_point
 from secateur.errors import DataError, NameMatchError, SecateurError
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.metrics import Metric
 from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import check_scoring, score
@@ -41,6 +42,7 @@ def compare(
     *,
     test: Any = None,
     loss: Loss | None = None,
+    metric: Metric | None = None,
     ablation: str = COMPARISON.ablation,
     allocation: str = "uniform",
     repair: How | None = COMPARISON.repair,
@@ -63,6 +65,8 @@ def compare(
         test: other examples to judge by.
         loss: as `score` takes it; by default the loss against the labels, or without any the divergence from the dense
             network's output.
+        metric: a function of outputs and targets, as `prune` takes it, by which criteria are ranked in place of the
+            loss. Larger values are better unless its attribute `higher_is_better` is false.
         ablation: as `score` takes it.
         allocation: as `plan` takes it. With "uniform" every group keeps the same fraction, so that only the order
             within groups counts. With "auto" each criterion's plans are chosen as `prune` chooses them, which takes
@@ -101,13 +105,13 @@ def compare(
     }
     _check_settings(criteria, options, allocation, repair)
     wanted_kinds(kinds, False)
-    batches, tests = checked_data(model, data, test, loss, list(criteria.values()))
+    batches, tests = checked_data(model, data, test, loss, list(criteria.values()), metric=metric)
     stages = ("trace", *criteria)
     with stage("trace", stages):
         network = trace(model, batches, kinds=kinds, new_biases=new_biases)
     check_network(network, [*batches, *tests], budgets, only, skip)
     calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
-    config = replace(COMPARISON, allocation=allocation, repair=repair, loss=loss)
+    config = replace(COMPARISON, allocation=allocation, repair=repair, loss=loss, metric=metric)
     trials = ComparisonTrials(model, calibration, judged, config)
     settings = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed}
     refused: dict[str, str] = {}

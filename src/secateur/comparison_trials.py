@@ -16,12 +16,14 @@ from secateur.errors import DataError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.channel_steps import AUTO
 from secateur.evaluation.evaluate import evaluate
+from secateur.evaluation.metrics import is_higher_better, metric_name
+from secateur.evaluation.report_split import ReportExamples, split_examples
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.scores import Scores
 from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import How, repair_names, run_repairs
-from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics
+from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics, RankedMetric
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
 from secateur.utils.collected_warnings import own_warnings_dropped
@@ -62,8 +64,12 @@ class ComparisonTrials:
 
     def _metrics(self, small: nn.Module) -> CriterionMetrics:
         with torch.random.fork_rng(devices=[]):
-            measures = evaluate(self._model, small, self._tests, self._config.loss)[1]
-        return CriterionMetrics.of(measures.losses, measures.accuracies, measures.agreements)
+            measures = evaluate(self._model, small, self._tests, self._config.loss, self._config.metric)[1]
+        metric, values = self._config.metric, measures.metric
+        ranked = None
+        if metric is not None and values is not None:
+            ranked = RankedMetric(metric_name(metric), values, is_higher_better(metric))
+        return CriterionMetrics.of(measures.losses, measures.accuracies, measures.agreements, ranked)
 
     def _plan(self, scores: Scores, budget: Budget) -> Plan:
         names = [self._config.allocation] if isinstance(self._config.allocation, str) else self._config.allocation
@@ -74,6 +80,18 @@ class ComparisonTrials:
     def _repair(self, small: nn.Module, plan: Plan, repair: How) -> None:
         with own_warnings_dropped():  # the losses on other examples are shown for every trial
             run_repairs(small, plan, recipe_of(self._model, plan), self._calibration, repair, Tuning({}))
+
+
+def measured_examples(calibration: Calibration, judged: Sequence[Batch], timed: Batch) -> ReportExamples:
+    """Return the examples to judge by as those of a report, with a note where some occur in the calibration, too.
+
+    Args:
+        calibration: the examples to work with.
+        judged: the examples to judge by.
+        timed: the batch to time networks on.
+    """
+    examples = split_examples(calibration.microbatches, judged, None)
+    return replace(examples, timed=timed).on(calibration.network.device)
 
 
 def calibration_and_tests(

@@ -59,8 +59,15 @@ AGGREGATE = Option(
 LOSS = Option("a function of the output and the target, which gives one value per example", callable, DataError)
 
 
+METRIC = Option(
+    "a function of outputs and targets, which gives one number, or one value per example", callable, DataError
+)
+
+
 OPTIONS: Mapping[str, Option] = {
     "loss": optional(LOSS),
+    "metric": optional(METRIC),
+    "holdout": optional(Option("a fraction from 0 up and below 1", lambda v: is_real(v) and 0 <= v < 1, DataError)),
     "ablation": one_of("mean", "zero", "impute"),
     "aggregate": optional(AGGREGATE),
     "estimator": Option("the name of an estimator or a function", lambda v: isinstance(v, str) or callable(v)),

@@ -52,7 +52,7 @@ def test_prune_report_and_load(shop: Path) -> None:
     words = "--keep", "macs=0.5", "--out", "small", "--test", "workshop:data", "--seconds", "0.001"
     done = secateur(shop, "prune", *MODEL, *words)
     assert done.returncode == 0, done.stderr
-    assert "accuracy" in done.stdout and "that were not scored on" in done.stdout
+    assert "accuracy, in-sample" in done.stdout and "64 of the 64 test examples are also among" in done.stdout
     assert "left out for want of time: curves" in done.stdout and "left out, so that it takes" in done.stderr
     report = json.loads((shop / "small" / "report.json").read_text())
     assert report["pruned"]["cost"]["macs"] <= 0.5 * report["dense"]["cost"]["macs"]
@@ -135,7 +135,37 @@ def test_a_tradeoff_is_written_and_its_pick_loads(shop: Path) -> None:
     assert sum(p.numel() for p in sc.load(fresh, shop / "curve" / "model").parameters()) < 185
 
 
+METRICS = """
+def hits(outputs, targets):
+    return (outputs.argmax(1) == targets).double()
+"""
+
+
+def test_a_metric_from_a_file_and_a_part_of_the_data_kept_away(shop: Path) -> None:
+    (shop / "metrics.py").write_text(METRICS)
+    words = (
+        "--keep",
+        "macs=0.5",
+        "--repair",
+        "refit",
+        "--metric",
+        "metrics.py:hits",
+        "--holdout",
+        "0.25",
+        "--out",
+        "small",
+    )
+    done = secateur(shop, "prune", *MODEL, *words)
+    assert done.returncode == 0, done.stderr
+    assert "measured on 16 examples that were not fitted to, with 95 % intervals" in done.stdout
+    report = json.loads((shop / "small" / "report.json").read_text())
+    assert report["settings"]["metric"] == "hits" and report["pruned"]["metric"] == report["pruned"]["accuracy"]
+    assert report["held_out"] and report["changes"]["metric"]["half_width"] is not None
+    assert secateur(shop, "report", "small").stdout.strip() in done.stdout
+
+
 WRONG = {
+    "no such file": (("--model", "nowhere.py:make", "--data", "workshop:data"), "can't be found"),
     "no such module": (("--model", "nowhere:make", "--data", "workshop:data"), "can't be found"),
     "no such name": (("--model", "workshop:nope", "--data", "workshop:data"), "can't be found"),
     "no colon": (("--model", "workshop", "--data", "workshop:data"), "package.module:callable"),

@@ -36,6 +36,17 @@ class Detector(nn.Module):
         return {"boxes": self.boxes(F.relu(self.backbone(images.flatten(1))))}
 
 
+class Segmenter(nn.Module):
+    """A network with a class for every pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 12, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(F.relu(self.conv1(x)))
+
+
 class GraphNetwork(nn.Module):
     """A network for one graph at a time."""
 
@@ -90,6 +101,8 @@ def forms_of_data() -> Namespace:
     graphs = [(torch.randn(nodes, 4), torch.eye(nodes), torch.randint(2, (nodes,))) for nodes in (5, 6, 5, 7) * 4]
     names = {"sc": sc, "torch": torch, "detector": Detector(), "images": torch.randn(8, 3, 2, 2), "graphs": graphs}
     targets = [{"boxes": torch.rand(4)} for _ in range(8)]
+    images = [torch.randn(8, 3, 12, 12) for _ in range(4)]
+    names |= {"segmenter": Segmenter(), "segmented": [(batch, torch.randint(12, (8, 12, 12))) for batch in images]}
     names |= {"targets": targets, "matching_loss": lambda boxes, target: (boxes - target["boxes"]).abs().mean()}
     sizes = [torch.randn(2, 3, 224, 224), torch.randn(2, 3, 256, 320)]
     return names | {"model": Images(), "loader": sizes, "graph_network": GraphNetwork()}

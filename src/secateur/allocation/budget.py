@@ -1,5 +1,6 @@
 """Budgets in the user's words: fractions of the dense network, absolute numbers, times, or bounds on the quality."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ COUNTED = ("params", "macs", "bytes", "units")
 LATENCY, SPEEDUP, MILLISECONDS = "latency", "speedup", "ms"
 TIMES = (LATENCY, SPEEDUP, MILLISECONDS)
 UNITS = (*COUNTED, *TIMES)
-QUALITY_BOUNDS = ("loss", "accuracy")
+METRIC = "metric"
+QUALITY_BOUNDS = ("loss", "accuracy", METRIC)
 MOST_PERCENT = 100
 
 
@@ -76,8 +78,21 @@ def _as_sequence(values: Any) -> Sequence[Any]:
 
 
 def quality_bound(keep: Budget) -> str | None:
-    """Return "loss" or "accuracy" if a budget is a bound on it, else None."""
+    """Return "loss", "accuracy" or "metric" if a budget is a bound on it, else None."""
     return next((unit for unit in QUALITY_BOUNDS if unit in keep), None)
+
+
+def check_metric_bound(keep: Budget, metric: object) -> None:
+    """Check that there is a metric where the budget is a bound on it.
+
+    Raises:
+        BudgetError: there is none.
+    """
+    if METRIC in keep and metric is None:
+        raise BudgetError(
+            f"keep={dict(keep)} is a bound on the metric: give metric=, a function of outputs and targets; a negative "
+            "bound is the largest decrease that is allowed, a positive one the largest increase"
+        )
 
 
 def has_time(keep: Budget) -> bool:
@@ -114,9 +129,10 @@ _RANGES: Mapping[str, str] = {
 
 
 def _check_quality_bound(unit: str, value: object, count: int) -> None:
-    sign = 1 if unit == "loss" else -1
-    if count > 1 or not is_real(value) or not sign * float(value) > 0:  # type: ignore[arg-type]
-        example = {"loss": 0.05} if unit == "loss" else {"accuracy": -0.01}
+    number = float(value) if is_real(value) else 0.0  # type: ignore[arg-type]
+    is_in_range = {"loss": number > 0, "accuracy": number < 0, METRIC: number != 0}[unit]
+    if count > 1 or not is_in_range or not math.isfinite(number):
+        example = {unit: 0.05 if unit == "loss" else -0.01}
         raise BudgetError(
             f"keep={{{unit!r}: {value!r}}} is not a bound: give the largest change that is allowed, alone, such as "
             f"{example}"

@@ -8,6 +8,7 @@ from secateur.allocation.loss_curves import Curves
 from secateur.coupling.group_sizes import Sizes
 from secateur.evaluation.channel_steps import ANY, AUTO
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.metrics import Metric
 from secateur.importance.registry import CriterionLike
 from secateur.option_table import SOME_NAMES
 from secateur.options import check_name
@@ -34,6 +35,8 @@ class PruneConfig:
         rounds: how often the network is scored.
         seed: for all that is random.
         loss: the user's own loss, for a bound on it.
+        metric: the user's own metric, for a bound on it and for reports.
+        holdout: the fraction of the examples that is kept away for the report; None for the default.
         layout: "config" where cuts keep to what the model's configuration can say.
         time: the time that all of it may take.
     """
@@ -51,6 +54,8 @@ class PruneConfig:
     rounds: int = 1
     seed: int = 0
     loss: Loss | None = None
+    metric: Metric | None = None
+    holdout: float | None = None
     layout: str | None = None
     time: TimeBudget = field(default_factory=TimeBudget)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.allocation.budget import has_time, parse_budget, quality_bound
+from secateur.allocation.budget import check_metric_bound, has_time, parse_budget, quality_bound
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, PruneConfig, check_allocation
 from secateur.allocation.examples import checked_examples
@@ -24,6 +24,7 @@ from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.channel_steps import AUTO, channel_step
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.metrics import Metric
 from secateur.evaluation.runtimes import check_runtime, runtime_of
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import network_microbatches
@@ -51,6 +52,7 @@ def plan(
     target: str | None = None,
     dropped: str | Sequence[str] = (),
     loss: Loss | None = None,
+    metric: Metric | None = None,
     repair: How | None = DEFAULTS.repair,
     layout: str | None = DEFAULTS.layout,
     seconds: float | None = None,
@@ -67,8 +69,8 @@ def plan(
         scores: the scores of its units; groups without scores stay whole.
         keep: the budget: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
             absolute number, `{"params": "2M"}`; with `data` or `latency` a time, `{"latency": 0.5}`, `{"speedup": 2}`
-            or `{"ms": 5}`; with `data` a bound, `{"loss": 0.05}` or `{"accuracy": -0.01}`. Several budgets are all met;
-            a bound stands alone. None where `sizes` says all.
+            or `{"ms": 5}`; with `data` a bound, `{"loss": 0.05}`, `{"accuracy": -0.01}` or `{"metric": -0.02}`. Several
+            budgets are all met; a bound stands alone. None where `sizes` says all.
         sizes: what single groups keep, whatever the budget: `{"layer1.*": 0.5, "layer2.0.conv1": 24}`, as
             `Plan.with_kept` takes it. The budget takes units from the other groups.
         data: examples to try plans on, as `score` takes them. A quarter of them is held out to judge by.
@@ -92,6 +94,7 @@ def plan(
         dropped: blocks that are removed as a whole, by their paths, where the network was traced with blocks beside
             other kinds; their units count as removed.
         loss: the user's own loss, as `score` takes it, for a bound on it.
+        metric: the user's own metric, as `prune` takes it, for a bound on it.
         repair: the repair that is to follow, as `repair` takes it, or None: with `data`, plans are tried with refitted
             layers if it refits.
         layout: "config", as `prune` takes it; `model` is needed then. None for any sizes.
@@ -125,6 +128,7 @@ def plan(
         True
     """
     budget = parse_budget(keep, sizes)
+    check_metric_bound(budget, metric)
     base = WITHOUT_DATA if data is None else DEFAULTS
     config = replace(
         base,
@@ -137,6 +141,7 @@ def plan(
         target=base.target if target is None else target,
         repair=repair,
         loss=loss,
+        metric=metric,
         time=TimeBudget(seconds),
     )
     check_allocation(config.allocation)

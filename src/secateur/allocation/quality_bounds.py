@@ -1,26 +1,29 @@
 """The smallest network within a bound on the quality: plans of several sizes are tried on examples held out."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from secateur.allocation.block_search import best_plan
+from secateur.allocation.budget import METRIC
+from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.plan import MetricChange, Plan
 from secateur.errors import BudgetError
+from secateur.evaluation.changes import Change
 from secateur.evaluation.evaluate import OutputPair, class_hits, top_classes
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.metrics import Metric, MetricMeter, metric_change
 from secateur.evaluation.targets import IGNORED
 from secateur.utils.progress import track
 
 STEPS = 7
 LEAST = 0.02
-NORMAL = 1.96
 
 
 def smallest_plan_within(search: PlanSearch, unit: str, limit: float) -> Plan:
@@ -28,7 +31,7 @@ def smallest_plan_within(search: PlanSearch, unit: str, limit: float) -> Plan:
 
     Args:
         search: makes the plans.
-        unit: "loss" or "accuracy".
+        unit: "loss", "accuracy" or "metric".
         limit: the most it may change by.
 
     Raises:
@@ -41,7 +44,7 @@ def smallest_plan_within(search: PlanSearch, unit: str, limit: float) -> Plan:
     for _ in track(range(STEPS), "plans within the bound"):
         middle = math.sqrt(low * high)
         plan = search.plan({"macs": middle}, allocation)
-        change = measure_change(search.simulator, plan, unit, limit, search.config.loss)
+        change = measure_change(search.simulator, plan, unit, limit, search.config)
         if change.within:
             smallest, high = replace(plan, change=change), middle
         else:
@@ -68,22 +71,37 @@ def _reachable(search: PlanSearch, macs: float, allocation: Allocation) -> float
 
 
 def measure_change(
-    simulator: PlanSimulator, plan: Plan, unit: str, limit: float, loss: Loss | None = None
+    simulator: PlanSimulator, plan: Plan, unit: str, limit: float, config: PruneConfig = DEFAULTS
 ) -> MetricChange:
-    """Measure the change of the loss or the accuracy on the examples held out.
+    """Measure the change of the loss, the accuracy or the metric on the examples held out.
 
     Args:
         simulator: runs the plan.
         plan: the plan.
-        unit: "loss" or "accuracy".
+        unit: "loss", "accuracy" or "metric".
         limit: the most it may change by.
-        loss: the user's own loss; the default one if None.
+        config: the user's own loss and metric.
     """
-    changes = torch.cat([CHANGES[unit](pair, loss) for pair in simulator.outputs(plan.kept)])
-    changes = changes[~changes.isnan()]  # examples without a label that counts
-    mean, spread = float(changes.mean()), float(changes.std()) if len(changes) > 1 else 0.0
-    half = NORMAL * spread / len(changes) ** 0.5
-    return MetricChange(unit, limit, mean, mean - half, mean + half, len(changes))
+    pairs = simulator.outputs(plan.kept)
+    if unit == METRIC:
+        change, count = _metric_change(pairs, config.metric)
+    else:
+        differences = torch.cat([CHANGES[unit](pair, config.loss) for pair in pairs])
+        differences = differences[~differences.isnan()]  # examples without a label that counts
+        change, count = Change.of(differences) or Change(math.nan, math.nan), len(differences)
+    low, high = change.mean - change.half_width, change.mean + change.half_width
+    return MetricChange(unit, limit, change.mean, low, high, count)
+
+
+def _metric_change(pairs: Iterable[OutputPair], metric: Metric | None) -> tuple[Change, int]:
+    """Return the change of the user's metric, and the number of examples."""
+    assert metric is not None
+    meter, count = MetricMeter(metric), 0
+    for pair in pairs:
+        meter.add(pair.batch, (pair.dense, pair.small), pair.dense)
+        count += pair.examples
+    dense, small = meter.results()
+    return metric_change(dense, small), count
 
 
 def _loss_changes(pair: OutputPair, loss: Loss | None) -> Tensor:

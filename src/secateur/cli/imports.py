@@ -1,9 +1,11 @@
 """Import the models and data that a command line names."""
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from torch import nn
@@ -15,26 +17,55 @@ from secateur.graph.wrappers import unwrapped
 
 
 def imported_object(name: str) -> Callable[[], Any]:
-    """Import the callable that `package.module:attribute` names; modules of the current folder are found too.
+    """Import the callable that `package.module:attribute` or `file.py:attribute` names.
+
+    Modules of the current folder are found, too.
 
     Raises:
         NameMatchError: the module or attribute does not exist, or is not callable.
     """
     module_name, _, attribute_path = name.partition(":")
     if not module_name or not attribute_path:
-        raise NameMatchError(f"{name!r} is not of the form package.module:callable")
+        raise NameMatchError(f"{name!r} is not of the form package.module:callable or file.py:callable")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        target: Any = importlib.import_module(module_name)
+        is_file = module_name.endswith(".py")
+        target: Any = module_of_file(Path(module_name)) if is_file else importlib.import_module(module_name)
         for attribute in attribute_path.split("."):
             target = getattr(target, attribute)
-    except (ImportError, AttributeError) as failure:
+    except (ImportError, AttributeError, OSError) as failure:
         raise NameMatchError(f"{name!r} can't be found: {failure}") from failure
     if not callable(target):
         raise NameMatchError(f"{name!r} is a {type(target).__name__}, not a callable")
     return cast(Callable[[], Any], target)
+
+
+def module_of_file(path: Path) -> ModuleType:
+    """Run a file as a module, once for its path.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    name = f"secateur_file_{path.resolve().as_posix()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def metric_from(name: str | None) -> Callable[..., Any] | None:
+    """Return the metric of a name, None for None."""
+    return None if name is None else imported_object(name)
 
 
 def batches_from(name: str) -> Any:

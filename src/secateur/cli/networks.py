@@ -7,7 +7,7 @@ import typer
 
 import secateur as sc
 from secateur.cli.app import register_command
-from secateur.cli.imports import batches_from, model_from
+from secateur.cli.imports import batches_from, metric_from, model_from
 from secateur.cli.options import (
     Ablation,
     AsProgram,
@@ -16,6 +16,7 @@ from secateur.cli.options import (
     Device,
     Kinds,
     MaybeData,
+    MetricOption,
     Model,
     Only,
     Out,
@@ -121,6 +122,7 @@ def compare_command(
     weights: Weights = None,
     program: Program = None,
     test: Test = None,
+    metric: MetricOption = None,
     by: Annotated[
         list[str] | None, typer.Option("--by", help="A criterion, again for each more.", show_default=False)
     ] = None,
@@ -143,6 +145,7 @@ def compare_command(
         by or DEFAULT,
         parse_fractions(keep) if keep else None,
         test=batches_from(test) if test else None,
+        metric=metric_from(metric),
         ablation=ablation,
         allocation=allocation,
         repair=parse_repair(repair),

@@ -46,7 +46,8 @@ KeepOption = Annotated[
     list[str],
     typer.Option(
         "--keep",
-        help="The budget that is kept: macs=0.5 or 300M, params=, bytes=, units=, latency=0.5, speedup=2, ms=5.",
+        help="The budget that is kept: macs=0.5 or 300M, params=, bytes=, units=, latency=0.5, speedup=2, ms=5; or a "
+        "bound: loss=0.05, accuracy=-0.01, metric=-0.02.",
         show_default=False,
     ),
 ]
@@ -76,7 +77,26 @@ Layout = Annotated[
         "--layout", help="config: cuts that the configuration of a transformers model can say.", show_default=False
     ),
 ]
-Test = Annotated[str | None, typer.Option("--test", help="Other examples to measure on.", show_default=False)]
+Test = Annotated[
+    str | None,
+    typer.Option("--test", help="Other examples to measure on, in place of a part of the data.", show_default=False),
+]
+MetricOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="file.py:callable or package.module:callable of outputs and targets: one number, or one for each example.",
+        show_default=False,
+    ),
+]
+Holdout = Annotated[
+    float | None,
+    typer.Option(
+        "--holdout",
+        help="The fraction of the data kept away for the report: an eighth by default, 0 for none.",
+        show_default=False,
+    ),
+]
 Repair = Annotated[
     str, typer.Option("--repair", help="mean, batchnorm, refit, adapt, tune, several with commas, or none.")
 ]

@@ -8,7 +8,7 @@ import typer
 import secateur as sc
 from secateur import demo
 from secateur.cli.app import register_command
-from secateur.cli.imports import batches_from, model_from
+from secateur.cli.imports import batches_from, metric_from, model_from
 from secateur.cli.options import (
     Ablation,
     AsProgram,
@@ -17,11 +17,13 @@ from secateur.cli.options import (
     Checkpoint,
     Data,
     Device,
+    Holdout,
     KeepOption,
     Kinds,
     Layout,
     LearningRate,
     MaybeKeep,
+    MetricOption,
     Model,
     NewBiases,
     Only,
@@ -70,6 +72,8 @@ def prune_command(
     weights: Weights = None,
     program: Program = None,
     test: Test = None,
+    holdout: Holdout = None,
+    metric: MetricOption = None,
     by: By = "obs",
     ablation: Ablation = "mean",
     allocation: Annotated[str, typer.Option("--allocation", help="auto, uniform, global, raw or loss.")] = "auto",
@@ -104,6 +108,8 @@ def prune_command(
         by,
         sizes=parse_sizes(sizes or []),
         test=batches_from(test) if test else None,
+        holdout=holdout,
+        metric=metric_from(metric),
         ablation=ablation,
         allocation=allocation,
         rounds=rounds,

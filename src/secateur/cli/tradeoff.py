@@ -6,12 +6,13 @@ import typer
 
 import secateur as sc
 from secateur.cli.app import register_command
-from secateur.cli.imports import batches_from, model_from
+from secateur.cli.imports import batches_from, metric_from, model_from
 from secateur.cli.options import (
     Ablation,
     By,
     Data,
     Kinds,
+    MetricOption,
     Model,
     Only,
     Out,
@@ -31,6 +32,7 @@ def tradeoff_command(
     model: Model = None,
     weights: Weights = None,
     test: Test = None,
+    metric: MetricOption = None,
     by: By = "obs",
     keep: Annotated[
         list[str] | None,
@@ -54,6 +56,7 @@ def tradeoff_command(
         parse_fractions(keep) if keep else None,
         by,
         test=batches_from(test) if test else None,
+        metric=metric_from(metric),
         ablation=ablation,
         repair=parse_repair(repair),
         only=only,

@@ -20,12 +20,12 @@ Budget = Mapping[str, float]
 
 @dataclass(frozen=True)
 class MetricChange:
-    """The change of the loss or the accuracy on examples held out, beside its bound.
+    """The change of the loss, the accuracy or the user's metric on examples held out, beside its bound.
 
     Args:
-        unit: "loss" or "accuracy".
-        asked: the most it may change by.
-        mean: the change, with `low` and `high` the ends of its 95 % interval, by the normal approximation.
+        unit: "loss", "accuracy" or "metric".
+        asked: the most it may change by: a decrease where negative, an increase where positive.
+        mean: the change, with `low` and `high` the ends of its 95 % interval.
         examples: how many were held out.
     """
 
@@ -39,7 +39,7 @@ class MetricChange:
     @property
     def within(self) -> bool:
         """True where the bound holds."""
-        return self.mean <= self.asked if self.unit == "loss" else self.mean >= self.asked
+        return self.mean <= self.asked if self.asked > 0 else self.mean >= self.asked
 
     def __str__(self) -> str:
         return (
@@ -61,7 +61,7 @@ class Plan:
         keep: the requested budget.
         effective: the MACs with channels counted up to the step of the device's kernels.
         notes: decisions made for the device, with their reasons.
-        change: the change of the loss or the accuracy, where the budget is a bound on it.
+        change: the change of the loss, the accuracy or the metric, where the budget is a bound on it.
         ranked: the units of each group in ascending order of their scores, where they have scores.
     """
 

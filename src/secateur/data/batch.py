@@ -24,6 +24,8 @@ class Batch:
         target: the targets, or None.
         is_one_example: whether the batch is one example, such as a graph whose nodes lie along the first axis.
         is_whole: whether the batch can't be divided, because the model's code fixes the batch size.
+        metric_target: targets that only the user's metric can read, such as those of detection; None where `target`
+            serves both.
     """
 
     args: tuple[Any, ...]
@@ -31,6 +33,7 @@ class Batch:
     target: Any = None
     is_one_example: bool = False
     is_whole: bool = False
+    metric_target: Any = None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -67,8 +70,9 @@ class Batch:
                 return change_list(leaf)
             return change(leaf) if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == size else leaf
 
-        args, kwargs, target = pytree.tree_map(convert, (self.args, dict(self.kwargs), self.target))
-        return replace(self, args=args, kwargs=kwargs, target=target)
+        leaves = (self.args, dict(self.kwargs), self.target, self.metric_target)
+        args, kwargs, target, metric_target = pytree.tree_map(convert, leaves)
+        return replace(self, args=args, kwargs=kwargs, target=target, metric_target=metric_target)
 
     def take(self, index: Tensor) -> "Batch":
         """Select examples by their positions."""
@@ -84,7 +88,7 @@ class Batch:
     @property
     def has_target_by_example(self) -> bool:
         """True if the targets, if any, have one entry per example."""
-        leaves = (leaf for leaf in pytree.tree_leaves(self.target) if leaf is not None)
+        leaves = (leaf for leaf in pytree.tree_leaves((self.target, self.metric_target)) if leaf is not None)
         return all(
             isinstance(leaf, ExampleList | Tensor) and (not isinstance(leaf, Tensor) or leaf.dim() > 0)
             and len(leaf) == self.size
@@ -94,6 +98,10 @@ class Batch:
     def without_target(self) -> "Batch":
         """The batch without its targets."""
         return replace(self, target=None)
+
+    def with_metric_target(self) -> "Batch":
+        """The batch with its targets for the user's metric alone."""
+        return replace(self, target=None, metric_target=self.target)
 
 
 def selected_entries(values: ExampleList, index: Tensor) -> ExampleList:
@@ -109,8 +117,9 @@ def concat_batches(batches: Sequence[Batch]) -> Batch:
             return ExampleList(entry for leaf in leaves for entry in leaf)
         return torch.cat(leaves) if isinstance(leaves[0], Tensor) and leaves[0].dim() else leaves[0]
 
-    trees = [(batch.args, dict(batch.kwargs), batch.target) for batch in batches]
-    return Batch(*pytree.tree_map(concat_leaves, *trees))
+    trees = [(batch.args, dict(batch.kwargs), batch.target, batch.metric_target) for batch in batches]
+    args, kwargs, target, metric_target = pytree.tree_map(concat_leaves, *trees)
+    return Batch(args, kwargs, target, metric_target=metric_target)
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
@@ -121,5 +130,6 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
             return ExampleList(pytree.tree_map(move_leaf, list(leaf)))
         return leaf.to(device) if isinstance(leaf, Tensor) else leaf
 
-    args, kwargs, target = pytree.tree_map(move_leaf, (batch.args, dict(batch.kwargs), batch.target))
-    return replace(batch, args=args, kwargs=kwargs, target=target)
+    leaves = (batch.args, dict(batch.kwargs), batch.target, batch.metric_target)
+    args, kwargs, target, metric_target = pytree.tree_map(move_leaf, leaves)
+    return replace(batch, args=args, kwargs=kwargs, target=target, metric_target=metric_target)

@@ -1,7 +1,7 @@
 """Measures of a smaller network beside the dense one, example by example: loss, accuracy, agreement and divergence."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from secateur.coupling.cost import Cost
 from secateur.data.batch import Batch
+from secateur.evaluation.changes import Change
 from secateur.evaluation.divergence import divergence
 from secateur.evaluation.losses import Loss, Reference, by_example, example_losses
+from secateur.evaluation.metrics import Metric, MetricMeter, MetricValues, metric_change
 from secateur.evaluation.outputs import is_logits, main_output
 from secateur.evaluation.records import Latency, Metrics
 from secateur.evaluation.targets import IGNORED
@@ -78,21 +80,41 @@ class ExampleMeasures:
         accuracies: the fractions of right top classes. (examples,)
         agreements: the fractions of the dense network's top classes. (examples,)
         divergences: the divergences from the dense network's output. (examples,)
+        metric: the user's own metric, None where there is none.
     """
 
     losses: Tensor
     accuracies: Tensor
     agreements: Tensor
     divergences: Tensor
+    metric: MetricValues | None = None
 
     def metrics(self, cost: Cost, latency: Latency) -> Metrics:
         """Return the means, beside the cost and the time of the network."""
         accuracy, agreement = optional_mean(self.accuracies), optional_mean(self.agreements)
-        return Metrics(float(self.losses.mean()), accuracy, agreement, float(self.divergences.mean()), cost, latency)
+        loss, divergence = float(self.losses.mean()), float(self.divergences.mean())
+        metric = None if self.metric is None else self.metric.value
+        return Metrics(loss, accuracy, agreement, divergence, cost, latency, metric)
+
+    def changes_from(self, dense: "ExampleMeasures") -> dict[str, Change]:
+        """Return the changes of all measures from the dense network on the same examples, by name, with intervals."""
+        changes = {
+            "loss": Change.of(self.losses - dense.losses),
+            "accuracy": Change.of(self.accuracies - dense.accuracies),
+            "agreement": Change.of(self.agreements - dense.agreements),
+            "divergence": Change.of(self.divergences),
+        }
+        if self.metric is not None and dense.metric is not None:
+            changes["metric"] = metric_change(dense.metric, self.metric)
+        return {name: change for name, change in changes.items() if change is not None}
 
 
 def evaluate(
-    dense: nn.Module, small: nn.Module, batches: Sequence[Batch], loss: Loss | None = None
+    dense: nn.Module,
+    small: nn.Module,
+    batches: Sequence[Batch],
+    loss: Loss | None = None,
+    metric: Metric | None = None,
 ) -> tuple[ExampleMeasures, ExampleMeasures]:
     """Run both networks on the same examples, and return the measures of the dense one and of the smaller one.
 
@@ -101,10 +123,19 @@ def evaluate(
         small: the smaller network.
         batches: the examples.
         loss: the user's own loss, or None.
+        metric: the user's own metric, or None.
     """
+    meter = None if metric is None else MetricMeter(metric)
+    rows = []
     with preserved(dense), preserved(small):
-        measures = torch.cat([pair.measures(loss) for pair in _run_pairs(dense, small, batches)], 2)
-    return ExampleMeasures(*measures[0]), ExampleMeasures(*measures[1])
+        for pair in _run_pairs(dense, small, batches):
+            rows.append(pair.measures(loss))
+            if meter is not None:
+                meter.add(pair.batch, (pair.dense, pair.small), pair.dense)
+    dense_rows, small_rows = torch.cat(rows, 2)  # (measures, examples) each
+    dense_metric, small_metric = (None, None) if meter is None else meter.results()
+    dense_measures, small_measures = ExampleMeasures(*dense_rows), ExampleMeasures(*small_rows)
+    return replace(dense_measures, metric=dense_metric), replace(small_measures, metric=small_metric)
 
 
 def _run_pairs(dense: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> Iterator[OutputPair]:

@@ -26,6 +26,7 @@ class Metrics:
         divergence: the mean divergence from the dense network's output.
         cost: parameters, MACs, bytes.
         latency: measured.
+        metric: the user's own metric, None where there is none.
     """
 
     loss: float
@@ -34,3 +35,4 @@ class Metrics:
     divergence: float
     cost: Cost
     latency: Latency
+    metric: float | None = None

@@ -13,6 +13,7 @@ from secateur.data.conversion import as_batches
 from secateur.data.model_inputs import device_of, floating_type
 from secateur.errors import DataError, TargetError, TraceError
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.metrics import Metric, check_metric
 from secateur.graph.contexts import preserved, run_module
 from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.input_checks import EXAMPLE, check_inputs
@@ -44,6 +45,7 @@ def checked_data(
     loss: Loss | None,
     by: Sequence[CriterionLike],
     bound: str | None = None,
+    metric: Metric | None = None,
 ) -> tuple[list[Batch], list[Batch]]:
     """Return the examples to work with and those to measure on, checked against the model.
 
@@ -53,7 +55,8 @@ def checked_data(
         test: examples to measure on, or None for those of `data`.
         loss: the user's loss, or None.
         by: the criteria.
-        bound: "loss" or "accuracy" where the budget is a bound on it, which needs targets.
+        bound: "loss", "accuracy" or "metric" where the budget is a bound on it.
+        metric: the user's own metric, or None.
 
     Returns:
         Both as batches. Targets that the default loss can't use are left out, with a warning, where nothing needs them.
@@ -78,18 +81,28 @@ def checked_data(
             replace(batch, is_one_example=examples.is_one_example)
             for batch, (examples, _) in zip(checked, outputs, strict=True)
         ]
+        if metric is not None:
+            check_metric(metric, outputs)
         try:
             check_losses(outputs, checked, loss, use)
             if bound == "accuracy":
                 check_class_targets(checked)
         except TargetError as failure:
-            if bound is not None or use != "nothing":
+            if bound in ("loss", "accuracy") or use != "nothing":
                 raise
-            warn(f"targets are left out, as no criterion needs them: {failure}")
-            batches = [batch.without_target() for batch in batches]
-            tests = [batch.without_target() for batch in tests]
+            batches, tests = _without_unusable_targets(failure, batches, tests, metric)
             break
     return batches, tests
+
+
+def _without_unusable_targets(
+    failure: TargetError, batches: list[Batch], tests: list[Batch], metric: Metric | None
+) -> tuple[list[Batch], list[Batch]]:
+    """Return the examples without targets that the default loss can't use; a metric keeps them for itself."""
+    if metric is not None:
+        return [batch.with_metric_target() for batch in batches], [batch.with_metric_target() for batch in tests]
+    warn(f"targets are left out, as no criterion needs them: {failure}")
+    return [batch.without_target() for batch in batches], [batch.without_target() for batch in tests]
 
 
 def usable_examples(model: nn.Module, examples: list[Batch]) -> list[Batch]:

@@ -58,10 +58,12 @@ class Comparison:
     def losses(self, by: str, repair: str) -> Tensor:
         """Return the loss of each example (examples,) with a criterion, averaged over all budgets.
 
+        With a metric of the user's own its values, negative where larger ones are better.
+
         Raises:
             NameMatchError: no trial has this criterion and repair.
         """
-        losses = [trial.metrics.losses for trial in self.trials if (trial.by, trial.repair) == (by, repair)]
+        losses = [trial.metrics.costs for trial in self.trials if (trial.by, trial.repair) == (by, repair)]
         if not losses:
             raise NameMatchError(
                 f"no trial used {by!r} with repair {repair!r}; criteria: {', '.join(self.scores)}; repairs: "
@@ -97,15 +99,19 @@ class Comparison:
     def recommendation(self, repair: str) -> str:
         """Return the best criterion and the evidence for it, in words."""
         best, equals = self.best(repair), self.equals(repair)
-        losses = self.losses(best, repair)
+        losses, metric = self.losses(best, repair), self.dense.metric
         error = float(losses.std()) / len(losses) ** 0.5
         condition = "without repair" if repair == NO_REPAIR else f"after {repair}"
+        measure = "least loss" if metric is None else f"best {metric.name}"
+        mean = float(losses.mean()) if metric is None or not metric.is_higher_better else -float(losses.mean())
+        dense = self.dense.loss if metric is None else metric.values.value
         evidence = (
-            f"{condition}: {best} has the least loss, {float(losses.mean()):.4g} ± {error:.2g} on average over "
-            f"{len(self.budgets)} budgets and {len(losses)} examples (dense {self.dense.loss:.4g})"
+            f"{condition}: {best} has the {measure}, {mean:.4g} ± {error:.2g} on average over "
+            f"{len(self.budgets)} budgets and {len(self.dense.losses)} examples (dense {dense:.4g})"
         )
         if not equals:
-            return f"{evidence}; every other criterion has a higher loss, with 95 % confidence"
+            comparative = "a higher loss" if metric is None else f"a worse {metric.name}"
+            return f"{evidence}; every other criterion has {comparative}, with 95 % confidence"
         cheapest = min([best, *equals], key=self.seconds)
         note = "" if cheapest == best else f"; {cheapest} is the cheapest of them, {self.seconds(cheapest):.1f} s"
         return f"{evidence}; on these examples it does not differ significantly from {', '.join(equals)}{note}"
@@ -124,12 +130,12 @@ class Comparison:
         """Return a row for each criterion: seconds, and the metrics at each budget; * marks the least loss."""
         trials = [trial for trial in self.trials if trial.repair == repair]
         least = {
-            budget: min(trial.metrics.loss for trial in trials if trial.budget == budget) for budget in self.budgets
+            budget: min(trial.metrics.cost for trial in trials if trial.budget == budget) for budget in self.budgets
         }
         rows = [["criterion", "seconds", *self.budgets]]
         for by in self.ranking(repair):
             trials_by = [trial for trial in trials if trial.by == by]
-            cells = (f"{'*' * (trial.metrics.loss <= least[trial.budget])}{trial.metrics}" for trial in trials_by)
+            cells = (f"{'*' * (trial.metrics.cost <= least[trial.budget])}{trial.metrics}" for trial in trials_by)
             rows.append([by, f"{trials_by[0].seconds:.1f}", *cells])
         return rows
 
@@ -168,6 +174,7 @@ class Comparison:
         examples = "other examples" if self.held_out else "examples held out"
         fraction = "accuracy" if self.dense.accuracy is not None else "agreement with the dense network"
         metrics = "loss" if self.dense.agreement is None else f"loss and {fraction}"
+        metrics = metrics if self.dense.metric is None else self.dense.metric.name
         return f"{self.title}: {metrics} on {len(self.dense.losses)} {examples}"
 
     def to_json(self) -> str:

@@ -7,8 +7,24 @@ from typing import Any
 from torch import Tensor
 
 from secateur.allocation.quantities import budget_text
+from secateur.evaluation.metrics import MetricValues
 
 NO_REPAIR = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class RankedMetric:
+    """A metric of the user's own, by which criteria are ranked.
+
+    Args:
+        name: its name.
+        values: the metric of a network.
+        is_higher_better: whether larger values are better.
+    """
+
+    name: str
+    values: MetricValues
+    is_higher_better: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,23 +35,34 @@ class CriterionMetrics:
         losses: the loss of each example. (examples,)
         accuracy: the fraction of right top classes, None where the targets are not classes.
         agreement: the fraction of examples with the dense network's top class, None where outputs are not classes.
+        metric: the metric of the user's own, None where there is none.
     """
 
     losses: Tensor
     accuracy: float | None
     agreement: float | None
+    metric: RankedMetric | None = None
 
     @staticmethod
-    def of(losses: Tensor, right: Tensor, same: Tensor) -> "CriterionMetrics":
+    def of(losses: Tensor, right: Tensor, same: Tensor, metric: RankedMetric | None = None) -> "CriterionMetrics":
         """Average the metrics of each example.
 
         Args:
             losses: the losses. (examples,)
             right: 1 where the top class is right, 0 where it is wrong, NaN without classes. (examples,)
             same: 1 where the top class is the dense network's, else 0, NaN without classes. (examples,)
+            metric: the metric of the user's own, if any.
         """
-        fractions = (None if bool(hits.isnan().all()) else float(hits.nanmean()) for hits in (right, same))
-        return CriterionMetrics(losses, *fractions)
+        accuracy, agreement = (None if bool(hits.isnan().all()) else float(hits.nanmean()) for hits in (right, same))
+        return CriterionMetrics(losses, accuracy, agreement, metric)
+
+    @property
+    def costs(self) -> Tensor:
+        """The values that criteria are ranked by, smaller ones better, (samples,): losses, or those of the metric."""
+        if self.metric is None:
+            return self.losses
+        samples = self.metric.values.samples
+        return -samples if self.metric.is_higher_better else samples
 
     @property
     def loss(self) -> float:
@@ -43,11 +70,21 @@ class CriterionMetrics:
         return float(self.losses.mean())
 
     @property
+    def cost(self) -> float:
+        """The number that criteria are ranked by, the smaller the better."""
+        if self.metric is None:
+            return self.loss
+        return -self.metric.values.value if self.metric.is_higher_better else self.metric.values.value
+
+    @property
     def as_dict(self) -> dict[str, float | None]:
         """The mean loss and the fractions, by name."""
-        return {"loss": self.loss, "accuracy": self.accuracy, "agreement": self.agreement}
+        fractions = {"loss": self.loss, "accuracy": self.accuracy, "agreement": self.agreement}
+        return fractions if self.metric is None else {**fractions, "metric": self.metric.values.value}
 
     def __str__(self) -> str:
+        if self.metric is not None:
+            return f"{self.metric.values.value:.4g}"
         fraction = self.accuracy if self.accuracy is not None else self.agreement
         return f"{self.loss:.4g}" + ("" if fraction is None else f" {fraction:.1%}")
 
@@ -88,4 +125,4 @@ def trial_columns(trials: Sequence[ComparisonTrial]) -> dict[str, list[Any]]:
         "seconds": [trial.seconds for trial in trials],
     }
     metrics = [trial.metrics.as_dict for trial in trials]
-    return columns | {name: [values[name] for values in metrics] for name in ("loss", "accuracy", "agreement")}
+    return columns | {name: [values[name] for values in metrics] for name in (metrics[0] if metrics else ())}

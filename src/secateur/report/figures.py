@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from secateur.evaluation.changes import Change
 from secateur.evaluation.records import Latency, Metrics
 
 
@@ -53,7 +54,8 @@ class Figures:
     Args:
         title: the model's class.
         examples: the number of examples that both networks were measured on.
-        held_out: True where these are not the examples of scoring or training.
+        held_out: True where these are not the examples of scoring, planning, repair or training; otherwise the measures
+            are in-sample.
         dense: the metrics of the dense network.
         pruned: the metrics of the pruned network.
         groups: the numbers of units before and after, by group.
@@ -62,6 +64,8 @@ class Figures:
             of time, the warnings, and the number of threads.
         new_biases: the biases that were added to layers without one, for the means of removed units.
         sparsity: the sparse weights of a method below the unit; None for `prune`.
+        changes: the changes of the measures with their 95 % intervals over the examples, by name; for "divergence" the
+            divergence itself.
     """
 
     title: str
@@ -74,3 +78,4 @@ class Figures:
     settings: dict[str, Any]
     new_biases: tuple[str, ...] = ()
     sparsity: SparsityFigures | None = None
+    changes: Mapping[str, Change] = field(default_factory=dict)

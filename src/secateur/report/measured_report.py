@@ -13,7 +13,9 @@ from secateur.errors import BudgetError
 from secateur.evaluation.evaluate import evaluate
 from secateur.evaluation.layer_times import LayerTime, layer_times, speed_note
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.metrics import Metric, metric_name
 from secateur.evaluation.onnx_times import onnx_layer_times
+from secateur.evaluation.report_split import ReportExamples
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
 from secateur.evaluation.timing import interleaved_times, latency_of
 from secateur.graph.contexts import preserved
@@ -32,9 +34,10 @@ def measure_networks(
     small: nn.Module,
     plan: Plan,
     scores: Scores,
-    batches: Sequence[Batch],
+    examples: ReportExamples,
     loss: Loss | None,
-    held_out: bool,
+    metric: Metric | None = None,
+    *,
     steps: Sequence[RepairStep],
     time: TimeBudget | None = None,
     runtime: str = EAGER,
@@ -46,25 +49,25 @@ def measure_networks(
         small: the network that was cut.
         plan: the plan of the cut.
         scores: the scores of the units.
-        batches: the examples.
+        examples: the examples to measure on, and the batch to time.
         loss: the loss of a user, or None for the default one.
-        held_out: True where these are not the examples of the scoring.
+        metric: the metric of a user, or None.
         steps: the outcomes of the repairs.
         time: the limit of time, if any.
         runtime: the runtime for the times.
     """
-    evaluations = evaluate(dense, small, batches, loss)
-    timed = _timed(dense, small, batches[0], runtime)
+    evaluations = evaluate(dense, small, examples.measured, loss, metric)
+    timed = _timed(dense, small, examples.timed, runtime)
     metrics = [
-        evaluation.metrics(cost, latency_of(batches[0].size or 1, seconds))
+        evaluation.metrics(cost, latency_of(examples.timed.size or 1, seconds))
         for evaluation, cost, seconds in zip(evaluations, (plan.dense, plan.cost), timed.seconds, strict=True)
     ]
     speedup = metrics[0].latency.median / metrics[1].latency.median
-    faults = _page_faults(small, batches[0]) if timed.runtime == EAGER else 0
+    faults = _page_faults(small, examples.timed) if timed.runtime == EAGER else 0
     return Report(
         title=plan.network.title,
         examples=len(evaluations[0].losses),
-        held_out=held_out,
+        held_out=examples.held_out,
         dense=metrics[0],
         pruned=metrics[1],
         groups={name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()},
@@ -81,11 +84,13 @@ def measure_networks(
             "runtime": timed.runtime,
             "layers": [asdict(layer) for layer in timed.layers],
             "speed": speed_note(dense, plan, timed.layers, speedup, faults),
-            "notes": [*plan.notes, *timed.notes],
+            "notes": [*examples.notes, *plan.notes, *timed.notes],
             "warnings": list(warning_lines()),
+            "metric": "" if metric is None else metric_name(metric),
             "left_out": [] if time is None else list(time.left_out),
         },
         new_biases=plan.new_biases,
+        changes=evaluations[1].changes_from(evaluations[0]),
     )
 
 

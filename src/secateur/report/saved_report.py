@@ -1,16 +1,18 @@
 """Saved reports."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from secateur.coupling.cost import Cost
 from secateur.errors import StorageError
+from secateur.evaluation.changes import Change
 from secateur.evaluation.records import Latency, Metrics
 from secateur.files import read_bytes, read_record, reading
 from secateur.report.figures import Figures, LayerFigures, SparsityFigures
-from secateur.report.schema import Number, SavedMeasured, SavedReport, SavedReport1, SavedSparsity
+from secateur.report.schema import Number, SavedChange, SavedMeasured, SavedReport, SavedReport1, SavedSparsity
 from secateur.report.text import report_text
 from secateur.surgery.prepared_load import check_companion
 
@@ -48,6 +50,7 @@ def _figures(record: SavedReport1) -> Figures:
         new_biases=record.new_biases if isinstance(record, SavedReport) else (),
         settings=msgspec.to_builtins(record.settings),
         sparsity=_sparsity(record.sparsity) if isinstance(record, SavedReport) else None,
+        changes=_changes(record.changes) if isinstance(record, SavedReport) else {},
     )
 
 
@@ -62,7 +65,14 @@ def _sparsity(record: SavedSparsity | None) -> SparsityFigures | None:
 def _measured(record: SavedMeasured) -> Metrics:
     cost = Cost(**msgspec.structs.asdict(record.cost))
     latency = Latency(**msgspec.structs.asdict(record.latency))
-    return Metrics(_number(record.loss), record.accuracy, record.agreement, _number(record.divergence), cost, latency)
+    loss, divergence = _number(record.loss), _number(record.divergence)
+    return Metrics(loss, record.accuracy, record.agreement, divergence, cost, latency, record.metric)
+
+
+def _changes(records: Mapping[str, SavedChange]) -> dict[str, Change]:
+    """Return the changes; a half width that JSON has no form for is infinite."""
+    widths = {name: math.inf if change.half_width is None else change.half_width for name, change in records.items()}
+    return {name: Change(_number(change.mean), widths[name]) for name, change in records.items()}
 
 
 def _number(value: Number) -> float:

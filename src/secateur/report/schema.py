@@ -42,6 +42,14 @@ class SavedMeasured(Record, frozen=True):
     divergence: Number
     cost: SavedCost
     latency: SavedLatency
+    metric: Number = None
+
+
+class SavedChange(Record, frozen=True):
+    """The mean change of a measure and half the width of its 95 % interval."""
+
+    mean: Number
+    half_width: Number
 
 
 class SavedUnits(Record, frozen=True):
@@ -104,6 +112,7 @@ class SavedSettings(Record, frozen=True):
     speed: str = ""
     runtime: str = "eager"
     warnings: tuple[str, ...] = ()
+    metric: str = ""
 
 
 class SavedLayerFigures(Record, frozen=True):
@@ -154,6 +163,7 @@ class SavedReport(SavedReport1, frozen=True):
 
     new_biases: tuple[str, ...] = ()
     sparsity: SavedSparsity | None = None
+    changes: dict[str, SavedChange] = msgspec.field(default_factory=dict)
     checksum: str = ""
 
     def is_whole(self, content: bytes) -> bool:
@@ -175,6 +185,7 @@ def saved_form(report: Figures) -> SavedReport:
         "pruned": asdict(report.pruned),
         "new_biases": report.new_biases,
         "sparsity": None if report.sparsity is None else asdict(report.sparsity),
+        "changes": {name: asdict(change) for name, change in report.changes.items()},
         "groups": {name: {"units": size, "kept": kept} for name, (size, kept) in report.groups.items()},
     }
     return msgspec.convert(_without_nan(content), SavedReport)

@@ -1,14 +1,14 @@
 """Measure a network that is sparse below the unit beside the dense one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from secateur.coupling.cost import Cost
-from secateur.data.batch import Batch
 from secateur.evaluation.evaluate import evaluate
+from secateur.evaluation.report_split import ReportExamples
 from secateur.evaluation.runtimes import repeatable_call
 from secateur.evaluation.timing import interleaved_times, latency_of
 from secateur.graph.contexts import preserved
@@ -48,7 +48,7 @@ class SparseFacts:
 
 
 def measure_sparsity(
-    dense: nn.Module, masked: nn.Module, fast: nn.Module, facts: SparseFacts, batches: Sequence[Batch], held_out: bool
+    dense: nn.Module, masked: nn.Module, fast: nn.Module, facts: SparseFacts, examples: ReportExamples
 ) -> Report:
     """Run the dense network and the sparse one on the same examples, and time them in turn.
 
@@ -57,23 +57,24 @@ def measure_sparsity(
         masked: the sparse network, of the same class, with zeros in its weights.
         fast: the sparse network with kernels that skip zeros.
         facts: the facts about the sparse network that need no measurement.
-        batches: the examples.
-        held_out: True where these are not the examples of the training.
+        examples: the examples to measure on, and the batch to time.
     """
-    before, after = evaluate(dense, masked, batches)
+    batch = examples.timed
+    before, after = evaluate(dense, masked, examples.measured)
     with preserved(dense), preserved(masked), preserved(fast):
-        times = interleaved_times([repeatable_call(model, batches[0]) for model in (dense, masked, fast)])
-    size = batches[0].size or 1
+        times = interleaved_times([repeatable_call(model, batch) for model in (dense, masked, fast)])
+    size = batch.size or 1
     latencies = [latency_of(size, spent) for spent in times]
     settings = {"by": facts.method, "note": facts.note, "seed": facts.seed, "threads": torch.get_num_threads()}
     return Report(
         title=facts.title,
         examples=len(before.losses),
-        held_out=held_out,
+        held_out=examples.held_out,
         dense=before.metrics(facts.dense, latencies[0]),
         pruned=after.metrics(facts.cost, latencies[2]),
         groups=dict(facts.groups),
         keep=dict(facts.keep),
-        settings=settings | {"drop": None, "repairs": [], "left_out": []},
+        settings=settings | {"drop": None, "repairs": [], "left_out": [], "notes": list(examples.notes)},
         sparsity=SparsityFigures(dict(facts.layers), latencies[1], dict(facts.ratios), facts.notes),
+        changes=after.changes_from(before),
     )

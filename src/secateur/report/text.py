@@ -1,5 +1,6 @@
 """The text form of a report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,24 +12,28 @@ from secateur.report.figures import Figures, LayerFigures, SparsityFigures
 from secateur.utils.text_table import align_columns
 
 MAX_LAYERS = 8
+Row = tuple[str, str, str, str]
 
 
-def report_rows(report: Figures) -> list[tuple[str, str, str, str]]:
+def report_rows(report: Figures) -> list[Row]:
     """Return a row for each metric: its name, the dense value, the pruned value and the change."""
     return [*_quality_rows(report), *_cost_rows(report), *_latency_rows(report)]
 
 
-def _quality_rows(report: Figures) -> list[tuple[str, str, str, str]]:
+def _quality_rows(report: Figures) -> list[Row]:
     dense, pruned = report.dense, report.pruned
     fractions = [
-        ("accuracy", dense.accuracy, pruned.accuracy),
-        ("agreement with dense", dense.agreement, pruned.agreement),
+        ("accuracy", "accuracy", dense.accuracy, pruned.accuracy),
+        ("agreement", "agreement with dense", dense.agreement, pruned.agreement),
     ]
-    return [
-        *(_fraction(label, before, after) for label, before, after in fractions if before is not None),
-        ("loss", f"{dense.loss:.4f}", f"{pruned.loss:.4f}", f"{pruned.loss - dense.loss:+.4f}"),
-        ("divergence from dense", f"{dense.divergence:.4f}", f"{pruned.divergence:.4f}", ""),
-    ]
+    rows = [_fraction(report, *values) for values in fractions if values[2] is not None]
+    if dense.metric is not None and pruned.metric is not None:
+        label = report.settings.get("metric") or "metric"
+        rows.append(_number_row(report, "metric", label, dense.metric, pruned.metric))
+    rows.append(_number_row(report, "loss", "loss", dense.loss, pruned.loss))
+    divergence = f"{pruned.divergence:.4f}{_half_width(report, 'divergence')}"
+    rows.append(("divergence from dense", f"{dense.divergence:.4f}", divergence, ""))
+    return rows if report.held_out else [(f"{row[0]}, in-sample", *row[1:]) for row in rows]
 
 
 def _cost_rows(report: Figures) -> list[tuple[str, str, str, str]]:
@@ -55,9 +60,22 @@ def _speedup(dense: Latency, other: Latency) -> str:
     return f"{dense.median / other.median:.2f}x the speed"
 
 
-def _fraction(label: str, dense: float | None, pruned: float | None) -> tuple[str, str, str, str]:
+def _fraction(report: Figures, name: str, label: str, dense: float | None, pruned: float | None) -> Row:
     before, after = dense or 0.0, pruned or 0.0
-    return label, f"{before:.2%}", f"{after:.2%}", f"{(after - before) * 100:+.2f} points"
+    change = f"{(after - before) * 100:+.2f}{_half_width(report, name, 100)} points"
+    return label, f"{before:.2%}", f"{after:.2%}", change
+
+
+def _number_row(report: Figures, name: str, label: str, dense: float, pruned: float) -> Row:
+    return label, f"{dense:.4f}", f"{pruned:.4f}", f"{pruned - dense:+.4f}{_half_width(report, name)}"
+
+
+def _half_width(report: Figures, name: str, factor: float = 1) -> str:
+    """Format half the width of the interval of a change; "" where there is none."""
+    change = report.changes.get(name)
+    if change is None or not report.held_out or not math.isfinite(change.half_width):
+        return ""
+    return f" ± {factor * change.half_width:.{2 if factor > 1 else 4}f}"
 
 
 def _spread(latency: Latency) -> str:
@@ -67,8 +85,10 @@ def _spread(latency: Latency) -> str:
 def introduction(report: Figures) -> list[str]:
     """Return the lines above the tables: the budget, the method, the repairs, the examples, and notes."""
     settings = report.settings
-    verb = "scored" if report.sparsity is None else "trained"
-    examples = f"examples that were not {verb} on" if report.held_out else f"the same examples that were {verb} on"
+    verb = "fitted to" if report.sparsity is None else "trained on"
+    examples = f"examples that were not {verb}, with 95 % intervals"
+    if not report.held_out:
+        examples = f"the same examples that were {verb} (in-sample); test= measures on others"
     return [
         _method_line(report),
         *_bound_lines(settings["drop"]),

@@ -52,7 +52,7 @@ def lean(
         data: examples, with or without labels, as `secateur.prune` takes them; a few do where nothing is trained. The
             size of their images counts for the norms.
         keep: the fraction of kernels to keep: `{"kernels": 0.05}`, or the number alone.
-        test: other examples to measure on; by default those of `data`, and the report says so.
+        test: other examples to measure on; by default a part of `data` is kept away, as `prune` does it.
         by: "lean" for chains; "norm" for single kernels by their operator norm with the batch norm behind, or "l1" by
             the sum of their absolute weights, both with one threshold for the whole network, to compare with.
         rounds: published: 15, with 3 epochs of fine-tuning after each, for 5 % kept.

@@ -89,9 +89,7 @@ class SparseResult(PruningResult):
             notes=self._notes(),
         )
         session = self.session
-        return measure_sparsity(
-            session.dense, self.model, self.fast.model, facts, session.measured, session.tests is not None
-        )
+        return measure_sparsity(session.dense, self.model, self.fast.model, facts, session.measured)
 
     def measured(self, session: TrainingSession, run: RunSettings) -> Self:
         """The same result, with what its report is measured on."""

@@ -1,54 +1,23 @@
 """Trade-off curves: networks of several sizes from one scoring, each with its change on held-out examples."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from secateur.allocation.quantities import budget_text
 from secateur.errors import BudgetError, NameMatchError
+from secateur.evaluation.changes import Change
 from secateur.files import text_writer, write_files
 from secateur.results import Result
-from secateur.tradeoff_curve.page import HIGHER_IS_BETTER, plot_tradeoff, tradeoff_json, tradeoff_page
+from secateur.tradeoff_curve.page import IS_FRACTION, plot_tradeoff, tradeoff_json, tradeoff_page
 from secateur.utils.text_table import align_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NORMAL_QUANTILE = 1.96  # of a two-sided interval of 95 %
 SIZES = ("macs", "params", "bytes", "latency")
-
-
-@dataclass(frozen=True)
-class Change:
-    """The mean change of a measure from the dense network to a small one, over the same examples.
-
-    Args:
-        mean: the mean of the differences, small minus dense.
-        half_width: half the width of its 95 % interval, by the normal approximation of paired differences.
-    """
-
-    mean: float
-    half_width: float
-
-    @staticmethod
-    def of(differences: Tensor) -> "Change | None":
-        """Return the change for the differences of examples, (examples,); None where they are NaN."""
-        valid = differences[~differences.isnan()].double()
-        if not len(valid):
-            return None
-        deviation = float(valid.std()) if len(valid) > 1 else math.inf
-        return Change(float(valid.mean()), NORMAL_QUANTILE * deviation / math.sqrt(len(valid)))
-
-    def text(self, is_fraction: bool) -> str:
-        """Format the change, fractions in percentage points."""
-        if is_fraction:
-            return f"{100 * self.mean:+.2f} ± {100 * self.half_width:.2f}"
-        return f"{self.mean:+.4f} ± {self.half_width:.4f}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +27,8 @@ class TradeoffPoint:
     Args:
         keep: the budget.
         result: the network with its plan and report, as `prune` returns it.
-        changes: the changes from the dense network: "loss", and where there are classes "accuracy" and "agreement".
+        changes: the changes from the dense network: "loss", where there are classes "accuracy" and "agreement", and the
+            user's "metric".
     """
 
     keep: Mapping[str, float]
@@ -94,15 +64,15 @@ class Tradeoff:
 
     @cached_property
     def measure(self) -> str:
-        """The measure that curves show: "accuracy", else "agreement", else "loss"."""
-        return next(name for name in HIGHER_IS_BETTER if name in self.points[0].changes)
+        """The measure that curves show: "metric", else "accuracy", else "agreement", else "loss"."""
+        return next(name for name in IS_FRACTION if name in self.points[0].changes)
 
     def pick(self, **bounds: float) -> Result:
         """Return the smallest network, by MACs, within bounds on its mean changes.
 
         Args:
             bounds: changes of measures that are allowed, such as `accuracy=-0.01` or `loss=0.05`, or remaining
-                fractions, such as `latency=0.5`.
+                fractions, such as `latency=0.5`. `metric=-0.02` allows a decrease, `metric=0.02` an increase.
 
         Raises:
             NameMatchError: no bound is given, one is not a number, or a name is unknown or not measured here.
@@ -131,7 +101,7 @@ class Tradeoff:
         for point in self.points:
             report = point.result.report
             cost, latency = report.pruned.cost, report.pruned.latency.median
-            changes = [point.changes[name].text(HIGHER_IS_BETTER[name]) for name in measures]
+            changes = [point.changes[name].text(IS_FRACTION[name]) for name in measures]
             speed = f"{1 / point.fraction('latency'):.2f}x"
             rows.append([point.budget, f"{cost.params:,}", f"{cost.macs:,}", f"{latency:.3g}", speed, *changes])
         return rows
@@ -187,4 +157,5 @@ def _is_within(point: TradeoffPoint, name: str, bound: float) -> bool:
     if name in SIZES:
         return point.fraction(name) <= bound
     change = point.changes[name].mean
-    return change >= bound if HIGHER_IS_BETTER[name] else change <= bound
+    is_increase = bound > 0 if name == "metric" else name == "loss"
+    return change <= bound if is_increase else change >= bound

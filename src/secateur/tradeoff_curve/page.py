@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from secateur.tradeoff_curve.curve import Tradeoff
 
-HIGHER_IS_BETTER = {"accuracy": True, "agreement": True, "loss": False}
+IS_FRACTION = {"metric": False, "accuracy": True, "agreement": True, "loss": False}
 FORMAT = "secateur tradeoff 1"
 WIDTH, HEIGHT, MARGIN = 640, 320, 56  # of a plot in the page, in its own units
 
@@ -32,7 +32,7 @@ def tradeoff_json(curve: "Tradeoff") -> str:
 def plot_tradeoff(curve: "Tradeoff", ax: "Axes | None", size: str) -> "Axes":
     """Plot the changes with their 95 % intervals over the remaining fraction of a size."""
     axes = despine(new_figure(5, 3.4, layout="constrained").subplots()) if ax is None else ax
-    factor = 100 if HIGHER_IS_BETTER[curve.measure] else 1
+    factor = 100 if IS_FRACTION[curve.measure] else 1
     changes = [point.changes[curve.measure] for point in curve.points]
     axes.errorbar(
         [point.fraction(size) for point in curve.points],
@@ -55,12 +55,12 @@ def tradeoff_page(curve: "Tradeoff") -> str:
 
 
 def _label(curve: "Tradeoff") -> str:
-    return f"{curve.measure}, change" + (" in points" if HIGHER_IS_BETTER[curve.measure] else "")
+    return f"{curve.measure}, change" + (" in points" if IS_FRACTION[curve.measure] else "")
 
 
 def _plot_values(curve: "Tradeoff", size: str) -> dict[str, object]:
     """Return the coordinates of a plot: points with their intervals, ticks, and texts."""
-    factor = 100 if HIGHER_IS_BETTER[curve.measure] else 1
+    factor = 100 if IS_FRACTION[curve.measure] else 1
     changes = [point.changes[curve.measure] for point in curve.points]
     lows = [factor * (change.mean - change.half_width) for change in changes]
     highs = [factor * (change.mean + change.half_width) for change in changes]
@@ -81,7 +81,7 @@ def _plot_values(curve: "Tradeoff", size: str) -> dict[str, object]:
             "low": y(low),
             "high": y(high),
             "text": f"{point.budget}: {point.fraction(size):.1%} of {size}, {curve.measure} "
-            + change.text(HIGHER_IS_BETTER[curve.measure]),
+            + change.text(IS_FRACTION[curve.measure]),
         }
         for point, change, low, high in zip(curve.points, changes, lows, highs, strict=True)
     ]

@@ -10,14 +10,14 @@ from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.quantities import budget_text
 from secateur.comparison import FRACTIONS
-from secateur.comparison_trials import calibration_and_tests
+from secateur.comparison_trials import calibration_and_tests, measured_examples
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.plan import Budget, cost_text
-from secateur.data.batch import Batch, on_device
 from secateur.entry import entry_point_with
 from secateur.evaluation.calibration import Calibration
-from secateur.evaluation.evaluate import evaluate
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.metrics import Metric
+from secateur.evaluation.report_split import ReportExamples
 from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA, score
@@ -30,7 +30,7 @@ from secateur.results import Result
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
 from secateur.tracing import trace
-from secateur.tradeoff_curve.curve import Change, Tradeoff, TradeoffPoint
+from secateur.tradeoff_curve.curve import Tradeoff, TradeoffPoint
 from secateur.utils.collected_warnings import warnings_apart
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
@@ -45,6 +45,7 @@ def tradeoff(
     *,
     test: Any = None,
     loss: Loss | None = None,
+    metric: Metric | None = None,
     ablation: str = DEFAULTS.ablation,
     allocation: str | Sequence[str] = DEFAULTS.allocation,
     round_to: int | None = DEFAULTS.round_to,
@@ -73,6 +74,7 @@ def tradeoff(
         by: the criterion, as `score` takes it.
         test: other examples to measure on.
         loss: as `score` takes it.
+        metric: as `prune` takes it; the curve shows it, and `pick(metric=-0.02)` allows a decrease.
         ablation: as `score` takes it.
         allocation: as `prune` takes it.
         round_to: as `plan` takes it.
@@ -108,13 +110,13 @@ def tradeoff(
     budgets = parse_budgets({"macs": FRACTIONS} if keep is None else keep)
     config = PruneConfig(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, target=target, repair=repair,
-        rounds=1, seed=seed, loss=loss,
+        rounds=1, seed=seed, loss=loss, metric=metric,
     )  # fmt: skip
     for budget in budgets:
         check_settings(config, budget, options, tuning or {}, None)
         check_device(model, config, budget)
     wanted_kinds(kinds, False)
-    batches, tests = checked_data(model, data, test, loss, [by])
+    batches, tests = checked_data(model, data, test, loss, [by], metric=metric)
     stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
     with stage("trace", stages):
         network = trace(model, batches, kinds=kinds, new_biases=new_biases)
@@ -125,7 +127,8 @@ def tradeoff(
             network, calibration.microbatches, by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
             **options,
         )  # fmt: skip
-    curve = _Curve(model, calibration, [on_device(batch, network.device) for batch in judged], config, tuning or {})
+    examples = measured_examples(calibration, judged, batches[0] if test is None else judged[0])
+    curve = _Curve(model, calibration, examples, config, tuning or {})
     points = [curve.point(scores, budget, stages) for budget in budgets]
     points.sort(key=lambda point: point.result.plan.cost.macs, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
@@ -146,7 +149,7 @@ class _Curve:
         self,
         model: nn.Module,
         calibration: Calibration,
-        tests: Sequence[Batch],
+        tests: ReportExamples,
         config: PruneConfig,
         tuning: Mapping[str, Any],
     ) -> None:
@@ -170,15 +173,6 @@ class _Curve:
             steps = run_repairs(small, plan, recipe, self._calibration, config.repair, settings)
         for step in steps:
             step.warn()
-        report = measure_networks(model, small, plan, scores, self._tests, config.loss, held_out=True, steps=steps)
-        return TradeoffPoint(dict(budget), Result(small, plan, scores, report, recipe), self._changes(small))
-
-    def _changes(self, small: nn.Module) -> dict[str, Change]:
-        dense, pruned = evaluate(self._model, small, self._tests, self._config.loss)
-        differences = {
-            "loss": pruned.losses - dense.losses,
-            "accuracy": pruned.accuracies - dense.accuracies,
-            "agreement": pruned.agreements - dense.agreements,
-        }
-        changes = {name: Change.of(values) for name, values in differences.items()}
-        return {name: change for name, change in changes.items() if change is not None}
+        report = measure_networks(model, small, plan, scores, self._tests, config.loss, config.metric, steps=steps)
+        changes = {name: change for name, change in report.changes.items() if name != "divergence"}
+        return TradeoffPoint(dict(budget), Result(small, plan, scores, report, recipe), changes)

@@ -60,7 +60,7 @@ def prune_while_training(
         keep: the budget: `{"macs": 0.5}`, "params", "bytes" or "units", as `secateur.prune` takes them.
         by: "taylor" for the gates of Molchanov et al. 2019, read from the gradients of the training (`TaylorSchedule`);
             or another criterion, by name or as a function, which scores `data` anew at each removal.
-        test: other examples to measure on; by default those of `data`, and the report says so.
+        test: other examples to measure on; by default a part of `data` is kept away, as `prune` does it.
         towards: "dense": towards the outputs of the model as it was, and with a tenth of the loss towards labels, or
             where there are none towards the model's own top classes; "labels": towards labels alone, as published.
         every: as `TaylorSchedule` takes it.
@@ -115,7 +115,7 @@ def prune_while_training(
         small = _cut_network(schedule, requires_grad)
     note = f"in training towards {towards}, {pruning_steps:,} steps until the budget was met, {tuning_steps:,} more"
     with stage("measure", TAYLOR_STAGES):
-        return _result(measured, small, schedule, note, test is not None)
+        return _result(measured, small, schedule, note)
 
 
 def _cut_network(schedule: TaylorSchedule, requires_grad: Mapping[str, bool]) -> nn.Module:
@@ -151,13 +151,11 @@ def _with_targets(session: TrainingSession, towards: str) -> list[Batch]:
     return batches
 
 
-def _result(session: TrainingSession, small: nn.Module, schedule: TaylorSchedule, note: str, held_out: bool) -> Result:
+def _result(session: TrainingSession, small: nn.Module, schedule: TaylorSchedule, note: str) -> Result:
     """Return the result, measured beside the dense network."""
     groups = {name: GroupScores.exact(values) for name, values in schedule.averages.items()}
     name = "taylor-gates" if schedule.by is None else find_criterion(schedule.by).name
     scores = Scores(groups, name, session.settings.seed, {}, note)
     plan = schedule.plan
-    report = measure_networks(
-        session.dense, small, plan, scores, session.measured, None, held_out=held_out, steps=()
-    )  # fmt: skip
+    report = measure_networks(session.dense, small, plan, scores, session.measured, None, steps=())
     return Result(small, plan, scores, report, recipe_of(session.dense, plan))

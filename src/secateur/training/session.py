@@ -13,6 +13,7 @@ from secateur.data.batch import Batch, on_device
 from secateur.data.conversion import example_batches
 from secateur.data.model_inputs import device_of, floating_type
 from secateur.errors import DataError
+from secateur.evaluation.report_split import ReportExamples, split_examples
 from secateur.importance.data_checks import checked_data, usable_examples
 from secateur.training.loop import TrainingLoop, TrainingSettings
 
@@ -24,13 +25,13 @@ class TrainingSession:
     Args:
         dense: the dense network.
         batches: the examples to train on.
-        tests: the examples to measure on; None for those of the training.
+        examples: the same, beside the examples to measure on.
         settings: the settings of training.
     """
 
     dense: nn.Module
     batches: Sequence[Batch]
-    tests: Sequence[Batch] | None
+    examples: ReportExamples
     settings: TrainingSettings
 
     @property
@@ -39,9 +40,9 @@ class TrainingSession:
         return on_device(self.batches[0], device_of(self.dense))
 
     @property
-    def measured(self) -> list[Batch]:
+    def measured(self) -> ReportExamples:
         """The examples to measure on, on the network's device."""
-        return [on_device(batch, device_of(self.dense)) for batch in self.tests or self.batches]
+        return self.examples.on(device_of(self.dense))
 
     def loop(self, model: nn.Module) -> TrainingLoop:
         """Return a loop that trains a copy of the dense network by Adam."""
@@ -75,7 +76,7 @@ def training_session(
     Args:
         model: the dense network.
         data: examples, as `prune` takes them.
-        test: other examples to measure on, as `prune` takes them.
+        test: other examples to measure on, as `prune` takes them; by default a part of the data is kept away.
         learning_rate: the learning rate of Adam.
         batch_size: the number of examples in each step.
         seed: the seed of all random numbers.
@@ -90,7 +91,11 @@ def training_session(
     batches, tests = _checked_examples(model, data, test, trains)
     folder = None if checkpoint is None else Path(checkpoint)
     settings = TrainingSettings(learning_rate, batch_size, seed, folder, repr(tuple(options)))
-    return TrainingSession(model, batches, None if test is None else tests, settings)
+    if test is None and not trains:  # nothing is fitted to the examples
+        examples = ReportExamples(batches, batches, batches[0], True)
+    else:
+        examples = split_examples(batches, None if test is None else tests, None)
+    return TrainingSession(model, examples.fitted, examples, settings)
 
 
 def _checked_examples(model: nn.Module, data: Any, test: Any, trains: bool) -> tuple[list[Batch], list[Batch]]:

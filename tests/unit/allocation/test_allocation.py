@@ -149,7 +149,7 @@ def test_a_rehearsal_is_what_cutting_and_refitting_comes_to() -> None:
 
 @pytest.mark.parametrize("keep", [{"accuracy": -0.05}, {"loss": 0.05}])
 def test_the_smallest_network_within_a_bound(keep: dict[str, float]) -> None:
-    result = sc.prune(demo.network(), demo.test()[:6], keep, progress=False)
+    result = sc.prune(demo.network(), demo.test()[:6], keep, holdout=0, progress=False)
     drop = result.report.settings["drop"]
     assert drop["unit"] == next(iter(keep))
     assert drop["low"] <= drop["mean"] <= drop["high"]
@@ -352,7 +352,7 @@ def test_without_a_time_budget_nothing_is_left_out() -> None:
 
 def test_without_a_refit_a_bound_is_judged_without_one() -> None:
     model, x = mlp(6, 32, 32, 3), torch.randn(400, 6)
-    result = sc.prune(model, x, {"loss": 0.02}, repair=None, progress=False)
+    result = sc.prune(model, x, {"loss": 0.02}, repair=None, holdout=0, progress=False)
     held = torch.cat([cell.args[0] for cell in rehearsal_of(model, x).held_out.cells])
     with torch.no_grad():
         found = float(divergence(result.model(held), model(held)).mean())
@@ -427,13 +427,13 @@ def test_plan_chooses_the_sizes_that_prune_chooses(
     monkeypatch.setattr(Stopwatch, "time_ratio", lambda _, small: sum(p.numel() for p in small.parameters()) / total)
     monkeypatch.setattr(Stopwatch, "dense_ms", lambda _: [10.0])
     monkeypatch.setattr("secateur.allocation.latency_bounds.measure_latency", weights_as_times)
-    result = sc.prune(model, x, keep, progress=False, **settings)
+    result = sc.prune(model, x, keep, holdout=0, progress=False, **settings)
     scores = sc.score(result.plan.network, x, by="obs", progress=False)
     plan = sc.plan(result.plan.network, scores, keep, data=x, model=model, progress=False, **settings)
     assert all(torch.equal(plan.kept[name], kept) for name, kept in result.plan.kept.items())
     assert (plan.keep, plan.notes, plan.change) == (result.plan.keep, result.plan.notes, result.plan.change)
     assert (plan.change is not None) == ("loss" in keep)
-    again = sc.prune(model, x, keep, scores=scores, progress=False, **settings)
+    again = sc.prune(model, x, keep, scores=scores, holdout=0, progress=False, **settings)
     assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), result.model.parameters(), strict=True))
 
 

@@ -58,7 +58,7 @@ def pivot(
         model: the trained model; it is not changed.
         data: examples, with or without labels, as `secateur.prune` takes them; a few do where nothing is trained.
         density: the fraction of each matrix to keep; of a convolution, of its kernels.
-        test: other examples to measure on; by default those of `data`, and the report says so.
+        test: other examples to measure on; by default a part of `data` is kept away, as `prune` does it.
         shape: the shape of a block (outputs, inputs).
         rounds: the density falls geometrically over these, each with a new search and with fine-tuning.
         fit: a function that fine-tunes a model in place; pruned entries are held at zero.

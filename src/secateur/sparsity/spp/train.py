@@ -46,7 +46,7 @@ def spp(
         data: examples, with or without labels, as `secateur.prune` takes them.
         keep: the fraction to keep: `{"macs": 0.5}` or `{"columns": 0.5}`.
         ratios: the fraction of columns to prune, by globs of layers' names, in place of the same for all.
-        test: other examples to measure on; by default those of `data`, and the report says so.
+        test: other examples to measure on; by default a part of `data` is kept away, as `prune` does it.
         groups: "columns", or "channels": all positions of a kernel together.
         every: steps between two changes of the probabilities. A layer takes 100 to 160 changes.
         tuning_steps: steps of training with fixed masks.

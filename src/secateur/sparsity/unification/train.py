@@ -58,7 +58,7 @@ def unify(
         keep: `{"blocks": 0.5}`, the fraction of blocks that are not pruned; or give `pruned`, which is 1 less that.
         pruned: the fraction of blocks that become zero; .5 by default.
         unified: the fraction that get one absolute value; by default all that are not pruned.
-        test: other examples to measure on; by default those of `data`, and the report says so.
+        test: other examples to measure on; by default a part of `data` is kept away, as `prune` does it.
         shape: of blocks, as `Unification` takes it.
         soft_steps: steps with the penalty.
         tuning_steps: steps with exact blocks.

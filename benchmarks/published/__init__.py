@@ -1,0 +1,1 @@
+"""Published networks on real data, beside other methods."""

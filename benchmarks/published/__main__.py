@@ -1,0 +1,114 @@
+"""Published networks on real data, beside other methods; or the page of what was measured.
+
+    python -m benchmarks published --data DIR [--networks ResNet-20] [--keep 0.5] [--images 64 256] [--draws 0]
+    python -m benchmarks published --page
+
+DIR holds `cifar10.npz` (xtrain, xtest (images, 32, 32, 3), ytest; from the lossless PNG files of
+github.com/cyizhuo/CIFAR-10-dataset) and CIFAR ResNets under the names of `networks.cifar_resnet` as
+`cifar10_resnet20.safetensors` and `cifar10_resnet56.safetensors`; `speech_commands.zip`, folders of one-second wave
+files named after their words, and BC-ResNet-2 as `speech_commands_bcresnet2.safetensors`. Images are drawn from the
+training set without labels, anew for each draw. One thread. Each network, budget, number of images, draw and method is
+a row, appended to a file in `benchmarks/results/published/` as soon as it is measured; what was measured before with
+the same version is left out. A method that fails is a row that says why. The method torch-pruning needs
+`pip install --no-deps torch-pruning==1.6.1`.
+"""
+
+import argparse
+import itertools
+import json
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from provenance import provenance, results_folder
+
+from published.cifar import Subject, cifar_subject
+from published.methods import EVERY_NETWORK, METHODS, Task
+from published.page import write_page
+from published.peers import macs_of
+from published.speech import speech_subject
+
+RESULTS = results_folder("published")
+ROWS = RESULTS / "rows.jsonl"
+NETWORKS = {
+    "ResNet-20": lambda folder: cifar_subject(folder, 20),
+    "ResNet-56": lambda folder: cifar_subject(folder, 56),
+    "BC-ResNet-2": speech_subject,
+}
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+KEY = ("network", "keep", "images", "draw", "method")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--keep", nargs="+", type=float, default=[0.75, 0.5, 0.35, 0.25])
+    parser.add_argument("--images", nargs="+", type=int, default=[64, 256, 1024])
+    parser.add_argument("--draws", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--page", action="store_true", help="write docs/published.md from the results")
+    args = parser.parse_args()
+    if args.page:
+        write_page(ROWS, Path("docs"))
+        return
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    known = _known_rows()
+    for network in args.networks:
+        subject = NETWORKS[network](args.data)
+        methods = [method for method in args.methods if method in EVERY_NETWORK or network.startswith("ResNet")]
+        _append({"network": network, "method": "dense", "accuracy": subject.accuracy(subject.dense)}, known)
+        for images, keep, draw, method in itertools.product(args.images, args.keep, args.draws, methods):
+            key = {"network": network, "keep": keep, "images": images, "draw": draw, "method": method}
+            if _key(key) not in known:
+                _append(
+                    {**key, **_measures(subject, Task(subject.dense, subject.draw(images, draw), keep, draw), method)},
+                    known,
+                )
+
+
+def _measures(subject: Subject, task: Task, method: str) -> dict[str, object]:
+    """Return what a method reaches, or the reason why it fails."""
+    start, processor = time.perf_counter(), time.process_time()
+    try:
+        small = METHODS[method](task)
+    except FAILURES as failure:
+        return {"error": f"{type(failure).__name__}: {failure}"}
+    seconds = {"seconds": time.perf_counter() - start, "processor seconds": time.process_time() - processor}
+    macs = macs_of(small, task.image) / macs_of(task.dense, task.image)
+    return {"accuracy": subject.accuracy(small), "macs": macs, "labels": False, **seconds}
+
+
+def _key(row: dict[str, object]) -> tuple[object, ...]:
+    return tuple(row.get(name) for name in KEY)
+
+
+def _known_rows() -> set[tuple[object, ...]]:
+    """Return the keys of the rows that were measured with this version."""
+    lines = ROWS.read_text().splitlines() if ROWS.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {_key(row) for row in rows if row["run"]["version"] == provenance()["version"] and "error" not in row}
+
+
+def _append(row: dict[str, object], known: set[tuple[object, ...]]) -> None:
+    if _key(row) in known:
+        return
+    known.add(_key(row))
+    print(row, flush=True)
+    with ROWS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**row, "run": provenance()}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The methods of the comparison, each from a dense network and unlabelled images to a smaller network."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+import secateur as sc
+from published.peers import (
+    cut_inner,
+    grail,
+    kept_at_random,
+    kept_by_norm,
+    share_for,
+    torch_pruning_l2,
+    with_batch_norm_anew,
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method gets.
+
+    Args:
+        dense: the dense network.
+        batches: images without labels.
+        keep: the fraction of the MACs that is kept.
+        seed: the seed of the draw.
+    """
+
+    dense: nn.Module
+    batches: Sequence[Tensor]
+    keep: float
+    seed: int
+
+    @property
+    def image(self) -> Tensor:
+        """One image."""
+        return self.batches[0][0]
+
+
+Method = Callable[[Task], nn.Module]
+
+
+def default(task: Task) -> nn.Module:
+    """`prune` with its defaults, on all images."""
+    return _pruned(task)
+
+
+def uniform(task: Task) -> nn.Module:
+    """`prune` with the same fraction of every group."""
+    return _pruned(task, allocation="uniform")
+
+
+def random_units(task: Task) -> nn.Module:
+    """The same fraction of every group at random, with the repair of `prune`."""
+    return _pruned(task, by="random", allocation="uniform", seed=task.seed)
+
+
+def _pruned(task: Task, **options: object) -> nn.Module:
+    budget = {"macs": task.keep}
+    return sc.prune(task.dense, list(task.batches), budget, holdout=0, progress=False, **options).model
+
+
+def torch_pruning(task: Task) -> nn.Module:
+    """torch-pruning's L2 norm on inner convolutions, with batch norm re-estimated on the images."""
+    share = share_for(task.dense, task.keep, task.image)
+    return with_batch_norm_anew(torch_pruning_l2(task.dense, share, task.image), task.batches)
+
+
+def grail_by_norm(task: Task) -> nn.Module:
+    """The compensation of GRAIL over L2 norms on inner convolutions, with batch norm re-estimated."""
+    kept = kept_by_norm(task.dense, share_for(task.dense, task.keep, task.image))
+    return with_batch_norm_anew(grail(task.dense, kept, task.batches), task.batches)
+
+
+def grail_at_random(task: Task) -> nn.Module:
+    """The compensation of GRAIL over random inner channels, with batch norm re-estimated."""
+    kept = kept_at_random(task.dense, share_for(task.dense, task.keep, task.image), task.seed)
+    return with_batch_norm_anew(grail(task.dense, kept, task.batches), task.batches)
+
+
+def norm_alone(task: Task) -> nn.Module:
+    """L2 norms on inner convolutions, with batch norm re-estimated."""
+    kept = kept_by_norm(task.dense, share_for(task.dense, task.keep, task.image))
+    return with_batch_norm_anew(cut_inner(task.dense, kept), task.batches)
+
+
+METHODS: Mapping[str, Method] = {
+    "default": default,
+    "uniform": uniform,
+    "random": random_units,
+    "torch-pruning": torch_pruning,
+    "grail-l2": grail_by_norm,
+    "grail-random": grail_at_random,
+    "l2": norm_alone,
+}
+EVERY_NETWORK = ("default", "uniform", "random")
+"""The methods that cut any network; the others know the blocks of CIFAR ResNets."""
+LABELS: Mapping[str, str] = {
+    "default": "Secateur, default",
+    "uniform": 'Secateur, `allocation="uniform"`',
+    "random": "random units, same fraction of every group, Secateur's repair",
+    "torch-pruning": "torch-pruning L2, inner convolutions, batch norm re-estimated",
+    "grail-l2": "GRAIL's compensation (written by us) over L2, inner convolutions, batch norm re-estimated",
+    "grail-random": "GRAIL's compensation (written by us) over random, inner convolutions, batch norm re-estimated",
+    "l2": "L2, inner convolutions, batch norm re-estimated",
+}

@@ -1,0 +1,81 @@
+"""The page of what was measured on published networks."""
+
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from published.methods import LABELS
+
+INTRODUCTION = """# Published networks
+
+Networks that others trained, real data, and other methods without training in the same run. Every row of every table is
+what the command measured first; nothing was chosen afterwards. Empty cells were not measured.
+
+    python -m benchmarks published --data DIR
+    python -m benchmarks published --page
+
+The first command measures, row by row, into `benchmarks/results/published/rows.jsonl`; its help says where the data
+are from. The second writes this page from the rows.
+
+- **Images** are drawn from the training set, without labels and without augmentation, anew for each draw. Clips of
+  Speech Commands are from its test set, others than those that are tested on.
+- **Test**: CIFAR-10, every fifth of the 10,000 test images (the standard error of an accuracy of 90 % is .7 points;
+  that of a difference between two methods is smaller, because they are tested on the same images).
+- **Secateur** uses all images (`holdout=0`), because the test images are others.
+- **Seconds** are processor seconds of one thread for everything from the dense network to the small one.
+- No method takes a gradient step on a loss of the network.
+"""
+
+
+def write_page(rows: Path, folder: Path) -> None:
+    """Write published.md to a folder from rows of JSON."""
+    known = [json.loads(line) for line in rows.read_text().splitlines()]
+    dense = {row["network"]: row["accuracy"] for row in known if row["method"] == "dense"}
+    latest = {_key(row): row for row in known if row["method"] != "dense" and "error" not in row}
+    parts = [INTRODUCTION, _machines(latest.values())]
+    for network, accuracy in dense.items():
+        measured = [row for row in latest.values() if row["network"] == network]
+        if measured:
+            parts.append(_section(network, accuracy, measured))
+    failed = {(row["network"], row["method"]): row["error"] for row in known if "error" in row}
+    parts += [f"{LABELS[method]} fails on {network}: `{error}`\n" for (network, method), error in failed.items()]
+    (folder / "published.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _key(row: dict[str, object]) -> tuple[object, ...]:
+    return tuple(row[name] for name in ("network", "keep", "images", "draw", "method"))
+
+
+def _machines(rows: Iterable[dict[str, dict[str, object]]]) -> str:
+    runs = sorted(
+        {f"version {row['run']['version']}, torch {row['run']['torch']}, {row['run']['processor']}" for row in rows}
+    )
+    return f"- **Measured with** {'; '.join(runs)}.\n"
+
+
+def _section(network: str, dense: float, rows: list[dict[str, float]]) -> str:
+    """Return the tables of a network, one for each number of images."""
+    lines = [f"## {network}", "", f"Dense accuracy {dense:.2%}."]
+    keeps = sorted({row["keep"] for row in rows}, reverse=True)
+    for images in sorted({row["images"] for row in rows}):
+        of_images = [row for row in rows if row["images"] == images]
+        lines += ["", f"{images} images. Accuracy in %, and in brackets the number of draws.", ""]
+        lines.append("| method | " + " | ".join(f"{keep:.0%} of the MACs" for keep in keeps) + " | seconds |")
+        lines.append("|---|" + "--:|" * (len(keeps) + 1))
+        for method in LABELS:
+            of_method = [row for row in of_images if row["method"] == method]
+            if of_method:
+                cells = [_cell([row for row in of_method if row["keep"] == keep]) for keep in keeps]
+                seconds = statistics.mean(row["processor seconds"] for row in of_method)
+                lines.append(f"| {LABELS[method]} | " + " | ".join(cells) + f" | {seconds:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(rows: list[dict[str, float]]) -> str:
+    """Return the mean accuracy over draws with its standard error where there are several."""
+    if not rows:
+        return ""
+    values = [100 * row["accuracy"] for row in rows]
+    error = f" ± {statistics.stdev(values) / len(values) ** 0.5:.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{error} ({len(values)})"

@@ -1,0 +1,182 @@
+"""Metrics of the user's own: a function of outputs and targets that gives one number, or one for each example."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from secateur.data.batch import Batch, concat_batches, on_device
+from secateur.errors import DataError, SecateurError
+from secateur.evaluation.changes import Change, student_half_width
+from secateur.options import described
+
+Metric = Callable[[Any, Any], Any]
+GROUPS = 20  # of examples that are left out in turn
+CPU = torch.device("cpu")
+
+
+def metric_name(metric: Metric) -> str:
+    """Return the name of a metric: that of its function, or of its class."""
+    return str(getattr(metric, "__name__", type(metric).__name__))
+
+
+def is_higher_better(metric: Metric) -> bool:
+    """Return the attribute `higher_is_better` of a metric, as torchmetrics has it; True without."""
+    return bool(getattr(metric, "higher_is_better", True))
+
+
+@dataclass(frozen=True, eq=False)
+class MetricValues:
+    """A metric of one network on the examples.
+
+    Args:
+        value: the metric on all examples.
+        samples: values with this mean, whose spread gives the error: one for each example (examples,), or where the
+            metric is one number for all of them, the pseudo-values of groups of examples (groups,).
+    """
+
+    value: float
+    samples: Tensor
+
+
+def metric_change(dense: MetricValues, small: MetricValues) -> Change:
+    """Return the change of a metric, with the interval of paired differences (jackknife where it is one number).
+
+    Where no difference can be seen, as for equal class predictions, the examples say nothing about its size: the
+    interval is infinite.
+    """
+    differences = small.samples - dense.samples
+    half_width = student_half_width(differences) if bool(differences.any()) else math.inf
+    return Change(small.value - dense.value, half_width)
+
+
+class MetricMeter:
+    """A metric of several networks, batch by batch.
+
+    A metric with one value for each example is averaged. One with a single number, such as F1 or mean intersection over
+    union, is no mean over batches: outputs are collected in main memory, and it is called once on all of them, and once
+    more for each group of examples that is left out.
+
+    Args:
+        metric: the function.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._values: list[list[Tensor]] = []  # of each batch and network: (examples,)
+        self._collected: list[tuple[Batch, ...]] = []  # of each batch: the outputs of each network, with targets
+
+    def add(self, batch: Batch, outputs: Sequence[Any], dense: Any) -> None:
+        """Add the outputs of the networks on a batch.
+
+        Args:
+            batch: the batch.
+            outputs: the output of each network.
+            dense: the dense network's, which stands in the place of targets where there are none.
+
+        Raises:
+            DataError: the metric fails or gives something else than a number or one for each example.
+        """
+        target, examples = metric_target(batch, dense), batch.size or 1
+        if not self._collected:
+            values = [call_metric(self._metric, output, target) for output in outputs]
+            is_single = batch.is_one_example or batch.is_whole
+            if is_single or all(value.shape == (examples,) for value in values):
+                self._values.append([_checked_values(value, examples, is_single) for value in values])
+                return
+        if self._values:
+            raise DataError(f"metric={metric_name(self._metric)} gave one value per example for some batches only")
+        pairs = [on_device(Batch((output,), {}, target), CPU) for output in outputs]
+        self._collected.append(tuple(pairs))
+
+    def results(self) -> list[MetricValues]:
+        """Return the metric of each network."""
+        if not self._collected:
+            by_network = [torch.cat(values).double().cpu() for values in zip(*self._values, strict=True)]
+            return [MetricValues(float(values.nanmean()), values[~values.isnan()]) for values in by_network]
+        return [self._single_number(batches) for batches in zip(*self._collected, strict=True)]
+
+    def _single_number(self, batches: Sequence[Batch]) -> MetricValues:
+        try:
+            merged = concat_batches(batches)
+        except RuntimeError as failure:
+            raise DataError(
+                f"metric={metric_name(self._metric)} gives one number, but outputs of several batches can't be "
+                f"concatenated ({failure}); let it return one value per example"
+            ) from failure
+        count, value = merged.size or 1, self._number(merged)
+        groups = min(GROUPS, count)
+        numbers = torch.arange(count)
+        rest = [self._number(merged.take(numbers[numbers * groups // count != group])) for group in range(groups)]
+        without = torch.tensor(rest if groups > 1 else [value], dtype=torch.float64)  # (groups,)
+        return MetricValues(value, groups * value - (groups - 1) * without)
+
+    def _number(self, batch: Batch) -> float:
+        value = call_metric(self._metric, batch.args[0], batch.target)
+        if value.numel() != 1 or not math.isfinite(float(value)):
+            form = float(value) if value.numel() == 1 else tuple(value.shape)
+            raise DataError(
+                f"metric={metric_name(self._metric)} gave {form} for {batch.size} examples; let it return one finite "
+                "number, or one value per example"
+            )
+        return float(value)
+
+
+def metric_target(batch: Batch, dense: Any) -> Any:
+    """Return what a metric compares outputs with: targets, or without any the dense network's output."""
+    targets = batch.target if batch.metric_target is None else batch.metric_target
+    return dense if targets is None else targets
+
+
+def call_metric(metric: Metric, output: Any, target: Any) -> Tensor:
+    """Call a metric of the user's own, and return its result as a tensor in float64.
+
+    Raises:
+        DataError: it fails, with its own error, or its result is no number.
+    """
+    forms = f"{described(output)} as the outputs and {described(target)} as the targets"
+    try:
+        with torch.no_grad():
+            value = metric(output, target)
+            return torch.as_tensor(value, dtype=torch.float64).detach()
+    except SecateurError:
+        raise
+    except Exception as failure:
+        raise DataError(
+            f"metric={metric_name(metric)} fails for {forms}: {type(failure).__name__}: {failure}; without targets "
+            "the outputs of the dense network stand in their place"
+        ) from failure
+
+
+def _checked_values(value: Tensor, examples: int, is_single: bool) -> Tensor:
+    """Return the values of a batch, (examples,): the mean where the batch is one example or can't be divided."""
+    values = value.mean().reshape(1) if is_single and value.shape != (examples,) else value
+    return values.reshape(-1)
+
+
+def check_metric(metric: Metric, examples: Sequence[tuple[Batch, Any]]) -> None:
+    """Check a metric on a few examples of each kind of batch.
+
+    Args:
+        metric: the function.
+        examples: some examples and the network's output for them.
+
+    Raises:
+        DataError: it fails, or gives something else than numbers.
+    """
+    for batch, output in {id(output): (batch, output) for batch, output in examples}.values():
+        target = metric_target(batch, output)
+        value = call_metric(metric, pytree.tree_map(_detached, output), target)
+        if value.numel() != 1 and value.shape != (batch.size,):
+            raise DataError(
+                f"metric={metric_name(metric)} gave {tuple(value.shape)} for {batch.size} examples; let it return one "
+                "number, or one value per example"
+            )
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
