@@ -5,6 +5,7 @@ import pickle
 import warnings
 from math import prod
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,12 +14,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import secateur as sc
 from random_plans import drawn, dropped, means_of, plan_of, run, traced
 from secateur.allocation.build_sequence import build_sequence
+from secateur.coupling import operator_results
 from secateur.coupling.cost import Cost
+from secateur.coupling.operator_results import counted_macs, recorded_shapes, results_of
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches, example_batches
@@ -53,6 +57,26 @@ def test_the_groups_are_those_a_person_would_name(name: str) -> None:
     explained = set(ZOO[name].frozen) | outputs
     unexplained = {layer: reason for layer, reason in held.items() if layer not in explained}
     assert not unexplained, unexplained
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_export_recorded_of_operators_is_what_a_run_shows(name: str) -> None:
+    _, _, network = traced(name)
+    program, example = network.program, network.example
+    seen = results_of(program, example)
+    with patch.object(operator_results, "results_of", side_effect=AssertionError("run")):
+        shapes = recorded_shapes(program, example)
+        macs = counted_macs(program, example, seen.macs)
+    tensors = {
+        node for node, value in seen.shapes.items() if any(isinstance(leaf, torch.Size) for leaf in _sizes(value))
+    }
+    assert {node: _sizes(shapes[node]) for node in tensors} == {node: _sizes(seen.shapes[node]) for node in tensors}
+    by_torch = {node: count for node, count in seen.macs.items() if count}
+    assert {node: macs[node] for node in by_torch} == by_torch
+
+
+def _sizes(value: Any) -> list[Any]:
+    return pytree.tree_leaves(value, is_leaf=lambda leaf: isinstance(leaf, torch.Size))
 
 
 @pytest.mark.parametrize("name", NAMES)

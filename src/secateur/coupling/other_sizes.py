@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.coupling.grouping import build_groups
 from secateur.coupling.label_walk import trace_labels
-from secateur.coupling.operator_results import results_of
+from secateur.coupling.operator_results import recorded_shapes
 from secateur.data.batch import Batch
 from secateur.errors import SecateurError
 from secateur.graph.contexts import preserved, run_module
@@ -224,7 +224,7 @@ class Resizer:
 
 def _groups_of(program: Program, example: Batch) -> frozenset[frozenset[tuple[str, int, tuple[int, ...]]]]:
     """Return the groups of units that label tracing finds: the entries that each owns of every tensor."""
-    units = build_groups(trace_labels(program, results_of(program, example).shapes))
+    units = build_groups(trace_labels(program, recorded_shapes(program, example)))
     return frozenset(
         frozenset((axis.tensor, axis.axis, tuple((axis.units - group.offset).tolist())) for axis in group.members)
         for group in units.groups

@@ -17,7 +17,7 @@ from secateur.coupling.label_walk import trace_experts, trace_labels
 from secateur.coupling.labels import entries_along, labelled_axes
 from secateur.coupling.network import Network
 from secateur.coupling.new_biases import takes_new_bias
-from secateur.coupling.operator_results import Results, results_of
+from secateur.coupling.operator_results import counted_macs, recorded_shapes
 from secateur.coupling.rules.registry import rule_of
 from secateur.coupling.rules.rule_checks import masked_checks
 from secateur.coupling.trace_records import Read
@@ -42,11 +42,11 @@ def trace_groups(model: nn.Module, example: Batch, program: Program, by_width: b
     Raises:
         OperatorRuleError: a rule that was registered for an operator fails.
     """
-    results = results_of(program, example)
-    tracer = trace_labels(program, results.shapes, by_width)
+    shapes = recorded_shapes(program, example)
+    tracer = trace_labels(program, shapes, by_width)
     _check_masked(program, example, tracer)
-    network = _network(model, example, program, tracer, results)
-    experts = trace_experts(program, results.shapes, tracer)
+    network = _network(model, example, program, tracer)
+    experts = trace_experts(program, shapes, tracer)
     return network if experts is None else add_experts(network, tracer, experts)
 
 
@@ -57,7 +57,7 @@ def _check_masked(program: Program, example: Batch, tracer: LabelTracer) -> None
             program.forward(example, handlers)
 
 
-def _network(model: nn.Module, example: Batch, program: Program, tracer: LabelTracer, results: Results) -> Network:
+def _network(model: nn.Module, example: Batch, program: Program, tracer: LabelTracer) -> Network:
     units, notes = build_groups(tracer), tracer.notes
     sinks = _SinkFinder(program, model, units, _use_counts(program))
     sizes = (literal.renumbered(units) for literal in notes.literals)
@@ -72,7 +72,7 @@ def _network(model: nn.Module, example: Batch, program: Program, tracer: LabelTr
             for read in notes.reads
             if bool((units(read.labels) >= 0).any())
         ),
-        work=tuple(_work(tracer, units, results, example.size or 1)),
+        work=tuple(_work(program, example, tracer, units)),
         tensors=_tensor_costs(model),
         frozen=units.frozen,
         reshaping=_reshaping(units, tracer),
@@ -82,13 +82,15 @@ def _network(model: nn.Module, example: Batch, program: Program, tracer: LabelTr
     )
 
 
-def _work(tracer: LabelTracer, units: Units, results: Results, batch: int) -> Iterator[Work]:
+def _work(program: Program, example: Batch, tracer: LabelTracer, units: Units) -> Iterator[Work]:
     """Yield the work of every operator; where its rule counts none, what torch counts, whatever is removed."""
+    batch = example.size or 1
     for cost in tracer.notes.costs:
         yield Work(module_path(cost.node), cost.constant / batch, tuple(units(axis) for axis in cost.axes))
     counted = {cost.node for cost in tracer.notes.costs}
-    for node, macs in results.macs.items():
-        if macs and node not in counted:
+    uncounted = (node for node in program.nodes if node.op == "call_function" and node not in counted)
+    for node, macs in counted_macs(program, example, uncounted).items():
+        if macs:
             yield Work(module_path(node), macs / batch, ())
 
 
