@@ -72,7 +72,8 @@ def counted_macs(program: Program, example: Batch, nodes: Iterable[Node]) -> dic
     selected = list(nodes)
     try:
         _check_recorded_inputs(program, example)
-        return {node: _macs_of(node) for node in selected if _may_count(node.target)}
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            return {node: _macs_of(node, counter) for node in selected if _may_count(node.target)}
     except Exception:  # noqa: BLE001 operators raise many types where they need data
         macs = results_of(program, example).macs
         return {node: macs[node] for node in selected if node in macs}
@@ -121,26 +122,32 @@ def _without_symbols(value: Any) -> Any:
     return hint
 
 
+ATEN: Any = torch.ops.aten
+NORMS = (ATEN.batch_norm, ATEN.layer_norm, ATEN.group_norm, ATEN.instance_norm, ATEN.rms_norm)
+WITHOUT_MACS = {*NORMS, ATEN.dropout, ATEN.pad, ATEN.softmax, ATEN.to, ATEN.max_pool2d, ATEN.adaptive_avg_pool2d}
+"""Operators that torch would take apart in vain; they are in most networks."""
+
+
 @cache
 def _may_count(operator: Any) -> bool:
     """True if torch counts MACs in an operator: by a formula, or in the operators that it consists of."""
     if not isinstance(operator, torch._ops.OpOverload) or torch.Tag.pointwise in operator.tags:
         return False
-    if any(result.alias_info is not None for result in operator._schema.returns):
+    if operator.overloadpacket in WITHOUT_MACS or any(r.alias_info is not None for r in operator._schema.returns):
         return False
     composite = torch._C.DispatchKey.CompositeImplicitAutograd
     return operator.overloadpacket in flop_registry or operator.has_kernel_for_dispatch_key(composite)
 
 
-def _macs_of(node: Node) -> int:
+def _macs_of(node: Node, counter: FlopCounterMode) -> int:
     """Return the MACs of an operator, run on tensors without data."""
     args, kwargs = torch.fx.map_arg(
         (node.args, node.kwargs), lambda operand: pytree.tree_map(_without_data, operand.meta["val"])
     )
+    before: int = counter.get_total_flops()
     assert callable(node.target)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        node.target(*args, **kwargs)
-    return counter.get_total_flops() // 2
+    node.target(*args, **kwargs)
+    return (counter.get_total_flops() - before) // 2
 
 
 def _without_data(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 For a tensor without data, torch takes most operators apart into many smaller ones, each of which compares symbolic
 lengths. For the operators here the shape of the result is plain. They take most of the time of an export with a batch
-size that may vary: batch norms, activations, linear layers and matrix products.
+size that may vary: convolutions, norms, activations, linear layers, matrix products and interpolation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
 from torch._ops import OpOverload
-from torch._subclasses.fake_impls import get_fast_op_impls
+from torch._subclasses.fake_impls import get_fast_op_impls, op_implementations_dict
 
 Kernel = Callable[..., Any]
 ATEN: Any = torch.ops.aten
 BATCH_NORM = ATEN._native_batch_norm_legit_no_training.default
 LAYER_NORM, GROUP_NORM = ATEN.native_layer_norm.default, ATEN.native_group_norm.default
+CONVOLUTION = ATEN.convolution.default
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 COMPOSITE_KEYS = (torch._C.DispatchKey.Autograd, COMPOSITE)
 
@@ -39,7 +40,8 @@ def first_itself(mode: Any, first: Tensor, *_: Any, **__: Any) -> Tensor:
 def softmax_result(mode: Any, input: Tensor, dim: int, half_to_float: bool) -> Tensor:
     """Return a tensor of the shape of a softmax."""
     with mode:
-        return torch.empty_like(input, dtype=torch.float32 if half_to_float else input.dtype)
+        dtype = torch.float32 if half_to_float else input.dtype
+        return torch.empty_like(input, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 def batch_norm_results(mode: Any, input: Tensor, *parameters: Any) -> Any:
@@ -71,6 +73,49 @@ def group_norm_results(
         return torch.empty_like(input), statistics, statistics.clone()
 
 
+def convolution_result(
+    mode: Any, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int],
+    dilation: Sequence[int], transposed: bool, output_padding: Sequence[int], groups: int,
+) -> Any:  # fmt: skip
+    """Return a tensor of the shape of a convolution's output.
+
+    Torch's own kernel serves transposed convolutions, memory in another order than the axes', and inputs that may be
+    smaller than the kernel.
+    """
+    rank = weight.dim() - 2
+    stride, padding, dilation = (list(v) * (rank if len(v) == 1 else 1) for v in (stride, padding, dilation))
+    extents = [spread * (length - 1) + 1 for spread, length in zip(dilation, weight.shape[2:], strict=True)]
+    spaces = list(zip(input.shape[2:], extents, stride, padding, strict=True)) if input.dim() == rank + 2 else []
+    if (
+        transposed or not spaces or not _is_convolution(input, weight, bias, groups)
+        or any(length + 2 * pad < extent if isinstance(length, int) else 2 * pad < extent - 1
+               for length, extent, _, pad in spaces)
+    ):  # fmt: skip
+        torchs: Kernel = op_implementations_dict[CONVOLUTION]
+        return torchs(
+            mode, CONVOLUTION, input, weight, bias, stride, padding, dilation, transposed, output_padding, groups
+        )
+    lengths = [(length + 2 * pad - extent) // step + 1 for length, extent, step, pad in spaces]
+    with mode:
+        return input.new_empty((input.shape[0], weight.shape[0], *lengths))
+
+
+def _is_convolution(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> bool:
+    """True if a convolution's tensors are known to fit, and to lie in memory in the order of their axes."""
+    return (
+        input.dtype == weight.dtype and input.device == weight.device and (bias is None or bias.dtype == input.dtype)
+        and all(isinstance(length, int) for length in (*weight.shape, input.shape[1]))
+        and input.shape[1] == weight.shape[1] * groups and (bias is None or bias.shape == weight.shape[:1])
+        and not _has_channels_last(input) and weight.is_contiguous()
+    )  # fmt: skip
+
+
+def _has_channels_last(input: Tensor) -> bool:
+    """True if the entries of all channels at one place lie side by side, as results then do."""
+    stride = input.stride(1)
+    return isinstance(stride, int) and stride == 1
+
+
 def _taken_apart(mode: Any, operator: OpOverload, *args: Any) -> Any:
     """Return the results of torch's own decomposition, which compares a symbolic length with a weight's."""
     with mode:
@@ -96,6 +141,14 @@ def matmul_result(torchs: Kernel, one: Tensor, other: Tensor) -> Tensor:
     return one.new_empty((*one.shape[:-1], other.shape[-1]))
 
 
+def interpolated_result(torchs: Kernel, input: Tensor, output_size: Sequence[Any] | None, *options: Any) -> Tensor:
+    """Return a tensor of the shape of an interpolation to a size that is given."""
+    if output_size is None or len(output_size) != input.dim() - 2 or _has_channels_last(input):
+        result: Tensor = torchs(input, output_size, *options)
+        return result
+    return input.new_empty((*input.shape[:2], *output_size))
+
+
 def _is_product(one: Tensor, other: Tensor, axis: int) -> bool:
     """True if two tensors have one type, and the lengths along which they are contracted are known to be equal."""
     return one.dtype == other.dtype and one.device == other.device and _is_same(one.shape[-1], other.shape[axis])
@@ -115,12 +168,18 @@ SYMBOLIC_KERNELS: dict[OpOverload, Kernel] = {
     BATCH_NORM: batch_norm_results,
     LAYER_NORM: layer_norm_results,
     GROUP_NORM: group_norm_results,
+    CONVOLUTION: convolution_result,
     ATEN._softmax.default: softmax_result,
     **{getattr(ATEN, name).default: like_first for name in SAME_SHAPE_AND_TYPE},
     **{getattr(ATEN, name).default: first_itself for name in WRITING},
 }
 # For operators that torch would take apart before; each is given torch's own way first.
-WHOLE_KERNELS: dict[OpOverload, Kernel] = {ATEN.linear.default: linear_result, ATEN.matmul.default: matmul_result}
+WHOLE_KERNELS: dict[OpOverload, Kernel] = {
+    ATEN.linear.default: linear_result,
+    ATEN.matmul.default: matmul_result,
+    ATEN.upsample_bilinear2d.vec: interpolated_result,
+    ATEN.upsample_nearest2d.vec: interpolated_result,
+}
 
 
 @contextmanager

@@ -24,7 +24,7 @@ class Function(nn.Module):
         super().__init__()
         self.function = function
         self.norm, self.rows = nn.BatchNorm2d(6), nn.LayerNorm((6, 4))
-        self.linear = nn.Linear(4, 3)
+        self.linear, self.conv = nn.Linear(4, 3), nn.Conv2d(6, 6, 3, padding=1, groups=2)
         self.weight = nn.Parameter(torch.randn(3, 4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,18 +50,40 @@ FUNCTIONS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "matrices by matrices": lambda _, x: x @ x.transpose(-2, -1),
     "matrices by fewer matrices": lambda _, x: x @ x[:, :1].transpose(-2, -1) + x[0] @ x.transpose(-2, -1),
     "a matrix by matrices": lambda self, x: self.weight @ x.transpose(-2, -1),
+    "convolution": lambda self, x: self.conv(x) + self.conv(x.transpose(2, 3)).transpose(2, 3),
+    "convolution of channels that lie side by side": lambda self, x: self.conv(x.to(memory_format=torch.channels_last)),
+    "convolution in strides": lambda self, x: F.conv2d(x, self.conv.weight, None, 2, 1, 1, 2),
+    "convolution with gaps": lambda self, x: F.conv2d(x, self.conv.weight, None, 1, 2, 2, 2),
+    "convolution without padding": lambda self, x: F.conv2d(x, self.conv.weight, groups=2),
+    "convolution of a sequence": lambda self, x: F.conv1d(x[..., 0], self.conv.weight[..., 0], padding=1, groups=2),
+    "convolution of one image": lambda self, x: self.conv(x[0]) + x,
+    "transposed convolution": lambda self, x: F.conv_transpose2d(x, self.conv.weight, stride=2, groups=2),
+    "interpolation": lambda _, x: (
+        F.interpolate(x, size=(9, x.shape[2] * 2), mode="bilinear") + F.interpolate(x, size=(9, 2 * x.shape[2]))
+    ),
+    "interpolation by a factor": lambda _, x: F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True),
     "a vector by matrices": lambda self, x: x @ self.weight[0],
 }
 
 
 def shapes_found(model: nn.Module, batch: Batch, axes: Any) -> list[tuple[str, str, str]]:
-    """Every operator with the shape and type of its result, as the program says them."""
+    """Every operator with the shape, type and order in memory of its result, as the program says them."""
     nodes = export_program(model, batch, axes).nodes
     return [
-        (str(node.target), str(tuple(node.meta["val"].shape)), str(node.meta["val"].dtype))
+        (
+            str(node.target),
+            str(tuple(node.meta["val"].shape)),
+            f"{node.meta['val'].dtype}, {orders(node.meta['val'])}",
+        )
         for node in nodes
         if node.op == "call_function" and isinstance(node.meta.get("val"), Tensor)
     ]
+
+
+def orders(tensor: Tensor) -> str:
+    """The axes by descending stride."""
+    hints = [int(n.node.hint) if isinstance(n, torch.SymInt) else n for n in tensor.stride()]
+    return str(sorted(range(tensor.dim()), key=lambda axis: -hints[axis]))
 
 
 @pytest.mark.parametrize("axes", [(), [(1, 2)]], ids=["batch", "further axes"])
