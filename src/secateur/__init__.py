@@ -7,6 +7,7 @@ from secateur.comparison import compare
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Plan
 from secateur.coupling.rules.registration import register_rule
+from secateur.data.text import text_batches
 from secateur.deployment.export import export
 from secateur.errors import SecateurError, SecateurWarning
 from secateur.importance.registry import criteria, criterion
@@ -45,6 +46,7 @@ __all__ = [
     "repair",
     "save",
     "score",
+    "text_batches",
     "trace",
     "tradeoff",
 ]

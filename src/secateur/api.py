@@ -34,7 +34,7 @@ from secateur.report.measured_report import measure_networks
 from secateur.results import Result
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
-from secateur.tracing import kinds_for_budget, trace_within_layout
+from secateur.tracing import kinds_for_budget, trace, within_layout
 from secateur.utils.collected_warnings import warn
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
@@ -154,12 +154,11 @@ def prune(
     wanted_kinds(kinds, as_program)
     criteria = [by] if scores is None else []
     check_metric_bound(keep, metric)
-    batches, tests = checked_data(model, data, test, loss, criteria, quality_bound(keep), metric)
+    batches, tests = checked_data(model, data, test, loss, criteria, quality_bound(keep), metric, as_program)
     kinds = kinds_for_budget(keep, kinds, as_program or isinstance(model, fx.GraphModule))
-    trace_model = partial(
-        trace_within_layout, layout=layout, example_inputs=batches, kinds=kinds, as_program=as_program,
-        new_biases=new_biases,
-    )  # fmt: skip
+    trace_model = within_layout(
+        partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases), layout
+    )
     stages = prune_stages(config, scores is None)
     with stage("trace", stages) as tracing:
         network = trace_model(model)

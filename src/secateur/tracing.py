@@ -1,6 +1,6 @@
 """`trace`: the units of a model that can be removed, found by label tracing and by trial cuts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -102,19 +102,19 @@ def _trace(
     return _with_trials(module, replace(network, as_program=True, title=type(model).__name__), selected_kinds)
 
 
-def trace_within_layout(model: nn.Module, layout: str | None, **settings: Any) -> Network:
-    """Trace a model, and freeze the units that its configuration can't say fewer of where a layout asks for that.
+def within_layout(trace_model: Callable[[nn.Module], Network], layout: str | None) -> Callable[[nn.Module], Network]:
+    """Return a function that traces a model, and freezes the units that its configuration can't say fewer of.
 
     Args:
-        model: the model.
-        layout: "config" or None, as `prune` takes it.
-        **settings: as `trace` takes them.
-
-    Raises:
-        OptionError: the configuration can't say fewer of any units.
+        trace_model: traces a model.
+        layout: "config", or None: nothing is frozen.
     """
-    network = trace(model, **settings)
-    return network if layout is None else with_config_layout(bake_parametrizations(model), network)
+
+    def trace_configured(model: nn.Module) -> Network:
+        network = trace_model(model)
+        return network if layout is None else with_config_layout(bake_parametrizations(model), network)
+
+    return trace_configured
 
 
 def kinds_for_budget(

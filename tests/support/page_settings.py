@@ -104,6 +104,10 @@ def forms_of_data() -> Namespace:
     images = [torch.randn(8, 3, 12, 12) for _ in range(4)]
     names |= {"segmenter": Segmenter(), "segmented": [(batch, torch.randint(12, (8, 12, 12))) for batch in images]}
     names |= {"targets": targets, "matching_loss": lambda boxes, target: (boxes - target["boxes"]).abs().mean()}
+    names |= {
+        "tokenizer": lambda text: [ord(letter) % 64 for letter in text],
+        "texts": ["a short text", "and more"] * 9,
+    }
     sizes = [torch.randn(2, 3, 224, 224), torch.randn(2, 3, 256, 320)]
     return names | {"model": Images(), "loader": sizes, "graph_network": GraphNetwork()}
 

@@ -6,11 +6,10 @@ import torch
 
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch, on_device
-from secateur.data.conversion import as_batches
 from secateur.data.model_inputs import input_error
 from secateur.errors import SecateurError
 from secateur.importance.context import as_examples
-from secateur.importance.data_checks import check_program_sizes
+from secateur.importance.data_checks import batches_for, check_program_sizes
 from secateur.importance.input_checks import check_inputs
 
 
@@ -35,7 +34,7 @@ def checked_examples(network: Network, data: Any, by_example: bool) -> list[Batc
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
             raise input_error(network.title, batch, failure, dtype) from failure
 
-    batches = as_examples(network, as_batches(data, network.batch_size, dtype=dtype))
+    batches = as_examples(network, batches_for(network, data))
     batches = [on_device(batch, network.device) for batch in batches]
     with torch.no_grad():
         check_inputs(run, batches, by_example=by_example)

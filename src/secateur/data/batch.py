@@ -26,6 +26,8 @@ class Batch:
         is_whole: whether the batch can't be divided, because the model's code fixes the batch size.
         metric_target: targets that only the user's metric can read, such as those of detection; None where `target`
             serves both.
+        has_labels: whether the targets came as `labels` among the inputs, as models of the transformers library take
+            them: those of causal language models are the input tokens, not yet shifted.
     """
 
     args: tuple[Any, ...]
@@ -34,6 +36,7 @@ class Batch:
     is_one_example: bool = False
     is_whole: bool = False
     metric_target: Any = None
+    has_labels: bool = False
 
     @property
     def tensors(self) -> list[Tensor]:

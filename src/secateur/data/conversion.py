@@ -1,6 +1,7 @@
 """Conversion of data, in the forms that users have, to batches."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from secateur.data.forms import (
     is_row,
     is_table,
 )
+from secateur.data.next_tokens import with_next_tokens
+from secateur.data.padding import without_padding
 from secateur.errors import DataError
 
 BATCH_SIZE = 32  # of data sets that come without one
@@ -45,7 +48,8 @@ def as_batch(item: Any, dtype: torch.dtype | None = None) -> Batch:
             "one tuple or dict, or inputs alone"
         )
     args, kwargs = _inputs(item, dtype)
-    return _with_target(args, kwargs, kwargs.pop("labels", None) if kwargs else None, dtype)
+    labels = kwargs.pop("labels", None) if kwargs else None
+    return replace(_with_target(args, kwargs, labels, dtype), has_labels=labels is not None)
 
 
 def _with_target(args: tuple[Any, ...], kwargs: dict[str, Any], target: Any, dtype: torch.dtype | None) -> Batch:
@@ -65,8 +69,14 @@ def _inputs(inputs: Any, dtype: torch.dtype | None = None) -> tuple[tuple[Any, .
     return (tuple(tensors), {}) if isinstance(tensors, list | tuple) else ((tensors,), {})
 
 
-def as_batches(data: Any, batch_size: int = BATCH_SIZE, dtype: torch.dtype | None = None) -> list[Batch]:
-    """Convert data to batches, in order.
+def as_batches(
+    data: Any,
+    batch_size: int = BATCH_SIZE,
+    dtype: torch.dtype | None = None,
+    title: str = "",
+    keeps_padding: bool = False,
+) -> list[Batch]:
+    """Convert data to batches, in order; rows with padding are batched without it, with others of their length.
 
     Args:
         data: any iterable of batches, or one batch: a tensor, a dict of tensors, or a pair of tensors (inputs, target);
@@ -75,6 +85,8 @@ def as_batches(data: Any, batch_size: int = BATCH_SIZE, dtype: torch.dtype | Non
             of numbers are converted to tensors.
         batch_size: for single examples.
         dtype: of floating-point arrays; by default torch's default. Tensors keep their own.
+        title: the name of the model's class; `labels` of a causal language model become the next tokens.
+        keeps_padding: whether padded rows keep their padding, for programs, which run at one size.
 
     Raises:
         DataError: there are no batches, or a batch is empty or contains NaN or infinity.
@@ -85,7 +97,7 @@ def as_batches(data: Any, batch_size: int = BATCH_SIZE, dtype: torch.dtype | Non
         raise DataError("data gave no batches; a generator that was used up gives none, so pass a list or a DataLoader")
     for number, batch in enumerate(batches):
         _check(batch, number)
-    return batches
+    return with_next_tokens(batches if keeps_padding else without_padding(batches, batch_size), title)
 
 
 def _items(data: Any, batch_size: int, dtype: torch.dtype | None) -> list[Any]:
@@ -129,7 +141,7 @@ def _by_example_alike(batches: Sequence[Batch]) -> list[Batch]:
     if not any(isinstance(batch.target, ExampleList) for batch in batches):
         return list(batches)
     return [
-        Batch(batch.args, batch.kwargs, ExampleList(batch.target))
+        replace(batch, target=ExampleList(batch.target))
         if isinstance(batch.target, list | tuple) and len(batch.target) == batch.size
         else batch
         for batch in batches

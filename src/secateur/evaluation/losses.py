@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.divergence import divergence
 from secateur.evaluation.outputs import main_output, per_example
-from secateur.evaluation.targets import check_target
+from secateur.evaluation.targets import IGNORED, check_target
 from secateur.options import described
 
 Loss = Callable[[Any, Any], Tensor]
@@ -19,6 +19,8 @@ Loss = Callable[[Any, Any], Tensor]
 
 def supervised(output: Any, target: Any) -> Tensor:
     """Return the cross entropy against class numbers, or the squared error against other targets, (examples,).
+
+    The cross entropy of an example is the mean over its labels that count: all but -100.
 
     Raises:
         TargetError: the targets do not fit the output.
@@ -30,7 +32,9 @@ def supervised(output: Any, target: Any) -> Tensor:
     if labels.is_floating_point():
         return (scores - labels).square().flatten(1).mean(1) if scores.dim() > 1 else (scores - labels).square()
     scores = scores.transpose(1, 2) if classes_last else scores
-    return per_example(F.cross_entropy(scores.float(), labels.long(), reduction="none"))
+    losses = per_example(F.cross_entropy(scores.float(), labels.long(), reduction="none"))
+    counted = per_example((labels != IGNORED).to(losses.dtype))
+    return losses / counted.where(counted > 0, torch.ones_like(counted))
 
 
 @dataclass(frozen=True)

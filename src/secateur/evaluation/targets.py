@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from secateur.data.forms import ExampleList
+from secateur.data.next_tokens import IGNORED_LABEL
 from secateur.errors import TargetError
 from secateur.evaluation.outputs import is_logits, main_output
 from secateur.options import described
 
-IGNORED = -100  # the label of what does not count
+IGNORED = IGNORED_LABEL
 
 
 def check_target(output: Any, target: Any, examples: int | None = None) -> tuple[Tensor, bool]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from secateur.coupling.network import Network
@@ -46,6 +46,7 @@ def checked_data(
     by: Sequence[CriterionLike],
     bound: str | None = None,
     metric: Metric | None = None,
+    keeps_padding: bool = False,
 ) -> tuple[list[Batch], list[Batch]]:
     """Return the examples to work with and those to measure on, checked against the model.
 
@@ -57,6 +58,7 @@ def checked_data(
         by: the criteria.
         bound: "loss", "accuracy" or "metric" where the budget is a bound on it.
         metric: the user's own metric, or None.
+        keeps_padding: whether padded rows keep their padding, where a program is cut.
 
     Returns:
         Both as batches. Targets that the default loss can't use are left out, with a warning, where nothing needs them.
@@ -69,9 +71,8 @@ def checked_data(
     if reason is not None:
         raise TraceError(reason)
     check_model_values(model)
-    dtype = floating_type(model)
-    batches = as_batches(data, dtype=dtype)
-    tests = batches if test is None else as_batches(test, dtype=dtype)
+    batches = batches_of_model(model, data, keeps_padding)
+    tests = batches if test is None else batches_of_model(model, test, keeps_padding)
     uses = {find_criterion(criterion).uses for criterion in by}
     use: Use = "gradients" if "gradients" in uses else "loss" if "loss" in uses else "nothing"
     named_batches = [("data", batches)] if test is None else [("data", batches), ("test", tests)]
@@ -103,6 +104,18 @@ def _without_unusable_targets(
         return [batch.with_metric_target() for batch in batches], [batch.with_metric_target() for batch in tests]
     warn(f"targets are left out, as no criterion needs them: {failure}")
     return [batch.without_target() for batch in batches], [batch.without_target() for batch in tests]
+
+
+def batches_of_model(model: nn.Module, data: Any, keeps_padding: bool = False) -> list[Batch]:
+    """Convert data to batches for a model: of its type, and with the targets that belong to its outputs."""
+    keeps_padding = keeps_padding or isinstance(model, fx.GraphModule)
+    return as_batches(data, dtype=floating_type(model), title=type(model).__name__, keeps_padding=keeps_padding)
+
+
+def batches_for(network: Network, data: Any) -> list[Batch]:
+    """Convert data to batches for a traced network."""
+    dtype = next((network.program.state(name).dtype for name in network.program.parameters), None)
+    return as_batches(data, network.batch_size, dtype, network.title, network.as_program)
 
 
 def usable_examples(model: nn.Module, examples: list[Batch]) -> list[Batch]:

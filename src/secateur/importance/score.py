@@ -13,7 +13,6 @@ from torch import Tensor
 from secateur.coupling.network import Network
 from secateur.coupling.residual_blocks import without_blocks
 from secateur.data.batch import on_device
-from secateur.data.conversion import as_batches
 from secateur.entry import entry_point_with
 from secateur.errors import NameMatchError
 from secateur.evaluation.losses import Loss
@@ -32,6 +31,7 @@ from secateur.importance.checkpoint import Checkpoint, fingerprint, load_checkpo
 from secateur.importance.context import CriterionContext, as_examples, network_microbatches
 from secateur.importance.criterion_keywords import configured_criterion
 from secateur.importance.criterion_output import group_scores
+from secateur.importance.data_checks import batches_for
 from secateur.importance.input_checks import check_inputs
 from secateur.importance.loss_checks import check_losses
 from secateur.importance.registry import CriterionLike, RegisteredCriterion
@@ -172,7 +172,7 @@ def _with_examples(
         DataError: the examples or the loss can't be used.
     """
     network = context.network
-    batches = as_batches(data, network.batch_size, dtype=_floating_type(network)) if data is not None else []
+    batches = [] if data is None else batches_for(network, data)
     batches = [on_device(batch, network.device) for batch in as_examples(network, batches)]
     with torch.no_grad():
         outputs = check_inputs(context.forward, batches, by_example=context.loss is None)
@@ -188,10 +188,6 @@ def _with_examples(
         else {}
     )
     return replace(context, microbatches=microbatches, means=means, moments=moments)
-
-
-def _floating_type(network: Network) -> torch.dtype | None:
-    return next((network.program.state(name).dtype for name in network.program.parameters), None)
 
 
 @dataclass(frozen=True)

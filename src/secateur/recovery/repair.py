@@ -7,14 +7,13 @@ import torch
 from torch import nn
 
 from secateur.coupling.plan import Plan
-from secateur.data.conversion import as_batches
-from secateur.data.model_inputs import device_of, floating_type
+from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point_with
 from secateur.errors import SurgeryError
 from secateur.evaluation.calibration import Calibration
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
-from secateur.importance.data_checks import check_model_on, check_model_values
+from secateur.importance.data_checks import batches_for, check_model_on, check_model_values
 from secateur.option_table import check_option
 from secateur.options import check_name
 from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, RepairStep, Trained, Tuning
@@ -93,8 +92,7 @@ def repair(
     """
     resolve_repairs(how)
     check_options(options)
-    batches = as_batches(data, plan.network.batch_size, floating_type(model))
-    batches = as_examples(plan.network, batches)
+    batches = as_examples(plan.network, batches_for(plan.network, data))
     for network_module in (model, small):
         check_model_values(network_module)
         check_model_on(network_module, batches)

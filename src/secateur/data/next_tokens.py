@@ -1,0 +1,45 @@
+"""Labels of causal language models as targets of their outputs: the next tokens."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from secateur.data.batch import Batch
+
+IGNORED_LABEL = -100  # the label of what does not count
+# Classes of the transformers library whose output at a position predicts the token behind it.
+CAUSAL = re.compile(r"ForCausalLM$|(?<!With)(?<!XLNet)LMHeadModel$")
+
+
+def is_causal_language_model(title: str) -> bool:
+    """Return True for the class name of a causal language model of the transformers library.
+
+    Examples:
+        >>> is_causal_language_model("LlamaForCausalLM"), is_causal_language_model("BertForMaskedLM")
+        (True, False)
+    """
+    return CAUSAL.search(title) is not None
+
+
+def with_next_tokens(batches: Iterable[Batch], title: str) -> list[Batch]:
+    """Return batches whose targets belong to the outputs at the same positions.
+
+    Models of the transformers library take `labels` like the input tokens, and shift them in their own loss where they
+    are causal. Targets that are given as such, `(inputs, target)`, are not shifted.
+
+    Args:
+        batches: the batches.
+        title: the name of the model's class.
+    """
+    is_causal = is_causal_language_model(title)
+    return [_with_target(batch, is_causal) if batch.has_labels else batch for batch in batches]
+
+
+def _with_target(batch: Batch, is_causal: bool) -> Batch:
+    target = batch.target
+    if is_causal and isinstance(target, Tensor) and target.dim() == 2 and not target.is_floating_point():
+        target = torch.cat([target[:, 1:], torch.full_like(target[:, :1], IGNORED_LABEL)], 1)
+    return replace(batch, target=target, has_labels=False)

@@ -1,0 +1,99 @@
+"""Padded sequences as batches without padding, so that no padded token counts as an example anywhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.data.batch import Batch, concat_batches
+
+MASK, DECODER_MASK = "attention_mask", "decoder_attention_mask"
+DECODER = "decoder_"
+BY_POSITION = ("embeds", "hidden", "features", "values")  # in names of floating-point inputs with positions
+
+Spans = Mapping[str, tuple[int, int]]
+
+
+def without_padding(batches: Sequence[Batch], batch_size: int) -> list[Batch]:
+    """Return batches in which no row is padded: rows without their padding, with those of the same length.
+
+    Padding is where `attention_mask` (or `decoder_attention_mask`) is 0 before or behind the tokens of a row. Batches
+    without such a mask, or with zeros between tokens, stay as they are.
+
+    Args:
+        batches: the batches.
+        batch_size: the most rows of a new batch.
+    """
+    result: list[Batch] = []
+    groups: dict[tuple[Any, ...], list[Batch]] = {}
+    for batch in batches:
+        spans = _spans(batch)
+        if spans is None:
+            result.append(batch)
+            continue
+        for row, row_spans in enumerate(spans):
+            example = _trimmed(batch.take(torch.tensor([row])), row_spans)
+            groups.setdefault(_form(example), []).append(example)
+    longest = sorted(groups, key=lambda form: -_entries(groups[form][0]))[:1]  # the first batch is traced
+    for form in dict.fromkeys((*longest, *groups)):
+        examples = groups[form]
+        for start in range(0, len(examples), batch_size):
+            joined = concat_batches(examples[start : start + batch_size])
+            result.append(replace(joined, has_labels=examples[start].has_labels))
+    return result
+
+
+def _spans(batch: Batch) -> list[Spans] | None:
+    """Return the first position of tokens and the one behind the last for each row and mask; None without padding."""
+    masks = {name: batch.kwargs.get(name) for name in (MASK, DECODER_MASK)}
+    tensors = {name: mask for name, mask in masks.items() if isinstance(mask, Tensor) and _is_mask(mask, batch)}
+    if not tensors or not batch.is_divisible or all(bool(mask.bool().all()) for mask in tensors.values()):
+        return None
+    spans: list[dict[str, tuple[int, int]]] = [{} for _ in range(batch.size or 0)]
+    for name, mask in tensors.items():
+        for row, present in enumerate(mask.bool().cpu()):
+            positions = torch.nonzero(present).flatten()
+            if not len(positions) or int(positions[-1]) - int(positions[0]) + 1 != len(positions):
+                return None  # nothing but padding, or holes, which are no padding
+            spans[row][name] = int(positions[0]), int(positions[-1]) + 1
+    return list(spans)
+
+
+def _is_mask(mask: Tensor, batch: Batch) -> bool:
+    return mask.dim() == 2 and mask.shape[0] == batch.size and bool(((mask == 0) | (mask == 1)).all())
+
+
+def _trimmed(example: Batch, spans: Spans) -> Batch:
+    """Return one row without its padding."""
+    lengths = {name: example.kwargs[name].shape[1] for name in spans}
+    inputs = {name: _slice(name, value, spans, lengths) for name, value in example.kwargs.items()}
+    name = f"{DECODER}target" if any(name.startswith(DECODER) for name in example.kwargs) else "target"
+    return replace(example, kwargs=inputs, target=_slice(name, example.target, spans, lengths))
+
+
+def _slice(name: str, value: Any, spans: Spans, lengths: Mapping[str, int]) -> Any:
+    """Return an input or a target of one row without the padding of the mask that it belongs to."""
+    mask = DECODER_MASK if name.startswith(DECODER) else MASK
+    if mask not in spans or not isinstance(value, Tensor) or value.dim() < 2 or value.shape[1] != lengths[mask]:
+        return value
+    by_position = value.dim() == 2 and not value.is_floating_point()
+    if not (by_position or name == mask or any(word in name for word in BY_POSITION)):
+        return value
+    first, end = spans[mask]
+    return value[:, first:end]
+
+
+def _entries(example: Batch) -> int:
+    return sum(tensor.numel() for tensor in example.tensors)
+
+
+def _form(example: Batch) -> tuple[Any, ...]:
+    """Return what rows have in common that can be joined: the shapes of their inputs and targets."""
+    target = tuple(example.target.shape) if isinstance(example.target, Tensor) else type(example.target)
+    shapes = (
+        (name, tuple(value.shape), value.dtype) if isinstance(value, Tensor) else (name, repr(value))
+        for name, value in example.kwargs.items()
+    )
+    return (*shapes, target, example.has_labels)
