@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from secateur.allocation.block_order import order_of_blocks
+from secateur.allocation.candidate_plans import Candidate
 from secateur.allocation.candidates import CURVES, MEASURED
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.remaining_fractions import fractions
-from secateur.allocation.search import SIMULATED, SIMULATIONS, Candidate, PlanSearch
+from secateur.allocation.search import SIMULATED, SIMULATIONS, PlanSearch
 from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget
 from secateur.coupling.residual_blocks import blocks_of

@@ -1,13 +1,11 @@
 """A search for the plan nearest to the dense network: plans by several allocations are simulated and compared."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from secateur.allocation.candidate_plans import Candidate, distinct_candidates, preferred_candidate, ranked_by_evidence
 from secateur.allocation.candidates import FEWEST
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.plan_sizes import Allocation, plan_sizes
@@ -24,29 +22,6 @@ from secateur.utils.progress import track
 SIMULATIONS = 0.5  # share of a time budget
 SIMULATED = 192
 MOST_FILLED = 2  # of the allocations that come nearest, those that are tried with sizes that fill kernels
-EXCHANGE = 1.5  # the power of the speed gained that the loss may increase by; half of the MACs loses about 4 times more
-
-
-class Candidate(NamedTuple):
-    """A plan, the allocation that it was made by, and its divergences (examples,); None if it was not simulated."""
-
-    plan: Plan
-    allocation: Allocation
-    losses: Tensor | None = None
-
-    @property
-    def loss(self) -> float:
-        """The mean divergence; infinite for a plan that was not simulated."""
-        return math.inf if self.losses is None else float(self.losses.mean())
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """The number of units of each group that are kept, in the order of the groups' names."""
-        return tuple(len(self.plan.kept[name]) for name in sorted(self.plan.kept))
-
-    def with_note(self, note: str) -> "Candidate":
-        """Return the same with a note in the plan."""
-        return self._replace(plan=replace(self.plan, notes=(*self.plan.notes, note)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +80,14 @@ class PlanSearch:
         Sizes that fill the device's kernels are preferred where they cost nothing: where the loss is no larger than
         that of any plan that takes as little time.
         """
-        candidates = _distinct(Candidate(self.plan(keep, allocation), allocation) for allocation in self.allocations)
+        candidates = distinct_candidates(
+            Candidate(self.plan(keep, allocation), allocation) for allocation in self.allocations
+        )
         if self.latency is not None:  # the time of other sizes is that of the next that fill
             candidates = list(self._filling(keep, self.allocations)) or candidates
         if len(candidates) > 1:
             candidates = self._simulate(candidates)
-        ranked = sorted(candidates, key=lambda candidate: candidate.loss)
+        ranked = ranked_by_evidence(candidates)
         is_complete = len(candidates) == 1 or all(candidate.losses is not None for candidate in candidates)
         if self.latency is not None or not is_complete:
             return ranked[0]
@@ -135,7 +112,7 @@ class PlanSearch:
         simulated = self._simulate([*unknown, *filling])
         best = simulated.pop(0) if unknown else best
         nearest = min(simulated, key=lambda candidate: candidate.loss)
-        return best if best.losses is None or nearest.losses is None else _preferred(best, nearest)
+        return best if best.losses is None or nearest.losses is None else preferred_candidate(best, nearest)
 
     @property
     def _step(self) -> int:
@@ -169,32 +146,3 @@ class PlanSearch:
             simulated.append(candidate._replace(losses=simulator.divergences(candidate.plan.kept)))
             start, longest = time.elapsed, max(longest, time.elapsed - start)
         return [*simulated, *candidates[len(simulated) :]]
-
-
-def _distinct(candidates: Iterator[Candidate]) -> list[Candidate]:
-    """Return the plans that differ: those of one ranking do if they keep other numbers of units."""
-    by_counts: dict[tuple[int, ...], Candidate] = {}
-    for candidate in candidates:
-        by_counts.setdefault(candidate.counts, candidate)
-    return list(by_counts.values())
-
-
-def _preferred(plain: Candidate, filling: Candidate) -> Candidate:
-    """Return a plan of any sizes or one whose sizes fill kernels, with a note that says why.
-
-    The loss may increase by less than it would if a plan of any sizes were cut down to the same time, but for what the
-    examples can't tell: one standard error.
-    """
-    before, after = plain.plan.effective, filling.plan.effective
-    assert before is not None and after is not None and plain.losses is not None and filling.losses is not None
-    speed_ratio = before.left / max(after.left, 1)
-    excess = filling.losses - plain.losses * max(speed_ratio, 1.0) ** EXCHANGE
-    error = float(excess.std()) / len(excess) ** 0.5 if len(excess) > 1 else 0.0
-    is_filling = speed_ratio > 1 and float(excess.mean()) <= error
-    chosen = filling if is_filling else plain
-    note = (
-        f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: divergence "
-        f"{filling.loss:.4f} at {after.left / max(after.dense, 1):.0%} of the MACs in steps, {plain.loss:.4f} at "
-        f"{before.left / max(before.dense, 1):.0%} with any sizes"
-    )
-    return chosen.with_note(note)

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 import secateur as sc
+from secateur.allocation.candidate_plans import Candidate, preferred_candidate
 from secateur.allocation.exchange import exchange_units
 from secateur.allocation.plan_sizes import Allocation
-from secateur.allocation.search import Candidate, _preferred
 from secateur.coupling.effective_macs import effective_macs
 from secateur.coupling.group_sizes import sizes_in_steps
 from secateur.coupling.plan import Plan
@@ -140,7 +140,7 @@ def test_the_preference_weighs_loss_against_speed() -> None:
 
     def chosen(after: float) -> Plan:
         allocation = Allocation(("uniform",), target="avx512")
-        return _preferred(before, Candidate(filling, allocation, torch.full((8,), after))).plan
+        return preferred_candidate(before, Candidate(filling, allocation, torch.full((8,), after))).plan
 
     faster = plain.effective.left / filling.effective.left
     assert faster > 1.2

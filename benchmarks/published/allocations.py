@@ -1,0 +1,154 @@
+"""The allocation that is chosen by simulation, beside each single allocation, with few examples.
+
+    python -m benchmarks published.allocations --data DIR [--networks demo ResNet-20] [--examples 32 64]
+    python -m benchmarks published.allocations --table
+
+For each network, number of examples and draw, `obs` scores the units once. Every allocation that the default tries
+makes a plan for the same MACs, with sizes of any kind, and is cut, refitted and measured on test examples: its
+divergence from the dense network and its accuracy. The row of the default names the allocation that it chose from the same
+examples. `--table` prints the mean excess of the divergence over that of the best single allocation, and how often the
+default's divergence is at most that of each single one. DIR as for `python -m benchmarks published`; the networks demo,
+separable and vgg need none.
+"""
+
+import argparse
+import json
+import math
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from networks.trained import trained
+from provenance import provenance, results_folder
+from torch import Tensor, nn
+
+import secateur as sc
+from published.cifar import Subject, cifar_subject
+from published.speech import speech_subject
+from secateur import demo
+from secateur.allocation.candidates import candidate_allocations
+from secateur.allocation.config import DEFAULTS
+from secateur.allocation.plan_sizes import Allocation
+from secateur.allocation.search import PlanSearch
+from secateur.allocation.simulate import PlanSimulator
+from secateur.data.conversion import as_batches
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.divergence import divergence
+from secateur.graph.parametrizations import bake_parametrizations
+from secateur.importance.context import network_microbatches
+
+ROWS = results_folder("published") / "allocations.jsonl"
+BUDGETS = {"demo": 0.25, "separable": 0.25, "vgg": 0.2, "ResNet-20": 0.5, "BC-ResNet-2": 0.6, "ResNet-56": 0.5}
+TESTED = 500  # examples
+
+
+def subject_of(network: str, folder: Path | None) -> Subject:
+    """Return a network with examples."""
+    if network in ("demo", "separable", "vgg"):
+        tests = demo.test()
+        images, labels = (torch.cat(parts) for parts in zip(*tests, strict=True))
+        model = trained("residual" if network == "demo" else network)
+        return Subject(network, torch.cat(demo.calibration()), images, labels, model)
+    assert folder is not None
+    return speech_subject(folder) if network == "BC-ResNet-2" else cifar_subject(folder, int(network[-2:]))
+
+
+def name_of(allocation: Allocation) -> str:
+    """Return the name of an allocation in the table."""
+    name = "+".join(allocation.names)
+    if allocation.whole:
+        return f"{name}, residual widths whole"
+    if name == "loss":
+        return "loss, estimated" if allocation.curves is None else "loss, measured"
+    return name
+
+
+def rows_of(subject: Subject, examples: int, draw: int) -> Iterator[dict[str, object]]:
+    """Yield a row for each single allocation, and one for the default."""
+    model, data, keep = subject.dense, subject.draw(examples, draw), {"macs": BUDGETS[subject.network]}
+    tests, labels = subject.test_images[-TESTED:], subject.test_labels[-TESTED:]
+    dense = outputs(model, tests)
+    network = sc.trace(model, data[0][:2])
+    scores = sc.score(network, data, by="obs", progress=False)
+    cells = network_microbatches(network, as_batches(data))
+    calibration = Calibration(network, cells, bake_parametrizations(model))
+    config, simulator = replace(DEFAULTS, target="any"), PlanSimulator(calibration)
+    allocations = candidate_allocations(simulator, scores, config)
+    search = PlanSearch(simulator, scores, config, None, allocations)
+    start = time.process_time()
+    chosen = search.best_of_allocations(keep)
+    seconds = time.process_time() - start
+    key = {"network": subject.network, "examples": examples, "draw": draw, "keep": keep["macs"]}
+    for allocation in allocations:
+        plan = search.plan(keep, allocation)
+        small = sc.repair(sc.cut(model, plan), model, plan, data, "refit", progress=False)
+        output = outputs(small, tests)
+        row: dict[str, object] = {
+            "allocation": name_of(allocation),
+            "macs": plan.cost.macs / plan.dense.macs,
+            "divergence": float(divergence(output, dense).mean()),
+            "accuracy": float((output.argmax(1) == labels).double().mean()),
+            "dense accuracy": float((dense.argmax(1) == labels).double().mean()),
+        }
+        yield {**key, **row}
+        if allocation is chosen.allocation:
+            yield {**key, **row, "allocation": "default", "chosen": row["allocation"], "seconds": seconds}
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, examples: Tensor) -> Tensor:
+    """Return the outputs of a network, (examples, classes)."""
+    return torch.cat([model.eval()(part) for part in examples.split(250)])
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """Return the mean excess of each allocation over the best one, and the share of cases that the default wins."""
+    cases: dict[tuple[object, ...], dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        case = cases[row["network"], row["examples"], row["draw"]]
+        case[str(row["allocation"])] = float(str(row["divergence"]))
+    names = sorted({name for case in cases.values() for name in case}, key=lambda name: (name != "default", name))
+    lines = ["| allocation | cases | mean excess | largest | default at least as near |", "|---|--:|--:|--:|--:|"]
+    for name in names:
+        pairs = [
+            (case[name], min(value for other, value in case.items() if other != "default"), case["default"])
+            for case in cases.values()
+            if name in case and "default" in case
+        ]
+        ratios = [value / best for value, best, _ in pairs]
+        wins = sum(default <= value * 1.000001 for value, _, default in pairs)
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        share = "" if name == "default" else f"{wins} of {len(pairs)}"
+        lines.append(f"| {name} | {len(pairs)} | {mean - 1:.1%} | {max(ratios) - 1:.0%} | {share} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--networks", nargs="+", default=list(BUDGETS), choices=BUDGETS)
+    parser.add_argument("--examples", nargs="+", type=int, default=[32, 64, 256])
+    parser.add_argument("--draws", nargs="+", type=int, default=[0])
+    parser.add_argument("--table", action="store_true", help="print the table of what was measured")
+    args = parser.parse_args()
+    if args.table:
+        print(table([json.loads(line) for line in ROWS.read_text().splitlines()]))
+        return
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    for network in args.networks:
+        subject = subject_of(network, args.data)
+        for examples in args.examples:
+            for draw in args.draws:
+                for row in rows_of(subject, examples, draw):
+                    print(row, flush=True)
+                    with ROWS.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps({**row, "run": provenance()}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Candidate plans for a budget, and which of two is better by what the examples can tell."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from secateur.allocation.plan_sizes import Allocation
+from secateur.coupling.plan import Plan
+
+EXCHANGE = 1.5  # the power of the speed gained that the loss may increase by; half of the MACs loses about 4 times more
+
+
+class Candidate(NamedTuple):
+    """A plan, the allocation that it was made by, and its divergences (examples,); None if it was not simulated."""
+
+    plan: Plan
+    allocation: Allocation
+    losses: Tensor | None = None
+
+    @property
+    def loss(self) -> float:
+        """The mean divergence; infinite for a plan that was not simulated."""
+        return math.inf if self.losses is None else float(self.losses.mean())
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of units of each group that are kept, in the order of the groups' names."""
+        return tuple(len(self.plan.kept[name]) for name in sorted(self.plan.kept))
+
+    def with_note(self, note: str) -> "Candidate":
+        """Return the same with a note in the plan."""
+        return self._replace(plan=replace(self.plan, notes=(*self.plan.notes, note)))
+
+
+def distinct_candidates(candidates: Iterator[Candidate]) -> list[Candidate]:
+    """Return the plans that differ: those of one ranking do if they keep other numbers of units."""
+    by_counts: dict[tuple[int, ...], Candidate] = {}
+    for candidate in candidates:
+        by_counts.setdefault(candidate.counts, candidate)
+    return list(by_counts.values())
+
+
+def ranked_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return plans in ascending order of their divergences, but equal shares first unless another is clearly nearer.
+
+    Another plan is taken in place of equal shares, the simplest one, only if its divergence is smaller by more than the
+    standard error of the difference, which is paired by example.
+
+    Args:
+        candidates: the plans; those that were not simulated come last.
+    """
+    ranked = sorted(candidates, key=lambda candidate: candidate.loss)
+    uniform = next((candidate for candidate in ranked if candidate.allocation.names == ("uniform",)), None)
+    if uniform is None or uniform is ranked[0] or uniform.losses is None or ranked[0].losses is None:
+        return ranked
+    gains = uniform.losses - ranked[0].losses  # (examples,)
+    error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else math.inf
+    if float(gains.mean()) > error:
+        return ranked
+    note = (
+        f"every group keeps the same fraction: another plan has a divergence of {ranked[0].loss:.4f} in place of "
+        f"{uniform.loss:.4f}, a difference within its standard error of {error:.4f}"
+    )
+    return [uniform.with_note(note), *(candidate for candidate in ranked if candidate is not uniform)]
+
+
+def preferred_candidate(plain: Candidate, filling: Candidate) -> Candidate:
+    """Return a plan of any sizes or one whose sizes fill kernels, with a note that says why.
+
+    The loss may increase by less than it would if a plan of any sizes were cut down to the same time, but for what the
+    examples can't tell: one standard error.
+    """
+    before, after = plain.plan.effective, filling.plan.effective
+    assert before is not None and after is not None and plain.losses is not None and filling.losses is not None
+    speed_ratio = before.left / max(after.left, 1)
+    excess = filling.losses - plain.losses * max(speed_ratio, 1.0) ** EXCHANGE
+    error = float(excess.std()) / len(excess) ** 0.5 if len(excess) > 1 else 0.0
+    is_filling = speed_ratio > 1 and float(excess.mean()) <= error
+    chosen = filling if is_filling else plain
+    note = (
+        f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: divergence "
+        f"{filling.loss:.4f} at {after.left / max(after.dense, 1):.0%} of the MACs in steps, {plain.loss:.4f} at "
+        f"{before.left / max(before.dense, 1):.0%} with any sizes"
+    )
+    return chosen.with_note(note)
