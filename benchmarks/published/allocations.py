@@ -5,8 +5,8 @@
 
 For each network, number of examples and draw, `obs` scores the units once. Every allocation that the default tries
 makes a plan for the same MACs, with sizes of any kind, and is cut, refitted and measured on test examples: its
-divergence from the dense network and its accuracy. The row of the default names the allocation that it chose from the same
-examples. `--table` prints the mean excess of the divergence over that of the best single allocation, and how often the
+divergence from the dense network and its accuracy. The row of the default names the allocation that it chose from the
+same examples. `--table` prints the mean excess of the divergence over that of the best single allocation, and how often the
 default's divergence is at most that of each single one. DIR as for `python -m benchmarks published`; the networks demo,
 separable and vgg need none.
 """

@@ -150,6 +150,17 @@ def test_the_preference_weighs_loss_against_speed() -> None:
     assert "sizes do not fill steps of 16 channels" in chosen(1.0).notes[0]
 
 
+def test_sizes_that_fill_kernels_need_evidence() -> None:
+    """With losses that differ much between few examples, three times the loss is within the error of what is allowed."""
+    network = network_of(32, 32)
+    scores = sc.score(network, by="l2")
+    plain = Candidate(sc.plan(network, scores, {"macs": 0.5}), Allocation(("uniform",)), torch.full((8,), 0.0002))
+    losses = torch.tensor([0.0] * 7 + [0.0048])  # a mean of .0006
+    filling = sc.plan(network, scores, {"macs": 0.5}, target="avx512")
+    candidate = Candidate(filling, Allocation(("uniform",), target="avx512"), losses)
+    assert preferred_candidate(plain, candidate).plan.kept is plain.plan.kept
+
+
 def test_prune_says_what_it_did_for_the_device() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
