@@ -5,10 +5,10 @@
 
 For each network, number of examples and draw, `obs` scores the units once. Every allocation that the default tries
 makes a plan for the same MACs, with sizes of any kind, and is cut, refitted and measured on test examples: its
-divergence from the dense network and its accuracy. The row of the default names the allocation that it chose from the
-same examples. `--table` prints the mean excess of the divergence over that of the best single allocation, and how often the
-default's divergence is at most that of each single one. DIR as for `python -m benchmarks published`; the networks demo,
-separable and vgg need none.
+divergence from the dense network and its accuracy. The row of the default names the allocation that it chose from
+the same examples. `--table` prints the mean excess of the divergence over that of the best single allocation, and how
+often the default's divergence is at most that of each single one. DIR as for `python -m benchmarks published`; the
+networks demo, separable and vgg need none.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from secateur.allocation.config import DEFAULTS
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
+from secateur.allocation.tied_groups import tie_groups
 from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.divergence import divergence
@@ -75,16 +76,17 @@ def rows_of(subject: Subject, examples: int, draw: int) -> Iterator[dict[str, ob
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
     cells = network_microbatches(network, as_batches(data))
-    calibration = Calibration(network, cells, bake_parametrizations(model))
+    tied = tie_groups(network, scores)
+    calibration = Calibration(tied.network, cells, bake_parametrizations(model))
     config, simulator = replace(DEFAULTS, target="any"), PlanSimulator(calibration)
-    allocations = candidate_allocations(simulator, scores, config)
-    search = PlanSearch(simulator, scores, config, None, allocations)
+    allocations = candidate_allocations(simulator, tied.scores, config)
+    search = PlanSearch(simulator, tied, config, None, allocations)
     start = time.process_time()
     chosen = search.best_of_allocations(keep)
     seconds = time.process_time() - start
     key = {"network": subject.network, "examples": examples, "draw": draw, "keep": keep["macs"]}
     for allocation in allocations:
-        plan = search.plan(keep, allocation)
+        plan = tied.separate(search.plan(keep, allocation))
         small = sc.repair(sc.cut(model, plan), model, plan, data, "refit", progress=False)
         output = outputs(small, tests)
         row: dict[str, object] = {

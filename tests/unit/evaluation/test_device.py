@@ -151,11 +151,11 @@ def test_the_preference_weighs_loss_against_speed() -> None:
 
 
 def test_sizes_that_fill_kernels_need_evidence() -> None:
-    """With losses that differ much between few examples, three times the loss is within the error of what is allowed."""
+    """Losses of a few examples that differ much do not show that a plan of six times the loss is worth its speed."""
     network = network_of(32, 32)
     scores = sc.score(network, by="l2")
     plain = Candidate(sc.plan(network, scores, {"macs": 0.5}), Allocation(("uniform",)), torch.full((8,), 0.0002))
-    losses = torch.tensor([0.0] * 7 + [0.0048])  # a mean of .0006
+    losses = torch.tensor([0.0] * 7 + [0.0096])  # a mean of .0012, of which .0014 is allowed
     filling = sc.plan(network, scores, {"macs": 0.5}, target="avx512")
     candidate = Candidate(filling, Allocation(("uniform",), target="avx512"), losses)
     assert preferred_candidate(plain, candidate).plan.kept is plain.plan.kept
