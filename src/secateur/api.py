@@ -10,6 +10,7 @@ from torch import fx, nn
 from secateur.allocation.budget import check_metric_bound, parse_budget, quality_bound
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig
+from secateur.allocation.score_checks import warn_of_other_weights
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.plan import cost_text
@@ -175,9 +176,10 @@ def prune(
         )
         with stage("score", stages):
             scores = score_iteratively(model, network, cells, score_network, keep, rounds, trace_model, sizes)
-    elif only is not None or skip is not None:
+    else:
+        warn_of_other_weights(network, scores)
         selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
-        scores = replace(scores, groups=selected, of="")
+        scores = scores if only is None and skip is None else replace(scores, groups=selected, of="")
     calibration = Calibration(network, cells, bake_parametrizations(model))
     with stage("plan", stages) as planning:
         plan = choose_plan(calibration, scores, keep, config, model)

@@ -160,7 +160,7 @@ def check_model(name: str, model: object) -> None:
         OptionError: it is no module, or one that holds no values or can't be differentiated.
     """
     if not isinstance(model, nn.Module):
-        raise OptionError(f"{name} is {described(model)}, not a torch.nn.Module; {_advice(model)}")
+        raise OptionError(f"{name} is {described(model)}, not a torch.nn.Module; {_advice_on_model(model)}")
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
         if not is_lazy(tensor) and tensor.is_inference():
             raise OptionError(
@@ -169,7 +169,7 @@ def check_model(name: str, model: object) -> None:
             )
 
 
-def _advice(model: object) -> str:
+def _advice_on_model(model: object) -> str:
     if isinstance(model, type) and issubclass(model, nn.Module):
         return f"make one of it first: {model.__name__}(...)"
     if isinstance(model, Mapping) and any(isinstance(value, Tensor) for value in model.values()):

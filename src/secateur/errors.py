@@ -21,6 +21,10 @@ class TargetError(DataError):
     """The targets can't be used for the default loss."""
 
 
+class MissingGradientError(SecateurError):
+    """An operator of the network has no gradient, which what was asked for needs."""
+
+
 class BudgetError(SecateurError):
     """The budget is out of range, in an unknown unit, or can't be reached."""
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from expected_warnings import unhelpful_repair
+
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -12,6 +14,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 WITH_CODE = ["criterion.md", "estimator.md", "onnx.md", "repair.md", "sizes.md", "training-method.md"]
 
 
+@unhelpful_repair
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page == "onnx.md":

@@ -170,8 +170,8 @@ def check_trainers(names: Namespace) -> None:
     dense, batch = names["dense"], names["loader"][0]
     names["small"] = dense
     loss, outputs = names["Distilled"]().compute_loss(dense, {"input": batch}, return_outputs=True)
-    assert abs(float(loss)) < 1e-6 and torch.equal(outputs, dense(batch))
-    assert abs(float(names["Module"]().training_step(batch, 0))) < 1e-6
+    assert abs(float(loss.detach())) < 1e-6 and torch.equal(outputs, dense(batch))
+    assert abs(float(names["Module"]().training_step(batch, 0).detach())) < 1e-6
 
 
 def check_loaded(names: Namespace) -> None:

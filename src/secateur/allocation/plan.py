@@ -14,7 +14,7 @@ from secateur.allocation.fixed_sizes import fixed_units, with_fixed
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.plan_sizes import Allocation, plan_tied_sizes
 from secateur.allocation.remaining_fractions import NEEDS_TIMES
-from secateur.allocation.score_checks import check_scores
+from secateur.allocation.score_checks import check_scores, warn_of_other_weights
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
@@ -150,6 +150,7 @@ def plan(
         resolve_repairs(repair)
     if layout is not None:
         network, scores = _within_layout(network, scores, model)
+    warn_of_other_weights(network, scores)
     if data is None:
         return _plan_without_data(network, scores, budget, config, latency)
     if has_time(budget) and latency is None:

@@ -54,7 +54,7 @@ class RemovalSequence:
         low, high = 0, len(self.order)
         while low < high:
             middle = (low + high) // 2
-            if _is_within(self.remaining(middle, list(budget)), budget):
+            if _meets_budget(self.remaining(middle, list(budget)), budget):
                 high = middle
             else:
                 low = middle + 1
@@ -141,9 +141,9 @@ class RemovalSequence:
         removed = sum(group.size for group in self.context.groups) - sum(counts)
         removed += sum(network[name].size - len(units) for name, units in self.context.base.items())
         counted = counted_fractions(network, self._costs.cost(np.array(counts)), removed)
-        if not _is_within({unit: value for unit, value in counted.items() if unit in budget}, budget):
+        if not _meets_budget({unit: value for unit, value in counted.items() if unit in budget}, budget):
             return False
-        return _is_within(self._fractions_of(self._kept_of(counts), list(budget)), budget)
+        return _meets_budget(self._fractions_of(self._kept_of(counts), list(budget)), budget)
 
     @cached_property
     def _costs(self) -> PrefixCost:
@@ -151,5 +151,5 @@ class RemovalSequence:
         return PrefixCost(network, self.context.groups, mask=network.mask(self.context.base))
 
 
-def _is_within(remaining: Mapping[str, float], budget: Budget) -> bool:
+def _meets_budget(remaining: Mapping[str, float], budget: Budget) -> bool:
     return all(value <= budget[unit] for unit, value in remaining.items())

@@ -6,8 +6,10 @@ import torch
 
 from secateur.coupling.network import Group, Network
 from secateur.errors import BudgetError
+from secateur.importance.checkpoint import weights_digest
 from secateur.importance.scores import Scores
 from secateur.masking.ablation import consumer_key
+from secateur.utils.collected_warnings import warn
 
 
 def check_scores(network: Network, groups: Sequence[Group], scores: Scores) -> None:
@@ -36,3 +38,12 @@ def check_scores(network: Network, groups: Sequence[Group], scores: Scores) -> N
     for name, mean in scores.means.items():
         if shapes.get(name) != mean.shape or not bool(torch.isfinite(mean).all()):
             raise BudgetError(f"the mean of {name} is NaN, infinite, or of another network; score this one")
+
+
+def warn_of_other_weights(network: Network, scores: Scores) -> None:
+    """Warn of scores that were computed with other weights than the network has."""
+    if scores.weights and scores.weights != weights_digest(network):
+        warn(
+            f"these scores by {scores.by!r} were computed with other weights than {network.title} has now; units that "
+            "mattered then may not matter now: score the network again, or load the weights that were scored"
+        )

@@ -24,7 +24,7 @@ def moved(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> 
 def flipped(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
     """Flip numbers; along axes over which they repeat a flip changes nothing."""
     numbers: Tensor = args["self"]
-    return numbers.flip([dim for dim in args["dims"] if not _repeats(numbers, dim)])
+    return numbers.flip([dim for dim in args["dims"] if not _is_constant_along(numbers, dim)])
 
 
 def reshaped(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
@@ -41,10 +41,12 @@ def concatenated(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, An
         return moved(builder, node, args)  # type: ignore[no-any-return]
     dim = args.get("dim", 0) % len(shape)
     for axis in range(len(shape)):
-        if axis != dim and all(_repeats(tensor, axis) for tensor in tensors):
+        if axis != dim and all(_is_constant_along(tensor, axis) for tensor in tensors):
             tensors = [tensor.narrow(axis, 0, 1) for tensor in tensors]
     firsts = [tensor.narrow(dim, 0, 1) for tensor in tensors if tensor.shape[dim]]
-    if all(_repeats(tensor, dim) for tensor in tensors) and all(torch.equal(first, firsts[0]) for first in firsts):
+    if all(_is_constant_along(tensor, dim) for tensor in tensors) and all(
+        torch.equal(first, firsts[0]) for first in firsts
+    ):
         return firsts[0].expand(shape)
     return torch.cat(list(tensors), dim).expand(shape)
 
@@ -55,7 +57,7 @@ def padded(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) ->
     shape: torch.Size = builder.shapes[node]
     amounts = list(args["pad" if "pad" in args else "padding"])
     axes = [numbers.dim() - 1 - number // 2 for number, amount in enumerate(amounts) if amount]
-    across = [axis for axis in axes if not _repeats(numbers, axis)]
+    across = [axis for axis in axes if not _is_constant_along(numbers, axis)]
     for axis in set(axes) - set(across):
         numbers = numbers.narrow(axis, 0, 1)
         first = 2 * (numbers.dim() - 1 - axis)
@@ -65,7 +67,7 @@ def padded(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) ->
     return numbers.expand(shape)
 
 
-def _repeats(numbers: Tensor, dim: int) -> bool:
+def _is_constant_along(numbers: Tensor, dim: int) -> bool:
     """Return whether numbers are the same all along an axis."""
     if numbers.shape[dim] < 2 or numbers.stride(dim) == 0:
         return True

@@ -14,14 +14,14 @@ from secateur.coupling.labels import broadcast_labels
 from secateur.coupling.rules.context import frozen
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments
-from secateur.masking.linear_layers import LinearLayer, identity_weight
+from secateur.masking.linear_layers import LinearLayer, finite_weight
 
 
 def linear_edges(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
     """Add one edge for each kernel of a linear layer or a convolution."""
     layer = builder.layers[node]
     numbers, shape = args[layer.argument], builder.shapes[node]
-    weight = identity_weight(builder.program.state(layer.weight).detach(), layer.weight)
+    weight = finite_weight(builder.program.state(layer.weight).detach(), layer.weight)
     inputs = builder.channels_along(node, numbers, layer.dim).view(layer.groups, -1)  # (groups, inputs)
     kernels = layer.matrix(weight).unflatten(2, (inputs.shape[1], -1))  # (groups, out, in, kernel)
     pairs = [torch.unique(row, return_inverse=True) for row in inputs]
@@ -117,11 +117,11 @@ def join(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> T
         return torch.zeros((), dtype=torch.long).expand(shape)
     result = maps[0].expand(shape)
     for other in maps[1:]:
-        result = _joined(builder, node, result, other.expand(shape)).expand(shape)
+        result = _joined_channels(builder, node, result, other.expand(shape)).expand(shape)
     return result
 
 
-def _joined(builder: ChannelGraphBuilder, node: Node, a: Tensor, b: Tensor) -> Tensor:
+def _joined_channels(builder: ChannelGraphBuilder, node: Node, a: Tensor, b: Tensor) -> Tensor:
     for dim in range(a.dim()):
         if a.stride(dim) == 0 and b.stride(dim) == 0 and a.shape[dim] > 1:
             a, b = a.narrow(dim, 0, 1), b.narrow(dim, 0, 1)

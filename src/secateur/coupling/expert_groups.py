@@ -36,7 +36,7 @@ def add_experts(network: Network, first: LabelTracer, tracer: LabelTracer) -> Ne
         groups=(*network.groups, *placed),
         members=(*network.members, *members),
         consumers=(*network.consumers, *(consumer for consumer in consumers if bool((consumer.units >= 0).any()))),
-        work=tuple(_work(network, first, tracer, units)),
+        work=tuple(_work_beside_experts(network, first, tracer, units)),
         frozen=tuple(frozen for frozen in network.frozen if f"{frozen.name}.weight" not in tensors),
         reshaping={**network.reshaping, **{group.name: () for group in placed}},
         sizes=(*network.sizes, *(size for size in sizes if bool((size.units >= 0).all(1).any()))),
@@ -63,7 +63,7 @@ def _placed_groups(
     return groups, number
 
 
-def _work(
+def _work_beside_experts(
     network: Network, first: LabelTracer, tracer: LabelTracer, units: Callable[[Tensor], Tensor]
 ) -> Iterator[Work]:
     """Yield the work of every operator, which is less where experts are removed.

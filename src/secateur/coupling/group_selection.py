@@ -50,7 +50,7 @@ def groups_of(network: "Network", selector: Selector) -> set[str]:
         matches = set(names) & {selector} or set(fnmatch.filter(names, selector))
         matches = matches or _groups_within(network, [selector])
         if not matches:
-            raise NameMatchError(f"no group is named {selector!r}; {_advice(network, selector)}")
+            raise NameMatchError(f"no group is named {selector!r}; {_advice_on_name(network, selector)}")
         return matches
     return _groups_within(network, paths_of(selector, network.modules, network.title))
 
@@ -77,7 +77,7 @@ def _groups_within(network: "Network", paths: Sequence[str]) -> set[str]:
     )
 
 
-def _advice(network: "Network", name: str) -> str:
+def _advice_on_name(network: "Network", name: str) -> str:
     """Return what to do about a name that matches no group."""
     reasons = {frozen.name: frozen.reason.splitlines()[0] for frozen in network.frozen}
     if name in reasons:

@@ -57,10 +57,10 @@ def requested_sizes(network: "Network", sizes: Sizes, step: int = 1, floor: floa
     for selector in sorted(sizes, key=lambda selector: _names_one(selector, groups[selector])):
         for name in groups[selector]:
             request = _checked_size(network[name], sizes[selector], step, floor)
-            if name in named and not _is_same(requests[name], request):
+            if name in named and not _is_same_request(requests[name], request):
                 raise BudgetError(
-                    f"{_shown(named[name])} and {_shown(selector)} both lie in the group {name}, whose layers are "
-                    "coupled and keep the same units: give one size for it"
+                    f"{_selector_text(named[name])} and {_selector_text(selector)} both lie in the group {name}, whose "
+                    "layers are coupled and keep the same units: give one size for it"
                 )
             requests[name] = request
             if _names_one(selector, groups[selector]):
@@ -97,11 +97,11 @@ def _names_one(selector: Selector, groups: Sequence[str]) -> bool:
     return len(groups) == 1 and not is_pattern
 
 
-def _shown(selector: Selector) -> str:
+def _selector_text(selector: Selector) -> str:
     return selector if isinstance(selector, str) else f"this {type(selector).__name__}"
 
 
-def _is_same(one: int | Tensor, other: int | Tensor) -> bool:
+def _is_same_request(one: int | Tensor, other: int | Tensor) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     return not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other

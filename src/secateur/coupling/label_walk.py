@@ -73,7 +73,7 @@ def _walk(program: Program, shapes: Mapping[Node, Any], scope: TracingScope) -> 
             name = program.state_names.get(node)
             labels[node] = weights[name] if name else frozen(shapes[node])
         elif node.op == "call_function":
-            labels[node] = _step(program, tracer, node, labels, shapes)
+            labels[node] = _result_labels(program, tracer, node, labels, shapes)
         for operand in node.all_input_nodes:
             if program.last_use[operand] <= program.position[node]:
                 labels.pop(operand, None)
@@ -85,7 +85,7 @@ def _walk(program: Program, shapes: Mapping[Node, Any], scope: TracingScope) -> 
     return tracer
 
 
-def _step(
+def _result_labels(
     program: Program, tracer: LabelTracer, node: Node, labels: Mapping[Node, Any], shapes: Mapping[Node, Any]
 ) -> Any:
     """Return the labels of an operator's result; of a result without tensors, the result itself."""

@@ -70,7 +70,7 @@ class ModuleSlices:
         if not calls:
             raise UnsupportedCodeError("it is not called")
         programs = [ModuleSlicer(module, path, recording, names).slice(call) for call in calls]
-        counted = _by_operator(sizes)
+        counted = _units_by_operator(sizes)
         first = programs[0]
         if any(not _calls_agree(first, other, counted) for other in programs[1:]):
             raise UnsupportedCodeError("its calls differ")
@@ -161,7 +161,7 @@ def _holds_for_others(program: Program, leaves: Sequence[Any]) -> bool:
     return True
 
 
-def _by_operator(sizes: Sequence[ShapeLiteral]) -> dict[str, dict[tuple[str, int | None], Tensor]]:
+def _units_by_operator(sizes: Sequence[ShapeLiteral]) -> dict[str, dict[tuple[str, int | None], Tensor]]:
     by_operator: defaultdict[str, dict[tuple[str, int | None], Tensor]] = defaultdict(dict)
     for size in sizes:
         by_operator[size.node.name][size.argument, size.position] = size.units

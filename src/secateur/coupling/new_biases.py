@@ -33,10 +33,10 @@ def wraps_layer(module: nn.Module) -> bool:
     if any(hasattr(module, name) for name in MERGING) or "lora" in type(module).__name__.lower():
         return True
     children = (child for child in module.children() if isinstance(child, nn.Linear))
-    return any(_sizes(child) == _sizes(module) for child in children)
+    return any(_layer_sizes(child) == _layer_sizes(module) for child in children)
 
 
-def _sizes(module: nn.Module) -> tuple[Any, Any]:
+def _layer_sizes(module: nn.Module) -> tuple[Any, Any]:
     return getattr(module, "in_features", None), getattr(module, "out_features", None)
 
 

@@ -43,7 +43,7 @@ def _branches(program: Program, path: str, sums: Sequence[Node]) -> list[tuple[N
     for node in sums:
         operands = dict(zip(("self", "other"), node.args, strict=False))
         values = {name: value for name, value in operands.items() if isinstance(value, Node)}
-        if len(values) != 2 or any(recorded_shape(value) != recorded_shape(node) for value in values.values()):
+        if len(values) != 2 or any(symbolic_shape(value) != symbolic_shape(node) for value in values.values()):
             continue
         skips = [name for name, value in values.items() if _leads_back(program, value, current, path)]
         if len(skips) != 1:
@@ -76,6 +76,6 @@ def is_within(name: str, path: str) -> bool:
     return name == path or name.startswith(f"{path}.")
 
 
-def recorded_shape(node: Node) -> tuple[str, ...]:
+def symbolic_shape(node: Node) -> tuple[str, ...]:
     """Return the shape of an operator's result as the export recorded it, symbols included."""
     return tuple(str(length) for length in getattr(node.meta.get("val"), "shape", ()))

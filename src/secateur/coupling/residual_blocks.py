@@ -12,7 +12,7 @@ from secateur.coupling.consumers import Consumer
 from secateur.coupling.cost import WHOLE
 from secateur.coupling.members import TensorAxis
 from secateur.coupling.network import Group, Network
-from secateur.coupling.removable_blocks import RemovableBlock, home_path, is_within, recorded_shape
+from secateur.coupling.removable_blocks import RemovableBlock, home_path, is_within, symbolic_shape
 
 
 def of_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
@@ -23,10 +23,10 @@ def of_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
         blocks: the blocks that can be removed.
     """
     unit_of = {block.path: number for number, block in enumerate(blocks)}
-    members = tuple(_members(network, unit_of))
+    members = tuple(_block_members(network, unit_of))
     group = Group("blocks", len(blocks), 0, "blocks", members, (), 0, tuple(unit_of))
     consumers = tuple(
-        Consumer(node, branch, len(recorded_shape(node)) - 1, _unit_everywhere(node, unit_of[block.path]), None)
+        Consumer(node, branch, len(symbolic_shape(node)) - 1, _unit_everywhere(node, unit_of[block.path]), None)
         for block in blocks
         for node, branch in block.branches
     )
@@ -36,7 +36,7 @@ def of_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
         members=members,
         consumers=consumers,
         work=tuple(
-            replace(term, constant=term.constant * _entries(term.axes), axes=_owner(term.module, unit_of))
+            replace(term, constant=term.constant * _entry_count(term.axes), axes=_block_axis(term.module, unit_of))
             for term in network.work
         ),
         frozen=(),
@@ -65,7 +65,9 @@ def with_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
         replace(member, axis=WHOLE, units=member.units[:1] + offset, is_producer=False) for member in group.members
     )
     consumers = tuple(replace(consumer, units=consumer.units + offset) for consumer in alone.consumers)
-    owners = (_owner(term.module, {block.path: number for number, block in enumerate(blocks)}) for term in network.work)
+    owners = (
+        _block_axis(term.module, {block.path: number for number, block in enumerate(blocks)}) for term in network.work
+    )
     return replace(
         network,
         groups=(*network.groups, replace(group, offset=offset, members=members)),
@@ -117,7 +119,7 @@ def groups_inside(network: Network, paths: Sequence[str]) -> list[Group]:
     ]
 
 
-def _members(network: Network, unit_of: Mapping[str, int]) -> Iterator[TensorAxis]:
+def _block_members(network: Network, unit_of: Mapping[str, int]) -> Iterator[TensorAxis]:
     """Yield every parameter and buffer that lies in a block and is used nowhere else."""
     users: defaultdict[str, set[str]] = defaultdict(set)
     for node, name in network.program.state_names.items():
@@ -139,13 +141,13 @@ def _unit_everywhere(node: Node, unit: int) -> Tensor:
     return torch.full((int(node.meta["val"].shape[-1]),), unit)
 
 
-def _entries(axes: Sequence[Tensor]) -> int:
+def _entry_count(axes: Sequence[Tensor]) -> int:
     total = 1
     for axis in axes:
         total *= len(axis)
     return total
 
 
-def _owner(module: str, unit_of: Mapping[str, int]) -> tuple[Tensor, ...]:
+def _block_axis(module: str, unit_of: Mapping[str, int]) -> tuple[Tensor, ...]:
     path = _block_of(module, unit_of)
     return (torch.tensor([unit_of[path]]),) if path else ()

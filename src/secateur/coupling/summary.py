@@ -19,7 +19,7 @@ def network_table(network: "Network") -> str:
     lines = [network_line(network), ""]
     lines += align_columns(rows, frozenset({0, 2, 5})) if network.groups else ["nothing can be cut"]
     if network.module_programs:
-        lines += ["", f"run a cut program in place of their own code: {', '.join(_programs(network))}"]
+        lines += ["", f"run a cut program in place of their own code: {', '.join(_paths_of_programs(network))}"]
     if network.frozen:
         lines += ["", "frozen:", *align_columns(_frozen_rows(network), frozenset({0, 2}))]
     return "\n".join(lines)
@@ -45,7 +45,7 @@ def network_rows(network: "Network") -> list[list[str]]:
             group.kind,
             f"{shares[group.name][0]:,}",
             f"{shares[group.name][1]:,}",
-            _members(group),
+            _members_text(group),
         ]
         for group in network.groups
     ]
@@ -62,13 +62,13 @@ def share(network: "Network", group: "Group") -> tuple[int, int]:
     return dense.params - alone.params, dense.macs - alone.macs
 
 
-def _members(group: "Group") -> str:
+def _members_text(group: "Group") -> str:
     names = [str(member) for member in group.members]
     more = f" and {len(names) - WRAP} more" if len(names) > WRAP else ""
     return ", ".join(names[:WRAP]) + more
 
 
-def _programs(network: "Network") -> list[str]:
+def _paths_of_programs(network: "Network") -> list[str]:
     """Return the modules that run a program."""
     return [path or network.title for path in network.module_programs]
 

@@ -19,7 +19,7 @@ from secateur.coupling.network import Network
 from secateur.coupling.new_biases import takes_new_bias
 from secateur.coupling.operator_results import counted_macs, recorded_shapes
 from secateur.coupling.rules.registry import rule_of
-from secateur.coupling.rules.rule_checks import masked_checks
+from secateur.coupling.rules.rule_checks import masked_checks, warn_of_unused_masks
 from secateur.coupling.trace_records import Read
 from secateur.data.batch import Batch
 from secateur.graph.operators import arguments, module_path
@@ -51,7 +51,9 @@ def trace_groups(model: nn.Module, example: Batch, program: Program, by_width: b
 
 
 def _check_masked(program: Program, example: Batch, tracer: LabelTracer) -> None:
-    handlers = masked_checks({read.node: (read.argument, read.dim) for read in tracer.notes.reads})
+    reads = {read.node: (read.argument, read.dim) for read in tracer.notes.reads}
+    warn_of_unused_masks(program, reads)
+    handlers = masked_checks(reads)
     if handlers:
         with torch.no_grad():
             program.forward(example, handlers)
@@ -72,7 +74,7 @@ def _network(model: nn.Module, example: Batch, program: Program, tracer: LabelTr
             for read in notes.reads
             if bool((units(read.labels) >= 0).any())
         ),
-        work=tuple(_work(program, example, tracer, units)),
+        work=tuple(_work_of_operators(program, example, tracer, units)),
         tensors=_tensor_costs(model),
         frozen=units.frozen,
         reshaping=_reshaping(units, tracer),
@@ -82,7 +84,7 @@ def _network(model: nn.Module, example: Batch, program: Program, tracer: LabelTr
     )
 
 
-def _work(program: Program, example: Batch, tracer: LabelTracer, units: Units) -> Iterator[Work]:
+def _work_of_operators(program: Program, example: Batch, tracer: LabelTracer, units: Units) -> Iterator[Work]:
     """Yield the work of every operator; where its rule counts none, what torch counts, whatever is removed."""
     batch = example.size or 1
     for cost in tracer.notes.costs:

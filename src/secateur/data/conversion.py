@@ -91,7 +91,7 @@ def as_batches(
     Raises:
         DataError: there are no batches, or a batch is empty or contains NaN or infinity.
     """
-    batches = [as_batch(item, dtype) for item in _items(data, batch_size, dtype)]
+    batches = [as_batch(item, dtype) for item in _batch_items(data, batch_size, dtype)]
     batches = _by_example_alike(batches)
     if not batches:
         raise DataError("data gave no batches; a generator that was used up gives none, so pass a list or a DataLoader")
@@ -100,7 +100,7 @@ def as_batches(
     return with_next_tokens(batches if keeps_padding else without_padding(batches, batch_size), title)
 
 
-def _items(data: Any, batch_size: int, dtype: torch.dtype | None) -> list[Any]:
+def _batch_items(data: Any, batch_size: int, dtype: torch.dtype | None) -> list[Any]:
     """List the items of the data, each one batch in a form that `as_batch` accepts.
 
     Raises:

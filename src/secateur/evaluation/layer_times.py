@@ -46,16 +46,16 @@ def layer_times(dense: nn.Module, small: nn.Module, batch: Batch) -> tuple[Layer
         small: the smaller network; the same.
         batch: the batch that they run on.
     """
-    before, after = (_times_of(model, batch) for model in (dense, small))
+    before, after = (_torch_times(model, batch) for model in (dense, small))
     return tuple(LayerTime(name, ms, after.get(name, 0.0)) for name, ms in before.items())
 
 
-def _times_of(model: nn.Module, batch: Batch) -> dict[str, float]:
+def _torch_times(model: nn.Module, batch: Batch) -> dict[str, float]:
     batch = batch.with_copied_inputs()
     keywords = {**batch.kwargs, **cache_disabled(model, batch)}
     times: defaultdict[str, list[float]] = defaultdict(list)
     clock = runtime_clock()
-    with preserved(model), _timed(model, clock) as current:
+    with preserved(model), _module_times(model, clock) as current:
         model(*batch.args, **keywords)
         times.clear()
         for _ in range(ROUNDS):
@@ -71,7 +71,7 @@ def _times_of(model: nn.Module, batch: Batch) -> dict[str, float]:
 
 
 @contextmanager
-def _timed(model: nn.Module, clock: Callable[[], float]) -> Iterator[defaultdict[str, float]]:
+def _module_times(model: nn.Module, clock: Callable[[], float]) -> Iterator[defaultdict[str, float]]:
     """Yield the milliseconds of each innermost module, which are summed up in this context."""
     current: defaultdict[str, float] = defaultdict(float)
     starts: dict[str, float] = {}

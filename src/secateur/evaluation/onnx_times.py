@@ -24,11 +24,11 @@ def onnx_layer_times(dense: OnnxModel, small: OnnxModel, modules: Collection[str
         modules: the names of all modules of the dense network.
     """
     innermost = {name for name in modules if name and not any(other.startswith(f"{name}.") for other in modules)}
-    before, after = (_times_of(exported, innermost) for exported in (dense, small))
+    before, after = (_session_times(exported, innermost) for exported in (dense, small))
     return tuple(LayerTime(name, ms, after.get(name, 0.0)) for name, ms in before.items())
 
 
-def _times_of(exported: OnnxModel, modules: Collection[str]) -> dict[str, float]:
+def _session_times(exported: OnnxModel, modules: Collection[str]) -> dict[str, float]:
     milliseconds: defaultdict[str, float] = defaultdict(float)
     sources = _Sources(exported.proto, modules)
     for (name, operator), seconds in kernel_times(exported.content, exported.inputs, ROUNDS).items():

@@ -41,6 +41,16 @@ class _Header(msgspec.Struct):
     format: str
 
 
+def check_stored(holds: bool, reason: str) -> None:
+    """Check a condition on what a file states.
+
+    Raises:
+        StorageError: the condition does not hold.
+    """
+    if not holds:
+        raise StorageError(reason)
+
+
 def encoded(record: Record) -> bytes:
     """Encode a record: its format first, its digest last.
 

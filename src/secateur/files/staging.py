@@ -60,9 +60,9 @@ def write_files(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _stage(folder) as stage:
-            digests = {name: _written(stage / name, writer) for name, writer in writers.items()}
+            digests = {name: _write_file(stage / name, writer) for name, writer in writers.items()}
             if manifest is not None:
-                _written(stage / manifest[0], manifest[1](digests))
+                _write_file(stage / manifest[0], manifest[1](digests))
             _flush(stage)
             _check_free(folder, names)
             with folder_locked(folder):
@@ -117,7 +117,7 @@ def bytes_writer(content: bytes) -> Writer:
     return write
 
 
-def _written(path: Path, writer: Writer) -> str:
+def _write_file(path: Path, writer: Writer) -> str:
     """Write a file to the disk and return its digest."""
     path.touch()
     mode = path.stat().st_mode & 0o777

@@ -74,7 +74,7 @@ def read_state(path: Path) -> tuple[dict[str, Any], str]:
     """
     tensors, about, _ = read_tensors(path, (SavedState,))
     try:
-        state = _value(about.state, tensors)
+        state = _value_of_node(about.state, tensors)
     except KeyError as failure:
         raise StorageError(f"{path} is damaged: it holds no tensor {failure}") from failure
     if not isinstance(state, dict) or tensors:
@@ -127,13 +127,13 @@ def _node(value: Any, tensors: dict[str, Tensor]) -> Node:
     raise StorageError(f"a state holds a {type(value).__name__}, which can't be written without pickle")
 
 
-def _value(node: Node, tensors: dict[str, Tensor]) -> Any:
+def _value_of_node(node: Node, tensors: dict[str, Tensor]) -> Any:
     """Return the value of a node; remove its tensors from `tensors`."""
     if isinstance(node, TensorNode):
         return tensors.pop(node.name)
     if isinstance(node, MappingNode):
-        return {key: _value(item, tensors) for key, item in node.items}
+        return {key: _value_of_node(item, tensors) for key, item in node.items}
     if isinstance(node, SequenceNode):
-        items = [_value(item, tensors) for item in node.items]
+        items = [_value_of_node(item, tensors) for item in node.items]
         return tuple(items) if node.is_tuple else items
     return node.value

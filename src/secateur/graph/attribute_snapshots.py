@@ -27,19 +27,19 @@ def _read_items(mapping: Any) -> list[Any]:
     return [*dict.keys(mapping), *dict.values(mapping)]
 
 
-def _items(entries: list[Any]) -> Iterator[tuple[Any, Any]]:
+def _paired_entries(entries: list[Any]) -> Iterator[tuple[Any, Any]]:
     count = len(entries) // 2
     return zip(entries[:count], entries[count:], strict=True)
 
 
 def _write_items(mapping: Any, entries: list[Any]) -> None:
     dict.clear(mapping)
-    dict.update(mapping, _items(entries))
+    dict.update(mapping, _paired_entries(entries))
 
 
 def _write_ordered_items(mapping: Any, entries: list[Any]) -> None:
     OrderedDict.clear(mapping)
-    for key, value in _items(entries):
+    for key, value in _paired_entries(entries):
         OrderedDict.__setitem__(mapping, key, value)
 
 

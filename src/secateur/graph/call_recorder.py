@@ -25,7 +25,7 @@ def recording(model: nn.Module, paths: Collection[str]) -> Iterator[dict[int, Ev
     calls = _OpenCalls(paths)
     handles = []
     for path, module in model.named_modules():
-        enter, leave = _hooks(path, module, events, calls)
+        enter, leave = _recording_hooks(path, module, events, calls)
         handles += [
             module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True),
             module.register_forward_hook(leave, with_kwargs=True),
@@ -85,7 +85,7 @@ class _Writer:
         raise UnsupportedCodeError(f"a {type(value).__name__} is given to it or returned by it")
 
 
-def _written(value: Any) -> tuple[Any, _Writer | None]:
+def _write_values(value: Any) -> tuple[Any, _Writer | None]:
     writer = _Writer()
     try:
         return writer.write(value), writer
@@ -93,17 +93,19 @@ def _written(value: Any) -> tuple[Any, _Writer | None]:
         return None, None
 
 
-def _hooks(path: str, module: nn.Module, events: dict[int, Event], calls: _OpenCalls) -> tuple[Any, Any]:
+def _recording_hooks(path: str, module: nn.Module, events: dict[int, Event], calls: _OpenCalls) -> tuple[Any, Any]:
     signature = inspect.signature(module.forward)
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not calls.enter(path):
             return
-        written, writer = _written((args, kwargs))
+        written, writer = _write_values((args, kwargs))
         if writer is None:
             _mark(events, Event(path, True, None), [], [])
             return
-        arguments, same = _written(arguments_by_name(signature, args, kwargs))  # tensors come in another order here
+        arguments, same = _write_values(
+            arguments_by_name(signature, args, kwargs)
+        )  # tensors come in another order here
         references = {id(tensor): f"t{index}" for index, tensor in enumerate(writer.tensors)}
         if same is None or any(id(tensor) not in references for tensor in same.tensors) or same.sizes != writer.sizes:
             arguments = None
@@ -133,7 +135,7 @@ def _hooks(path: str, module: nn.Module, events: dict[int, Event], calls: _OpenC
             for leaf in pytree.tree_leaves(output)
         )
         copies = frozenset(f"t{index}" for index, tensor in enumerate(writer.tensors) if id(tensor) in passed)
-        written, again = _written(output)
+        written, again = _write_values(output)
         same = again is not None and [*map(id, again.tensors)] == [*map(id, writer.tensors)]
         _mark(events, Event(path, False, written if same else None, None, leaves, copies), writer.tensors, writer.sizes)
         return output

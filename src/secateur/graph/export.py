@@ -70,22 +70,22 @@ def export_program(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
         exclusive(), evaluation_mode(model), attributes_restored(model), every_step_seen(), torch_logs_silenced(),
         uncompiled(), torch.no_grad(),
     ):  # fmt: skip
-        program = _exported(model, batch, axes)
+        program = _exported_program(model, batch, axes)
         if not program.output_nodes:
-            raise DataError(f"{type(model).__name__} returns {_described(model, batch)}; {OUTPUTS}")
+            raise DataError(f"{type(model).__name__} returns {_output_text(model, batch)}; {OUTPUTS}")
         return program
 
 
 OUTPUTS = "let forward return tensors: one, or several in tuples, lists, dicts or dataclasses"
 
 
-def _described(model: nn.Module, batch: Batch) -> str:
+def _output_text(model: nn.Module, batch: Batch) -> str:
     """Describe what a model returns."""
     output = model(*batch.args, **batch.kwargs)
     return "None" if output is None else f"a {type(output).__name__} without a tensor that depends on its inputs"
 
 
-def _exported(model: nn.Module, batch: Batch, axes: Axes) -> Program:
+def _exported_program(model: nn.Module, batch: Batch, axes: Axes) -> Program:
     failures = []
     for varying in [axes, (), None] if any(axes) else [(), None]:
         try:

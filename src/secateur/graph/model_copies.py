@@ -1,6 +1,7 @@
 """Deep copies of models, including models with objects that can't be copied."""
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,14 +27,16 @@ def copy_model(model: nn.Module, memo: Mapping[int, Any]) -> nn.Module:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    try:
-        return copy.deepcopy(model, {**computed, **memo})
-    except Exception:  # noqa: BLE001 (an object's own __deepcopy__ may raise anything)
-        shared = {id(value): value for _, value in _uncopyable_attributes(model) if not _holds_state(value)}
-    try:
-        return copy.deepcopy(model, {**computed, **shared, **memo})
-    except Exception as failure:
-        raise SurgeryError(_refusal(model, failure)) from failure
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, on copies of a GraphModule
+        try:
+            return copy.deepcopy(model, {**computed, **memo})
+        except Exception:  # noqa: BLE001 (an object's own __deepcopy__ may raise anything)
+            shared = {id(value): value for _, value in _uncopyable_attributes(model) if not _holds_state(value)}
+        try:
+            return copy.deepcopy(model, {**computed, **shared, **memo})
+        except Exception as failure:
+            raise SurgeryError(_refusal(model, failure)) from failure
 
 
 def _uncopyable_attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -69,7 +69,7 @@ class ModuleSlicer:
             for name in references(call.bound)
             if isinstance(value := self.nodes[name].meta.get("val"), Tensor)
         }
-        return ModuleProgram(inputs, tuple(_with_drops(_needed(self.steps, output), output)), output, shapes)
+        return ModuleProgram(inputs, tuple(_with_drops(_needed_steps(self.steps, output), output)), output, shapes)
 
     def _name(self, node_name: str) -> str:
         return self.names.get(node_name, f"{node_name}'")
@@ -178,7 +178,7 @@ def _constant(value: Any) -> Constant:
     return Constant(value.tolist(), str(value.dtype).removeprefix("torch."))
 
 
-def _needed(steps: Sequence[ProgramStep], output: Any) -> list[ProgramStep]:
+def _needed_steps(steps: Sequence[ProgramStep], output: Any) -> list[ProgramStep]:
     """Select the steps that the output depends on, and the calls of submodules."""
     used, kept = set(references(output)), []
     for step in reversed(steps):

@@ -32,6 +32,11 @@ def with_argument(
     return (*args[:index], value, *args[index + 1 :]), kwargs
 
 
+def recorded_shape(value: Any) -> tuple[Any, ...]:
+    """Return the shape of a node's value, as the export recorded it; empty for values that are no tensors."""
+    return tuple(getattr(value.meta.get("val"), "shape", ())) if isinstance(value, Node) else ()
+
+
 def operator_name(node: Node) -> str:
     """Return the common name of an operator: `conv2d`, `scaled_dot_product_attention`."""
     schema = getattr(node.target, "_schema", None)

@@ -18,7 +18,7 @@ from secateur.graph.wrappers import holds_wrappers, unwrap_children
 
 def is_computed(module: nn.Module) -> bool:
     """True if a module's own weights are computed from others."""
-    return parametrize.is_parametrized(module) or any(_hooks(module))
+    return parametrize.is_parametrized(module) or any(_weight_norm_hooks(module))
 
 
 def needs_folding(model: nn.Module) -> bool:
@@ -40,7 +40,7 @@ def bake_in_place(model: nn.Module) -> None:
     unwrap_children(model)
     with evaluation_mode(model):
         for module in model.modules():
-            for hook in _hooks(module):
+            for hook in _weight_norm_hooks(module):
                 hook.remove(module)
             for key in [key for key, hook in module._forward_pre_hooks.items() if isinstance(hook, KINDS)]:
                 del module._forward_pre_hooks[key]
@@ -51,7 +51,7 @@ def bake_in_place(model: nn.Module) -> None:
 KINDS = (WeightNorm, SpectralNorm, BasePruningMethod)
 
 
-def _hooks(module: nn.Module) -> list[Any]:
+def _weight_norm_hooks(module: nn.Module) -> list[Any]:
     return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, KINDS)]
 
 

@@ -120,7 +120,7 @@ def read_recording(program: Program, events: Mapping[int, Event], is_fixed: bool
         if node.target is not BOUNDARY:
             stack[-1].body.append(node)
             continue
-        event, values = events[int(node.args[2])], _values(node)  # type: ignore[arg-type]
+        event, values = events[int(node.args[2])], _boundary_nodes(node)  # type: ignore[arg-type]
         if event.enters:
             call = RecordedCall(
                 event.path, substitute_references(event.arguments, values), substitute_references(event.bound, values)
@@ -140,7 +140,7 @@ def read_recording(program: Program, events: Mapping[int, Event], is_fixed: bool
     return Recording(calls[0], program, frozenset(copies), is_fixed)
 
 
-def _values(node: Node) -> dict[str, Any]:
+def _boundary_nodes(node: Node) -> dict[str, Any]:
     """Map the names in an event to the nodes of its boundary; a fixed size is a number."""
     tensors, sizes = node.args[:2]
     assert isinstance(tensors, list | tuple) and isinstance(sizes, list | tuple)

@@ -46,9 +46,11 @@ def remembered_attributes(model: nn.Module, batch: Batch) -> list[RememberedAttr
     Only a model that holds a shape or a tensor outside its parameters and buffers is run.
     """
     modules = list(model.modules())
-    if not any(_may_be_remembered(value) for module in modules for _, value in _attributes(module)):
+    if not any(_may_be_remembered(value) for module in modules for _, value in _plain_attributes(module)):
         return []
-    before = {module: {name: (value, _content(value)) for name, value in _attributes(module)} for module in modules}
+    before = {
+        module: {name: (value, _content(value)) for name, value in _plain_attributes(module)} for module in modules
+    }
     names: dict[tuple[nn.Module, str], None] = {}
     for other in _of_other_sizes(batch):
         with preserved(model), torch.random.fork_rng(devices=[]):
@@ -57,8 +59,10 @@ def remembered_attributes(model: nn.Module, batch: Batch) -> list[RememberedAttr
             except DataError:  # the model takes no such batch, so it keeps nothing of one
                 continue
             for module in modules:
-                for name, value in _attributes(module):
-                    if name in before[module] and not _is_same(before[module][name], (value, _content(value))):
+                for name, value in _plain_attributes(module):
+                    if name in before[module] and not _is_same_attribute(
+                        before[module][name], (value, _content(value))
+                    ):
                         names[module, name] = None
     return [RememberedAttribute(module, name) for module, name in names]
 
@@ -72,7 +76,7 @@ def attributes_forgotten(model: nn.Module, attributes: list[RememberedAttribute]
         yield
 
 
-def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+def _plain_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, value) for name, value in list(vars(module).items()) if name not in TORCH_ATTRIBUTES)
 
 
@@ -89,7 +93,7 @@ def _content(value: Any) -> Any:
     return list(value) if isinstance(value, list) else value
 
 
-def _is_same(before: tuple[Any, Any], now: tuple[Any, Any]) -> bool:
+def _is_same_attribute(before: tuple[Any, Any], now: tuple[Any, Any]) -> bool:
     if isinstance(now[1], list) and isinstance(before[1], list):
         pairs = zip(before[1], now[1], strict=False)
         return len(before[1]) == len(now[1]) and all(_is_same_entry(a, b) for a, b in pairs)

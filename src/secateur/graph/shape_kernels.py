@@ -133,7 +133,7 @@ def linear_result(torchs: Kernel, input: Tensor, weight: Tensor, bias: Tensor | 
 def matmul_result(torchs: Kernel, one: Tensor, other: Tensor) -> Tensor:
     """Return a tensor of the shape of a matrix product, for one matrix or as many on both sides."""
     is_batched_alike = other.dim() == 2 or (
-        one.dim() == other.dim() and all(map(_is_same, one.shape[:-2], other.shape[:-2]))
+        one.dim() == other.dim() and all(map(_is_same_length, one.shape[:-2], other.shape[:-2]))
     )
     if one.dim() < 2 or other.dim() < 2 or not is_batched_alike or not _is_product(one, other, -2):
         result: Tensor = torchs(one, other)
@@ -151,10 +151,10 @@ def interpolated_result(torchs: Kernel, input: Tensor, output_size: Sequence[Any
 
 def _is_product(one: Tensor, other: Tensor, axis: int) -> bool:
     """True if two tensors have one type, and the lengths along which they are contracted are known to be equal."""
-    return one.dtype == other.dtype and one.device == other.device and _is_same(one.shape[-1], other.shape[axis])
+    return one.dtype == other.dtype and one.device == other.device and _is_same_length(one.shape[-1], other.shape[axis])
 
 
-def _is_same(length: Any, other: Any) -> bool:
+def _is_same_length(length: Any, other: Any) -> bool:
     """True if two lengths are one number or one symbol; asking torch would add a condition to the program."""
     if isinstance(length, int) and isinstance(other, int):
         return length == other

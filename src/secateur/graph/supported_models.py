@@ -33,7 +33,7 @@ def unsupported_reason(model: nn.Module) -> str | None:
     return None
 
 
-def _tensors(module: nn.Module) -> list[Tensor]:
+def _direct_tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
 
 
@@ -49,13 +49,13 @@ def _is_offloaded(module: nn.Module) -> bool:
 
 
 def _is_meta(module: nn.Module) -> bool:
-    return any(tensor.is_meta for tensor in _tensors(module))
+    return any(tensor.is_meta for tensor in _direct_tensors(module))
 
 
 def _is_quantized(module: nn.Module) -> bool:
     packed = ".quantized." in type(module).__module__ or hasattr(module, "_packed_params")
     kinds = {type(parameter).__name__ for parameter in module.parameters(recurse=False)}
-    return packed or bool(kinds & BITSANDBYTES) or any(tensor.is_quantized for tensor in _tensors(module))
+    return packed or bool(kinds & BITSANDBYTES) or any(tensor.is_quantized for tensor in _direct_tensors(module))
 
 
 def _is_fake_quantized(module: nn.Module) -> bool:
@@ -64,12 +64,12 @@ def _is_fake_quantized(module: nn.Module) -> bool:
 
 def _is_sharded(module: nn.Module) -> bool:
     return type(module).__name__ == "FullyShardedDataParallel" or any(
-        type(tensor).__name__ == "DTensor" for tensor in _tensors(module)
+        type(tensor).__name__ == "DTensor" for tensor in _direct_tensors(module)
     )
 
 
 def _has_tensor_subclass(module: nn.Module) -> bool:
-    return any(is_traceable_wrapper_subclass(tensor) for tensor in _tensors(module))
+    return any(is_traceable_wrapper_subclass(tensor) for tensor in _direct_tensors(module))
 
 
 BITSANDBYTES = {"Params4bit", "Int8Params"}

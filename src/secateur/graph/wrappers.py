@@ -19,12 +19,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
         >>> unwrapped(torch.nn.DataParallel(layer)) is layer
         True
     """
-    while (inner := _held(model)) is not None:
+    while (inner := _wrapped_model(model)) is not None:
         model = inner
     return model
 
 
-def _held(model: nn.Module) -> nn.Module | None:
+def _wrapped_model(model: nn.Module) -> nn.Module | None:
     """Return the model within a wrapper, None if the model is no wrapper."""
     if isinstance(model, DataParallel | DistributedDataParallel):
         inner: nn.Module = model.module
@@ -36,7 +36,7 @@ def _held(model: nn.Module) -> nn.Module | None:
 
 def holds_wrappers(model: nn.Module) -> bool:
     """True if a module within the model is a wrapper."""
-    return any(_held(module) is not None for module in model.modules())
+    return any(_wrapped_model(module) is not None for module in model.modules())
 
 
 def unwrap_children(model: nn.Module) -> None:

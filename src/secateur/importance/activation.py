@@ -45,11 +45,11 @@ def over_activations(context: CriterionContext, measure: Measure) -> dict[str, T
     ones = torch.ones(1, 1, dtype=torch.float64)
     counts = taps_by_group(context.network, context.groups, ((tap, ones.expand(len(tap.units), 1)) for tap in taps), 1)
     batches = context.watched(context.microbatches, "activations")
-    sums = [_measured(context, taps, batch, measure) for batch in batches]
+    sums = [_measured_taps(context, taps, batch, measure) for batch in batches]
     return {name: torch.cat([by_group[name] for by_group in sums], 1) / counts[name].clamp_min(1) for name in counts}
 
 
-def _measured(
+def _measured_taps(
     context: CriterionContext, taps: tuple[ActivationTap, ...], batch: Batch, measure: Measure
 ) -> dict[str, Tensor]:
     rows: list[tuple[ActivationTap, Tensor]] = []

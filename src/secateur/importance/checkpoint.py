@@ -17,6 +17,7 @@ from secateur.importance.scores import GroupScores, Scores
 from secateur.utils.distributed import broadcast_result, process_rank
 
 EVERY = 10.0  # seconds between two writes
+DIGEST_ENTRIES = 1024  # of each tensor, at least where it has so many
 
 
 def fingerprint(network: Network, microbatches: Sequence[Batch], *options: Any) -> str:
@@ -31,11 +32,25 @@ def tensor_fingerprint(weights: Sequence[Tensor], batches: Sequence[Batch], *opt
     """Return a digest of weights, examples and all options that a result depends on."""
     digest = hashlib.blake2b(repr(options).encode(), digest_size=16)
     for leaf in (*weights, *all_leaves([(batch.args, dict(batch.kwargs), batch.target) for batch in batches])):
-        digest.update(_bytes(leaf) if isinstance(leaf, Tensor) else repr(leaf).encode())
+        digest.update(_content_of(leaf) if isinstance(leaf, Tensor) else repr(leaf).encode())
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> bytes:
+def weights_digest(network: Network) -> str:
+    """Return a digest of a network's weights and buffers, from some entries of each.
+
+    Training changes nearly every entry, so that these are enough, and a network of any size takes milliseconds.
+    """
+    program = network.program
+    names = sorted(set(program.state_names.values()))
+    entries = []
+    for name in names:
+        values = program.state(name).detach().flatten()
+        entries.append(values[:: max(len(values) // DIGEST_ENTRIES, 1)])
+    return tensor_fingerprint(entries, (), names, [tuple(program.state(name).shape) for name in names])
+
+
+def _content_of(tensor: Tensor) -> bytes:
     plain = tensor.detach().cpu().contiguous().flatten()
     return f"{tensor.dtype} {tuple(tensor.shape)}".encode() + plain.view(torch.uint8).numpy().tobytes()
 

@@ -27,7 +27,9 @@ def configured_criterion(by: CriterionLike, keywords: Mapping[str, Any]) -> Regi
     values = {name: value for name, value in keywords.items() if value is not None and value != UNSET.get(name)}
     if values.pop("resume", None) is not None and not (entry.config and entry.config.is_resumable):
         resumable = [name for name, other in criteria().items() if other.config and other.config.is_resumable]
-        raise OptionError(f"resume= does not apply to by={_shown(by)}; leave it out, or rank by {', '.join(resumable)}")
+        raise OptionError(
+            f"resume= does not apply to by={_criterion_text(by)}; leave it out, or rank by {', '.join(resumable)}"
+        )
     if entry.config is None and not values:
         return entry
     changes = {}
@@ -48,7 +50,9 @@ def _option_of_keyword(entry: RegisteredCriterion, by: object, keyword: str) -> 
     options = entry.keywords
     if keyword not in options:
         names = [name for name, other in criteria().items() if keyword in other.keywords]
-        raise OptionError(f"{keyword}= does not apply to by={_shown(by)}; leave it out, or rank by {', '.join(names)}")
+        raise OptionError(
+            f"{keyword}= does not apply to by={_criterion_text(by)}; leave it out, or rank by {', '.join(names)}"
+        )
     if isinstance(by, CriterionConfig):
         name = options[keyword][0]
         raise OptionError(
@@ -57,5 +61,5 @@ def _option_of_keyword(entry: RegisteredCriterion, by: object, keyword: str) -> 
     return options[keyword]
 
 
-def _shown(by: object) -> str:
+def _criterion_text(by: object) -> str:
     return f"{type(by).__name__}()" if isinstance(by, CriterionConfig) else repr(by)

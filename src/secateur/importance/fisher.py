@@ -174,7 +174,7 @@ def accumulate(
     Gradients are added as the backward pass reaches them, so that those of all layers are never alive together.
     """
     size = microbatch.size or 1
-    shares = {layer: _share(layer, examples) for layer in drawn}
+    shares = {layer: _positions_per_example(layer, examples) for layer in drawn}
     results: dict[LinearLayer, Tensor] = {}
     handlers: dict[Node, OpOverride] = {
         layer.node: _measured_layer(layer, sums[layer], results, size, shares[layer], draws)
@@ -213,7 +213,7 @@ def _unmeasured_layer(layer: LinearLayer, examples: int, draws: torch.Generator)
     return handler
 
 
-def _share(layer: LinearLayer, examples: int) -> int:
+def _positions_per_example(layer: LinearLayer, examples: int) -> int:
     """Return the number of positions of each example that are measured."""
     return math.ceil(max(MAX_ROWS, ROWS_PER_FEATURE * layer.features_of_group) / examples)
 

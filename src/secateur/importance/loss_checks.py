@@ -64,16 +64,18 @@ def _as_leaf(value: Any) -> Any:
 
 def _warn_of_one_hot(outputs_of_examples: Sequence[tuple[Batch, Any]]) -> None:
     """Warn of floating-point targets of a regression that look like one-hot class labels."""
-    for examples, output in outputs_of_examples:
-        target = examples.target
-        if not isinstance(target, Tensor) or not target.is_floating_point() or not is_logits(output):
-            return
-        if target.dim() != 2 or not bool(((target == 0) | (target == 1)).all() and (target.sum(1) == 1).all()):
-            return
-    warn(
-        "the targets look like one-hot labels, but floating-point targets are compared by their squared error; for "
-        "cross entropy give class numbers, target.argmax(1), or loss="
-    )
+    if outputs_of_examples and all(_looks_one_hot(examples.target, output) for examples, output in outputs_of_examples):
+        warn(
+            "the targets look like one-hot labels, but floating-point targets are compared by their squared error; for "
+            "cross entropy give class numbers, target.argmax(1), or loss="
+        )
+
+
+def _looks_one_hot(target: Any, output: Any) -> bool:
+    """Return True for floating-point targets of class scores with one 1 in each row, and 0 beside it."""
+    if not isinstance(target, Tensor) or not target.is_floating_point() or target.dim() != 2 or not is_logits(output):
+        return False
+    return bool(((target == 0) | (target == 1)).all() and (target.sum(1) == 1).all())
 
 
 def check_class_targets(batches: Sequence[Batch]) -> None:

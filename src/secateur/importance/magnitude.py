@@ -22,13 +22,16 @@ from secateur.utils.dtypes import to_widest
 @criterion("l1", uses="nothing")
 def l1(context: CriterionContext) -> dict[str, GroupScores]:
     """Sum of the absolute incoming weights."""
-    return {group.name: GroupScores.exact(_measured(context, group, torch.abs)) for group in context.groups}
+    return {group.name: GroupScores.exact(_measured_weights(context, group, torch.abs)) for group in context.groups}
 
 
 @criterion("l2", uses="nothing")
 def l2(context: CriterionContext) -> dict[str, GroupScores]:
     """Root of the sum of the squared incoming weights."""
-    return {group.name: GroupScores.exact(_measured(context, group, torch.square).sqrt()) for group in context.groups}
+    return {
+        group.name: GroupScores.exact(_measured_weights(context, group, torch.square).sqrt())
+        for group in context.groups
+    }
 
 
 @criterion("fpgm", uses="nothing")
@@ -91,7 +94,7 @@ def incoming(network: Network, group: Group, read: Callable[[str], Tensor]) -> T
     return total[:-1]
 
 
-def _measured(context: CriterionContext, group: Group, measure: Callable[[Tensor], Tensor]) -> Tensor:
+def _measured_weights(context: CriterionContext, group: Group, measure: Callable[[Tensor], Tensor]) -> Tensor:
     state = context.network.program.state
     return incoming(context.network, group, lambda name: measure(to_widest(state(name).detach())))
 

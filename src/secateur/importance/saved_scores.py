@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.errors import StorageError
 from secateur.files import Record, read_tensors
-from secateur.files.records import Natural
+from secateur.files.records import Natural, check_stored
 from secateur.files.tensors import About
 from secateur.importance.estimates import SAMPLE_TENSORS, pool_samples, split_samples
 
@@ -49,7 +49,7 @@ class SavedScores2(About, frozen=True):
 
 
 class SavedScores(About, frozen=True):
-    """Scores in a file: fields of `Scores`, the number of examples, and the length of each mean."""
+    """Scores in a file: fields of `Scores`, the number of examples, the length of each mean, a digest of weights."""
 
     FORMAT: ClassVar[str] = "secateur scores/3"
 
@@ -60,6 +60,7 @@ class SavedScores(About, frozen=True):
     groups: dict[Name, SavedGroup]
     examples: Annotated[int, msgspec.Meta(ge=0, le=MAX_EXAMPLES)]
     means: dict[Name, Natural]
+    weights: str = ""  # not in files of version 0.10
 
 
 def read_scores(path: Path) -> tuple[SavedScores | SavedScores2, dict[str, dict[str, Any]], dict[str, Tensor]]:
@@ -73,10 +74,12 @@ def read_scores(path: Path) -> tuple[SavedScores | SavedScores2, dict[str, dict[
         means = {name.removeprefix("mean/"): tensor for name, tensor in tensors.items() if name.startswith("mean/")}
         groups = {name: _group_fields(name, saved, tensors, about.examples) for name, saved in about.groups.items()}
         expected = {f"mean/{name}" for name in means}.union(*(_tensor_names(name, tensors) for name in groups))
-        _need(tensors.keys() == expected, f"{', '.join(sorted(tensors.keys() ^ expected)[:3])} should not be there")
-        _need(all(mean.dim() == 1 and _is_finite(mean) for mean in means.values()), "a mean is NaN or infinite")
+        check_stored(
+            tensors.keys() == expected, f"{', '.join(sorted(tensors.keys() ^ expected)[:3])} should not be there"
+        )
+        check_stored(all(mean.dim() == 1 and _is_finite(mean) for mean in means.values()), "a mean is NaN or infinite")
         if isinstance(about, SavedScores):
-            _need({name: len(mean) for name, mean in means.items()} == about.means, "means are missing")
+            check_stored({name: len(mean) for name, mean in means.items()} == about.means, "means are missing")
     except StorageError as failure:
         raise StorageError(f"{path} holds no scores that can be used: {failure}") from failure
     return about, groups, means
@@ -98,12 +101,14 @@ def _group_fields(group: str, saved: SavedGroup2, tensors: Mapping[str, Tensor],
     """
     names = _tensor_names(group, tensors)
     is_complete = not isinstance(saved, SavedGroup) or {f"{field}/{group}" for field in saved.tensors} == names
-    _need(is_complete and names <= tensors.keys(), f"tensors of {group} are missing")
+    check_stored(is_complete and names <= tensors.keys(), f"tensors of {group} are missing")
     values, errors = tensors[f"values/{group}"], tensors[f"errors/{group}"]
-    _need(values.dim() == 1 and len(values) > 0 and _is_finite(values), f"the scores of {group} are NaN or infinite")
+    check_stored(
+        values.dim() == 1 and len(values) > 0 and _is_finite(values), f"the scores of {group} are NaN or infinite"
+    )
     for error in (errors, tensors.get(f"errors_here/{group}", errors)):
-        _need(error.shape == values.shape and _is_number(error), f"the errors of {group} do not fit its scores")
-        _need(not bool((error < 0).any()), f"the errors of {group} are negative")
+        check_stored(error.shape == values.shape and _is_number(error), f"the errors of {group} do not fit its scores")
+        check_stored(not bool((error < 0).any()), f"the errors of {group} are negative")
     samples, per_example = None, tensors.get(f"per_example/{group}")
     if f"shares/{group}" in tensors:
         sample_tensors = {field: tensors[f"{field}/{group}"] for field in SAMPLE_TENSORS}
@@ -112,7 +117,7 @@ def _group_fields(group: str, saved: SavedGroup2, tensors: Mapping[str, Tensor],
         per_example = pool_samples(samples, examples).values
     elif per_example is not None:
         fits = per_example.shape == (len(values), examples) and _is_number(per_example)
-        _need(fits, f"the scores of {group} by example do not fit")
+        check_stored(fits, f"the scores of {group} by example do not fit")
     errors_here = tensors.get(f"errors_here/{group}")
     fields = {"values": values, "errors": errors, "per_example": per_example, "errors_here": errors_here}
     return {**fields, "samples": samples, **{name: getattr(saved, name) for name in SavedGroup2.__struct_fields__}}
@@ -126,20 +131,28 @@ def _check_samples(group: str, tensors: Mapping[str, Tensor], units: int, exampl
     """
     counts, numbers, shares = tensors["counts"], tensors["examples"], tensors["shares"]
     are_integers = all(tensor.dtype == torch.int64 for tensor in (counts, numbers))
-    _need(are_integers and counts.dim() == 2 and counts.shape[1] == 3, f"the counts of {group} have another form")
-    _need(bool((counts >= 0).all()) and bool((counts[:, 0] > 0).all()), f"the counts of {group} are out of range")
+    check_stored(
+        are_integers and counts.dim() == 2 and counts.shape[1] == 3, f"the counts of {group} have another form"
+    )
+    check_stored(
+        bool((counts >= 0).all()) and bool((counts[:, 0] > 0).all()), f"the counts of {group} are out of range"
+    )
     # sums of lengths that overflow can't be right: each is below 2**53 and there are at most as many as in the file
-    _need(bool((counts < 2**53).all()) and sum(counts[:, 0].tolist()) == len(numbers), f"the blocks of {group} differ")
-    _need(numbers.dim() == 1 and len(numbers) > 0, f"the examples of {group} have another form")
+    check_stored(
+        bool((counts < 2**53).all()) and sum(counts[:, 0].tolist()) == len(numbers), f"the blocks of {group} differ"
+    )
+    check_stored(numbers.dim() == 1 and len(numbers) > 0, f"the examples of {group} have another form")
     is_in_range = bool((numbers >= 0).all()) and bool((numbers < examples).all())
-    _need(is_in_range and examples <= 2 * len(numbers) + MAX_UNUSED, f"the examples of {group} are out of range")
+    check_stored(is_in_range and examples <= 2 * len(numbers) + MAX_UNUSED, f"the examples of {group} are out of range")
     blocks = len(counts)
     shapes = {"shares": (units, len(numbers)), "corrections": (blocks, units), "noises": (blocks, units)}
     for name, shape in shapes.items():
         fits = tensors[name].shape == shape and tensors[name].dtype == torch.float64
-        _need(fits, f"the {name} of {group} do not fit its units and blocks")
-    _need(_is_finite(shares) and _is_finite(tensors["corrections"]), f"the shares of {group} are NaN or infinite")
-    _need(_is_number(tensors["noises"]), f"the noises of {group} are infinite")
+        check_stored(fits, f"the {name} of {group} do not fit its units and blocks")
+    check_stored(
+        _is_finite(shares) and _is_finite(tensors["corrections"]), f"the shares of {group} are NaN or infinite"
+    )
+    check_stored(_is_number(tensors["noises"]), f"the noises of {group} are infinite")
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -149,13 +162,3 @@ def _is_finite(tensor: Tensor) -> bool:
 def _is_number(tensor: Tensor) -> bool:
     """Return whether a tensor holds floating-point numbers; NaN stands for unknown ones."""
     return tensor.is_floating_point() and not bool(torch.isinf(tensor).any())
-
-
-def _need(holds: bool, reason: str) -> None:
-    """Check a condition.
-
-    Raises:
-        StorageError: it does not hold.
-    """
-    if not holds:
-        raise StorageError(reason)

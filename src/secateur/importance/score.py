@@ -2,8 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,21 @@ from secateur.importance import (
     random,
     taylor2019,
 )
-from secateur.importance.checkpoint import Checkpoint, fingerprint, load_checkpoint
 from secateur.importance.context import CriterionContext, as_examples, network_microbatches
 from secateur.importance.criterion_keywords import configured_criterion
-from secateur.importance.criterion_output import group_scores
 from secateur.importance.data_checks import batches_for
 from secateur.importance.input_checks import check_inputs
 from secateur.importance.loss_checks import check_losses
 from secateur.importance.registry import CriterionLike, RegisteredCriterion
-from secateur.importance.scores import GroupScores, Scores
+from secateur.importance.scores import Scores
+from secateur.importance.scoring_run import ScoringRun, run_criterion
 from secateur.importance.shapley import owen, shapley_values
-from secateur.importance.shapley.config import EvaluationConfig, Shapley
-from secateur.importance.shapley.precision import find_precision
 from secateur.importance.shapley.samplers.base import Sampler
 from secateur.importance.shapley.stopping import Rule
 from secateur.masking.ablation import consumer_means
 from secateur.masking.imputation import consumer_moments
 from secateur.option_table import check_option
 from secateur.options import check_name
-from secateur.utils.distributed import process_rank
 from secateur.utils.progress import track
 from secateur.utils.selections import Selection
 
@@ -62,7 +57,6 @@ BUILT_IN = (
     shapley_values,
     owen,
 )
-NAMES_IN_FINGERPRINTS = {"impute": "refit"}  # those of version 0.9, so that its checkpoints continue
 
 
 CRITERION_OPTIONS = ("aggregate", "estimator", "coalitions", "stop", "protocol", "memory", "precision")
@@ -160,7 +154,9 @@ def score(
     context = CriterionContext(network, groups, (), loss, {}, seed)
     with torch.random.fork_rng(devices=[]):
         context = _with_examples(context, data, criterion, ablation)
-        return _run(_Scoring(criterion, context, ablation), resume, None if checkpoint is None else Path(checkpoint))
+        return run_criterion(
+            ScoringRun(criterion, context, ablation), resume, None if checkpoint is None else Path(checkpoint)
+        )
 
 
 def _with_examples(
@@ -188,74 +184,6 @@ def _with_examples(
         else {}
     )
     return replace(context, microbatches=microbatches, means=means, moments=moments)
-
-
-@dataclass(frozen=True)
-class _Scoring:
-    """A criterion with its input.
-
-    Args:
-        criterion: the criterion.
-        context: its input.
-        ablation: the replacement of absent units.
-    """
-
-    criterion: RegisteredCriterion
-    context: CriterionContext
-    ablation: str
-
-    @cached_property
-    def precision(self) -> tuple[str, ...]:
-        """The precision of coalitions where it is not the network's own."""
-        config = self.criterion.config
-        name = config.precision if isinstance(config, EvaluationConfig) else None
-        return () if name is None or find_precision(name) is None else (name,)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A digest of everything that the samples of a game depend on, beside the sampling scheme."""
-        config, loss = self.criterion.config, self.context.loss
-        ablation = NAMES_IN_FINGERPRINTS.get(self.ablation, self.ablation)
-        protocol = config.protocol if isinstance(config, Shapley) else None
-        loss_name = "" if loss is None else getattr(loss, "__qualname__", "")
-        options = (self.criterion.name, ablation, self.context.seed, protocol, loss_name, *self.precision)
-        return fingerprint(self.context.network, self.context.microbatches, *options)
-
-    def scores(self, groups: Mapping[str, GroupScores]) -> Scores:
-        """Return the scores of some groups."""
-        examples = self.context.example_count
-        note = ", ".join((f"{examples} examples", f"{self.ablation} ablation", *self.precision))
-        is_sampled = any(scores.samples is not None for scores in groups.values())
-        return Scores(
-            groups,
-            self.criterion.name,
-            self.context.seed,
-            self.context.means,
-            note if examples else "no examples",
-            self.fingerprint if is_sampled else "",
-        )
-
-
-def _run(scoring: _Scoring, resume: Scores | None, path: Path | None) -> Scores:
-    """Score all groups, from the scores to resume or the checkpoint on.
-
-    Raises:
-        DataError: scores to resume are of something else, or the criterion returned no scores.
-    """
-    context = scoring.context
-    earlier = load_checkpoint(resume, path, lambda: scoring.fingerprint, context.network, context.example_count)
-    checkpoint = None if path is None else Checkpoint(path, scoring.scores, {} if earlier is None else earlier.groups)
-    try:
-        output = scoring.criterion(replace(context, resume_from=earlier, on_progress=checkpoint))
-    except KeyboardInterrupt:
-        if checkpoint is not None:
-            checkpoint.write()
-        raise
-    name = scoring.criterion.name
-    scores = scoring.scores({group.name: group_scores(name, group, output) for group in context.groups})
-    if path is not None and process_rank() == 0:
-        scores.save(path)
-    return scores
 
 
 def check_scoring(by: CriterionLike, options: Mapping[str, Any]) -> None:

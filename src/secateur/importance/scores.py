@@ -96,6 +96,7 @@ class Scores(Mapping[str, GroupScores]):
         means: the mean input of each consumer, where absent units are replaced by their means; else empty.
         note: the number of examples and the ablation, in words.
         of: a fingerprint of the network, the examples and the options; empty where nothing was sampled.
+        weights: a digest of the network's weights; empty where it is unknown.
     """
 
     groups: Mapping[str, GroupScores]
@@ -104,6 +105,7 @@ class Scores(Mapping[str, GroupScores]):
     means: Mapping[str, Tensor]
     note: str
     of: str = ""
+    weights: str = ""
 
     def __getitem__(self, name: str) -> GroupScores:
         if name not in self.groups:
@@ -176,9 +178,8 @@ class Scores(Mapping[str, GroupScores]):
             saved_groups[name] = SavedGroup(*counts, scores.layout, scores.stopped, list(group_tensors))
         examples = next((s.per_example.shape[1] for s in self.groups.values() if s.per_example is not None), 0)
         means = {name: len(mean) for name, mean in self.means.items()}
-        return tensors_writer(
-            tensors, SavedScores(self.by, int(self.seed), self.note, self.of, saved_groups, examples, means)
-        )
+        facts = self.by, int(self.seed), self.note, self.of
+        return tensors_writer(tensors, SavedScores(*facts, saved_groups, examples, means, self.weights))
 
     @staticmethod
     def load(path: str | Path) -> "Scores":
@@ -189,4 +190,5 @@ class Scores(Mapping[str, GroupScores]):
         """
         about, groups, means = read_scores(Path(path))
         scores = {name: GroupScores(**fields) for name, fields in groups.items()}
-        return Scores(scores, about.by, about.seed, means, about.note, about.of)
+        weights = about.weights if isinstance(about, SavedScores) else ""
+        return Scores(scores, about.by, about.seed, means, about.note, about.of, weights)

@@ -152,7 +152,7 @@ def operand_override(consumer: Consumer, change: Callable[[Tensor], Tensor]) -> 
 def _zeroing_override(program: Program, consumer: Consumer, present: Tensor, constant: Tensor | None) -> OpOverride:
     """Return the override that zeroes absent units and adds the response to their means."""
     axis = program.batch_axis(recorded_operand(consumer))
-    share = _share(consumer, present)
+    share = _presence_factors(consumer, present)
     silent = operand_override(consumer, lambda x: x * as_factor(share.to(x), x, consumer.dim, axis))
     if constant is None:
         return silent
@@ -177,7 +177,7 @@ def _mean_override(program: Program, consumer: Consumer, present: Tensor, mean: 
     return operand_override(consumer, filled)
 
 
-def _share(consumer: Consumer, present: Tensor) -> Tensor:
+def _presence_factors(consumer: Consumer, present: Tensor) -> Tensor:
     """Return the factor of each unit; attention that takes its scale from the width scales the kept units up."""
     factor = present.double()
     if rule_of(consumer.node).scaled_by_width and arguments(consumer.node).get("scale") is None:

@@ -126,8 +126,12 @@ class LinearLayer:
         return padded
 
 
-def identity_weight(weight: Tensor, name: str) -> Tensor:
-    """Return the weight itself.
+def finite_weight(weight: Tensor, name: str) -> Tensor:
+    """Return a weight as it is, if all of its entries are finite.
+
+    Args:
+        weight: the weight.
+        name: its name, for the message.
 
     Raises:
         DataError: it holds NaN or infinity.

@@ -33,7 +33,9 @@ def masked_recurrence(
     results = []
     for at, mask in enumerate(present):
         by_name = dict(_named(node, args, kwargs))
-        coalition_args = {name: _share(program, node, name, value, at, len(present)) for name, value in by_name.items()}
+        coalition_args = {
+            name: _share_of_coalition(program, node, name, value, at, len(present)) for name, value in by_name.items()
+        }
         weights = coalition_args[argument]
         if argument == "params":
             per_cell = 4 if coalition_args["has_biases"] else 2
@@ -46,7 +48,7 @@ def masked_recurrence(
         for name, value in coalition_args.items():
             new_args, new_kwargs = with_argument(node, new_args, new_kwargs, name, value)
         results.append(target(*new_args, **new_kwargs))
-    return results[0] if len(results) == 1 else _joined(program, node, results)
+    return results[0] if len(results) == 1 else _joined_results(program, node, results)
 
 
 def _named(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def _without_absent_columns(
     return weight
 
 
-def _share(program: Program, node: Node, name: str, value: Any, at: int, coalitions: int) -> Any:
+def _share_of_coalition(program: Program, node: Node, name: str, value: Any, at: int, coalitions: int) -> Any:
     """Return one coalition's share of an argument."""
     if coalitions == 1:
         return value
@@ -82,7 +84,7 @@ def _chunk(program: Program, recorded: Any, value: Tensor, at: int, coalitions: 
     return value if axis is None else value.chunk(coalitions, axis)[at]
 
 
-def _joined(program: Program, node: Node, results: list[Any]) -> Any:
+def _joined_results(program: Program, node: Node, results: list[Any]) -> Any:
     recorded = node.meta["val"]
     if isinstance(results[0], Tensor):
         return torch.cat(results, program.batch_axis(recorded) or 0)

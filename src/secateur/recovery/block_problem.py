@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.errors import SecateurError
+from secateur.errors import MissingGradientError
 from secateur.graph.cursor import Values
 from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
@@ -28,10 +28,6 @@ FIRST_LENGTH = 1e-2
 ROUNDING = 1e-10  # of what the dense network gives: less is lacking where nothing was cut
 PROBED = 2  # every second microbatch gives the length of a step
 Errors = list[Tensor]
-
-
-class MissingGradientError(SecateurError):
-    """An operator of the network has no gradient, by which a block could be solved for."""
 
 
 class BlockProblem:

@@ -94,10 +94,14 @@ class ReconstructionBlock:
 def _bytes_of(stretch: ReconstructionBlock) -> int:
     """Estimate the bytes that an example takes while these layers are refitted."""
     inputs = {arguments(layer.node)[layer.argument] for layer in stretch.makers}
-    return 1 + 2 * sum(_bytes(node) for node in inputs) + sum(_bytes(layer.node) for layer in stretch.consumers)
+    return (
+        1
+        + 2 * sum(_bytes_per_example(node) for node in inputs)
+        + sum(_bytes_per_example(layer.node) for layer in stretch.consumers)
+    )
 
 
-def _bytes(node: Any) -> int:
+def _bytes_per_example(node: Any) -> int:
     """Return the bytes of one example of a value, if its shape is known."""
     value = node.meta.get("val") if isinstance(node, Node) else None
     if not isinstance(value, Tensor) or not all(isinstance(length, int) for length in value.shape[1:]):

@@ -10,12 +10,12 @@ from torch import nn
 
 from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
+from secateur.errors import MissingGradientError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.holdout import improves, output_spread
 from secateur.graph.model_copies import copy_model
 from secateur.recovery.batchnorm import match_batchnorm
-from secateur.recovery.block_problem import MissingGradientError
 from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS, reconstruct_blocks
 from secateur.recovery.distillation import DistillationConfig, distill
 from secateur.recovery.embedded import EmbeddedPrunedNetwork, embedded_tensors

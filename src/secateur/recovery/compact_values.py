@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.rules.registry import functional_rule_of
-from secateur.graph.operators import arguments, operator_name
+from secateur.graph.operators import arguments, operator_name, recorded_shape
 from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.recovery.compact_layers import CompactLayer, select_positions, spread_out
 
@@ -117,8 +117,8 @@ def _operand_dims(node: Node, axis: KeptPositions) -> dict[int | str, int]:
     """Map each operand that has the axis, by its position or name, to its dimension."""
     operands = _by_key(node.args, node.kwargs)
     if _is_pointwise(node):
-        rank = len(_shape(node))
-        shapes = {key: _shape(value) for key, value in operands.items() if isinstance(value, Node)}
+        rank = len(recorded_shape(node))
+        shapes = {key: recorded_shape(value) for key, value in operands.items() if isinstance(value, Node)}
         dims = {key: axis.dim - (rank - len(shape)) for key, shape in shapes.items()}
         return {key: dim for key, dim in dims.items() if dim >= 0 and shapes[key][dim] == axis.length}
     nodes = [key for key, value in operands.items() if isinstance(value, Node)]
@@ -142,11 +142,11 @@ def _pointwise_axis(node: Node, axes: Axes) -> KeptPositions | None:
     axes_of_operands = [axes[value] for value in operands if value in axes]
     if not axes_of_operands or any(value not in operands for value in node.all_input_nodes):
         return None
-    axis, shape = axes_of_operands[0], _shape(node)
+    axis, shape = axes_of_operands[0], recorded_shape(node)
     if operator_name(node).endswith("_") and node.args[0] not in axes:
         return None  # what it writes to would be a copy
     for value in operands:
-        operand_shape = _shape(value)
+        operand_shape = recorded_shape(value)
         dim = axis.dim - (len(shape) - len(operand_shape))
         if value in axes and not (axes[value].agrees(axis) and axes[value].dim == dim):
             return None
@@ -158,8 +158,3 @@ def _pointwise_axis(node: Node, axes: Axes) -> KeptPositions | None:
 def _is_pointwise(node: Node) -> bool:
     tags = getattr(node.target, "tags", ())
     return node.op == "call_function" and torch.Tag.pointwise in tags and functional_rule_of(node).keeps_apart is None
-
-
-def _shape(node: Node) -> tuple[Any, ...]:
-    """Return the shape that the export recorded; empty for other values."""
-    return tuple(getattr(node.meta.get("val"), "shape", ()))

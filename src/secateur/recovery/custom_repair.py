@@ -52,8 +52,8 @@ def custom_training(name: str, function: Trainer) -> Callable[[DistillationConfi
             before, after = shapes.get(tensor), changed_shapes.get(tensor)
             if before != after:
                 raise SurgeryError(
-                    f"the repair {name} changed {tensor} of the small model from {_described(before)} to "
-                    f"{_described(after)}; change values in place, and neither shapes nor modules"
+                    f"the repair {name} changed {tensor} of the small model from {_output_shape_text(before)} to "
+                    f"{_output_shape_text(after)}; change values in place, and neither shapes nor modules"
                 )
 
     return train
@@ -63,5 +63,5 @@ def _tensor_shapes(model: nn.Module) -> dict[str, Size]:
     return {name: tensor.shape for name, tensor in embedded_tensors(model).items()}
 
 
-def _described(shape: Size | None) -> str:
+def _output_shape_text(shape: Size | None) -> str:
     return "no tensor" if shape is None else f"shape {tuple(shape)}"

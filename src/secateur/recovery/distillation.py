@@ -147,7 +147,7 @@ def sample_batch(cells: Sequence[Batch], size: int, draws: torch.Generator) -> B
     """Sample examples from cells whose inputs have one shape, in proportion to their sizes."""
     sizes = torch.tensor([float(cell.size or 1) for cell in cells])
     first = cells[int(torch.multinomial(sizes, 1, generator=draws))]
-    same_shape = [cell for cell in cells if _shapes(cell) == _shapes(first)]
+    same_shape = [cell for cell in cells if _input_forms(cell) == _input_forms(first)]
     if not first.is_divisible:
         return first
     owner = torch.multinomial(torch.tensor([float(cell.size or 1) for cell in same_shape]), size, True, generator=draws)
@@ -160,7 +160,7 @@ def sample_batch(cells: Sequence[Batch], size: int, draws: torch.Generator) -> B
     return concat_batches(samples)
 
 
-def _shapes(cell: Batch) -> list[Any]:
+def _input_forms(cell: Batch) -> list[Any]:
     return [(tensor.shape[1:], tensor.dtype) for tensor in cell.tensors]
 
 

@@ -61,14 +61,18 @@ class EmbeddedPrunedNetwork:
         for name in set(program.state_names.values()):
             dense = program.state(name).detach()
             state[name] = (
-                _spread(tensors[name].detach(), dense, recipe.slices.get(name, {})) if name in tensors else dense
+                _spread_to_dense(tensors[name].detach(), dense, recipe.slices.get(name, {}))
+                if name in tensors
+                else dense
             )
         biases = {}
         for consumer in network.new_biases():
             if consumer.fold is not None and consumer.fold.tensor in tensors:
                 dense = tensors[consumer.fold.tensor].detach().new_zeros(len(consumer.fold.outputs))
                 stays = torch.nonzero(mask[consumer.fold.outputs]).flatten()
-                biases[consumer.fold.tensor] = _spread(tensors[consumer.fold.tensor].detach(), dense, {0: stays})
+                biases[consumer.fold.tensor] = _spread_to_dense(
+                    tensors[consumer.fold.tensor].detach(), dense, {0: stays}
+                )
         return EmbeddedPrunedNetwork(network, mask, recipe.slices, state, biases, cut_names=cut_names)
 
     @staticmethod
@@ -232,7 +236,7 @@ def embedded_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _spread(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
+def _spread_to_dense(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
     """Expand a cut tensor to the dense shape; removed entries are those of the dense tensor."""
     if not axes:
         return value.clone()

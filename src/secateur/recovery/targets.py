@@ -76,8 +76,8 @@ class OutputContext:
             within: the cut network.
         """
         output = rows(dense[self.layer])
-        scale, shift = self._affine(rows, dense[self.layer], within, lambda name: within.state[name])
-        dense_scale, dense_shift = self._affine(rows, dense[self.layer], within, within.network.program.state)
+        scale, shift = self._factor_and_shift(rows, dense[self.layer], within, lambda name: within.state[name])
+        dense_scale, dense_shift = self._factor_and_shift(rows, dense[self.layer], within, within.network.program.state)
         dense_value, lacking = output * dense_scale + dense_shift, torch.zeros(()).to(output)
         if self.other is not None:
             dense_value, lacking = (
@@ -101,7 +101,7 @@ class OutputContext:
         first, last = (to_output(end) for end in ends)  # a negative scale turns them round
         return TargetInterval(target, torch.minimum(first, last), torch.maximum(first, last))
 
-    def _affine(
+    def _factor_and_shift(
         self, rows: Callable[[Tensor], Tensor], value: Tensor, within: EmbeddedPrunedNetwork, state: State
     ) -> tuple[Tensor, Tensor]:
         """Return the factor and the shift of each output. (outputs,), or (rows, outputs) if rows differ"""

@@ -57,7 +57,7 @@ def measure_networks(
         runtime: the runtime for the times.
     """
     evaluations = evaluate(dense, small, examples.measured, loss, metric)
-    timed = _timed(dense, small, examples.timed, runtime)
+    timed = _timed_in_runtime(dense, small, examples.timed, runtime)
     metrics = [
         evaluation.metrics(cost, latency_of(examples.timed.size or 1, seconds))
         for evaluation, cost, seconds in zip(evaluations, (plan.dense, plan.cost), timed.seconds, strict=True)
@@ -116,7 +116,7 @@ class TimedNetworks:
     notes: tuple[str, ...] = ()
 
 
-def _timed(dense: nn.Module, small: nn.Module, batch: Batch, runtime: str) -> TimedNetworks:
+def _timed_in_runtime(dense: nn.Module, small: nn.Module, batch: Batch, runtime: str) -> TimedNetworks:
     """Time two networks in a runtime, or in torch where the runtime cannot run them."""
     try:
         return TimedNetworks(runtime, *TIMERS[runtime](dense, small, batch))

@@ -63,15 +63,15 @@ def network_page(network: Network) -> str:
 
 def _layers(network: Network) -> list[str]:
     """Return the modules with parameters or buffers in groups, in order of execution."""
-    owned = {_owner(member.tensor) for member in network.members}
+    owned = {_path_of_tensor(member.tensor) for member in network.members}
     order = [
-        _owner(name) for node in network.program.nodes for used in node.all_input_nodes
+        _path_of_tensor(name) for node in network.program.nodes for used in node.all_input_nodes
         if (name := network.program.state_names.get(used))
     ]  # fmt: skip
     return [layer for layer in dict.fromkeys([*order, *sorted(owned)]) if layer in owned]
 
 
-def _owner(tensor: str) -> str:
+def _path_of_tensor(tensor: str) -> str:
     return tensor.rpartition(".")[0] or tensor
 
 
@@ -81,10 +81,12 @@ def _tracks(network: Network, layers: Sequence[str]) -> list[Track]:
     ranks = {tensor.name: len(tensor.shape) for tensor in network.tensors}
     ends: list[int] = []
     tracks = []
-    for group in sorted(network.groups, key=lambda group: min(index_of[_owner(axis.tensor)] for axis in group.members)):
+    for group in sorted(
+        network.groups, key=lambda group: min(index_of[_path_of_tensor(axis.tensor)] for axis in group.members)
+    ):
         stops: dict[int, str] = {}
         for member in group.members:
-            index = index_of[_owner(member.tensor)]
+            index = index_of[_path_of_tensor(member.tensor)]
             role = FOLLOWS if ranks[member.tensor] < 2 else MAKES if member.is_producer else READS
             stops[index] = min(role, stops.get(index, FOLLOWS), key=(MAKES, READS, FOLLOWS).index)
         lane = next((at for at, end in enumerate(ends) if end < min(stops)), len(ends))

@@ -43,8 +43,8 @@ def _figures(record: SavedReport1) -> Figures:
         title=record.title,
         examples=record.examples,
         held_out=record.held_out,
-        dense=_measured(record.dense),
-        pruned=_measured(record.pruned),
+        dense=_metrics_of(record.dense),
+        pruned=_metrics_of(record.pruned),
         groups={name: (group.units, group.kept) for name, group in record.groups.items()},
         keep=record.keep,
         new_biases=record.new_biases if isinstance(record, SavedReport) else (),
@@ -62,7 +62,7 @@ def _sparsity(record: SavedSparsity | None) -> SparsityFigures | None:
     return SparsityFigures(layers, masked, record.ratios, record.notes)
 
 
-def _measured(record: SavedMeasured) -> Metrics:
+def _metrics_of(record: SavedMeasured) -> Metrics:
     cost = Cost(**msgspec.structs.asdict(record.cost))
     latency = Latency(**msgspec.structs.asdict(record.latency))
     loss, divergence = _number(record.loss), _number(record.divergence)

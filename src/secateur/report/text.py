@@ -49,9 +49,9 @@ def _cost_rows(report: Figures) -> list[tuple[str, str, str, str]]:
 
 def _latency_rows(report: Figures) -> list[tuple[str, str, str, str]]:
     dense, pruned, sparsity = report.dense.latency, report.pruned.latency, report.sparsity
-    rows = [(f"ms for a batch of {dense.batch}", _spread(dense), _spread(pruned), _speedup(dense, pruned))]
+    rows = [(f"ms for a batch of {dense.batch}", _latency_text(dense), _latency_text(pruned), _speedup(dense, pruned))]
     if sparsity is not None:
-        rows.append(("  with the zeros in place", "", _spread(sparsity.masked), _speedup(dense, sparsity.masked)))
+        rows.append(("  with the zeros in place", "", _latency_text(sparsity.masked), _speedup(dense, sparsity.masked)))
         rows += [(f"{name}, times fewer", "", "", f"{ratio:.2f}") for name, ratio in sparsity.ratios.items()]
     return rows
 
@@ -78,7 +78,7 @@ def _half_width(report: Figures, name: str, factor: float = 1) -> str:
     return f" ± {factor * change.half_width:.{2 if factor > 1 else 4}f}"
 
 
-def _spread(latency: Latency) -> str:
+def _latency_text(latency: Latency) -> str:
     return f"{latency.median:.2f} [{latency.lower:.2f}, {latency.upper:.2f}]"
 
 

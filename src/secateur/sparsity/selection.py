@@ -29,7 +29,9 @@ def by_chains(graph: ChannelGraph, prunable: frozenset[str], quota: int) -> tupl
         The kernels to keep, and the numbers of chains and of added kernels.
     """
     chains = Chains(graph, fixed=[name_of(block) for block in graph.layers if name_of(block) not in prunable])
-    kept = {name: torch.zeros_like(values, dtype=torch.bool) for name, values in _values(graph, prunable).items()}
+    kept = {
+        name: torch.zeros_like(values, dtype=torch.bool) for name, values in _kernel_values(graph, prunable).items()
+    }
     count = 0
     for chain in chains:
         for number, row, edge in chain.kernels:
@@ -39,14 +41,16 @@ def by_chains(graph: ChannelGraph, prunable: frozenset[str], quota: int) -> tupl
             break
     missing = max(quota - count, 0)
     if missing:
-        others = {name: values.masked_fill(kept[name], -torch.inf) for name, values in _values(graph, prunable).items()}
+        others = {
+            name: values.masked_fill(kept[name], -torch.inf) for name, values in _kernel_values(graph, prunable).items()
+        }
         kept = {name: kept[name] | more for name, more in _largest(others, missing).items()}
     return kept, (chains.taken, missing)
 
 
 def by_norm(graph: ChannelGraph, prunable: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
     """Return the kernels with the largest operator norms, times the batch norm behind."""
-    return _largest(_values(graph, prunable), quota), (0, quota)
+    return _largest(_kernel_values(graph, prunable), quota), (0, quota)
 
 
 def by_l1(graph: ChannelGraph, prunable: frozenset[str], quota: int) -> tuple[Kernels, tuple[int, int]]:
@@ -55,7 +59,7 @@ def by_l1(graph: ChannelGraph, prunable: frozenset[str], quota: int) -> tuple[Ke
     return _largest(sums, quota), (0, quota)
 
 
-def _values(graph: ChannelGraph, prunable: frozenset[str]) -> Kernels:
+def _kernel_values(graph: ChannelGraph, prunable: frozenset[str]) -> Kernels:
     """Return the logarithm of each kernel's norm, with the batch norm behind."""
     return {name_of(block): block.values for block in graph.layers if name_of(block) in prunable}
 

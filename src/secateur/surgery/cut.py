@@ -99,14 +99,18 @@ def _check_unchanged(model: nn.Module, network: Network) -> None:
     parameters = dict(model.named_parameters())
     for name in network.program.state_names.values():
         traced = network.program.state(name)
-        if name in parameters and parameters[name].shape == traced.shape and not _equal(parameters[name], traced):
+        if (
+            name in parameters
+            and parameters[name].shape == traced.shape
+            and not _are_equal_tensors(parameters[name], traced)
+        ):
             raise SurgeryError(
                 f"{name} of this {type(model).__name__} is not what was traced (other values, type or device); trace "
                 "the model again, after loading weights or moving it"
             )
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def _are_equal_tensors(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 

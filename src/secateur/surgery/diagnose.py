@@ -115,7 +115,7 @@ def same_class_updates(model: nn.Module, network: Network, mends: list[Attribute
     """Yield the same updates for other modules of the class whose units have the same role."""
     for mend in mends:
         for path in same_class_modules(model, mend.path):
-            value = _held(model.get_submodule(path), mend)
+            value = _attribute_value(model.get_submodule(path), mend)
             counted = _countable_units(network, path).get(value, []) if value is not None else []
             same_role = [
                 units for units in counted if _roles(network, path, units) == _roles(network, mend.path, mend.units)
@@ -124,7 +124,7 @@ def same_class_updates(model: nn.Module, network: Network, mends: list[Attribute
                 yield AttributeUpdate(path, mend.attribute, mend.position, same_role[0])
 
 
-def _held(module: nn.Module, mend: AttributeUpdate) -> Any:
+def _attribute_value(module: nn.Module, mend: AttributeUpdate) -> Any:
     value = vars(module).get(mend.attribute)
     if mend.position is None:
         return value if type(value) is int else None

@@ -76,8 +76,8 @@ def example_of(form: InputForm, device: torch.device) -> Batch:
     Raises:
         StorageError: a tensor is of no known type, or larger than an example can be.
     """
-    args, kwargs = tuple(_value(item, device) for item in form.args), form.kwargs
-    return Batch(args, {name: _value(item, device) for name, item in kwargs.items()})
+    args, kwargs = tuple(_value_of_form(item, device) for item in form.args), form.kwargs
+    return Batch(args, {name: _value_of_form(item, device) for name, item in kwargs.items()})
 
 
 def _form(value: Any) -> Form:
@@ -92,7 +92,7 @@ def _form(value: Any) -> Form:
     raise TypeError(f"a {type(value).__name__} can't be written down")
 
 
-def _value(form: Form, device: torch.device) -> Any:
+def _value_of_form(form: Form, device: torch.device) -> Any:
     if isinstance(form, TensorForm):
         if form.dtype not in DTYPES or math.prod(form.shape) > MOST_ELEMENTS:
             raise StorageError(f"an input of type {form.dtype} and shape {form.shape} is no example of a model's input")
@@ -100,6 +100,6 @@ def _value(form: Form, device: torch.device) -> Any:
     if isinstance(form, ValueForm):
         return form.value
     if isinstance(form, SequenceForm):
-        items = [_value(item, device) for item in form.items]
+        items = [_value_of_form(item, device) for item in form.items]
         return tuple(items) if form.is_tuple else items
-    return {name: _value(item, device) for name, item in form.items.items()}
+    return {name: _value_of_form(item, device) for name, item in form.items.items()}

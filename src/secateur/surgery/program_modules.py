@@ -112,11 +112,11 @@ def input_values(
     for name, lengths in program.shapes.items():
         shape = values[name].shape
         if len(shape) != len(lengths) or any(b is not None and a != b for a, b in zip(shape, lengths, strict=True)):
-            _refuse(module, f"an input has shape {_shown(shape)} in place of {_shown(lengths)}")
+            _refuse(module, f"an input has shape {_lengths_text(shape)} in place of {_lengths_text(lengths)}")
     return values
 
 
-def _shown(lengths: Sequence[Any]) -> str:
+def _lengths_text(lengths: Sequence[Any]) -> str:
     return f"({', '.join('any' if length is None else str(length) for length in lengths)})"
 
 

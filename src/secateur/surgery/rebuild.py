@@ -63,7 +63,7 @@ def _apply_step(model: nn.Module, step: CutStep, title: str, torch_version: str,
     """
     check_kind(model, step.recipe)
     if step.recipe.program:
-        model = _exported(model, step, torch_version, example_inputs)
+        model = _program_as_saved(model, step, torch_version, example_inputs)
     elif step.recipe.folded:
         apply_recipe(model, FOLDING)
     check_recipe_fits(model, step, title)
@@ -72,14 +72,14 @@ def _apply_step(model: nn.Module, step: CutStep, title: str, torch_version: str,
     return model
 
 
-def _exported(model: nn.Module, step: CutStep, torch_version: str, example_inputs: Any) -> nn.Module:
+def _program_as_saved(model: nn.Module, step: CutStep, torch_version: str, example_inputs: Any) -> nn.Module:
     """Export a fresh model as the cut model was exported.
 
     Raises:
         StorageError: the form of the inputs is not known, or the program is another one.
     """
     with torch.random.fork_rng(devices=[]):
-        program, _ = export_first(model, _examples(model, step, example_inputs))
+        program, _ = export_first(model, _example_batches(model, step, example_inputs))
     if step.graph and graph_digest(program) != step.graph:
         raise StorageError(
             f"torch {torch.__version__} exports another program from this model than the one that was cut with torch "
@@ -88,7 +88,7 @@ def _exported(model: nn.Module, step: CutStep, torch_version: str, example_input
     return as_module(program)
 
 
-def _examples(model: nn.Module, step: CutStep, example_inputs: Any) -> list[Batch]:
+def _example_batches(model: nn.Module, step: CutStep, example_inputs: Any) -> list[Batch]:
     if step.inputs is not None:
         return [example_of(step.inputs, device_of(model))]
     if example_inputs is None:

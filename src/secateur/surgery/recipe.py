@@ -101,7 +101,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     )
     slices = _slices(network, mask, skipped)
     modules = dict(model.named_modules())
-    attributes = _attributes(modules, network, kept, mask, slices)
+    attributes = _changed_attributes(modules, network, kept, mask, slices)
     biases = {
         name: length
         for name, length in (grown_biases(network, mask) if folds else {}).items()
@@ -135,7 +135,7 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     )
 
 
-def _attributes(
+def _changed_attributes(
     modules: Mapping[str, nn.Module], network: Network, kept: Kept, mask: Tensor, slices: Slices
 ) -> dict[str, dict[str, Any]]:
     """Return the new values of the attributes that a cut changes, by module."""

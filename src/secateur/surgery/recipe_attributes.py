@@ -4,12 +4,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from secateur.coupling.network import Group, Network
 from secateur.coupling.rules.registry import rule_of
-from secateur.graph.operators import module_path
+from secateur.graph.operators import module_path, recorded_shape
 from secateur.surgery.module_attributes import COUNTS, OTHER_WIDTHS, WIDTHS, updated_attributes
 
 Slices = Mapping[str, Mapping[int, Tensor]]
@@ -79,15 +78,11 @@ def norm_sizes(modules: Mapping[str, nn.Module], network: Network, mask: Tensor)
             and module.weight is None
         ):
             shape = list(module.normalized_shape)
-            shape[consumer.dim - (_rank(consumer.node) - len(shape))] = remaining
+            shape[consumer.dim - (len(recorded_shape(consumer.node)) - len(shape))] = remaining
             attributes[path] = {"normalized_shape": tuple(shape)}
         if rule_of(consumer.node).norm == "group" and isinstance(module, nn.GroupNorm) and module.weight is None:
             attributes[path] = {"num_channels": remaining}
     return attributes
-
-
-def _rank(node: torch.fx.Node) -> int:
-    return len(node.meta["val"].shape)
 
 
 def new_shape(tensor: Tensor, slices: Mapping[int, Tensor]) -> tuple[int, ...]:

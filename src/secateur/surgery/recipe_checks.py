@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from secateur.errors import StorageError
+from secateur.files.records import check_stored
 from secateur.graph.module_program import WHOLE
 from secateur.graph.parametrizations import needs_folding
 from secateur.surgery.lineage import CutStep
@@ -33,14 +34,14 @@ def check_recipe_fits(model: nn.Module, step: CutStep, title: str) -> None:
     if wrong:
         name = min(wrong)
         raise StorageError(
-            f"it was saved from a {title} whose {name} has shape {_shown(step.shapes.get(name))}; this model has "
-            f"{_shown(shapes.get(name))} there; give a fresh, dense model of the same class and arguments"
+            f"it was saved from a {title} whose {name} has shape {_axes_text(step.shapes.get(name))}; this model "
+            f"has {_axes_text(shapes.get(name))} there; give a fresh, dense model of the same class and arguments"
         )
     modules = dict(model.named_modules())
     for path, values in step.recipe.was.items():
         for name, value in values.items():
             now = getattr(modules.get(path), name, None)
-            if not _equal(now, value):
+            if not _are_equal_literals(now, value):
                 raise StorageError(
                     f"it was saved from a {title} whose {path}.{name} is {value}; in this model it is {now}; make the "
                     "model with the same arguments"
@@ -58,20 +59,20 @@ def check_recipe(model: nn.Module, recipe: Recipe) -> None:
     for name, axes in recipe.slices.items():
         _check_slices(name, axes, tensors)
     for name, indices in recipe.kept.items():
-        _check_condition(_ascends(indices), f"the units kept of {name} are in no order")
+        check_stored(_ascends(indices), f"the units kept of {name} are in no order")
     for path in recipe.skipped:
         module = modules.get(path)
         leaf = module is None or (type(module).__module__.startswith("torch.nn") and not any(module.children()))
-        _check_condition(path != "" and not leaf, f"{path!r} is no block that can be left out")
+        check_stored(path != "" and not leaf, f"{path!r} is no block that can be left out")
     _check_attributes(modules, recipe, tensors)
     for name, length in recipe.biases.items():
         _check_bias(name, length, modules, recipe)
     for path in recipe.dropouts:
-        _check_condition(path in modules, f"there is no dropout {path!r}")
+        check_stored(path in modules, f"there is no dropout {path!r}")
     _check_literals(model, recipe.literals)
     _check_config(model, recipe)
     for path, program in recipe.module_programs.items():
-        _check_condition(path in modules, f"there is no module {path!r} to run a program")
+        check_stored(path in modules, f"there is no module {path!r} to run a program")
         check_program(modules[path], path, program)
 
 
@@ -87,11 +88,11 @@ def _check_config(model: nn.Module, recipe: Recipe) -> None:
     open_names = set(open_numbers(getattr(model, "config", None)))
     for name, value in recipe.config.items():
         fits = 0 < value <= numbers[name] if name in numbers else name in open_names and 0 < value < MOST_ENTRIES
-        _check_condition(fits, f"no cut makes {name} of the configuration {value}, where it is {numbers.get(name)}")
+        check_stored(fits, f"no cut makes {name} of the configuration {value}, where it is {numbers.get(name)}")
     for path, name in recipe.layer_lists.items():
         layers = dict(model.named_modules()).get(path)
         fits = isinstance(layers, nn.ModuleList) and numbers.get(name) == len(layers)
-        _check_condition(fits, f"{name} of the configuration is not the length of a list {path!r}")
+        check_stored(fits, f"{name} of the configuration is not the length of a list {path!r}")
 
 
 def check_kind(model: nn.Module, recipe: Recipe) -> None:
@@ -101,7 +102,7 @@ def check_kind(model: nn.Module, recipe: Recipe) -> None:
         StorageError: the recipe folds weights where none is computed from others, or does not where one is.
     """
     computed = needs_folding(model)
-    _check_condition(
+    check_stored(
         recipe.program or recipe.folded == computed,
         "it was saved from a model whose weights are computed from others"
         if recipe.folded
@@ -115,11 +116,11 @@ def _check_slices(name: str, axes: Mapping[int, Tensor], tensors: Mapping[str, T
     Raises:
         StorageError: the tensor, an axis or a position is not there.
     """
-    _check_condition(name in tensors, f"there is no tensor {name!r}")
+    check_stored(name in tensors, f"there is no tensor {name!r}")
     for axis, positions in axes.items():
-        _check_condition(axis < tensors[name].dim(), f"{name} has no axis {axis}")
+        check_stored(axis < tensors[name].dim(), f"{name} has no axis {axis}")
         within = len(positions) > 0 and _ascends(positions) and int(positions[-1]) < tensors[name].shape[axis]
-        _check_condition(within, f"positions along axis {axis} of {name} are out of range or in no order")
+        check_stored(within, f"positions along axis {axis} of {name} are out of range or in no order")
 
 
 def _ascends(positions: Tensor) -> bool:
@@ -132,33 +133,34 @@ def _check_attributes(modules: Mapping[str, nn.Module], recipe: Recipe, tensors:
     Raises:
         StorageError: attributes are changed that a cut leaves alone, others are not, or to values that it can't give.
     """
-    _check_condition(
+    check_stored(
         _names(recipe.attributes) == _names(recipe.was), "attributes and their old values are not the same ones"
     )
-    _check_condition(recipe.attributes.keys() <= modules.keys(), "attributes are changed of a module that is not there")
+    check_stored(recipe.attributes.keys() <= modules.keys(), "attributes are changed of a module that is not there")
     by_tensors = resized_attributes(modules, recipe.slices)
-    counts = _counts(recipe, tensors)
+    counts = _changed_lengths(recipe, tensors)
     for path, changed in recipe.attributes.items():
         for name, value in changed.items():
             old = getattr(modules[path], name, None)
-            by_tensor = name in by_tensors.get(path, {}) and _equal(by_tensors[path][name], value)
+            by_tensor = name in by_tensors.get(path, {}) and _are_equal_literals(by_tensors[path][name], value)
             fits = not name.startswith("__") and (by_tensor or _is_cut(modules[path], name, old, value, counts))
-            _check_condition(fits, f"no cut makes {path}.{name} {value!r}, where it is {old!r}")
+            check_stored(fits, f"no cut makes {path}.{name} {value!r}, where it is {old!r}")
     for path, changed in by_tensors.items():
         for name, value in changed.items():
             recorded = recipe.attributes.get(path, {}).get(name, getattr(modules[path], name, None))
-            _check_condition(
-                _equal(recorded, value), f"{path}.{name} would be {recorded!r}, where its tensors make it {value!r}"
+            check_stored(
+                _are_equal_literals(recorded, value),
+                f"{path}.{name} would be {recorded!r}, where its tensors make it {value!r}",
             )
     expected = tuple(path for path in recipe.attributes if type(modules[path]) in REPLACEMENTS)
-    _check_condition(recipe.dropins == expected, f"no cut replaces {', '.join(recipe.dropins) or 'no module'} here")
+    check_stored(recipe.dropins == expected, f"no cut replaces {', '.join(recipe.dropins) or 'no module'} here")
 
 
 def _names(attributes: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
     return {(path, name) for path, values in attributes.items() for name in values}
 
 
-def _counts(recipe: Recipe, tensors: Mapping[str, Tensor]) -> set[tuple[int | None, int]]:
+def _changed_lengths(recipe: Recipe, tensors: Mapping[str, Tensor]) -> set[tuple[int | None, int]]:
     """Return the old and the new length of each cut axis, and the number of kept units of each group."""
     axes = {
         (tensors[name].shape[axis], len(positions))
@@ -193,10 +195,10 @@ def _check_bias(name: str, length: int, modules: Mapping[str, nn.Module], recipe
     path, _, attribute = name.rpartition(".")
     module = modules.get(path)
     free = module is not None and attribute in module._parameters and module._parameters[attribute] is None
-    _check_condition(free and attribute == "bias", f"{name} can't become a bias")
+    check_stored(free and attribute == "bias", f"{name} can't become a bias")
     counts = [key for key in OUTPUTS if hasattr(module, key)]
     outputs = recipe.attributes.get(path, {}).get(counts[0], getattr(module, counts[0])) if counts else None
-    _check_condition(length == outputs, f"{name} would get {length} entries, where the layer gives {outputs}")
+    check_stored(length == outputs, f"{name} would get {length} entries, where the layer gives {outputs}")
 
 
 def _check_literals(model: nn.Module, literals: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
@@ -205,20 +207,20 @@ def _check_literals(model: nn.Module, literals: Mapping[str, Mapping[str, Mappin
     Raises:
         StorageError: the program has no such numbers, or a cut can't change them so.
     """
-    _check_condition(
+    check_stored(
         not literals or isinstance(model, fx.GraphModule), "numbers of a program are changed, but this is a model"
     )
     nodes = {node.name: node for node in model.graph.nodes} if isinstance(model, fx.GraphModule) else {}
     for operator, arguments in literals.items():
-        _check_condition(operator in nodes, f"the program has no operator {operator}")
+        check_stored(operator in nodes, f"the program has no operator {operator}")
         for name, positions in arguments.items():
-            written = _argument(nodes[operator], name)
+            written = _argument_of(nodes[operator], name)
             for position, value in positions.items():
                 single = position == WHOLE and len(positions) == 1
                 index = int(position) if position.isdecimal() and len(position) < 4 else -1
                 listed = isinstance(written, list | tuple) and 0 <= index < len(written)
                 old = written if single else written[index] if listed else None
-                _check_condition(
+                check_stored(
                     _can_become(old, value),
                     f"no cut makes {name} of {operator} {value}, where it is {old}",
                 )
@@ -234,7 +236,7 @@ def _can_become(old: Any, new: int) -> bool:
     return type(old) is int and min(old, 0) <= new <= max(old, 0)
 
 
-def _argument(node: torch.fx.Node, name: str) -> Any:
+def _argument_of(node: torch.fx.Node, name: str) -> Any:
     """Return an argument of an operator in the program."""
     if name in node.kwargs:
         return node.kwargs[name]
@@ -244,20 +246,10 @@ def _argument(node: torch.fx.Node, name: str) -> Any:
     return node.args[index] if index < len(node.args) else None
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _are_equal_literals(one: Any, other: Any) -> bool:
     one, other = (tuple(value) if isinstance(value, list | tuple) else value for value in (one, other))
     return type(one) is type(other) and bool(one == other)
 
 
-def _shown(shape: tuple[int, ...] | None) -> str:
+def _axes_text(shape: tuple[int, ...] | None) -> str:
     return "none" if shape is None else str(tuple(shape))
-
-
-def _check_condition(holds: bool, reason: str) -> None:
-    """Check a condition.
-
-    Raises:
-        StorageError: it does not hold.
-    """
-    if not holds:
-        raise StorageError(reason)

@@ -104,7 +104,7 @@ def lineage_from_saved(record: SavedRecipe | SavedRecipe2) -> Lineage:
     """Convert a saved recipe to a lineage."""
     earlier = record.earlier if isinstance(record, SavedRecipe) else []
     title = UNKNOWN if isinstance(record, SavedRecipe2) and record.program else record.model
-    return Lineage(title, (*map(_step, earlier), _step(record)))
+    return Lineage(title, (*map(_cut_step, earlier), _cut_step(record)))
 
 
 def _fields(step: CutStep) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _fields(step: CutStep) -> dict[str, Any]:
     }
 
 
-def _step(cut: CutFields) -> CutStep:
+def _cut_step(cut: CutFields) -> CutStep:
     slices: dict[str, dict[int, Tensor]] = {
         name: {int(axis): torch.tensor(positions, dtype=torch.long) for axis, positions in axes.items()}
         for name, axes in cut.slices.items()

@@ -1,5 +1,6 @@
 """A trial cut: cut a model temporarily, compare it with the masked run, and locate failures."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -147,6 +148,14 @@ class TrialCutter:
 
     @contextmanager
     def _cut(self, network: Network, kept: Kept, means: Means) -> Iterator[nn.Module]:
+        """Yield the cut model; warnings of its code, such as a deviation of one value, decide nothing in a trial."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with self._cut_model(network, kept, means) as small:
+                yield small
+
+    @contextmanager
+    def _cut_model(self, network: Network, kept: Kept, means: Means) -> Iterator[nn.Module]:
         if self._shadow is None:
             small = cut_copy(self.model, network, kept, means)[0]
             with preserved(small, network.program.writes):

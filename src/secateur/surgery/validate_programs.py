@@ -25,14 +25,16 @@ def with_module_programs(trials: TrialCutter, network: Network, kept: Kept, fail
     changed = _changed(network, network.mask(kept))
     candidates: Programs = {}
     for holder in ancestors(trials.model, failure.path) or [""]:
-        programs = _programs(trials, network, (path for path in changed if groups_inside_module(path, holder)))
+        programs = _replacement_programs(
+            trials, network, (path for path in changed if groups_inside_module(path, holder))
+        )
         if programs.keys() <= candidates.keys():
             continue
         candidates = programs
         if trials.passes(_adding(network, programs), kept, failure):
-            necessary = _needed(trials, network, kept, failure, programs)
+            necessary = _needed_programs(trials, network, kept, failure, programs)
             same_class = (other for path in necessary for other in same_class_modules(trials.model, path))
-            return _adding(network, {**_programs(trials, network, same_class), **necessary})
+            return _adding(network, {**_replacement_programs(trials, network, same_class), **necessary})
     return None
 
 
@@ -79,7 +81,7 @@ def _changed(network: Network, mask: Tensor) -> list[str]:
     return [path for path in dict.fromkeys(paths) if path not in network.module_programs]
 
 
-def _programs(trials: TrialCutter, network: Network, paths: Iterable[str]) -> dict[str, ModuleProgram]:
+def _replacement_programs(trials: TrialCutter, network: Network, paths: Iterable[str]) -> dict[str, ModuleProgram]:
     """Return the programs of modules whose code contains a number that counts units, if it can be expressed."""
     counting = {size.node.name for size in network.sizes if _is_alive(size)}
     candidates = {path: trials.slices(network).program_of(path, network.sizes) for path in dict.fromkeys(paths)}
@@ -90,7 +92,9 @@ def _programs(trials: TrialCutter, network: Network, paths: Iterable[str]) -> di
     }
 
 
-def _needed(trials: TrialCutter, network: Network, kept: Kept, failure: Failure, programs: Programs) -> Programs:
+def _needed_programs(
+    trials: TrialCutter, network: Network, kept: Kept, failure: Failure, programs: Programs
+) -> Programs:
     """Select the necessary programs, tried for all modules of one class at once."""
     necessary = dict(programs)
     for path in programs:

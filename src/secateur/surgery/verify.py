@@ -28,9 +28,9 @@ def output_difference(output: Any, expected: Any, lowest: torch.dtype | None = N
     Raises:
         SurgeryError: the outputs have different shapes or a different number of tensors.
     """
-    pairs = list(zip(_tensors(output), _tensors(expected), strict=False))
-    if len(_tensors(output)) != len(_tensors(expected)) or any(a.shape != b.shape for a, b in pairs):
-        shapes = [[tuple(t.shape) for t in _tensors(value)] for value in (output, expected)]
+    pairs = list(zip(_output_tensors(output), _output_tensors(expected), strict=False))
+    if len(_output_tensors(output)) != len(_output_tensors(expected)) or any(a.shape != b.shape for a, b in pairs):
+        shapes = [[tuple(t.shape) for t in _output_tensors(value)] for value in (output, expected)]
         raise SurgeryError(f"the cut model returns shapes {shapes[0]} where the dense one returns {shapes[1]}")
     worst, inside = 0.0, 0.0 if lowest is None else _tolerance(lowest)
     allowed = inside
@@ -50,7 +50,7 @@ def _tolerance(kind: torch.dtype) -> float:
     return TOLERANCE.get(kind, 1e-4)
 
 
-def _tensors(output: Any) -> list[Tensor]:
+def _output_tensors(output: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 

@@ -87,7 +87,7 @@ class Tradeoff:
             raise NameMatchError(
                 f"pick() takes numbers as bounds on {', '.join(sorted(known))}, such as {self.measure}=-0.01"
             )
-        inside = [point for point in self.points if all(_is_within(point, *bound) for bound in bounds.items())]
+        inside = [point for point in self.points if all(_meets_bound(point, *bound) for bound in bounds.items())]
         if not inside:
             raise BudgetError(
                 f"no network of this curve is within {bounds}:\n{self}\nallow more, or add larger budgets to keep="
@@ -153,7 +153,7 @@ class Tradeoff:
         write_files(Path(folder), writers)
 
 
-def _is_within(point: TradeoffPoint, name: str, bound: float) -> bool:
+def _meets_bound(point: TradeoffPoint, name: str, bound: float) -> bool:
     if name in SIZES:
         return point.fraction(name) <= bound
     change = point.changes[name].mean

@@ -36,7 +36,7 @@ class TrainingGateGradients:
     def __init__(self, network: Network, groups: list[Group]) -> None:
         self.network = network
         self.layers: dict[Node, LinearLayer] = {layer.node: layer for layer in layers_of(network)}
-        norms = {node: (units, _affine(network, node)) for node, units in norms_of(network).items()}
+        norms = {node: (units, _affine_parameters(network, node)) for node, units in norms_of(network).items()}
         self._norms = {node: (units, names) for node, (units, names) in norms.items() if names}
         positions = gate_positions(network)
         terms = BlockTerms(self._norms.keys(), self.layers, {consumer.node for consumer in network.consumers})
@@ -108,7 +108,7 @@ class TrainingGateGradients:
         return total.index_add_(0, units % (self.network.units + 1), values.cpu().double())
 
 
-def _affine(network: Network, norm: Node) -> tuple[str, ...]:
+def _affine_parameters(network: Network, norm: Node) -> tuple[str, ...]:
     """Return the names of a batch norm's weight and bias, as far as it has them."""
     args = arguments(norm)
     nodes = [args[name] for name in ("weight", "bias") if args.get(name) is not None]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
-from secateur.errors import SurgeryError
+from secateur.errors import OptionError, SurgeryError
 from secateur.training.optimizer_hooks import (
     attach_optimizer_hooks,
     check_finite,
@@ -39,7 +39,7 @@ class TrainingMethod(ABC):
         steps: the number of steps that the optimizer has made.
 
     Raises:
-        OptionError: The optimizer does not hold these parameters.
+        OptionError: The optimizer does not hold these parameters, or `weights` is no mapping of names to parameters.
 
     Examples:
         >>> class NonNegative(TrainingMethod):
@@ -62,6 +62,11 @@ class TrainingMethod(ABC):
     ) -> None:
         if weights is None:
             check_same_model(optimizer, model)
+        elif not _maps_names(weights):
+            raise OptionError(
+                f"weights={type(weights).__name__} must map names to parameters; give a dict such as "
+                "{'fc.weight': model.fc.weight}, or dict(model.named_parameters())"
+            )
         else:
             check_holds(optimizer, weights)
         self.model, self.optimizer = model, optimizer
@@ -148,3 +153,9 @@ class TrainingMethod(ABC):
         self.steps += 1
         with torch.no_grad():
             self.after_step()
+
+
+def _maps_names(weights: object) -> bool:
+    return isinstance(weights, Mapping) and all(
+        isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
+    )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import unhelpful_repair
 from secateur.allocation.block_order import order_of_blocks
 from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.simulate import PlanSimulator
@@ -76,6 +77,7 @@ def test_blocks_stand_beside_other_units() -> None:
 
 
 @pytest.mark.parametrize("removal", ["mean", "zero"])
+@unhelpful_repair
 def test_a_mixed_plan_costs_and_computes_what_it_says(removal: str, tmp_path: Path) -> None:
     model, x = residual(), images(64)
     network = sc.trace(model, x[:2], kinds=MIXED)
@@ -125,6 +127,7 @@ def test_a_block_that_is_no_block() -> None:
         sc.plan(network, sc.score(network, by="l2"), {"macs": 0.5}, dropped=["layer.1"])
 
 
+@unhelpful_repair
 def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = residual(), images(64)
     result = sc.prune(model, x, {"macs": 0.5}, kinds=MIXED, progress=False)

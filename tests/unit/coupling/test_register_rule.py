@@ -160,6 +160,19 @@ def test_a_wrong_rule_is_named_with_its_operator(fault: str) -> None:
     assert f"{NAME} (in 1)" in str(failure.value)
 
 
+def test_a_masked_form_that_no_rule_reads_for_is_warned_of() -> None:
+    def without_reading(op: Any) -> Tensor:
+        units = op.axis_labels(op.activation("x"), -1)
+        op.couple(units, op.axis_labels("weight", 0))
+        return op.broadcast(units, -1)
+
+    with (
+        sc.register_rule(power_norm, without_reading, **EVERYTHING),
+        pytest.warns(UserWarning, match=f"masked= of {NAME} is not used in this network, as its rule reads no axis"),
+    ):
+        sc.trace(model(), torch.randn(5, 4))
+
+
 def test_a_rule_that_couples_too_little_freezes_and_does_no_harm() -> None:
     """The trial cut shows that the width of the weight must follow."""
     with sc.register_rule(power_norm, lambda op: op.activation("x"), attributes={PowerNorm: attribute_rule}):

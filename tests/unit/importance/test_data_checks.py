@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from expected_warnings import unhelpful_repair
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(40) % 3
@@ -113,6 +114,10 @@ def plan() -> sc.Plan:
     return sc.plan(network, sc.score(network, by="l2"), {"units": 0.5})
 
 
+prototype_of_nested_tensors = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype")
+
+
+@prototype_of_nested_tensors
 @pytest.mark.parametrize("what", UNUSABLE)
 def test_what_can_not_be_used_is_refused_with_its_remedy(what: str) -> None:
     call, said = UNUSABLE[what]
@@ -120,6 +125,7 @@ def test_what_can_not_be_used_is_refused_with_its_remedy(what: str) -> None:
         call()
 
 
+@prototype_of_nested_tensors
 @pytest.mark.parametrize("what", [what for what in UNUSABLE if what not in ("trace in double precision",)])
 def test_it_is_refused_before_the_network_is_traced(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not UNUSABLE[what][0].__code__.co_names[0].startswith("prune"):
@@ -152,6 +158,7 @@ def test_labels_of_any_integer_type_are_class_numbers(what: str, by: str) -> Non
     assert all(torch.equal(found.plan.kept[name], expected.plan.kept[name]) for name in expected.plan.kept)
 
 
+@unhelpful_repair
 def test_truth_values_are_class_numbers() -> None:
     model = Net(lambda y: y[:, :2])
     as_numbers, as_truth = (prune(model, [(X, labels)], by="taylor") for labels in ((Y > 0).long(), Y > 0))
@@ -207,6 +214,7 @@ class Writing(nn.Module):
 
 
 @pytest.mark.parametrize("to", ["input", "parameter", "data", "memory"])
+@unhelpful_repair
 def test_what_a_forward_writes_to_is_left_as_it_was(to: str) -> None:
     model, x = Writing(to), X.clone()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

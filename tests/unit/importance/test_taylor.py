@@ -99,6 +99,7 @@ def test_second_order_on_gates_is_the_oracle_where_the_loss_is_quadratic() -> No
     assert float((second - oracle).abs().sum()) < float((first - oracle).abs().sum()) / 3
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by torch.func.hessian
 def test_second_order_on_weights_against_the_explicit_hessian() -> None:
     model, (x, y) = Quadratic().eval(), regression()
     network = sc.trace(model, x)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from expected_warnings import unread_targets
 from secateur.channel_graph.build import graph_of
 from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
 from secateur.channel_graph.longest_chains import Chains
@@ -181,6 +182,7 @@ def pool_order(pool: ChannelBlock, total: ChannelBlock, side: ChannelBlock) -> l
 
 
 @pytest.mark.parametrize("name", sorted(ZOO))
+@unread_targets
 def test_every_network_has_a_graph_and_can_be_pruned(name: str) -> None:
     """Half of the kernels, cut for real: what comes back runs and is no larger."""
     model, example = grow(name)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import unread_targets
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.sparsity import load_fast
 from secateur.sparsity.packed_layers.block_sparse import BlockSparseLinear
@@ -198,6 +199,7 @@ def _leaves(output: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", sorted(set(ZOO) - {"head width", "experts", "routed"}))
+@unread_targets
 def test_every_network_can_be_pivoted_or_says_why_not(name: str) -> None:
     model, example = grow(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -293,6 +295,7 @@ def test_compiled_loops_hold_on_to_no_old_weights(looped: tuple[nn.Linear, Loope
     assert torch.allclose(made.double()(x.double()).float(), dense(x), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace.*is deprecated:DeprecationWarning")
 def test_compiled_loops_pass_on_nan_gradients_and_exports(looped: tuple[nn.Linear, LoopedLinear]) -> None:
     dense, made = looped
     x = torch.randn(20, 16)

@@ -163,3 +163,20 @@ def test_a_state_without_entries_is_refused(name: str, state: Any, message: str)
     with pytest.raises(SurgeryError, match=message):
         method.load_state_dict(state)
     assert method.steps == 0
+
+
+class Weighted(TrainingMethod):
+    """Does nothing to its weights."""
+
+    def after_step(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    "weights", [list, tuple, lambda parameters: {"weight": 1.0}, lambda parameters: {1: parameters}]
+)
+def test_weights_that_are_no_mapping_of_names_to_parameters_are_refused(weights: Any) -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(OptionError, match="must map names to parameters; give a dict"):
+        Weighted(model, optimizer, weights(model.parameters()))

@@ -35,7 +35,11 @@ def couple_heads(op: OpContext, operands: list[Tensor], batch: set[int]) -> tupl
     if len(batch) > 1:
         return None
     (dim,) = batch
-    shared = [labels for labels in operands if labels.dim() < -dim or labels.shape[dim] == 1 or _repeats(labels, dim)]
+    shared = [
+        labels
+        for labels in operands
+        if labels.dim() < -dim or labels.shape[dim] == 1 or _is_expanded_along(labels, dim)
+    ]
     separate = [labels for labels in operands if not any(labels is other for other in shared)]
     if len({labels.shape[dim] for labels in separate}) != 1:
         return None
@@ -51,6 +55,6 @@ def couple_heads(op: OpContext, operands: list[Tensor], batch: set[int]) -> tupl
     return dim, heads
 
 
-def _repeats(labels: Tensor, dim: int) -> bool:
+def _is_expanded_along(labels: Tensor, dim: int) -> bool:
     """Return whether units are repeated along an axis by expanding them."""
     return labels.stride(dim) == 0 and bool(squeeze_expanded(labels).any())

@@ -96,14 +96,16 @@ def _standardise(x: Tensor, present: Tensor, dims: list[int], eps: float) -> Ten
     return centred * torch.rsqrt(variance + eps)
 
 
-def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def _scaled_and_shifted(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
 
 
 def _channel_affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     shape = (1, -1, *[1] * (y.dim() - 2))
-    return _affine(y, None if weight is None else weight.view(shape), None if bias is None else bias.view(shape))
+    return _scaled_and_shifted(
+        y, None if weight is None else weight.view(shape), None if bias is None else bias.view(shape)
+    )
 
 
 def masked_layer_norm(
@@ -111,7 +113,7 @@ def masked_layer_norm(
 ) -> Tensor:
     """Layer norm over the entries that are present."""
     dims = list(range(input.dim() - len(normalized_shape), input.dim()))
-    return _affine(_standardise(input, present, dims, eps), weight, bias)
+    return _scaled_and_shifted(_standardise(input, present, dims, eps), weight, bias)
 
 
 def masked_group_norm(

@@ -6,7 +6,7 @@ from typing import Any
 from torch.fx import Node
 
 from secateur.coupling.rules.op_rule import AxisTest
-from secateur.graph.operators import arguments
+from secateur.graph.operators import arguments, recorded_shape
 
 
 def any_axis(node: Node, dim: int) -> bool:
@@ -31,24 +31,28 @@ def batch_norm_channels(node: Node, dim: int) -> bool:
 
 def unsliced(node: Node, dim: int) -> bool:
     """Return whether a slice leaves an axis as it is."""
-    return bool(arguments(node)["dim"] % _rank(node) != dim)
+    return bool(arguments(node)["dim"] % len(recorded_shape(node.args[0])) != dim)
 
 
 def unpadded(node: Node, dim: int) -> bool:
     """Return whether a padding leaves an axis as it is."""
-    return len(arguments(node)["pad"]) // 2 < _rank(node) - dim
+    return len(arguments(node)["pad"]) // 2 < len(recorded_shape(node.args[0])) - dim
 
 
 def unreduced(node: Node, dim: int) -> bool:
     """Return whether a reduction is over axes behind an axis alone."""
     dims: Any = arguments(node).get("dim")
     dims = [dims] if isinstance(dims, int) else dims
-    return isinstance(dims, list | tuple) and len(dims) > 0 and all(axis % _rank(node) > dim for axis in dims)
+    return (
+        isinstance(dims, list | tuple)
+        and len(dims) > 0
+        and all(axis % len(recorded_shape(node.args[0])) > dim for axis in dims)
+    )
 
 
 def unflattened(node: Node, dim: int) -> bool:
     """Return whether a flattening joins axes behind an axis alone, or the axis with axes of length 1."""
-    shape, options = _shape(node), arguments(node)
+    shape, options = recorded_shape(node.args[0]), arguments(node)
     start, end = (options[name] % len(shape) for name in ("start_dim", "end_dim"))
     lengths = shape[dim + 1 : end + 1]
     is_single = start == dim and all(isinstance(length, int) for length in lengths) and math.prod(lengths) == 1
@@ -59,16 +63,6 @@ def pooled_channels(axes: int) -> AxisTest:
     """Return the test of a pooling over a number of axes: the axis of the channels is the one before them."""
 
     def is_channels(node: Node, dim: int) -> bool:
-        return dim == _rank(node) - axes - 1
+        return dim == len(recorded_shape(node.args[0])) - axes - 1
 
     return is_channels
-
-
-def _shape(node: Node) -> tuple[Any, ...]:
-    """Return the shape of an operator's first argument, as the export recorded it."""
-    first: Any = node.args[0]
-    return tuple(getattr(first.meta.get("val"), "shape", ()))
-
-
-def _rank(node: Node) -> int:
-    return len(_shape(node))

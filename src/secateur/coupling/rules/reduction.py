@@ -42,7 +42,7 @@ def softmax(op: OpContext) -> Tensor:
 
 def reduction(op: OpContext) -> Any:
     """Couple what differs along the axes of a maximum, a product and the like."""
-    argument = _argument(op)
+    argument = _name_of_input(op)
     if is_parameter(op, argument):
         return _reduce_parameter(op, argument, reads=False)
     labels = op.activation(argument)
@@ -52,7 +52,7 @@ def reduction(op: OpContext) -> Any:
 
 def summation(op: OpContext) -> Any:
     """Read the units along the one axis of a sum, a mean, a variance or a Euclidean norm."""
-    argument = _argument(op)
+    argument = _name_of_input(op)
     is_euclidean = op.args.get("ord", op.args.get("p", 2)) == 2
     if is_parameter(op, argument):
         return _reduce_parameter(op, argument, reads=is_euclidean)
@@ -65,7 +65,7 @@ def summation(op: OpContext) -> Any:
     return op.frozen()
 
 
-def _argument(op: OpContext) -> str:
+def _name_of_input(op: OpContext) -> str:
     return "self" if "self" in op.args else "x"
 
 
@@ -107,7 +107,7 @@ def _reduced_axes(op: OpContext, labels: Labels) -> set[int]:
 
 def _reduce(op: OpContext, labels: Tensor) -> Any:
     """Return labels that do not differ along the reduced axes in the shape of the result."""
-    reduced = _reduced_axes(op, op.args[_argument(op)])
+    reduced = _reduced_axes(op, op.args[_name_of_input(op)])
     for dim in reduced:
         labels = labels.narrow(dim, 0, 1)
     shapes = (op.shape,) if isinstance(op.shape, torch.Size) else tuple(op.shape)

@@ -46,7 +46,7 @@ def freeze_unknown(op: OpContext) -> Any:
 UNKNOWN = OpRule(freeze_unknown)
 
 
-def _by_operator(tables: tuple[RuleTable, ...]) -> dict[str, OpRule]:
+def _rules_by_operator(tables: tuple[RuleTable, ...]) -> dict[str, OpRule]:
     """Return the rules of all families by the qualified names of operators; names without a namespace are torch's."""
     rules: dict[str, OpRule] = {}
     for table in tables:
@@ -58,7 +58,7 @@ def _by_operator(tables: tuple[RuleTable, ...]) -> dict[str, OpRule]:
     return rules
 
 
-BUILT_IN: Mapping[str, OpRule] = _by_operator(tuple(family.RULES for family in FAMILIES))
+BUILT_IN: Mapping[str, OpRule] = _rules_by_operator(tuple(family.RULES for family in FAMILIES))
 registered_rules: dict[str, OpRule] = {}
 """The rules that users registered (see `registration`), by the qualified names of operators."""
 
@@ -101,6 +101,11 @@ def built_in_rule(name: str) -> OpRule:
     overloads = packet.overloads() if packet is not None else ()
     is_pointwise = any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in overloads)
     return POINTWISE if is_pointwise else UNKNOWN
+
+
+def is_borrowed(rule: OpRule) -> bool:
+    """Return whether a rule passes labels as an operator of torch does."""
+    return any(rule.labels is built_in.labels for built_in in (POINTWISE, *BUILT_IN.values()))
 
 
 def attribute_rule_of(kind: type[nn.Module]) -> AttributeRule | None:

@@ -10,11 +10,12 @@ from torch.fx import Node
 from secateur.coupling.labels import Weight
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.op_rule import MaskedOp
-from secateur.coupling.rules.registry import qualified_name, registered_rules, rule_of
+from secateur.coupling.rules.registry import is_borrowed, qualified_name, registered_rules, rule_of
 from secateur.coupling.trace_records import Read
 from secateur.errors import OperatorRuleError, SecateurError
 from secateur.graph.operators import arguments, module_path
-from secateur.graph.program import OpFn, OpOverride
+from secateur.graph.program import OpFn, OpOverride, Program
+from secateur.utils.collected_warnings import warn
 
 
 def is_registered(node: Node) -> bool:
@@ -28,7 +29,7 @@ def apply_registered(op: OpContext) -> Any:
     Raises:
         OperatorRuleError: the rule fails, or does not return labels in the shape of the result.
     """
-    rule, operator = rule_of(op.node), _described(op.node)
+    rule, operator = rule_of(op.node), _operator_text(op.node)
     reads = op.tracer.notes.reads
     before = len(reads)
     try:
@@ -38,13 +39,13 @@ def apply_registered(op: OpContext) -> Any:
     except Exception as failure:
         raise OperatorRuleError(
             f"the rule of {operator} fails with {type(failure).__name__}: {failure}; its arguments are "
-            f"{_shapes(op.args)}, by these names in `op.args`, and its result has shape {_shape(op.shape)}"
+            f"{_label_shapes(op.args)}, by these names in `op.args`, and its result has shape {_size_text(op.shape)}"
         ) from failure
     if not _fits(result, op.shape, op.tracer.space.size):
         raise OperatorRuleError(
-            f"the rule of {operator} returns {_shapes(result)} where labels in the shape of the result, "
-            f"{_shape(op.shape)}, are needed; return op.broadcast(labels, dim) with one label for each index along "
-            "dim, or labels of an argument that has this shape"
+            f"the rule of {operator} returns {_label_shapes(result)} where labels in the shape of the result, "
+            f"{_size_text(op.shape)}, are needed; return op.broadcast(labels, dim) with one label for each index "
+            "along dim, or labels of an argument that has this shape"
         )
     _check_reads(operator, op, reads[before:], rule.masked is not None)
     return result
@@ -79,8 +80,8 @@ def _check_read(operator: str, op: OpContext, read: Read) -> None:
     if not is_axis or tuple(getattr(read.labels, "shape", ())) != (shape[read.dim],):
         raise OperatorRuleError(
             f"the rule of {operator} calls op.read({read.argument!r}, {read.dim!r}, labels) with labels of "
-            f"{_shapes(read.labels)}; give an argument by its name, the number of one of its axes, and one label for "
-            f"each index along it; the arguments are {_shapes(op.args)}"
+            f"{_label_shapes(read.labels)}; give an argument by its name, the number of one of its axes, and one label "
+            f"for each index along it; the arguments are {_label_shapes(op.args)}"
         )
 
 
@@ -98,22 +99,22 @@ def _fits(result: Any, shape: Any, size: int) -> bool:
     return all(_fits(item, item_shape, size) for item, item_shape in zip(result, shape, strict=True))
 
 
-def _described(node: Node) -> str:
+def _operator_text(node: Node) -> str:
     return f"{qualified_name(node)} (in {module_path(node) or 'the model itself'})"
 
 
-def _shapes(value: Any) -> str:
+def _label_shapes(value: Any) -> str:
     """Describe labels by their shapes."""
     if isinstance(value, Tensor | Weight):
-        return _shape(value.shape)
+        return _size_text(value.shape)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_shapes(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {_label_shapes(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_shapes(item) for item in value)}]"
+        return f"[{', '.join(_label_shapes(item) for item in value)}]"
     return repr(value)
 
 
-def _shape(shape: Any) -> str:
+def _size_text(shape: Any) -> str:
     return str(tuple(shape)) if isinstance(shape, torch.Size) else str(shape)
 
 
@@ -130,6 +131,25 @@ def masked_checks(reads: Mapping[Node, tuple[str, int]]) -> dict[Node, OpOverrid
     return {node: _checked_call(node, masked, *reads[node]) for node, masked in rules.items() if masked is not None}
 
 
+def warn_of_unused_masks(program: Program, reads: Mapping[Node, tuple[str, int]]) -> None:
+    """Warn of operators with a masked form of the user's that is never called, as their rules read no axis.
+
+    Args:
+        program: the program.
+        reads: the operators that read units, with the argument and its axis.
+    """
+    calls = [node for node in program.nodes if node.op == "call_function" and is_registered(node)]
+    readers = {qualified_name(node) for node in calls if node in reads}
+    for name in dict.fromkeys(map(qualified_name, calls)):
+        rule = registered_rules[name]
+        if rule.masked is not None and name not in readers and not is_borrowed(rule):
+            warn(
+                f"masked= of {name} is not used in this network, as its rule reads no axis: call "
+                "op.read(argument, dim, labels) for the axis that the operator sums or normalises over, or leave "
+                "masked= out"
+            )
+
+
 def _checked_call(node: Node, masked: MaskedOp, name: str, dim: int) -> OpOverride:
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
 
@@ -142,14 +162,14 @@ def _checked_call(node: Node, masked: MaskedOp, name: str, dim: int) -> OpOverri
             result = masked(present, **values)
         except Exception as failure:
             raise OperatorRuleError(
-                f"masked= of {_described(node)} fails with {type(failure).__name__}: {failure}; it is called with "
+                f"masked= of {_operator_text(node)} fails with {type(failure).__name__}: {failure}; it is called with "
                 f"present of shape {tuple(present.shape)} and the operator's own arguments, {', '.join(names)}"
             ) from failure
         if not _agree(result, expected):
             raise OperatorRuleError(
-                f"masked= of {_described(node)} gives another result than the operator where all units are present: "
-                f"shape {_shapes(result)} where the operator gives {_shapes(expected)}, or other values; compute what "
-                "the operator computes, with `present` as a factor of its sums and counts"
+                f"masked= of {_operator_text(node)} gives another result than the operator where all units are present:"
+                f" shape {_label_shapes(result)} where the operator gives {_label_shapes(expected)}, or other values; "
+                "compute what the operator computes, with `present` as a factor of its sums and counts"
             )
         return expected
 

@@ -144,7 +144,7 @@ def _convolution(
         return None
     settings = [tuple(int(n) for n in operands[name]) for name in ("stride", "padding", "dilation")]
     stride, padding, dilation = (setting * 2 if len(setting) == 1 else setting for setting in settings)
-    positions = math.prod(_sizes(consumer.node)[1:])
+    positions = math.prod(_traced_shape(consumer.node)[1:])
     size = weight.shape[1] * positions * weight.element_size()
     return AdditiveConvolution(consumer, operands["input"], weight, bias, stride, padding, dilation, size)
 
@@ -161,7 +161,7 @@ def _linear(
 ADDITIVE_LAYERS = {torch.ops.aten.conv2d.default: _convolution, torch.ops.aten.linear.default: _linear}
 
 
-def _sizes(node: Node) -> list[int]:
+def _traced_shape(node: Node) -> list[int]:
     """Return the shape of a node's value on the traced example."""
     shape = node.meta["val"].shape
     return [int(length.node.hint if isinstance(length, torch.SymInt) else length) for length in shape]

@@ -19,7 +19,7 @@ from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.samplers.checks import checked_sampler
 from secateur.importance.shapley.samplers.registry import SAMPLERS
 from secateur.importance.shapley.sampling_blocks import DesignScheme, SamplingScheme
-from secateur.importance.shapley.stopping import Coalitions, EvaluationsPerUnit, Rule
+from secateur.importance.shapley.stopping import Coalitions, Evaluations, Rule
 from secateur.importance.shapley.stopping_statistics import StandardError
 from secateur.utils.rng import generator_for
 
@@ -142,4 +142,4 @@ def stopping_rule_for(game: Game, config: SamplingConfig, scheme: SamplingScheme
     if config.stop is not None:
         return config.stop
     depth = (game.end - game.cut) / max(game.end - game.program.first, 1)
-    return StandardError(RELATIVE_ERROR) | EvaluationsPerUnit(PER_UNIT, max(depth, 0.125))
+    return StandardError(RELATIVE_ERROR) | Evaluations(PER_UNIT, per_unit=True, depth=max(depth, 0.125))

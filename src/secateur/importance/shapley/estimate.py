@@ -130,7 +130,7 @@ def _earlier_samples(resume_from: Scores | None, game: Game, scheme: SamplingSch
     return [side_by_side(blocks) for blocks in zip(*sampled, strict=True)]
 
 
-def _counts(samples: Sequence[Sample]) -> tuple[int, int]:
+def _evaluation_counts(samples: Sequence[Sample]) -> tuple[int, int]:
     """Return the numbers of coalitions and of evaluations of samples."""
     return sum(sample.coalitions for sample in samples), sum(sample.evaluations for sample in samples)
 
@@ -139,7 +139,7 @@ def _state(run: EstimationRun, samples: Sequence[Sample], time_fraction: float) 
     estimate = jackknife_estimate(samples, run.example_count, run.config.statistic)
     elapsed = time.monotonic() - run.started
     return EstimateState(
-        *_counts(samples),
+        *_evaluation_counts(samples),
         lambda seconds: elapsed / (seconds * time_fraction),
         estimate.replicates,
         estimate.errors_here,
@@ -160,7 +160,7 @@ def _group_scores(
     run: EstimationRun, samples: Sequence[Sample], scheme: SamplingScheme, rule: Rule | None
 ) -> GroupScores:
     estimate = jackknife_estimate(samples, run.example_count, run.config.statistic)
-    coalitions, evaluations = _counts(samples)
+    coalitions, evaluations = _evaluation_counts(samples)
     return GroupScores(
         estimate.values,
         estimate.errors,

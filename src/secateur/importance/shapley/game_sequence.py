@@ -80,14 +80,14 @@ def measure_steps(game: Game, gradients: bool) -> StepBytes:
 
 def _run_bytes(game: Game, values: CellValues, tile: int, gradients: bool) -> int:
     """Return the bytes of runs of coalitions on a micro-batch, with the lists of coalitions and their results."""
-    peak = peak_bytes(*_runs(game, values, tile, gradients))
+    peak = peak_bytes(*_runs_of_each_kind(game, values, tile, gradients))
     rows = game.players * (game.players + 1)  # of coalitions, booleans: an order, or all without one
     listed = 3 * rows + 16 * game.players * values.dense.examples
     of_slopes = 8 * (rows + SLOPE_ROWS * game.players) if gradients and game.stacks else 0
     return peak + listed + of_slopes
 
 
-def _runs(game: Game, values: CellValues, tile: int, gradients: bool) -> Iterator[Callable[[], Any]]:
+def _runs_of_each_kind(game: Game, values: CellValues, tile: int, gradients: bool) -> Iterator[Callable[[], Any]]:
     """Yield a run of each kind: without and with gradients, all coalitions on one example, and each on another."""
     nobody = torch.zeros(tile, game.players, dtype=torch.bool)
     if not game.stacks:

@@ -64,7 +64,7 @@ class DesignScheme:
             is_subset = 0 < self.examples < size and game.stacks
             positions = positions_of_visit(self.examples, size, block // len(numbers)) if is_subset else None
             positions = torch.arange(size) if positions is None else positions
-            shares.append(_shares(game, design, cell, positions, is_spread))
+            shares.append(_shares_of_examples(game, design, cell, positions, is_spread))
             example_numbers.append(numbers[cell][positions])
         zeros = torch.zeros(game.players, dtype=torch.float64)
         examples, count = torch.cat(example_numbers), len(design.coalitions)
@@ -87,7 +87,7 @@ def positions_of_visit(examples: int, size: int, visit: int) -> Tensor:
     return ((visit * count + torch.arange(count)) % size).sort().values
 
 
-def _shares(game: Game, design: CoalitionDesign, cell: int, positions: Tensor, is_spread: bool) -> Tensor:
+def _shares_of_examples(game: Game, design: CoalitionDesign, cell: int, positions: Tensor, is_spread: bool) -> Tensor:
     """Return each example's shares, (players, examples)."""
     all_present = game.everyone(cell, positions)
     fractions = design.coalitions.sum(1, dtype=torch.float64) / game.players

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -89,64 +88,73 @@ class CombinedRule(Rule):
 
 
 @dataclass(frozen=True)
-class Limit(Rule):
-    """The base of rules that stop after a number of something."""
-
-    number: float
-    quantity: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        if not self.number > 0:
-            raise BudgetError(f"{self.number} is not a number of {self.quantity}; give more than 0")
-
-    def __str__(self) -> str:
-        return f"{self.number:g} {self.quantity}"
-
-
-class Coalitions(Limit):
+class Coalitions(Rule):
     """Stop after so many coalitions of each group."""
 
-    quantity = "coalitions"
+    number: float
+
+    def __post_init__(self) -> None:
+        check_positive(self.number, "number of coalitions")
 
     def progress(self, state: EstimateState) -> float:
         """Return the progress towards the end: 1 or more when it is reached."""
         return state.coalitions / self.number
 
+    def __str__(self) -> str:
+        return f"{self.number:g} coalitions"
 
-class Seconds(Limit):
+
+@dataclass(frozen=True)
+class Evaluations(Rule):
+    """Stop after so many evaluations of each group: a coalition on one example is one, with its gradient three.
+
+    Args:
+        number: the number for a group, or for each of its units.
+        per_unit: whether it is the number for each unit.
+        depth: the fraction of the network's operators that come after the group. The number is divided by it, as
+            coalitions of later layers take less time.
+    """
+
+    number: float
+    per_unit: bool = False
+    depth: float | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(self.number, "number of evaluations")
+        check_positive(1.0 if self.depth is None else self.depth, "fraction of the operators")
+
+    def progress(self, state: EstimateState) -> float:
+        """Return the progress towards the end: 1 or more when it is reached."""
+        units = len(state.values) if self.per_unit else 1
+        return state.evaluations * (1.0 if self.depth is None else self.depth) / (self.number * units)
+
+    def __str__(self) -> str:
+        unit, layers = " per unit" * self.per_unit, ", more in later layers" * (self.depth is not None)
+        return f"{self.number:g} evaluations{unit}{layers}"
+
+
+@dataclass(frozen=True)
+class Seconds(Rule):
     """Stop after so many seconds for all groups together. The scores then depend on the machine."""
 
-    quantity = "seconds"
+    number: float
+
+    def __post_init__(self) -> None:
+        check_positive(self.number, "number of seconds")
 
     def progress(self, state: EstimateState) -> float:
         """Return the progress towards the end: 1 or more when it is reached."""
         return state.elapsed(self.number)
 
-
-class Evaluations(Limit):
-    """Stop after so many evaluations of each group: a coalition on one example is one, with its gradient three."""
-
-    quantity = "evaluations"
-
-    def progress(self, state: EstimateState) -> float:
-        """Return the progress towards the end: 1 or more when it is reached."""
-        return state.evaluations / self.number
-
-
-@dataclass(frozen=True)
-class EvaluationsPerUnit(Evaluations):
-    """Stop after so many evaluations for each unit of a group, and more in later layers.
-
-    Args:
-        number: the number for a group before the whole network.
-        depth: the fraction of the network's operators that come after the group.
-    """
-
-    depth: float = 1.0
-
-    def progress(self, state: EstimateState) -> float:
-        """Return the progress towards the end: 1 or more when it is reached."""
-        return state.evaluations * self.depth / (self.number * len(state.values))
-
     def __str__(self) -> str:
-        return f"{self.number:g} evaluations per unit, more in later layers"
+        return f"{self.number:g} seconds"
+
+
+def check_positive(value: float, quantity: str) -> None:
+    """Check a limit.
+
+    Raises:
+        BudgetError: it is not above zero.
+    """
+    if not value > 0:
+        raise BudgetError(f"{value} is not a {quantity}; give more than 0")

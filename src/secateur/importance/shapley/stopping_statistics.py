@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from secateur.errors import BudgetError
-from secateur.importance.shapley.stopping import MIN_BLOCKS, EstimateState, Rule
+from secateur.importance.shapley.stopping import MIN_BLOCKS, EstimateState, Rule, check_positive
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,7 @@ class StandardError(Rule):
     heuristic = "the error is judged by its own estimate, again and again"
 
     def __post_init__(self) -> None:
-        if not self.relative > 0:
-            raise BudgetError(f"{self.relative} is not a relative error; give more than 0")
+        check_positive(self.relative, "relative error")
 
     def progress(self, state: EstimateState) -> float:
         """Return the progress towards the end: 1 or more when it is reached."""

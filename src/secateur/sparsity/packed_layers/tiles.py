@@ -33,13 +33,14 @@ class TiledLinear(nn.Module):
         bias = None if dense.bias is None else F.pad(dense.bias.detach(), (0, len(tiles) * shape[0] - self.outputs))
         self.bias = None if bias is None else nn.Parameter(bias.view(len(tiles), 1, shape[0]).clone())
         self.gather = None if gather is None else nn.Buffer(gather)
+        self.missing = self.across * shape[1] - (dense.in_features if gather is None else len(gather))
         self.register_buffer("read", chosen.flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the layer."""
         flat = self.in_order(x)
-        blocks = flat.view(len(flat), self.across, self.shape[1]).index_select(1, self.get_buffer("read"))
-        read = blocks.view(len(flat), *self.weight.shape[:2]).transpose(0, 1)  # (down, batch, most * wide)
+        blocks = flat.view(flat.shape[0], self.across, self.shape[1]).index_select(1, self.get_buffer("read"))
+        read = blocks.view(flat.shape[0], *self.weight.shape[:2]).transpose(0, 1)  # (down, batch, most * wide)
         result = torch.bmm(read, self.weight) if self.bias is None else torch.baddbmm(self.bias, read, self.weight)
         result = result.transpose(0, 1).flatten(1)[:, : self.outputs]  # from (down, batch, high)
         outputs: Tensor = result.reshape(*x.shape[:-1], self.outputs)
@@ -49,8 +50,7 @@ class TiledLinear(nn.Module):
         """Inputs in block order, with zeros where the last blocks reach beyond them (batch, across * wide)."""
         flat = x.reshape(-1, x.shape[-1])
         flat = flat if self.gather is None else flat.index_select(1, self.gather)
-        missing = self.across * self.shape[1] - flat.shape[1]
-        return F.pad(flat, (0, missing)) if missing else flat  # padding by nothing copies
+        return F.pad(flat, (0, self.missing)) if self.missing else flat  # padding by nothing copies
 
 
 class TiledConvolution(nn.Module):

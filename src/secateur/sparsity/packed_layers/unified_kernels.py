@@ -62,16 +62,16 @@ def unified_kernels(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> 
 def _kernels_of(module: nn.Module, shape: tuple[int, ...]) -> dict[str, MakeKernel]:
     """The kernels of a layer, by their names: "shared" with the width of the runs that are summed."""
     if type(module) is nn.Linear:
-        return {f"shared {run}": partial(_shared_linear, run=run) for run in _runs(math.prod(shape[1:]))}
+        return {f"shared {run}": partial(_shared_linear, run=run) for run in _run_widths(math.prod(shape[1:]))}
     if type(module) is not nn.Conv2d or module.groups > 1:
         return {}
     side = shape[1] if len(shape) == 4 or module.weight[0, 0].numel() == 1 else 1
     others = math.prod(shape[2:])  # places of the kernel: runs lie along the channels of one
-    runs = _runs(side) if others == 1 else []
+    runs = _run_widths(side) if others == 1 else []
     return {f"shared {run}": partial(_shared_convolution, run=run) for run in runs}
 
 
-def _runs(width: int) -> list[int]:
+def _run_widths(width: int) -> list[int]:
     """Widths of runs that blocks of a width fall into."""
     return [run for run in range(2, min(width, WIDEST) + 1) if width % run == 0]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
 from secateur.graph.contexts import preserved, run_module
-from secateur.masking.linear_layers import LinearLayer, identity_weight
+from secateur.masking.linear_layers import LinearLayer, finite_weight
 from secateur.sparsity.pivoting.block_sums import Matrix
 from secateur.surgery.verify import output_difference
 from secateur.utils.devices import comparable_arithmetic
@@ -61,7 +61,7 @@ def matrices_of(network: Network, axes: Sequence[Axes]) -> list[Matrix]:
     matrices = []
     for layer_axes in axes:
         layer = layer_axes.layer
-        weight = identity_weight(network.program.state(layer.weight).detach(), layer.weight)
+        weight = finite_weight(network.program.state(layer.weight).detach(), layer.weight)
         entries = layer.matrix(weight)[0].double().abs().cpu()
         values = entries.unflatten(1, (-1, layer.kernel)).sum(2).numpy()
         matrices.append(Matrix(layer.weight, values, layer_axes.rows, layer_axes.columns))

@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
-from secateur.masking.linear_layers import identity_weight
+from secateur.masking.linear_layers import finite_weight
 from secateur.options import is_block_shape
 from secateur.sparsity.pivoting.result import PivotResult
 from secateur.sparsity.pivoting.rounds import PivotRounds, axes_to_pivot
@@ -97,7 +97,7 @@ def pivot(
     if fit is not None and tuning_steps:
         raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")
     for name, parameter in model.named_parameters():
-        identity_weight(parameter.detach(), name)
+        finite_weight(parameter.detach(), name)
     options = (density, shape, rounds, fade, balanced, tuning_steps, skip)
     session = training_session(
         model, data, test, learning_rate, batch_size, seed, checkpoint, options, trains=tuning_steps > 0

@@ -112,11 +112,11 @@ def check_pivot(record: SavedPivot | SavedPivot1, tensors: Mapping[str, Tensor])
             raise StorageError(f"the blocks of {name} are not {grid[0]} x {grid[1]}, as its shape asks for")
         if layer.gather is not None and sorted(layer.gather) != list(range(columns)):
             raise StorageError(f"the gather of {name} is no order of its {columns} inputs")
-        if bool((weight.reshape(rows, columns, -1)[~_entries(layer, record.shape, rows, columns)] != 0).any()):
+        if bool((weight.reshape(rows, columns, -1)[~_kept_entries(layer, record.shape, rows, columns)] != 0).any()):
             raise StorageError(f"{name} is not zero outside of its blocks")
 
 
-def _entries(layer: SavedLayer, shape: tuple[int, int], rows: int, columns: int) -> Tensor:
+def _kept_entries(layer: SavedLayer, shape: tuple[int, int], rows: int, columns: int) -> Tensor:
     """Return the entries of a weight's matrix that lie in blocks (rows, columns)."""
     blocks = torch.tensor(layer.blocks, dtype=torch.bool)
     inside = blocks[torch.arange(rows) // shape[0]][:, torch.arange(columns) // shape[1]]

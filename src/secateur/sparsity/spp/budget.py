@@ -85,11 +85,11 @@ def prune_counts(
     sizes = {layer.name: int(group_numbers(layer, groups).max()) + 1 for layer in layers}
     fixed = _fixed_ratios(list(sizes), ratios)
     if keep is None:
-        return _counts(sizes, fixed, 0.0)
+        return _pruned_groups(sizes, fixed, 0.0)
     if len(keep) != 1 or not set(keep) <= {"macs", "columns"} or not all(0 < value <= 1 for value in keep.values()):
         raise BudgetError(f"keep={dict(keep)!r}: give {{'macs': 0.5}} or {{'columns': 0.5}}")
     if "columns" in keep:
-        return _counts(sizes, fixed, 1 - keep["columns"])
+        return _pruned_groups(sizes, fixed, 1 - keep["columns"])
     return _counts_for_macs(network, layers, sizes, fixed, keep["macs"])
 
 
@@ -102,7 +102,7 @@ def _fixed_ratios(names: Sequence[str], ratios: Mapping[str, float] | None) -> d
     return fixed
 
 
-def _counts(sizes: Mapping[str, int], fixed: Mapping[str, float], ratio: float) -> dict[str, int]:
+def _pruned_groups(sizes: Mapping[str, int], fixed: Mapping[str, float], ratio: float) -> dict[str, int]:
     """Return the number of groups to prune, by layer; each layer keeps one at least."""
     return {name: min(math.ceil(fixed.get(name, ratio) * size - 1e-9), size - 1) for name, size in sizes.items()}
 
@@ -119,7 +119,7 @@ def _counts_for_macs(
     total = sum(macs.values())
 
     def remaining_macs(ratio: float) -> float:
-        counts = _counts(sizes, fixed, ratio)
+        counts = _pruned_groups(sizes, fixed, ratio)
         return total - sum(macs[layer.node] * counts[layer.name] / sizes[layer.name] for layer in layers)
 
     if remaining_macs(1.0) > fraction * total:
@@ -132,7 +132,7 @@ def _counts_for_macs(
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if remaining_macs(middle) <= fraction * total else (middle, high)
-    return _counts(sizes, fixed, high)
+    return _pruned_groups(sizes, fixed, high)
 
 
 def _kept_kernels(block: ChannelBlock, columns: Tensor | None) -> Tensor:

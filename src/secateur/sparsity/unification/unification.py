@@ -8,7 +8,7 @@ from torch import nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
-from secateur.masking.linear_layers import identity_weight
+from secateur.masking.linear_layers import finite_weight
 from secateur.sparsity.unification.layer_state import start_state
 from secateur.sparsity.unification.layers import weights_to_structure
 from secateur.sparsity.unification.shapes import DEFAULT_SHAPE, Shape, block_shapes
@@ -92,7 +92,7 @@ class Unification(TrainingMethod):
         self.fractions, self.left_out = (pruned, unified), excluded
         self.rho, self.growth, self.every = rho, growth, every
         for name, weight in weights.items():
-            identity_weight(weight.detach(), name)
+            finite_weight(weight.detach(), name)
         self.shapes = block_shapes(weights, shape, pruned, unified)
         self.layers = [
             start_state(name, weight, self.shapes[name], *self.fractions) for name, weight in weights.items()

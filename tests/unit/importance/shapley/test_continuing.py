@@ -13,6 +13,7 @@ import torch
 
 import secateur as sc
 from secateur import demo
+from secateur.importance.shapley.stopping import EstimateState
 from secateur.stopping import Coalitions, Evaluations, Rule, Seconds, SelectionConfident, Stable, StandardError
 
 GROUP = "layer2.1.conv1"
@@ -57,6 +58,17 @@ def test_rules_compose(network: sc.Network, rule: Rule, expected: int) -> None:
     assert str(rule) in str(scores)
 
 
+def test_evaluations_count_for_a_group_or_each_unit_and_more_in_later_layers() -> None:
+    state = EstimateState(10, 60, lambda seconds: 0.0, torch.zeros(4, 3), torch.zeros(3))
+    rules = [Evaluations(30), Evaluations(30, per_unit=True), Evaluations(30, per_unit=True, depth=0.25)]
+    assert [rule.progress(state) for rule in rules] == [60 / 30, 60 / 90, 15 / 90]
+    assert [str(rule) for rule in rules] == [
+        "30 evaluations",
+        "30 evaluations per unit",
+        "30 evaluations per unit, more in later layers",
+    ]
+
+
 def test_stricter_rules_take_longer_and_reach_what_they_say(network: sc.Network) -> None:
     loose, strict = (scored(network, stop=StandardError(error) | Coalitions(20_000))[GROUP] for error in (1.0, 0.25))
     assert strict.coalitions > loose.coalitions
@@ -81,6 +93,7 @@ def test_heuristics_say_that_they_are() -> None:
         lambda: StandardError(-1),
         lambda: SelectionConfident(1.5),
         lambda: Evaluations(0),
+        lambda: Evaluations(10, depth=0),
     ],
 )
 def test_impossible_rules_are_refused(wrong: Any) -> None:

@@ -14,10 +14,10 @@ def adjusted(players: int, generator: torch.Generator) -> CoalitionDesign:
     """Draw two halves of six coalitions for each player: a linear surrogate of each is corrected on the other."""
     sizes = torch.randint(1, players, (2 * PAIRS_PER_HALF * players,), generator=generator)
     coalitions = paired(of_sizes(players, sizes, generator))
-    return CoalitionDesign(coalitions, lambda surplus: _shares(coalitions, surplus), free=True)
+    return CoalitionDesign(coalitions, lambda surplus: _adjusted_shares(coalitions, surplus), free=True)
 
 
-def _shares(coalitions: Tensor, surplus: Tensor) -> Tensor:
+def _adjusted_shares(coalitions: Tensor, surplus: Tensor) -> Tensor:
     half = len(coalitions) // 2
     fitted, corrected = slice(0, half), slice(half, None)
     estimates = [_half_shares(coalitions, surplus, *halves) for halves in ((fitted, corrected), (corrected, fitted))]

@@ -45,8 +45,8 @@ def _check_design(label: str, design: Any, players: int) -> None:
     members = design.coalitions
     if not isinstance(members, Tensor) or members.dtype != torch.bool or members.shape[1:] != (players,):
         raise OptionError(
-            f"the sampler {label} gives coalitions that are {_described(members)}; give booleans of shape (coalitions, "
-            f"players), here (coalitions, {players})"
+            f"the sampler {label} gives coalitions that are {_value_text(members)}; give booleans of shape (coalitions,"
+            f" players), here (coalitions, {players})"
         )
 
 
@@ -61,13 +61,13 @@ def _checked_shares(label: str, design: CoalitionDesign, surplus: Tensor) -> Ten
         ) from failure
     if not isinstance(shares, Tensor) or shares.shape != expected:
         raise OptionError(
-            f"shares of the sampler {label} returns what is {_described(shares)}; return a tensor (players, examples), "
-            f"here {expected}"
+            f"shares of the sampler {label} returns what is {_value_text(shares)}; return a tensor (players, examples),"
+            f" here {expected}"
         )
     return shares
 
 
-def _described(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
     return f"of type {type(value).__name__}"

@@ -24,10 +24,10 @@ def exact(players: int, generator: torch.Generator) -> CoalitionDesign:
         )
     numbers = torch.arange(2**players)
     coalitions = (numbers[:, None] >> torch.arange(players)) & 1 == 1
-    return CoalitionDesign(coalitions[1:-1], lambda surplus: _shares(coalitions, surplus))
+    return CoalitionDesign(coalitions[1:-1], lambda surplus: _exact_shares(coalitions, surplus))
 
 
-def _shares(coalitions: Tensor, surplus: Tensor) -> Tensor:
+def _exact_shares(coalitions: Tensor, surplus: Tensor) -> Tensor:
 
     players = coalitions.shape[1]
     zero = surplus.new_zeros(1, surplus.shape[1])
