@@ -208,8 +208,8 @@ def test_control_c_exits_130_and_writes_nothing(shop: Path) -> None:
         cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
-    assert process.stdout is not None
-    process.stdout.readline()
+    assert process.stderr is not None
+    process.stderr.readline()
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
+from secateur.cli.common_options import Command, exit_with, with_common_options
 from secateur.errors import SecateurError
 from secateur.version import __version__
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def print_version(requested: bool) -> None:
@@ -78,8 +79,7 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
             with terminated_cleanly(), warnings_as_messages():
                 command(*args, **kwargs)
         except SecateurError as error:
-            print(f"secateur: {error}", file=sys.stderr)
-            raise typer.Exit(2) from error
+            raise exit_with(error) from error
         except KeyboardInterrupt as stop:
             print("secateur: stopped; no file was written except the checkpoint, if there is one", file=sys.stderr)
             raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from stop
@@ -87,11 +87,11 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def register_command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register the decorated function as a command, with errors handled by `handle_errors`."""
+def register_command(name: str) -> Callable[[Command], Command]:
+    """Register the decorated function as a command, with the common options, and errors handled by `handle_errors`."""
 
-    def register(command: Callable[..., None]) -> Callable[..., None]:
-        app.command(name)(handle_errors(command))
+    def register(command: Command) -> Command:
+        app.command(name)(handle_errors(with_common_options(command)))
         return command
 
     return register

@@ -3,54 +3,66 @@
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
 from secateur.cli.checkpoints import read_checkpoint, state_dict_for
-from secateur.errors import NameMatchError, StorageError
+from secateur.cli.model_sources import library_model
+from secateur.entry import check_model
+from secateur.errors import NameMatchError, OptionError, StorageError
 from secateur.files import check_regular, read_program
 from secateur.graph.wrappers import unwrapped
 
+FORM = "package.module:name or file.py:name"
 
-def imported_object(name: str) -> Callable[[], Any]:
-    """Import the callable that `package.module:attribute` or `file.py:attribute` names.
 
-    Modules of the current folder are found, too.
+def imported_object(source: str) -> Any:
+    """Import the object that `package.module:name` or `file.py:name` names.
+
+    Modules of the current folder are found too, and those beside the file.
 
     Raises:
-        NameMatchError: the module or attribute does not exist, or is not callable.
+        NameMatchError: the module or the name does not exist.
+        OptionError: the module's own code fails.
     """
-    module_name, _, attribute_path = name.partition(":")
+    module_name, _, attribute_path = source.rpartition(":")
     if not module_name or not attribute_path:
-        raise NameMatchError(f"{name!r} is not of the form package.module:callable or file.py:callable")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+        raise NameMatchError(f"{source!r} is not of the form {FORM}")
     try:
-        is_file = module_name.endswith(".py")
-        target: Any = module_of_file(Path(module_name)) if is_file else importlib.import_module(module_name)
+        target: Any = _module_of(module_name)
         for attribute in attribute_path.split("."):
             target = getattr(target, attribute)
-    except (ImportError, AttributeError, OSError) as failure:
-        raise NameMatchError(f"{name!r} can't be found: {failure}") from failure
-    if not callable(target):
-        raise NameMatchError(f"{name!r} is a {type(target).__name__}, not a callable")
-    return cast(Callable[[], Any], target)
+    except (ModuleNotFoundError, FileNotFoundError, AttributeError) as failure:
+        raise NameMatchError(f"{source!r} can't be found: {failure}") from failure
+    except Exception as failure:  # the user's own module may raise anything
+        raise OptionError(f"{source!r} can't be imported: {_raised(failure)}") from failure
+    return target
+
+
+def _module_of(name: str) -> ModuleType:
+    is_file = name.endswith(".py")
+    folder = Path(name).resolve().parent if is_file else Path.cwd()
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return module_of_file(Path(name)) if is_file else importlib.import_module(name)
 
 
 def module_of_file(path: Path) -> ModuleType:
     """Run a file as a module, once for its path.
 
     Raises:
-        OSError: it can't be read.
+        FileNotFoundError: there is no such file.
     """
     name = f"secateur_file_{path.resolve().as_posix()}"
     if name in sys.modules:
         return sys.modules[name]
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -63,37 +75,109 @@ def module_of_file(path: Path) -> ModuleType:
     return module
 
 
-def metric_from(name: str | None) -> Callable[..., Any] | None:
-    """Return the metric of a name, None for None."""
-    return None if name is None else imported_object(name)
-
-
-def batches_from(name: str) -> Any:
-    """Call the callable of a name, and return its batches."""
-    return imported_object(name)()
-
-
-def model_from(name: str | None, weights: Path | None, program: Path | None) -> nn.Module:
-    """Return a model from a callable and a file of weights, or from an exported program.
+def metric_from(source: str | None) -> Callable[..., Any] | None:
+    """Return the metric that a text names, None for None.
 
     Raises:
-        NameMatchError: neither or both are given, or the callable returns no module.
-        StorageError: a file cannot be read, or does not fit the model.
+        NameMatchError: it can't be found, or is no function.
     """
-    if (name is None) == (program is None):
-        raise NameMatchError("give either --model package.module:callable or --program model.pt2")
+    metric = None if source is None else imported_object(source)
+    if metric is not None and not callable(metric):
+        raise NameMatchError(f"{source!r} is a {type(metric).__name__}, not a callable of outputs and targets")
+    return metric
+
+
+def called(source: str, target: Any) -> Any:
+    """Call what a text names, without arguments.
+
+    Raises:
+        OptionError: it raises an error, or takes arguments.
+    """
+    try:
+        return target()
+    except Exception as failure:  # the user's own code may raise anything
+        kind = "the class" if isinstance(target, type) else "the function"
+        raise OptionError(
+            f"{kind} {source!r} can't be called without arguments: {_raised(failure)}; give a function without "
+            "arguments that returns it"
+        ) from failure
+
+
+def _raised(failure: Exception) -> str:
+    """Return an error with the line of the user's code that it comes from."""
+    frames = traceback.extract_tb(failure.__traceback__)
+    line = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if len(frames) > 1 else ""
+    return f"{type(failure).__name__}: {failure}{line}"
+
+
+def batches_from(source: str) -> Any:
+    """Return the data that a text names: what a function returns, or the object itself.
+
+    Raises:
+        SecateurError: as `imported_object` raises, or it is a number or nothing.
+    """
+    target = imported_object(source)
+    data = called(source, target) if callable(target) else target
+    if isinstance(data, nn.Module):
+        raise OptionError(f"{source!r} is a model, and no data; were --model and --data swapped?")
+    if data is None or isinstance(data, int | float):
+        raise OptionError(
+            f"{source!r} gave {data!r}, which is no data; return batches of inputs, with or without targets"
+        )
+    return data
+
+
+def model_from(source: str | None, weights: Path | None, program: Path | None, device: str = "cpu") -> nn.Module:
+    """Return a model from code, from a library, or from an exported program, on a device.
+
+    Args:
+        source: what `--model` gives: `package.module:name`, `file.py:name`, `hf:FOLDER`, `timm:NAME` or
+            `torchvision:NAME`; a name may be a function, a class or a model.
+        weights: a file of weights.
+        program: an exported program in place of a model.
+        device: the device.
+
+    Raises:
+        SecateurError: neither or both are given, there is no such model or device, or a file can't be read or does not
+            fit the model.
+    """
+    if (source is None) == (program is None):
+        raise NameMatchError(f"give either --model {FORM} or --program model.pt2")
     if program is not None:
         print(
             f"secateur: {program} is code, which runs when it is read; give only a file that you trust", file=sys.stderr
         )
-        return read_program(program)
-    model = imported_object(str(name))()
-    model = unwrapped(model) if isinstance(model, nn.Module) else model
-    if not isinstance(model, nn.Module):
-        raise NameMatchError(f"{name!r} gave a {type(model).__name__}, not a torch.nn.Module")
+        return _placed(read_program(program), device)
+    model = _model_of(str(source), weights is not None)
     if weights is not None:
         _load_weights(model, weights)
-    return model.eval()
+    return _placed(model.eval(), device)
+
+
+def _model_of(source: str, has_weights: bool) -> nn.Module:
+    model = library_model(source, has_weights)
+    if model is None:
+        target = imported_object(source)
+        if not callable(target):
+            raise NameMatchError(f"{source!r} is a {type(target).__name__}, not a callable that returns a model")
+        model = target if isinstance(target, nn.Module) else called(source, target)
+    model = unwrapped(model) if isinstance(model, nn.Module) else model
+    check_model(f"--model {source}", model)
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _placed(model: nn.Module, device: str) -> nn.Module:
+    """Move a model to a device.
+
+    Raises:
+        OptionError: there is no such device.
+    """
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as failure:
+        reason = str(failure).strip().splitlines()[0]
+        raise OptionError(f"--device {device} can't be used: {reason}; give cpu, cuda, cuda:1 or mps") from failure
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

@@ -10,8 +10,11 @@ from secateur.cli.app import register_command
 from secateur.cli.imports import batches_from, metric_from, model_from
 from secateur.cli.options import (
     Ablation,
+    AllocationOption,
     AsProgram,
+    Budgets,
     By,
+    Criteria,
     Data,
     Device,
     Kinds,
@@ -27,6 +30,7 @@ from secateur.cli.options import (
     Test,
     Weights,
 )
+from secateur.cli.output import CommandOutput
 from secateur.cli.parsing import parse_fractions, parse_repair, stopping_rule
 from secateur.comparison import DEFAULT
 from secateur.errors import NameMatchError
@@ -46,17 +50,18 @@ def inspect_command(
     page: Annotated[
         Path | None, typer.Option("--page", help="An HTML page to write, with a picture.", show_default=False)
     ] = None,
-) -> None:
+    device: Device = "cpu",
+) -> CommandOutput:
     """Show the groups of a model, their costs, the frozen layers with reasons, and the budgets within reach."""
-    network = sc.trace(
-        model_from(model, weights, program), required_batches(data), kinds=kinds or None, as_program=as_program
-    )
-    print(network)
+    dense = model_from(model, weights, program, device)
+    network = sc.trace(dense, required_batches(data), kinds=kinds or None, as_program=as_program)
+    lines = [str(network)]
     if network.groups:
-        print(f"\nwith the same fraction of every group kept:\n{sc.reachable(network)}")
+        lines += ["", "with the same fraction of every group kept:", sc.reachable(network)]
     if page is not None:
         write_file(page, text_writer(network_page(network)))
-        print(f"\nwritten to {page}")
+        lines += ["", f"written to {page}"]
+    return CommandOutput("\n".join(lines), {**network.to_dict(), "page": page})
 
 
 @register_command("score")
@@ -89,11 +94,12 @@ def score_command(
     only: Only = None,
     skip: Skip = None,
     seed: Seed = 0,
-) -> None:
+    progress: bool = True,
+) -> CommandOutput:
     """Score every unit and write scores.safetensors; under torchrun the processes share the work."""
     with launched_processes():
         batches = required_batches(data)
-        network = sc.trace(model_from(model, weights, program).to(device), batches)
+        network = sc.trace(model_from(model, weights, program, device), batches)
         scores = sc.score(
             network,
             batches,
@@ -107,11 +113,13 @@ def score_command(
             only=only,
             skip=skip,
             seed=seed,
+            progress=progress,
         )
-        if process_rank() == 0:
-            scores.save(out / "scores.safetensors")
-            print(scores)
-            print(f"\nwritten to {out / 'scores.safetensors'}")
+        if process_rank() > 0:
+            return CommandOutput("", {})
+        scores.save(out / "scores.safetensors")
+    text = f"{scores}\n\nwritten to {out / 'scores.safetensors'}"
+    return CommandOutput(text, {**scores.to_dict(), "file": out / "scores.safetensors"})
 
 
 @register_command("compare")
@@ -123,24 +131,21 @@ def compare_command(
     program: Program = None,
     test: Test = None,
     metric: MetricOption = None,
-    by: Annotated[
-        list[str] | None, typer.Option("--by", help="A criterion, again for each more.", show_default=False)
-    ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option("--keep", help="Budgets of one kind: macs=0.75,0.5,0.25.", show_default=False),
-    ] = None,
+    by: Criteria = None,
+    keep: Budgets = None,
     ablation: Ablation = "mean",
-    allocation: Annotated[str, typer.Option("--allocation", help="uniform, global, raw or loss.")] = "uniform",
+    allocation: AllocationOption = "uniform",
     repair: Repair = "refit",
     only: Only = None,
     skip: Skip = None,
     kinds: Kinds = None,
+    device: Device = "cpu",
     seed: Seed = 0,
-) -> None:
+    progress: bool = True,
+) -> CommandOutput:
     """Compare criteria: rank, cut and repair by each, and evaluate on examples that no criterion was given."""
     comparison = sc.compare(
-        model_from(model, weights, program),
+        model_from(model, weights, program, device),
         batches_from(data),
         by or DEFAULT,
         parse_fractions(keep) if keep else None,
@@ -153,10 +158,18 @@ def compare_command(
         skip=skip,
         kinds=kinds or None,
         seed=seed,
+        progress=progress,
     )
     comparison.save(out)
-    print(comparison)
-    print(f"\nwritten to {out}: comparison.html and .json")
+    text = f"{comparison}\n\nwritten to {out}: comparison.html and .json"
+    return CommandOutput(text, {**comparison.to_dict(), "folder": out})
+
+
+@register_command("criteria")
+def criteria_command() -> CommandOutput:
+    """List the criteria: what each costs, whether it reads labels and needs gradients, its source and its options."""
+    table = sc.criteria()
+    return CommandOutput(str(table), {"criteria": table.to_dict()})
 
 
 def required_batches(data: str | None) -> Any:

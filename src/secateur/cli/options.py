@@ -1,13 +1,55 @@
-"""The options that commands share, with their help."""
+"""The options that commands share, with their help, choices and completion."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from secateur.allocation.build_sequence import ORDERS
+from secateur.coupling.kinds import KINDS
+from secateur.evaluation.channel_steps import AUTO, TARGETS
+from secateur.importance.registry import criteria
+from secateur.recovery.chain import CLOSED_FORM, TRAINED
+
+ABLATIONS = ("mean", "zero", "impute")
+ALLOCATIONS = (AUTO, *ORDERS)
+REPAIRS = (*CLOSED_FORM, *TRAINED, "none")
+DEVICES = ("cpu", "cuda", "mps")
+
+
+def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return a function that completes an option's value from these names; of several with commas, the last."""
+    known = tuple(names)
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete
+
+
+def choices(names: Iterable[str]) -> str:
+    """Return names as the help shows choices."""
+    return f"[{'|'.join(names)}]"
+
+
+CALLABLE = "package.module:name or file.py:name"
+DATA_HELP = f"Batches of examples: {CALLABLE}, a function that returns them or the object itself."
+BUDGETS = (
+    "The budget that is kept. A fraction or a number: macs=0.5 or macs=300M, params=, bytes=1MB, units=; a time on "
+    "this machine: latency=0.5, speedup=2, ms=5; or a bound on the change on held-out examples: loss=0.05, "
+    "accuracy=-0.01, metric=-0.02. Again for a further budget."
+)
+FRACTIONS_HELP = "Budgets of one kind, macs, params, bytes or units: macs=0.75,0.5,0.25."
+
 Model = Annotated[
     str | None,
-    typer.Option("--model", help="package.module:callable that returns the dense model.", show_default=False),
+    typer.Option(
+        "--model",
+        help=f"The dense model: {CALLABLE}, a function, a class or a model; or hf:FOLDER, timm:NAME, torchvision:NAME.",
+        show_default=False,
+    ),
 ]
 Weights = Annotated[
     Path | None,
@@ -23,31 +65,44 @@ Program = Annotated[
         show_default=False,
     ),
 ]
-Data = Annotated[
-    str, typer.Option("--data", help="package.module:callable that returns batches of examples.", show_default=False)
-]
+Data = Annotated[str, typer.Option("--data", help=DATA_HELP, show_default=False)]
 MaybeData = Annotated[
     str | None,
-    typer.Option("--data", help="package.module:callable that returns batches of examples.", show_default=False),
+    typer.Option("--data", help=DATA_HELP, show_default=False),
 ]
-Only = Annotated[list[str] | None, typer.Option("--only", help="Only groups that match this glob.", show_default=False)]
-Skip = Annotated[list[str] | None, typer.Option("--skip", help="No groups that match this glob.", show_default=False)]
-By = Annotated[str, typer.Option("--by", help="The criterion.")]
+SELECTED = "groups that match this glob, or that the module of this path makes; again for more."
+Only = Annotated[list[str] | None, typer.Option("--only", help=f"Only {SELECTED}", show_default=False)]
+Skip = Annotated[list[str] | None, typer.Option("--skip", help=f"No {SELECTED}", show_default=False)]
+By = Annotated[
+    str,
+    typer.Option("--by", help="The criterion; `secateur criteria` lists them.", autocompletion=completing(criteria())),
+]
+Criteria = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--by",
+        help="A criterion, again for each more; `secateur criteria` lists them.",
+        show_default=False,
+        autocompletion=completing(criteria()),
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="The seed of all random numbers.")]
 Ablation = Annotated[
     str,
     typer.Option(
         "--ablation",
         "--removal",
-        help="The value of a removed unit: mean, zero, or impute, a prediction from the other units.",
+        help="The value of a removed unit while units are scored; impute is a prediction from the other units. "
+        "--removal is its former name.",
+        metavar=choices(ABLATIONS),
+        autocompletion=completing(ABLATIONS),
     ),
 ]
 KeepOption = Annotated[
     list[str],
     typer.Option(
         "--keep",
-        help="The budget that is kept: macs=0.5 or 300M, params=, bytes=, units=, latency=0.5, speedup=2, ms=5; or a "
-        "bound: loss=0.05, accuracy=-0.01, metric=-0.02.",
+        help=BUDGETS,
         show_default=False,
     ),
 ]
@@ -62,7 +117,14 @@ Sizes = Annotated[
 ]
 Kinds = Annotated[
     list[str] | None,
-    typer.Option("--kind", help="Only units of this kind: channels, neurons, residual, heads, or blocks."),
+    typer.Option(
+        "--kind",
+        "--kinds",
+        help="Only units of this kind; again for more.",
+        metavar=choices(KINDS),
+        autocompletion=completing(KINDS),
+        show_default=False,
+    ),
 ]
 AsProgram = Annotated[bool, typer.Option("--as-program", help="Cut the exported program in place of the model's code.")]
 NewBiases = Annotated[
@@ -85,7 +147,7 @@ MetricOption = Annotated[
     str | None,
     typer.Option(
         "--metric",
-        help="file.py:callable or package.module:callable of outputs and targets: one number, or one for each example.",
+        help=f"{CALLABLE}, a function of outputs and targets that returns one number, or one for each example.",
         show_default=False,
     ),
 ]
@@ -98,7 +160,13 @@ Holdout = Annotated[
     ),
 ]
 Repair = Annotated[
-    str, typer.Option("--repair", help="mean, batchnorm, refit, adapt, tune, several with commas, or none.")
+    str,
+    typer.Option(
+        "--repair",
+        help="The repair after the cut: one, or several with commas.",
+        metavar=choices(REPAIRS),
+        autocompletion=completing(REPAIRS),
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write to.", show_default=False)]
 Onnx = Annotated[
@@ -109,15 +177,32 @@ Onnx = Annotated[
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="The device: cpu, cuda, mps.")]
-LearningRate = Annotated[float, typer.Option("--learning-rate", help="The learning rate of Adam.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Examples for each training step.", min=1)]
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option("--checkpoint", help="A folder that states are written to, and resumed from."),
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="The device that the model is moved to: cpu, cuda, cuda:1, mps.",
+        autocompletion=completing(DEVICES),
+    ),
 ]
-SkipLayers = Annotated[
-    list[str] | None, typer.Option("--skip", help="Layers that match this glob are not pruned.", show_default=False)
+AllocationOption = Annotated[
+    str,
+    typer.Option(
+        "--allocation",
+        help="How the budget is spent on groups: auto tries several; several with commas are averaged.",
+        metavar=choices(ALLOCATIONS),
+        autocompletion=completing(ALLOCATIONS),
+    ),
 ]
-Steps = Annotated[int, typer.Option("--steps", help="Training steps after the last selection.", min=0)]
-Shape = Annotated[str, typer.Option("--shape", help="The shape of a block: outputs x inputs.")]
+Target = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        help="The device whose kernels the numbers of units fill, where that costs nothing.",
+        metavar=choices(TARGETS),
+        autocompletion=completing(TARGETS),
+    ),
+]
+RoundTo = Annotated[int | None, typer.Option("--round-to", help="Numbers of units are multiples of this.")]
+Floor = Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")]
+Budgets = Annotated[list[str] | None, typer.Option("--keep", help=FRACTIONS_HELP, show_default=False)]

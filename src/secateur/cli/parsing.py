@@ -124,6 +124,11 @@ def parse_block_shapes(entries: list[str]) -> int | tuple[int, ...] | dict[str, 
     return shapes
 
 
+def parse_allocation(allocation: str) -> str | list[str]:
+    """Parse the name of an allocation, or several that are separated by commas."""
+    return allocation.split(",") if "," in allocation else allocation
+
+
 def parse_repair(repair: str) -> list[str] | None:
     """Parse repairs that are separated by commas; "none" gives None."""
     return None if repair == "none" else repair.split(",")

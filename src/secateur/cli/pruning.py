@@ -1,5 +1,7 @@
 """The commands that prune units: `secateur demo | prune | train`, and `secateur report`."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,17 +13,16 @@ from secateur.cli.app import register_command
 from secateur.cli.imports import batches_from, metric_from, model_from
 from secateur.cli.options import (
     Ablation,
+    AllocationOption,
     AsProgram,
-    BatchSize,
     By,
-    Checkpoint,
     Data,
     Device,
+    Floor,
     Holdout,
     KeepOption,
     Kinds,
     Layout,
-    LearningRate,
     MaybeKeep,
     MetricOption,
     Model,
@@ -31,13 +32,17 @@ from secateur.cli.options import (
     Out,
     Program,
     Repair,
+    RoundTo,
     Seed,
     Sizes,
     Skip,
+    Target,
     Test,
     Weights,
 )
-from secateur.cli.parsing import parse_keep_text, parse_repair, parse_sizes
+from secateur.cli.output import CommandOutput
+from secateur.cli.parsing import parse_allocation, parse_keep_text, parse_repair, parse_sizes
+from secateur.cli.training_options import BatchSize, Checkpoint, LearningRate
 from secateur.deployment.export import check_export_path
 from secateur.report.saved_report import saved_report
 from secateur.results import Result
@@ -53,13 +58,16 @@ def demo_command(
     by: By = "obs",
     onnx: Onnx = None,
     seed: Seed = 0,
-) -> None:
+    progress: bool = True,
+) -> CommandOutput:
     """Prune the network that ships with Secateur, and test it on images of its test set."""
     check_export_path(onnx)
-    model = demo.network()
-    print(f"{sum(len(batch) for batch in demo.calibration())} images without labels to score the units\n")
-    result = sc.prune(model, demo.calibration(), parse_keep_text(keep), by, test=demo.test(), seed=seed)
-    save_and_print(result, out, onnx)
+    images = sum(len(batch) for batch in demo.calibration())
+    print(f"{images} images without labels to score the units\n", file=sys.stderr)
+    result = sc.prune(
+        demo.network(), demo.calibration(), parse_keep_text(keep), by, test=demo.test(), seed=seed, progress=progress
+    )
+    return saved_output(result, out, onnx)
 
 
 @register_command("prune")
@@ -76,15 +84,11 @@ def prune_command(
     metric: MetricOption = None,
     by: By = "obs",
     ablation: Ablation = "mean",
-    allocation: Annotated[str, typer.Option("--allocation", help="auto, uniform, global, raw or loss.")] = "auto",
+    allocation: AllocationOption = "auto",
     rounds: Annotated[int, typer.Option("--rounds", help="Rounds of scoring and planning.")] = 1,
-    round_to: Annotated[
-        int | None, typer.Option("--round-to", help="Numbers of units are multiples of this.", show_default=False)
-    ] = None,
-    target: Annotated[
-        str, typer.Option("--target", help="Fill its kernels: auto, any, cpu, onnxruntime, cuda, avx512, avx2, arm.")
-    ] = "auto",
-    floor: Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")] = 1,
+    round_to: RoundTo = None,
+    target: Target = "auto",
+    floor: Floor = 1,
     repair: Repair = "refit,adapt",
     only: Only = None,
     skip: Skip = None,
@@ -96,40 +100,26 @@ def prune_command(
         float | None, typer.Option("--seconds", help="A limit of time; the report names the steps that were left out.")
     ] = None,
     onnx: Onnx = None,
+    device: Device = "cpu",
     seed: Seed = 0,
-) -> None:
+    progress: bool = True,
+) -> CommandOutput:
     """Prune a model, print the comparison, and write the small model and the report."""
     check_export_path(onnx)
-    dense, batches = model_from(model, weights, program), batches_from(data)
+    dense, batches = model_from(model, weights, program, device), batches_from(data)
     result = sc.prune(
-        dense,
-        batches,
-        parse_keep_text(keep) if keep else None,
-        by,
-        sizes=parse_sizes(sizes or []),
-        test=batches_from(test) if test else None,
-        holdout=holdout,
-        metric=metric_from(metric),
-        ablation=ablation,
-        allocation=allocation,
-        rounds=rounds,
-        round_to=round_to,
-        target=target,
-        floor=floor,
-        repair=parse_repair(repair),
-        only=only,
-        skip=skip,
-        kinds=kinds or None,
-        as_program=as_program,
-        new_biases=new_biases,
-        layout=layout,
-        seconds=seconds,
-        seed=seed,
-    )
-    save_and_print(result, out, onnx)
-    if layout is not None:
-        result.save_pretrained(out / PRETRAINED)
-        print(f"{out / PRETRAINED}: for from_pretrained of the transformers library")
+        dense, batches, parse_keep_text(keep) if keep else None, by, sizes=parse_sizes(sizes or []),
+        test=batches_from(test) if test else None, holdout=holdout, metric=metric_from(metric),
+        ablation=ablation, allocation=parse_allocation(allocation), rounds=rounds, round_to=round_to, target=target, floor=floor,
+        repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, as_program=as_program,
+        new_biases=new_biases, layout=layout, seconds=seconds, seed=seed, progress=progress,
+    )  # fmt: skip
+    output = saved_output(result, out, onnx)
+    if layout is None:
+        return output
+    result.save_pretrained(out / PRETRAINED)
+    line = f"{out / PRETRAINED}: for from_pretrained of the transformers library"
+    return CommandOutput(f"{output.text}\n{line}", {**output.record, "pretrained": out / PRETRAINED})
 
 
 @register_command("train")
@@ -153,7 +143,7 @@ def train_command(
         int | None, typer.Option("--units-per-step", help="Units at a removal: 2 % by default.", show_default=False)
     ] = None,
     round_to: Annotated[int, typer.Option("--round-to", help="Numbers of units are multiples of this.")] = 1,
-    floor: Annotated[float, typer.Option("--floor", help="The fewest units of a group; below 1 a fraction.")] = 1,
+    floor: Floor = 1,
     steps: Annotated[int, typer.Option("--steps", help="Training steps after the budget is met.", min=0)] = 500,
     learning_rate: LearningRate = 1e-3,
     batch_size: BatchSize = 64,
@@ -163,31 +153,38 @@ def train_command(
     onnx: Onnx = None,
     device: Device = "cpu",
     seed: Seed = 0,
-) -> None:
+    progress: bool = True,
+) -> CommandOutput:
     """Prune units, a few at a time, while the network is trained, and write the small model and the report."""
     check_export_path(onnx)
     result = prune_while_training(
-        model_from(model, weights, program).to(device), batches_from(data), parse_keep_text(keep), by,
+        model_from(model, weights, program, device), batches_from(data), parse_keep_text(keep), by,
         test=batches_from(test) if test else None, towards=towards, every=every, units_per_step=units_per_step,
         round_to=round_to, floor=floor, tuning_steps=steps, learning_rate=learning_rate, batch_size=batch_size,
         only=only, skip=skip, checkpoint=checkpoint, seed=seed,
+        progress=progress,
     )  # fmt: skip
-    save_and_print(result, out, onnx)
+    return saved_output(result, out, onnx)
 
 
 @register_command("report")
 def report_command(
     folder: Annotated[Path, typer.Argument(help="A folder that prune wrote.")],
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-) -> None:
+) -> CommandOutput:
     """Print a saved report."""
-    print(saved_report(folder, json))
+    return CommandOutput(saved_report(folder, False), json.loads(saved_report(folder, True)))
 
 
-def save_and_print(result: Result, out: Path, onnx: Path | None) -> None:
-    """Save a result, export its model if that was requested, and print the report."""
+def saved_output(result: Result, out: Path, onnx: Path | None) -> CommandOutput:
+    """Save a result, export its model if that was requested, and return the report."""
     result.save(out)
-    print(result.report)
-    print(f"\nwritten to {out}: recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt")
-    if onnx is not None:
-        print(f"\nwritten to {result.export(onnx)}")
+    files = "recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt"
+    lines = [str(result.report), "", f"written to {out}: {files}"]
+    exported = None if onnx is None else result.export(onnx)
+    lines += [] if exported is None else ["", f"written to {exported}"]
+    record = {
+        "folder": out,
+        "report": result.report.to_dict(),
+        "onnx": None if exported is None else exported.to_dict(),
+    }
+    return CommandOutput("\n".join(lines), record)

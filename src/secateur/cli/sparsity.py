@@ -8,22 +8,18 @@ import typer
 from secateur.cli.app import register_command
 from secateur.cli.imports import batches_from, model_from
 from secateur.cli.options import (
-    BatchSize,
-    Checkpoint,
     Data,
     Device,
-    LearningRate,
     Model,
     Out,
     Program,
     Seed,
-    Shape,
-    SkipLayers,
-    Steps,
     Test,
     Weights,
 )
+from secateur.cli.output import CommandOutput
 from secateur.cli.parsing import parse_block_shapes, parse_keep_text, parse_ratios, parse_shape
+from secateur.cli.training_options import BatchSize, Checkpoint, LearningRate, Shape, SkipLayers, Steps
 from secateur.sparsity.lean import lean
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.results import SparseResult
@@ -59,15 +55,17 @@ def spp_command(
     skip: SkipLayers = None,
     device: Device = "cpu",
     seed: Seed = 0,
-) -> None:
+    progress: bool = True,
+) -> CommandOutput:
     """Prune columns of convolutions with probabilities while the network is trained (SPP)."""
     result = spp(
-        model_from(model, weights, None).to(device), batches_from(data), parse_keep_text(keep) if keep else None,
+        model_from(model, weights, None, device), batches_from(data), parse_keep_text(keep) if keep else None,
         ratios=parse_ratios(ratios) if ratios else None, test=batches_from(test) if test else None, groups=groups,
         every=every, tuning_steps=steps, learning_rate=learning_rate, batch_size=batch_size, skip=skip,
         checkpoint=checkpoint, seed=seed,
+        progress=progress,
     )  # fmt: skip
-    save_and_print_sparse(result, out)
+    return sparse_output(result, out)
 
 
 @register_command("pivot")
@@ -97,15 +95,17 @@ def pivot_command(
     skip: SkipLayers = None,
     device: Device = "cpu",
     seed: Seed = 0,
-) -> None:
+    progress: bool = True,
+) -> CommandOutput:
     """Reorder units so that most of the weight is in few dense blocks, and prune the others."""
     result = pivot(
-        model_from(model, weights, program).to(device), batches_from(data), density,
+        model_from(model, weights, program, device), batches_from(data), density,
         test=batches_from(test) if test else None, shape=parse_shape(shape), rounds=rounds, tuning_steps=steps,
         learning_rate=learning_rate, batch_size=batch_size, fade=fade, balanced=balanced, skip=skip,
         checkpoint=checkpoint, seed=seed,
+        progress=progress,
     )  # fmt: skip
-    save_and_print_sparse(result, out)
+    return sparse_output(result, out)
 
 
 @register_command("lean")
@@ -130,15 +130,17 @@ def lean_command(
     skip: SkipLayers = None,
     device: Device = "cpu",
     seed: Seed = 0,
-) -> None:
+    progress: bool = True,
+) -> CommandOutput:
     """Keep the kernels on the longest chains of operators, and cut the channels that become constant (LEAN)."""
     result = lean(
-        model_from(model, weights, None).to(device), batches_from(data), parse_keep_text(keep),
+        model_from(model, weights, None, device), batches_from(data), parse_keep_text(keep),
         test=batches_from(test) if test else None, by=by, rounds=rounds, tuning_steps=steps,
         learning_rate=learning_rate, batch_size=batch_size, skip=skip, variance=variance, checkpoint=checkpoint,
         seed=seed,
+        progress=progress,
     )  # fmt: skip
-    save_and_print_sparse(result, out)
+    return sparse_output(result, out)
 
 
 @register_command("unify")
@@ -185,20 +187,25 @@ def unify_command(
     skip: SkipLayers = None,
     device: Device = "cpu",
     seed: Seed = 0,
-) -> None:
+    progress: bool = True,
+) -> CommandOutput:
     """Train blocks of one absolute value or of zero (ADMM), and write a file of the compressed size."""
     result = unify(
-        model_from(model, weights, None).to(device), batches_from(data), parse_keep_text(keep) if keep else None,
+        model_from(model, weights, None, device), batches_from(data), parse_keep_text(keep) if keep else None,
         pruned=pruned, unified=unified, test=batches_from(test) if test else None, shape=parse_block_shapes(shape),
         soft_steps=soft_steps, tuning_steps=steps, rho=rho, full_precision=full, learning_rate=learning_rate,
         batch_size=batch_size, only=only, skip=skip, checkpoint=checkpoint, seed=seed,
+        progress=progress,
     )  # fmt: skip
-    save_and_print_sparse(result, out)
+    return sparse_output(result, out)
 
 
-def save_and_print_sparse(result: SparseResult, out: Path) -> None:
-    """Save a result, and print its report."""
+def sparse_output(result: SparseResult, out: Path) -> CommandOutput:
+    """Save a result, and return its report."""
     result.save(out)
-    print(result.report)
-    print(f"\nwritten to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    print("secateur.load returns the model, secateur.sparsity.load_fast the one that was timed")
+    names = ", ".join(sorted(path.name for path in out.iterdir()))
+    text = (
+        f"{result.report}\n\nwritten to {out}: {names}\n"
+        "secateur.load returns the model, secateur.sparsity.load_fast the one that was timed"
+    )
+    return CommandOutput(text, {"folder": out, "report": result.report.to_dict()})

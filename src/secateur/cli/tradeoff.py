@@ -9,20 +9,28 @@ from secateur.cli.app import register_command
 from secateur.cli.imports import batches_from, metric_from, model_from
 from secateur.cli.options import (
     Ablation,
+    AllocationOption,
+    Budgets,
     By,
     Data,
+    Device,
+    Floor,
     Kinds,
     MetricOption,
     Model,
     Only,
     Out,
+    Program,
     Repair,
+    RoundTo,
     Seed,
     Skip,
+    Target,
     Test,
     Weights,
 )
-from secateur.cli.parsing import parse_bounds, parse_fractions, parse_repair
+from secateur.cli.output import CommandOutput
+from secateur.cli.parsing import parse_allocation, parse_bounds, parse_fractions, parse_repair
 
 
 @register_command("tradeoff")
@@ -31,42 +39,40 @@ def tradeoff_command(
     out: Out,
     model: Model = None,
     weights: Weights = None,
+    program: Program = None,
     test: Test = None,
     metric: MetricOption = None,
     by: By = "obs",
-    keep: Annotated[
-        list[str] | None,
-        typer.Option("--keep", help="Budgets of one kind: macs=0.75,0.5,0.25.", show_default=False),
-    ] = None,
+    keep: Budgets = None,
     pick: Annotated[
         list[str] | None,
         typer.Option("--pick", help="Save the smallest network within a bound: accuracy=-0.01.", show_default=False),
     ] = None,
     ablation: Ablation = "mean",
+    allocation: AllocationOption = "auto",
+    round_to: RoundTo = None,
+    target: Target = "auto",
+    floor: Floor = 1,
     repair: Repair = "refit,adapt",
     only: Only = None,
     skip: Skip = None,
     kinds: Kinds = None,
+    device: Device = "cpu",
     seed: Seed = 0,
-) -> None:
+    progress: bool = True,
+) -> CommandOutput:
     """Prune to several budgets from one scoring, and show what is lost against what is saved."""
     curve = sc.tradeoff(
-        model_from(model, weights, None),
-        batches_from(data),
-        parse_fractions(keep) if keep else None,
-        by,
-        test=batches_from(test) if test else None,
-        metric=metric_from(metric),
-        ablation=ablation,
-        repair=parse_repair(repair),
-        only=only,
-        skip=skip,
-        kinds=kinds or None,
-        seed=seed,
-    )
+        model_from(model, weights, program, device), batches_from(data), parse_fractions(keep) if keep else None, by,
+        test=batches_from(test) if test else None, metric=metric_from(metric), ablation=ablation,
+        allocation=parse_allocation(allocation), round_to=round_to, target=target, floor=floor, repair=parse_repair(repair), only=only, skip=skip,
+        kinds=kinds or None, seed=seed, progress=progress,
+    )  # fmt: skip
     curve.save(out)
-    print(curve)
-    print(f"\nwritten to {out}: tradeoff.html, .json and .txt")
+    lines = [str(curve), "", f"written to {out}: tradeoff.html, .json and .txt"]
+    record = {"folder": out, "measure": curve.measure, "examples": curve.examples, "points": curve.to_dict()}
     if pick:
         curve.pick(**parse_bounds(pick)).save(out / "model")
-        print(f"the picked network is written to {out / 'model'}")
+        lines.append(f"the picked network is written to {out / 'model'}")
+        record["model"] = out / "model"
+    return CommandOutput("\n".join(lines), record)

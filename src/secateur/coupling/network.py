@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
 from secateur.coupling.group_selection import groups_by_module, select_groups
 from secateur.coupling.members import AttributeUpdate, Frozen, TensorAxis
 from secateur.coupling.shape_literals import ShapeLiteral
-from secateur.coupling.summary import network_line, network_rows, network_table
+from secateur.coupling.summary import network_dict, network_line, network_rows, network_table
 from secateur.data.batch import Batch
 from secateur.data.conversion import BATCH_SIZE
 from secateur.errors import NameMatchError
@@ -219,6 +219,10 @@ class Network:
     def consumers_of(self, group: Group) -> tuple[Consumer, ...]:
         """Return the consumers of a group's units."""
         return tuple(consumer for consumer in self.consumers if group.owns(consumer.units))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the costs, the input shapes that MACs count for, the groups and the frozen layers, as plain values."""
+        return network_dict(self)
 
     def __str__(self) -> str:
         return network_table(self)

@@ -1,6 +1,7 @@
 """The printed table of a network: its groups, their members, and frozen layers with the reasons."""
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -29,8 +30,8 @@ def network_line(network: "Network") -> str:
     """Return the costs and the numbers of groups and units in words."""
     dense = network.cost()
     return (
-        f"{network.title}: {dense.params:,} parameters, {dense.macs:,} MACs, {dense.bytes:,} bytes; "
-        f"{network.units:,} units in {len(network.groups)} groups"
+        f"{network.title}: {dense.params:,} parameters, {dense.macs:,} MACs for {example_text(network)}, "
+        f"{dense.bytes:,} bytes; {network.units:,} units in {len(network.groups)} groups"
     )
 
 
@@ -50,6 +51,49 @@ def network_rows(network: "Network") -> list[list[str]]:
         for group in network.groups
     ]
     return rows
+
+
+def example_text(network: "Network") -> str:
+    """Return the inputs of one example in words, for which MACs are counted."""
+    return f"an input of {', '.join(input_shapes(network))}"
+
+
+def network_dict(network: "Network") -> dict[str, Any]:
+    """Return a network's costs, input shapes, groups and frozen layers as plain values."""
+    shares = {group.name: share(network, group) for group in network.groups}
+    return {
+        "title": network.title,
+        "dense": asdict(network.cost()),
+        "inputs": input_shapes(network),
+        "groups": {
+            group.name: {
+                "units": group.size,
+                "kind": group.kind,
+                "params": shares[group.name][0],
+                "macs": shares[group.name][1],
+                "members": [str(member) for member in group.members],
+            }
+            for group in network.groups
+        },
+        "frozen": [
+            {"name": name.strip(), "units": int(units), "reason": reason}
+            for name, units, reason in _frozen_rows(network)
+        ],
+    }
+
+
+def input_shapes(network: "Network") -> list[str]:
+    """Return the shapes of the inputs that MACs are counted for, those of one example where it is possible.
+
+    Examples:
+        >>> import secateur as sc
+        >>> network = sc.trace(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)), torch.randn(2, 4))
+        >>> input_shapes(network)
+        ['4']
+    """
+    batch = network.example
+    start = 1 if batch.is_divisible and batch.size else 0
+    return [" x ".join(map(str, tensor.shape[start:])) or "1" for tensor in batch.tensors]
 
 
 def share(network: "Network", group: "Group") -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """`export`: a model as an ONNX file or as a program of torch.export, checked against the module."""
 
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -11,29 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
-from torch.utils._pytree import tree_leaves
 
 from secateur.data.batch import Batch, on_device
 from secateur.data.conversion import example_batches
 from secateur.data.model_inputs import device_of, floating_type
 from secateur.deployment.exported_file import ExportedFile
 from secateur.deployment.onnx_conversion import BATCH, OnnxSession, check_onnx_installed, write_onnx
+from secateur.deployment.output_comparison import compared_outputs, tensors_in
 from secateur.entry import entry_point
-from secateur.errors import OptionError, StorageError, TraceError
+from secateur.errors import OptionError, StorageError
 from secateur.evaluation.runtimes import repeatable_call
 from secateur.evaluation.timing import interleaved_times
 from secateur.files import Writer, file_digest, read_program, write_files
 from secateur.graph.contexts import preserved
 from secateur.graph.export import export_first
-from secateur.graph.model_calls import cache_disabled, call_model
+from secateur.graph.model_calls import cache_disabled
 from secateur.graph.program import Program
-from secateur.surgery.verify import output_difference
-from secateur.utils.devices import comparable_arithmetic
 
 ONNX, PROGRAM = ".onnx", ".pt2"
 LOWEST_OPSET = 18
-OTHER_KERNELS = 10
-"""How much further outputs of other kernels may differ than those of the same."""
 
 
 @entry_point
@@ -134,7 +129,7 @@ def _onnx_file(model: nn.Module, program: Program, batch: Batch, path: Path, ops
         "format": f"ONNX, opset {version}",
         "inputs": session.inputs,
         "outputs": session.outputs,
-        **_compared(model, program, batch, run, "onnxruntime"),
+        **compared_outputs(model, program, batch, run, "onnxruntime"),
         "milliseconds": _milliseconds(model, batch, "onnxruntime", lambda: session.run(feed)),
     }
 
@@ -155,7 +150,7 @@ def _program_file(model: nn.Module, program: Program, batch: Batch, path: Path, 
         "format": f"program of torch.export {torch.__version__}",
         "inputs": {node.name: _shape_text(node, program) for node in program.inputs},
         "outputs": {node.name: _shape_text(node, program) for node in program.output_nodes},
-        **_compared(model, program, batch, run, "the exported program"),
+        **compared_outputs(model, program, batch, run, "the exported program"),
         "milliseconds": _milliseconds(model, batch, "the exported program", lambda: run(batch)),
     }
 
@@ -166,48 +161,10 @@ FORMATS: Mapping[str, Callable[[nn.Module, Program, Batch, Path, int | None], di
 }
 
 
-def tensors_in(output: Any) -> list[Tensor]:
-    """Return the tensors of an output, on the processor."""
-    return [leaf.cpu() for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-
-
 def _shape_text(node: Node, program: Program) -> str:
     value = node.meta.get("val")
     lengths = [BATCH if str(length) == program.batched else str(length) for length in getattr(value, "shape", ())]
     return f"({', '.join(lengths)})" if isinstance(value, Tensor) else str(value)
-
-
-@comparable_arithmetic()
-def _compared(
-    model: nn.Module, program: Program, batch: Batch, run: Callable[[Batch], list[Tensor]], runtime: str
-) -> dict[str, Any]:
-    """Compare the outputs of a file with the model's, for the example and for a batch of another size.
-
-    Raises:
-        TraceError: the file can't be run, or computes something else.
-    """
-    batches = [batch]
-    if program.batched is not None and batch.is_divisible and batch.size:
-        batches.append(batch.take(torch.tensor([*range(batch.size), 0])))
-    worst = math.nan if program.draws else 0.0
-    for other in batches:
-        try:
-            outputs = run(other)
-            difference, allowed = output_difference(outputs, tensors_in(call_model(model, other)), program.lowest_type)
-        except Exception as failure:  # runtimes have their own types
-            message = str(failure).strip().splitlines()[0][:300]
-            raise TraceError(
-                f"{runtime} can't run {type(model).__name__} for a batch of {other.size} ({type(failure).__name__}: "
-                f"{message}); nothing is written"
-            ) from failure
-        if not program.draws and not difference <= OTHER_KERNELS * allowed:
-            raise TraceError(
-                f"{runtime} computes another output than {type(model).__name__}: it differs by {difference:.1e} of the "
-                f"largest output for a batch of {other.size}, where {OTHER_KERNELS * allowed:.0e} is float noise; "
-                "nothing is written"
-            )
-        worst = max(worst, difference) if not program.draws else worst
-    return {"difference": worst, "batch_sizes": tuple(other.size or 1 for other in batches)}
 
 
 def _milliseconds(model: nn.Module, batch: Batch, runtime: str, call: Callable[[], Any]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Criteria by name. A criterion is a function from a context, and its configuration, to a score for every unit."""
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, overload
 
@@ -10,11 +10,12 @@ from torch import Tensor
 from secateur.errors import OptionError
 from secateur.importance.config import CriterionConfig, options_by_keyword
 from secateur.importance.context import CriterionContext
+from secateur.importance.criteria_table import Criteria
+from secateur.importance.criterion_facts import FACTS, UNKNOWN, CriterionFacts
 from secateur.importance.legacy_options import config_of_option_names, with_option_mapping
 from secateur.importance.scores import GroupScores
 from secateur.option_table import CRITERION
 from secateur.options import Option, check_name, described
-from secateur.utils.text_table import align_columns
 
 Config = TypeVar("Config", bound=CriterionConfig)
 UnitScores = Mapping[str, Tensor | GroupScores]
@@ -22,6 +23,7 @@ Criterion = Callable[[CriterionContext], UnitScores]
 CriterionLike = str | Criterion | CriterionConfig
 ConfiguredCriterion = Callable[[CriterionContext, Config], UnitScores]
 Use = Literal["nothing", "loss", "gradients", "unknown"]
+PACKAGE = "secateur.importance."
 
 
 @dataclass(frozen=True)
@@ -69,36 +71,27 @@ class RegisteredCriterion:
         return {} if self.config is None else options_by_keyword(self.config)
 
     @property
+    def configuration(self) -> str:
+        """The configuration that the name stands for, as it is written; empty where there are no options."""
+        options = ", ".join(f"{option}={value!r}" for option, value in self.options.items()) if self.config else ""
+        return "" if self.config is None else f"{type(self.config).__name__}({options})"
+
+    @property
+    def facts(self) -> CriterionFacts:
+        """The cost of the criterion, and its source."""
+        return FACTS.get(self.name, UNKNOWN) if self.function.__module__.startswith(PACKAGE) else UNKNOWN
+
+    @property
+    def gradients(self) -> str:
+        """The need of gradients: "yes", "no" or "unknown"."""
+        if self.facts is UNKNOWN:
+            return {"gradients": "yes", "unknown": "unknown"}.get(self.uses, "no")
+        return "yes" if "backward" in self.facts.passes else "no"
+
+    @property
     def summary(self) -> str:
         """The first line of the criterion's docstring."""
         return (self.function.__doc__ or "").strip().partition("\n")[0]
-
-
-class Criteria(Mapping[str, RegisteredCriterion]):
-    """The registered criteria by name; `print` lists each with the configuration that its name stands for."""
-
-    def __init__(self, criteria: Mapping[str, RegisteredCriterion]) -> None:
-        self._criteria = dict(sorted(criteria.items()))
-
-    def __getitem__(self, name: str) -> RegisteredCriterion:
-        check_name(name, self._criteria, "no criterion is named")
-        return self._criteria[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._criteria
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._criteria)
-
-    def __len__(self) -> int:
-        return len(self._criteria)
-
-    def __str__(self) -> str:
-        rows = [["criterion", "configuration"]]
-        for name, entry in self._criteria.items():
-            options = ", ".join(f"{option}={value!r}" for option, value in entry.options.items())
-            rows.append([name, "" if entry.config is None else f"{type(entry.config).__name__}({options})"])
-        return "\n".join(align_columns(rows, frozenset({0, 1})))
 
 
 _criteria: dict[str, RegisteredCriterion] = {}
@@ -173,10 +166,17 @@ def criterion(
 
 
 def criteria() -> Criteria:
-    """Return all registered criteria by name; `print(criteria())` lists them with their options.
+    """Return all registered criteria by name: a mapping, and a table to print, to show in notebooks, or `to_frame()`.
+
+    The table says what each costs in passes over the data, whether it reads labels and needs gradients, its source, and
+    the configuration that its name stands for. docs/criteria.md describes the scores.
 
     Examples:
         >>> import secateur as sc
+        >>> print(sc.criteria())
+        criterion  passes over the data  labels  gradients  source  options
+        apoz       1 forward             not read  no         Hu et al. 2016
+        ...
         >>> sc.criteria()["integrated-gradients"].options
         {'steps': 16}
     """
