@@ -71,8 +71,8 @@ def plan(
             absolute number, `{"params": "2M"}`; with `data` or `latency` a time, `{"latency": 0.5}`, `{"speedup": 2}`
             or `{"ms": 5}`; with `data` a bound, `{"loss": 0.05}`, `{"accuracy": -0.01}` or `{"metric": -0.02}`. Several
             budgets are all met; a bound stands alone. None where `sizes` says all.
-        sizes: what single groups keep, whatever the budget: `{"layer1.*": 0.5, "layer2.0.conv1": 24}`, as
-            `Plan.with_kept` takes it. The budget takes units from the other groups.
+        sizes: what single groups keep, `{"layer1.*": 0.5, "layer2.0.conv1": 24}`, as `Plan.with_kept` takes it; the
+            budget takes units from the other groups.
         data: examples to try plans on, as `score` takes them. A quarter of them is held out to judge by.
         model: the dense model, for a budget in time: plans are then cut and timed beside it. Without it, times are
             estimated from those of the layers. With `layout` the model whose configuration says the sizes.

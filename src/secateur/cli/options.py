@@ -1,38 +1,14 @@
 """The options that commands share, with their help, choices and completion."""
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from secateur.allocation.build_sequence import ORDERS
+from secateur.cli.completion import ABLATIONS, ALLOCATIONS, DEVICES, REPAIRS, choices, completing
 from secateur.coupling.kinds import KINDS
-from secateur.evaluation.channel_steps import AUTO, TARGETS
+from secateur.evaluation.channel_steps import TARGETS
 from secateur.importance.registry import criteria
-from secateur.recovery.chain import CLOSED_FORM, TRAINED
-
-ABLATIONS = ("mean", "zero", "impute")
-ALLOCATIONS = (AUTO, *ORDERS)
-REPAIRS = (*CLOSED_FORM, *TRAINED, "none")
-DEVICES = ("cpu", "cuda", "mps")
-
-
-def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """Return a function that completes an option's value from these names; of several with commas, the last."""
-    known = tuple(names)
-
-    def complete(incomplete: str) -> list[str]:
-        before, comma, last = incomplete.rpartition(",")
-        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
-
-    return complete
-
-
-def choices(names: Iterable[str]) -> str:
-    """Return names as the help shows choices."""
-    return f"[{'|'.join(names)}]"
-
 
 CALLABLE = "package.module:name or file.py:name"
 DATA_HELP = f"Batches of examples: {CALLABLE}, a function that returns them or the object itself."

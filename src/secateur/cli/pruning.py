@@ -110,8 +110,8 @@ def prune_command(
     result = sc.prune(
         dense, batches, parse_keep_text(keep) if keep else None, by, sizes=parse_sizes(sizes or []),
         test=batches_from(test) if test else None, holdout=holdout, metric=metric_from(metric),
-        ablation=ablation, allocation=parse_allocation(allocation), rounds=rounds, round_to=round_to, target=target, floor=floor,
-        repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, as_program=as_program,
+        ablation=ablation, allocation=parse_allocation(allocation), rounds=rounds, round_to=round_to, target=target,
+        floor=floor, repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, as_program=as_program,
         new_biases=new_biases, layout=layout, seconds=seconds, seed=seed, progress=progress,
     )  # fmt: skip
     output = saved_output(result, out, onnx)

@@ -65,8 +65,8 @@ def tradeoff_command(
     curve = sc.tradeoff(
         model_from(model, weights, program, device), batches_from(data), parse_fractions(keep) if keep else None, by,
         test=batches_from(test) if test else None, metric=metric_from(metric), ablation=ablation,
-        allocation=parse_allocation(allocation), round_to=round_to, target=target, floor=floor, repair=parse_repair(repair), only=only, skip=skip,
-        kinds=kinds or None, seed=seed, progress=progress,
+        allocation=parse_allocation(allocation), round_to=round_to, target=target, floor=floor,
+        repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, seed=seed, progress=progress,
     )  # fmt: skip
     curve.save(out)
     lines = [str(curve), "", f"written to {out}: tradeoff.html, .json and .txt"]
