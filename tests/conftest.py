@@ -29,3 +29,26 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text + "\n" == path.read_text(encoding="utf-8")
 
     return compare
+
+
+@pytest.fixture
+def golden_section(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
+    """Compares a text with a section of the golden file of that name; writes it anew in one process only."""
+
+    def compare(name: str, section: str, text: str) -> None:
+        path = GOLDEN / name
+        sections = sections_of(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if request.config.getoption("--overwrite"):
+            sections[section] = text
+            path.write_text(
+                "".join(f"=== {key}\n{value}\n" for key, value in sorted(sections.items())), encoding="utf-8"
+            )
+        assert text == sections[section]
+
+    return compare
+
+
+def sections_of(text: str) -> dict[str, str]:
+    """Split a golden file at the lines that begin with ===."""
+    sections = (section.split("\n", 1) for section in ("\n" + text).split("\n=== ")[1:])
+    return {title: body.removesuffix("\n") for title, body in sections}

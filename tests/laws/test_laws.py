@@ -3,6 +3,8 @@
 import copy
 import pickle
 import warnings
+from collections import Counter
+from collections.abc import Callable
 from math import prod
 from typing import Any
 from unittest.mock import patch
@@ -73,6 +75,25 @@ def test_what_the_export_recorded_of_operators_is_what_a_run_shows(name: str) ->
     assert {node: _sizes(shapes[node]) for node in tensors} == {node: _sizes(seen.shapes[node]) for node in tensors}
     by_torch = {node: count for node, count in seen.macs.items() if count}
     assert {node: macs[node] for node in by_torch} == by_torch
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_tracing_finds_is_as_it_was(name: str, golden_section: Callable[[str, str, str], None]) -> None:
+    """A change of coupling that finds less, or couples more, breaks no other law."""
+    _, _, network = traced(name)
+    numbers = Counter(f"{operator_name(size.node)}.{size.argument}" for size in network.sizes)
+    attributes = Counter(f"{update.path}.{update.attribute}" for update in network.attribute_updates)
+    lines = [
+        str(network),
+        f"consumers: {len(network.consumers)}, operators with MACs: {len(network.work)}",
+        f"numbers: {_counts(numbers)}",
+        f"attributes: {_counts(attributes)}",
+    ]
+    golden_section("zoo.txt", name, "\n".join(lines))
+
+
+def _counts(numbers: Counter[str]) -> str:
+    return ", ".join(f"{name} x{count}" for name, count in sorted(numbers.items()))
 
 
 def _sizes(value: Any) -> list[Any]:
