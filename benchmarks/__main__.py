@@ -27,6 +27,7 @@ PACKAGES = {
     "accelerator": "accelerator",
     "cost": "cost",
     "coverage": "wild",
+    "language": "language",
     "lowdata": "lowdata",
     "networks": "networks",
     "pretrained": "pretrained",

@@ -39,6 +39,32 @@ def copy_model(model: nn.Module, memo: Mapping[int, Any]) -> nn.Module:
             raise SurgeryError(_refusal(model, failure)) from failure
 
 
+def copy_sharing_parameters(model: nn.Module) -> nn.Module:
+    """Copy a model deeply but for the memory of its parameters, which both models share.
+
+    Parameters of subclasses of `nn.Parameter` are copied with their memory, as such classes may hold more tensors.
+
+    Raises:
+        SurgeryError: the model can't be copied.
+
+    Examples:
+        >>> layer = nn.Linear(2, 2)
+        >>> double = copy_sharing_parameters(layer)
+        >>> double.weight is layer.weight, double.weight.data_ptr() == layer.weight.data_ptr()
+        (False, True)
+    """
+    plain = (parameter for parameter in model.parameters() if type(parameter) is nn.Parameter)
+    return copy_model(model, {id(weight): nn.Parameter(weight.data, weight.requires_grad) for weight in plain})
+
+
+def stop_sharing_parameters(small: nn.Module, model: nn.Module) -> None:
+    """Give memory of their own to those parameters of a copy that share it with the model."""
+    shared = {parameter.data_ptr() for parameter in model.parameters()}
+    for parameter in small.parameters():
+        if parameter.data_ptr() in shared:
+            parameter.data = parameter.data.clone()
+
+
 def _uncopyable_attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield the plain attributes that can't be copied, with their full names."""
     shared = {id(kept): kept for kept in (*model.modules(), *model.parameters(), *model.buffers())}

@@ -103,7 +103,7 @@ class RepairChain:
         self.small, self.plan, self.recipe, self.tuning = small, plan, recipe, tuning
         self.dense, self.cells = calibration.dense, calibration.microbatches
         self.fitted, self.held = calibration.fitted, calibration.held_out
-        self.state = copy_model(small, {})  # with what was kept so far
+        self.state = small  # with what was kept so far; it is replaced and never changed
         self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
         self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
@@ -116,10 +116,9 @@ class RepairChain:
             if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
                 self.tuning.time.leave_out("the repair 'adapt'")
                 continue
-            candidate = copy_model(self.state, {})
             try:
                 with counted(f"{name} on trial"):
-                    self._run(number, name, train, candidate, self.fitted)
+                    candidate = self._tried(number, name, train)
             except MissingGradientError as failure:
                 warn(
                     f"adapt was left out, because an operator of the network has no gradient ({failure}); register one "
@@ -147,13 +146,17 @@ class RepairChain:
         if is_late or any(name not in CLOSED_FORM and name not in TRAINED for _, name, _ in self.waiting):
             _copy_tensors(self.small, self.state)
             return
+        self.state = self.small  # frees what was judged
         if self.adapted is not None:
             _copy_tensors(self.small, self.adapted)
             with counted("adapt on all examples"):
-                self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH)
+                self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH).write(self.small)
         for number, name, train in self.waiting:
             with counted(f"{name} on all examples"):
-                self._run(number, name, train, self.small, self.cells)
+                if name in CLOSED_FORM:
+                    self._solve(number, name, self.small, self.cells, STEPS).write(self.small)
+                else:
+                    self._train(train, self.small, self.cells)
 
     def _unseen_first(self) -> list[Batch]:
         """Return as many cells as "adapt" reads, unseen ones first."""
@@ -168,17 +171,24 @@ class RepairChain:
         if name == "adapt" and all(repair in CLOSED_FORM for _, repair, _ in self.waiting):
             self.adapted, self.waiting = candidate, []
 
-    def _run(self, number: int, name: str, train: Trained, of: nn.Module, on: Sequence[Batch]) -> None:
-        """Run a repair; a repeated refit uses the choices of the first run for each layer."""
+    def _tried(self, number: int, name: str, train: Trained) -> nn.Module:
+        """Return a copy of the state after a repair on the fitted examples."""
         if name in CLOSED_FORM:
-            self._solve(number, name, of, on, STEPS)
-            return
-        tuning = self.tuning
-        train(DistillationConfig(of, self.dense, on, self.held, tuning.options, tuning.seed))
+            return self._solve(number, name, self.state, self.fitted, STEPS).written(self.state)
+        candidate = copy_model(self.state, {})
+        self._train(train, candidate, self.fitted)
+        return candidate
 
-    def _solve(self, number: int, name: str, of: nn.Module, on: Sequence[Batch], steps: int) -> None:
-        within = EmbeddedPrunedNetwork.of(of, self.plan.network, self.recipe)
-        lockstep = PairedExecution(within, on)
+    def _train(self, train: Trained, small: nn.Module, cells: Sequence[Batch]) -> None:
+        tuning = self.tuning
+        train(DistillationConfig(small, self.dense, cells, self.held, tuning.options, tuning.seed))
+
+    def _solve(
+        self, number: int, name: str, small: nn.Module, cells: Sequence[Batch], steps: int
+    ) -> EmbeddedPrunedNetwork:
+        """Return a network after a repair in closed form; a repeated refit uses the choices of its first run."""
+        within = EmbeddedPrunedNetwork.of(small, self.plan.network, self.recipe)
+        lockstep = PairedExecution(within, cells)
         with torch.no_grad():
             if name == "mean":
                 match_means(lockstep)
@@ -190,7 +200,7 @@ class RepairChain:
                 )
             else:
                 self._adapt(lockstep, steps)
-            within.write(of)
+        return within
 
     def _adapt(self, lockstep: PairedExecution, steps: int) -> None:
         time, share = self.tuning.time, JUDGED if steps == STEPS else 1.0

@@ -4,7 +4,7 @@ So every operator of the cut network has its counterpart in the dense one, and w
 written back to the small model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from torch.fx import Node
 
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.residual_blocks import is_inside
+from secateur.graph.model_copies import copy_sharing_parameters
 from secateur.graph.operators import module_path
 from secateur.graph.program import OpFn, OpOverride
 from secateur.masking.ablation import MeanAblation, Means, as_factor
@@ -200,14 +201,27 @@ class EmbeddedPrunedNetwork:
     def write(self, small: nn.Module) -> None:
         """Copy this state to the small model."""
         tensors = _renamed_tensors(small, self.cut_names)
+        for name, value in self._compact_tensors(tensors):
+            tensors[name].data.copy_(value)
+
+    def written(self, small: nn.Module) -> nn.Module:
+        """Return a copy of the small model with this state; tensors that are the same share their memory."""
+        changed = copy_sharing_parameters(small)
+        tensors = _renamed_tensors(changed, self.cut_names)
+        for name, value in self._compact_tensors(tensors):
+            target = tensors[name].data
+            if value.data_ptr() != target.data_ptr():
+                tensors[name].data = torch.empty_like(target).copy_(value)
+        return changed
+
+    def _compact_tensors(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the name and the kept entries of each tensor that is among some names."""
         for name, value in {**self.state, **self.biases}.items():
-            if name in tensors:
-                axes = self.slices.get(name, {})
-                if name in self.biases:
-                    axes = {0: self._stays(name)}
+            if name in names:
+                axes = {0: self._stays(name)} if name in self.biases else self.slices.get(name, {})
                 for axis, positions in axes.items():
                     value = value.index_select(axis, positions.to(value.device))
-                tensors[name].data.copy_(value)
+                yield name, value
 
     def _stays(self, bias: str) -> Tensor:
         folds = (consumer.fold for consumer in self.network.new_biases())
@@ -237,9 +251,12 @@ def embedded_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _spread_to_dense(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
-    """Expand a cut tensor to the dense shape; removed entries are those of the dense tensor."""
+    """Expand a cut tensor to the dense shape; removed entries are those of the dense tensor.
+
+    A tensor that was not cut is returned as it is: repairs replace tensors, and change none in place.
+    """
     if not axes:
-        return value.clone()
+        return value
     expanded = dense.clone()
     grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(dense.shape)]
     expanded[torch.meshgrid(*[index.to(expanded.device) for index in grid], indexing="ij")] = value

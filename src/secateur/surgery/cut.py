@@ -12,7 +12,7 @@ from secateur.coupling.plan import Plan
 from secateur.coupling.residual_blocks import is_inside
 from secateur.entry import entry_point
 from secateur.errors import SurgeryError
-from secateur.graph.model_copies import copy_model
+from secateur.graph.model_copies import copy_sharing_parameters, stop_sharing_parameters
 from secateur.graph.parametrizations import bake_in_place, bake_parametrizations
 from secateur.masking.ablation import Means, consumer_key
 from secateur.masking.constants import constant_response
@@ -118,8 +118,9 @@ def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tu
     """Return a cut copy of a model, not yet verified, and its recipe."""
     recipe = make_recipe(model, network, kept, folds=bool(means))
     responses = removed_constants(model, network, kept, means)
-    small = copy_model(model, {})
+    small = copy_sharing_parameters(model)  # what is cut is never held whole a second time
     apply_recipe(small, recipe)
+    stop_sharing_parameters(small, model)
     fold_constants(
         small, {recipe.renamed(name): value for name, value in responses.items() if not is_inside(name, recipe.skipped)}
     )

@@ -137,3 +137,17 @@ def test_too_little_memory_is_refused_before_anything_is_scored(monkeypatch: pyt
         sc.prune(model, x, keep={"params": 0.5}, by=no_scoring, progress=False)
     small = sc.prune(model, x, keep={"params": 0.5}, by="l2", repair="mean", progress=False).model
     assert small[0].out_features < 400
+
+
+def test_a_refit_holds_two_networks_beside_the_cut_one() -> None:
+    """The cut network within the dense one's program, and the refitted network while it is judged."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(module for _ in range(6) for module in (nn.Linear(300, 300), nn.Tanh())), nn.Linear(300, 4))
+    network, x = sc.trace(model, torch.randn(2, 300)), torch.randn(16, 300)
+    plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.9})
+    small = sc.cut(model, plan)
+    whole = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    with LiveBytes() as live:
+        sc.repair(small, model, plan, x, "refit", progress=False)
+    layer_bytes = 8 * 301 * 301 * 6
+    assert live.peak < 2 * whole + layer_bytes

@@ -9,8 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateur as sc
+from live_bytes import LiveBytes
 from secateur.coupling.plan import Plan
 from secateur.surgery.apply_recipe import slice_tensor
+from secateur.surgery.cut import cut_copy
 from zoo import grow
 
 
@@ -200,3 +202,17 @@ def test_large_weights_lose_both_axes_at_once_as_one_after_the_other(length: int
     assert torch.equal(small, weight.index_select(0, outputs).index_select(1, inputs))
     assert small.is_contiguous()
     assert small.untyped_storage().nbytes() == 4 * small.numel()
+
+
+def test_a_cut_holds_what_stays_and_no_second_whole_model() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 4096), nn.ReLU(), nn.Linear(4096, 64), nn.LayerNorm(64))
+    network = sc.trace(model, torch.randn(2, 64))
+    kept = {"0": torch.arange(0, 4096, 8)}
+    whole = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    with LiveBytes() as live:
+        small, _ = cut_copy(model, network, kept, {})
+    assert live.peak < 0.3 * whole
+    memory = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    assert not memory & {parameter.untyped_storage().data_ptr() for parameter in small.parameters()}
+    assert all(parameter.requires_grad for parameter in small.parameters())

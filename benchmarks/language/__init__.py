@@ -1,0 +1,1 @@
+"""Pruning of a language model: Secateur beside published methods, with and without the same repair."""

@@ -1,0 +1,116 @@
+"""Prune SmolLM2-135M by Secateur and by published methods, and measure perplexity, time and memory.
+
+    python -m benchmarks language --data DIR [--methods secateur FLAP] [--budgets 0.2] [--sequences 32]
+
+DIR holds `SmolLM2-135M-Instruct.Q4_1.gguf` and `wikitext2.zip` (`valid.txt`, `test.txt`). Calibration: sequences of 256
+tokens of WikiText-2's validation text. Test: the first tokens of its test text in windows of 512. A budget is the
+fraction of the blocks' parameters that are removed. Every method gives two rows, before and after the same repair.
+Seconds are processor seconds of one thread, from the scores to the repaired network. Each step runs in a process of its
+own, whose peak memory is in the row, and each row is written to `benchmarks/results/language/rows.jsonl` as soon as it
+is measured. Needs transformers and gguf.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from provenance import provenance, results_folder
+from wild.isolation import run_isolated
+
+from language.methods import METHODS, network_of, prune, score
+from language.subject import LENGTH, Row, Subject, build, peak_bytes, quality
+
+BUDGETS = (0.2, 0.1, 0.3, 0.5)
+LIMIT = 4 * 3600
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=["dense", *METHODS])
+    parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
+    parser.add_argument("--sequences", type=int, default=128)
+    parser.add_argument("--test-tokens", type=int, default=16_384)
+    parser.add_argument("--scores", type=Path, help="a folder that scores are kept in, for further budgets")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    subject = build(args.data, args.sequences, args.test_tokens)
+    setting = {"sequences": args.sequences, "length": LENGTH, "test_tokens": args.test_tokens}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.scores or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for row in rows(args, subject, folder):
+            write({**setting, **row})
+
+
+def rows(args: argparse.Namespace, subject: Subject, folder: Path) -> Iterator[Row]:
+    """Yield the rows of all methods, each method at all budgets."""
+    for name in args.methods:
+        if name == "dense":
+            yield {"method": "dense", **run_isolated(partial(dense, subject), LIMIT)}
+            continue
+        method, file = METHODS[name], folder / f"{_title(name)}-{args.sequences}.safetensors"
+        about = file.with_suffix(".json")
+        network_of(method, subject)  # traced once, before the processes of the steps start
+        if not about.exists():
+            about.write_text(json.dumps(run_isolated(partial(score, method, subject, file), LIMIT)))
+        scored = json.loads(about.read_text())
+        for removed in args.budgets:
+            both = run_isolated(partial(_prune, method, subject, removed, file), LIMIT)
+            for row in both.get("rows", [both]):
+                yield {"method": name, "budget": removed, **_with_score(row, scored)}
+
+
+def _title(name: str) -> str:
+    """Return the name of a file of scores: variants of a method share them."""
+    return name.partition(",")[0].lower()
+
+
+def _prune(*args: Any) -> Row:
+    return {"rows": prune(*args)}
+
+
+def _with_score(row: Row, scored: Row) -> Row:
+    """Add the seconds of the scores, and the peak of both steps."""
+    if "failed" in row or "failed" in scored:
+        return {**scored, **row}
+    return {
+        **row,
+        "score_seconds": scored["score_seconds"],
+        "seconds": row["seconds"] + scored["score_seconds"],
+        "peak_bytes": max(row["peak_bytes"], scored["peak_bytes"]),
+    }
+
+
+@torch.no_grad()
+def dense(subject: Subject) -> Row:
+    """The dense network, with the processor seconds of one forward pass over the calibration sequences."""
+    start = time.process_time()
+    for batch in subject.data:
+        subject.model(**batch, use_cache=False)
+    seconds = time.process_time() - start
+    return {
+        "repair": "none",
+        "pass_seconds": seconds,
+        "peak_bytes": peak_bytes(),
+        **quality(subject.model, subject.windows),
+    }
+
+
+def write(row: Row) -> None:
+    """Print a row, and append it to the results."""
+    print(json.dumps(row), flush=True)
+    with (results_folder("language") / "rows.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**row, "run": provenance()}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Secateur and the published methods, as a score, an allocation and a repair each."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+import secateur as sc
+from language import peers
+from language.subject import Row, Subject, peak_bytes, quality
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of pruning.
+
+    Args:
+        by: makes the criterion of the subject, or names it.
+        allocation: the allocation of `plan`; None for several that are tried on the calibration sequences.
+        ablation: what stands for removed units before the repair.
+        blocks: whether whole blocks are its units.
+        whole: makes patterns of the groups that lose no unit.
+        repair: the repair that follows, and makes the second row.
+    """
+
+    by: str | Callable[[Subject], peers.Scorer]
+    allocation: str | tuple[str, ...] | None = "uniform"
+    ablation: str = "zero"
+    blocks: bool = False
+    whole: Callable[[Subject], list[str]] | None = None
+    repair: Sequence[str] = ("refit",)
+
+
+METHODS = {
+    "secateur": Method("obs", ("uniform", "loss"), "mean"),
+    "secateur, equal shares": Method("obs", "uniform", "mean"),
+    "secateur, by loss": Method("obs", "loss", "mean"),
+    "secateur, adapt": Method("obs", ("uniform", "loss"), "mean", repair=("refit", "adapt")),
+    "FLAP": Method(peers.flap, "raw", "mean"),
+    "Wanda-sp": Method(peers.wanda),
+    "LLM-Pruner": Method(peers.llm_pruner, whole=peers.whole_blocks),
+    "magnitude": Method(peers.magnitude),
+    "ShortGPT": Method(peers.short_gpt, blocks=True),
+}
+
+
+def score(method: Method, subject: Subject, file: Path) -> Row:
+    """Score the units, and save the scores to a file."""
+    start = time.process_time()
+    by = method.by if isinstance(method.by, str) else method.by(subject)
+    skip = None if method.whole is None else method.whole(subject)
+    scores = sc.score(
+        network_of(method, subject), subject.data, by=by, ablation=method.ablation, skip=skip, progress=False
+    )
+    seconds = time.process_time() - start
+    scores.save(file)
+    return {"score_seconds": seconds, "peak_bytes": peak_bytes()}
+
+
+def prune(method: Method, subject: Subject, removed: float, file: Path) -> list[Row]:
+    """Plan and cut by saved scores, and measure the network before and after the repair."""
+    scores, network = sc.Scores.load(file), network_of(method, subject)
+    start = time.process_time()
+    trials = {"data": subject.data} if method.allocation is None else {}
+    plan = sc.plan(
+        network, scores, subject.budget(removed), allocation=method.allocation, floor=0, progress=False, **trials
+    )
+    small = sc.cut(subject.model, plan)
+    untuned = {"repair": "none", "seconds": time.process_time() - start, **_figures(small, plan, subject)}
+    start = time.process_time()
+    sc.repair(small, subject.model, plan, subject.data, method.repair, progress=False)
+    seconds = untuned["seconds"] + time.process_time() - start
+    repaired = {"repair": ", ".join(method.repair), "seconds": seconds, **_figures(small, plan, subject)}
+    return [untuned, repaired]
+
+
+def network_of(method: Method, subject: Subject) -> sc.Network:
+    """The trace with the method's units."""
+    return subject.blocks if method.blocks else subject.units
+
+
+def _figures(small: nn.Module, plan: sc.Plan, subject: Subject) -> Row:
+    removed = (plan.dense.params - plan.cost.params) / subject.block_parameters
+    peak = peak_bytes()
+    return {"removed": removed, "peak_bytes": peak, **quality(small, subject.windows)}
