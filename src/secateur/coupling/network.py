@@ -218,7 +218,20 @@ class Network:
 
     def consumers_of(self, group: Group) -> tuple[Consumer, ...]:
         """Return the consumers of a group's units."""
-        return tuple(consumer for consumer in self.consumers if group.owns(consumer.units))
+        if self.by_name.get(group.name) is not group:
+            return tuple(consumer for consumer in self.consumers if group.owns(consumer.units))
+        return self._consumers_by_group[group.name]
+
+    @cached_property
+    def _consumers_by_group(self) -> dict[str, tuple[Consumer, ...]]:
+        """The consumers of each group's units; one pass over all of them."""
+        ends = torch.tensor([group.offset + group.size for group in self.groups])
+        by_group: dict[str, list[Consumer]] = {group.name: [] for group in self.groups}
+        for consumer in self.consumers:
+            units = consumer.units[consumer.units >= 0]
+            for position in torch.bucketize(units, ends, right=True).unique().tolist():
+                by_group[self.groups[position].name].append(consumer)
+        return {name: tuple(consumers) for name, consumers in by_group.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the costs, the input shapes that MACs count for, the groups and the frozen layers, as plain values."""

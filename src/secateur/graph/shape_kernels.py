@@ -106,14 +106,13 @@ def _is_convolution(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
         input.dtype == weight.dtype and input.device == weight.device and (bias is None or bias.dtype == input.dtype)
         and all(isinstance(length, int) for length in (*weight.shape, input.shape[1]))
         and input.shape[1] == weight.shape[1] * groups and (bias is None or bias.shape == weight.shape[:1])
-        and not _has_channels_last(input) and weight.is_contiguous()
+        and _is_in_order(input) and weight.is_contiguous()
     )  # fmt: skip
 
 
-def _has_channels_last(input: Tensor) -> bool:
-    """True if the entries of all channels at one place lie side by side, as results then do."""
-    stride = input.stride(1)
-    return isinstance(stride, int) and stride == 1
+def _is_in_order(images: Tensor) -> bool:
+    """True if the entries of a row are known to lie side by side in memory, and those of all channels not."""
+    return _is_same(images.stride(-1), 1) and not _is_same(images.stride(1), 1)
 
 
 def _taken_apart(mode: Any, operator: OpOverload, *args: Any) -> Any:
@@ -143,10 +142,20 @@ def matmul_result(torchs: Kernel, one: Tensor, other: Tensor) -> Tensor:
 
 def interpolated_result(torchs: Kernel, input: Tensor, output_size: Sequence[Any] | None, *options: Any) -> Tensor:
     """Return a tensor of the shape of an interpolation to a size that is given."""
-    if output_size is None or len(output_size) != input.dim() - 2 or _has_channels_last(input):
+    in_order = _is_in_order(input)
+    order = torch.contiguous_format if in_order else torch.channels_last
+    is_known = in_order or (input.device.type == "cpu" and _is_dense_channels_last(input))
+    if output_size is None or len(output_size) != input.dim() - 2 or not is_known:
         result: Tensor = torchs(input, output_size, *options)
         return result
-    return input.new_empty((*input.shape[:2], *output_size))
+    return torch.empty((*input.shape[:2], *output_size), dtype=input.dtype, device=input.device, memory_format=order)
+
+
+def _is_dense_channels_last(images: Tensor) -> bool:
+    """True if images are known to lie in memory without gaps, with the entries of all channels side by side."""
+    _, channels, _, width = images.shape
+    strides, dense = images.stride()[1:], (1, channels * width, channels)
+    return isinstance(channels, int) and channels > 1 and all(map(_is_same, strides, dense))
 
 
 def _is_product(one: Tensor, other: Tensor, axis: int) -> bool:

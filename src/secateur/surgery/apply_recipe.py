@@ -21,9 +21,10 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
         bake_in_place(model)
     for path in recipe.skipped:
         model.set_submodule(path, SkippedBlock())
+    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))  # looked up for each tensor
     for name, axes in recipe.slices.items():
         path, _, attribute = name.rpartition(".")
-        tensor: Tensor = getattr(model.get_submodule(path), attribute)
+        tensor: Tensor = getattr(modules[path], attribute)
         gradient = tensor.grad
         tensor.data = slice_tensor(tensor.data, axes)
         if gradient is not None:

@@ -61,6 +61,12 @@ FUNCTIONS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "interpolation": lambda _, x: (
         F.interpolate(x, size=(9, x.shape[2] * 2), mode="bilinear") + F.interpolate(x, size=(9, 2 * x.shape[2]))
     ),
+    "interpolation of channels that lie side by side": lambda _, x: F.interpolate(
+        x.to(memory_format=torch.channels_last), size=(9, x.shape[2] * 2), mode="bilinear"
+    ),
+    "interpolation of every other channel": lambda _, x: F.interpolate(
+        x.to(memory_format=torch.channels_last)[:, ::2], size=(9, x.shape[2] * 2), mode="bilinear"
+    ),
     "interpolation by a factor": lambda _, x: F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True),
     "a vector by matrices": lambda self, x: x @ self.weight[0],
 }
