@@ -112,7 +112,7 @@ def _is_convolution(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
 
 def _is_in_order(images: Tensor) -> bool:
     """True if the entries of a row are known to lie side by side in memory, and those of all channels not."""
-    return _is_same(images.stride(-1), 1) and not _is_same(images.stride(1), 1)
+    return _is_same_length(images.stride(-1), 1) and not _is_same_length(images.stride(1), 1)
 
 
 def _taken_apart(mode: Any, operator: OpOverload, *args: Any) -> Any:
@@ -155,7 +155,7 @@ def _is_dense_channels_last(images: Tensor) -> bool:
     """True if images are known to lie in memory without gaps, with the entries of all channels side by side."""
     _, channels, _, width = images.shape
     strides, dense = images.stride()[1:], (1, channels * width, channels)
-    return isinstance(channels, int) and channels > 1 and all(map(_is_same, strides, dense))
+    return isinstance(channels, int) and channels > 1 and all(map(_is_same_length, strides, dense))
 
 
 def _is_product(one: Tensor, other: Tensor, axis: int) -> bool:
