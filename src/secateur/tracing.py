@@ -24,7 +24,7 @@ from secateur.graph.export import export_first, export_fresh
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.data_checks import check_model_values, usable_examples
-from secateur.surgery.config_layout_network import with_config_layout
+from secateur.surgery.config_layout_network import with_config_layout, with_shorter_lists
 from secateur.surgery.program_surgery import as_module
 from secateur.surgery.validate import removable_blocks, validate_blocks, validate_groups
 from secateur.surgery.verify import check_same, compare_outputs
@@ -133,9 +133,12 @@ def kinds_for_budget(
 def _with_trials(model: nn.Module, network: Network, kinds: frozenset[str]) -> Network:
     """Return the network with what can't be cut frozen, by trial cuts."""
     if BLOCKS in kinds and (network.as_program or len(kinds) == 1):
-        return validate_blocks(model, network, list(find_blocks(network.program)))
+        blocks_alone = validate_blocks(model, network, list(find_blocks(network.program)))
+        return blocks_alone if network.as_program else with_shorter_lists(model, blocks_alone)
     others = [group for group in network.groups if group.kind not in kinds]
     validated = validate_groups(
         model, freeze_groups(network, {group.name: f"{group.kind} were not asked for" for group in others})
     )
-    return with_blocks(validated, removable_blocks(model, network)) if BLOCKS in kinds else validated
+    if BLOCKS not in kinds:
+        return validated
+    return with_shorter_lists(model, with_blocks(validated, removable_blocks(model, network)))

@@ -57,11 +57,11 @@ def tie_groups(network: Network, scores: Scores) -> TiedNetwork:
         scores: of its groups.
     """
     layout = () if network.layout is None else network.layout.ties
+    if not layout:
+        return TiedNetwork(network, network, scores, {}, {})
     ties = [tie for tie in layout if all(name in scores for name in tie.groups)]
     whole = {name for tie in layout if tie not in ties for name in tie.groups}
     free = {name: values for name, values in scores.groups.items() if name not in whole}
-    if network.layout is None:
-        return TiedNetwork(network, network, scores, {}, {})
     steps = {
         name: _steps_of(scores[name].values, network[name].size // tie.steps) for tie in ties for name in tie.groups
     }

@@ -5,18 +5,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
 from torch import nn
 
-from secateur.coupling.config_layout import ConfigLayout
-from secateur.coupling.network import Network
+from secateur.coupling.config_layout import ConfigLayout, LayerList
+from secateur.coupling.network import Group, Network
 from secateur.coupling.new_biases import without_new_biases
 from secateur.coupling.regroup import freeze_groups
 from secateur.coupling.removable_blocks import find_blocks
 from secateur.coupling.residual_blocks import of_blocks, with_blocks, without_blocks
 from secateur.errors import OptionError
 from secateur.surgery.config_layout_search import LayoutSearch, kept_on_trial
+from secateur.surgery.config_numbers import layer_lists
+from secateur.surgery.configured_models import ConfiguredShapes, shapes_of_state
+from secateur.surgery.trial_cut import TrialCutter
 
 NOT_SAID = "no number of the model's configuration says fewer of these units"
+
+
+def with_shorter_lists(model: nn.Module, network: Network) -> Network:
+    """Return the network so that lists of layers get shorter where blocks are left out.
+
+    The caches of the transformers library go by the position of a layer, and by the number of layers in the
+    configuration. Other models keep their lists, with the identity in the place of a block.
+
+    Args:
+        model: the dense model.
+        network: its trace, with blocks as units.
+    """
+    config = getattr(model, "config", None)
+    groups = [group for group in network.groups if group.block_paths]
+    if not groups or not hasattr(config, "to_dict") or not hasattr(model, "save_pretrained"):
+        return network
+    with quiet_logs():
+        lists = layer_lists(model, ConfiguredShapes(model, config), shapes_of_state(model))
+    trials = TrialCutter(model)
+    fitting = tuple(layers for layers in lists if _can_shorten(trials, network, groups[0], layers))
+    return replace(network, layout=ConfigLayout(layers=fitting)) if fitting else network
+
+
+def _can_shorten(trials: TrialCutter, network: Network, group: Group, layers: LayerList) -> bool:
+    """Return True if a list of layers can get shorter by its first block that can be left out."""
+    inside = [index for index, path in enumerate(group.block_paths) if path.rpartition(".")[0] == layers.path]
+    if not inside:
+        return False
+    shorter = replace(network, layout=ConfigLayout(layers=(layers,)))
+    kept = torch.tensor([index for index in range(group.size) if index != inside[0]], dtype=torch.long)
+    return trials.run(shorter, {group.name: kept}, {}) is None
 
 
 def with_config_layout(model: nn.Module, network: Network) -> Network:
