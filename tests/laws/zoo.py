@@ -662,6 +662,12 @@ ZOO: dict[str, Specimen] = {
         lambda: code.PaddedShortcuts(True), images(), code.PADDED_GROUPS, options={"as_program": True}
     ),
     "padded shortcuts in functions": Specimen(lambda: code.PaddedShortcuts(True), images(), code.PADDED_GROUPS),
+    "a count around what fails": Specimen(
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.SiLU(), code.Divided(), nn.Linear(4, 2)),
+        lambda: torch.randn(BATCH, 6),
+        {"0": 5, "0#2": 3, "2.upper.fc": 4},
+    ),
+    "parameter in front": Specimen(code.MixedPositions, lambda: torch.randn(BATCH, 6), {"fc": 5, "mix": 7}),
     "padded shortcuts in blocks": Specimen(lambda: code.PaddedShortcuts(False), images(), code.PADDED_GROUPS),
     "cropped as a program": Specimen(
         code.Cropped, images(), {"conv": 3, "conv#2": 5, "mix": 6, "last": 3}, options={"as_program": True}

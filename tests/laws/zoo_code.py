@@ -106,3 +106,45 @@ class Cropped(nn.Module):
         x = F.silu(self.conv(x))
         y = torch.tanh(self.mix(F.pad(x, (0, 0, 0, 0, -1, -2))))
         return self.last(F.pad(y, (0, 0, 0, 0, 1, 2), value=0.5)) + self.rest(x)
+
+
+def divided(x: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """The first features, and the others."""
+    return x[:, :first], x[:, first:]
+
+
+class Activated(nn.Module):
+    """A layer whose own code counts nothing."""
+
+    def __init__(self, features_in: int, features_out: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(features_in, features_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.fc(x))
+
+
+class Divided(nn.Module):
+    """A count that only this module's code holds, while what fails without it is a module inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.divide = partial(divided, first=5)
+        self.upper, self.lower = Activated(5, 4), Activated(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, rest = self.divide(x)
+        return self.upper(first) * self.lower(rest)
+
+
+class MixedPositions(nn.Module):
+    """A parameter in front of what it multiplies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.last = nn.Linear(6, 5), nn.Linear(7, 3)
+        self.mix = nn.Parameter(torch.randn(7, 5) / 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.fc(x)).unsqueeze(-1)
+        return self.last(torch.tanh(self.mix @ x).squeeze(-1))

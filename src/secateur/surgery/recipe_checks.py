@@ -221,12 +221,12 @@ def _check_literals(model: nn.Module, literals: Mapping[str, Mapping[str, Mappin
                 listed = isinstance(written, list | tuple) and 0 <= index < len(written)
                 old = written if single else written[index] if listed else None
                 check_stored(
-                    _can_become(old, value),
+                    can_become(old, value),
                     f"no cut makes {name} of {operator} {value}, where it is {old}",
                 )
 
 
-def _can_become(old: Any, new: int) -> bool:
+def can_become(old: Any, new: int) -> bool:
     """True if a cut can replace one number of a program by the other: fewer entries, or -1 for inferred lengths.
 
     An amount that crops is negative, so that fewer are nearer to zero.
