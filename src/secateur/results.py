@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -15,6 +16,9 @@ from secateur.report.report import Report
 from secateur.surgery.hf_export import save_pretrained
 from secateur.surgery.recipe import Recipe
 from secateur.surgery.storage import save_with
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,14 @@ class PruningResult:
 
     def _repr_html_(self) -> str:
         return self.plan._repr_html_()
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Plot the numbers of units of each group, dense and kept, as `Plan.plot` does.
+
+        Args:
+            ax: the axes to plot on; by default those of a new figure.
+        """
+        return self.plan.plot(ax)
 
     def save(self, folder: str | Path) -> None:
         """Write recipe.json, weights.safetensors, the method's own files, and report.json, .html and .txt.
@@ -96,6 +108,16 @@ class Result(PruningResult):
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Plot what remains of the dense network's parameters, MACs, bytes and time, as `Report.plot` does.
+
+        `result.plan.plot()` plots the groups, `result.scores.plot()` the scores.
+
+        Args:
+            ax: the axes to plot on; by default those of a new figure.
+        """
+        return self.report.plot(ax)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model of the transformers library such that its `from_pretrained` loads it without Secateur.

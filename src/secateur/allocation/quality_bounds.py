@@ -13,7 +13,8 @@ from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
-from secateur.coupling.plan import MetricChange, Plan
+from secateur.coupling.metric_change import MetricChange
+from secateur.coupling.plan import Plan
 from secateur.errors import BudgetError
 from secateur.evaluation.changes import Change
 from secateur.evaluation.evaluate import OutputPair, class_hits, top_classes

@@ -2,50 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from secateur.coupling.cost import Cost
 from secateur.coupling.effective_macs import EffectiveMacs
 from secateur.coupling.group_sizes import Sizes
+from secateur.coupling.metric_change import MetricChange
 from secateur.coupling.network import Group, Kept, Network
 from secateur.coupling.new_biases import grown_biases
 from secateur.coupling.plan_edits import edited_plan
 from secateur.utils.html_table import html_table
+from secateur.utils.plots import axes_for, bars_of_two
 from secateur.utils.text_table import align_columns
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Budget = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class MetricChange:
-    """The change of the loss, the accuracy or the user's metric on examples held out, beside its bound.
-
-    Args:
-        unit: "loss", "accuracy" or "metric".
-        asked: the most it may change by: a decrease where negative, an increase where positive.
-        mean: the change, with `low` and `high` the ends of its 95 % interval.
-        examples: how many were held out.
-    """
-
-    unit: str
-    asked: float
-    mean: float
-    low: float
-    high: float
-    examples: int
-
-    @property
-    def within(self) -> bool:
-        """True where the bound holds."""
-        return self.mean <= self.asked if self.asked > 0 else self.mean >= self.asked
-
-    def __str__(self) -> str:
-        return (
-            f"{self.unit} changes by {self.mean:+.4f} (95 % interval {self.low:+.4f} to {self.high:+.4f}) on "
-            f"{self.examples} examples held out, where {self.asked:+g} was allowed"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +106,19 @@ class Plan:
             "cost": asdict(self.cost),
             "groups": {group.name: {"units": group.size, "kept": len(self.kept[group.name])} for group in self._groups},
         }
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Plot the numbers of units of each group, dense and kept, as horizontal bars.
+
+        Args:
+            ax: the axes to plot on; by default those of a new figure.
+        """
+        names = [group.name for group in self._groups]
+        axes = axes_for(ax, 6, 0.8 + 0.28 * len(names))
+        sizes = [float(group.size) for group in self._groups]
+        bars_of_two(axes, names, sizes, [float(len(self.kept[name])) for name in names], ["dense", "kept"])
+        axes.set_xlabel("units")
+        return axes
 
     @property
     def _groups(self) -> list[Group]:

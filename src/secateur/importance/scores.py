@@ -1,7 +1,7 @@
 """Scores of units: one value and one standard error for each, saved and loaded."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,14 @@ from secateur.errors import NameMatchError
 from secateur.files import Writer, tensors_writer, write_file
 from secateur.importance.estimates import MAX_REPLICATES, Sample, degrees_of_freedom, join_samples
 from secateur.importance.saved_scores import SavedGroup, SavedScores, read_scores
+from secateur.importance.score_plot import plot_scores
 from secateur.importance.score_tables import estimation_lines, group_rows, unit_columns
 from secateur.utils.data_frame import data_frame
 from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from pandas import DataFrame
 
 
@@ -158,6 +160,10 @@ class Scores(Mapping[str, GroupScores]):
             OptionError: pandas is not installed.
         """
         return data_frame(unit_columns(self.groups))
+
+    def plot(self, ax: "Axes | None" = None, groups: str | Sequence[str] | None = None) -> "Axes":
+        """Plot the scores of all groups, or of those that match globs, in ascending order with standard errors."""
+        return plot_scores(self, ax, groups)
 
     def save(self, path: str | Path) -> None:
         """Write the scores to one safetensors file.

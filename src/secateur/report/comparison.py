@@ -15,11 +15,13 @@ from secateur.files import text_writer, write_files
 from secateur.importance.rank_correlation import agreements
 from secateur.importance.scores import Scores
 from secateur.report.comparison_page import comparison_json, comparison_page
+from secateur.report.comparison_plot import plot_comparison
 from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics, trial_columns
 from secateur.utils.data_frame import data_frame
 from secateur.utils.text_table import align_columns
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from pandas import DataFrame
 
 CONFIDENCE = 0.95
@@ -176,6 +178,10 @@ class Comparison:
         metrics = "loss" if self.dense.agreement is None else f"loss and {fraction}"
         metrics = metrics if self.dense.metric is None else self.dense.metric.name
         return f"{self.title}: {metrics} on {len(self.dense.losses)} {examples}"
+
+    def plot(self, ax: "Axes | None" = None, repair: str | None = None) -> "Axes":
+        """Plot the loss, or the metric, of each criterion over the fraction of MACs, after the last repair or this."""
+        return plot_comparison(self, ax, self.repairs[-1] if repair is None else repair)
 
     def to_json(self) -> str:
         """Return the comparison as JSON."""

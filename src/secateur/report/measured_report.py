@@ -8,6 +8,7 @@ from torch import nn
 
 from secateur.coupling.effective_macs import EffectiveMacs
 from secateur.coupling.plan import Plan
+from secateur.coupling.summary import example_text
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError
 from secateur.evaluation.evaluate import evaluate
@@ -81,6 +82,7 @@ def measure_networks(
             "drop": None if plan.change is None else asdict(plan.change),
             "repairs": [asdict(step) for step in steps],
             "effective": None if plan.effective is None else _effective_setting(plan.effective),
+            "inputs": example_text(plan.network),
             "runtime": timed.runtime,
             "layers": [asdict(layer) for layer in timed.layers],
             "speed": speed_note(dense, plan, timed.layers, speedup, faults),

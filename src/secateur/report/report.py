@@ -2,15 +2,19 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secateur.files.records import encoded
 from secateur.importance.scores import Scores
 from secateur.report.figures import Figures
 from secateur.report.report_page import report_page
+from secateur.report.report_plot import plot_report
 from secateur.report.schema import saved_form
 from secateur.report.text import introduction, report_rows, report_text
 from secateur.utils.html_table import html_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,6 +45,14 @@ class Report(Figures):
     def to_json(self) -> str:
         """Return the report as JSON."""
         return encoded(saved_form(self)).decode()
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Plot what remains of the dense network's parameters, MACs, bytes and time, the last with its quartiles.
+
+        Args:
+            ax: the axes to plot on; by default those of a new figure.
+        """
+        return plot_report(self, ax)
 
     def to_html(self) -> str:
         """Return the report as one self-contained HTML page with plots."""

@@ -113,6 +113,7 @@ class SavedSettings(Record, frozen=True):
     runtime: str = "eager"
     warnings: tuple[str, ...] = ()
     metric: str = ""
+    inputs: str = ""
 
 
 class SavedLayerFigures(Record, frozen=True):

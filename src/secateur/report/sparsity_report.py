@@ -32,6 +32,7 @@ class SparseFacts:
         layers: the sparse layers, by the names of their weights.
         ratios: ratios of compression, dense to sparse, by the name of the quantity.
         notes: further lines of the report.
+        inputs: the inputs that MACs are counted for, in words.
     """
 
     title: str
@@ -45,6 +46,7 @@ class SparseFacts:
     layers: Mapping[str, LayerFigures]
     ratios: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    inputs: str = ""
 
 
 def measure_sparsity(
@@ -66,6 +68,7 @@ def measure_sparsity(
     size = batch.size or 1
     latencies = [latency_of(size, spent) for spent in times]
     settings = {"by": facts.method, "note": facts.note, "seed": facts.seed, "threads": torch.get_num_threads()}
+    settings["inputs"] = facts.inputs
     return Report(
         title=facts.title,
         examples=len(before.losses),

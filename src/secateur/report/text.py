@@ -95,6 +95,7 @@ def introduction(report: Figures) -> list[str]:
         *([f"left out for want of time: {', '.join(settings['left_out'])}"] if settings.get("left_out") else []),
         f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads"
         f"{_runtime(settings)}",
+        *([f"MACs are those of {settings['inputs']}"] if settings.get("inputs") else []),
         *settings.get("notes", ()),
         *([settings["speed"]] if settings.get("speed") else []),
         *bias_lines(report.new_biases),

@@ -12,6 +12,7 @@ from secateur.coupling.cost import Cost
 from secateur.coupling.network import Network
 from secateur.coupling.operator_results import results_of
 from secateur.coupling.plan import Plan
+from secateur.coupling.summary import example_text
 from secateur.data.batch import Batch
 from secateur.errors import OptionError
 from secateur.evaluation.kernel_selection import FastNetwork
@@ -87,6 +88,7 @@ class SparseResult(PruningResult):
             layers=self._layer_figures(),
             ratios=self._ratios(),
             notes=self._notes(),
+            inputs=example_text(network),
         )
         session = self.session
         return measure_sparsity(session.dense, self.model, self.fast.model, facts, session.measured)

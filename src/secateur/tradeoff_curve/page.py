@@ -4,7 +4,8 @@ import json
 from typing import TYPE_CHECKING
 
 from secateur.files.records import sealed
-from secateur.report.pages import PRUNED_COLOR, despine, new_figure, render_page
+from secateur.report.pages import PRUNED_COLOR, render_page
+from secateur.utils.plots import axes_for
 from secateur.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def tradeoff_json(curve: "Tradeoff") -> str:
 
 def plot_tradeoff(curve: "Tradeoff", ax: "Axes | None", size: str) -> "Axes":
     """Plot the changes with their 95 % intervals over the remaining fraction of a size."""
-    axes = despine(new_figure(5, 3.4, layout="constrained").subplots()) if ax is None else ax
+    axes = axes_for(ax, 5, 3.4)
     factor = 100 if IS_FRACTION[curve.measure] else 1
     changes = [point.changes[curve.measure] for point in curve.points]
     axes.errorbar(

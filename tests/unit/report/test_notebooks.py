@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib import pyplot
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 from torch import nn
 
 import secateur as sc
@@ -129,3 +132,41 @@ def test_tables_of_notebooks_are_escaped(result: sc.Result, scores: sc.Scores) -
     assert "<tr><td>parameters</td><td>58</td><td>30</td><td>51.7%</td></tr>" in result.report._repr_html_()
     assert result._repr_html_() == result.report._repr_html_()
     assert SparseResult(result.model, plan)._repr_html_() == plan._repr_html_()
+
+
+def test_everything_plots_itself_with_error_bars(result: sc.Result, scores: sc.Scores, comparison: Comparison) -> None:
+    ax = Figure().subplots()
+    assert scores.plot(ax) is ax and [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "<b>"]
+    bars = [container for container in ax.containers if isinstance(container, ErrorbarContainer)]
+    segments = bars[0].lines[2][0].get_segments()
+    assert [(end - start)[1] for start, end in segments] == [1.0, 0.5]  # one standard error on both sides
+    assert not bars[1].has_yerr
+    with pytest.raises(sc.SecateurError, match="'c' matches no group"):
+        scores.plot(groups="c")
+
+    ax = result.plan.plot(Figure().subplots())
+    assert [patch.get_width() for patch in ax.patches] == [8, 4]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0"]
+
+    ax = result.plot(Figure().subplots())
+    heights = [patch.get_height() for patch in ax.patches]
+    assert heights[:2] == [30 / 58, 0.5] and any(isinstance(c, ErrorbarContainer) for c in ax.containers)
+
+    ax = comparison.plot(Figure().subplots())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mine", "l1"]
+    with pytest.raises(sc.SecateurError, match=r"no trial used the repair 'refit'; .*known are none"):
+        comparison.plot(repair="refit")
+
+    before = pyplot.get_fignums()
+    assert result.plan.plot().figure.number not in before
+    pyplot.close(result.plan.plot().figure)
+    pyplot.close("all")
+
+
+def test_a_network_as_plain_values(result: sc.Result) -> None:
+    values = result.plan.network.to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["dense"]["macs"] == 48 and values["inputs"] == ["4"]
+    assert values["groups"]["0"]["units"] == 8 and values["frozen"][0]["name"] == "2"
+    assert "48 MACs for an input of 4" in str(result.plan.network)
+    assert "MACs are those of an input of 4" in str(result.report)
