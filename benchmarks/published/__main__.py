@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write docs/published.md from the results")
     args = parser.parse_args()
     if args.page:
-        write_page(ROWS, Path("docs"))
+        write_page(ROWS, RESULTS / "allocations.jsonl", Path("docs"))
         return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

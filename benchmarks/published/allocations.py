@@ -13,10 +13,8 @@ networks demo, separable and vgg need none.
 
 import argparse
 import json
-import math
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from provenance import provenance, results_folder
 from torch import Tensor, nn
 
 import secateur as sc
+from published.allocation_tables import table
 from published.cifar import Subject, cifar_subject
 from published.speech import speech_subject
 from secateur import demo
@@ -44,7 +43,7 @@ from secateur.importance.context import network_microbatches
 
 ROWS = results_folder("published") / "allocations.jsonl"
 BUDGETS = {"demo": 0.25, "separable": 0.25, "vgg": 0.2, "ResNet-20": 0.5, "BC-ResNet-2": 0.6, "ResNet-56": 0.5}
-TESTED = 500  # examples
+TESTED = 500  # examples, about
 
 
 def subject_of(network: str, folder: Path | None) -> Subject:
@@ -71,7 +70,8 @@ def name_of(allocation: Allocation) -> str:
 def rows_of(subject: Subject, examples: int, draw: int) -> Iterator[dict[str, object]]:
     """Yield a row for each single allocation, and one for the default."""
     model, data, keep = subject.dense, subject.draw(examples, draw), {"macs": BUDGETS[subject.network]}
-    tests, labels = subject.test_images[-TESTED:], subject.test_labels[-TESTED:]
+    step = max(len(subject.test_images) // TESTED, 1)  # some are sorted by class
+    tests, labels = subject.test_images[::step], subject.test_labels[::step]
     dense = outputs(model, tests)
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
@@ -105,28 +105,6 @@ def rows_of(subject: Subject, examples: int, draw: int) -> Iterator[dict[str, ob
 def outputs(model: nn.Module, examples: Tensor) -> Tensor:
     """Return the outputs of a network, (examples, classes)."""
     return torch.cat([model.eval()(part) for part in examples.split(250)])
-
-
-def table(rows: list[dict[str, object]]) -> str:
-    """Return the mean excess of each allocation over the best one, and the share of cases that the default wins."""
-    cases: dict[tuple[object, ...], dict[str, float]] = defaultdict(dict)
-    for row in rows:
-        case = cases[row["network"], row["examples"], row["draw"]]
-        case[str(row["allocation"])] = float(str(row["divergence"]))
-    names = sorted({name for case in cases.values() for name in case}, key=lambda name: (name != "default", name))
-    lines = ["| allocation | cases | mean excess | largest | default at least as near |", "|---|--:|--:|--:|--:|"]
-    for name in names:
-        pairs = [
-            (case[name], min(value for other, value in case.items() if other != "default"), case["default"])
-            for case in cases.values()
-            if name in case and "default" in case
-        ]
-        ratios = [value / best for value, best, _ in pairs]
-        wins = sum(default <= value * 1.000001 for value, _, default in pairs)
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        share = "" if name == "default" else f"{wins} of {len(pairs)}"
-        lines.append(f"| {name} | {len(pairs)} | {mean - 1:.1%} | {max(ratios) - 1:.0%} | {share} |")
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -69,15 +69,14 @@ def torch_pruning(task: Task) -> nn.Module:
 
 
 def grail_by_norm(task: Task) -> nn.Module:
-    """The compensation of GRAIL over L2 norms on inner convolutions, with batch norm re-estimated."""
-    kept = kept_by_norm(task.dense, share_for(task.dense, task.keep, task.image))
-    return with_batch_norm_anew(grail(task.dense, kept, task.batches), task.batches)
+    """The compensation of GRAIL over L2 norms on inner convolutions."""
+    return grail(task.dense, kept_by_norm(task.dense, share_for(task.dense, task.keep, task.image)), task.batches)
 
 
 def grail_at_random(task: Task) -> nn.Module:
-    """The compensation of GRAIL over random inner channels, with batch norm re-estimated."""
-    kept = kept_at_random(task.dense, share_for(task.dense, task.keep, task.image), task.seed)
-    return with_batch_norm_anew(grail(task.dense, kept, task.batches), task.batches)
+    """The compensation of GRAIL over random inner channels."""
+    share = share_for(task.dense, task.keep, task.image)
+    return grail(task.dense, kept_at_random(task.dense, share, task.seed), task.batches)
 
 
 def norm_alone(task: Task) -> nn.Module:
@@ -92,7 +91,9 @@ METHODS: Mapping[str, Method] = {
     "random": random_units,
     "torch-pruning": torch_pruning,
     "grail-l2": grail_by_norm,
+    "grail-l2-bn": lambda task: with_batch_norm_anew(grail_by_norm(task), task.batches),
     "grail-random": grail_at_random,
+    "grail-random-bn": lambda task: with_batch_norm_anew(grail_at_random(task), task.batches),
     "l2": norm_alone,
 }
 EVERY_NETWORK = ("default", "uniform", "random")
@@ -102,7 +103,9 @@ LABELS: Mapping[str, str] = {
     "uniform": 'Secateur, `allocation="uniform"`',
     "random": "random units, same fraction of every group, Secateur's repair",
     "torch-pruning": "torch-pruning L2, inner convolutions, batch norm re-estimated",
-    "grail-l2": "GRAIL's compensation (written by us) over L2, inner convolutions, batch norm re-estimated",
-    "grail-random": "GRAIL's compensation (written by us) over random, inner convolutions, batch norm re-estimated",
+    "grail-l2": "GRAIL's compensation (written by us) over L2, inner convolutions",
+    "grail-l2-bn": "the same, batch norm re-estimated",
+    "grail-random": "GRAIL's compensation (written by us) over random, inner convolutions",
+    "grail-random-bn": "the same over random, batch norm re-estimated",
     "l2": "L2, inner convolutions, batch norm re-estimated",
 }

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from secateur.coupling.cost import Cost
 from secateur.data.batch import Batch
 from secateur.evaluation.changes import Change
-from secateur.evaluation.divergence import divergence
+from secateur.evaluation.divergence import divergence, relative_errors
 from secateur.evaluation.losses import Loss, Reference, by_example, example_losses
 from secateur.evaluation.metrics import Metric, MetricMeter, MetricValues, metric_change
-from secateur.evaluation.outputs import is_logits, main_output
+from secateur.evaluation.outputs import is_embedding, is_logits, main_output
 from secateur.evaluation.records import Latency, Metrics
 from secateur.evaluation.targets import IGNORED
 from secateur.graph.contexts import preserved, run_seeded
@@ -55,11 +55,20 @@ class OutputPair:
     def agreements(self, output: Any) -> Tensor:
         """Return the fraction of the dense network's top classes in each example, NaN without classes, (examples,)."""
         has_classes = main_output(self.dense).dim() == 2 or is_logits(self.dense)
+        has_classes = has_classes and not self._is_regression and not is_embedding(self.dense)
         return class_hits(output, top_classes(self.dense) if has_classes else None, self.examples)
 
     def divergences(self, output: Any) -> Tensor:
         """Return the divergence of each example from the dense network's output, (examples,)."""
-        return by_example(divergence(output, self.dense), self.examples).double().cpu()
+        measure = relative_errors if self._is_regression else divergence
+        return by_example(measure(output, self.dense), self.examples).double().cpu()
+
+    @property
+    def _is_regression(self) -> bool:
+        """True where the targets are numbers like the outputs, which are then no class scores."""
+        target = self.batch.target
+        is_real = isinstance(target, Tensor) and target.is_floating_point()
+        return is_real and target.shape == main_output(self.dense).shape
 
     def measures(self, loss: Loss | None = None) -> Tensor:
         """Return all measures of both networks, (networks, measures, examples)."""

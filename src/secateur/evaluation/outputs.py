@@ -9,6 +9,9 @@ from torch.utils import _pytree as pytree
 from secateur.errors import DataError
 from secateur.options import described
 
+ROUNDING = 1e-3
+FEWEST_ENTRIES = 16
+
 
 def main_output(output: Any) -> Tensor:
     """Return the tensor that a network's output is about: itself, its `logits`, or its first floating-point tensor.
@@ -40,6 +43,38 @@ def is_logits(output: Any) -> bool:
     if isinstance(output, Tensor):
         return output.dim() == 2 and output.shape[1] > 1
     return "logits" in output if isinstance(output, Mapping) else hasattr(output, "logits")
+
+
+def is_distribution(output: Any) -> bool:
+    """Return True for rows that are probabilities of classes: from 0 to 1, with sums of 1."""
+    if not _has_many_rows(output):
+        return False
+    return _is_between_0_and_1(output) and bool(((output.sum(1) - 1).abs() < ROUNDING).all())
+
+
+def is_no_class_score(output: Any) -> bool:
+    """Return True for rows that look like class scores by their shape, but are none.
+
+    These are independent activations from 0 to 1, such as those of a sigmoid, and vectors of length 1, such as
+    embeddings. A softmax of either is almost uniform, so that the divergence of softmaxes is near 0 for any outputs.
+    """
+    if not _has_many_rows(output) or is_distribution(output):
+        return False
+    return _is_between_0_and_1(output) or is_embedding(output)
+
+
+def is_embedding(output: Any) -> bool:
+    """Return True for rows that are vectors of length 1."""
+    return _has_many_rows(output) and bool(((output.norm(dim=1) - 1).abs() < ROUNDING).all())
+
+
+def _has_many_rows(output: Any) -> bool:
+    """Return True for a plain tensor of rows with enough entries that class scores do not have this form by chance."""
+    return isinstance(output, Tensor) and is_logits(output) and output.numel() >= FEWEST_ENTRIES
+
+
+def _is_between_0_and_1(output: Tensor) -> bool:
+    return bool(((output >= 0) & (output <= 1)).all())
 
 
 def per_example(values: Tensor) -> Tensor:

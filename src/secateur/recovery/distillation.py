@@ -13,7 +13,7 @@ from secateur.errors import TargetError
 from secateur.evaluation.divergence import divergence
 from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.losses import supervised
-from secateur.evaluation.outputs import is_logits, main_output
+from secateur.evaluation.outputs import is_distribution, is_logits, is_no_class_score, main_output
 from secateur.evaluation.targets import check_target
 from secateur.graph.contexts import evaluation_mode, preserved, run_module, run_seeded
 from secateur.recovery.training_steps import training_steps
@@ -51,7 +51,7 @@ def distillation(output: Any, dense: Any, temperature: float = 2.0) -> Tensor:
     For class scores the Kullback-Leibler divergence of softened distributions, times the square of the temperature
     (Hinton et al. 2015, section 2); for other outputs the divergence as it is measured.
     """
-    if not is_logits(output):
+    if not is_logits(output) or is_no_class_score(dense) or is_distribution(dense):
         return divergence(output, dense)
     log_probabilities, dense_log_probabilities = (
         (main_output(outputs) / temperature).log_softmax(-1) for outputs in (output, dense)

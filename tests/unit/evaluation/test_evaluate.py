@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data.batch import Batch
+from secateur.evaluation.divergence import divergence, output_scales
 from secateur.evaluation.evaluate import (
     ExampleMeasures,
     OutputPair,
@@ -83,3 +84,35 @@ def test_two_networks_on_the_same_batches_as_one_by_one() -> None:
     assert dense.training and small.training
     own = evaluate(dense, small, batches, loss=lambda output, target: output.sum(1))
     assert torch.allclose(own[1].losses - own[0].losses, torch.ones(6, dtype=torch.float64), atol=1e-6)
+
+
+def test_activations_and_embeddings_are_compared_by_their_values() -> None:
+    """A softmax of either is almost uniform: its divergence is near 0 however different the outputs are."""
+    torch.manual_seed(0)
+    activations, others = torch.rand(8, 40), torch.rand(8, 40)
+    embeddings, turned = (nn.functional.normalize(torch.randn(8, 40), dim=1) for _ in range(2))
+    for dense, output in ((activations, others), (embeddings, turned)):
+        expected = ((output - dense).square().mean(1) / dense.square().mean()).double()
+        assert torch.allclose(divergence(output, dense).double(), expected, rtol=1e-5)
+        assert torch.allclose(divergence(output[:1], dense[:1], output_scales(dense)).double(), expected[:1], rtol=1e-5)
+        assert float(divergence(output, dense).mean()) > 0.4
+    assert OutputPair(Batch((embeddings,), {}), embeddings, turned).agreements(turned).isnan().all()
+    assert not OutputPair(Batch((activations,), {}), activations, others).agreements(others).isnan().any()
+
+
+def test_probabilities_are_not_taken_for_logits() -> None:
+    logits, others = torch.randn(8, 5), torch.randn(8, 5)
+    assert torch.allclose(divergence(others.softmax(1), logits.softmax(1)), divergence(others, logits), atol=1e-5)
+
+
+def test_probability_of_zero_is_finite() -> None:
+    certain = torch.eye(4)
+    assert bool(torch.isfinite(divergence(certain.roll(1, 0), certain)).all())
+
+
+def test_outputs_with_targets_like_them_are_no_classes() -> None:
+    dense, small = torch.randn(6, 3), torch.randn(6, 3)
+    pair = OutputPair(Batch((dense,), {}, torch.randn(6, 3)), dense, small)
+    assert pair.agreements(small).isnan().all()
+    expected = (small - dense).square().mean(1) / dense.square().mean()
+    assert torch.allclose(pair.divergences(small), expected.double(), rtol=1e-5)
