@@ -77,6 +77,7 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_model_of_a_layer_computes_what_it_computes(name: str) -> None:
     """Whole and with some of its channels, against torch's own operator."""

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateur as sc
+from expected_warnings import unhelpful_repair
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(result: sc.Result) -> No
     assert page.count("<svg") == 2
 
 
+@unhelpful_repair
 def test_names_can_not_break_the_page() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:

@@ -62,6 +62,7 @@ def test_gates_of_their_own_behind_each_norm_are_averaged_after_squaring() -> No
     assert torch.allclose(found, torch.stack(slopes).mean(0).double(), rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by torch.func.hessian
 @pytest.mark.parametrize(("group", "gate", "places"), [("stem", "one", 2), ("one.1.conv1", "inner", 1)])
 def test_the_exact_diagonal_is_that_of_the_hessian_by_explicit_gates(group: str, gate: str, places: int) -> None:
     """With tanh, which has curvature; each minibatch with its own Hessian."""

@@ -61,7 +61,7 @@ class Unification(TrainingMethod):
         >>> optimizer = torch.optim.SGD(model.parameters(), 0.1)
         >>> blocks = Unification(model, optimizer, pruned=0.5, unified=0.5, shape=(1, 8), every=1)
         >>> blocks.harden()
-        >>> sorted({round(float(value), 6) for value in model[1].weight[0, :8].abs()}).__len__()
+        >>> sorted({round(float(value), 6) for value in model[1].weight[0, :8].detach().abs()}).__len__()
         1
     """
 
