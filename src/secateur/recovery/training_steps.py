@@ -50,9 +50,8 @@ def training_steps(
                     group["lr"] = learning_rate_at(step)
             loss = loss_at(step + 1)
             if not bool(torch.isfinite(loss)):
-                raise DataError(
-                    f"{stage}: the loss is {float(loss.detach())} at step {step + 1}; lower the learning rate"
-                )
+                value = float(loss.detach())
+                raise DataError(f"{stage}: the loss is {value} at step {step + 1}; lower the learning rate")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
