@@ -29,7 +29,7 @@ from secateur.importance.shapley.config import EvaluationConfig
 from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.memory import DEFAULT_BYTES as MEMORY
-from secateur.masking.ablation import consumer_means
+from secateur.masking.unit_means import consumer_means
 
 STEPS = 16
 PROTOCOL = "shapley, the paper's protocol"

@@ -12,7 +12,8 @@ import secateur as sc
 from random_plans import drawn, plan_of, run
 from secateur.data.conversion import example_batches
 from secateur.importance.registry import criteria
-from secateur.masking.ablation import consumer_means, run_masked
+from secateur.masking.ablation import run_masked
+from secateur.masking.unit_means import consumer_means
 from secateur.sparsity.lean import lean
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.spp.spp import SPP

@@ -10,7 +10,7 @@ import secateur as sc
 from secateur.coupling.residual_blocks import blocks_of
 from secateur.data.batch import Batch
 from secateur.data.conversion import example_batches
-from secateur.masking.ablation import consumer_means
+from secateur.masking.unit_means import consumer_means
 from zoo import ZOO, grow
 
 

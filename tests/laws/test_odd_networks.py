@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import secateur as sc
 from secateur.data.batch import Batch
 from secateur.evaluation.losses import supervised
-from secateur.masking.ablation import consumer_means, run_masked
+from secateur.masking.ablation import run_masked
+from secateur.masking.unit_means import consumer_means
 from secateur.surgery.verify import output_difference
 
 

@@ -14,7 +14,8 @@ from secateur.coupling.labels import broadcast_labels
 from secateur.coupling.rules.context import frozen
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments
-from secateur.masking.linear_layers import LinearLayer, finite_weight
+from secateur.masking.finite_weights import finite_weight
+from secateur.masking.linear_layers import LinearLayer
 
 
 def linear_edges(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:

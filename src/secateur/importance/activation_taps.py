@@ -18,7 +18,7 @@ from secateur.errors import DataError
 from secateur.graph.operators import module_path, with_argument
 from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.importance.context import CriterionContext
-from secateur.masking.ablation import chain_overrides
+from secateur.masking.operand_overrides import chain_overrides
 from secateur.masking.operands import operand, operand_node, recorded_operand
 from secateur.utils.dtypes import widest_type
 

@@ -1,33 +1,17 @@
-"""Second moments of layers' inputs, and of the gradients by their outputs, in one pass over the examples."""
+"""Second moments of layers' inputs, and of the gradients by their outputs, summed over micro-batches."""
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
-from secateur.data.batch import Batch
 from secateur.errors import DataError
-from secateur.graph.program import OpFn, OpOverride
-from secateur.importance.activation_taps import straight_through
-from secateur.importance.context import CriterionContext
-from secateur.importance.drawn_loss import drawn_loss
 from secateur.importance.inverse_covariances import MatrixInverse, RowsInverse
 from secateur.importance.shrinkage import ShrunkCovariance
 from secateur.masking.linear_layers import LinearLayer
-from secateur.masking.operands import operand
 from secateur.masking.row_products import RowProducts
 from secateur.utils.dtypes import at_least_single, to_widest
-from secateur.utils.rng import generator_for
 from secateur.utils.symmetric_matrices import products
-
-MAX_ROWS = 20_000
-ROWS_PER_FEATURE = 8
-DRAWS = 2
 
 
 @dataclass(frozen=True)
@@ -141,95 +125,3 @@ class FisherAccumulator:
             full_mean = mean + to_widest(self.shift[:, 0])
             moments.baddbmm_(full_mean[:, :, None], full_mean[:, None])
         return ShrunkCovariance.of(moments, sums.count)
-
-
-def fisher_factors(
-    context: CriterionContext, layers: Sequence[LinearLayer], drawn: Sequence[LinearLayer]
-) -> dict[LinearLayer, FisherFactors]:
-    """Run one forward pass over the examples, and a backward pass for each of two draws.
-
-    Args:
-        context: the network and the examples.
-        layers: the layers to measure.
-        drawn: the layers for which positions are drawn, `layers` among them: the draws depend on these alone.
-    """
-    state = context.network.program.state
-    sums = {layer: FisherAccumulator(layer, state(layer.weight).detach()) for layer in layers}
-    draws = generator_for(context.seed, "curvature")
-    for microbatch in context.watched(context.microbatches, "curvature"):
-        accumulate(context, microbatch, sums, drawn, context.example_count, draws)
-    return {layer: sums.pop(layer).result() for layer in layers}
-
-
-def accumulate(
-    context: CriterionContext,
-    microbatch: Batch,
-    sums: Mapping[LinearLayer, FisherAccumulator],
-    drawn: Sequence[LinearLayer],
-    examples: int,
-    draws: torch.Generator,
-) -> None:
-    """Add one micro-batch to the sums of layers.
-
-    Gradients are added as the backward pass reaches them, so that those of all layers are never alive together.
-    """
-    size = microbatch.size or 1
-    shares = {layer: _positions_per_example(layer, examples) for layer in drawn}
-    results: dict[LinearLayer, Tensor] = {}
-    handlers: dict[Node, OpOverride] = {
-        layer.node: _measured_layer(layer, sums[layer], results, size, shares[layer], draws)
-        if layer in sums
-        else _unmeasured_layer(layer, size, draws)
-        for layer in drawn
-    }
-    with torch.enable_grad():
-        output = context.forward(microbatch, {**straight_through(context.network.program), **handlers})
-        reached: set[LinearLayer] = set()
-        for layer in sums:
-            results[layer].register_hook(partial(_add_gradient, sums[layer], size, reached))
-        for draw in range(DRAWS):
-            reached.clear()
-            drawn_loss(output, draws).backward(retain_graph=draw < DRAWS - 1)
-            for layer in sums:
-                if layer not in reached:
-                    sums[layer].add_gradient(torch.zeros_like(results[layer]), size)
-                if results[layer].is_leaf:
-                    results[layer].grad = None
-
-
-def _add_gradient(sums: FisherAccumulator, examples: int, reached: set[LinearLayer], gradient: Tensor) -> None:
-    with torch.no_grad():
-        sums.add_gradient(gradient, examples)
-    reached.add(sums.layer)
-
-
-def _unmeasured_layer(layer: LinearLayer, examples: int, draws: torch.Generator) -> OpOverride:
-    """Return the operator as it is, with the draws of a measured one."""
-
-    def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        torch.randperm(layer.positions(operand(layer, args, kwargs).detach(), examples).count, generator=draws)
-        return target(*args, **kwargs)
-
-    return handler
-
-
-def _positions_per_example(layer: LinearLayer, examples: int) -> int:
-    """Return the number of positions of each example that are measured."""
-    return math.ceil(max(MAX_ROWS, ROWS_PER_FEATURE * layer.features_of_group) / examples)
-
-
-def _measured_layer(
-    layer: LinearLayer,
-    sums: FisherAccumulator,
-    results: dict[LinearLayer, Tensor],
-    examples: int,
-    share: int,
-    draws: torch.Generator,
-) -> OpOverride:
-    def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        sums.read(operand(layer, args, kwargs).detach(), examples, share, draws)
-        result = target(*args, **kwargs)
-        results[layer] = result if result.requires_grad else result.detach().requires_grad_()
-        return results[layer]
-
-    return handler

@@ -21,8 +21,9 @@ from secateur.graph.program import OpFn, OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
 from secateur.importance.gradient import example_loss
-from secateur.masking.ablation import MeanAblation, as_factor, chain_overrides
+from secateur.masking.ablation import MeanAblation
 from secateur.masking.gate_positions import GatePosition, GateSite, gate_positions
+from secateur.masking.operand_overrides import as_factor, chain_overrides
 
 
 class Gates:

@@ -22,7 +22,8 @@ from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
 from secateur.importance.drawn_loss import drawn_loss
 from secateur.importance.elimination import ConsumerFactor, eliminate_units
-from secateur.importance.fisher import FisherFactors, fisher_factors
+from secateur.importance.fisher import FisherFactors
+from secateur.importance.fisher_pass import fisher_factors
 from secateur.importance.gradient import backward_through
 from secateur.importance.obs_batches import GroupBatch, LinearConsumers, group_batches, layers_of_groups
 from secateur.importance.registry import criterion

@@ -12,7 +12,8 @@ from functools import partial
 from secateur.coupling.network import Group
 from secateur.importance.context import CriterionContext
 from secateur.importance.elimination import BLOCK
-from secateur.importance.fisher import FisherAccumulator, accumulate
+from secateur.importance.fisher import FisherAccumulator
+from secateur.importance.fisher_pass import accumulate
 from secateur.importance.shapley.memory import DEFAULT_BYTES, SLACK, MemoryLimit
 from secateur.masking import row_products
 from secateur.masking.linear_layers import LinearLayer

@@ -37,8 +37,8 @@ from secateur.importance.scoring_run import ScoringRun, run_criterion
 from secateur.importance.shapley import owen, shapley_values
 from secateur.importance.shapley.samplers.base import Sampler
 from secateur.importance.shapley.stopping import Rule
-from secateur.masking.ablation import consumer_means
 from secateur.masking.imputation import consumer_moments
+from secateur.masking.unit_means import consumer_means
 from secateur.option_table import check_option
 from secateur.options import check_name
 from secateur.utils.progress import track
@@ -175,9 +175,8 @@ def _with_examples(
     if criterion.uses in ("loss", "gradients"):
         check_losses(outputs, batches, context.loss, criterion.uses)
     microbatches = network_microbatches(network, batches)
-    means = (
-        consumer_means(network, track(microbatches, "means of units")) if ablation != "zero" and microbatches else {}
-    )
+    has_means = ablation != "zero" and bool(microbatches)
+    means = consumer_means(network, track(microbatches, "means of units")) if has_means else {}
     moments = (
         consumer_moments(network, track(microbatches, "moments of units"))
         if ablation == "impute" and microbatches

@@ -6,7 +6,7 @@ have made of that constant is added to its result, as it will be added to a bias
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,13 +22,13 @@ from secateur.coupling.rules.op_rule import MaskedOp
 from secateur.coupling.rules.registry import rule_of
 from secateur.data.batch import Batch
 from secateur.graph.draw_replay import replayed_left
-from secateur.graph.operators import arguments, with_argument
+from secateur.graph.operators import arguments
 from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.masking.computed_weights import by_coalition, is_shared_by_batch
 from secateur.masking.constants import constant_response, masked_grouped_product, sum_over_kernel
+from secateur.masking.operand_overrides import as_factor, chain_overrides, operand_override
 from secateur.masking.operands import operand, operand_node, recorded_operand
 from secateur.masking.recurrent import masked_recurrence
-from secateur.utils.dtypes import widest_type
 
 Means = Mapping[str, Tensor]
 
@@ -114,41 +114,6 @@ class MeanAblation:
         return masked_grouped_product(self._matrices[consumer.fold.weight], consumer.fold, absent)
 
 
-def chain_overrides(handlers: Sequence[OpOverride]) -> OpOverride:
-    """Compose several overrides of one operator, each of which changes another argument."""
-
-    def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = target
-        for override in handlers:
-            call = partial(lambda inner, h, *a, **k: h(inner, a, k), call, override)
-        return call(*args, **kwargs)
-
-    return handler if len(handlers) > 1 else handlers[0]
-
-
-def as_factor(values: Tensor, x: Tensor, dim: int, batch_axis: int | None) -> Tensor:
-    """Reshape values (coalitions, size) to a factor of x, whose batch holds its examples for each coalition in turn."""
-    view = [1] * x.dim()
-    view[dim] = values.shape[1]
-    if values.shape[0] == 1:
-        return values.view(view)
-    assert batch_axis is not None and batch_axis != dim
-    view[batch_axis] = x.shape[batch_axis]
-    repeated = values.repeat_interleave(x.shape[batch_axis] // values.shape[0], 0)  # (examples stacked, size)
-    return (repeated if batch_axis < dim else repeated.t()).reshape(view)
-
-
-def operand_override(consumer: Consumer, change: Callable[[Tensor], Tensor]) -> OpOverride:
-    """Return the override of a consumer's operator that changes its operand."""
-
-    def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        x = change(operand(consumer, args, kwargs))
-        args, kwargs = with_argument(consumer.node, args, kwargs, consumer.argument, x)
-        return target(*args, **kwargs)
-
-    return handler
-
-
 def _zeroing_override(program: Program, consumer: Consumer, present: Tensor, constant: Tensor | None) -> OpOverride:
     """Return the override that zeroes absent units and adds the response to their means."""
     axis = program.batch_axis(recorded_operand(consumer))
@@ -216,26 +181,3 @@ def masked_draws(network: Network, batch: Batch, mask: Tensor, means: Means) -> 
         network.program.forward(batch, {node: chain_overrides(overrides) for node, overrides in both.items()})
 
     return replayed_left(run, {draw.node: draw for draw in network.draws}, mask)
-
-
-def consumer_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """Compute the mean input of every foldable consumer, over all batches. (size,) in float64"""
-    sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
-    counts: defaultdict[str, int] = defaultdict(int)
-
-    def watch(consumer: Consumer) -> OpOverride:
-        def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            x = operand(consumer, args, kwargs)
-            others = [dim for dim in range(x.dim()) if dim != consumer.dim]
-            total = x.sum(others, dtype=widest_type(x)) if others else x
-            sums[consumer_key(consumer)] = sums[consumer_key(consumer)] + total.cpu().double()
-            counts[consumer_key(consumer)] += x.numel() // x.shape[consumer.dim]
-            return target(*args, **kwargs)
-
-        return handler
-
-    handlers = {consumer.node: watch(consumer) for consumer in network.consumers if consumer.fold is not None}
-    with torch.no_grad():
-        for batch in batches:
-            network.program.forward(batch, handlers)
-    return {key: total / counts[key] for key, total in sums.items()}

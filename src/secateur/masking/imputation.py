@@ -19,7 +19,8 @@ from secateur.data.batch import Batch
 from secateur.errors import BudgetError, SurgeryError
 from secateur.graph.operators import module_path
 from secateur.graph.program import OpFn, OpOverride, Program
-from secateur.masking.ablation import MeanAblation, Means, consumer_key, operand_override
+from secateur.masking.ablation import MeanAblation, Means, consumer_key
+from secateur.masking.operand_overrides import operand_override
 from secateur.masking.operands import operand, recorded_operand
 from secateur.masking.row_products import RowProducts
 

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from secateur.coupling.network import Network
 from secateur.coupling.rules.registry import rule_of
-from secateur.errors import DataError
 from secateur.graph.operators import arguments, module_path
 from secateur.graph.program import Program
 from secateur.masking.batch_norms import norm_behind
@@ -124,22 +123,6 @@ class LinearLayer:
         for axis, step in enumerate(dilation):
             padded = padded.movedim(axis - rank, -1)[..., ::step].movedim(-1, axis - rank)
         return padded
-
-
-def finite_weight(weight: Tensor, name: str) -> Tensor:
-    """Return a weight as it is, if all of its entries are finite.
-
-    Args:
-        weight: the weight.
-        name: its name, for the message.
-
-    Raises:
-        DataError: it holds NaN or infinity.
-    """
-    if not bool(torch.isfinite(weight).all()):
-        bad = int((~torch.isfinite(weight)).sum())
-        raise DataError(f"{name} has {bad} entries that are NaN or infinite; load weights that were trained to an end")
-    return weight
 
 
 def layers_of(network: Network) -> list[LinearLayer]:

@@ -18,8 +18,9 @@ from secateur.coupling.residual_blocks import is_inside
 from secateur.graph.model_copies import copy_sharing_parameters
 from secateur.graph.operators import module_path
 from secateur.graph.program import OpFn, OpOverride
-from secateur.masking.ablation import MeanAblation, Means, as_factor
+from secateur.masking.ablation import MeanAblation, Means
 from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.masking.operand_overrides import as_factor
 from secateur.recovery.compact_layers import CompactLayer
 from secateur.recovery.compact_values import Axes, compact_axes, compact_operator
 from secateur.surgery.recipe import Recipe

@@ -9,7 +9,8 @@ from secateur.surgery.diagnose import (
     candidate_groups,
     same_class_groups,
 )
-from secateur.surgery.trial_cut import Failure, TrialCutter
+from secateur.surgery.trial_cut import TrialCutter
+from secateur.surgery.trial_failures import Failure
 from secateur.surgery.trial_shares import draw_means
 
 

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,35 +14,18 @@ from secateur.coupling.network import Kept, Network
 from secateur.errors import SecateurError
 from secateur.graph.contexts import buffers_kept, parameters_kept, preserved
 from secateur.graph.model_calls import call_model
-from secateur.graph.operators import module_path, operator_name
 from secateur.masking.ablation import Means, masked_draws, run_masked
 from secateur.surgery.aliased_model import AliasedModel
 from secateur.surgery.attribute_reads import AttributeReads, attribute_reads
 from secateur.surgery.cut import cut_copy, fold_constants, removed_constants
 from secateur.surgery.program_modules import ProgramModule, input_values
 from secateur.surgery.recipe import make_recipe
+from secateur.surgery.trial_failures import Failure, difference_reason, failing_module
 from secateur.surgery.verify import output_difference
 from secateur.utils.devices import comparable_arithmetic
 from secateur.utils.progress import advance
 
-
-@dataclass(frozen=True)
-class Failure:
-    """A trial that failed.
-
-    Args:
-        reason: what the model said.
-        path: the module in whose code it failed; None where it ran but gave another output.
-        progress: how many calls of modules had been completed.
-    """
-
-    reason: str
-    path: str | None
-    progress: float
-
-
 STRONG = 8
-MOST_NAMED = 3
 TrialFn = tuple[bool, tuple[tuple[str, tuple[int, ...]], ...]]
 
 
@@ -94,14 +76,14 @@ class TrialCutter:
                 output = call_model(small, batch)
         except Exception as failure:  # noqa: BLE001 the model's own code may raise anything
             reason = f"the cut {network.title} can't be run: {type(failure).__name__}: {failure}"
-            return Failure(reason, _failing_module(small, failure), self._shadow.calls if self._shadow else 0)
+            return Failure(reason, failing_module(small, failure), self._shadow.calls if self._shadow else 0)
         try:
             expected = run_masked(network, batch, mask, means)
             worst, allowed = output_difference(output, expected, network.program.lowest_type)
         except SecateurError as failure:
             return Failure(str(failure), None, float("inf"))
         return (
-            None if worst <= allowed else Failure(_difference_reason(network, kept, worst, allowed), None, float("inf"))
+            None if worst <= allowed else Failure(difference_reason(network, kept, worst, allowed), None, float("inf"))
         )
 
     def passes(self, network: Network, kept: Kept, before: Failure) -> bool:
@@ -169,18 +151,6 @@ class TrialCutter:
                 yield small
 
 
-def _difference_reason(network: Network, kept: Kept, worst: float, allowed: float) -> str:
-    """Describe a cut model with another output: the operators that count what was cut."""
-    mask = network.mask(kept)
-    counting = (size.node for size in network.sizes if size.remaining(mask) != len(size.units))
-    operators = dict.fromkeys(f"{operator_name(node)} in {module_path(node) or network.title}" for node in counting)
-    named = ", ".join(list(operators)[:MOST_NAMED]) or "an operator that counts or orders these units"
-    return (
-        f"the cut {network.title} runs, but its output differs from the masked run's by {worst:.1e} of the largest, "
-        f"where {allowed:.0e} is float noise: its own code does not follow the cut in {named}"
-    )
-
-
 def _watch(path: str, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Callable[..., None]:
     """Return a hook that records the shapes of the inputs of a module that runs a program."""
 
@@ -195,15 +165,3 @@ def _watch(path: str, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Callable
 def _scaled_input(tensor: Tensor) -> Tensor:
     """Return the example scaled so that clipped and saturated values show."""
     return tensor * STRONG if tensor.is_floating_point() else tensor
-
-
-def _failing_module(model: nn.Module, failure: BaseException) -> str:
-    """Return the path of the innermost module of the model whose code was running."""
-    paths = {module: path for path, module in model.named_modules()}
-    path, frame = "", failure.__traceback__
-    while frame is not None:
-        instance = frame.tb_frame.f_locals.get("self")
-        if isinstance(instance, nn.Module) and instance in paths:
-            path = paths[instance]
-        frame = frame.tb_next
-    return path

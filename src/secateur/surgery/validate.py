@@ -22,7 +22,8 @@ from secateur.surgery.diagnose import (
     ancestors,
     candidate_groups,
 )
-from secateur.surgery.trial_cut import Failure, TrialCutter
+from secateur.surgery.trial_cut import TrialCutter
+from secateur.surgery.trial_failures import Failure
 from secateur.surgery.trial_shares import draw_means, draw_shares
 from secateur.surgery.validate_attributes import (
     DRAWS,

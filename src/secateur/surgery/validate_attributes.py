@@ -14,7 +14,8 @@ from secateur.surgery.diagnose import (
     reshapers,
     same_class_updates,
 )
-from secateur.surgery.trial_cut import Failure, TrialCutter
+from secateur.surgery.trial_cut import TrialCutter
+from secateur.surgery.trial_failures import Failure
 from secateur.surgery.trial_shares import draw_shares
 
 MOST_ATTRIBUTES = 48

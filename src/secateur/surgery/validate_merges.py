@@ -12,7 +12,8 @@ from secateur.surgery.diagnose import (
     owned_axes,
     same_class_modules,
 )
-from secateur.surgery.trial_cut import Failure, TrialCutter
+from secateur.surgery.trial_cut import TrialCutter
+from secateur.surgery.trial_failures import Failure
 from secateur.surgery.trial_shares import draw_shares
 
 MOST_BUNDLES = 12

@@ -10,7 +10,8 @@ from secateur.coupling.shape_literals import ShapeLiteral
 from secateur.graph.module_program import ModuleProgram, common_lengths
 from secateur.graph.operators import module_path
 from secateur.surgery.diagnose import ancestors, groups_inside_module, same_class_modules
-from secateur.surgery.trial_cut import Failure, TrialCutter
+from secateur.surgery.trial_cut import TrialCutter
+from secateur.surgery.trial_failures import Failure
 
 Programs = Mapping[str, ModuleProgram]
 

@@ -27,8 +27,9 @@ from secateur.sparsity.pivoting.block_sums import Matrix
 from secateur.sparsity.pivoting.order_steps import improved_order, swap_gains
 from secateur.sparsity.pivoting.orders import fold_orders
 from secateur.sparsity.pivoting.pivot import pivot
+from secateur.sparsity.pivoting.pivot_matrices import pivot_matrices
 from secateur.sparsity.pivoting.result import load_pivoted
-from secateur.sparsity.pivoting.search import align_orders, pivot_matrices, pivot_obliviously
+from secateur.sparsity.pivoting.search import align_orders, pivot_obliviously
 from zoo import ZOO, grow
 
 

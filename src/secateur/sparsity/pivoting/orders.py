@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
 from secateur.graph.contexts import preserved, run_module
-from secateur.masking.linear_layers import LinearLayer, finite_weight
+from secateur.masking.finite_weights import finite_weight
+from secateur.masking.linear_layers import LinearLayer
 from secateur.sparsity.pivoting.block_sums import Matrix
 from secateur.surgery.verify import output_difference
 from secateur.utils.devices import comparable_arithmetic

@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
-from secateur.masking.linear_layers import finite_weight
+from secateur.masking.finite_weights import finite_weight
 from secateur.options import is_block_shape
 from secateur.sparsity.pivoting.result import PivotResult
 from secateur.sparsity.pivoting.rounds import PivotRounds, axes_to_pivot

@@ -5,17 +5,16 @@ import lzma
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-import numpy as np
-import torch
 from torch import Tensor
 
 from secateur.errors import StorageError
 from secateur.files import Record, read_bytes
 from secateur.files.records import Natural
-from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks
+from secateur.sparsity.unification.blocks import Blocks
+from secateur.sparsity.unification.compressed_streams import NumberStream, TensorEntry, read_tensor
 from secateur.surgery.input_form import DTYPES
 
 MAGIC = b"secateur blocks 1\n"
@@ -25,20 +24,6 @@ MOST_HEADER = 1 << 26  # bytes of the header, unpacked
 MOST_FILE = 1 << 36
 MEMORY = 1 << 27  # bytes that LZMA may use to unpack: its largest dictionary takes half of it
 MOST_PADDING = 1 << 20  # entries that blocks may have beyond 16 times those of the weight
-
-Side = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
-Numbers = tuple[Natural, str]
-
-
-class TensorEntry(Record, frozen=True, omit_defaults=True):
-    """One tensor; `blocks`, `magnitudes` and `free` where it is written as blocks: their shape and two counts."""
-
-    name: str
-    shape: Annotated[list[Natural], msgspec.Meta(max_length=64)]
-    dtype: str
-    blocks: Annotated[tuple[Side, ...], msgspec.Meta(min_length=2, max_length=8)] | None = None
-    magnitudes: Numbers | None = None
-    free: Numbers | None = None
 
 
 class Header(Record, frozen=True):
@@ -80,7 +65,7 @@ def read_compressed(path: Path, model: Mapping[str, Tensor]) -> dict[str, Tensor
         header, body = _header(raw[len(MAGIC) : -DIGEST])
         _check_same(header, model)
         streams = _streams(header, body, sum(tensor.numel() * tensor.element_size() for tensor in model.values()))
-        tensors = {entry.name: _tensor(entry, streams) for entry in header.tensors}
+        tensors = {entry.name: read_tensor(entry, streams) for entry in header.tensors}
         if any(stream.at != len(stream.data) for stream in streams.values()):
             raise StorageError("more numbers than tensors")
     except (msgspec.MsgspecError, lzma.LZMAError, UnicodeError, RecursionError, ValueError, StorageError) as failure:
@@ -133,7 +118,7 @@ def _check_same(header: Header, model: Mapping[str, Tensor]) -> None:
             check_blocks(Blocks(tuple(entry.shape), entry.blocks), name)
 
 
-def _streams(header: Header, body: bytes, size: int) -> dict[str, "_Stream"]:
+def _streams(header: Header, body: bytes, size: int) -> dict[str, NumberStream]:
     """Split the content of a file into its streams.
 
     Args:
@@ -152,69 +137,6 @@ def _streams(header: Header, body: bytes, size: int) -> dict[str, "_Stream"]:
     streams, at = {}, 0
     for name, coding, length in header.streams:
         data = body[at : at + length]
-        streams[name] = _Stream(_unpacked(data, size + blocks) if coding == "lzma" else data)
+        streams[name] = NumberStream(_unpacked(data, size + blocks) if coding == "lzma" else data)
         at += length
     return streams
-
-
-class _Stream:
-    """Bytes that are taken in turn."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def take(self, count: int) -> bytes:
-        """The next bytes.
-
-        Raises:
-            StorageError: there are not so many left.
-        """
-        if count > len(self.data) - self.at:
-            raise StorageError("fewer numbers than tensors")
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def numbers(self, count: int, dtype: torch.dtype) -> Tensor:
-        """The next numbers, whose bytes of equal significance lie together. (count,)"""
-        data = self.take(count * dtype.itemsize)
-        if not count:
-            return torch.zeros(0, dtype=dtype)
-        planes = torch.from_numpy(np.frombuffer(data, np.uint8).copy()).view(dtype.itemsize, count)
-        return planes.T.contiguous().flatten().view(dtype)
-
-
-def _tensor(entry: TensorEntry, streams: Mapping[str, _Stream]) -> Tensor:
-    """Restore a tensor from its streams.
-
-    Raises:
-        StorageError: the labels and the counts of numbers do not belong together.
-    """
-    shape, kind = tuple(entry.shape), DTYPES[entry.dtype]
-    if entry.blocks is None or entry.magnitudes is None or entry.free is None:
-        return streams["rest"].numbers(math.prod(shape), kind).view(shape)
-    blocks = Blocks(shape, entry.blocks)
-    labels = torch.from_numpy(np.frombuffer(streams["labels"].take(blocks.count), np.uint8).astype(np.int64))
-    if bool((labels > max(FREE, UNIFIED, PRUNED)).any()):
-        raise StorageError(f"a block of {entry.name} is of no known kind")
-    real = blocks.cut(torch.ones(shape)) > 0
-    values = torch.zeros(real.shape, dtype=kind)
-    count = int(real[labels == UNIFIED].sum())
-    magnitudes = _counted(entry, entry.magnitudes, int((labels == UNIFIED).sum()), streams["magnitudes"])
-    packed = np.frombuffer(streams["signs"].take(-(-count // 8)), np.uint8)
-    negative = torch.from_numpy(np.unpackbits(packed, count=count).astype(bool))
-    shared = magnitudes.to(kind)[:, None].expand(-1, real.shape[1])[real[labels == UNIFIED]]
-    values[real & (labels == UNIFIED)[:, None]] = torch.where(negative, -shared, shared)
-    free = _counted(entry, entry.free, int(real[labels == FREE].sum()), streams["free"])
-    values[real & (labels == FREE)[:, None]] = free.to(kind)
-    return blocks.join(values)
-
-
-def _counted(entry: TensorEntry, numbers: Numbers, count: int, stream: _Stream) -> Tensor:
-    """So many numbers of a stream.
-
-    Raises:
-        StorageError: there are more or fewer, or of a type that such numbers are not written in.
-    """
-    if numbers[0] != count or numbers[1] not in ("float16", entry.dtype):
-        raise StorageError(f"{entry.name} has {numbers[0]} numbers of {numbers[1]}, where its blocks take {count}")
-    return stream.numbers(count, DTYPES[numbers[1]])

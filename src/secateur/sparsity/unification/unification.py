@@ -8,7 +8,7 @@ from torch import nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
-from secateur.masking.linear_layers import finite_weight
+from secateur.masking.finite_weights import finite_weight
 from secateur.sparsity.unification.layer_state import start_state
 from secateur.sparsity.unification.layers import weights_to_structure
 from secateur.sparsity.unification.shapes import DEFAULT_SHAPE, Shape, block_shapes
