@@ -1,34 +1,14 @@
 """The search for the orders and blocks of all matrices of a network, from several starts."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from secateur.sparsity.pivoting.block_sums import Matrix
 from secateur.sparsity.pivoting.order_steps import LEAST_GAIN
+from secateur.sparsity.pivoting.pivoted_matrices import PivotedMatrices
 from secateur.sparsity.pivoting.search import GAIN, PivotSearch
 from secateur.sparsity.pivoting.starts import start_orders
-
-
-@dataclass(frozen=True, eq=False)
-class PivotedMatrices:
-    """Orders, and the blocks that are kept.
-
-    Args:
-        orders: the unit at each position, by the name of the order.
-        blocks: the blocks of the reordered matrix that are kept, by layer (block rows, block columns).
-        shape: the shape of a block.
-        retained: the fraction of the absolute weight within them, by layer.
-        is_locally_optimal: whether no single step retains more: other blocks for these orders, and for these blocks
-            another order that no matrix has along both axes, or a swap of two units of one that some matrix has.
-    """
-
-    orders: Mapping[str, np.ndarray]
-    blocks: Mapping[str, np.ndarray]
-    shape: tuple[int, int]
-    retained: Mapping[str, float]
-    is_locally_optimal: bool = False
 
 
 def pivot_matrices(
@@ -55,6 +35,7 @@ def pivot_matrices(
 
     Examples:
         >>> rows, columns = np.arange(4)[:, None] % 2, np.arange(4) % 2
+        >>> from secateur.sparsity.pivoting.search import align_orders
         >>> checkered = Matrix("a", (rows == columns) * 1.0, "rows", "columns")
         >>> pivot_matrices([checkered], 0.5, (2, 2)).retained, align_orders([checkered], 0.5, (2, 2)).retained
         ({'a': 1.0}, {'a': 0.5})

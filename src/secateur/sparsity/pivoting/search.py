@@ -19,7 +19,7 @@ from secateur.sparsity.pivoting.block_sums import (
     order_sizes,
 )
 from secateur.sparsity.pivoting.order_steps import LEAST_GAIN, assigned_order, improved_order, swap_gains
-from secateur.sparsity.pivoting.pivot_matrices import PivotedMatrices
+from secateur.sparsity.pivoting.pivoted_matrices import PivotedMatrices
 
 GAIN = 1e-3
 CANDIDATES = 128  # pairs that are tried with blocks chosen anew
