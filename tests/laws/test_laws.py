@@ -96,6 +96,15 @@ def _counts(numbers: Counter[str]) -> str:
     return ", ".join(f"{name} x{count}" for name, count in sorted(numbers.items()))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_consumers_of_a_group_are_those_that_read_its_units(name: str) -> None:
+    _, _, network = traced(name)
+    for group in network.groups:
+        readers = tuple(consumer for consumer in network.consumers if group.owns(consumer.units))
+        assert network.consumers_of(group) == readers
+        assert network.consumers_of(copy.copy(group)) == readers
+
+
 def _sizes(value: Any) -> list[Any]:
     return pytree.tree_leaves(value, is_leaf=lambda leaf: isinstance(leaf, torch.Size))
 
