@@ -16,6 +16,7 @@ from secateur.importance.scores import Scores
 from secateur.importance.shapley.config import Shapley
 from secateur.importance.taylor import Taylor
 from secateur.recovery.repair import repair
+from secateur.report.language_report import language_report
 from secateur.results import Result
 from secateur.surgery.cut import cut
 from secateur.surgery.storage import load, save
@@ -38,6 +39,7 @@ __all__ = [
     "criterion",
     "cut",
     "export",
+    "language_report",
     "load",
     "plan",
     "prune",

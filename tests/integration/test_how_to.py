@@ -1,5 +1,6 @@
 """The code of the how-to pages runs as it stands."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -8,10 +9,19 @@ import pytest
 from expected_warnings import unhelpful_repair
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
+PEFT_BLOCK = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)  # run where that library is installed
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-WITH_CODE = ["criterion.md", "estimator.md", "onnx.md", "repair.md", "sizes.md", "training-method.md"]
+WITH_CODE = [
+    "criterion.md",
+    "estimator.md",
+    "language-model.md",
+    "onnx.md",
+    "repair.md",
+    "sizes.md",
+    "training-method.md",
+]
 
 
 @unhelpful_repair
@@ -23,6 +33,8 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     text = (PAGES / page).read_text(encoding="utf-8")
     blocks = BLOCK.findall(text)
     assert len(blocks) >= 3
+    if importlib.util.find_spec("peft") is not None:
+        blocks += PEFT_BLOCK.findall(text)
     namespace: dict[str, object] = {"__name__": "how_to"}
     for block in blocks:
         exec(compile(block, page, "exec"), namespace)

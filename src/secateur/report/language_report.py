@@ -1,0 +1,191 @@
+"""Figures of a causal language model beside the dense one: perplexity, tokens per second, memory and generated text."""
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from secateur.data.batch import Batch, on_device
+from secateur.data.model_inputs import device_of
+from secateur.data.next_tokens import IGNORED_LABEL, is_causal_language_model
+from secateur.entry import entry_point
+from secateur.errors import OptionError
+from secateur.evaluation.outputs import main_output
+from secateur.graph.contexts import preserved, run_module
+from secateur.importance.data_checks import batches_of_model
+from secateur.utils.text_table import align_columns
+
+REPETITIONS = 3
+
+
+@dataclass(frozen=True)
+class LanguageFigures:
+    """The figures of one language model.
+
+    Args:
+        perplexity: the exponential of the mean cross entropy of the next token, over all tokens that count.
+        prefill: tokens per second of a prompt, with a batch of one.
+        decoding: generated tokens per second, one at a time with a cache, with a batch of one.
+        bytes: of parameters and buffers.
+        cache_bytes: of the cache, for each token of a sequence.
+        sample: greedily generated text; "" without a tokenizer that has `decode`.
+    """
+
+    perplexity: float
+    prefill: float
+    decoding: float
+    bytes: int
+    cache_bytes: float
+    sample: str
+
+
+@dataclass(frozen=True)
+class LanguageReport:
+    """The figures of the dense and of the small language model, on the same tokens.
+
+    Args:
+        dense: of the dense model.
+        small: of the small model.
+        prompt: the text that both samples continue; "" without one.
+    """
+
+    dense: LanguageFigures
+    small: LanguageFigures
+    prompt: str
+
+    def __str__(self) -> str:
+        rows = [["", "dense", "small", "small/dense"]]
+        for name, digits in (("perplexity", 2), ("prefill", 0), ("decoding", 1), ("bytes", 0), ("cache_bytes", 0)):
+            values = [float(getattr(figures, name)) for figures in (self.dense, self.small)]
+            ratio = f"{values[1] / values[0]:.3f}" if values[0] else ""
+            rows.append([NAMES[name], *(f"{value:,.{digits}f}" for value in values), ratio])
+        lines = align_columns(rows)
+        if self.dense.sample or self.small.sample:
+            lines += ["", f"prompt: {self.prompt}", f"dense:  {self.dense.sample}", f"small:  {self.small.sample}"]
+        return "\n".join(lines)
+
+
+NAMES = {
+    "perplexity": "perplexity",
+    "prefill": "prefill, tokens/s",
+    "decoding": "decoding, tokens/s",
+    "bytes": "bytes",
+    "cache_bytes": "cache, bytes/token",
+}
+
+
+@entry_point
+def language_report(
+    model: nn.Module,
+    small: nn.Module,
+    data: Any,
+    *,
+    tokenizer: Any = None,
+    tokens: int = 32,
+) -> LanguageReport:
+    """Measure a small language model beside the dense one.
+
+    Times are medians of runs of both models in turn, with a batch of one: the first row of `data` as the prompt.
+
+    Args:
+        model: the dense model, a causal language model of the transformers library.
+        small: the small model.
+        data: tokens, as `text_batches` makes them, that nothing was fitted to.
+        tokenizer: a tokenizer with `decode`, for a sample of generated text.
+        tokens: the number of tokens to generate.
+
+    Raises:
+        OptionError: a model is no causal language model.
+        DataError: the data can't be used.
+
+    Examples:
+        >>> import torch, secateur as sc
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> config = GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2)
+        >>> model, data = GPT2LMHeadModel(config), {"input_ids": torch.randint(3, 64, (2, 8))}
+        >>> report = sc.language_report(model, model, data, tokens=2)
+        >>> report.small.perplexity / report.dense.perplexity
+        1.0
+    """
+    for network in (model, small):
+        if not is_causal_language_model(type(network).__name__):
+            raise OptionError(f"{type(network).__name__} is no causal language model (...ForCausalLM, ...LMHeadModel)")
+    batches = [on_device(batch, device_of(model)) for batch in batches_of_model(model, data)]
+    prompt = _tokens_of(batches[0])[:1]
+    with preserved(model), preserved(small):
+        perplexities = [_perplexity(network, batches) for network in (model, small)]
+        runs = [[_generate(network, prompt, tokens) for network in (model, small)] for _ in range(REPETITIONS)]
+    decode = getattr(tokenizer, "decode", None)
+    dense, cut = (
+        _figures(network, perplexity, [run[number] for run in runs], decode)
+        for number, (network, perplexity) in enumerate(zip((model, small), perplexities, strict=True))
+    )
+    return LanguageReport(dense, cut, "" if decode is None else decode(prompt[0].tolist()))
+
+
+def _tokens_of(batch: Batch) -> Tensor:
+    """Return the tokens of a batch, (rows, length)."""
+    tokens: Tensor = batch.kwargs["input_ids"] if "input_ids" in batch.kwargs else batch.tensors[0]
+    return tokens
+
+
+def _perplexity(model: nn.Module, batches: Sequence[Batch]) -> float:
+    """Return the exponential of the mean cross entropy of the next token, over all tokens that count."""
+    total, count = 0.0, 0
+    for batch in batches:
+        labels = _tokens_of(batch)[:, 1:] if batch.target is None else batch.target[:, :-1]
+        logits = main_output(run_module(model, batch))[:, : labels.shape[1]].transpose(1, 2)
+        losses = F.cross_entropy(logits.float(), labels, reduction="none", ignore_index=IGNORED_LABEL)
+        total, count = total + float(losses.double().sum()), count + int((labels != IGNORED_LABEL).sum())
+    return math.exp(total / max(count, 1))
+
+
+@dataclass(frozen=True)
+class _Generation:
+    """Greedily generated tokens, the seconds of the prompt and of each token, and the cache's bytes for a token."""
+
+    tokens: list[int]
+    prompt_length: int
+    prefill: float
+    steps: list[float]
+    cache_bytes: float
+
+
+def _generate(model: Any, prompt: Tensor, count: int) -> _Generation:
+    """Generate tokens greedily with a cache."""
+    start = time.perf_counter()
+    output = model(input_ids=prompt, use_cache=True)
+    token = output.logits[:, -1:].argmax(-1)
+    ends = [time.perf_counter()]
+    tokens = [int(token)]
+    for _ in range(count - 1):
+        output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+        token = output.logits[:, -1:].argmax(-1)
+        tokens.append(int(token))  # waits for the device
+        ends.append(time.perf_counter())
+    layers = getattr(output.past_key_values, "layers", ())
+    values = [tensor for layer in layers for tensor in (layer.keys, layer.values) if isinstance(tensor, Tensor)]
+    cached = sum(tensor.numel() * tensor.element_size() / tensor.shape[-2] for tensor in values)
+    steps = [after - before for before, after in itertools.pairwise(ends)]
+    return _Generation(tokens, prompt.shape[1], ends[0] - start, steps, cached)
+
+
+def _figures(model: nn.Module, perplexity: float, runs: Sequence[_Generation], decode: Any) -> LanguageFigures:
+    """Return the figures of a model from several runs."""
+    prefill = statistics.median(run.prefill for run in runs)
+    steps = [step for run in runs for step in run.steps]
+    sizes = (tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+    return LanguageFigures(
+        perplexity,
+        runs[0].prompt_length / prefill,
+        1 / statistics.median(steps) if steps else math.nan,
+        sum(sizes),
+        runs[0].cache_bytes,
+        "" if decode is None else decode(runs[0].tokens),
+    )
