@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from shapley import page
+from shapley import page, page_texts
 from shapley.curves import Point, ours, race, theirs
 from shapley.owen import owen
 from shapley.precision import compiled, precise
@@ -55,7 +55,15 @@ def whole() -> None:
     races = {"256": _races(subjects["vgg"])}
     races["1000"] = _races(subject("vgg", 1000))
     passes = {name: one_pass(given) for name, given in subjects.items()}
-    page.write(DOCS, points, races, throughputs, passes, sweep(), {page.PRECISION: _precision(), page.OWEN: _owen()})
+    page.write(
+        DOCS,
+        points,
+        races,
+        throughputs,
+        passes,
+        sweep(),
+        {page_texts.PRECISION: _precision(), page_texts.OWEN: _owen()},
+    )
 
 
 PEERED = ("features.7", "features.14")
@@ -77,15 +85,15 @@ def _owen() -> str:
 
 def _scaling() -> None:
     measured = sweep()
-    page.rewrite(DOCS, page.SCALING, page.scaling(measured))
+    page.rewrite(DOCS, page_texts.SCALING, page.scaling(measured))
     page.plot(DOCS, measured)
 
 
 WAYS = {
     "quick": quick,
     "scaling": _scaling,
-    "precision": lambda: page.rewrite(DOCS, page.PRECISION, _precision()),
-    "owen": lambda: page.rewrite(DOCS, page.OWEN, _owen()),
+    "precision": lambda: page.rewrite(DOCS, page_texts.PRECISION, _precision()),
+    "owen": lambda: page.rewrite(DOCS, page_texts.OWEN, _owen()),
     "curves": lambda: page.redraw(DOCS),
 }
 

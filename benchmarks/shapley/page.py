@@ -9,29 +9,24 @@ from matplotlib.ticker import NullFormatter
 
 from shapley.curves import Point, Race
 from shapley.owen import Whole
+from shapley.page_texts import (
+    ABOUT,
+    COMPILED,
+    CURVES,
+    EQUAL,
+    INTRODUCTIONS,
+    LOW_PRECISION,
+    PASSES,
+    POINTS,
+    RACES,
+    SCALING,
+    THROUGHPUT,
+    WHOLE_GAME,
+)  # fmt: skip
 from shapley.precision import Compiled, Precise
 from shapley.scaling import Measured, slope
 from shapley.speed import Throughput
 
-ABOUT = """# Shapley values: error, speed, scaling
-
-One run, one thread, what gave this page:
-
-    python -m benchmarks shapley
-
-(the section on scaling once more by itself, with `--scaling`, after a fault in the memory of the errors was mended;
-those on bfloat16 and compilers and on the whole network's game with `--precision` and `--owen`; the curves are drawn
-from the table at the end, also by `--curves`).
-
-Networks: a VGG-like one (`benchmarks/networks/vgg.py`, 92.8 % on Fashion-MNIST) and the demo's residual one; 256 (or
-1,000) labelled test images, cross entropy, zero removal, the mean over examples. *Error* is the squared error as a part
-of the true values' squares; the truth is a long run, checked against a long run of another estimator
-(`benchmarks/shapley/truth`). An *evaluation* is one coalition on one example; with its gradient it counts
-three.
-"""
-
-SCALING, PRECISION, OWEN, POINTS = "Scaling", "bfloat16 and compilers", "The whole network's game", "All points"
-CURVES = "![error and rank correlation](shapley-curves.svg)"
 SHOWN = ("vgg features.7", "vgg features.14", "demo layer2.0.conv1")
 
 
@@ -108,13 +103,13 @@ def scaling(found: Mapping[str, Sequence[Measured]]) -> str:
             f"| {m.units} | {m.examples} | {m.depth} | {m.limit} | {m.seconds:.2f} | {m.megabytes:.0f} |" for m in each
         ]
     slopes = ", ".join(f"{slope(list(found[by]), by, 'seconds'):.2f} for {by}" for by in ("units", "examples", "depth"))
-    return "\n".join([f"Slopes of the time on a log-log plot: {slopes}.", "", *rows, "", "![scaling](scaling.svg)"])
+    return "\n".join([f"Slopes of the time on a log-log plot are: {slopes}.", "", *rows, "", "![scaling](scaling.svg)"])
 
 
 def precisions(found: Sequence[Precise], compiled: Sequence[Compiled]) -> str:
     """What bfloat16 and a compiler give."""
     rows = [
-        '`precision="bfloat16"`, `controlled`, 64 evaluations for each unit:',
+        LOW_PRECISION,
         "",
         "| group | us for a coalition, float32 | bfloat16 | times faster | error, float32 | bfloat16 |",
         "|---|--:|--:|--:|--:|--:|",
@@ -124,8 +119,7 @@ def precisions(found: Sequence[Precise], compiled: Sequence[Compiled]) -> str:
         rows.append(f"| {each.group} | {plain:.1f} | {low:.1f} | {plain / low:.1f} | {error:.3f} | {rounded:.3f} |")
     rows += [
         "",
-        "The whole network, 64 images, through `torch.compile`, which scoring does not use: what follows a group is",
-        "another program for each, and compiling one takes longer than all groups take to be scored.",
+        COMPILED.strip(),
         "",
         "| | ms | compiled, ms | to compile, s |",
         "|---|--:|--:|--:|",
@@ -137,7 +131,7 @@ def precisions(found: Sequence[Precise], compiled: Sequence[Compiled]) -> str:
 def wholes(found: Sequence[Whole]) -> str:
     """Owen values by either estimator."""
     rows = [
-        "Owen values of all units, errors from what four independent runs differ by:",
+        WHOLE_GAME,
         "",
         "| network | units | estimator | evaluations | seconds | error |",
         "|---|--:|---|--:|--:|--:|",
@@ -215,16 +209,20 @@ def write(
     methods = {p.method for p in found if p.budget > 8}
     own = [p for p in found if p.method in methods]
     sections = {
-        "To the error of the authors' five orders": races(raced),
-        "Error at equal evaluations, as a part of plain orders'": summary(own),
-        "Throughput": throughputs(speeds),
-        "One-pass criteria, all layers, in forward and backward passes": passes(passed),
+        RACES: races(raced),
+        EQUAL: summary(own),
+        THROUGHPUT: throughputs(speeds),
+        PASSES: passes(passed),
         **further,
         SCALING: scaling(scaled),
         POINTS: points(found),
     }
     plot(folder, scaled)
     curves(folder, found)
+    sections = {
+        title: "\n\n".join(filter(None, [INTRODUCTIONS.get(title, "").strip(), table]))
+        for title, table in sections.items()
+    }
     text = "\n\n".join([ABOUT.strip(), *(f"## {title}\n\n{table}" for title, table in sections.items())])
     (folder / "shapley.md").write_text(text + "\n")
 

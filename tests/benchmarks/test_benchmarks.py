@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+from shapley import page_texts
 
 from repository import ROOT
 
@@ -19,3 +20,14 @@ def test_names_that_scripts_import_exist(script: Path) -> None:
             for each in statement.names:
                 if not hasattr(module, each.name):
                     importlib.import_module(f"{statement.module}.{each.name}")
+
+
+def test_the_page_of_shapley_values_has_the_text_that_its_benchmark_writes() -> None:
+    text = (ROOT / "docs" / "shapley.md").read_text(encoding="utf-8")
+    assert text.startswith(page_texts.ABOUT)
+    for title, introduction in page_texts.INTRODUCTIONS.items():
+        assert f"\n## {title}\n\n{introduction.strip()}\n\n|" in text
+    assert f"\n\n{page_texts.COMPILED.strip()}\n\n|" in text
+    for title, line in ((page_texts.PRECISION, page_texts.LOW_PRECISION), (page_texts.OWEN, page_texts.WHOLE_GAME)):
+        assert f"\n## {title}\n\n{line}\n\n|" in text
+    assert f"\n## {page_texts.POINTS}\n\n{page_texts.CURVES}\n\n|" in text
