@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import secateur as sc
+from expected_warnings import few_examples
 
 
 class Residual(nn.Module):
@@ -135,6 +136,7 @@ def test_a_budget_that_the_sizes_do_not_allow_is_refused_before_scoring(model: R
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
+@few_examples
 def test_prune_takes_sizes(model: Residual, rounds: int) -> None:
     options = {"by": "l1", "rounds": rounds, "progress": False}
     x = torch.randn(32, 3, 6, 6)
