@@ -83,26 +83,40 @@ def _validated_draw(trials: TrialCutter, network: Network, seed: int) -> Network
 
 def removable_blocks(model: nn.Module, network: Network) -> list[RemovableBlock]:
     """Return the blocks of a network that can be left out, as a trial of each shows."""
-    trials = TrialCutter(model)
-    return [
-        block
-        for block in find_blocks(network.program)
-        if trials.run(of_blocks(network, [block]), {"blocks": torch.arange(0)}, {}) is None
-    ]
+    blocks = list(find_blocks(network.program))
+    failures = _failures_without(TrialCutter(model), network, blocks)
+    return [block for block, failure in zip(blocks, failures, strict=True) if failure is None]
 
 
 def validate_blocks(model: nn.Module, network: Network, blocks: Sequence[RemovableBlock]) -> Network:
     """Return the network whose units are the removable blocks; the others are frozen, with the reason."""
-    trials = TrialCutter(model)
     fine, frozen = [], []
-    for block in blocks:
-        failure = trials.run(of_blocks(network, [block]), {"blocks": torch.arange(0)}, {})
+    for block, failure in zip(blocks, _failures_without(TrialCutter(model), network, blocks), strict=True):
         if failure is None:
             fine.append(block)
         else:
             reason = "what follows its sum changes what comes in" if failure.path is None else failure.reason
             frozen.append(Frozen(block.path, 1, "", block.path, reason))
     return replace(of_blocks(network, fine), frozen=tuple(frozen))
+
+
+def _failures_without(trials: TrialCutter, network: Network, blocks: Sequence[RemovableBlock]) -> list[Failure | None]:
+    """Return the failure of a trial without each block, None where it passes.
+
+    Every other block is left out at once, then the others. Where that passes, so does each of them with its neighbours
+    present; where it fails, each is tried alone.
+    """
+    failures: dict[str, Failure | None] = {}
+    for half in (blocks[::2], blocks[1::2]):
+        if len(half) > 1 and _failure_without(trials, network, half) is None:
+            failures |= dict.fromkeys((block.path for block in half), None)
+        else:
+            failures |= {block.path: _failure_without(trials, network, [block]) for block in half}
+    return [failures[block.path] for block in blocks]
+
+
+def _failure_without(trials: TrialCutter, network: Network, blocks: Sequence[RemovableBlock]) -> Failure | None:
+    return trials.run(of_blocks(network, blocks), {"blocks": torch.arange(0)}, {})
 
 
 def _with_larger_minimum(trials: TrialCutter, network: Network) -> Network:

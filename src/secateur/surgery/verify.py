@@ -65,7 +65,7 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
         SurgeryError: the cut model can't be run, or its output is another.
     """
     batch = network.example
-    with preserved(small), torch.random.fork_rng(devices=[]):
+    with preserved(small, network.program.writes), torch.random.fork_rng(devices=[]):
         mask = network.mask(kept)
         expected = run_masked(network, batch, mask, means)
         try:

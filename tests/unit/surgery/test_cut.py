@@ -12,7 +12,6 @@ import secateur as sc
 from live_bytes import LiveBytes
 from secateur.coupling.plan import Plan
 from secateur.surgery.apply_recipe import slice_tensor
-from secateur.surgery.cut import cut_copy
 from zoo import grow
 
 
@@ -208,10 +207,10 @@ def test_a_cut_holds_what_stays_and_no_second_whole_model() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 4096), nn.ReLU(), nn.Linear(4096, 64), nn.LayerNorm(64))
     network = sc.trace(model, torch.randn(2, 64))
-    kept = {"0": torch.arange(0, 4096, 8)}
+    plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.125})
     whole = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     with LiveBytes() as live:
-        small, _ = cut_copy(model, network, kept, {})
+        small = sc.cut(model, plan)
     assert live.peak < 0.3 * whole
     memory = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     assert not memory & {parameter.untyped_storage().data_ptr() for parameter in small.parameters()}

@@ -2,11 +2,13 @@
 
 import warnings
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import secateur as sc
 from secateur.graph.model_copies import copy_model
+from secateur.surgery.trial_cut import TrialCutter
 from zoo import grow
 
 
@@ -31,3 +33,36 @@ def test_a_graph_module_is_copied_where_warnings_are_errors() -> None:
         copy = copy_model(model, {})
     x = torch.randn(4, 3)
     assert torch.equal(copy(x), model(x))
+
+
+class Branch(nn.Module):
+    """A residual block; where it normalises behind the sum, the sum alone can't stay."""
+
+    def __init__(self, is_post_norm: bool) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 6)
+        self.norm = nn.LayerNorm(6) if is_post_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        summed: Tensor = self.norm(x + self.down(self.up(x).relu()))
+        return summed
+
+
+@pytest.mark.parametrize(("post_norms", "runs"), [((), 2), ((2,), 1 + 3 + 1), ((0, 3), 1 + 3 + 1 + 3)])
+def test_blocks_are_tried_together_and_alone_where_that_fails(
+    post_norms: tuple[int, ...], runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Branch(number in post_norms) for number in range(6)), nn.Linear(6, 2))
+    counted = [0]
+    run = TrialCutter.run
+
+    def counting(*args: object) -> object:
+        counted[0] += 1
+        return run(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrialCutter, "run", counting)
+    network = sc.trace(model, torch.randn(3, 6), kinds="blocks")
+    assert counted[0] == runs
+    assert network["blocks"].block_paths == tuple(str(number) for number in range(6) if number not in post_norms)
+    assert len(network.frozen) == len(post_norms)
