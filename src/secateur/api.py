@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import fx, nn
@@ -33,6 +34,7 @@ from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair import How, run_repairs
 from secateur.report.measured_report import measure_networks
 from secateur.results import Result
+from secateur.run_checkpoint import recalled_scores, run_checkpoint
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
 from secateur.tracing import kinds_for_budget, trace, within_layout
@@ -71,6 +73,7 @@ def prune(
     layout: str | None = DEFAULTS.layout,
     seconds: float | None = None,
     seed: int = DEFAULTS.seed,
+    checkpoint: str | Path | None = None,
     progress: bool | None = True,
     **options: Any,
 ) -> Result:
@@ -126,6 +129,8 @@ def prune(
             curves first, then simulated plans, then "adapt" for layers far behind; a warning and the report list the
             steps. Tracing, scoring, the cut and one refit are always done. By default as long as it takes.
         seed: for all that is random.
+        checkpoint: a folder for scores, plans that were tried and repairs. A run that was stopped or killed goes on
+            from it to the same bits; a checkpoint of other settings, examples or weights is refused.
         progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
             None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
         **options: further options of the criterion, as `score` takes them.
@@ -160,47 +165,62 @@ def prune(
     trace_model = within_layout(
         partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases), layout
     )
-    stages = prune_stages(config, scores is None)
-    with stage("trace", stages) as tracing:
-        network = trace_model(model)
-        tracing.add_result(f"{len(network.groups)} groups of {network.units:,} units")
-    batches, tests = as_examples(network, batches), as_examples(network, tests)
-    check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor, sizes)
-    examples = split_examples(batches, None if test is None else tests, holdout, scores is not None)
-    cells = network_microbatches(network, examples.fitted)
-    if config.refits:
-        check_refit_memory(network, cells)
-    if scores is None:
-        score_network = partial(
-            score, data=examples.fitted, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed, **options
-        )
-        with stage("score", stages):
-            scores = score_iteratively(model, network, cells, score_network, keep, rounds, trace_model, sizes)
-    else:
-        warn_of_other_weights(network, scores)
-        selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
-        scores = scores if only is None and skip is None else replace(scores, groups=selected, of="")
-    calibration = Calibration(network, cells, bake_parametrizations(model))
-    with stage("plan", stages) as planning:
-        plan = choose_plan(calibration, scores, keep, config, model)
-        planning.add_result(cost_text(plan))
-    with stage("cut", stages):
-        small, recipe = cut(model, plan), recipe_of(model, plan)
-    steps: tuple[RepairStep, ...] = ()
-    if repair is not None:
-        settings = Tuning(tuning or {}, seed, config.time)
-        with stage("repair", stages) as repairing:
-            steps = run_repairs(small, plan, recipe, calibration, repair, settings)
-            for step in steps:
-                repairing.add_result(str(step))
-                step.warn()
-    _warn_of_skipped(config.time)
-    runtime = runtime_of(target)
-    with stage("measure", stages):
-        report = measure_networks(
-            model, small, plan, scores, examples.on(network.device), loss, metric, steps=steps, time=config.time,
-            runtime=runtime if is_installed(runtime) else EAGER,
-        )  # fmt: skip
+    settings = {
+        **config.settings, "keep": keep, "tuning": tuning, "scores": scores, "only": only, "skip": skip, "kinds": kinds,
+        "as_program": as_program, "new_biases": new_biases, "holdout": holdout if test is None else "test=", **options,
+    }  # fmt: skip
+    with run_checkpoint(checkpoint, "prune", model, batches, settings) as saved:
+        stages = prune_stages(config, scores is None)
+        with stage("trace", stages) as tracing:
+            network = trace_model(model)
+            tracing.add_result(f"{len(network.groups)} groups of {network.units:,} units")
+        batches, tests = as_examples(network, batches), as_examples(network, tests)
+        check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor, sizes)
+        examples = split_examples(batches, None if test is None else tests, holdout, scores is not None)
+        cells = network_microbatches(network, examples.fitted)
+        if config.refits:
+            check_refit_memory(network, cells)
+        if scores is None:
+            score_network = partial(
+                score,
+                data=examples.fitted,
+                by=by,
+                loss=loss,
+                ablation=ablation,
+                only=only,
+                skip=skip,
+                seed=seed,
+                **options,
+            )
+            with stage("score", stages):
+                recall = recalled_scores(saved, by, score_network)
+                scores = score_iteratively(model, network, cells, recall, keep, rounds, trace_model, sizes)
+        else:
+            warn_of_other_weights(network, scores)
+            selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
+            scores = scores if only is None and skip is None else replace(scores, groups=selected, of="")
+        config = replace(config, results=saved.plans)
+        calibration = Calibration(network, cells, bake_parametrizations(model))
+        with stage("plan", stages) as planning:
+            plan = choose_plan(calibration, scores, keep, config, model)
+            planning.add_result(cost_text(plan))
+        with stage("cut", stages):
+            small, recipe = cut(model, plan), recipe_of(model, plan)
+        steps: tuple[RepairStep, ...] = ()
+        if repair is not None:
+            repair_settings = Tuning(tuning or {}, seed, config.time, saved.repairs)
+            with stage("repair", stages) as repairing:
+                steps = run_repairs(small, plan, recipe, calibration, repair, repair_settings)
+                for step in steps:
+                    repairing.add_result(str(step))
+                    step.warn()
+        _warn_of_skipped(config.time)
+        runtime = runtime_of(target)
+        with stage("measure", stages):
+            report = measure_networks(
+                model, small, plan, scores, examples.on(network.device), loss, metric, steps=steps, time=config.time,
+                runtime=runtime if is_installed(runtime) else EAGER,
+            )  # fmt: skip
     return Result(small, plan, scores, report, recipe)
 
 

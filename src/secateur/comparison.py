@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,7 +14,7 @@ from secateur.allocation.config import COMPARISON, check_allocation
 from secateur.comparison_trials import ComparisonTrials, calibration_and_tests
 from secateur.coupling.kinds import wanted_kinds
 from secateur.entry import entry_point
-from secateur.errors import DataError, NameMatchError, SecateurError
+from secateur.errors import DataError, NameMatchError, SecateurError, StorageError
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
 from secateur.importance.data_checks import checked_data
@@ -24,6 +26,7 @@ from secateur.prune_settings import check_network
 from secateur.recovery.repair import How, resolve_repairs
 from secateur.renamed_options import with_current_names
 from secateur.report.comparison import Comparison
+from secateur.run_checkpoint import run_checkpoint
 from secateur.tracing import trace
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
@@ -52,6 +55,7 @@ def compare(
     new_biases: bool = True,
     seed: int = COMPARISON.seed,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool | None = True,
 ) -> Comparison:
     """Rank, cut and repair a network by several criteria, and measure each on examples that no criterion saw.
@@ -79,6 +83,8 @@ def compare(
         new_biases: as `trace` takes it.
         seed: for all that is random.
         options: further options of `score`, by the name of the criterion: `{"shapley": {"ablation": "impute"}}`.
+        checkpoint: a folder for scores and trials, from which a run that was stopped or killed goes on, as `prune`
+            takes it.
         progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
             None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
 
@@ -106,25 +112,39 @@ def compare(
     _check_settings(criteria, options, allocation, repair)
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, list(criteria.values()), metric=metric)
-    stages = ("trace", *criteria)
-    with stage("trace", stages):
-        network = trace(model, batches, kinds=kinds, new_biases=new_biases)
-    check_network(network, [*batches, *tests], budgets, only, skip)
-    calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
-    config = replace(COMPARISON, allocation=allocation, repair=repair, loss=loss, metric=metric)
-    trials = ComparisonTrials(model, calibration, judged, config)
-    settings = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed}
-    refused: dict[str, str] = {}
-    for name, criterion in criteria.items():
-        with stage(name, stages) as criterion_stage:
-            start = time.perf_counter()
-            try:
-                scores = score(network, calibration.microbatches, criterion, **{**settings, **options.get(name, {})})
-            except SecateurError as refusal:
-                refused[name] = str(refusal)
-                criterion_stage.add_result("cannot rank this network")
-                continue
-            trials.add(name, scores, time.perf_counter() - start, budgets)
+    asked = {
+        "by": list(criteria.values()), "keep": budgets, "loss": loss, "ablation": ablation, "allocation": allocation,
+        "repair": repair, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases, "seed": seed,
+        "options": options, "metric": metric,
+    }  # fmt: skip
+    examples = [*batches, *(tests if test is not None else ())]
+    with run_checkpoint(checkpoint, "compare", model, examples, asked) as saved:
+        stages = ("trace", *criteria)
+        with stage("trace", stages):
+            network = trace(model, batches, kinds=kinds, new_biases=new_biases)
+        check_network(network, [*batches, *tests], budgets, only, skip)
+        calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
+        config = replace(
+            COMPARISON, allocation=allocation, repair=repair, loss=loss, metric=metric, results=saved.plans
+        )
+        trials = ComparisonTrials(model, calibration, judged, config, saved.repairs)
+        settings = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed}
+        refused: dict[str, str] = {}
+        for number, (name, criterion) in enumerate(criteria.items(), 1):
+            with stage(name, stages) as criterion_stage:
+                start = time.perf_counter()
+                score_network = partial(
+                    score, network, calibration.microbatches, criterion, **{**settings, **options.get(name, {})}
+                )
+                try:
+                    scores = saved.scores(f"scores-{number}", criterion, score_network)
+                except StorageError:
+                    raise
+                except SecateurError as refusal:
+                    refused[name] = str(refusal)
+                    criterion_stage.add_result("cannot rank this network")
+                    continue
+                trials.add(name, scores, time.perf_counter() - start, budgets)
     if not trials.scores:
         raise DataError("no criterion can rank this network:\n" + "\n".join(refused.values()))
     return Comparison(network.title, tuple(trials.trials), trials.scores, refused, trials.dense, test is not None)

@@ -1,7 +1,9 @@
 """The trials of a comparison: networks cut by each criterion, judged without and with repair."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +20,7 @@ from secateur.evaluation.channel_steps import AUTO
 from secateur.evaluation.evaluate import evaluate
 from secateur.evaluation.metrics import is_higher_better, metric_name
 from secateur.evaluation.report_split import ReportExamples, split_examples
+from secateur.files.state_memo import StateMemo, key_of
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.scores import Scores
@@ -40,10 +43,19 @@ class ComparisonTrials:
         calibration: the traced network, and the examples to plan and repair with.
         tests: the examples to judge by.
         config: the settings.
+        results: the trials and repairs of an interrupted run, by key.
     """
 
-    def __init__(self, model: nn.Module, calibration: Calibration, tests: Sequence[Batch], config: PruneConfig) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        calibration: Calibration,
+        tests: Sequence[Batch],
+        config: PruneConfig,
+        results: StateMemo | None = None,
+    ) -> None:
         self._model, self._calibration, self._config = model, calibration, config
+        self._results = results or StateMemo()
         self._tests = [on_device(batch, calibration.network.device) for batch in tests]
         self.dense = self._metrics(model)
         self.trials: list[ComparisonTrial] = []
@@ -53,14 +65,18 @@ class ComparisonTrials:
         """Cut and repair by one criterion's scores at every budget."""
         self.scores[name] = scores
         for budget in track(budgets, "budgets"):
-            plan = self._plan(scores, budget)
-            small, fraction = cut(self._model, plan), plan.cost.macs / max(plan.dense.macs, 1)
-            trial = ComparisonTrial(name, dict(budget), NO_REPAIR, fraction, seconds, self._metrics(small))
-            self.trials.append(trial)
-            if self._config.repair is not None:
-                self._repair(small, plan, self._config.repair)
-                repaired = repair_names(self._config.repair)
-                self.trials.append(replace(trial, repair=repaired, metrics=self._metrics(small)))
+            compute = partial(self._trials, name, scores, seconds, budget)
+            self.trials += recalled_trials(self._results, key_of("trials", name, dict(budget)), compute)
+
+    def _trials(self, name: str, scores: Scores, seconds: float, budget: Budget) -> list[ComparisonTrial]:
+        """Return the trial at one budget, without and with repair."""
+        plan = self._plan(scores, budget)
+        small, fraction = cut(self._model, plan), plan.cost.macs / max(plan.dense.macs, 1)
+        trial = ComparisonTrial(name, dict(budget), NO_REPAIR, fraction, seconds, self._metrics(small))
+        if self._config.repair is None:
+            return [trial]
+        self._repair(small, plan, self._config.repair)
+        return [trial, replace(trial, repair=repair_names(self._config.repair), metrics=self._metrics(small))]
 
     def _metrics(self, small: nn.Module) -> CriterionMetrics:
         with torch.random.fork_rng(devices=[]):
@@ -79,7 +95,9 @@ class ComparisonTrials:
 
     def _repair(self, small: nn.Module, plan: Plan, repair: How) -> None:
         with own_warnings_dropped():  # the losses on other examples are shown for every trial
-            run_repairs(small, plan, recipe_of(self._model, plan), self._calibration, repair, Tuning({}))
+            run_repairs(
+                small, plan, recipe_of(self._model, plan), self._calibration, repair, Tuning({}, results=self._results)
+            )
 
 
 def measured_examples(calibration: Calibration, judged: Sequence[Batch], timed: Batch) -> ReportExamples:
@@ -109,3 +127,21 @@ def calibration_and_tests(
     if calibration.examples < FEWEST:
         raise DataError(f"fewer than {FEWEST} examples can't serve to rank and to judge; give more, or test=")
     return Calibration(network, calibration.fitted, dense), calibration.held_out
+
+
+def recalled_trials(
+    results: StateMemo, key: str, compute: Callable[[], list[ComparisonTrial]]
+) -> list[ComparisonTrial]:
+    """Return the trials of an interrupted run, or make and keep them.
+
+    Args:
+        results: the results of the run, by key.
+        key: what the trials depend on beside the run.
+        compute: makes the trials.
+    """
+    state = results.recall(key, lambda: {"trials": [_state_of_trial(trial) for trial in compute()]})
+    return [ComparisonTrial(**{**item, "metrics": CriterionMetrics(**item["metrics"])}) for item in state["trials"]]
+
+
+def _state_of_trial(trial: ComparisonTrial) -> dict[str, Any]:
+    return {**vars(trial), "metrics": dict(vars(trial.metrics))}

@@ -41,6 +41,10 @@ class StorageError(SecateurError):
     """A saved result can't be written, or what was read is damaged or belongs to another network."""
 
 
+class CheckpointError(StorageError):
+    """A checkpoint is of another run, or another process is using it."""
+
+
 class OptionError(SecateurError):
     """An argument has a wrong type, is out of range, or does not apply to what was asked for."""
 

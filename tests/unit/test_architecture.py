@@ -30,6 +30,7 @@ ORDER = [
     "allocation",
     "report",
     "results",
+    "run_checkpoint",
     "tracing",
     "pipeline",
     "prune_settings",

@@ -1,6 +1,7 @@
 """The plan for a budget, chosen among several that are tried on examples."""
 
 from dataclasses import replace
+from functools import partial
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from secateur.allocation.fixed_sizes import fixed_units, with_fixed, without_gro
 from secateur.allocation.latency_bounds import LatencyClock, plan_within_latency
 from secateur.allocation.plan_sizes import Allocation, plan_sizes
 from secateur.allocation.quality_bounds import smallest_plan_within
+from secateur.allocation.saved_plans import recalled_plan
 from secateur.allocation.score_checks import check_scores
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
@@ -53,7 +55,9 @@ def choose_plan(
     if not keep:
         return with_fixed(plan_sizes(network, scores, keep, UNIFORM, fixed=fixed), fixed, scores)
     tied = tie_groups(network, without_groups(scores, fixed))
-    plan = _searched_plan(replace(calibration, network=tied.network), tied, keep, config, model, latency, fixed)
+    tied_calibration = replace(calibration, network=tied.network)
+    choose = partial(_searched_plan, tied_calibration, tied, keep, config, model, latency, fixed)
+    plan = recalled_plan(config.results, tied.network, tied.scores, keep, choose)
     return with_fixed(tied.separate(plan), fixed, scores)
 
 
@@ -68,7 +72,7 @@ def _searched_plan(
 ) -> Plan:
     """Return the best of several plans for the groups whose sizes are not given."""
     scores = tied.scores
-    simulator = PlanSimulator(calibration, None if config.refits else scores.means)
+    simulator = PlanSimulator(calibration, None if config.refits else scores.means, config.results)
     clock = LatencyClock(calibration, model, config.target, latency) if has_time(keep) else None
     allocations = candidate_allocations(simulator, scores, config)
     search = PlanSearch(simulator, tied, config, None if clock is None else clock.table, allocations, fixed)

@@ -1,7 +1,8 @@
 """The settings of `prune`, with the defaults that `plan`, `compare` and the benchmarks share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from secateur.allocation.build_sequence import ORDERS
 from secateur.allocation.loss_curves import Curves
@@ -9,6 +10,7 @@ from secateur.coupling.group_sizes import Sizes
 from secateur.evaluation.channel_steps import ANY, AUTO
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
+from secateur.files.state_memo import StateMemo
 from secateur.importance.registry import CriterionLike
 from secateur.option_table import SOME_NAMES
 from secateur.options import check_name
@@ -39,6 +41,7 @@ class PruneConfig:
         holdout: the fraction of the examples that is kept away for the report; None for the default.
         layout: "config" where cuts keep to what the model's configuration can say.
         time: the time that all of it may take.
+        results: the results of an interrupted run, by key.
     """
 
     by: CriterionLike = "obs"
@@ -58,6 +61,12 @@ class PruneConfig:
     holdout: float | None = None
     layout: str | None = None
     time: TimeBudget = field(default_factory=TimeBudget)
+    results: StateMemo = field(default_factory=StateMemo)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that results depend on, by name."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("time", "results")}
 
     @property
     def refits(self) -> bool:

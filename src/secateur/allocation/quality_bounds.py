@@ -83,6 +83,13 @@ def measure_change(
         limit: the most it may change by.
         config: the user's own loss and metric.
     """
+    numbers = simulator.recall(unit, plan.kept, None, partial(_numbers_of, simulator, plan, unit, config))
+    mean, half_width, count = numbers.tolist()
+    return MetricChange(unit, limit, mean, mean - half_width, mean + half_width, int(count))
+
+
+def _numbers_of(simulator: PlanSimulator, plan: Plan, unit: str, config: PruneConfig) -> Tensor:
+    """Return the mean change, half the width of its interval, and the number of examples, (3,)."""
     pairs = simulator.outputs(plan.kept)
     if unit == METRIC:
         change, count = _metric_change(pairs, config.metric)
@@ -90,8 +97,7 @@ def measure_change(
         differences = torch.cat([CHANGES[unit](pair, config.loss) for pair in pairs])
         differences = differences[~differences.isnan()]  # examples without a label that counts
         change, count = Change.of(differences) or Change(math.nan, math.nan), len(differences)
-    low, high = change.mean - change.half_width, change.mean + change.half_width
-    return MetricChange(unit, limit, change.mean, low, high, count)
+    return torch.tensor([change.mean, change.half_width, count], dtype=torch.float64)
 
 
 def _metric_change(pairs: Iterable[OutputPair], metric: Metric | None) -> tuple[Change, int]:

@@ -1,6 +1,6 @@
 """Plans tried without cutting: units are masked, their consumers are refitted, and outputs are compared."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -14,6 +14,7 @@ from secateur.data.batch import Batch
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.evaluate import OutputPair
 from secateur.evaluation.holdout import output_spread
+from secateur.files.state_memo import StateMemo, key_of
 from secateur.masking.ablation import Means
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
@@ -35,15 +36,18 @@ class PlanSimulator:
     Args:
         calibration: the traced network and the examples.
         means: the means that stand in the place of removed units if nothing is refitted; None if layers are.
+        results: the divergences that an interrupted run measured, by key.
     """
 
-    def __init__(self, calibration: Calibration, means: Means | None = None) -> None:
+    def __init__(self, calibration: Calibration, means: Means | None = None, results: StateMemo | None = None) -> None:
         self.network, self._microbatches, self._means = calibration.network, calibration.microbatches, means
         self.fitted = self._execution(calibration.fitted, FITTED_MEMORY)
         self.held_out = self._execution(calibration.held_out, HELD_OUT_MEMORY)
         self.choice: Choice | None = None  # how layers are solved for: by default as rows held out say
         self._layers = layers_of(self.network) if means is None else []
         self._dense_outputs: list[Any] | None = None
+        self._results = results or StateMemo()
+        self._start: Node | None = None  # the operator that the dense network is to be run to
 
     def _execution(self, microbatches: Sequence[Batch], memory_share: float) -> PairedExecution:
         dense = EmbeddedPrunedNetwork.whole(self.network, {})
@@ -88,7 +92,13 @@ class PlanSimulator:
         return other
 
     def reach(self, node: Node) -> None:
-        """Run the dense network up to an operator; plans that change nothing before it start there."""
+        """Let plans that change nothing before an operator start there; the dense network runs once up to it."""
+        self._start = node
+
+    def _reach_start(self) -> None:
+        if self._start is None:
+            return
+        node, self._start = self._start, None
         for execution in {id(execution): execution for execution in (self.fitted, self.held_out)}.values():
             execution.reach(node)
 
@@ -109,6 +119,7 @@ class PlanSimulator:
             kept: the units that are kept, by group.
             layers: those to refit; all by default.
         """
+        self._reach_start()
         pruned = EmbeddedPrunedNetwork.whole(self.network, kept, self._means)
         fitted = self.fitted.forked(pruned)
         held_out = fitted if self.held_out is self.fitted else self.held_out.forked(pruned)
@@ -148,7 +159,26 @@ class PlanSimulator:
 
     def divergences(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Tensor:
         """Return the divergence of each example held out, (examples,)."""
-        return torch.cat([pair.divergences(pair.small) for pair in self.outputs(kept, layers)])
+        return self.recall(
+            "divergences", kept, layers,
+            lambda: torch.cat([pair.divergences(pair.small) for pair in self.outputs(kept, layers)]),
+        )  # fmt: skip
+
+    def recall(
+        self, name: str, kept: Kept, layers: Sequence[LinearLayer] | None, compute: Callable[[], Tensor]
+    ) -> Tensor:
+        """Return numbers about a plan that were measured before, or measure them.
+
+        Args:
+            name: what the numbers are.
+            kept: the units that are kept, by group.
+            layers: those that are refitted; None for all.
+            compute: measures the numbers.
+        """
+        names = None if layers is None else [layer.name for layer in layers]
+        sizes = [len(execution.cells) for execution in (self.fitted, self.held_out)]
+        key = key_of(name, self.examples, *sizes, self.choice, names, self._means or {}, kept)
+        return self._results.recall(key, lambda: {"numbers": compute()})["numbers"]  # type: ignore[no-any-return]
 
     def divergence(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> float:
         """Return the mean divergence on the examples held out."""

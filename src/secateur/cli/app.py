@@ -1,6 +1,7 @@
 """The application that commands are registered with, and the handling of errors and signals."""
 
 import functools
+import shlex
 import signal
 import sys
 import threading
@@ -81,10 +82,19 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
         except SecateurError as error:
             raise exit_with(error) from error
         except KeyboardInterrupt as stop:
-            print("secateur: stopped; no file was written except the checkpoint, if there is one", file=sys.stderr)
+            print(f"secateur: stopped; {_how_to_go_on(stop)}", file=sys.stderr)
             raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from stop
 
     return run
+
+
+def _how_to_go_on(stop: KeyboardInterrupt) -> str:
+    """Return what a stopped command leaves behind, and the command that goes on from it."""
+    notes = getattr(stop, "__notes__", ())
+    if not notes:
+        return "no file was written except the checkpoint, if there is one"
+    command = shlex.join(["secateur", *sys.argv[1:]])
+    return f"{notes[0].partition(';')[0]}; the same command goes on from it:\n{command}"
 
 
 def register_command(name: str) -> Callable[[Command], Command]:

@@ -25,6 +25,7 @@ from secateur.cli.options import (
     Out,
     Program,
     Repair,
+    RunFolder,
     Seed,
     Skip,
     Test,
@@ -141,6 +142,7 @@ def compare_command(
     kinds: Kinds = None,
     device: Device = "cpu",
     seed: Seed = 0,
+    checkpoint: RunFolder = None,
     progress: bool = True,
 ) -> CommandOutput:
     """Compare criteria: rank, cut and repair by each, and evaluate on examples that no criterion was given."""
@@ -158,6 +160,7 @@ def compare_command(
         skip=skip,
         kinds=kinds or None,
         seed=seed,
+        checkpoint=checkpoint,
         progress=progress,
     )
     comparison.save(out)

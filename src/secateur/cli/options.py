@@ -161,6 +161,13 @@ Device = Annotated[
         autocompletion=completing(DEVICES),
     ),
 ]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        help="A folder that results are written to as they come; the same command goes on from it if it is stopped.",
+    ),
+]
 AllocationOption = Annotated[
     str,
     typer.Option(

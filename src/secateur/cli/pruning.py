@@ -33,6 +33,7 @@ from secateur.cli.options import (
     Program,
     Repair,
     RoundTo,
+    RunFolder,
     Seed,
     Sizes,
     Skip,
@@ -102,6 +103,7 @@ def prune_command(
     onnx: Onnx = None,
     device: Device = "cpu",
     seed: Seed = 0,
+    checkpoint: RunFolder = None,
     progress: bool = True,
 ) -> CommandOutput:
     """Prune a model, print the comparison, and write the small model and the report."""
@@ -112,7 +114,8 @@ def prune_command(
         test=batches_from(test) if test else None, holdout=holdout, metric=metric_from(metric),
         ablation=ablation, allocation=parse_allocation(allocation), rounds=rounds, round_to=round_to, target=target,
         floor=floor, repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, as_program=as_program,
-        new_biases=new_biases, layout=layout, seconds=seconds, seed=seed, progress=progress,
+        new_biases=new_biases, layout=layout, seconds=seconds, seed=seed,
+        checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
     output = saved_output(result, out, onnx)
     if layout is None:

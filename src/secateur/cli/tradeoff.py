@@ -23,6 +23,7 @@ from secateur.cli.options import (
     Program,
     Repair,
     RoundTo,
+    RunFolder,
     Seed,
     Skip,
     Target,
@@ -59,6 +60,7 @@ def tradeoff_command(
     kinds: Kinds = None,
     device: Device = "cpu",
     seed: Seed = 0,
+    checkpoint: RunFolder = None,
     progress: bool = True,
 ) -> CommandOutput:
     """Prune to several budgets from one scoring, and show what is lost against what is saved."""
@@ -66,7 +68,8 @@ def tradeoff_command(
         model_from(model, weights, program, device), batches_from(data), parse_fractions(keep) if keep else None, by,
         test=batches_from(test) if test else None, metric=metric_from(metric), ablation=ablation,
         allocation=parse_allocation(allocation), round_to=round_to, target=target, floor=floor,
-        repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, seed=seed, progress=progress,
+        repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, seed=seed,
+        checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
     curve.save(out)
     lines = [str(curve), "", f"written to {out}: tradeoff.html, .json and .txt"]

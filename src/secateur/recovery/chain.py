@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,13 +15,15 @@ from secateur.errors import MissingGradientError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.holdout import improves, output_spread
+from secateur.files.state_memo import StateMemo, key_of
 from secateur.graph.model_copies import copy_model
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS, reconstruct_blocks
 from secateur.recovery.distillation import DistillationConfig, distill
-from secateur.recovery.embedded import EmbeddedPrunedNetwork, embedded_tensors
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import Choices, match_means, refit
+from secateur.recovery.saved_repairs import RepairOutcome, copy_tensors, recalled_repair
 from secateur.surgery.recipe import Recipe
 from secateur.utils.collected_warnings import warn
 from secateur.utils.progress import counted
@@ -44,11 +47,13 @@ class Tuning:
         options: of those that train.
         seed: for the order of examples in training.
         time: how long they may take.
+        results: the repairs that an interrupted run did, by key.
     """
 
     options: Mapping[str, Any]
     seed: int = 0
     time: TimeBudget = field(default_factory=TimeBudget)
+    results: StateMemo = field(default_factory=StateMemo)
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ class RepairChain:
         self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
         self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
+        self.results = tuning.results.under(key_of(plan.kept, plan.means))
 
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
@@ -117,22 +123,31 @@ class RepairChain:
                 self.tuning.time.leave_out("the repair 'adapt'")
                 continue
             try:
-                with counted(f"{name} on trial"):
-                    candidate = self._tried(number, name, train)
+                candidate, outcome = recalled_repair(
+                    self.results, f"{number} {name}", partial(self._judged, number, name, train),
+                    lambda: copy_model(self.state, {}),
+                )  # fmt: skip
             except MissingGradientError as failure:
                 warn(
                     f"adapt was left out, because an operator of the network has no gradient ({failure}); register one "
                     "with torch.library.register_autograd, or give repair='refit'"
                 )
                 continue
-            after = output_divergences(self.dense, candidate, self.held)
+            self.choices.update({} if outcome.choices is None else {number: outcome.choices})
+            after = outcome.held_out
             kept = improves(before, after, name in DEFAULT)
-            fitted_divergence = float(output_divergences(self.dense, candidate, self.fitted).mean())
-            steps.append(RepairStep(name, float(before.mean()), float(after.mean()), fitted_divergence, kept))
+            steps.append(RepairStep(name, float(before.mean()), float(after.mean()), float(outcome.seen.mean()), kept))
             if kept:
                 self._keep(number, name, train, candidate)
                 before = after
         return tuple(steps)
+
+    def _judged(self, number: int, name: str, train: Trained) -> tuple[nn.Module, RepairOutcome]:
+        """Return a copy after a repair on the fitted examples, measured on these and on those held out."""
+        with counted(f"{name} on trial"):
+            candidate = self._tried(number, name, train)
+        held_out, seen = (output_divergences(self.dense, candidate, cells) for cells in (self.held, self.fitted))
+        return candidate, RepairOutcome(held_out, seen, self.choices.get(number))
 
     def finish(self) -> None:
         """Fit the kept repairs to all examples, and give the result to the cut model.
@@ -144,11 +159,14 @@ class RepairChain:
         if is_late:
             self.tuning.time.leave_out("the fit to the examples held out")
         if is_late or any(name not in CLOSED_FORM and name not in TRAINED for _, name, _ in self.waiting):
-            _copy_tensors(self.small, self.state)
+            copy_tensors(self.small, self.state)
             return
         self.state = self.small  # frees what was judged
+        recalled_repair(self.results, "on all examples", self._fit_all, lambda: self.small)
+
+    def _fit_all(self) -> tuple[nn.Module, RepairOutcome]:
         if self.adapted is not None:
-            _copy_tensors(self.small, self.adapted)
+            copy_tensors(self.small, self.adapted)
             with counted("adapt on all examples"):
                 self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH).write(self.small)
         for number, name, train in self.waiting:
@@ -157,6 +175,7 @@ class RepairChain:
                     self._solve(number, name, self.small, self.cells, STEPS).write(self.small)
                 else:
                     self._train(train, self.small, self.cells)
+        return self.small, RepairOutcome(torch.zeros(0), torch.zeros(0))
 
     def _unseen_first(self) -> list[Batch]:
         """Return as many cells as "adapt" reads, unseen ones first."""
@@ -206,9 +225,3 @@ class RepairChain:
         time, share = self.tuning.time, JUDGED if steps == STEPS else 1.0
         if not reconstruct_blocks(lockstep, steps, lambda: time.is_spent(share)):
             time.leave_out(f"{'the last steps of ' if steps == POLISH else ''}'adapt' for the last layers")
-
-
-def _copy_tensors(small: nn.Module, mended: nn.Module) -> None:
-    tensors = embedded_tensors(small)
-    for name, value in embedded_tensors(mended).items():
-        tensors[name].data.copy_(value)

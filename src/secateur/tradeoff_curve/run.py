@@ -1,37 +1,32 @@
 """`tradeoff`: one scoring, and a pruned and repaired network at each of several budgets."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from secateur.allocation.budget import parse_budgets
-from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.quantities import budget_text
 from secateur.comparison import FRACTIONS
 from secateur.comparison_trials import calibration_and_tests, measured_examples
 from secateur.coupling.kinds import wanted_kinds
-from secateur.coupling.plan import Budget, cost_text
 from secateur.entry import entry_point_with
-from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
-from secateur.evaluation.report_split import ReportExamples
 from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA, score
-from secateur.importance.scores import Scores
 from secateur.prune_settings import check_device, check_network, check_settings
-from secateur.recovery.chain import RepairStep, Tuning
-from secateur.recovery.repair import How, run_repairs
-from secateur.report.measured_report import measure_networks
-from secateur.results import Result
-from secateur.surgery.cut import cut
-from secateur.surgery.recipe import recipe_of
+from secateur.recovery.chain import Tuning
+from secateur.recovery.repair import How
+from secateur.run_checkpoint import run_checkpoint
 from secateur.tracing import trace
-from secateur.tradeoff_curve.curve import Tradeoff, TradeoffPoint
-from secateur.utils.collected_warnings import warnings_apart
+from secateur.tradeoff_curve.curve import Tradeoff
+from secateur.tradeoff_curve.points import CurvePoints
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
@@ -58,6 +53,7 @@ def tradeoff(
     kinds: str | Sequence[str] | None = None,
     new_biases: bool = True,
     seed: int = DEFAULTS.seed,
+    checkpoint: str | Path | None = None,
     progress: bool | None = True,
     **options: Any,
 ) -> Tradeoff:
@@ -87,6 +83,8 @@ def tradeoff(
         kinds: as `trace` takes it.
         new_biases: as `trace` takes it.
         seed: as `score` takes it.
+        checkpoint: a folder for scores, plans and repairs, from which a run that was stopped or killed goes on, as
+            `prune` takes it.
         progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
             None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
         options: further options of the criterion, as `score` takes them.
@@ -117,62 +115,23 @@ def tradeoff(
         check_device(model, config, budget)
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, [by], metric=metric)
-    stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
-    with stage("trace", stages):
-        network = trace(model, batches, kinds=kinds, new_biases=new_biases)
-    check_network(network, [*batches, *tests], budgets, only, skip, config.multiple, floor)
-    calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
-    with stage("score", stages):
-        scores = score(
-            network, calibration.microbatches, by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
-            **options,
-        )  # fmt: skip
-    examples = measured_examples(calibration, judged, batches[0] if test is None else judged[0])
-    curve = _Curve(model, calibration, examples, config, tuning or {})
-    points = [curve.point(scores, budget, stages) for budget in budgets]
+    settings = {"keep": budgets, "tuning": tuning, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases}
+    examples, settings = [*batches, *(tests if test is not None else ())], {**settings, **config.settings, **options}
+    with run_checkpoint(checkpoint, "tradeoff", model, examples, settings) as saved:
+        stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
+        with stage("trace", stages):
+            network = trace(model, batches, kinds=kinds, new_biases=new_biases)
+        check_network(network, [*batches, *tests], budgets, only, skip, config.multiple, floor)
+        calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
+        with stage("score", stages):
+            score_network = partial(
+                score, network, calibration.microbatches, by, loss=loss, ablation=ablation, only=only, skip=skip,
+                seed=seed, **options,
+            )  # fmt: skip
+            scores = saved.scores("scores-1", by, score_network)
+        measured = measured_examples(calibration, judged, batches[0] if test is None else judged[0])
+        tuned = Tuning(tuning or {}, seed, config.time, saved.repairs)
+        curve = CurvePoints(model, calibration, measured, replace(config, results=saved.plans), tuned)
+        points = [curve.point(scores, budget, stages) for budget in budgets]
     points.sort(key=lambda point: point.result.plan.cost.macs, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
-
-
-class _Curve:
-    """The networks of a curve, planned, repaired and measured on the same examples.
-
-    Args:
-        model: the dense model.
-        calibration: the traced network, and the examples to plan and repair with.
-        tests: the examples to measure on.
-        config: the settings.
-        tuning: the options of repairs that train.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        calibration: Calibration,
-        tests: ReportExamples,
-        config: PruneConfig,
-        tuning: Mapping[str, Any],
-    ) -> None:
-        self._model, self._calibration, self._tests = model, calibration, tests
-        self._config, self._tuning = config, tuning
-
-    def point(self, scores: Scores, budget: Budget, stages: Sequence[str]) -> TradeoffPoint:
-        """Plan, cut, repair and measure the network for one budget, as one of the stages."""
-        with stage(budget_text(budget), stages) as pruning, warnings_apart():
-            point = self._point(scores, budget)
-            pruning.add_result(cost_text(point.result.plan))
-        return point
-
-    def _point(self, scores: Scores, budget: Budget) -> TradeoffPoint:
-        model, config = self._model, self._config
-        plan = choose_plan(self._calibration, scores, budget, config, model)
-        small, recipe = cut(model, plan), recipe_of(model, plan)
-        steps: tuple[RepairStep, ...] = ()
-        if config.repair is not None:
-            settings = Tuning(self._tuning, config.seed, config.time)
-            steps = run_repairs(small, plan, recipe, self._calibration, config.repair, settings)
-        for step in steps:
-            step.warn()
-        report = measure_networks(model, small, plan, scores, self._tests, config.loss, config.metric, steps=steps)
-        changes = {name: change for name, change in report.changes.items() if name != "divergence"}
-        return TradeoffPoint(dict(budget), Result(small, plan, scores, report, recipe), changes)

@@ -22,7 +22,7 @@ PACKAGE = str(Path(PACKAGE).parent)
 NUMBER = re.compile(r"\d[\d,.]*")
 MOST_SUBJECTS = 20
 
-_collected: ContextVar[list[Warning] | None] = ContextVar("collected", default=None)
+_collected: ContextVar[list[SecateurWarning] | None] = ContextVar("collected", default=None)
 _are_dropped: ContextVar[bool] = ContextVar("are_dropped", default=False)
 
 
@@ -95,6 +95,11 @@ def warnings_apart() -> Iterator[None]:
         yield
     finally:
         _collected.reset(token)
+
+
+def own_warnings() -> tuple[SecateurWarning, ...]:
+    """Return the warnings of Secateur in the present run, in order."""
+    return tuple(_collected.get() or ())
 
 
 def warning_lines() -> tuple[str, ...]:

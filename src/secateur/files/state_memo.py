@@ -1,0 +1,133 @@
+"""Results of a run that is interrupted and goes on: each by its key, in one file that is replaced atomically."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.errors import StorageError
+from secateur.files.staging import write_file
+from secateur.files.states import read_state, state_writer
+from secateur.utils.collected_warnings import own_warnings, warn
+
+State = Mapping[str, Any]
+
+
+class StateMemo:
+    """Results by key; this class keeps none, for runs without a checkpoint."""
+
+    def recall(self, key: str, compute: Callable[[], State]) -> State:
+        """Return the state of a key, or compute it and keep it.
+
+        Warnings that the computation gave are given again where it is not repeated.
+
+        Args:
+            key: everything that the state depends on, beside what the whole run depends on.
+            compute: returns nested dicts, lists, tensors and plain values.
+        """
+        return compute()
+
+    def under(self, prefix: str) -> "StateMemo":
+        """Return a memo whose keys begin with a prefix."""
+        return PrefixedMemo(self, prefix)
+
+
+class PrefixedMemo(StateMemo):
+    """A memo whose keys begin with a prefix."""
+
+    def __init__(self, memo: StateMemo, prefix: str) -> None:
+        self._memo, self._prefix = memo, prefix
+
+    def recall(self, key: str, compute: Callable[[], State]) -> State:
+        """Return the state of a key, or compute it and keep it; see `StateMemo`."""
+        return self._memo.recall(f"{self._prefix} {key}", compute)
+
+
+class FileMemo(StateMemo):
+    """Results by key in a file.
+
+    Args:
+        path: the file.
+        of: a fingerprint of what the whole run depends on.
+        seconds: the interval between two writes; 0 to write after each computation.
+
+    Raises:
+        StorageError: the file is damaged, or of another run.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "plans.safetensors"
+        >>> FileMemo(path, "run").recall("a", lambda: {"loss": torch.ones(1)})
+        {'loss': tensor([1.])}
+        >>> FileMemo(path, "run").recall("a", lambda: {"loss": torch.zeros(1)})
+        {'loss': tensor([1.])}
+    """
+
+    def __init__(self, path: Path, of: str, seconds: float = 0.0) -> None:
+        self._path, self._of, self._seconds = path, of, seconds
+        self._entries: dict[str, Any] = {}
+        self._is_new, self._written = False, time.monotonic()
+        if path.exists():
+            self._entries, written_of = read_state(path)
+            if written_of != of:
+                raise StorageError(f"{path} is of another run; remove it, or give another checkpoint")
+
+    def recall(self, key: str, compute: Callable[[], State]) -> State:
+        """Return the state of a key, or compute it and keep it; see `StateMemo`."""
+        name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        if name not in self._entries:
+            before = len(own_warnings())
+            state = compute()
+            arisen = [[str(warning), warning.subject, warning.kind] for warning in own_warnings()[before:]]
+            self._entries[name] = {"state": _detached(state), "warnings": arisen}
+            self._is_new = True
+            if time.monotonic() - self._written >= self._seconds:
+                self.save()
+            return state
+        for message, subject, kind in self._entries[name]["warnings"]:
+            warn(message, subject, kind)
+        return dict(self._entries[name]["state"])
+
+    def save(self) -> None:
+        """Write the file, if there is something new.
+
+        Raises:
+            StorageError: it can't be written; an older one is as it was.
+        """
+        if self._is_new:
+            write_file(self._path, state_writer(self._entries, self._of))
+            self._is_new = False
+        self._written = time.monotonic()
+
+
+def _detached(state: Any) -> Any:
+    """Return a state whose tensors are copies that nobody changes."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: _detached(item) for key, item in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_detached(item) for item in state)
+    return state
+
+
+def key_of(*contents: Any) -> str:
+    """Return a key for tensors, dicts of tensors and plain values.
+
+    Examples:
+        >>> key_of("plan", {"0": torch.tensor([1, 2])}) == key_of("plan", {"0": torch.tensor([1, 2])})
+        True
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for content in contents:
+        for name, value in sorted(content.items()) if isinstance(content, Mapping) else [("", content)]:
+            is_tensor = isinstance(value, Tensor)
+            text = f"{value.dtype} {tuple(value.shape)}" if is_tensor else repr(value)
+            digest.update(f"{len(name)} {name} {len(text)} {text}".encode())
+            if is_tensor:
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

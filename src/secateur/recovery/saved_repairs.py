@@ -1,0 +1,91 @@
+"""Repairs that an interrupted run did, as states of a checkpoint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.errors import StorageError
+from secateur.files.state_memo import State, StateMemo
+from secateur.recovery.embedded import embedded_tensors
+from secateur.recovery.refit import Choices
+from secateur.recovery.ridge import Choice
+
+
+@dataclass(frozen=True, eq=False)
+class RepairOutcome:
+    """The outcome of one repair, beside the tensors that it changed.
+
+    Args:
+        held_out: the divergences of the examples held out. (examples,)
+        seen: those of the examples that it was fitted to. (examples,)
+        choices: the solver's options for each layer, of a refit.
+    """
+
+    held_out: Tensor
+    seen: Tensor
+    choices: Choices | None = None
+
+
+def recalled_repair(
+    results: StateMemo,
+    key: str,
+    repair: Callable[[], tuple[nn.Module, RepairOutcome]],
+    unrepaired: Callable[[], nn.Module],
+) -> tuple[nn.Module, RepairOutcome]:
+    """Return a repaired model, with the tensors that the same repair gave before if it was done.
+
+    Args:
+        results: the results of an interrupted run, by key.
+        key: what the repair depends on beside the run.
+        repair: returns the repaired model and the outcome.
+        unrepaired: returns a model for the tensors of an earlier repair.
+
+    Raises:
+        StorageError: the tensors that were kept are not those of this model.
+    """
+    repaired: list[tuple[nn.Module, RepairOutcome]] = []
+
+    def compute() -> State:
+        repaired.append(repair())
+        model, outcome = repaired[0]
+        return _state_of_repair(outcome, model)
+
+    state = results.recall(key, compute)
+    if repaired:
+        return repaired[0]
+    model, choices = unrepaired(), state["choices"]
+    _load(model, state["tensors"])
+    restored = None if choices is None else {name: Choice(*choices[name]) for name in choices}
+    return model, RepairOutcome(state["held_out"], state["seen"], restored)
+
+
+def _state_of_repair(outcome: RepairOutcome, model: nn.Module) -> State:
+    choices = outcome.choices
+    return {
+        "held_out": outcome.held_out,
+        "seen": outcome.seen,
+        "choices": None if choices is None else {name: [some.ridge, some.steps] for name, some in choices.items()},
+        "tensors": embedded_tensors(model),
+    }
+
+
+def _load(model: nn.Module, tensors: Any) -> None:
+    """Copy tensors into a model.
+
+    Raises:
+        StorageError: they are not those of the model.
+    """
+    present = embedded_tensors(model)
+    if {name: tensor.shape for name, tensor in present.items()} != {
+        name: tensor.shape for name, tensor in tensors.items()
+    }:
+        raise StorageError("the repaired weights of the checkpoint are of another cut model; remove the checkpoint")
+    for name, value in tensors.items():
+        present[name].data.copy_(value)
+
+
+def copy_tensors(model: nn.Module, source: nn.Module) -> None:
+    """Copy the parameters and buffers of one model into another of the same shape."""
+    _load(model, embedded_tensors(source))
