@@ -9,6 +9,7 @@ from secateur.allocation.config import PruneConfig
 from secateur.allocation.quantities import budget_text
 from secateur.coupling.plan import Budget, cost_text
 from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.report_split import ReportExamples
 from secateur.importance.scores import Scores
 from secateur.recovery.chain import RepairStep, Tuning
 from secateur.recovery.repair import run_repairs

@@ -14,6 +14,7 @@ from secateur.allocation.quantities import budget_text
 from secateur.comparison import FRACTIONS
 from secateur.comparison_trials import calibration_and_tests, measured_examples
 from secateur.coupling.kinds import wanted_kinds
+from secateur.coupling.plan import Budget
 from secateur.entry import entry_point_with
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
@@ -110,14 +111,12 @@ def tradeoff(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, target=target, repair=repair,
         rounds=1, seed=seed, loss=loss, metric=metric,
     )  # fmt: skip
-    for budget in budgets:
-        check_settings(config, budget, options, tuning or {}, None)
-        check_device(model, config, budget)
+    _check_budgets(model, budgets, config, options, tuning or {})
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, [by], metric=metric)
     settings = {"keep": budgets, "tuning": tuning, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases}
-    examples, settings = [*batches, *(tests if test is not None else ())], {**settings, **config.settings, **options}
-    with run_checkpoint(checkpoint, "tradeoff", model, examples, settings) as saved:
+    settings |= {**config.settings, **options}
+    with run_checkpoint(checkpoint, "tradeoff", model, [*batches, *tests], settings) as saved:
         stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
         with stage("trace", stages):
             network = trace(model, batches, kinds=kinds, new_biases=new_biases)
@@ -129,9 +128,26 @@ def tradeoff(
                 seed=seed, **options,
             )  # fmt: skip
             scores = saved.scores("scores-1", by, score_network)
+        config, tuned = replace(config, results=saved.plans), Tuning(tuning or {}, seed, config.time, saved.repairs)
         measured = measured_examples(calibration, judged, batches[0] if test is None else judged[0])
-        tuned = Tuning(tuning or {}, seed, config.time, saved.repairs)
-        curve = CurvePoints(model, calibration, measured, replace(config, results=saved.plans), tuned)
+        curve = CurvePoints(model, calibration, measured, config, tuned)
         points = [curve.point(scores, budget, stages) for budget in budgets]
     points.sort(key=lambda point: point.result.plan.cost.macs, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
+
+
+def _check_budgets(
+    model: nn.Module,
+    budgets: Sequence[Budget],
+    config: PruneConfig,
+    options: Mapping[str, Any],
+    tuning: Mapping[str, Any],
+) -> None:
+    """Check the settings for every budget, before any work is done.
+
+    Raises:
+        SecateurError: one of them can't be used.
+    """
+    for budget in budgets:
+        check_settings(config, budget, options, tuning, None)
+        check_device(model, config, budget)
