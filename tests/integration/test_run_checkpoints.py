@@ -94,7 +94,7 @@ def test_what_was_done_is_not_done_again(finished: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(api, "score", fail)
     monkeypatch.setattr("secateur.allocation.choose_plan._searched_plan", fail)
-    monkeypatch.setattr(chain.RepairChain, "_run", fail)
+    monkeypatch.setattr(chain.RepairChain, "_train", fail)
     monkeypatch.setattr(chain.RepairChain, "_solve", fail)
     assert bits(prune(finished)) == expected
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from secateur.allocation.fixed_sizes import removal_orders
 from secateur.coupling.effective_macs import effective_macs
+from secateur.coupling.metric_change import MetricChange
 from secateur.coupling.network import Network
-from secateur.coupling.plan import Budget, MetricChange, Plan
+from secateur.coupling.plan import Budget, Plan
 from secateur.files.state_memo import State, StateMemo, key_of
 from secateur.importance.scores import Scores
 

@@ -26,7 +26,7 @@ from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import How
 from secateur.run_checkpoint import run_checkpoint
 from secateur.tracing import trace
-from secateur.tradeoff_curve.curve import Tradeoff
+from secateur.tradeoff_curve.curve import Tradeoff, TradeoffPoint
 from secateur.tradeoff_curve.points import CurvePoints
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
@@ -131,8 +131,7 @@ def tradeoff(
         config, tuned = replace(config, results=saved.plans), Tuning(tuning or {}, seed, config.time, saved.repairs)
         measured = measured_examples(calibration, judged, batches[0] if test is None else judged[0])
         curve = CurvePoints(model, calibration, measured, config, tuned)
-        points = [curve.point(scores, budget, stages) for budget in budgets]
-    points.sort(key=lambda point: point.result.plan.cost.macs, reverse=True)
+        points = sorted((curve.point(scores, budget, stages) for budget in budgets), key=_macs_of, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
 
 
@@ -151,3 +150,7 @@ def _check_budgets(
     for budget in budgets:
         check_settings(config, budget, options, tuning, None)
         check_device(model, config, budget)
+
+
+def _macs_of(point: TradeoffPoint) -> int:
+    return point.result.plan.cost.macs
