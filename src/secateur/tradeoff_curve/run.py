@@ -114,9 +114,10 @@ def tradeoff(
     _check_budgets(model, budgets, config, options, tuning or {})
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, [by], metric=metric)
-    settings = {"keep": budgets, "tuning": tuning, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases}
-    settings |= {**config.settings, **options}
-    with run_checkpoint(checkpoint, "tradeoff", model, [*batches, *tests], settings) as saved:
+    settings = {"tuning": tuning, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases, **options}
+    with run_checkpoint(
+        checkpoint, "tradeoff", model, [*batches, *tests], {**settings, "keep": budgets, **config.settings}
+    ) as saved:
         stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
         with stage("trace", stages):
             network = trace(model, batches, kinds=kinds, new_biases=new_biases)
