@@ -558,7 +558,10 @@ ZOO: dict[str, Specimen] = {
     "bags": Specimen(operators.Bags, operators.two_kinds, {"dense": 6, "top": 5}),
     "products": Specimen(operators.Products, tokens(4), {"a": 6, "c": 5, "mix": 7}),
     "spectra": Specimen(operators.Spectra, tokens(4), {"first": 6, "second": 4}, {"turns": "can't be cut"}),
-    "masked attention": Specimen(operators.MaskedAttention, tokens(6), {"embed": 12, "attention": 3}),
+    "masked attention": Specimen(lambda: operators.MaskedAttention(False), tokens(6), {"embed": 12, "attention": 3}),
+    "masked attention over further tokens": Specimen(
+        lambda: operators.MaskedAttention(True), tokens(6), {"embed": 12, "attention": 3}
+    ),
     "scan": Specimen(operators.Scan, tokens(4), {"inner": 6}, {"write": "crosses", "read": "kinds"}),
     "multi-query": Specimen(operators.MultiQuery, tokens(6), {"embed": 8, "q": 4}, {"kv": "is shared by all heads"}),
     "multi-query as a program": Specimen(

@@ -119,9 +119,10 @@ class Spectra(nn.Module):
 class MaskedAttention(nn.Module):
     """`nn.MultiheadAttention` as it is called by default, with a causal and a padding mask."""
 
-    def __init__(self) -> None:
+    def __init__(self, further_tokens: bool) -> None:
         super().__init__()
-        self.embed, self.attention = nn.Linear(6, 12), nn.MultiheadAttention(12, 3, batch_first=True)
+        further = {"add_bias_kv": further_tokens, "add_zero_attn": further_tokens}
+        self.embed, self.attention = nn.Linear(6, 12), nn.MultiheadAttention(12, 3, batch_first=True, **further)
         self.last = nn.Linear(12, 2)
 
     def forward(self, x: Tensor) -> Tensor:
