@@ -104,8 +104,8 @@ LABELS: Mapping[str, str] = {
     "random": "random units, same fraction of every group, Secateur's repair",
     "torch-pruning": "torch-pruning L2, inner convolutions, batch norm re-estimated",
     "grail-l2": "GRAIL's compensation (written by us) over L2, inner convolutions",
-    "grail-l2-bn": "the same, batch norm re-estimated",
+    "grail-l2-bn": "GRAIL's compensation (written by us) over L2, inner convolutions, batch norm re-estimated",
     "grail-random": "GRAIL's compensation (written by us) over random, inner convolutions",
-    "grail-random-bn": "the same over random, batch norm re-estimated",
+    "grail-random-bn": "GRAIL's compensation (written by us) over random, inner convolutions, batch norm re-estimated",
     "l2": "L2, inner convolutions, batch norm re-estimated",
 }
