@@ -83,7 +83,11 @@ def check_the_same_by_other_calls(name: str, folder: Path, model: nn.Module) -> 
 def test_each_trains_writes_and_is_read_again(name: str, shop: Path) -> None:
     done = secateur(shop, *COMMANDS[name], *GIVEN, "--test", "workshop:data", "--out", "out")
     assert done.returncode == 0, done.stderr
-    assert "accuracy" in done.stdout and "that were not trained on" in done.stdout and "Warning" not in done.stderr
+    assert (
+        "accuracy, in-sample" in done.stdout
+        and "the same that were trained on" in done.stdout
+        and "Warning" not in done.stderr
+    )
     assert "x the speed" in done.stdout and "with the zeros in place" in done.stdout
     assert {path.name for path in (shop / "out").iterdir()} == FILES[name]
     assert (shop / "out" / "report.txt").read_text() in done.stdout

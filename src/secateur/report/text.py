@@ -88,7 +88,7 @@ def introduction(report: Figures) -> list[str]:
     verb = "fitted to" if report.sparsity is None else "trained on"
     examples = f"examples that were not {verb}, with 95 % intervals"
     if not report.held_out:
-        examples = f"the same examples that were {verb} (in-sample); test= measures on others"
+        examples = f"examples, the same that were {verb} (in-sample); test= measures on others"
     return [
         _method_line(report),
         *_bound_lines(settings["drop"]),
