@@ -14,7 +14,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 WITH_CODE = [
-    "criterion.md",
+    "long-runs.md", "criterion.md",
     "estimator.md",
     "language-model.md",
     "onnx.md",
