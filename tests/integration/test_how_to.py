@@ -14,7 +14,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 WITH_CODE = [
-    "long-runs.md", "criterion.md",
+    "long-runs.md",
+    "criterion.md",
     "estimator.md",
     "language-model.md",
     "onnx.md",
