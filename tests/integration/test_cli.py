@@ -168,7 +168,7 @@ WRONG = {
     "no such file": (("--model", "nowhere.py:make", "--data", "workshop:data"), "can't be found"),
     "no such module": (("--model", "nowhere:make", "--data", "workshop:data"), "can't be found"),
     "no such name": (("--model", "workshop:nope", "--data", "workshop:data"), "can't be found"),
-    "no colon": (("--model", "workshop", "--data", "workshop:data"), "package.module:callable"),
+    "no colon": (("--model", "workshop", "--data", "workshop:data"), "package.module:name"),
     "not callable": (("--model", "workshop:number", "--data", "workshop:data"), "not a callable"),
     "not a model": (("--model", "workshop:data", "--data", "workshop:data"), "not a torch.nn.Module"),
     "no model": (("--data", "workshop:data"), "give either --model"),
