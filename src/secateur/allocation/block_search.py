@@ -7,7 +7,7 @@ from secateur.allocation.candidate_plans import Candidate
 from secateur.allocation.candidates import CURVES, MEASURED
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.remaining_fractions import fractions
-from secateur.allocation.search import SIMULATED, SIMULATIONS, PlanSearch
+from secateur.allocation.search import SIMULATIONS, PlanSearch
 from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget
 from secateur.coupling.residual_blocks import blocks_of
@@ -91,7 +91,7 @@ class _BlockSearch:
             plan = self._search.plan(self._keep, without)
         except BudgetError:
             return
-        losses = self._search.simulator.quick(SIMULATED).divergences(plan.kept)
+        losses = self._search.quick.divergences(plan.kept)
         self._by_count[count] = Candidate(plan, without, losses)
 
     def _with_note(self, best: Candidate) -> Candidate:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 
@@ -48,6 +49,11 @@ class PlanSearch:
     def scores(self) -> Scores:
         """The scores of the units."""
         return self.tied.scores
+
+    @cached_property
+    def quick(self) -> PlanSimulator:
+        """The simulator that compares plans; what it computes of the dense network serves all of them."""
+        return self.simulator.quick(SIMULATED)
 
     def plan(self, keep: Budget, allocation: Allocation) -> Plan:
         """Plan by one allocation."""
@@ -136,7 +142,7 @@ class PlanSearch:
 
     def _simulate(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the candidates with their divergences, as far as there is time."""
-        simulator, time = self.simulator.quick(SIMULATED), self.config.time
+        simulator, time = self.quick, self.config.time
         simulated: list[Candidate] = []
         start, longest = time.elapsed, 0.0
         for candidate in track(candidates, "simulated plans"):

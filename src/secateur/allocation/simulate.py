@@ -18,6 +18,7 @@ from secateur.files.state_memo import StateMemo, key_of
 from secateur.masking.ablation import Means
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.known_rows import KnownDenseRows
 from secateur.recovery.paired_run import MEMORY, PairedExecution
 from secateur.recovery.refit import pruned_layer_or_reason, refit_layer
 from secateur.recovery.ridge import Choice
@@ -27,7 +28,7 @@ from secateur.utils.progress import track
 COMPARING, MEASURING = Choice(1e-1, 0), Choice(1e-2, 0)
 MOST_HELD_OUT = 64
 MOST_OUTPUTS = 10_000_000
-FITTED_MEMORY, HELD_OUT_MEMORY = 0.375, 0.125  # shares of the memory; forks take as much again
+FITTED_MEMORY, HELD_OUT_MEMORY, KNOWN_MEMORY = 0.375, 0.125, 0.25  # shares of the memory; forks take as much again
 
 
 class PlanSimulator:
@@ -65,7 +66,7 @@ class PlanSimulator:
         """
         quick = self._on(output_spread(self._microbatches, examples), COMPARING)
         memory = int(MEMORY * (FITTED_MEMORY + HELD_OUT_MEMORY))
-        quick.fitted = quick.held_out = PairedExecution(self.fitted.within, quick._microbatches, memory)
+        quick.fitted = quick.held_out = self._quick_execution(quick._microbatches, memory)
         return quick
 
     def quick_held_out(self, examples: int) -> "PlanSimulator":
@@ -81,9 +82,14 @@ class PlanSimulator:
         fitted = output_spread(self.fitted.cells, examples - count)
         held_out = output_spread(self.held_out.cells, count)
         quick = self._on([*fitted, *held_out], MEASURING)
-        quick.fitted = PairedExecution(self.fitted.within, fitted, self.fitted.memory)
+        quick.fitted = self._quick_execution(fitted, self.fitted.memory)
         quick.held_out = PairedExecution(self.held_out.within, held_out, self.held_out.memory)
         return quick
+
+    def _quick_execution(self, microbatches: Sequence[Batch], memory: int) -> PairedExecution:
+        """Return an execution whose refits share what they read of the dense network."""
+        known = KnownDenseRows(int(MEMORY * KNOWN_MEMORY), [cell.size or 1 for cell in microbatches])
+        return PairedExecution(self.fitted.within, microbatches, memory, known)
 
     def _on(self, microbatches: Sequence[Batch], choice: Choice) -> "PlanSimulator":
         """Return a copy on some of the examples, taken from all over them: they may be in an order of their own."""

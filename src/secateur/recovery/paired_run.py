@@ -10,6 +10,7 @@ from secateur.data.batch import Batch
 from secateur.data.model_inputs import input_error
 from secateur.graph.cursor import ProgramCursor, RunState, Values
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.known_rows import KnownDenseRows
 
 MEMORY = 1 << 30
 
@@ -21,10 +22,18 @@ class PairedExecution:
         within: the cut network in the dense one's program.
         cells: the examples.
         memory: the number of bytes that may be kept.
+        known: the dense network's values at the rows of quick refits, which other cut networks share; None where every
+            refit reads values of its own.
     """
 
-    def __init__(self, within: EmbeddedPrunedNetwork, cells: Sequence[Batch], memory: int = MEMORY) -> None:
-        self.within, self.cells, self.memory = within, cells, memory
+    def __init__(
+        self,
+        within: EmbeddedPrunedNetwork,
+        cells: Sequence[Batch],
+        memory: int = MEMORY,
+        known: KnownDenseRows | None = None,
+    ) -> None:
+        self.within, self.cells, self.memory, self.known = within, cells, memory, known
         self._cursor = ProgramCursor(within.network.program, cells)
 
     def before(self, node: Node) -> Iterator[tuple[int, Values, Values]]:
@@ -39,8 +48,12 @@ class PairedExecution:
 
     def cut_before(self, node: Node) -> Iterator[Values]:
         """Yield the values that operators from this one on read, of the cut network alone."""
-        for _, _, cut in self._at(None, self.within.network.program.position[node]):
+        for _, _, cut in self.cut_alone(node):
             yield cut
+
+    def cut_alone(self, node: Node) -> Iterator[tuple[int, Values, Values]]:
+        """Yield the same as `before`, the dense network's values from where it was before."""
+        return self._at(None, self.within.network.program.position[node])
 
     def _at(self, dense_to: int | None, cut_to: int) -> Iterator[tuple[int, Values, Values]]:
         fixed, handlers = self.within.fixed(), self.within.handlers()
@@ -67,7 +80,7 @@ class PairedExecution:
 
     def forked(self, within: EmbeddedPrunedNetwork) -> "PairedExecution":
         """Return an execution of the same microbatches with another cut network, from the values that both share."""
-        other = PairedExecution(within, self.cells, self.memory)
+        other = PairedExecution(within, self.cells, self.memory, self.known)
         agrees_until = within.first_cut
         other._cursor.keep_from(self._cursor, lambda states: states[1].position <= agrees_until)
         return other

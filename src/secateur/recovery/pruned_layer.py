@@ -24,6 +24,26 @@ def row_limit(features: int) -> int:
     return max(MOST_ROWS, ROWS_PER_FEATURE * features)
 
 
+def few_rows_of(features: int) -> int:
+    """Return the number of rows that suffices for a quick refit of so many features, or for their covariance.
+
+    Examples:
+        >>> few_rows_of(10), few_rows_of(1000)
+        (2500, 4000)
+    """
+    return row_limit(features) // ROUGHLY
+
+
+def draw_positions(count: int, most: int, seed: int) -> Tensor:
+    """Draw at most so many of the positions of an example; with the same seed fewer are the first of more."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
+
+
+def results_at(layer: LinearLayer, examples: int, positions: Tensor, value: Tensor) -> Tensor:
+    """Return a value in the shape of a layer's result at some positions of every example. (rows, outputs)"""
+    return layer.results(value, examples)[:, positions].flatten(0, 1)
+
+
 @dataclass(frozen=True)
 class PrunedLayer:
     """The kept features and outputs of a layer.
@@ -67,14 +87,13 @@ class PrunedLayer:
 
     @property
     def few_rows(self) -> int:
-        """The number of rows that suffices for an estimate of its input's covariance."""
-        return self.most_rows // ROUGHLY
+        """The number of rows that suffices for a quick refit, or for an estimate of its input's covariance."""
+        return few_rows_of(self.features.shape[1])
 
     def read(self, x: Tensor, examples: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
         """Return its input at some positions of every example (groups, rows, features + 1), and the positions."""
         positions = self.layer.positions(x, examples)
-        draws = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(positions.count, generator=draws)[:most].to(x.device)
+        chosen = draw_positions(positions.count, most, seed).to(x.device)
         if x.shape[self.layer.dim] == len(self.layer.inputs):
             return self.inputs_of(at_least_single(positions.rows(chosen, self.layer.groups))), chosen
         rows = at_least_single(positions.rows(chosen, len(self.groups)))  # what stays alone (rows, groups, features)

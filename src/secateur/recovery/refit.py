@@ -18,7 +18,7 @@ from secateur.graph.operators import arguments
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution, value_of
-from secateur.recovery.pruned_layer import PrunedLayer
+from secateur.recovery.pruned_layer import PrunedLayer, results_at
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.regression_rows import ClippedRegression, RegressionRows
 from secateur.recovery.ridge import Choice, select_ridge, solve
@@ -152,16 +152,27 @@ def _warn_if_few(pruned_layer: PrunedLayer, rows: int) -> None:
 def regression_rows(
     lockstep: PairedExecution, pruned_layer: PrunedLayer, most: int | None = None
 ) -> Iterator[RegressionRows]:
-    """Yield, for each microbatch, the layer's input and what its output lacks, of at most so many rows."""
+    """Yield, for each microbatch, the layer's input and what its output lacks.
+
+    Args:
+        lockstep: both networks.
+        pruned_layer: the kept features and outputs of the layer.
+        most: the maximal number of rows, as many as quick refits read; by default as many as the layer needs.
+    """
     layer, within = pruned_layer.layer, lockstep.within
-    most, examples = most or pruned_layer.most_rows, sum(cell.size or 1 for cell in lockstep.cells)
+    examples = sum(cell.size or 1 for cell in lockstep.cells)
     matrix, aim, first_example = pruned_layer.matrix(within), output_context(within.network, layer), 0
     fixed_values = within.fixed()
-    for cell, dense, cut in lockstep.beside(layer.node):
+    known = lockstep.known if most is not None and aim.has_affine_of_outputs else None
+    is_known = known is not None and known.has(layer)
+    for cell, dense, cut in lockstep.cut_alone(layer.node) if is_known else lockstep.beside(layer.node):
         x = value_of(cut, fixed_values, arguments(layer.node)[layer.argument])
         size = lockstep.cells[cell].size or 1
-        rows, chosen = pruned_layer.read(x, size, math.ceil(most / examples), cell)
-        goal = aim.goal(partial(_results_at, layer, size, chosen), dense, cut, within)
+        rows, chosen = pruned_layer.read(x, size, math.ceil((most or pruned_layer.most_rows) / examples), cell)
+        if known is not None and not is_known:
+            known.add(layer, cell, aim, dense, within)
+        dense_rows = known.first(layer, cell, len(chosen)) if known is not None and is_known else None
+        goal = aim.goal(partial(results_at, layer, size, chosen), dense, cut, within, dense_rows)
         is_held = holdout_mask(size, first_example, examples)
         first_example += size
         count = rows.shape[1]
@@ -173,8 +184,3 @@ def regression_rows(
             pruned_layer.outputs_of(targets) - present_output for targets in (goal.wanted, goal.least, goal.most)
         )
         yield RegressionRows(rows, lacking, least, most_, is_held)
-
-
-def _results_at(layer: LinearLayer, examples: int, positions: Tensor, value: Tensor) -> Tensor:
-    """Return a value in the shape of a layer's result at some positions of every example. (rows, outputs)"""
-    return layer.results(value, examples)[:, positions].flatten(0, 1)

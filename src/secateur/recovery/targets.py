@@ -41,6 +41,19 @@ class TargetInterval:
 
 
 @dataclass(frozen=True, eq=False)
+class DenseRows:
+    """The dense network's values at some places of a layer's result, each (rows, outputs).
+
+    Args:
+        output: the layer's output.
+        value: what the nonlinearity behind gets: the output behind its batch norm, in its sum.
+    """
+
+    output: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class OutputContext:
     """The operators behind a layer's output.
 
@@ -64,8 +77,27 @@ class OutputContext:
         """True if a nonlinearity behind the layer clips."""
         return self.low > -inf or self.high < inf
 
+    @property
+    def has_affine_of_outputs(self) -> bool:
+        """True if the batch norm behind has a factor and a shift for each output, the same at all places."""
+        # the outputs of a linear layer lie along the last axis, the channels of its batch norm along the second
+        is_convolution = rule_of(self.layer).layer in ("convolution", "transposed convolution")
+        return self.norm is None or is_convolution or self.layer.meta["val"].dim() == 2
+
+    def dense_rows(self, rows: Callable[[Tensor], Tensor], dense: Values, within: EmbeddedPrunedNetwork) -> DenseRows:
+        """Return the dense network's values at some positions, arguments as for `goal`."""
+        output = rows(dense[self.layer])
+        scale, shift = self._factor_and_shift(output, rows, dense, within, within.network.program.state)
+        value = output if self.norm is None else output * scale + shift
+        return DenseRows(output, value if self.other is None else value + rows(dense[self.other]))
+
     def goal(
-        self, rows: Callable[[Tensor], Tensor], dense: Values, cut: Values, within: EmbeddedPrunedNetwork
+        self,
+        rows: Callable[[Tensor], Tensor],
+        dense: Values,
+        cut: Values,
+        within: EmbeddedPrunedNetwork,
+        dense_rows: DenseRows | None = None,
     ) -> TargetInterval:
         """Return the target of the cut network's output at some positions, from the dense layer's output.
 
@@ -74,16 +106,15 @@ class OutputContext:
             dense: the dense network's values, the layer's own output among them.
             cut: those of the cut network.
             within: the cut network.
+            dense_rows: the dense network's values at these places, if they are known. Unless `has_affine_of_outputs`,
+                `dense` is needed nevertheless.
         """
-        output = rows(dense[self.layer])
-        scale, shift = self._factor_and_shift(rows, dense[self.layer], within, lambda name: within.state[name])
-        dense_scale, dense_shift = self._factor_and_shift(rows, dense[self.layer], within, within.network.program.state)
-        dense_value, lacking = output * dense_scale + dense_shift, torch.zeros(()).to(output)
+        known = self.dense_rows(rows, dense, within) if dense_rows is None else dense_rows
+        output, dense_value = known.output, known.value
+        scale, shift = self._factor_and_shift(output, rows, dense, within, lambda name: within.state[name])
+        lacking = torch.zeros(()).to(output)
         if self.other is not None:
-            dense_value, lacking = (
-                dense_value + rows(dense[self.other]),
-                within.spread(self.other, rows(cut[self.other]), -1),
-            )
+            lacking = within.spread(self.other, rows(cut[self.other]), -1)
         silent = scale.abs() < LEAST_SCALE * scale.abs().max()
         safe = torch.where(silent, 1.0, scale)
 
@@ -102,15 +133,20 @@ class OutputContext:
         return TargetInterval(target, torch.minimum(first, last), torch.maximum(first, last))
 
     def _factor_and_shift(
-        self, rows: Callable[[Tensor], Tensor], value: Tensor, within: EmbeddedPrunedNetwork, state: State
+        self,
+        output: Tensor,
+        rows: Callable[[Tensor], Tensor],
+        dense: Values,
+        within: EmbeddedPrunedNetwork,
+        state: State,
     ) -> tuple[Tensor, Tensor]:
         """Return the factor and the shift of each output. (outputs,), or (rows, outputs) if rows differ"""
         if self.norm is None:
-            return torch.ones(()).to(value), torch.zeros(()).to(value)
+            return torch.ones(()).to(output), torch.zeros(()).to(output)
         pair = batch_norm_affine(self.norm, within.network, state)
-        if value.dim() == 2 or rule_of(self.layer).layer in ("convolution", "transposed convolution"):
+        if self.has_affine_of_outputs:
             return pair
-        # the outputs of a linear layer lie along the last axis, the channels of its batch norm along the second
+        value = dense[self.layer]
         lengths = (1, -1, *[1] * (value.dim() - 2))
         factor, constant = (rows(values.reshape(lengths).expand_as(value)) for values in pair)
         return factor, constant

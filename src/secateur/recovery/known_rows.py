@@ -1,0 +1,61 @@
+"""The dense network's values at the rows of quick refits, computed once for all cut networks."""
+
+import math
+from functools import partial
+
+from torch.fx import Node
+
+from secateur.graph.cursor import Values, bytes_of_tensors
+from secateur.masking.linear_layers import LinearLayer
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.pruned_layer import draw_positions, few_rows_of, results_at
+from secateur.recovery.targets import DenseRows, OutputContext
+
+
+class KnownDenseRows:
+    """The dense network's values at the rows that quick refits of any cut network read.
+
+    Quick refits of a layer read the same positions in every cut network, or the first of them, so the dense network
+    does not have to run beside each one. Layers for which there is no room are not stored.
+
+    Args:
+        memory: the number of bytes that the values may take.
+        sizes: the number of examples of each microbatch.
+    """
+
+    def __init__(self, memory: int, sizes: list[int]) -> None:
+        self._room, self._sizes = memory, sizes
+        self._rows: dict[tuple[Node, int], DenseRows] = {}  # (examples, positions, outputs)
+
+    def has(self, layer: LinearLayer) -> bool:
+        """True if the values of a layer are known for all microbatches."""
+        return all((layer.node, cell) in self._rows for cell in range(len(self._sizes)))
+
+    def first(self, layer: LinearLayer, cell: int, positions: int) -> DenseRows:
+        """Return the values of a microbatch at the first positions of each example, (rows, outputs)."""
+        known = self._rows[layer.node, cell]
+        return DenseRows(*(rows[:, :positions].flatten(0, 1) for rows in (known.output, known.value)))
+
+    def add(
+        self, layer: LinearLayer, cell: int, context: OutputContext, dense: Values, within: EmbeddedPrunedNetwork
+    ) -> None:
+        """Store the values of a layer for a microbatch, at as many positions as any quick refit reads.
+
+        Args:
+            layer: the layer.
+            cell: the number of the microbatch.
+            context: the operators behind the layer.
+            dense: the dense network's values.
+            within: the cut network.
+        """
+        if (layer.node, cell) in self._rows:
+            return
+        size, most = self._sizes[cell], few_rows_of(layer.features_of_group)
+        count = layer.results(dense[layer.node], size).shape[1]
+        positions = draw_positions(count, math.ceil(most / sum(self._sizes)), cell).to(dense[layer.node].device)
+        rows = context.dense_rows(partial(results_at, layer, size, positions), dense, within)
+        rows = DenseRows(*(each.unflatten(0, (-1, len(positions))) for each in (rows.output, rows.value)))
+        needed = bytes_of_tensors([rows.output, rows.value])
+        if needed <= self._room:
+            self._room -= needed
+            self._rows[layer.node, cell] = rows
