@@ -2,7 +2,7 @@
 
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.loss_curves import Curves
-from secateur.allocation.measured_curves import measured_curves
+from secateur.allocation.measured_curves import DEPTHS, measured_curves
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.simulate import PlanSimulator
 from secateur.allocation.strategies import LOSSES
@@ -13,6 +13,7 @@ FEWEST = 8
 FEWEST_MEASURED = 64
 CURVES = 0.35  # share of a time budget
 MEASURED = 128
+MOST_PASSES = 16  # of the dense network over all examples, that curves may take where fewer examples do
 MOST_WORK = 2e12
 RESIDUAL = "residual"
 
@@ -49,7 +50,8 @@ def candidate_allocations(simulator: PlanSimulator, scores: Scores, config: Prun
 def _known_curves(simulator: PlanSimulator, scores: Scores, config: PruneConfig) -> list[Curves | None]:
     """Return the curves to allocate by, the best last; None stands for the scores themselves.
 
-    Measuring takes a few runs for every group. In large networks fewer examples are used, or the estimate alone.
+    Measuring takes a few runs for every group. In large networks, and in deep ones, fewer examples are used, or the
+    estimate alone.
     """
     curves: list[Curves | None] = [None] if scores.by in LOSSES else []
     if config.curves is not None:
@@ -57,7 +59,8 @@ def _known_curves(simulator: PlanSimulator, scores: Scores, config: PruneConfig)
     affordable = MOST_WORK / max(simulator.network.cost().macs * len(scores), 1)
     if affordable < min(simulator.examples, FEWEST_MEASURED):
         return curves
-    quick = simulator.quick_held_out(min(int(affordable), MEASURED))
+    in_passes = 2 * MOST_PASSES * simulator.examples // (len(DEPTHS) * len(scores))  # a run starts half-way on average
+    quick = simulator.quick_held_out(min(int(affordable), MEASURED, max(in_passes, FEWEST_MEASURED)))
     measured = measured_curves(quick, scores, lambda: config.time.is_spent(CURVES))
     if measured is None:
         config.time.leave_out("curves of the loss measured group by group")

@@ -113,10 +113,13 @@ class RepairChain:
         self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
         self.results = tuning.results.under(key_of(plan.kept, plan.means))
+        self.rough = range(0)  # the numbers of the repairs that "adapt" follows, where a rough refit does
 
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
+        last_adapt = max((number for number, (name, _) in enumerate(repairs) if name == "adapt"), default=-1)
+        self.rough = range(last_adapt)
         before = output_divergences(self.dense, self.state, self.held)
         for number, (name, train) in enumerate(repairs):
             if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
@@ -155,6 +158,7 @@ class RepairChain:
         After "adapt" the weights are near enough that a few steps more will do. Functions of the user's own are called
         once only: what was judged is what stays.
         """
+        self.rough = range(0)
         is_late = self.tuning.time.is_spent()
         if is_late:
             self.tuning.time.leave_out("the fit to the examples held out")
@@ -214,9 +218,9 @@ class RepairChain:
             elif name == "batchnorm":
                 match_batchnorm(lockstep)
             elif name == "refit":
-                self.choices[number] = refit(
-                    lockstep, self.choices.get(number), sum(cell.size or 1 for cell in self.cells)
-                )
+                examples, is_rough = sum(cell.size or 1 for cell in self.cells), number in self.rough
+                choices = refit(lockstep, self.choices.get(number), examples, is_rough)
+                self.choices |= {} if is_rough else {number: choices}
             else:
                 self._adapt(lockstep, steps)
         return within

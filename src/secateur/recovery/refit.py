@@ -31,7 +31,9 @@ HELD = 1 << 28
 Choices = Mapping[str, Choice]
 
 
-def refit(lockstep: PairedExecution, choices: Choices | None = None, examples: int | None = None) -> Choices:
+def refit(
+    lockstep: PairedExecution, choices: Choices | None = None, examples: int | None = None, is_rough: bool = False
+) -> Choices:
     """Refit every layer in the order in which they run.
 
     Args:
@@ -39,6 +41,8 @@ def refit(lockstep: PairedExecution, choices: Choices | None = None, examples: i
         choices: how layers were solved for before, by the names of their weights, to do the same with these examples.
         examples: how many there are in all, those held out of it included; a warning tells of layers for which these
             are few.
+        is_rough: whether block reconstruction follows: then a quarter of the rows does, and no steps are made through
+            nonlinearities.
 
     Returns:
         How each was solved for.
@@ -51,7 +55,8 @@ def refit(lockstep: PairedExecution, choices: Choices | None = None, examples: i
             warn(f"{layer.name} was not refitted: {reason}", layer.name, f"not refitted: {reason}")
         elif pruned_layer is not None:
             earlier = None if choices is None else choices.get(layer.weight)
-            choice = refit_layer(lockstep, pruned_layer, earlier, share=examples_here / (examples or examples_here))
+            most, share = pruned_layer.few_rows if is_rough else None, examples_here / (examples or examples_here)
+            choice = refit_layer(lockstep, pruned_layer, earlier, most, share, steps=not is_rough)
             chosen.update({} if choice is None else {layer.weight: choice})
     return chosen
 
@@ -85,6 +90,7 @@ def refit_layer(
     choice: Choice | None = None,
     most: int | None = None,
     share: float = 1.0,
+    steps: bool = True,
 ) -> Choice | None:
     """Refit one layer, through the nonlinearity behind it if that clips.
 
@@ -94,13 +100,14 @@ def refit_layer(
         choice: the solver's options; by default they are chosen on held-out rows.
         most: the maximal number of rows; by default as many as the layer needs.
         share: the fraction of all examples in the execution.
+        steps: whether steps are made through a nonlinearity that clips.
 
     Returns:
         The solver's options; None if the layer's input is that of the dense network.
     """
     sums: list[RegressionMoments | None] = [None, None]
     is_clipped = output_context(lockstep.within.network, pruned_layer.layer).cuts_off and (
-        choice is None or choice.steps > 0
+        steps if choice is None else choice.steps > 0
     )
     clipped = ClippedRegression(HELD if is_clipped else 0)
     shift: Tensor | None = None

@@ -265,6 +265,19 @@ def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pyte
     assert sum(cell.size or 1 for cell in whole.quick_held_out(100).held_out.cells) < 50
 
 
+@pytest.mark.parametrize(("hidden", "examples"), [(2, 128), (16, 100), (48, 64)])
+def test_the_more_groups_the_fewer_examples_measure_curves(
+    hidden: int, examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that curves take no more than so many passes of all examples, as long as some dozens remain."""
+    whole = rehearsal_of(mlp(6, *[8] * hidden, 3), torch.randn(200, 6))
+    measured_on = list[int]()
+    monkeypatch.setattr(PlanSimulator, "quick_held_out", lambda self, most: measured_on.append(most) or self)
+    monkeypatch.setattr("secateur.allocation.candidates.measured_curves", lambda *_: {})
+    candidate_allocations(whole, sc.score(whole.network, by="l2"), PruneConfig(progress=False))
+    assert measured_on == [examples]
+
+
 def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
     """Examples that are sorted by class: a part of them from one end would know a few classes alone."""
     x = torch.arange(640.0)[:, None].expand(-1, 6).contiguous()

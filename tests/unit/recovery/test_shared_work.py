@@ -1,0 +1,194 @@
+"""Work that repairs and simulated plans share or leave out: the results are those of doing all of it."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur import demo
+from secateur.allocation.simulate import PlanSimulator
+from secateur.data.conversion import as_batches
+from secateur.evaluation.calibration import Calibration
+from secateur.graph.cursor import ProgramCursor
+from secateur.importance.activation_taps import straight_through
+from secateur.importance.context import split_microbatches
+from secateur.masking.linear_layers import layers_of
+from secateur.recovery import block_problem, chain
+from secateur.recovery.block_problem import BlockProblem
+from secateur.recovery.block_reconstruction import reconstruct_blocks
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.folded_layers import FoldedLayer
+from secateur.recovery.paired_run import PairedExecution
+from secateur.recovery.pruned_layer import PrunedLayer
+from secateur.recovery.targets import output_context
+from secateur.surgery.recipe import recipe_of
+from zoo import grow
+
+
+def cells(x: Tensor, size: int = 16) -> Any:
+    return split_microbatches(as_batches(list(x.split(size))), torch.device("cpu"))
+
+
+def batch_normed() -> tuple[nn.Module, Tensor]:
+    """A convolution and a linear layer with biases of their own, each before a batch norm; and one without either."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU6(), nn.Flatten(),
+        nn.Linear(8 * 16, 12), nn.BatchNorm1d(12), nn.Tanh(), nn.Linear(12, 5, bias=False), nn.ReLU(), nn.Linear(5, 3),
+    )  # fmt: skip
+    for module in model:
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                assert tensor is not None
+                tensor.uniform_(0.5, 2)
+    return model.eval(), torch.randn(64, 3, 4, 4)
+
+
+def network_of(name: str) -> tuple[nn.Module, Tensor]:
+    if name == "batch norms":
+        return batch_normed()
+    if name == "demo":
+        return demo.network(), torch.cat(demo.calibration())[:32]
+    model, x = grow(name)
+    return model, x
+
+
+def planned(model: nn.Module, x: Tensor, keep: float) -> sc.Plan:
+    network = sc.trace(model, x[:2])
+    return sc.plan(network, sc.score(network, by="l2"), {"units": keep})
+
+
+@pytest.mark.parametrize(
+    "name", ["batch norms", "demo", "inverted residual", "encoder", "decoder", "flat", "few groups"]
+)
+def test_what_is_folded_into_a_layer_changes_no_value(name: str) -> None:
+    """Constants in the bias, batch norms in the weight: what is compared is as if the change had been written."""
+    model, x = network_of(name)
+    plan = planned(model, x, 0.6)
+    small, recipe = sc.cut(model, plan), recipe_of(model, plan)
+    program = plan.network.program
+    batch = cells(x, len(x))[0]
+    draws = torch.Generator().manual_seed(0)
+    folded_norms = 0
+    for layer in layers_of(plan.network):
+        within = EmbeddedPrunedNetwork.of(small, plan.network, recipe)
+        pruned_layer = PrunedLayer.of(layer, within)
+        if pruned_layer is None:
+            continue
+        change = 0.1 * torch.randn(pruned_layer.shape, generator=draws).double()
+        folded = FoldedLayer.of(pruned_layer, within)
+        folded_norms += folded.norm is not None
+        weight, constant = folded.tensors(change)
+        handlers = {**straight_through(program), **within.handlers()}
+        handlers |= folded.overrides(handlers, constant)
+        state = {**within.state, layer.weight: weight}
+        fixed = {**within.fixed(), **{node: state[tensor] for node, tensor in program.state_names.items()}}
+        seen = output_context(plan.network, layer).seen
+        stop = program.position[seen] + 1
+        with torch.no_grad():
+            values = program.run({**fixed, **program.bind(batch)}, program.first, stop, handlers, keep=[seen])
+            pruned_layer.write(within, change)
+            written = program.run(
+                {**within.fixed(), **program.bind(batch)}, program.first, stop, within.handlers(), keep=[seen]
+            )
+        axis = 1 if layer.is_convolution else values[seen].dim() - 1
+        stays = torch.nonzero(within.mask[layer.outputs]).flatten()
+        pair = (run[seen] for run in (values, written))
+        left, right = (value if value.shape[axis] == len(stays) else value.index_select(axis, stays) for value in pair)
+        assert torch.allclose(left, right, atol=1e-4), layer.name
+    assert folded_norms > 0 or name not in ("batch norms", "demo")
+
+
+def test_simulated_plans_share_what_they_read_of_the_dense_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dense network runs beside the first plan alone, and divergences are those of a fresh simulator."""
+    model, x = demo.network(), torch.cat(demo.calibration())[:32]
+    network = sc.trace(model, x[:2])
+    simulator = PlanSimulator(Calibration(network, cells(x)))
+    scores = sc.score(network, by="l2")
+    plans = [sc.plan(network, scores, {"units": keep}).kept for keep in (0.8, 0.5, 0.7)]
+    expected = [simulator.quick(32).divergences(kept) for kept in plans]
+    dense_runs, advance = list[int](), ProgramCursor.advance
+
+    def counted(self: ProgramCursor, state: Any, stop: int, fixed: Any, handlers: Any = None, **options: Any) -> Any:
+        dense_runs.append(int(handlers is None and stop > state.position))
+        return advance(self, state, stop, fixed, handlers, **options)
+
+    monkeypatch.setattr(ProgramCursor, "advance", counted)
+    quick, runs = simulator.quick(32), list[int]()
+    for kept, divergences in zip(plans, expected, strict=True):
+        dense_runs.clear()
+        assert torch.equal(quick.divergences(kept), divergences)
+        runs.append(sum(dense_runs))
+    assert runs[0] > 0 and runs[1:] == [0, 0]
+
+
+def test_without_room_the_dense_network_runs_beside_every_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = demo.network(), torch.cat(demo.calibration())[:32]
+    network = sc.trace(model, x[:2])
+    simulator = PlanSimulator(Calibration(network, cells(x)))
+    kept = sc.plan(network, sc.score(network, by="l2"), {"units": 0.5}).kept
+    expected = simulator.quick(32).divergences(kept)
+    monkeypatch.setattr("secateur.allocation.simulate.KNOWN_MEMORY", 1e-4)  # some layers alone
+    quick = simulator.quick(32)
+    assert torch.equal(quick.divergences(kept), expected) and torch.equal(quick.divergences(kept), expected)
+    known = quick.fitted.known
+    assert known is not None and 0 < sum(known.has(layer) for layer in quick.layers) < len(quick.layers)
+
+
+def slopes_of(monkeypatch: pytest.MonkeyPatch, keep: float, steps: int) -> list[int]:
+    """The number of gradients that each problem of the demo's network computes."""
+    model, x = demo.network(), torch.cat(demo.calibration())[:32]
+    plan = planned(model, x, keep)
+    within = EmbeddedPrunedNetwork.of(sc.cut(model, plan), plan.network, recipe_of(model, plan))
+    counts, slopes = dict[int, int](), BlockProblem._slopes
+
+    def counted(self: BlockProblem, changes: Any) -> Any:
+        counts[self.start] = counts.get(self.start, 0) + 1
+        return slopes(self, changes)
+
+    monkeypatch.setattr(BlockProblem, "_slopes", counted)
+    with torch.no_grad():
+        reconstruct_blocks(PairedExecution(within, cells(x)), steps)
+    monkeypatch.setattr(BlockProblem, "_slopes", slopes)
+    return list(counts.values())
+
+
+def test_steps_end_where_the_next_one_would_gain_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is made as far as it goes, but none follows one that removes less than a share of the error."""
+    assert set(slopes_of(monkeypatch, 1.0, 4)) == {1}  # nothing was cut, nothing is lacking
+    monkeypatch.setattr(block_problem, "GAIN", 1.0)
+    assert set(slopes_of(monkeypatch, 0.5, 4)) == {1}
+    monkeypatch.setattr(block_problem, "GAIN", -1.0)
+    assert max(slopes_of(monkeypatch, 0.5, 3)) == 3
+
+
+def test_where_adapt_is_left_out_the_refit_is_done_again_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before "adapt" a rough refit does; alone it does not."""
+    model, x = batch_normed()
+    plan = planned(model, x, 0.6)
+    are_rough, original = list[bool](), chain.refit
+
+    def recorded(lockstep: PairedExecution, choices: Any = None, examples: Any = None, is_rough: bool = False) -> Any:
+        are_rough.append(is_rough)
+        return original(lockstep, choices, examples, is_rough)
+
+    def spoil(lockstep: PairedExecution, *_: Any) -> bool:
+        for name in lockstep.within.state:
+            lockstep.within.state[name] = torch.zeros_like(lockstep.within.state[name])
+        return True
+
+    monkeypatch.setattr(chain, "refit", recorded)
+    with monkeypatch.context() as always:
+        always.setattr(chain, "improves", lambda *_: True)
+        sc.repair(sc.cut(model, plan), model, plan, x, ["refit", "adapt"], progress=False)
+    assert are_rough == [True]
+    are_rough.clear()
+    sc.repair(sc.cut(model, plan), model, plan, x, "refit", progress=False)
+    assert are_rough == [False, False]
+    are_rough.clear()
+    monkeypatch.setattr(chain, "reconstruct_blocks", spoil)
+    with pytest.warns(UserWarning, match="adapt was left out"):
+        sc.repair(sc.cut(model, plan), model, plan, x, ["refit", "adapt"], progress=False)
+    assert are_rough == [True, False]
