@@ -113,13 +113,13 @@ class RepairChain:
         self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
         self.results = tuning.results.under(key_of(plan.kept, plan.means))
-        self.rough = range(0)  # the numbers of the repairs that "adapt" follows, where a rough refit does
+        self.before_adapt = range(0)  # the numbers of the repairs that "adapt" follows
 
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
         last_adapt = max((number for number, (name, _) in enumerate(repairs) if name == "adapt"), default=-1)
-        self.rough = range(last_adapt)
+        self.before_adapt = range(last_adapt)
         before = output_divergences(self.dense, self.state, self.held)
         for number, (name, train) in enumerate(repairs):
             if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
@@ -158,7 +158,6 @@ class RepairChain:
         After "adapt" the weights are near enough that a few steps more will do. Functions of the user's own are called
         once only: what was judged is what stays.
         """
-        self.rough = range(0)
         is_late = self.tuning.time.is_spent()
         if is_late:
             self.tuning.time.leave_out("the fit to the examples held out")
@@ -218,9 +217,9 @@ class RepairChain:
             elif name == "batchnorm":
                 match_batchnorm(lockstep)
             elif name == "refit":
-                examples, is_rough = sum(cell.size or 1 for cell in self.cells), number in self.rough
-                choices = refit(lockstep, self.choices.get(number), examples, is_rough)
-                self.choices |= {} if is_rough else {number: choices}
+                examples = sum(cell.size or 1 for cell in self.cells)
+                has_steps = number not in self.before_adapt
+                self.choices[number] = refit(lockstep, self.choices.get(number), examples, has_steps)
             else:
                 self._adapt(lockstep, steps)
         return within

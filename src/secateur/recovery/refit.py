@@ -32,7 +32,7 @@ Choices = Mapping[str, Choice]
 
 
 def refit(
-    lockstep: PairedExecution, choices: Choices | None = None, examples: int | None = None, is_rough: bool = False
+    lockstep: PairedExecution, choices: Choices | None = None, examples: int | None = None, has_steps: bool = True
 ) -> Choices:
     """Refit every layer in the order in which they run.
 
@@ -41,8 +41,7 @@ def refit(
         choices: how layers were solved for before, by the names of their weights, to do the same with these examples.
         examples: how many there are in all, those held out of it included; a warning tells of layers for which these
             are few.
-        is_rough: whether block reconstruction follows: then a quarter of the rows does, and no steps are made through
-            nonlinearities.
+        has_steps: whether steps are made through nonlinearities; block reconstruction makes such steps itself.
 
     Returns:
         How each was solved for.
@@ -55,8 +54,8 @@ def refit(
             warn(f"{layer.name} was not refitted: {reason}", layer.name, f"not refitted: {reason}")
         elif pruned_layer is not None:
             earlier = None if choices is None else choices.get(layer.weight)
-            most, share = pruned_layer.few_rows if is_rough else None, examples_here / (examples or examples_here)
-            choice = refit_layer(lockstep, pruned_layer, earlier, most, share, steps=not is_rough)
+            share = examples_here / (examples or examples_here)
+            choice = refit_layer(lockstep, pruned_layer, earlier, share=share, has_steps=has_steps)
             chosen.update({} if choice is None else {layer.weight: choice})
     return chosen
 
@@ -90,7 +89,7 @@ def refit_layer(
     choice: Choice | None = None,
     most: int | None = None,
     share: float = 1.0,
-    steps: bool = True,
+    has_steps: bool = True,
 ) -> Choice | None:
     """Refit one layer, through the nonlinearity behind it if that clips.
 
@@ -100,14 +99,14 @@ def refit_layer(
         choice: the solver's options; by default they are chosen on held-out rows.
         most: the maximal number of rows; by default as many as the layer needs.
         share: the fraction of all examples in the execution.
-        steps: whether steps are made through a nonlinearity that clips.
+        has_steps: whether steps are made through a nonlinearity that clips.
 
     Returns:
         The solver's options; None if the layer's input is that of the dense network.
     """
     sums: list[RegressionMoments | None] = [None, None]
     is_clipped = output_context(lockstep.within.network, pruned_layer.layer).cuts_off and (
-        steps if choice is None else choice.steps > 0
+        has_steps if choice is None else choice.steps > 0
     )
     clipped = ClippedRegression(HELD if is_clipped else 0)
     shift: Tensor | None = None

@@ -1,5 +1,6 @@
 """Work that repairs and simulated plans share or leave out: the results are those of doing all of it."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -164,31 +165,24 @@ def test_steps_end_where_the_next_one_would_gain_little(monkeypatch: pytest.Monk
     assert max(slopes_of(monkeypatch, 0.5, 3)) == 3
 
 
-def test_where_adapt_is_left_out_the_refit_is_done_again_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before "adapt" a rough refit does; alone it does not."""
+def test_a_refit_makes_no_steps_where_adapt_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where adapt is left out afterwards, all examples are fitted with the ridges that were chosen."""
     model, x = batch_normed()
     plan = planned(model, x, 0.6)
-    are_rough, original = list[bool](), chain.refit
+    have_steps, known, original = list[bool](), list[bool](), chain.refit
 
-    def recorded(lockstep: PairedExecution, choices: Any = None, examples: Any = None, is_rough: bool = False) -> Any:
-        are_rough.append(is_rough)
-        return original(lockstep, choices, examples, is_rough)
-
-    def spoil(lockstep: PairedExecution, *_: Any) -> bool:
-        for name in lockstep.within.state:
-            lockstep.within.state[name] = torch.zeros_like(lockstep.within.state[name])
-        return True
+    def recorded(lockstep: PairedExecution, choices: Any, examples: int, has_steps: bool) -> Any:
+        have_steps.append(has_steps)
+        known.append(choices is not None)
+        chosen = original(lockstep, choices, examples, has_steps)
+        assert has_steps or not any(choice.steps for choice in chosen.values())
+        return chosen
 
     monkeypatch.setattr(chain, "refit", recorded)
-    with monkeypatch.context() as always:
-        always.setattr(chain, "improves", lambda *_: True)
-        sc.repair(sc.cut(model, plan), model, plan, x, ["refit", "adapt"], progress=False)
-    assert are_rough == [True]
-    are_rough.clear()
-    sc.repair(sc.cut(model, plan), model, plan, x, "refit", progress=False)
-    assert are_rough == [False, False]
-    are_rough.clear()
-    monkeypatch.setattr(chain, "reconstruct_blocks", spoil)
-    with pytest.warns(UserWarning, match="adapt was left out"):
-        sc.repair(sc.cut(model, plan), model, plan, x, ["refit", "adapt"], progress=False)
-    assert are_rough == [True, False]
+    monkeypatch.setattr(chain, "reconstruct_blocks", lambda *_: True)  # which changes nothing
+    for repairs, expected in ((["refit", "adapt"], False), (["refit"], True), (["adapt", "refit"], True)):
+        have_steps.clear(), known.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sc.repair(sc.cut(model, plan), model, plan, x, repairs, progress=False)
+        assert have_steps == [expected, expected] and known == [False, True]
