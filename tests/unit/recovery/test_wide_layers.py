@@ -28,7 +28,7 @@ torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(8, 11_008), nn.ReLU(), nn.Linear(11_008, 8))
 data = torch.randn(64, 8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-result = sc.prune(model, data, keep={"params": 0.5}, allocation="uniform", progress=False)
+result = sc.prune(model, data, keep={"params": 0.5}, allocation="uniform", test=data, progress=False)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 error, size = ((result.model(data) - model(data)).square().mean(), model(data).var())
 print((after - before) // 1024, float(error / size), len(result.plan.kept["0"]))
