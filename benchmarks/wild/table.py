@@ -149,8 +149,7 @@ Tracing takes long for these reasons. A trial cut is repeated where the model's 
 model whose code writes to parts of tensors is exported again after torch has decomposed these operators (Swin). A trial
 cut runs the network twice on two examples, while an export computes no activations. Trial cuts therefore dominate where
 one forward pass takes longer than an export: S3D on clips of 16 x 224 x 224 takes 1.3 exports for a forward pass, and
-tracing makes five of them and four of cut networks. Mask2Former in a row marked * was exported again, because it
-multiplies matrices and adds in one operator; such operators are decomposed during the first export now."""
+tracing makes five of them and four of cut networks."""
 
 
 def _slowest(rows: Sequence[Row], newest: str) -> list[str]:
