@@ -83,24 +83,21 @@ class BlockProblem:
         changes = [w.new_zeros(p.shape, dtype=torch.float64) for w, p in zip(weights, self.parts, strict=True)]
         best, least = changes, math.inf
         steps, slopes, direction = changes, changes, changes
-        length, share = FIRST_LENGTH, 0.0
+        length = FIRST_LENGTH
         for _ in range(most):
-            before, (now, errors, slopes) = slopes, self._slopes(changes)
-            old = steps
+            before, old = slopes, steps
+            now, errors, slopes = self._slopes(changes)
             if (1 - GAIN) * least < now < least or now < ROUNDING:
                 best, least = changes, now
                 break
             steps = [factor.solve(slope) for factor, slope in zip(self.factors, slopes, strict=True)]
-            share = max(_dot(steps, slopes) - _dot(steps, before), 0.0) / max(_dot(old, before), 1e-300)
-            share = share if now < least else 0.0  # else it starts anew
+            share = _conjugate_share(steps, slopes, old, before) if now < least else 0.0  # else it starts anew
             if now < least:
                 best, least = changes, now
             direction = [step + share * last for step, last in zip(steps, direction, strict=True)]
             length, gain = self._length(changes, direction, errors, length)
-            if not length > 0:
-                break
-            changes = _moved(changes, direction, length)
-            if gain < GAIN:
+            changes = _moved(changes, direction, length) if length > 0 else changes
+            if not length > 0 or gain < GAIN:
                 break
         if changes is not best and self._errors(changes) < least:
             best = changes
@@ -197,6 +194,14 @@ def _gradient(outputs: Sequence[Tensor], tensors: Sequence[Tensor], directions: 
 
 def _moved(changes: Sequence[Tensor], direction: Sequence[Tensor], length: float) -> list[Tensor]:
     return [change + length * step for change, step in zip(changes, direction, strict=True)]
+
+
+def _conjugate_share(
+    steps: Sequence[Tensor], slopes: Sequence[Tensor], old_steps: Sequence[Tensor], old_slopes: Sequence[Tensor]
+) -> float:
+    """Return the share of the last direction in the next one, by Polak and Ribiere."""
+    turned = _dot(steps, slopes) - _dot(steps, old_slopes)
+    return max(turned, 0.0) / max(_dot(old_steps, old_slopes), 1e-300)
 
 
 def _dot(first: Sequence[Tensor], right: Sequence[Tensor]) -> float:

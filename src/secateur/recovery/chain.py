@@ -118,8 +118,7 @@ class RepairChain:
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
-        last_adapt = max((number for number, (name, _) in enumerate(repairs) if name == "adapt"), default=-1)
-        self.before_adapt = range(last_adapt)
+        self.before_adapt = _before_adapt(repairs)
         before = output_divergences(self.dense, self.state, self.held)
         for number, (name, train) in enumerate(repairs):
             if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):

@@ -54,7 +54,7 @@ class KnownDenseRows:
         count = layer.results(dense[layer.node], size).shape[1]
         positions = draw_positions(count, math.ceil(most / sum(self._sizes)), cell).to(dense[layer.node].device)
         rows = context.dense_rows(partial(results_at, layer, size, positions), dense, within)
-        rows = DenseRows(*(each.unflatten(0, (-1, len(positions))) for each in (rows.output, rows.value)))
+        rows = DenseRows(*(values.unflatten(0, (-1, len(positions))) for values in (rows.output, rows.value)))
         needed = bytes_of_tensors([rows.output, rows.value])
         if needed <= self._room:
             self._room -= needed

@@ -106,15 +106,14 @@ class OutputContext:
             dense: the dense network's values, the layer's own output among them.
             cut: those of the cut network.
             within: the cut network.
-            dense_rows: the dense network's values at these places, if they are known. Unless `has_affine_of_outputs`,
-                `dense` is needed nevertheless.
+            dense_rows: the dense network's values at these places, if known; `dense` may be empty then if
+                `has_affine_of_outputs`.
         """
         known = self.dense_rows(rows, dense, within) if dense_rows is None else dense_rows
         output, dense_value = known.output, known.value
         scale, shift = self._factor_and_shift(output, rows, dense, within, lambda name: within.state[name])
-        lacking = torch.zeros(()).to(output)
-        if self.other is not None:
-            lacking = within.spread(self.other, rows(cut[self.other]), -1)
+        other = None if self.other is None else within.spread(self.other, rows(cut[self.other]), -1)
+        lacking = torch.zeros(()).to(output) if other is None else other
         silent = scale.abs() < LEAST_SCALE * scale.abs().max()
         safe = torch.where(silent, 1.0, scale)
 
