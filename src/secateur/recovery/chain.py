@@ -227,3 +227,8 @@ class RepairChain:
         time, share = self.tuning.time, JUDGED if steps == STEPS else 1.0
         if not reconstruct_blocks(lockstep, steps, lambda: time.is_spent(share)):
             time.leave_out(f"{'the last steps of ' if steps == POLISH else ''}'adapt' for the last layers")
+
+
+def _before_adapt(repairs: Repairs) -> range:
+    """Return the numbers of the repairs that "adapt" follows."""
+    return range(max((number for number, (name, _) in enumerate(repairs) if name == "adapt"), default=0))
