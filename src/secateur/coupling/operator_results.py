@@ -124,7 +124,7 @@ def _without_symbols(value: Any) -> Any:
 
 ATEN: Any = torch.ops.aten
 NORMS = (ATEN.batch_norm, ATEN.layer_norm, ATEN.group_norm, ATEN.instance_norm, ATEN.rms_norm)
-WITHOUT_MACS = {*NORMS, ATEN.dropout, ATEN.pad, ATEN.softmax, ATEN.to, ATEN.max_pool2d, ATEN.adaptive_avg_pool2d}
+WITHOUT_MACS = (*NORMS, ATEN.dropout, ATEN.pad, ATEN.softmax, ATEN.to, ATEN.max_pool2d, ATEN.adaptive_avg_pool2d)
 """Operators that torch would take apart in vain; they are in most networks."""
 
 

@@ -5,8 +5,9 @@ the first export. So they are taken apart while the model is exported; only prog
 or torch versions without this step, take them apart afterwards.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -25,25 +26,27 @@ def _addbmm(added: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
 
 
 ATEN: Any = torch.ops.aten
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    ATEN.einsum.default: ATEN.einsum.default.decompose,
-    ATEN.tensordot.default: ATEN.tensordot.default.decompose,
-    ATEN.cosine_similarity.default: ATEN.cosine_similarity.default.decompose,
-    ATEN.baddbmm.default: decomposition_table[ATEN.baddbmm.default],
-    ATEN.addbmm.default: _addbmm,
-}
+COMPOSITE = (ATEN.einsum.default, ATEN.tensordot.default, ATEN.cosine_similarity.default)
+
+
+@cache
+def decompositions() -> Mapping[Any, Callable[..., Any]]:
+    """Return what these operators consist of: as torch defines them, where it does."""
+    composite = {operator: operator.decompose for operator in COMPOSITE}
+    baddbmm = ATEN.baddbmm.default
+    return {**composite, baddbmm: decomposition_table[baddbmm], ATEN.addbmm.default: _addbmm}
 
 
 def has_operators_to_decompose(exported: ExportedProgram) -> bool:
     """Return whether a program holds an operator that should be taken apart."""
-    return any(node.target in DECOMPOSITIONS for node in exported.graph.nodes)
+    return any(node.target in decompositions() for node in exported.graph.nodes)
 
 
 def decompose_program(exported: ExportedProgram) -> ExportedProgram:
     """Return a program in which these operators are taken apart and none writes, by exporting it again."""
     without_dropouts(exported)
-    torchs = {**DECOMPOSITIONS, **torch.export.default_decompositions()}  # of composite operators another than above
-    again: ExportedProgram = exported.run_decompositions({operator: torchs[operator] for operator in DECOMPOSITIONS})
+    torchs = {**decompositions(), **torch.export.default_decompositions()}  # of composite operators another than above
+    again: ExportedProgram = exported.run_decompositions({operator: torchs[operator] for operator in decompositions()})
     return again
 
 
@@ -57,7 +60,7 @@ def operators_taken_apart() -> Iterator[None]:
 
     def decomposed(proxy_mode: Any, operator: Any, args: Any, kwargs: Any) -> Any:
         """Take an operator apart, or ask torch whether it does."""
-        decomposition = DECOMPOSITIONS.get(operator)
+        decomposition = decompositions().get(operator)
         if decomposition is None:
             return torchs(proxy_mode, operator, args, kwargs)
         with proxy_mode:

@@ -22,6 +22,7 @@ from secateur.recovery.input_covariance import input_covariances
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.reconstruction_terms import SharedTargets
+from secateur.recovery.tensor_lists import conjugate_share, shifted
 
 GAIN = 0.05  # of the squared error: steps that remove less are the last ones
 FIRST_LENGTH = 1e-2
@@ -79,6 +80,11 @@ class BlockProblem:
         Args:
             most: steps.
         """
+        for pruned_layer, change in zip(self.parts, self._best_changes(most), strict=True):
+            pruned_layer.write(self.within, change)
+
+    def _best_changes(self, most: int) -> Sequence[Tensor]:
+        """Return the changes of the weights with the least error of those that the steps come to."""
         weights = [self.within.state[pruned_layer.layer.weight] for pruned_layer in self.parts]
         changes = [w.new_zeros(p.shape, dtype=torch.float64) for w, p in zip(weights, self.parts, strict=True)]
         best, least = changes, math.inf
@@ -91,18 +97,15 @@ class BlockProblem:
                 best, least = changes, now
                 break
             steps = [factor.solve(slope) for factor, slope in zip(self.factors, slopes, strict=True)]
-            share = _conjugate_share(steps, slopes, old, before) if now < least else 0.0  # else it starts anew
+            share = conjugate_share(steps, slopes, old, before) if now < least else 0.0  # else it starts anew
             if now < least:
                 best, least = changes, now
             direction = [step + share * last for step, last in zip(steps, direction, strict=True)]
             length, gain = self._length(changes, direction, errors, length)
-            changes = _moved(changes, direction, length) if length > 0 else changes
+            changes = shifted(changes, direction, length) if length > 0 else changes
             if not length > 0 or gain < GAIN:
                 break
-        if changes is not best and self._errors(changes) < least:
-            best = changes
-        for pruned_layer, change in zip(self.parts, best, strict=True):
-            pruned_layer.write(self.within, change)
+        return changes if changes is not best and self._errors(changes) < least else best
 
     def _length(
         self, changes: Sequence[Tensor], direction: Sequence[Tensor], errors: Sequence[Errors], probe_length: float
@@ -117,7 +120,7 @@ class BlockProblem:
         """
         turns, rise, square = 0.0, 0.0, 0.0
         with torch.no_grad():
-            tensors = self._tensors(_moved(changes, direction, probe_length))
+            tensors = self._tensors(shifted(changes, direction, probe_length))
             for number, before in zip(range(0, len(self.cells), PROBED), errors, strict=True):
                 turned = [new.sub_(old) for new, old in zip(self._missing(number, tensors)[1], before, strict=True)]
                 rise += self._sum(old * turn for old, turn in zip(before, turned, strict=True))
@@ -190,19 +193,3 @@ def _gradient(outputs: Sequence[Tensor], tensors: Sequence[Tensor], directions: 
         raise
     except RuntimeError as failure:
         raise MissingGradientError(str(failure)) from failure
-
-
-def _moved(changes: Sequence[Tensor], direction: Sequence[Tensor], length: float) -> list[Tensor]:
-    return [change + length * step for change, step in zip(changes, direction, strict=True)]
-
-
-def _conjugate_share(
-    steps: Sequence[Tensor], slopes: Sequence[Tensor], old_steps: Sequence[Tensor], old_slopes: Sequence[Tensor]
-) -> float:
-    """Return the share of the last direction in the next one, by Polak and Ribiere."""
-    turned = _dot(steps, slopes) - _dot(steps, old_slopes)
-    return max(turned, 0.0) / max(_dot(old_steps, old_slopes), 1e-300)
-
-
-def _dot(first: Sequence[Tensor], right: Sequence[Tensor]) -> float:
-    return sum(float((a * b).sum()) for a, b in zip(first, right, strict=True))

@@ -14,13 +14,16 @@ from secateur.allocation.quantities import budget_text
 from secateur.comparison import FRACTIONS
 from secateur.comparison_trials import calibration_and_tests, measured_examples
 from secateur.coupling.kinds import wanted_kinds
+from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget
 from secateur.entry import entry_point_with
+from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
 from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA, score
+from secateur.importance.scores import Scores
 from secateur.prune_settings import check_device, check_network, check_settings
 from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import How
@@ -115,25 +118,29 @@ def tradeoff(
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, [by], metric=metric)
     settings = {"tuning": tuning, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases, **options}
-    with run_checkpoint(
-        checkpoint, "tradeoff", model, [*batches, *tests], {**settings, "keep": budgets, **config.settings}
-    ) as saved:
+    settings |= {"keep": budgets, **config.settings}
+    with run_checkpoint(checkpoint, "tradeoff", model, [*batches, *tests], settings) as saved:
         stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
         with stage("trace", stages):
             network = trace(model, batches, kinds=kinds, new_biases=new_biases)
         check_network(network, [*batches, *tests], budgets, only, skip, config.multiple, floor)
         calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
         with stage("score", stages):
-            score_network = partial(
-                score, network, calibration.microbatches, by, loss=loss, ablation=ablation, only=only, skip=skip,
-                seed=seed, **options,
-            )  # fmt: skip
+            score_network = partial(_scores, network, calibration, config, only=only, skip=skip, **options)
             scores = saved.scores("scores-1", by, score_network)
         config, tuned = replace(config, results=saved.plans), Tuning(tuning or {}, seed, config.time, saved.repairs)
         measured = measured_examples(calibration, judged, batches[0] if test is None else judged[0])
         curve = CurvePoints(model, calibration, measured, config, tuned)
         points = sorted((curve.point(scores, budget, stages) for budget in budgets), key=_macs_of, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
+
+
+def _scores(network: Network, calibration: Calibration, config: PruneConfig, **options: Any) -> Scores:
+    """Score the units as the settings say."""
+    return score(
+        network, calibration.microbatches, config.by, loss=config.loss, ablation=config.ablation, seed=config.seed,
+        **options,
+    )  # fmt: skip
 
 
 def _check_budgets(
