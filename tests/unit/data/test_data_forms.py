@@ -173,7 +173,8 @@ def test_scores_against_lists_of_dicts_are_those_against_their_tensors(by: str, 
 
 def test_a_loss_of_lists_of_dicts_goes_all_the_way(tmp_path: Any, network: sc.Network) -> None:
     data = [(X[:33], [{"label": label} for label in Y[:33]]), (X[33:], [{"label": label} for label in Y[33:]])]
-    result = sc.prune(small_network(), data, {"loss": 5.0}, by="shapley", loss=of_dicts, progress=False, coalitions=20)
+    options = {"holdout": 0, "progress": False, "coalitions": 20}
+    result = sc.prune(small_network(), data, {"loss": 5.0}, by="shapley", loss=of_dicts, **options)
     plain = F.cross_entropy(small_network()(X), Y)
     assert result.report.dense.loss == pytest.approx(float(plain), rel=1e-5)
     found = sc.compare(small_network(), data, by=("taylor", "l2"), keep={"units": 0.5}, loss=of_dicts, progress=False)

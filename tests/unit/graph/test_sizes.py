@@ -118,7 +118,7 @@ def test_a_loader_of_mixed_sizes_is_pruned_as_each_size_says() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), Mean())
     model, data = nn.Sequential(*model, nn.Linear(8, 4)).eval(), images(8, 12, 9, 16, seed=2, examples=16)
-    result = sc.prune(model, data, {"macs": 0.6}, progress=False)
+    result = sc.prune(model, data, {"macs": 0.6}, holdout=0, progress=False)
     with torch.no_grad():
         losses = torch.cat([F.cross_entropy(result.model(x), y, reduction="none") for x, y in data])
         gaps = torch.cat([(result.model(x) - model(x)).abs().amax(1) for x, _ in data])
@@ -212,7 +212,7 @@ def test_a_batch_size_in_the_code_works_in_every_stage(size: int) -> None:
     torch.manual_seed(0)
     model = FixedViews(size).eval()
     data = [(torch.randn(size, 4, 5), torch.randint(0, 3, (size,))) for _ in range(8)]
-    result = sc.prune(model, data, {"params": 0.7}, repair=("refit", "adapt", "tune"), progress=False)
+    result = sc.prune(model, data, {"params": 0.7}, repair=("refit", "adapt", "tune"), holdout=0, progress=False)
     assert result.plan.cost.params < result.plan.dense.params
     assert result.report.examples == 8 * size
     for by in ("shapley", "taylor-gates", "leave-one-out", "apoz"):
@@ -349,7 +349,7 @@ def test_graphs_of_several_sizes_are_examples(kind: str) -> None:
     """The loss of every unit's removal is that of the model's own code, graph by graph."""
     torch.manual_seed(0)
     model, data = GRAPHS[kind]().eval(), graphs(kind, (40, 33, 7, 40, 21, 35))
-    result = sc.prune(model, data, {"params": 0.7}, progress=False)
+    result = sc.prune(model, data, {"params": 0.7}, holdout=0, progress=False)
     network = result.plan.network
     nodes = sum(len(y) for _, y in data) if kind == "node" else len(data)
     assert result.report.examples == nodes
