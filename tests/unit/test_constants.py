@@ -1,5 +1,7 @@
 """Signs and constants that no law would notice: small cases whose exact numbers are known."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def test_covariances_shrink_as_chen_et_al_say(rows: int, share: float) -> None:
 
 @pytest.mark.parametrize(("dense", "pruned", "change"), [(0.9, 0.85, "-5.00 points"), (0.85, 0.9, "+5.00 points")])
 def test_what_is_lost_has_a_minus(dense: float, pruned: float, change: str) -> None:
-    assert _fraction("accuracy", dense, pruned)[-1] == change
+    assert _fraction(SimpleNamespace(changes={}), "accuracy", "accuracy", dense, pruned)[-1] == change
 
 
 @pytest.mark.parametrize(

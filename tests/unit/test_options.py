@@ -51,7 +51,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "by nothing": ({"by": None}, "by=None .* name of a criterion"),
     "by a list": ({"by": ["l2"]}, "by=\\['l2'\\] .* name of a criterion"),
     "only a number": ({"only": 3}, "only=3 .* a name, a glob, a module, a class of modules, or a list"),
-    "skip names that are none": ({"skip": ["0", 2]}, "skip=.* a list of names"),
+    "skip names that are none": ({"skip": ["0", 2]}, "skip=.* a list of them"),
     "kinds a number": ({"kinds": 3}, "kinds=3"),
     "kinds nothing": ({"kinds": []}, "kinds=\\[\\]"),
     "kinds misspelt": ({"kinds": "neuron"}, "did you mean 'neurons'"),

@@ -41,7 +41,10 @@ def check_scores(network: Network, groups: Sequence[Group], scores: Scores) -> N
 
 
 def warn_of_other_weights(network: Network, scores: Scores) -> None:
-    """Warn of scores that were computed with other weights than the network has."""
+    """Warn of scores that were computed with other weights than the network has; those of other groups are refused."""
+    sizes = {group.name: group.size for group in network.groups}
+    if any(sizes.get(name) != len(scores[name].values) for name in scores):
+        return
     if scores.weights and scores.weights != weights_digest(network):
         warn(
             f"these scores by {scores.by!r} were computed with other weights than {network.title} has now; units that "

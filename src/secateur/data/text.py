@@ -51,7 +51,7 @@ def text_batches(
         >>> tokenizer = lambda text: [ord(letter) % 32 for letter in text]
         >>> batches = sc.text_batches(tokenizer, ["a small text", "and another one"], length=4, batch_size=3)
         >>> [tuple(batch["input_ids"].shape) for batch in batches]
-        [(3, 4), (3, 4)]
+        [(3, 4), (3, 4), (1, 4)]
         >>> sc.text_batches(tokenizer, ["abc", "a"], joined=False)[0]["attention_mask"]
         tensor([[1, 1, 1],
                 [1, 0, 0]])

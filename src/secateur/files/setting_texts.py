@@ -15,6 +15,7 @@ def setting_text(value: Any) -> str:
     """Return a setting in words that are the same in each process.
 
     Examples:
+        >>> import torch
         >>> setting_text({"macs": 0.5}), setting_text(["refit", len]), setting_text(torch.nn.Linear)
         ("{'macs': 0.5}", "['refit', builtins.len]", 'torch.nn.modules.linear.Linear')
     """

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import torch
+
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError
@@ -52,9 +54,14 @@ def refit_bytes(layer: LinearLayer, examples: int) -> int:
     """
     features, outputs = layer.features_of_group + 1, len(layer.outputs) // layer.groups
     result = layer.node.meta["val"]
-    positions = math.prod(int(length) for length in result.shape[1:]) // len(layer.outputs)
+    positions = math.prod(map(_length, result.shape[1:])) // len(layer.outputs)
     rows = min(examples * max(positions, 1), row_limit(features))
     weights = 6 * features * outputs
     if FEATURES_PER_ROW * rows <= features:
         return DOUBLE * layer.groups * (4 * rows * (features + rows) + weights)
     return DOUBLE * layer.groups * (3 * features**2 + weights)
+
+
+def _length(length: int | torch.SymInt) -> int:
+    """Return a length that the export recorded; a symbol has the example's, and stays one that may vary."""
+    return length if isinstance(length, int) else int(length.node.hint or 1)

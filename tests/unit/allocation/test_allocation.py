@@ -23,6 +23,7 @@ from secateur.allocation.remaining_fractions import fractions
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
 from secateur.allocation.strategies import OrderContext, halfway_order
+from secateur.allocation.tied_groups import tie_groups
 from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.divergence import divergence
@@ -274,7 +275,7 @@ def test_the_more_groups_the_fewer_examples_measure_curves(
     measured_on = list[int]()
     monkeypatch.setattr(PlanSimulator, "quick_held_out", lambda self, most: measured_on.append(most) or self)
     monkeypatch.setattr("secateur.allocation.candidates.measured_curves", lambda *_: {})
-    candidate_allocations(whole, sc.score(whole.network, by="l2"), PruneConfig(progress=False))
+    candidate_allocations(whole, sc.score(whole.network, by="l2"), PruneConfig())
     assert measured_on == [examples]
 
 
@@ -326,7 +327,8 @@ def test_residual_widths_stay_where_that_comes_nearer() -> None:
     rehearsal = rehearsal_of(model, data)
     network, scores = rehearsal.network, sc.score(rehearsal.network, by="l2")
     config = PruneConfig(floor=0.5)
-    allocator = PlanSearch(rehearsal, scores, config, None, candidate_allocations(rehearsal, scores, config))
+    tied = tie_groups(network, scores)
+    allocator = PlanSearch(rehearsal, tied, config, None, candidate_allocations(rehearsal, scores, config))
     way = next(way for way in allocator.allocations if way.whole)
     residual = [group for group in network.groups if group.kind == "residual"]
     whole = allocator.plan({"macs": 0.7}, way)

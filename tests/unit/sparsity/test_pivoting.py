@@ -221,7 +221,7 @@ def test_every_network_can_be_pivoted_or_says_why_not(name: str) -> None:
 def test_the_search_does_not_depend_on_the_process() -> None:
     """Names are hashed anew in every process; orders must not go by that."""
     code = (
-        "import numpy as np; from secateur.sparsity.pivoting.search import pivot_matrices;"
+        "import numpy as np; from secateur.sparsity.pivoting.pivot_matrices import pivot_matrices;"
         "from secateur.sparsity.pivoting.block_sums import Matrix;"
         "v = [np.random.default_rng(i).random((12, 12)) for i in range(3)];"
         "m = [Matrix(n, v[i], n, 'abcd'[i + 1]) for i, n in enumerate('abc')];"
