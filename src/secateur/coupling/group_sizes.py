@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.coupling.group_selection import groups_of
 from secateur.errors import BudgetError, OptionError
-from secateur.options import is_real, is_whole, shortened
+from secateur.options import described, is_real, is_whole, shortened
 from secateur.utils.selections import Selector
 
 if TYPE_CHECKING:
@@ -49,8 +49,12 @@ def requested_sizes(network: "Network", sizes: Sizes, step: int = 1, floor: floa
     Raises:
         NameMatchError: nothing is named so.
         BudgetError: a group can't have that size, or two names of one group ask for different sizes.
-        OptionError: a size is none, or the indices are not those of the group's units.
+        OptionError: sizes is no mapping, a size is none, or the indices are not those of the group's units.
     """
+    if not isinstance(sizes, Mapping):
+        raise OptionError(
+            f"sizes is {described(sizes)}; give a dict from names of groups to sizes, {{'layer1.*': 0.5}}"
+        )
     requests: dict[str, int | Tensor] = {}
     named: dict[str, Selector] = {}
     groups = {selector: sorted(groups_of(network, selector)) for selector in sizes}

@@ -1,6 +1,7 @@
 """Batches of tokens from strings: windows of the joined texts, or one padded row for each text."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -119,7 +120,7 @@ def _tokens(tokenizer: Any, text: str, special: bool) -> list[int]:
     if hasattr(tokenizer, "convert_tokens_to_ids"):  # the transformers library
         return list(tokenizer(text, add_special_tokens=special, truncation=False, verbose=False)["input_ids"])
     tokens = tokenizer(text) if callable(tokenizer) else None
-    if not isinstance(tokens, Sequence) or isinstance(tokens, str):
+    if not isinstance(tokens, Sequence) or not all(isinstance(token, Integral) for token in tokens):
         raise OptionError(
             f"tokenizer is {described(tokenizer)}; give one of the libraries transformers or tokenizers, or a function "
             "from a string to a list of token numbers"

@@ -61,6 +61,7 @@ def test_the_library_tokenizers() -> None:
         ({"texts": ["abc"], "length": 4}, DataError, "3 tokens, fewer than one window of length=4"),
         ({"texts": [b"abc"]}, DataError, "give strings"),
         ({"texts": "abc", "length": 0}, OptionError, "whole number of tokens"),
+        ({"texts": "a b", "tokenizer": str.split}, OptionError, "from a string to a list of token numbers"),
         ({"texts": "abc", "tokenizer": 3}, OptionError, "from a string to a list of token numbers"),
     ],
 )
