@@ -14,6 +14,7 @@ from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.score_checks import warn_of_other_weights
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
+from secateur.coupling.network import Network
 from secateur.coupling.plan import cost_text
 from secateur.entry import entry_point_with
 from secateur.evaluation.calibration import Calibration
@@ -182,23 +183,14 @@ def prune(
             check_refit_memory(network, cells)
         if scores is None:
             score_network = partial(
-                score,
-                data=examples.fitted,
-                by=by,
-                loss=loss,
-                ablation=ablation,
-                only=only,
-                skip=skip,
-                seed=seed,
+                score, data=examples.fitted, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
                 **options,
-            )
+            )  # fmt: skip
             with stage("score", stages):
                 recall = recalled_scores(saved, by, score_network)
                 scores = score_iteratively(model, network, cells, recall, keep, rounds, trace_model, sizes)
         else:
-            warn_of_other_weights(network, scores)
-            selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
-            scores = scores if only is None and skip is None else replace(scores, groups=selected, of="")
+            scores = _selected_scores(network, scores, only, skip)
         config = replace(config, results=saved.plans)
         calibration = Calibration(network, cells, bake_parametrizations(model))
         with stage("plan", stages) as planning:
@@ -222,6 +214,15 @@ def prune(
                 runtime=runtime if is_installed(runtime) else EAGER,
             )  # fmt: skip
     return Result(small, plan, scores, report, recipe)
+
+
+def _selected_scores(network: Network, scores: Scores, only: Selection | None, skip: Selection | None) -> Scores:
+    """Return scores that exist, of the selected groups; warn where the network has other weights now."""
+    warn_of_other_weights(network, scores)
+    if only is None and skip is None:
+        return scores
+    selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
+    return replace(scores, groups=selected, of="")
 
 
 def prune_stages(config: PruneConfig, scores: bool) -> tuple[str, ...]:

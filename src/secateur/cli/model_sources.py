@@ -48,7 +48,7 @@ def _transformers_model(transformers: Any, name: str, has_weights: bool) -> Any:
             return model_class(config) if model_class is not transformers.AutoModel else model_class.from_config(config)
         return model_class.from_pretrained(name, local_files_only=True)
     except Exception as failure:  # transformers raises many types on damaged folders
-        raise StorageError(f"hf:{name} can't be loaded: {_first_line(failure)}") from failure
+        raise StorageError(f"hf:{name} can't be loaded: {_reason_line(failure)}") from failure
 
 
 def _timm_model(timm: Any, name: str, has_weights: bool) -> Any:
@@ -87,10 +87,10 @@ def _with_published_weights(prefix: str, name: str, make: Callable[[], Any]) -> 
         return make()
     except Exception as failure:  # downloads fail in many ways
         raise StorageError(
-            f"{prefix}:{name} can't be made with its published weights: {_first_line(failure)}; give --weights"
+            f"{prefix}:{name} can't be made with its published weights: {_reason_line(failure)}; give --weights"
         ) from failure
 
 
-def _first_line(failure: Exception) -> str:
+def _reason_line(failure: Exception) -> str:
     lines = str(failure).strip().splitlines()
     return f"{type(failure).__name__}: {lines[0][:300] if lines else 'no reason is given'}"

@@ -35,10 +35,10 @@ def with_next_tokens(batches: Iterable[Batch], title: str) -> list[Batch]:
         title: the name of the model's class.
     """
     is_causal = is_causal_language_model(title)
-    return [_with_target(batch, is_causal) if batch.has_labels else batch for batch in batches]
+    return [_with_next_tokens(batch, is_causal) if batch.has_labels else batch for batch in batches]
 
 
-def _with_target(batch: Batch, is_causal: bool) -> Batch:
+def _with_next_tokens(batch: Batch, is_causal: bool) -> Batch:
     target = batch.target
     if is_causal and isinstance(target, Tensor) and target.dim() == 2 and not target.is_floating_point():
         target = torch.cat([target[:, 1:], torch.full_like(target[:, :1], IGNORED_LABEL)], 1)

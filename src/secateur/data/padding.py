@@ -35,7 +35,7 @@ def without_padding(batches: Sequence[Batch], batch_size: int) -> list[Batch]:
             continue
         for row, row_spans in enumerate(spans):
             example = _trimmed(batch.take(torch.tensor([row])), row_spans)
-            groups.setdefault(_form(example), []).append(example)
+            groups.setdefault(_row_form(example), []).append(example)
     longest = sorted(groups, key=lambda form: -_entries(groups[form][0]))[:1]  # the first batch is traced
     for form in dict.fromkeys((*longest, *groups)):
         examples = groups[form]
@@ -89,7 +89,7 @@ def _entries(example: Batch) -> int:
     return sum(tensor.numel() for tensor in example.tensors)
 
 
-def _form(example: Batch) -> tuple[Any, ...]:
+def _row_form(example: Batch) -> tuple[Any, ...]:
     """Return what rows have in common that can be joined: the shapes of their inputs and targets."""
     target = tuple(example.target.shape) if isinstance(example.target, Tensor) else type(example.target)
     shapes = (

@@ -170,7 +170,7 @@ def check_metric(metric: Metric, examples: Sequence[tuple[Batch, Any]]) -> None:
     """
     for batch, output in {id(output): (batch, output) for batch, output in examples}.values():
         target = metric_target(batch, output)
-        value = call_metric(metric, pytree.tree_map(_detached, output), target)
+        value = call_metric(metric, pytree.tree_map(_detached_leaf, output), target)
         if value.numel() != 1 and value.shape != (batch.size,):
             raise DataError(
                 f"metric={metric_name(metric)} gave {tuple(value.shape)} for {batch.size} examples; let it return one "
@@ -178,5 +178,5 @@ def check_metric(metric: Metric, examples: Sequence[tuple[Batch, Any]]) -> None:
             )
 
 
-def _detached(value: Any) -> Any:
+def _detached_leaf(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value

@@ -115,7 +115,7 @@ def split_report_examples(batches: Sequence[Batch], holdout: float | None) -> tu
     if not divisible:
         pairs = list(zip(batches, masks, strict=True))
         return [batch for batch, mask in pairs if not mask], [batch for batch, mask in pairs if mask]
-    return _selected(batches, [~mask for mask in masks]), _selected(batches, masks)
+    return _selected_examples(batches, [~mask for mask in masks]), _selected_examples(batches, masks)
 
 
 def spread_runs(total: int, count: int) -> Tensor:
@@ -130,7 +130,7 @@ def spread_runs(total: int, count: int) -> Tensor:
     return mask
 
 
-def _selected(batches: Sequence[Batch], masks: Sequence[Tensor]) -> list[Batch]:
+def _selected_examples(batches: Sequence[Batch], masks: Sequence[Tensor]) -> list[Batch]:
     """Return the selected examples of each batch; batches without any are left out."""
     return [
         batch if bool(mask.all()) else batch.take(torch.nonzero(mask).flatten())

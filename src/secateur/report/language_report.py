@@ -123,7 +123,7 @@ def language_report(
         runs = [[_generate(network, prompt, tokens) for network in (model, small)] for _ in range(REPETITIONS)]
     decode = getattr(tokenizer, "decode", None)
     dense, cut = (
-        _figures(network, perplexity, [run[number] for run in runs], decode)
+        _measured_figures(network, perplexity, [run[number] for run in runs], decode)
         for number, (network, perplexity) in enumerate(zip((model, small), perplexities, strict=True))
     )
     return LanguageReport(dense, cut, "" if decode is None else decode(prompt[0].tolist()))
@@ -176,7 +176,7 @@ def _generate(model: Any, prompt: Tensor, count: int) -> _Generation:
     return _Generation(tokens, prompt.shape[1], ends[0] - start, steps, cached)
 
 
-def _figures(model: nn.Module, perplexity: float, runs: Sequence[_Generation], decode: Any) -> LanguageFigures:
+def _measured_figures(model: nn.Module, perplexity: float, runs: Sequence[_Generation], decode: Any) -> LanguageFigures:
     """Return the figures of a model from several runs."""
     prefill = statistics.median(run.prefill for run in runs)
     steps = [step for run in runs for step in run.steps]

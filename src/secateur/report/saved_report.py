@@ -50,7 +50,7 @@ def _figures(record: SavedReport1) -> Figures:
         new_biases=record.new_biases if isinstance(record, SavedReport) else (),
         settings=msgspec.to_builtins(record.settings),
         sparsity=_sparsity(record.sparsity) if isinstance(record, SavedReport) else None,
-        changes=_changes(record.changes) if isinstance(record, SavedReport) else {},
+        changes=_loaded_changes(record.changes) if isinstance(record, SavedReport) else {},
     )
 
 
@@ -69,7 +69,7 @@ def _metrics_of(record: SavedMeasured) -> Metrics:
     return Metrics(loss, record.accuracy, record.agreement, divergence, cost, latency, record.metric)
 
 
-def _changes(records: Mapping[str, SavedChange]) -> dict[str, Change]:
+def _loaded_changes(records: Mapping[str, SavedChange]) -> dict[str, Change]:
     """Return the changes; a half width that JSON has no form for is infinite."""
     widths = {name: math.inf if change.half_width is None else change.half_width for name, change in records.items()}
     return {name: Change(_number(change.mean), widths[name]) for name, change in records.items()}

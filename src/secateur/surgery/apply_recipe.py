@@ -39,11 +39,11 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
             setattr(module, attribute, list(value) if isinstance(getattr(module, attribute, None), list) else value)
     apply_literals(model, recipe.literals)
     for name, length in recipe.biases.items():
-        _add_bias(model, name, length)
+        _add_bias_parameter(model, name, length)
     _drop_layers(model, recipe)
 
 
-def _add_bias(model: nn.Module, name: str, length: int) -> None:
+def _add_bias_parameter(model: nn.Module, name: str, length: int) -> None:
     """Give a layer a bias of zeros."""
     path, _, attribute = name.rpartition(".")
     layer = model.get_submodule(path)

@@ -90,7 +90,7 @@ class LayoutSearch:
             kept = _without_steps(self.network, (TiedGroups(names, steps, {}),), 1)
             expected = self._expected(kept)
             nearest: tuple[float, TiedGroups] | None = None
-            for changed in itertools.islice(_changes(fields, steps), MOST_CHANGES):
+            for changed in itertools.islice(_field_changes(fields, steps), MOST_CHANGES):
                 smaller = {name: value * (steps - 1) // steps for name, value in changed.items()}
                 if self._shapes.of({**base.derived, **smaller}) == expected:
                     tie = TiedGroups(names, steps, changed)
@@ -168,7 +168,7 @@ def _divisors(number: int) -> Iterator[int]:
     yield from (count for count in range(number, 1, -1) if number % count == 0)
 
 
-def _changes(fields: Sequence[ShapeNumber], steps: int) -> Iterator[Mapping[str, int]]:
+def _field_changes(fields: Sequence[ShapeNumber], steps: int) -> Iterator[Mapping[str, int]]:
     """Yield choices of numbers that follow, the fewest first."""
     divisible = [number for number in fields if number.value % steps == 0]
     for count in range(1, len(divisible) + 1):

@@ -131,7 +131,7 @@ def tradeoff(
         config, tuned = replace(config, results=saved.plans), Tuning(tuning or {}, seed, config.time, saved.repairs)
         measured = measured_examples(calibration, judged, batches[0] if test is None else judged[0])
         curve = CurvePoints(model, calibration, measured, config, tuned)
-        points = sorted((curve.point(scores, budget, stages) for budget in budgets), key=_macs_of, reverse=True)
+        points = sorted((curve.point(scores, budget, stages) for budget in budgets), key=_remaining_macs, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
 
 
@@ -160,5 +160,5 @@ def _check_budgets(
         check_device(model, config, budget)
 
 
-def _macs_of(point: TradeoffPoint) -> int:
+def _remaining_macs(point: TradeoffPoint) -> int:
     return point.result.plan.cost.macs

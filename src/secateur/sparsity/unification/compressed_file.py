@@ -63,7 +63,7 @@ def read_compressed(path: Path, model: Mapping[str, Tensor]) -> dict[str, Tensor
         raise StorageError(f"{path} was cut off or altered: its checksum is wrong; copy it again")
     try:
         header, body = _header(raw[len(MAGIC) : -DIGEST])
-        _check_same(header, model)
+        _check_same_model(header, model)
         streams = _streams(header, body, sum(tensor.numel() * tensor.element_size() for tensor in model.values()))
         tensors = {entry.name: read_tensor(entry, streams) for entry in header.tensors}
         if any(stream.at != len(stream.data) for stream in streams.values()):
@@ -95,7 +95,7 @@ def _unpacked(packed: bytes, most: int) -> bytes:
     return content
 
 
-def _check_same(header: Header, model: Mapping[str, Tensor]) -> None:
+def _check_same_model(header: Header, model: Mapping[str, Tensor]) -> None:
     """Check that the tensors are those of the model.
 
     Raises:
