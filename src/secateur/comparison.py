@@ -1,7 +1,7 @@
 """`compare`: several criteria, measured on examples that no criterion saw."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,31 +9,28 @@ from typing import Any
 
 from torch import nn
 
-from secateur.allocation.budget import parse_budgets
-from secateur.allocation.config import COMPARISON, check_allocation
+from secateur.allocation.config import COMPARISON
+from secateur.comparison_settings import check_comparison, comparison_budgets, named_criteria
 from secateur.comparison_trials import ComparisonTrials, calibration_and_tests
+from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
 from secateur.entry import entry_point
-from secateur.errors import DataError, NameMatchError, SecateurError, StorageError
+from secateur.errors import DataError, SecateurError, StorageError
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
 from secateur.importance.data_checks import checked_data
-from secateur.importance.registry import CriterionLike, find_criterion
-from secateur.importance.score import check_scoring, score
-from secateur.option_table import check_option
-from secateur.options import check_name
-from secateur.prune_settings import check_network
-from secateur.recovery.repair import How, resolve_repairs
+from secateur.importance.registry import CriterionLike
+from secateur.importance.score import score
+from secateur.prune_settings import check_layout, check_network
+from secateur.recovery.repair import How
 from secateur.renamed_options import with_current_names
 from secateur.report.comparison import Comparison
 from secateur.run_checkpoint import run_checkpoint
-from secateur.tracing import trace
+from secateur.tracing import trace_in_layout
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
 DEFAULT = ("obs", "shapley", "taylor-gates", "taylor", "sensitivity", "apoz", "fpgm", "l2", "random")
-FRACTIONS = (0.75, 0.5, 0.25)
-SHARED = ("ablation",)  # options of `score` that all criteria take, and that each may have for itself
 
 
 @entry_point
@@ -43,6 +40,7 @@ def compare(
     by: Sequence[CriterionLike] = DEFAULT,
     keep: Mapping[str, float | Sequence[float]] | None = None,
     *,
+    sizes: Sizes | None = None,
     test: Any = None,
     loss: Loss | None = None,
     metric: Metric | None = None,
@@ -53,6 +51,7 @@ def compare(
     skip: Selection | None = None,
     kinds: str | Sequence[str] | None = None,
     new_biases: bool = True,
+    layout: str | None = COMPARISON.layout,
     seed: int = COMPARISON.seed,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     checkpoint: str | Path | None = None,
@@ -65,7 +64,9 @@ def compare(
         data: a few hundred examples, with or without labels, as `score` takes them. Unless `test` is given, a quarter
             of them is held out to judge by.
         by: names of criteria, or functions like them.
-        keep: budgets, such as `{"macs": (0.75, 0.5, 0.25)}`, the default, or `{"params": 0.5}`.
+        keep: budgets, such as `{"macs": (0.75, 0.5, 0.25)}`, the default without `sizes`, or
+            `{"params": 0.5}`.
+        sizes: what single groups keep at every budget, as `prune` takes it; without `keep` the other groups stay whole.
         test: other examples to judge by.
         loss: as `score` takes it; by default the loss against the labels, or without any the divergence from the dense
             network's output.
@@ -81,6 +82,7 @@ def compare(
         skip: as `score` takes it.
         kinds: as `trace` takes them.
         new_biases: as `trace` takes it.
+        layout: "config", as `prune` takes it: criteria are compared on cuts that the model's configuration can say.
         seed: for all that is random.
         options: further options of `score`, by the name of the criterion: `{"shapley": {"ablation": "impute"}}`.
         checkpoint: a folder for scores and trials, from which a run that was stopped or killed goes on, as `prune`
@@ -94,6 +96,7 @@ def compare(
 
     Raises:
         BudgetError: no budget, one that isn't counted (latency, bounds on the loss), or one that can't be reached.
+        OptionError: the model's configuration can't say what is removed, or sizes of groups that it ties differ.
         NameMatchError: a name is unknown, or there is none.
         SecateurError: of the kind that `trace` and `score` raise.
 
@@ -104,29 +107,31 @@ def compare(
         >>> sorted({trial.by for trial in found.trials}), found.best("refit") in ("obs", "l1")
         (['l1', 'obs'], True)
     """
-    budgets, criteria = parse_budgets({"macs": FRACTIONS} if keep is None else keep), _criteria(by)
+    budgets, criteria = comparison_budgets(keep, sizes), named_criteria(by)
     options = {
         name: with_current_names(settings) if isinstance(settings, Mapping) else settings
         for name, settings in (options or {}).items()
     }
-    _check_settings(criteria, options, allocation, repair)
+    check_comparison(criteria, options, allocation, repair)
+    check_layout(model, layout, False)
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, list(criteria.values()), metric=metric)
     asked = {
         "by": list(criteria.values()), "keep": budgets, "loss": loss, "ablation": ablation, "allocation": allocation,
         "repair": repair, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases, "seed": seed,
-        "options": options, "metric": metric,
+        "options": options, "metric": metric, "sizes": sizes, "layout": layout,
     }  # fmt: skip
     examples = [*batches, *(tests if test is not None else ())]
     with run_checkpoint(checkpoint, "compare", model, examples, asked) as saved:
         stages = ("trace", *criteria)
         with stage("trace", stages):
-            network = trace(model, batches, kinds=kinds, new_biases=new_biases)
-        check_network(network, [*batches, *tests], budgets, only, skip)
+            network = trace_in_layout(model, batches, kinds, new_biases, layout)
+        check_network(network, [*batches, *tests], budgets, only, skip, sizes=sizes)
         calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
         config = replace(
-            COMPARISON, allocation=allocation, repair=repair, loss=loss, metric=metric, results=saved.plans
-        )
+            COMPARISON, allocation=allocation, repair=repair, loss=loss, metric=metric, sizes=sizes, layout=layout,
+            results=saved.plans,
+        )  # fmt: skip
         trials = ComparisonTrials(model, calibration, judged, config, saved.repairs)
         settings = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed}
         refused: dict[str, str] = {}
@@ -148,49 +153,3 @@ def compare(
     if not trials.scores:
         raise DataError("no criterion can rank this network:\n" + "\n".join(refused.values()))
     return Comparison(network.title, tuple(trials.trials), trials.scores, refused, trials.dense, test is not None)
-
-
-def _check_settings(
-    criteria: Mapping[str, CriterionLike],
-    options: Mapping[str, Mapping[str, Any]],
-    allocation: str,
-    repair: How | None,
-) -> None:
-    """Check the settings before any work is done.
-
-    Raises:
-        SecateurError: one of them can't be used.
-    """
-    check_allocation(allocation)
-    for name in options:
-        check_name(name, criteria, "`compare` was given options for a criterion that is not compared:")
-    for name, criterion in criteria.items():
-        check_scoring(criterion, _without_shared(options.get(name, {})))
-    if repair is not None:
-        resolve_repairs(repair)
-
-
-def _without_shared(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that criteria read.
-
-    Raises:
-        OptionError: they are no dict.
-        NameMatchError: the ablation is unknown.
-    """
-    check_option("options", options)
-    if "ablation" in options:
-        check_option("ablation", options["ablation"])
-    return {name: value for name, value in options.items() if name not in SHARED}
-
-
-def _criteria(by: Sequence[CriterionLike]) -> dict[str, CriterionLike]:
-    """Return the criteria by their names.
-
-    Raises:
-        NameMatchError: there is none, or a name is unknown.
-    """
-    several = [by] if isinstance(by, str) or not isinstance(by, Iterable) else by
-    criteria = {find_criterion(criterion).label: criterion for criterion in several}
-    if not criteria:
-        raise NameMatchError("by is empty; name criteria to compare, secateur.criteria() lists them")
-    return criteria

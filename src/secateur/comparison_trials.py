@@ -10,7 +10,8 @@ from torch import nn
 
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import PruneConfig
-from secateur.allocation.plan_sizes import Allocation, plan_sizes
+from secateur.allocation.fixed_sizes import fixed_units
+from secateur.allocation.plan_sizes import Allocation, plan_tied_sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
 from secateur.data.batch import Batch, on_device
@@ -91,7 +92,9 @@ class ComparisonTrials:
         names = [self._config.allocation] if isinstance(self._config.allocation, str) else self._config.allocation
         if AUTO in names:
             return choose_plan(self._calibration, scores, budget, self._config, self._model)
-        return plan_sizes(self._calibration.network, scores, budget, Allocation(tuple(names)))
+        network = self._calibration.network
+        fixed = fixed_units(network, scores, self._config.sizes or {}, self._config.multiple, self._config.floor)
+        return plan_tied_sizes(network, scores, budget, Allocation(tuple(names)), fixed=fixed)
 
     def _repair(self, small: nn.Module, plan: Plan, repair: How) -> None:
         with own_warnings_dropped():  # the losses on other examples are shown for every trial

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import fx, nn
@@ -15,6 +16,7 @@ from secateur.coupling.regroup import freeze_groups
 from secateur.coupling.removable_blocks import find_blocks
 from secateur.coupling.residual_blocks import with_blocks
 from secateur.coupling.trace_groups import trace_groups
+from secateur.data.batch import Batch
 from secateur.data.conversion import example_batches
 from secateur.data.model_inputs import device_of, floating_type
 from secateur.entry import entry_point
@@ -115,6 +117,13 @@ def within_layout(trace_model: Callable[[nn.Module], Network], layout: str | Non
         return network if layout is None else with_config_layout(bake_parametrizations(model), network)
 
     return trace_configured
+
+
+def trace_in_layout(
+    model: nn.Module, batches: Sequence[Batch], kinds: str | Sequence[str] | None, new_biases: bool, layout: str | None
+) -> Network:
+    """Trace a model, and freeze the units that its configuration can't say fewer of where the layout goes by it."""
+    return within_layout(partial(trace, example_inputs=batches, kinds=kinds, new_biases=new_biases), layout)(model)
 
 
 def kinds_for_budget(

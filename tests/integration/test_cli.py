@@ -125,14 +125,15 @@ def test_groups_keep_the_sizes_that_are_given(shop: Path) -> None:
 
 
 def test_a_tradeoff_is_written_and_its_pick_loads(shop: Path) -> None:
-    words = "--keep", "macs=0.8,0.5", "--out", "curve", "--repair", "refit", "--pick", "macs=0.6"
+    words = "--keep", "macs=0.8,0.5", "--out", "curve", "--repair", "refit", "--pick", "macs=0.6", "--size", "2=5"
     done = secateur(shop, "tradeoff", *MODEL, *words)
     assert done.returncode == 0, done.stderr
     assert "macs 0.8" in done.stdout and (shop / "curve" / "tradeoff.html").exists()
     fresh = torch.nn.Sequential(
         torch.nn.Linear(6, 10), torch.nn.ReLU(), torch.nn.Linear(10, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
     )
-    assert sum(p.numel() for p in sc.load(fresh, shop / "curve" / "model").parameters()) < 185
+    picked = sc.load(fresh, shop / "curve" / "model")
+    assert sum(p.numel() for p in picked.parameters()) < 185 and picked[2].out_features == 5
 
 
 METRICS = """

@@ -35,6 +35,7 @@ ORDER = [
     "pipeline",
     "prune_settings",
     "api",
+    "comparison_settings",
     "comparison_trials",
     "comparison",
     "tradeoff_curve",

@@ -160,3 +160,17 @@ def test_the_command_line_compares_and_writes(tmp_path: Path) -> None:
         .replace("http://purl.org", "")
         .replace("http://creativecommons.org", "")
     )
+
+
+def test_criteria_are_compared_at_sizes_that_are_given() -> None:
+    model = Tower().eval()
+    found = sc.compare(model, examples(), ("l2", "random"), sizes={"a": 4, "b": 0.5}, repair=None, progress=False)
+    assert [(trial.by, trial.budget, trial.macs) for trial in found.trials] == [
+        (by, "sizes of groups", (6 * 4 + 4 * 8 + 8 * 3) / (6 * 16 + 16 * 16 + 16 * 3)) for by in ("l2", "random")
+    ]
+    kept = found.scores["l2"]["a"].values.argsort()[-4:]
+    plan = sc.plan(sc.trace(model, examples(2)), found.scores["l2"], sizes={"a": 4, "b": 0.5})
+    assert sorted(plan.kept["a"].tolist()) == sorted(kept.tolist())
+    beside = sc.compare(model, examples(), "l2", {"params": 0.5}, sizes={"a": 1.0}, repair=None, progress=False)
+    (trial,) = beside.trials
+    assert trial.macs <= 0.55 and trial.budget == "params 0.5"

@@ -18,21 +18,24 @@ from secateur.cli.options import (
     Data,
     Device,
     Kinds,
+    Layout,
     MaybeData,
     MetricOption,
     Model,
+    NewBiases,
     Only,
     Out,
     Program,
     Repair,
     RunFolder,
     Seed,
+    Sizes,
     Skip,
     Test,
     Weights,
 )
 from secateur.cli.output import CommandOutput
-from secateur.cli.parsing import parse_fractions, parse_repair, stopping_rule
+from secateur.cli.parsing import parse_fractions, parse_repair, parse_sizes, stopping_rule
 from secateur.comparison import DEFAULT
 from secateur.errors import NameMatchError
 from secateur.files import text_writer, write_file
@@ -134,12 +137,15 @@ def compare_command(
     metric: MetricOption = None,
     by: Criteria = None,
     keep: Budgets = None,
+    sizes: Sizes = None,
     ablation: Ablation = "mean",
     allocation: AllocationOption = "uniform",
     repair: Repair = "refit",
     only: Only = None,
     skip: Skip = None,
     kinds: Kinds = None,
+    new_biases: NewBiases = True,
+    layout: Layout = None,
     device: Device = "cpu",
     seed: Seed = 0,
     checkpoint: RunFolder = None,
@@ -151,6 +157,7 @@ def compare_command(
         batches_from(data),
         by or DEFAULT,
         parse_fractions(keep) if keep else None,
+        sizes=parse_sizes(sizes or []),
         test=batches_from(test) if test else None,
         metric=metric_from(metric),
         ablation=ablation,
@@ -159,6 +166,8 @@ def compare_command(
         only=only,
         skip=skip,
         kinds=kinds or None,
+        new_biases=new_biases,
+        layout=layout,
         seed=seed,
         checkpoint=checkpoint,
         progress=progress,

@@ -118,11 +118,7 @@ def prune_command(
         checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
     output = saved_output(result, out, onnx)
-    if layout is None:
-        return output
-    result.save_pretrained(out / PRETRAINED)
-    line = f"{out / PRETRAINED}: for from_pretrained of the transformers library"
-    return CommandOutput(f"{output.text}\n{line}", {**output.record, "pretrained": out / PRETRAINED})
+    return output if layout is None else with_pretrained(output, result, out / PRETRAINED)
 
 
 @register_command("train")
@@ -176,6 +172,13 @@ def report_command(
 ) -> CommandOutput:
     """Print a saved report."""
     return CommandOutput(saved_report(folder, False), json.loads(saved_report(folder, True)))
+
+
+def with_pretrained(output: CommandOutput, result: Result, folder: Path) -> CommandOutput:
+    """Save a model for its library, and return the output of a command with the folder."""
+    result.save_pretrained(folder)
+    line = f"{folder}: for from_pretrained of the transformers library"
+    return CommandOutput(f"{output.text}\n{line}", {**output.record, "pretrained": folder})
 
 
 def saved_output(result: Result, out: Path, onnx: Path | None) -> CommandOutput:

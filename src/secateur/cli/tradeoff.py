@@ -16,8 +16,10 @@ from secateur.cli.options import (
     Device,
     Floor,
     Kinds,
+    Layout,
     MetricOption,
     Model,
+    NewBiases,
     Only,
     Out,
     Program,
@@ -25,13 +27,15 @@ from secateur.cli.options import (
     RoundTo,
     RunFolder,
     Seed,
+    Sizes,
     Skip,
     Target,
     Test,
     Weights,
 )
 from secateur.cli.output import CommandOutput
-from secateur.cli.parsing import parse_allocation, parse_bounds, parse_fractions, parse_repair
+from secateur.cli.parsing import parse_allocation, parse_bounds, parse_fractions, parse_repair, parse_sizes
+from secateur.cli.pruning import PRETRAINED, with_pretrained
 
 
 @register_command("tradeoff")
@@ -45,6 +49,7 @@ def tradeoff_command(
     metric: MetricOption = None,
     by: By = "obs",
     keep: Budgets = None,
+    sizes: Sizes = None,
     pick: Annotated[
         list[str] | None,
         typer.Option("--pick", help="Save the smallest network within a bound: accuracy=-0.01.", show_default=False),
@@ -58,6 +63,8 @@ def tradeoff_command(
     only: Only = None,
     skip: Skip = None,
     kinds: Kinds = None,
+    new_biases: NewBiases = True,
+    layout: Layout = None,
     device: Device = "cpu",
     seed: Seed = 0,
     checkpoint: RunFolder = None,
@@ -66,16 +73,18 @@ def tradeoff_command(
     """Prune to several budgets from one scoring, and show what is lost against what is saved."""
     curve = sc.tradeoff(
         model_from(model, weights, program, device), batches_from(data), parse_fractions(keep) if keep else None, by,
-        test=batches_from(test) if test else None, metric=metric_from(metric), ablation=ablation,
-        allocation=parse_allocation(allocation), round_to=round_to, target=target, floor=floor,
-        repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, seed=seed,
-        checkpoint=checkpoint, progress=progress,
+        sizes=parse_sizes(sizes or []), test=batches_from(test) if test else None, metric=metric_from(metric),
+        ablation=ablation, allocation=parse_allocation(allocation), round_to=round_to, target=target, floor=floor,
+        repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, new_biases=new_biases,
+        layout=layout, seed=seed, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
     curve.save(out)
     lines = [str(curve), "", f"written to {out}: tradeoff.html, .json and .txt"]
     record = {"folder": out, "measure": curve.measure, "examples": curve.examples, "points": curve.to_dict()}
-    if pick:
-        curve.pick(**parse_bounds(pick)).save(out / "model")
-        lines.append(f"the picked network is written to {out / 'model'}")
-        record["model"] = out / "model"
-    return CommandOutput("\n".join(lines), record)
+    if not pick:
+        return CommandOutput("\n".join(lines), record)
+    picked, folder = curve.pick(**parse_bounds(pick)), out / "model"
+    picked.save(folder)
+    lines.append(f"the picked network is written to {folder}")
+    output = CommandOutput("\n".join(lines), {**record, "model": folder})
+    return output if layout is None else with_pretrained(output, picked, folder / PRETRAINED)

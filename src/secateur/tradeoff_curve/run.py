@@ -11,8 +11,9 @@ from torch import nn
 from secateur.allocation.budget import parse_budgets
 from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.quantities import budget_text
-from secateur.comparison import FRACTIONS
+from secateur.comparison_settings import FRACTIONS
 from secateur.comparison_trials import calibration_and_tests, measured_examples
+from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget
@@ -24,11 +25,11 @@ from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA, score
 from secateur.importance.scores import Scores
-from secateur.prune_settings import check_device, check_network, check_settings
+from secateur.prune_settings import check_device, check_layout, check_network, check_settings
 from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import How
 from secateur.run_checkpoint import run_checkpoint
-from secateur.tracing import trace
+from secateur.tracing import trace_in_layout
 from secateur.tradeoff_curve.curve import Tradeoff, TradeoffPoint
 from secateur.tradeoff_curve.points import CurvePoints
 from secateur.utils.progress import stage
@@ -42,6 +43,7 @@ def tradeoff(
     keep: Mapping[str, float | Sequence[float]] | None = None,
     by: CriterionLike = DEFAULTS.by,
     *,
+    sizes: Sizes | None = None,
     test: Any = None,
     loss: Loss | None = None,
     metric: Metric | None = None,
@@ -56,6 +58,7 @@ def tradeoff(
     skip: Selection | None = None,
     kinds: str | Sequence[str] | None = None,
     new_biases: bool = True,
+    layout: str | None = DEFAULTS.layout,
     seed: int = DEFAULTS.seed,
     checkpoint: str | Path | None = None,
     progress: bool | None = True,
@@ -72,6 +75,7 @@ def tradeoff(
             of them is held out to measure on.
         keep: budgets, `{"macs": (0.75, 0.5, 0.25)}` by default, in macs, params, bytes or units.
         by: the criterion, as `score` takes it.
+        sizes: what single groups keep at every budget, as `prune` takes it; budgets take units from the others.
         test: other examples to measure on.
         loss: as `score` takes it.
         metric: as `prune` takes it; the curve shows it, and `pick(metric=-0.02)` allows a decrease.
@@ -86,6 +90,7 @@ def tradeoff(
         skip: as `score` takes it.
         kinds: as `trace` takes it.
         new_biases: as `trace` takes it.
+        layout: "config", as `prune` takes it: the library of the model loads every network of the curve.
         seed: as `score` takes it.
         checkpoint: a folder for scores, plans and repairs, from which a run that was stopped or killed goes on, as
             `prune` takes it.
@@ -98,6 +103,7 @@ def tradeoff(
 
     Raises:
         BudgetError: no budget, one that isn't counted (latency, bounds on the loss), or one that can't be met.
+        OptionError: the model's configuration can't say what is removed, or sizes of groups that it ties differ.
         DataError: the examples can't be used, or are too few to hold some out.
         SecateurError: of the kind that `trace`, `score`, `plan` and `cut` raise.
 
@@ -112,9 +118,10 @@ def tradeoff(
     budgets = parse_budgets({"macs": FRACTIONS} if keep is None else keep)
     config = PruneConfig(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, target=target, repair=repair,
-        rounds=1, seed=seed, loss=loss, metric=metric,
+        rounds=1, seed=seed, loss=loss, metric=metric, sizes=sizes, layout=layout,
     )  # fmt: skip
     _check_budgets(model, budgets, config, options, tuning or {})
+    check_layout(model, layout, False)
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, [by], metric=metric)
     settings = {"tuning": tuning, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases, **options}
@@ -122,8 +129,8 @@ def tradeoff(
     with run_checkpoint(checkpoint, "tradeoff", model, [*batches, *tests], settings) as saved:
         stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
         with stage("trace", stages):
-            network = trace(model, batches, kinds=kinds, new_biases=new_biases)
-        check_network(network, [*batches, *tests], budgets, only, skip, config.multiple, floor)
+            network = trace_in_layout(model, batches, kinds, new_biases, layout)
+        check_network(network, [*batches, *tests], budgets, only, skip, config.multiple, floor, sizes)
         calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
         with stage("score", stages):
             score_network = partial(_scores, network, calibration, config, only=only, skip=skip, **options)

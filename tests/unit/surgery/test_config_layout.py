@@ -185,3 +185,41 @@ def test_a_trainers_checkpoint_of_the_small_model_is_loaded(tmp_path: Path) -> N
     transformers.Trainer(small, options, train_dataset=rows).train()
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-2").eval()
     assert torch.equal(output(loaded, batch), output(small.eval(), batch))
+
+
+def test_compare_and_tradeoff_keep_to_the_configuration(tmp_path: Path) -> None:
+    model, batch = tiny_transformer("llama", 32)
+    found = sc.compare(
+        model, batch, ("l2", "random"), {"params": 0.8}, layout="config", repair=None, test=batch, progress=False
+    )
+    assert len(found.trials) == 2 and {trial.by for trial in found.trials} == {"l2", "random"}
+    curve = sc.tradeoff(model, batch, {"params": (0.9, 0.7)}, layout="config", test=batch, **CHEAP)
+    for point in curve.points:
+        sizes = {len(point.result.plan.kept[f"model.layers.{index}.mlp.gate_proj"]) for index in range(2)}
+        assert sizes == {point.result.model.config.intermediate_size}
+        loaded = reloaded(point.result.model, tmp_path / point.budget, type(model))
+        assert torch.equal(output(loaded, batch), output(point.result.model, batch))
+
+
+class NeverScores:
+    """A criterion that a test fails by if anything is scored."""
+
+    __name__ = "never"
+
+    def __call__(self, network: object, context: object) -> dict[str, Tensor]:
+        raise AssertionError("scored before the settings were refused")
+
+
+@pytest.mark.parametrize("verb", [sc.compare, sc.tradeoff, sc.prune])
+def test_sizes_and_layouts_that_can_not_be_kept_are_refused_before_anything_is_scored(verb: Any) -> None:
+    model, batch = tiny_transformer("llama", 32)
+    by = [NeverScores()] if verb is sc.compare else NeverScores()
+    settings: dict[str, Any] = {"keep": {"params": 0.9}, "by": by, "repair": None, "progress": False}
+    with pytest.raises(OptionError, match="says one size for 2 groups"):
+        verb(model, batch, sizes={"model.layers.0.mlp.*": 0.5}, layout="config", **settings)
+    with pytest.raises(NameMatchError, match="nothing"):
+        verb(model, batch, sizes={"nothing": 0.5}, **settings)
+    with pytest.raises(OptionError, match="needs a model of the transformers library"):
+        verb(
+            nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(32, 4), layout="config", **settings
+        )
