@@ -1,6 +1,7 @@
 """The folders of results, and the circumstances that every row of results names."""
 
 import datetime
+import os
 import platform
 import subprocess
 from functools import cache
@@ -37,10 +38,13 @@ def provenance() -> dict[str, str | int]:
 
 @cache
 def _commit() -> str:
-    """Return the abbreviated commit, with a plus sign where files differ from it; "" outside of a repository."""
+    """Return the abbreviated commit, with a plus sign where files differ from it.
+
+    Outside of a repository it is what the environment variable BENCHMARK_COMMIT says, or "".
+    """
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return process.stdout.strip()
+    return process.stdout.strip() or os.environ.get("BENCHMARK_COMMIT", "")
 
 
 @cache

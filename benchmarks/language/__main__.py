@@ -7,15 +7,15 @@ tokens of WikiText-2's validation text. Test: the first tokens of its test text 
 fraction of the blocks' parameters that are removed. Every method gives two rows, before and after the same repair.
 Seconds are processor seconds of one thread, from the scores to the repaired network. Each step runs in a process of its
 own, whose peak memory is in the row, and each row is written to `benchmarks/results/language/rows.jsonl` as soon as it
-is measured. Needs transformers and gguf.
+is measured. With `--device cuda` the seconds are of the wall clock, the memory is what torch held on the device, and
+all steps run in one process. `--out FILE` names another file of rows. Needs transformers and gguf.
 """
 
 import argparse
 import json
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from provenance import provenance, results_folder
 from wild.isolation import run_isolated
 
 from language.methods import METHODS, network_of, prune, score
-from language.subject import LENGTH, Row, Subject, build, peak_bytes, quality
+from language.subject import LENGTH, Row, Subject, build, peak_bytes, quality, seconds_on
 
 BUDGETS = (0.2, 0.1, 0.3, 0.5)
 LIMIT = 4 * 3600
@@ -39,34 +39,47 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=128)
     parser.add_argument("--test-tokens", type=int, default=16_384)
     parser.add_argument("--scores", type=Path, help="a folder that scores are kept in, for further budgets")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--out", type=Path, help="the file that rows are appended to")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    subject = build(args.data, args.sequences, args.test_tokens)
-    setting = {"sequences": args.sequences, "length": LENGTH, "test_tokens": args.test_tokens}
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    subject = build(args.data, args.sequences, args.test_tokens, args.device)
+    setting: Row = {"sequences": args.sequences, "length": LENGTH, "test_tokens": args.test_tokens}
+    if args.device != "cpu":
+        setting["device"] = torch.cuda.get_device_name()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.scores or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for row in rows(args, subject, folder):
-            write({**setting, **row})
+            write({**setting, **row}, args.out or results_folder("language") / "rows.jsonl")
 
 
 def rows(args: argparse.Namespace, subject: Subject, folder: Path) -> Iterator[Row]:
     """Yield the rows of all methods, each method at all budgets."""
     for name in args.methods:
         if name == "dense":
-            yield {"method": "dense", **run_isolated(partial(dense, subject), LIMIT)}
+            yield {"method": "dense", **run_step(partial(dense, subject), subject)}
             continue
         method, file = METHODS[name], folder / f"{_title(name)}-{args.sequences}.safetensors"
         about = file.with_suffix(".json")
         network_of(method, subject)  # traced once, before the processes of the steps start
         if not about.exists():
-            about.write_text(json.dumps(run_isolated(partial(score, method, subject, file), LIMIT)))
+            about.write_text(json.dumps(run_step(partial(score, method, subject, file), subject)))
         scored = json.loads(about.read_text())
         for removed in args.budgets:
-            both = run_isolated(partial(_prune, method, subject, removed, file), LIMIT)
+            both = run_step(partial(_prune, method, subject, removed, file), subject)
             for row in both.get("rows", [both]):
                 yield {"method": name, "budget": removed, **_with_score(row, scored)}
+
+
+def run_step(step: Callable[[], Row], subject: Subject) -> Row:
+    """Run a step in a process of its own; in this one where the model is on an accelerator, which can't be forked."""
+    if subject.device.type == "cpu":
+        return run_isolated(step, LIMIT)
+    torch.cuda.reset_peak_memory_stats()
+    return step()
 
 
 def _title(name: str) -> str:
@@ -93,22 +106,22 @@ def _with_score(row: Row, scored: Row) -> Row:
 @torch.no_grad()
 def dense(subject: Subject) -> Row:
     """The dense network, with the processor seconds of one forward pass over the calibration sequences."""
-    start = time.process_time()
+    start = seconds_on(subject.device)
     for batch in subject.data:
         subject.model(**batch, use_cache=False)
-    seconds = time.process_time() - start
+    seconds = seconds_on(subject.device) - start
     return {
         "repair": "none",
         "pass_seconds": seconds,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": peak_bytes(subject.device),
         **quality(subject.model, subject.windows),
     }
 
 
-def write(row: Row) -> None:
+def write(row: Row, results: Path) -> None:
     """Print a row, and append it to the results."""
     print(json.dumps(row), flush=True)
-    with (results_folder("language") / "rows.jsonl").open("a", encoding="utf-8") as file:
+    with results.open("a", encoding="utf-8") as file:
         file.write(json.dumps({**row, "run": provenance()}) + "\n")
 
 

@@ -1,6 +1,5 @@
 """Secateur and the published methods, as a score, an allocation and a repair each."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from torch import nn
 
 import secateur as sc
 from language import peers
-from language.subject import Row, Subject, peak_bytes, quality
+from language.subject import Row, Subject, peak_bytes, quality, seconds_on
 
 
 @dataclass(frozen=True)
@@ -48,30 +47,30 @@ METHODS = {
 
 def score(method: Method, subject: Subject, file: Path) -> Row:
     """Score the units, and save the scores to a file."""
-    start = time.process_time()
+    start = seconds_on(subject.device)
     by = method.by if isinstance(method.by, str) else method.by(subject)
     skip = None if method.whole is None else method.whole(subject)
     scores = sc.score(
         network_of(method, subject), subject.data, by=by, ablation=method.ablation, skip=skip, progress=False
     )
-    seconds = time.process_time() - start
+    seconds = seconds_on(subject.device) - start
     scores.save(file)
-    return {"score_seconds": seconds, "peak_bytes": peak_bytes()}
+    return {"score_seconds": seconds, "peak_bytes": peak_bytes(subject.device)}
 
 
 def prune(method: Method, subject: Subject, removed: float, file: Path) -> list[Row]:
     """Plan and cut by saved scores, and measure the network before and after the repair."""
     scores, network = sc.Scores.load(file), network_of(method, subject)
-    start = time.process_time()
+    start = seconds_on(subject.device)
     trials = {"data": subject.data} if method.allocation is None else {}
     plan = sc.plan(
         network, scores, subject.budget(removed), allocation=method.allocation, floor=0, progress=False, **trials
     )
     small = sc.cut(subject.model, plan)
-    untuned = {"repair": "none", "seconds": time.process_time() - start, **_figures(small, plan, subject)}
-    start = time.process_time()
+    untuned = {"repair": "none", "seconds": seconds_on(subject.device) - start, **_figures(small, plan, subject)}
+    start = seconds_on(subject.device)
     sc.repair(small, subject.model, plan, subject.data, method.repair, progress=False)
-    seconds = untuned["seconds"] + time.process_time() - start
+    seconds = untuned["seconds"] + seconds_on(subject.device) - start
     repaired = {"repair": ", ".join(method.repair), "seconds": seconds, **_figures(small, plan, subject)}
     return [untuned, repaired]
 
@@ -83,5 +82,5 @@ def network_of(method: Method, subject: Subject) -> sc.Network:
 
 def _figures(small: nn.Module, plan: sc.Plan, subject: Subject) -> Row:
     removed = (plan.dense.params - plan.cost.params) / subject.block_parameters
-    peak = peak_bytes()
+    peak = peak_bytes(subject.device)
     return {"removed": removed, "peak_bytes": peak, **quality(small, subject.windows)}

@@ -94,7 +94,7 @@ def _by_weights(network: Network, entries: Callable[[str], Tensor]) -> dict[str,
         for member in group.members:
             values = entries(member.tensor)
             by_index = values.sum([axis for axis in range(values.dim()) if axis != member.axis])
-            total += _by_unit(group, member.units, by_index)
+            total += _by_unit(group, member.units, by_index.cpu())
         scores[group.name] = total
     return scores
 
@@ -106,7 +106,7 @@ def _by_inputs(subject: Subject, statistic: InputStatistic, context: CriterionCo
 
     def add(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         rows = args[0].flatten(0, -2).double()
-        new = [torch.tensor(float(len(rows))), rows.sum(0), rows.square().sum(0)]
+        new = [rows.new_tensor(len(rows)), rows.sum(0), rows.square().sum(0)]
         sums[name] = [a + b for a, b in zip(sums[name], new, strict=True)] if name in sums else new
 
     names = [layer.name for layer in readers.values()]
@@ -115,7 +115,7 @@ def _by_inputs(subject: Subject, statistic: InputStatistic, context: CriterionCo
     for name, layer in readers.items():
         count, total, squares = sums[layer.name]
         weight = context.network.program.state(layer.weight).detach().double()
-        values = statistic(weight, total / count, squares / count)
+        values = statistic(weight, total / count, squares / count).cpu()
         scores[name] = _by_unit(context.network[name], layer.inputs, values)
     return scores
 

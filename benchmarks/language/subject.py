@@ -33,6 +33,11 @@ class Subject:
     data: list[dict[str, Tensor]]
     windows: Tensor
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the model, the data and the windows."""
+        return self.windows.device
+
     @cached_property
     def units(self) -> sc.Network:
         """The network traced with feed-forward neurons and attention heads as units."""
@@ -59,20 +64,31 @@ class Subject:
         return {"params": 1 - removed * self.block_parameters / total}
 
 
-def build(folder: Path, sequences: int, test_tokens: int) -> Subject:
-    """Load the model and its tokens from a folder."""
+def build(folder: Path, sequences: int, test_tokens: int, device: str = "cpu") -> Subject:
+    """Load the model and its tokens from a folder, onto a device."""
     model, calibration, test = load(folder)
-    data = [{"input_ids": batch} for batch in calibration[: sequences * LENGTH].view(-1, LENGTH).split(BATCH)]
-    return Subject(model, data, test[:test_tokens].view(-1, WINDOW))
+    tokens = calibration[: sequences * LENGTH].view(-1, LENGTH).to(device)
+    windows = test[:test_tokens].view(-1, WINDOW).to(device)
+    return Subject(model.to(device), [{"input_ids": batch} for batch in tokens.split(BATCH)], windows)
 
 
 def quality(model: nn.Module, windows: Tensor) -> Row:
-    """The perplexity, and how many tokens one thread reads in a second of processor time."""
-    start = time.process_time()
+    """The perplexity, and how many tokens are read in a second of `seconds_on` the device of the windows."""
+    start = seconds_on(windows.device)
     figures: Row = dict(perplexity(model, windows))
-    return figures | {"tokens_per_second": windows.numel() / (time.process_time() - start)}
+    return figures | {"tokens_per_second": windows.numel() / (seconds_on(windows.device) - start)}
 
 
-def peak_bytes() -> int:
-    """The largest number of bytes that this process has held."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def seconds_on(device: torch.device) -> float:
+    """Processor seconds of this process on the CPU; seconds of the wall clock, once all kernels ended, elsewhere."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The largest number of bytes that this process has held, on the CPU or by torch on an accelerator."""
+    if device.type == "cpu":
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return torch.cuda.max_memory_allocated(device)
