@@ -29,7 +29,7 @@ from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA, score
 from secateur.importance.scores import Scores
 from secateur.pipeline import score_iteratively
-from secateur.prune_settings import check_device, check_layout, check_network, check_settings
+from secateur.prune_settings import check_device, check_layout, check_network, check_phase, check_settings
 from secateur.recovery.chain import RepairStep, Tuning
 from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair import How, run_repairs
@@ -72,6 +72,7 @@ def prune(
     as_program: bool = False,
     new_biases: bool = True,
     layout: str | None = DEFAULTS.layout,
+    context_length: int | None = DEFAULTS.context_length,
     seconds: float | None = None,
     seed: int = DEFAULTS.seed,
     checkpoint: str | Path | None = None,
@@ -85,10 +86,12 @@ def prune(
         data: a few hundred examples, with or without labels, as `score` takes them.
         keep: the budget: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
             absolute number, `{"macs": "300M"}`, `{"bytes": "1MB"}`; or a time for a batch like those of `data`, on
-            this machine: `{"latency": 0.5}` of the dense network's, `{"speedup": 2}`, or `{"ms": 5}`; or a bound, by
-            which the smallest network is searched that loses no more on examples held out of `data`: `{"loss": 0.05}`,
-            `{"accuracy": -0.01}` or `{"metric": -0.02}`, against the labels or, without any, the dense network's
-            output. None where `sizes` says all.
+            this machine: `{"latency": 0.5}` of the dense network's, `{"speedup": 2}`, or `{"ms": 5}`; for models that
+            generate text `{"decode_latency": 0.7}` of the dense network's time for one token with a cache, or
+            `{"prefill_latency": 0.7}` for a prompt, with a batch of one; or a bound, by which the smallest network is
+            searched that loses no more on examples held out of `data`: `{"loss": 0.05}`, `{"accuracy": -0.01}` or
+            `{"metric": -0.02}`, against the labels or, without any, the dense network's output. None where
+            `sizes` says all.
         by: the criterion. "obs" is made for networks that are refitted (docs/lowdata.md); "shapley" estimates what
             units contribute to the network as it is.
         sizes: what single groups keep, as `plan` takes it: `{"layer1.*": 0.5, model.head: 24}`.
@@ -126,6 +129,8 @@ def prune(
             `intermediate_size`, one number of heads, a hidden size, fewer layers), so that all layers lose as many
             units, and no layer gets a new bias. The small model's `config` says its shape, and its own
             `save_pretrained` writes what `from_pretrained` loads. None for any sizes.
+        context_length: the number of tokens in the cache, or of the prompt, that budgets in `decode_latency` and
+            `prefill_latency` are measured with; by default that of the first row of `data`.
         seconds: about how long all of it may take. What can be done without is left out in time, the measuring of
             curves first, then simulated plans, then "adapt" for layers far behind; a warning and the report list the
             steps. Tracing, scoring, the cut and one refit are always done. By default as long as it takes.
@@ -153,7 +158,7 @@ def prune(
     config = PruneConfig(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, sizes=sizes, target=target,
         repair=repair, rounds=rounds, seed=seed, loss=loss, metric=metric, holdout=holdout, time=TimeBudget(seconds),
-        layout=layout,
+        layout=layout, context_length=context_length,
     )  # fmt: skip
     check_settings(config, keep, options, tuning or {}, scores)
     check_device(model, config, keep)
@@ -162,6 +167,7 @@ def prune(
     criteria = [by] if scores is None else []
     check_metric_bound(keep, metric)
     batches, tests = checked_data(model, data, test, loss, criteria, quality_bound(keep), metric, as_program)
+    check_phase(model, batches, config, keep, as_program)
     kinds = kinds_for_budget(keep, kinds, as_program or isinstance(model, fx.GraphModule))
     trace_model = within_layout(
         partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases), layout
@@ -211,7 +217,7 @@ def prune(
         with stage("measure", stages):
             report = measure_networks(
                 model, small, plan, scores, examples.on(network.device), loss, metric, steps=steps, time=config.time,
-                runtime=runtime if is_installed(runtime) else EAGER,
+                runtime=runtime if is_installed(runtime) else EAGER, context_length=context_length,
             )  # fmt: skip
     return Result(small, plan, scores, report, recipe)
 

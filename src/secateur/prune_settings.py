@@ -5,17 +5,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.allocation.budget import has_time
+from secateur.allocation.budget import has_time, timed_phase
 from secateur.allocation.config import DEFAULTS, PruneConfig, check_allocation
 from secateur.allocation.reachable import check_reachable
 from secateur.coupling.group_sizes import Sizes, requested_sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget
-from secateur.data.batch import Batch
+from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
-from secateur.errors import OptionError, TraceError
+from secateur.errors import BudgetError, OptionError, TraceError
 from secateur.evaluation.channel_steps import channel_step
-from secateur.evaluation.runtimes import check_runtime, runtime_of
+from secateur.evaluation.generation import check_generation
+from secateur.evaluation.runtimes import EAGER, check_runtime, runtime_of
 from secateur.importance.context import as_examples
 from secateur.importance.data_checks import check_program_sizes
 from secateur.importance.score import check_scoring
@@ -71,6 +72,25 @@ def check_device(model: nn.Module, config: PruneConfig, keep: Budget) -> None:
     channel_step(config.target, device_of(model))
     if has_time(keep):
         check_runtime(runtime_of(config.target))
+
+
+def check_phase(
+    model: nn.Module, batches: Sequence[Batch], config: PruneConfig, keep: Budget, as_program: bool = False
+) -> None:
+    """Check that a budget in the time of text generation can be measured, by one run of the dense model.
+
+    Raises:
+        BudgetError: the model generates no text from tokens, can't take as many, or is timed as a program.
+    """
+    name = timed_phase(keep)
+    if name is None:
+        return
+    if as_program or runtime_of(config.target) != EAGER:
+        raise BudgetError(
+            f"keep={{'{name}': ...}} is timed with the model's own code and cache: leave as_program=True and "
+            "target='onnxruntime' out, or give latency, the time of a batch"
+        )
+    check_generation(name, model, on_device(batches[0], device_of(model)), config.context_length)
 
 
 def check_layout(model: nn.Module, layout: str | None, as_program: bool) -> None:

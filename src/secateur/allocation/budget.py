@@ -7,11 +7,12 @@ from typing import Any
 from secateur.allocation.quantities import parse_quantity
 from secateur.coupling.plan import Budget
 from secateur.errors import BudgetError
+from secateur.evaluation.generation import DECODE, PHASES, PREFILL
 from secateur.options import is_real
 
 COUNTED = ("params", "macs", "bytes", "units")
 LATENCY, SPEEDUP, MILLISECONDS = "latency", "speedup", "ms"
-TIMES = (LATENCY, SPEEDUP, MILLISECONDS)
+TIMES = (LATENCY, SPEEDUP, MILLISECONDS, *PHASES)
 UNITS = (*COUNTED, *TIMES)
 METRIC = "metric"
 QUALITY_BOUNDS = ("loss", "accuracy", METRIC)
@@ -100,6 +101,11 @@ def has_time(keep: Budget) -> bool:
     return bool(set(keep) & set(TIMES))
 
 
+def timed_phase(keep: Budget) -> str | None:
+    """Return "decode_latency" or "prefill_latency" if a budget is in the time of text generation, else None."""
+    return next((unit for unit in PHASES if unit in keep), None)
+
+
 def _parse_value(unit: str, value: object, count: int) -> float:
     if unit in QUALITY_BOUNDS:
         _check_quality_bound(unit, value, count)
@@ -109,7 +115,7 @@ def _parse_value(unit: str, value: object, count: int) -> float:
         return number
     if unit == SPEEDUP and number >= 1:
         return number
-    if unit in (*COUNTED, LATENCY) and 0 < number <= 1:
+    if unit in (*COUNTED, LATENCY, *PHASES) and 0 < number <= 1:
         return number
     is_percent = unit != "units" and number <= MOST_PERCENT
     if unit in COUNTED and number > 1 and number.is_integer() and not is_percent:
@@ -123,6 +129,8 @@ _COUNTED_RANGE = (
 _RANGES: Mapping[str, str] = {
     "units": "the fraction that is kept, above 0 and at most 1, or the number of units, a whole number above 1",
     LATENCY: "the fraction of the dense network's time, above 0 and at most 1",
+    DECODE: "the fraction of the dense network's time for one token, above 0 and at most 1",
+    PREFILL: "the fraction of the dense network's time for a prompt, above 0 and at most 1",
     SPEEDUP: "how many times as fast the network is to be, 1 or more",
     MILLISECONDS: "milliseconds for a batch like the first one of the data, above 0",
 }

@@ -6,7 +6,7 @@ from functools import partial
 from torch import nn
 
 from secateur.allocation.block_search import best_plan
-from secateur.allocation.budget import has_time, quality_bound
+from secateur.allocation.budget import has_time, quality_bound, timed_phase
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.fixed_sizes import fixed_units, with_fixed, without_groups
@@ -21,6 +21,7 @@ from secateur.allocation.tied_groups import TiedNetwork, check_even, tie_groups
 from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget, Plan
 from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.generation import GenerationPhase, generation_phase
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import Scores
 
@@ -61,6 +62,16 @@ def choose_plan(
     return with_fixed(tied.separate(plan), fixed, scores)
 
 
+def _phase_of(
+    keep: Budget, model: nn.Module | None, calibration: Calibration, length: int | None
+) -> GenerationPhase | None:
+    """Return the phase of text generation that a budget is in; None where it is in the time of a batch."""
+    name = timed_phase(keep)
+    if name is None or model is None:
+        return None
+    return generation_phase(name, model, calibration.microbatches[0], length)
+
+
 def _searched_plan(
     calibration: Calibration,
     tied: TiedNetwork,
@@ -73,7 +84,10 @@ def _searched_plan(
     """Return the best of several plans for the groups whose sizes are not given."""
     scores = tied.scores
     simulator = PlanSimulator(calibration, None if config.refits else scores.means, config.results)
-    clock = LatencyClock(calibration, model, config.target, latency) if has_time(keep) else None
+    clock = None
+    if has_time(keep):
+        phase = _phase_of(keep, model, calibration, config.context_length)
+        clock = LatencyClock(calibration, model, config.target, latency, phase)
     allocations = candidate_allocations(simulator, scores, config)
     search = PlanSearch(simulator, tied, config, None if clock is None else clock.table, allocations, fixed)
     if clock is not None:

@@ -39,6 +39,7 @@ class PruneConfig:
         loss: the user's own loss, for a bound on it.
         metric: the user's own metric, for a bound on it and for reports.
         holdout: the fraction of the examples that is kept away for the report; None for the default.
+        context_length: the number of tokens before the ones that are generated, for budgets in their time.
         layout: "config" where cuts keep to what the model's configuration can say.
         time: the time that all of it may take.
         results: the results of an interrupted run, by key.
@@ -60,6 +61,7 @@ class PruneConfig:
     metric: Metric | None = None
     holdout: float | None = None
     layout: str | None = None
+    context_length: int | None = None
     time: TimeBudget = field(default_factory=TimeBudget)
     results: StateMemo = field(default_factory=StateMemo)
 

@@ -14,8 +14,9 @@ from secateur.allocation.search import PlanSearch
 from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError
 from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.generation import GenerationPhase
 from secateur.evaluation.latency_table import LatencyTable
-from secateur.evaluation.measured_latency import measure_latency
+from secateur.evaluation.measured_latency import measure_generation, measure_latency
 from secateur.evaluation.runtimes import runtime_of
 from secateur.evaluation.timing import Stopwatch
 from secateur.surgery.cut import cut
@@ -34,16 +35,24 @@ class LatencyClock:
         model: the dense model; None: times are estimated from the layers alone.
         target: the device that the small network is for.
         table: the times of the layers; None: they are measured.
+        phase: the phase of text generation that is timed in the place of the batch; None for the batch.
     """
 
     def __init__(
-        self, calibration: Calibration, model: nn.Module | None, target: str, table: LatencyTable | None = None
+        self,
+        calibration: Calibration,
+        model: nn.Module | None,
+        target: str,
+        table: LatencyTable | None = None,
+        phase: GenerationPhase | None = None,
     ) -> None:
         batch, runtime = calibration.microbatches[0], runtime_of(target)
         self.model = model
-        self.stopwatch = None if model is None else Stopwatch(model, batch, runtime)
+        self.stopwatch = None if model is None else Stopwatch(model, batch, runtime, phase)
         times = [] if self.stopwatch is None else self.stopwatch.dense_ms()
         total = min(times) / 1e3 if times else None
+        if table is None and model is not None and phase is not None:
+            table = measure_generation(calibration.network, batch, model, phase, total or 0.0)
         self.table = measure_latency(calibration.network, batch, runtime, total) if table is None else table
         self.dense_ms = statistics.median(times) if times else 1e3 * self.table.dense_seconds
 
@@ -63,6 +72,13 @@ def plan_within_latency(search: PlanSearch, clock: LatencyClock, keep: Budget) -
     if clock.stopwatch is None or clock.model is None:
         return replace(best_plan(search, limits).with_note(FROM_TABLE).plan, keep=dict(keep))
     return _timed_plan(search, clock.model, clock.stopwatch, limits, keep)
+
+
+def _timed_text(stopwatch: Stopwatch) -> str:
+    """Return what is timed, with the advice where a budget can't be kept."""
+    if stopwatch.phase is None:
+        return "a batch like the first one; ask for more, or give larger batches"
+    return f"text generation with {stopwatch.phase.length} tokens; ask for more, or give a larger context_length="
 
 
 def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limits: Budget, keep: Budget) -> Plan:
@@ -105,7 +121,7 @@ def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limi
             break
     if best is None:
         raise BudgetError(
-            f"keep={dict(keep)} was not kept: the last plan tried takes {ratio * limit:.2f} of the time for a batch "
-            "like the first one; ask for more, or give larger batches, for which fixed costs count less"
+            f"keep={dict(keep)} was not kept: the last plan tried takes {ratio * limit:.2f} of the time for "
+            f"{_timed_text(stopwatch)}, for which fixed costs count less"
         )
     return replace(best, keep=dict(keep), notes=notes)

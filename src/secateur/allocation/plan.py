@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.allocation.budget import check_metric_bound, has_time, parse_budget, quality_bound
+from secateur.allocation.budget import check_metric_bound, has_time, parse_budget, quality_bound, timed_phase
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, PruneConfig, check_allocation
 from secateur.allocation.examples import checked_examples
@@ -55,6 +55,7 @@ def plan(
     metric: Metric | None = None,
     repair: How | None = DEFAULTS.repair,
     layout: str | None = DEFAULTS.layout,
+    context_length: int | None = DEFAULTS.context_length,
     seconds: float | None = None,
     progress: bool | None = True,
 ) -> Plan:
@@ -69,7 +70,8 @@ def plan(
         scores: the scores of its units; groups without scores stay whole.
         keep: the budget: `{"macs": 0.5}`, "params", "bytes" or "units", as a fraction of the dense network or as an
             absolute number, `{"params": "2M"}`; with `data` or `latency` a time, `{"latency": 0.5}`, `{"speedup": 2}`
-            or `{"ms": 5}`; with `data` a bound, `{"loss": 0.05}`, `{"accuracy": -0.01}` or `{"metric": -0.02}`. Several
+            or `{"ms": 5}`, and with `model` as well `{"decode_latency": 0.7}` or `{"prefill_latency": 0.7}`, as `prune`
+            takes them; with `data` a bound, `{"loss": 0.05}`, `{"accuracy": -0.01}` or `{"metric": -0.02}`. Several
             budgets are all met; a bound stands alone. None where `sizes` says all.
         sizes: what single groups keep, `{"layer1.*": 0.5, "layer2.0.conv1": 24}`, as `Plan.with_kept` takes it; the
             budget takes units from the other groups.
@@ -98,6 +100,8 @@ def plan(
         repair: the repair that is to follow, as `repair` takes it, or None: with `data`, plans are tried with refitted
             layers if it refits.
         layout: "config", as `prune` takes it; `model` is needed then. None for any sizes.
+        context_length: the number of tokens in the cache, or of the prompt, that budgets in `decode_latency` and
+            `prefill_latency` are measured with; by default that of the first row of `data`.
         seconds: about how long trying plans may take.
         progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
             None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
@@ -140,6 +144,7 @@ def plan(
         sizes=sizes,
         target=base.target if target is None else target,
         repair=repair,
+        context_length=context_length,
         loss=loss,
         metric=metric,
         time=TimeBudget(seconds),
@@ -155,6 +160,8 @@ def plan(
         return _plan_without_data(network, scores, budget, config, latency)
     if has_time(budget) and latency is None:
         check_runtime(runtime_of(config.target))
+    if timed_phase(budget) is not None and model is None and latency is None:
+        raise BudgetError(f"keep={dict(budget)} is a time of text generation, which the model is run for: give model=")
     batches = checked_examples(network, data, by_example=loss is None)
     dense = None if model is None else bake_parametrizations(model)
     if dense is not None:

@@ -16,12 +16,14 @@ SUFFIXES: Mapping[str, Mapping[str, float]] = {
     "units": DECIMAL,
     "bytes": BYTES,
     "latency": {"": 1},
+    "decode_latency": {"": 1},
+    "prefill_latency": {"": 1},
     "ms": {"": 1, "ms": 1, "s": 1e3},
     "speedup": {"": 1, "x": 1},
 }
 EXAMPLES: Mapping[str, str] = {
     "params": "0.5 or '2M'", "macs": "0.5 or '300M'", "bytes": "0.5 or '1MB'", "units": "0.5 or 100",
-    "latency": "0.5", "ms": "5", "speedup": "2",
+    "latency": "0.5", "decode_latency": "0.7", "prefill_latency": "0.7", "ms": "5", "speedup": "2",
 }  # fmt: skip
 NUMBER = re.compile(r"\s*(\d[\d_,]*\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z%]*)\s*", re.IGNORECASE)
 

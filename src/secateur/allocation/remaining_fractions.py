@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from secateur.allocation.budget import COUNTED, LATENCY, MILLISECONDS, SPEEDUP, TIMES
+from secateur.allocation.budget import COUNTED, LATENCY, MILLISECONDS, SPEEDUP, TIMES, timed_phase
 from secateur.coupling.cost import Cost
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.plan import Budget
@@ -31,7 +31,7 @@ def latency_fraction(keep: Budget, dense_ms: float) -> float | None:
         return min(keep[MILLISECONDS] / dense_ms, 1.0)
     if SPEEDUP in keep:
         return 1 / keep[SPEEDUP]
-    return keep.get(LATENCY)
+    return keep.get(timed_phase(keep) or LATENCY)
 
 
 def with_latency(network: Network, keep: Budget, dense_ms: float) -> Budget:

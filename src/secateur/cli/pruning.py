@@ -97,6 +97,10 @@ def prune_command(
     as_program: AsProgram = False,
     new_biases: NewBiases = True,
     layout: Layout = None,
+    context_length: Annotated[
+        int | None,
+        typer.Option("--context-length", help="Tokens in the cache or the prompt that generation is timed with."),
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", help="A limit of time; the report names the steps that were left out.")
     ] = None,
@@ -114,7 +118,7 @@ def prune_command(
         test=batches_from(test) if test else None, holdout=holdout, metric=metric_from(metric),
         ablation=ablation, allocation=parse_allocation(allocation), rounds=rounds, round_to=round_to, target=target,
         floor=floor, repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, as_program=as_program,
-        new_biases=new_biases, layout=layout, seconds=seconds, seed=seed,
+        new_biases=new_biases, layout=layout, context_length=context_length, seconds=seconds, seed=seed,
         checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
     output = saved_output(result, out, onnx)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from secateur.data.batch import Batch
+from secateur.evaluation.generation import GenerationPhase
 from secateur.evaluation.records import Latency
 from secateur.evaluation.runtimes import EAGER, Call, repeatable_call
 from secateur.graph.contexts import preserved
@@ -30,15 +31,28 @@ class Stopwatch:
         dense: the dense network.
         batch: the batch that the networks run on.
         runtime: the runtime, as in `secateur.evaluation.runtimes`.
+        phase: a phase of text generation, which the networks run in place of the batch; None for the batch.
     """
 
-    def __init__(self, dense: nn.Module, batch: Batch, runtime: str = EAGER) -> None:
-        self.dense, self.batch, self.runtime = dense, batch, runtime
+    def __init__(
+        self, dense: nn.Module, batch: Batch, runtime: str = EAGER, phase: GenerationPhase | None = None
+    ) -> None:
+        self.dense, self.batch, self.runtime, self.phase = dense, batch, runtime, phase
+
+    def _call(self, model: nn.Module) -> Call:
+        if self.phase is not None:
+            return self.phase.call(model)
+        return repeatable_call(model, self.batch, self.runtime)
 
     @cached_property
     def _dense_call(self) -> Call:
         with preserved(self.dense):
-            return repeatable_call(self.dense, self.batch, self.runtime)
+            return self._call(self.dense)
+
+    def interleaved(self, small: nn.Module) -> list[list[float]]:
+        """Measure the milliseconds of several runs of the dense network and of a smaller one, run in turn."""
+        with preserved(self.dense), preserved(small):
+            return interleaved_times([self._dense_call, self._call(small)])
 
     def dense_ms(self) -> list[float]:
         """Measure the milliseconds that the dense network takes for the batch, in several runs."""
@@ -47,8 +61,7 @@ class Stopwatch:
 
     def time_ratio(self, small: nn.Module) -> float:
         """Measure the time of a smaller network as a fraction of the dense network's, run in turn."""
-        with preserved(self.dense), preserved(small):
-            times = interleaved_times([self._dense_call, repeatable_call(small, self.batch, self.runtime)])
+        times = self.interleaved(small)
         return float(np.median(times[1]) / np.median(times[0]))
 
 

@@ -22,6 +22,7 @@ from secateur.evaluation.timing import interleaved_times, latency_of
 from secateur.graph.contexts import preserved
 from secateur.importance.scores import Scores
 from secateur.recovery.chain import RepairStep
+from secateur.report.generation_times import generation_setting
 from secateur.report.report import Report
 from secateur.utils.collected_warnings import warning_lines
 from secateur.utils.devices import page_faults
@@ -42,6 +43,7 @@ def measure_networks(
     steps: Sequence[RepairStep],
     time: TimeBudget | None = None,
     runtime: str = EAGER,
+    context_length: int | None = None,
 ) -> Report:
     """Measure both networks on the same examples, and time them in turn.
 
@@ -56,6 +58,7 @@ def measure_networks(
         steps: the outcomes of the repairs.
         time: the limit of time, if any.
         runtime: the runtime for the times.
+        context_length: the number of tokens before the ones that are generated, where the budget is in their time.
     """
     evaluations = evaluate(dense, small, examples.measured, loss, metric)
     timed = _timed_in_runtime(dense, small, examples.timed, runtime)
@@ -84,6 +87,7 @@ def measure_networks(
             "effective": None if plan.effective is None else _effective_setting(plan.effective),
             "inputs": example_text(plan.network),
             "runtime": timed.runtime,
+            "generation": generation_setting(dense, small, plan, examples.timed, context_length),
             "layers": [asdict(layer) for layer in timed.layers],
             "speed": speed_note(dense, plan, timed.layers, speedup, faults),
             "notes": [*examples.notes, *plan.notes, *timed.notes],

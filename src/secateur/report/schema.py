@@ -96,6 +96,15 @@ class SavedLayerTime(Record, frozen=True):
     pruned: float
 
 
+class SavedGeneration(Record, frozen=True):
+    """The times of a phase of text generation with a batch of one."""
+
+    phase: str
+    length: Natural
+    dense: SavedLatency
+    pruned: SavedLatency
+
+
 class SavedSettings(Record, frozen=True):
     """The settings of a report, as `measure_networks` writes them."""
 
@@ -114,6 +123,7 @@ class SavedSettings(Record, frozen=True):
     warnings: tuple[str, ...] = ()
     metric: str = ""
     inputs: str = ""
+    generation: SavedGeneration | None = None
 
 
 class SavedLayerFigures(Record, frozen=True):

@@ -9,6 +9,7 @@ from secateur.coupling.plan import bias_lines
 from secateur.evaluation.records import Latency
 from secateur.evaluation.runtimes import EAGER
 from secateur.report.figures import Figures, LayerFigures, SparsityFigures
+from secateur.report.generation_times import generation_label
 from secateur.utils.text_table import align_columns
 
 MAX_LAYERS = 8
@@ -50,6 +51,12 @@ def _cost_rows(report: Figures) -> list[tuple[str, str, str, str]]:
 def _latency_rows(report: Figures) -> list[tuple[str, str, str, str]]:
     dense, pruned, sparsity = report.dense.latency, report.pruned.latency, report.sparsity
     rows = [(f"ms for a batch of {dense.batch}", _latency_text(dense), _latency_text(pruned), _speedup(dense, pruned))]
+    generation = report.settings.get("generation")
+    if generation is not None:
+        before, after = (Latency(**generation[side]) for side in ("dense", "pruned"))
+        rows.append(
+            (generation_label(generation), _latency_text(before), _latency_text(after), _speedup(before, after))
+        )
     if sparsity is not None:
         rows.append(("  with the zeros in place", "", _latency_text(sparsity.masked), _speedup(dense, sparsity.masked)))
         rows += [(f"{name}, times fewer", "", "", f"{ratio:.2f}") for name, ratio in sparsity.ratios.items()]

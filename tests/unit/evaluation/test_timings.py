@@ -8,9 +8,10 @@ from torch import nn
 
 import secateur as sc
 from secateur.data.conversion import as_batches
-from secateur.evaluation import measured_latency, operator_calls
+from secateur.evaluation import latency_measurement, operator_calls
+from secateur.evaluation.latency_measurement import measured_sizes
 from secateur.evaluation.latency_table import LatencyTable, LayerLatency
-from secateur.evaluation.measured_latency import measure_latency, measured_sizes
+from secateur.evaluation.measured_latency import measure_latency
 from secateur.evaluation.saved_timings import Timings
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ def test_times_are_measured_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     network = sc.trace(model, x)
     first = measure_latency(network, as_batches(x)[0])
     assert len(list(folder.glob("times-*.json"))) == 1
-    for module in (operator_calls, measured_latency):
+    for module in (operator_calls, latency_measurement):
         monkeypatch.setattr(module, "call_seconds", lambda call: pytest.fail("measured again"))
     again = measure_latency(network, as_batches(x)[0])
     assert again.other_seconds == first.other_seconds
