@@ -151,15 +151,7 @@ def test_the_command_line_compares_and_writes(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "comparison.json").read_text())
     assert len(written["trials"]) == 8 and set(written["recommendations"]) == {"none", "refit"}
     page = (tmp_path / "comparison.html").read_text()
-    assert (
-        "<svg" in page
-        and "correlations" in page
-        and "http"
-        not in page.replace("http://www.w3.org", "")
-        .replace("https://matplotlib.org", "")
-        .replace("http://purl.org", "")
-        .replace("http://creativecommons.org", "")
-    )
+    assert "<svg" in page and "correlations" in page and "http" not in page
 
 
 def test_criteria_are_compared_at_sizes_that_are_given() -> None:

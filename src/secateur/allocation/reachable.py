@@ -72,6 +72,11 @@ def reachable(network: Network, *, round_to: int = 1, floor: float = 1, target: 
            87.5%   87.9%   87.5%   87.9%      100.0%
         ...
     """
+    return "\n".join(align_columns(reachable_rows(network, round_to, floor, target), frozenset()))
+
+
+def reachable_rows(network: Network, round_to: int = 1, floor: float = 1, target: str = AUTO) -> list[list[str]]:
+    """Return the rows of the table of `reachable`, the header first."""
     sequence = unscored_sequence(network, network.groups, round_to, floor)
     step = channel_step(target, network.device)
     rows = [["of units", "params", "MACs", "bytes", *([f"MACs in {step.size}s"] if step.size > 1 else [])]]
@@ -81,4 +86,4 @@ def reachable(network: Network, *, round_to: int = 1, floor: float = 1, target: 
         effective = effective_macs(network, kept, step.size)
         shares = [*remaining.values(), *([effective.left / max(effective.dense, 1)] if step.size > 1 else [])]
         rows.append([f"{value:.1%}" for value in shares])
-    return "\n".join(align_columns(rows, frozenset()))
+    return rows

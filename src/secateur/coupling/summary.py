@@ -22,7 +22,7 @@ def network_table(network: "Network") -> str:
     if network.module_programs:
         lines += ["", f"run a cut program in place of their own code: {', '.join(_paths_of_programs(network))}"]
     if network.frozen:
-        lines += ["", "frozen:", *align_columns(_frozen_rows(network), frozenset({0, 2}))]
+        lines += ["", "frozen:", *align_columns(frozen_rows(network), frozenset({0, 2}))]
     return "\n".join(lines)
 
 
@@ -77,7 +77,7 @@ def network_dict(network: "Network") -> dict[str, Any]:
         },
         "frozen": [
             {"name": name.strip(), "units": int(units), "reason": reason}
-            for name, units, reason in _frozen_rows(network)
+            for name, units, reason in frozen_rows(network)
         ],
     }
 
@@ -117,7 +117,8 @@ def _paths_of_programs(network: "Network") -> list[str]:
     return [path or network.title for path in network.module_programs]
 
 
-def _frozen_rows(network: "Network") -> list[list[str]]:
+def frozen_rows(network: "Network") -> list[list[str]]:
+    """Return a row for each frozen layer: its name, indented, its number of units, and the reason."""
     rows = []
     for frozen in network.frozen:
         location = f" in {frozen.module}" if frozen.module and frozen.module != frozen.name else ""

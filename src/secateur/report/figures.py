@@ -59,6 +59,7 @@ class Figures:
         dense: the metrics of the dense network.
         pruned: the metrics of the pruned network.
         groups: the numbers of units before and after, by group.
+        kinds: the kind of each group's units, by group; reports of earlier versions have none.
         keep: the budget.
         settings: the criterion, its note, the seed, the outcome of each repair, the steps that were left out for lack
             of time, the warnings, and the number of threads.
@@ -79,3 +80,4 @@ class Figures:
     new_biases: tuple[str, ...] = ()
     sparsity: SparsityFigures | None = None
     changes: Mapping[str, Change] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)

@@ -75,8 +75,10 @@ def measure_networks(
         dense=metrics[0],
         pruned=metrics[1],
         groups={name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()},
+        kinds={name: plan.network[name].kind for name in plan.kept},
         keep=dict(plan.keep),
         scores=scores,
+        kept=plan.kept,
         settings={
             "by": scores.by,
             "note": scores.note,

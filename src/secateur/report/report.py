@@ -1,8 +1,11 @@
 """The report of a pruned network, with its text, JSON and HTML forms."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from secateur.files.records import encoded
 from secateur.importance.scores import Scores
@@ -23,9 +26,11 @@ class Report(Figures):
 
     Args:
         scores: the scores of the units; None for methods that do not score units.
+        kept: the indices of the units that were kept, by group.
     """
 
     scores: Scores | None = None
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return report_text(self)
@@ -55,5 +60,5 @@ class Report(Figures):
         return plot_report(self, ax)
 
     def to_html(self) -> str:
-        """Return the report as one self-contained HTML page with plots."""
-        return report_page(self, self.scores)
+        """Return the report as one self-contained HTML page with charts."""
+        return report_page(self, self.scores, self.kept)

@@ -1,72 +1,83 @@
-"""The report as one self-contained HTML page with plots."""
+"""The report as one self-contained HTML page."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-import torch
+from torch import Tensor
 
+from secateur.allocation.quantities import budget_text
 from secateur.importance.scores import Scores
+from secateur.report.explanations import criterion_explanation, terms_in
 from secateur.report.figures import Figures
-from secateur.report.pages import DENSE_COLOR, PRUNED_COLOR, despine, figure_svg, new_figure, render_page
-from secateur.report.text import LAYER_COLUMNS, introduction, layer_rows, report_rows, time_rows
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-MAX_SCORE_PLOTS = 24
+from secateur.report.group_charts import UNFOLDED, bars_by_kind, score_charts
+from secateur.report.pages import KeyFigure, render_page, short_count
+from secateur.report.text import LAYER_COLUMNS, facts_lines, layer_rows, report_rows, time_rows
 
 
-def report_page(report: Figures, scores: Scores | None) -> str:
-    """Return the page, with a plot of the units of each group and, where there are scores, of each unit's score."""
-    scored = [name for name in report.groups if scores is not None and name in scores]  # blocks may have none
-    names = scored[:MAX_SCORE_PLOTS]
+def report_page(report: Figures, scores: Scores | None, kept: Mapping[str, Tensor]) -> str:
+    """Return the page, with the units of each group and, where there are scores, the score of each unit.
+
+    Args:
+        report: the figures.
+        scores: the scores of the units, if any.
+        kept: the indices of the units that were kept, by group; for other groups those with the highest scores.
+    """
+    rows = report_rows(report)
+    charts = [] if scores is None else score_charts(scores, report.groups, kept)
+    scored = sum(scores is not None and name in scores for name in report.groups)  # blocks may have none
     return render_page(
-        "page.html",
+        "report.html",
         report=report,
-        about=introduction(report),
-        rows=report_rows(report),
+        budget=budget_text(report.keep),
+        key_figures=key_figures(report),
+        facts=facts_lines(report),
+        warnings=report.settings.get("warnings", ()),
+        repairs=_repair_rows(report),
+        rows=rows,
+        terms=terms_in(label for label, *_ in rows) + terms_in(change for *_, change in rows if "±" in change),
         times=time_rows(report),
-        units_plot=figure_svg(_units_figure(report)) if report.groups else None,
-        scores_plot=None if scores is None else figure_svg(_scores_figure(report, scores, names)),
+        kinds=bars_by_kind(report.groups, report.kinds),
+        charts=charts,
+        unfolded=UNFOLDED,
+        hidden=scored - len(charts),
+        criterion=criterion_explanation(report.settings["by"]) if report.sparsity is None else "",
         layer_head=LAYER_COLUMNS,
         layers=[] if report.sparsity is None else layer_rows(report.sparsity),
-        hidden=len(scored) - len(names),
     )
 
 
-def _units_figure(report: Figures) -> "Figure":
-    names = list(report.groups)
-    figure = new_figure(8, 0.8 + 0.28 * len(names))
-    axes = despine(figure.subplots())
-    positions = range(len(names))
-    axes.barh(positions, [report.groups[name][0] for name in names], color=DENSE_COLOR, label="dense")
-    axes.barh(positions, [report.groups[name][1] for name in names], color=PRUNED_COLOR, height=0.5, label="kept")
-    axes.set_yticks(positions, names)
-    axes.invert_yaxis()
-    axes.set_xlabel("units")
-    axes.legend(frameon=False)
-    return figure
+def key_figures(report: Figures) -> list[KeyFigure]:
+    """Return what a reader wants to know first: what remains of the costs, the speed, and the change in quality."""
+    dense, pruned = report.dense, report.pruned
+    costs = [
+        KeyFigure(label, f"{after / max(before, 1):.1%}", f"{short_count(after)} of {short_count(before)} remain")
+        for label, before, after in (
+            ("MACs", dense.cost.macs, pruned.cost.macs),
+            ("Parameters", dense.cost.params, pruned.cost.params),
+        )
+    ]
+    times = f"{pruned.latency.median:.3g} ms instead of {dense.latency.median:.3g} ms"
+    speed = KeyFigure("Speed", f"{dense.latency.median / pruned.latency.median:.2f}x", times)
+    return [*costs, speed, _quality_figure(report)]
 
 
-def _scores_figure(report: Figures, scores: Scores, names: Sequence[str]) -> "Figure":
-    columns = min(3, max(len(names), 1))
-    rows = -(-len(names) // columns) or 1
-    figure = new_figure(2.9 * columns, 2.0 * rows, layout="constrained")
-    for index, name in enumerate(names):
-        _plot_scores(despine(figure.add_subplot(rows, columns, index + 1)), report, scores, name)
-    return figure
+def _quality_figure(report: Figures) -> KeyFigure:
+    """Return the change of the first measure of quality that the report has."""
+    label, dense, pruned, change = report_rows(report)[0]
+    number = change.removesuffix(" points")
+    value, _, half_width = number.partition(" ± ")
+    note = f"± {half_width}, from {dense} to {pruned}" if half_width else f"from {dense} to {pruned}"
+    return KeyFigure(f"Change of {label}", f"{value} points" if change.endswith("points") else value, note)
 
 
-def _plot_scores(axes: "Axes", report: Figures, scores: Scores, name: str) -> None:
-    """Plot the scores of one group in ascending order with standard errors; removed units are pale."""
-    values, errors = scores[name].values, scores[name].errors
-    order = torch.argsort(values)
-    size, kept = report.groups[name]
-    colors = [DENSE_COLOR if rank < size - kept else PRUNED_COLOR for rank in range(len(order))]
-    positions, heights = range(len(order)), values[order].tolist()
-    axes.bar(positions, heights, color=colors, width=1.0)
-    axes.errorbar(positions, heights, errors[order].tolist(), fmt="none", ecolor="#555", elinewidth=0.6)
-    axes.set_title(name, fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.set_xticks([])
+def _repair_rows(report: Figures) -> list[tuple[str, str, str, str, str]]:
+    """Return a row for each repair: its name, the divergences around it, and its outcome."""
+    return [
+        (
+            step["name"],
+            f"{step['before']:.4f}",
+            f"{step['after']:.4f}",
+            f"{step['seen']:.4f}",
+            "kept" if step["kept"] else "left out",
+        )
+        for step in report.settings["repairs"]
+    ]

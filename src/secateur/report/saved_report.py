@@ -46,6 +46,7 @@ def _figures(record: SavedReport1) -> Figures:
         dense=_metrics_of(record.dense),
         pruned=_metrics_of(record.pruned),
         groups={name: (group.units, group.kept) for name, group in record.groups.items()},
+        kinds={name: group.kind for name, group in record.groups.items() if group.kind},
         keep=record.keep,
         new_biases=record.new_biases if isinstance(record, SavedReport) else (),
         settings=msgspec.to_builtins(record.settings),

@@ -53,10 +53,11 @@ class SavedChange(Record, frozen=True):
 
 
 class SavedUnits(Record, frozen=True):
-    """The numbers of units of a group before and after."""
+    """The numbers of units of a group before and after, and their kind."""
 
     units: Natural
     kept: Natural
+    kind: str = ""
 
 
 class SavedStep(Record, frozen=True):
@@ -197,7 +198,10 @@ def saved_form(report: Figures) -> SavedReport:
         "new_biases": report.new_biases,
         "sparsity": None if report.sparsity is None else asdict(report.sparsity),
         "changes": {name: asdict(change) for name, change in report.changes.items()},
-        "groups": {name: {"units": size, "kept": kept} for name, (size, kept) in report.groups.items()},
+        "groups": {
+            name: {"units": size, "kept": kept, "kind": report.kinds.get(name, "")}
+            for name, (size, kept) in report.groups.items()
+        },
     }
     return msgspec.convert(_without_nan(content), SavedReport)
 

@@ -29,6 +29,7 @@ class SparseFacts:
         dense: the cost of the dense network.
         cost: the cost of the sparse network.
         groups: the numbers of units before and after, by group, where channels were cut.
+        kinds: the kinds of the groups' units, by group.
         layers: the sparse layers, by the names of their weights.
         ratios: ratios of compression, dense to sparse, by the name of the quantity.
         notes: further lines of the report.
@@ -47,6 +48,7 @@ class SparseFacts:
     ratios: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     inputs: str = ""
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure_sparsity(
@@ -76,6 +78,7 @@ def measure_sparsity(
         dense=before.metrics(facts.dense, latencies[0]),
         pruned=after.metrics(facts.cost, latencies[2]),
         groups=dict(facts.groups),
+        kinds=dict(facts.kinds),
         keep=dict(facts.keep),
         settings=settings | {"drop": None, "repairs": [], "left_out": [], "notes": list(examples.notes)},
         sparsity=SparsityFigures(dict(facts.layers), latencies[1], dict(facts.ratios), facts.notes),

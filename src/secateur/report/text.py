@@ -90,14 +90,23 @@ def _latency_text(latency: Latency) -> str:
 
 
 def introduction(report: Figures) -> list[str]:
-    """Return the lines above the tables: the budget, the method, the repairs, the examples, and notes."""
+    """Return the lines above the tables: the budget, the method, the repairs, the examples, notes, and warnings."""
+    return [_method_line(report), *facts_lines(report), *warning_texts(report)]
+
+
+def warning_texts(report: Figures) -> list[str]:
+    """Return a line for each warning of the run."""
+    return [f"warning: {text}" for text in report.settings.get("warnings", ())]
+
+
+def facts_lines(report: Figures) -> list[str]:
+    """Return lines on bounds, on the examples of the measurements, and the notes."""
     settings = report.settings
     verb = "fitted to" if report.sparsity is None else "trained on"
     examples = f"examples that were not {verb}, with 95 % intervals"
     if not report.held_out:
         examples = f"examples, the same that were {verb} (in-sample); test= measures on others"
     return [
-        _method_line(report),
         *_bound_lines(settings["drop"]),
         *([f"left out for want of time: {', '.join(settings['left_out'])}"] if settings.get("left_out") else []),
         f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads"
@@ -107,7 +116,6 @@ def introduction(report: Figures) -> list[str]:
         *([settings["speed"]] if settings.get("speed") else []),
         *bias_lines(report.new_biases),
         *(report.sparsity.notes if report.sparsity is not None else ()),
-        *(f"warning: {text}" for text in settings.get("warnings", ())),
     ]
 
 

@@ -85,6 +85,7 @@ class SparseResult(PruningResult):
             dense=network.cost(),
             cost=self._cost(),
             groups={name: (network[name].size, len(units)) for name, units in self.plan.kept.items()},
+            kinds={name: network[name].kind for name in self.plan.kept},
             layers=self._layer_figures(),
             ratios=self._ratios(),
             notes=self._notes(),

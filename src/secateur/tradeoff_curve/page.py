@@ -4,7 +4,9 @@ import json
 from typing import TYPE_CHECKING
 
 from secateur.files.records import sealed
-from secateur.report.pages import PRUNED_COLOR, render_page
+from secateur.report.explanations import terms_in
+from secateur.report.line_chart import Curve, CurvePoint, LineChart, line_chart
+from secateur.report.pages import render_page
 from secateur.utils.plots import axes_for
 from secateur.version import __version__
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
 IS_FRACTION = {"metric": False, "accuracy": True, "agreement": True, "loss": False}
 FORMAT = "secateur tradeoff 1"
-WIDTH, HEIGHT, MARGIN = 640, 320, 56  # of a plot in the page, in its own units
+SIZES = {"macs": ("MACs", "MACs that remain"), "latency": ("time", "time that remains")}
+"""The sizes that the page has charts of: their names, and the labels of the axes."""
 
 
 def tradeoff_json(curve: "Tradeoff") -> str:
@@ -41,7 +44,6 @@ def plot_tradeoff(curve: "Tradeoff", ax: "Axes | None", size: str) -> "Axes":
         [factor * change.half_width for change in changes],
         marker="o",
         capsize=3,
-        color=PRUNED_COLOR,
     )
     axes.axhline(0, color="#999", linewidth=0.8, linestyle=":")
     axes.set_xlabel(f"remaining fraction, {size}")
@@ -51,41 +53,31 @@ def plot_tradeoff(curve: "Tradeoff", ax: "Axes | None", size: str) -> "Axes":
 
 def tradeoff_page(curve: "Tradeoff") -> str:
     """Return a curve as one self-contained HTML page; points show their values on hover and on focus."""
-    plots = [_plot_values(curve, size) for size in ("macs", "latency")]
-    return render_page("tradeoff.html", curve=curve, rows=curve.rows(), plots=plots, label=_label(curve))
+    rows = curve.rows()
+    bound = {"loss": "loss=0.05", "metric": "metric=-0.02"}.get(curve.measure, f"{curve.measure}=-0.01")
+    return render_page(
+        "tradeoff.html",
+        curve=curve,
+        rows=rows,
+        charts=[_chart(curve, size) for size in SIZES],
+        label=_label(curve),
+        example=bound,
+        terms=terms_in([*rows[0], *rows[1]]),
+    )
 
 
 def _label(curve: "Tradeoff") -> str:
     return f"{curve.measure}, change" + (" in points" if IS_FRACTION[curve.measure] else "")
 
 
-def _plot_values(curve: "Tradeoff", size: str) -> dict[str, object]:
-    """Return the coordinates of a plot: points with their intervals, ticks, and texts."""
-    factor = 100 if IS_FRACTION[curve.measure] else 1
-    changes = [point.changes[curve.measure] for point in curve.points]
-    lows = [factor * (change.mean - change.half_width) for change in changes]
-    highs = [factor * (change.mean + change.half_width) for change in changes]
-    bottom, top = min(0.0, *lows), max(0.0, *highs)
-    span = (top - bottom) or 1.0
-    right = max(1.0, *(point.fraction(size) for point in curve.points))
-
-    def x(fraction: float) -> float:
-        return round(MARGIN + fraction / right * (WIDTH - MARGIN - 16), 1)
-
-    def y(value: float) -> float:
-        return round(16 + (top - value) / span * (HEIGHT - 16 - MARGIN), 1)
-
-    points = [
-        {
-            "x": x(point.fraction(size)),
-            "y": y(factor * change.mean),
-            "low": y(low),
-            "high": y(high),
-            "text": f"{point.budget}: {point.fraction(size):.1%} of {size}, {curve.measure} "
-            + change.text(IS_FRACTION[curve.measure]),
-        }
-        for point, change, low, high in zip(curve.points, changes, lows, highs, strict=True)
-    ]
-    ticks = [{"x": x(step / 4 * right), "text": f"{step / 4 * right:.0%}"} for step in range(5)]
-    levels = [{"y": y(bottom + step / 4 * span), "text": f"{bottom + step / 4 * span:.3g}"} for step in range(5)]
-    return {"size": size, "points": points, "ticks": ticks, "levels": levels, "zero": y(0.0)}
+def _chart(curve: "Tradeoff", size: str) -> LineChart:
+    """Place the changes of all networks over the remaining fraction of a size."""
+    is_fraction = IS_FRACTION[curve.measure]
+    factor = 100 if is_fraction else 1
+    name, axis = SIZES[size]
+    points = []
+    for point in curve.points:
+        change, fraction = point.changes[curve.measure], point.fraction(size)
+        text = f"{point.budget}: {fraction:.1%} of {name}, {curve.measure} {change.text(is_fraction)}"
+        points.append(CurvePoint(fraction, factor * change.mean, factor * change.half_width, text))
+    return line_chart(f"Over {name}", axis, _label(curve), [Curve("", points)], 0.0)

