@@ -38,13 +38,15 @@ def provenance() -> dict[str, str | int]:
 
 @cache
 def _commit() -> str:
-    """Return the abbreviated commit, with a plus sign where files differ from it.
+    """Return the environment variable BENCHMARK_COMMIT; without it the abbreviated commit of the repository.
 
-    Outside of a repository it is what the environment variable BENCHMARK_COMMIT says, or "".
+    A plus sign follows where files differ from the commit. The result is "" outside of a repository.
     """
+    if commit := os.environ.get("BENCHMARK_COMMIT"):
+        return commit
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return process.stdout.strip() or os.environ.get("BENCHMARK_COMMIT", "")
+    return process.stdout.strip()
 
 
 @cache

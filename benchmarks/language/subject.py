@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import secateur as sc
 
 LENGTH, WINDOW = 256, 512
-BATCH = 4
+BATCH = {"cpu": 4, "cuda": 32}  # sequences in a batch
 TRACED = 2  # sequences that the network is traced with
 Row = dict[str, Any]
 
@@ -69,7 +69,7 @@ def build(folder: Path, sequences: int, test_tokens: int, device: str = "cpu") -
     model, calibration, test = load(folder)
     tokens = calibration[: sequences * LENGTH].view(-1, LENGTH).to(device)
     windows = test[:test_tokens].view(-1, WINDOW).to(device)
-    return Subject(model.to(device), [{"input_ids": batch} for batch in tokens.split(BATCH)], windows)
+    return Subject(model.to(device), [{"input_ids": batch} for batch in tokens.split(BATCH[device])], windows)
 
 
 def quality(model: nn.Module, windows: Tensor) -> Row:
