@@ -16,6 +16,7 @@ from secateur.graph.operators import arguments, module_path
 from secateur.graph.program import Program
 from secateur.masking.batch_norms import norm_behind
 from secateur.masking.layer_rows import LayerPositions, _by_example, by_axis, padding_pairs
+from secateur.masking.parameter_copies import sole_parameter
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +163,8 @@ def _other_layers(network: Network) -> Iterator[LinearLayer]:
         if rule_of(node).layer not in ("convolution", "linear") or node in solved:
             continue
         by_name = arguments(node)
-        weight, groups = by_name["weight"], by_name.get("groups", 1)
-        name = program.state_names.get(weight)
-        if name is None or len(weight.users) > 1:
+        name, groups = sole_parameter(program, by_name["weight"]), by_name.get("groups", 1)
+        if name is None:
             continue
         shape = program.state(name).shape
         outputs = units.get((name, 0), torch.full(shape[:1], -1))
@@ -182,7 +182,8 @@ def _other_layers(network: Network) -> Iterator[LinearLayer]:
 def constant_sink(program: Program, node: Node, bias: Any, dim: int) -> tuple[str, str]:
     """Find the tensor to which a constant can be added that is added to an operator's result."""
     if bias is not None:
-        return (program.state_names.get(bias, ""), "bias") if len(bias.users) == 1 else ("", "")
+        name = sole_parameter(program, bias)
+        return ("", "") if name is None else (name, "bias")
     norm = norm_behind(node) if dim == 1 else None  # others normalise another axis
     mean = None if norm is None else arguments(norm)["running_mean"]
     return ("", "") if mean is None or len(mean.users) > 1 else (program.state_names.get(mean, ""), "running_mean")

@@ -10,6 +10,7 @@ from secateur.coupling.network import Network
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments
 from secateur.masking.linear_layers import LinearLayer, constant_sink
+from secateur.masking.parameter_copies import sole_parameter
 
 
 class TransposedLayer(LinearLayer):
@@ -56,9 +57,9 @@ def transposed_layers_of(network: Network) -> Iterator[TransposedLayer]:
             continue
         by_name = arguments(node)
         weight, groups = by_name["weight"], by_name["groups"]
-        name = program.state_names.get(weight)
+        name = sole_parameter(program, weight)
         batched = by_name["input"].meta["val"].dim() == weight.meta["val"].dim()
-        if name is None or len(weight.users) > 1 or not batched:
+        if name is None or not batched:
             continue
         shape = program.state(name).shape
         inputs = units.get((name, 0), torch.full(shape[:1], -1))

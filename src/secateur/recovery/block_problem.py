@@ -6,7 +6,6 @@ last layer alone would be solved for in one step); the steps go as far as the li
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -69,7 +68,7 @@ class BlockProblem:
         """Yield the values that layers read, for each microbatch; nothing where there are no layers."""
         nodes = [node for pruned_layer in pruned_layers for node in pruned_layer.layer.node.all_input_nodes]
         for cell in self.cells if pruned_layers else []:
-            yield self._run({**self.within.fixed(), **cell}, self.handlers, nodes)
+            yield self._run({**cell, **self.within.fixed(self.start)}, self.handlers, nodes)
 
     def _run(self, values: Values, handlers: dict[Node, OpOverride], keep: Sequence[Node]) -> Values:
         return self.within.network.program.run(values, self.start, self.stop, handlers, keep=keep)
@@ -171,7 +170,7 @@ class BlockProblem:
             state[layer.pruned_layer.layer.weight] = weight
             constant = next(constants) if layer.pruned_layer.has_constant else None
             handlers |= layer.overrides(self.handlers, constant)
-        values = {**replace(self.within, state=state).fixed(), **self.cells[number]}
+        values = {**self.cells[number], **self.within.fixed(self.start, state)}
         values = self._run(values, handlers, [anchor.aim.seen for anchor in self.anchors])
         outputs = [anchor.output(values) for anchor in self.anchors]
         pairs = zip(self.anchors, outputs, strict=True)

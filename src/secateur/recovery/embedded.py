@@ -21,6 +21,7 @@ from secateur.graph.program import OpFn, OpOverride
 from secateur.masking.ablation import MeanAblation, Means
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.masking.operand_overrides import as_factor
+from secateur.masking.parameter_copies import ParameterCopy, parameter_copies
 from secateur.recovery.compact_layers import CompactLayer
 from secateur.recovery.compact_values import Axes, compact_axes, compact_operator
 from secateur.surgery.recipe import Recipe
@@ -108,10 +109,25 @@ class EmbeddedPrunedNetwork:
         """True if an operator is in a removed block."""
         return bool(self.dropped) and is_inside(module_path(node), self.dropped)
 
-    def fixed(self) -> dict[Node, Any]:
-        """Return parameters, buffers and constants by placeholder."""
-        program = self.network.program
-        return {**{node: self.state[name] for node, name in program.state_names.items()}, **program.constants}
+    def fixed(self, start: int = 0, state: Mapping[str, Tensor] | None = None) -> dict[Node, Any]:
+        """Return parameters, buffers and constants by placeholder, and the copies of them that exist before a position.
+
+        Args:
+            start: the position of the operator that runs next.
+            state: parameters and buffers by name, in place of those of the cut network.
+        """
+        program, tensors = self.network.program, self.state if state is None else state
+        copies = {
+            node: copy.value(tensors)
+            for node, copy in self._parameter_copies.items()
+            if program.position[node] < start <= program.last_use[node]
+        }
+        parameters = {node: tensors[name] for node, name in program.state_names.items()}
+        return {**parameters, **copies, **program.constants}
+
+    @cached_property
+    def _parameter_copies(self) -> dict[Node, ParameterCopy]:
+        return parameter_copies(self.network.program)
 
     def handlers(self) -> dict[Node, OpOverride]:
         """Return the overrides of operators in the cut network."""

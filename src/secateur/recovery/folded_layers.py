@@ -63,9 +63,8 @@ class FoldedLayer:
         constant = pruned_layer.added(change)
         if not self.has_bias:
             return weight, constant.to(weight.dtype)
-        bias = arguments(layer.node)["bias"]
-        if isinstance(bias, Node):
-            constant = constant + within.fixed()[bias].to(constant)
+        if layer.kind == "bias":
+            constant = constant + within.state[layer.constant].to(constant)
         if self.norm is not None:
             scale, shift = batch_norm_affine(self.norm, within.network, lambda name: within.state[name])
             constant = constant * scale + shift
@@ -92,10 +91,11 @@ class FoldedLayer:
 
 
 def _with_bias(handler: OpOverride | None, node: Node, bias: Tensor) -> OpOverride:
-    """Return the override of an operator with another bias."""
+    """Return the override of an operator with another bias, in the type in which it computes."""
 
     def run(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs = with_argument(node, args, kwargs, "bias", bias)
+        x: Tensor = args[0]
+        args, kwargs = with_argument(node, args, kwargs, "bias", bias.to(x.dtype))
         return handler(target, args, kwargs) if handler is not None else target(*args, **kwargs)
 
     return run

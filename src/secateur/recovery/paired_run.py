@@ -56,9 +56,9 @@ class PairedExecution:
         return self._at(None, self.within.network.program.position[node])
 
     def _at(self, dense_to: int | None, cut_to: int) -> Iterator[tuple[int, Values, Values]]:
-        fixed, handlers = self.within.fixed(), self.within.handlers()
+        handlers = self.within.handlers()
         for cell in range(len(self.cells)):
-            dense, cut = self._advanced(cell, dense_to, cut_to, fixed, handlers)
+            dense, cut = self._advanced(cell, dense_to, cut_to, handlers)
             yield cell, dict(dense.values), dict(cut.values)
 
     def reach(self, node: Node) -> None:
@@ -70,13 +70,17 @@ class PairedExecution:
         """Yield the outputs of the dense and the cut network for every microbatch."""
         program = self.within.network.program
         for _, dense, cut in self.before(program.nodes[-1]):
-            yield program.finish({**program.fixed(), **dense}), program.finish({**self.within.fixed(), **cut})
+            yield program.finish({**program.fixed(), **dense}), self._finished(cut)
 
     def cut_outputs(self) -> Iterator[Any]:
         """Yield the outputs of the cut network for every microbatch."""
+        for cut in self.cut_before(self.within.network.program.nodes[-1]):
+            yield self._finished(cut)
+
+    def _finished(self, cut: Values) -> Any:
+        """Return the output of the cut network, from the values before the end."""
         program = self.within.network.program
-        for cut in self.cut_before(program.nodes[-1]):
-            yield program.finish({**self.within.fixed(), **cut})
+        return program.finish({**cut, **self.within.fixed(program.position[program.nodes[-1]])})
 
     def forked(self, within: EmbeddedPrunedNetwork) -> "PairedExecution":
         """Return an execution of the same microbatches with another cut network, from the values that both share."""
@@ -85,9 +89,7 @@ class PairedExecution:
         other._cursor.keep_from(self._cursor, lambda states: states[1].position <= agrees_until)
         return other
 
-    def _advanced(
-        self, cell: int, dense_to: int | None, cut_to: int, fixed: Values, handlers: Any
-    ) -> tuple[RunState, RunState]:
+    def _advanced(self, cell: int, dense_to: int | None, cut_to: int, handlers: Any) -> tuple[RunState, RunState]:
         dense, cut = self._cursor.start(cell, (dense_to, cut_to))
         dense_to = dense.position if dense_to is None else dense_to
         shared_until = min(self.within.alike_until, dense_to, cut_to)
@@ -95,7 +97,9 @@ class PairedExecution:
         try:
             if cut.position == dense.position < shared_until:  # both networks are the same so far
                 dense = cut = advance(dense, shared_until, dense_fixed)
-            dense, cut = advance(dense, dense_to, dense_fixed), advance(cut, cut_to, fixed, handlers)
+            dense = advance(dense, dense_to, dense_fixed)
+            if cut.position < cut_to:
+                cut = advance(cut, cut_to, self.within.fixed(cut.position), handlers)
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
             raise input_error(self.within.network.title, self.cells[cell], failure) from failure
         self._cursor.keep(cell, (dense, cut), self.memory)

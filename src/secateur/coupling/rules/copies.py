@@ -58,11 +58,11 @@ COPY = OpRule(first_argument, copies=True, gates="passes", channels="same")
 
 RULES: RuleTable = {
     "contiguous": replace(COPY, keeps_apart=any_axis),
-    "to _to_copy clone alias": COPY,
+    "to _to_copy type_as clone alias": COPY,
     "detach": OpRule(
         first_argument, copies=True, straight_through=lambda target, args, kwargs: args[0], channels="same"
     ),
-    "type_as lift_fresh_copy fill zero zeros_like ones_like full_like empty_like rand_like randn_like randint_like "
+    "lift_fresh_copy fill zero zeros_like ones_like full_like empty_like rand_like randn_like randint_like "
     "bernoulli uniform exponential geometric log_normal cauchy normal_functional poisson": OpRule(
         first_argument, channels="same"
     ),
