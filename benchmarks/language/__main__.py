@@ -24,7 +24,7 @@ import torch
 from provenance import provenance, results_folder
 from wild.isolation import run_isolated
 
-from language.methods import METHODS, network_of, prune, score
+from language.methods import METHODS, Method, network_of, prune, score
 from language.subject import LENGTH, Row, Subject, build, peak_bytes, quality, seconds_on
 
 BUDGETS = (0.2, 0.1, 0.3, 0.5)
@@ -62,7 +62,8 @@ def rows(args: argparse.Namespace, subject: Subject, folder: Path) -> Iterator[R
         if name == "dense":
             yield {"method": "dense", **run_step(partial(dense, subject), subject)}
             continue
-        method, file = METHODS[name], folder / f"{_title(name)}-{args.sequences}.safetensors"
+        method = METHODS[name]
+        file = folder / f"{_title(name, method)}-{args.sequences}.safetensors"
         about = file.with_suffix(".json")
         network_of(method, subject)  # traced once, before the processes of the steps start
         if not about.exists():
@@ -82,9 +83,9 @@ def run_step(step: Callable[[], Row], subject: Subject) -> Row:
     return step()
 
 
-def _title(name: str) -> str:
-    """Return the name of a file of scores: variants of a method share them."""
-    return name.partition(",")[0].lower()
+def _title(name: str, method: Method) -> str:
+    """Return the name of a file of scores: variants of a method that rank the same units share them."""
+    return (name.partition(",")[0] if method.whole is None else name.replace(", ", "-")).lower()
 
 
 def _prune(*args: Any) -> Row:

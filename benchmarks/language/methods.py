@@ -32,10 +32,16 @@ class Method:
     repair: Sequence[str] = ("refit",)
 
 
+def attention(subject: Subject) -> list[str]:
+    """Patterns of all heads."""
+    return ["*.self_attn.*"]
+
+
 METHODS = {
     "secateur": Method("obs", ("uniform", "loss"), "mean"),
     "secateur, equal shares": Method("obs", "uniform", "mean"),
     "secateur, by loss": Method("obs", "loss", "mean"),
+    "secateur, neurons": Method("obs", ("uniform", "loss"), "mean", whole=attention),
     "secateur, adapt": Method("obs", ("uniform", "loss"), "mean", repair=("refit", "adapt")),
     "FLAP": Method(peers.flap, "raw", "mean"),
     "Wanda-sp": Method(peers.wanda),

@@ -43,6 +43,13 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
     _drop_layers(model, recipe)
 
 
+def pack_recurrent_weights(model: nn.Module) -> None:
+    """Give recurrent layers on an accelerator one block of memory again, as cuDNN reads it; slices are lost from it."""
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()
+
+
 def _add_bias_parameter(model: nn.Module, name: str, length: int) -> None:
     """Give a layer a bias of zeros."""
     path, _, attribute = name.rpartition(".")

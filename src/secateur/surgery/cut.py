@@ -16,7 +16,7 @@ from secateur.graph.model_copies import copy_sharing_parameters, stop_sharing_pa
 from secateur.graph.parametrizations import bake_in_place, bake_parametrizations
 from secateur.masking.ablation import Means, consumer_key
 from secateur.masking.constants import constant_response
-from secateur.surgery.apply_recipe import apply_recipe
+from secateur.surgery.apply_recipe import apply_recipe, pack_recurrent_weights
 from secateur.surgery.lineage import attach_lineage, lineage_of, record_cut
 from secateur.surgery.optimizer import cut_states, replace_parameters
 from secateur.surgery.program_surgery import as_module
@@ -124,6 +124,7 @@ def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tu
     fold_constants(
         small, {recipe.renamed(name): value for name, value in responses.items() if not is_inside(name, recipe.skipped)}
     )
+    pack_recurrent_weights(small)
     return small, recipe
 
 
@@ -178,6 +179,7 @@ def _become(model: nn.Module, small: nn.Module, recipe: Recipe) -> None:
     small_tensors = {**dict(small.named_parameters()), **dict(small.named_buffers())}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         tensor.data = small_tensors[name].data
+    pack_recurrent_weights(model)
     lineage = lineage_of(small)
     if lineage is not None:
         attach_lineage(model, lineage)

@@ -18,7 +18,7 @@ from secateur.files import (
 from secateur.files.tensors import About
 from secateur.graph.memory_formats import as_channels_last, is_channels_last
 from secateur.graph.wrappers import unwrap_children
-from secateur.surgery.apply_recipe import apply_recipe
+from secateur.surgery.apply_recipe import apply_recipe, pack_recurrent_weights
 from secateur.surgery.lineage import Lineage, attach_lineage
 from secateur.surgery.rebuild import rebuild_model, restored_on_failure
 from secateur.surgery.saved_recipe import PROGRAM, RECIPE, WEIGHTS, SavedRecipe, SavedRecipe2, lineage_from_saved
@@ -67,6 +67,7 @@ class PreparedLoad:
                     apply_recipe(target, step.recipe)
             for name, tensor in (*target.named_parameters(), *target.named_buffers()):
                 tensor.data = as_channels_last(values[name]) if is_channels_last(tensor) else values[name]
+            pack_recurrent_weights(target)
             attach_lineage(target, self.lineage)
         return target if is_program else target.eval()
 
