@@ -48,6 +48,10 @@ def _depends_on_others(program: Program, batch: Batch) -> bool:
                     leaves = pytree.tree_leaves(program.forward(tested))
                 except DataError:  # the program holds for other sizes alone
                     return False
+                except (IndexError, RuntimeError):
+                    if not program.draws:
+                        raise
+                    return True  # the numbers that were drawn are positions of examples, such as a permutation
             pair.append([leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()])
     for full, half in zip(*pair, strict=True):
         if full.dim() and half.dim() and full.shape[1:] == half.shape[1:] and len(full) == size:

@@ -5,12 +5,14 @@ dense network drew, without the entries of removed units.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.fx import Node
 from torch.overrides import TorchFunctionMode
 
@@ -78,9 +80,14 @@ class _WithoutGenerators(TorchFunctionMode):
 FACTORIES = (torch.randn, torch.rand, torch.randint, torch.randperm, torch.randn_like, torch.rand_like)
 
 
-def drawing_by_size() -> AbstractContextManager[Any]:
-    """Let an export accept random operators with dynamic sizes whose generator is None, within a context."""
-    return _WithoutGenerators()
+@contextmanager
+def drawing_by_size() -> Iterator[None]:
+    """Let an export accept random operators with dynamic sizes whose generator is None, within a context.
+
+    Nor do `torch.distributions` check their arguments: the values in a tensor can't be looked at in an export.
+    """
+    with _WithoutGenerators(), patch.object(Distribution, "_validate_args", False):
+        yield
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,6 +55,15 @@ def distribution(net: Net, h: Tensor) -> Tensor:
     return torch.distributions.Normal(net.b(h), net.deviation(h).exp(), validate_args=False).rsample()
 
 
+def checked_distribution(net: Net, h: Tensor) -> Tensor:
+    return torch.distributions.Normal(net.b(h), 0.5).rsample()
+
+
+def uniform_distribution(net: Net, h: Tensor) -> Tensor:
+    mean = net.b(h)
+    return torch.distributions.Uniform(mean - 1, mean + 1).rsample()
+
+
 def gumbel(net: Net, h: Tensor) -> Tensor:
     logits = net.b(h)
     return logits - torch.rand_like(logits).clamp(1e-6, 1 - 1e-6).log().neg().log()
@@ -69,6 +78,8 @@ DRAWS: dict[str, tuple[Callable[[Any, Tensor], Tensor], bool, set[str]]] = {
     "sizes given": (sized, False, {"a", "b"}),
     "generator that is None": (generated, False, {"a", "b"}),
     "distribution": (distribution, False, {"a", "b"}),
+    "distribution that checks its arguments, of one deviation": (checked_distribution, False, {"a", "b"}),
+    "uniform distribution": (uniform_distribution, False, {"a", "b"}),
     "gumbel": (gumbel, False, {"a", "b"}),
     "uniform in place": (lambda net, h: net.b(h + torch.empty_like(h).uniform_()), False, {"a", "b"}),
     "normal in place": (lambda net, h: net.b(h + torch.empty_like(h).normal_(0, 0.5)), False, {"a", "b"}),
@@ -212,3 +223,10 @@ def test_attention_without_dropout_draws_nothing_so_that_its_result_is_checked()
 def test_attention_with_dropout_draws() -> None:
     network = sc.trace(NoisyAttention(0.2).eval(), torch.randn(4, 5, 6))
     assert torch.ops.aten.scaled_dot_product_attention.default in {node.target for node in network.program.draws}
+
+
+def test_examples_that_are_shuffled_are_one_example() -> None:
+    model = Net(lambda net, h: net.b(h[torch.randperm(h.shape[0])])).eval()
+    network = sc.trace(model, X)
+    assert network.example.is_one_example
+    assert set(network.by_name) == {"a", "b"}

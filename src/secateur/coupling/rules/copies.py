@@ -1,5 +1,6 @@
 """Label rules of copies, casts, dropout, and constants."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -23,13 +24,31 @@ def first_argument(op: OpContext) -> Labels:
 
 def broadcast_tensors(op: OpContext) -> list[Labels]:
     """Expand every tensor to the shape of all; the operators that use them couple what meets."""
+    values: list[Labels] = list(op.args["tensors"])
+    activations = [value for value in values if isinstance(value, Tensor) and bool(value.any())]
 
     def expand(value: Labels, shape: torch.Size) -> Labels:
         if isinstance(value, Weight):
             return replace(value, labels=tuple(labels.expand(shape) for labels in value.labels), is_plain=False)
-        return value.expand(shape)
+        expanded = value.expand(shape)
+        repeated = {axis for axis in range(len(shape)) if expanded.shape[axis] != _length(value, axis - len(shape))}
+        return _repeated_labels(expanded, [other.expand(shape) for other in activations], repeated)
 
-    return [expand(value, shape) for value, shape in zip(op.args["tensors"], op.shape, strict=True)]
+    return [expand(value, shape) for value, shape in zip(values, op.shape, strict=True)]
+
+
+def _length(value: Tensor, axis: int) -> int:
+    """Return the length of an axis, counted from the last one; 1 for axes in front of the first."""
+    return value.shape[axis] if -axis <= value.dim() else 1
+
+
+def _repeated_labels(labels: Tensor, others: Sequence[Tensor], repeated: set[int]) -> Tensor:
+    """Return the labels of a value without units that is repeated along some axes: those of what has units there."""
+    if not bool(labels.any()):
+        for other in others:
+            if labelled_axes(other) <= repeated:
+                return other
+    return labels
 
 
 def dropout(op: OpContext) -> Labels:
