@@ -24,7 +24,7 @@ import torch
 from provenance import provenance, results_folder
 from wild.isolation import run_isolated
 
-from language.methods import METHODS, Method, network_of, prune, score
+from language.methods import METHODS, WHOLE_CALLS, Method, network_of, prune, prune_whole, score
 from language.subject import LENGTH, Row, Subject, build, peak_bytes, quality, seconds_on
 
 BUDGETS = (0.2, 0.1, 0.3, 0.5)
@@ -34,7 +34,7 @@ LIMIT = 4 * 3600
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=["dense", *METHODS])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=["dense", *METHODS, *WHOLE_CALLS])
     parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
     parser.add_argument("--sequences", type=int, default=128)
     parser.add_argument("--test-tokens", type=int, default=16_384)
@@ -61,6 +61,11 @@ def rows(args: argparse.Namespace, subject: Subject, folder: Path) -> Iterator[R
     for name in args.methods:
         if name == "dense":
             yield {"method": "dense", **run_step(partial(dense, subject), subject)}
+            continue
+        if name in WHOLE_CALLS:
+            for removed in args.budgets:
+                row = run_step(partial(prune_whole, subject, removed, WHOLE_CALLS[name]), subject)
+                yield {"method": name, "budget": removed, **row}
             continue
         method = METHODS[name]
         file = folder / f"{_title(name, method)}-{args.sequences}.safetensors"

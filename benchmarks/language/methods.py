@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -49,6 +50,24 @@ METHODS = {
     "magnitude": Method(peers.magnitude),
     "ShortGPT": Method(peers.short_gpt, blocks=True),
 }
+
+
+WHOLE_CALLS: dict[str, dict[str, Any]] = {
+    "prune": {"repair": "refit"},
+    "prune, two rounds": {"repair": "refit", "rounds": 2},
+    "prune, default repair": {},
+}  # options of `prune`, which scores, plans, cuts and repairs in one call
+
+
+def prune_whole(subject: Subject, removed: float, options: dict[str, Any]) -> Row:
+    """Run `prune` with its own defaults and some options, and measure the network."""
+    start = seconds_on(subject.device)
+    result = sc.prune(
+        subject.model, subject.data, subject.budget(removed), kinds=("neurons", "heads"), progress=False, **options
+    )
+    seconds = seconds_on(subject.device) - start
+    repair = options.get("repair", "default")
+    return {"repair": repair, "seconds": seconds, **_figures(result.model, result.plan, subject)}
 
 
 def score(method: Method, subject: Subject, file: Path) -> Row:
