@@ -225,3 +225,56 @@ def test_the_page_that_shows_a_rule_runs() -> None:
 def test_a_second_rule_is_refused() -> None:
     with sc.register_rule(power_norm, label_rule), pytest.raises(OptionError, match=f"{NAME} has a rule already"):
         sc.register_rule(power_norm, label_rule)
+
+
+@torch.library.custom_op("secateur_tests::root", mutates_args=())
+def root(x: Tensor) -> Tensor:
+    """An operator that gives NaN for negative numbers."""
+    return torch.sqrt(x)
+
+
+root.register_fake(torch.empty_like)
+
+
+def test_a_rule_may_give_nan_where_the_operator_does() -> None:
+    class Root(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nan_to_num(root(x))
+
+    def labels(op: Any) -> Tensor:
+        units = op.axis_labels(op.activation("x"), -1)
+        op.read("x", 1, units)
+        return op.broadcast(units, -1)
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 10), Root(), nn.Linear(10, 3)).eval()
+    with sc.register_rule(root, labels, masked=lambda present, x: torch.sqrt(x) * present):
+        assert sc.trace(network, torch.randn(8, 4)).groups[0].size == 10
+
+
+@torch.library.custom_op("secateur_tests::inverse", mutates_args=())
+def inverse(x: Tensor) -> Tensor:
+    """An operator that gives infinity for zeros."""
+    return 1 / torch.relu(x)
+
+
+inverse.register_fake(torch.empty_like)
+
+
+def test_an_infinite_result_hides_no_wrong_value() -> None:
+    class Inverse(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(inverse(x))
+
+    def labels(op: Any) -> Tensor:
+        units = op.axis_labels(op.activation("x"), -1)
+        op.read("x", 1, units)
+        return op.broadcast(units, -1)
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 10), Inverse(), nn.Linear(10, 3)).eval()
+    with (
+        sc.register_rule(inverse, labels, masked=lambda present, x: 1 / torch.relu(x) + present),
+        pytest.raises(OperatorRuleError, match="gives another result"),
+    ):
+        sc.trace(network, torch.randn(8, 4))
