@@ -1,28 +1,43 @@
-"""Secateur makes trained neural networks smaller by cutting whole units, and makes up for what went."""
+"""Secateur makes trained neural networks smaller by cutting whole units, and makes up for what went.
 
-from secateur.allocation.plan import plan
-from secateur.allocation.reachable import reachable
-from secateur.api import prune
-from secateur.comparison import compare
-from secateur.coupling.network import Network
-from secateur.coupling.plan import Plan
-from secateur.coupling.rules.registration import register_rule
-from secateur.data.text import text_batches
-from secateur.deployment.export import export
-from secateur.errors import SecateurError, SecateurWarning
-from secateur.importance.registry import criteria, criterion
-from secateur.importance.score import score
-from secateur.importance.scores import Scores
-from secateur.importance.shapley.config import Shapley
-from secateur.importance.taylor import Taylor
-from secateur.recovery.repair import repair
-from secateur.report.language_report import language_report
-from secateur.results import Result
-from secateur.surgery.cut import cut
-from secateur.surgery.storage import load, save
-from secateur.tracing import trace
-from secateur.tradeoff_curve.run import tradeoff
+The public names are loaded on first use, and torch with them. The command line can therefore answer a misspelt option
+without importing torch.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
 from secateur.version import __version__
+
+if TYPE_CHECKING:
+    from secateur.public import (
+        Network,
+        Plan,
+        Result,
+        Scores,
+        SecateurError,
+        SecateurWarning,
+        Shapley,
+        Taylor,
+        compare,
+        criteria,
+        criterion,
+        cut,
+        export,
+        language_report,
+        load,
+        plan,
+        prune,
+        reachable,
+        register_rule,
+        repair,
+        save,
+        score,
+        text_batches,
+        trace,
+        tradeoff,
+    )
 
 __all__ = [
     "Network",
@@ -52,3 +67,19 @@ __all__ = [
     "trace",
     "tradeoff",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load a public name, or a module of the package, on its first use."""
+        if name in __all__:
+            value = getattr(import_module("secateur.public"), name)
+        elif not name.startswith("_") and find_spec(f"secateur.{name}"):
+            value = import_module(f"secateur.{name}")
+        else:
+            raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -44,6 +44,7 @@ ORDER = [
     "demo",
     "stopping",
     "tuning",
+    "public",
     "cli",
 ]
 

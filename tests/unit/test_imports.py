@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+import secateur
+
 LATE = (
     "jinja2",
     "markupsafe",
@@ -16,9 +20,51 @@ LATE = (
     "transformers",
     "typer",
 )
-SCRIPT = f"import sys, secateur; print(*[name for name in {LATE!r} if name in sys.modules])"
+LOADED = "print(*[name for name in {names!r} if name in sys.modules])"
+MISTAKES = (
+    ["prune", "--kepe", "macs=0.5"],
+    ["tradeoff", "--data", "shop.py:data", "--outt", "curve"],
+    ["score", "--seed", "many", "--out", "scores"],
+    ["spp"],
+    ["prun"],
+    ["prune", "--help"],
+    ["--version"],
+)
+COMMANDS = f"""
+import sys
+from typer.testing import CliRunner
+from secateur.cli.main import app
+for arguments in {MISTAKES!r}:
+    result = CliRunner().invoke(app, arguments)
+    print(result.exit_code, "--keep" in result.output)
+"""
+
+
+def printed_by(script: str) -> list[str]:
+    """Return the lines that a script prints in a process of its own."""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return process.stdout.splitlines()
 
 
 def test_large_libraries_are_not_imported_with_secateur() -> None:
-    process = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert process.stdout.split() == []
+    assert printed_by(f"import sys, secateur; secateur.prune; {LOADED.format(names=LATE)}") == [""]
+
+
+def test_torch_is_imported_with_the_first_function() -> None:
+    first = "print('prune' in dir(secateur), 'torch' in sys.modules, callable(secateur.prune), 'torch' in sys.modules)"
+    assert printed_by(f"import sys, secateur; {first}") == ["True False True True"]
+
+
+def test_the_command_line_answers_mistakes_without_torch() -> None:
+    *answers, torch = printed_by(f"{COMMANDS}\nprint('torch' in sys.modules)")
+    assert [answer.split()[0] for answer in answers] == ["2", "2", "2", "2", "2", "0", "0"]
+    assert answers[0] == "2 True" and torch == "False"  # the nearest option is offered
+
+
+def test_every_public_name_is_loaded_from_the_list() -> None:
+    assert set(secateur.__all__) - {"__version__"} == set(secateur.public.__all__)
+    assert all(getattr(secateur, name) is getattr(secateur.public, name) for name in secateur.public.__all__)
+    assert secateur.stopping.Seconds(1) and secateur.training.TaylorSchedule
+    with pytest.raises(AttributeError, match="module 'secateur' has no attribute 'prunes'"):
+        secateur.prunes  # noqa: B018
+    assert not hasattr(secateur, "__main__")

@@ -110,12 +110,14 @@ def _raised(failure: Exception) -> str:
     return f"{type(failure).__name__}: {failure}{line}"
 
 
-def batches_from(source: str) -> Any:
+def batches_from(source: str | None) -> Any:
     """Return the data that a text names: what a function returns, or the object itself.
 
     Raises:
-        SecateurError: as `imported_object` raises, or it is a number or nothing.
+        SecateurError: as `imported_object` raises, the text is missing, or it names a number or nothing.
     """
+    if source is None:
+        raise NameMatchError("--data is missing; give package.module:callable that returns batches, one is enough")
     target = imported_object(source)
     data = called(source, target) if callable(target) else target
     if isinstance(data, nn.Module):

@@ -1,13 +1,12 @@
 """The commands that look at a network and rank its units: `secateur inspect | score | compare`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import secateur as sc
 from secateur.cli.app import register_command
-from secateur.cli.imports import batches_from, metric_from, model_from
 from secateur.cli.options import (
     Ablation,
     AllocationOption,
@@ -36,11 +35,6 @@ from secateur.cli.options import (
 )
 from secateur.cli.output import CommandOutput
 from secateur.cli.parsing import parse_fractions, parse_repair, parse_sizes, stopping_rule
-from secateur.comparison import DEFAULT
-from secateur.errors import NameMatchError
-from secateur.files import text_writer, write_file
-from secateur.report.network_page import network_page
-from secateur.utils.distributed import launched_processes, process_rank
 
 
 @register_command("inspect")
@@ -57,8 +51,12 @@ def inspect_command(
     device: Device = "cpu",
 ) -> CommandOutput:
     """Show the groups of a model, their costs, the frozen layers with reasons, and the budgets within reach."""
+    from secateur.cli.imports import batches_from, model_from
+    from secateur.files import text_writer, write_file
+    from secateur.report.network_page import network_page
+
     dense = model_from(model, weights, program, device)
-    network = sc.trace(dense, required_batches(data), kinds=kinds or None, as_program=as_program)
+    network = sc.trace(dense, batches_from(data), kinds=kinds or None, as_program=as_program)
     lines = [str(network)]
     if network.groups:
         lines += ["", "with the same fraction of every group kept:", sc.reachable(network)]
@@ -101,24 +99,17 @@ def score_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Score every unit and write scores.safetensors; under torchrun the processes share the work."""
+    from secateur.cli.imports import batches_from, model_from
+    from secateur.utils.distributed import launched_processes, process_rank
+
     with launched_processes():
-        batches = required_batches(data)
+        batches = batches_from(data)
         network = sc.trace(model_from(model, weights, program, device), batches)
         scores = sc.score(
-            network,
-            batches,
-            by,
-            ablation=ablation,
-            estimator=estimator,
-            protocol=protocol,
-            stop=stopping_rule(coalitions, error, seconds),
-            checkpoint=checkpoint,
-            precision=precision,
-            only=only,
-            skip=skip,
-            seed=seed,
-            progress=progress,
-        )
+            network, batches, by, ablation=ablation, estimator=estimator, protocol=protocol,
+            stop=stopping_rule(coalitions, error, seconds), checkpoint=checkpoint, precision=precision, only=only,
+            skip=skip, seed=seed, progress=progress,
+        )  # fmt: skip
         if process_rank() > 0:
             return CommandOutput("", {})
         scores.save(out / "scores.safetensors")
@@ -152,26 +143,16 @@ def compare_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Compare criteria: rank, cut and repair by each, and evaluate on examples that no criterion was given."""
+    from secateur.cli.imports import batches_from, metric_from, model_from
+    from secateur.comparison import DEFAULT
+
     comparison = sc.compare(
-        model_from(model, weights, program, device),
-        batches_from(data),
-        by or DEFAULT,
-        parse_fractions(keep) if keep else None,
-        sizes=parse_sizes(sizes or []),
-        test=batches_from(test) if test else None,
-        metric=metric_from(metric),
-        ablation=ablation,
-        allocation=allocation,
-        repair=parse_repair(repair),
-        only=only,
-        skip=skip,
-        kinds=kinds or None,
-        new_biases=new_biases,
-        layout=layout,
-        seed=seed,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+        model_from(model, weights, program, device), batches_from(data), by or DEFAULT,
+        parse_fractions(keep) if keep else None, sizes=parse_sizes(sizes or []),
+        test=batches_from(test) if test else None, metric=metric_from(metric), ablation=ablation,
+        allocation=allocation, repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None,
+        new_biases=new_biases, layout=layout, seed=seed, checkpoint=checkpoint, progress=progress,
+    )  # fmt: skip
     comparison.save(out)
     text = f"{comparison}\n\nwritten to {out}: comparison.html and .json"
     return CommandOutput(text, {**comparison.to_dict(), "folder": out})
@@ -182,14 +163,3 @@ def criteria_command() -> CommandOutput:
     """List the criteria: what each costs, whether it reads labels and needs gradients, its source and its options."""
     table = sc.criteria()
     return CommandOutput(str(table), {"criteria": table.to_dict()})
-
-
-def required_batches(data: str | None) -> Any:
-    """Return the batches that `--data` names.
-
-    Raises:
-        NameMatchError: the option is missing.
-    """
-    if data is None:
-        raise NameMatchError("--data is missing; give package.module:callable that returns batches, one is enough")
-    return batches_from(data)

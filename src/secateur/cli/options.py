@@ -5,10 +5,17 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.completion import ABLATIONS, ALLOCATIONS, DEVICES, REPAIRS, choices, completing
+from secateur.cli.completion import (
+    ABLATIONS,
+    ALLOCATIONS,
+    DEVICES,
+    REPAIRS,
+    TARGETS,
+    choices,
+    completing,
+    registered_criteria,
+)
 from secateur.coupling.kinds import KINDS
-from secateur.evaluation.channel_steps import TARGETS
-from secateur.importance.registry import criteria
 
 CALLABLE = "package.module:name or file.py:name"
 DATA_HELP = f"Batches of examples: {CALLABLE}, a function that returns them or the object itself."
@@ -51,7 +58,9 @@ Only = Annotated[list[str] | None, typer.Option("--only", help=f"Only {SELECTED}
 Skip = Annotated[list[str] | None, typer.Option("--skip", help=f"No {SELECTED}", show_default=False)]
 By = Annotated[
     str,
-    typer.Option("--by", help="The criterion; `secateur criteria` lists them.", autocompletion=completing(criteria())),
+    typer.Option(
+        "--by", help="The criterion; `secateur criteria` lists them.", autocompletion=completing(registered_criteria)
+    ),
 ]
 Criteria = Annotated[
     list[str] | None,
@@ -59,7 +68,7 @@ Criteria = Annotated[
         "--by",
         help="A criterion, again for each more; `secateur criteria` lists them.",
         show_default=False,
-        autocompletion=completing(criteria()),
+        autocompletion=completing(registered_criteria),
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The seed of all random numbers.")]

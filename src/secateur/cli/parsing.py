@@ -2,10 +2,13 @@
 
 import functools
 import operator
+from typing import TYPE_CHECKING
 
 from secateur.allocation.quantities import parse_quantity
 from secateur.errors import BudgetError
-from secateur.stopping import Coalitions, Rule, Seconds, StandardError
+
+if TYPE_CHECKING:
+    from secateur.stopping import Rule
 
 
 def parse_keep_text(entries: list[str]) -> dict[str, float]:
@@ -134,8 +137,10 @@ def parse_repair(repair: str) -> list[str] | None:
     return None if repair == "none" else repair.split(",")
 
 
-def stopping_rule(coalitions: int | None, error: float | None, seconds: float | None) -> Rule | None:
+def stopping_rule(coalitions: int | None, error: float | None, seconds: float | None) -> "Rule | None":
     """Combine the limits of an estimate: the one that is reached first ends it."""
+    from secateur.stopping import Coalitions, Seconds, StandardError
+
     rules: list[Rule] = []
     rules += [] if coalitions is None else [Coalitions(coalitions)]
     rules += [] if error is None else [StandardError(error)]

@@ -1,16 +1,14 @@
-"""The commands that prune units: `secateur demo | prune | train`, and `secateur report`."""
+"""The commands that prune units: `secateur demo | prune | report`."""
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import secateur as sc
-from secateur import demo
 from secateur.cli.app import register_command
-from secateur.cli.imports import batches_from, metric_from, model_from
 from secateur.cli.options import (
     Ablation,
     AllocationOption,
@@ -43,11 +41,9 @@ from secateur.cli.options import (
 )
 from secateur.cli.output import CommandOutput
 from secateur.cli.parsing import parse_allocation, parse_keep_text, parse_repair, parse_sizes
-from secateur.cli.training_options import BatchSize, Checkpoint, LearningRate
-from secateur.deployment.export import check_export_path
-from secateur.report.saved_report import saved_report
-from secateur.results import Result
-from secateur.training.prune_while_training import prune_while_training
+
+if TYPE_CHECKING:
+    from secateur.results import Result
 
 PRETRAINED = "pretrained"
 
@@ -62,6 +58,9 @@ def demo_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Prune the network that ships with Secateur, and test it on images of its test set."""
+    from secateur import demo
+    from secateur.deployment.export import check_export_path
+
     check_export_path(onnx)
     images = sum(len(batch) for batch in demo.calibration())
     print(f"{images} images without labels to score the units\n", file=sys.stderr)
@@ -111,6 +110,9 @@ def prune_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Prune a model, print the comparison, and write the small model and the report."""
+    from secateur.cli.imports import batches_from, metric_from, model_from
+    from secateur.deployment.export import check_export_path
+
     check_export_path(onnx)
     dense, batches = model_from(model, weights, program, device), batches_from(data)
     result = sc.prune(
@@ -125,67 +127,24 @@ def prune_command(
     return output if layout is None else with_pretrained(output, result, out / PRETRAINED)
 
 
-@register_command("train")
-def train_command(
-    data: Data,
-    keep: KeepOption,
-    out: Out,
-    model: Model = None,
-    weights: Weights = None,
-    program: Program = None,
-    test: Test = None,
-    by: Annotated[
-        str, typer.Option("--by", help="taylor: gates by the gradients of the training; or any other criterion.")
-    ] = "taylor",
-    towards: Annotated[
-        str,
-        typer.Option("--towards", help="dense: the outputs of the dense network, and labels if any; or labels alone."),
-    ] = "dense",
-    every: Annotated[int, typer.Option("--every", help="Steps between two removals.", min=1)] = 10,
-    units_per_step: Annotated[
-        int | None, typer.Option("--units-per-step", help="Units at a removal: 2 % by default.", show_default=False)
-    ] = None,
-    round_to: Annotated[int, typer.Option("--round-to", help="Numbers of units are multiples of this.")] = 1,
-    floor: Floor = 1,
-    steps: Annotated[int, typer.Option("--steps", help="Training steps after the budget is met.", min=0)] = 500,
-    learning_rate: LearningRate = 1e-3,
-    batch_size: BatchSize = 64,
-    checkpoint: Checkpoint = None,
-    only: Only = None,
-    skip: Skip = None,
-    onnx: Onnx = None,
-    device: Device = "cpu",
-    seed: Seed = 0,
-    progress: bool = True,
-) -> CommandOutput:
-    """Prune units, a few at a time, while the network is trained, and write the small model and the report."""
-    check_export_path(onnx)
-    result = prune_while_training(
-        model_from(model, weights, program, device), batches_from(data), parse_keep_text(keep), by,
-        test=batches_from(test) if test else None, towards=towards, every=every, units_per_step=units_per_step,
-        round_to=round_to, floor=floor, tuning_steps=steps, learning_rate=learning_rate, batch_size=batch_size,
-        only=only, skip=skip, checkpoint=checkpoint, seed=seed,
-        progress=progress,
-    )  # fmt: skip
-    return saved_output(result, out, onnx)
-
-
 @register_command("report")
 def report_command(
     folder: Annotated[Path, typer.Argument(help="A folder that prune wrote.")],
 ) -> CommandOutput:
     """Print a saved report."""
+    from secateur.report.saved_report import saved_report
+
     return CommandOutput(saved_report(folder, False), json.loads(saved_report(folder, True)))
 
 
-def with_pretrained(output: CommandOutput, result: Result, folder: Path) -> CommandOutput:
+def with_pretrained(output: CommandOutput, result: "Result", folder: Path) -> CommandOutput:
     """Save a model for its library, and return the output of a command with the folder."""
     result.save_pretrained(folder)
     line = f"{folder}: for from_pretrained of the transformers library"
     return CommandOutput(f"{output.text}\n{line}", {**output.record, "pretrained": folder})
 
 
-def saved_output(result: Result, out: Path, onnx: Path | None) -> CommandOutput:
+def saved_output(result: "Result", out: Path, onnx: Path | None) -> CommandOutput:
     """Save a result, export its model if that was requested, and return the report."""
     result.save(out)
     files = "recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt"

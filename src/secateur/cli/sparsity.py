@@ -1,12 +1,11 @@
 """The commands that prune below the unit, with training: `secateur spp | pivot | lean | unify`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from secateur.cli.app import register_command
-from secateur.cli.imports import batches_from, model_from
 from secateur.cli.options import (
     Data,
     Device,
@@ -20,11 +19,9 @@ from secateur.cli.options import (
 from secateur.cli.output import CommandOutput
 from secateur.cli.parsing import parse_block_shapes, parse_keep_text, parse_ratios, parse_shape
 from secateur.cli.training_options import BatchSize, Checkpoint, LearningRate, Shape, SkipLayers, Steps
-from secateur.sparsity.lean import lean
-from secateur.sparsity.pivoting.pivot import pivot
-from secateur.sparsity.results import SparseResult
-from secateur.sparsity.spp.train import spp
-from secateur.sparsity.unification.train import unify
+
+if TYPE_CHECKING:
+    from secateur.sparsity.results import SparseResult
 
 
 @register_command("spp")
@@ -58,6 +55,9 @@ def spp_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Prune columns of convolutions with probabilities while the network is trained (SPP)."""
+    from secateur.cli.imports import batches_from, model_from
+    from secateur.sparsity.spp.train import spp
+
     result = spp(
         model_from(model, weights, None, device), batches_from(data), parse_keep_text(keep) if keep else None,
         ratios=parse_ratios(ratios) if ratios else None, test=batches_from(test) if test else None, groups=groups,
@@ -98,6 +98,9 @@ def pivot_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Reorder units so that most of the weight is in few dense blocks, and prune the others."""
+    from secateur.cli.imports import batches_from, model_from
+    from secateur.sparsity.pivoting.pivot import pivot
+
     result = pivot(
         model_from(model, weights, program, device), batches_from(data), density,
         test=batches_from(test) if test else None, shape=parse_shape(shape), rounds=rounds, tuning_steps=steps,
@@ -133,6 +136,9 @@ def lean_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Keep the kernels on the longest chains of operators, and cut the channels that become constant (LEAN)."""
+    from secateur.cli.imports import batches_from, model_from
+    from secateur.sparsity.lean import lean
+
     result = lean(
         model_from(model, weights, None, device), batches_from(data), parse_keep_text(keep),
         test=batches_from(test) if test else None, by=by, rounds=rounds, tuning_steps=steps,
@@ -190,6 +196,9 @@ def unify_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Train blocks of one absolute value or of zero (ADMM), and write a file of the compressed size."""
+    from secateur.cli.imports import batches_from, model_from
+    from secateur.sparsity.unification.train import unify
+
     result = unify(
         model_from(model, weights, None, device), batches_from(data), parse_keep_text(keep) if keep else None,
         pruned=pruned, unified=unified, test=batches_from(test) if test else None, shape=parse_block_shapes(shape),
@@ -200,7 +209,7 @@ def unify_command(
     return sparse_output(result, out)
 
 
-def sparse_output(result: SparseResult, out: Path) -> CommandOutput:
+def sparse_output(result: "SparseResult", out: Path) -> CommandOutput:
     """Save a result, and return its report."""
     result.save(out)
     names = ", ".join(sorted(path.name for path in out.iterdir()))

@@ -6,7 +6,6 @@ import typer
 
 import secateur as sc
 from secateur.cli.app import register_command
-from secateur.cli.imports import batches_from, metric_from, model_from
 from secateur.cli.options import (
     Ablation,
     AllocationOption,
@@ -71,6 +70,8 @@ def tradeoff_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Prune to several budgets from one scoring, and show what is lost against what is saved."""
+    from secateur.cli.imports import batches_from, metric_from, model_from
+
     curve = sc.tradeoff(
         model_from(model, weights, program, device), batches_from(data), parse_fractions(keep) if keep else None, by,
         sizes=parse_sizes(sizes or []), test=batches_from(test) if test else None, metric=metric_from(metric),

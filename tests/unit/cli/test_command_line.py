@@ -15,7 +15,12 @@ from typer.testing import CliRunner, Result
 
 import secateur as sc
 from repository import ROOT
+from secateur.allocation.build_sequence import ORDERS
+from secateur.cli import completion
 from secateur.cli.main import app
+from secateur.evaluation.channel_steps import TARGETS
+from secateur.option_table import OPTIONS
+from secateur.recovery.chain import CLOSED_FORM, TRAINED
 
 WORKSHOP = """
 import numpy as np
@@ -271,3 +276,11 @@ def test_weights_of_another_model(shop: Path) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), shop / "other.pt")
     done = secateur("prune", *MODEL, *QUICK, *KEEP, "--weights", "other.pt")
     assert done.exit_code == 2 and "other.pt does not fit Net" in done.stderr
+
+
+def test_the_choices_are_those_of_the_packages() -> None:
+    assert OPTIONS["ablation"].names == completion.ABLATIONS
+    assert ("auto", *ORDERS) == completion.ALLOCATIONS
+    assert (*CLOSED_FORM, *TRAINED, "none") == completion.REPAIRS
+    assert completion.TARGETS == TARGETS
+    assert completion.completing(completion.registered_criteria)("taylor-s") == ["taylor-signed"]
