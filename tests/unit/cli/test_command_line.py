@@ -95,7 +95,7 @@ def test_the_files_of_the_page_run(shop: Path) -> None:
     (shop / "shop.py").write_text(blocks["python"])
     (shop / "prune.toml").write_text(blocks["toml"].replace('skip = ["head"]\n', ""))
     done = secateur("prune", "--config", "prune.toml", "--by", "l1", "--repair", "none", "--json")
-    assert json.loads(done.stdout)["report"]["groups"]["0"] == {"units": 16, "kept": 12}, done.output
+    assert json.loads(done.stdout)["report"]["groups"]["0"] == {"units": 16, "kept": 12, "kind": "neurons"}, done.output
 
 
 @pytest.mark.parametrize(
