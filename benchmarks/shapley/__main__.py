@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from shapley import page, page_texts
-from shapley.curves import Point, ours, race, theirs
+from shapley.curves import race, theirs
 from shapley.owen import owen
+from shapley.points import Point, ours
 from shapley.precision import compiled, precise
 from shapley.scaling import sweep
 from shapley.speed import one_pass, throughput

@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter
 
-from shapley.curves import Point, Race
+from shapley.curves import Race
 from shapley.owen import Whole
 from shapley.page_texts import (
     ABOUT,
@@ -23,6 +23,7 @@ from shapley.page_texts import (
     THROUGHPUT,
     WHOLE_GAME,
 )  # fmt: skip
+from shapley.points import Point
 from shapley.precision import Compiled, Precise
 from shapley.scaling import Measured, slope
 from shapley.speed import Throughput

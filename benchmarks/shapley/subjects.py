@@ -1,10 +1,12 @@
 """The networks and examples that are scored, and games of single groups as every estimator and peer sees them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from networks.trained import trained
+from published.cifar import cifar_subject
 from torch import Tensor, nn
 
 import secateur as sc
@@ -42,6 +44,11 @@ class Subject:
     def examples(self) -> int:
         return sum(len(part) for part in self.numbers)
 
+    def only(self, names: Sequence[str]) -> "Subject":
+        """Some of the groups."""
+        groups = [group for group in self.context.groups if group.name in names]
+        return replace(self, context=replace(self.context, groups=groups))
+
     def games(self) -> Iterator[Game]:
         """The game of each group."""
         yield from games_in_order(self.context, EvaluationConfig(memory=MEMORY), DenseRun(self.context, MEMORY))
@@ -49,8 +56,24 @@ class Subject:
 
 def subject(name: str, examples: int = 256) -> Subject:
     """One network with so many of the demo's test images."""
-    model = trained(SUBJECTS[name])
     images, labels = (torch.cat(part)[:examples] for part in zip(*demo.test(), strict=True))
+    return _subject(name, trained(SUBJECTS[name]), images, labels)
+
+
+def cifar_resnet(folder: Path, name: str, examples: int = 256) -> Subject:
+    """ResNet-20 or -56 with so many test images of CIFAR-10, and three of its groups."""
+    cifar = cifar_subject(folder, int(name[-2:]))
+    chosen = torch.randperm(len(cifar.test_images), generator=torch.Generator().manual_seed(0))[:examples]
+    return _subject(name, cifar.dense, cifar.test_images[chosen], cifar.test_labels[chosen]).only(CIFAR_GROUPS[name])
+
+
+CIFAR_GROUPS = {
+    "ResNet-20": ("layer2.1.conv1", "layer3.1.conv1", "layer3.2.conv1"),
+    "ResNet-56": ("layer3.5.conv1", "layer3.7.conv1", "layer3.8.conv1"),
+}
+
+
+def _subject(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> Subject:
     network = sc.trace(model, images[:2])
     pile = shuffled_microbatches(
         split_microbatches(as_batches((images, labels)), torch.device("cpu")), generator_for(0, "cells")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from secateur.coupling.consumers import Consumer
 from secateur.coupling.network import Network
@@ -116,8 +117,9 @@ def _imputing_override(
     axis = program.batch_axis(recorded_operand(consumer)) or 0
 
     def filled(x: Tensor) -> Tensor:
-        shares = x.chunk(len(present), axis) if len(present) > 1 else [x]
-        pairs = zip(shares, present, strict=True)
+        masks, counts = torch.unique_consecutive(present, dim=0, return_counts=True)
+        shares = x.split((counts * (x.shape[axis] // len(present))).tolist(), axis)
+        pairs = zip(shares, masks, strict=True)
         return torch.cat([predictor.fill(share, consumer.dim, mask) for share, mask in pairs], axis)
 
     return operand_override(consumer, filled)
@@ -150,12 +152,11 @@ class ImputationWeights:
         """Replace the unknown entries along an axis by their predictions."""
         if bool(is_known.all()):
             return x
-        matrix, means = self.coefficients(is_known).to(x), self.moments.means.to(x)
-        is_known = is_known.to(x.device)
-        rows = x.movedim(dim, -1)
-        filled = rows.clone()
-        filled[..., ~is_known] = means[~is_known] + (rows[..., is_known] - means[is_known]) @ matrix.T
-        return filled.movedim(-1, dim)
+        coefficients = torch.zeros_like(self._swept)  # (entries, entries); selecting entries of x would take longer
+        coefficients[(~is_known.cpu()).nonzero(), is_known.cpu().nonzero().T] = self.coefficients(is_known)
+        means, rows = self.moments.means.to(x), x.movedim(dim, -1)
+        predicted = functional.linear(rows - means, coefficients.to(x)) + means
+        return torch.where(is_known.to(x.device), rows, predicted).movedim(-1, dim)
 
     def _solve(self, is_known: Tensor) -> None:
         """Sweep the covariances with all known entries at once."""

@@ -109,12 +109,17 @@ class Game:
             with lowered_precision(self.network.device, self.runner.precision):
                 runs = [self.runner.values_of_cell(coalition, values) for coalition in coalitions.split(1)]
             return torch.cat(runs)[:, positions]
-        count, values = len(coalitions), self.cell_values(cell)
+        count, examples, values = len(coalitions), len(positions), self.cell_values(cell)
+        by_example = torch.arange(count * examples).view(examples, count)  # contributions are computed for an example
+        order = by_example if self.runner.ablation.adds_up else by_example.T  # predictions for a coalition
+        order = order.flatten()
         runs = [
-            self.values_of_tile(coalitions[rows % count], values, positions[rows // count])
-            for rows in tiles(count * len(positions), self.tile)
+            self.values_of_tile(coalitions[order[rows] % count], values, positions[order[rows] // count])
+            for rows in tiles(count * examples, self.tile)
         ]
-        return torch.cat(runs).cpu().double()[: count * len(positions)].view(len(positions), -1).T
+        results = torch.empty(count * examples, dtype=torch.float64)
+        results[order] = torch.cat(runs).cpu().double()[: count * examples]
+        return results.view(examples, count).T
 
     def paired_values(self, coalitions: Tensor, cell: int, positions: Tensor) -> Tensor:
         """Return minus the loss of one example of a micro-batch with each coalition.
