@@ -12,6 +12,7 @@ from secateur.allocation.budget import check_metric_bound, parse_budget, quality
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.score_checks import warn_of_other_weights
+from secateur.coupling.block_selection import select_blocks
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.network import Network
@@ -38,7 +39,7 @@ from secateur.results import Result
 from secateur.run_checkpoint import recalled_scores, run_checkpoint
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
-from secateur.tracing import kinds_for_budget, trace, within_layout
+from secateur.tracing import kinds_for_budget, trace, within_layout, within_selection
 from secateur.utils.collected_warnings import warn
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
@@ -120,8 +121,8 @@ def prune(
         floor: as `plan` takes it.
         repair: the repair of the cut model, as `repair` takes it; None for none.
         tuning: options of `repair`, such as `{"steps": 500}` for "tune".
-        only: as `score` takes it.
-        skip: as `score` takes it.
+        only: as `score` takes it. A block can be removed only if a module is named that it is, or lies in.
+        skip: as `score` takes it. A block with a layer inside that is named is not removed.
         kinds: as `trace` takes them; blocks are among them where the budget is in time.
         as_program: as `trace` takes it.
         new_biases: as `trace` takes it.
@@ -169,9 +170,8 @@ def prune(
     batches, tests = checked_data(model, data, test, loss, criteria, quality_bound(keep), metric, as_program)
     check_phase(model, batches, config, keep, as_program)
     kinds = kinds_for_budget(keep, kinds, as_program or isinstance(model, fx.GraphModule))
-    trace_model = within_layout(
-        partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases), layout
-    )
+    trace_network = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
+    trace_model = within_selection(within_layout(trace_network, layout), only, skip)
     settings = {
         **config.settings, "keep": keep, "tuning": tuning, "scores": scores, "only": only, "skip": skip, "kinds": kinds,
         "as_program": as_program, "new_biases": new_biases, "holdout": holdout if test is None else "test=", **options,
@@ -181,6 +181,7 @@ def prune(
         with stage("trace", stages) as tracing:
             network = trace_model(model)
             tracing.add_result(f"{len(network.groups)} groups of {network.units:,} units")
+        network, only, skip = select_blocks(network, only, skip)
         batches, tests = as_examples(network, batches), as_examples(network, tests)
         check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor, sizes)
         examples = split_examples(batches, None if test is None else tests, holdout, scores is not None)

@@ -12,6 +12,7 @@ from torch import nn
 from secateur.allocation.config import COMPARISON
 from secateur.comparison_settings import check_comparison, comparison_budgets, named_criteria
 from secateur.comparison_trials import ComparisonTrials, calibration_and_tests
+from secateur.coupling.block_selection import select_blocks
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
 from secateur.entry import entry_point
@@ -78,8 +79,8 @@ def compare(
             much longer.
         repair: the repair of the cut networks, as `repair` takes it; networks are judged both without and with it.
             None for none. `prune` repairs by ("refit", "adapt").
-        only: as `score` takes it.
-        skip: as `score` takes it.
+        only: as `score` takes it. A block can be removed only if a module is named that it is, or lies in.
+        skip: as `score` takes it. A block with a layer inside that is named is not removed.
         kinds: as `trace` takes them.
         new_biases: as `trace` takes it.
         layout: "config", as `prune` takes it: criteria are compared on cuts that the model's configuration can say.
@@ -126,6 +127,7 @@ def compare(
         stages = ("trace", *criteria)
         with stage("trace", stages):
             network = trace_in_layout(model, batches, kinds, new_biases, layout)
+        network, only, skip = select_blocks(network, only, skip)
         check_network(network, [*batches, *tests], budgets, only, skip, sizes=sizes)
         calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
         config = replace(

@@ -8,6 +8,7 @@ from typing import Any
 from torch import fx, nn
 
 from secateur.allocation.budget import TIMES
+from secateur.coupling.block_selection import with_selected_blocks
 from secateur.coupling.kinds import BLOCKS, BY_WIDTH, USUAL, wanted_kinds
 from secateur.coupling.network import Network
 from secateur.coupling.new_biases import without_new_biases
@@ -30,6 +31,7 @@ from secateur.surgery.config_layout_network import with_config_layout, with_shor
 from secateur.surgery.program_surgery import as_module
 from secateur.surgery.validate import removable_blocks, validate_blocks, validate_groups
 from secateur.surgery.verify import check_same, compare_outputs
+from secateur.utils.selections import Selection
 
 
 @entry_point
@@ -124,6 +126,19 @@ def trace_in_layout(
 ) -> Network:
     """Trace a model, and freeze the units that its configuration can't say fewer of where the layout goes by it."""
     return within_layout(partial(trace, example_inputs=batches, kinds=kinds, new_biases=new_biases), layout)(model)
+
+
+def within_selection(
+    trace_model: Callable[[nn.Module], Network], only: Selection | None, skip: Selection | None
+) -> Callable[[nn.Module], Network]:
+    """Return a function that traces a model, and keeps the blocks that a selection of layers does not allow to remove.
+
+    Args:
+        trace_model: traces a model.
+        only: as `score` takes it.
+        skip: as `score` takes it.
+    """
+    return lambda model: with_selected_blocks(trace_model(model), only, skip)
 
 
 def kinds_for_budget(

@@ -1,13 +1,13 @@
 """An order of whole blocks: by the divergence where a block is left out and the layers behind it are refitted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import torch
 
 from secateur.allocation.simulate import PlanSimulator
-from secateur.coupling.network import Group, Kept
-from secateur.coupling.residual_blocks import blocks_of, is_inside
+from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.residual_blocks import blocks_of, groups_inside, is_inside
 from secateur.graph.operators import module_path
 from secateur.masking.linear_layers import LinearLayer
 from secateur.utils.progress import track
@@ -20,17 +20,20 @@ Remaining = Callable[[Kept], float]
 def order_of_blocks(
     simulator: PlanSimulator,
     remaining: Remaining,
+    scored: Set[str],
     is_time_up: Callable[[], bool] = lambda: False,
 ) -> tuple[str, ...]:
     """Return the paths of a network's blocks, those first that lose least for what they save.
 
     Each is left out in turn, the layers behind it are solved for so that they correct the residual stream's error,
     and the output is compared with the dense network's. The divergence depends on the blocks that are left out already,
-    so the first blocks of the order are left out before the others are measured again, a few times.
+    so the first blocks of the order are left out before the others are measured again, a few times. A block with units
+    inside that may not be removed is not among them.
 
     Args:
         simulator: measures divergences, of a network traced with blocks beside other kinds.
         remaining: the fraction of the dense network that is kept, summed over the budget's units.
+        scored: the names of the groups whose units may be removed.
         is_time_up: called before each block; those that were not measured come last.
     """
     group = blocks_of(simulator.network)
@@ -38,9 +41,10 @@ def order_of_blocks(
         return ()
     prices = _BlockPrices(simulator, group, remaining, is_time_up)
     order: list[str] = []
-    share = -(-group.size // (ROUNDS + 1))
+    removable = [path for path in group.block_paths if _names_inside(simulator.network, path) <= scored]
+    share = -(-len(removable) // (ROUNDS + 1))
     for number in range(ROUNDS):
-        others = [path for path in group.block_paths if path not in order]
+        others = [path for path in removable if path not in order]
         price = prices.measure(order, others)
         ranked = sorted(others, key=lambda path: price.get(path, float("inf")))
         order += ranked if number == ROUNDS - 1 else _without_neighbours(ranked, group)[:share]
@@ -79,6 +83,11 @@ class _BlockPrices:
         inside = [layer for layer in layers if is_inside(module_path(layer.node), [path])]
         last = max((position[layer.node] for layer in inside), default=-1)
         return [layer for layer in layers if position[layer.node] > last][:REFITTED]
+
+
+def _names_inside(network: Network, path: str) -> set[str]:
+    """Return the names of the groups that lie within a block alone."""
+    return {group.name for group in groups_inside(network, [path])}
 
 
 def _without_neighbours(ranked: Sequence[str], group: Group) -> list[str]:

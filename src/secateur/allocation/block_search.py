@@ -1,6 +1,7 @@
-"""A search over the number of blocks that are left out, where blocks are units beside others."""
+"""A search over the blocks that are left out, where blocks are units beside others."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 from secateur.allocation.block_order import order_of_blocks
 from secateur.allocation.candidate_plans import Candidate
@@ -15,6 +16,7 @@ from secateur.errors import BudgetError
 
 COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
 REFINED = 2
+NEAR = 3  # places of the order from its end, within which blocks are exchanged
 
 
 def best_plan(search: PlanSearch, keep: Budget) -> Candidate:
@@ -35,34 +37,33 @@ def best_plan(search: PlanSearch, keep: Budget) -> Candidate:
 
 
 class _BlockSearch:
-    """Plans that meet a budget, by the number of blocks that they leave out."""
+    """Plans that meet a budget, by the blocks that they leave out."""
 
     def __init__(self, search: PlanSearch, keep: Budget) -> None:
         self._search, self._keep = search, keep
         self._order = self._block_order()
-        self._by_count: dict[int, Candidate] = {}
+        self._by_dropped: dict[tuple[str, ...], Candidate] = {}
 
     def best(self) -> Candidate:
         """Return the best plan with some blocks left out, or none, and units removed for the rest of the budget."""
         refusal: BudgetError | None = None
         try:
-            self._by_count[0] = self._search.best_of_allocations(self._keep)
-            allocation = self._by_count[0].allocation
+            whole = self._search.best_of_allocations(self._keep)
+            self._by_dropped[()] = whole if whole.losses is not None else self._simulated(whole)
+            allocation = whole.allocation
         except BudgetError as failure:
             refusal, allocation = failure, self._fallback_allocation()
-        for count in _coarse_counts(len(self._order)):
-            if not self._is_time_up():
-                self._try_count(count, allocation)
-        for _ in range(REFINED):
-            if not self._by_count or self._is_time_up():
-                break
-            best_count = min(self._by_count, key=lambda count: self._by_count[count].loss)
-            for count in _middles(sorted(self._by_count), best_count):
-                self._try_count(count, allocation)
-        if not self._by_count:
+        self._search_counts(allocation)
+        if not self._by_dropped:
             assert refusal is not None
             raise refusal
-        return self._with_note(min(self._by_count.values(), key=lambda candidate: candidate.loss))
+        self._try_other_allocations()
+        self._exchange_blocks()
+        return self._with_note(self._best)
+
+    @property
+    def _best(self) -> Candidate:
+        return min(self._by_dropped.values(), key=lambda candidate: candidate.loss)
 
     def _block_order(self) -> tuple[str, ...]:
         search, network, units = self._search, self._search.simulator.network, list(self._keep)
@@ -71,33 +72,79 @@ class _BlockSearch:
             return sum(fractions(network, kept, network.cost(kept), units, search.latency).values())
 
         time, quick = search.config.time, search.simulator.quick_held_out(MEASURED)
-        return order_of_blocks(quick, remaining, lambda: time.is_spent(CURVES))
+        return order_of_blocks(quick, remaining, set(search.scores), lambda: time.is_spent(CURVES))
 
     def _fallback_allocation(self) -> Allocation:
-        """Return the allocation to try where no plan with all blocks meets the budget."""
+        """Return the allocation to try where no plan with all blocks meets the budget: by the best curves."""
         allocations = self._search.allocations
-        by_loss = next((some for some in allocations if some.names == ("loss",)), allocations[0])
-        return by_loss._replace(target=self._search.config.filled_target)
+        by_loss = [some for some in allocations if some.names == ("loss",) and not some.whole]
+        return (by_loss or [*allocations])[-1]._replace(target=self._search.config.filled_target)
 
     def _is_time_up(self) -> bool:
         return self._search.config.time.is_spent(SIMULATIONS)
 
-    def _try_count(self, count: int, allocation: Allocation) -> None:
-        """Simulate a plan with so many blocks left out, if it meets the budget and was not tried before."""
-        if count in self._by_count:
+    def _search_counts(self, allocation: Allocation) -> None:
+        """Try numbers of blocks, then those between the best one and its neighbours."""
+        for count in _coarse_counts(len(self._order)):
+            self._try_dropped(self._order[:count], allocation)
+        for _ in range(REFINED if self._by_dropped else 0):
+            best_count = len(self._best.allocation.dropped)
+            for count in _middles(sorted(map(len, self._by_dropped)), best_count):
+                self._try_dropped(self._order[:count], allocation)
+
+    def _try_other_allocations(self) -> None:
+        """Try the other allocations with the blocks that the best plan leaves out."""
+        dropped = self._best.allocation.dropped
+        if not dropped:  # all of them were compared
             return
-        without = allocation._replace(dropped=self._order[:count])
+        counts = {self._best.counts}
+        for allocation in self._search.allocations:
+            candidate = self._plan(allocation._replace(dropped=dropped, target=self._best.allocation.target))
+            if candidate is None or candidate.counts in counts or self._is_time_up():
+                continue
+            counts.add(candidate.counts)
+            self._keep_better(self._simulated(candidate))
+
+    def _exchange_blocks(self) -> None:
+        """Exchange blocks near the end of the order, one for another, as long as the plan comes nearer."""
+        for out, back in _exchanges(len(self._best.allocation.dropped), len(self._order)):
+            allocation = self._best.allocation
+            if self._order[out] in allocation.dropped or self._order[back] not in allocation.dropped:
+                continue
+            others = {self._order[out], *allocation.dropped} - {self._order[back]}
+            self._try_dropped(tuple(path for path in self._order if path in others), allocation)
+
+    def _try_dropped(self, dropped: tuple[str, ...], allocation: Allocation) -> None:
+        """Simulate a plan with these blocks left out, if it meets the budget and was not tried before."""
+        if dropped in self._by_dropped or self._is_time_up():
+            return
+        candidate = self._plan(allocation._replace(dropped=dropped))
+        if candidate is not None:
+            self._keep_better(self._simulated(candidate))
+
+    def _plan(self, allocation: Allocation) -> Candidate | None:
+        """Return the plan by an allocation; None where it does not meet the budget."""
         try:
-            plan = self._search.plan(self._keep, without)
+            return Candidate(self._search.plan(self._keep, allocation), allocation)
         except BudgetError:
-            return
-        losses = self._search.quick.divergences(plan.kept)
-        self._by_count[count] = Candidate(plan, without, losses)
+            return None
+
+    def _simulated(self, candidate: Candidate) -> Candidate:
+        return candidate._replace(losses=self._search.quick.divergences(candidate.plan.kept))
+
+    def _keep_better(self, candidate: Candidate) -> None:
+        """Keep a plan, unless a better one with the same blocks is known."""
+        dropped = candidate.allocation.dropped
+        known = self._by_dropped.get(dropped)
+        if known is None or candidate.loss < known.loss:
+            self._by_dropped[dropped] = candidate
 
     def _with_note(self, best: Candidate) -> Candidate:
         """Add a note on the numbers of blocks that were tried."""
-        dropped = best.allocation.dropped
-        losses = ", ".join(f"{count}: {self._by_count[count].loss:.4f}" for count in sorted(self._by_count))
+        dropped, by_count = best.allocation.dropped, dict[int, float]()
+        for paths, candidate in self._by_dropped.items():
+            by_count[len(paths)] = min(candidate.loss, by_count.get(len(paths), candidate.loss))
+        losses = ", ".join(f"{count}: {loss:.4f}" for count, loss in sorted(by_count.items()))
         blocks = f"{len(dropped)} blocks are left out: {', '.join(dropped)}" if dropped else "no block is left out"
         return best.with_note(f"{blocks}; divergence by how many are: {losses}")
 
@@ -113,3 +160,19 @@ def _middles(counts: Sequence[int], best: int) -> list[int]:
     neighbours = (*counts[max(index - 1, 0) : index], *counts[index + 1 : index + 2])
     middles = [(best + other) // 2 for other in neighbours]
     return [count for count in middles if count not in counts]
+
+
+def _exchanges(count: int, blocks: int) -> Iterator[tuple[int, int]]:
+    """Yield pairs of places in the order: of a block to leave out, and of one to take back; near ones first.
+
+    Args:
+        count: how many are left out, from the order's beginning.
+        blocks: how many there are.
+
+    Examples:
+        >>> list(_exchanges(2, 4))
+        [(2, 1), (2, 0), (3, 1), (3, 0)]
+    """
+    present, absent = range(count, min(count + NEAR, blocks)), range(max(count - NEAR, 0), count)
+    pairs = sorted(itertools.product(present, absent), key=lambda pair: (pair[0] - pair[1], pair[0]))
+    yield from (pair for pair in pairs if pair[0] - pair[1] <= NEAR)

@@ -114,7 +114,7 @@ class OutputContext:
         scale, shift = self._factor_and_shift(output, rows, dense, within, lambda name: within.state[name])
         other = None if self.other is None else within.spread(self.other, rows(cut[self.other]), -1)
         lacking = torch.zeros(()).to(output) if other is None else other
-        silent = scale.abs() < LEAST_SCALE * scale.abs().max()
+        silent = scale.abs() <= LEAST_SCALE * scale.abs().max()  # all where all factors are zero
         safe = torch.where(silent, 1.0, scale)
 
         def to_output(value: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.quantities import budget_text
 from secateur.comparison_settings import FRACTIONS
 from secateur.comparison_trials import calibration_and_tests, measured_examples
+from secateur.coupling.block_selection import select_blocks
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.network import Network
@@ -86,8 +87,8 @@ def tradeoff(
         target: as `plan` takes it.
         repair: as `prune` takes it; None for none.
         tuning: options of repairs that train, as `repair` takes them.
-        only: as `score` takes it.
-        skip: as `score` takes it.
+        only: as `score` takes it. A block can be removed only if a module is named that it is, or lies in.
+        skip: as `score` takes it. A block with a layer inside that is named is not removed.
         kinds: as `trace` takes it.
         new_biases: as `trace` takes it.
         layout: "config", as `prune` takes it: the library of the model loads every network of the curve.
@@ -130,6 +131,7 @@ def tradeoff(
         stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
         with stage("trace", stages):
             network = trace_in_layout(model, batches, kinds, new_biases, layout)
+        network, only, skip = select_blocks(network, only, skip)
         check_network(network, [*batches, *tests], budgets, only, skip, config.multiple, floor, sizes)
         calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
         with stage("score", stages):

@@ -1,6 +1,7 @@
 """Whole blocks beside channels in one plan: cost, cut, masked run, repair, saving, and which blocks go."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from expected_warnings import unhelpful_repair
 from secateur.allocation.block_order import order_of_blocks
 from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.simulate import PlanSimulator
+from secateur.coupling.block_selection import with_selected_blocks
 from secateur.coupling.kinds import USUAL
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
@@ -20,6 +22,7 @@ from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.timing import Stopwatch
 from secateur.importance.context import network_microbatches
 from secateur.masking.ablation import MeanAblation
+from secateur.surgery.replacements import SkippedBlock
 from secateur.training.masks import Masks
 
 MIXED = (*USUAL, "blocks")
@@ -55,9 +58,9 @@ class Residual(nn.Module):
         return logits
 
 
-def residual() -> Residual:
+def residual(*strengths: float) -> Residual:
     torch.manual_seed(0)
-    return Residual().eval()
+    return (Residual(strengths) if strengths else Residual()).eval()
 
 
 def images(count: int) -> Tensor:
@@ -115,10 +118,12 @@ def test_the_weak_block_goes_first() -> None:
     model, x = residual(), images(96)
     network = sc.trace(model, x[:2], kinds=MIXED)
     rehearsal = PlanSimulator(Calibration(network, network_microbatches(network, as_batches(x))))
-    order = order_of_blocks(rehearsal, lambda kept: network.cost(kept).macs / network.cost().macs)
+    names = set(network.by_name)
+    order = order_of_blocks(rehearsal, lambda kept: network.cost(kept).macs / network.cost().macs, names)
     assert order[0] == "layers.1"
     assert sorted(order) == ["layers.0", "layers.1", "layers.2", "layers.3"]
-    assert set(order_of_blocks(rehearsal, lambda kept: 1.0, lambda: True)) == set(order)
+    assert set(order_of_blocks(rehearsal, lambda kept: 1.0, names, lambda: True)) == set(order)
+    assert "layers.2" not in order_of_blocks(rehearsal, lambda kept: 1.0, names - {"layers.2.conv1"}, lambda: True)
 
 
 def test_a_block_that_is_no_block() -> None:
@@ -154,3 +159,74 @@ def test_a_block_that_is_gone_in_training_is_zero_as_a_whole() -> None:
     for name, parameter in model.named_parameters():
         expected = torch.zeros_like(parameter) if name.startswith("layers.1.") else before[name]
         assert torch.equal(parameter, expected), name
+
+
+@pytest.mark.parametrize(
+    ("selection", "blocks"),
+    [
+        ({"skip": "layers.1"}, [0, 2, 3]),
+        ({"skip": "layers.1.conv2"}, [0, 2, 3]),
+        ({"skip": ["layers.1.*", "layers.3.conv1"]}, [0, 2]),
+        ({"skip": nn.Conv2d}, []),
+        ({"skip": "stem"}, [0, 1, 2, 3]),
+        ({"only": "layers.[02]"}, [0, 2]),
+        ({"only": "layers.*", "skip": "layers.0.bn1"}, [1, 2, 3]),
+        ({"only": Block}, [0, 1, 2, 3]),
+        ({"only": "layers.2.conv1"}, []),
+    ],
+)
+@pytest.mark.parametrize("kinds", [MIXED, "blocks"])
+def test_selections_choose_among_blocks(kinds: Any, selection: dict[str, Any], blocks: list[int]) -> None:
+    network = sc.trace(residual(), images(2), kinds=kinds)
+    if not blocks and kinds == "blocks":
+        with pytest.raises(sc.SecateurError, match=r"leave none of the blocks layers\.0, layers\.1"):
+            with_selected_blocks(network, **selection)
+        return
+    selected = with_selected_blocks(network, **selection)
+    paths = [group.block_paths for group in selected.groups if group.block_paths]
+    assert paths == ([tuple(f"layers.{index}" for index in blocks)] if blocks else [])
+    assert selected.units == network.units - 4 + len(blocks)
+    assert selected.cost() == network.cost()
+    if blocks:
+        left_out = {selected.groups[-1].name: torch.arange(len(blocks) - 1)}
+        index = torch.tensor([index for index in range(4) if index != blocks[-1]])
+        assert selected.cost(left_out) == network.cost({network.groups[-1].name: index})
+
+
+def test_a_module_of_the_model_selects_blocks() -> None:
+    model = residual()
+    network = sc.trace(model, images(2), kinds=MIXED)
+    assert with_selected_blocks(network, skip=[model.layers[1].bn2]).groups[-1].size == 3
+    with pytest.raises(sc.SecateurError, match="no block is named 'layer'"):
+        with_selected_blocks(sc.trace(model, images(2), kinds="blocks"), skip="layer")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"skip": "layers.1"}, {"only": "layers.[023]*"}, {"sizes": {"layers.1.conv1": 24}}],
+)
+@unhelpful_repair
+def test_a_budget_in_time_leaves_blocks_as_they_are_that_the_selection_names(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = residual(1, 0, 0, 1), images(64)
+    monkeypatch.setattr(Stopwatch, "time_ratio", lambda _, small: _parameters(small) / _parameters(model))
+    result = sc.prune(model, x, {"latency": 0.6}, progress=False, **options)
+    kept = result.model.layers
+    assert type(kept[1]) is Block
+    assert kept[1].conv1.weight.shape[0] == 24
+    assert type(kept[2]) is SkippedBlock
+
+
+@unhelpful_repair
+def test_blocks_alone_by_a_selection() -> None:
+    model, x = residual(), images(64)
+    result = sc.prune(
+        model, x, {"macs": 0.6}, kinds="blocks", by="leave-one-out", skip="layers.1", rounds=2, progress=False
+    )
+    assert type(result.model.layers[1]) is Block
+    assert sum(type(block) is Block for block in result.model.layers) == 2
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())

@@ -76,6 +76,19 @@ def test_whatever_lies_between_the_bounds_comes_to_the_same(nonlinearity: Callab
         assert bool((goal.least <= goal.most + 1e-5).all())
 
 
+def test_what_a_norm_multiplies_by_zero_has_finite_targets() -> None:
+    """A block whose last batch norm is zero, as blocks are initialised, gives the same whatever its layers give."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)).eval()
+    nn.init.zeros_(model[3].weight)
+    x = torch.randn(64, 4)
+    network = sc.trace(model, x[:2])
+    plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.6})
+    small = sc.repair(sc.cut(model, plan), model, plan, x, "refit", progress=False)
+    assert all(bool(parameter.isfinite().all()) for parameter in small.parameters())
+    assert torch.allclose(small(x), model(x), atol=1e-5)
+
+
 def test_what_a_sum_gets_besides_is_part_of_the_goal() -> None:
     """Where the residual stream lacks something, the bound of the nonlinearity behind the sum moves by it."""
     model = demo.network()

@@ -1,0 +1,124 @@
+"""The blocks of a residual network that may be removed, by the layers that `only` and `skip` name."""
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from secateur.coupling.group_selection import groups_of
+from secateur.coupling.network import Group, Network
+from secateur.coupling.regroup import renumber_units
+from secateur.coupling.residual_blocks import groups_inside, is_inside, without_blocks
+from secateur.errors import NameMatchError
+from secateur.utils.selections import ModulePath, Selection, Selector, as_selectors, is_in_module, paths_of
+
+
+def with_selected_blocks(network: Network, only: Selection | None = None, skip: Selection | None = None) -> Network:
+    """Return the network with those blocks as units that a selection of layers allows to remove.
+
+    Removing a block removes all its layers. A block can be removed if `only` names it or a module that it lies in, and
+    if `skip` names neither these, nor anything inside the block: a module, or a group of units that lies in it alone.
+
+    Args:
+        network: the network, with blocks as its only units or beside others; one without is returned as it is.
+        only: as `score` takes it.
+        skip: as `score` takes it.
+
+    Raises:
+        NameMatchError: blocks are the only units, and a name matches none of them, or none can be removed.
+    """
+    group = next((group for group in network.groups if group.block_paths), None)
+    if group is None or (only is None and skip is None):
+        return network
+    named = set(group.block_paths) if only is None else _named_blocks(network, group, only)
+    skipped = (
+        set[str]() if skip is None else _named_blocks(network, group, skip) | _touched_blocks(network, group, skip)
+    )
+    allowed = [index for index, path in enumerate(group.block_paths) if path in named - skipped]
+    if not allowed and is_of_blocks_alone(network):
+        raise NameMatchError(f"only={only!r} and skip={skip!r} leave none of the blocks {', '.join(group.block_paths)}")
+    return network if len(allowed) == group.size else _with_blocks_at(network, group, allowed)
+
+
+def select_blocks(
+    network: Network, only: Selection | None, skip: Selection | None
+) -> tuple[Network, Selection | None, Selection | None]:
+    """Return the network with the selected blocks, and the selection of its other units.
+
+    Args:
+        network: the network.
+        only: as `score` takes it.
+        skip: as `score` takes it.
+    """
+    selected = with_selected_blocks(network, only, skip)
+    return (selected, None, None) if is_of_blocks_alone(network) else (selected, only, skip)
+
+
+def is_of_blocks_alone(network: Network) -> bool:
+    """Return whether blocks are the only units of a network."""
+    return len(network.groups) == 1 and bool(network.groups[0].block_paths)
+
+
+def _named_blocks(network: Network, group: Group, selection: Selection) -> set[str]:
+    """Return the blocks that a selection names, or that lie in a module that it names."""
+    named = set[str]()
+    for selector in as_selectors(selection):
+        paths = _module_paths(network, selector)
+        blocks = {path for path in group.block_paths if any(is_in_module(path, other) for other in paths)}
+        if isinstance(selector, str) and not isinstance(selector, ModulePath):
+            blocks |= set(group.block_paths) if selector == group.name else set()
+            if is_of_blocks_alone(network) and not blocks and not paths:
+                raise NameMatchError(f"no block is named {selector!r}; the blocks are {', '.join(group.block_paths)}")
+        named |= blocks
+    return named
+
+
+def _touched_blocks(network: Network, group: Group, selection: Selection) -> set[str]:
+    """Return the blocks with a module inside that a selection names, or with a group of units that it names."""
+    touched = set[str]()
+    for selector in as_selectors(selection):
+        paths = _module_paths(network, selector)
+        touched |= {block for block in group.block_paths if any(is_inside(path, [block]) for path in paths)}
+        if not paths and not is_of_blocks_alone(network):
+            names = _groups_named(network, selector)
+            touched |= {
+                block
+                for block in group.block_paths
+                if any(inside.name in names for inside in groups_inside(network, [block]))
+            }
+    return touched
+
+
+def _module_paths(network: Network, selector: Selector) -> list[str]:
+    """Return the paths of the modules that a selector names; none for the name of a group that is no module."""
+    if isinstance(selector, str) and not isinstance(selector, ModulePath):
+        return [selector] if selector in network.modules else fnmatch.filter(network.modules, selector)
+    return paths_of(selector, network.modules, network.title)
+
+
+def _groups_named(network: Network, selector: Selector) -> set[str]:
+    """Return the names of the groups that a selector names; none where it names blocks alone."""
+    try:
+        return groups_of(network, selector)
+    except NameMatchError:  # reported where groups are selected
+        return set()
+
+
+def _with_blocks_at(network: Network, group: Group, allowed: Sequence[int]) -> Network:
+    """Return the network with some of its blocks as units.
+
+    Args:
+        network: the network.
+        group: its blocks, the last of its groups.
+        allowed: the indices of those that stay units.
+    """
+    if not allowed:
+        return without_blocks(network)
+    number = torch.arange(network.units + 1)
+    number[[*range(group.offset, group.offset + group.size), -1]] = -1
+    number[group.offset + torch.tensor(allowed)] = group.offset + torch.arange(len(allowed))
+    members = tuple(member for member in group.members if bool((number[member.units] >= 0).all()))
+    paths = tuple(group.block_paths[index] for index in allowed)
+    fewer = replace(group, size=len(allowed), members=members, block_paths=paths)
+    return renumber_units(network, [*(other for other in network.groups if other is not group), fewer], number)
