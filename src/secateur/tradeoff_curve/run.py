@@ -122,7 +122,6 @@ def tradeoff(
         rounds=1, seed=seed, loss=loss, metric=metric, sizes=sizes, layout=layout,
     )  # fmt: skip
     _check_budgets(model, budgets, config, options, tuning or {})
-    check_layout(model, layout, False)
     wanted_kinds(kinds, False)
     batches, tests = checked_data(model, data, test, loss, [by], metric=metric)
     settings = {"tuning": tuning, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases, **options}
@@ -167,6 +166,7 @@ def _check_budgets(
     for budget in budgets:
         check_settings(config, budget, options, tuning, None)
         check_device(model, config, budget)
+    check_layout(model, config.layout, False)
 
 
 def _remaining_macs(point: TradeoffPoint) -> int:
