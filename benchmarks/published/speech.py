@@ -1,4 +1,4 @@
-"""Clips of Speech Commands as log mel spectrograms."""
+"""Clips of Speech Commands as mel spectrograms, the logarithm to base two."""
 
 import io
 import wave
@@ -47,12 +47,12 @@ def _samples(content: bytes) -> Tensor:
 
 
 def log_mel(waves: Tensor) -> Tensor:
-    """Return log mel spectrograms, (clips, 1, 40, 32), of waves (clips, 16000)."""
+    """Return mel spectrograms, as logarithms to base two, (clips, 1, 40, 32), of waves (clips, 16000)."""
     window, filters = torch.hann_window(FFT), mel_filters()
     parts = []
     for clips in waves.split(256):
         spectra = torch.stft(clips, FFT, HOP, window=window, return_complex=True).abs().square()
-        parts.append((filters @ spectra + FLOOR).log())  # (clips, bands, steps)
+        parts.append((filters @ spectra + FLOOR).log2())  # (clips, bands, steps)
     return torch.cat(parts)[:, None]
 
 
