@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import secateur as sc
 
 LENGTH, WINDOW = 256, 512
-BATCH = {"cpu": 4, "cuda": 32}  # sequences in a batch
+BATCH = {"cpu": 4, "cuda": 16}  # sequences in a batch
 TRACED = 2  # sequences that the network is traced with
 Row = dict[str, Any]
 
