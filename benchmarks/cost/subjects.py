@@ -129,6 +129,7 @@ SUBJECTS: dict[str, Callable[[Path | None], Subject]] = {
     "resnet18": resnet18,
     "resnet18-64": partial(resnet18, examples=64),
     "mobilenet": mobilenet,
+    "mobilenet-128": partial(mobilenet, examples=128),
     "mobilenet-64": partial(mobilenet, examples=64, size=128),
     "bert": bert,
     "bert-64": partial(bert, examples=64, layers=2),
