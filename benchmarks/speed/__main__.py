@@ -1,7 +1,8 @@
 """Measure how many times as fast cut networks are, or print the table of what was measured.
 
     python -m benchmarks speed --data DIR [--networks demo] [--budgets macs] [--out FOLDER]
-    python -m benchmarks speed --data DIR --jobs 8
+    python -m benchmarks speed --data DIR --jobs 4 --cores 1 --threads 1
+    python -m benchmarks speed --data DIR --jobs 2 --cores 2 --threads 2 --saved
     python -m benchmarks speed --table
 
 Networks are cut to half their MACs, and to half their time for a batch of 32 on one thread. Both networks run in turn,
@@ -9,7 +10,9 @@ eagerly and by onnxruntime, for one image and for 32, on one thread and on two; 
 other work on the machine does not count towards. The C library keeps freed memory (see `keep_freed_memory`). Each
 network, budget and method is a job of one to five minutes and writes its row to a file in FOLDER
 (`benchmarks/results/speed` by default); a method that fails is a row that says why. With --jobs, that many jobs run at
-once, each on two processor cores of its own.
+once, each on --cores processor cores of its own, no two jobs on the same core: those of `prune` as it is by default
+first, large networks first. Networks made by `prune` are saved beside their rows; --saved measures them again on other
+numbers of threads and adds that to the rows.
 
 DIR holds CIFAR-10 as `cifar10.npz` (xtrain, xtest (images, 32, 32, 3), ytest), CIFAR ResNets under the names of
 `networks.cifar_resnet` as `cifar10_resnet20.safetensors` and `cifar10_resnet56.safetensors`, the weights of MobileNetV2
@@ -19,6 +22,7 @@ torch-pruning==1.6.1`), pillow, onnx, onnxscript and onnxruntime must be install
 """
 
 import argparse
+import copy
 import itertools
 import json
 import logging
@@ -34,10 +38,11 @@ from queue import Queue
 import torch
 from provenance import provenance, results_folder
 
+import secateur as sc
 from speed.methods import BUDGETS, METHODS, TRIED
 from speed.subjects import SUBJECTS
 from speed.table import table
-from speed.timing import keep_freed_memory, speeds
+from speed.timing import RUNTIMES, ClockSettings, keep_freed_memory, speeds
 
 RESULTS = results_folder("speed")
 
@@ -49,8 +54,11 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
     parser.add_argument("--methods", nargs="+", default=None, choices=METHODS)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES)
     parser.add_argument("--seconds", type=float, default=6.0, help="for each of the eight measurements at most")
     parser.add_argument("--jobs", type=int, default=0, help="how many networks and budgets are measured at once")
+    parser.add_argument("--cores", type=int, default=2, help="processor cores of each job")
+    parser.add_argument("--saved", action="store_true", help="measure networks that were saved, and add to their rows")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print what was measured")
     args = parser.parse_args()
@@ -68,7 +76,7 @@ def main() -> None:
         _side_by_side(args, jobs)
         return
     for job in jobs:
-        _measure(args, *job)
+        (_measure_saved if args.saved else _measure)(args, *job)
 
 
 def _measure(args: argparse.Namespace, name: str, budget: str, method: str) -> None:
@@ -85,10 +93,31 @@ def _measure(args: argparse.Namespace, name: str, budget: str, method: str) -> N
     else:
         row |= {"accuracy": subject.accuracy(small.model), "macs": small.macs, "effective": small.effective,
                 "seconds": time.perf_counter() - start, "notes": small.notes}  # fmt: skip
+        if not method.startswith("torch-pruning"):
+            sc.save(small.model, args.out / "saved" / _file_name(name, budget, method))
         images = torch.cat(subject.calibration)
-        row |= {"speeds": list(speeds(subject.model, small.model, images, args.threads, args.seconds))}
+        row |= {"speeds": list(speeds(subject.model, small.model, images, _clock_settings(args)))}
     (args.out / f"{_file_name(name, budget, method)}.jsonl").write_text(json.dumps({**row, "run": provenance()}) + "\n")
     print(json.dumps(row), flush=True)
+
+
+def _measure_saved(args: argparse.Namespace, name: str, budget: str, method: str) -> None:
+    """Measure a network that was cut and saved before, on other numbers of threads; nothing where there is none."""
+    path, folder = (args.out / kind / _file_name(name, budget, method) for kind in ("", "saved"))
+    if not folder.exists():
+        return
+    keep_freed_memory()
+    subject = SUBJECTS[name](args.data)
+    small = sc.load(copy.deepcopy(subject.model), folder).eval().to(memory_format=torch.channels_last)
+    row = json.loads(path.with_suffix(".jsonl").read_text())
+    added = list(speeds(subject.model, small, torch.cat(subject.calibration), _clock_settings(args)))
+    row["speeds"] = [speed for speed in row["speeds"] if speed["threads"] not in args.threads] + added
+    path.with_suffix(".jsonl").write_text(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+def _clock_settings(args: argparse.Namespace) -> ClockSettings:
+    return ClockSettings(args.runtimes, args.threads, args.seconds)
 
 
 def _file_name(name: str, budget: str, method: str) -> str:
@@ -96,23 +125,24 @@ def _file_name(name: str, budget: str, method: str) -> str:
 
 
 def _side_by_side(args: argparse.Namespace, jobs: list[tuple[str, str, str]]) -> None:
-    """Run jobs at once, each on two cores of its own; the longest begin first."""
+    """Run jobs at once, each on cores of its own; those of `prune` as it is begin first, and the longest of them."""
     cores = sorted(os.sched_getaffinity(0))
     free: Queue[list[int]] = Queue()
-    for number in range(min(args.jobs, len(cores) // 2)):
-        free.put(cores[2 * number : 2 * number + 2])
+    for number in range(min(args.jobs, len(cores) // args.cores)):
+        free.put(cores[args.cores * number : args.cores * (number + 1)])
 
     def run(job: tuple[str, str, str]) -> int:
         name, budget, method = job
-        own = free.get()
+        job_cores = free.get()
         command = [sys.executable, "-m", "speed", "--networks", name, "--budgets", budget, "--methods", method]
         command += ["--out", str(args.out), "--seconds", str(args.seconds), "--threads", *map(str, args.threads)]
-        command += ["--data", str(args.data)] if args.data else []
-        with (args.out / f"{_file_name(*job)}.log").open("w") as log:
+        command += ["--runtimes", *args.runtimes]
+        command += [*(["--data", str(args.data)] if args.data else []), *(["--saved"] if args.saved else [])]
+        with (args.out / f"{_file_name(*job)}.log").open("a") as log:
             code = subprocess.run(
-                command, stdout=log, stderr=log, check=False, preexec_fn=lambda: os.sched_setaffinity(0, own)
+                command, stdout=log, stderr=log, check=False, preexec_fn=lambda: os.sched_setaffinity(0, job_cores)
             ).returncode
-        free.put(own)
+        free.put(job_cores)
         print(f"{name}, {budget}, {method}: {'done' if code == 0 else f'exit code {code}'}", flush=True)
         return code
 
@@ -120,10 +150,10 @@ def _side_by_side(args: argparse.Namespace, jobs: list[tuple[str, str, str]]) ->
         list(pool.map(run, sorted(jobs, key=_length, reverse=True)))
 
 
-def _length(job: tuple[str, str, str]) -> tuple[bool, int]:
-    """What tells long jobs from short ones."""
+def _length(job: tuple[str, str, str]) -> tuple[bool, bool, int]:
+    """Return the key by which jobs are ordered, the first ones last."""
     name, _, method = job
-    return not method.startswith("torch-pruning"), list(SUBJECTS).index(name)
+    return method == "secateur", not method.startswith("torch-pruning"), list(SUBJECTS).index(name)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ class Small:
 
 
 def pruned(subject: Subject, keep: Mapping[str, float], **options: Any) -> Small:
-    """By Secateur."""
-    result = sc.prune(subject.model, subject.calibration, keep, progress=False, **options)
+    """By Secateur, with all examples: others measure what it is worth."""
+    result = sc.prune(subject.model, subject.calibration, keep, holdout=0, progress=False, **options)
     plan = result.plan
     effective = plan.effective.left / plan.effective.dense if plan.effective else None
     counts = ", ".join(f"{name} {len(kept)}" for name, kept in plan.kept.items())

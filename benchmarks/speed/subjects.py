@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from networks.cifar_resnet import load_cifar_resnet
 from networks.trained import trained
-from PIL import Image
 from pretrained.mobilenet import MobileNetV2
 from torch import Tensor, nn
 
@@ -86,8 +85,10 @@ def mobilenet(data: Path | None) -> Subject:
 
 
 def _photos(archive: zipfile.ZipFile, names: list[str]) -> Tensor:
-    pixels = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
-    return _normalised(torch.from_numpy(np.stack([each[:SIDE, :SIDE] for each in pixels])))
+    from PIL import Image  # noqa: PLC0415 (the other networks do without it)
+
+    photos = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
+    return _normalised(torch.from_numpy(np.stack([pixels[:SIDE, :SIDE] for pixels in photos])))
 
 
 def _normalised(pixels: Tensor) -> Tensor:

@@ -31,6 +31,6 @@ def _line(row: dict[str, Any]) -> str:
     cells = [f"{row['macs']:.0%}", effective, f"{row['accuracy']:.2%} ({row['dense']:.2%})"]
     for runtime in ("eager", "onnxruntime"):
         for batch in (1, 32):
-            pair = [each for each in row["speeds"] if each["runtime"] == runtime and each["batch"] == batch]
-            cells.append("; ".join(f"{each['ratio']:.2f} [{each['low']:.2f}, {each['high']:.2f}]" for each in pair))
+            pair = [speed for speed in row["speeds"] if speed["runtime"] == runtime and speed["batch"] == batch]
+            cells.append("; ".join(f"{speed['ratio']:.2f} [{speed['low']:.2f}, {speed['high']:.2f}]" for speed in pair))
     return f"{start}| " + " | ".join(cells) + " |"

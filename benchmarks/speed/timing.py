@@ -58,9 +58,22 @@ class Speed:
     high: float
 
 
-def speeds(
-    dense: nn.Module, cut: nn.Module, images: Tensor, threads: Sequence[int], seconds: float = MOST_SECONDS
-) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class ClockSettings:
+    """The runs that are timed.
+
+    Args:
+        runtimes: the runtimes.
+        threads: the numbers of threads.
+        seconds: for each of the measurements at most.
+    """
+
+    runtimes: Sequence[str] = RUNTIMES
+    threads: Sequence[int] = (1, 2)
+    seconds: float = MOST_SECONDS
+
+
+def speeds(dense: nn.Module, cut: nn.Module, images: Tensor, settings: ClockSettings) -> Iterator[dict[str, Any]]:
     """The speed for each runtime, batch size and number of threads.
 
     On one thread it is of processor time, on several of elapsed time, which other work on the machine disturbs.
@@ -68,18 +81,17 @@ def speeds(
     Args:
         dense, cut: the networks, in evaluation mode.
         images: at least as many as the largest batch.
-        threads: the numbers of threads.
-        seconds: for each of the measurements at most.
+        settings: the runtimes, numbers of threads, and seconds.
     """
     before = torch.get_num_threads()
-    for runtime in RUNTIMES:
+    for runtime in settings.runtimes:
         for size in BATCHES:
             batch = Batch((images[:size].contiguous(memory_format=torch.channels_last),), {})
             new_calls = [_calls(runtime, model, batch) for model in (dense, cut)]
-            for count in threads:
+            for count in settings.threads:
                 torch.set_num_threads(count)
                 with torch.inference_mode():
-                    yield asdict(_speed(runtime, size, count, [new_call() for new_call in new_calls], seconds))
+                    yield asdict(_speed(runtime, size, count, [new_call() for new_call in new_calls], settings.seconds))
     torch.set_num_threads(before)
 
 

@@ -16,7 +16,7 @@ from secateur.errors import BudgetError
 
 COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
 REFINED = 2
-NEAR = 3  # places of the order from its end, within which blocks are exchanged
+NEAR = 2  # places of the order from its end, within which blocks are exchanged
 
 
 def best_plan(search: PlanSearch, keep: Budget) -> Candidate:
