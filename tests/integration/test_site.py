@@ -33,3 +33,9 @@ def test_pages_load_nothing_from_other_servers(site: Path) -> None:
     for page in site.rglob("*.html"):
         loaded = re.findall(r'<(?:script|img|iframe)[^>]+src="(https?:[^"]+)"', page.read_text(encoding="utf-8"))
         assert not loaded, page
+
+
+def test_the_reference_shows_values_where_the_source_has_names(site: Path) -> None:
+    page = (site / "reference" / "pruning" / "index.html").read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]+>", "", page)
+    assert 'by: CriterionLike = "obs"' in text and "rounds: int = 1" in text and "DEFAULTS" not in text
