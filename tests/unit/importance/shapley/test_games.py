@@ -147,6 +147,22 @@ def test_refit_values_of_a_real_network_add_up_and_cut_as_any() -> None:
     sc.cut(demo.network(), plan)
 
 
+@pytest.mark.parametrize("ablation", ["zero", "impute"])
+def test_stacked_coalitions_and_examples_give_what_each_coalition_gives_alone(ablation: str) -> None:
+    """Rows are in the order of examples, or of coalitions where one prediction serves all examples."""
+    images = demo.calibration()[0]
+    network = sc.trace(demo.network(), images[:2])
+    moments = consumer_moments(network, as_batches(images)) if ablation == "impute" else {}
+    context = CriterionContext(network, network.groups, as_batches(images), None, {}, 0, moments)
+    game = Game(context, network.select("layer2.0.conv1", None))
+    coalitions = torch.rand(7, game.players, generator=torch.Generator().manual_seed(0)) < 0.7
+    positions = torch.tensor([3, 0, 17, 9, 30])
+    values = game.cell_values(0)
+    alone = torch.cat([game.runner.values_of_cell(coalition, values) for coalition in coalitions.split(1)])
+    assert game.stacks
+    assert torch.allclose(game.cross(coalitions, 0, positions), alone[:, positions], rtol=1e-3, atol=1e-4)
+
+
 def test_a_prediction_has_no_slope_and_too_many_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secateur.masking.imputation.MOST_ENTRIES", 5)
     model, x, y = small()
