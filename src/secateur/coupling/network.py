@@ -123,8 +123,9 @@ class Network:
     @property
     def device(self) -> torch.device:
         """The device of the model at present."""
-        names = [tensor.name for tensor in self.tensors if tensor.name in self.program.names.values()]
-        return self.program.state(names[0]).device if names else torch.device("cpu")
+        names = set(self.program.names.values())
+        name = next((tensor.name for tensor in self.tensors if tensor.name in names), None)
+        return torch.device("cpu") if name is None else self.program.state(name).device
 
     @property
     def batch_size(self) -> int:

@@ -118,6 +118,11 @@ class Program:
         return tuple(value for value, kind in zip(results, kinds, strict=True) if kind == OutputKind.USER_OUTPUT)
 
     @cached_property
+    def call_spec(self) -> Any:
+        """The structures of the inputs and the output; torch makes a class of them at each access."""
+        return self.exported.call_spec
+
+    @cached_property
     def shapes(self) -> InputShapes:
         """The inputs that the program accepts as it was exported."""
         return InputShapes.of(self.inputs, self.exported.range_constraints, self.batched)
@@ -158,7 +163,7 @@ class Program:
 
     def bind(self, batch: Batch) -> dict[Node, Any]:
         """Bind the inputs of a batch to the program's placeholders."""
-        spec = self.exported.call_spec.in_spec
+        spec = self.call_spec.in_spec
         kwargs_names = list(spec.child(1).context) if spec.child(1).num_children else []
         unknown = [name for name in batch.kwargs if name not in kwargs_names]
         missing = [name for name in kwargs_names if name not in batch.kwargs]
@@ -239,7 +244,7 @@ class Program:
     def finish(self, values: Mapping[Node, Any]) -> Any:
         """Return the model's output, in the model's own structure, given the values of the nodes."""
         leaves = [values[out] if isinstance(out, Node) else out for out in self.outputs]
-        spec = self.exported.call_spec.out_spec
+        spec = self.call_spec.out_spec
         return pytree.tree_unflatten(leaves, spec) if spec is not None else leaves
 
     def forward(

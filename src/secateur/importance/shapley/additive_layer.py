@@ -9,6 +9,7 @@ triangle of ones.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ class AdditiveLinear:
         weight: (outputs, entries).
         bias: (outputs,) or None.
         units: the unit of each channel, (channels,), -1 for all that is frozen.
-        channel_of_entry: the channel of each entry, (entries,).
+        channel_of_entry: the channel of each entry, (entries,); None where each entry is a channel of its own.
     """
 
     consumer: Consumer
@@ -93,7 +94,7 @@ class AdditiveLinear:
     weight: Tensor
     bias: Tensor | None
     units: Tensor
-    channel_of_entry: Tensor
+    channel_of_entry: Tensor | None
 
     @property
     def bytes(self) -> int:
@@ -102,12 +103,26 @@ class AdditiveLinear:
 
     def sum_by_channel(self, entries: Tensor) -> Tensor:
         """Return the sums of each channel's entries (entries, outputs), (channels, outputs)."""
+        if self.channel_of_entry is None:
+            return entries
         zeros = entries.new_zeros(len(self.units), entries.shape[1])
         return zeros.index_add_(0, self.channel_of_entry, entries)
 
     def contributions(self, x: Tensor) -> Tensor:
         """Return the contribution of each channel of one example (1, entries), (channels, outputs)."""
-        return self.sum_by_channel((self.weight * x).T)
+        if self._weight_of_channels is None:
+            return self.sum_by_channel((self.weight * x).T)
+        return torch.bmm(self._weight_of_channels, x.reshape(len(self.units), -1, 1)).squeeze(2)
+
+    @cached_property
+    def _weight_of_channels(self) -> Tensor | None:
+        """The weight of each channel (channels, outputs, entries), if all have as many entries, side by side."""
+        count = self.weight.shape[1] // len(self.units)
+        regular = torch.arange(len(self.units), device=self.weight.device).repeat_interleave(count)
+        if self.channel_of_entry is not None and not torch.equal(self.channel_of_entry, regular):
+            return None
+        by_channel: Tensor = self.weight.unflatten(1, (len(self.units), count))
+        return by_channel.movedim(0, 1).contiguous()
 
     def unflatten(self, rows: Tensor, x: Tensor) -> Tensor:
         """Return results (rows, outputs) as they are."""
@@ -155,7 +170,9 @@ def _linear(
     if operands["input"].meta["val"].dim() != 2:
         return None
     units, channels = torch.unique(consumer.units, return_inverse=True)
-    return AdditiveLinear(consumer, operands["input"], weight, bias, units, channels.to(weight.device))
+    is_single = torch.equal(channels, torch.arange(len(channels), device=channels.device))
+    channel_of_entry = None if is_single else channels.to(weight.device)
+    return AdditiveLinear(consumer, operands["input"], weight, bias, units, channel_of_entry)
 
 
 ADDITIVE_LAYERS = {torch.ops.aten.conv2d.default: _convolution, torch.ops.aten.linear.default: _linear}

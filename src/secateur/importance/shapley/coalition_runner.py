@@ -81,6 +81,12 @@ class CoalitionRunner:
         return tuple(node for node in before if self.program.last_use[node] >= self.cut and node not in constants)
 
     @cached_property
+    def _fixed(self) -> dict[Node, Any]:
+        """The parameters, buffers and constants that operators from the cut on read."""
+        fixed = self.program.fixed()
+        return {node: value for node, value in fixed.items() if self.program.last_use[node] >= self.cut}
+
+    @cached_property
     def contribution_sums(self) -> ContributionSums | None:
         """The layer at the cut as a sum of what each part of its input adds, where that is cheaper."""
         layer = additive_layer(self.program, self.consumers, self.cut) if self.ablation.adds_up else None
@@ -100,26 +106,26 @@ class CoalitionRunner:
         return losses.cpu().double()[None]
 
     def values_of_stack(
-        self, coalitions: Tensor, values: CellValues, positions: list[int], with_sums: bool = True
+        self, coalitions: Tensor, values: CellValues, positions: Tensor, with_sums: bool = True
     ) -> Tensor:
         """Return minus the loss of each coalition with its own example of a micro-batch, in one batch, (coalitions,).
 
         Args:
             coalitions: the players' presence (coalitions, players), booleans or gates between 0 and 1.
             values: the dense network's values of the micro-batch.
-            positions: the example of each coalition; those of one example lie together.
+            positions: the example of each coalition, (coalitions,); those of one example lie together.
             with_sums: whether the consumer at the cut may be computed as a sum of contributions.
         """
         masks = self.masks(coalitions)
-        rows = torch.tensor(positions, device=self.network.device)
-        has_many_rows = len(positions) >= MIN_ROWS * len(set(positions))
+        row_examples, rows = positions.tolist(), positions.to(self.network.device)
+        has_many_rows = len(positions) >= MIN_ROWS * len(set(row_examples))
         sums = self.contribution_sums if with_sums and has_many_rows else None
         consumers = [consumer for consumer in self.consumers if sums is None or consumer is not sums.layer.consumer]
         handlers = self.ablation.handlers(self.network, masks, consumers)
         unselected = None
         if sums is not None:
             operand = sums.layer.operand
-            handlers[sums.layer.consumer.node] = sums.handler(values.live[operand], values.cell, positions, masks)
+            handlers[sums.layer.consumer.node] = sums.handler(values.live[operand], values.cell, row_examples, masks)
             unselected = operand if self._is_read_once(operand) else None
         examples = values.dense.examples
         selected = {
@@ -143,7 +149,7 @@ class CoalitionRunner:
 
     def run(self, values: dict[Node, Any], handlers: dict[Node, OpOverride], reference: Reference, rows: int) -> Tensor:
         """Return minus the losses, from values at the cut, which are used up, (rows,)."""
-        values.update(self.program.fixed())
+        values.update(self._fixed)
         self.program.run(values, self.cut, self.end, {**self._gradient_handlers, **handlers}, self.program.output_nodes)
         with full_precision(self.network.device, self.precision):
             output = raise_precision(self.program.finish(values), self.precision)

@@ -80,7 +80,7 @@ class Game:
         pair[1, ::2] = False
         first, last = 0, values.dense.examples - 1
         alone = torch.cat([self.runner.values_of_cell(coalition, values) for coalition in pair.split(1)])
-        positions = [last, last, first, first]
+        positions = torch.tensor([last, last, first, first])
         try:
             with torch.no_grad():
                 mixed = pair.flip(0).repeat(2, 1)
@@ -179,7 +179,7 @@ class Game:
     def values_of_tile(self, coalitions: Tensor, values: CellValues, positions: Tensor) -> Tensor:
         """Return minus the loss of one example with each of a tile's coalitions, (coalitions,)."""
         with torch.no_grad(), lowered_precision(self.network.device, self.runner.precision):
-            return self.runner.values_of_stack(coalitions, values, positions.tolist())
+            return self.runner.values_of_stack(coalitions, values, positions)
 
     def slopes_of_tile(self, coalitions: Tensor, values: CellValues, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values of a tile, (coalitions,), and their slopes by presence, (coalitions, players).
@@ -189,7 +189,7 @@ class Game:
         """
         with torch.enable_grad(), lowered_precision(self.network.device, self.runner.precision):
             gates = coalitions.float().requires_grad_()
-            tile_values = self.runner.values_of_stack(gates, values, positions.tolist())
+            tile_values = self.runner.values_of_stack(gates, values, positions)
             try:
                 return tile_values.detach(), torch.autograd.grad(tile_values.sum(), gates)[0]
             except RuntimeError as failure:

@@ -142,7 +142,9 @@ def test_gradients_are_the_slopes_of_presence(name: str, removal: str) -> None:
 
     def at(gates: Tensor) -> Tensor:
         with torch.no_grad():
-            return game.runner.values_of_stack(gates.double(), values, [0] * len(gates)).double()
+            return game.runner.values_of_stack(
+                gates.double(), values, torch.zeros(len(gates), dtype=torch.long)
+            ).double()
 
     for player in range(min(game.players, 4)):
         up, down = coalitions.float(), coalitions.float()
