@@ -9,7 +9,8 @@ import pytest
 from expected_warnings import unhelpful_repair
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
-PEFT_BLOCK = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)  # run where that library is installed
+LIBRARY_BLOCK = re.compile(r"^```py\n((?:import|from) (\w+).*?)^```", re.MULTILINE | re.DOTALL)
+"""A block that is run where the library that it imports first is installed."""
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -21,6 +22,7 @@ WITH_CODE = [
     "onnx.md",
     "repair.md",
     "sizes.md",
+    "trainers.md",
     "training-method.md",
 ]
 
@@ -35,8 +37,7 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     text = (PAGES / page).read_text(encoding="utf-8")
     blocks = BLOCK.findall(text)
     assert len(blocks) >= 3
-    if importlib.util.find_spec("peft") is not None:
-        blocks += PEFT_BLOCK.findall(text)
+    blocks += [block for block, library in LIBRARY_BLOCK.findall(text) if importlib.util.find_spec(library)]
     namespace: dict[str, object] = {"__name__": "how_to"}
     for block in blocks:
         exec(compile(block, page, "exec"), namespace)

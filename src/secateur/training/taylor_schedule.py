@@ -102,6 +102,8 @@ class TaylorSchedule(TrainingMethod):
         skip: Selection | None = None,
     ) -> None:
         self.keep = _checked_budget(keep, every, decay, round_to)
+        if units_per_step is not None:
+            check_option("units_per_step", units_per_step)
         super().__init__(unwrapped(model), optimizer)
         self.every, self.decay, self.floor, self.round_to = every, decay, floor, round_to
         self.by, self.data = by, data
@@ -120,6 +122,10 @@ class TaylorSchedule(TrainingMethod):
         self._sums = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in self.groups}
         self._averages = {name: torch.zeros_like(total) for name, total in self._sums.items()}
         self.attach()
+
+    def __repr__(self) -> str:
+        units = sum(len(kept) for kept in self.masks.kept().values())
+        return f"TaylorSchedule(steps={self.steps}, units={units}/{self.network.units}, done={self.done})"
 
     @property
     def left_whole(self) -> tuple[str, ...]:

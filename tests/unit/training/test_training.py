@@ -47,6 +47,22 @@ def test_gates_from_gradients_are_those_from_gates() -> None:
             assert torch.allclose(squares, expected[name].values, rtol=1e-3, atol=1e-9), name
 
 
+@pytest.mark.parametrize("units", [0, 0.04, -1, 2.5, True])
+def test_a_removal_takes_a_whole_number_of_units(units: Any) -> None:
+    model, optimizer = network_and_optimizer()
+    with pytest.raises(sc.SecateurError, match="units_per_step=.*give a whole number of units from 1 up"):
+        TaylorSchedule(model, batches()[0][0], optimizer, {"macs": 0.5}, units_per_step=units)
+
+
+def test_a_schedule_shows_its_steps_and_units() -> None:
+    model, optimizer = network_and_optimizer()
+    schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.5}, every=2, units_per_step=1)
+    units = schedule.network.units
+    assert repr(schedule) == f"TaylorSchedule(steps=0, units={units}/{units}, done=False)"
+    train(model, optimizer, schedule)
+    assert repr(schedule).endswith(f"units={units // 2}/{units}, done=True)")
+
+
 def test_the_budget_is_met_within_a_unit_and_the_cut_network_is_the_masked_one() -> None:
     model, optimizer = network_and_optimizer()
     schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"macs": 0.5}, every=2, units_per_step=1)
