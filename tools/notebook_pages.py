@@ -46,7 +46,7 @@ def cell_markdown(cell: Cell) -> Iterator[str]:
             picture = _joined(data["image/png"]).replace("\n", "")
             yield f"![Plot that the code above draws](data:image/png;base64,{picture})"
         elif text := _joined(output.get("text", data.get("text/plain", ""))).rstrip():
-            yield f"```text title=\"Output\"\n{text}\n```"
+            yield f'```text title="Output"\n{text}\n```'
 
 
 def _joined(lines: str | Sequence[str]) -> str:
