@@ -50,7 +50,7 @@ def test_gates_from_gradients_are_those_from_gates() -> None:
 @pytest.mark.parametrize("units", [0, 0.04, -1, 2.5, True])
 def test_a_removal_takes_a_whole_number_of_units(units: Any) -> None:
     model, optimizer = network_and_optimizer()
-    with pytest.raises(sc.SecateurError, match="units_per_step=.*give a whole number of units from 1 up"):
+    with pytest.raises(sc.SecateurError, match=r"units_per_step=.*whole number of units"):
         TaylorSchedule(model, batches()[0][0], optimizer, {"macs": 0.5}, units_per_step=units)
 
 
