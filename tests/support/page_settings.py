@@ -86,6 +86,11 @@ def criteria() -> Namespace:
     return {"sc": sc, "model": model, "data": data, "network": sc.trace(model, data[0][0])}
 
 
+def migrating() -> Namespace:
+    model = classifier(16)
+    return {"model": model, "data": labelled(model, 64), "fresh_model": classifier(16)}
+
+
 def repairing() -> Namespace:
     model = classifier(16)
     data = labelled(model, 128)
@@ -153,6 +158,7 @@ def below_the_unit() -> Namespace:
 SETTINGS: dict[str, Callable[[], Namespace]] = {
     "README.md": pruning,
     "docs/index.md": pruning,
+    "docs/coming-from.md": migrating,
     "docs/criteria.md": criteria,
     "docs/repair.md": repairing,
     "docs/data.md": forms_of_data,
