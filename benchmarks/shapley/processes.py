@@ -1,56 +1,94 @@
-"""Strong scaling: one job by one and by two processes, and what that lets expect of more.
+"""One job by one and by two processes: which processor time is divided between them, and which is not.
 
-python -m benchmarks shapley.processes
+    python -m benchmarks shapley.processes [--coalitions 40000]
+
+Processor time does not count what other programs take, nor waiting for the other process.
 """
 
-import os
+import argparse
+import json
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
-INPUTS = ["--model", "shapley.processes:model", "--data", "shapley.processes:data"]
-WORDS = ["-m", "secateur", "score", *INPUTS, "--coalitions"]
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-LITTLE, MUCH = "200", "40000"
+PARTS = ("import", "trace", "blocks", "exchange", "rest")
 UP_TO = (1, 2, 4, 8, 16, 32, 64)
 
 
-def model() -> object:
-    from secateur import demo  # noqa: PLC0415 (for the command line alone)
+def work(coalitions: int) -> dict[str, float]:
+    """Score three groups of the demo's network as one of the processes; return the processor seconds of each part."""
+    start = time.process_time()
+    import torch  # noqa: PLC0415 (its time is measured)
 
-    return demo.network()
-
-
-def data() -> object:
+    import secateur as sc  # noqa: PLC0415
     from secateur import demo  # noqa: PLC0415
+    from secateur.importance.shapley import estimate  # noqa: PLC0415
+    from secateur.importance.shapley.control_variate import ControlVariate  # noqa: PLC0415
+    from secateur.utils.distributed import launched_processes  # noqa: PLC0415
 
-    return demo.calibration()[:4]
+    torch.set_num_threads(1)
+    seconds = {"import": time.process_time() - start}
+    blocks, rounds = Clock(ControlVariate.sample), Clock(estimate.map_sharded)
+    ControlVariate.sample = lambda *args: blocks(*args)  # type: ignore[method-assign]
+    estimate.map_sharded = rounds  # type: ignore[assignment]
+    with launched_processes():
+        start = time.process_time()
+        data = demo.calibration()[:4]
+        network = sc.trace(demo.network(), data[0][:2])
+        traced = time.process_time()
+        sc.score(network, data, by="shapley", coalitions=coalitions, only="layer2.*", progress=False)
+        scored = time.process_time() - traced
+    exchange = rounds.seconds - blocks.seconds
+    return seconds | {
+        "trace": traced - start, "blocks": blocks.seconds, "exchange": exchange, "rest": scored - rounds.seconds
+    }  # fmt: skip
 
 
-def seconds(processes: int, coalitions: str) -> float:
-    """How long a job takes from its start to its end."""
-    with tempfile.TemporaryDirectory() as folder:
-        launch = [*LAUNCH, str(processes)] if processes > 1 else []
-        command = [sys.executable, *launch, *WORDS, coalitions, "--only", "layer2.*", "--out", folder]
-        start = time.perf_counter()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, capture_output=True, env=environment, cwd=Path(__file__).parents[1])
-        return time.perf_counter() - start
+class Clock:
+    """A function whose processor time is added up."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.seconds = function, 0.0
+
+    def __call__(self, *args: Any) -> Any:
+        start = time.process_time()
+        try:
+            return self.function(*args)
+        finally:
+            self.seconds += time.process_time() - start
+
+
+def measured(processes: int, coalitions: int) -> list[Mapping[str, float]]:
+    """Return the processor seconds of each process."""
+    launch = [*LAUNCH, str(processes)] if processes > 1 else []
+    command = [sys.executable, *launch, "-m", "shapley.processes", "--work", "--coalitions", str(coalitions)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
 
 def main() -> None:
-    little, much = seconds(1, LITTLE), seconds(1, MUCH)
-    two = seconds(2, MUCH)
-    print(f"one process: {little:.1f} s for {LITTLE} coalitions of each group, {much:.1f} s for {MUCH}")
-    print(f"two processes: {two:.1f} s for {MUCH}, {much / two:.2f} times as fast")
-    serial = max(2 * two - much, 0.0)  # two = serial + (much - serial) / 2
-    print(f"serial part by that: {serial:.1f} s (Amdahl: start, tracing, what each process does for itself)")
-    for count in UP_TO:
-        expected = serial + (much - serial) / count
-        kind = "measured" if count <= 2 else "projected, not measured"
-        print(f"{count:3d} processes: {much / expected:5.2f} times as fast ({kind})")
+    """Work as one process, or measure one and two of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--coalitions", type=int, default=40_000)
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        print(json.dumps(work(args.coalitions)), flush=True)
+        return
+    print(f"| processes | {' | '.join(PARTS)} | all |")
+    print("|--:|" + "--:|" * (len(PARTS) + 1))
+    runs = {count: measured(count, args.coalitions) for count in (1, 2)}
+    for count, processes in runs.items():
+        means = [sum(process[part] for process in processes) / len(processes) for part in PARTS]
+        print(f"| {count} | {' | '.join(f'{seconds:.1f}' for seconds in means)} | {sum(means):.1f} |")
+    (one,) = runs[1]
+    blocks = one["blocks"]
+    undivided = max(sum(process.values()) - process["blocks"] for process in runs[2])
+    speedups = ", ".join(f"{(sum(one.values())) / (undivided + blocks / count):.1f} with {count}" for count in UP_TO)
+    print(f"Undivided: {undivided:.1f} s. Times as fast, projected from these: {speedups}.")
 
 
 if __name__ == "__main__":

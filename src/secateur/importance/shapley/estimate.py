@@ -136,14 +136,19 @@ def _evaluation_counts(samples: Sequence[Sample]) -> tuple[int, int]:
 
 
 def _state(run: EstimationRun, samples: Sequence[Sample], time_fraction: float) -> EstimateState:
-    estimate = jackknife_estimate(samples, run.example_count, run.config.statistic)
     elapsed = time.monotonic() - run.started
-    return EstimateState(
-        *_evaluation_counts(samples),
-        lambda seconds: elapsed / (seconds * time_fraction),
-        estimate.replicates,
-        estimate.errors_here,
-    )
+
+    def jackknife() -> tuple[Tensor, Tensor]:
+        estimate = jackknife_estimate(samples, run.example_count, run.config.statistic)
+        return estimate.replicates, estimate.errors_here
+
+    fraction_of = partial(_fraction_of_time, elapsed, time_fraction)
+    return EstimateState(*_evaluation_counts(samples), fraction_of, jackknife)
+
+
+def _fraction_of_time(elapsed: float, time_fraction: float, seconds: float) -> float:
+    """Return the fraction of a game's part of the allowed seconds that has passed."""
+    return elapsed / (seconds * time_fraction)
 
 
 def _scores_by_group(

@@ -51,6 +51,7 @@ class Game:
         self.cut, self.end = self.runner.cut, self.runner.end
         self.cursor = cursor or DenseRun(context, config.memory_limit.bytes)
         self.trial_bytes = 0  # of the trial of stacking
+        self._ends: dict[tuple[bool, int], Tensor] = {}
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -162,14 +163,21 @@ class Game:
 
     def ends(self, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return minus the losses without and with all players, for examples of a micro-batch, (examples,) each."""
-        nobody = torch.zeros(1, self.players, dtype=torch.bool)
-        return self.cross(nobody, cell, positions)[0], self.everyone(cell, positions)
+        return self._same_for_all(False, cell)[positions], self.everyone(cell, positions)
 
     def everyone(self, cell: int, positions: Tensor) -> Tensor:
         """Return minus the losses with all players, in the precision of coalitions, (examples,)."""
         if self.runner.precision is None:
             return self.cursor.dense_baseline(cell).values[positions]
-        return self.cross(torch.ones(1, self.players, dtype=torch.bool), cell, positions)[0]
+        return self._same_for_all(True, cell)[positions]
+
+    def _same_for_all(self, present: bool, cell: int) -> Tensor:
+        """Return minus the losses of a micro-batch with all players or none, computed once, (examples,)."""
+        if (present, cell) not in self._ends:
+            examples = torch.arange(self.cell_values(cell).dense.examples)
+            coalition = torch.full((1, self.players), present)
+            self._ends[present, cell] = self.cross(coalition, cell, examples)[0]
+        return self._ends[present, cell]
 
     def cell_values(self, cell: int) -> CellValues:
         """Return the dense network's values of a micro-batch."""

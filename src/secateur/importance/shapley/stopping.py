@@ -24,15 +24,27 @@ class EstimateState:
         coalitions: the number of coalitions evaluated so far.
         evaluations: the sum of the numbers of examples that each coalition was evaluated on.
         elapsed: a function from the seconds allowed in all to the fraction of this group's time that has passed.
-        replicates: pseudo-values of the score by the jackknife, one for each block, (blocks, units).
-        errors: standard errors of the scores for these examples, (units,).
+        jackknife: a function that returns `replicates` and `errors`, called by rules that examine them.
     """
 
     coalitions: int
     evaluations: int
     elapsed: Callable[[float], float]
-    replicates: Tensor
-    errors: Tensor
+    jackknife: Callable[[], tuple[Tensor, Tensor]]
+
+    @cached_property
+    def _jackknife(self) -> tuple[Tensor, Tensor]:
+        return self.jackknife()
+
+    @property
+    def replicates(self) -> Tensor:
+        """The pseudo-values of the score by the jackknife, one for each block, (blocks, units)."""
+        return self._jackknife[0]
+
+    @property
+    def errors(self) -> Tensor:
+        """The standard errors of the scores for these examples, (units,)."""
+        return self._jackknife[1]
 
     @cached_property
     def values(self) -> Tensor:

@@ -59,7 +59,9 @@ def test_rules_compose(network: sc.Network, rule: Rule, expected: int) -> None:
 
 
 def test_evaluations_count_for_a_group_or_each_unit_and_more_in_later_layers() -> None:
-    state = EstimateState(10, 60, lambda seconds: 0.0, torch.zeros(4, 3), torch.zeros(3))
+    state = EstimateState(10, 60, lambda seconds: 0.0, lambda: (torch.zeros(4, 3), torch.zeros(3)))
+    unexamined = EstimateState(10, 60, lambda seconds: 0.0, lambda: pytest.fail("a count needs no errors"))
+    assert (Evaluations(30) | Coalitions(10)).progress(unexamined) == 2
     rules = [Evaluations(30), Evaluations(30, per_unit=True), Evaluations(30, per_unit=True, depth=0.25)]
     assert [rule.progress(state) for rule in rules] == [60 / 30, 60 / 90, 15 / 90]
     assert [str(rule) for rule in rules] == [
