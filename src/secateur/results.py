@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -108,6 +108,10 @@ class Result(PruningResult):
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan and the report as plain values."""
+        return {"plan": self.plan.to_dict(), "report": self.report.to_dict()}
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Plot what remains of the dense network's parameters, MACs, bytes and time, as `Report.plot` does.

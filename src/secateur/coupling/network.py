@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,12 @@ from secateur.errors import NameMatchError
 from secateur.graph.module_program import ModuleProgram
 from secateur.graph.program import Program
 from secateur.graph.random_draws import Draw
+from secateur.utils.data_frame import data_frame_of_rows
 from secateur.utils.html_table import html_table
 from secateur.utils.selections import Selection
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Kept = Mapping[str, Tensor]
 
@@ -237,6 +241,14 @@ class Network:
     def to_dict(self) -> dict[str, Any]:
         """Return the costs, the input shapes that MACs count for, the groups and the frozen layers, as plain values."""
         return network_dict(self)
+
+    def to_frame(self) -> "DataFrame":
+        """Return a pandas data frame with one row for each group.
+
+        Raises:
+            OptionError: pandas is not installed.
+        """
+        return data_frame_of_rows([{"group": name, **values} for name, values in self.to_dict()["groups"].items()])
 
     def __str__(self) -> str:
         return network_table(self)

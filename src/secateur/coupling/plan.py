@@ -13,12 +13,14 @@ from secateur.coupling.metric_change import MetricChange
 from secateur.coupling.network import Group, Kept, Network
 from secateur.coupling.new_biases import grown_biases
 from secateur.coupling.plan_edits import edited_plan
+from secateur.utils.data_frame import data_frame_of_rows
 from secateur.utils.html_table import html_table
 from secateur.utils.plots import axes_for, bars_of_two
 from secateur.utils.text_table import align_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 Budget = Mapping[str, float]
 
@@ -106,6 +108,19 @@ class Plan:
             "cost": asdict(self.cost),
             "groups": {group.name: {"units": group.size, "kept": len(self.kept[group.name])} for group in self._groups},
         }
+
+    def to_frame(self) -> "DataFrame":
+        """Return a pandas data frame with one row for each group.
+
+        Raises:
+            OptionError: pandas is not installed.
+        """
+        return data_frame_of_rows(
+            [
+                {"group": group.name, "kind": group.kind, "units": group.size, "kept": len(self.kept[group.name])}
+                for group in self._groups
+            ]
+        )
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Plot the numbers of units of each group, dense and kept, as horizontal bars.

@@ -16,8 +16,10 @@ from secateur.importance.rank_correlation import agreements
 from secateur.importance.scores import Scores
 from secateur.report.comparison_page import comparison_json, comparison_page
 from secateur.report.comparison_plot import plot_comparison
-from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics, trial_columns
+from secateur.report.comparison_records import ComparisonTrial, CriterionMetrics, trial_columns
+from secateur.report.recommendation import recommendation_text
 from secateur.utils.data_frame import data_frame
+from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
 
 if TYPE_CHECKING:
@@ -100,23 +102,7 @@ class Comparison:
 
     def recommendation(self, repair: str) -> str:
         """Return the best criterion and the evidence for it, in words."""
-        best, equals = self.best(repair), self.equals(repair)
-        losses, metric = self.losses(best, repair), self.dense.metric
-        error = float(losses.std()) / len(losses) ** 0.5
-        condition = "without repair" if repair == NO_REPAIR else f"after {repair}"
-        measure = "least loss" if metric is None else f"best {metric.name}"
-        mean = float(losses.mean()) if metric is None or not metric.is_higher_better else -float(losses.mean())
-        dense = self.dense.loss if metric is None else metric.values.value
-        evidence = (
-            f"{condition}: {best} has the {measure}, {mean:.4g} ± {error:.2g} on average over "
-            f"{len(self.budgets)} budgets and {len(self.dense.losses)} examples (dense {dense:.4g})"
-        )
-        if not equals:
-            comparative = "a higher loss" if metric is None else f"a worse {metric.name}"
-            return f"{evidence}; every other criterion has {comparative}, with 95 % confidence"
-        cheapest = min([best, *equals], key=self.seconds)
-        note = "" if cheapest == best else f"; {cheapest} is the cheapest of them, {self.seconds(cheapest):.1f} s"
-        return f"{evidence}; on these examples it does not differ significantly from {', '.join(equals)}{note}"
+        return recommendation_text(self, repair)
 
     def seconds(self, by: str) -> float:
         """Return the duration of scoring by a criterion."""
@@ -157,6 +143,9 @@ class Comparison:
     def __repr__(self) -> str:
         criteria, budgets = ", ".join(self.scores), ", ".join(self.budgets)
         return f"Comparison({self.title!r}, {criteria}; {budgets}; {len(self.dense.losses)} examples)"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.recommendation(self.repairs[-1]), self.rows(self.repairs[-1]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the comparison's JSON form."""

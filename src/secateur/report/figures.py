@@ -81,3 +81,24 @@ class Figures:
     sparsity: SparsityFigures | None = None
     changes: Mapping[str, Change] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
+
+
+def measure_rows(report: Figures) -> list[dict[str, Any]]:
+    """Return a row of plain numbers for each measure that both networks have: its name, its values, and the interval.
+
+    Args:
+        report: the figures.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in ("accuracy", "agreement", "metric", "loss", "divergence"):
+        change = report.changes.get(name)
+        width = None if change is None or not report.held_out else change.half_width
+        rows.append(_measure_row(name, getattr(report.dense, name), getattr(report.pruned, name), width))
+    for name in ("params", "macs", "bytes"):
+        rows.append(_measure_row(name, getattr(report.dense.cost, name), getattr(report.pruned.cost, name), None))
+    rows.append(_measure_row("ms", report.dense.latency.median, report.pruned.latency.median, None))
+    return [row for row in rows if row["pruned"] is not None]
+
+
+def _measure_row(name: str, dense: float | None, pruned: float | None, half_width: float | None) -> dict[str, Any]:
+    return {"measure": name, "dense": dense, "pruned": pruned, "half width of the change": half_width}

@@ -5,7 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from secateur.errors import OptionError
 from secateur.evaluation.outputs import main_output
 from secateur.graph.contexts import preserved, run_module
 from secateur.importance.data_checks import batches_of_model
+from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
 
 REPETITIONS = 3
@@ -59,16 +60,27 @@ class LanguageReport:
     small: LanguageFigures
     prompt: str
 
-    def __str__(self) -> str:
+    def rows(self) -> list[list[str]]:
+        """Return the table of the figures, its header first."""
         rows = [["", "dense", "small", "small/dense"]]
         for name, digits in (("perplexity", 2), ("prefill", 0), ("decoding", 1), ("bytes", 0), ("cache_bytes", 0)):
             values = [float(getattr(figures, name)) for figures in (self.dense, self.small)]
             ratio = f"{values[1] / values[0]:.3f}" if values[0] else ""
             rows.append([NAMES[name], *(f"{value:,.{digits}f}" for value in values), ratio])
-        lines = align_columns(rows)
+        return rows
+
+    def __str__(self) -> str:
+        lines = align_columns(self.rows())
         if self.dense.sample or self.small.sample:
             lines += ["", f"prompt: {self.prompt}", f"dense:  {self.dense.sample}", f"small:  {self.small.sample}"]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return html_table("Dense and small language model", self.rows())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures of both models as plain values."""
+        return asdict(self)
 
 
 NAMES = {

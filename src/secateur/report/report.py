@@ -9,15 +9,17 @@ from torch import Tensor
 
 from secateur.files.records import encoded
 from secateur.importance.scores import Scores
-from secateur.report.figures import Figures
+from secateur.report.figures import Figures, measure_rows
 from secateur.report.report_page import report_page
 from secateur.report.report_plot import plot_report
 from secateur.report.schema import saved_form
 from secateur.report.text import introduction, report_rows, report_text
+from secateur.utils.data_frame import data_frame_of_rows
 from secateur.utils.html_table import html_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,6 +48,14 @@ class Report(Figures):
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the report's JSON form."""
         return dict(json.loads(self.to_json()))
+
+    def to_frame(self) -> "DataFrame":
+        """Return a pandas data frame with one row for each measure.
+
+        Raises:
+            OptionError: pandas is not installed.
+        """
+        return data_frame_of_rows(measure_rows(self))
 
     def to_json(self) -> str:
         """Return the report as JSON."""

@@ -12,10 +12,13 @@ from secateur.evaluation.changes import Change
 from secateur.files import text_writer, write_files
 from secateur.results import Result
 from secateur.tradeoff_curve.page import IS_FRACTION, plot_tradeoff, tradeoff_json, tradeoff_page
+from secateur.utils.data_frame import data_frame_of_rows
+from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 SIZES = ("macs", "params", "bytes", "latency")
 
@@ -107,8 +110,14 @@ class Tradeoff:
         return rows
 
     def __str__(self) -> str:
-        note = f"{self.title}: changes on {self.examples:,} examples that no network was fitted to, with 95 % intervals"
-        return "\n".join([note, *align_columns(self.rows())])
+        return "\n".join([self._note, *align_columns(self.rows())])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._note, self.rows())
+
+    @property
+    def _note(self) -> str:
+        return f"{self.title}: changes on {self.examples:,} examples that no network was fitted to, with 95 % intervals"
 
     def __repr__(self) -> str:
         budgets = ", ".join(point.budget for point in self.points)
@@ -125,6 +134,16 @@ class Tradeoff:
             }
             for point in self.points
         ]
+
+    def to_frame(self) -> "DataFrame":
+        """Return a pandas data frame with one row for each network.
+
+        Raises:
+            OptionError: pandas is not installed.
+        """
+        return data_frame_of_rows(
+            [{"budget": point.budget, **row} for point, row in zip(self.points, self.to_dict(), strict=True)]
+        )
 
     def plot(self, ax: "Axes | None" = None, size: str = "macs") -> "Axes":
         """Plot the changes with their 95 % intervals over the remaining fraction of a size.

@@ -113,6 +113,23 @@ def test_data_frames(scores: sc.Scores, comparison: Comparison, monkeypatch: pyt
     }
 
 
+def test_data_frames_of_networks_plans_reports_and_curves(result: sc.Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    pandas: Any = types.ModuleType("pandas")
+    pandas.DataFrame = dict
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    groups: Any = result.plan.network.to_frame()
+    assert (groups["group"], groups["units"], groups["kind"], groups["macs"]) == (["0"], [8], ["neurons"], [42])
+    assert result.plan.to_frame() == {"group": ["0"], "kind": ["neurons"], "units": [8], "kept": [4]}
+    measures: Any = result.report.to_frame()
+    assert measures["measure"] == ["agreement", "loss", "divergence", "params", "macs", "bytes", "ms"]
+    assert (measures["dense"][3:6], measures["pruned"][3:6]) == ([58, 48, 232], [30, 24, 120])
+    assert measures["half width of the change"][1] == result.report.changes["loss"].half_width
+    points = [TradeoffPoint({unit: 0.5}, result, {"loss": Change(1.0, 0.25)}) for unit in ("macs", "params")]
+    curve: Any = Tradeoff("Net", 7, tuple(points)).to_frame()
+    assert (curve["budget"], curve["macs"]) == (["macs 0.5", "params 0.5"], [0.5, None])
+    assert curve["loss half width"] == [0.25, 0.25] and curve["macs fraction"] == [0.5, 0.5]
+
+
 def test_without_pandas_the_error_has_the_remedy(scores: sc.Scores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(sc.SecateurError, match="pip install pandas"):
@@ -133,7 +150,16 @@ def test_tables_of_notebooks_are_escaped(result: sc.Result, scores: sc.Scores) -
     assert "<tr><td>0</td><td>8</td><td>4</td><td>50%</td></tr>" in plan._repr_html_()
     assert "<tr><td>parameters</td><td>58</td><td>30</td><td>51.7%</td></tr>" in result.report._repr_html_()
     assert result._repr_html_() == result.report._repr_html_()
+    assert result.to_dict() == {"plan": plan.to_dict(), "report": result.report.to_dict()}
+    curve = Tradeoff("<i>", 7, (TradeoffPoint({"macs": 0.5}, result, {"loss": Change(1.0, 0.25)}),))
+    assert curve._repr_html_().startswith("<table><caption>&lt;i&gt;: changes on 7 examples")
+    assert "<td>+1.0000 ± 0.2500</td>" in curve._repr_html_()
     assert SparseResult(result.model, plan)._repr_html_() == plan._repr_html_()
+
+
+def test_a_comparison_shows_its_last_repair_in_a_notebook(comparison: Comparison) -> None:
+    table = comparison._repr_html_()
+    assert table.startswith("<table><caption>without repair: mine has the least loss") and "<td>l1</td>" in table
 
 
 def test_everything_plots_itself_with_error_bars(result: sc.Result, scores: sc.Scores, comparison: Comparison) -> None:
