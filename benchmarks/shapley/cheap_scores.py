@@ -59,8 +59,12 @@ def controlled_by_scores(
 
 
 def _factor(samples: Sequence[Sample], scores: Tensor) -> float:
-    """Return the slope of shares by scores over examples, the same for all units."""
+    """Return the slope of shares by scores over examples, the same for all units.
+
+    It is shrunk where the scores of these few examples vary less than those of all: scores are nearly 0 for most.
+    """
     shares = torch.cat([sample.shares for sample in samples], 1)  # (players, examples)
     used = scores[:, torch.cat([sample.examples for sample in samples])]
     shares, used = (values - values.mean(1, keepdim=True) for values in (shares, used))
-    return float((shares * used).sum() / used.square().sum().clamp_min(1e-300))
+    squares = max(float(used.square().sum()), used.shape[1] * float(scores.var(1, correction=0).sum()))
+    return float((shares * used).sum()) / max(squares, 1e-300)

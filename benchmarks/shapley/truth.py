@@ -38,7 +38,7 @@ def truths(subject: Subject) -> dict[str, Tensor]:
 
 def _long(subject: Subject, game: Game, name: str) -> dict[str, Tensor]:
     own = scheme_for(game, Shapley(), mean, SEED, name)
-    orders = own.name == "antithetic"
+    orders = isinstance(own, DesignScheme) and own.name == "antithetic"
     other = DesignScheme("leverage", leverage, 20, spread=True) if orders else DesignScheme("antithetic", antithetic, 4)
     found, others = (
         jackknife_estimate(

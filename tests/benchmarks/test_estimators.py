@@ -134,7 +134,8 @@ class NamedGame:
 
 
 def test_scores_that_explain_the_shares_leave_no_difference_between_examples() -> None:
-    scores = torch.randn(3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sign = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(5)  # as varied in each block as in all of them
+    scores = torch.tensor([[1.0], [0.5], [-2.0]], dtype=torch.float64) * sign + 3
     subject = type("Examples", (), {"numbers": []})()
     estimate = controlled_by_scores(NamedGame(), subject, LinearBlocks(scores), scores, 0, 3)  # type: ignore[arg-type]
     assert torch.allclose(estimate, 2 * scores.mean(1) + 1)
