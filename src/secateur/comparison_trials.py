@@ -81,8 +81,10 @@ class ComparisonTrials:
 
     def _metrics(self, small: nn.Module) -> CriterionMetrics:
         with torch.random.fork_rng(devices=[]):
-            measures = evaluate(self._model, small, self._tests, self._config.loss, self._config.metric)[1]
-        metric, values = self._config.metric, measures.metric
+            writes = self._calibration.network.program.writes
+            loss, metric = self._config.loss, self._config.metric
+            measures = evaluate(self._model, small, self._tests, loss, metric, writes)[1]
+        values = measures.metric
         ranked = None
         if metric is not None and values is not None:
             ranked = RankedMetric(metric_name(metric), values, is_higher_better(metric))

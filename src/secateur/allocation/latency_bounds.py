@@ -48,7 +48,8 @@ class LatencyClock:
     ) -> None:
         batch, runtime = calibration.microbatches[0], runtime_of(target)
         self.model = model
-        self.stopwatch = None if model is None else Stopwatch(model, batch, runtime, phase)
+        writes = calibration.network.program.writes
+        self.stopwatch = None if model is None else Stopwatch(model, batch, runtime, writes, phase)
         times = [] if self.stopwatch is None else self.stopwatch.dense_ms()
         total = min(times) / 1e3 if times else None
         if table is None and model is not None and phase is not None:

@@ -124,6 +124,7 @@ def evaluate(
     batches: Sequence[Batch],
     loss: Loss | None = None,
     metric: Metric | None = None,
+    writes: bool = True,
 ) -> tuple[ExampleMeasures, ExampleMeasures]:
     """Run both networks on the same examples, and return the measures of the dense one and of the smaller one.
 
@@ -133,10 +134,11 @@ def evaluate(
         batches: the examples.
         loss: the user's own loss, or None.
         metric: the user's own metric, or None.
+        writes: whether the networks' code may write to their parameters, which are copied for the time being then.
     """
     meter = None if metric is None else MetricMeter(metric)
     rows = []
-    with preserved(dense), preserved(small):
+    with preserved(dense, writes), preserved(small, writes):
         for pair in _run_pairs(dense, small, batches):
             rows.append(pair.measures(loss))
             if meter is not None:
@@ -153,15 +155,16 @@ def _run_pairs(dense: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> 
         yield OutputPair(batch, run_seeded(dense, batch), run_seeded(small, batch))
 
 
-def output_divergences(dense: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> Tensor:
+def output_divergences(dense: nn.Module, small: nn.Module, batches: Iterable[Batch], writes: bool = True) -> Tensor:
     """Return the divergence of the smaller network's outputs from the dense one's, (examples,).
 
     Args:
         dense: the dense network.
         small: the smaller network.
         batches: the examples.
+        writes: whether the networks' code may write to their parameters, which are copied for the time being then.
     """
-    with preserved(dense), preserved(small):
+    with preserved(dense, writes), preserved(small, writes):
         return torch.cat([pair.divergences(pair.small) for pair in _run_pairs(dense, small, batches)])
 
 

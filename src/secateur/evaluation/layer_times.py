@@ -38,24 +38,25 @@ class LayerTime:
     pruned: float
 
 
-def layer_times(dense: nn.Module, small: nn.Module, batch: Batch) -> tuple[LayerTime, ...]:
+def layer_times(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool = True) -> tuple[LayerTime, ...]:
     """Measure the time of each innermost module, and under "" that of operators outside of these; in their order.
 
     Args:
         dense: the dense network; its hooks and state are as before afterwards.
         small: the smaller network; the same.
         batch: the batch that they run on.
+        writes: whether the networks' code may write to their parameters, which are copied for the time being then.
     """
-    before, after = (_torch_times(model, batch) for model in (dense, small))
+    before, after = (_torch_times(model, batch, writes) for model in (dense, small))
     return tuple(LayerTime(name, ms, after.get(name, 0.0)) for name, ms in before.items())
 
 
-def _torch_times(model: nn.Module, batch: Batch) -> dict[str, float]:
+def _torch_times(model: nn.Module, batch: Batch, writes: bool) -> dict[str, float]:
     batch = batch.with_copied_inputs()
     keywords = {**batch.kwargs, **cache_disabled(model, batch)}
     times: defaultdict[str, list[float]] = defaultdict(list)
     clock = runtime_clock()
-    with preserved(model), _module_times(model, clock) as current:
+    with preserved(model, writes), _module_times(model, clock) as current:
         model(*batch.args, **keywords)
         times.clear()
         for _ in range(ROUNDS):

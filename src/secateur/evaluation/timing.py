@@ -31,13 +31,19 @@ class Stopwatch:
         dense: the dense network.
         batch: the batch that the networks run on.
         runtime: the runtime, as in `secateur.evaluation.runtimes`.
+        writes: whether the networks' code may write to their parameters, which are copied for the time being then.
         phase: a phase of text generation, which the networks run in place of the batch; None for the batch.
     """
 
     def __init__(
-        self, dense: nn.Module, batch: Batch, runtime: str = EAGER, phase: GenerationPhase | None = None
+        self,
+        dense: nn.Module,
+        batch: Batch,
+        runtime: str = EAGER,
+        writes: bool = True,
+        phase: GenerationPhase | None = None,
     ) -> None:
-        self.dense, self.batch, self.runtime, self.phase = dense, batch, runtime, phase
+        self.dense, self.batch, self.runtime, self.writes, self.phase = dense, batch, runtime, writes, phase
 
     def _call(self, model: nn.Module) -> Call:
         if self.phase is not None:
@@ -46,17 +52,17 @@ class Stopwatch:
 
     @cached_property
     def _dense_call(self) -> Call:
-        with preserved(self.dense):
+        with preserved(self.dense, self.writes):
             return self._call(self.dense)
 
     def interleaved(self, small: nn.Module) -> list[list[float]]:
         """Measure the milliseconds of several runs of the dense network and of a smaller one, run in turn."""
-        with preserved(self.dense), preserved(small):
+        with preserved(self.dense, self.writes), preserved(small, self.writes):
             return interleaved_times([self._dense_call, self._call(small)])
 
     def dense_ms(self) -> list[float]:
         """Measure the milliseconds that the dense network takes for the batch, in several runs."""
-        with preserved(self.dense):
+        with preserved(self.dense, self.writes):
             return interleaved_times([self._dense_call])[0]
 
     def time_ratio(self, small: nn.Module) -> float:

@@ -15,6 +15,22 @@ from secateur.graph.program import OpOverride, Program
 Values = dict[Node, Any]
 
 
+class ValuesOver(Values):
+    """The values of a run, and those of parameters, buffers and constants, which are looked up when they are read.
+
+    Args:
+        values: the values of operators and inputs; those that are among the fixed ones are left out.
+        fixed: the parameters, buffers and constants by placeholder.
+    """
+
+    def __init__(self, values: Values, fixed: Mapping[Node, Any]) -> None:
+        super().__init__({node: value for node, value in values.items() if node not in fixed})
+        self._fixed = fixed
+
+    def __missing__(self, node: Node) -> Any:
+        return self._fixed[node]
+
+
 @dataclass(frozen=True)
 class RunState:
     """The progress of one run of a program on one microbatch.
@@ -120,12 +136,11 @@ class ProgramCursor:
         """
         if state.position >= stop:
             return state
-        values = state.values if consume else dict(state.values)
-        values.update(fixed)
+        values = ValuesOver(state.values, fixed)
+        if consume:
+            state.values.clear()
         self.program.run(values, state.position, stop, handlers or {}, keep=self.program.output_nodes)
-        for node in fixed:
-            values.pop(node, None)
-        return RunState(stop, values)
+        return RunState(stop, dict(values))
 
 
 def bytes_of_tensors(values: Any) -> int:

@@ -4,7 +4,6 @@ A run that goes on from an operator reads such copies among the values of the op
 the parameters, because repairs change these between two operators.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +26,9 @@ class ParameterCopy:
     name: str
     dtype: torch.dtype
 
-    def value(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Return the value."""
-        return state[self.name].to(self.dtype)
+    def value(self, parameter: Tensor) -> Tensor:
+        """Return the value for a parameter."""
+        return parameter.to(self.dtype)
 
 
 def parameter_copies(program: Program) -> dict[Node, ParameterCopy]:

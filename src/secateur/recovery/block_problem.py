@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.errors import MissingGradientError
-from secateur.graph.cursor import Values
+from secateur.graph.cursor import Values, ValuesOver
 from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
@@ -67,8 +67,9 @@ class BlockProblem:
     def _inputs(self, pruned_layers: Sequence[PrunedLayer]) -> Iterator[Values]:
         """Yield the values that layers read, for each microbatch; nothing where there are no layers."""
         nodes = [node for pruned_layer in pruned_layers for node in pruned_layer.layer.node.all_input_nodes]
+        fixed = self.within.fixed(self.start)
         for cell in self.cells if pruned_layers else []:
-            yield self._run({**cell, **self.within.fixed(self.start)}, self.handlers, nodes)
+            yield self._run(ValuesOver(cell, fixed), self.handlers, nodes)
 
     def _run(self, values: Values, handlers: dict[Node, OpOverride], keep: Sequence[Node]) -> Values:
         return self.within.network.program.run(values, self.start, self.stop, handlers, keep=keep)
@@ -164,14 +165,14 @@ class BlockProblem:
 
     def _missing(self, number: int, tensors: Sequence[Tensor]) -> tuple[list[Tensor], Errors]:
         """Compute the outputs of a microbatch with weights and constants as `_tensors` returns them, and the errors."""
-        state, handlers = dict(self.within.state), dict(self.handlers)
+        replaced, handlers = dict[str, Tensor](), dict(self.handlers)
         constants = iter(tensors[len(self.layers) :])
         for layer, weight in zip(self.layers, tensors, strict=False):
-            state[layer.pruned_layer.layer.weight] = weight
+            replaced[layer.pruned_layer.layer.weight] = weight
             constant = next(constants) if layer.pruned_layer.has_constant else None
             handlers |= layer.overrides(self.handlers, constant)
-        values = {**self.cells[number], **self.within.fixed(self.start, state)}
-        values = self._run(values, handlers, [anchor.aim.seen for anchor in self.anchors])
+        fixed, compared = self.within.fixed(self.start, replaced), [anchor.aim.seen for anchor in self.anchors]
+        values = self._run(ValuesOver(self.cells[number], fixed), handlers, compared)
         outputs = [anchor.output(values) for anchor in self.anchors]
         pairs = zip(self.anchors, outputs, strict=True)
         return outputs, [anchor.missing(number, output.detach()) for anchor, output in pairs]

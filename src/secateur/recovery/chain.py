@@ -26,6 +26,7 @@ from secateur.recovery.refit import Choices, match_means, refit
 from secateur.recovery.saved_repairs import RepairOutcome, copy_tensors, recalled_repair
 from secateur.surgery.recipe import Recipe
 from secateur.utils.collected_warnings import warn
+from secateur.utils.free_memory import return_free_memory
 from secateur.utils.progress import counted
 from secateur.utils.time_budget import TimeBudget
 
@@ -119,7 +120,7 @@ class RepairChain:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
         self.before_adapt = _before_adapt(repairs)
-        before = output_divergences(self.dense, self.state, self.held)
+        before = self._divergences(self.state, self.held)
         for number, (name, train) in enumerate(repairs):
             if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
                 self.tuning.time.leave_out("the repair 'adapt'")
@@ -148,8 +149,13 @@ class RepairChain:
         """Return a copy after a repair on the fitted examples, measured on these and on those held out."""
         with counted(f"{name} on trial"):
             candidate = self._tried(number, name, train)
-        held_out, seen = (output_divergences(self.dense, candidate, cells) for cells in (self.held, self.fitted))
+        held_out, seen = (self._divergences(candidate, cells) for cells in (self.held, self.fitted))
+        return_free_memory()
         return candidate, RepairOutcome(held_out, seen, self.choices.get(number))
+
+    def _divergences(self, candidate: nn.Module, cells: Sequence[Batch]) -> torch.Tensor:
+        """Return the divergence of a network's outputs from the dense one's, (examples,)."""
+        return output_divergences(self.dense, candidate, cells, self.plan.network.program.writes)
 
     def finish(self) -> None:
         """Fit the kept repairs to all examples, and give the result to the cut model.
@@ -202,7 +208,8 @@ class RepairChain:
 
     def _train(self, train: Trained, small: nn.Module, cells: Sequence[Batch]) -> None:
         tuning = self.tuning
-        train(DistillationConfig(small, self.dense, cells, self.held, tuning.options, tuning.seed))
+        writes = self.plan.network.program.writes
+        train(DistillationConfig(small, self.dense, cells, self.held, tuning.options, tuning.seed, writes))
 
     def _solve(
         self, number: int, name: str, small: nn.Module, cells: Sequence[Batch], steps: int

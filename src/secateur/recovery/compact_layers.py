@@ -1,12 +1,14 @@
 """Layers that compute kept positions alone, within programs of dense size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
+from secateur.graph.operators import arguments
 from secateur.graph.program import OpFn
 from secateur.masking.linear_layers import LinearLayer
 
@@ -57,6 +59,27 @@ class CompactLayer:
         """The kept positions of the result; None if all are kept."""
         length = len(self.layer.outputs)
         return make(self.layer.dim, self.outputs, length) if len(self.outputs) < length else None
+
+    @property
+    def weight_node(self) -> Node:
+        """The placeholder of the weight."""
+        node: Node = arguments(self.layer.node)["weight"]
+        return node
+
+    def is_cut_along(self, axes: Mapping[int, Tensor]) -> bool:
+        """Return True if a weight that is cut along some axes is what the layer computes with.
+
+        Args:
+            axes: the positions that stay, by axis; all along others.
+        """
+        if self.layer.groups > 1 or len(self.weight_node.users) > 1:
+            return False
+        kept = (self.outputs, self.inner[0])
+        lengths = (len(self.layer.outputs), len(self.layer.inputs))
+        return axes.keys() <= {0, 1} and all(
+            torch.equal(axes.get(axis, torch.arange(length)), positions)
+            for axis, (positions, length) in enumerate(zip(kept, lengths, strict=True))
+        )
 
     def weight_of(self, weight: Tensor) -> Tensor:
         """Select the kept entries of a weight; a compact weight is returned as it is."""

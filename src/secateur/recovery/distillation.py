@@ -35,6 +35,7 @@ class DistillationConfig:
         held_out: others, to stop by.
         options: steps, learning_rate, batch_size, temperature, augment.
         seed: for whatever is drawn.
+        writes: whether the networks' code may write to their parameters.
     """
 
     small: nn.Module
@@ -43,6 +44,7 @@ class DistillationConfig:
     held_out: Sequence[Batch]
     options: Mapping[str, Any]
     seed: int = 0
+    writes: bool = True
 
 
 def distillation(output: Any, dense: Any, temperature: float = 2.0) -> Tensor:
@@ -93,7 +95,7 @@ def distill(training: DistillationConfig) -> None:
 
 def _with_usable_targets(training: DistillationConfig) -> DistillationConfig:
     """Drop the targets if the default loss does not accept them."""
-    with preserved(training.dense):
+    with preserved(training.dense, training.writes):
         outputs = [(cell, run_module(training.dense, cell)) for cell in training.cells[:1]]
     try:
         for cell, output in outputs:
@@ -125,11 +127,11 @@ def _train(training: DistillationConfig, optimizer: Any, schedule: Any, steps: i
 
 
 def _held_out_divergence(training: DistillationConfig) -> float:
-    return float(output_divergences(training.dense, training.small, training.held_out).mean())
+    return float(output_divergences(training.dense, training.small, training.held_out, training.writes).mean())
 
 
 def _loss(training: DistillationConfig, batch: Batch, seed: int) -> Tensor:
-    with preserved(training.dense):
+    with preserved(training.dense, training.writes):
         dense_output = run_seeded(training.dense, batch, seed)
     output = run_seeded(training.small, batch, seed)
     return distillation_objective(output, dense_output, batch.target, float(training.options.get("temperature", 2.0)))

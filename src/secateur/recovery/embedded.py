@@ -4,7 +4,7 @@ So every operator of the cut network has its counterpart in the dense one, and w
 written back to the small model.
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,7 @@ from secateur.masking.operand_overrides import as_factor
 from secateur.masking.parameter_copies import ParameterCopy, parameter_copies
 from secateur.recovery.compact_layers import CompactLayer
 from secateur.recovery.compact_values import Axes, compact_axes, compact_operator
+from secateur.recovery.embedded_state import EmbeddedState, FixedValues, expanded_vector
 from secateur.surgery.recipe import Recipe
 from secateur.surgery.recipe_attributes import Slices
 from secateur.utils.dtypes import to_widest
@@ -37,7 +38,7 @@ class EmbeddedPrunedNetwork:
         network: the dense network's trace.
         mask: which units stay (units + 1,).
         slices: the positions that stay, by tensor and axis.
-        state: its parameters and buffers by name, in the dense shapes; repairs replace them.
+        state: its parameters and buffers by name, read and written in the dense shapes; repairs replace them.
         biases: those that were added where there were none, in the dense lengths.
         means: of absent units, where they are not in the biases yet; empty where they are, or nothing stands for them.
         alike_until: the position of an operator before which it is known to compute what the dense network computes.
@@ -47,7 +48,7 @@ class EmbeddedPrunedNetwork:
     network: Network
     mask: Tensor
     slices: Slices
-    state: dict[str, Tensor]
+    state: MutableMapping[str, Tensor]
     biases: dict[str, Tensor]
     means: Means = field(default_factory=dict)
     alike_until: int = 0
@@ -60,22 +61,15 @@ class EmbeddedPrunedNetwork:
         cut_names = _cut_names(network, recipe)
         tensors = _renamed_tensors(small, cut_names)
         mask = network.mask(recipe.kept)
-        state = {}
-        for name in set(program.state_names.values()):
-            dense = program.state(name).detach()
-            state[name] = (
-                _spread_to_dense(tensors[name].detach(), dense, recipe.slices.get(name, {}))
-                if name in tensors
-                else dense
-            )
+        names = set(program.state_names.values())
+        compact = {name: tensors[name].detach() if name in tensors else program.state(name).detach() for name in names}
+        state = EmbeddedState(program, compact, {name: axes for name, axes in recipe.slices.items() if name in tensors})
         biases = {}
         for consumer in network.new_biases():
             if consumer.fold is not None and consumer.fold.tensor in tensors:
-                dense = tensors[consumer.fold.tensor].detach().new_zeros(len(consumer.fold.outputs))
                 stays = torch.nonzero(mask[consumer.fold.outputs]).flatten()
-                biases[consumer.fold.tensor] = _spread_to_dense(
-                    tensors[consumer.fold.tensor].detach(), dense, {0: stays}
-                )
+                bias = tensors[consumer.fold.tensor].detach()
+                biases[consumer.fold.tensor] = expanded_vector(bias, len(consumer.fold.outputs), stays)
         return EmbeddedPrunedNetwork(network, mask, recipe.slices, state, biases, cut_names=cut_names)
 
     @staticmethod
@@ -109,25 +103,33 @@ class EmbeddedPrunedNetwork:
         """True if an operator is in a removed block."""
         return bool(self.dropped) and is_inside(module_path(node), self.dropped)
 
-    def fixed(self, start: int = 0, state: Mapping[str, Tensor] | None = None) -> dict[Node, Any]:
+    def fixed(self, start: int = 0, replaced: Mapping[str, Tensor] | None = None) -> FixedValues:
         """Return parameters, buffers and constants by placeholder, and the copies of them that exist before a position.
 
         Args:
             start: the position of the operator that runs next.
-            state: parameters and buffers by name, in place of those of the cut network.
+            replaced: tensors by name, in the place of those of the cut network.
         """
-        program, tensors = self.network.program, self.state if state is None else state
+        program = self.network.program
         copies = {
-            node: copy.value(tensors)
+            node: copy
             for node, copy in self._parameter_copies.items()
             if program.position[node] < start <= program.last_use[node]
         }
-        parameters = {node: tensors[name] for node, name in program.state_names.items()}
-        return {**parameters, **copies, **program.constants}
+        return FixedValues(program, self.state, self._compact_weights, replaced or {}, copies)
 
     @cached_property
     def _parameter_copies(self) -> dict[Node, ParameterCopy]:
         return parameter_copies(self.network.program)
+
+    @cached_property
+    def _compact_weights(self) -> frozenset[Node]:
+        """The placeholders of weights that layers read in the cut shape."""
+        if not isinstance(self.state, EmbeddedState):
+            return frozenset()
+        axes = {layer: self.state.axes(layer.layer.weight) for layer in self._narrow.values()}
+        weights = {layer.weight_node for layer, kept in axes.items() if layer.is_cut_along(kept)}
+        return frozenset(weights & self.network.program.state_names.keys())
 
     def handlers(self) -> dict[Node, OpOverride]:
         """Return the overrides of operators in the cut network."""
@@ -222,23 +224,25 @@ class EmbeddedPrunedNetwork:
             tensors[name].data.copy_(value)
 
     def written(self, small: nn.Module) -> nn.Module:
-        """Return a copy of the small model with this state; tensors that are the same share their memory."""
+        """Return a copy of the small model with this state; its tensors share their memory with the state."""
         changed = copy_sharing_parameters(small)
         tensors = _renamed_tensors(changed, self.cut_names)
         for name, value in self._compact_tensors(tensors):
             target = tensors[name].data
-            if value.data_ptr() != target.data_ptr():
-                tensors[name].data = torch.empty_like(target).copy_(value)
+            if value.data_ptr() == target.data_ptr():
+                continue
+            is_alike = (value.stride(), value.dtype, value.device) == (target.stride(), target.dtype, target.device)
+            tensors[name].data = value if is_alike else torch.empty_like(target).copy_(value)
         return changed
 
     def _compact_tensors(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield the name and the kept entries of each tensor that is among some names."""
-        for name, value in {**self.state, **self.biases}.items():
+        for name in self.state:
             if name in names:
-                axes = {0: self._stays(name)} if name in self.biases else self.slices.get(name, {})
-                for axis, positions in axes.items():
-                    value = value.index_select(axis, positions.to(value.device))
-                yield name, value
+                yield name, self.state.compact(name) if isinstance(self.state, EmbeddedState) else self.state[name]
+        for name, bias in self.biases.items():
+            if name in names:
+                yield name, bias.index_select(0, self._stays(name).to(bias.device))
 
     def _stays(self, bias: str) -> Tensor:
         folds = (consumer.fold for consumer in self.network.new_biases())
@@ -265,16 +269,3 @@ def embedded_tensors(model: nn.Module) -> dict[str, Tensor]:
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }
-
-
-def _spread_to_dense(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
-    """Expand a cut tensor to the dense shape; removed entries are those of the dense tensor.
-
-    A tensor that was not cut is returned as it is: repairs replace tensors, and change none in place.
-    """
-    if not axes:
-        return value
-    expanded = dense.clone()
-    grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(dense.shape)]
-    expanded[torch.meshgrid(*[index.to(expanded.device) for index in grid], indexing="ij")] = value
-    return expanded

@@ -1,6 +1,6 @@
 """Paired execution: the dense and the cut network run side by side, microbatch by microbatch, up to any operator."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,8 +8,9 @@ from torch.fx import Node
 
 from secateur.data.batch import Batch
 from secateur.data.model_inputs import input_error
-from secateur.graph.cursor import ProgramCursor, RunState, Values
+from secateur.graph.cursor import ProgramCursor, RunState, Values, ValuesOver
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.embedded_state import FixedValues
 from secateur.recovery.known_rows import KnownDenseRows
 
 MEMORY = 1 << 30
@@ -56,9 +57,9 @@ class PairedExecution:
         return self._at(None, self.within.network.program.position[node])
 
     def _at(self, dense_to: int | None, cut_to: int) -> Iterator[tuple[int, Values, Values]]:
-        handlers = self.within.handlers()
+        handlers, fixed = self.within.handlers(), dict[int, FixedValues]()
         for cell in range(len(self.cells)):
-            dense, cut = self._advanced(cell, dense_to, cut_to, handlers)
+            dense, cut = self._advanced(cell, dense_to, cut_to, handlers, fixed)
             yield cell, dict(dense.values), dict(cut.values)
 
     def reach(self, node: Node) -> None:
@@ -70,7 +71,7 @@ class PairedExecution:
         """Yield the outputs of the dense and the cut network for every microbatch."""
         program = self.within.network.program
         for _, dense, cut in self.before(program.nodes[-1]):
-            yield program.finish({**program.fixed(), **dense}), self._finished(cut)
+            yield program.finish(ValuesOver(dense, program.fixed())), self._finished(cut)
 
     def cut_outputs(self) -> Iterator[Any]:
         """Yield the outputs of the cut network for every microbatch."""
@@ -80,7 +81,7 @@ class PairedExecution:
     def _finished(self, cut: Values) -> Any:
         """Return the output of the cut network, from the values before the end."""
         program = self.within.network.program
-        return program.finish({**cut, **self.within.fixed(program.position[program.nodes[-1]])})
+        return program.finish(ValuesOver(cut, self.within.fixed(program.position[program.nodes[-1]])))
 
     def forked(self, within: EmbeddedPrunedNetwork) -> "PairedExecution":
         """Return an execution of the same microbatches with another cut network, from the values that both share."""
@@ -89,7 +90,18 @@ class PairedExecution:
         other._cursor.keep_from(self._cursor, lambda states: states[1].position <= agrees_until)
         return other
 
-    def _advanced(self, cell: int, dense_to: int | None, cut_to: int, handlers: Any) -> tuple[RunState, RunState]:
+    def _advanced(
+        self, cell: int, dense_to: int | None, cut_to: int, handlers: Any, fixed: dict[int, FixedValues]
+    ) -> tuple[RunState, RunState]:
+        """Run both networks on a microbatch.
+
+        Args:
+            cell: the number of the microbatch.
+            dense_to: the position before which the dense network stops; None: where it is.
+            cut_to: the position before which the cut network stops.
+            handlers: the overrides of operators in the cut network.
+            fixed: the parameters of the cut network for runs from a position, which microbatches share.
+        """
         dense, cut = self._cursor.start(cell, (dense_to, cut_to))
         dense_to = dense.position if dense_to is None else dense_to
         shared_until = min(self.within.alike_until, dense_to, cut_to)
@@ -99,13 +111,15 @@ class PairedExecution:
                 dense = cut = advance(dense, shared_until, dense_fixed)
             dense = advance(dense, dense_to, dense_fixed)
             if cut.position < cut_to:
-                cut = advance(cut, cut_to, self.within.fixed(cut.position), handlers)
+                if cut.position not in fixed:
+                    fixed[cut.position] = self.within.fixed(cut.position)
+                cut = advance(cut, cut_to, fixed[cut.position], handlers)
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
             raise input_error(self.within.network.title, self.cells[cell], failure) from failure
         self._cursor.keep(cell, (dense, cut), self.memory)
         return dense, cut
 
 
-def value_of(values: Values, fixed: Values, argument: Any) -> Any:
+def value_of(values: Values, fixed: Mapping[Node, Any], argument: Any) -> Any:
     """Return the value of an operator's argument."""
     return torch.fx.map_arg(argument, lambda node: values[node] if node in values else fixed[node])

@@ -18,6 +18,7 @@ from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.input_covariance import Covariance
 from secateur.recovery.targets import OutputContext, output_context
 from secateur.utils.dtypes import at_least_single
+from secateur.utils.free_memory import return_free_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,3 +118,4 @@ class SharedTargets:
         for table in (self.anchors, self.covariances):
             for layer in table.keys() - layers:
                 del table[layer]
+        return_free_memory()

@@ -24,6 +24,7 @@ from secateur.recovery.regression_rows import ClippedRegression, RegressionRows
 from secateur.recovery.ridge import Choice, select_ridge, solve
 from secateur.recovery.targets import output_context
 from secateur.utils.collected_warnings import warn
+from secateur.utils.free_memory import return_free_memory
 from secateur.utils.progress import track
 
 FEW = 2
@@ -57,6 +58,7 @@ def refit(
             share = examples_here / (examples or examples_here)
             choice = refit_layer(lockstep, pruned_layer, earlier, share=share, has_steps=has_steps)
             chosen.update({} if choice is None else {layer.weight: choice})
+            return_free_memory()
     return chosen
 
 

@@ -60,14 +60,15 @@ def measure_networks(
         runtime: the runtime for the times.
         context_length: the number of tokens before the ones that are generated, where the budget is in their time.
     """
-    evaluations = evaluate(dense, small, examples.measured, loss, metric)
-    timed = _timed_in_runtime(dense, small, examples.timed, runtime)
+    evaluations = evaluate(dense, small, examples.measured, loss, metric, plan.network.program.writes)
+    writes = plan.network.program.writes
+    timed = _timed_in_runtime(dense, small, examples.timed, runtime, writes)
     metrics = [
         evaluation.metrics(cost, latency_of(examples.timed.size or 1, seconds))
         for evaluation, cost, seconds in zip(evaluations, (plan.dense, plan.cost), timed.seconds, strict=True)
     ]
     speedup = metrics[0].latency.median / metrics[1].latency.median
-    faults = _page_faults(small, examples.timed) if timed.runtime == EAGER else 0
+    faults = _page_faults(small, examples.timed, writes) if timed.runtime == EAGER else 0
     return Report(
         title=plan.network.title,
         examples=len(evaluations[0].losses),
@@ -124,34 +125,34 @@ class TimedNetworks:
     notes: tuple[str, ...] = ()
 
 
-def _timed_in_runtime(dense: nn.Module, small: nn.Module, batch: Batch, runtime: str) -> TimedNetworks:
+def _timed_in_runtime(dense: nn.Module, small: nn.Module, batch: Batch, runtime: str, writes: bool) -> TimedNetworks:
     """Time two networks in a runtime, or in torch where the runtime cannot run them."""
     try:
-        return TimedNetworks(runtime, *TIMERS[runtime](dense, small, batch))
+        return TimedNetworks(runtime, *TIMERS[runtime](dense, small, batch, writes))
     except BudgetError as failure:
         note = f"times are those of torch's own kernels: {failure}"
-        return TimedNetworks(EAGER, *TIMERS[EAGER](dense, small, batch), (note,))
+        return TimedNetworks(EAGER, *TIMERS[EAGER](dense, small, batch, writes), (note,))
 
 
-def _page_faults(small: nn.Module, batch: Batch) -> int:
-    with preserved(small):
+def _page_faults(small: nn.Module, batch: Batch, writes: bool) -> int:
+    with preserved(small, writes):
         return page_faults(repeatable_call(small, batch))
 
 
-def _times_in_torch(dense: nn.Module, small: nn.Module, batch: Batch) -> Times:
-    with preserved(dense), preserved(small):
+def _times_in_torch(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool) -> Times:
+    with preserved(dense, writes), preserved(small, writes):
         times = interleaved_times([repeatable_call(model, batch) for model in (dense, small)])
-    return times, layer_times(dense, small, batch)
+    return times, layer_times(dense, small, batch, writes)
 
 
-def _times_in_onnxruntime(dense: nn.Module, small: nn.Module, batch: Batch) -> Times:
-    with preserved(dense), preserved(small):
+def _times_in_onnxruntime(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool) -> Times:
+    with preserved(dense, writes), preserved(small, writes):
         exported = [export_onnx(model, batch) for model in (dense, small)]
     times = interleaved_times([session_call(model) for model in exported])
     return times, onnx_layer_times(exported[0], exported[1], [name for name, _ in dense.named_modules()])
 
 
-TIMERS: Mapping[str, Callable[[nn.Module, nn.Module, Batch], Times]] = {
+TIMERS: Mapping[str, Callable[[nn.Module, nn.Module, Batch, bool], Times]] = {
     EAGER: _times_in_torch,
     ONNXRUNTIME: _times_in_onnxruntime,
 }

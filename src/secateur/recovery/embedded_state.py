@@ -1,0 +1,117 @@
+"""The tensors of a cut network in the dense one's program: held in their cut shapes, expanded where they are read."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.graph.program import Program
+from secateur.masking.parameter_copies import ParameterCopy
+from secateur.surgery.recipe_attributes import Slices
+
+
+class EmbeddedState(MutableMapping[str, Tensor]):
+    """Parameters and buffers by name, read and written in the dense shapes, and held in the cut ones.
+
+    The removed entries are those of the dense network. Tensors are replaced, and never changed in place, so that those
+    that no repair has replaced share the memory of the cut model.
+
+    Args:
+        program: the dense network's.
+        tensors: the tensors in the cut shapes.
+        slices: the positions that stay, by tensor and axis; tensors without any have the dense shape.
+    """
+
+    def __init__(self, program: Program, tensors: dict[str, Tensor], slices: Slices) -> None:
+        self._program, self._tensors, self._slices = program, tensors, slices
+
+    def __getitem__(self, name: str) -> Tensor:
+        axes = self.axes(name)
+        return _expanded(self._tensors[name], self._program.state(name).detach(), axes) if axes else self._tensors[name]
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        for axis, positions in self.axes(name).items():
+            value = value.index_select(axis, positions.to(value.device))
+        self._tensors[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def axes(self, name: str) -> Mapping[int, Tensor]:
+        """Return the positions that stay of a tensor, by axis; empty where all do."""
+        return self._slices.get(name, {})
+
+    def compact(self, name: str) -> Tensor:
+        """Return a tensor in the cut shape."""
+        return self._tensors[name]
+
+
+class FixedValues(Mapping[Node, Any]):
+    """Parameters, buffers, constants and copies of parameters in the cut network, expanded when an operator reads them.
+
+    What was expanded is kept as long as this object; weights of layers that compute kept positions alone are not.
+
+    Args:
+        program: the dense network's.
+        state: the parameters and buffers by name.
+        compact: the placeholders that are read in the cut shape.
+        replaced: tensors by name, in the place of those of the state.
+        copies: operators that copied a parameter before the run starts.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        state: Mapping[str, Tensor],
+        compact: frozenset[Node],
+        replaced: Mapping[str, Tensor],
+        copies: Mapping[Node, ParameterCopy],
+    ) -> None:
+        self._program, self._compact, self._copies = program, compact, copies
+        self._state, self._replaced = state, replaced
+        self._expanded: dict[Node, Tensor] = {}
+
+    def __getitem__(self, node: Node) -> Any:
+        if node in self._program.constants:
+            return self._program.constants[node]
+        if node not in self._copies and node not in self._program.state_names:
+            raise KeyError(node)
+        if node in self._compact and isinstance(self._state, EmbeddedState):
+            name = self._program.state_names[node]
+            return self._replaced[name] if name in self._replaced else self._state.compact(name)
+        if node not in self._expanded:
+            copy = self._copies.get(node)
+            name = self._program.state_names[node] if copy is None else copy.name
+            value = self._replaced[name] if name in self._replaced else self._state[name]
+            self._expanded[node] = value if copy is None else copy.value(value)
+        return self._expanded[node]
+
+    def __contains__(self, node: object) -> bool:
+        return any(node in nodes for nodes in (self._program.state_names, self._program.constants, self._copies))
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter({**self._program.state_names, **self._program.constants, **self._copies})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def expanded_vector(value: Tensor, length: int, positions: Tensor) -> Tensor:
+    """Return a vector with its entries at some positions, and zeros elsewhere. (length,)"""
+    return _expanded(value, value.new_zeros(length), {0: positions})
+
+
+def _expanded(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
+    """Return a cut tensor in the dense shape; removed entries are those of the dense tensor."""
+    expanded = dense.clone()
+    grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(dense.shape)]
+    expanded[torch.meshgrid(*[index.to(expanded.device) for index in grid], indexing="ij")] = value
+    return expanded

@@ -1,0 +1,94 @@
+"""A cut network in the dense one's program: its tensors take no memory beyond those of the cut model."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from support.transformers_models import tiny_transformer
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur.graph.cursor import ValuesOver
+from secateur.recovery.embedded import EmbeddedPrunedNetwork, embedded_tensors
+from secateur.recovery.embedded_state import EmbeddedState
+from secateur.surgery.recipe import recipe_of
+
+Subject = tuple[nn.Module, nn.Module, EmbeddedPrunedNetwork, dict[str, Tensor]]
+
+
+class Mixed(nn.Module):
+    """A convolution with a batch norm, one in groups, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.n, self.b = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, groups=4)
+        self.c = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.c(torch.relu(self.b(torch.relu(self.n(self.a(x))))).mean((2, 3)))
+        return y
+
+
+def networks() -> Iterator[tuple[nn.Module, dict[str, Tensor] | Tensor]]:
+    torch.manual_seed(0)
+    yield Mixed().eval(), torch.randn(4, 3, 8, 8)
+    for name in ("llama", "gpt2"):
+        yield tiny_transformer(name, 4)
+
+
+def embedded(model: nn.Module, batch: dict[str, Tensor] | Tensor) -> Subject:
+    network = sc.trace(model, batch)
+    plan = sc.plan(network, sc.score(network, by="l2", ablation="zero"), {"units": 0.5})
+    small, recipe = sc.cut(model, plan), recipe_of(model, plan)
+    slices = recipe.slices
+    dense = {}
+    for name, tensor in embedded_tensors(small).items():  # in the dense shape, with the dense network's removed entries
+        expanded = embedded_tensors(model)[name].detach().clone() if name in slices else tensor.detach()
+        axes = slices.get(name, {})
+        grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(expanded.shape)]
+        if axes:
+            expanded[torch.meshgrid(*grid, indexing="ij")] = tensor.detach()
+        dense[name] = expanded
+    return model, small, EmbeddedPrunedNetwork.of(small, network, recipe), dense
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_tensors_are_read_in_the_dense_shapes_and_held_in_the_cut_model(number: int) -> None:
+    model, small, within, dense = embedded(*list(networks())[number])
+    state, tensors = within.state, embedded_tensors(small)
+    assert isinstance(state, EmbeddedState) and len(state) == len(list(state))
+    for name in state:
+        assert torch.equal(state[name], dense[name])
+        assert state.compact(name).data_ptr() == tensors[name].data_ptr()
+    fixed = within.fixed()
+    cut = [name for name in state if state.axes(name)]
+    compact = [name for node, name in within.network.program.state_names.items() if node in within._compact_weights]
+    assert cut and set(compact) <= set(cut)
+    for node, name in within.network.program.state_names.items():
+        value = fixed[node]
+        assert value.shape == (tensors[name].shape if name in compact else dense[name].shape)
+    assert number == 2 or compact  # layers of GPT-2 hold their weights transposed
+
+
+def test_a_repaired_copy_takes_over_new_tensors_and_leaves_the_cut_model_as_it_is() -> None:
+    _, small, within, _ = embedded(*next(networks()))
+    before = {name: tensor.clone() for name, tensor in embedded_tensors(small).items()}
+    new = within.state["c.weight"] + 1
+    within.state["c.weight"] = new
+    written = embedded_tensors(within.written(small))
+    assert isinstance(within.state, EmbeddedState)
+    assert written["c.weight"].data_ptr() == within.state.compact("c.weight").data_ptr()
+    assert torch.equal(written["c.weight"], before["c.weight"] + 1)
+    assert written["a.weight"].data_ptr() == embedded_tensors(small)["a.weight"].data_ptr()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in embedded_tensors(small).items())
+
+
+def test_values_of_a_run_are_looked_up_behind_its_own() -> None:
+    _, _, within, _ = embedded(*next(networks()))
+    program = within.network.program
+    fixed, node = within.fixed(), next(iter(program.state_names))
+    values = ValuesOver({program.inputs[0]: 1}, fixed)
+    assert values[program.inputs[0]] == 1 and values[node] is fixed[node] and node not in dict(values)
+    assert set(fixed) == {*program.state_names, *program.constants} and len(fixed) == len(set(fixed))
+    replaced = within.fixed(0, {program.state_names[node]: torch.zeros(1)})
+    assert torch.equal(replaced[node], torch.zeros(1))
