@@ -90,7 +90,9 @@ OPTIONS: Mapping[str, Option] = {
     "seconds": optional(Option("a number of seconds above 0", lambda v: is_real(v) and v > 0)),
     "rounds": Option("a whole number of rounds from 1 up", lambda v: is_whole(v) and v >= 1, BudgetError),
     "round_to": optional(Option("a whole number of units from 1 up", lambda v: is_round(v) and v >= 1, BudgetError)),
-    "units_per_step": Option("a whole number of units from 1 up", lambda v: is_round(v) and v >= 1, BudgetError),
+    "units_per_step": optional(
+        Option("a whole number of units from 1 up", lambda v: is_round(v) and v >= 1, BudgetError)
+    ),
     "floor": Option(
         "a whole number of units, or a fraction of a group below 1",
         lambda v: is_real(v) and v >= 0 and (v < 1 or is_round(v)),

@@ -25,7 +25,10 @@ EXAMPLES: Mapping[str, str] = {
     "params": "0.5 or '2M'", "macs": "0.5 or '300M'", "bytes": "0.5 or '1MB'", "units": "0.5 or 100",
     "latency": "0.5", "decode_latency": "0.7", "prefill_latency": "0.7", "ms": "5", "speedup": "2",
 }  # fmt: skip
-NUMBER = re.compile(r"\s*(\d[\d_,]*\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z%]*)\s*", re.IGNORECASE)
+NUMBER = re.compile(
+    r"\s*(\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d[\d_]*\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z%]*)\s*", re.IGNORECASE
+)
+"""A number, with commas between thousands alone: "0,5" is none."""
 
 
 def parse_quantity(unit: str, value: object) -> float:

@@ -5,6 +5,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,12 +36,16 @@ def imported_object(source: str) -> Any:
         raise NameMatchError(f"{source!r} is not of the form {FORM}")
     try:
         target: Any = _module_of(module_name)
-        for attribute in attribute_path.split("."):
-            target = getattr(target, attribute)
     except (ModuleNotFoundError, FileNotFoundError, AttributeError) as failure:
         raise NameMatchError(f"{source!r} can't be found: {failure}") from failure
     except Exception as failure:  # the user's own module may raise anything
         raise OptionError(f"{source!r} can't be imported: {_raised(failure)}") from failure
+    for attribute in attribute_path.split("."):
+        if not hasattr(target, attribute):
+            nearest = get_close_matches(attribute, dir(target), 1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise NameMatchError(f"{source!r} can't be found: {module_name} has no {attribute!r}{hint}")
+        target = getattr(target, attribute)
     return target
 
 

@@ -34,6 +34,7 @@ from secateur.cli.options import (
     Weights,
 )
 from secateur.cli.output import CommandOutput
+from secateur.cli.output_paths import checked_file
 from secateur.cli.parsing import parse_fractions, parse_repair, parse_sizes, stopping_rule
 
 
@@ -46,7 +47,10 @@ def inspect_command(
     kinds: Kinds = None,
     as_program: AsProgram = False,
     page: Annotated[
-        Path | None, typer.Option("--page", help="An HTML page to write, with a picture.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--page", help="An HTML page to write, with a picture.", show_default=False, callback=checked_file
+        ),
     ] = None,
     device: Device = "cpu",
 ) -> CommandOutput:

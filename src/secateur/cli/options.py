@@ -15,6 +15,7 @@ from secateur.cli.completion import (
     completing,
     registered_criteria,
 )
+from secateur.cli.output_paths import checked_file, checked_folder
 from secateur.coupling.kinds import KINDS
 
 CALLABLE = "package.module:name or file.py:name"
@@ -49,10 +50,7 @@ Program = Annotated[
     ),
 ]
 Data = Annotated[str, typer.Option("--data", help=DATA_HELP, show_default=False)]
-MaybeData = Annotated[
-    str | None,
-    typer.Option("--data", help=DATA_HELP, show_default=False),
-]
+MaybeData = Annotated[str | None, typer.Option("--data", help=DATA_HELP, show_default=False)]
 SELECTED = "groups that match this glob, or that the module of this path makes; again for more."
 Only = Annotated[list[str] | None, typer.Option("--only", help=f"Only {SELECTED}", show_default=False)]
 Skip = Annotated[list[str] | None, typer.Option("--skip", help=f"No {SELECTED}", show_default=False)]
@@ -83,14 +81,7 @@ Ablation = Annotated[
         autocompletion=completing(ABLATIONS),
     ),
 ]
-KeepOption = Annotated[
-    list[str],
-    typer.Option(
-        "--keep",
-        help=BUDGETS,
-        show_default=False,
-    ),
-]
+KeepOption = Annotated[list[str], typer.Option("--keep", help=BUDGETS, show_default=False)]
 MaybeKeep = Annotated[list[str] | None, KeepOption.__metadata__[0]]
 Sizes = Annotated[
     list[str] | None,
@@ -153,13 +144,16 @@ Repair = Annotated[
         autocompletion=completing(REPAIRS),
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", help="The folder to write to.", show_default=False)]
+Out = Annotated[
+    Path, typer.Option("--out", help="The folder to write to.", show_default=False, callback=checked_folder)
+]
 Onnx = Annotated[
     Path | None,
     typer.Option(
         "--onnx",
         help="Also write the small model as an ONNX file, or as a program of torch.export if it ends in .pt2.",
         show_default=False,
+        callback=checked_file,
     ),
 ]
 Device = Annotated[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from secateur.allocation.quantities import parse_quantity
 from secateur.errors import BudgetError
+from secateur.options import check_name
 
 if TYPE_CHECKING:
     from secateur.stopping import Rule
@@ -54,12 +55,21 @@ def parse_sizes(entries: list[str]) -> dict[str, float]:
     return sizes
 
 
+BOUNDED = ("accuracy", "agreement", "loss", "metric", "macs", "params", "bytes", "latency")
 SIZE_FORM = "GROUP=NUMBER or GROUP=FRACTION, such as layer1.0.conv1=24 or layer1.*=0.5"
 
 
 def parse_bounds(entries: list[str]) -> dict[str, float]:
-    """Parse entries such as `accuracy=-0.01` to bounds by measure."""
-    return _parse_numbers(entries, "--pick", "MEASURE=BOUND, such as accuracy=-0.01")
+    """Parse entries such as `accuracy=-0.01` to bounds by measure, of the measures and sizes that a curve may have.
+
+    Raises:
+        BudgetError: an entry has another form.
+        NameMatchError: there is no such measure.
+    """
+    bounds = _parse_numbers(entries, "--pick", "MEASURE=BOUND, such as accuracy=-0.01")
+    for name in bounds:
+        check_name(name, BOUNDED, "--pick bounds no")
+    return bounds
 
 
 def _parse_numbers(entries: list[str], option: str, form: str) -> dict[str, float]:
@@ -129,12 +139,16 @@ def parse_block_shapes(entries: list[str]) -> int | tuple[int, ...] | dict[str, 
 
 def parse_allocation(allocation: str) -> str | list[str]:
     """Parse the name of an allocation, or several that are separated by commas."""
-    return allocation.split(",") if "," in allocation else allocation
+    return _names_in(allocation) if "," in allocation else allocation
 
 
 def parse_repair(repair: str) -> list[str] | None:
     """Parse repairs that are separated by commas; "none" gives None."""
-    return None if repair == "none" else repair.split(",")
+    return None if repair == "none" else _names_in(repair)
+
+
+def _names_in(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def stopping_rule(coalitions: int | None, error: float | None, seconds: float | None) -> "Rule | None":

@@ -40,7 +40,9 @@ from secateur.cli.options import (
     Weights,
 )
 from secateur.cli.output import CommandOutput
+from secateur.cli.output_paths import checked_folder
 from secateur.cli.parsing import parse_allocation, parse_keep_text, parse_repair, parse_sizes
+from secateur.errors import BudgetError
 
 if TYPE_CHECKING:
     from secateur.results import Result
@@ -50,7 +52,9 @@ PRETRAINED = "pretrained"
 
 @register_command("demo")
 def demo_command(
-    out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option("--out", help="The folder to write to.", callback=checked_folder)] = Path(
+        "out/demo"
+    ),
     keep: KeepOption = ["macs=0.5"],  # noqa: B006 (typer copies it)
     by: By = "obs",
     onnx: Onnx = None,
@@ -113,6 +117,8 @@ def prune_command(
     from secateur.cli.imports import batches_from, metric_from, model_from
     from secateur.deployment.export import check_export_path
 
+    if not keep and not sizes:
+        raise BudgetError("--keep is missing; give a budget, --keep macs=0.5, or what single groups keep, by --size")
     check_export_path(onnx)
     dense, batches = model_from(model, weights, program, device), batches_from(data)
     result = sc.prune(

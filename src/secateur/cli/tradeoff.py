@@ -72,6 +72,7 @@ def tradeoff_command(
     """Prune to several budgets from one scoring, and show what is lost against what is saved."""
     from secateur.cli.imports import batches_from, metric_from, model_from
 
+    bounds = parse_bounds(pick or [])
     curve = sc.tradeoff(
         model_from(model, weights, program, device), batches_from(data), parse_fractions(keep) if keep else None, by,
         sizes=parse_sizes(sizes or []), test=batches_from(test) if test else None, metric=metric_from(metric),
@@ -82,9 +83,9 @@ def tradeoff_command(
     curve.save(out)
     lines = [str(curve), "", f"written to {out}: tradeoff.html, .json and .txt"]
     record = {"folder": out, "measure": curve.measure, "examples": curve.examples, "points": curve.to_dict()}
-    if not pick:
+    if not bounds:
         return CommandOutput("\n".join(lines), record)
-    picked, folder = curve.pick(**parse_bounds(pick)), out / "model"
+    picked, folder = curve.pick(**bounds), out / "model"
     picked.save(folder)
     lines.append(f"the picked network is written to {folder}")
     output = CommandOutput("\n".join(lines), {**record, "model": folder})

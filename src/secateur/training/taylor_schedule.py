@@ -102,8 +102,7 @@ class TaylorSchedule(TrainingMethod):
         skip: Selection | None = None,
     ) -> None:
         self.keep = _checked_budget(keep, every, decay, round_to)
-        if units_per_step is not None:
-            check_option("units_per_step", units_per_step)
+        check_option("units_per_step", units_per_step)
         super().__init__(unwrapped(model), optimizer)
         self.every, self.decay, self.floor, self.round_to = every, decay, floor, round_to
         self.by, self.data = by, data

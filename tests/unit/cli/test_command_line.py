@@ -245,7 +245,17 @@ MISTAKES = {
     "a percentage": (("prune", *MODEL, *QUICK, "--keep", "macs=50"), "out of range"),
     "a bound of the wrong sign": (("prune", *MODEL, *QUICK, "--keep", "accuracy=0.01"), "is not a bound"),
     "two times": (("prune", *MODEL, *QUICK, "--keep", "ms=5", "--keep", "speedup=2"), "gives the time twice"),
-    "no budget": (("prune", *MODEL, *QUICK), "is not a budget"),
+    "no budget": (("prune", *MODEL, *QUICK), "--keep is missing"),
+    "a comma for a point": (("prune", *MODEL, *QUICK, "--keep", "macs=0,5"), "'0,5'} is no number"),
+    "a misspelt function": (
+        ("prune", "--model", "shop.py:mak", *MODEL[2:], *QUICK, *KEEP), "shop.py has no 'mak'; did you mean 'make'?"
+    ),
+    "a file for the folder": (("prune", *MODEL, *KEEP, "--out", "shop.py"), "shop.py is a file; give a folder"),
+    "a folder below a file": (("tradeoff", *MODEL, "--out", "shop.py/curve"), "shop.py is a file; give a folder"),
+    "a folder for the page": (("inspect", *MODEL, "--page", "."), "it is a folder; give a file"),
+    "an unknown bound": (
+        ("tradeoff", *MODEL, "--out", "small", "--pick", "acuracy=-0.01"), "did you mean 'accuracy'?"
+    ),
     "an unknown criterion": (("prune", *MODEL, *KEEP, "--by", "taylr", "--out", "small"), "did you mean 'taylor'?"),
     "an unknown ablation": (("prune", *MODEL, *QUICK, *KEEP, "--ablation", "meen"), "did you mean 'mean'?"),
     "an unknown kind": (("prune", *MODEL, *QUICK, *KEEP, "--kind", "neuron"), "did you mean 'neurons'?"),
@@ -270,6 +280,23 @@ def test_a_mistake_is_named_and_nothing_is_written(what: str, shop: Path) -> Non
     assert done.exit_code == 2, done.output
     assert message in done.stderr, done.stderr
     assert not (shop / "small").exists() and "Traceback" not in done.output
+
+
+def test_outputs_are_checked_before_anything_is_computed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secateur.tradeoff", lambda *_, **__: pytest.fail("a curve was computed"))
+    for words in (("--out", "shop.py"), ("--out", "curve", "--pick", "acuracy=-0.01")):
+        assert secateur("tradeoff", *MODEL, *words).exit_code == 2
+    (shop / "locked").mkdir()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "locked is write-protected" in secateur("tradeoff", *MODEL, "--out", "locked/curve").stderr
+
+
+def test_names_may_be_separated_by_commas_and_spaces(shop: Path) -> None:
+    words = ("--by", "l1", "--repair", "mean, refit", "--allocation", "uniform, raw", "--out", "small")
+    done = secateur("prune", *MODEL, *KEEP, *words)
+    assert done.exit_code == 0, done.output
+    steps = json.loads((shop / "small" / "report.json").read_text())["settings"]["repairs"]
+    assert [step["name"] for step in steps] == ["mean", "refit"]
 
 
 def test_weights_of_another_model(shop: Path) -> None:

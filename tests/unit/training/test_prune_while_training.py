@@ -100,6 +100,15 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pyte
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True))
 
 
+def test_two_percent_of_the_units_go_at_a_removal_by_default() -> None:
+    default = prune_while_training(make(), DATA, {"units": 0.9}, **{**QUICK, "units_per_step": None})
+    single = prune_while_training(make(), DATA, {"units": 0.9}, **{**QUICK, "units_per_step": 1})
+    assert default.plan.network.units < 75  # 2 % are one unit
+    assert {name: units.tolist() for name, units in default.plan.kept.items()} == {
+        name: units.tolist() for name, units in single.plan.kept.items()
+    }
+
+
 def test_what_can_not_be_done_is_said_first() -> None:
     inputs = [x for x, _ in DATA]
     with pytest.raises(sc.SecateurError, match="needs labels; give"):
