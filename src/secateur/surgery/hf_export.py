@@ -19,6 +19,7 @@ from secateur.surgery.configured_models import (
     difference_from_cut,
     shapes_of_state,
 )
+from secateur.surgery.per_layer_config import per_layer_configs
 
 MOST_CONFIGS = 256
 
@@ -26,8 +27,8 @@ MOST_CONFIGS = 256
 def save_pretrained(model: nn.Module, plan: Plan, folder: Path) -> None:
     """Write a small model so that `from_pretrained` loads it.
 
-    Numbers in the configuration that equal an old size are tried with the new one until the library builds a model of
-    the same shapes, and that model gives the same output.
+    Numbers in the configuration that equal an old size are tried with the new one, then numbers of single layers in
+    `per_layer_config`, until the library builds a model of the same shapes, and that model gives the same output.
 
     Raises:
         StorageError: it is not a model of that library, or no configuration says its shape.
@@ -40,7 +41,8 @@ def save_pretrained(model: nn.Module, plan: Plan, folder: Path) -> None:
         )
     expected = shapes_of_state(model)
     nearest, refusal = sorted(expected), ""
-    for changed in itertools.islice(_candidates(config, plan), MOST_CONFIGS):
+    candidates = itertools.islice(_candidates(config, plan), MOST_CONFIGS)
+    for changed in itertools.chain(candidates, per_layer_configs(model, config, expected)):
         shapes = configured_shapes(model, copy.deepcopy(changed))
         wrong = sorted(name for name in expected.keys() | shapes.keys() if expected.get(name) != shapes.get(name))
         if not wrong:
