@@ -96,9 +96,9 @@ def _cut(row: Row, model: nn.Module, example: Any) -> tuple[sc.Plan, nn.Module]:
     """
     row["stage"] = "trace"
     start = time.process_time()
-    with counted(TrialCutter, "run") as trials:
+    with counted(TrialCutter, "run") as trials, counted(TrialCutter, "output") as joint_trials:
         network = sc.trace(model, example)
-    row |= {"trace_s": time.process_time() - start, "trials": trials[0]}
+    row |= {"trace_s": time.process_time() - start, "trials": trials[0] + joint_trials[0]}
     row |= {"groups": len(network.groups), "units": network.units, **coverage(model, network)}
     row["frozen"] = [[f.name, f.units, f.operator, f.module, f.reason[:300]] for f in network.frozen]
     row["frozen_units"] = sum(f.units for f in network.frozen if OUTPUT not in f.reason)

@@ -43,7 +43,8 @@ class MeanAblation:
     """Ablation of units: each is replaced by its mean, or by zero where there is none.
 
     Args:
-        means: the mean of each consumer's input along the units' axis, (size,) by `consumer_key`; empty: zero.
+        means: the mean of each consumer's input along the units' axis by `consumer_key`, (size,), or one for each
+            coalition (coalitions, size); empty: zero.
     """
 
     means: Means
@@ -79,8 +80,14 @@ class MeanAblation:
         shared = {node: chain_overrides(handlers) for node, handlers in by_node.items()}
         if not of_weights:
             return shared
-        by_mask = [self.handlers(network, mask, consumers) for mask in masks.split(1)]
+        by_mask = [
+            self._of_coalition(number).handlers(network, mask, consumers) for number, mask in enumerate(masks.split(1))
+        ]
         return {**shared, **by_coalition(network.program, of_weights, by_mask)}
+
+    def _of_coalition(self, number: int) -> "MeanAblation":
+        """Return the ablation with the means of one coalition."""
+        return MeanAblation({key: mean if mean.dim() == 1 else mean[number] for key, mean in self.means.items()})
 
     def _handler(self, program: Program, consumer: Consumer, present: Tensor) -> OpOverride:
         rule = rule_of(consumer.node)

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from secateur.coupling.module_slices import ModuleSlices
 from secateur.coupling.network import Kept, Network
+from secateur.data.batch import Batch
 from secateur.errors import SecateurError
 from secateur.graph.contexts import buffers_kept, parameters_kept, preserved
 from secateur.graph.model_calls import call_model
@@ -69,7 +70,7 @@ class TrialCutter:
             return Failure(f"{network.title} can't be cut for trial: {type(failure).__name__}: {failure}", "", -1)
 
     def _failure(self, small: nn.Module, network: Network, kept: Kept, means: Means) -> Failure | None:
-        batch = network.example.map(_scaled_input) if self.far else network.example
+        batch = network.example.map(scaled_input) if self.far else network.example
         mask = network.mask(kept)
         try:
             with masked_draws(network, batch, mask, means):
@@ -85,6 +86,12 @@ class TrialCutter:
         return (
             None if worst <= allowed else Failure(difference_reason(network, kept, worst, allowed), None, float("inf"))
         )
+
+    def output(self, network: Network, kept: Kept, means: Means, batch: Batch) -> Any:
+        """Return the output of a cut model; its code may raise anything."""
+        advance()
+        with self._cut(network, kept, means) as small, torch.random.fork_rng(devices=[]):
+            return call_model(small, batch)
 
     def passes(self, network: Network, kept: Kept, before: Failure) -> bool:
         """True if a trial gets further than an earlier one."""
@@ -162,6 +169,6 @@ def _watch(path: str, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Callable
     return watch
 
 
-def _scaled_input(tensor: Tensor) -> Tensor:
+def scaled_input(tensor: Tensor) -> Tensor:
     """Return the example scaled so that clipped and saturated values show."""
     return tensor * STRONG if tensor.is_floating_point() else tensor

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from secateur.coupling.members import Frozen
 from secateur.coupling.network import Kept, Network
@@ -22,6 +22,7 @@ from secateur.surgery.diagnose import (
     ancestors,
     candidate_groups,
 )
+from secateur.surgery.joint_trials import Trial, pass_together
 from secateur.surgery.trial_cut import TrialCutter
 from secateur.surgery.trial_failures import Failure
 from secateur.surgery.trial_shares import draw_means, draw_shares
@@ -45,6 +46,8 @@ def validate_groups(model: nn.Module, network: Network, seed: int = 0) -> Networ
 
 
 def _validated(trials: TrialCutter, network: Network, seed: int) -> Network:
+    if pass_together(trials, network, _all_trials(network, seed)):
+        return network
     first = trials.run(network, draw_shares(network, seed), draw_means(network))
     for draw in range(seed if first is not None else seed + 1, seed + DRAWS):
         network = _validated_draw(trials, network, draw)
@@ -56,6 +59,13 @@ def _validated(trials: TrialCutter, network: Network, seed: int) -> Network:
         network = freeze_groups(network, bisect_failures(trials, network, network.groups, draw_shares(network, seed)))
     network = without_idle_programs(_with_larger_minimum(trials, network))
     return with_fixed_lengths(trials, network, draw_shares(network, seed))
+
+
+def _all_trials(network: Network, seed: int) -> list[Trial]:
+    """Return the trials that a network passes which needs no change."""
+    draws = [Trial(draw_shares(network, draw), {}, is_strong=draw == 1) for draw in range(seed + 1, seed + DRAWS)]
+    first = Trial(draw_shares(network, seed), draw_means(network))
+    return [first, *draws, Trial(_fewest_units(network), {})]
 
 
 def _validated_draw(trials: TrialCutter, network: Network, seed: int) -> Network:
@@ -121,14 +131,19 @@ def _failure_without(trials: TrialCutter, network: Network, blocks: Sequence[Rem
 
 def _with_larger_minimum(trials: TrialCutter, network: Network) -> Network:
     """Let groups that fail only when the fewest units are kept keep one more."""
-    least = {group.name: max(group.multiple, group.fewest) for group in network.groups}
-    shares = {group.name: torch.arange(group.size)[-least[group.name] :] for group in network.groups}
+    shares = _fewest_units(network)
     if not network.groups or trials.run(network, shares, {}) is None:
         return network
     alone = bisect_failures(trials, network, network.groups, shares)
-    more = {name: least[name] + 1 for name in alone}
+    more = {name: len(shares[name]) + 1 for name in alone}
     groups = (replace(group, fewest=more.get(group.name, group.fewest)) for group in network.groups)
     return replace(network, groups=tuple(groups))
+
+
+def _fewest_units(network: Network) -> dict[str, Tensor]:
+    """Return the last units of every group, as few as it may keep."""
+    least = {group.name: max(group.multiple, group.fewest) for group in network.groups}
+    return {group.name: torch.arange(group.size)[-least[group.name] :] for group in network.groups}
 
 
 def _with_programs(trials: TrialCutter, network: Network, shares: Kept, failure: Failure) -> Network | None:
