@@ -147,10 +147,10 @@ SLOW = """\
 Tracing takes long for these reasons. A trial cut is repeated where the model's own code does not accept the cut shape
 (EfficientViT, EdgeNeXt), and such a model may be exported once more with all lengths variable (EdgeNeXt, SegFormer). A
 model whose code writes to parts of tensors is exported again after torch has decomposed these operators (Swin). A trial
-cut runs the network, while an export computes no activations. Trial cuts therefore dominate where one forward pass takes
-longer than an export: S3D on clips of 16 x 224 x 224 takes 1.4 exports for a forward pass on two examples, and tracing
-takes the time of three for the dense network (one run of the model, and the masks of four trials on one example each),
-and of one for the cut ones."""
+cut runs the network, while an export computes no activations. Trial cuts therefore dominate where one forward pass
+takes longer than an export: S3D on clips of 16 x 224 x 224 takes 1.4 exports for a forward pass on two examples, and
+tracing takes the time of three for the dense network (one run of the model, and the masks of four trials on one example
+each), and of one for the cut ones."""
 
 
 def _slowest(rows: Sequence[Row], newest: str) -> list[str]:

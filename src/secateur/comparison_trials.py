@@ -11,7 +11,7 @@ from torch import nn
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.fixed_sizes import fixed_units
-from secateur.allocation.plan_sizes import Allocation, plan_tied_sizes
+from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_tied_sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
 from secateur.data.batch import Batch, on_device
@@ -96,7 +96,7 @@ class ComparisonTrials:
             return choose_plan(self._calibration, scores, budget, self._config, self._model)
         network = self._calibration.network
         fixed = fixed_units(network, scores, self._config.sizes or {}, self._config.multiple, self._config.floor)
-        return plan_tied_sizes(network, scores, budget, Allocation(tuple(names)), fixed=fixed)
+        return plan_tied_sizes(network, scores, budget, Allocation(tuple(names)), SizeRules(fixed=fixed))
 
     def _repair(self, small: nn.Module, plan: Plan, repair: How) -> None:
         with own_warnings_dropped():  # the losses on other examples are shown for every trial

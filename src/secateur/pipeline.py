@@ -8,7 +8,7 @@ from torch import nn
 
 from secateur.allocation.budget import QUALITY_BOUNDS, TIMES
 from secateur.allocation.fixed_sizes import fixed_in_round, fixed_units
-from secateur.allocation.plan_sizes import Allocation, plan_tied_sizes
+from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_tied_sizes
 from secateur.allocation.remaining_fractions import fractions_of
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.network import Network
@@ -68,7 +68,7 @@ def score_iteratively(
     for number in track(range(1, rounds), "rounds of scoring"):
         budget = {unit: value ** (number / rounds) for unit, value in limits.items()}
         fixed = fixed_units(network, scores, fixed_in_round(network, sizes or {}, number / rounds), 1, 1)
-        plan = plan_tied_sizes(network, scores, budget, Allocation(("uniform",)), fixed=fixed)
+        plan = plan_tied_sizes(network, scores, budget, Allocation(("uniform",)), SizeRules(fixed=fixed))
         small = _refitted_cut(model, plan, microbatches)
         try:
             later = score_network(trace_model(small))

@@ -11,7 +11,7 @@ from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.fixed_sizes import fixed_units, with_fixed, without_groups
 from secateur.allocation.latency_bounds import LatencyClock, plan_within_latency
-from secateur.allocation.plan_sizes import Allocation, plan_sizes
+from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_sizes
 from secateur.allocation.quality_bounds import smallest_plan_within
 from secateur.allocation.saved_plans import recalled_plan
 from secateur.allocation.score_checks import check_scores
@@ -54,7 +54,7 @@ def choose_plan(
     fixed = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
     check_even(network, fixed)
     if not keep:
-        return with_fixed(plan_sizes(network, scores, keep, UNIFORM, fixed=fixed), fixed, scores)
+        return with_fixed(plan_sizes(network, scores, keep, UNIFORM, SizeRules(fixed=fixed)), fixed, scores)
     tied = tie_groups(network, without_groups(scores, fixed))
     tied_calibration = replace(calibration, network=tied.network)
     choose = partial(_searched_plan, tied_calibration, tied, keep, config, model, latency, fixed)

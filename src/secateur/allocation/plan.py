@@ -12,7 +12,7 @@ from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, PruneConfig, chec
 from secateur.allocation.examples import checked_examples
 from secateur.allocation.fixed_sizes import fixed_units, with_fixed
 from secateur.allocation.loss_curves import Curves
-from secateur.allocation.plan_sizes import Allocation, plan_tied_sizes
+from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_tied_sizes
 from secateur.allocation.remaining_fractions import NEEDS_TIMES
 from secateur.allocation.score_checks import check_scores, warn_of_other_weights
 from secateur.coupling.group_sizes import Sizes
@@ -204,6 +204,6 @@ def _plan_without_data(
         )
     allocation = Allocation(tuple(names), config.curves, config.target, config.dropped)
     fixed = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
-    rules = config.multiple, config.floor, latency, fixed
-    chosen = plan_tied_sizes(network, scores, keep, allocation, *rules)
+    rules = SizeRules(config.multiple, config.floor, latency, fixed)
+    chosen = plan_tied_sizes(network, scores, keep, allocation, rules)
     return with_fixed(chosen, fixed, scores)

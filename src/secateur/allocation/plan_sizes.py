@@ -34,15 +34,27 @@ class Allocation(NamedTuple):
     whole: tuple[str, ...] = ()
 
 
+class SizeRules(NamedTuple):
+    """The sizes that groups may have, and what they cost.
+
+    Args:
+        round_to: the number that sizes are multiples of.
+        floor: the fewest units of a group; below 1 a fraction of the group.
+        latency: the times of this machine, for a budget in time.
+        fixed: the units that are kept of groups whose sizes are given, by group.
+    """
+
+    round_to: int = 1
+    floor: float = 1
+    latency: LatencyTable | None = None
+    fixed: Kept | None = None
+
+
+ANY_SIZES = SizeRules()
+
+
 def plan_tied_sizes(
-    network: Network,
-    scores: Scores,
-    keep: Budget,
-    allocation: Allocation,
-    round_to: int = 1,
-    floor: float = 1,
-    latency: LatencyTable | None = None,
-    fixed: Kept | None = None,
+    network: Network, scores: Scores, keep: Budget, allocation: Allocation, rules: SizeRules = ANY_SIZES
 ) -> Plan:
     """Plan by one allocation, as `plan_sizes` does, with groups tied where the network's layout ties them.
 
@@ -50,21 +62,15 @@ def plan_tied_sizes(
         BudgetError: as `plan_sizes`.
         OptionError: the sizes of tied groups are given, and differ.
     """
-    check_even(network, fixed or {})
-    tied = tie_groups(network, without_groups(scores, fixed or {}))
-    plan = plan_sizes(tied.network, tied.scores, keep, allocation, round_to, floor, latency, fixed)
+    fixed = rules.fixed or {}
+    check_even(network, fixed)
+    tied = tie_groups(network, without_groups(scores, fixed))
+    plan = plan_sizes(tied.network, tied.scores, keep, allocation, rules)
     return replace(tied.separate(plan), ranked=removal_orders(scores))
 
 
 def plan_sizes(
-    network: Network,
-    scores: Scores,
-    keep: Budget,
-    allocation: Allocation,
-    round_to: int = 1,
-    floor: float = 1,
-    latency: LatencyTable | None = None,
-    fixed: Kept | None = None,
+    network: Network, scores: Scores, keep: Budget, allocation: Allocation, rules: SizeRules = ANY_SIZES
 ) -> Plan:
     """Plan by one allocation.
 
@@ -73,19 +79,17 @@ def plan_sizes(
         scores: of its units.
         keep: the parsed budget, without bounds on the quality.
         allocation: what it is spent by; its kinds of groups that stay whole are not looked at.
-        round_to: the number that sizes are multiples of.
-        floor: the fewest units of a group; below 1 a fraction of the group.
-        latency: the times of this machine, for a budget in time.
-        fixed: the units that are kept of groups whose sizes are given, by group.
+        rules: the sizes that groups may have, and what they cost.
 
     Raises:
         BudgetError: the budget can't be met, or the scores are of another network.
     """
+    latency = rules.latency
     limits = with_latency(network, keep, 1.0 if latency is None else 1e3 * latency.dense_seconds)
     step = channel_step(allocation.target, network.device)
     sequence = build_sequence(
-        network, scores, allocation.names, round_to, floor, list(limits), allocation.curves, latency, step.size,
-        allocation.dropped, fixed,
+        network, scores, allocation.names, rules.round_to, rules.floor, list(limits), allocation.curves, latency,
+        step.size, allocation.dropped, rules.fixed,
     )  # fmt: skip
     kept = sequence.within(limits)
     cost = network.cost(kept, bool(scores.means))

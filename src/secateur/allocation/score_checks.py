@@ -6,7 +6,7 @@ import torch
 
 from secateur.coupling.network import Group, Network
 from secateur.errors import BudgetError
-from secateur.importance.checkpoint import weights_digest
+from secateur.importance.checkpoint import has_weights
 from secateur.importance.scores import Scores
 from secateur.masking.ablation import consumer_key
 from secateur.utils.collected_warnings import warn
@@ -45,7 +45,7 @@ def warn_of_other_weights(network: Network, scores: Scores) -> None:
     sizes = {group.name: group.size for group in network.groups}
     if any(sizes.get(name) != len(scores[name].values) for name in scores):
         return
-    if scores.weights and scores.weights != weights_digest(network):
+    if not has_weights(network, scores.weights):
         warn(
             f"these scores by {scores.by!r} were computed with other weights than {network.title} has now; units that "
             "mattered then may not matter now: score the network again, or load the weights that were scored"

@@ -9,7 +9,7 @@ import torch
 from secateur.allocation.candidate_plans import Candidate, distinct_candidates, preferred_candidate, ranked_by_evidence
 from secateur.allocation.candidates import FEWEST
 from secateur.allocation.config import PruneConfig
-from secateur.allocation.plan_sizes import Allocation, plan_sizes
+from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_sizes
 from secateur.allocation.simulate import PlanSimulator
 from secateur.allocation.tied_groups import TiedNetwork
 from secateur.coupling.network import Kept
@@ -77,8 +77,8 @@ class PlanSearch:
         return replace(chosen, kept={**chosen.kept, **{name: torch.arange(size) for name, size in sizes.items()}})
 
     def _plan(self, keep: Budget, allocation: Allocation, scores: Scores) -> Plan:
-        rules = self.config.multiple, self.config.floor, self.latency
-        return plan_sizes(self.simulator.network, scores, keep, allocation, *rules, fixed=self.fixed)
+        rules = SizeRules(self.config.multiple, self.config.floor, self.latency, self.fixed)
+        return plan_sizes(self.simulator.network, scores, keep, allocation, rules)
 
     def best_of_allocations(self, keep: Budget) -> Candidate:
         """Return the plan that comes nearest to the dense network.

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from secateur.importance.scores import GroupScores, Scores
 from secateur.utils.distributed import broadcast_result, process_rank
 
 EVERY = 10.0  # seconds between two writes
-DIGEST_ENTRIES = 1024  # of each tensor, at least where it has so many
+ALL_ENTRIES = "all "  # how digests of all entries begin
 
 
 def fingerprint(network: Network, microbatches: Sequence[Batch], *options: Any) -> str:
@@ -37,22 +38,29 @@ def tensor_fingerprint(weights: Sequence[Tensor], batches: Sequence[Batch], *opt
 
 
 def weights_digest(network: Network) -> str:
-    """Return a digest of a network's weights and buffers, from some entries of each.
+    """Return a digest of all entries of a network's weights and buffers, at some gigabytes per second."""
+    program, digest = network.program, hashlib.blake2b(digest_size=16)
+    for name in sorted(set(program.state_names.values())):
+        tensor = program.state(name)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {zlib.crc32(_bytes_of(tensor))}".encode())
+    return f"{ALL_ENTRIES}{digest.hexdigest()}"
 
-    Training changes nearly every entry, so that these are enough, and a network of any size takes milliseconds.
+
+def has_weights(network: Network, digest: str) -> bool:
+    """Return whether a network has the weights of a digest.
+
+    True as well for what earlier versions wrote: no digest, or one of some entries alone.
     """
-    program = network.program
-    names = sorted(set(program.state_names.values()))
-    entries = []
-    for name in names:
-        values = program.state(name).detach().flatten()
-        entries.append(values[:: max(len(values) // DIGEST_ENTRIES, 1)])
-    return tensor_fingerprint(entries, (), names, [tuple(program.state(name).shape) for name in names])
+    return not digest.startswith(ALL_ENTRIES) or digest == weights_digest(network)
 
 
 def _content_of(tensor: Tensor) -> bytes:
-    plain = tensor.detach().cpu().contiguous().flatten()
-    return f"{tensor.dtype} {tuple(tensor.shape)}".encode() + plain.view(torch.uint8).numpy().tobytes()
+    return f"{tensor.dtype} {tuple(tensor.shape)}".encode() + _bytes_of(tensor).tobytes()
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """Return the bytes of the entries, without a copy where the tensor is contiguous and on the CPU."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def load_checkpoint(

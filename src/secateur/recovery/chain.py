@@ -115,6 +115,7 @@ class RepairChain:
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
         self.results = tuning.results.under(key_of(plan.kept, plan.means))
         self.before_adapt = range(0)  # the numbers of the repairs that "adapt" follows
+        self.kept: list[str] = []  # the keys of the repairs that were kept
 
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
@@ -127,7 +128,7 @@ class RepairChain:
                 continue
             try:
                 candidate, outcome = recalled_repair(
-                    self.results, f"{number} {name}", partial(self._judged, number, name, train),
+                    self.results, self._key(number, name), partial(self._judged, number, name, train),
                     lambda: copy_model(self.state, {}),
                 )  # fmt: skip
             except MissingGradientError as failure:
@@ -142,8 +143,14 @@ class RepairChain:
             steps.append(RepairStep(name, float(before.mean()), float(after.mean()), float(outcome.seen.mean()), kept))
             if kept:
                 self._keep(number, name, train, candidate)
+                self.kept.append(self._key(number, name))
                 before = after
         return tuple(steps)
+
+    def _key(self, number: int, name: str) -> str:
+        """Return all that a repair depends on beside the plan and the run: what was kept before, and what follows."""
+        following = " before adapt" if number in self.before_adapt else ""
+        return f"{number} {name}{following}" + "".join(f" after ({key})" for key in self.kept[-1:])
 
     def _judged(self, number: int, name: str, train: Trained) -> tuple[nn.Module, RepairOutcome]:
         """Return a copy after a repair on the fitted examples, measured on these and on those held out."""
@@ -170,7 +177,8 @@ class RepairChain:
             copy_tensors(self.small, self.state)
             return
         self.state = self.small  # frees what was judged
-        recalled_repair(self.results, "on all examples", self._fit_all, lambda: self.small)
+        key = f"on all examples: {self.kept[-1] if self.kept else 'nothing'}"
+        recalled_repair(self.results, key, self._fit_all, lambda: self.small)
 
     def _fit_all(self) -> tuple[nn.Module, RepairOutcome]:
         if self.adapted is not None:

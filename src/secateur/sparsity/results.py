@@ -49,8 +49,8 @@ class SparseResult(PruningResult):
     Args:
         model: the model: of the dense one's class, with zeros in its weights, channels cut where they died.
         plan: by which channels were cut.
-        session: the dense network and the examples to measure with; None where a method was driven by hand.
-        run: with what the method was run; None where it was driven by hand.
+        session: the dense network and the examples to measure with; None where the user's own loop trained it.
+        run: with what the method was run; None where the user's own loop trained it.
     """
 
     session: TrainingSession | None = None
@@ -71,10 +71,13 @@ class SparseResult(PruningResult):
         """The dense network, this one and the fast one, measured on the same examples.
 
         Raises:
-            OptionError: the method was driven by hand, so there are no examples; give them to `measured_on`.
+            OptionError: the method ran in the user's own training loop, so there are no examples to measure on.
         """
         if self.session is None or self.run is None:
-            raise OptionError("there are no examples to measure on; call measured_on(dense, data) first")
+            raise OptionError(
+                f"this {type(self).__name__} is of a training loop of your own, which keeps no examples to measure on; "
+                "secateur.sparsity.spp(model, data) and unify(model, data) train and measure"
+            )
         network = self.plan.network
         facts = SparseFacts(
             title=network.title,

@@ -1,6 +1,7 @@
 """Scores are of the network that is planned for, weights included."""
 
 import copy
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -58,6 +59,20 @@ def test_scores_of_a_running_statistic_that_moved_are_of_other_weights() -> None
     other.train()(X)
     with pytest.warns(UserWarning, match=OTHER_WEIGHTS):
         sc.plan(sc.trace(other.eval(), X[:2]), scores, {"units": 0.5})
+
+
+def test_scores_of_one_entry_that_changed_are_of_other_weights() -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(4, 1000), nn.ReLU(), nn.Linear(1000, 3)).eval()
+    scores, other = sc.score(sc.trace(dense, X[:2]), by="l2"), copy.deepcopy(dense)
+    with torch.no_grad():
+        other[0].weight[300, 1] += 0.1
+    with pytest.warns(UserWarning, match=OTHER_WEIGHTS):
+        sc.plan(sc.trace(other, X[:2]), scores, {"units": 0.5})
+    earlier = dataclasses.replace(scores, weights="0123456789abcdef")  # as version 0.11 wrote it, of some entries
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sc.plan(sc.trace(other, X[:2]), earlier, {"units": 0.5})
 
 
 def test_scores_in_rounds_are_those_of_the_dense_network() -> None:
