@@ -26,7 +26,7 @@ import secateur as sc
 from cost.counting import FlopCounter, uncounted
 from cost.stages import STAGES, StageSampler
 from cost.subjects import SUBJECTS, Subject
-from secateur import api
+from secateur import prune_stages
 
 PASSES = 3
 
@@ -59,7 +59,7 @@ def measure(name: str, subject: Subject, counts: bool) -> dict[str, object]:
     dense = _forward_operations(subject) if counts else min(_forward_seconds(subject) for _ in range(PASSES))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if counts:
-        with mock.patch.object(api, "trace", uncounted(api.trace)), FlopCounter() as counter:
+        with mock.patch.object(prune_stages, "trace", uncounted(prune_stages.trace)), FlopCounter() as counter:
             result = _prune(subject)
         spent = {stage: counter.by_stage.get(stage, 0) for stage in STAGES}
     else:

@@ -1,47 +1,24 @@
 """`prune`: trace, score, plan, cut and repair in one call, with a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
-from secateur.allocation.budget import check_metric_bound, parse_budget, quality_bound
-from secateur.allocation.choose_plan import choose_plan
+from secateur.allocation.budget import parse_budget
 from secateur.allocation.config import DEFAULTS, PruneConfig
-from secateur.allocation.score_checks import warn_of_other_weights
-from secateur.coupling.block_selection import select_blocks
 from secateur.coupling.group_sizes import Sizes
-from secateur.coupling.kinds import wanted_kinds
-from secateur.coupling.network import Network
-from secateur.coupling.plan import cost_text
 from secateur.entry import entry_point_with
-from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
-from secateur.evaluation.report_split import split_examples
-from secateur.evaluation.runtimes import EAGER, is_installed, runtime_of
-from secateur.graph.parametrizations import bake_parametrizations
-from secateur.importance.context import as_examples, network_microbatches
-from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
-from secateur.importance.score import READ_BY_CRITERIA, score
+from secateur.importance.score import READ_BY_CRITERIA
 from secateur.importance.scores import Scores
-from secateur.pipeline import score_iteratively
-from secateur.prune_settings import check_device, check_layout, check_network, check_phase, check_settings
-from secateur.recovery.chain import RepairStep, Tuning
-from secateur.recovery.refit_memory import check_refit_memory
-from secateur.recovery.repair import How, run_repairs
-from secateur.report.measured_report import measure_networks
+from secateur.prune_stages import PruneRequest, PruneStages
+from secateur.recovery.repair import How
 from secateur.results import Result
-from secateur.run_checkpoint import recalled_scores, run_checkpoint
-from secateur.surgery.cut import cut
-from secateur.surgery.recipe import recipe_of
-from secateur.tracing import kinds_for_budget, trace, within_layout, within_selection
-from secateur.utils.collected_warnings import warn
-from secateur.utils.progress import stage
+from secateur.run_checkpoint import run_checkpoint
 from secateur.utils.selections import Selection
 from secateur.utils.time_budget import TimeBudget
 
@@ -155,98 +132,16 @@ def prune(
         >>> result.model[0], result.plan.cost.params
         (Linear(in_features=4, out_features=4, bias=True), 30)
     """
-    keep = parse_budget(keep, sizes)
     config = PruneConfig(
         by=by, ablation=ablation, allocation=allocation, round_to=round_to, floor=floor, sizes=sizes, target=target,
         repair=repair, rounds=rounds, seed=seed, loss=loss, metric=metric, holdout=holdout, time=TimeBudget(seconds),
         layout=layout, context_length=context_length,
     )  # fmt: skip
-    check_settings(config, keep, options, tuning or {}, scores)
-    check_device(model, config, keep)
-    check_layout(model, layout, as_program)
-    wanted_kinds(kinds, as_program)
-    criteria = [by] if scores is None else []
-    check_metric_bound(keep, metric)
-    batches, tests = checked_data(model, data, test, loss, criteria, quality_bound(keep), metric, as_program)
-    check_phase(model, batches, config, keep, as_program)
-    kinds = kinds_for_budget(keep, kinds, as_program or isinstance(model, fx.GraphModule))
-    trace_network = partial(trace, example_inputs=batches, kinds=kinds, as_program=as_program, new_biases=new_biases)
-    trace_model = within_selection(within_layout(trace_network, layout), only, skip)
-    settings = {
-        **config.settings, "keep": keep, "tuning": tuning, "scores": scores, "only": only, "skip": skip, "kinds": kinds,
-        "as_program": as_program, "new_biases": new_biases, "holdout": holdout if test is None else "test=", **options,
-    }  # fmt: skip
-    with run_checkpoint(checkpoint, "prune", model, batches, settings) as saved:
-        stages = prune_stages(config, scores is None)
-        with stage("trace", stages) as tracing:
-            network = trace_model(model)
-            tracing.add_result(f"{len(network.groups)} groups of {network.units:,} units")
-        network, only, skip = select_blocks(network, only, skip)
-        batches, tests = as_examples(network, batches), as_examples(network, tests)
-        check_network(network, [*batches, *tests], [keep], only, skip, config.multiple, floor, sizes)
-        examples = split_examples(batches, None if test is None else tests, holdout, scores is not None)
-        cells = network_microbatches(network, examples.fitted)
-        if config.refits:
-            check_refit_memory(network, cells)
-        if scores is None:
-            score_network = partial(
-                score, data=examples.fitted, by=by, loss=loss, ablation=ablation, only=only, skip=skip, seed=seed,
-                **options,
-            )  # fmt: skip
-            with stage("score", stages):
-                recall = recalled_scores(saved, by, score_network)
-                scores = score_iteratively(model, network, cells, recall, keep, rounds, trace_model, sizes)
-        else:
-            scores = _selected_scores(network, scores, only, skip)
-        config = replace(config, results=saved.plans)
-        calibration = Calibration(network, cells, bake_parametrizations(model))
-        with stage("plan", stages) as planning:
-            plan = choose_plan(calibration, scores, keep, config, model)
-            planning.add_result(cost_text(plan))
-        with stage("cut", stages):
-            small, recipe = cut(model, plan), recipe_of(model, plan)
-        steps: tuple[RepairStep, ...] = ()
-        if repair is not None:
-            repair_settings = Tuning(tuning or {}, seed, config.time, saved.repairs)
-            with stage("repair", stages) as repairing:
-                steps = run_repairs(small, plan, recipe, calibration, repair, repair_settings)
-                for step in steps:
-                    repairing.add_result(str(step))
-                    step.warn()
-        _warn_of_skipped(config.time)
-        runtime = runtime_of(target)
-        with stage("measure", stages):
-            report = measure_networks(
-                model, small, plan, scores, examples.on(network.device), loss, metric, steps=steps, time=config.time,
-                runtime=runtime if is_installed(runtime) else EAGER, context_length=context_length,
-            )  # fmt: skip
-    return Result(small, plan, scores, report, recipe)
-
-
-def _selected_scores(network: Network, scores: Scores, only: Selection | None, skip: Selection | None) -> Scores:
-    """Return scores that exist, of the selected groups; warn where the network has other weights now."""
-    warn_of_other_weights(network, scores)
-    if only is None and skip is None:
-        return scores
-    selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
-    return replace(scores, groups=selected, of="")
-
-
-def prune_stages(config: PruneConfig, scores: bool) -> tuple[str, ...]:
-    """Return the names of the stages.
-
-    Args:
-        config: the settings.
-        scores: whether the network is scored.
-    """
-    repair = () if config.repair is None else ("repair",)
-    return ("trace", *(("score",) if scores else ()), "plan", "cut", *repair, "measure")
-
-
-def _warn_of_skipped(time: TimeBudget) -> None:
-    """Warn of the steps that were left out to meet a budget of seconds."""
-    if time.left_out:
-        warn(
-            f"left out, so that it takes no more than {time.seconds:g} s: {', '.join(time.left_out)}; with more time "
-            "the small network may be nearer to the dense one"
-        )
+    request = PruneRequest(
+        model=model, data=data, test=test, keep=parse_budget(keep, sizes), config=config, scores=scores,
+        tuning=tuning or {}, only=only, skip=skip, kinds=kinds, as_program=as_program, new_biases=new_biases,
+        options=options,
+    )  # fmt: skip
+    batches, tests = request.checked_examples()
+    with run_checkpoint(checkpoint, "prune", model, batches, request.settings) as saved:
+        return PruneStages(request, request.tracer(batches), saved).run(batches, tests)

@@ -14,7 +14,7 @@ from torch import nn
 
 import secateur as sc
 from killed import forked
-from secateur import api, run_checkpoint
+from secateur import prune_stages, run_checkpoint
 from secateur.cli.app import handle_errors
 from secateur.errors import CheckpointError, StorageError
 from secateur.files.locks import try_lock, unlock
@@ -92,7 +92,7 @@ def test_what_was_done_is_not_done_again(finished: Path, monkeypatch: pytest.Mon
     def fail(*_: Any, **__: Any) -> Any:
         raise AssertionError("done again")
 
-    monkeypatch.setattr(api, "score", fail)
+    monkeypatch.setattr(prune_stages, "score", fail)
     monkeypatch.setattr("secateur.allocation.choose_plan._searched_plan", fail)
     monkeypatch.setattr(chain.RepairChain, "_train", fail)
     monkeypatch.setattr(chain.RepairChain, "_solve", fail)
@@ -192,11 +192,11 @@ def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as stopped:
-        patch.setattr(api, "run_repairs", stop)
+        patch.setattr(prune_stages, "run_repairs", stop)
         prune(tmp_path / "part")
     (note,) = stopped.value.__notes__
     assert note.startswith(f"{tmp_path / 'part'} holds what was done; call secateur.prune again with checkpoint=")
-    monkeypatch.setattr(api, "score", stop)  # which is not called again
+    monkeypatch.setattr(prune_stages, "score", stop)  # which is not called again
     prune(tmp_path / "part")
 
 

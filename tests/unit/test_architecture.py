@@ -34,6 +34,7 @@ ORDER = [
     "tracing",
     "pipeline",
     "prune_settings",
+    "prune_stages",
     "api",
     "comparison_settings",
     "comparison_trials",

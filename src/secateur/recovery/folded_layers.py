@@ -86,7 +86,7 @@ class FoldedLayer:
             return {layer.node: self.within.adding(handlers.get(layer.node), constant, layer.dim, layer.outputs)}
         overrides: dict[Node, OpOverride] = {layer.node: _with_bias(handlers.get(layer.node), layer.node, constant)}
         if self.norm is not None:
-            overrides[self.norm] = _passing(handlers.get(self.norm))
+            overrides[self.norm] = _passing(handlers.get(self.norm), self.norm)
         return overrides
 
 
@@ -101,14 +101,14 @@ def _with_bias(handler: OpOverride | None, node: Node, bias: Tensor) -> OpOverri
     return run
 
 
-def _passing(handler: OpOverride | None) -> OpOverride:
+def _passing(handler: OpOverride | None, node: Node) -> OpOverride:
     """Return the override of an operator that returns its first argument, in the form of its other override."""
+    gives_several = isinstance(node.meta.get("val"), tuple | list)  # a norm with the statistics of the batch
+
+    def first(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (x,) if gives_several else x
 
     def run(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return handler(_first, args, kwargs) if handler is not None else args[0]
+        return handler(first, args, kwargs) if handler is not None else first(*args)
 
     return run
-
-
-def _first(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return x

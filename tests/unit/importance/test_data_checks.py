@@ -134,7 +134,7 @@ def test_it_is_refused_before_the_network_is_traced(what: str, monkeypatch: pyte
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the network was traced")
 
-    monkeypatch.setattr("secateur.api.trace", never)
+    monkeypatch.setattr("secateur.prune_stages.trace", never)
     with pytest.raises(sc.SecateurError):
         UNUSABLE[what][0]()
 

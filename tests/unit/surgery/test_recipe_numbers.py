@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.surgery import trial_cut
+from secateur.surgery import joint_trials, trial_cut
 from secateur.surgery.recipe_checks import MOST_ENTRIES, can_become
 
 CHANGES = [
@@ -23,13 +23,14 @@ def test_a_recipe_changes_counts_to_fewer_entries_or_to_inferred_ones(old: objec
 
 def test_one_draw_of_trial_cuts_runs_on_strong_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     strengths: list[float] = []
-    scaled = trial_cut._scaled_input
+    scaled = trial_cut.scaled_input
 
     def recorded(value: torch.Tensor) -> torch.Tensor:
         strengths.append(float(scaled(value).abs().max() / value.abs().max()))
         return scaled(value)
 
-    monkeypatch.setattr(trial_cut, "_scaled_input", recorded)
+    for module in (trial_cut, joint_trials):
+        monkeypatch.setattr(module, "scaled_input", recorded)
     sc.trace(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 3))
     assert strengths
     assert set(strengths) == {trial_cut.STRONG}

@@ -1,0 +1,254 @@
+"""The stages of `prune`: trace, score, plan, cut, repair and measure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from torch import fx, nn
+
+from secateur.allocation.budget import check_metric_bound, quality_bound
+from secateur.allocation.choose_plan import choose_plan
+from secateur.allocation.config import PruneConfig
+from secateur.allocation.score_checks import warn_of_other_weights
+from secateur.coupling.block_selection import select_blocks
+from secateur.coupling.kinds import wanted_kinds
+from secateur.coupling.network import Network
+from secateur.coupling.plan import Budget, Plan, cost_text
+from secateur.data.batch import Batch
+from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.report_split import ReportExamples, split_examples
+from secateur.evaluation.runtimes import EAGER, is_installed, runtime_of
+from secateur.graph.parametrizations import bake_parametrizations
+from secateur.importance.context import as_examples, network_microbatches
+from secateur.importance.data_checks import checked_data
+from secateur.importance.score import score
+from secateur.importance.scores import Scores
+from secateur.pipeline import score_iteratively
+from secateur.prune_settings import check_device, check_layout, check_network, check_phase, check_settings
+from secateur.recovery.chain import RepairStep, Tuning
+from secateur.recovery.refit_memory import check_refit_memory
+from secateur.recovery.repair import run_repairs
+from secateur.report.measured_report import measure_networks
+from secateur.report.report import Report
+from secateur.results import Result
+from secateur.run_checkpoint import RunCheckpoint, recalled_scores
+from secateur.surgery.cut import cut
+from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.tracing import kinds_for_budget, trace, within_layout, within_selection
+from secateur.utils.collected_warnings import warn
+from secateur.utils.progress import stage
+from secateur.utils.selections import Selection
+from secateur.utils.time_budget import TimeBudget
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PruneRequest:
+    """The arguments of `prune`, as it documents them; the budget is parsed, and most settings are in one record."""
+
+    model: nn.Module
+    data: Any
+    test: Any
+    keep: Budget
+    config: PruneConfig
+    scores: Scores | None
+    tuning: Mapping[str, Any]
+    only: Selection | None
+    skip: Selection | None
+    kinds: str | Sequence[str] | None
+    as_program: bool
+    new_biases: bool
+    options: Mapping[str, Any]
+
+    @property
+    def traced_kinds(self) -> str | Sequence[str] | None:
+        """The kinds of units; blocks are among them where the budget is in time."""
+        return kinds_for_budget(self.keep, self.kinds, self.as_program or isinstance(self.model, fx.GraphModule))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the result depends on beside the model and the examples, by name."""
+        names = ("keep", "tuning", "scores", "only", "skip", "as_program", "new_biases")
+        holdout = self.config.holdout if self.test is None else "test="
+        settings = {**self.config.settings, **{name: getattr(self, name) for name in names}}
+        return {**settings, "kinds": self.traced_kinds, "holdout": holdout, **self.options}
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the stages."""
+        scoring = () if self.scores is not None else ("score",)
+        repair = () if self.config.repair is None else ("repair",)
+        return ("trace", *scoring, "plan", "cut", *repair, "measure")
+
+    def checked_examples(self) -> tuple[list[Batch], list[Batch]]:
+        """Check the settings and the data before any work is done.
+
+        Returns:
+            The examples, and those of `test`.
+
+        Raises:
+            SecateurError: one of them can't be used.
+        """
+        model, config, keep = self.model, self.config, self.keep
+        check_settings(config, keep, self.options, self.tuning, self.scores)
+        check_device(model, config, keep)
+        check_layout(model, config.layout, self.as_program)
+        wanted_kinds(self.kinds, self.as_program)
+        check_metric_bound(keep, config.metric)
+        criteria = [config.by] if self.scores is None else []
+        batches, tests = checked_data(
+            model, self.data, self.test, config.loss, criteria, quality_bound(keep), config.metric, self.as_program
+        )
+        check_phase(model, batches, config, keep, self.as_program)
+        return batches, tests
+
+    def tracer(self, batches: Sequence[Batch]) -> Callable[[nn.Module], Network]:
+        """Return the function that traces the model, and smaller ones between rounds of scoring."""
+        trace_model = partial(
+            trace, example_inputs=batches, kinds=self.traced_kinds, as_program=self.as_program,
+            new_biases=self.new_biases,
+        )  # fmt: skip
+        return within_selection(within_layout(trace_model, self.config.layout), self.only, self.skip)
+
+
+@dataclass(frozen=True, eq=False)
+class PruneStages:
+    """The stages of one run, each of which takes what the earlier ones returned.
+
+    Args:
+        request: the arguments of `prune`.
+        trace_model: traces a model.
+        saved: the results of an interrupted run.
+    """
+
+    request: PruneRequest
+    trace_model: Callable[[nn.Module], Network]
+    saved: RunCheckpoint
+
+    def run(self, batches: Sequence[Batch], tests: Sequence[Batch]) -> Result:
+        """Run all stages.
+
+        Args:
+            batches: the examples.
+            tests: those of `test`.
+        """
+        network, only, skip = select_blocks(self.trace(), self.request.only, self.request.skip)
+        stages = replace(self, request=replace(self.request, only=only, skip=skip))
+        return stages.run_on(network, batches, tests)
+
+    def run_on(self, network: Network, batches: Sequence[Batch], tests: Sequence[Batch]) -> Result:
+        """Run the stages behind the trace, with the selections of its groups.
+
+        Args:
+            network: the trace.
+            batches: the examples.
+            tests: those of `test`.
+        """
+        examples = self.split(network, batches, tests)
+        cells = network_microbatches(network, examples.fitted)
+        if self.request.config.refits:
+            check_refit_memory(network, cells)
+        scores = self.score(network, examples.fitted, cells)
+        calibration = Calibration(network, cells, bake_parametrizations(self.request.model))
+        plan = self.plan(calibration, scores)
+        small, recipe = self.cut(plan)
+        steps = self.repair(small, plan, recipe, calibration)
+        _warn_of_skipped(self.request.config.time)
+        report = self.measure(small, plan, scores, examples.on(network.device), steps)
+        return Result(small, plan, scores, report, recipe)
+
+    def trace(self) -> Network:
+        """Find the units of the model."""
+        with stage("trace", self.request.stages) as tracing:
+            network = self.trace_model(self.request.model)
+            tracing.add_result(f"{len(network.groups)} groups of {network.units:,} units")
+        return network
+
+    def split(self, network: Network, batches: Sequence[Batch], tests: Sequence[Batch]) -> ReportExamples:
+        """Check the examples against the network, and keep some of them away for the report."""
+        request, config = self.request, self.request.config
+        batches, tests = as_examples(network, batches), as_examples(network, tests)
+        check_network(
+            network, [*batches, *tests], [request.keep], request.only, request.skip, config.multiple, config.floor,
+            config.sizes,
+        )  # fmt: skip
+        return split_examples(
+            batches, None if request.test is None else tests, config.holdout, request.scores is not None
+        )
+
+    def score(self, network: Network, examples: Sequence[Batch], cells: Sequence[Batch]) -> Scores:
+        """Score the units, or select the scores that exist.
+
+        Args:
+            network: the network.
+            examples: the examples to score with.
+            cells: the same in microbatches, to refit with between rounds.
+        """
+        request, config = self.request, self.request.config
+        if request.scores is not None:
+            return _selected_scores(network, request.scores, request.only, request.skip)
+        score_network = partial(
+            score, data=examples, by=config.by, loss=config.loss, ablation=config.ablation, only=request.only,
+            skip=request.skip, seed=config.seed, **request.options,
+        )  # fmt: skip
+        with stage("score", request.stages):
+            recall = recalled_scores(self.saved, config.by, score_network)
+            return score_iteratively(
+                request.model, network, cells, recall, request.keep, config.rounds, self.trace_model, config.sizes
+            )
+
+    def plan(self, calibration: Calibration, scores: Scores) -> Plan:
+        """Choose the units that stay."""
+        config = replace(self.request.config, results=self.saved.plans)
+        with stage("plan", self.request.stages) as planning:
+            plan = choose_plan(calibration, scores, self.request.keep, config, self.request.model)
+            planning.add_result(cost_text(plan))
+        return plan
+
+    def cut(self, plan: Plan) -> tuple[nn.Module, Recipe]:
+        """Return the small model, and the recipe by which it was cut."""
+        with stage("cut", self.request.stages):
+            return cut(self.request.model, plan), recipe_of(self.request.model, plan)
+
+    def repair(self, small: nn.Module, plan: Plan, recipe: Recipe, calibration: Calibration) -> tuple[RepairStep, ...]:
+        """Repair the small model in place, and return the result of each step."""
+        config = self.request.config
+        if config.repair is None:
+            return ()
+        tuning = Tuning(self.request.tuning, config.seed, config.time, self.saved.repairs)
+        with stage("repair", self.request.stages) as repairing:
+            steps = run_repairs(small, plan, recipe, calibration, config.repair, tuning)
+            for step in steps:
+                repairing.add_result(str(step))
+                step.warn()
+        return steps
+
+    def measure(
+        self, small: nn.Module, plan: Plan, scores: Scores, examples: ReportExamples, steps: Sequence[RepairStep]
+    ) -> Report:
+        """Measure both networks on the examples that were kept away."""
+        config, runtime = self.request.config, runtime_of(self.request.config.target)
+        with stage("measure", self.request.stages):
+            return measure_networks(
+                self.request.model, small, plan, scores, examples, config.loss, config.metric, steps=tuple(steps),
+                time=config.time, runtime=runtime if is_installed(runtime) else EAGER,
+                context_length=config.context_length,
+            )  # fmt: skip
+
+
+def _selected_scores(network: Network, scores: Scores, only: Selection | None, skip: Selection | None) -> Scores:
+    """Return scores that exist, of the selected groups; warn where the network has other weights now."""
+    warn_of_other_weights(network, scores)
+    if only is None and skip is None:
+        return scores
+    selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
+    return replace(scores, groups=selected, of="")
+
+
+def _warn_of_skipped(time: TimeBudget) -> None:
+    """Warn of the steps that were left out to meet a budget of seconds."""
+    if time.left_out:
+        warn(
+            f"left out, so that it takes no more than {time.seconds:g} s: {', '.join(time.left_out)}; with more time "
+            "the small network may be nearer to the dense one"
+        )
