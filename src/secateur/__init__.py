@@ -72,14 +72,11 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """Load a public name, or a module of the package, on its first use."""
-        if name in __all__:
-            value = getattr(import_module("secateur.public"), name)
-        elif not name.startswith("_") and find_spec(f"secateur.{name}"):
-            value = import_module(f"secateur.{name}")
-        else:
+        if name not in __all__ and (name.startswith("_") or find_spec(f"secateur.{name}") is None):
             raise AttributeError(f"module 'secateur' has no attribute {name!r}")
-        globals()[name] = value
-        return value
+        public = import_module("secateur.public")  # also loads the modules below, as one import of all would
+        globals()[name] = getattr(public, name) if name in __all__ else import_module(f"secateur.{name}")
+        return globals()[name]
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -17,6 +17,7 @@ from secateur.report.line_chart import LEFT as CHART_LEFT
 from secateur.report.line_chart import RIGHT as CHART_RIGHT
 from secateur.report.line_chart import Curve, CurvePoint, line_chart, line_style
 from secateur.report.pages import short_count
+from secateur.report.report import Report
 
 
 def scores_of(**values: list[float]) -> Scores:
@@ -25,7 +26,7 @@ def scores_of(**values: list[float]) -> Scores:
 
 
 @pytest.fixture(scope="module")
-def report() -> sc.report.report.Report:
+def report() -> Report:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
     return sc.prune(model, torch.randn(64, 6), {"macs": 0.5}, by="l1", repair=None, progress=False).report
@@ -102,7 +103,7 @@ def test_counts_are_short() -> None:
     assert [short_count(count) for count in (0, 999, 1000, 999_600, 2.5e12)] == ["0", "999", "1 k", "1 M", "2.5 T"]
 
 
-def test_the_page_of_a_large_transformer_is_small(report: sc.report.report.Report) -> None:
+def test_the_page_of_a_large_transformer_is_small(report: Report) -> None:
     draws = torch.Generator().manual_seed(0)
     names = [f"model.layers.{layer}.{module}" for layer in range(50) for module in ("q", "mlp.gate", "mlp.up", "norm")]
     scores = {name: GroupScores(*torch.rand(2, 1500, generator=draws).double()) for name in names}
@@ -118,6 +119,6 @@ def test_the_page_of_a_large_transformer_is_small(report: sc.report.report.Repor
     assert len(page.encode()) < 500_000
 
 
-def test_kinds_of_groups_are_saved(report: sc.report.report.Report) -> None:
+def test_kinds_of_groups_are_saved(report: Report) -> None:
     assert report.kinds == {"0": "neurons"} and report.kept["0"].tolist()
     assert report.to_dict()["groups"]["0"] == {"units": 16, "kept": 8, "kind": "neurons"}
