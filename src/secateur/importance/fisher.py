@@ -1,11 +1,14 @@
 """Second moments of layers' inputs, and of the gradients by their outputs, summed over micro-batches."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from secateur.errors import DataError
+from secateur.graph.operators import arguments
 from secateur.importance.inverse_covariances import MatrixInverse, RowsInverse
 from secateur.importance.shrinkage import ShrunkCovariance
 from secateur.masking.linear_layers import LinearLayer
@@ -47,6 +50,62 @@ class FisherFactors:
         return root if self.along_features else root @ matrix
 
 
+class InputMoments:
+    """The sums over micro-batches that give the covariance of what one layer reads, or several layers that read alike.
+
+    Args:
+        layer: the first of the layers; its draws select the positions.
+    """
+
+    def __init__(self, layer: LinearLayer) -> None:
+        self.layer = layer
+        self._shift, self._products = torch.zeros(()), RowProducts()
+        self._covariance: ShrunkCovariance | None = None
+
+    @property
+    def rows(self) -> int:
+        """The number of positions of all examples that were added."""
+        return self._products.count
+
+    def read(self, x: Tensor, examples: int, share: int, draws: torch.Generator) -> None:
+        """Add some positions of every example, about the first micro-batch's mean to lose little by rounding.
+
+        Args:
+            x: the input.
+            examples: the number of examples.
+            share: the number of positions of each example.
+            draws: the generator that selects them.
+        """
+        positions = self.layer.positions(x, examples)
+        selected = torch.randperm(positions.count, generator=draws)[:share].to(x.device)
+        rows = at_least_single(positions.rows(selected, self.layer.groups).transpose(0, 1))  # (groups, rows, features)
+        if self.rows == 0:
+            self._shift = rows.mean(1, keepdim=True)
+        self._products.add(torch.cat([rows - self._shift, torch.ones_like(rows[..., :1])], 2))
+
+    def covariance(self) -> ShrunkCovariance:
+        """Return the covariance, the same object each time; the sums are used up."""
+        if self._covariance is None:
+            self._covariance = self._summed_up()
+        return self._covariance
+
+    def _summed_up(self) -> ShrunkCovariance:
+        sums, self._products = self._products, RowProducts()
+        rows = sums.rows()
+        if rows is not None:
+            rows = to_widest(rows[..., :-1])
+            rows = rows - rows.mean(1, keepdim=True) if self.layer.constant else rows + to_widest(self._shift)
+            return ShrunkCovariance.of_rows(rows / sums.count**0.5)
+        gram = sums.summed().div_(sums.count)
+        mean = gram[:, -1, :-1].clone()
+        moments = gram[:, :-1, :-1]
+        moments.baddbmm_(mean[:, :, None], mean[:, None], alpha=-1)
+        if not self.layer.constant:
+            full_mean = mean + to_widest(self._shift[:, 0])
+            moments.baddbmm_(full_mean[:, :, None], full_mean[:, None])
+        return ShrunkCovariance.of(moments, sums.count)
+
+
 class FisherAccumulator:
     """The sums over micro-batches that give a layer's covariance and curvature.
 
@@ -56,23 +115,23 @@ class FisherAccumulator:
     Args:
         layer: the layer.
         weight: its weight.
+        inputs: the sums for what it reads, which layers that read alike share; None for its own.
     """
 
-    def __init__(self, layer: LinearLayer, weight: Tensor) -> None:
-        self.layer = layer
+    def __init__(self, layer: LinearLayer, weight: Tensor, inputs: InputMoments | None = None) -> None:
+        self.layer, self.inputs = layer, InputMoments(layer) if inputs is None else inputs
         outputs = len(layer.outputs) // layer.groups
         self.matrices = at_least_single(layer.matrix(weight)) if outputs > layer.features_of_group else None
-        self.shift, self.curvature = torch.zeros(()), torch.zeros(())
-        self.products = RowProducts()
+        self.curvature = torch.zeros(())
         self.examples = 0
 
     @property
     def rows(self) -> int:
         """The number of positions of all examples that were added."""
-        return self.products.count
+        return self.inputs.rows
 
     def read(self, x: Tensor, examples: int, share: int, draws: torch.Generator) -> None:
-        """Add some positions of every example, about the first micro-batch's mean to lose little by rounding.
+        """Add some positions of every example; of layers that read alike, those of the first.
 
         Args:
             x: the layer's input.
@@ -80,12 +139,10 @@ class FisherAccumulator:
             share: the number of positions of each example.
             draws: the generator that selects them.
         """
-        positions = self.layer.positions(x, examples)
-        selected = torch.randperm(positions.count, generator=draws)[:share].to(x.device)
-        rows = at_least_single(positions.rows(selected, self.layer.groups).transpose(0, 1))  # (groups, rows, features)
-        if self.rows == 0:
-            self.shift = rows.mean(1, keepdim=True)
-        self.products.add(torch.cat([rows - self.shift, torch.ones_like(rows[..., :1])], 2))
+        if self.inputs.layer is self.layer:
+            self.inputs.read(x, examples, share, draws)
+        else:
+            skip_draws(self.layer, x, examples, draws)
 
     def add_gradient(self, gradient: Tensor, examples: int) -> None:
         """Add the gradients of one draw of classes for every example."""
@@ -104,24 +161,37 @@ class FisherAccumulator:
         Raises:
             DataError: they hold NaN or infinity.
         """
-        covariance = self._covariance()
+        covariance = self.inputs.covariance()
         curvature, self.curvature = self.curvature.div_(self.examples), torch.zeros(())
         if not bool(covariance.is_finite and torch.isfinite(curvature).all()):
             raise DataError(f"{self.layer.name} reads or passes on NaN or infinity; 'obs' can't rank what it reads")
         return FisherFactors(covariance, curvature, self.matrices is not None)
 
-    def _covariance(self) -> ShrunkCovariance:
-        sums, self.products = self.products, RowProducts()
-        rows = sums.rows()
-        if rows is not None:
-            rows = to_widest(rows[..., :-1])
-            rows = rows - rows.mean(1, keepdim=True) if self.layer.constant else rows + to_widest(self.shift)
-            return ShrunkCovariance.of_rows(rows / sums.count**0.5)
-        gram = sums.summed().div_(sums.count)
-        mean = gram[:, -1, :-1].clone()
-        moments = gram[:, :-1, :-1]
-        moments.baddbmm_(mean[:, :, None], mean[:, None], alpha=-1)
-        if not self.layer.constant:
-            full_mean = mean + to_widest(self.shift[:, 0])
-            moments.baddbmm_(full_mean[:, :, None], full_mean[:, None])
-        return ShrunkCovariance.of(moments, sums.count)
+
+def fisher_accumulators(
+    state: Callable[[str], Tensor], layers: Iterable[LinearLayer]
+) -> dict[LinearLayer, FisherAccumulator]:
+    """Return the sums of some layers; those that read the same value share the sums for their input.
+
+    Args:
+        state: returns a parameter by name.
+        layers: the layers, in the order in which they run.
+    """
+    inputs: dict[Any, InputMoments] = {}
+    accumulators = {}
+    for layer in layers:
+        moments = inputs.setdefault(_input_key(layer), InputMoments(layer))
+        accumulators[layer] = FisherAccumulator(layer, state(layer.weight).detach(), moments)
+    return accumulators
+
+
+def skip_draws(layer: LinearLayer, x: Tensor, examples: int, draws: torch.Generator) -> None:
+    """Draw positions of a layer that are not read, so that the draws of others do not depend on whether they are."""
+    torch.randperm(layer.positions(x, examples).count, generator=draws)
+
+
+def _input_key(layer: LinearLayer) -> Any:
+    """Return what is equal for layers whose inputs have the same covariance: the projections of attention."""
+    if type(layer) is not LinearLayer or layer.is_convolution or layer.groups > 1:
+        return layer
+    return arguments(layer.node)[layer.argument], layer.dim, bool(layer.constant)

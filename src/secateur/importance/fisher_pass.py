@@ -14,7 +14,7 @@ from secateur.graph.program import OpFn, OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
 from secateur.importance.drawn_loss import drawn_loss
-from secateur.importance.fisher import FisherAccumulator, FisherFactors
+from secateur.importance.fisher import FisherAccumulator, FisherFactors, fisher_accumulators, skip_draws
 from secateur.masking.linear_layers import LinearLayer
 from secateur.masking.operands import operand
 from secateur.utils.rng import generator_for
@@ -34,8 +34,7 @@ def fisher_factors(
         layers: the layers to measure.
         drawn: the layers for which positions are drawn, `layers` among them: the draws depend on these alone.
     """
-    state = context.network.program.state
-    sums = {layer: FisherAccumulator(layer, state(layer.weight).detach()) for layer in layers}
+    sums = fisher_accumulators(context.network.program.state, layers)
     draws = generator_for(context.seed, "curvature")
     for microbatch in context.watched(context.microbatches, "curvature"):
         accumulate(context, microbatch, sums, drawn, context.example_count, draws)
@@ -88,7 +87,7 @@ def _unmeasured_layer(layer: LinearLayer, examples: int, draws: torch.Generator)
     """Return the operator as it is, with the draws of a measured one."""
 
     def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        torch.randperm(layer.positions(operand(layer, args, kwargs).detach(), examples).count, generator=draws)
+        skip_draws(layer, operand(layer, args, kwargs).detach(), examples, draws)
         return target(*args, **kwargs)
 
     return handler

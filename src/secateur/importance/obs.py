@@ -8,7 +8,7 @@ costs least, and a unit's score is the sum of the costs by then, in nats where t
 is the divergence from the dense network's output: labels are not used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,6 +33,8 @@ from secateur.option_table import OPTIONS
 from secateur.utils.live_bytes import peak_bytes
 from secateur.utils.progress import track
 from secateur.utils.rng import generator_for
+
+Moments = Mapping[LinearLayer, FisherFactors]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,17 +83,36 @@ def _elimination_losses(context: CriterionContext, batch: GroupBatch, consumers:
     moments = fisher_factors(context, layers_of_groups(batch.groups, consumers), batch.drawn)
     scores = {}
     for group in track(batch.groups, "elimination by group"):
-        layers = consumers[group.name]
-        factors = [factor for layer in layers for factor in _factors(context.network, group, layer, moments[layer])]
+        alike = _layers_by_input(consumers[group.name], moments)
+        factors = [factor for layers in alike for factor in _factors(context.network, group, layers, moments)]
         scores[group.name] = eliminate_units(group.size, factors)
         del factors
     return scores
 
 
-def _factors(network: Network, group: Group, layer: LinearLayer, moments: FisherFactors) -> Iterator[ConsumerFactor]:
-    """Yield a factor for each group of a convolution's channels that has the group's units among its inputs."""
+def _layers_by_input(layers: Sequence[LinearLayer], moments: Moments) -> list[list[LinearLayer]]:
+    """Return layers in lists of those that share the covariance of what they read."""
+    by_covariance: dict[int, list[LinearLayer]] = {}
+    for layer in layers:
+        by_covariance.setdefault(id(moments[layer].covariance), []).append(layer)
+    return list(by_covariance.values())
+
+
+def _factors(
+    network: Network, group: Group, layers: Sequence[LinearLayer], moments: Moments
+) -> Iterator[ConsumerFactor]:
+    """Yield a factor for each group of a convolution's channels that has the group's units among its inputs.
+
+    Args:
+        network: the network.
+        group: the group of units.
+        layers: a layer, or several that read alike: they are one layer with the outputs of all.
+        moments: the covariances and curvatures.
+    """
+    layer = layers[0]
     owner = layer.inputs.repeat_interleave(layer.kernel).view(layer.groups, -1) - group.offset
-    matrices = layer.matrix(network.program.state(layer.weight).detach()).to(moments.curvature)
+    state = network.program.state
+    matrices = [consumer.matrix(state(consumer.weight).detach()).to(moments[consumer].curvature) for consumer in layers]
     for number in range(layer.groups):
         inside = (owner[number] >= 0) & (owner[number] < group.size)
         counts = torch.bincount(owner[number][inside], minlength=group.size)
@@ -99,8 +120,11 @@ def _factors(network: Network, group: Group, layer: LinearLayer, moments: Fisher
         if width == 0 or bool((counts != width).any()):
             continue  # the units are inputs of another of its groups
         features = torch.where(inside, owner[number], group.size).argsort(stable=True)[: group.size * width]
-        weights = moments.weighted(matrices[number], number)
-        yield ConsumerFactor(weights, moments.inverse(number), features.view(-1, width))
+        weights = [
+            moments[consumer].weighted(matrix[number], number)
+            for consumer, matrix in zip(layers, matrices, strict=True)
+        ]
+        yield ConsumerFactor(torch.cat(weights), moments[layer].inverse(number), features.view(-1, width))
 
 
 def _gate_losses(context: CriterionContext, groups: Sequence[Group]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from functools import partial
 from secateur.coupling.network import Group
 from secateur.importance.context import CriterionContext
 from secateur.importance.elimination import BLOCK
-from secateur.importance.fisher import FisherAccumulator
+from secateur.importance.fisher import fisher_accumulators
 from secateur.importance.fisher_pass import accumulate
 from secateur.importance.shapley.memory import DEFAULT_BYTES, SLACK, MemoryLimit
 from secateur.masking import row_products
@@ -103,7 +103,7 @@ def _bytes_of_pass(context: CriterionContext, batch: GroupBatch, consumers: Line
     """Return the bytes of a pass on the largest micro-batch, or of the elimination afterwards."""
     microbatch = max(context.microbatches, key=lambda batch: sum(tensor.numel() for tensor in batch.tensors))
     layers = layers_of_groups(batch.groups, consumers)
-    sums = {layer: FisherAccumulator(layer, context.network.program.state(layer.weight).detach()) for layer in layers}
+    sums = fisher_accumulators(context.network.program.state, layers)
     draws = generator_for(context.seed, "curvature")
     add_microbatch = partial(accumulate, context, microbatch, sums, batch.drawn, context.example_count, draws)
     pass_bytes = peak_bytes(add_microbatch)

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from torch import nn
+from support.transformers_models import tiny_transformer
+from torch import Tensor, nn
 
 import secateur as sc
 from secateur.allocation.simulate import PlanSimulator
 from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
-from secateur.importance import elimination
+from secateur.importance import elimination, fisher, shrinkage
 from secateur.importance.context import network_microbatches
 from secateur.importance.drawn_loss import drawn_classes
 from secateur.importance.elimination import ConsumerFactor, eliminate_units
@@ -232,3 +233,25 @@ def test_classes_are_drawn_in_half_precision() -> None:
     assert classes.shape == (50, 3)
     assert 150 < float(classes.double().mean()) < 250
     assert int(classes.max()) > 350
+
+
+def test_projections_of_one_input_share_its_covariance_and_its_inverse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries, keys and values read the same rows, as do gates and what they multiply."""
+    model, batch = tiny_transformer("llama", 48)
+    network = sc.trace(model, batch, kinds=("residual", "neurons"))
+    inverted = []
+    invert = shrinkage.invert_covariance
+
+    def counted(matrix: Tensor) -> MatrixInverse:
+        inverted.append(len(matrix))
+        return invert(matrix)
+
+    monkeypatch.setattr(shrinkage, "invert_covariance", counted)
+    scores = sc.score(network, batch, by="obs", progress=False)
+    alike = len(inverted)
+    monkeypatch.setattr(fisher, "_input_key", lambda layer: layer)
+    apart = sc.score(network, batch, by="obs", progress=False)
+    # q, k, v once and gate, up once in each of two blocks, down of each, and the head; apart each by itself
+    assert (alike, len(inverted) - alike) == (2 * 2 + 2 + 1, 2 * 5 + 2 + 1)
+    for name in scores:
+        assert torch.allclose(scores[name].values, apart[name].values, rtol=1e-6)
