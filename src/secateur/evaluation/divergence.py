@@ -17,7 +17,7 @@ from secateur.evaluation.outputs import (
 from secateur.utils.dtypes import to_widest
 
 
-def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None) -> Tensor:
+def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None, temperature: float = 1.0) -> Tensor:
     """Return the divergence of each example's output from the dense network's, (examples,).
 
     For logits, (examples, classes) or anything named `logits`, the Kullback-Leibler divergence of their softmax from
@@ -28,18 +28,29 @@ def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None) 
         output: the output.
         dense: the dense network's output.
         scales: the mean squares of the dense network's outputs; by default those of this batch.
+        temperature: by which class scores are divided; the divergence is multiplied by its square, so that it stays of
+            the same order.
     """
     has_classes = not is_no_class_score(dense) if scales is None else not scales
     if is_logits(output) and has_classes:
-        logs, dense_logs = (_log_probabilities(one, is_distribution(dense)) for one in (output, dense))
-        return per_example((dense_logs.exp() * (dense_logs - logs)).sum(-1))
+        logs, dense_logs = (log_probabilities(one, dense, temperature) for one in (output, dense))
+        return temperature**2 * per_example((dense_logs.exp() * (dense_logs - logs)).sum(-1))
     return relative_errors(output, dense, scales)
 
 
-def _log_probabilities(output: Any, are_probabilities: bool) -> Tensor:
-    """Return the logarithms of class probabilities, (examples, ..., classes)."""
+def log_probabilities(output: Any, dense: Any, temperature: float = 1.0) -> Tensor:
+    """Return the logarithms of class probabilities at a temperature, (examples, ..., classes).
+
+    Args:
+        output: class scores, or probabilities if the dense network's output is.
+        dense: the dense network's output.
+        temperature: by which class scores are divided.
+    """
     scores = to_widest(main_output(output))
-    return scores.clamp_min(torch.finfo(scores.dtype).tiny).log() if are_probabilities else scores.log_softmax(-1)
+    if is_distribution(dense):
+        scores = scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
+        return scores if temperature == 1 else (scores / temperature).log_softmax(-1)
+    return (scores if temperature == 1 else scores / temperature).log_softmax(-1)
 
 
 def relative_errors(output: Any, dense: Any, scales: Sequence[Tensor] | None = None) -> Tensor:

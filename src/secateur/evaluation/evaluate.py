@@ -58,10 +58,18 @@ class OutputPair:
         has_classes = has_classes and not self._is_regression and not is_embedding(self.dense)
         return class_hits(output, top_classes(self.dense) if has_classes else None, self.examples)
 
-    def divergences(self, output: Any) -> Tensor:
-        """Return the divergence of each example from the dense network's output, (examples,)."""
-        measure = relative_errors if self._is_regression else divergence
-        return by_example(measure(output, self.dense), self.examples).double().cpu()
+    def divergences(self, output: Any, temperature: float = 1.0) -> Tensor:
+        """Return the divergence of each example from the dense network's output, (examples,).
+
+        Args:
+            output: one of both outputs.
+            temperature: by which class scores are divided.
+        """
+        if self._is_regression:
+            errors = relative_errors(output, self.dense)
+        else:
+            errors = divergence(output, self.dense, temperature=temperature)
+        return by_example(errors, self.examples).double().cpu()
 
     @property
     def _is_regression(self) -> bool:
@@ -155,7 +163,13 @@ def _run_pairs(dense: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> 
         yield OutputPair(batch, run_seeded(dense, batch), run_seeded(small, batch))
 
 
-def output_divergences(dense: nn.Module, small: nn.Module, batches: Iterable[Batch], writes: bool = True) -> Tensor:
+def output_divergences(
+    dense: nn.Module,
+    small: nn.Module,
+    batches: Iterable[Batch],
+    writes: bool = True,
+    temperature: float = 1.0,
+) -> Tensor:
     """Return the divergence of the smaller network's outputs from the dense one's, (examples,).
 
     Args:
@@ -163,9 +177,11 @@ def output_divergences(dense: nn.Module, small: nn.Module, batches: Iterable[Bat
         small: the smaller network.
         batches: the examples.
         writes: whether the networks' code may write to their parameters, which are copied for the time being then.
+        temperature: by which class scores are divided.
     """
     with preserved(dense, writes), preserved(small, writes):
-        return torch.cat([pair.divergences(pair.small) for pair in _run_pairs(dense, small, batches)])
+        pairs = _run_pairs(dense, small, batches)
+        return torch.cat([pair.divergences(pair.small, temperature) for pair in pairs])
 
 
 def top_classes(output: Any) -> Tensor | None:

@@ -13,6 +13,7 @@ from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.errors import MissingGradientError
 from secateur.evaluation.calibration import Calibration
+from secateur.evaluation.comparison_temperature import temperature_on
 from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.holdout import improves, output_spread
 from secateur.files.state_memo import StateMemo, key_of
@@ -66,6 +67,7 @@ class RepairStep:
         before, after: the divergence from the dense network on examples held out of it.
         seen: the divergence afterwards on the examples that it was fitted on.
         kept: whether the step was kept.
+        temperature: at which class scores were compared.
     """
 
     name: str
@@ -73,6 +75,7 @@ class RepairStep:
     after: float
     seen: float
     kept: bool
+    temperature: float = 1.0
 
     @property
     def overfitted(self) -> bool:
@@ -90,7 +93,8 @@ class RepairStep:
             )
 
     def __str__(self) -> str:
-        text = f"{self.name}: divergence {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen"
+        at = "" if self.temperature == 1 else f" at temperature {self.temperature:g}"
+        text = f"{self.name}: divergence{at} {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen"
         return text if self.kept else f"{text}, left out"
 
 
@@ -114,6 +118,7 @@ class RepairChain:
         self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
         self.results = tuning.results.under(key_of(plan.kept, plan.means))
+        self.temperature = 1.0  # at which outputs are compared
         self.before_adapt = range(0)  # the numbers of the repairs that "adapt" follows
         self.kept: list[str] = []  # the keys of the repairs that were kept
 
@@ -121,6 +126,7 @@ class RepairChain:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
         self.before_adapt = _before_adapt(repairs)
+        self.temperature = temperature_on(self.dense, self.held, self.plan.network.program.writes)
         before = self._divergences(self.state, self.held)
         for number, (name, train) in enumerate(repairs):
             if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
@@ -140,7 +146,8 @@ class RepairChain:
             self.choices.update({} if outcome.choices is None else {number: outcome.choices})
             after = outcome.held_out
             kept = improves(before, after, name in DEFAULT)
-            steps.append(RepairStep(name, float(before.mean()), float(after.mean()), float(outcome.seen.mean()), kept))
+            was, now, seen = (float(divergences.mean()) for divergences in (before, after, outcome.seen))
+            steps.append(RepairStep(name, was, now, seen, kept, self.temperature))
             if kept:
                 self._keep(number, name, train, candidate)
                 self.kept.append(self._key(number, name))
@@ -162,7 +169,8 @@ class RepairChain:
 
     def _divergences(self, candidate: nn.Module, cells: Sequence[Batch]) -> torch.Tensor:
         """Return the divergence of a network's outputs from the dense one's, (examples,)."""
-        return output_divergences(self.dense, candidate, cells, self.plan.network.program.writes)
+        writes = self.plan.network.program.writes
+        return output_divergences(self.dense, candidate, cells, writes, self.temperature)
 
     def finish(self) -> None:
         """Fit the kept repairs to all examples, and give the result to the cut model.

@@ -1,0 +1,58 @@
+"""The temperature at which class scores are compared where few examples must tell which of two networks is nearer.
+
+A network is all but certain of examples like those that it was trained on. The Kullback-Leibler divergence of such
+outputs is almost nothing for most examples and large for the two or three whose top class changes, so that its mean
+over a few dozen says little. Softened as for distillation (Hinton et al. 2015) every example counts.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.data.batch import Batch
+from secateur.evaluation.divergence import log_probabilities
+from secateur.evaluation.outputs import is_logits, is_no_class_score
+from secateur.graph.contexts import preserved, run_seeded
+
+TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
+CERTAIN = 0.9  # the largest mean probability of the top class
+
+
+def comparison_temperature(outputs: Iterable[Any]) -> float:
+    """Return the lowest temperature at which the top classes have a mean probability of at most 0.9.
+
+    Args:
+        outputs: of the dense network, batch by batch; 1 is returned where they are no class scores.
+
+    Examples:
+        >>> unsure, certain = torch.tensor([[0.5, 0.0], [0.0, 1.0]]), torch.tensor([[9.0, 0.0], [0.0, 8.0]])
+        >>> comparison_temperature([unsure]), comparison_temperature([certain]), comparison_temperature([1e3 * certain])
+        (1.0, 4.0, 8.0)
+    """
+    totals = [0.0] * len(TEMPERATURES)
+    count = 0
+    for output in outputs:
+        if not is_logits(output) or is_no_class_score(output):
+            return TEMPERATURES[0]
+        for number, temperature in enumerate(TEMPERATURES):
+            top = log_probabilities(output, output, temperature).amax(-1).exp()
+            totals[number] += float(top.sum(dtype=torch.float64))
+        count += top.numel()
+    is_certain = [total > CERTAIN * count for total in totals]
+    return next(
+        (value for value, certain in zip(TEMPERATURES, is_certain, strict=True) if not certain), TEMPERATURES[-1]
+    )
+
+
+def temperature_on(dense: nn.Module, batches: Iterable[Batch], writes: bool = True) -> float:
+    """Return the temperature at which networks are compared with the dense one on these examples.
+
+    Args:
+        dense: the dense network.
+        batches: the examples.
+        writes: whether the network's code may write to its parameters, which are copied for the time being then.
+    """
+    with preserved(dense, writes):
+        return comparison_temperature(run_seeded(dense, batch) for batch in batches)
