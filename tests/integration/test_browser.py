@@ -220,7 +220,7 @@ def test_points_of_a_chart_show_their_values_on_focus_and_on_hover(opened: Opene
     page.evaluate("document.activeElement.blur()")
     assert not value.is_visible()
     point.locator(".mark").hover()
-    assert value.is_visible() and "macs 0.75: " in value.text_content()
+    assert value.is_visible() and "macs 0.5: " in value.text_content()
 
 
 def test_kept_and_removed_units_differ_by_more_than_colour(opened: Opened) -> None:

@@ -48,6 +48,11 @@ class KindBars:
     most: int
 
     @property
+    def noun(self) -> str:
+        """The word for several units: the kind where it is a plural, such as "channels"."""
+        return self.kind if self.kind.endswith("s") else "units"
+
+    @property
     def size(self) -> int:
         """The number of units in the dense network."""
         return sum(bar.size for bar in self.bars)
@@ -91,6 +96,7 @@ class ScoreChart:
         removed_path: the outline of the columns of removed units.
         kept_path: the outline of the columns of kept units.
         error_path: a line of one standard error up and down for each column; empty without errors.
+        boundary: the position between removed and kept units.
         zero: the position of the score 0.
         lowest: the number at the lower end of the scale.
         highest: the number at its upper end.
@@ -103,6 +109,7 @@ class ScoreChart:
     removed_path: str
     kept_path: str
     error_path: str
+    boundary: float
     zero: float
     lowest: str
     highest: str
@@ -153,6 +160,7 @@ def _score_chart(
         removed_path=_columns_path(removed, scale, LEFT, width),
         kept_path=_columns_path(remaining, scale, LEFT + width * len(removed), width),
         error_path=_errors_path([*removed, *remaining], scale, width) if bool(errors.any()) else "",
+        boundary=round(LEFT + width * len(removed), 1),
         zero=scale.position(0.0),
         lowest=f"{low:.2g}",
         highest=f"{high:.2g}",

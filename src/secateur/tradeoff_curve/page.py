@@ -76,7 +76,7 @@ def _chart(curve: "Tradeoff", size: str) -> LineChart:
     factor = 100 if is_fraction else 1
     name, axis = SIZES[size]
     points = []
-    for point in curve.points:
+    for point in sorted(curve.points, key=lambda point: point.fraction(size)):
         change, fraction = point.changes[curve.measure], point.fraction(size)
         text = f"{point.budget}: {fraction:.1%} of {name}, {curve.measure} {change.text(is_fraction)}"
         points.append(CurvePoint(fraction, factor * change.mean, factor * change.half_width, text))

@@ -48,6 +48,7 @@ def test_each_kind_has_a_scale() -> None:
     assert [(bar.dense_width, bar.kept_width) for bar in heads.bars] == [(100, 25)]
     assert (channels.size, channels.kept, channels.most, heads.most) == (96, 64, 64, 4)
     assert [kind.kind for kind in bars_by_kind(groups, {})] == ["units"]
+    assert [kind.noun for kind in bars_by_kind({"a": (2, 1)}, {"a": "residual"})] == ["units"]
 
 
 def heights(path: str) -> list[float]:
@@ -60,7 +61,8 @@ def test_removed_units_stand_before_kept_ones() -> None:
     scale = Scale(0, 4, BOTTOM, TOP)
     assert heights(chart.removed_path) == [scale.position(2), scale.position(3)]
     assert heights(chart.kept_path) == [scale.position(1), scale.position(4)]
-    assert f"H{LEFT + (WIDTH - LEFT) / 2:g}V" in chart.removed_path and not chart.error_path
+    assert chart.boundary == LEFT + (WIDTH - LEFT) / 2
+    assert f"H{chart.boundary:g}V" in chart.removed_path and not chart.error_path
     [by_rank] = score_charts(scores_of(a=[4.0, 1.0, 3.0, 2.0]), {"a": (4, 2)}, {})
     assert heights(by_rank.kept_path) == [scale.position(3), scale.position(4)]
 
