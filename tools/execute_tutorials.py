@@ -4,7 +4,6 @@ Needs `pip install 'secateur[notebook,onnx,hf]' accelerate`. Each runs in an emp
 error (warnings with paths of this machine) and times of execution are not stored.
 """
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -34,9 +33,11 @@ def execute(path: Path) -> None:
         cell.metadata = {}
         if cell.cell_type == "code":
             cell.execution_count = None
-            cell.outputs = [stored_output(output) for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [
+                nbformat.from_dict(stored_output(output)) for output in cell.outputs if output.get("name") != "stderr"
+            ]
     notebook.metadata = {"language_info": {"name": "python"}}
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    nbformat.write(notebook, path)
 
 
 if __name__ == "__main__":
