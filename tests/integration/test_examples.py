@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from expected_warnings import few_examples, unhelpful_repair
 from first_model import main
+
+from expected_warnings import few_examples, unhelpful_repair
 
 
 @few_examples
