@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 import secateur as sc
@@ -17,6 +18,7 @@ INPUTS = ["--program", "model.pt2", "--data", "workshop:data"]
 COMMAND = ["-m", "secateur", "score", *INPUTS, "--coalitions", "2500", "--out"]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run"]
 WORKSHOP = """
+import pytest
 import torch
 
 def data():
@@ -110,3 +112,36 @@ def test_a_damaged_checkpoint_ends_all_processes(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.count("scores.part") >= 2
     assert not (folder / "two").exists()
+
+
+PRUNING = """
+import hashlib, sys, torch
+import secateur as sc
+from secateur.utils.distributed import launched_processes, process_rank
+from transformers import LlamaConfig, LlamaForCausalLM
+
+torch.manual_seed(0)
+sizes = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+model = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)).eval()
+tokens = torch.randint(0, 64, (32, 8), generator=torch.Generator().manual_seed(1))
+with launched_processes():
+    result = sc.prune(
+        model, tokens, {"params": 0.7}, by="shapley", coalitions=40, kinds="neurons", repair="refit", progress=False
+    )
+    digest = hashlib.sha256()
+    for name, tensor in result.model.state_dict().items():
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    open(f"{sys.argv[1]}-{process_rank()}", "w").write(digest.hexdigest())
+"""
+
+
+def test_prune_of_a_language_model_gives_the_same_bits_in_two_processes_as_in_one(tmp_path: Path) -> None:
+    """The processes share the blocks of Shapley values; each of them plans, cuts and repairs."""
+    pytest.importorskip("transformers")
+    (tmp_path / "pruning.py").write_text(PRUNING)
+    two = [*LAUNCH, "--standalone", "--nproc-per-node", "2"]
+    for command, name in (([sys.executable], "one"), (two, "two")):
+        words = [*command, "pruning.py", name]
+        done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert len({(tmp_path / name).read_text() for name in ("one-0", "two-0", "two-1")}) == 1
