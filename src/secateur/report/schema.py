@@ -68,6 +68,7 @@ class SavedStep(Record, frozen=True):
     after: Number
     seen: Number
     kept: bool
+    temperature: float = 1.0
 
 
 class SavedDrop(Record, frozen=True):
