@@ -27,7 +27,7 @@ from secateur.utils.progress import track
 
 DEPTH = 2
 FEWEST = 4
-EXAMPLES = 192
+EXAMPLES = 768
 STEPS = 4
 POLISH = 3
 MEMORY = 1 << 30
@@ -38,7 +38,7 @@ def reconstruct_blocks(
 ) -> bool:
     """Refit every layer together with the layers that read it, in the order in which they run.
 
-    Cells from all over the examples are looked at, 192 examples together, or as many as what the layers give for them
+    Cells from all over the examples are looked at, 768 examples together, or as many as what the layers give for them
     takes no more than 1 GiB of memory.
 
     Nothing is changed where there are too few examples to hold any out: one or two can be fitted at any cost to others.

@@ -200,6 +200,7 @@ def test_a_few_photos_do_not_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> N
         solve(self, most)
 
     monkeypatch.setattr(BlockProblem, "solve", noted)
+    monkeypatch.setattr("secateur.recovery.block_reconstruction.EXAMPLES", 192)
     model, x = demo.network(), torch.cat(demo.calibration())[:224]
     mended(model, planned(model, x, {"macs": 0.5}), x, reconstruct_blocks)
     assert seen and set(seen) == {192}
