@@ -25,7 +25,7 @@ import torch
 GENERIC = frozenset(
     {
         "each", "found", "given", "held", "left", "made", "own", "part", "parts", "place", "places", "said", "thing",
-        "things", "told",
+        "things", "told", "what",
     }
 )  # fmt: skip
 QUESTION = ("what ", "how ", "whether ", "where ", "which ", "whose ")
@@ -119,14 +119,14 @@ def import_circles(files: list[Module]) -> list[str]:
 
 
 def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    seen: set[str] = set()
+    reached: set[str] = set()
     stack = list(graph.get(start, ()))
     while stack:
         name = stack.pop()
-        if name not in seen:
-            seen.add(name)
+        if name not in reached:
+            reached.add(name)
             stack += graph.get(name, ())
-    return seen
+    return reached
 
 
 def operator_tables(tree: ast.Module) -> Iterator[tuple[str, int]]:

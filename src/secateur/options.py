@@ -88,13 +88,13 @@ def one_of(*names: str) -> Option:
     return Option(wording, lambda value: isinstance(value, str) and value in names, NameMatchError, names)
 
 
-def check_name(name: str, known: Iterable[str], what: str, shows: bool = True) -> None:
+def check_name(name: str, known: Iterable[str], message: str, shows: bool = True) -> None:
     """Check a name against those that there are.
 
     Args:
         name: what the user gave.
         known: the names that there are.
-        what: the beginning of the message, such as "`prune` has no option".
+        message: the beginning of the message, such as "`prune` has no option".
         shows: whether the name is repeated after that.
 
     Raises:
@@ -104,7 +104,7 @@ def check_name(name: str, known: Iterable[str], what: str, shows: bool = True) -
     if name not in names:
         nearest = get_close_matches(name, names, 1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        raise NameMatchError(f"{what}{f' {name!r}' if shows else ''}; {hint}known are {', '.join(names) or 'none'}")
+        raise NameMatchError(f"{message}{f' {name!r}' if shows else ''}; {hint}known are {', '.join(names) or 'none'}")
 
 
 def shortened(value: object) -> str:

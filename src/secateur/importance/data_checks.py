@@ -135,12 +135,12 @@ def usable_examples(model: nn.Module, examples: list[Batch]) -> list[Batch]:
 
 
 def check_model_on(
-    model: nn.Module, batches: Sequence[Batch], what: str = "data", by_example: bool = True
+    model: nn.Module, batches: Sequence[Batch], source: str = "data", by_example: bool = True
 ) -> list[tuple[Batch, Any]]:
     """Run a model on a few examples of each kind of batch, as `check_inputs` does."""
     with preserved(model):
         device = device_of(model)
-        return check_inputs(lambda batch: run_module(model, on_device(batch, device)), batches, what, by_example)
+        return check_inputs(lambda batch: run_module(model, on_device(batch, device)), batches, source, by_example)
 
 
 def check_program_sizes(network: Network, batches: Sequence[Batch]) -> None:

@@ -18,14 +18,14 @@ EXAMPLE = "the example"
 
 
 def check_inputs(
-    run: Run, batches: Sequence[Batch], what: str = "data", by_example: bool = True
+    run: Run, batches: Sequence[Batch], source: str = "data", by_example: bool = True
 ) -> list[tuple[Batch, Any]]:
     """Run a network on a few examples of each kind of batch, by the shapes and types of their inputs.
 
     Args:
         run: a function from a batch to the network's output.
         batches: the examples.
-        what: their name in messages: "data" or "test".
+        source: their name in messages: "data" or "test".
         by_example: whether the first axis of outputs must be the examples, as the default loss takes them.
 
     Returns:
@@ -38,7 +38,7 @@ def check_inputs(
     outputs: dict[str, tuple[Batch, Any]] = {}
     results = []
     for number, batch in enumerate(batches):
-        kind, label = _kind(batch), what if what == EXAMPLE else f"batch {number} of {what}"
+        kind, label = _kind(batch), source if source == EXAMPLE else f"batch {number} of {source}"
         if kind not in outputs:
             examples, output = _run_examples(run, batch, label)
             if _is_one_example(examples, output):

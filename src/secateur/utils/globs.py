@@ -7,13 +7,13 @@ from fnmatch import fnmatchcase
 from secateur.errors import NameMatchError
 
 
-def match_globs(globs: str | Sequence[str], names: Iterable[str], what: str) -> list[str]:
+def match_globs(globs: str | Sequence[str], names: Iterable[str], noun: str) -> list[str]:
     """Return the names that match at least one glob, in their own order.
 
     Args:
         globs: one glob or several.
         names: all names.
-        what: a noun for the error message, such as "layer".
+        noun: a noun for the error message, such as "layer".
 
     Raises:
         NameMatchError: a glob matches no name; the message lists the nearest names.
@@ -27,5 +27,5 @@ def match_globs(globs: str | Sequence[str], names: Iterable[str], what: str) -> 
     for glob in patterns:
         if glob not in known and not any(fnmatchcase(name, glob) for name in known):
             near = get_close_matches(glob, known, 3, 0.3) or known[:5]
-            raise NameMatchError(f"{glob!r} matches no {what}; the nearest are {', '.join(near) or 'none'}")
+            raise NameMatchError(f"{glob!r} matches no {noun}; the nearest are {', '.join(near) or 'none'}")
     return [name for name in known if any(name == glob or fnmatchcase(name, glob) for glob in patterns)]

@@ -90,14 +90,14 @@ def is_in_module(name: str, path: str) -> bool:
 
 
 def match_layers(
-    selection: Selection, names: Iterable[str], what: str, modules: Mapping[str, nn.Module], title: str
+    selection: Selection, names: Iterable[str], noun: str, modules: Mapping[str, nn.Module], title: str
 ) -> list[str]:
     """Return the layers that are selected, in their own order.
 
     Args:
         selection: names, globs, modules or classes of modules.
         names: the names of all layers: the paths of modules, or of their tensors.
-        what: a noun for the error message, such as "layer".
+        noun: a noun for the error message, such as "layer".
         modules: the modules of the model, by path.
         title: the name of the model's class.
 
@@ -113,7 +113,7 @@ def match_layers(
     for selector in as_selectors(selection):
         if isinstance(selector, str) and not isinstance(selector, ModulePath):
             inside = [name for name in known if is_in_module(name, selector)] if selector in modules else []
-            selected |= set(inside or match_globs(selector, known, what))
+            selected |= set(inside or match_globs(selector, known, noun))
         else:
             paths = paths_of(selector, modules, title)
             selected |= {name for name in known if any(is_in_module(name, path) for path in paths)}

@@ -31,9 +31,9 @@ class TimeBudget:
         """Seconds since the budget was created."""
         return self._clock() - self._start
 
-    def leave_out(self, what: str) -> None:
+    def leave_out(self, step: str) -> None:
         """Record a step that is skipped to meet the budget."""
-        self._left_out[what] = None
+        self._left_out[step] = None
 
     @property
     def left_out(self) -> tuple[str, ...]:
