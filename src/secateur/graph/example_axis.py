@@ -1,7 +1,7 @@
 """The axis of the examples: the first axis of a model's inputs, or none where the inputs are one example."""
 
-from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,27 +35,37 @@ def _depends_on_others(program: Program, batch: Batch) -> bool:
     first = (size + 1) // 2
     if size < 2 or not batch.is_divisible:
         return False
+    try:
+        pairs = zip(*_outputs_of_both(program, batch, batch.take(torch.arange(first))), strict=True)
+    except DataError:  # the program holds for other sizes alone
+        return False
+    except (IndexError, RuntimeError):
+        if not program.draws:
+            raise
+        return True  # the numbers that were drawn are positions of examples, such as a permutation
+    return any(_differs(full, half, size, first) for full, half in pairs)
+
+
+def _outputs_of_both(program: Program, batch: Batch, half: Batch) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the outputs on a batch and on its first half, with the same random numbers."""
 
     def first_draws(number: int, values: Tensor, shape: torch.Size) -> Tensor:
         return values[: shape[0]] if shape else values
 
-    draws = draws_replayed(program.draws, partial(program.forward, batch), first_draws)
     with torch.no_grad():
-        pair = []
-        for tested, context in ((batch, nullcontext()), (batch.take(torch.arange(first)), draws)):
-            with context:
-                try:
-                    leaves = pytree.tree_leaves(program.forward(tested))
-                except DataError:  # the program holds for other sizes alone
-                    return False
-                except (IndexError, RuntimeError):
-                    if not program.draws:
-                        raise
-                    return True  # the numbers that were drawn are positions of examples, such as a permutation
-            pair.append([leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()])
-    for full, half in zip(*pair, strict=True):
-        if full.dim() and half.dim() and full.shape[1:] == half.shape[1:] and len(full) == size:
-            scale = float(full.abs().max()) if full.numel() else 0.0
-            if len(half) == first and float((full[:first] - half).abs().max()) > TOLERANCE * max(scale, 1e-6):
-                return True
-    return False
+        full_outputs = pytree.tree_leaves(program.forward(batch))
+        with draws_replayed(program.draws, partial(program.forward, batch), first_draws):
+            half_outputs = pytree.tree_leaves(program.forward(half))
+    return _floats(full_outputs), _floats(half_outputs)
+
+
+def _floats(leaves: list[Any]) -> list[Tensor]:
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _differs(full: Tensor, half: Tensor, size: int, first: int) -> bool:
+    """True if the first entries of an output are others without the second half of the batch."""
+    if not full.dim() or not half.dim() or full.shape[1:] != half.shape[1:] or (len(full), len(half)) != (size, first):
+        return False
+    scale = float(full.abs().max()) if full.numel() else 0.0
+    return float((full[:first] - half).abs().max()) > TOLERANCE * max(scale, 1e-6)

@@ -150,7 +150,6 @@ class RepairChain:
             steps.append(RepairStep(name, was, now, seen, kept, self.temperature))
             if kept:
                 self._keep(number, name, train, candidate)
-                self.kept.append(self._key(number, name))
                 before = after
         return tuple(steps)
 
@@ -210,6 +209,7 @@ class RepairChain:
 
     def _keep(self, number: int, name: str, train: Trained, candidate: nn.Module) -> None:
         self.state = candidate
+        self.kept.append(self._key(number, name))
         self.waiting.append((number, name, train))
         if name == "adapt" and all(repair in CLOSED_FORM for _, repair, _ in self.waiting):
             self.adapted, self.waiting = candidate, []
