@@ -6,6 +6,7 @@ without importing torch.
 
 from importlib import import_module
 from importlib.util import find_spec
+from sys import modules
 from typing import TYPE_CHECKING
 
 from secateur.version import __version__
@@ -73,7 +74,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         """Load a public name, or a module of the package, on its first use."""
         if name not in __all__ and (name.startswith("_") or find_spec(f"secateur.{name}") is None):
-            raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+            raise AttributeError(f"module 'secateur' has no attribute {name!r}", name=name, obj=modules[__name__])
         public = import_module("secateur.public")  # also loads the modules below, as one import of all would
         globals()[name] = getattr(public, name) if name in __all__ else import_module(f"secateur.{name}")
         return globals()[name]

@@ -66,6 +66,10 @@ def test_every_public_name_is_loaded_from_the_list() -> None:
     assert all(getattr(secateur, name) is getattr(secateur.public, name) for name in secateur.public.__all__)
     assert secateur.stopping.Seconds(1) and secateur.training.TaylorSchedule
     assert printed_by("import secateur; print(secateur.report.report.Report.__name__)") == ["Report"]
-    with pytest.raises(AttributeError, match="module 'secateur' has no attribute 'prunes'"):
+    with pytest.raises(AttributeError, match="module 'secateur' has no attribute 'prunes'") as failure:
         secateur.prunes  # noqa: B018
+    assert (failure.value.name, failure.value.obj) == (
+        "prunes",
+        secateur,
+    )  # for the interpreter, which offers the nearest
     assert not hasattr(secateur, "__main__")
