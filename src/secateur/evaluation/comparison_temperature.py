@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from secateur.data.batch import Batch
-from secateur.evaluation.divergence import log_probabilities
+from secateur.evaluation.divergence import top_probabilities
 from secateur.evaluation.outputs import is_logits, is_no_class_score
 from secateur.graph.contexts import preserved, run_seeded
 
@@ -37,7 +37,7 @@ def comparison_temperature(outputs: Iterable[Any]) -> float:
         if not is_logits(output) or is_no_class_score(output):
             return TEMPERATURES[0]
         for number, temperature in enumerate(TEMPERATURES):
-            top = log_probabilities(output, output, temperature).amax(-1).exp()
+            top = top_probabilities(output, temperature)
             totals[number] += float(top.sum(dtype=torch.float64))
         count += top.numel()
     is_certain = [total > CERTAIN * count for total in totals]

@@ -1,6 +1,7 @@
 """The divergence of an output from the dense network's."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from secateur.evaluation.outputs import (
     per_example,
 )
 from secateur.utils.dtypes import to_widest
+
+MOST_ENTRIES = 1 << 22  # class scores that are compared at once
+FEWEST_ROWS = 16
 
 
 def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None, temperature: float = 1.0) -> Tensor:
@@ -33,21 +37,57 @@ def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None, 
     """
     has_classes = not is_no_class_score(dense) if scales is None else not scales
     if is_logits(output) and has_classes:
-        logs, dense_logs = (log_probabilities(one, dense, temperature) for one in (output, dense))
-        return temperature**2 * per_example((dense_logs.exp() * (dense_logs - logs)).sum(-1))
+        return temperature**2 * per_example(_class_divergences(output, dense, temperature))
     return relative_errors(output, dense, scales)
 
 
-def log_probabilities(output: Any, dense: Any, temperature: float = 1.0) -> Tensor:
+def top_probabilities(output: Any, temperature: float) -> Tensor:
+    """Return the probability of the top class of each row at a temperature, (examples, ...)."""
+    are_probabilities = is_distribution(output)
+
+    def top(rows: Tensor) -> Tensor:
+        return _log_probabilities(rows, are_probabilities, temperature).amax(-1).exp()
+
+    return _by_row_blocks(top, main_output(output))
+
+
+def _class_divergences(output: Any, dense: Any, temperature: float) -> Tensor:
+    """Return the Kullback-Leibler divergence of each row of class scores, (examples, ...)."""
+    are_probabilities = is_distribution(dense)
+
+    def divergences(rows: Tensor, dense_rows: Tensor) -> Tensor:
+        logs, dense_logs = (_log_probabilities(scores, are_probabilities, temperature) for scores in (rows, dense_rows))
+        return (dense_logs.exp() * (dense_logs - logs)).sum(-1)
+
+    return _by_row_blocks(divergences, main_output(output), main_output(dense))
+
+
+def _by_row_blocks(compute: Callable[..., Tensor], *scores: Tensor) -> Tensor:
+    """Compute one value for each row of class scores (examples, ..., classes), a block of rows at a time.
+
+    Over a large vocabulary each step takes twice as much memory as the output, in double precision. Where gradients are
+    needed, all of it is held anyway.
+    """
+    shape = scores[0].shape
+    block = max(MOST_ENTRIES // max(shape[-1], 1), FEWEST_ROWS)
+    is_one_block = math.prod(shape[:-1]) <= block or any(tensor.shape != shape for tensor in scores)
+    if is_one_block or any(tensor.requires_grad for tensor in scores):
+        return compute(*scores)
+    blocks = zip(*(tensor.flatten(0, -2).split(block) for tensor in scores), strict=True)
+    by_row: Tensor = torch.cat([compute(*rows) for rows in blocks]).unflatten(0, shape[:-1])
+    return by_row
+
+
+def _log_probabilities(scores: Tensor, are_probabilities: bool, temperature: float) -> Tensor:
     """Return the logarithms of class probabilities at a temperature, (examples, ..., classes).
 
     Args:
-        output: class scores, or probabilities if the dense network's output is.
-        dense: the dense network's output.
+        scores: class scores, or probabilities.
+        are_probabilities: whether they are probabilities.
         temperature: by which class scores are divided.
     """
-    scores = to_widest(main_output(output))
-    if is_distribution(dense):
+    scores = to_widest(scores)
+    if are_probabilities:
         scores = scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
         return scores if temperature == 1 else (scores / temperature).log_softmax(-1)
     return (scores if temperature == 1 else scores / temperature).log_softmax(-1)

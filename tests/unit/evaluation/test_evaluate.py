@@ -17,6 +17,7 @@ from secateur.evaluation.evaluate import (
     output_divergences,
     top_classes,
 )
+from secateur.utils.live_bytes import peak_bytes
 
 DENSE = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
 SMALL = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
@@ -116,3 +117,22 @@ def test_outputs_with_targets_like_them_are_no_classes() -> None:
     assert pair.agreements(small).isnan().all()
     expected = (small - dense).square().mean(1) / dense.square().mean()
     assert torch.allclose(pair.divergences(small), expected.double(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "tokens"])
+def test_divergences_over_a_large_vocabulary_take_little_memory_and_give_the_same_bits(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    shape = (6, 40, 500) if kind == "tokens" else (240, 500)
+    scores, dense = (torch.randn(shape, generator=draws) for _ in range(2))
+    if kind == "probabilities":
+        scores, dense = scores.softmax(1), dense.softmax(1)
+    output, reference = ({"logits": scores}, {"logits": dense}) if kind == "tokens" else (scores, dense)
+    whole = divergence(output, reference, temperature=2.0)
+    needed = peak_bytes(lambda: divergence(output, reference, temperature=2.0))
+    monkeypatch.setattr("secateur.evaluation.divergence.MOST_ENTRIES", 10_000)
+    assert torch.equal(divergence(output, reference, temperature=2.0), whole) and whole.shape == shape[:1]
+    assert peak_bytes(lambda: divergence(output, reference, temperature=2.0)) < needed / 4
+    trained = scores.clone().requires_grad_()
+    assert divergence(trained if kind != "tokens" else {"logits": trained}, reference).requires_grad
