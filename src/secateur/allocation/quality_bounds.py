@@ -18,7 +18,8 @@ from secateur.coupling.metric_change import MetricChange
 from secateur.coupling.plan import Plan
 from secateur.errors import BudgetError
 from secateur.evaluation.changes import Change
-from secateur.evaluation.evaluate import OutputPair, class_hits, top_classes
+from secateur.evaluation.class_hits import class_hits, top_classes
+from secateur.evaluation.evaluate import OutputPair
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric, MetricMeter, metric_change
 from secateur.evaluation.targets import IGNORED

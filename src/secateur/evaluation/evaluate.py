@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from secateur.coupling.cost import Cost
 from secateur.data.batch import Batch
 from secateur.evaluation.changes import Change
+from secateur.evaluation.class_hits import class_hits, top_classes
 from secateur.evaluation.divergence import divergence, relative_errors
 from secateur.evaluation.losses import Loss, Reference, by_example, example_losses
 from secateur.evaluation.metrics import Metric, MetricMeter, MetricValues, metric_change
 from secateur.evaluation.outputs import is_embedding, is_logits, main_output
 from secateur.evaluation.records import Latency, Metrics
-from secateur.evaluation.targets import IGNORED
 from secateur.graph.contexts import preserved, run_seeded
 from secateur.utils.progress import track
 
@@ -182,32 +182,6 @@ def output_divergences(
     with preserved(dense, writes), preserved(small, writes):
         pairs = _run_pairs(dense, small, batches)
         return torch.cat([pair.divergences(pair.small, temperature) for pair in pairs])
-
-
-def top_classes(output: Any) -> Tensor | None:
-    """Return the top classes: along the last axis of logits, else along the second; None without such an axis."""
-    scores = main_output(output)
-    return scores.argmax(-1 if is_logits(output) else 1) if scores.dim() > 1 else None
-
-
-def class_hits(output: Any, labels: Any, examples: int) -> Tensor:
-    """Return the fraction of top classes in each example that are the labels', (examples,).
-
-    Labels of -100 do not count. NaN where outputs or labels are not classes, or no label counts.
-
-    Args:
-        output: the network's output.
-        labels: class numbers, or anything else.
-        examples: the number of examples.
-    """
-    classes = top_classes(output)
-    if classes is None or not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != classes.shape:
-        return torch.full((examples,), float("nan"), dtype=torch.float64)
-    labels = labels.to(classes.device)
-    counted = labels != IGNORED
-    hits = ((classes == labels) & counted).double().view(examples, -1).sum(1)
-    fractions: Tensor = hits / counted.double().view(examples, -1).sum(1)
-    return fractions.cpu()
 
 
 def optional_mean(values: Tensor) -> float | None:

@@ -7,16 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data.batch import Batch
+from secateur.evaluation.class_hits import class_hits, top_classes
 from secateur.evaluation.divergence import divergence, output_scales
-from secateur.evaluation.evaluate import (
-    ExampleMeasures,
-    OutputPair,
-    class_hits,
-    evaluate,
-    optional_mean,
-    output_divergences,
-    top_classes,
-)
+from secateur.evaluation.evaluate import ExampleMeasures, OutputPair, evaluate, optional_mean, output_divergences
 from secateur.utils.live_bytes import peak_bytes
 
 DENSE = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
