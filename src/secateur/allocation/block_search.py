@@ -15,6 +15,7 @@ from secateur.coupling.residual_blocks import blocks_of
 from secateur.errors import BudgetError
 
 COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
+WORSE = 2
 REFINED = 2
 NEAR = 2  # places of the order from its end, within which blocks are exchanged
 
@@ -84,9 +85,14 @@ class _BlockSearch:
         return self._search.config.time.is_spent(SIMULATIONS)
 
     def _search_counts(self, allocation: Allocation) -> None:
-        """Try numbers of blocks, then those between the best one and its neighbours."""
+        """Try numbers of blocks until two in turn are worse than one before, then those beside the best one."""
+        worse = 0
         for count in _coarse_counts(len(self._order)):
             self._try_dropped(self._order[:count], allocation)
+            is_worse = bool(self._by_dropped) and len(self._best.allocation.dropped) < count
+            worse = worse + 1 if is_worse else 0
+            if worse == WORSE:
+                break
         for _ in range(REFINED if self._by_dropped else 0):
             best_count = len(self._best.allocation.dropped)
             for count in _middles(sorted(map(len, self._by_dropped)), best_count):
