@@ -1,6 +1,6 @@
 """Operators of a program as a phase of text generation calls them: layers on fewer tokens, attention to a cache."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from secateur.evaluation.generation import MATRIX_DIMS, PREFILL, GenerationPhase
-from secateur.evaluation.latency_table import LatencyTable
 from secateur.evaluation.operator_calls import OperatorCall
 from secateur.graph.contexts import preserved
 from secateur.graph.operators import module_path, operator_name, with_argument
@@ -87,24 +86,6 @@ def generation_calls(model: nn.Module, phase: GenerationPhase) -> GenerationCall
             for handle in handles:
                 handle.remove()
     return GenerationCalls(phase, rows)
-
-
-def with_overhead(table: LatencyTable, total: float | None) -> LatencyTable:
-    """Return a table in which the time beyond layers and attention is a constant of each layer that runs.
-
-    Such time is mostly that of calling operators, which does not depend on numbers of units.
-
-    Args:
-        table: the times of layers and attention.
-        total: the measured seconds of the whole network; None for no time beyond.
-    """
-    running = [layer for layer in table.layers if float(layer.seconds[-1, -1]) > 0]
-    beyond = max((total or 0.0) - table.dense_seconds, 0.0) / max(len(running), 1)
-    layers = (
-        replace(layer, seconds=layer.seconds + beyond, _known={}) if float(layer.seconds[-1, -1]) > 0 else layer
-        for layer in table.layers
-    )
-    return replace(table, layers=tuple(layers))
 
 
 def _with_rows(tensor: Tensor, count: int) -> Tensor:

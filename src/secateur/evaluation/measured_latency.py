@@ -6,9 +6,9 @@ from torch import nn
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.evaluation.generation import GenerationPhase
-from secateur.evaluation.generation_calls import generation_calls, with_overhead
+from secateur.evaluation.generation_calls import generation_calls
 from secateur.evaluation.latency_measurement import LatencyMeasurement
-from secateur.evaluation.latency_table import LatencyTable
+from secateur.evaluation.latency_table import LatencyTable, with_overhead
 from secateur.evaluation.runtimes import EAGER, check_runtime
 from secateur.utils.progress import counted
 
@@ -25,7 +25,8 @@ def measure_latency(network: Network, batch: Batch, runtime: str = EAGER, total:
         runtime: "eager" for torch's kernels, or "onnxruntime", which is timed layer by layer: operators between layers
             are fused with these there, so that the time of the whole network beyond its layers is divided among such
             operators by the numbers of entries that they make.
-        total: seconds of the whole network in onnxruntime; by default there is no time beyond its layers.
+        total: seconds of the whole network; by default there is no time beyond what is timed. In torch the time beyond
+            operators is a constant of each layer.
 
     Raises:
         OptionError: onnxruntime is not installed.
@@ -44,7 +45,7 @@ def measure_latency(network: Network, batch: Batch, runtime: str = EAGER, total:
     with torch.no_grad(), counted("timed operators", len(overrides)):
         network.program.forward(batch, overrides)
     measurement.timings.save()
-    return measurement.table(total)
+    return with_overhead(measurement.table(None), total) if runtime == EAGER else measurement.table(total)
 
 
 def measure_generation(

@@ -1,5 +1,6 @@
 """The table of this machine's times: what is measured, and how it is kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import secateur as sc
 from secateur.data.conversion import as_batches
 from secateur.evaluation import latency_measurement, operator_calls
 from secateur.evaluation.latency_measurement import measured_sizes
-from secateur.evaluation.latency_table import LatencyTable, LayerLatency
+from secateur.evaluation.latency_table import LatencyTable, LayerLatency, with_overhead
 from secateur.evaluation.measured_latency import measure_latency
 from secateur.evaluation.saved_timings import Timings
 
@@ -109,3 +110,17 @@ def test_what_lies_in_a_block_goes_with_it() -> None:
     table = LatencyTable((layer, LayerLatency(layer.inputs, layer.outputs, layer.seconds, 0.0, (4,), (4,))), 1.0)
     assert table.fraction(torch.tensor([True, True, True])) == 1.0
     assert table.fraction(torch.tensor([True, False, True])) == 0.5
+
+
+def test_time_beyond_operators_stays_with_layers_and_goes_with_blocks() -> None:
+    units = torch.arange(4)
+    parts = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
+    layer = LayerLatency(units, units, parts, 1.0, (2, 4), (2, 4), block=4)
+    table = with_overhead(LatencyTable((layer, replace(layer, block=-1)), 2.0), 16.0)
+    assert table.dense_seconds == 16.0  # 2 beyond the operators for each layer
+    mask = torch.ones(6, dtype=torch.bool)
+    mask[2:4] = False
+    assert table.fraction(mask) * 16.0 == pytest.approx(2 * (1 + 0.5 + 2) + 2)
+    mask[4] = False
+    assert table.fraction(mask) * 16.0 == pytest.approx(1 + 0.5 + 2 + 2)
+    assert with_overhead(table, 1.0).dense_seconds == with_overhead(table, None).dense_seconds == 16.0
