@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from secateur.allocation.block_order import order_of_blocks
 from secateur.allocation.candidate_plans import Candidate
@@ -129,11 +130,18 @@ class _BlockSearch:
             self._keep_better(self._simulated(candidate))
 
     def _plan(self, allocation: Allocation) -> Candidate | None:
-        """Return the plan by an allocation; None where it does not meet the budget."""
-        try:
-            return Candidate(self._search.plan(self._keep, allocation), allocation)
-        except BudgetError:
-            return None
+        """Return the plan by an allocation; None where it does not meet the budget.
+
+        For a budget in time, sizes fill the device's kernels where such sizes meet it: others take as long as the next
+        that fill. With all blocks they may not have met it.
+        """
+        is_timed = self._search.latency is not None
+        preferred = self._search.config.filled_target if is_timed else allocation.target
+        for target in dict.fromkeys((preferred, allocation.target)):
+            choice = allocation._replace(target=target)
+            with suppress(BudgetError):
+                return Candidate(self._search.plan(self._keep, choice), choice)
+        return None
 
     def _simulated(self, candidate: Candidate) -> Candidate:
         return candidate._replace(losses=self._search.quick.divergences(candidate.plan.kept))

@@ -11,13 +11,17 @@ from torch import Tensor, nn
 import secateur as sc
 from expected_warnings import unhelpful_repair
 from secateur.allocation.block_order import order_of_blocks
+from secateur.allocation.block_search import _BlockSearch
+from secateur.allocation.config import PruneConfig
 from secateur.allocation.latency_bounds import CLOSE
+from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.block_selection import with_selected_blocks
 from secateur.coupling.kinds import USUAL
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches
+from secateur.errors import BudgetError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.timing import Stopwatch
 from secateur.importance.context import network_microbatches
@@ -230,3 +234,26 @@ def test_blocks_alone_by_a_selection() -> None:
 
 def _parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("is_timed", "refused", "tried"), [(True, "", ["avx512"]), (True, "avx512", ["avx512", "any"]),
+                                                            (False, "", ["any"])])  # fmt: skip
+def test_sizes_fill_kernels_without_some_blocks_where_they_do_not_with_all(
+    is_timed: bool, refused: str, tried: list[str]
+) -> None:
+    targets: list[str] = []
+
+    class Search:
+        latency, config = is_timed or None, PruneConfig(target="avx512")
+
+        def plan(self, keep: Any, allocation: Allocation) -> str:
+            targets.append(allocation.target)
+            if allocation.target == refused:
+                raise BudgetError("refused")
+            return allocation.target
+
+    search: Any = _BlockSearch.__new__(_BlockSearch)
+    search._search, search._keep = Search(), {"latency": 0.5}
+    candidate = search._plan(Allocation(("loss",)))
+    assert targets == tried
+    assert candidate.plan == candidate.allocation.target == tried[-1]
