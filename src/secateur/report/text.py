@@ -1,7 +1,7 @@
 """The text form of a report."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from secateur.allocation.quantities import budget_text
@@ -10,6 +10,7 @@ from secateur.evaluation.records import Latency
 from secateur.evaluation.runtimes import EAGER
 from secateur.report.figures import Figures, LayerFigures, SparsityFigures
 from secateur.report.generation_times import generation_label
+from secateur.report.repairs_text import repairs_text
 from secateur.utils.text_table import align_columns
 
 MAX_LAYERS = 8
@@ -125,7 +126,7 @@ def _method_line(report: Figures) -> str:
     method = f"{settings['by']} ({settings['note']}, seed {settings['seed']})"
     if report.sparsity is not None:
         return f"{report.title}, kept {budget}, by {method}"
-    return f"{report.title}, kept {budget}, ranked by {method}, {_repairs_text(settings['repairs'])}"
+    return f"{report.title}, kept {budget}, ranked by {method}, {repairs_text(settings['repairs'])}"
 
 
 def _runtime(settings: Mapping[str, Any]) -> str:
@@ -142,20 +143,6 @@ def _bound_lines(drop: Mapping[str, Any] | None) -> list[str]:
         f"{drop['unit']} changes by {drop['mean']:+.4f} (95 % interval {drop['low']:+.4f} to {drop['high']:+.4f}) on "
         f"{drop['examples']} examples held out, where {drop['asked']:+g} was allowed"
     ]
-
-
-def _repairs_text(steps: Sequence[Mapping[str, Any]]) -> str:
-    """Describe the outcome of each repair."""
-    if not steps:
-        return "not repaired"
-    outcomes = [
-        f"repaired by {step['name']} (divergence {step['before']:.4f} -> {step['after']:.4f} held out, "
-        f"{step['seen']:.4f} on what it saw)"
-        if step["kept"]
-        else f"{step['name']} did not bring it nearer and was left out"
-        for step in steps
-    ]
-    return ", ".join(outcomes)
 
 
 def time_rows(report: Figures) -> list[tuple[str, str, str, str]]:
