@@ -6,6 +6,7 @@
     python -m benchmarks shapley --precision  # that on bfloat16 and compilers, two minutes
     python -m benchmarks shapley --owen  # the whole network's game, seven minutes
     python -m benchmarks shapley --curves  # the plot of the curves, from the page's own table
+    python -m benchmarks shapley.sections  # the sections of `shapley.published` and `shapley.refit_game`
 
 Needs beside Secateur: `pip install captum==0.9.0 shapiq==1.4.1`.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from shapley import page, page_texts
+from shapley import page, page_texts, sections
 from shapley.curves import race, theirs
 from shapley.owen import owen
 from shapley.points import Point, ours
@@ -27,6 +28,7 @@ from shapley.subjects import SUBJECTS, Subject, subject
 from shapley.truth import truths
 
 DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "shapley.md"
 
 
 def quick() -> None:
@@ -63,7 +65,7 @@ def whole() -> None:
         throughputs,
         passes,
         sweep(),
-        {page_texts.PRECISION: _precision(), page_texts.OWEN: _owen()},
+        {page_texts.PRECISION: _precision(), page_texts.OWEN: _owen(), **sections.sections()},
     )
 
 
@@ -86,15 +88,15 @@ def _owen() -> str:
 
 def _scaling() -> None:
     measured = sweep()
-    page.rewrite(DOCS, page_texts.SCALING, page.scaling(measured))
+    sections.rewrite(PAGE, page_texts.SCALING, page.scaling(measured))
     page.plot(DOCS, measured)
 
 
 WAYS = {
     "quick": quick,
     "scaling": _scaling,
-    "precision": lambda: page.rewrite(DOCS, page_texts.PRECISION, _precision()),
-    "owen": lambda: page.rewrite(DOCS, page_texts.OWEN, _owen()),
+    "precision": lambda: sections.rewrite(PAGE, page_texts.PRECISION, _precision()),
+    "owen": lambda: sections.rewrite(PAGE, page_texts.OWEN, _owen()),
     "curves": lambda: page.redraw(DOCS),
 }
 

@@ -228,14 +228,6 @@ def write(
     (folder / "shapley.md").write_text(text + "\n")
 
 
-def rewrite(folder: Path, title: str, table: str) -> None:
-    """One section in place of the page's."""
-    page = folder / "shapley.md"
-    before, _, rest = page.read_text().partition(f"## {title}\n")
-    _, _, after = rest.partition("\n## ")
-    page.write_text(f"{before}## {title}\n\n{table}\n\n## {after}")
-
-
 def redraw(folder: Path) -> None:
     """The curves, from the table at the page's end."""
     _, _, table = (folder / "shapley.md").read_text().partition(f"## {POINTS}\n\n")

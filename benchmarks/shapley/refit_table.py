@@ -12,23 +12,28 @@ Row = Mapping[str, Any]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return a table for each repair: the points of accuracy lost, and the difference from `obs`, at each budget."""
+    """Return the points of accuracy lost, and the difference from `obs`, at each budget: a table for each repair."""
     repairs = list(dict.fromkeys(row["repair"] for row in rows))
-    return "\n\n".join([*(f"{repair}:\n\n{_table([r for r in rows if r['repair'] == repair])}" for repair in repairs)])
+    return "\n\n".join(_table([row for row in rows if row["repair"] == repair]) for repair in repairs)
 
 
 def _table(rows: Sequence[Row]) -> str:
     budgets = sorted({row["keep"] for row in rows}, reverse=True)
     rankings = list(dict.fromkeys(row["by"] for row in rows))
-    header = ["network", "ranking", *(f"{keep:.0%}: points lost | against obs" for keep in budgets), "passes"]
-    lines = [f"| {' | '.join(header)} |", "|---|---|" + "--:|--:|" * len(budgets) + "--:|"]
+    columns = (f"{keep:.0%}: points lost | against `{BASELINE}`" for keep in budgets)
+    header = ["network", "ranking", "draws", *columns, "passes"]
+    lines = [f"| {' | '.join(header)} |", "|---|---|--:|" + "--:|--:|" * len(budgets) + "--:|"]
     for network in [*dict.fromkeys(row["network"] for row in rows), None]:
         for ranking in rankings:
-            cells = [network or "all", ranking]
+            chosen = [row for row in rows if row["by"] == ranking and network in (None, row["network"])]
+            if not chosen or (network is None and ranking == BASELINE):
+                continue
+            draws = {(row["network"], row["draw"]) for row in chosen}
+            cells = [network or "all", ranking, str(len(draws))]
             for keep in budgets:
                 cells += _cells([row for row in rows if row["keep"] == keep], network, ranking)
-            passes = [row["passes"] for row in rows if row["by"] == ranking and network in (None, row["network"])]
-            lines.append(f"| {' | '.join([*cells, f'{mean(passes):.1f}'])} |")
+            passes = mean(row["passes"] for row in chosen)
+            lines.append(f"| {' | '.join([*cells, f'{passes:.1f}'])} |")
     return "\n".join(lines)
 
 
@@ -38,13 +43,15 @@ def _cells(rows: Sequence[Row], network: str | None, ranking: str) -> list[str]:
     losses = {
         (row["network"], row["draw"], row["by"]): 100 * (row["dense accuracy"] - row["accuracy"]) for row in chosen
     }
-    pairs = [key[:2] for key in losses if key[2] == ranking]
+    pairs = [key[:2] for key in losses if key[2] == ranking and (*key[:2], BASELINE) in losses]
     differences = [losses[*pair, ranking] - losses[*pair, BASELINE] for pair in pairs]
     if network is None:  # networks, not draws, are what an interval over all is about
         names = dict.fromkeys(pair[0] for pair in pairs)
         differences = [mean(d for d, pair in zip(differences, pairs, strict=True) if pair[0] == name) for name in names]
-    loss = mean(losses[*pair, ranking] for pair in pairs)
-    return [f"{loss:.2f}", "" if ranking == BASELINE else interval(differences)]
+    if not pairs:
+        return ["", ""]
+    loss = f"{mean(losses[*pair, ranking] for pair in pairs):.2f}" if network else ""  # networks differ in their draws
+    return [loss, "" if ranking == BASELINE else interval(differences)]
 
 
 def interval(differences: Sequence[float]) -> str:

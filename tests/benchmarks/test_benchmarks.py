@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 
 import pytest
-from shapley import page_texts
+from shapley import page_texts, sections
 
 from repository import ROOT
 
@@ -31,3 +31,5 @@ def test_the_page_of_shapley_values_has_the_text_that_its_benchmark_writes() -> 
     for title, line in ((page_texts.PRECISION, page_texts.LOW_PRECISION), (page_texts.OWEN, page_texts.WHOLE_GAME)):
         assert f"\n## {title}\n\n{line}\n\n|" in text
     assert f"\n## {page_texts.POINTS}\n\n{page_texts.CURVES}\n\n|" in text
+    for title, section in sections.sections().items():
+        assert f"\n## {title}\n\n{section}\n\n## " in text
