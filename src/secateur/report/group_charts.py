@@ -149,8 +149,7 @@ def _score_chart(
         _column_means(values[units], errors[units], per_column)
         for units in (order[~is_kept[order]], order[is_kept[order]])
     )
-    reach = [value + sign * error for value, error in (*removed, *remaining) for sign in (-1, 1)]
-    low, high = min(0.0, *reach), max(0.0, *reach)
+    low, high = _value_range([*removed, *remaining])
     scale = Scale(low, high if high > low else low + 1, BOTTOM, TOP)
     width = (WIDTH - LEFT) / (len(removed) + len(remaining))
     return ScoreChart(
@@ -166,6 +165,12 @@ def _score_chart(
         highest=f"{high:.2g}",
         units_per_column=per_column,
     )
+
+
+def _value_range(columns: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the lowest and the highest of values with their errors and 0."""
+    ends = [value + sign * error for value, error in columns for sign in (-1, 1)]
+    return min(0.0, *ends), max(0.0, *ends)
 
 
 def _column_means(values: Tensor, errors: Tensor, per_column: int) -> list[tuple[float, float]]:
