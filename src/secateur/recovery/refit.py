@@ -22,6 +22,7 @@ from secateur.recovery.pruned_layer import PrunedLayer, results_at
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.regression_rows import ClippedRegression, RegressionRows
 from secateur.recovery.ridge import Choice, select_ridge, solve
+from secateur.recovery.row_weights import RowWeights
 from secateur.recovery.targets import output_context
 from secateur.utils.collected_warnings import warn
 from secateur.utils.free_memory import return_free_memory
@@ -116,6 +117,7 @@ def refit_layer(
         if pruned_layer.has_constant:  # about the first cell's means, so that the penalty is on what varies
             shift = rows.features[..., :-1].mean(1, keepdim=True) if shift is None else shift
             rows = rows.shifted(shift)
+        rows = rows.weighted()
         clipped.add(rows)
         for at, subset in enumerate(
             (rows.where(~rows.is_held), rows.where(rows.is_held)) if choice is None else (rows,)
@@ -170,6 +172,7 @@ def regression_rows(
     layer, within = pruned_layer.layer, lockstep.within
     examples = sum(cell.size or 1 for cell in lockstep.cells)
     matrix, aim, first_example = pruned_layer.matrix(within), output_context(within.network, layer), 0
+    weights = RowWeights(aim)
     fixed_values = within.fixed()
     known = lockstep.known if most is not None and aim.has_affine_of_outputs else None
     is_known = known is not None and known.has(layer)
@@ -179,8 +182,10 @@ def regression_rows(
         rows, chosen = pruned_layer.read(x, size, math.ceil((most or pruned_layer.most_rows) / examples), cell)
         if known is not None and not is_known:
             known.add(layer, cell, aim, dense, within)
-        dense_rows = known.first(layer, cell, len(chosen)) if known is not None and is_known else None
-        goal = aim.goal(partial(results_at, layer, size, chosen), dense, cut, within, dense_rows)
+        values_at = partial(results_at, layer, size, chosen)
+        recalled = known.first(layer, cell, len(chosen)) if known is not None and is_known else None
+        dense_rows = recalled or aim.dense_rows(values_at, dense, within)
+        goal = aim.goal(values_at, dense, cut, within, dense_rows)
         is_held = holdout_mask(size, first_example, examples)
         first_example += size
         count = rows.shape[1]
@@ -191,4 +196,4 @@ def regression_rows(
         lacking, least, most_ = (
             pruned_layer.outputs_of(targets) - present_output for targets in (goal.wanted, goal.least, goal.most)
         )
-        yield RegressionRows(rows, lacking, least, most_, is_held)
+        yield RegressionRows(rows, lacking, least, most_, is_held, weights.factors(dense_rows.value))

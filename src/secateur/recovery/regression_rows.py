@@ -16,6 +16,7 @@ class RegressionRows:
         missing: what is to be added to its output (groups, rows, outputs).
         least, most: between these any addition will do.
         is_held: which rows are of examples held out (rows,).
+        factors: by which rows are multiplied before their squares are summed (rows,); None for one.
     """
 
     features: Tensor
@@ -23,6 +24,14 @@ class RegressionRows:
     least: Tensor
     most: Tensor
     is_held: Tensor
+    factors: Tensor | None = None
+
+    def weighted(self) -> "RegressionRows":
+        """Multiply the rows by their factors."""
+        if self.factors is None:
+            return self
+        features, missing, least, most = (tensor * self.factors[:, None] for tensor in self._tensors)
+        return RegressionRows(features, missing, least, most, self.is_held)
 
     def shifted(self, by: Tensor) -> "RegressionRows":
         """Subtract a shift (groups, 1, features - 1) from all features but the last, which is constant."""
