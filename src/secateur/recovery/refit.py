@@ -6,23 +6,19 @@ there already, a residual stream, the error of that is made good as well. The ri
 towards zero, and is chosen on examples held out of the fit.
 """
 
-import math
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from secateur.evaluation.holdout import holdout_mask
-from secateur.graph.operators import arguments
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
-from secateur.recovery.paired_run import PairedExecution, value_of
-from secateur.recovery.pruned_layer import PrunedLayer, results_at
+from secateur.recovery.layer_rows import regression_rows
+from secateur.recovery.paired_run import PairedExecution
+from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.regression_moments import RegressionMoments
-from secateur.recovery.regression_rows import ClippedRegression, RegressionRows
+from secateur.recovery.regression_rows import ClippedRegression
 from secateur.recovery.ridge import Choice, select_ridge, solve
-from secateur.recovery.row_weights import RowWeights
 from secateur.recovery.targets import output_context
 from secateur.utils.collected_warnings import warn
 from secateur.utils.free_memory import return_free_memory
@@ -157,43 +153,3 @@ def _warn_if_few(pruned_layer: PrunedLayer, rows: int) -> None:
             pruned_layer.layer.name,
             "few rows",
         )
-
-
-def regression_rows(
-    lockstep: PairedExecution, pruned_layer: PrunedLayer, most: int | None = None
-) -> Iterator[RegressionRows]:
-    """Yield, for each microbatch, the layer's input and what its output lacks.
-
-    Args:
-        lockstep: both networks.
-        pruned_layer: the kept features and outputs of the layer.
-        most: the maximal number of rows, as many as quick refits read; by default as many as the layer needs.
-    """
-    layer, within = pruned_layer.layer, lockstep.within
-    examples = sum(cell.size or 1 for cell in lockstep.cells)
-    matrix, aim, first_example = pruned_layer.matrix(within), output_context(within.network, layer), 0
-    weights = RowWeights(aim)
-    fixed_values = within.fixed()
-    known = lockstep.known if most is not None and aim.has_affine_of_outputs else None
-    is_known = known is not None and known.has(layer)
-    for cell, dense, cut in lockstep.cut_alone(layer.node) if is_known else lockstep.beside(layer.node):
-        x = value_of(cut, fixed_values, arguments(layer.node)[layer.argument])
-        size = lockstep.cells[cell].size or 1
-        rows, chosen = pruned_layer.read(x, size, math.ceil((most or pruned_layer.most_rows) / examples), cell)
-        if known is not None and not is_known:
-            known.add(layer, cell, aim, dense, within)
-        values_at = partial(results_at, layer, size, chosen)
-        recalled = known.first(layer, cell, len(chosen)) if known is not None and is_known else None
-        dense_rows = recalled or aim.dense_rows(values_at, dense, within)
-        goal = aim.goal(values_at, dense, cut, within, dense_rows)
-        is_held = holdout_mask(size, first_example, examples)
-        first_example += size
-        count = rows.shape[1]
-        if count % size:  # the first axis is not the examples
-            is_held = holdout_mask(count, 0, count)
-        is_held = is_held.repeat_interleave(count // len(is_held)).to(x.device)
-        present_output = rows @ matrix.transpose(1, 2)
-        lacking, least, most_ = (
-            pruned_layer.outputs_of(targets) - present_output for targets in (goal.wanted, goal.least, goal.most)
-        )
-        yield RegressionRows(rows, lacking, least, most_, is_held, weights.factors(dense_rows.value))

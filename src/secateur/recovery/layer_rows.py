@@ -1,0 +1,59 @@
+"""The rows of the regression of one layer, read from a run of the dense and the cut network."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+from torch import Tensor
+
+from secateur.evaluation.holdout import holdout_mask
+from secateur.graph.operators import arguments
+from secateur.recovery.paired_run import PairedExecution, value_of
+from secateur.recovery.pruned_layer import PrunedLayer, results_at
+from secateur.recovery.regression_rows import RegressionRows
+from secateur.recovery.row_weights import RowWeights
+from secateur.recovery.targets import output_context
+
+
+def regression_rows(
+    lockstep: PairedExecution, pruned_layer: PrunedLayer, most: int | None = None
+) -> Iterator[RegressionRows]:
+    """Yield, for each microbatch, the layer's input and what its output lacks.
+
+    Args:
+        lockstep: both networks.
+        pruned_layer: the kept features and outputs of the layer.
+        most: the maximal number of rows, as many as quick refits read; by default as many as the layer needs.
+    """
+    layer, within = pruned_layer.layer, lockstep.within
+    examples = sum(cell.size or 1 for cell in lockstep.cells)
+    matrix, context, first_example = pruned_layer.matrix(within), output_context(within.network, layer), 0
+    weights = RowWeights(context)
+    fixed_values = within.fixed()
+    known = lockstep.known if most is not None and context.has_affine_of_outputs else None
+    is_known = known is not None and known.has(layer)
+    for cell, dense, cut in lockstep.cut_alone(layer.node) if is_known else lockstep.beside(layer.node):
+        x = value_of(cut, fixed_values, arguments(layer.node)[layer.argument])
+        size = lockstep.cells[cell].size or 1
+        rows, chosen = pruned_layer.read(x, size, math.ceil((most or pruned_layer.most_rows) / examples), cell)
+        if known is not None and not is_known:
+            known.add(layer, cell, context, dense, within)
+        values_at = partial(results_at, layer, size, chosen)
+        recalled = known.first(layer, cell, len(chosen)) if known is not None and is_known else None
+        dense_rows = recalled or context.dense_rows(values_at, dense, within)
+        goal = context.goal(values_at, dense, cut, within, dense_rows)
+        is_held = _held_rows(rows.shape[1], size, first_example, examples).to(x.device)
+        first_example += size
+        present_output = rows @ matrix.transpose(1, 2)
+        lacking, least, largest = (
+            pruned_layer.outputs_of(targets) - present_output for targets in (goal.wanted, goal.least, goal.most)
+        )
+        yield RegressionRows(rows, lacking, least, largest, is_held, weights.factors(dense_rows.value))
+
+
+def _held_rows(count: int, size: int, first_example: int, examples: int) -> Tensor:
+    """Return which rows of a microbatch are of examples held out, (rows,)."""
+    is_held = holdout_mask(size, first_example, examples)
+    if count % size:  # the first axis is not the examples
+        is_held = holdout_mask(count, 0, count)
+    return is_held.repeat_interleave(count // len(is_held))
