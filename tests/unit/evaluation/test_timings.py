@@ -114,13 +114,24 @@ def test_what_lies_in_a_block_goes_with_it() -> None:
 
 def test_time_beyond_operators_stays_with_layers_and_goes_with_blocks() -> None:
     units = torch.arange(4)
-    parts = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
-    layer = LayerLatency(units, units, parts, 1.0, (2, 4), (2, 4), block=4)
-    table = with_overhead(LatencyTable((layer, replace(layer, block=-1)), 2.0), 16.0)
-    assert table.dense_seconds == 16.0  # 2 beyond the operators for each layer
+    parts = 1e-4 * torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
+    layer = LayerLatency(units, units, parts, 1e-4, (2, 4), (2, 4), block=4)
+    dense = LatencyTable((layer, replace(layer, block=-1)), 2e-4)
+    table = with_overhead(dense, 16e-4)
+    assert table.dense_seconds == pytest.approx(16e-4)  # 2e-4 beyond the operators for each layer
     mask = torch.ones(6, dtype=torch.bool)
     mask[2:4] = False
-    assert table.fraction(mask) * 16.0 == pytest.approx(2 * (1 + 0.5 + 2) + 2)
+    assert table.fraction(mask) * 16 == pytest.approx(2 * (1 + 0.5 + 2) + 2)
     mask[4] = False
-    assert table.fraction(mask) * 16.0 == pytest.approx(1 + 0.5 + 2 + 2)
-    assert with_overhead(table, 1.0).dense_seconds == with_overhead(table, None).dense_seconds == 16.0
+    assert table.fraction(mask) * 16 == pytest.approx(1 + 0.5 + 2 + 2)
+    assert with_overhead(table, 1e-4).dense_seconds == with_overhead(table, None).dense_seconds == table.dense_seconds
+
+
+def test_time_beyond_what_calls_take_scales_with_the_layers() -> None:
+    units = torch.arange(4)
+    parts = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
+    table = with_overhead(LatencyTable((LayerLatency(units, units, parts, 1.0, (2, 4), (2, 4)),), 0.0), 9.0)
+    mask = torch.ones(5, dtype=torch.bool)
+    mask[2:4] = False
+    assert table.dense_seconds == pytest.approx(9.0)
+    assert table.fraction(mask) * 9 == pytest.approx(2 * 1 + 0.5, rel=1e-3)  # no constant is longer than a call
