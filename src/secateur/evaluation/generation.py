@@ -62,7 +62,12 @@ class GenerationPhase:
                 f"{type(model).__name__} returns none; give latency, the time of a batch"
             )
         states = [(holder, dict(vars(holder))) for holder in _cache_holders(cache)]
-        step = {**self._inputs(self.tokens[:, -1:]), **_encoded(output), "past_key_values": cache, "use_cache": True}
+        step = {
+            **self._inputs(self.tokens[:, -1:]),
+            **_encoder_output(output),
+            "past_key_values": cache,
+            "use_cache": True,
+        }
 
         def decode() -> Any:
             for holder, values in states:
@@ -143,7 +148,7 @@ def _last_logits(model: nn.Module) -> dict[str, int]:
     return {LOGITS: 1} if LOGITS in inspect.signature(model.forward).parameters else {}
 
 
-def _encoded(output: Any) -> dict[str, Any]:
+def _encoder_output(output: Any) -> dict[str, Any]:
     """Return the encoder's output as an input of the decoder; nothing for models without an encoder."""
     hidden = getattr(output, "encoder_last_hidden_state", None)
     if hidden is None:

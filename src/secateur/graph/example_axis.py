@@ -43,7 +43,7 @@ def _depends_on_others(program: Program, batch: Batch) -> bool:
         if not program.draws:
             raise
         return True  # the numbers that were drawn are positions of examples, such as a permutation
-    return any(_differs(full, half, size, first) for full, half in pairs)
+    return any(_outputs_differ(full, half, size, first) for full, half in pairs)
 
 
 def _outputs_of_both(program: Program, batch: Batch, half: Batch) -> tuple[list[Tensor], list[Tensor]]:
@@ -63,7 +63,7 @@ def _floats(leaves: list[Any]) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
-def _differs(full: Tensor, half: Tensor, size: int, first: int) -> bool:
+def _outputs_differ(full: Tensor, half: Tensor, size: int, first: int) -> bool:
     """True if the first entries of an output are others without the second half of the batch."""
     if not full.dim() or not half.dim() or full.shape[1:] != half.shape[1:] or (len(full), len(half)) != (size, first):
         return False

@@ -42,7 +42,7 @@ def weights_digest(network: Network) -> str:
     program, digest = network.program, hashlib.blake2b(digest_size=16)
     for name in sorted(set(program.state_names.values())):
         tensor = program.state(name)
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {zlib.crc32(_bytes_of(tensor))}".encode())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {zlib.crc32(_raw_bytes(tensor))}".encode())
     return f"{ALL_ENTRIES}{digest.hexdigest()}"
 
 
@@ -55,10 +55,10 @@ def has_weights(network: Network, digest: str) -> bool:
 
 
 def _content_of(tensor: Tensor) -> bytes:
-    return f"{tensor.dtype} {tuple(tensor.shape)}".encode() + _bytes_of(tensor).tobytes()
+    return f"{tensor.dtype} {tuple(tensor.shape)}".encode() + _raw_bytes(tensor).tobytes()
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
+def _raw_bytes(tensor: Tensor) -> memoryview:
     """Return the bytes of the entries, without a copy where the tensor is contiguous and on the CPU."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 

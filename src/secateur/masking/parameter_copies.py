@@ -35,7 +35,7 @@ def parameter_copies(program: Program) -> dict[Node, ParameterCopy]:
     """Return the operators that copy or cast a parameter or buffer, in the order in which they run."""
     copies: dict[Node, ParameterCopy] = {}
     for node in program.nodes:
-        source, value = _copied(node), node.meta.get("val")
+        source, value = _copied_value(node), node.meta.get("val")
         if source is not None and isinstance(value, Tensor):
             name = copies[source].name if source in copies else program.state_names.get(source)
             copies |= {} if name is None else {node: ParameterCopy(name, value.dtype)}
@@ -48,11 +48,11 @@ def sole_parameter(program: Program, value: Node) -> str | None:
     while source is not None and len(source.users) == 1:
         if source in program.state_names:
             return program.state_names[source]
-        source = _copied(source)
+        source = _copied_value(source)
     return None
 
 
-def _copied(node: Node) -> Node | None:
+def _copied_value(node: Node) -> Node | None:
     """Return the value that an operator copies or casts, or None."""
     source = node.args[0] if node.op == "call_function" and node.args and rule_of(node).copies else None
     return source if isinstance(source, Node) else None

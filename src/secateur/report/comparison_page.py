@@ -47,7 +47,7 @@ def comparison_page(comparison: "Comparison") -> str:
         comparison=comparison,
         measure=_measure(comparison),
         columns=_columns_text(comparison),
-        charts=[_chart(comparison, repair) for repair in comparison.repairs],
+        charts=[_comparison_chart(comparison, repair) for repair in comparison.repairs],
         correlations=comparison.correlations(),
         tint=_tint,
         terms=[*terms_in([comparison.about]), *criteria],
@@ -68,7 +68,7 @@ def _columns_text(comparison: "Comparison") -> str:
     return "Loss at each budget." if dense.agreement is None else f"Loss and {fraction} at each budget."
 
 
-def _chart(comparison: "Comparison", repair: str) -> LineChart:
+def _comparison_chart(comparison: "Comparison", repair: str) -> LineChart:
     """Place the curves of all criteria, in the same order for each repair."""
     curves = []
     for by in comparison.scores:

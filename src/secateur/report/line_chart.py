@@ -133,7 +133,8 @@ def line_chart(title: str, x_label: str, y_label: str, curves: Sequence[Curve], 
     y_scale = Scale(levels[0], levels[-1], BOTTOM, TOP)
     lines = tuple(
         PlacedLine(
-            line_style(curve.name, index), _placed(curve, APART * (index - (len(curves) - 1) / 2), x_scale, y_scale)
+            line_style(curve.name, index),
+            _placed_points(curve, APART * (index - (len(curves) - 1) / 2), x_scale, y_scale),
         )
         for index, curve in enumerate(curves)
     )
@@ -145,7 +146,7 @@ def _finite_width(point: CurvePoint) -> float:
     return point.half_width if math.isfinite(point.half_width) else 0.0
 
 
-def _placed(curve: Curve, shift: float, x_scale: Scale, y_scale: Scale) -> tuple[PlacedPoint, ...]:
+def _placed_points(curve: Curve, shift: float, x_scale: Scale, y_scale: Scale) -> tuple[PlacedPoint, ...]:
     placed = []
     for point in curve.points:
         if math.isfinite(point.y):

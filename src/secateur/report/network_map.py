@@ -80,7 +80,7 @@ def network_map(network: Network) -> NetworkMap | None:
     if not network.groups:
         return None
     layers = _layers(network)
-    roles = {group.name: _roles(network, group, layers) for group in network.groups}
+    roles = {group.name: _roles_of_layers(network, group, layers) for group in network.groups}
     lanes = _lanes(roles)
     styles = _styles([group.kind for group in network.groups])
     tracks = tuple(_track(network[name], styles[network[name].kind], lane, roles[name]) for name, lane in lanes.items())
@@ -120,7 +120,7 @@ def _path_of_tensor(tensor: str) -> str:
     return tensor.rpartition(".")[0] or tensor
 
 
-def _roles(network: Network, group: Group, layers: Sequence[str]) -> dict[int, str]:
+def _roles_of_layers(network: Network, group: Group, layers: Sequence[str]) -> dict[int, str]:
     """Return the role of each layer that a group reaches, by the index of the layer."""
     index_of = {layer: index for index, layer in enumerate(layers)}
     ranks = {tensor.name: len(tensor.shape) for tensor in network.tensors}

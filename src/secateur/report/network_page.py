@@ -23,7 +23,7 @@ def network_page(network: Network) -> str:
         network=network,
         inputs=example_text(network),
         key_figures=_key_figures(network),
-        rows=_cost_rows(network),
+        rows=_network_cost_rows(network),
         map=network_map(network),
         frozen=[(name.strip(), *row) for name, *row in frozen_rows(network)],
         reachable=reachable,
@@ -41,7 +41,7 @@ def _key_figures(network: Network) -> list[KeyFigure]:
     ]
 
 
-def _cost_rows(network: Network) -> list[tuple[str, ...]]:
+def _network_cost_rows(network: Network) -> list[tuple[str, ...]]:
     """Return a row for each group: its kind and size, its parameters and MACs, and their fractions of the network's."""
     cost = network.cost()
     rows: list[tuple[str, ...]] = []

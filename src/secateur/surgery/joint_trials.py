@@ -55,7 +55,7 @@ def pass_together(cutter: TrialCutter, network: Network, trials: Sequence[Trial]
         warnings.simplefilter("ignore")
         try:
             shared = [trials[start : start + size] for start in range(0, len(trials), size)]
-            return all(_agree(cutter, network, some, some[0] is trials[0]) for some in shared)
+            return all(_outputs_agree(cutter, network, some, some[0] is trials[0]) for some in shared)
         except Exception:  # noqa: BLE001 the model's own code may raise anything, and does so again in a trial by itself
             return False
 
@@ -73,7 +73,7 @@ def _output_axes(network: Network) -> list[int | None]:
     return [network.program.batch_axis(out.meta.get("val")) if isinstance(out, Node) else None for out in outputs]
 
 
-def _agree(cutter: TrialCutter, network: Network, trials: Sequence[Trial], on_all: bool) -> bool:
+def _outputs_agree(cutter: TrialCutter, network: Network, trials: Sequence[Trial], on_all: bool) -> bool:
     """Return whether the outputs of cut models are those of the masked run."""
     examples = [_example_of(network.example, number, trial) for number, trial in enumerate(trials)]
     outputs = []

@@ -38,7 +38,7 @@ def per_layer_configs(model: nn.Module, config: Any, cut_shapes: Shapes) -> Iter
     derived = derived_numbers(shapes, dense)
     by_layer = {number: _layer_numbers(number, dense, cut_shapes) for number in shape_numbers(shapes, dense, derived)}
     candidates = [(number, values) for number, values in by_layer.items() if values]
-    for chosen in itertools.islice(_subsets(candidates), MOST_CHOICES):
+    for chosen in itertools.islice(_subsets_of_numbers(candidates), MOST_CHOICES):
         overrides: defaultdict[int, dict[str, int]] = defaultdict(dict)
         for number, values in chosen:
             for layer, value in values.items():
@@ -48,7 +48,7 @@ def per_layer_configs(model: nn.Module, config: Any, cut_shapes: Shapes) -> Iter
         yield changed
 
 
-def _subsets(
+def _subsets_of_numbers(
     candidates: Sequence[tuple[ShapeNumber, LayerNumbers]],
 ) -> Iterator[tuple[tuple[ShapeNumber, LayerNumbers], ...]]:
     """Yield all choices of some numbers, the fewest first."""

@@ -40,13 +40,13 @@ def output_difference(output: Any, expected: Any, lowest: torch.dtype | None = N
         infinite = ~torch.isfinite(b)
         if not bool((~torch.isfinite(a) == infinite).all()):
             return float("inf"), max(inside, _tolerance(b.dtype))
-        scale = max(_largest(b.masked_fill(infinite, 0)), 1e-6)
-        gap = _largest((a - b).masked_fill_(infinite, 0)) / scale
+        scale = max(_largest_magnitude(b.masked_fill(infinite, 0)), 1e-6)
+        gap = _largest_magnitude((a - b).masked_fill_(infinite, 0)) / scale
         worst, allowed = max(worst, gap), max(allowed, _tolerance(b.dtype))
     return worst, allowed
 
 
-def _largest(values: Tensor) -> float:
+def _largest_magnitude(values: Tensor) -> float:
     """Return the largest absolute value; zero where there is none."""
     return float(torch.linalg.vector_norm(values, torch.inf)) if values.numel() else 0.0
 

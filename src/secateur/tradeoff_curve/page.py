@@ -59,7 +59,7 @@ def tradeoff_page(curve: "Tradeoff") -> str:
         "tradeoff.html",
         curve=curve,
         rows=rows,
-        charts=[_chart(curve, size) for size in SIZES],
+        charts=[_tradeoff_chart(curve, size) for size in SIZES],
         label=_label(curve),
         example=bound,
         terms=terms_in([*rows[0], *rows[1]]),
@@ -70,7 +70,7 @@ def _label(curve: "Tradeoff") -> str:
     return f"{curve.measure}, change" + (" in points" if IS_FRACTION[curve.measure] else "")
 
 
-def _chart(curve: "Tradeoff", size: str) -> LineChart:
+def _tradeoff_chart(curve: "Tradeoff", size: str) -> LineChart:
     """Place the changes of all networks over the remaining fraction of a size."""
     is_fraction = IS_FRACTION[curve.measure]
     factor = 100 if is_fraction else 1

@@ -233,48 +233,46 @@ def root(x: Tensor) -> Tensor:
     return torch.sqrt(x)
 
 
-root.register_fake(torch.empty_like)
-
-
-def test_a_rule_may_give_nan_where_the_operator_does() -> None:
-    class Root(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.nan_to_num(root(x))
-
-    def labels(op: Any) -> Tensor:
-        units = op.axis_labels(op.activation("x"), -1)
-        op.read("x", 1, units)
-        return op.broadcast(units, -1)
-
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 10), Root(), nn.Linear(10, 3)).eval()
-    with sc.register_rule(root, labels, masked=lambda present, x: torch.sqrt(x) * present):
-        assert sc.trace(network, torch.randn(8, 4)).groups[0].size == 10
-
-
 @torch.library.custom_op("secateur_tests::inverse", mutates_args=())
 def inverse(x: Tensor) -> Tensor:
     """An operator that gives infinity for zeros."""
     return 1 / torch.relu(x)
 
 
+root.register_fake(torch.empty_like)
 inverse.register_fake(torch.empty_like)
 
 
-def test_an_infinite_result_hides_no_wrong_value() -> None:
-    class Inverse(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.tanh(inverse(x))
+class Finite(nn.Module):
+    """An operator of one argument, whose result is made finite."""
 
-    def labels(op: Any) -> Tensor:
-        units = op.axis_labels(op.activation("x"), -1)
-        op.read("x", 1, units)
-        return op.broadcast(units, -1)
+    def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.operator = operator
 
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(torch.nan_to_num(self.operator(x)))
+
+
+def finite_model(operator: Callable[[Tensor], Tensor]) -> nn.Sequential:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 10), Inverse(), nn.Linear(10, 3)).eval()
+    return nn.Sequential(nn.Linear(4, 10), Finite(operator), nn.Linear(10, 3)).eval()
+
+
+def reading_rule(op: Any) -> Tensor:
+    units = op.axis_labels(op.activation("x"), -1)
+    op.read("x", 1, units)
+    return op.broadcast(units, -1)
+
+
+def test_a_rule_may_give_nan_where_the_operator_does() -> None:
+    with sc.register_rule(root, reading_rule, masked=lambda present, x: torch.sqrt(x) * present):
+        assert sc.trace(finite_model(root), torch.randn(8, 4)).groups[0].size == 10
+
+
+def test_an_infinite_result_hides_no_wrong_value() -> None:
     with (
-        sc.register_rule(inverse, labels, masked=lambda present, x: 1 / torch.relu(x) + present),
+        sc.register_rule(inverse, reading_rule, masked=lambda present, x: 1 / torch.relu(x) + present),
         pytest.raises(OperatorRuleError, match="gives another result"),
     ):
-        sc.trace(network, torch.randn(8, 4))
+        sc.trace(finite_model(inverse), torch.randn(8, 4))

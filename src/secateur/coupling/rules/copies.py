@@ -31,13 +31,15 @@ def broadcast_tensors(op: OpContext) -> list[Labels]:
         if isinstance(value, Weight):
             return replace(value, labels=tuple(labels.expand(shape) for labels in value.labels), is_plain=False)
         expanded = value.expand(shape)
-        repeated = {axis for axis in range(len(shape)) if expanded.shape[axis] != _length(value, axis - len(shape))}
+        repeated = {
+            axis for axis in range(len(shape)) if expanded.shape[axis] != _axis_length(value, axis - len(shape))
+        }
         return _repeated_labels(expanded, [other.expand(shape) for other in activations], repeated)
 
     return [expand(value, shape) for value, shape in zip(values, op.shape, strict=True)]
 
 
-def _length(value: Tensor, axis: int) -> int:
+def _axis_length(value: Tensor, axis: int) -> int:
     """Return the length of an axis, counted from the last one; 1 for axes in front of the first."""
     return value.shape[axis] if -axis <= value.dim() else 1
 
