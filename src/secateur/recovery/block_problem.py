@@ -60,7 +60,8 @@ class BlockProblem:
         ]
         covariances = shared.covariances
         unknown = [pruned_layer for pruned_layer in pruned_layers if pruned_layer.layer not in covariances]
-        covariances.update(input_covariances(unknown, self.within, self._inputs(unknown), self.sizes))
+        factors = {layer: term.factors for layer, term in shared.anchors.items()}
+        covariances.update(input_covariances(unknown, self.within, self._inputs(unknown), self.sizes, factors))
         self.factors = [covariances[pruned_layer.layer] for pruned_layer in pruned_layers]
         self.layers = [FoldedLayer.of(pruned_layer, self.within) for pruned_layer in pruned_layers]
 
@@ -139,8 +140,9 @@ class BlockProblem:
             slopes = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in detached]
             for number in range(len(self.cells)):
                 outputs, errors = self._missing(number, detached)
-                weighted = [error * anchor.weight for error, anchor in zip(errors, self.anchors, strict=True)]
-                for slope, of_cell in zip(slopes, _gradient(outputs, detached, weighted), strict=True):
+                pairs = zip(self.anchors, errors, strict=True)
+                directions = [anchor.direction(number, error) for anchor, error in pairs]
+                for slope, of_cell in zip(slopes, _gradient(outputs, detached, directions), strict=True):
                     slope.add_(of_cell)
                 total += self._sum(error.square() for error in errors)
                 probed += [errors] if number % PROBED == 0 else []

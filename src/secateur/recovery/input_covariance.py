@@ -1,7 +1,7 @@
 """Covariances of layers' inputs, by which the conjugate gradients of block reconstruction are preconditioned."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from secateur.graph.operators import arguments
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import value_of
-from secateur.recovery.pruned_layer import PrunedLayer
+from secateur.recovery.pruned_layer import PrunedLayer, results_at
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.ridge import systems_of
 from secateur.utils.symmetric_matrices import factor_in_place
@@ -47,6 +47,7 @@ def input_covariances(
     within: EmbeddedPrunedNetwork,
     inputs: Iterable[Values],
     sizes: Sequence[int],
+    factors: Mapping[LinearLayer, Sequence[Tensor | None]],
 ) -> dict[LinearLayer, Covariance]:
     """Compute the covariances of the inputs of some layers.
 
@@ -55,16 +56,25 @@ def input_covariances(
         within: the cut network.
         inputs: for each microbatch the values that the layers read.
         sizes: the number of examples of each microbatch.
+        factors: of layers whose rows have weights the factors of rows, for each microbatch in the shape of the layer's
+            result, with one output.
     """
     fixed_values, examples = within.fixed(), sum(sizes)
     totals: dict[PrunedLayer, RegressionMoments] = {}
     for cell, values in enumerate(inputs):
         for pruned_layer in pruned_layers:
             x = value_of(values, fixed_values, arguments(pruned_layer.layer.node)[pruned_layer.layer.argument])
-            rows, _ = pruned_layer.read(x, sizes[cell], math.ceil(pruned_layer.few_rows / examples), cell)
+            rows, chosen = pruned_layer.read(x, sizes[cell], math.ceil(pruned_layer.few_rows / examples), cell)
+            if (factor := _factor_of(pruned_layer.layer, cell, factors)) is not None:
+                rows = rows * results_at(pruned_layer.layer, sizes[cell], chosen, factor)
             before, new = totals.get(pruned_layer), (rows, rows[..., :0])
             totals[pruned_layer] = RegressionMoments.of(*new) if before is None else before.with_rows(*new)
     return {
         pruned_layer.layer: Covariance(totals.pop(pruned_layer), pruned_layer.has_constant)
         for pruned_layer in pruned_layers
     }
+
+
+def _factor_of(layer: LinearLayer, cell: int, factors: Mapping[LinearLayer, Sequence[Tensor | None]]) -> Tensor | None:
+    """Return the factors of a layer's rows in a microbatch; None where all rows count alike."""
+    return factors[layer][cell] if layer in factors else None

@@ -16,6 +16,7 @@ from secateur.recovery.batchnorm import Statistics
 from secateur.recovery.compact_layers import select_positions
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.input_covariance import Covariance
+from secateur.recovery.row_weights import RowWeights
 from secateur.recovery.targets import OutputContext, output_context
 from secateur.utils.dtypes import at_least_single
 from secateur.utils.free_memory import return_free_memory
@@ -31,6 +32,8 @@ class ReconstructionTerm:
         stays: which of these stay.
         wanted: for each microbatch what it should be; infinite where the nonlinearity behind cuts it off.
         weight: one over the sum of squares of what it should be, about the mean.
+        factors: for each microbatch the factor of each row's error, (examples, positions, ..., 1); None where all rows
+            count alike.
     """
 
     aim: OutputContext
@@ -38,6 +41,7 @@ class ReconstructionTerm:
     stays: Tensor
     wanted: Sequence[Tensor]
     weight: float
+    factors: Sequence[Tensor | None]
 
     @staticmethod
     def of(
@@ -47,16 +51,18 @@ class ReconstructionTerm:
         axis = 1 if layer.is_convolution else dense[0].dim() - 1
         stays = torch.nonzero(within.mask[layer.outputs]).flatten().to(dense[0].device)
         targets = [at_least_single(select_positions(value, axis, stays)) for value in dense]
-        spread = Statistics()
-        for cell in targets:
-            spread.add(cell.movedim(axis, 1) if cell.dim() > 1 else cell[None])
+        weights, spread = RowWeights(aim), Statistics()
+        factors = [_as_column(weights.factors(value)) for value in dense]
+        for target, factor in zip(targets, factors, strict=True):
+            rows = target if factor is None else target * factor
+            spread.add(rows.movedim(axis, 1) if rows.dim() > 1 else rows[None])
         weight = 1 / (float(spread.variance.sum()) * spread.rows + 1e-12)
         for cell in targets:  # selected from the dense network's values, so these are not changed
             if aim.low > -math.inf:
                 cell.masked_fill_(cell <= aim.low, -math.inf)
             if aim.high < math.inf:
                 cell.masked_fill_(cell >= aim.high, math.inf)
-        return ReconstructionTerm(aim, axis, stays, targets, weight)
+        return ReconstructionTerm(aim, axis, stays, targets, weight, factors)
 
     def output(self, values: Values) -> Tensor:
         """Return the kept positions of the output, from the values of a run."""
@@ -66,13 +72,26 @@ class ReconstructionTerm:
         return at_least_single(output)
 
     def missing(self, cell: int, output: Tensor) -> Tensor:
-        """Compute what the output of a microbatch lacks, zero where the nonlinearity behind clips."""
+        """Compute what the output of a microbatch lacks, zero where the nonlinearity behind clips, times its factor."""
+        factor, lacking = self.factors[cell], self._lacking(cell, output)
+        return lacking if factor is None else lacking.mul_(factor)
+
+    def direction(self, cell: int, missing: Tensor) -> Tensor:
+        """Return the direction of a microbatch's output in which its weighted squared error falls."""
+        factor = self.factors[cell]
+        return missing * self.weight if factor is None else missing * (self.weight * factor)
+
+    def _lacking(self, cell: int, output: Tensor) -> Tensor:
         wanted, low, high = self.wanted[cell], self.aim.low, self.aim.high
         if not self.aim.cuts_off:
             return wanted - output
         least = wanted if high == math.inf else wanted.clamp(max=high)  # minus infinity where all below will do
         most = wanted if low == -math.inf else wanted.clamp(min=low)
         return torch.clamp(output, least, most).sub_(output)
+
+
+def _as_column(factors: Tensor | None) -> Tensor | None:
+    return None if factors is None else at_least_single(factors)[..., None]
 
 
 class SharedTargets:

@@ -5,8 +5,17 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from secateur.data.conversion import as_batches
+from secateur.importance.context import network_microbatches
 from secateur.recovery import row_weights
+from secateur.recovery.block_problem import BlockProblem
+from secateur.recovery.block_reconstruction import reconstruction_blocks
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.paired_run import PairedExecution
+from secateur.recovery.pruned_layer import PrunedLayer
+from secateur.recovery.reconstruction_terms import SharedTargets
 from secateur.recovery.regression_rows import RegressionRows
+from secateur.surgery.recipe import recipe_of
 
 WIDTH, TOKENS = 12, 16
 
@@ -39,21 +48,53 @@ def _error(model: nn.Module, small: nn.Module, x: Tensor) -> float:
         return float((model(x) - small(x))[:, 1:].square().mean())
 
 
-def _refitted_error(model: nn.Module, data: Tensor, test: Tensor) -> float:
+def _repaired_error(model: nn.Module, data: Tensor, test: Tensor, how: str) -> float:
     network = sc.trace(model, data[:2])
     plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.6}, allocation="uniform")
     small = sc.cut(model, plan)
-    sc.repair(small, model, plan, data, "refit", progress=False)
+    sc.repair(small, model, plan, data, how, progress=False)
     return _error(model, small, test)
 
 
-def test_the_other_tokens_are_nearer_with_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["refit", "adapt"])
+def test_the_other_tokens_are_nearer_with_weights(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = Stream().eval()
     data, test = torch.randn(2, 64, TOKENS, WIDTH)
-    weighted = _refitted_error(model, data, test)
+    weighted = _repaired_error(model, data, test, how)
     monkeypatch.setattr(row_weights, "LARGEST", float("inf"))
-    assert weighted < 0.8 * _refitted_error(model, data, test)
+    assert weighted < 0.8 * _repaired_error(model, data, test, how)
+
+
+def _problem(model: nn.Module, data: Tensor) -> BlockProblem:
+    """The problem of the first block's layers, in a cut network."""
+    network = sc.trace(model, data[:2])
+    plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.6}, allocation="uniform")
+    within = EmbeddedPrunedNetwork.of(sc.cut(model, plan), network, recipe_of(model, plan))
+    block = next(iter(reconstruction_blocks(network)))
+    choices = [PrunedLayer.of(layer, within) for layer in (*block.makers, *block.consumers)]
+    layers = [pruned_layer for pruned_layer in choices if pruned_layer is not None]
+    execution = PairedExecution(within, network_microbatches(network, as_batches(data)))
+    shared = SharedTargets(network, block.consumers, execution.cells)
+    return BlockProblem(execution, layers, block.consumers, shared)
+
+
+@torch.no_grad()
+def test_slopes_are_those_of_the_weighted_error() -> None:
+    """Half the weighted squared error falls along the slopes by what they say."""
+    torch.manual_seed(0)
+    problem = _problem(Stream().double().eval(), torch.randn(16, TOKENS, WIDTH).double())
+    assert any(factor is not None and float(factor.min()) < 0.1 for factor in problem.anchors[0].factors)
+    at = [torch.randn(layer.shape).double() / 100 for layer in problem.parts]
+    direction = [torch.randn(layer.shape).double() for layer in problem.parts]
+    _, _, slopes = problem._slopes(at)
+    predicted = -2 * sum(float((slope * step).sum()) for slope, step in zip(slopes, direction, strict=True))
+    length = 1e-6
+    ahead, behind = (
+        problem._errors([value + sign * length * step for value, step in zip(at, direction, strict=True)])
+        for sign in (1, -1)
+    )
+    assert (ahead - behind) / (2 * length) == pytest.approx(predicted, rel=1e-4)
 
 
 def test_a_weighted_row_is_the_row_times_its_factor() -> None:
