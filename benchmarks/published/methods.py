@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 import secateur as sc
+from published.camvid import mean_iou
 from published.peers import (
     cut_inner,
     grail,
@@ -24,14 +25,16 @@ class Task:
     Args:
         dense: the dense network.
         batches: images without labels.
-        keep: the fraction of the MACs that is kept.
+        keep: the fraction of the MACs that is kept; for a bound, the change of the metric that is allowed.
         seed: the seed of the draw.
+        labels: of the images, for a bound on a metric that is checked with labels; None where there are none.
     """
 
     dense: nn.Module
     batches: Sequence[Tensor]
     keep: float
     seed: int
+    labels: Sequence[Tensor] | None = None
 
     @property
     def image(self) -> Tensor:
@@ -40,6 +43,9 @@ class Task:
 
 
 Method = Callable[[Task], nn.Module]
+BOUND = "bound"
+POINTS_OF_BOUND = {"ESPNet": -0.03}
+"""The change of the metric that the smallest network within a bound may have, by network."""
 
 
 def default(task: Task) -> nn.Module:
@@ -85,6 +91,22 @@ def norm_alone(task: Task) -> nn.Module:
     return with_batch_norm_anew(cut_inner(task.dense, kept), task.batches)
 
 
+def within_bound(task: Task) -> nn.Module:
+    """The smallest network within a bound on the mean intersection over union, checked with the images' labels."""
+    assert task.labels is not None
+    labelled = list(zip(task.batches, task.labels, strict=True))
+    bound = {"metric": task.keep}
+    return sc.prune(task.dense, labelled, bound, metric=mean_iou, holdout=0, progress=False).model
+
+
+def norm_of_every_group(task: Task) -> nn.Module:
+    """L2 norms, the same fraction of every group, with batch norm re-estimated."""
+    network = sc.trace(task.dense, task.batches[0][:2])
+    scores = sc.score(network, list(task.batches), by="l2", progress=False)
+    plan = sc.plan(network, scores, {"macs": task.keep}, allocation="uniform")
+    return with_batch_norm_anew(sc.cut(task.dense, plan), task.batches)
+
+
 METHODS: Mapping[str, Method] = {
     "default": default,
     "uniform": uniform,
@@ -95,8 +117,10 @@ METHODS: Mapping[str, Method] = {
     "grail-random": grail_at_random,
     "grail-random-bn": lambda task: with_batch_norm_anew(grail_at_random(task), task.batches),
     "l2": norm_alone,
+    "l2-groups": norm_of_every_group,
+    BOUND: within_bound,
 }
-EVERY_NETWORK = ("default", "uniform", "random")
+EVERY_NETWORK = ("default", "uniform", "random", "l2-groups")
 """The methods that cut any network; the others know the blocks of CIFAR ResNets."""
 LABELS: Mapping[str, str] = {
     "default": "Secateur, default",
@@ -108,4 +132,6 @@ LABELS: Mapping[str, str] = {
     "grail-random": "GRAIL's compensation (written by us) over random, inner convolutions",
     "grail-random-bn": "GRAIL's compensation (written by us) over random, inner convolutions, batch norm re-estimated",
     "l2": "L2, inner convolutions, batch norm re-estimated",
+    BOUND: "Secateur, the smallest within a bound on `metric=`",
+    "l2-groups": "L2, same fraction of every group, cut by Secateur, batch norm re-estimated",
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from published.bcresnet import load_bcresnet
-from published.cifar import Subject
+from published.subject import Subject
 
 RATE, FFT, HOP, BANDS = 16_000, 1024, 512, 40
 FLOOR = 1e-9

@@ -84,6 +84,24 @@ def test_without_targets_the_dense_outputs_stand_in_their_place() -> None:
     assert report.dense.metric == 0.0 and report.pruned.metric is not None and report.pruned.metric > 0
 
 
+def hit_rate_of_labels(outputs: Tensor, targets: Tensor) -> Tensor:
+    if targets.dtype != torch.long:
+        raise TypeError("labels are class numbers")
+    return (outputs.argmax(1) == targets).double().mean()
+
+
+def test_a_metric_of_labels_takes_them_from_test_alone() -> None:
+    model = classifier()
+    options = {"test": labelled(model), "metric": hit_rate_of_labels, "repair": "refit", "progress": False}
+    for keep in ({"macs": 0.5}, {"loss": 0.5}):
+        report = sc.prune(model, torch.randn(64, 6), keep, **options).report  # type: ignore[arg-type]
+        assert report.dense.metric is not None and report.dense.metric > 0.8
+    curve = sc.tradeoff(model, torch.randn(64, 6), {"macs": (0.5,)}, **options)  # type: ignore[arg-type]
+    assert curve.measure == "metric"
+    with pytest.raises(DataError, match="labels are class numbers; without targets the outputs of the dense network"):
+        sc.prune(model, torch.randn(64, 6), {"metric": -0.1}, **options)  # type: ignore[arg-type]
+
+
 def test_targets_that_only_the_metric_reads() -> None:
     model = classifier()
     data = [(inputs, {"class": labels}) for inputs, labels in labelled(model)]

@@ -1,0 +1,50 @@
+"""A trained network with the examples that it is pruned with and judged by."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network, images to prune it with, and others to test it on.
+
+    Args:
+        network: its name.
+        images: of the training set, (images, ...).
+        test_images: of the test set, (images, ...).
+        test_labels: their class numbers, (images,) or (images, height, width).
+        dense: a new instance of the network, in evaluation mode.
+        labels: the class numbers of `images`, for bounds that a user checks by labels; None where there are none.
+        batch: the number of images in a batch.
+    """
+
+    network: str
+    images: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    dense: nn.Module
+    labels: Tensor | None = None
+    batch: int = 32
+
+    def draw(self, count: int, seed: int) -> list[Tensor]:
+        """Return so many images in batches, drawn anew for each seed."""
+        return list(self.images[self._drawn(count, seed)].split(self.batch))
+
+    def draw_labels(self, count: int, seed: int) -> list[Tensor] | None:
+        """Return the labels of the images that `draw` returns, in the same batches; None where there are none."""
+        return None if self.labels is None else list(self.labels[self._drawn(count, seed)].split(self.batch))
+
+    def _drawn(self, count: int, seed: int) -> Tensor:
+        return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))[:count]
+
+    @torch.no_grad()
+    def outputs(self, model: nn.Module) -> Tensor:
+        """Return the outputs of a network on the test images, (images, classes)."""
+        model.eval()
+        return torch.cat([model(images) for images in self.test_images.split(self.batch)])
+
+    def measures(self, model: nn.Module) -> dict[str, float]:
+        """Return what a network reaches on the test images, by the name of the measure."""
+        return {"accuracy": float((self.outputs(model).argmax(1) == self.test_labels).double().mean())}
