@@ -3,17 +3,14 @@
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar, get_type_hints
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch import nn
 
-from secateur.errors import OptionError
+from secateur.argument_checks import bound_arguments, check_arguments, check_option_name
 from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
-from secateur.option_table import check_option, classes_of
-from secateur.options import check_name, described
 from secateur.renamed_options import with_current_names
 from secateur.utils.collected_warnings import warnings_collected
 from secateur.utils.process_lock import exclusive
@@ -35,7 +32,7 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
 
     Raises:
         NameMatchError: an option is misspelt; the nearest is offered.
-        OptionError: an argument has a wrong type or is out of range, or arguments were swapped.
+        OptionError: an argument is missing, has a wrong type or is out of range, or arguments were swapped.
 
     Examples:
         >>> @entry_point
@@ -63,16 +60,16 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
         open_ended = [
             name for name, parameter in signature.parameters.items() if parameter.kind is parameter.VAR_KEYWORD
         ]
-        known = [*(name for name in signature.parameters if name not in open_ended), *further]
+        known = list(dict.fromkeys([*(name for name in signature.parameters if name not in open_ended), *further]))
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             options = with_current_names(kwargs) if "ablation" in known else kwargs
-            for name in options:
-                check_name(name, known, f"`{called}` has no option")
-            bound = signature.bind(*args, **options)
+            for name, value in options.items():
+                check_option_name(called, name, value, known)
+            bound = bound_arguments(called, signature, args, options)
             arguments = {name: value for name, value in bound.arguments.items() if name not in open_ended}
-            _check_arguments(function, {name: value for name, value in arguments.items() if name not in deferred})
+            check_arguments(function, {name: value for name, value in arguments.items() if name not in deferred})
             models = {name: unwrapped(value) for name, value in arguments.items() if isinstance(value, nn.Module)}
             bound.arguments |= models | _selections_as_paths(bound.arguments, models.get("model"))
             compilation = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
@@ -119,63 +116,3 @@ def plain_modes() -> Iterator[None]:
         for device in ("cpu", *(["cuda"] if torch.cuda.is_initialized() else [])):
             modes.enter_context(torch.autocast(device, enabled=False))
         yield
-
-
-@lru_cache
-def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
-    return get_type_hints(function)
-
-
-def _check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    annotations = _annotations(function)
-    for name, value in arguments.items():
-        annotation = annotations.get(name)
-        if annotation is nn.Module:
-            check_model(name, value)
-            continue
-        try:
-            check_option(name, value, annotation)
-        except OptionError as failure:
-            swapped = _swapped_argument(value, arguments, annotations)
-            raise (OptionError(f"{failure}; were {name} and {swapped} swapped?") if swapped else failure) from None
-
-
-def _swapped_argument(value: object, arguments: Mapping[str, Any], annotations: Mapping[str, Any]) -> str:
-    """Return the argument of a wrong class that should be of this value's; empty if there is none."""
-    for name, other in arguments.items():
-        classes = classes_of(annotations.get(name))
-        if classes and isinstance(value, classes) and not isinstance(other, classes):
-            return name
-    return ""
-
-
-def check_model(name: str, model: object) -> None:
-    """Check a model.
-
-    Args:
-        name: of the argument.
-        model: what the user gave.
-
-    Raises:
-        OptionError: it is no module, or one that holds no values or can't be differentiated.
-    """
-    if not isinstance(model, nn.Module):
-        raise OptionError(f"{name} is {described(model)}, not a torch.nn.Module; {_advice_on_model(model)}")
-    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if not is_lazy(tensor) and tensor.is_inference():
-            raise OptionError(
-                f"{path} of this {type(model).__name__} was made under torch.inference_mode(), and can't be "
-                "differentiated or changed outside of it; make the model outside, or give copy.deepcopy(model)"
-            )
-
-
-def _advice_on_model(model: object) -> str:
-    if isinstance(model, type) and issubclass(model, nn.Module):
-        return f"make one of it first: {model.__name__}(...)"
-    if isinstance(model, Mapping) and any(isinstance(value, Tensor) for value in model.values()):
-        return "a state_dict holds weights alone: make the model and call its load_state_dict"
-    if type(model).__name__ in ("Network", "Plan", "Scores"):
-        return "give the model that was traced, as the first argument"
-    if isinstance(getattr(model, "model", None), nn.Module):
-        return f"give the `.model` of this {type(model).__name__}"
-    return "wrap a function in a module" if callable(model) else "give the model itself"

@@ -8,6 +8,8 @@ from secateur.allocation.quantities import parse_quantity
 from secateur.coupling.plan import Budget
 from secateur.errors import BudgetError
 from secateur.evaluation.generation import DECODE, PHASES, PREFILL
+from secateur.foreign_names import FOREIGN_UNITS, familiar_name
+from secateur.foreign_options import REMOVED_FRACTIONS, foreign_option
 from secateur.options import is_real
 
 COUNTED = ("params", "macs", "bytes", "units")
@@ -30,18 +32,35 @@ def parse_keep(keep: object) -> Budget:
         BudgetError: it isn't a dict, its unit is unknown, or its value is out of range.
     """
     if not isinstance(keep, Mapping) or not keep:
+        is_percent = isinstance(keep, str) and keep.endswith("%")
+        value = keep if is_percent or (is_real(keep) and 0 < float(keep) < 1) else 0.5  # type: ignore[arg-type]
         raise BudgetError(
-            f"keep={keep!r} is not a budget; give a dict from a unit to what is kept, such as {{'macs': 0.5}}"
+            f"keep={keep!r} is not a budget; give a dict from a unit to what is kept, such as {{'macs': {value!r}}}"
         )
-    for unit in keep:
-        if unit not in (*UNITS, *QUALITY_BOUNDS):
-            raise BudgetError(
-                f"keep has the unknown unit {unit!r}; known are {', '.join((*UNITS, *QUALITY_BOUNDS))}; what single "
-                "layers keep is given by sizes=, such as sizes={'layer1.*': 0.5}"
-            )
+    for unit, value in keep.items():
+        _check_unit(unit, value)
     if len(set(keep) & set(TIMES)) > 1:
         raise BudgetError(f"keep={dict(keep)!r} gives the time twice; give one of {', '.join(TIMES)}")
     return {str(unit): _parse_value(unit, value, len(keep)) for unit, value in keep.items()}
+
+
+def _check_unit(unit: object, value: object) -> None:
+    """Check the unit of a budget.
+
+    Raises:
+        BudgetError: it is unknown; the unit that a name of other libraries stands for is offered.
+    """
+    if unit in (*UNITS, *QUALITY_BOUNDS):
+        return
+    foreign = foreign_option(unit, ["keep"]) if isinstance(unit, str) and unit in REMOVED_FRACTIONS.split() else None
+    if foreign is not None:
+        raise BudgetError(f"keep has the unknown unit {unit!r}; {foreign.in_python(str(unit), value)}")
+    familiar = familiar_name(unit, FOREIGN_UNITS)
+    hint = "" if familiar is None else f"did you mean {familiar!r}? "
+    raise BudgetError(
+        f"keep has the unknown unit {unit!r}; {hint}known are {', '.join((*UNITS, *QUALITY_BOUNDS))}; what single "
+        "layers keep is given by sizes=, such as sizes={'layer1.*': 0.5}"
+    )
 
 
 def parse_budget(keep: object, sizes: Mapping[Any, Any] | None) -> Budget:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from secateur.cli.common_options import Command, exit_with, with_common_options
+from secateur.cli.foreign_flags import CommandWithAdvice
 from secateur.errors import SecateurError
 from secateur.version import __version__
 
@@ -101,7 +102,7 @@ def register_command(name: str) -> Callable[[Command], Command]:
     """Register the decorated function as a command, with the common options, and errors handled by `handle_errors`."""
 
     def register(command: Command) -> Command:
-        app.command(name)(handle_errors(with_common_options(command)))
+        app.command(name, cls=CommandWithAdvice)(handle_errors(with_common_options(command)))
         return command
 
     return register

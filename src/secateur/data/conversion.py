@@ -159,7 +159,10 @@ NOT_DENSE: Mapping[str, Callable[[Tensor], bool]] = {
 def _check(batch: Batch, number: int) -> None:
     if not batch.tensors:
         kinds = [type(value).__name__ for value in (*batch.args, *batch.kwargs.values())]
-        raise DataError(f"batch {number} holds no tensors, but {kinds}")
+        advice = (
+            "; a tokenizer makes tensors of texts: secateur.text_batches(tokenizer, texts)" if "str" in kinds else ""
+        )
+        raise DataError(f"batch {number} holds no tensors, but {kinds}{advice}")
     if batch.size == 0:
         raise DataError(f"batch {number} is empty: its first input has shape {tuple(batch.tensors[0].shape)}")
     for tensor in batch.tensors:

@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor
 
-from secateur.errors import OptionError
+from secateur.errors import NameMatchError, OptionError
+from secateur.foreign_names import FOREIGN_CRITERIA, familiar_name
 from secateur.importance.config import CriterionConfig, options_by_keyword
 from secateur.importance.context import CriterionContext
 from secateur.importance.criteria_table import Criteria
@@ -197,6 +198,11 @@ def find_criterion(by: CriterionLike) -> RegisteredCriterion:
     if isinstance(by, CriterionConfig):
         return replace(_preset_of(by), config=by)
     if isinstance(by, str):
+        familiar = None if by in _criteria else familiar_name(by, FOREIGN_CRITERIA)
+        if familiar is not None:
+            raise NameMatchError(
+                f"no criterion is named {by!r}; did you mean {familiar!r}? secateur.criteria() lists all"
+            )
         check_name(by, sorted(_criteria), "no criterion is named")
         return _criteria[by]
     if not callable(by) or isinstance(by, type):

@@ -1,0 +1,110 @@
+"""Checks of the arguments of public functions, before anything else is done."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, get_type_hints
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from secateur.errors import NameMatchError, OptionError
+from secateur.foreign_options import foreign_option
+from secateur.option_table import check_option, classes_of
+from secateur.options import check_name, described
+
+
+def bound_arguments(
+    called: str, signature: inspect.Signature, args: Sequence[Any], options: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """Bind the arguments of a call.
+
+    Raises:
+        OptionError: an argument is missing, or there are too many.
+    """
+    try:
+        return signature.bind(*args, **options)
+    except TypeError as failure:
+        positional = [
+            name
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        ]
+        raise OptionError(f"`{called}`: {failure}; its arguments are {', '.join(positional)}") from None
+
+
+def check_option_name(called: str, name: str, value: object, known: Collection[str]) -> None:
+    """Check the name of an option that was given to a function.
+
+    Raises:
+        NameMatchError: the function has no such option; what takes its place is named, or else the nearest name.
+    """
+    foreign = None if name in known else foreign_option(name, known)
+    if foreign is not None:
+        raise NameMatchError(f"`{called}` has no option {name!r}; {foreign.in_python(name, value)}")
+    check_name(name, known, f"`{called}` has no option")
+
+
+@lru_cache
+def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
+    return get_type_hints(function)
+
+
+def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Check the arguments of a call by the function's annotations.
+
+    Raises:
+        OptionError: one has a wrong type or is out of range, or two were swapped.
+    """
+    annotations = _annotations(function)
+    for name, value in arguments.items():
+        annotation = annotations.get(name)
+        if annotation is nn.Module:
+            check_model(name, value)
+            continue
+        try:
+            check_option(name, value, annotation)
+        except OptionError as failure:
+            swapped = _swapped_argument(value, arguments, annotations)
+            raise (OptionError(f"{failure}; were {name} and {swapped} swapped?") if swapped else failure) from None
+
+
+def _swapped_argument(value: object, arguments: Mapping[str, Any], annotations: Mapping[str, Any]) -> str:
+    """Return the argument of a wrong class that should be of this value's; empty if there is none."""
+    for name, other in arguments.items():
+        classes = classes_of(annotations.get(name))
+        if classes and isinstance(value, classes) and not isinstance(other, classes):
+            return name
+    return ""
+
+
+def check_model(name: str, model: object) -> None:
+    """Check a model.
+
+    Args:
+        name: of the argument.
+        model: what the user gave.
+
+    Raises:
+        OptionError: it is no module, or one that holds no values or can't be differentiated.
+    """
+    if not isinstance(model, nn.Module):
+        raise OptionError(f"{name} is {described(model)}, not a torch.nn.Module; {_advice_on_model(model)}")
+    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if not is_lazy(tensor) and tensor.is_inference():
+            raise OptionError(
+                f"{path} of this {type(model).__name__} was made under torch.inference_mode(), and can't be "
+                "differentiated or changed outside of it; make the model outside, or give copy.deepcopy(model)"
+            )
+
+
+def _advice_on_model(model: object) -> str:
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        return f"make one of it first: {model.__name__}(...)"
+    if isinstance(model, Mapping) and any(isinstance(value, Tensor) for value in model.values()):
+        return "a state_dict holds weights alone: make the model and call its load_state_dict"
+    if type(model).__name__ in ("Network", "Plan", "Scores"):
+        return "give the model that was traced, as the first argument"
+    if isinstance(getattr(model, "model", None), nn.Module):
+        return f"give the `.model` of this {type(model).__name__}"
+    return "wrap a function in a module" if callable(model) else "give the model itself"
