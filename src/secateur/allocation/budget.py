@@ -8,8 +8,8 @@ from secateur.allocation.quantities import parse_quantity
 from secateur.coupling.plan import Budget
 from secateur.errors import BudgetError
 from secateur.evaluation.generation import DECODE, PHASES, PREFILL
-from secateur.foreign_names import FOREIGN_UNITS, familiar_name
-from secateur.foreign_options import REMOVED_FRACTIONS, foreign_option
+from secateur.foreign_names import FOREIGN_UNITS, REMOVED_FRACTIONS, familiar_name
+from secateur.foreign_options import foreign_option
 from secateur.options import is_real
 
 COUNTED = ("params", "macs", "bytes", "units")
