@@ -18,6 +18,7 @@ from secateur.cli.model_sources import library_model
 from secateur.errors import NameMatchError, OptionError, StorageError
 from secateur.files import check_regular, read_program
 from secateur.graph.wrappers import unwrapped
+from secateur.utils.failure_text import failure_text
 
 FORM = "package.module:name or file.py:name"
 
@@ -112,7 +113,7 @@ def _raised(failure: Exception) -> str:
     """Return an error with the line of the user's code that it comes from."""
     frames = traceback.extract_tb(failure.__traceback__)
     line = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if len(frames) > 1 else ""
-    return f"{type(failure).__name__}: {failure}{line}"
+    return f"{failure_text(failure)}{line}"
 
 
 def batches_from(source: str | None) -> Any:
@@ -192,7 +193,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     try:
         checkpoint = read_checkpoint(path)
     except Exception as failure:  # torch raises many types on a damaged archive
-        raise StorageError(f"{path} can't be read: {type(failure).__name__}: {failure}") from failure
+        raise StorageError(f"{path} can't be read: {failure_text(failure)}") from failure
     try:
         model.load_state_dict(state_dict_for(model, checkpoint))
     except (RuntimeError, TypeError, AttributeError) as failure:

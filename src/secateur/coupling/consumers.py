@@ -1,4 +1,4 @@
-"""Operators that consume units, and sums in which units of different layers meet."""
+"""Operators that consume units, and axes of results on which units lie."""
 
 from dataclasses import dataclass
 
@@ -56,13 +56,14 @@ class Consumer:
 
 
 @dataclass(frozen=True, eq=False)
-class Addition:
-    """An operator that adds activations of different layers, whose units are therefore removed together.
+class UnitAxis:
+    """An axis of an operator's result on which units lie.
 
     Args:
         node: the operator in the program.
-        dim: the axis of its result on which the units lie.
-        units: for each index along the axis the number of its unit in the network, -1 where it is frozen.
+        dim: the axis of its result.
+        units: for each index along the axis the number of its unit in the network, -1 where there is none or it is
+            frozen.
     """
 
     node: Node

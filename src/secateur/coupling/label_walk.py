@@ -19,6 +19,7 @@ from secateur.coupling.shape_literals import expanded_sizes, shape_literals_of
 from secateur.coupling.trace_records import TracingScope
 from secateur.graph.operators import arguments, module_path
 from secateur.graph.program import Program
+from secateur.utils.failure_text import failure_text
 
 
 def trace_labels(program: Program, shapes: Mapping[Node, Any], by_width: bool = False) -> LabelTracer:
@@ -107,7 +108,7 @@ def _apply(op: OpContext) -> Any:
     try:
         return rule_of(op.node).labels(op)
     except Exception as failure:  # noqa: BLE001 (a case that a rule does not cover must not end the trace)
-        return freeze_arguments(op, f"its rule does not cover these arguments ({type(failure).__name__}: {failure})")
+        return freeze_arguments(op, f"its rule does not cover these arguments ({failure_text(failure)})")
 
 
 def _first_labels(result: Any) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.coupling.config_layout import ConfigLayout
-from secateur.coupling.consumers import Addition, Consumer
+from secateur.coupling.consumers import Consumer, UnitAxis
 from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
 from secateur.coupling.group_selection import groups_by_module, select_groups
 from secateur.coupling.members import AttributeUpdate, Frozen, TensorAxis
@@ -119,7 +119,7 @@ class Network:
     attribute_updates: tuple[AttributeUpdate, ...] = ()
     module_programs: Mapping[str, ModuleProgram] = field(default_factory=dict)
     draws: tuple[Draw, ...] = ()
-    additions: tuple[Addition, ...] = ()
+    additions: tuple[UnitAxis, ...] = ()
     as_program: bool = False
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
     layout: ConfigLayout | None = None

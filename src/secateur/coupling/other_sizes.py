@@ -26,6 +26,7 @@ from secateur.graph.program import Program
 from secateur.graph.resized_calls import ResizedCalls
 from secateur.graph.settled_numbers import MismatchError
 from secateur.utils.devices import comparable_arithmetic
+from secateur.utils.failure_text import failure_text
 
 MOST_EXPORTS = 16
 MOST_SIZES = 4096  # of which the numbers are kept
@@ -214,7 +215,7 @@ class Resizer:
             except SecateurError as failure:
                 return f"its program is not right there: {failure}"
             except Exception as failure:  # noqa: BLE001 operators raise many types on inputs of a wrong shape
-                return f"its program can't be run there: {type(failure).__name__}: {failure}"
+                return f"its program can't be run there: {failure_text(failure)}"
         return None
 
     def _bound(self, batch: Batch) -> Mapping[Any, Any]:

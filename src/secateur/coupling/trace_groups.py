@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from secateur.coupling.consumers import Addition, ConstantSink, Consumer
+from secateur.coupling.consumers import ConstantSink, Consumer, UnitAxis
 from secateur.coupling.cost import TensorCost, Work
 from secateur.coupling.expert_groups import add_experts
 from secateur.coupling.grouping import Units, build_groups
@@ -96,7 +96,7 @@ def _work_of_operators(program: Program, example: Batch, tracer: LabelTracer, un
             yield Work(module_path(node), macs / batch, ())
 
 
-def _additions(tracer: LabelTracer, units: Units) -> Iterator[Addition]:
+def _additions(tracer: LabelTracer, units: Units) -> Iterator[UnitAxis]:
     """Yield the sums of activations whose units lie along one axis."""
     for node, labels in tracer.notes.additions:
         axes = labelled_axes(labels)
@@ -104,7 +104,7 @@ def _additions(tracer: LabelTracer, units: Units) -> Iterator[Addition]:
             (dim,) = axes
             added_units = units(entries_along(labels, dim))
             if bool((added_units >= 0).any()):
-                yield Addition(node, dim, added_units)
+                yield UnitAxis(node, dim, added_units)
 
 
 @dataclass(frozen=True)

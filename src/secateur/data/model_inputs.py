@@ -5,6 +5,7 @@ from torch import nn
 
 from secateur.data.batch import Batch
 from secateur.errors import DataError
+from secateur.utils.failure_text import failure_text
 
 
 def input_error(title: str, batch: Batch, failure: Exception, dtype: torch.dtype | None = None) -> DataError:
@@ -23,7 +24,7 @@ def input_error(title: str, batch: Batch, failure: Exception, dtype: torch.dtype
     if dtype is not None and (other_types or (integer_types and "type" in str(failure))):
         data_type = (other_types or integer_types)[0]
         advice = f"\nThe model's parameters are {dtype}; data of {data_type} can be given as x.to({dtype})"
-    return DataError(f"{title} refuses inputs {shapes}: {type(failure).__name__}: {failure}{advice}")
+    return DataError(f"{title} refuses inputs {shapes}: {failure_text(failure)}{advice}")
 
 
 def floating_type(model: nn.Module) -> torch.dtype | None:

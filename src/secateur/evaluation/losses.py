@@ -13,6 +13,7 @@ from secateur.evaluation.divergence import divergence
 from secateur.evaluation.outputs import main_output, per_example
 from secateur.evaluation.targets import IGNORED, check_target
 from secateur.options import described
+from secateur.utils.failure_text import failure_text
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -90,7 +91,7 @@ def _user_loss(loss: Loss, output: Any, against: Any) -> Any:
     except Exception as failure:
         raise DataError(
             f"loss= fails for {described(output)} as the output and {described(against)} as the target: "
-            f"{type(failure).__name__}: {failure}"
+            f"{failure_text(failure)}"
         ) from failure
 
 

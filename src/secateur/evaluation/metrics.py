@@ -13,6 +13,7 @@ from secateur.data.batch import Batch, concat_batches, on_device
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.changes import Change, student_half_width
 from secateur.options import described
+from secateur.utils.failure_text import failure_text
 
 Metric = Callable[[Any, Any], Any]
 GROUPS = 20  # of examples that are left out in turn
@@ -147,7 +148,7 @@ def call_metric(metric: Metric, output: Any, target: Any) -> Tensor:
         raise
     except Exception as failure:
         raise DataError(
-            f"metric={metric_name(metric)} fails for {forms}: {type(failure).__name__}: {failure}; without targets "
+            f"metric={metric_name(metric)} fails for {forms}: {failure_text(failure)}; without targets "
             "the outputs of the dense network stand in their place"
         ) from failure
 

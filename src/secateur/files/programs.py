@@ -9,6 +9,7 @@ from torch import nn
 from secateur.errors import StorageError
 from secateur.files.regular import check_regular, file_digest
 from secateur.files.staging import Writer
+from secateur.utils.failure_text import failure_text
 
 
 def program_writer(exported: torch.export.ExportedProgram) -> Writer:
@@ -42,8 +43,6 @@ def read_program(path: Path) -> nn.Module:
         with path.open("rb") as file:
             return torch.export.load(file).module(check_guards=False)
     except Exception as failure:  # torch raises many types on a damaged archive
-        raise StorageError(
-            f"{path} can't be read as an exported program: {type(failure).__name__}: {failure}"
-        ) from failure
+        raise StorageError(f"{path} can't be read as an exported program: {failure_text(failure)}") from failure
     finally:
         logger.setLevel(level)

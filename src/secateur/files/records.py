@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, overload
+from typing import Annotated, ClassVar, TypeVar, overload
 
 import msgspec
 
@@ -31,6 +31,16 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """True if the content matches the digest at its end."""
         tail = TAIL.search(content, max(len(content) - TAIL_LENGTH, 0))
         return tail is not None and tail[1].decode() == hashlib.sha256(content[: tail.start()]).hexdigest()
+
+
+class CanonicalRecord(Record, frozen=True):
+    """A file of version 0.7, whose digest is that of its fields in sorted order."""
+
+    def is_whole(self, content: bytes) -> bool:
+        """Return whether the fields have the digest at the end."""
+        fields = msgspec.to_builtins(self)
+        digest = fields.pop("checksum", None)
+        return bool(digest == hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest())
 
 
 NewRecord = TypeVar("NewRecord", bound=Record)
@@ -104,8 +114,3 @@ def read_record(path: Path, kinds: tuple[type[Record], ...]) -> Record:
     if not record.is_whole(content):
         raise StorageError(f"{path} was altered or damaged: its checksum does not match")
     return record
-
-
-def canonical_checksum(content: Any) -> str:
-    """Compute the digest of a JSON file of version 0.7."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

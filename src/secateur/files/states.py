@@ -18,7 +18,7 @@ class TensorNode(Record, frozen=True, tag="tensor"):
     name: str
 
 
-class ValueNode(Record, frozen=True, tag="value"):
+class PlainValue(Record, frozen=True, tag="value"):
     """A plain value."""
 
     value: bool | int | float | str | None
@@ -37,7 +37,7 @@ class MappingNode(Record, frozen=True, tag="mapping"):
     items: list[tuple[str | int, "Node"]]
 
 
-Node = TensorNode | ValueNode | SequenceNode | MappingNode
+Node = TensorNode | PlainValue | SequenceNode | MappingNode
 
 
 class SavedState(About, frozen=True):
@@ -123,7 +123,7 @@ def _node(value: Any, tensors: dict[str, Tensor]) -> Node:
     if isinstance(value, list | tuple):
         return SequenceNode([_node(item, tensors) for item in value], isinstance(value, tuple))
     if value is None or type(value) in (bool, int, float, str):
-        return ValueNode(value)
+        return PlainValue(value)
     raise StorageError(f"a state holds a {type(value).__name__}, which can't be written without pickle")
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from secateur.errors import TraceError
+from secateur.utils.failure_text import failure_text
 
 FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 LAYERS = str(Path(torch.__file__).parent / "nn")
@@ -66,7 +67,7 @@ ADVICE = (
 def export_error(model: nn.Module, failure: BaseException) -> TraceError:
     """Build the error for a model that torch can't export."""
     frames = [frame for frame, _ in traceback.walk_tb(failure.__traceback__)]
-    text = f"{type(failure).__name__}: {failure}"
+    text = failure_text(failure)
     advice = [entry.text for entry in ADVICE if entry.applies(text, frames)][:1]
     cause = f"torch.export could not export {type(model).__name__}: {_first_line(text)}"
     return TraceError("\n".join([cause, *_place(model, failure), *advice]))

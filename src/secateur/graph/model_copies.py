@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
+from secateur.utils.failure_text import failure_text
 
 REGISTRIES = ("_parameters", "_buffers", "_modules")
 
@@ -92,6 +93,6 @@ def _refusal(model: nn.Module, failure: Exception) -> str:
     attributes = [name for name, _ in _uncopyable_attributes(model)]
     location = f"its attribute {attributes[0]} " if attributes else "it "
     return (
-        f"{type(model).__name__} can't be copied: {location}raises {type(failure).__name__}: {failure}; give its class "
+        f"{type(model).__name__} can't be copied: {location}raises {failure_text(failure)}; give its class "
         "a __deepcopy__ method, register tensors that it holds as buffers, or detach them"
     )

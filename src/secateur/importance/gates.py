@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from secateur.coupling.consumers import UnitAxis
 from secateur.coupling.network import Group, Network
 from secateur.data.batch import Batch
 from secateur.errors import DataError
@@ -22,7 +23,7 @@ from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
 from secateur.importance.gradient import example_loss
 from secateur.masking.ablation import MeanAblation
-from secateur.masking.gate_positions import GatePosition, GateSite, gate_positions
+from secateur.masking.gate_positions import GateSite, gate_positions
 from secateur.masking.operand_overrides import as_factor, chain_overrides
 
 
@@ -77,7 +78,7 @@ class Gates:
         return [entry for entry in entries if group.span.start <= entry[1] < group.span.stop]
 
     @property
-    def _rows(self) -> list[tuple[GatePosition, int]]:
+    def _rows(self) -> list[tuple[UnitAxis, int]]:
         """Each position with the row of its gates."""
         norms = [(position, row) for row, position in enumerate(self.positions.norms, 1)]
         return [(position, 0) for position in self.positions.blocks] + norms
@@ -94,7 +95,7 @@ class Gates:
 
 
 def _gated(
-    network: Network, position: GatePosition, gates: Tensor, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]
+    network: Network, position: UnitAxis, gates: Tensor, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Return an operator's result, multiplied by the gates of its units."""
     result = target(*args, **kwargs)

@@ -44,21 +44,17 @@ class SavedScores2(About, frozen=True):
     seed: int
     note: str
     of: str
-    groups: dict[Name, SavedGroup2]
+    groups: Mapping[Name, SavedGroup2]
     examples: Annotated[int, msgspec.Meta(ge=0, le=MAX_EXAMPLES)]
 
 
-class SavedScores(About, frozen=True):
+class SavedScores(SavedScores2, frozen=True):
     """Scores in a file: fields of `Scores`, the number of examples, the length of each mean, a digest of weights."""
 
     FORMAT: ClassVar[str] = "secateur scores/3"
+    HAS_DIGEST: ClassVar[bool] = True
 
-    by: str
-    seed: int
-    note: str
-    of: str
-    groups: dict[Name, SavedGroup]
-    examples: Annotated[int, msgspec.Meta(ge=0, le=MAX_EXAMPLES)]
+    groups: Mapping[Name, SavedGroup]
     means: dict[Name, Natural]
     weights: str = ""  # not in files of version 0.10
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.coupling.consumers import Addition
+from secateur.coupling.consumers import UnitAxis
 from secateur.coupling.network import Network
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments
@@ -23,23 +23,10 @@ GateSite = Literal["blocks", "norms", "before norms"]
 
 
 @dataclass(frozen=True, eq=False)
-class GatePosition:
-    """An operator whose result the gates of units multiply.
-
-    Args:
-        node: the operator.
-        dim: the axis of its result on which the units lie.
-        units: for each index along the axis the number of its unit in the network, -1 where there is no gate.
-    """
-
-    node: Node
-    dim: int
-    units: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class GatePositions:
-    """The positions of all gates of a network.
+    """The positions of all gates of a network: operators whose results the gates of units multiply.
+
+    In each position, `units` is -1 where there is no gate.
 
     Args:
         blocks: outputs of residual blocks, behind the addition.
@@ -47,8 +34,8 @@ class GatePositions:
         at_readers: whose gate stands before all that reads the unit, booleans (units + 1,).
     """
 
-    blocks: tuple[GatePosition, ...]
-    norms: tuple[GatePosition, ...]
+    blocks: tuple[UnitAxis, ...]
+    norms: tuple[UnitAxis, ...]
     at_readers: Tensor
 
     @property
@@ -72,7 +59,7 @@ def gate_positions(network: Network, where: GateSite = "blocks") -> GatePosition
     in_stage = _units_at(network, outputs)
     blocks = tuple(position for position in outputs if not set(position.node.users) & _normalisations(network))
     behind = (
-        GatePosition(
+        UnitAxis(
             arguments(node)["input"] if where == "before norms" else node, 1, torch.where(in_stage[units], -1, units)
         )
         for node, units in norms_of(network).items()
@@ -81,7 +68,7 @@ def gate_positions(network: Network, where: GateSite = "blocks") -> GatePosition
     return GatePositions(blocks, norms, ~_units_at(network, (*blocks, *norms)))
 
 
-def _units_at(network: Network, positions: Sequence[GatePosition]) -> Tensor:
+def _units_at(network: Network, positions: Sequence[UnitAxis]) -> Tensor:
     """Mark the units that have a gate at any of these positions. (units + 1,)"""
     marked = torch.zeros(network.units + 1, dtype=torch.bool)
     for position in positions:
@@ -89,7 +76,7 @@ def _units_at(network: Network, positions: Sequence[GatePosition]) -> Tensor:
     return marked
 
 
-def _block_outputs(network: Network) -> tuple[GatePosition, ...]:
+def _block_outputs(network: Network) -> tuple[UnitAxis, ...]:
     """Find the outputs of residual blocks."""
     residual = torch.zeros(network.units + 1, dtype=torch.bool)
     for group in network.groups:
@@ -100,7 +87,7 @@ def _block_outputs(network: Network) -> tuple[GatePosition, ...]:
         position for position in outputs if not (len(position.node.users) == 1 and set(position.node.users) <= added)
     )
     kept = (
-        GatePosition(position.node, position.dim, torch.where(residual[position.units], position.units, -1))
+        UnitAxis(position.node, position.dim, torch.where(residual[position.units], position.units, -1))
         for position in positions
     )
     return tuple(position for position in kept if bool((position.units >= 0).any()))
@@ -112,12 +99,12 @@ def _normalisations(network: Network) -> set[Node]:
     return consumers | set(norms_of(network))
 
 
-def _addition_output(addition: Addition) -> GatePosition:
+def _addition_output(addition: UnitAxis) -> UnitAxis:
     """Return an addition's result behind the activation that alone uses it, if there is one."""
     node = addition.node
     while len(node.users) == 1 and _is_activation(next(iter(node.users)), node):
         node = next(iter(node.users))
-    return GatePosition(node, addition.dim, addition.units)
+    return UnitAxis(node, addition.dim, addition.units)
 
 
 def _is_activation(user: Node, of: Node) -> bool:

@@ -26,6 +26,7 @@ from secateur.surgery.configured_models import (
 )
 from secateur.surgery.model_config import config_of
 from secateur.surgery.recipe import make_recipe
+from secateur.utils.failure_text import failure_text
 
 MOST_SIZES, MOST_CHANGES = 12, 64
 
@@ -160,7 +161,7 @@ class LayoutSearch:
             with self._alias.cut(make_recipe(self._alias.model, network, kept, folds=False)) as small:
                 return difference_from_cut(small, build_configured(small, config_of(small)), network)
         except Exception as failure:  # noqa: BLE001 (the model's own code, on shapes that it may refuse)
-            return " ".join(f"{type(failure).__name__}: {failure}".split())
+            return " ".join(failure_text(failure).split())
 
 
 def _divisors(number: int) -> Iterator[int]:

@@ -15,6 +15,7 @@ from secateur.data.batch import Batch
 from secateur.errors import StorageError
 from secateur.files import Record
 from secateur.files.records import Natural
+from secateur.files.states import PlainValue
 
 DTYPES: Mapping[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
@@ -33,12 +34,6 @@ class TensorForm(Record, frozen=True, tag="tensor"):
     dtype: str
 
 
-class ValueForm(Record, frozen=True, tag="value"):
-    """A plain value."""
-
-    value: bool | int | float | str | None
-
-
 class SequenceForm(Record, frozen=True, tag="sequence"):
     """A list or a tuple."""
 
@@ -52,7 +47,7 @@ class MappingForm(Record, frozen=True, tag="mapping"):
     items: dict[str, "Form"]
 
 
-Form = TensorForm | ValueForm | SequenceForm | MappingForm
+Form = TensorForm | PlainValue | SequenceForm | MappingForm
 
 
 class InputForm(Record, frozen=True):
@@ -84,7 +79,7 @@ def _form(value: Any) -> Form:
     if isinstance(value, Tensor):
         return TensorForm(list(value.shape), str(value.dtype).removeprefix("torch."))
     if value is None or type(value) in (bool, int, float, str):
-        return ValueForm(value)
+        return PlainValue(value)
     if type(value) in (list, tuple):
         return SequenceForm([_form(item) for item in value], type(value) is tuple)
     if type(value) is dict and all(type(name) is str for name in value):
@@ -97,7 +92,7 @@ def _value_of_form(form: Form, device: torch.device) -> Any:
         if form.dtype not in DTYPES or math.prod(form.shape) > MOST_ELEMENTS:
             raise StorageError(f"an input of type {form.dtype} and shape {form.shape} is no example of a model's input")
         return torch.zeros(form.shape, dtype=DTYPES[form.dtype], device=device)
-    if isinstance(form, ValueForm):
+    if isinstance(form, PlainValue):
         return form.value
     if isinstance(form, SequenceForm):
         items = [_value_of_form(item, device) for item in form.items]

@@ -23,6 +23,7 @@ from secateur.graph.module_program import (
     referenced_states,
     references,
 )
+from secateur.utils.failure_text import failure_text
 
 Name = Annotated[str, msgspec.Meta(max_length=1024)]
 Decoded = TypeVar("Decoded")
@@ -119,7 +120,7 @@ def program_from_saved(saved: SavedModuleProgram) -> ModuleProgram:
         return ModuleProgram(_decoded_as(dict, saved.inputs), steps, _decoded(saved.output), shapes)
     except (KeyError, TypeError, ValueError, AttributeError) as failure:
         raise StorageError(
-            f"the program of a module can't be read ({type(failure).__name__}: {failure}); the recipe was altered"
+            f"the program of a module can't be read ({failure_text(failure)}); the recipe was altered"
         ) from failure
 
 

@@ -22,6 +22,7 @@ from secateur.surgery.lineage import UNKNOWN, CutStep, Lineage, graph_digest
 from secateur.surgery.program_surgery import as_module
 from secateur.surgery.recipe import Recipe
 from secateur.surgery.recipe_checks import check_kind, check_recipe, check_recipe_fits
+from secateur.utils.failure_text import failure_text
 
 FOLDING = Recipe({}, {}, {}, {}, {}, {}, {}, folded=True)
 
@@ -51,7 +52,7 @@ def rebuild_model(model: nn.Module, lineage: Lineage, torch_version: str, exampl
     except SecateurError as failure:
         raise StorageError(str(failure)) from failure
     except Exception as failure:  # the model's own code, or torch on a recipe that is of another model
-        raise StorageError(f"a cut can't be made again: {type(failure).__name__}: {failure}") from failure
+        raise StorageError(f"a cut can't be made again: {failure_text(failure)}") from failure
     return cut
 
 

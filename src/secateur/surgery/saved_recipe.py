@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from secateur.files import Record
-from secateur.files.records import Checksum, Fraction, Natural, canonical_checksum
+from secateur.files.records import CanonicalRecord, Checksum, Fraction, Natural
 from secateur.surgery.input_form import InputForm
 from secateur.surgery.lineage import UNKNOWN, CutStep, Lineage
 from secateur.surgery.program_json import Name, SavedModuleProgram, program_from_saved, program_to_saved
@@ -63,7 +63,7 @@ class SavedRecipe(SavedCut, frozen=True, kw_only=True):
     checksum: str = ""
 
 
-class SavedRecipe2(CutFields, frozen=True, kw_only=True):
+class SavedRecipe2(CutFields, CanonicalRecord, frozen=True, kw_only=True):
     """recipe.json of version 0.7, with one cut and the digest of the weights alone."""
 
     FORMAT: ClassVar[str] = "secateur recipe 2"
@@ -74,11 +74,6 @@ class SavedRecipe2(CutFields, frozen=True, kw_only=True):
     model: Name
     weights: Checksum
     checksum: str
-
-    def is_whole(self, content: bytes) -> bool:
-        """True if the content has the digest that version 0.7 gave it."""
-        fields = {name: value for name, value in msgspec.to_builtins(self).items() if name != "checksum"}
-        return self.checksum == canonical_checksum(fields)
 
 
 def lineage_to_saved(lineage: Lineage, digests: Mapping[str, str]) -> SavedRecipe:

@@ -24,6 +24,7 @@ from secateur.surgery.recipe import make_recipe
 from secateur.surgery.trial_failures import Failure, difference_reason, failing_module
 from secateur.surgery.verify import output_difference
 from secateur.utils.devices import comparable_arithmetic
+from secateur.utils.failure_text import failure_text
 from secateur.utils.progress import advance
 
 STRONG = 8
@@ -67,7 +68,7 @@ class TrialCutter:
             with self._cut(network, kept, means) as small, torch.random.fork_rng(devices=[]):
                 return self._failure(small, network, kept, means)
         except Exception as failure:  # noqa: BLE001 a module may not take to being cut at all
-            return Failure(f"{network.title} can't be cut for trial: {type(failure).__name__}: {failure}", "", -1)
+            return Failure(f"{network.title} can't be cut for trial: {failure_text(failure)}", "", -1)
 
     def _failure(self, small: nn.Module, network: Network, kept: Kept, means: Means) -> Failure | None:
         batch = network.example.map(scaled_input) if self.far else network.example
@@ -76,7 +77,7 @@ class TrialCutter:
             with masked_draws(network, batch, mask, means):
                 output = call_model(small, batch)
         except Exception as failure:  # noqa: BLE001 the model's own code may raise anything
-            reason = f"the cut {network.title} can't be run: {type(failure).__name__}: {failure}"
+            reason = f"the cut {network.title} can't be run: {failure_text(failure)}"
             return Failure(reason, failing_module(small, failure), self._shadow.calls if self._shadow else 0)
         try:
             expected = run_masked(network, batch, mask, means)

@@ -13,6 +13,7 @@ from secateur.graph.contexts import preserved, run_seeded
 from secateur.graph.model_calls import call_model
 from secateur.masking.ablation import Means, masked_draws, run_masked
 from secateur.utils.devices import comparable_arithmetic
+from secateur.utils.failure_text import failure_text
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
@@ -77,9 +78,7 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
             with masked_draws(network, batch, mask, means):
                 output = call_model(small, batch)
         except Exception as failure:  # the model's own code may raise anything
-            raise SurgeryError(
-                f"the cut {type(small).__name__} can't be run: {type(failure).__name__}: {failure}"
-            ) from failure
+            raise SurgeryError(f"the cut {type(small).__name__} can't be run: {failure_text(failure)}") from failure
     return compare_outputs(output, expected, type(small).__name__, network.program.lowest_type)
 
 

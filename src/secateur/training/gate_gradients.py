@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.coupling.consumers import UnitAxis
 from secateur.coupling.network import Group, Network
 from secateur.graph.operators import arguments
 from secateur.masking.batch_norms import norms_of
-from secateur.masking.gate_positions import GatePosition, gate_positions
+from secateur.masking.gate_positions import gate_positions
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.training.block_gate_gradients import BlockTerms, Term, Terms
 from secateur.utils.dtypes import to_widest
@@ -71,7 +72,7 @@ class TrainingGateGradients:
         squares = (total.square() + norms) / self._count
         return {group.name: squares[group.span] for group in self.groups}
 
-    def _move_to_consumers(self, position: GatePosition) -> None:
+    def _move_to_consumers(self, position: UnitAxis) -> None:
         units = position.units[position.units >= 0]
         self._at_consumers[units] = True
         self._count[units] = 1
@@ -124,6 +125,6 @@ def _product(name: str, parameters: Parameters) -> Tensor:
     return to_widest(parameter.detach()) * to_widest(gradient)
 
 
-def _add(total: Tensor, position: GatePosition, values: Tensor) -> None:
+def _add(total: Tensor, position: UnitAxis, values: Tensor) -> None:
     units = position.units[position.units >= 0]
     total[units] += values[units]

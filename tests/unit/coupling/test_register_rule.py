@@ -1,7 +1,7 @@
 """Rules of operators that users define: registered, traced, cut, verified, and removed again."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -143,8 +143,16 @@ WRONG: dict[str, tuple[Callable[[Any], Tensor], Any, str]] = {
     "labels": (_unknown_labels, masked_norm, "labels of an argument that has this shape"),
     "misspelt": (_misspelt, masked_norm, "fails with KeyError: 'inputs'; its arguments are x"),
     "two reads": (_two_reads, masked_norm, "reads 2 axes"),
-    "masked values": (label_rule, lambda present, x, weight, eps: x * present, "gives another result"),
-    "masked shape": (label_rule, lambda present, x, weight, eps: x.sum(-1), "gives another result"),
+    "masked values": (
+        label_rule,
+        lambda present, x, weight, eps: power_norm(x, weight, eps) + 2.0 * (torch.arange(10) == 3),
+        r"all units are present: \S+ where the operator gives \S+, at index \(0, 3\); compute",
+    ),
+    "masked shape": (
+        label_rule,
+        lambda present, x, weight, eps: x.sum(-1),
+        r"all units are present: shape \(2,\) where the operator gives \(2, 10\); compute",
+    ),
     "masked fails": (label_rule, lambda present, x, weight, eps: x @ weight[:2], "fails with RuntimeError"),
 }
 
@@ -220,6 +228,43 @@ def test_the_page_that_shows_a_rule_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) > 4
     exec(compile("\n".join(blocks), "operator.md", "exec"), {})
+
+
+@torch.library.custom_op("secateur_tests::total", mutates_args=())
+def total(summands: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(summands)).sum(0)
+
+
+@total.register_fake
+def _(summands: Sequence[Tensor]) -> Tensor:
+    return torch.empty_like(summands[0])
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(total([self.first(x), self.second(x)]))
+
+
+def total_rule(op: Any) -> Tensor:
+    first, second = op.activations("summands")
+    op.couple(first, second)
+    return first
+
+
+def test_a_list_of_tensors_has_the_labels_of_each() -> None:
+    torch.manual_seed(0)
+    dense, x = Branches().eval(), torch.randn(5, 4)
+    with sc.register_rule(total, total_rule):
+        network = sc.trace(dense, x)
+        (group,) = network.groups
+        kept = torch.tensor([0, 3, 5])
+        small = sc.cut(dense, sc.plan(network, sc.score(network, by="l2"), sizes={group.name: kept}))
+    assert torch.equal(small.second.weight, dense.second.weight[kept])
+    assert torch.equal(small.first.weight, dense.first.weight[kept])
 
 
 def test_a_second_rule_is_refused() -> None:

@@ -35,7 +35,13 @@ class OpContext:
 
         A parameter that is used as an activation keeps the labels of one axis; its other axes are frozen.
         """
-        value = self.args[name]
+        return self._activation_labels(self.args[name])
+
+    def activations(self, name: str) -> list[Tensor]:
+        """Return an argument that is a list of tensors: for each of them its labels, as `activation` does."""
+        return [self._activation_labels(value) for value in self.args[name]]
+
+    def _activation_labels(self, value: Any) -> Tensor:
         if self.tracer.is_constant(value):
             return frozen_labels(value.shape)
         return self.tracer.without_unmatched(self.tracer.activation(value, self.node))

@@ -16,6 +16,7 @@ from secateur.errors import OperatorRuleError, SecateurError
 from secateur.graph.operators import arguments, module_path
 from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.utils.collected_warnings import warn
+from secateur.utils.failure_text import failure_text
 
 
 def is_registered(node: Node) -> bool:
@@ -38,7 +39,7 @@ def apply_registered(op: OpContext) -> Any:
         raise
     except Exception as failure:
         raise OperatorRuleError(
-            f"the rule of {operator} fails with {type(failure).__name__}: {failure}; its arguments are "
+            f"the rule of {operator} fails with {failure_text(failure)}; its arguments are "
             f"{_label_shapes(op.args)}, by these names in `op.args`, and its result has shape {_size_text(op.shape)}"
         ) from failure
     if not _fits(result, op.shape, op.tracer.space.size):
@@ -162,29 +163,36 @@ def _checked_call(node: Node, masked: MaskedOp, name: str, dim: int) -> OpOverri
             result = masked(present, **values)
         except Exception as failure:
             raise OperatorRuleError(
-                f"masked= of {_operator_text(node)} fails with {type(failure).__name__}: {failure}; it is called with "
+                f"masked= of {_operator_text(node)} fails with {failure_text(failure)}; it is called with "
                 f"present of shape {tuple(present.shape)} and the operator's own arguments, {', '.join(names)}"
             ) from failure
-        if not _agree(result, expected):
+        difference = _result_difference(result, expected)
+        if difference:
             raise OperatorRuleError(
                 f"masked= of {_operator_text(node)} gives another result than the operator where all units are present:"
-                f" shape {_label_shapes(result)} where the operator gives {_label_shapes(expected)}, or other values; "
-                "compute what the operator computes, with `present` as a factor of its sums and counts"
+                f" {difference}; compute what the operator computes, with `present` as a factor of its sums and counts"
             )
         return expected
 
     return handler
 
 
-def _agree(result: Any, expected: Any) -> bool:
-    """Return whether two results are the same but for rounding."""
-    if isinstance(expected, Tensor):
-        if not isinstance(result, Tensor) or result.shape != expected.shape:
-            return False
-        tolerance = 100 * torch.finfo(expected.dtype).eps if expected.is_floating_point() else 0.0
-        sizes = expected.abs()[torch.isfinite(expected)]
-        scale = float(sizes.max()) if sizes.numel() else 0.0
-        return torch.allclose(result.to(expected), expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+def _result_difference(result: Any, expected: Any) -> str:
+    """Describe how a result differs from the expected one; empty where it is the same but for rounding."""
     if isinstance(expected, list | tuple):
-        return isinstance(result, list | tuple) and len(result) == len(expected) and all(map(_agree, result, expected))
-    return True
+        if not isinstance(result, list | tuple) or len(result) != len(expected):
+            return f"{_label_shapes(result)} where the operator gives {_label_shapes(expected)}"
+        return next(filter(None, map(_result_difference, result, expected)), "")
+    if not isinstance(expected, Tensor):
+        return ""
+    if not isinstance(result, Tensor) or result.shape != expected.shape:
+        return f"shape {_label_shapes(result)} where the operator gives {_label_shapes(expected)}"
+    tolerance = 100 * torch.finfo(expected.dtype).eps if expected.is_floating_point() else 0.0
+    sizes = expected.abs()[torch.isfinite(expected)]
+    scale = float(sizes.max()) if sizes.numel() else 0.0
+    result = result.to(expected)
+    if torch.allclose(result, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
+        return ""
+    differs = ~torch.isclose(result, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+    position = tuple(torch.nonzero(differs)[0].tolist())
+    return f"{result[position]:.4g} where the operator gives {expected[position]:.4g}, at index {position}"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from secateur.errors import DataError, NameMatchError
 from secateur.options import described
+from secateur.utils.failure_text import failure_text
 
 Aggregate = Callable[[Tensor, Tensor], Tensor]
 
@@ -75,7 +76,7 @@ def _call(aggregate: Callable[[Tensor], Tensor], values: Tensor) -> object:
         return aggregate(values)
     except Exception as failure:
         raise DataError(
-            f"aggregate= fails for values of shape {tuple(values.shape)}: {type(failure).__name__}: {failure}"
+            f"aggregate= fails for values of shape {tuple(values.shape)}: {failure_text(failure)}"
         ) from failure
 
 

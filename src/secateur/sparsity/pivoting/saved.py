@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateur.errors import StorageError
 from secateur.files import Record, read_record
-from secateur.files.records import Fraction, Natural, canonical_checksum
+from secateur.files.records import CanonicalRecord, Fraction, Natural
 
 PIVOT = "pivot.json"
 Side = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
@@ -44,7 +44,7 @@ class SavedLayer(Record, frozen=True):
     retained: Fraction
 
 
-class SavedPivot1(Record, frozen=True):
+class SavedPivot1(CanonicalRecord, frozen=True):
     """pivot.json of version 0.7."""
 
     FORMAT: ClassVar[str] = "secateur pivot 1"
@@ -54,11 +54,6 @@ class SavedPivot1(Record, frozen=True):
     density: Fraction
     layers: dict[str, SavedLayer]
     checksum: str
-
-    def is_whole(self, content: bytes) -> bool:
-        """Return whether the content has the digest that version 0.7 computed."""
-        fields = {name: value for name, value in msgspec.to_builtins(self).items() if name != "checksum"}
-        return self.checksum == canonical_checksum(fields)
 
 
 class SavedPivot(Record, frozen=True):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from secateur.errors import OptionError
 from secateur.importance.shapley.samplers.base import CoalitionDesign, Sampler
+from secateur.utils.failure_text import failure_text
 
 
 def checked_sampler(label: str, sampler: Sampler) -> Sampler:
@@ -26,7 +27,7 @@ def checked_sampler(label: str, sampler: Sampler) -> Sampler:
             drawn = sampler(players, generator)
         except Exception as failure:
             raise OptionError(
-                f"the sampler {label} fails for {players} players with {type(failure).__name__}: {failure}; it is "
+                f"the sampler {label} fails for {players} players with {failure_text(failure)}; it is "
                 "called with the number of players and a torch.Generator"
             ) from failure
         _check_design(label, drawn, players)
@@ -56,7 +57,7 @@ def _checked_shares(label: str, design: CoalitionDesign, surplus: Tensor) -> Ten
         shares = design.shares(surplus)
     except Exception as failure:
         raise OptionError(
-            f"shares of the sampler {label} fails with {type(failure).__name__}: {failure}; it is called with the "
+            f"shares of the sampler {label} fails with {failure_text(failure)}; it is called with the "
             f"surplus of shape {tuple(surplus.shape)}, (coalitions, examples)"
         ) from failure
     if not isinstance(shares, Tensor) or shares.shape != expected:
