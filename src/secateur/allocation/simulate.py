@@ -21,10 +21,9 @@ from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.known_rows import KnownDenseRows
 from secateur.recovery.paired_run import MEMORY, PairedExecution
-from secateur.recovery.refit import pruned_layer_or_reason, refit_layer
+from secateur.recovery.refit import refit_behind_cut
 from secateur.recovery.ridge import Choice
 from secateur.utils.collected_warnings import own_warnings_dropped
-from secateur.utils.progress import track
 
 COMPARING, MEASURING = Choice(1e-1, 0), Choice(1e-2, 0)
 MOST_HELD_OUT = 64
@@ -132,10 +131,7 @@ class PlanSimulator:
         fitted = self.fitted.forked(pruned)
         held_out = fitted if self.held_out is self.fitted else self.held_out.forked(pruned)
         with own_warnings_dropped():
-            for layer in track(self._layers if layers is None else layers, "refitted layers"):
-                pruned_layer, _ = pruned_layer_or_reason(layer, pruned)
-                if pruned_layer is not None:
-                    refit_layer(fitted, pruned_layer, self.choice, pruned_layer.few_rows if self.choice else None)
+            refit_behind_cut(fitted, self._layers if layers is None else layers, self.choice)
         known = self._known_outputs()
         outputs: Iterable[tuple[Any, Any]] = (
             held_out.outputs() if known is None else zip(known, held_out.cut_outputs(), strict=True)

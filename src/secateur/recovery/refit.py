@@ -6,7 +6,7 @@ there already, a residual stream, the error of that is made good as well. The ri
 towards zero, and is chosen on examples held out of the fit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -57,6 +57,25 @@ def refit(
             chosen.update({} if choice is None else {layer.weight: choice})
             return_free_memory()
     return chosen
+
+
+def refit_behind_cut(lockstep: PairedExecution, layers: Iterable[LinearLayer], choice: Choice | None) -> None:
+    """Refit those of some layers that may read other values than in the dense network.
+
+    A depthwise convolution makes the units that it reads. Before the first operator that lacks them, it gives the kept
+    ones what the dense network gives: a refit would change nothing, and run the network from the start.
+
+    Args:
+        lockstep: both networks, the cut one with the dense network's weights.
+        layers: the layers, in the order in which they run.
+        choice: how each is solved for, on as many rows as quick refits read; None: chosen on all rows.
+    """
+    within = lockstep.within
+    position, first_cut = within.network.program.position, within.first_cut
+    for layer in track([layer for layer in layers if position[layer.node] >= first_cut], "refitted layers"):
+        pruned_layer, _ = pruned_layer_or_reason(layer, within)
+        if pruned_layer is not None:
+            refit_layer(lockstep, pruned_layer, choice, pruned_layer.few_rows if choice else None)
 
 
 def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> tuple[PrunedLayer | None, str]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur import demo
+from secateur.allocation.measured_curves import measured_curves
 from secateur.allocation.simulate import PlanSimulator
 from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
@@ -16,7 +17,7 @@ from secateur.graph.cursor import ProgramCursor
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import split_microbatches
 from secateur.masking.linear_layers import layers_of
-from secateur.recovery import block_problem, chain
+from secateur.recovery import block_problem, chain, refit
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.block_reconstruction import reconstruct_blocks
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
@@ -191,3 +192,33 @@ def test_a_refit_makes_no_steps_where_adapt_follows(monkeypatch: pytest.MonkeyPa
             warnings.simplefilter("ignore")
             sc.repair(sc.cut(model, plan), model, plan, x, repairs, progress=False)
         assert have_steps == expected and known == [False, True]
+
+
+def test_a_curve_leaves_layers_alone_that_read_what_they_read_in_the_dense_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A depthwise convolution reads its own units before anything lacks them; no curve starts from the input again."""
+    model, x = network_of("inverted residual")
+    network = sc.trace(model, x[:2])
+    scores = sc.score(network, by="l2")
+    whole = PlanSimulator(Calibration(network, cells(torch.randn(64, *x.shape[1:]))))
+    depthwise = {layer.name for layer in layers_of(network) if layer.groups > 1}
+    assert depthwise & {layer.name for name in scores for layer in whole.consumers(name)}
+    refitted, starts = set[str](), list[int]()
+    refit_layer, advance = refit.refit_layer, ProgramCursor.advance
+
+    def recorded(lockstep: PairedExecution, pruned_layer: PrunedLayer, *options: Any) -> Any:
+        refitted.add(pruned_layer.layer.name)
+        return refit_layer(lockstep, pruned_layer, *options)
+
+    def counted(self: ProgramCursor, state: Any, stop: int, *options: Any, **more: Any) -> Any:
+        starts.append(state.position)
+        return advance(self, state, stop, *options, **more)
+
+    monkeypatch.setattr(refit, "refit_layer", recorded)
+    monkeypatch.setattr(ProgramCursor, "advance", counted)
+    simulator = whole.quick_held_out(48)
+    curves = measured_curves(simulator, scores)
+    assert curves is not None and refitted and not depthwise & refitted
+    runs = len(simulator.fitted.cells) + 2 * len(simulator.held_out.cells)  # the latter give dense outputs as well
+    assert starts.count(network.program.first) == runs
