@@ -1,6 +1,7 @@
 """The command line in one process: options from files, output for programs, names that complete, and mistakes."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from typer.testing import CliRunner, Result
 import secateur as sc
 from repository import ROOT
 from secateur.allocation.build_sequence import ORDERS
-from secateur.cli import completion
+from secateur.cli import completion, main
 from secateur.cli.main import app
 from secateur.evaluation.channel_steps import TARGETS
 from secateur.option_table import OPTIONS
@@ -311,3 +312,18 @@ def test_the_choices_are_those_of_the_packages() -> None:
     assert (*CLOSED_FORM, *TRAINED, "none") == completion.REPAIRS
     assert completion.TARGETS == TARGETS
     assert completion.completing(completion.registered_criteria)("taylor-s") == ["taylor-signed"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+    ids=["by default", "a count of the user's", "a policy of the user's"],
+)
+def test_threads_wait_actively_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(variables))
+    seen: list[str | None] = []
+    monkeypatch.setattr(main, "app", lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")))
+    main.main()
+    assert seen == [expected]
