@@ -11,7 +11,7 @@ from secateur.graph.model_copies import copy_model
 from secateur.recovery.distillation import DistillationConfig
 from secateur.recovery.embedded import embedded_tensors
 
-Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], None]
+Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], object]
 
 
 def check_three_arguments(name: str, function: Callable[..., object]) -> None:
@@ -36,7 +36,7 @@ def check_three_arguments(name: str, function: Callable[..., object]) -> None:
 def custom_training(name: str, function: Trainer) -> Callable[[DistillationConfig], None]:
     """Return a repair that calls a function in evaluation mode, with a copy of the dense model.
 
-    It raises a SurgeryError if the function leaves tensors of other names or shapes.
+    It raises a SurgeryError if the function leaves tensors of other names or shapes, or returns another model.
 
     Args:
         name: the function's name, for messages.
@@ -46,7 +46,12 @@ def custom_training(name: str, function: Trainer) -> Callable[[DistillationConfi
     def train(training: DistillationConfig) -> None:
         """Run the user's function."""
         shapes = _tensor_shapes(training.small)
-        function(training.small.eval(), copy_model(training.dense, {}).eval(), training.cells)
+        result = function(training.small.eval(), copy_model(training.dense, {}).eval(), training.cells)
+        if isinstance(result, nn.Module) and result is not training.small:
+            raise SurgeryError(
+                f"the repair {name} returned another model, which is not used; change the small model that it takes in "
+                "place, for example by small.load_state_dict(other.state_dict())"
+            )
         changed_shapes = _tensor_shapes(training.small)
         for tensor in sorted(shapes.keys() | changed_shapes.keys()):
             before, after = shapes.get(tensor), changed_shapes.get(tensor)

@@ -73,6 +73,25 @@ def test_a_function_that_changes_names_or_shapes_is_refused(change: Any) -> None
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
 
 
+def test_a_function_that_returns_another_model_is_refused() -> None:
+    def rebuild(small: nn.Module, dense: nn.Module, batches: object) -> nn.Module:
+        return network()
+
+    small, model, plan = cut_network()
+    with pytest.raises(sc.errors.SurgeryError, match=r"the repair rebuild returned another model.*load_state_dict"):
+        sc.repair(small, model, plan, torch.randn(32, 4), rebuild, progress=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*was left out")
+@pytest.mark.parametrize("result", [lambda small: small, lambda small: [0.5, 0.4]])
+def test_a_function_may_return_the_small_model_or_its_losses(result: Any) -> None:
+    def train(small: nn.Module, dense: nn.Module, batches: object) -> object:
+        return result(small)
+
+    small, model, plan = cut_network()
+    sc.repair(small, model, plan, torch.randn(32, 4), train, progress=False)
+
+
 def test_adapt_is_left_out_where_an_operator_has_no_gradient() -> None:
     @torch.library.custom_op("secateur_tests::halved", mutates_args=())
     def halved(x: Tensor) -> Tensor:
