@@ -103,7 +103,7 @@ def check_layout(model: nn.Module, layout: str | None, as_program: bool) -> None
         return
     config_of(model)
     if as_program:
-        raise OptionError("a configuration says no program: leave layout='config' out, or as_program=True")
+        raise OptionError("layout='config' can't be combined with as_program=True: a program has no configuration")
 
 
 def check_network(

@@ -47,7 +47,7 @@ class Group:
         dropouts: names of the dropout modules that act on them.
         fewest: the least number to keep: 2 where the model's own code drops an axis of length 1.
         block_paths: of blocks, the path of each.
-        multiple: a number that the model's kernels insist on; the number of kept units is a multiple of it.
+        multiple: a number of which the model's kernels require multiples; the number of kept units is one.
     """
 
     name: str

@@ -32,12 +32,12 @@ class Calibration:
 
     @property
     def fitted(self) -> Sequence[Batch]:
-        """Three quarters of the examples, to fit to."""
+        """Three quarters of the examples, for fitting."""
         return self._split[0]
 
     @property
     def held_out(self) -> Sequence[Batch]:
-        """The other quarter, to judge by."""
+        """The last quarter of the examples, for evaluation."""
         return self._split[1]
 
     @cached_property

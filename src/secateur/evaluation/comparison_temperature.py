@@ -1,8 +1,9 @@
-"""The temperature at which class scores are compared where few examples must tell which of two networks is nearer.
+"""The temperature at which class scores are compared on few examples.
 
-A network is all but certain of examples like those that it was trained on. The Kullback-Leibler divergence of such
-outputs is almost nothing for most examples and large for the two or three whose top class changes, so that its mean
-over a few dozen says little. Softened as for distillation (Hinton et al. 2015) every example counts.
+On examples from its training distribution a network's top class has a probability close to 1. The Kullback-Leibler
+divergence of such outputs is then almost zero for most examples and large for the two or three whose top class changes,
+so its mean over a few dozen examples depends on these alone. At a higher temperature, as for distillation (Hinton et
+al. 2015), every example counts.
 """
 
 from collections.abc import Iterable

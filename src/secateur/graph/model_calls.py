@@ -23,7 +23,7 @@ def call_model(model: nn.Module, batch: Batch) -> Any:
     The model gets copies of the inputs: its first operator may write to them.
 
     Raises:
-        DataError: it is an object that holds no tensor, as far as torch knows.
+        DataError: it is an object in which torch finds no tensor.
     """
     copied = batch.with_copied_inputs()
     output = model(*copied.args, **copied.kwargs, **cache_disabled(model, batch))

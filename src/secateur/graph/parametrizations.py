@@ -1,6 +1,6 @@
 """Weights that are computed before each forward: weight norm, spectral norm, masks, any parametrization.
 
-They are traced, cut and saved as the plain weights that they come to; the small model has no parametrization left.
+They are traced, cut and saved as the plain weights that they compute; the small model has no parametrization left.
 """
 
 from typing import Any

@@ -99,7 +99,7 @@ def score(
             example (examples,). By default cross entropy for class numbers, squared error for other targets.
         ablation: the replacement of an absent unit: its mean over the data ("mean"), which a cut folds into the biases
             of its consumers; its best linear prediction from the kept units ("impute"), which a repair by least squares
-            comes to; or zero ("zero").
+            approximates; or zero ("zero").
         aggregate: the statistic from examples' values to scores. This and the following six arguments are options of
             the criterion's configuration, for a criterion given by its name: `by="shapley", coalitions=500` is
             `by=sc.Shapley(coalitions=500)`.

@@ -1,8 +1,8 @@
 """Correction of batch norms: their outputs get the means and variances of the dense network's on the examples.
 
-Taking the statistics anew would do the same if the examples were many and like those of the training. With few, or
-with others, the dense network's own activations have other statistics than its batch norms hold, and the cut network
-should keep that difference: what is matched is the dense network's output on the same examples.
+With many examples from the distribution of the training data, new statistics would have the same effect. With few or
+other examples, the activations of the dense network have other statistics than its batch norms contain, and the cut
+network should keep that difference. The target is therefore the dense network's output on the same examples.
 """
 
 from typing import Any

@@ -85,7 +85,7 @@ class BlockProblem:
             pruned_layer.write(self.within, change)
 
     def _best_changes(self, most: int) -> Sequence[Tensor]:
-        """Return the changes of the weights with the least error of those that the steps come to."""
+        """Run the steps, and return the changes of the weights with the smallest error."""
         weights = [self.within.state[pruned_layer.layer.weight] for pruned_layer in self.parts]
         changes = [w.new_zeros(p.shape, dtype=torch.float64) for w, p in zip(weights, self.parts, strict=True)]
         best, least = changes, math.inf

@@ -1,10 +1,10 @@
 """Block reconstruction: each layer refitted together with the layers that read it.
 
-A refit asks of every unit that stays to give what it gave; what those gave that went is lost, but for what their
-consumers can make of the others. Here a layer is solved for together with its consumers and theirs: so that these, from
-whatever the layer's units now say, give what they gave in the dense network. That is a nonlinear least squares problem
-of a few layers at a time, as in block-wise reconstruction (Li et al. 2021, for quantised networks). What is missing is
-counted as by a refit: nothing where the nonlinearity behind cuts it off.
+A refit fits the activations of the kept units to their dense values. The contribution of removed units is lost, except
+for the part that their consumers can predict from the kept ones. Here a layer is fitted together with its consumers and
+theirs, so that the outputs of the last of them equal those of the dense network while the layer's own activations are
+free. This is a nonlinear least squares problem of a few layers at a time, as in block-wise reconstruction (Li et al.
+2021, for quantised networks). As in a refit, errors that the nonlinearity behind a layer clips do not count.
 """
 
 import math

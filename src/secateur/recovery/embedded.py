@@ -1,7 +1,7 @@
 """The cut network embedded in the dense one's program: tensors of dense size, in which removed entries are inactive.
 
-So every operator of the cut network has its counterpart in the dense one, and whatever is found out beside it can be
-written back to the small model.
+Every operator of the cut network then has its counterpart in the dense one. Values that are fitted here are written
+back to the small model.
 """
 
 from collections.abc import Container, Iterator, Mapping, MutableMapping

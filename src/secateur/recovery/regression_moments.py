@@ -66,8 +66,8 @@ class RegressionMoments:
     def penalty(self, ridge: float, has_constant: bool) -> Tensor:
         """Return the penalty on each weight's change. (groups, features)
 
-        The penalty on a weight is a part of the mean square of its feature: however loudly a unit speaks, the same is
-        asked of what its consumer makes of it. The last one, if it is a constant, is all but free of it.
+        The penalty on a weight is a fraction of the mean square of its feature, so that it does not depend on the scale
+        of the feature. The last feature, if it is a constant, has almost no penalty.
         """
         squares = self.squares
         mean = (squares[:, :-1] if has_constant and squares.shape[1] > 1 else squares).mean().clamp_min(1e-12)
@@ -84,12 +84,12 @@ class RegressionMoments:
         return regular
 
     def mean_square(self, change: Tensor) -> float:
-        """Return the mean square that is lacking after a change (groups, features, outputs)."""
+        """Return the mean squared error that remains after a change (groups, features, outputs)."""
         explained = sum(self._explained(change, columns) for columns in matrix_blocks(change.shape[2]))
         return float(self.square.sum() - explained) / max(self.rows, 1)
 
     def _explained(self, change: Tensor, outputs: slice) -> Tensor:
-        """Return the sum of squares by which a change reduces what is lacking in some outputs."""
+        """Return the reduction of the squared error by a change, summed over some outputs."""
         weights = change[..., outputs]
         features = self.features
         if features is None:

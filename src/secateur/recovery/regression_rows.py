@@ -1,4 +1,4 @@
-"""The rows of a regression: features, what is lacking, and the bounds of a clipped output."""
+"""The rows of a regression: features, residuals, and the bounds of a clipped output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,12 +50,12 @@ class RegressionRows:
         return RegressionRows(features, missing, least, most, torch.cat([item.is_held for item in items]))
 
     def lacking(self, change: Tensor) -> Tensor:
-        """Return what is lacking after a change (groups, features, outputs). (groups, rows, outputs)"""
+        """Return the residuals after a change (groups, features, outputs). (groups, rows, outputs)"""
         outputs = self.features @ change.to(self.features)
         return outputs.clamp(self.least, self.most) - outputs
 
     def squared_error(self, change: Tensor) -> float:
-        """Return the sum of squares of what is lacking after a change."""
+        """Return the sum of the squared residuals after a change."""
         return float(self.lacking(change).double().square().sum())
 
     @property
@@ -69,13 +69,13 @@ class RegressionRows:
 
 
 class ClippedRegression:
-    """Rows for a regression through a nonlinearity that clips: beyond its bounds nothing is lacking.
+    """Rows for a regression through a nonlinearity that clips: errors beyond its bounds do not count.
 
-    Majorised by a least squares problem with the same Gram matrix at every step, whose target is the nearest output
-    that will do; steps are carried on as by Nesterov 1983.
+    Each step solves a least squares problem that majorises the error, with the same Gram matrix for all steps. Its
+    target is the nearest output without an error. Steps are accelerated as in Nesterov 1983.
 
     Args:
-        memory: bytes that rows may take; what is beyond is left out.
+        memory: bytes that rows may take; further rows are left out.
     """
 
     def __init__(self, memory: int) -> None:

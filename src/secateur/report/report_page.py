@@ -46,7 +46,7 @@ def report_page(report: Figures, scores: Scores | None, kept: Mapping[str, Tenso
 
 
 def key_figures(report: Figures) -> list[KeyFigure]:
-    """Return what a reader wants to know first: what remains of the costs, the speed, and the change in quality."""
+    """Return the key figures: the fractions of the costs that remain, the speed, and the change in quality."""
     dense, pruned = report.dense, report.pruned
     costs = [
         KeyFigure(label, f"{after / max(before, 1):.1%}", f"{short_count(after)} of {short_count(before)} remain")

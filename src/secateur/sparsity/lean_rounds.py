@@ -107,7 +107,10 @@ class LeanRounds:
             prunable = frozenset(weight for weight, name in layers.items() if name not in skipped)
         if not prunable:
             names = ", ".join(layers.values()) or "none"
-            raise SurgeryError(f"{self.network.title} has no kernels that may be pruned, of: {names}; see skip=")
+            raise SurgeryError(
+                f"{self.network.title} has no kernels to prune: its layers ({names}) make the output or are left out "
+                "by skip="
+            )
         return prunable
 
     @cached_property

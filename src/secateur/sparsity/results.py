@@ -108,7 +108,7 @@ class SparseResult(PruningResult):
         return {KERNELS_FILE: record_writer(self._saved_kernels())}
 
     def _fastest(self) -> FastNetwork:
-        """Without kernels of its own the model is the fast one."""
+        """Return the model itself, for methods without kernels."""
         return FastNetwork(self.model, {})
 
     def _saved_kernels(self) -> SavedKernels:

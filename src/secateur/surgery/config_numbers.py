@@ -31,7 +31,7 @@ class ShapeNumber:
 def derived_numbers(shapes: ConfiguredShapes, dense: Shapes) -> dict[str, int]:
     """Return the numbers that a configuration leaves open (None), which shapes depend on, with their values.
 
-    Such a number is computed from others. It does not follow them any more where it is set.
+    Such a number is computed from others. Once it is set, it no longer follows them.
 
     Args:
         shapes: builds models.

@@ -67,7 +67,7 @@ class TrialCutter:
         try:
             with self._cut(network, kept, means) as small, torch.random.fork_rng(devices=[]):
                 return self._failure(small, network, kept, means)
-        except Exception as failure:  # noqa: BLE001 a module may not take to being cut at all
+        except Exception as failure:  # noqa: BLE001 the user's code may raise anything
             return Failure(f"{network.title} can't be cut for trial: {failure_text(failure)}", "", -1)
 
     def _failure(self, small: nn.Module, network: Network, kept: Kept, means: Means) -> Failure | None:

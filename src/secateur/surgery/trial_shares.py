@@ -15,9 +15,9 @@ MOST_MEANS = 64
 def draw_shares(network: Network, seed: int) -> dict[str, Tensor]:
     """Draw a random share of each group's units.
 
-    The first draw leaves a half or more, which shows what most models bear, and is the same for a group whatever became
-    of the others; later ones any part, another one for groups of the same size, as equal parts hide what is wrong.
-    Of wide groups the first one leaves a half or less, since copying what stays of their weights takes the time.
+    The first draw keeps at least half of a group, which most models accept, and does not depend on other groups. Later
+    draws keep any fraction. Groups of the same size keep different fractions, because equal sizes hide errors. Of wide
+    groups the first draw keeps at most half, because the time goes to copying the kept weights.
     """
     shares: dict[str, Tensor] = {}
     same_size: Counter[int] = Counter()

@@ -1,9 +1,9 @@
 """Trial cuts before planning: the groups from which a model's own code can't lose units.
 
-A copy loses a random share of every group and is run beside the masked run. Where its code fails, the module is known
-whose code it was: numbers among its attributes that equal an old size are tried with the new one, and kept where the
-copy then gets further. What that does not mend is frozen: those of the groups in that module that fail there by
-themselves. Modules of one class share what was found in the first of them.
+A copy without a random share of every group is compared with the masked run. Where its code fails, the traceback names
+the module. Attributes of the module that equal an old size are set to the new one, and kept if the copy then runs
+further. If no attribute helps, the groups in that module that fail by themselves are frozen. The results for the first
+module of a class are used for the others.
 """
 
 from collections.abc import Sequence

@@ -336,7 +336,7 @@ def test_tuning_steps_fine_tune_towards_the_model_itself_and_leave_zeros() -> No
         ({"keep": 0.5, "fit": print, "tuning_steps": 3}, "give one of them"),
         ({"keep": 0.5, "by": "l7"}, "known are lean, norm, l1"),
         ({"keep": 0.5, "skip": "nowhere"}, "matches no layer"),
-        ({"keep": 0.5, "skip": "*"}, "no kernels that may be pruned"),
+        ({"keep": 0.5, "skip": "*"}, "no kernels to prune"),
     ],
 )
 def test_bad_input(options: dict[str, Any], said: str) -> None:

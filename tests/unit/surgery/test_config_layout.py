@@ -130,7 +130,7 @@ def test_what_no_configuration_says_is_refused_before_scoring(monkeypatch: pytes
         sc.prune(plain, torch.randn(8, 4), {"units": 0.5}, layout="config")
     with pytest.raises(OptionError, match="has no number that says fewer"):
         sc.prune(model, batch, {"units": 0.5}, layout="config", kinds="heads")
-    with pytest.raises(OptionError, match="a configuration says no program"):
+    with pytest.raises(OptionError, match="layout='config' can't be combined with as_program=True"):
         sc.prune(model, batch, {"units": 0.5}, layout="config", as_program=True)
     with pytest.raises(NameMatchError, match="layout='square' is unknown"):
         sc.prune(model, batch, {"units": 0.5}, layout="square")

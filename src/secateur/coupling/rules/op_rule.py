@@ -1,4 +1,4 @@
-"""The record of an operator: all that Secateur knows of it."""
+"""The record of an operator: how labels pass it, and its behaviour in masked runs, cuts and repairs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class Recurrence:
 
 @dataclass(frozen=True)
 class OpRule:
-    """All that Secateur knows of an operator, one field for each use that is made of it.
+    """The description of an operator, one field for each purpose.
 
     A field holds a function where that needs no more than the operator; where the behaviour belongs to a later package,
     it holds the name of a kind, for which that package has the function.

@@ -27,7 +27,7 @@ def move(op: OpContext) -> Any:
 
 
 def reshape(op: OpContext) -> Any:
-    """Reshape labels; that the result must remain rectangular is noted for later."""
+    """Reshape labels, and record that the result must remain rectangular."""
     value = source_labels(op)
     if isinstance(value, Tensor):
         result = value.reshape(op.shape)

@@ -123,7 +123,7 @@ def _is_explained(trial: OrderMarginals) -> bool:
 
 
 def _pair_count(game: Game, aggregate: Aggregate) -> int:
-    """Return the pairs for a group and example of a block: about the coalitions of an order, two to know the noise."""
+    """Return the pairs per group, example and block: about one order of coalitions, two to estimate the noise."""
     least = 1 if aggregate is mean else 2
     return min(max(game.players // (2 * MAX_EXAMPLES * len(game.sizes)), least), 4)
 

@@ -1,4 +1,4 @@
-"""Pruning by matrix pivoting: a network reordered so that its weight comes to lie in few dense blocks.
+"""Pruning by matrix pivoting: a network reordered so that the largest weights lie in few dense blocks.
 
 After Sredojevic et al. 2017 (arXiv 1712.01084), whose text was not readable: what is here is a reconstruction from its
 abstract and its neighbours, as `search` says.

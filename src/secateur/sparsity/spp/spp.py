@@ -144,7 +144,7 @@ class SPP(TrainingMethod):
             if saved is None or (saved["held"].shape, saved["chances"].shape) != shapes:
                 raise SurgeryError(f"the state has no such layer as {name}; give that of the same network")
             if not bool(((saved["chances"] >= 0) & (saved["chances"] <= 1)).all()):
-                raise SurgeryError(f"the chances of {name} are not between 0 and 1")
+                raise SurgeryError(f"the probabilities of {name} in the state are not between 0 and 1")
 
     def load_method_state(self, state: Mapping[str, Any]) -> None:
         """Take over the probabilities, the masks and the weights of each layer."""
