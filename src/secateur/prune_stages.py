@@ -37,6 +37,7 @@ from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.tracing import kinds_for_budget, trace, within_layout, within_selection
 from secateur.utils.collected_warnings import warn
+from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 from secateur.utils.time_budget import TimeBudget
@@ -161,7 +162,7 @@ class PruneStages:
         """Find the units of the model."""
         with stage("trace", self.request.stages) as tracing:
             network = self.trace_model(self.request.model)
-            tracing.add_result(f"{len(network.groups)} groups of {network.units:,} units")
+            tracing.add_result(f"{number_of(len(network.groups), 'group')} of {number_of(network.units, 'unit')}")
         return network
 
     def split(self, network: Network, batches: Sequence[Batch], tests: Sequence[Batch]) -> ReportExamples:

@@ -19,6 +19,7 @@ from secateur.surgery.storage import save_with
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +113,20 @@ class Result(PruningResult):
     def to_dict(self) -> dict[str, Any]:
         """Return the plan and the report as plain values."""
         return {"plan": self.plan.to_dict(), "report": self.report.to_dict()}
+
+    def to_frame(self) -> "DataFrame":
+        """Return the measures of both networks as a pandas data frame, as `Report.to_frame` does.
+
+        `result.plan.to_frame()` has a row for each group, `result.scores.to_frame()` one for each unit.
+
+        Raises:
+            OptionError: pandas is not installed.
+        """
+        return self.report.to_frame()
+
+    def to_html(self) -> str:
+        """Return the report as a page, as `save` writes it."""
+        return self.report.to_html()
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Plot what remains of the dense network's parameters, MACs, bytes and time, as `Report.plot` does.

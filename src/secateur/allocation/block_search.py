@@ -14,6 +14,7 @@ from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget
 from secateur.coupling.residual_blocks import blocks_of
 from secateur.errors import BudgetError
+from secateur.utils.plurals import number_of
 
 COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
 WORSE = 2
@@ -159,7 +160,12 @@ class _BlockSearch:
         for paths, candidate in self._by_dropped.items():
             by_count[len(paths)] = min(candidate.loss, by_count.get(len(paths), candidate.loss))
         losses = ", ".join(f"{count}: {loss:.4f}" for count, loss in sorted(by_count.items()))
-        blocks = f"{len(dropped)} blocks are left out: {', '.join(dropped)}" if dropped else "no block is left out"
+        verb = "is" if len(dropped) == 1 else "are"
+        blocks = (
+            f"{number_of(len(dropped), 'block')} {verb} left out: {', '.join(dropped)}"
+            if dropped
+            else "no block is left out"
+        )
         return best.with_note(f"{blocks}; divergence by how many are: {losses}")
 
 

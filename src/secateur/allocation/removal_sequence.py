@@ -16,6 +16,7 @@ from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.errors import BudgetError
+from secateur.utils.plurals import number_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ class RemovalSequence:
                 f"keep={dict(budget)} can't be met: the smallest reachable is "
                 + ", ".join(f"{unit} {math.ceil(value * 1e4) / 1e4:g}" for unit, value in missed.items())
                 + self._in_numbers(list(missed))
-                + f" with {len(self.context.groups)} of {len(self.context.network.groups)} groups, floor, "
+                + f" with {len(self.context.groups)} of {number_of(len(self.context.network.groups), 'group')}, floor, "
                 "round_to and sizes as given; ask for more, lower the floor, or see what is frozen with print(network)"
             )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import NameMatchError, OptionError, StorageError
+from secateur.utils.plurals import number_of
 
 LIBRARIES = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision"}
 
@@ -73,7 +74,7 @@ LOADERS: Mapping[str, Callable[[Any, str, bool], Any]] = {
 def _check_listed(prefix: str, name: str, known: list[str]) -> None:
     if name not in known:
         near = get_close_matches(name, known, 3)
-        hint = f"the nearest are {', '.join(near)}" if near else f"it has {len(known)} others"
+        hint = f"the nearest are {', '.join(near)}" if near else f"it has {number_of(len(known), 'other')}"
         raise NameMatchError(f"{prefix} has no model {name!r}; {hint}")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from secateur.coupling.group_selection import groups_of
 from secateur.errors import BudgetError, OptionError
 from secateur.options import described, is_real, is_whole, shortened
+from secateur.utils.plurals import number_of
 from secateur.utils.selections import Selector
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def kept_units(group: "Group", request: int | Tensor, ranked: Tensor | None) -> 
         return torch.arange(group.size)
     if ranked is None:
         raise BudgetError(
-            f"{group.name} has no scores to choose {request} of its {group.size} units by; give the indices of the "
-            "units, such as scores[name].values.topk(count).indices"
+            f"{group.name} has no scores to choose {request} of its {number_of(group.size, 'unit')} by; give "
+            "the indices of the units, such as scores[name].values.topk(count).indices"
         )
     return ranked[group.size - request :].sort().values
 

@@ -24,9 +24,11 @@ from secateur.graph.program import Program
 from secateur.graph.random_draws import Draw
 from secateur.utils.data_frame import data_frame_of_rows
 from secateur.utils.html_table import html_table
+from secateur.utils.plots import axes_for, bars_of_two
 from secateur.utils.selections import Selection
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from pandas import DataFrame
 
 Kept = Mapping[str, Tensor]
@@ -249,6 +251,22 @@ class Network:
             OptionError: pandas is not installed.
         """
         return data_frame_of_rows([{"group": name, **values} for name, values in self.to_dict()["groups"].items()])
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Plot what each group costs, as fractions of the network's MACs and parameters, in horizontal bars.
+
+        Layers between two groups count in both, so that fractions need not add up to 1.
+
+        Args:
+            ax: the axes to plot on; by default those of a new figure.
+        """
+        groups, dense = self.to_dict()["groups"], self.cost()
+        axes = axes_for(ax, 6, 0.8 + 0.28 * len(groups))
+        macs = [group["macs"] / max(dense.macs, 1) for group in groups.values()]
+        params = [group["params"] / max(dense.params, 1) for group in groups.values()]
+        bars_of_two(axes, list(groups), macs, params, ["MACs", "parameters"])
+        axes.set_xlabel("fraction of the network")
+        return axes
 
     def __str__(self) -> str:
         return network_table(self)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from secateur.coupling.cost import cost_of
+from secateur.data.batch import Batch
+from secateur.utils.plurals import number_of
 from secateur.utils.text_table import align_columns
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def network_line(network: "Network") -> str:
     dense = network.cost()
     return (
         f"{network.title}: {dense.params:,} parameters, {dense.macs:,} MACs for {example_text(network)}, "
-        f"{dense.bytes:,} bytes; {network.units:,} units in {len(network.groups)} groups"
+        f"{dense.bytes:,} bytes; {number_of(network.units, 'unit')} in {number_of(len(network.groups), 'group')}"
     )
 
 
@@ -55,7 +57,11 @@ def network_rows(network: "Network") -> list[list[str]]:
 
 def example_text(network: "Network") -> str:
     """Return the inputs of one example in words, for which MACs are counted."""
-    return f"an input of {', '.join(input_shapes(network))}"
+    shapes = input_shapes(network)
+    named = [f"{name} of {shape}" for name, shape in zip(_input_names(network.example), shapes, strict=True) if name]
+    if len(named) == len(shapes):
+        return " and ".join(named)
+    return f"an input of {shapes[0]}" if len(shapes) == 1 else f"inputs of {' and '.join(shapes)}"
 
 
 def network_dict(network: "Network") -> dict[str, Any]:
@@ -94,6 +100,12 @@ def input_shapes(network: "Network") -> list[str]:
     batch = network.example
     start = 1 if batch.is_divisible and batch.size else 0
     return [" x ".join(map(str, tensor.shape[start:])) or "1" for tensor in batch.tensors]
+
+
+def _input_names(batch: Batch) -> list[str]:
+    """Return the name of each input tensor where it is a keyword argument of its own, else an empty one."""
+    names = {id(value): name for name, value in batch.kwargs.items()}
+    return [names.get(id(tensor), "") for tensor in batch.tensors]
 
 
 def share(network: "Network", group: "Group") -> tuple[int, int]:

@@ -117,7 +117,7 @@ def speed_note(dense: nn.Module, plan: Plan, times: tuple[LayerTime, ...], ratio
                   _short_reason(times))  # fmt: skip
     reasons = [reason for reason in candidates if reason]
     reasons = reasons or ["its layers are bound by memory, or by shapes that this machine's kernels are slow for"]
-    return f"{ratio:.2f} times as fast with 1/{promised:.2f} of the MACs: {'; '.join(reasons)}"
+    return f"{ratio:.2f} times as fast with {1 / promised:.0%} of the MACs: {'; '.join(reasons)}"
 
 
 def _step_reason(plan: Plan, promised: float) -> str:
@@ -127,7 +127,9 @@ def _step_reason(plan: Plan, promised: float) -> str:
     share = effective.left / max(effective.dense, 1)
     if share <= NOTABLE / promised:
         return ""
-    return f"kernels work on {effective.step} channels at once, by which {share:.0%} of the MACs are left"
+    return (
+        f"kernels work on {effective.step} channels at once, and counted in such steps {share:.0%} of the MACs are left"
+    )
 
 
 def _operator_reason(dense: nn.Module, times: tuple[LayerTime, ...]) -> str:
@@ -152,4 +154,4 @@ def _short_reason(times: tuple[LayerTime, ...]) -> str:
     running = [time.pruned for time in times if time.name and time.pruned > 0]
     if not running or float(np.median(running)) >= SHORT_MS:
         return ""
-    return "its layers are so short that calling them takes much of their time, less so for larger batches"
+    return "its layers take so little time that calling them is much of it, less of it for larger batches"

@@ -93,8 +93,8 @@ class RepairStep:
             )
 
     def __str__(self) -> str:
-        at = "" if self.temperature == 1 else f" at temperature {self.temperature:g}"
-        text = f"{self.name}: divergence{at} {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen"
+        at = "" if self.temperature == 1 else f", at temperature {self.temperature:g}"
+        text = f"{self.name}: divergence {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen{at}"
         return text if self.kept else f"{text}, left out"
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from secateur.coupling.kinds import USUAL
 from secateur.coupling.network import Group, Network
 from secateur.report.line_chart import LineStyle, line_style
+from secateur.utils.plurals import number_of
 
 MAKES, READS, FOLLOWS = "produces", "consumes", "follows"
 ROW, LANE, CHARACTER = 20, 18, 7.2
@@ -97,7 +98,7 @@ def _styles(kinds: Sequence[str]) -> dict[str, LineStyle]:
 
 
 def _track(group: Group, style: LineStyle, lane: int, roles: Mapping[int, str]) -> Track:
-    text = f"{group.name}: {group.size:,} {group.kind} over {len(roles)} layers"
+    text = f"{group.name}: {group.size:,} {group.kind} over {number_of(len(roles), 'layer')}"
     stops = tuple(Stop(_row(index), role) for index, role in sorted(roles.items()))
     return Track(text, style, LANE * lane + 9, stops)
 

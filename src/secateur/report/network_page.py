@@ -5,6 +5,7 @@ from secateur.coupling.network import Network
 from secateur.coupling.summary import example_text, frozen_rows, share
 from secateur.report.network_map import network_map
 from secateur.report.pages import KeyFigure, render_page, short_count
+from secateur.utils.plurals import number_of
 
 
 def network_page(network: Network) -> str:
@@ -36,7 +37,7 @@ def _key_figures(network: Network) -> list[KeyFigure]:
     return [
         KeyFigure("Parameters", short_count(cost.params), f"{cost.params:,}"),
         KeyFigure("MACs", short_count(cost.macs), f"{cost.macs:,}"),
-        KeyFigure("Units", f"{network.units:,}", f"in {len(network.groups):,} groups that can be cut"),
+        KeyFigure("Units", f"{network.units:,}", f"in {number_of(len(network.groups), 'group')} that can be cut"),
         KeyFigure("Frozen layers", f"{len(network.frozen):,}", "which stay as they are"),
     ]
 

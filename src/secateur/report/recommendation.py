@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from secateur.report.comparison_records import NO_REPAIR
+from secateur.utils.plurals import number_of
 
 if TYPE_CHECKING:
     from secateur.report.comparison import Comparison
@@ -19,7 +20,8 @@ def recommendation_text(comparison: "Comparison", repair: str) -> str:
     dense = comparison.dense.loss if metric is None else metric.values.value
     evidence = (
         f"{condition}: {best} has the {measure}, {mean:.4g} ± {error:.2g} on average over "
-        f"{len(comparison.budgets)} budgets and {len(comparison.dense.losses)} examples (dense {dense:.4g})"
+        f"{number_of(len(comparison.budgets), 'budget')} and {number_of(len(comparison.dense.losses), 'example')} "
+        f"(dense {dense:.4g})"
     )
     if not equals:
         comparative = "a higher loss" if metric is None else f"a worse {metric.name}"

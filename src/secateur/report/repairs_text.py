@@ -7,7 +7,7 @@ from typing import Any
 def _temperature_text(step: Mapping[str, Any]) -> str:
     """Return the temperature at which a repair was judged, if it is not 1; reports of earlier versions have none."""
     temperature = step.get("temperature", 1.0)
-    return "" if temperature == 1 else f" at temperature {temperature:g}"
+    return "" if temperature == 1 else f"; at temperature {temperature:g}"
 
 
 def repairs_text(steps: Sequence[Mapping[str, Any]]) -> str:
@@ -15,9 +15,8 @@ def repairs_text(steps: Sequence[Mapping[str, Any]]) -> str:
     if not steps:
         return "not repaired"
     outcomes = [
-        f"repaired by {step['name']} (divergence{_temperature_text(step)} {step['before']:.4f} -> "
-        f"{step['after']:.4f} held out, "
-        f"{step['seen']:.4f} on what it saw)"
+        f"repaired by {step['name']} (divergence {step['before']:.4f} -> {step['after']:.4f} held out, "
+        f"{step['seen']:.4f} on what it saw{_temperature_text(step)})"
         if step["kept"]
         else f"{step['name']} did not bring it nearer and was left out"
         for step in steps

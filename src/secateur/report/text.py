@@ -11,6 +11,7 @@ from secateur.evaluation.runtimes import EAGER
 from secateur.report.figures import Figures, LayerFigures, SparsityFigures
 from secateur.report.generation_times import generation_label
 from secateur.report.repairs_text import repairs_text
+from secateur.utils.plurals import number_of
 from secateur.utils.text_table import align_columns
 
 MAX_LAYERS = 8
@@ -110,8 +111,8 @@ def facts_lines(report: Figures) -> list[str]:
     return [
         *_bound_lines(settings["drop"]),
         *([f"left out for want of time: {', '.join(settings['left_out'])}"] if settings.get("left_out") else []),
-        f"measured on {report.examples:,} {examples}; latency: median and quartiles, {settings['threads']} threads"
-        f"{_runtime(settings)}",
+        f"measured on {report.examples:,} {examples}; latency: median and quartiles, "
+        f"{number_of(settings['threads'], 'thread')}{_runtime(settings)}",
         *([f"MACs are those of {settings['inputs']}"] if settings.get("inputs") else []),
         *settings.get("notes", ()),
         *([settings["speed"]] if settings.get("speed") else []),

@@ -15,6 +15,7 @@ from secateur.sparsity.selection import SELECT
 from secateur.surgery.lineage import folded_copy
 from secateur.tracing import trace
 from secateur.training.session import training_session
+from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
@@ -104,7 +105,7 @@ def lean(
         network = trace(work, session.batches)
     with stage("prune", LEAN_STAGES):
         result = LeanRounds(work, network, skip, by, variance).run(fractions, fit)
-    note = f"kernels by {by}, {rounds} rounds, {tuning_steps:,} steps in each"
+    note = f"kernels by {by}, {number_of(rounds, 'round')}, {number_of(tuning_steps, 'step')} in each"
     return result.measured(session, RunSettings("lean", note, {"kernels": share}))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from secateur.errors import DataError, OptionError
+from secateur.utils.plurals import number_of
 
 
 def check_holds(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> None:
@@ -22,7 +23,7 @@ def check_holds(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor])
     """
     missing = [name for name, weight in weights.items() if not _holds_any(optimizer, [weight])]
     if missing:
-        others = f" and {len(missing) - 1} further weights" if len(missing) > 1 else ""
+        others = f" and {number_of(len(missing) - 1, 'further weight')}" if len(missing) > 1 else ""
         raise OptionError(
             f"this {type(optimizer).__name__} does not hold {missing[0]}{others} of this model, so it never trains "
             "what is to be pruned; make it from model.parameters() of the model that is given here, or name layers "

@@ -21,6 +21,7 @@ from secateur.results import Result
 from secateur.surgery.recipe import recipe_of
 from secateur.training.session import TrainingSession, training_session
 from secateur.training.taylor_schedule import TaylorSchedule
+from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
@@ -113,7 +114,8 @@ def prune_while_training(
         loop.run("tuning", tuning_steps, schedule)
     with stage("cut", TAYLOR_STAGES):
         small = _cut_network(schedule, requires_grad)
-    note = f"in training towards {towards}, {pruning_steps:,} steps until the budget was met, {tuning_steps:,} more"
+    pruned = f"{number_of(pruning_steps, 'step')} until the budget was met"
+    note = f"in training towards {towards}, {pruned}, {tuning_steps:,} more"
     with stage("measure", TAYLOR_STAGES):
         return _result(measured, small, schedule, note)
 

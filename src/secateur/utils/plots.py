@@ -26,13 +26,13 @@ def axes_for(ax: "Axes | None", width: float, height: float) -> "Axes":
 
 
 def bars_of_two(axes: "Axes", names: list[str], whole: list[float], remaining: list[float], labels: list[str]) -> None:
-    """Draw horizontal bars of what is there beside what remains, the first at the top.
+    """Draw two horizontal bars for each name, a wide one behind a narrow one, the first name at the top.
 
     Args:
         axes: the axes.
         names: of the bars.
-        whole: the lengths of the wide bars behind.
-        remaining: the lengths of the narrow bars before them.
+        whole: the lengths of the wide bars, such as what there is.
+        remaining: the lengths of the narrow bars, such as what remains.
         labels: of both for the legend.
     """
     positions = range(len(names))

@@ -23,6 +23,18 @@ from secateur.sparsity.results import SparseResult
 from secateur.tradeoff_curve.curve import Change, Tradeoff, TradeoffPoint
 
 
+class TwoInputs(nn.Module):
+    """A network of tokens and their mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.hidden, self.head = nn.Embedding(9, 4), nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.head((self.hidden(self.embed(tokens)).relu() * mask[..., None]).mean(1))
+        return output
+
+
 @pytest.fixture(scope="module")
 def result() -> sc.Result:
     torch.manual_seed(0)
@@ -121,6 +133,7 @@ def test_data_frames_of_networks_plans_reports_and_curves(result: sc.Result, mon
     assert (groups["group"], groups["units"], groups["kind"], groups["macs"]) == (["0"], [8], ["neurons"], [42])
     assert result.plan.to_frame() == {"group": ["0"], "kind": ["neurons"], "units": [8], "kept": [4]}
     measures: Any = result.report.to_frame()
+    assert result.to_frame() == measures and result.to_html() == result.report.to_html()
     assert measures["measure"] == ["agreement", "loss", "divergence", "params", "macs", "bytes", "ms"]
     assert (measures["dense"][3:6], measures["pruned"][3:6]) == ([58, 48, 232], [30, 24, 120])
     assert measures["half width of the change"][1] == result.report.changes["loss"].half_width
@@ -176,6 +189,9 @@ def test_everything_plots_itself_with_error_bars(result: sc.Result, scores: sc.S
     assert [patch.get_width() for patch in ax.patches] == [8, 4]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["0"]
 
+    ax = result.plan.network.plot(Figure().subplots())
+    assert [patch.get_width() for patch in ax.patches] == [42 / 48, 49 / 58]
+
     ax = result.plot(Figure().subplots())
     heights = [patch.get_height() for patch in ax.patches]
     assert heights[:2] == [30 / 58, 0.5] and any(isinstance(c, ErrorbarContainer) for c in ax.containers)
@@ -197,4 +213,11 @@ def test_a_network_as_plain_values(result: sc.Result) -> None:
     assert values["dense"]["macs"] == 48 and values["inputs"] == ["4"]
     assert values["groups"]["0"]["units"] == 8 and values["frozen"][0]["name"] == "2"
     assert "48 MACs for an input of 4" in str(result.plan.network)
-    assert "MACs are those of an input of 4" in str(result.report)
+    assert "MACs are those of an input of 4" in str(result.report) and "8 units in 1 group" in str(result.plan.network)
+
+
+def test_inputs_are_told_by_their_names() -> None:
+    network = sc.trace(TwoInputs().eval(), {"tokens": torch.zeros(2, 5, dtype=torch.long), "mask": torch.ones(2, 5)})
+    assert "for tokens of 5 and mask of 5," in str(network)
+    network = sc.trace(TwoInputs().eval(), (torch.zeros(2, 5, dtype=torch.long), torch.ones(2, 5)))
+    assert "for inputs of 5 and 5," in str(network)

@@ -21,6 +21,7 @@ from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.tracing import trace
 from secateur.training.session import training_session
+from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
@@ -115,5 +116,5 @@ def pivot(
         model=work, plan=whole_plan(network, {"density": density}), layers=pivoted.layers, shape=shape, density=density,
         is_locally_optimal=pivoted.is_locally_optimal,
     )  # fmt: skip
-    note = f"blocks of {shape[0]} x {shape[1]}, {rounds} rounds, {tuning_steps:,} steps in each"
+    note = f"blocks of {shape[0]} x {shape[1]}, {number_of(rounds, 'round')}, {number_of(tuning_steps, 'step')} in each"
     return result.measured(session, RunSettings("pivoting", note, {"density": density}))

@@ -12,6 +12,7 @@ from secateur.sparsity.results import RunSettings
 from secateur.sparsity.spp.result import SPPResult
 from secateur.sparsity.spp.spp import SPP
 from secateur.training.session import training_session
+from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
@@ -83,7 +84,8 @@ def spp(
         pruning_steps = loop.until("chances", lambda: method.done, method)
     with stage("tune", SPP_STAGES):
         loop.run("fixed masks", tuning_steps, method)
-    note = f"{groups}, {pruning_steps:,} steps until every layer had its ratio, {tuning_steps:,} with fixed masks"
+    pruned = f"{number_of(pruning_steps, 'step')} until every layer had its ratio"
+    note = f"{groups}, {pruned}, {tuning_steps:,} with fixed masks"
     return method.finish().measured(session, RunSettings("spp", note, dict(keep or {"columns": _kept_share(method)})))
 
 

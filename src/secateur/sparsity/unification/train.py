@@ -17,6 +17,7 @@ from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.tracing import trace
 from secateur.training.session import training_session
+from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
@@ -114,7 +115,7 @@ def unify(
         shapes={f"{layer.name}.weight": method.shapes[layer.name] for layer in method.layers},
     )  # fmt: skip
     fractions = f"{pruned:.0%} of the blocks pruned, {method.fractions[1]:.0%} unified"
-    note = f"{fractions}, {soft_steps:,} steps towards blocks, {tuning_steps:,} with them"
+    note = f"{fractions}, {number_of(soft_steps, 'step')} towards blocks, {tuning_steps:,} with them"
     return result.measured(session, RunSettings("unification", note, asked))
 
 
