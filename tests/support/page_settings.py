@@ -158,6 +158,7 @@ def below_the_unit() -> Namespace:
 SETTINGS: dict[str, Callable[[], Namespace]] = {
     "README.md": pruning,
     "docs/index.md": pruning,
+    "docs/overview.md": pruning,
     "docs/coming-from.md": migrating,
     "docs/criteria.md": criteria,
     "docs/repair.md": repairing,
