@@ -5,11 +5,12 @@ from pathlib import Path
 import nox
 
 PYTHONS = ["3.11", "3.12", "3.13"]
-TORCHES = ["2.10.0", "2.11.0", "2.12.0", "2.13.0"]
+TORCHES = ["2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"]
 QUICK = ["tests/unit/surgery", "tests/unit/coupling"]
 
 nox.options.sessions = ["python"]
 nox.options.reuse_existing_virtualenvs = True
+nox.options.default_venv_backend = "uv|virtualenv"
 
 
 @nox.session(python=PYTHONS)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import secateur as sc
 from repository import GOLDEN
+from residual_network import Residual
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +48,19 @@ def golden_section(request: pytest.FixtureRequest) -> Callable[[str, str, str], 
         assert text == sections[section]
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def residual() -> Residual:
+    """The network of tests/support/residual_network.py in evaluation mode; tests leave it as it is."""
+    torch.manual_seed(0)
+    return Residual().eval()
+
+
+@pytest.fixture(scope="session")
+def traced(residual: Residual) -> sc.Network:
+    """The trace of `residual`."""
+    return sc.trace(residual, torch.randn(2, 3, 6, 6))
 
 
 def sections_of(text: str) -> dict[str, str]:

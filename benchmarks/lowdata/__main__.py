@@ -5,7 +5,8 @@
 
 DIR holds the four Fashion-MNIST files, as for `examples/train_demo_network.py`. One thread; about a quarter of an hour
 for each network and seed, a minute with --quick. Every row goes to a file in `benchmarks/results/lowdata/`, where the
-page finds it. Needs torch-pruning (`pip install --no-deps torch-pruning==1.6.1`).
+page finds it. Measuring all rows needs torch-pruning (`pip install --no-deps torch-pruning==1.6.1`); --quick and --page
+do without it.
 """
 
 import argparse
@@ -19,7 +20,6 @@ from provenance import provenance, results_folder
 
 from lowdata.ours import Row, default, rankings
 from lowdata.page import write_page
-from lowdata.peers import peers
 from lowdata.subjects import NETWORKS, Subject, subjects
 
 RESULTS = results_folder("lowdata")
@@ -46,6 +46,8 @@ def main() -> None:
 
 
 def full(subject: Subject) -> Iterator[Row]:
+    from lowdata.peers import peers  # noqa: PLC0415 (only these rows need torch-pruning)
+
     yield {"network": subject.name, "seed": subject.seed, "method": "dense", "repair": "none", "keep": 1.0, "macs": 1.0,
            "accuracy": subject.accuracy(subject.model()), "seconds": 0.0, "examples": 0}  # fmt: skip
     yield from default(subject)

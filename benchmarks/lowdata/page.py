@@ -25,7 +25,7 @@ after these runs; with the newer ridge, the accuracy of the residual network (se
     python -m benchmarks lowdata --data DIR
     python -m benchmarks lowdata --page
 
-The first command measures the rows of this page. The second writes the page from them, and also needs torch-pruning.
+The first command measures the rows of this page and needs torch-pruning. The second writes the page from them.
 `DIR` holds the four files of Fashion-MNIST.
 
 **Networks.** The three networks of `benchmarks/networks`, trained on Fashion-MNIST for four to twelve epochs.

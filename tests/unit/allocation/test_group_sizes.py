@@ -6,40 +6,17 @@ from torch import nn
 
 import secateur as sc
 from expected_warnings import few_examples
-
-
-class Residual(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 16, 3, padding=1)
-        self.inner = nn.Sequential(nn.Conv2d(16, 12, 1), nn.ReLU(), nn.Conv2d(12, 16, 1))
-        self.hidden = nn.Linear(16, 10)
-        self.fc = nn.Linear(10, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.stem(x)
-        return self.fc(torch.relu(self.hidden((x + self.inner(x)).mean((2, 3)))))
+from residual_network import Residual
 
 
 @pytest.fixture(scope="module")
-def model() -> Residual:
-    torch.manual_seed(0)
-    return Residual().eval()
+def scores(traced: sc.Network) -> sc.Scores:
+    return sc.score(traced, by="l1")
 
 
 @pytest.fixture(scope="module")
-def network(model: Residual) -> sc.Network:
-    return sc.trace(model, torch.randn(2, 3, 6, 6))
-
-
-@pytest.fixture(scope="module")
-def scores(network: sc.Network) -> sc.Scores:
-    return sc.score(network, by="l1")
-
-
-@pytest.fixture(scope="module")
-def plan(network: sc.Network, scores: sc.Scores) -> sc.Plan:
-    return sc.plan(network, scores, {"units": 0.5})
+def plan(traced: sc.Network, scores: sc.Scores) -> sc.Plan:
+    return sc.plan(traced, scores, {"units": 0.5})
 
 
 def _lengths(plan: sc.Plan) -> dict[str, int]:
@@ -47,25 +24,25 @@ def _lengths(plan: sc.Plan) -> dict[str, int]:
 
 
 def test_a_changed_plan_keeps_the_units_with_the_highest_scores(
-    model: Residual, network: sc.Network, scores: sc.Scores, plan: sc.Plan
+    residual: Residual, traced: sc.Network, scores: sc.Scores, plan: sc.Plan
 ) -> None:
     before = {name: units.clone() for name, units in plan.kept.items()}
     edited = plan.with_kept({"hidden": 7, "inner.0": 0.25})
-    assert _lengths(edited) == {"stem": 8, "inner.0": 3, "hidden": 7}
+    assert _lengths(edited) == {"stem.0": 8, "inner.0": 3, "hidden": 7}
     assert edited.kept["hidden"].tolist() == scores["hidden"].values.topk(7).indices.sort().values.tolist()
-    small = sc.cut(model, edited)
+    small = sc.cut(residual, edited)
     assert sum(p.numel() for p in small.parameters()) == edited.cost.params
-    assert edited.cost == network.cost(edited)
+    assert edited.cost == traced.cost(edited)
     assert all(torch.equal(units, plan.kept[name]) for name, units in before.items())
     assert edited.notes[-1] == "changed by hand: inner.0 3 of 12, hidden 7 of 10"
 
 
-def test_groups_are_named_by_globs_modules_and_classes(model: Residual, plan: sc.Plan) -> None:
-    assert _lengths(plan.with_kept({"*": 1.0})) == {"stem": 16, "inner.0": 12, "hidden": 10}
-    assert _lengths(plan.with_kept({nn.Conv2d: 0.25, "stem": 6})) == {"stem": 6, "inner.0": 3, "hidden": 5}
-    assert _lengths(plan.with_kept({"stem": 6, nn.Conv2d: 0.25})) == {"stem": 6, "inner.0": 3, "hidden": 5}
+def test_groups_are_named_by_globs_modules_and_classes(residual: Residual, plan: sc.Plan) -> None:
+    assert _lengths(plan.with_kept({"*": 1.0})) == {"stem.0": 16, "inner.0": 12, "hidden": 10}
+    assert _lengths(plan.with_kept({nn.Conv2d: 0.25, "stem.0": 6})) == {"stem.0": 6, "inner.0": 3, "hidden": 5}
+    assert _lengths(plan.with_kept({"stem.0": 6, nn.Conv2d: 0.25})) == {"stem.0": 6, "inner.0": 3, "hidden": 5}
     assert _lengths(plan.with_kept({"*": 0.5, "in*": 2}))["inner.0"] == 2
-    assert _lengths(plan.with_kept({model.inner[2]: 5}))["stem"] == 5  # it is added to the stem
+    assert _lengths(plan.with_kept({residual.inner[3]: 5}))["stem.0"] == 5  # it is added to the stem
 
 
 @pytest.mark.parametrize("units", [[3, 1], torch.tensor([1, 3]), torch.arange(10).eq(1) | torch.arange(10).eq(3)])
@@ -87,7 +64,7 @@ def test_units_are_named_by_indices(plan: sc.Plan, units: object) -> None:
         ({"hidden": [10]}, r"\[10\] are no units of hidden"),
         ({"hidden": [0.5]}, r"\[0.5\] are no units of hidden"),
         ({"hidden": []}, r"\[\] are no units of hidden"),
-        ({"stem": 5, "inner.2": 6}, "stem and inner.2 both lie in the group stem, whose layers are coupled"),
+        ({"stem.0": 5, "inner.3": 6}, "stem.0 and inner.3 both lie in the group stem.0, whose layers are coupled"),
         ({"fc": 2}, "no group is named 'fc'; its units can't be removed"),
     ],
 )
@@ -96,55 +73,55 @@ def test_what_a_group_can_not_keep_is_refused(plan: sc.Plan, kept: dict[str, obj
         plan.with_kept(kept)  # type: ignore[arg-type]
 
 
-def test_a_number_of_units_needs_scores(network: sc.Network, scores: sc.Scores) -> None:
-    plan = sc.plan(network, sc.score(network, by="l1", skip="hidden"), {"units": 0.9})
+def test_a_number_of_units_needs_scores(traced: sc.Network, scores: sc.Scores) -> None:
+    plan = sc.plan(traced, sc.score(traced, by="l1", skip="hidden"), {"units": 0.9})
     with pytest.raises(sc.SecateurError, match="hidden has no scores to choose 3 of its 10 units by; give the indices"):
         plan.with_kept({"hidden": 3})
     assert _lengths(plan.with_kept({"hidden": scores["hidden"].values.topk(3).indices}))["hidden"] == 3
 
 
-def test_the_budget_takes_units_from_the_other_groups(network: sc.Network, scores: sc.Scores) -> None:
-    plan = sc.plan(network, scores, {"macs": 0.5}, sizes={"hidden": 9, "inner.*": 1.0})
-    assert _lengths(plan)["hidden"] == 9 and _lengths(plan)["inner.0"] == 12 and _lengths(plan)["stem"] < 16
+def test_the_budget_takes_units_from_the_other_groups(traced: sc.Network, scores: sc.Scores) -> None:
+    plan = sc.plan(traced, scores, {"macs": 0.5}, sizes={"hidden": 9, "inner.*": 1.0})
+    assert _lengths(plan)["hidden"] == 9 and _lengths(plan)["inner.0"] == 12 and _lengths(plan)["stem.0"] < 16
     assert plan.cost.macs <= 0.5 * plan.dense.macs
     assert plan.notes == ("sizes that were given: inner.0 12 of 12, hidden 9 of 10",)
-    alone = sc.plan(network, scores, sizes={nn.Conv2d: 0.5})
-    assert _lengths(alone) == {"stem": 8, "inner.0": 6, "hidden": 10} and alone.keep == {}
-    assert _lengths(alone.with_kept({"stem": 10}))["stem"] == 10
+    alone = sc.plan(traced, scores, sizes={nn.Conv2d: 0.5})
+    assert _lengths(alone) == {"stem.0": 8, "inner.0": 6, "hidden": 10} and alone.keep == {}
+    assert _lengths(alone.with_kept({"stem.0": 10}))["stem.0"] == 10
 
 
-def test_sizes_obey_the_floor_and_the_step(network: sc.Network, scores: sc.Scores) -> None:
-    plan = sc.plan(network, scores, sizes={"stem": 0.4}, round_to=8)
-    assert _lengths(plan)["stem"] == 8
-    with pytest.raises(sc.SecateurError, match=r"stem can't keep 6 of its 16 units.* nearest sizes are 8, 16"):
-        sc.plan(network, scores, sizes={"stem": 6}, round_to=8)
-    with pytest.raises(sc.SecateurError, match="stem can't keep 6 of its 16 units: it keeps 8 at least"):
-        sc.plan(network, scores, sizes={"stem": 6}, floor=0.5)
+def test_sizes_obey_the_floor_and_the_step(traced: sc.Network, scores: sc.Scores) -> None:
+    plan = sc.plan(traced, scores, sizes={"stem.0": 0.4}, round_to=8)
+    assert _lengths(plan)["stem.0"] == 8
+    with pytest.raises(sc.SecateurError, match=r"stem.0 can't keep 6 of its 16 units.* nearest sizes are 8, 16"):
+        sc.plan(traced, scores, sizes={"stem.0": 6}, round_to=8)
+    with pytest.raises(sc.SecateurError, match=r"stem.0 can't keep 6 of its 16 units: it keeps 8 at least"):
+        sc.plan(traced, scores, sizes={"stem.0": 6}, floor=0.5)
 
 
-def test_a_budget_that_the_sizes_do_not_allow_is_refused_before_scoring(model: Residual) -> None:
+def test_a_budget_that_the_sizes_do_not_allow_is_refused_before_scoring(residual: Residual) -> None:
     def never(context: object) -> None:
         raise AssertionError
 
     with pytest.raises(sc.SecateurError, match="can't be met: the smallest reachable is macs 0\\."):
-        sc.prune(model, torch.randn(16, 3, 6, 6), {"macs": 0.3}, by=never, sizes={"stem": 1.0}, progress=False)  # type: ignore[arg-type]
-    with pytest.raises(sc.SecateurError, match="asks for 4 units of stem, which only= or skip= leaves whole"):
-        sc.prune(model, torch.randn(16, 3, 6, 6), by=never, sizes={"stem": 4}, skip="stem", progress=False)  # type: ignore[arg-type]
+        sc.prune(residual, torch.randn(16, 3, 6, 6), {"macs": 0.3}, by=never, sizes={"stem.0": 1.0}, progress=False)  # type: ignore[arg-type]
+    with pytest.raises(sc.SecateurError, match=r"asks for 4 units of stem.0, which only= or skip= leaves whole"):
+        sc.prune(residual, torch.randn(16, 3, 6, 6), by=never, sizes={"stem.0": 4}, skip="stem.0", progress=False)  # type: ignore[arg-type]
     with pytest.raises(sc.SecateurError, match=r"unknown unit 'layer1\.\*'; .* by sizes="):
-        sc.prune(model, torch.randn(16, 3, 6, 6), {"layer1.*": 0.5}, by=never, progress=False)  # type: ignore[arg-type]
+        sc.prune(residual, torch.randn(16, 3, 6, 6), {"layer1.*": 0.5}, by=never, progress=False)  # type: ignore[arg-type]
     with pytest.raises(sc.SecateurError, match="keep=None is not a budget"):
-        sc.prune(model, torch.randn(16, 3, 6, 6), by=never, progress=False)  # type: ignore[arg-type]
+        sc.prune(residual, torch.randn(16, 3, 6, 6), by=never, progress=False)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
 @few_examples
-def test_prune_takes_sizes(model: Residual, rounds: int) -> None:
+def test_prune_takes_sizes(residual: Residual, rounds: int) -> None:
     options = {"by": "l1", "rounds": rounds, "progress": False}
     x = torch.randn(32, 3, 6, 6)
-    result = sc.prune(model, x, {"macs": 0.6}, sizes={"hidden": 4, model.inner[0]: 0.75}, **options)  # type: ignore[arg-type]
+    result = sc.prune(residual, x, {"macs": 0.6}, sizes={"hidden": 4, residual.inner[0]: 0.75}, **options)  # type: ignore[arg-type]
     assert _lengths(result.plan)["hidden"] == 4 and _lengths(result.plan)["inner.0"] <= 12
     assert result.plan.cost.macs <= 0.6 * result.plan.dense.macs
     assert "sizes that were given: inner.0 9 of 12, hidden 4 of 10" in str(result.report)
-    alone = sc.prune(model, x, sizes={"hidden": 0.5}, **options)  # type: ignore[arg-type]
-    assert alone.model.hidden.out_features == 5 and alone.model.stem.out_channels == 16
+    alone = sc.prune(residual, x, sizes={"hidden": 0.5}, **options)  # type: ignore[arg-type]
+    assert alone.model.hidden.out_features == 5 and alone.model.stem[0].out_channels == 16
     assert "kept sizes of groups" in str(alone.report) and "hidden 5 of 10" in str(alone.report)
