@@ -16,6 +16,8 @@ from secateur.graph.contexts import preserved
 DECODE, PREFILL = "decode_latency", "prefill_latency"
 PHASES = (DECODE, PREFILL)
 LOGITS = "logits_to_keep"
+CACHES = ("cache", "past_key_values")
+"""The cache's names in outputs and arguments of models: since transformers 5.24, and before."""
 MATRIX_DIMS = 2
 Call = Callable[[], Any]
 
@@ -55,19 +57,14 @@ class GenerationPhase:
             return lambda: model(**prompt)
         with torch.no_grad():
             output = model(**prompt)
-        cache = getattr(output, "past_key_values", None)
-        if cache is None:
+        cached = cached_inputs(model, output)
+        if not cached:
             raise BudgetError(
                 f"keep={{'{DECODE}': ...}} is the time of a token with a cache of keys and values, and "
                 f"{type(model).__name__} returns none; give latency, the time of a batch"
             )
-        states = [(holder, dict(vars(holder))) for holder in _cache_holders(cache)]
-        step = {
-            **self._inputs(self.tokens[:, -1:]),
-            **_encoder_output(output),
-            "past_key_values": cache,
-            "use_cache": True,
-        }
+        states = [(holder, dict(vars(holder))) for cache in cached.values() for holder in _cache_holders(cache)]
+        step = {**self._inputs(self.tokens[:, -1:]), **_encoder_output(output), **cached, "use_cache": True}
 
         def decode() -> Any:
             for holder, values in states:
@@ -78,6 +75,21 @@ class GenerationPhase:
 
     def _inputs(self, tokens: Tensor) -> dict[str, Tensor]:
         return {"decoder_input_ids" if self.encoder_inputs else "input_ids": tokens}
+
+
+def cached_inputs(model: nn.Module, output: Any) -> dict[str, Any]:
+    """Return the cache of an output as the argument by which the model takes it for the next token.
+
+    Args:
+        model: a model of the transformers library.
+        output: what it returned with `use_cache=True`.
+
+    Returns:
+        The cache by the argument's name; empty for an output without one.
+    """
+    caches = [cache for name in CACHES if (cache := getattr(output, name, None)) is not None]
+    parameters = inspect.signature(model.forward).parameters
+    return {next((name for name in CACHES if name in parameters), CACHES[-1]): caches[0]} if caches else {}
 
 
 def generation_phase(name: str, model: nn.Module, batch: Batch, length: int | None) -> GenerationPhase:

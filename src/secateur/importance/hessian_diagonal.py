@@ -68,7 +68,7 @@ def second_derivatives(along: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor,
     """Return the derivatives of a gradient along a direction.
 
     Raises:
-        DataError: torch has no second derivative of one of the network's operators.
+        DataError: torch has no second derivative of an operator of the network or of its loss.
     """
     try:
         return torch.autograd.grad(along, leaves, retain_graph=True, materialize_grads=True, allow_unused=True)
@@ -76,6 +76,6 @@ def second_derivatives(along: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor,
         if "is not implemented" not in str(failure):
             raise
         raise DataError(
-            f"torch can't differentiate one of the network's operators twice ({failure}); rank by the criterion of "
-            "first order"
+            f"torch can't differentiate an operator of the network or of its loss twice ({failure}); rank by the "
+            "criterion of first order"
         ) from failure

@@ -16,6 +16,7 @@ from secateur.data.model_inputs import device_of
 from secateur.data.next_tokens import IGNORED_LABEL, is_causal_language_model
 from secateur.entry import entry_point
 from secateur.errors import OptionError
+from secateur.evaluation.generation import cached_inputs
 from secateur.evaluation.outputs import main_output
 from secateur.graph.contexts import preserved, run_module
 from secateur.importance.data_checks import batches_of_model
@@ -173,15 +174,17 @@ def _generate(model: Any, prompt: Tensor, count: int) -> _Generation:
     """Generate tokens greedily with a cache."""
     start = time.perf_counter()
     output = model(input_ids=prompt, use_cache=True)
+    cache = cached_inputs(model, output)
     token = output.logits[:, -1:].argmax(-1)
     ends = [time.perf_counter()]
     tokens = [int(token)]
     for _ in range(count - 1):
-        output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+        output = model(input_ids=token, **cache, use_cache=True)
+        cache = cached_inputs(model, output)
         token = output.logits[:, -1:].argmax(-1)
         tokens.append(int(token))  # waits for the device
         ends.append(time.perf_counter())
-    layers = getattr(output.past_key_values, "layers", ())
+    layers = [layer for value in cache.values() for layer in getattr(value, "layers", ())]
     values = [tensor for layer in layers for tensor in (layer.keys, layer.values) if isinstance(tensor, Tensor)]
     cached = sum(tensor.numel() * tensor.element_size() / tensor.shape[-2] for tensor in values)
     steps = [after - before for before, after in itertools.pairwise(ends)]

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import secateur as sc
 from secateur.data.conversion import as_batches
 from secateur.errors import BudgetError
 from secateur.evaluation import latency_measurement, operator_calls
-from secateur.evaluation.generation import DECODE, PREFILL, GenerationPhase, generation_phase
+from secateur.evaluation.generation import DECODE, PREFILL, GenerationPhase, cached_inputs, generation_phase
 from secateur.evaluation.generation_calls import generation_calls
 from secateur.evaluation.measured_latency import measure_generation
 from secateur.evaluation.operator_calls import OperatorCall
@@ -150,3 +151,17 @@ def test_units_of_several_kinds_share_one_budget(unit: str) -> None:
     traced = sc.trace(result.model, batch)
     assert traced.cost().macs == cost.macs  # of the small model, counted anew
     assert {result.plan.network[name].kind for name in result.plan.kept} <= set(kinds)
+
+
+@pytest.mark.parametrize("returned", ["cache", "past_key_values"])
+def test_a_cache_is_handed_on_by_the_name_that_the_model_takes_it_by(returned: str) -> None:
+    class New(nn.Module):
+        def forward(self, input_ids: Tensor, cache: object = None) -> None: ...
+
+    class Old(nn.Module):
+        def forward(self, input_ids: Tensor, past_key_values: object = None) -> None: ...
+
+    output = SimpleNamespace(**{returned: "keys and values"})
+    assert cached_inputs(New(), output) == {"cache": "keys and values"}
+    assert cached_inputs(Old(), output) == {"past_key_values": "keys and values"}
+    assert cached_inputs(New(), SimpleNamespace(**{returned: None})) == {}

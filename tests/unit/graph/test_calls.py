@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import secateur as sc
 from expected_warnings import few_examples, unhelpful_repair
 from secateur.data.batch import Batch
+from secateur.evaluation.generation import cached_inputs
 from secateur.graph.export import export_program
 
 IDS = torch.randint(3, 60, (4, 9), generator=torch.Generator().manual_seed(0))
@@ -44,7 +45,7 @@ def test_decoders_with_their_default_configuration(make: Callable[[], tuple[Any,
     prompt = {"inputs": IDS[:1], "max_new_tokens": 4, "do_sample": False}
     cached, plain = (result.model.generate(use_cache=cache, **prompt) for cache in (True, False))
     assert torch.equal(cached, plain)
-    assert result.model(**inputs, use_cache=True).past_key_values is not None
+    assert cached_inputs(result.model, result.model(**inputs, use_cache=True))
 
 
 class Inner(nn.Module):

@@ -190,7 +190,9 @@ def test_gates_can_be_put_on_every_network(name: str) -> None:
 
     for by in SECOND:
         if by in NOT_TWICE.get(name, ()):
-            with pytest.raises(sc.SecateurError, match="can't differentiate one of the network's operators twice"):
+            with pytest.raises(
+                sc.SecateurError, match="can't differentiate an operator of the network or of its loss twice"
+            ):
                 sc.score(network, network.example, by=by, loss=size, progress=False)
             continue
         scores = sc.score(network, network.example, by=by, loss=size, progress=False)

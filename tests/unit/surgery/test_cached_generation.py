@@ -8,6 +8,7 @@ from support.transformers_models import tiny_transformer
 from torch import Tensor
 
 import secateur as sc
+from secateur.evaluation.generation import cached_inputs
 
 START = 7
 
@@ -20,7 +21,7 @@ def stepwise_logits(model: Any, name: str, tokens: Tensor) -> Tensor:
     encoded = {"encoder_outputs": (output.encoder_last_hidden_state,)} if is_seq2seq else {}
     logits = [output.logits]
     for position in range(START, tokens.shape[1]):
-        step = {key: tokens[:, position : position + 1], "past_key_values": output.past_key_values}
+        step = {key: tokens[:, position : position + 1], **cached_inputs(model, output)}
         output = model(**encoded, **step, use_cache=True)
         logits.append(output.logits)
     return torch.cat(logits, 1)
