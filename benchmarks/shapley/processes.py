@@ -27,14 +27,14 @@ def work(coalitions: int) -> dict[str, float]:
     from secateur import demo  # noqa: PLC0415
     from secateur.importance.shapley import estimate  # noqa: PLC0415
     from secateur.importance.shapley.control_variate import ControlVariate  # noqa: PLC0415
-    from secateur.utils.distributed import launched_processes  # noqa: PLC0415
+    from secateur.utils.distributed import shared_processes  # noqa: PLC0415
 
     torch.set_num_threads(1)
     seconds = {"import": time.process_time() - start}
     blocks, rounds = Clock(ControlVariate.sample), Clock(estimate.map_sharded)
     ControlVariate.sample = lambda *args: blocks(*args)  # type: ignore[method-assign]
     estimate.map_sharded = rounds  # type: ignore[assignment]
-    with launched_processes():
+    with shared_processes():
         start = time.process_time()
         data = demo.calibration()[:4]
         network = sc.trace(demo.network(), data[0][:2])

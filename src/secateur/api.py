@@ -23,7 +23,7 @@ from secateur.utils.selections import Selection
 from secateur.utils.time_budget import TimeBudget
 
 
-@entry_point_with(*READ_BY_CRITERIA)
+@entry_point_with(*READ_BY_CRITERIA, is_shared=True)
 def prune(
     model: nn.Module,
     data: Any,

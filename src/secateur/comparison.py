@@ -15,7 +15,7 @@ from secateur.comparison_trials import ComparisonTrials, calibration_and_tests
 from secateur.coupling.block_selection import select_blocks
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
-from secateur.entry import entry_point
+from secateur.entry import entry_point_with
 from secateur.errors import DataError, SecateurError, StorageError
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
@@ -34,7 +34,7 @@ from secateur.utils.selections import Selection
 DEFAULT = ("obs", "shapley", "taylor-gates", "taylor", "sensitivity", "apoz", "fpgm", "l2", "random")
 
 
-@entry_point
+@entry_point_with(is_shared=True)
 def compare(
     model: nn.Module,
     data: Any,

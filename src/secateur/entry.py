@@ -13,6 +13,7 @@ from secateur.argument_checks import bound_arguments, check_arguments, check_opt
 from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
 from secateur.renamed_options import with_current_names
 from secateur.utils.collected_warnings import warnings_collected
+from secateur.utils.distributed import shared_function
 from secateur.utils.process_lock import exclusive
 from secateur.utils.progress import run_shown
 from secateur.utils.random_states import random_states_kept
@@ -46,12 +47,15 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
     return entry_point_with()(function)
 
 
-def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def entry_point_with(
+    *further: str, deferred: Collection[str] = (), is_shared: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator of entry points with options that are not checked one by one.
 
     Args:
         further: the names of options that the function takes by its `**`.
         deferred: the names of arguments that the function checks itself, against others.
+        is_shared: whether processes share the work of the function (`shared_processes`).
     """
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
@@ -62,8 +66,7 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
         ]
         known = list(dict.fromkeys([*(name for name in signature.parameters if name not in open_ended), *further]))
 
-        @wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        def checked_call(*args: P.args, **kwargs: P.kwargs) -> R:
             options = with_current_names(kwargs) if "ablation" in known else kwargs
             for name, value in options.items():
                 check_option_name(called, name, value, known)
@@ -75,6 +78,11 @@ def entry_point_with(*further: str, deferred: Collection[str] = ()) -> Callable[
             compilation = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
             with exclusive(), reported(called, signature, arguments), plain_modes(), random_states_kept(), compilation:
                 return function(*bound.args, **bound.kwargs)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with shared_function(called) if is_shared else nullcontext():
+                return checked_call(*args, **kwargs)
 
         return call
 

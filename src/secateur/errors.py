@@ -49,6 +49,10 @@ class OptionError(SecateurError):
     """An argument has a wrong type, is out of range, or does not apply to what was asked for."""
 
 
+class ProcessError(SecateurError):
+    """Another of the processes that share the work failed, has ended, or works on something else."""
+
+
 class SecateurWarning(UserWarning):
     """A warning about the examples, the model or the result.
 

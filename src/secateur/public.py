@@ -22,6 +22,7 @@ from secateur.surgery.cut import cut
 from secateur.surgery.storage import load, save
 from secateur.tracing import trace
 from secateur.tradeoff_curve.run import tradeoff
+from secateur.utils.distributed import shared_processes
 
 __all__ = [
     "Network",
@@ -46,6 +47,7 @@ __all__ = [
     "repair",
     "save",
     "score",
+    "shared_processes",
     "text_batches",
     "trace",
     "tradeoff",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
-from secateur.errors import CheckpointError, StorageError
+from secateur.errors import CheckpointError, ProcessError, StorageError
 from secateur.files import Record, read_record, record_writer, write_file
 from secateur.files.locks import try_lock, unlock
 from secateur.files.setting_texts import setting_text
@@ -22,7 +22,7 @@ from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.scores import Scores
 from secateur.importance.shapley.config import SamplingConfig
-from secateur.utils.distributed import process_count
+from secateur.utils.distributed import exchange, is_shared, process_count, process_rank
 from secateur.version import __version__
 
 MANIFEST = "checkpoint.json"
@@ -120,6 +120,8 @@ def run_checkpoint(
         CheckpointError: it is of another run, or another process is using it.
         StorageError: it is damaged, or can't be written.
     """
+    if is_shared():
+        _check_processes(_saved_run(function, model, data, settings))
     if path is None:
         yield RunCheckpoint(StateMemo(), StateMemo())
         return
@@ -142,6 +144,21 @@ def run_checkpoint(
         raise
     finally:
         unlock(lock)
+
+
+def _check_processes(saved: SavedRun) -> None:
+    """Check that the processes that share a run were given the same.
+
+    Raises:
+        ProcessError: another one was given something else.
+    """
+    for rank, other in enumerate(exchange(f"inputs of {saved.function}", saved)):
+        differences = other.differences(saved)
+        if differences:
+            raise ProcessError(
+                f"process {rank} was given something else than process {process_rank()}: {'; '.join(differences)}; "
+                f"call `{saved.function}` with the same arguments in every process, or outside of `shared_processes`"
+            )
 
 
 def going_on(function: str, path: str | Path) -> str:

@@ -28,7 +28,8 @@ def data():
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+    paths = [".", *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def shop(folder: Path) -> Path:
@@ -117,26 +118,28 @@ def test_a_damaged_checkpoint_ends_all_processes(tmp_path: Path) -> None:
 PRUNING = """
 import hashlib, sys, torch
 import secateur as sc
-from secateur.utils.distributed import launched_processes, process_rank
+from secateur.utils.distributed import process_rank
 from transformers import LlamaConfig, LlamaForCausalLM
 
 torch.manual_seed(0)
 sizes = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
 model = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)).eval()
 tokens = torch.randint(0, 64, (32, 8), generator=torch.Generator().manual_seed(1))
-with launched_processes():
-    result = sc.prune(
-        model, tokens, {"params": 0.7}, by="shapley", coalitions=40, kinds="neurons", repair="refit", progress=False
-    )
-    digest = hashlib.sha256()
-    for name, tensor in result.model.state_dict().items():
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    open(f"{sys.argv[1]}-{process_rank()}", "w").write(digest.hexdigest())
+texts = []
+with sc.shared_processes():
+    for options in (dict(by="shapley", coalitions=40, kinds="neurons", repair="refit"),
+                    dict(kinds=("neurons", "heads", "blocks"))):
+        result = sc.prune(model, tokens, {"params": 0.7}, progress=False, **options)
+        digest = hashlib.sha256()
+        for name, tensor in result.model.state_dict().items():
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        texts += [digest.hexdigest(), *(line for line in str(result.report).splitlines() if "divergence" in line)]
+    open(f"{sys.argv[1]}-{process_rank()}", "w").write("\\n".join(texts))
 """
 
 
 def test_prune_of_a_language_model_gives_the_same_bits_in_two_processes_as_in_one(tmp_path: Path) -> None:
-    """The processes share the blocks of Shapley values; each of them plans, cuts and repairs."""
+    """The processes share the scores, the curves, the simulated plans and the prices of blocks."""
     pytest.importorskip("transformers")
     (tmp_path / "pruning.py").write_text(PRUNING)
     two = [*LAUNCH, "--standalone", "--nproc-per-node", "2"]
@@ -145,3 +148,129 @@ def test_prune_of_a_language_model_gives_the_same_bits_in_two_processes_as_in_on
         done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
     assert len({(tmp_path / name).read_text() for name in ("one-0", "two-0", "two-1")}) == 1
+
+
+TASKS = """
+import os, sys, warnings
+import torch
+import secateur as sc
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from secateur.utils.distributed import process_count, process_rank
+from secateur.utils.shared_tasks import map_tasks
+from secateur.utils.time_budget import TimeBudget
+
+warnings.simplefilter("ignore")
+rank_of_torchrun = int(os.environ["RANK"])
+lines = []
+
+def attempt(title, work):
+    try:
+        lines.append(f"{title}: {work()}")
+    except Exception as failure:
+        lines.append(f"{title}: {type(failure).__name__} {failure} {getattr(failure, '__notes__', [])}")
+
+def task(number):
+    if number == 3:
+        raise ValueError("three")
+    if number == 7:
+        raise sc.SecateurError("seven")
+    return number**2
+
+def model_and_data(seed):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    return model, torch.randn(64, 4, generator=torch.Generator().manual_seed(seed))
+
+def prune(seed=0, keep=0.5, **options):
+    sc.prune(*model_and_data(seed), {"macs": keep}, progress=False, **options)
+
+def prune_sharded():
+    model, data = model_and_data(0)
+    sharded = fully_shard(model_and_data(0)[0], mesh=init_device_mesh("cpu", (2,)))
+    model.load_state_dict(get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True)))
+    sc.trace(model, data)
+    sc.prune(sharded, data, {"macs": 0.5}, progress=False)
+
+def fails_in_the_second(output, target):
+    if process_rank() == 1:
+        raise KeyError("mine")
+    return torch.nn.functional.cross_entropy(output, output.argmax(1), reduction="none")
+
+with sc.shared_processes():
+    assert process_count() == 2 and process_rank() == rank_of_torchrun
+    attempt("uneven", lambda: map_tasks("squares", [0, 1, 2, 4, 5], task, [1, 9, 1, 1, 1]))
+    attempt("one", lambda: map_tasks("squares", [2], lambda number: (number, process_rank())))
+    attempt("failing", lambda: map_tasks("squares", [0, 1, 2, 3, 4], task))
+    attempt("failing by name", lambda: map_tasks("squares", [0, 7], task))
+    attempt("not sent", lambda: map_tasks("functions", [1, 2], lambda number: lambda: number))
+    attempt("other data", lambda: prune(process_rank()))
+    attempt("other budget", lambda: prune(keep=0.5 + 0.1 * process_rank()))
+    attempt("other functions", lambda: prune() if process_rank() else sc.score(sc.trace(*model_and_data(0)), by="l2"))
+    attempt("fails in one", lambda: prune(loss=fails_in_the_second))
+    attempt("checkpoint", lambda: prune(checkpoint="folder"))
+    attempt("sharded", prune_sharded)
+    budget = TimeBudget(10.0, clock=iter([0.0, 9.0, 9.0]).__next__ if process_rank() else lambda: 0.0)
+    attempt("clock", lambda: budget.is_spent())
+    attempt("seconds", lambda: prune(seconds=600))
+    if process_rank() == 0:
+        attempt("after an end", lambda: map_tasks("squares", [0, 1], task))
+    open(f"lines-{process_rank()}", "w").write("\\n".join(lines))
+    os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """What two processes got from tasks and functions, by title."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "tasks.py").write_text(TASKS)
+    words = [*LAUNCH, "--standalone", "--nproc-per-node", "2", "tasks.py"]
+    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    texts = [(folder / f"lines-{rank}").read_text().splitlines() for rank in (0, 1)]
+    return [dict(line.split(": ", 1) for line in text) for text in texts]
+
+
+def test_tasks_are_done_once_and_every_process_has_all_results(lines: list[dict[str, str]]) -> None:
+    for own in lines:
+        assert own["uneven"] == "[0, 1, 4, 16, 25]"
+        assert own["one"] == "[(2, 0)]"
+
+
+def test_a_failing_task_ends_both_processes_with_its_error(lines: list[dict[str, str]]) -> None:
+    assert lines[1]["failing"] == "ValueError three []"
+    assert lines[0]["failing"] == "ProcessError process 1 failed at 'squares': ValueError: three []"
+    assert lines[1]["failing by name"] == "SecateurError seven []"
+    assert lines[0]["failing by name"] == "SecateurError seven [\"raised in process 1, at 'squares'\"]"
+    assert all(own["not sent"].startswith("ProcessError process 0 failed at 'functions, 2'") for own in lines)
+
+
+def test_processes_that_work_on_other_things_are_told_so(lines: list[dict[str, str]]) -> None:
+    for rank, own in enumerate(lines):
+        assert own["other data"].startswith(f"ProcessError process {1 - rank} was given something else than process")
+        assert "the examples are others" in own["other data"]
+        assert "keep was" in own["other budget"]
+        assert "process 1 is at 'prune: begin', process 0 at 'score: begin'" in own["other functions"]
+        assert own["checkpoint"].startswith("CheckpointError")
+
+
+def test_an_error_in_one_process_is_raised_in_the_other(lines: list[dict[str, str]]) -> None:
+    assert all("KeyError: 'mine'" in own["fails in one"] for own in lines)
+    assert "raised in process 1" in lines[0]["fails in one"]
+
+
+def test_models_sharded_over_processes_are_refused(lines: list[dict[str, str]]) -> None:
+    for own in lines:
+        assert own["sharded"].startswith("TraceError 0 (Linear) is sharded over processes")
+        assert "secateur.shared_processes()" in own["sharded"]
+
+
+def test_the_clock_of_the_first_process_counts(lines: list[dict[str, str]]) -> None:
+    assert [own["clock"] for own in lines] == ["False", "False"]
+    assert [own["seconds"] for own in lines] == ["None", "None"]
+
+
+def test_the_end_of_a_process_is_an_error_in_the_other(lines: list[dict[str, str]]) -> None:
+    assert lines[0]["after an end"].startswith("ProcessError another process ended before 'squares, 2")

@@ -506,3 +506,29 @@ def test_inputs_that_are_not_used_keep_the_batch_size_free_and_another_is_refuse
         fixed.program.bind(Batch((torch.randn(3, 6),), {}))
     other = Batch((torch.randn(4, 3),), {})  # which the model's code takes: it gives two rows
     assert fixed.program.forward(other).shape == (2, 3)
+
+
+def _with_unused_pooler() -> nn.Module:
+    def forward(self: Net, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(x))
+        torch.tanh(self.pooler(hidden))  # as of encoders that pool in another way
+        return self.last(hidden)
+
+    return Net(forward, first=nn.Linear(6, 16), pooler=nn.Linear(16, 16), last=nn.Linear(16, 3)).eval()
+
+
+@pytest.mark.parametrize("by", ["obs", "shapley", "taylor", "l2"])
+def test_units_that_nothing_reads_are_worth_nothing(by: str) -> None:
+    torch.manual_seed(0)
+    data = torch.randn(40, 6)
+    scores = sc.score(sc.trace(_with_unused_pooler(), data), (data, torch.arange(40) % 3), by, progress=False)
+    assert bool((scores["pooler"].values == 0).all())
+    assert bool((scores["first"].values > 0).any())
+
+
+def test_units_that_nothing_reads_go_first() -> None:
+    torch.manual_seed(0)
+    result = sc.prune(_with_unused_pooler(), torch.randn(40, 6), {"params": 0.6}, progress=False)
+    assert len(result.plan.kept["first"]) == 16
+    assert len(result.plan.kept["pooler"]) < 10
+    assert result.report.pruned.divergence == pytest.approx(0, abs=1e-6)

@@ -10,7 +10,7 @@ from secateur.coupling.network import Group, Kept, Network
 from secateur.coupling.residual_blocks import blocks_of, groups_inside, is_inside
 from secateur.graph.operators import module_path
 from secateur.masking.linear_layers import LinearLayer
-from secateur.utils.progress import track
+from secateur.utils.shared_tasks import map_tasks
 
 ROUNDS = 3
 REFITTED = 3
@@ -62,16 +62,18 @@ class _BlockPrices:
 
     def measure(self, removed: Sequence[str], others: Sequence[str]) -> dict[str, float]:
         """Return the price of each other block, where some are removed already."""
-        prices: dict[str, float] = {}
         fraction = self.remaining(self._kept_without(removed))
-        for path in track(others, "losses without each block"):
+
+        def price_of(path: str) -> float | None:
             if self.is_time_up():
-                break
+                return None
             kept = self._kept_without([*removed, path])
             layers = {layer.node: layer for other in (*removed, path) for layer in self._layers_behind(other)}
             loss = self.simulator.divergence(kept, list(layers.values()))
-            prices[path] = loss / max(fraction - self.remaining(kept), 1e-12)
-        return prices
+            return loss / max(fraction - self.remaining(kept), 1e-12)
+
+        prices = map_tasks("losses without each block", others, price_of)
+        return {path: price for path, price in zip(others, prices, strict=True) if price is not None}
 
     def _kept_without(self, paths: Sequence[str]) -> dict[str, torch.Tensor]:
         indices = [index for index, path in enumerate(self.group.block_paths) if path not in paths]

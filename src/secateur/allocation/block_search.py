@@ -1,10 +1,11 @@
 """A search over the blocks that are left out, where blocks are units beside others."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 
 from secateur.allocation.block_order import order_of_blocks
+from secateur.allocation.block_trials import coarse_counts, exchanged_places, middle_counts
 from secateur.allocation.candidate_plans import Candidate
 from secateur.allocation.candidates import CURVES, MEASURED
 from secateur.allocation.plan_sizes import Allocation
@@ -14,12 +15,11 @@ from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget
 from secateur.coupling.residual_blocks import blocks_of
 from secateur.errors import BudgetError
+from secateur.utils.distributed import is_shared, process_count
 from secateur.utils.plurals import number_of
 
-COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
 WORSE = 2
 REFINED = 2
-NEAR = 2  # places of the order from its end, within which blocks are exchanged
 
 
 def best_plan(search: PlanSearch, keep: Budget) -> Candidate:
@@ -89,7 +89,9 @@ class _BlockSearch:
     def _search_counts(self, allocation: Allocation) -> None:
         """Try numbers of blocks until two in turn are worse than one before, then those beside the best one."""
         worse = 0
-        for count in _coarse_counts(len(self._order)):
+        counts = coarse_counts(len(self._order))
+        for number, count in enumerate(counts):
+            self._measure_ahead((self._order[:other] for other in counts[number:]), allocation)
             self._try_dropped(self._order[:count], allocation)
             is_worse = bool(self._by_dropped) and len(self._best.allocation.dropped) < count
             worse = worse + 1 if is_worse else 0
@@ -97,7 +99,9 @@ class _BlockSearch:
                 break
         for _ in range(REFINED if self._by_dropped else 0):
             best_count = len(self._best.allocation.dropped)
-            for count in _middles(sorted(map(len, self._by_dropped)), best_count):
+            middles = middle_counts(sorted(map(len, self._by_dropped)), best_count)
+            self._measure_ahead((self._order[:count] for count in middles), allocation)
+            for count in middles:
                 self._try_dropped(self._order[:count], allocation)
 
     def _try_other_allocations(self) -> None:
@@ -115,12 +119,28 @@ class _BlockSearch:
 
     def _exchange_blocks(self) -> None:
         """Exchange blocks near the end of the order, one for another, as long as the plan comes nearer."""
-        for out, back in _exchanges(len(self._best.allocation.dropped), len(self._order)):
-            allocation = self._best.allocation
-            if self._order[out] in allocation.dropped or self._order[back] not in allocation.dropped:
-                continue
-            others = {self._order[out], *allocation.dropped} - {self._order[back]}
-            self._try_dropped(tuple(path for path in self._order if path in others), allocation)
+        pairs = list(exchanged_places(len(self._best.allocation.dropped), len(self._order)))
+        for number, pair in enumerate(pairs):
+            self._measure_ahead(filter(None, map(self._exchanged, pairs[number:])), self._best.allocation)
+            dropped = self._exchanged(pair)
+            if dropped is not None:
+                self._try_dropped(dropped, self._best.allocation)
+
+    def _exchanged(self, pair: tuple[int, int]) -> tuple[str, ...] | None:
+        """Return the blocks of the best plan with one exchanged for another; None where that is not possible."""
+        (out, back), dropped = (self._order[index] for index in pair), self._best.allocation.dropped
+        if out in dropped or back not in dropped:
+            return None
+        others = {out, *dropped} - {back}
+        return tuple(path for path in self._order if path in others)
+
+    def _measure_ahead(self, choices: Iterable[tuple[str, ...]], allocation: Allocation) -> None:
+        """Measure plans with these blocks left out that are tried next, where processes share the work."""
+        if not is_shared():
+            return
+        others = (dropped for dropped in choices if dropped not in self._by_dropped)
+        candidates = [self._plan(allocation._replace(dropped=dropped)) for dropped in islice(others, process_count())]
+        self._search.quick.measure_ahead(one.plan.kept for one in candidates if one is not None)
 
     def _try_dropped(self, dropped: tuple[str, ...], allocation: Allocation) -> None:
         """Simulate a plan with these blocks left out, if it meets the budget and was not tried before."""
@@ -167,32 +187,3 @@ class _BlockSearch:
             else "no block is left out"
         )
         return best.with_note(f"{blocks}; divergence by how many are: {losses}")
-
-
-def _coarse_counts(blocks: int) -> list[int]:
-    """Return the numbers of blocks that are left out at first, from none to all."""
-    return sorted({round(blocks * share) for share in COARSE})
-
-
-def _middles(counts: Sequence[int], best: int) -> list[int]:
-    """Return the numbers of blocks half-way from the best one so far to its neighbours."""
-    index = counts.index(best)
-    neighbours = (*counts[max(index - 1, 0) : index], *counts[index + 1 : index + 2])
-    middles = [(best + other) // 2 for other in neighbours]
-    return [count for count in middles if count not in counts]
-
-
-def _exchanges(count: int, blocks: int) -> Iterator[tuple[int, int]]:
-    """Yield pairs of places in the order: of a block to leave out, and of one to take back; near ones first.
-
-    Args:
-        count: how many are left out, from the order's beginning.
-        blocks: how many there are.
-
-    Examples:
-        >>> list(_exchanges(2, 4))
-        [(2, 1), (2, 0), (3, 1)]
-    """
-    present, absent = range(count, min(count + NEAR, blocks)), range(max(count - NEAR, 0), count)
-    pairs = sorted(itertools.product(present, absent), key=lambda pair: (pair[0] - pair[1], pair[0]))
-    yield from (pair for pair in pairs if pair[0] - pair[1] <= NEAR)

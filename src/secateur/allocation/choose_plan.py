@@ -23,7 +23,9 @@ from secateur.coupling.plan import Budget, Plan
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.generation import GenerationPhase, generation_phase
 from secateur.evaluation.latency_table import LatencyTable
+from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.importance.scores import Scores
+from secateur.utils.distributed import check_same, is_shared
 
 UNIFORM = Allocation(("uniform",))
 
@@ -50,6 +52,8 @@ def choose_plan(
         BudgetError: the budget can't be met, or the scores are of another network.
     """
     network = calibration.network
+    if is_shared():
+        check_same(f"plan for {dict(keep)} with the inputs {_digest_of(calibration, scores)}")
     check_scores(network, [group for group in network.groups if group.name in scores], scores)
     fixed = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
     check_even(network, fixed)
@@ -60,6 +64,10 @@ def choose_plan(
     choose = partial(_searched_plan, tied_calibration, tied, keep, config, model, latency, fixed)
     plan = recalled_plan(config.results, tied.network, tied.scores, keep, choose)
     return with_fixed(tied.separate(plan), fixed, scores)
+
+
+def _digest_of(calibration: Calibration, scores: Scores) -> str:
+    return tensor_fingerprint([scores[name].values for name in scores], calibration.microbatches)
 
 
 def _phase_of(

@@ -3,6 +3,7 @@
 import math
 import statistics
 from dataclasses import replace
+from functools import partial
 
 from torch import nn
 
@@ -20,6 +21,7 @@ from secateur.evaluation.measured_latency import measure_generation, measure_lat
 from secateur.evaluation.runtimes import runtime_of
 from secateur.evaluation.timing import Stopwatch
 from secateur.surgery.cut import cut
+from secateur.utils.distributed import broadcast_if_shared
 from secateur.utils.progress import track
 
 ATTEMPTS = 6
@@ -50,11 +52,16 @@ class LatencyClock:
         self.model = model
         writes = calibration.network.program.writes
         self.stopwatch = None if model is None else Stopwatch(model, batch, runtime, writes, phase)
-        times = [] if self.stopwatch is None else self.stopwatch.dense_ms()
+        times = [] if self.stopwatch is None else broadcast_if_shared(self.stopwatch.dense_ms, "times of the network")
         total = min(times) / 1e3 if times else None
-        if table is None and model is not None and phase is not None:
-            table = measure_generation(calibration.network, batch, model, phase, total or 0.0)
-        self.table = measure_latency(calibration.network, batch, runtime, total) if table is None else table
+        network = calibration.network
+
+        def measured_table() -> LatencyTable:
+            if model is not None and phase is not None:
+                return measure_generation(network, batch, model, phase, total or 0.0)
+            return measure_latency(network, batch, runtime, total)
+
+        self.table = broadcast_if_shared(measured_table, "times of layers") if table is None else table
         self.dense_ms = statistics.median(times) if times else 1e3 * self.table.dense_seconds
 
 
@@ -73,6 +80,11 @@ def plan_within_latency(search: PlanSearch, clock: LatencyClock, keep: Budget) -
     if clock.stopwatch is None or clock.model is None:
         return replace(best_plan(search, limits).with_note(FROM_TABLE).plan, keep=dict(keep))
     return _timed_plan(search, clock.model, clock.stopwatch, limits, keep)
+
+
+def _time_ratio(stopwatch: Stopwatch, model: nn.Module, plan: Plan) -> float:
+    """Return the time of a plan as a fraction of the dense network's."""
+    return stopwatch.time_ratio(cut(model, plan))
 
 
 def _timed_text(stopwatch: Stopwatch) -> str:
@@ -110,7 +122,8 @@ def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limi
             fraction = math.sqrt(low * high)
             continue
         notes = notes or plan.notes
-        ratio = stopwatch.time_ratio(cut(model, search.tied.separate(plan))) / limit
+        measure = partial(_time_ratio, stopwatch, model, search.tied.separate(plan))
+        ratio = broadcast_if_shared(measure, "the time of a plan") / limit
         if ratio > CLOSE:
             high = fraction
         else:

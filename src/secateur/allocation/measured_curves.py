@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from secateur.allocation.loss_curves import interpolate_curve
 from secateur.allocation.simulate import PlanSimulator
 from secateur.importance.scores import Scores
-from secateur.utils.progress import track
+from secateur.utils.shared_tasks import map_tasks
 
 DEPTHS = (0.25, 0.5, 0.75, 0.9)
 
@@ -19,6 +20,7 @@ def measured_curves(
 
     A quarter, a half, three quarters and nine tenths of one group's units are removed, and the layers that read them
     are refitted. Up to the group's first consumer nothing changes, so that far the network runs once for all groups.
+    Units that nothing reads, such as those of a pooler that is not used, cost nothing.
 
     Args:
         simulator: measures divergences.
@@ -29,21 +31,27 @@ def measured_curves(
         The curves; None where the time was up before all groups were measured.
     """
     network = simulator.network
-    position = network.program.position
-    first = {
-        name: min((consumer.node for consumer in network.consumers_of(network[name])), key=position.__getitem__)
-        for name in scores
-    }
-    curves = {}
+    position, program_end = network.program.position, len(network.program.nodes)
+    readers = {name: [consumer.node for consumer in network.consumers_of(network[name])] for name in scores}
+    first = {name: min(nodes, key=position.__getitem__) for name, nodes in readers.items() if nodes}
     names = sorted(first, key=lambda name: position[first[name]])
-    for name in track(names, "curves of the loss by group"):
+
+    def points_of(name: str) -> dict[int, float] | None:
         if is_time_up():
             return None
         simulator.reach(first[name])
         size, order, consumers = network[name].size, scores[name].values.argsort(stable=True), simulator.consumers(name)
-        points = {
+        return {
             removed: simulator.divergence({name: order[removed:].sort().values}, consumers)
             for removed in sorted({round(size * depth) for depth in DEPTHS} - {0, size})
         }
-        curves[name] = interpolate_curve(points, size)
-    return curves
+
+    runs = [float(program_end - position[first[name]]) for name in names]
+    points = map_tasks("curves of the loss by group", names, points_of, runs)
+    curves = {name: torch.zeros(network[name].size + 1, dtype=torch.float64) for name in scores if name not in first}
+    curves |= {
+        name: interpolate_curve(losses, network[name].size)
+        for name, losses in zip(names, points, strict=True)
+        if losses is not None
+    }
+    return curves if len(curves) == len(scores) else None

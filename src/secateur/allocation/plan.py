@@ -18,7 +18,7 @@ from secateur.allocation.score_checks import check_scores, warn_of_other_weights
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
-from secateur.entry import entry_point
+from secateur.entry import entry_point_with
 from secateur.errors import BudgetError, OptionError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.channel_steps import AUTO, channel_step
@@ -35,7 +35,7 @@ from secateur.surgery.recipe import check_shapes
 from secateur.utils.time_budget import TimeBudget
 
 
-@entry_point
+@entry_point_with(is_shared=True)
 def plan(
     network: Network,
     scores: Scores,

@@ -145,10 +145,11 @@ class PlanSearch:
         simulator, time = self.quick, self.config.time
         simulated: list[Candidate] = []
         start, longest = time.elapsed, 0.0
-        for candidate in track(candidates, "simulated plans"):
+        for number, candidate in enumerate(track(candidates, "simulated plans")):
             if time.is_spent(SIMULATIONS, ahead=longest):
                 time.leave_out(f"{len(candidates) - len(simulated)} of {len(candidates)} simulations of allocations")
                 break
+            simulator.measure_ahead(other.plan.kept for other in candidates[number:])
             simulated.append(candidate._replace(losses=simulator.divergences(candidate.plan.kept)))
             start, longest = time.elapsed, max(longest, time.elapsed - start)
         return [*simulated, *candidates[len(simulated) :]]

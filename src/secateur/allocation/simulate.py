@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils import _pytree as pytree
 
 from secateur.coupling.network import Kept
 from secateur.data.batch import Batch
@@ -20,10 +21,11 @@ from secateur.masking.ablation import Means
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.known_rows import KnownDenseRows
-from secateur.recovery.paired_run import MEMORY, PairedExecution
+from secateur.recovery.paired_run import MEMORY, PairedExecution, dense_outputs
 from secateur.recovery.refit import refit_behind_cut
 from secateur.recovery.ridge import Choice
 from secateur.utils.collected_warnings import own_warnings_dropped
+from secateur.utils.distributed import is_shared, process_count
 
 COMPARING, MEASURING = Choice(1e-1, 0), Choice(1e-2, 0)
 MOST_HELD_OUT = 64
@@ -66,8 +68,8 @@ class PlanSimulator:
             examples: the most examples.
         """
         quick = self._on(output_spread(self._microbatches, examples), COMPARING)
-        memory = int(MEMORY * (FITTED_MEMORY + HELD_OUT_MEMORY))
-        quick.fitted = quick.held_out = self._quick_execution(quick._microbatches, memory)
+        share = FITTED_MEMORY + HELD_OUT_MEMORY
+        quick.fitted = quick.held_out = self._quick_execution(quick._microbatches, int(MEMORY * share))
         return quick
 
     def quick_held_out(self, examples: int) -> "PlanSimulator":
@@ -142,19 +144,8 @@ class PlanSimulator:
     def _known_outputs(self) -> Sequence[Any] | None:
         """Return the dense network's outputs on the examples held out, the same for all plans; None if too large."""
         if self._dense_outputs is None:
-            self._dense_outputs = self._collect_outputs()
+            self._dense_outputs = dense_outputs(self.network, self.held_out.cells, MOST_OUTPUTS)
         return self._dense_outputs or None
-
-    def _collect_outputs(self) -> list[Any]:
-        """Run the dense network on the examples held out; nothing is returned if the outputs are too large."""
-        outputs, entries = list[Any](), 0
-        dense_network = EmbeddedPrunedNetwork.whole(self.network, {})
-        for dense, _ in PairedExecution(dense_network, self.held_out.cells, memory=0).outputs():
-            outputs.append(dense)
-            entries += sum(leaf.numel() for leaf in pytree.tree_leaves(dense) if isinstance(leaf, Tensor))
-            if entries > MOST_OUTPUTS:
-                return []
-        return outputs
 
     @property
     def examples(self) -> int:
@@ -163,13 +154,20 @@ class PlanSimulator:
 
     def divergences(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Tensor:
         """Return the divergence of each example held out, at the temperature for comparisons, (examples,)."""
-        return self.recall(
-            "divergences", kept, layers,
-            lambda: torch.cat([self._divergences(pair) for pair in self.outputs(kept, layers)]),
-        )  # fmt: skip
+        key = self._key("divergences", kept, layers)
+        return self._results.recall(key, partial(self._numbers, kept, layers))["numbers"]  # type: ignore[no-any-return]
+
+    def _numbers(self, kept: Kept, layers: Sequence[LinearLayer] | None) -> dict[str, Tensor]:
+        return {"numbers": torch.cat([self._divergences(pair).cpu() for pair in self.outputs(kept, layers)])}
+
+    def measure_ahead(self, plans: Iterable[Kept]) -> None:
+        """Measure the first of these plans, which are asked for next, one in each process that shares the work."""
+        first = islice(plans, process_count() if is_shared() else 0)
+        computations = {self._key("divergences", kept, None): partial(self._numbers, kept, None) for kept in first}
+        self._results.compute_ahead("simulated plans", computations)
 
     def _divergences(self, pair: OutputPair) -> Tensor:
-        """Return the divergences of a microbatch, at the temperature for comparisons where it was not fitted."""
+        """Return divergences, at the temperature for comparisons where it was not fitted."""
         if self._temperature is None:
             is_fitted = self.held_out is self.fitted  # what a refit leaves of class scores is what softening measures
             self._temperature = 1.0 if is_fitted else comparison_temperature(self._known_outputs() or [pair.dense])
@@ -186,10 +184,13 @@ class PlanSimulator:
             layers: those that are refitted; None for all.
             compute: measures the numbers.
         """
+        key = self._key(name, kept, layers)
+        return self._results.recall(key, lambda: {"numbers": compute()})["numbers"]  # type: ignore[no-any-return]
+
+    def _key(self, name: str, kept: Kept, layers: Sequence[LinearLayer] | None) -> str:
         names = None if layers is None else [layer.name for layer in layers]
         sizes = [len(execution.cells) for execution in (self.fitted, self.held_out)]
-        key = key_of(name, self.examples, *sizes, self.choice, names, self._means or {}, kept)
-        return self._results.recall(key, lambda: {"numbers": compute()})["numbers"]  # type: ignore[no-any-return]
+        return key_of(name, self.examples, *sizes, self.choice, names, self._means or {}, kept)
 
     def divergence(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> float:
         """Return the mean divergence on the examples held out."""

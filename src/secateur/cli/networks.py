@@ -104,9 +104,9 @@ def score_command(
 ) -> CommandOutput:
     """Score every unit and write scores.safetensors; under torchrun the processes share the work."""
     from secateur.cli.imports import batches_from, model_from
-    from secateur.utils.distributed import launched_processes, process_rank
+    from secateur.utils.distributed import process_rank, shared_processes
 
-    with launched_processes():
+    with shared_processes():
         batches = batches_from(data)
         network = sc.trace(model_from(model, weights, program, device), batches)
         scores = sc.score(

@@ -113,22 +113,26 @@ def prune_command(
     checkpoint: RunFolder = None,
     progress: bool = True,
 ) -> CommandOutput:
-    """Prune a model, print the comparison, and write the small model and the report."""
+    """Prune a model, print the comparison, and write the small model and the report; torchrun shares the work."""
     from secateur.cli.imports import batches_from, metric_from, model_from
     from secateur.deployment.export import check_export_path
+    from secateur.utils.distributed import process_rank, shared_processes
 
     if not keep and not sizes:
         raise BudgetError("--keep is missing; give a budget, --keep macs=0.5, or what single groups keep, by --size")
     check_export_path(onnx)
-    dense, batches = model_from(model, weights, program, device), batches_from(data)
-    result = sc.prune(
-        dense, batches, parse_keep_text(keep) if keep else None, by, sizes=parse_sizes(sizes or []),
-        test=batches_from(test) if test else None, holdout=holdout, metric=metric_from(metric),
-        ablation=ablation, allocation=parse_allocation(allocation), rounds=rounds, round_to=round_to, target=target,
-        floor=floor, repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, as_program=as_program,
-        new_biases=new_biases, layout=layout, context_length=context_length, seconds=seconds, seed=seed,
-        checkpoint=checkpoint, progress=progress,
-    )  # fmt: skip
+    with shared_processes():
+        dense, batches = model_from(model, weights, program, device), batches_from(data)
+        result = sc.prune(
+            dense, batches, parse_keep_text(keep) if keep else None, by, sizes=parse_sizes(sizes or []),
+            test=batches_from(test) if test else None, holdout=holdout, metric=metric_from(metric),
+            ablation=ablation, allocation=parse_allocation(allocation), rounds=rounds, round_to=round_to, target=target,
+            floor=floor, repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, as_program=as_program,
+            new_biases=new_biases, layout=layout, context_length=context_length, seconds=seconds, seed=seed,
+            checkpoint=checkpoint, progress=progress,
+        )  # fmt: skip
+        if process_rank() > 0:  # the first process writes
+            return CommandOutput("", {})
     output = saved_output(result, out, onnx)
     return output if layout is None else with_pretrained(output, result, out / PRETRAINED)
 

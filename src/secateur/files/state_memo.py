@@ -13,12 +13,17 @@ from secateur.errors import StorageError
 from secateur.files.staging import write_file
 from secateur.files.states import read_state, state_writer
 from secateur.utils.collected_warnings import own_warnings, warn
+from secateur.utils.distributed import is_shared
+from secateur.utils.shared_tasks import map_tasks
 
 State = Mapping[str, Any]
 
 
 class StateMemo:
-    """Results by key; this class keeps none, for runs without a checkpoint."""
+    """Results by key; this class keeps those alone that processes computed ahead, for runs without a checkpoint."""
+
+    def __init__(self) -> None:
+        self._ahead: dict[str, State] = {}
 
     def recall(self, key: str, compute: Callable[[], State]) -> State:
         """Return the state of a key, or compute it and keep it.
@@ -29,7 +34,21 @@ class StateMemo:
             key: everything that the state depends on, beside what the whole run depends on.
             compute: returns nested dicts, lists, tensors and plain values.
         """
-        return compute()
+        return self._ahead[key] if key in self._ahead else compute()
+
+    def compute_ahead(self, name: str, computations: Mapping[str, Callable[[], State]]) -> None:
+        """Compute states that are likely to be asked for next, each in one of the processes that share the work.
+
+        Nothing is done in a single process: there, states are computed when they are asked for.
+
+        Args:
+            name: what the states are.
+            computations: for each key the function that computes its state.
+        """
+        keys = [key for key in computations if key not in self._ahead]
+        if is_shared() and len(keys) > 1:
+            states = map_tasks(name, keys, lambda key: computations[key](), digest=key_of(*keys))
+            self._ahead.update(zip(keys, states, strict=True))
 
     def under(self, prefix: str) -> "StateMemo":
         """Return a memo whose keys begin with a prefix."""
@@ -40,6 +59,7 @@ class PrefixedMemo(StateMemo):
     """A memo whose keys begin with a prefix."""
 
     def __init__(self, memo: StateMemo, prefix: str) -> None:
+        super().__init__()
         self._memo, self._prefix = memo, prefix
 
     def recall(self, key: str, compute: Callable[[], State]) -> State:
@@ -68,6 +88,7 @@ class FileMemo(StateMemo):
     """
 
     def __init__(self, path: Path, of: str, seconds: float = 0.0) -> None:
+        super().__init__()
         self._path, self._of, self._seconds = path, of, seconds
         self._entries: dict[str, Any] = {}
         self._is_new, self._written = False, time.monotonic()

@@ -105,8 +105,8 @@ UNSUPPORTED = (
     ),
     UnsupportedKind(
         _is_sharded,
-        "is sharded over processes: no process holds whole weights. Load the full state dict into the plain module, "
-        "prune it in one process, and shard the small model",
+        "is sharded over processes: no process holds whole weights. Load the full state dict into the plain module in "
+        "every process, prune it within secateur.shared_processes(), and shard the small model",
     ),
     UnsupportedKind(
         _has_tensor_subclass,

@@ -23,7 +23,7 @@ from secateur.importance.context import CriterionContext
 from secateur.importance.drawn_loss import drawn_loss
 from secateur.importance.elimination import ConsumerFactor, eliminate_units
 from secateur.importance.fisher import FisherFactors
-from secateur.importance.fisher_pass import fisher_factors
+from secateur.importance.fisher_pass import MAX_ROWS, fisher_factors
 from secateur.importance.gradient import backward_through
 from secateur.importance.obs_batches import GroupBatch, LinearConsumers, group_batches, layers_of_groups
 from secateur.importance.registry import criterion
@@ -33,6 +33,7 @@ from secateur.option_table import OPTIONS
 from secateur.utils.live_bytes import peak_bytes
 from secateur.utils.progress import track
 from secateur.utils.rng import generator_for
+from secateur.utils.shared_tasks import map_shares
 
 Moments = Mapping[LinearLayer, FisherFactors]
 
@@ -79,15 +80,32 @@ def optimal_brain_surgeon(context: CriterionContext, config: OptimalBrainSurgeon
 
 
 def _elimination_losses(context: CriterionContext, batch: GroupBatch, consumers: LinearConsumers) -> dict[str, Tensor]:
-    """Return the scores of a batch of groups, and free the curvatures of its layers."""
-    moments = fisher_factors(context, layers_of_groups(batch.groups, consumers), batch.drawn)
-    scores = {}
-    for group in track(batch.groups, "elimination by group"):
-        alike = _layers_by_input(consumers[group.name], moments)
-        factors = [factor for layers in alike for factor in _factors(context.network, group, layers, moments)]
-        scores[group.name] = eliminate_units(group.size, factors)
-        del factors
-    return scores
+    """Return the scores of a batch of groups, which processes share, and free the curvatures of its layers."""
+
+    def losses_of(groups: Sequence[Group]) -> list[Tensor]:
+        moments = fisher_factors(context, layers_of_groups(groups, consumers), batch.drawn)
+        return [
+            _losses_of_group(context.network, group, consumers[group.name], moments)
+            for group in track(groups, "elimination by group")
+        ]
+
+    costs = [_elimination_cost(consumers[group.name]) for group in batch.groups]
+    losses = map_shares("elimination by group", batch.groups, losses_of, costs)
+    return {group.name: values for group, values in zip(batch.groups, losses, strict=True)}
+
+
+def _losses_of_group(network: Network, group: Group, layers: Sequence[LinearLayer], moments: Moments) -> Tensor:
+    """Return the scores of a group's units. (units,)"""
+    alike = _layers_by_input(layers, moments)
+    factors = [factor for layers in alike for factor in _factors(network, group, layers, moments)]
+    return eliminate_units(group.size, factors)
+
+
+def _elimination_cost(layers: Sequence[LinearLayer]) -> float:
+    """Return about how many operations the covariances of layers and the elimination of their inputs take."""
+    return float(
+        sum(layer.groups * layer.features_of_group**2 * (MAX_ROWS + layer.features_of_group) for layer in layers)
+    )
 
 
 def _layers_by_input(layers: Sequence[LinearLayer], moments: Moments) -> list[list[LinearLayer]]:

@@ -63,7 +63,7 @@ CRITERION_OPTIONS = ("aggregate", "estimator", "coalitions", "stop", "protocol",
 READ_BY_CRITERIA = (*CRITERION_OPTIONS, "resume", "checkpoint")
 
 
-@entry_point_with(deferred=CRITERION_OPTIONS)
+@entry_point_with(deferred=CRITERION_OPTIONS, is_shared=True)
 def score(
     network: Network,
     data: Any = None,

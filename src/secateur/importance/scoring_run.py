@@ -12,11 +12,11 @@ from secateur.errors import MissingGradientError
 from secateur.importance.checkpoint import Checkpoint, fingerprint, load_checkpoint, weights_digest
 from secateur.importance.context import CriterionContext
 from secateur.importance.criterion_output import group_scores
-from secateur.importance.registry import RegisteredCriterion
+from secateur.importance.registry import RegisteredCriterion, UnitScores
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley.config import EvaluationConfig, Shapley
 from secateur.importance.shapley.precision import find_precision
-from secateur.utils.distributed import process_rank
+from secateur.utils.distributed import check_same, is_shared, process_rank
 
 NAMES_IN_FINGERPRINTS = {"impute": "refit"}  # those of version 0.9, so that its checkpoints continue
 
@@ -71,15 +71,42 @@ class ScoringRun:
 def run_criterion(scoring: ScoringRun, resume: Scores | None, path: Path | None) -> Scores:
     """Score all groups, from the scores to resume or the checkpoint on.
 
+    Units that nothing reads, such as those of a pooler that is not used, are worth nothing by any criterion.
+
     Raises:
         DataError: scores to resume are of something else, or the criterion returned no scores.
+        MissingGradientError: the criterion differentiates an operator that has no gradient.
+    """
+    context, name = scoring.context, scoring.criterion.name
+    read = tuple(group for group in context.groups if context.network.consumers_of(group))
+    scoring = replace(scoring, context=replace(context, groups=read))
+    if is_shared():
+        check_same(f"scores by {name!r} of the inputs {scoring.fingerprint}")
+    output = _criterion_output(scoring, resume, path) if read else {}
+    groups = {
+        group.name: group_scores(name, group, output)
+        if group in read
+        else GroupScores.exact(torch.zeros(group.size, dtype=torch.float64))
+        for group in context.groups
+    }
+    scores = scoring.scores(groups)
+    if path is not None and process_rank() == 0:
+        scores.save(path)
+    return scores
+
+
+def _criterion_output(scoring: ScoringRun, resume: Scores | None, path: Path | None) -> UnitScores:
+    """Run the criterion.
+
+    Raises:
+        DataError: scores to resume are of something else.
         MissingGradientError: the criterion differentiates an operator that has no gradient.
     """
     context = scoring.context
     earlier = load_checkpoint(resume, path, lambda: scoring.fingerprint, context.network, context.example_count)
     checkpoint = None if path is None else Checkpoint(path, scoring.scores, {} if earlier is None else earlier.groups)
     try:
-        output = scoring.criterion(replace(context, resume_from=earlier, on_progress=checkpoint))
+        return scoring.criterion(replace(context, resume_from=earlier, on_progress=checkpoint))
     except KeyboardInterrupt:
         if checkpoint is not None:
             checkpoint.write()
@@ -92,11 +119,6 @@ def run_criterion(scoring: ScoringRun, resume: Scores | None, path: Path | None)
             "register the gradient with torch.library.register_autograd, or rank by a criterion that needs no "
             "gradients, such as 'shapley', 'apoz' or 'l2'"
         ) from failure
-    name = scoring.criterion.name
-    scores = scoring.scores({group.name: group_scores(name, group, output) for group in context.groups})
-    if path is not None and process_rank() == 0:
-        scores.save(path)
-    return scores
 
 
 def _is_of_backward_pass(failure: RuntimeError) -> bool:

@@ -29,6 +29,7 @@ from secateur.surgery.recipe import Recipe
 from secateur.utils.collected_warnings import warn
 from secateur.utils.free_memory import return_free_memory
 from secateur.utils.progress import counted
+from secateur.utils.shared_tasks import map_shares
 from secateur.utils.time_budget import TimeBudget
 
 Trained = Callable[[DistillationConfig], None]
@@ -169,7 +170,12 @@ class RepairChain:
     def _divergences(self, candidate: nn.Module, cells: Sequence[Batch]) -> torch.Tensor:
         """Return the divergence of a network's outputs from the dense one's, (examples,)."""
         writes = self.plan.network.program.writes
-        return output_divergences(self.dense, candidate, cells, writes, self.temperature)
+
+        def divergences(share: Sequence[Batch]) -> list[torch.Tensor]:
+            joined = output_divergences(self.dense, candidate, share, writes, self.temperature).cpu()
+            return list(torch.split(joined, [cell.size or 1 for cell in share]))
+
+        return torch.cat(map_shares("compared outputs", cells, divergences))
 
     def finish(self) -> None:
         """Fit the kept repairs to all examples, and give the result to the cut model.

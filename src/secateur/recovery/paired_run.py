@@ -4,8 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
+from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.data.model_inputs import input_error
 from secateur.graph.cursor import ProgramCursor, RunState, Values, ValuesOver
@@ -118,6 +121,26 @@ class PairedExecution:
             raise input_error(self.within.network.title, self.cells[cell], failure) from failure
         self._cursor.keep(cell, (dense, cut), self.memory)
         return dense, cut
+
+
+def dense_outputs(network: Network, cells: Sequence[Batch], most: int) -> list[Any]:
+    """Run the dense network.
+
+    Args:
+        network: the network.
+        cells: the examples.
+        most: the largest number of entries that all outputs may have together.
+
+    Returns:
+        The output for each microbatch; nothing if they are too large.
+    """
+    outputs, entries = list[Any](), 0
+    for dense, _ in PairedExecution(EmbeddedPrunedNetwork.whole(network, {}), cells, memory=0).outputs():
+        outputs.append(dense)
+        entries += sum(leaf.numel() for leaf in pytree.tree_leaves(dense) if isinstance(leaf, Tensor))
+        if entries > most:
+            return []
+    return outputs
 
 
 def value_of(values: Values, fixed: Mapping[Node, Any], argument: Any) -> Any:

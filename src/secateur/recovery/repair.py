@@ -12,6 +12,7 @@ from secateur.entry import entry_point_with
 from secateur.errors import SurgeryError
 from secateur.evaluation.calibration import Calibration
 from secateur.graph.parametrizations import bake_parametrizations
+from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import batches_for, check_model_on, check_model_values
 from secateur.option_table import check_option
@@ -22,6 +23,7 @@ from secateur.recovery.distillation import distill
 from secateur.recovery.embedded import embedded_tensors
 from secateur.recovery.refit_memory import check_refit_memory
 from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.utils.distributed import check_same, is_shared
 
 SOLVED = ("refit", "adapt")
 How = str | Trainer | Sequence[str | Trainer]
@@ -34,7 +36,7 @@ def repair_names(how: How) -> str:
     return "+".join(step if isinstance(step, str) else getattr(step, "__name__", "yours") for step in steps)
 
 
-@entry_point_with(*OPTIONS)
+@entry_point_with(*OPTIONS, is_shared=True)
 def repair(
     small: nn.Module,
     model: nn.Module,
@@ -120,6 +122,8 @@ def run_repairs(
         The result of each step.
     """
     repairs = resolve_repairs(how)
+    if is_shared():
+        check_same(f"repair of the inputs {tensor_fingerprint(list(plan.kept.values()), calibration.microbatches)}")
     if any(name in SOLVED for name, _ in repairs):
         check_refit_memory(plan.network, calibration.microbatches)
     with torch.random.fork_rng(devices=[]):

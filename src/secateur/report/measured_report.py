@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,6 +28,7 @@ from secateur.report.generation_times import generation_setting
 from secateur.report.report import Report
 from secateur.utils.collected_warnings import warning_lines
 from secateur.utils.devices import page_faults
+from secateur.utils.distributed import broadcast_if_shared
 from secateur.utils.time_budget import TimeBudget
 
 Times = tuple[list[list[float]], tuple[LayerTime, ...]]
@@ -61,14 +64,14 @@ def measure_networks(
         context_length: the number of tokens before the ones that are generated, where the budget is in their time.
     """
     evaluations = evaluate(dense, small, examples.measured, loss, metric, plan.network.program.writes)
-    writes = plan.network.program.writes
-    timed = _timed_in_runtime(dense, small, examples.timed, runtime, writes)
+    timed, faults, generation = broadcast_if_shared(
+        partial(_all_times, dense, small, plan, examples.timed, runtime, context_length), "times of both networks"
+    )
     metrics = [
         evaluation.metrics(cost, latency_of(examples.timed.size or 1, seconds))
         for evaluation, cost, seconds in zip(evaluations, (plan.dense, plan.cost), timed.seconds, strict=True)
     ]
     speedup = metrics[0].latency.median / metrics[1].latency.median
-    faults = _page_faults(small, examples.timed, writes) if timed.runtime == EAGER else 0
     return Report(
         title=plan.network.title,
         examples=len(evaluations[0].losses),
@@ -90,7 +93,7 @@ def measure_networks(
             "effective": None if plan.effective is None else _effective_setting(plan.effective),
             "inputs": example_text(plan.network),
             "runtime": timed.runtime,
-            "generation": generation_setting(dense, small, plan, examples.timed, context_length),
+            "generation": generation,
             "layers": [asdict(layer) for layer in timed.layers],
             "speed": speed_note(dense, plan, timed.layers, speedup, faults),
             "notes": [*examples.notes, *plan.notes, *timed.notes],
@@ -101,6 +104,16 @@ def measure_networks(
         new_biases=plan.new_biases,
         changes=evaluations[1].changes_from(evaluations[0]),
     )
+
+
+def _all_times(
+    dense: nn.Module, small: nn.Module, plan: Plan, batch: Batch, runtime: str, context_length: int | None
+) -> tuple["TimedNetworks", int, dict[str, Any] | None]:
+    """Return the times of two networks, the page faults of the smaller one, and their times of text generation."""
+    writes = plan.network.program.writes
+    timed = _timed_in_runtime(dense, small, batch, runtime, writes)
+    faults = _page_faults(small, batch, writes) if timed.runtime == EAGER else 0
+    return timed, faults, generation_setting(dense, small, plan, batch, context_length)
 
 
 def _effective_setting(effective: EffectiveMacs) -> dict[str, int]:

@@ -37,7 +37,7 @@ from secateur.utils.progress import stage
 from secateur.utils.selections import Selection
 
 
-@entry_point_with(*READ_BY_CRITERIA)
+@entry_point_with(*READ_BY_CRITERIA, is_shared=True)
 def tradeoff(
     model: nn.Module,
     data: Any,

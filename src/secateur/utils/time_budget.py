@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable
 
+from secateur.utils.distributed import broadcast_if_shared
+
 
 class TimeBudget:
-    """A budget of seconds for a run.
+    """A budget of seconds for a run; where processes share it, the clock of the first one counts.
 
     Args:
         seconds: the budget; None for no limit.
@@ -29,7 +31,9 @@ class TimeBudget:
     @property
     def elapsed(self) -> float:
         """Seconds since the budget was created."""
-        return self._clock() - self._start
+        if self.seconds is None:
+            return self._clock() - self._start
+        return broadcast_if_shared(lambda: self._clock() - self._start, "the time so far")
 
     def leave_out(self, step: str) -> None:
         """Record a step that is skipped to meet the budget."""

@@ -1,0 +1,36 @@
+"""The numbers of blocks to leave out that are tried, and the exchanges of one block for another."""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
+NEAR = 2  # places of the order from its end, within which blocks are exchanged
+
+
+def coarse_counts(blocks: int) -> list[int]:
+    """Return the numbers of blocks that are left out at first, from none to all."""
+    return sorted({round(blocks * share) for share in COARSE})
+
+
+def middle_counts(counts: Sequence[int], best: int) -> list[int]:
+    """Return the numbers of blocks half-way from the best one so far to its neighbours."""
+    index = counts.index(best)
+    neighbours = (*counts[max(index - 1, 0) : index], *counts[index + 1 : index + 2])
+    middles = [(best + other) // 2 for other in neighbours]
+    return [count for count in middles if count not in counts]
+
+
+def exchanged_places(count: int, blocks: int) -> Iterator[tuple[int, int]]:
+    """Yield pairs of places in the order: of a block to leave out, and of one to take back; near ones first.
+
+    Args:
+        count: how many are left out, from the order's beginning.
+        blocks: how many there are.
+
+    Examples:
+        >>> list(exchanged_places(2, 4))
+        [(2, 1), (2, 0), (3, 1)]
+    """
+    present, absent = range(count, min(count + NEAR, blocks)), range(max(count - NEAR, 0), count)
+    pairs = sorted(product(present, absent), key=lambda pair: (pair[0] - pair[1], pair[0]))
+    yield from (pair for pair in pairs if pair[0] - pair[1] <= NEAR)
