@@ -27,7 +27,7 @@ def work(coalitions: int) -> dict[str, float]:
     from secateur import demo  # noqa: PLC0415
     from secateur.importance.shapley import estimate  # noqa: PLC0415
     from secateur.importance.shapley.control_variate import ControlVariate  # noqa: PLC0415
-    from secateur.utils.distributed import shared_processes  # noqa: PLC0415
+    from secateur.utils.process_groups import shared_processes  # noqa: PLC0415
 
     torch.set_num_threads(1)
     seconds = {"import": time.process_time() - start}

@@ -13,7 +13,7 @@ from secateur.argument_checks import bound_arguments, check_arguments, check_opt
 from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
 from secateur.renamed_options import with_current_names
 from secateur.utils.collected_warnings import warnings_collected
-from secateur.utils.distributed import shared_function
+from secateur.utils.process_groups import in_all_processes
 from secateur.utils.process_lock import exclusive
 from secateur.utils.progress import run_shown
 from secateur.utils.random_states import random_states_kept
@@ -66,7 +66,8 @@ def entry_point_with(
         ]
         known = list(dict.fromkeys([*(name for name in signature.parameters if name not in open_ended), *further]))
 
-        def checked_call(*args: P.args, **kwargs: P.kwargs) -> R:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
             options = with_current_names(kwargs) if "ablation" in known else kwargs
             for name, value in options.items():
                 check_option_name(called, name, value, known)
@@ -79,12 +80,7 @@ def entry_point_with(
             with exclusive(), reported(called, signature, arguments), plain_modes(), random_states_kept(), compilation:
                 return function(*bound.args, **bound.kwargs)
 
-        @wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            with shared_function(called) if is_shared else nullcontext():
-                return checked_call(*args, **kwargs)
-
-        return call
+        return in_all_processes(call, called) if is_shared else call
 
     return decorated
 

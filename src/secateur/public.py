@@ -22,7 +22,7 @@ from secateur.surgery.cut import cut
 from secateur.surgery.storage import load, save
 from secateur.tracing import trace
 from secateur.tradeoff_curve.run import tradeoff
-from secateur.utils.distributed import shared_processes
+from secateur.utils.process_groups import shared_processes
 
 __all__ = [
     "Network",

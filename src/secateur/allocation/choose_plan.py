@@ -25,7 +25,7 @@ from secateur.evaluation.generation import GenerationPhase, generation_phase
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.importance.scores import Scores
-from secateur.utils.distributed import check_same, is_shared
+from secateur.utils.distributed import check_same_inputs, is_shared
 
 UNIFORM = Allocation(("uniform",))
 
@@ -53,7 +53,7 @@ def choose_plan(
     """
     network = calibration.network
     if is_shared():
-        check_same(f"plan for {dict(keep)} with the inputs {_digest_of(calibration, scores)}")
+        check_same_inputs(f"plan for {dict(keep)} with the inputs {_digest_of(calibration, scores)}")
     check_scores(network, [group for group in network.groups if group.name in scores], scores)
     fixed = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
     check_even(network, fixed)

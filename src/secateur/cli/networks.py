@@ -104,7 +104,8 @@ def score_command(
 ) -> CommandOutput:
     """Score every unit and write scores.safetensors; under torchrun the processes share the work."""
     from secateur.cli.imports import batches_from, model_from
-    from secateur.utils.distributed import process_rank, shared_processes
+    from secateur.utils.distributed import process_rank
+    from secateur.utils.process_groups import shared_processes
 
     with shared_processes():
         batches = batches_from(data)

@@ -116,7 +116,8 @@ def prune_command(
     """Prune a model, print the comparison, and write the small model and the report; torchrun shares the work."""
     from secateur.cli.imports import batches_from, metric_from, model_from
     from secateur.deployment.export import check_export_path
-    from secateur.utils.distributed import process_rank, shared_processes
+    from secateur.utils.distributed import process_rank
+    from secateur.utils.process_groups import shared_processes
 
     if not keep and not sizes:
         raise BudgetError("--keep is missing; give a budget, --keep macs=0.5, or what single groups keep, by --size")

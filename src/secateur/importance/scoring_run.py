@@ -16,7 +16,7 @@ from secateur.importance.registry import RegisteredCriterion, UnitScores
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley.config import EvaluationConfig, Shapley
 from secateur.importance.shapley.precision import find_precision
-from secateur.utils.distributed import check_same, is_shared, process_rank
+from secateur.utils.distributed import check_same_inputs, is_shared, process_rank
 
 NAMES_IN_FINGERPRINTS = {"impute": "refit"}  # those of version 0.9, so that its checkpoints continue
 
@@ -81,7 +81,7 @@ def run_criterion(scoring: ScoringRun, resume: Scores | None, path: Path | None)
     read = tuple(group for group in context.groups if context.network.consumers_of(group))
     scoring = replace(scoring, context=replace(context, groups=read))
     if is_shared():
-        check_same(f"scores by {name!r} of the inputs {scoring.fingerprint}")
+        check_same_inputs(f"scores by {name!r} of the inputs {scoring.fingerprint}")
     output = _criterion_output(scoring, resume, path) if read else {}
     groups = {
         group.name: group_scores(name, group, output)

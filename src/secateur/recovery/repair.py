@@ -23,7 +23,7 @@ from secateur.recovery.distillation import distill
 from secateur.recovery.embedded import embedded_tensors
 from secateur.recovery.refit_memory import check_refit_memory
 from secateur.surgery.recipe import Recipe, recipe_of
-from secateur.utils.distributed import check_same, is_shared
+from secateur.utils.distributed import check_same_inputs, is_shared
 
 SOLVED = ("refit", "adapt")
 How = str | Trainer | Sequence[str | Trainer]
@@ -123,7 +123,9 @@ def run_repairs(
     """
     repairs = resolve_repairs(how)
     if is_shared():
-        check_same(f"repair of the inputs {tensor_fingerprint(list(plan.kept.values()), calibration.microbatches)}")
+        check_same_inputs(
+            f"repair of the inputs {tensor_fingerprint(list(plan.kept.values()), calibration.microbatches)}"
+        )
     if any(name in SOLVED for name, _ in repairs):
         check_refit_memory(plan.network, calibration.microbatches)
     with torch.random.fork_rng(devices=[]):

@@ -104,3 +104,17 @@ def divided_tasks(costs: Sequence[float], processes: int) -> list[list[int]]:
         totals[least] += costs[number]
         shares[least].append(number)
     return [sorted(share) for share in shares]
+
+
+def map_sharded(blocks: Sequence[int], make: Callable[[int], Outcome]) -> list[Outcome]:
+    """Compute `make(block)` for all blocks, each process a share of them, and gather all results in order.
+
+    An exception in one process is raised in all.
+    """
+    count = process_count()
+    if count == 1:
+        return [make(block) for block in blocks]
+    with failures_exchanged("blocks"):
+        results = [make(block) for block in blocks[process_rank() :: count]]
+    gathered = exchange("blocks", results)
+    return [gathered[block % count][block // count] for block in range(len(blocks))]

@@ -20,9 +20,10 @@ from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.jackknife import jackknife_estimate
 from secateur.importance.shapley.sampling_blocks import SamplingScheme
 from secateur.importance.shapley.stopping import EstimateState, Rule
-from secateur.utils.distributed import broadcast_result, map_sharded, process_count
+from secateur.utils.distributed import broadcast_result, process_count
 from secateur.utils.progress import counted
 from secateur.utils.rng import generator_for
+from secateur.utils.shared_tasks import map_sharded
 
 FIRST_LOOK, GROWTH = 8, 1.5  # blocks before the rule examines the estimate first, and the factor from look to look
 
