@@ -15,7 +15,7 @@ class LiveBytes(TorchDispatchMode):
     """Counts storages that operators see within the context, beyond those that are alive when it is entered.
 
     A storage counts from the first operator that returns it to the end of its life, however many tensors view it. What
-    a kernel allocates and frees inside one operator is not seen.
+    a kernel allocates and frees inside one operator is not seen, and neither are pages of mapped files.
 
     Attributes:
         now: bytes alive.
@@ -48,7 +48,7 @@ class LiveBytes(TorchDispatchMode):
             key = storage._cdata
         except (NotImplementedError, RuntimeError):
             return  # fake and functional tensors hold no memory
-        if key in self._storages or storage.device.type == "meta":
+        if key in self._storages or storage.device.type == "meta" or storage.is_shared():
             return
         size = storage.nbytes() if counts else 0
 

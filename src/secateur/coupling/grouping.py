@@ -36,8 +36,8 @@ class Units:
     frozen: tuple[Frozen, ...]
 
     def __call__(self, labels: Tensor) -> Tensor:
-        """Return the units of labels, -1 where they are frozen."""
-        return self.of_label[labels]
+        """Return the units of labels, -1 where they are frozen; an expanded view stays one."""
+        return self.of_label[squeeze_expanded(labels)].expand(labels.shape)
 
 
 def build_groups(tracer: LabelTracer) -> Units:

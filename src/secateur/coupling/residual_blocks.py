@@ -105,6 +105,16 @@ def blocks_of(network: Network) -> Group | None:
     return next((group for group in network.groups if group.block_paths and len(network.groups) > 1), None)
 
 
+def removed_blocks(network: Network, mask: Tensor) -> tuple[str, ...]:
+    """Return the paths of the blocks that are removed as a whole. `mask` holds which units are kept (units + 1,)."""
+    return tuple(
+        path
+        for group in network.groups
+        for path, stays in zip(group.block_paths, mask[group.span].tolist(), strict=False)
+        if not stays
+    )
+
+
 def is_inside(name: str, paths: Sequence[str]) -> bool:
     """Return whether a module or a tensor is one of these modules, or lies within one."""
     return any(is_within(name, path) for path in paths)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.coupling.labels import squeeze_expanded
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments, operator_name
@@ -66,7 +67,8 @@ class ShapeLiteral:
 
 
 def _remaining_entries(units: Tensor, mask: Tensor) -> int:
-    return int(mask[units].any(1).sum())
+    """Return how many entries, of units (entries, units of each), have units that are kept."""
+    return int(mask[squeeze_expanded(units)].any(1).expand(len(units)).sum())
 
 
 def shape_literals_of(op: OpContext, result: Any) -> Iterator[ShapeLiteral]:

@@ -31,8 +31,8 @@ OldAbout = TypeVar("OldAbout", bound=About)
 
 
 def tensors_writer(tensors: Mapping[str, Tensor], about: About) -> Writer:
-    """Return a writer of tensors; tensors that share memory are written separately."""
-    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    """Return a writer of tensors, which are not copied; tensors that share memory are written separately."""
+    contiguous = _in_own_memory(tensors)
 
     def write(path: Path) -> str:
         metadata = {"format": about.FORMAT, "about": msgspec.json.encode(about).decode()}
@@ -41,6 +41,17 @@ def tensors_writer(tensors: Mapping[str, Tensor], about: About) -> Writer:
         return digest
 
     return write
+
+
+def _in_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors; those whose memory belongs to an earlier one as well are copied."""
+    separate, memories = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        contiguous = tensor.detach().cpu().contiguous()
+        memory = contiguous.untyped_storage().data_ptr()
+        separate[name] = contiguous.clone() if memory in memories else contiguous
+        memories.add(memory)
+    return separate
 
 
 @overload

@@ -13,6 +13,7 @@ from secateur.errors import SecateurError
 from secateur.graph.attribute_snapshots import attributes_restored
 from secateur.graph.model_calls import call_model
 from secateur.graph.random_draws import seeded
+from secateur.utils.mapped_tensors import TensorRoom
 
 
 @contextmanager
@@ -56,8 +57,9 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def parameters_kept(model: nn.Module) -> Iterator[None]:
-    """Restore the memory and the values of parameters on leaving."""
-    saved = [(parameter, parameter.data, parameter.detach().clone()) for parameter in model.parameters()]
+    """Restore the memory and the values of parameters on leaving; copies of large models are in temporary files."""
+    room = TensorRoom()
+    saved = [(parameter, parameter.data, room.copied(parameter.detach())) for parameter in model.parameters()]
     try:
         yield
     finally:

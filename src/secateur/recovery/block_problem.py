@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.errors import MissingGradientError
 from secateur.graph.cursor import Values, ValuesOver
 from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
@@ -19,9 +18,10 @@ from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.folded_layers import FoldedLayer
 from secateur.recovery.input_covariance import input_covariances
 from secateur.recovery.paired_run import PairedExecution
+from secateur.recovery.problem_gradients import gradient, slopes_by_changes
 from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.reconstruction_terms import SharedTargets
-from secateur.recovery.tensor_lists import conjugate_share, shifted
+from secateur.recovery.tensor_lists import ConjugateDirection, shifted
 
 GAIN = 0.05  # of the squared error: steps that remove less are the last ones
 FIRST_LENGTH = 1e-2
@@ -86,24 +86,23 @@ class BlockProblem:
 
     def _best_changes(self, most: int) -> Sequence[Tensor]:
         """Run the steps, and return the changes of the weights with the smallest error."""
-        weights = [self.within.state[pruned_layer.layer.weight] for pruned_layer in self.parts]
-        changes = [w.new_zeros(p.shape, dtype=torch.float64) for w, p in zip(weights, self.parts, strict=True)]
-        best, least = changes, math.inf
-        steps, slopes, direction = changes, changes, changes
-        length = FIRST_LENGTH
+        changes = [
+            self.within.state.compact(pruned_layer.layer.weight).new_zeros(pruned_layer.shape, dtype=torch.float64)
+            for pruned_layer in self.parts
+        ]
+        best, least, length = changes, math.inf, FIRST_LENGTH
+        direction = ConjugateDirection(changes)
         for _ in range(most):
-            before, old = slopes, steps
             now, errors, slopes = self._slopes(changes)
             if (1 - GAIN) * least < now < least or now < ROUNDING:
                 best, least = changes, now
                 break
-            steps = [factor.solve(slope) for factor, slope in zip(self.factors, slopes, strict=True)]
-            share = conjugate_share(steps, slopes, old, before) if now < least else 0.0  # else it starts anew
+            solved = zip(self.factors, slopes, strict=True)
+            direction.turn([factor.solve(slope) for factor, slope in solved], slopes, starts_anew=not now < least)
             if now < least:
                 best, least = changes, now
-            direction = [step + share * last for step, last in zip(steps, direction, strict=True)]
-            length, gain = self._length(changes, direction, errors, length)
-            changes = shifted(changes, direction, length) if length > 0 else changes
+            length, gain = self._length(changes, direction.steps, errors, length)
+            changes = list(shifted(changes, direction.steps, length)) if length > 0 else changes
             if not length > 0 or gain < GAIN:
                 break
         return changes if changes is not best and self._errors(changes) < least else best
@@ -142,12 +141,12 @@ class BlockProblem:
                 outputs, errors = self._missing(number, detached)
                 pairs = zip(self.anchors, errors, strict=True)
                 directions = [anchor.direction(number, error) for anchor, error in pairs]
-                for slope, of_cell in zip(slopes, _gradient(outputs, detached, directions), strict=True):
+                for slope, of_cell in zip(slopes, gradient(outputs, detached, directions), strict=True):
                     slope.add_(of_cell)
                 total += self._sum(error.square() for error in errors)
                 probed += [errors] if number % PROBED == 0 else []
-            sums = [slope.to(tensor) for slope, tensor in zip(slopes, tensors, strict=True)]
-            return total, probed, list(torch.autograd.grad(tensors, leaves, sums, materialize_grads=True))
+            has_constant = [layer.pruned_layer.has_constant for layer in self.layers]
+            return total, probed, slopes_by_changes(leaves, tensors, slopes, has_constant)
 
     def _errors(self, changes: Sequence[Tensor]) -> float:
         """Compute the sum of squared errors."""
@@ -160,7 +159,7 @@ class BlockProblem:
         """Add up products of errors, each in the measure of its layer."""
         return sum(anchor.weight * float(values.sum()) for anchor, values in zip(self.anchors, squares, strict=True))
 
-    def _tensors(self, changes: Sequence[Tensor]) -> list[Tensor]:
+    def _tensors(self, changes: Iterable[Tensor]) -> list[Tensor]:
         """Return the weights after changes, in compact form, then the constants, layer by layer."""
         pairs = [layer.tensors(change) for layer, change in zip(self.layers, changes, strict=True)]
         return [weight for weight, _ in pairs] + [constant for _, constant in pairs if constant is not None]
@@ -178,20 +177,3 @@ class BlockProblem:
         outputs = [anchor.output(values) for anchor in self.anchors]
         pairs = zip(self.anchors, outputs, strict=True)
         return outputs, [anchor.missing(number, output.detach()) for anchor, output in pairs]
-
-
-def _gradient(outputs: Sequence[Tensor], tensors: Sequence[Tensor], directions: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the gradient of the outputs along directions, by the tensors.
-
-    Raises:
-        MissingGradientError: an operator between them has no gradient.
-    """
-    reached = [pair for pair in zip(outputs, directions, strict=True) if pair[0].requires_grad]
-    try:
-        return torch.autograd.grad(
-            [output for output, _ in reached], tensors, [direction for _, direction in reached], materialize_grads=True
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as failure:
-        raise MissingGradientError(str(failure)) from failure

@@ -87,6 +87,8 @@ class CompactLayer:
             return weight
         outputs, inner = (index.to(weight.device) for index in (self.outputs, self.inner))
         weight = weight.index_select(0, outputs)
+        if self.groups == 1:  # the gradient of a gather would keep an index and a weight
+            return weight.index_select(1, inner[0])
         at = inner.repeat_interleave(len(outputs) // self.groups, 0)
         return weight.gather(1, at.view(*at.shape, *[1] * (weight.dim() - 2)).expand(*at.shape, *weight.shape[2:]))
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from secateur.coupling.network import Kept, Network
-from secateur.coupling.residual_blocks import is_inside
+from secateur.coupling.residual_blocks import is_inside, removed_blocks
 from secateur.graph.model_copies import copy_sharing_parameters
 from secateur.graph.operators import module_path
 from secateur.graph.program import OpFn, OpOverride
@@ -25,8 +25,7 @@ from secateur.masking.parameter_copies import ParameterCopy, parameter_copies
 from secateur.recovery.compact_layers import CompactLayer
 from secateur.recovery.compact_values import Axes, compact_axes, compact_operator
 from secateur.recovery.embedded_state import EmbeddedState, FixedValues, expanded_vector
-from secateur.surgery.recipe import Recipe
-from secateur.surgery.recipe_attributes import Slices
+from secateur.surgery.recipe import Recipe, kept_positions
 from secateur.utils.dtypes import to_widest
 
 
@@ -37,7 +36,6 @@ class EmbeddedPrunedNetwork:
     Args:
         network: the dense network's trace.
         mask: which units stay (units + 1,).
-        slices: the positions that stay, by tensor and axis.
         state: its parameters and buffers by name, read and written in the dense shapes; repairs replace them.
         biases: those that were added where there were none, in the dense lengths.
         means: of absent units, where they are not in the biases yet; empty where they are, or nothing stands for them.
@@ -47,8 +45,7 @@ class EmbeddedPrunedNetwork:
 
     network: Network
     mask: Tensor
-    slices: Slices
-    state: MutableMapping[str, Tensor]
+    state: EmbeddedState
     biases: dict[str, Tensor]
     means: Means = field(default_factory=dict)
     alike_until: int = 0
@@ -63,23 +60,26 @@ class EmbeddedPrunedNetwork:
         mask = network.mask(recipe.kept)
         names = set(program.state_names.values())
         compact = {name: tensors[name].detach() if name in tensors else program.state(name).detach() for name in names}
-        state = EmbeddedState(program, compact, {name: axes for name, axes in recipe.slices.items() if name in tensors})
+        slices = {name: axes for name, axes in recipe.slices.items() if name in tensors}
+        state = EmbeddedState(program, compact, slices, slices)
         biases = {}
         for consumer in network.new_biases():
             if consumer.fold is not None and consumer.fold.tensor in tensors:
                 stays = torch.nonzero(mask[consumer.fold.outputs]).flatten()
                 bias = tensors[consumer.fold.tensor].detach()
                 biases[consumer.fold.tensor] = expanded_vector(bias, len(consumer.fold.outputs), stays)
-        return EmbeddedPrunedNetwork(network, mask, recipe.slices, state, biases, cut_names=cut_names)
+        return EmbeddedPrunedNetwork(network, mask, state, biases, cut_names=cut_names)
 
     @staticmethod
     def whole(network: Network, kept: Kept, means: Means | None = None) -> "EmbeddedPrunedNetwork":
         """Return the dense network with a mask of units."""
-        program = network.program
-        state = {name: program.state(name).detach() for name in set(program.state_names.values())}
+        program, mask = network.program, network.mask(kept)
+        dense = {name: program.state(name).detach() for name in set(program.state_names.values())}
+        slices = {} if means else kept_positions(network, mask, removed_blocks(network, mask))
+        state = EmbeddedState(program, dense, slices)
         folds = [consumer.fold for consumer in network.new_biases() if consumer.fold is not None]
         biases = {fold.tensor: program.state(fold.weight).new_zeros(len(fold.outputs)) for fold in folds}
-        plain = EmbeddedPrunedNetwork(network, network.mask(kept), {}, state, biases, means or {})
+        plain = EmbeddedPrunedNetwork(network, mask, state, biases, means or {})
         return replace(plain, alike_until=plain.first_cut)
 
     @property
@@ -92,12 +92,7 @@ class EmbeddedPrunedNetwork:
     @cached_property
     def dropped(self) -> tuple[str, ...]:
         """The paths of removed blocks."""
-        return tuple(
-            path
-            for group in self.network.groups
-            for path, stays in zip(group.block_paths, self.mask[group.span].tolist(), strict=False)
-            if not stays
-        )
+        return removed_blocks(self.network, self.mask)
 
     def is_gone(self, node: Node) -> bool:
         """True if an operator is in a removed block."""
@@ -125,8 +120,6 @@ class EmbeddedPrunedNetwork:
     @cached_property
     def _compact_weights(self) -> frozenset[Node]:
         """The placeholders of weights that layers read in the cut shape."""
-        if not isinstance(self.state, EmbeddedState):
-            return frozenset()
         axes = {layer: self.state.axes(layer.layer.weight) for layer in self._narrow.values()}
         weights = {layer.weight_node for layer, kept in axes.items() if layer.is_cut_along(kept)}
         return frozenset(weights & self.network.program.state_names.keys())
@@ -213,7 +206,7 @@ class EmbeddedPrunedNetwork:
 
     def add(self, layer: LinearLayer, constant: Tensor) -> None:
         """Add a constant (outputs,) to a layer's result, if it can have one."""
-        holder = self.biases if layer.kind == "new" else self.state
+        holder: MutableMapping[str, Tensor] = self.biases if layer.kind == "new" else self.state
         current, sign = holder[layer.constant], -1 if layer.kind == "running_mean" else 1
         holder[layer.constant] = (to_widest(current) + sign * constant.to(to_widest(current))).to(current.dtype)
 
@@ -239,7 +232,7 @@ class EmbeddedPrunedNetwork:
         """Yield the name and the kept entries of each tensor that is among some names."""
         for name in self.state:
             if name in names:
-                yield name, self.state.compact(name) if isinstance(self.state, EmbeddedState) else self.state[name]
+                yield name, self.state.compact(name)
         for name, bias in self.biases.items():
             if name in names:
                 yield name, bias.index_select(0, self._stays(name).to(bias.device))

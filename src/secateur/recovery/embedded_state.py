@@ -1,6 +1,6 @@
 """The tensors of a cut network in the dense one's program: held in their cut shapes, expanded where they are read."""
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -10,31 +10,42 @@ from torch.fx import Node
 from secateur.graph.program import Program
 from secateur.masking.parameter_copies import ParameterCopy
 from secateur.surgery.recipe_attributes import Slices
+from secateur.utils.mapped_tensors import SpillingTensors
 
 
 class EmbeddedState(MutableMapping[str, Tensor]):
     """Parameters and buffers by name, read and written in the dense shapes, and held in the cut ones.
 
     The removed entries are those of the dense network. Tensors are replaced, and never changed in place, so that those
-    that no repair has replaced share the memory of the cut model.
+    that no repair has replaced share the memory of the cut model, or of the dense one where nothing was cut yet. New
+    tensors are held in memory up to a limit, and beyond it in temporary files.
 
     Args:
         program: the dense network's.
-        tensors: the tensors in the cut shapes.
+        tensors: the tensors, in the cut or in the dense shapes.
         slices: the positions that stay, by tensor and axis; tensors without any have the dense shape.
+        cut: the names of those that have the cut shapes.
     """
 
-    def __init__(self, program: Program, tensors: dict[str, Tensor], slices: Slices) -> None:
-        self._program, self._tensors, self._slices = program, tensors, slices
+    def __init__(
+        self, program: Program, tensors: Mapping[str, Tensor], slices: Slices, cut: Iterable[str] = ()
+    ) -> None:
+        self._program, self._tensors, self._slices, self._cut = program, SpillingTensors(tensors), slices, set(cut)
 
     def __getitem__(self, name: str) -> Tensor:
-        axes = self.axes(name)
-        return _expanded(self._tensors[name], self._program.state(name).detach(), axes) if axes else self._tensors[name]
+        tensor = self._tensors[name]
+        return _expanded(tensor, self._program.state(name).detach(), self.axes(name)) if name in self._cut else tensor
 
     def __setitem__(self, name: str, value: Tensor) -> None:
+        self._tensors[name] = self._sliced(name, value)
+        if self.axes(name):
+            self._cut.add(name)
+
+    def _sliced(self, name: str, value: Tensor) -> Tensor:
+        """Select the positions that stay of a tensor in the dense shape."""
         for axis, positions in self.axes(name).items():
             value = value.index_select(axis, positions.to(value.device))
-        self._tensors[name] = value
+        return value
 
     def __delitem__(self, name: str) -> None:
         del self._tensors[name]
@@ -51,7 +62,7 @@ class EmbeddedState(MutableMapping[str, Tensor]):
 
     def compact(self, name: str) -> Tensor:
         """Return a tensor in the cut shape."""
-        return self._tensors[name]
+        return self._tensors[name] if name in self._cut else self._sliced(name, self._tensors[name])
 
 
 class FixedValues(Mapping[Node, Any]):
@@ -70,7 +81,7 @@ class FixedValues(Mapping[Node, Any]):
     def __init__(
         self,
         program: Program,
-        state: Mapping[str, Tensor],
+        state: EmbeddedState,
         compact: frozenset[Node],
         replaced: Mapping[str, Tensor],
         copies: Mapping[Node, ParameterCopy],
@@ -84,7 +95,7 @@ class FixedValues(Mapping[Node, Any]):
             return self._program.constants[node]
         if node not in self._copies and node not in self._program.state_names:
             raise KeyError(node)
-        if node in self._compact and isinstance(self._state, EmbeddedState):
+        if node in self._compact:
             name = self._program.state_names[node]
             return self._replaced[name] if name in self._replaced else self._state.compact(name)
         if node not in self._expanded:

@@ -134,8 +134,8 @@ class PrunedLayer:
         change = change.to(old.device)
         weights = change.transpose(1, 2)[..., : self.features.shape[1]]
         matrix = self.layer.matrix(old).to(change)
-        full_change = torch.zeros_like(matrix).index_put(self.entries, weights)
-        return self.layer.weight_of(matrix + full_change, old).to(old.dtype)
+        changed = torch.zeros_like(matrix).index_put_(self.entries, weights).add_(matrix)
+        return self.layer.weight_of(changed, old).to(old.dtype)
 
     def added(self, change: Tensor) -> Tensor:
         """Return the change of the layer's constant, from a change (groups, features + 1, outputs). (all outputs,)"""

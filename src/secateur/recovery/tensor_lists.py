@@ -1,13 +1,14 @@
 """Arithmetic of lists of tensors, one for each layer of a problem."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 
-def shifted(tensors: Sequence[Tensor], direction: Sequence[Tensor], length: float) -> list[Tensor]:
-    """Return the tensors after a step of a length along a direction."""
-    return [tensor + length * step for tensor, step in zip(tensors, direction, strict=True)]
+def shifted(tensors: Sequence[Tensor], direction: Sequence[Tensor], length: float) -> Iterator[Tensor]:
+    """Yield the tensors after a step of a length along a direction."""
+    for tensor, step in zip(tensors, direction, strict=True):
+        yield tensor + length * step
 
 
 def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
@@ -15,9 +16,30 @@ def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     return sum(float((a * b).sum()) for a, b in zip(first, second, strict=True))
 
 
-def conjugate_share(
-    steps: Sequence[Tensor], slopes: Sequence[Tensor], old_steps: Sequence[Tensor], old_slopes: Sequence[Tensor]
-) -> float:
-    """Return the share of the last direction in the next one, by Polak and Ribiere."""
-    turned = _dot(steps, slopes) - _dot(steps, old_slopes)
-    return max(turned, 0.0) / max(_dot(old_steps, old_slopes), 1e-300)
+class ConjugateDirection:
+    """The direction of conjugate gradients, by Polak and Ribiere, with one copy of it and of the slopes.
+
+    Args:
+        zeros: zeros in the shapes of the tensors.
+
+    Attributes:
+        steps: the direction.
+    """
+
+    def __init__(self, zeros: Sequence[Tensor]) -> None:
+        self.steps, self._slopes, self._product = list(zeros), zeros, 0.0
+
+    def turn(self, steps: Sequence[Tensor], slopes: Sequence[Tensor], starts_anew: bool) -> None:
+        """Turn to the next direction.
+
+        Args:
+            steps: preconditioned steps.
+            slopes: the slopes that these were made of.
+            starts_anew: whether the last direction is left out.
+        """
+        product = _dot(steps, slopes)
+        turned = max(product - _dot(steps, self._slopes), 0.0)
+        share = 0.0 if starts_anew else turned / max(self._product, 1e-300)
+        self._slopes, self._product = slopes, product
+        for number, step in enumerate(steps):
+            self.steps[number] = step + share * self.steps[number]

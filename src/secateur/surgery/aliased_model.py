@@ -11,6 +11,7 @@ from secateur.graph.attribute_snapshots import ModelSnapshot
 from secateur.graph.model_copies import copy_model
 from secateur.surgery.apply_recipe import apply_recipe
 from secateur.surgery.recipe import Recipe
+from secateur.utils.mapped_tensors import TensorRoom
 
 
 class AliasedModel:
@@ -38,7 +39,7 @@ class AliasedModel:
         data = [(tensor, tensor.data) for tensor in self._tensors]
         self.calls = 0
         try:
-            apply_recipe(self.model, recipe)
+            apply_recipe(self.model, recipe, TensorRoom())
             yield self.model
         finally:
             self._whole.restore()

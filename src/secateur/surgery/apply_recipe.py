@@ -13,10 +13,17 @@ from secateur.surgery.program_modules import run_as_program
 from secateur.surgery.program_surgery import apply_literals
 from secateur.surgery.recipe import Recipe
 from secateur.surgery.replacements import SkippedBlock, replace_class
+from secateur.utils.mapped_tensors import TensorRoom
 
 
-def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
-    """Give a dense model the recipe's structure, in place: sliced tensors, new attributes, empty new biases."""
+def apply_recipe(model: nn.Module, recipe: Recipe, room: TensorRoom | None = None) -> None:
+    """Give a dense model the recipe's structure, in place: sliced tensors, new attributes, empty new biases.
+
+    Args:
+        model: the dense model.
+        recipe: the recipe.
+        room: the room for sliced tensors, of which others are in temporary files; None for all that they take.
+    """
     if recipe.folded:
         bake_in_place(model)
     for path in recipe.skipped:
@@ -26,7 +33,8 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
         path, _, attribute = name.rpartition(".")
         tensor: Tensor = getattr(modules[path], attribute)
         gradient = tensor.grad
-        tensor.data = slice_tensor(tensor.data, axes)
+        sliced = slice_tensor(tensor.data, axes)
+        tensor.data = sliced if room is None else room.placed(sliced)
         if gradient is not None:
             tensor.grad = slice_tensor(gradient, axes)
     for path in recipe.dropins:

@@ -1,8 +1,10 @@
 """Models that are built from a configuration: their shapes, and their output beside that of a cut model."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -64,15 +66,32 @@ class ConfiguredShapes:
 
 
 def build_configured(small: nn.Module, config: Any) -> Any:
-    """Build a model from a configuration, with the weights of a cut model, its device and its types.
+    """Build a model from a configuration, with the weights of a cut model, whose memory both share.
 
     Raises:
         RuntimeError: the model has other shapes.
     """
-    fresh: Any = original_class(type(small))(copy.deepcopy(config))
-    fresh.load_state_dict(small.state_dict())
+    with parameters_on_meta():
+        fresh: Any = original_class(type(small))(copy.deepcopy(config))
+    fresh.load_state_dict(small.state_dict(), assign=True)
+    if hasattr(fresh, "tie_weights"):
+        fresh.tie_weights()
     first = next(small.parameters())
     return fresh.to(first.device, first.dtype)
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Move each parameter to torch's meta device when a module gets it, so that a model is built without its memory."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and parameter.device.type != "meta":
+            parameter = nn.Parameter(parameter.data.to("meta"), parameter.requires_grad)
+        register(module, name, parameter)
+
+    with patch.object(nn.Module, "register_parameter", register_on_meta):
+        yield
 
 
 def difference_from_cut(small: nn.Module, fresh: nn.Module, network: Network) -> float:
@@ -91,6 +110,7 @@ def difference_from_cut(small: nn.Module, fresh: nn.Module, network: Network) ->
     Raises:
         SecateurError: the model that was built can't be run, or the difference is more than float noise.
     """
-    with preserved(small), preserved(fresh), comparable_arithmetic(), torch.random.fork_rng(devices=[]):
+    writes = network.program.writes
+    with preserved(small, writes), preserved(fresh, writes), comparable_arithmetic(), torch.random.fork_rng(devices=[]):
         outputs = run_seeded(fresh, network.example), run_seeded(small, network.example)
     return compare_outputs(*outputs, type(small).__name__, network.program.lowest_type)

@@ -13,7 +13,7 @@ from secateur.coupling.cost import WHOLE
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.new_biases import grown_biases
 from secateur.coupling.plan import Plan
-from secateur.coupling.residual_blocks import is_inside
+from secateur.coupling.residual_blocks import is_inside, removed_blocks
 from secateur.errors import SurgeryError
 from secateur.graph.module_program import Literals, ModuleProgram
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
@@ -92,14 +92,8 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         folds: whether consumers get biases for the constants of removed units.
     """
     mask = network.mask(kept)
-    skipped = tuple(
-        path
-        for group in network.groups
-        if group.block_paths
-        for path, stays in zip(group.block_paths, mask[group.span].tolist(), strict=False)
-        if not stays
-    )
-    slices = _slices(network, mask, skipped)
+    skipped = removed_blocks(network, mask)
+    slices = kept_positions(network, mask, skipped)
     modules = dict(model.named_modules())
     attributes = _changed_attributes(modules, network, kept, mask, slices)
     biases = {
@@ -155,8 +149,14 @@ def _changed_attributes(
     return attributes
 
 
-def _slices(network: Network, mask: Tensor, skipped: Sequence[str]) -> dict[str, dict[int, Tensor]]:
-    """Return the kept positions of each axis from which entries are removed, by tensor and axis."""
+def kept_positions(network: Network, mask: Tensor, skipped: Sequence[str]) -> dict[str, dict[int, Tensor]]:
+    """Return the kept positions of each axis from which entries are removed, by tensor and axis.
+
+    Args:
+        network: the network.
+        mask: which units are kept (units + 1,).
+        skipped: the paths of removed blocks, whose tensors are left out.
+    """
     slices: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
     members = [member for member in network.members if member.axis != WHOLE]
     stays = mask[torch.cat([member.units for member in members])].numpy() if members else np.empty(0, bool)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur.graph.cursor import ValuesOver
 from secateur.recovery.embedded import EmbeddedPrunedNetwork, embedded_tensors
-from secateur.recovery.embedded_state import EmbeddedState
 from secateur.surgery.recipe import recipe_of
+from secateur.utils import mapped_tensors
 
 Subject = tuple[nn.Module, nn.Module, EmbeddedPrunedNetwork, dict[str, Tensor]]
 
@@ -56,7 +56,7 @@ def embedded(model: nn.Module, batch: dict[str, Tensor] | Tensor) -> Subject:
 def test_tensors_are_read_in_the_dense_shapes_and_held_in_the_cut_model(number: int) -> None:
     model, small, within, dense = embedded(*list(networks())[number])
     state, tensors = within.state, embedded_tensors(small)
-    assert isinstance(state, EmbeddedState) and len(state) == len(list(state))
+    assert len(state) == len(list(state))
     for name in state:
         assert torch.equal(state[name], dense[name])
         assert state.compact(name).data_ptr() == tensors[name].data_ptr()
@@ -76,7 +76,6 @@ def test_a_repaired_copy_takes_over_new_tensors_and_leaves_the_cut_model_as_it_i
     new = within.state["c.weight"] + 1
     within.state["c.weight"] = new
     written = embedded_tensors(within.written(small))
-    assert isinstance(within.state, EmbeddedState)
     assert written["c.weight"].data_ptr() == within.state.compact("c.weight").data_ptr()
     assert torch.equal(written["c.weight"], before["c.weight"] + 1)
     assert written["a.weight"].data_ptr() == embedded_tensors(small)["a.weight"].data_ptr()
@@ -92,3 +91,31 @@ def test_values_of_a_run_are_looked_up_behind_its_own() -> None:
     assert set(fixed) == {*program.state_names, *program.constants} and len(fixed) == len(set(fixed))
     replaced = within.fixed(0, {program.state_names[node]: torch.zeros(1)})
     assert torch.equal(replaced[node], torch.zeros(1))
+
+
+def test_the_dense_network_with_a_mask_is_held_in_its_own_memory_and_refitted_in_the_cut_shapes() -> None:
+    model, _, of_cut, _ = embedded(*list(networks())[1])
+    network, mask = of_cut.network, of_cut.mask
+    kept = {group.name: torch.nonzero(mask[group.span]).flatten() for group in network.groups}
+    whole = EmbeddedPrunedNetwork.whole(network, kept)
+    assert torch.equal(whole.mask, mask)
+    for name, tensor in embedded_tensors(model).items():
+        assert whole.state[name].data_ptr() == tensor.data_ptr()
+        assert torch.equal(whole.state.compact(name), of_cut.state.compact(name))
+        whole.state[name] = tensor.detach() + 1
+        expected = tensor.detach().clone()
+        grid = [of_cut.state.axes(name).get(axis, torch.arange(length)) for axis, length in enumerate(tensor.shape)]
+        expected[torch.meshgrid(*grid, indexing="ij")] += 1  # removed entries stay those of the dense network
+        assert torch.equal(whole.state[name], expected)
+        assert whole.state.compact(name).shape == of_cut.state.compact(name).shape
+
+
+def test_results_are_the_same_bits_where_refitted_weights_are_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for room in (1 << 30, 0):
+        monkeypatch.setattr(mapped_tensors, "ROOM", room)
+        model, batch = tiny_transformer("llama", 4)
+        result = sc.prune(model, [batch] * 4, keep={"params": 0.6}, progress=False)
+        assert not any(weight.untyped_storage().is_shared() for weight in result.model.parameters())
+        results.append(result.model.state_dict())
+    assert all(torch.equal(tensor, results[1][name]) for name, tensor in results[0].items())

@@ -15,8 +15,11 @@ from secateur.graph.operators import operator_name
 def entry_labels(value: Labels, dim: int) -> Tensor:
     """Return the labels of the entries along an axis, (length, labels of each)."""
     labels = _labels_along(value, dim) if isinstance(value, Weight) else value
-    narrow = squeeze_expanded(labels, keep=dim)
-    return narrow.movedim(dim, 0).reshape(narrow.shape[dim % narrow.dim()], -1)
+    narrow = squeeze_expanded(labels, keep=dim).movedim(dim, 0)
+    length = narrow.shape[0]
+    if length > 1 and narrow.stride(0) == 0:  # along batch or positions: kept once for all entries
+        return narrow[:1].reshape(1, -1).expand(length, -1)
+    return narrow.reshape(length, -1)
 
 
 def _labels_along(weight: Weight, dim: int) -> Tensor:
