@@ -46,6 +46,7 @@ class LatencyMeasurement:
         self.timings = Timings(network.device, runtime)
         self.size_tables: dict[Node, SizeTable] = {}
         self.beside: defaultdict[Node | None, float] = defaultdict(float)  # seconds; in onnxruntime entries
+        self.layer_calls: dict[Node, OperatorCall] = {}  # of the layers that run, at full size
 
     def override(self, node: Node) -> OpOverride:
         """Return the operator's call with a measurement."""
@@ -82,7 +83,11 @@ class LatencyMeasurement:
             seconds, rows, columns = self.size_tables[node]
             block = _block_unit(self.network, node)
             units = layer.inputs, layer.outputs
-            layers.append(LayerLatency(*units, seconds, beside[node], rows, columns, self.step, block, layer.name))
+            weight = self.network.program.state(layer.weight)
+            weight_bytes = weight.numel() * weight.element_size() if node in self.layer_calls else 0
+            layers.append(
+                LayerLatency(*units, seconds, beside[node], rows, columns, self.step, block, layer.name, weight_bytes)
+            )
         return LatencyTable(tuple(layers), beside[None])
 
     def _shared_out(self, total: float | None) -> Mapping[Node | None, float]:
@@ -96,6 +101,7 @@ class LatencyMeasurement:
         timed = call if self.generation is None else self.generation.of_layer(layer, call)
         if timed is None:
             return torch.zeros(1, 1, dtype=torch.float64), (len(layer.inputs),), (len(layer.outputs),)
+        self.layer_calls[layer.node] = timed
         return self._measured_sizes(layer, timed)
 
     def _measured_sizes(self, layer: LinearLayer, call: OperatorCall) -> SizeTable:

@@ -27,6 +27,7 @@ class LayerLatency:
         step: outputs between these numbers count up to multiples of this, as kernels run in blocks.
         block: the unit of the block in which it lies, where blocks are units; else -1.
         name: the layer's.
+        weight_bytes: the bytes of its weight; 0 where it does not run.
     """
 
     inputs: Tensor
@@ -38,6 +39,7 @@ class LayerLatency:
     step: int = 1
     block: int = -1
     name: str = ""
+    weight_bytes: int = 0
     _known: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
 
     def seconds_under(self, mask: Tensor) -> float:
@@ -90,6 +92,31 @@ class LatencyTable:
 
     def _seconds_under(self, mask: Tensor) -> float:
         return self.other_seconds + sum(layer.seconds_under(mask) for layer in self.layers)
+
+
+def with_weights_read(table: LatencyTable, sweep: float, total: float) -> LatencyTable:
+    """Return a table that also has the time of reading weights that are in no cache.
+
+    A layer that is timed by itself finds its weight in the processor's caches. With one token, reading the weights
+    takes most of the time of a network that is larger than the caches. That time is divided among the layers by the
+    bytes of their weights, and goes with the inputs and the outputs that are removed.
+
+    Args:
+        table: the times of operators, one by one.
+        sweep: the measured seconds of all layers, one after another.
+        total: the measured seconds of the whole network, which are not exceeded.
+    """
+    alone = sum(float(layer.seconds[-1, -1]) for layer in table.layers)
+    reading = max(min(sweep - alone, total - table.dense_seconds), 0.0)
+    weight_bytes = sum(layer.weight_bytes for layer in table.layers)
+    layers = []
+    for layer in table.layers:
+        rows, columns = (torch.tensor(sizes, dtype=torch.float64) for sizes in (layer.rows, layer.columns))
+        rows = torch.ones_like(rows) if layer.rows[0] == 0 else rows  # groups go with their outputs
+        shares = torch.outer(rows / rows[-1], columns / columns[-1])
+        seconds = layer.seconds + reading * layer.weight_bytes / max(weight_bytes, 1) * shares
+        layers.append(replace(layer, seconds=seconds, _known={}))
+    return replace(table, layers=tuple(layers))
 
 
 MOST_CALL_SECONDS = 2.5e-4

@@ -8,8 +8,9 @@ from secateur.data.batch import Batch
 from secateur.evaluation.generation import GenerationPhase
 from secateur.evaluation.generation_calls import generation_calls
 from secateur.evaluation.latency_measurement import LatencyMeasurement
-from secateur.evaluation.latency_table import LatencyTable, with_overhead
+from secateur.evaluation.latency_table import LatencyTable, with_overhead, with_weights_read
 from secateur.evaluation.runtimes import EAGER, check_runtime
+from secateur.evaluation.timing import sweep_seconds
 from secateur.utils.progress import counted
 
 
@@ -58,11 +59,13 @@ def measure_generation(
         batch: a batch that it runs on.
         model: the dense model.
         phase: the phase.
-        total: seconds of the whole phase; the time beyond layers and attention is a constant of each layer.
+        total: seconds of the whole phase. Of the time beyond layers and attention, that of reading the layers' weights
+            from memory goes by their bytes, and the rest is a constant of each layer.
     """
     measurement = LatencyMeasurement(network, EAGER, generation_calls(model, phase))
     nodes = [node for node in network.program.nodes if node.op == "call_function"]
     with torch.no_grad(), counted("timed operators", len(nodes)):
         network.program.forward(batch, {node: measurement.override(node) for node in nodes})
+        sweep = sweep_seconds(list(measurement.layer_calls.values()))
     measurement.timings.save()
-    return with_overhead(measurement.table(None), total)
+    return with_overhead(with_weights_read(measurement.table(None), sweep, total), total)

@@ -105,6 +105,20 @@ def call_seconds(call: Callable[[], Any]) -> float:
     return float(min(timer.timeit(count).mean for _ in range(SERIES)))
 
 
+def sweep_seconds(calls: Sequence[Callable[[], Any]]) -> float:
+    """Measure the seconds of several calls one after another, as in a network.
+
+    A call that is repeated finds its weights in the processor's caches. Here, they are read from memory again if the
+    weights of all calls together do not fit into the caches.
+    """
+
+    def sweep() -> None:
+        for call in calls:
+            call()
+
+    return call_seconds(sweep)
+
+
 def latency_of(batch_size: int, times: Sequence[float]) -> Latency:
     """Summarize the milliseconds of several runs.
 

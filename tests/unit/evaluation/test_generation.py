@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur.data.conversion import as_batches
 from secateur.errors import BudgetError
-from secateur.evaluation import latency_measurement, operator_calls
+from secateur.evaluation import latency_measurement, measured_latency, operator_calls
 from secateur.evaluation.generation import DECODE, PREFILL, GenerationPhase, cached_inputs, generation_phase
 from secateur.evaluation.generation_calls import generation_calls
 from secateur.evaluation.measured_latency import measure_generation
@@ -55,6 +55,8 @@ def test_layers_run_on_one_token_and_attention_reads_the_cache(monkeypatch: pyte
     monkeypatch.setenv("SECATEUR_CACHE", "")
     for module in (operator_calls, latency_measurement):
         monkeypatch.setattr(module, "call_seconds", count)
+    swept: list[int] = []
+    monkeypatch.setattr(measured_latency, "sweep_seconds", lambda calls: swept.append(len(calls)) or 0.5)
     model, batch = tiny_transformer("llama", 4)
     network = sc.trace(model, batch)
     phase = phase_of(model, batch, DECODE)
@@ -63,6 +65,10 @@ def test_layers_run_on_one_token_and_attention_reads_the_cache(monkeypatch: pyte
     linear = [words for words in timed if "linear" in words]
     assert linear and all("(1, 1, " in words for words in linear)
     assert table.dense_seconds == pytest.approx(1.0) and table.other_seconds == 0  # all else is a part of layers
+    assert swept == [len(table.layers)]
+    bytes_of = {layer.name: layer.weight_bytes for layer in table.layers}
+    assert bytes_of == {path: 4 * module.weight.numel() for path, module in model.named_modules()
+                        if isinstance(module, nn.Linear)}  # fmt: skip
     assert {layer.name for layer in table.layers} == {
         path for path, module in model.named_modules() if isinstance(module, nn.Linear)
     }
@@ -103,6 +109,7 @@ def test_a_budget_in_the_time_of_generation_is_planned_timed_and_reported(
     monkeypatch.setenv("SECATEUR_CACHE", "")
     for module in (operator_calls, latency_measurement):
         monkeypatch.setattr(module, "call_seconds", entries)
+    monkeypatch.setattr(measured_latency, "sweep_seconds", lambda calls: 2 * sum(map(entries, calls)))
     kinds = ("neurons", "heads", "residual")
     result = sc.prune(model, batch, {unit: "80%"}, context_length=5, kinds=kinds, **PLAIN)
     assert 0.7 < sum(parameter.numel() for parameter in result.model.parameters()) / total <= 0.82

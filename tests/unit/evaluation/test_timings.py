@@ -11,7 +11,13 @@ import secateur as sc
 from secateur.data.conversion import as_batches
 from secateur.evaluation import latency_measurement, operator_calls
 from secateur.evaluation.latency_measurement import measured_sizes
-from secateur.evaluation.latency_table import LatencyTable, LayerLatency, with_overhead
+from secateur.evaluation.latency_table import (
+    MOST_CALL_SECONDS,
+    LatencyTable,
+    LayerLatency,
+    with_overhead,
+    with_weights_read,
+)
 from secateur.evaluation.measured_latency import measure_latency
 from secateur.evaluation.saved_timings import Timings
 
@@ -125,6 +131,27 @@ def test_time_beyond_operators_stays_with_layers_and_goes_with_blocks() -> None:
     mask[4] = False
     assert table.fraction(mask) * 16 == pytest.approx(1 + 0.5 + 2 + 2)
     assert with_overhead(table, 1e-4).dense_seconds == with_overhead(table, None).dense_seconds == table.dense_seconds
+
+
+def _layer(inputs: int, outputs: int, seconds: float, weight_bytes: int) -> LayerLatency:
+    """A layer without units among its inputs whose time does not depend on its size while its weight is in a cache."""
+    times = torch.full((2, 2), seconds, dtype=torch.float64)
+    sizes = [(count // 2, count) for count in (inputs, outputs)]
+    units = [torch.arange(count) for count in (inputs, outputs)]
+    return LayerLatency(*units, times, 0.0, *sizes, weight_bytes=weight_bytes)
+
+
+def test_the_time_of_reading_weights_goes_by_their_bytes() -> None:
+    table = LatencyTable((_layer(8, 8, 1e-3, 300), _layer(8, 4, 1e-3, 100), _layer(8, 8, 0.0, 0)), 0.0)
+    read = with_overhead(with_weights_read(table, sweep=10e-3, total=11e-3), 11e-3)  # 8 ms of reading, 1 ms of calls
+    assert read.dense_seconds == pytest.approx(11e-3)
+    mask = torch.ones(9, dtype=torch.bool)
+    mask[4:8] = False  # half of the inputs of all, half of the outputs of the first, all that the second has stay
+    first, second = 1 + 6 / 4, 1 + 2 / 2
+    constants = 2 * MOST_CALL_SECONDS * 1e3  # of the millisecond of calls; the other half scales with the layers
+    assert 11 * read.fraction(mask) == pytest.approx(1.05 * (first + second) + constants)
+    assert with_weights_read(table, sweep=1e-3, total=11e-3).dense_seconds == table.dense_seconds  # all is in caches
+    assert with_weights_read(table, sweep=20e-3, total=5e-3).dense_seconds == pytest.approx(5e-3)
 
 
 def test_time_beyond_what_calls_take_scales_with_the_layers() -> None:
