@@ -53,6 +53,11 @@ def default(task: Task) -> nn.Module:
     return _pruned(task)
 
 
+def tuned(task: Task) -> nn.Module:
+    """`prune` with its defaults and the training of `tune`, on all images."""
+    return _pruned(task, repair=["refit", "adapt", "tune"])
+
+
 def uniform(task: Task) -> nn.Module:
     """`prune` with the same fraction of every group."""
     return _pruned(task, allocation="uniform")
@@ -109,6 +114,7 @@ def norm_of_every_group(task: Task) -> nn.Module:
 
 METHODS: Mapping[str, Method] = {
     "default": default,
+    "tune": tuned,
     "uniform": uniform,
     "random": random_units,
     "torch-pruning": torch_pruning,
@@ -120,10 +126,11 @@ METHODS: Mapping[str, Method] = {
     "l2-groups": norm_of_every_group,
     BOUND: within_bound,
 }
-EVERY_NETWORK = ("default", "uniform", "random", "l2-groups")
+EVERY_NETWORK = ("default", "tune", "uniform", "random", "l2-groups")
 """The methods that cut any network; the others know the blocks of CIFAR ResNets."""
 LABELS: Mapping[str, str] = {
     "default": "Secateur, default",
+    "tune": 'Secateur, `repair=["refit", "adapt", "tune"]`: with gradient steps',
     "uniform": 'Secateur, `allocation="uniform"`',
     "random": "random units, same fraction of every group, Secateur's repair",
     "torch-pruning": "torch-pruning L2, inner convolutions, batch norm re-estimated",

@@ -26,9 +26,10 @@ from secateur.importance.score import score
 from secateur.importance.scores import Scores
 from secateur.pipeline import score_iteratively
 from secateur.prune_settings import check_device, check_layout, check_network, check_phase, check_settings
-from secateur.recovery.chain import RepairStep, Tuning
+from secateur.recovery.chain import Tuning
 from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair import run_repairs
+from secateur.recovery.repair_step import RepairStep
 from secateur.report.measured_report import measure_networks
 from secateur.report.report import Report
 from secateur.results import Result

@@ -58,15 +58,16 @@ def output_spread(cells: Sequence[Batch], examples: int) -> list[Batch]:
     return [cells[int((at + 0.5) * len(cells) / count)] for at in range(count)]
 
 
-def improves(before: Tensor, after: Tensor, in_doubt: bool) -> bool:
+def improves(before: Tensor, after: Tensor, allowance: float) -> bool:
     """Return True if a step helped, by examples held out.
 
     Args:
         before: their divergences before the step. (examples,)
         after: the same after it. (examples,)
-        in_doubt: whether the step may be worse by as much as the standard error of the difference: a few dozen
-            examples, of which two or three make most of the divergence, often say the contrary of what thousands would.
+        allowance: by how many standard errors of the difference the step may be worse. One where nothing of the step
+            was chosen by these examples: a few dozen, of which two or three make most of the divergence, often say the
+            contrary of what thousands would. Minus one, a gain beyond doubt, where they chose what is compared.
     """
     change = after - before
-    doubt = float(change.std()) / len(change) ** 0.5 if in_doubt and len(change) > 1 else 0.0
-    return float(change.mean()) < doubt
+    error = float(change.std()) / len(change) ** 0.5 if len(change) > 1 else 0.0
+    return float(change.mean()) < allowance * error

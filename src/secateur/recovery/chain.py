@@ -1,7 +1,7 @@
 """A chain of repairs: each step is judged on held-out examples, then the helpful ones are fitted to all examples."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,11 +20,14 @@ from secateur.files.state_memo import StateMemo, key_of
 from secateur.graph.model_copies import copy_model
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS, reconstruct_blocks
-from secateur.recovery.distillation import DistillationConfig, distill
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.head_features import head_paths
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import Choices, match_means, refit
+from secateur.recovery.repair_step import RepairStep
 from secateur.recovery.saved_repairs import RepairOutcome, copy_tensors, recalled_repair
+from secateur.recovery.training_task import Trained, TrainingSchedule, TrainingTask
+from secateur.recovery.tune import tune
 from secateur.surgery.recipe import Recipe
 from secateur.utils.collected_warnings import warn
 from secateur.utils.free_memory import return_free_memory
@@ -32,14 +35,14 @@ from secateur.utils.progress import counted
 from secateur.utils.shared_tasks import map_shares
 from secateur.utils.time_budget import TimeBudget
 
-Trained = Callable[[DistillationConfig], None]
 Repairs = Sequence[tuple[str, Trained]]
 CLOSED_FORM = ("mean", "batchnorm", "refit", "adapt")
-TRAINED: dict[str, Trained] = {"tune": distill}
+TRAINED: dict[str, Trained] = {"tune": tune}
 DEFAULT = ("refit", "adapt")
-OVERFITTED = 3.0
-NEAR = 0.05
-BEFORE_ADAPT, JUDGED = 0.7, 0.85  # shares of a time budget
+ALLOWANCES = {"refit": 1.0, "adapt": 1.0, "tune": -1.0}  # standard errors by which a repair may be worse
+LATEST = {"adapt": 0.7, "tune": 0.8}  # shares of a time budget, after which a repair is not begun
+JUDGED = 0.85  # the share after which a repair on trial ends
+RESUMED = ("adapt", "tune")  # repairs that go on from the weights that were judged
 
 
 @dataclass(frozen=True)
@@ -59,44 +62,19 @@ class Tuning:
     results: StateMemo = field(default_factory=StateMemo)
 
 
-@dataclass(frozen=True)
-class RepairStep:
-    """The result of one step of a repair.
+@dataclass(frozen=True, eq=False)
+class Resumed:
+    """A repair that goes on with all examples from the weights that were judged.
 
     Args:
         name: the repair's.
-        before, after: the divergence from the dense network on examples held out of it.
-        seen: the divergence afterwards on the examples that it was fitted on.
-        kept: whether the step was kept.
-        temperature: at which class scores were compared.
+        state: the network as it was judged.
+        schedule: how a training ran, None for other repairs.
     """
 
     name: str
-    before: float
-    after: float
-    seen: float
-    kept: bool
-    temperature: float = 1.0
-
-    @property
-    def overfitted(self) -> bool:
-        """True if the fitted examples are much nearer than the held-out ones, which are far."""
-        return self.after > max(OVERFITTED * self.seen, NEAR)
-
-    def warn(self) -> None:
-        """Warn of an overfitted step."""
-        if not self.kept:
-            warn(f"{self.name} was left out: it did not bring the cut network nearer to the dense one")
-        elif self.overfitted:
-            warn(
-                f"{self.name} fits what it saw much better (divergence {self.seen:.4f}) than other examples "
-                f"({self.after:.4f}); more of them would help"
-            )
-
-    def __str__(self) -> str:
-        at = "" if self.temperature == 1 else f", at temperature {self.temperature:g}"
-        text = f"{self.name}: divergence {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen{at}"
-        return text if self.kept else f"{text}, left out"
+    state: nn.Module
+    schedule: TrainingSchedule | None = None
 
 
 class RepairChain:
@@ -115,8 +93,9 @@ class RepairChain:
         self.dense, self.cells = calibration.dense, calibration.microbatches
         self.fitted, self.held = calibration.fitted, calibration.held_out
         self.state = small  # with what was kept so far; it is replaced and never changed
-        self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
+        self.resumed: Resumed | None = None  # the last repair that was kept and goes on with all examples
         self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples
+        self.head = head_paths(self.dense, small, plan.network, recipe)
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
         self.results = tuning.results.under(key_of(plan.kept, plan.means))
         self.temperature = 1.0  # at which outputs are compared
@@ -130,8 +109,8 @@ class RepairChain:
         self.temperature = temperature_on(self.dense, self.held, self.plan.network.program.writes)
         before = self._divergences(self.state, self.held)
         for number, (name, train) in enumerate(repairs):
-            if name == "adapt" and self.tuning.time.is_spent(BEFORE_ADAPT):
-                self.tuning.time.leave_out("the repair 'adapt'")
+            if name in LATEST and self.tuning.time.is_spent(LATEST[name]):
+                self.tuning.time.leave_out(f"the repair '{name}'")
                 continue
             try:
                 candidate, outcome = recalled_repair(
@@ -146,11 +125,13 @@ class RepairChain:
                 continue
             self.choices.update({} if outcome.choices is None else {number: outcome.choices})
             after = outcome.held_out
-            kept = improves(before, after, name in DEFAULT)
+            kept = improves(before, after, ALLOWANCES.get(name, 0.0))
             was, now, seen = (float(divergences.mean()) for divergences in (before, after, outcome.seen))
-            steps.append(RepairStep(name, was, now, seen, kept, self.temperature))
+            schedule = outcome.schedule
+            training = "" if schedule is None else str(schedule)
+            steps.append(RepairStep(name, was, now, seen, kept, self.temperature, training))
             if kept:
-                self._keep(number, name, train, candidate)
+                self._keep(number, name, train, candidate, outcome.schedule)
                 before = after
         return tuple(steps)
 
@@ -162,10 +143,10 @@ class RepairChain:
     def _judged(self, number: int, name: str, train: Trained) -> tuple[nn.Module, RepairOutcome]:
         """Return a copy after a repair on the fitted examples, measured on these and on those held out."""
         with counted(f"{name} on trial"):
-            candidate = self._tried(number, name, train)
+            candidate, schedule = self._tried(number, name, train)
         held_out, seen = (self._divergences(candidate, cells) for cells in (self.held, self.fitted))
         return_free_memory()
-        return candidate, RepairOutcome(held_out, seen, self.choices.get(number))
+        return candidate, RepairOutcome(held_out, seen, self.choices.get(number), schedule)
 
     def _divergences(self, candidate: nn.Module, cells: Sequence[Batch]) -> torch.Tensor:
         """Return the divergence of a network's outputs from the dense one's, (examples,)."""
@@ -180,8 +161,8 @@ class RepairChain:
     def finish(self) -> None:
         """Fit the kept repairs to all examples, and give the result to the cut model.
 
-        After "adapt" the weights are near enough that a few steps more will do. Functions of the user's own are called
-        once only: what was judged is what stays.
+        After "adapt" and "tune" the weights are near enough that a few steps more will do. Functions of the user's own
+        are called once only: what was judged is what stays.
         """
         is_late = self.tuning.time.is_spent()
         if is_late:
@@ -194,10 +175,13 @@ class RepairChain:
         recalled_repair(self.results, key, self._fit_all, lambda: self.small)
 
     def _fit_all(self) -> tuple[nn.Module, RepairOutcome]:
-        if self.adapted is not None:
-            copy_tensors(self.small, self.adapted)
-            with counted("adapt on all examples"):
-                self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH).write(self.small)
+        if self.resumed is not None:
+            copy_tensors(self.small, self.resumed.state)
+            with counted(f"{self.resumed.name} on all examples"):
+                if self.resumed.name == "adapt":
+                    self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH).write(self.small)
+                else:
+                    self._train(TRAINED[self.resumed.name], self.small, self.cells, self.resumed.schedule)
         for number, name, train in self.waiting:
             with counted(f"{name} on all examples"):
                 if name in CLOSED_FORM:
@@ -213,25 +197,37 @@ class RepairChain:
         sizes = itertools.accumulate((cell.size or 1 for cell in ordered), initial=0)
         return [cell for cell, before in zip(ordered, sizes, strict=False) if before < EXAMPLES]
 
-    def _keep(self, number: int, name: str, train: Trained, candidate: nn.Module) -> None:
+    def _keep(
+        self, number: int, name: str, train: Trained, candidate: nn.Module, schedule: TrainingSchedule | None
+    ) -> None:
         self.state = candidate
         self.kept.append(self._key(number, name))
         self.waiting.append((number, name, train))
-        if name == "adapt" and all(repair in CLOSED_FORM for _, repair, _ in self.waiting):
-            self.adapted, self.waiting = candidate, []
+        is_repeatable = all(repair in CLOSED_FORM or repair in TRAINED for _, repair, _ in self.waiting)
+        if name in RESUMED and is_repeatable:
+            self.resumed, self.waiting = Resumed(name, candidate, schedule), []
 
-    def _tried(self, number: int, name: str, train: Trained) -> nn.Module:
-        """Return a copy of the state after a repair on the fitted examples."""
+    def _tried(self, number: int, name: str, train: Trained) -> tuple[nn.Module, TrainingSchedule | None]:
+        """Return a copy of the state after a repair on the fitted examples, and how a training ran."""
         if name in CLOSED_FORM:
-            return self._solve(number, name, self.state, self.fitted, STEPS).written(self.state)
+            return self._solve(number, name, self.state, self.fitted, STEPS).written(self.state), None
         candidate = copy_model(self.state, {})
-        self._train(train, candidate, self.fitted)
-        return candidate
+        return candidate, self._train(train, candidate, self.fitted)
 
-    def _train(self, train: Trained, small: nn.Module, cells: Sequence[Batch]) -> None:
-        tuning = self.tuning
+    def _train(
+        self, train: Trained, small: nn.Module, cells: Sequence[Batch], schedule: TrainingSchedule | None = None
+    ) -> TrainingSchedule | None:
+        """Train a network; a training on trial left how it ran."""
+        tuning, share = self.tuning, JUDGED if schedule is None else 1.0
         writes = self.plan.network.program.writes
-        train(DistillationConfig(small, self.dense, cells, self.held, tuning.options, tuning.seed, writes))
+        task = TrainingTask(
+            small, self.dense, cells, self.held, tuning.options, tuning.seed, writes, self.temperature, self.head,
+            schedule, lambda: tuning.time.is_spent(share),
+        )  # fmt: skip
+        schedule = train(task)
+        if schedule is not None and tuning.time.is_spent(share):
+            tuning.time.leave_out("the last steps of a training")
+        return schedule
 
     def _solve(
         self, number: int, name: str, small: nn.Module, cells: Sequence[Batch], steps: int

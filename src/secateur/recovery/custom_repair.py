@@ -8,8 +8,8 @@ from torch import Size, nn
 from secateur.data.batch import Batch
 from secateur.errors import OptionError, SurgeryError
 from secateur.graph.model_copies import copy_model
-from secateur.recovery.distillation import DistillationConfig
 from secateur.recovery.embedded import embedded_tensors
+from secateur.recovery.training_task import Trained, TrainingTask
 
 Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], object]
 
@@ -33,7 +33,7 @@ def check_three_arguments(name: str, function: Callable[..., object]) -> None:
         ) from failure
 
 
-def custom_training(name: str, function: Trainer) -> Callable[[DistillationConfig], None]:
+def custom_training(name: str, function: Trainer) -> Trained:
     """Return a repair that calls a function in evaluation mode, with a copy of the dense model.
 
     It raises a SurgeryError if the function leaves tensors of other names or shapes, or returns another model.
@@ -43,16 +43,16 @@ def custom_training(name: str, function: Trainer) -> Callable[[DistillationConfi
         function: it changes tensors of the small model in place.
     """
 
-    def train(training: DistillationConfig) -> None:
+    def train(task: TrainingTask) -> None:
         """Run the user's function."""
-        shapes = _tensor_shapes(training.small)
-        result = function(training.small.eval(), copy_model(training.dense, {}).eval(), training.cells)
-        if isinstance(result, nn.Module) and result is not training.small:
+        shapes = _tensor_shapes(task.small)
+        result = function(task.small.eval(), copy_model(task.dense, {}).eval(), task.cells)
+        if isinstance(result, nn.Module) and result is not task.small:
             raise SurgeryError(
                 f"the repair {name} returned another model, which is not used; change the small model that it takes in "
                 "place, for example by small.load_state_dict(other.state_dict())"
             )
-        changed_shapes = _tensor_shapes(training.small)
+        changed_shapes = _tensor_shapes(task.small)
         for tensor in sorted(shapes.keys() | changed_shapes.keys()):
             before, after = shapes.get(tensor), changed_shapes.get(tensor)
             if before != after:

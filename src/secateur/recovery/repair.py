@@ -17,11 +17,13 @@ from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import batches_for, check_model_on, check_model_values
 from secateur.option_table import check_option
 from secateur.options import check_name
-from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, RepairStep, Trained, Tuning
+from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, Tuning
 from secateur.recovery.custom_repair import Trainer, check_three_arguments, custom_training
-from secateur.recovery.distillation import distill
 from secateur.recovery.embedded import embedded_tensors
 from secateur.recovery.refit_memory import check_refit_memory
+from secateur.recovery.repair_step import RepairStep
+from secateur.recovery.training_task import Trained
+from secateur.recovery.tune import tune
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.utils.distributed import check_same_inputs, is_shared
 
@@ -66,13 +68,16 @@ def repair(
             it reads now it gives what it gave in the dense network, the error of a residual stream made good;
             "adapt": each layer is solved for together with those that read it, so that its units come to say what
             these need, after a refit;
-            "tune": short training towards the dense network's outputs. Or a function of the cut model, the dense one
-            and the examples' batches, which trains the cut model in its own way.
+            "tune": short training towards the dense network's outputs and the features that its last layer reads. Or a
+            function of the cut model, the dense one and the examples' batches, which trains the cut model in its own
+            way.
         seed: for the order of examples in training.
         progress: True shows the progress on terminals and in notebooks, and writes lines to standard error elsewhere;
             None omits the lines, and False shows nothing. The logger "secateur" has records in any case.
-        options: for "tune": steps (300), learning_rate (1e-3), batch_size (64), temperature (2.0), and augment, a
-            function from a batch of inputs, as `data` gives them, to others like them.
+        options: for "tune": the most steps (300), the first learning_rate (1e-3), batch_size (64), temperature (that at
+            which outputs are compared), and augment, a function from a batch of inputs, as `data` gives them, to others
+            like them. By default images are flipped and shifted where the dense network's outputs do not depend on it
+            and held-out examples gain by it; None for no changes.
 
     Returns:
         The cut model.
@@ -178,7 +183,7 @@ def resolve_repairs(how: How) -> list[tuple[str, Trained]]:
             check_three_arguments(name, item)
             repairs.append((name, custom_training(name, item)))
         elif item in CLOSED_FORM or item in TRAINED:
-            repairs.append((item, TRAINED.get(item, distill)))
+            repairs.append((item, TRAINED.get(item, tune)))
         else:
             check_name(item, (*CLOSED_FORM, *TRAINED), "no repair is named")
     return repairs

@@ -1,7 +1,7 @@
 """Repairs that an interrupted run did, as states of a checkpoint."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from secateur.files.state_memo import State, StateMemo
 from secateur.recovery.embedded import embedded_tensors
 from secateur.recovery.refit import Choices
 from secateur.recovery.ridge import Choice
+from secateur.recovery.training_task import TrainingSchedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +22,13 @@ class RepairOutcome:
         held_out: the divergences of the examples held out. (examples,)
         seen: those of the examples that it was fitted to. (examples,)
         choices: the solver's options for each layer, of a refit.
+        schedule: how a training ran, None for other repairs.
     """
 
     held_out: Tensor
     seen: Tensor
     choices: Choices | None = None
+    schedule: TrainingSchedule | None = None
 
 
 def recalled_repair(
@@ -58,7 +61,8 @@ def recalled_repair(
     model, choices = unrepaired(), state["choices"]
     _load(model, state["tensors"])
     restored = None if choices is None else {name: Choice(*choices[name]) for name in choices}
-    return model, RepairOutcome(state["held_out"], state["seen"], restored)
+    schedule = None if state.get("schedule") is None else TrainingSchedule(**state["schedule"])
+    return model, RepairOutcome(state["held_out"], state["seen"], restored, schedule)
 
 
 def _state_of_repair(outcome: RepairOutcome, model: nn.Module) -> State:
@@ -67,6 +71,7 @@ def _state_of_repair(outcome: RepairOutcome, model: nn.Module) -> State:
         "held_out": outcome.held_out,
         "seen": outcome.seen,
         "choices": None if choices is None else {name: [some.ridge, some.steps] for name, some in choices.items()},
+        "schedule": None if outcome.schedule is None else asdict(outcome.schedule),
         "tensors": embedded_tensors(model),
     }
 

@@ -23,7 +23,7 @@ from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeat
 from secateur.evaluation.timing import interleaved_times, latency_of
 from secateur.graph.contexts import preserved
 from secateur.importance.scores import Scores
-from secateur.recovery.chain import RepairStep
+from secateur.recovery.repair_step import RepairStep
 from secateur.report.generation_times import generation_setting
 from secateur.report.report import Report
 from secateur.utils.collected_warnings import warning_lines

@@ -69,6 +69,7 @@ class SavedStep(Record, frozen=True):
     seen: Number
     kept: bool
     temperature: float = 1.0
+    training: str = ""
 
 
 class SavedDrop(Record, frozen=True):

@@ -11,8 +11,9 @@ from secateur.coupling.plan import Budget, cost_text
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.report_split import ReportExamples
 from secateur.importance.scores import Scores
-from secateur.recovery.chain import RepairStep, Tuning
+from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import run_repairs
+from secateur.recovery.repair_step import RepairStep
 from secateur.report.measured_report import measure_networks
 from secateur.results import Result
 from secateur.surgery.cut import cut

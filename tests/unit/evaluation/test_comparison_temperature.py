@@ -38,9 +38,9 @@ def test_one_example_does_not_outvote_all_others() -> None:
     after[:2] = dense[:2].roll(1, 1)
     temperature = comparison_temperature([dense])
     assert temperature > 1
-    assert not improves(divergence(before, dense), divergence(after, dense), in_doubt=False)
+    assert not improves(divergence(before, dense), divergence(after, dense), allowance=0.0)
     softened = [divergence(output, dense, temperature=temperature) for output in (before, after)]
-    assert improves(*softened, in_doubt=True)
+    assert improves(*softened, allowance=1.0)
 
 
 @few_examples

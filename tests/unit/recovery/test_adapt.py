@@ -20,11 +20,11 @@ from secateur.importance.context import split_microbatches
 from secateur.masking.linear_layers import layers_of
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.block_reconstruction import reconstruct_blocks, reconstruction_blocks
-from secateur.recovery.chain import RepairStep
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
 from secateur.recovery.regression_moments import RegressionMoments
+from secateur.recovery.repair_step import RepairStep
 from secateur.recovery.ridge import RidgeSystem
 from secateur.recovery.targets import output_context
 from secateur.surgery.recipe import recipe_of
@@ -171,10 +171,11 @@ def test_a_step_is_left_out_where_it_is_worse_than_chance_explains() -> None:
     """Of the usual steps by more than a standard error, of others by anything; what changes nothing goes, too."""
     before = torch.tensor([1.0, 1.0, 1.0, 1.0])
     worse_by_chance, worse = torch.tensor([0.5, 0.5, 0.5, 2.7]), torch.tensor([1.2, 1.3, 1.2, 1.3])
-    assert improves(before, worse_by_chance, in_doubt=True) and not improves(before, worse_by_chance, in_doubt=False)
-    assert not improves(before, worse, in_doubt=True)
-    assert not improves(before, before, in_doubt=True)
-    assert improves(before, 0.9 * before, in_doubt=False)
+    assert improves(before, worse_by_chance, allowance=1.0) and not improves(before, worse_by_chance, allowance=0.0)
+    assert not improves(before, worse, allowance=1.0)
+    assert not improves(before, before, allowance=1.0)
+    assert improves(before, 0.9 * before, allowance=0.0)
+    assert improves(before, 0.9 * before, allowance=-1.0) and not improves(before, before - 1e-9, allowance=-1.0)
 
 
 def test_how_loudly_a_unit_speaks_changes_nothing_of_a_refit() -> None:

@@ -1,0 +1,206 @@
+"""A short training of the cut network towards the dense one: its outputs, and the features that its last layer reads.
+
+The dense network answers any input, so that no labels are needed, and images that are flipped and shifted are as good
+as others where the dense network's outputs do not depend on it. Distillation of outputs is by Hinton et al. (2015);
+features that the last layer reads, from few examples without labels, are the targets of Wang et al. (2022) and Wang and
+Wu (2023). The learning rate, the number of steps and whether images are changed are found by examples held out.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import DataError, TargetError
+from secateur.evaluation.evaluate import output_divergences
+from secateur.evaluation.targets import check_target
+from secateur.graph.contexts import evaluation_mode, preserved, run_module, run_seeded
+from secateur.recovery.distillation import distillation_objective, sample_batch
+from secateur.recovery.head_features import feature_error, recorded_inputs
+from secateur.recovery.input_augmentation import InputAugmentation, augmentations_of
+from secateur.recovery.training_steps import training_steps
+from secateur.recovery.training_task import TrainingSchedule, TrainingTask
+from secateur.recovery.weight_average import WeightAverage
+from secateur.utils.collected_warnings import warn
+
+STEPS = 300
+LOOK = 50  # steps between two looks at the held-out examples
+RATE, SLOWER = 1e-3, 3.0
+SLOWDOWNS = 2  # a training ends where it gains nothing at the slowest rate
+LEAST_LOOKS = 6
+FURTHER = 0.25  # of the steps on trial, with all examples
+
+
+def tune(task: TrainingTask) -> TrainingSchedule:
+    """Train in place with Adam; keep the average of the weights that is nearest on the held-out examples.
+
+    Batch norms keep their statistics, dropout is idle. Where there are labels that the default loss takes, a tenth of
+    the loss is theirs; others are left out with a warning.
+
+    Returns:
+        How the training ran.
+
+    Raises:
+        DataError: the loss is NaN; the weights are the best so far.
+    """
+    task = _with_usable_targets(task)
+    with torch.enable_grad(), evaluation_mode(task.small), _trainable(task.small) as parameters:
+        augmentations = augmentations_of(task)
+        if task.schedule is not None:
+            augmentation = next(known for known in augmentations if str(known) == task.schedule.augmentation)
+            return TuneTraining(task, parameters, augmentation).further(task.schedule)
+        return _best_of([TuneTraining(task, parameters, augmentation) for augmentation in augmentations])
+
+
+def _best_of(trainings: Sequence["TuneTraining"]) -> TrainingSchedule:
+    """Run trainings from the same weights, keep those that are nearest on the held-out examples, and return how."""
+    best = trainings[0]
+    try:
+        for training in trainings:
+            training.on_trial()
+            best = min(best, training, key=lambda tried: tried.distance)
+    finally:
+        best.load()
+    return best.schedule
+
+
+class TuneTraining:
+    """A training of a cut network.
+
+    Args:
+        task: the networks and examples.
+        parameters: the weights, which require gradients.
+        augment: changes of the inputs.
+    """
+
+    def __init__(self, task: TrainingTask, parameters: Sequence[nn.Parameter], augment: InputAugmentation) -> None:
+        self.task, self.options = task, task.options
+        self.rate = float(self.options.get("learning_rate", RATE))
+        self.steps = int(self.options.get("steps", STEPS))
+        self.weights = [parameter.detach() for parameter in parameters]
+        self.optimizer = torch.optim.Adam(parameters, self.rate)
+        self.average = WeightAverage(self.weights)
+        self.augment = augment
+        self.draws = torch.Generator().manual_seed(task.seed)
+        self.slowdowns = 0
+        self.distance = math.inf  # on the held-out examples, of the state that is kept
+        self.output_weight: float | None = None
+        self.state = [tensor.clone() for tensor in self.weights]
+        self.schedule = TrainingSchedule(0, self.rate, str(self.augment), "outputs")
+
+    def on_trial(self) -> None:
+        """Train until the held-out examples gain nothing more, at slower and slower rates; the weights come back."""
+        start = self.state
+        self.distance = self._held_out_divergence()
+        looks = max(math.ceil(self.steps / LOOK), min(self.steps, LEAST_LOOKS))
+        try:
+            for step in self._train(self.steps, lambda _: self.rate):
+                if step * looks // self.steps > (step - 1) * looks // self.steps:
+                    self._look(step)
+        finally:
+            self._load(start)
+
+    def load(self) -> None:
+        """Give the state that is kept to the network."""
+        self._load(self.state)
+
+    def further(self, schedule: TrainingSchedule) -> TrainingSchedule:
+        """Train for some more steps, from the rate at which a trial ended down to zero."""
+        steps = math.ceil(FURTHER * schedule.steps)
+        try:
+            for _ in self._train(steps, lambda step: schedule.learning_rate * (1 - step / steps)):
+                pass
+        except DataError:
+            self._load(self.state)
+            raise
+        return schedule
+
+    def _train(self, steps: int, rate_at: Callable[[int], float]) -> Iterator[int]:
+        """Train step by step."""
+
+        def is_finished(step: int) -> bool:
+            return step >= steps or self.slowdowns > SLOWDOWNS or self.task.is_time_up()
+
+        for step in training_steps(
+            "tune", self.optimizer, self._loss, is_finished, learning_rate_at=rate_at, total=steps
+        ):
+            self.average.update()
+            yield step
+
+    def _look(self, step: int) -> None:
+        """Compare the averaged weights on the held-out examples; go back and slow down where they are no better."""
+        with self.average.swapped_in():
+            distance = self._held_out_divergence()
+            if distance < self.distance:
+                self.distance = distance
+                self.state = [tensor.clone() for tensor in self.weights]
+                self.schedule = replace(self.schedule, steps=step, learning_rate=self.rate)
+                return
+        self.slowdowns += 1
+        self.rate /= SLOWER
+        self._load(self.state)
+        self.average.restart()
+        self.optimizer.state.clear()
+
+    def _loss(self, step: int) -> Tensor:
+        """Return the loss of a batch of examples: the distance of the outputs, and that of the last features."""
+        task, seed = self.task, self.task.seed + step
+        size = int(self.options.get("batch_size", 64))
+        batch = self.augment(sample_batch(task.cells, size, self.draws), self.draws)
+        dense_path, small_path = (None, None) if task.head is None else (task.head.dense, task.head.small)
+        with preserved(task.dense, task.writes), recorded_inputs(task.dense, dense_path) as dense_features:
+            dense_output = run_seeded(task.dense, batch, seed)
+        with recorded_inputs(task.small, small_path) as features:
+            output = run_seeded(task.small, batch, seed)
+        temperature = float(self.options.get("temperature", task.temperature))
+        outputs = distillation_objective(output, dense_output, batch.target, temperature)
+        if not features:
+            return outputs
+        self.schedule = replace(self.schedule, targets="outputs and last features")
+        errors = torch.stack([feature_error(*pair) for pair in zip(features, dense_features, strict=True)]).sum()
+        if self.output_weight is None:  # both count the same at first
+            self.output_weight = float(errors.detach() / outputs.detach().clamp_min(torch.finfo(outputs.dtype).eps))
+        return errors + self.output_weight * outputs
+
+    def _held_out_divergence(self) -> float:
+        task = self.task
+        distances = output_divergences(task.dense, task.small, task.held_out, task.writes, task.temperature)
+        return float(distances.mean())
+
+    def _load(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for tensor, value in zip(self.weights, values, strict=True):
+                tensor.copy_(value)
+
+
+@contextmanager
+def _trainable(model: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """Let all floating-point parameters require gradients; restore their flags and gradients on leaving."""
+    parameters = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    asked = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        yield parameters
+    finally:
+        for parameter, (was_asked, gradient) in zip(parameters, asked, strict=True):
+            parameter.requires_grad_(was_asked)
+            parameter.grad = gradient
+
+
+def _with_usable_targets(task: TrainingTask) -> TrainingTask:
+    """Drop the targets if the default loss does not accept them."""
+    with preserved(task.dense, task.writes):
+        outputs = [(cell, run_module(task.dense, cell)) for cell in task.cells[:1]]
+    try:
+        for cell, output in outputs:
+            if cell.target is not None:
+                check_target(output, cell.target)
+    except TargetError as failure:
+        warn(f"tune trains without targets: {failure}")
+        return replace(task, cells=[cell.without_target() for cell in task.cells])
+    return task
