@@ -1,10 +1,11 @@
-"""The steps of a training: the one loop that all trainings run."""
+"""The steps of a training: the one loop that all trainings run, and the parameters that they change."""
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.errors import DataError
 from secateur.utils.progress import counted
@@ -57,3 +58,19 @@ def training_steps(
             optimizer.step()
             bar.advance()
             yield step + 1
+
+
+@contextmanager
+def trainable_parameters(model: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """Let all floating-point parameters require gradients; restore their flags and gradients on leaving."""
+    parameters = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    asked = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        yield parameters
+    finally:
+        for parameter, (was_asked, gradient) in zip(parameters, asked, strict=True):
+            parameter.requires_grad_(was_asked)
+            parameter.grad = gradient

@@ -8,7 +8,6 @@ Wu (2023). The learning rate, the number of steps and whether images are changed
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -21,7 +20,7 @@ from secateur.graph.contexts import evaluation_mode, preserved, run_module, run_
 from secateur.recovery.distillation import distillation_objective, sample_batch
 from secateur.recovery.head_features import feature_error, recorded_inputs
 from secateur.recovery.input_augmentation import InputAugmentation, augmentations_of
-from secateur.recovery.training_steps import training_steps
+from secateur.recovery.training_steps import trainable_parameters, training_steps
 from secateur.recovery.training_task import TrainingSchedule, TrainingTask
 from secateur.recovery.weight_average import WeightAverage
 from secateur.utils.collected_warnings import warn
@@ -47,7 +46,7 @@ def tune(task: TrainingTask) -> TrainingSchedule:
         DataError: the loss is NaN; the weights are the best so far.
     """
     task = _with_usable_targets(task)
-    with torch.enable_grad(), evaluation_mode(task.small), _trainable(task.small) as parameters:
+    with torch.enable_grad(), evaluation_mode(task.small), trainable_parameters(task.small) as parameters:
         augmentations = augmentations_of(task)
         if task.schedule is not None:
             augmentation = next(known for known in augmentations if str(known) == task.schedule.augmentation)
@@ -174,22 +173,6 @@ class TuneTraining:
         with torch.no_grad():
             for tensor, value in zip(self.weights, values, strict=True):
                 tensor.copy_(value)
-
-
-@contextmanager
-def _trainable(model: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """Let all floating-point parameters require gradients; restore their flags and gradients on leaving."""
-    parameters = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
-    asked = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-            parameter.grad = None
-        yield parameters
-    finally:
-        for parameter, (was_asked, gradient) in zip(parameters, asked, strict=True):
-            parameter.requires_grad_(was_asked)
-            parameter.grad = gradient
 
 
 def _with_usable_targets(task: TrainingTask) -> TrainingTask:
