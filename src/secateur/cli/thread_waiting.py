@@ -3,9 +3,7 @@
 from collections.abc import MutableMapping
 
 VARIABLE = "GOMP_SPINCOUNT"
-SPINS = (
-    3000  # some dozens of microseconds: longer than from one operator to the next, shorter than a turn of another task
-)
+SPINS = 3000  # for longer than from one operator to the next, and shorter than another process has its turn
 USER_VARIABLES = (VARIABLE, "OMP_WAIT_POLICY")
 
 

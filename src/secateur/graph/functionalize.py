@@ -43,7 +43,7 @@ def writes_where_seen(node: Node) -> bool:
     written = node.args[0]
     if not isinstance(written, Node) or functional(node) is None or _changes_type(node):
         return True
-    while _is_alias(written):
+    while is_alias(written):
         written = written.args[0]
         if not isinstance(written, Node):
             return True
@@ -66,11 +66,11 @@ def _changes_type(node: Node) -> bool:
     return bool(types - {written, torch.bool}) or operator_name(node).rstrip("_") in COMPARISONS
 
 
-def _is_alias(node: Node) -> bool:
+def is_alias(node: Node) -> bool:
     """True if an operator returns the memory of its first argument, or a view of it."""
     if node.target is operator.getitem:  # one of several results has memory of its own, unless all are views
         source = node.args[0]
-        return isinstance(source, Node) and _is_alias(source)
+        return isinstance(source, Node) and is_alias(source)
     if _is_idle_dropout(node):
         return True
     schema = getattr(node.target, "_schema", None)
@@ -82,7 +82,7 @@ def _others(written: Node, node: Node) -> Iterator[Node]:
     for user in written.users:
         if user is not node:
             yield user
-            if _is_alias(user):
+            if is_alias(user):
                 yield from _others(user, node)
 
 

@@ -17,12 +17,14 @@ from secateur.data.model_inputs import input_error
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.losses import Loss, Reference, example_losses
 from secateur.graph.program import OpOverride
+from secateur.graph.value_bytes import examples_within
 from secateur.importance.scores import GroupScores, Scores
 from secateur.masking.ablation import MeanAblation, Means
 from secateur.masking.imputation import ConsumerMoments, LinearImputer
 from secateur.utils.progress import track
 
 MICROBATCH = 32  # examples
+MICROBATCH_BYTES = 1 << 29  # of values that a pass with gradients holds, on a processor
 
 ProgressSink = Callable[[str, Callable[[], Mapping[str, GroupScores]]], None]
 
@@ -124,8 +126,9 @@ def split_microbatches(batches: Sequence[Batch], device: torch.device, limit: in
     microbatches = []
     for batch in batches:
         size = batch.size or 1
-        stays_whole = size <= limit or not batch.is_divisible
-        pieces = [batch] if stays_whole else [batch.take(index) for index in torch.arange(size).split(limit)]
+        most = limit if batch.has_target_by_example else max(limit, MICROBATCH)
+        stays_whole = size <= most or not batch.is_divisible
+        pieces = [batch] if stays_whole else [batch.take(index) for index in torch.arange(size).split(most)]
         microbatches += [on_device(piece, device).map(as_fast_layout) for piece in pieces]
     return microbatches
 
@@ -133,12 +136,17 @@ def split_microbatches(batches: Sequence[Batch], device: torch.device, limit: in
 def network_microbatches(network: Network, batches: Sequence[Batch], device: torch.device | None = None) -> list[Batch]:
     """Split batches into micro-batches for a network; batches stay whole where its code fixes their size.
 
+    On a processor, the values of a pass with gradients take at most 512 MiB, or those of one example. On other devices
+    small micro-batches would leave most of the device idle.
+
     Args:
         network: the network.
         batches: the examples.
         device: the network's by default.
     """
-    return split_microbatches(as_examples(network, batches), device or network.device)
+    device = device or network.device
+    fitting = MICROBATCH if device.type != "cpu" else examples_within(network.program, MICROBATCH_BYTES)
+    return split_microbatches(as_examples(network, batches), device, min(fitting, MICROBATCH))
 
 
 def as_examples(network: Network, batches: Sequence[Batch]) -> list[Batch]:

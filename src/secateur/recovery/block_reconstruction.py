@@ -7,17 +7,14 @@ free. This is a nonlinear least squares problem of a few layers at a time, as in
 2021, for quantised networks). As in a refit, errors that the nonlinearity behind a layer clips do not count.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
-from torch.fx import Node
 
 from secateur.coupling.network import Network
 from secateur.evaluation.holdout import output_spread
 from secateur.graph.operators import arguments
+from secateur.graph.program import Program
+from secateur.graph.value_bytes import example_bytes
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.paired_run import PairedExecution
@@ -53,8 +50,9 @@ def reconstruct_blocks(
     """
     if sum(cell.size or 1 for cell in lockstep.cells) < FEWEST:
         return True
+    program = lockstep.within.network.program
     remaining = list(reconstruction_blocks(lockstep.within.network))
-    examples = min(EXAMPLES, MEMORY // max((_bytes_of(stretch) for stretch in remaining), default=1))
+    examples = min(EXAMPLES, MEMORY // max((_bytes_of(program, stretch) for stretch in remaining), default=1))
     lockstep = PairedExecution(lockstep.within, output_spread(lockstep.cells, examples), lockstep.memory)
     compared = {
         layer
@@ -91,22 +89,14 @@ class ReconstructionBlock:
     consumers: tuple[LinearLayer, ...]
 
 
-def _bytes_of(stretch: ReconstructionBlock) -> int:
+def _bytes_of(program: Program, stretch: ReconstructionBlock) -> int:
     """Estimate the bytes that an example takes while these layers are refitted."""
     inputs = {arguments(layer.node)[layer.argument] for layer in stretch.makers}
     return (
         1
-        + 2 * sum(_bytes_per_example(node) for node in inputs)
-        + sum(_bytes_per_example(layer.node) for layer in stretch.consumers)
+        + 2 * sum(example_bytes(program, node) for node in inputs)
+        + sum(example_bytes(program, layer.node) for layer in stretch.consumers)
     )
-
-
-def _bytes_per_example(node: Any) -> int:
-    """Return the bytes of one example of a value, if its shape is known."""
-    value = node.meta.get("val") if isinstance(node, Node) else None
-    if not isinstance(value, Tensor) or not all(isinstance(length, int) for length in value.shape[1:]):
-        return 0
-    return math.prod(value.shape[1:]) * value.element_size()
 
 
 def reconstruction_blocks(network: Network) -> Iterator[ReconstructionBlock]:

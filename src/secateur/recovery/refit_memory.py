@@ -3,11 +3,10 @@
 import math
 from collections.abc import Sequence
 
-import torch
-
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError
+from secateur.graph.value_bytes import recorded_length
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.masking.row_products import FEATURES_PER_ROW
 from secateur.recovery.pruned_layer import row_limit
@@ -54,14 +53,9 @@ def refit_bytes(layer: LinearLayer, examples: int) -> int:
     """
     features, outputs = layer.features_of_group + 1, len(layer.outputs) // layer.groups
     result = layer.node.meta["val"]
-    positions = math.prod(map(_length, result.shape[1:])) // len(layer.outputs)
+    positions = math.prod(map(recorded_length, result.shape[1:])) // len(layer.outputs)
     rows = min(examples * max(positions, 1), row_limit(features))
     weights = 6 * features * outputs
     if FEATURES_PER_ROW * rows <= features:
         return DOUBLE * layer.groups * (4 * rows * (features + rows) + weights)
     return DOUBLE * layer.groups * (3 * features**2 + weights)
-
-
-def _length(length: int | torch.SymInt) -> int:
-    """Return a length that the export recorded; a symbol has the example's, and stays one that may vary."""
-    return length if isinstance(length, int) else int(length.node.hint or 1)

@@ -1,0 +1,57 @@
+"""Bytes of the values of a program for one example, as far as the export recorded their shapes."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from secateur.graph.functionalize import is_alias
+from secateur.graph.program import Program
+
+
+def example_bytes(program: Program, node: Any) -> int:
+    """Return the bytes of an operator's result for one example; 0 for what is no tensor, or is the same for all.
+
+    Args:
+        program: the program.
+        node: the operator, or an argument of one that may be another value.
+    """
+    recorded = node.meta.get("val") if isinstance(node, Node) else None
+    tensors = [value for value in pytree.tree_leaves(recorded) if isinstance(value, Tensor)]
+    if program.batched is not None:
+        tensors = [value for value in tensors if program.batch_axis(value) is not None]
+    return sum(map(_recorded_bytes, tensors)) // recorded_examples(program)
+
+
+def examples_within(program: Program, limit: int) -> int:
+    """Return the number of examples with which a pass with gradients holds at most so many bytes: a power of two.
+
+    Usual batches are divided evenly by these. All results of operators are counted, as a backward pass may read them;
+    views take no memory of their own.
+
+    Args:
+        program: the program.
+        limit: the bytes that all results together may take.
+    """
+    operators = (node for node in program.nodes if node.op == "call_function" and not is_alias(node))
+    needed = sum(example_bytes(program, node) for node in operators)
+    fitting = max(limit // max(needed, 1), 1)
+    return 1 << (fitting.bit_length() - 1)
+
+
+def recorded_examples(program: Program) -> int:
+    """Return the length of the first axis of the first input in the export, along which the examples are."""
+    shapes = (getattr(node.meta.get("val"), "shape", ()) for node in program.inputs)
+    return next((recorded_length(shape[0]) for shape in shapes if shape), 1)
+
+
+def recorded_length(length: int | torch.SymInt) -> int:
+    """Return a length that the export recorded; a symbol has the example's, and stays one that may vary."""
+    return length if isinstance(length, int) else int(length.node.hint or 1)
+
+
+def _recorded_bytes(value: Tensor) -> int:
+    return math.prod(map(recorded_length, value.shape)) * value.element_size()

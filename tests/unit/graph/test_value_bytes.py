@@ -1,0 +1,53 @@
+"""Bytes of a program's values: counted on tiny networks, and the micro-batches that follow from them."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur.data.batch import Batch
+from secateur.data.conversion import as_batches
+from secateur.graph.value_bytes import example_bytes, examples_within
+from secateur.importance import context
+from secateur.importance.context import network_microbatches
+
+
+class Doubled(nn.Module):
+    """A value that does not depend on the examples, one with two entries for each, and a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(6, 8), nn.Linear(4, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = torch.relu(self.fc(x)).view(-1, 4)  # two rows for each example
+        return (self.head(pairs) + torch.ones(3) * 2).view(-1, 6)
+
+
+def traced() -> sc.Network:
+    return sc.trace(Doubled(), torch.randn(5, 6))
+
+
+def test_each_result_counts_once_for_an_example() -> None:
+    program = traced().program
+    by_name = {node.name: example_bytes(program, node) for node in program.nodes if node.op == "call_function"}
+    assert by_name["linear"] == by_name["relu"] == 4 * 8
+    assert by_name["linear_1"] == by_name["add"] == 4 * 6
+    assert example_bytes(program, 3) == by_name["mul"] == 0
+    assert sum(by_name.values()) > 4 * 28  # views are results, too
+    assert examples_within(program, 4 * 28 * 7) == 4  # and take no memory
+    assert examples_within(program, 4 * 28 * 8) == 8
+    assert examples_within(program, 1) == 1
+
+
+def test_microbatches_are_no_larger_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = traced(), torch.randn(32, 6)
+    assert [cell.size for cell in network_microbatches(network, as_batches(x))] == [32]
+    monkeypatch.setattr(context, "MICROBATCH_BYTES", 4 * 28 * 11)
+    cells = network_microbatches(network, as_batches(x))
+    assert [cell.size for cell in cells] == [8, 8, 8, 8]
+    assert torch.equal(torch.cat([cell.args[0] for cell in cells]), x)
+    of_a_batch = [Batch((x,), {}, torch.tensor(1.0))]  # one target for all examples: they can't be divided
+    assert [cell.size for cell in network_microbatches(network, of_a_batch)] == [32]
+    on_meta = network_microbatches(network, as_batches(x), torch.device("meta"))
+    assert [cell.size for cell in on_meta] == [32]  # a device of its own has other limits
