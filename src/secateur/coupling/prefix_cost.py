@@ -5,7 +5,7 @@ thousands of times, so here the axes are counted once, and a group changes only 
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,20 +50,10 @@ class PrefixCost:
         self.network, self.step = network, step
         members = {(member.tensor, member.axis): member.units for member in network.members}
         axes = list(members.values())
-        number_of = {key: number for number, key in enumerate(members)}
         terms = [list(range(len(axes) + at, len(axes) + at + len(term.axes))) for at, term in _starts(network)]
         axes += [units for term in network.work for units in term.axes]
         rounded = [False] * len(members) + [in_steps(network, units) for term in network.work for units in term.axes]
-        fixed = [1]  # lengths of axes on which no units lie; they are counted behind the others
-        shapes: list[list[int]] = []
-        for tensor in network.tensors:
-            shapes.append([])
-            for axis, length in enumerate(tensor.shape):
-                number = number_of.get((tensor.name, axis))
-                shapes[-1].append(len(axes) + len(fixed) if number is None else number)
-                fixed += [length] if number is None else []
-            whole = number_of.get((tensor.name, WHOLE))
-            shapes[-1] += [] if whole is None else [whole]
+        shapes, fixed = _tensor_axes(network, {key: number for number, key in enumerate(members)}, len(axes))
         self._shapes, self._terms = (_pad_rows(rows, len(axes)) for rows in (shapes, terms))
         self._constants = [term.constant for term in network.work]
         self._itemsizes = np.array([tensor.itemsize for tensor in network.tensors], np.int64)
@@ -104,6 +94,29 @@ class PrefixCost:
     def _macs(self, lengths: np.ndarray) -> float:
         counts = lengths[self._terms].prod(1).tolist()
         return float(sum(constant * count for constant, count in zip(self._constants, counts, strict=True)))
+
+
+def _tensor_axes(
+    network: Network, number_of: Mapping[tuple[str, int], int], first: int
+) -> tuple[list[list[int]], list[int]]:
+    """Return the numbers of the axes of each tensor, and the lengths of the axes on which no units lie.
+
+    Args:
+        network: the network.
+        number_of: the numbers of the axes on which units lie.
+        first: the number of the first axis without units.
+    """
+    fixed = [1]
+    shapes: list[list[int]] = []
+    for tensor in network.tensors:
+        shapes.append([])
+        for axis, length in enumerate(tensor.shape):
+            number = number_of.get((tensor.name, axis))
+            shapes[-1].append(first + len(fixed) if number is None else number)
+            fixed += [length] if number is None else []
+        whole = number_of.get((tensor.name, WHOLE))
+        shapes[-1] += [] if whole is None else [whole]
+    return shapes, fixed
 
 
 def _starts(network: Network) -> Iterator[tuple[int, Work]]:

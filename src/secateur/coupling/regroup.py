@@ -1,5 +1,6 @@
 """Networks with some groups frozen, or with two groups merged into one."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from secateur.coupling.consumers import ConstantSink
-from secateur.coupling.members import Frozen
+from secateur.coupling.members import Frozen, TensorAxis
 from secateur.coupling.network import Group, Network
 
 
@@ -75,21 +76,15 @@ def renumber_units(network: Network, groups: Sequence[Group], number: Tensor) ->
         groups: the groups that remain.
         number: the new number of each unit, -1 for none (units + 1,).
     """
-    members = {id(member): replace(member, units=number[member.units]) for member in network.members}
-    by_key = {(member.tensor, member.axis): member for member in members.values()}
-    placed, offset = [], 0
-    for group in groups:
-        group_members = tuple(by_key[member.tensor, member.axis] for member in group.members)
-        placed.append(replace(group, offset=offset, members=group_members))
-        offset += group.size
+    members = [replace(member, units=number[member.units]) for member in network.members]
     return replace(
         network,
-        groups=tuple(placed),
-        members=tuple(member for member in members.values() if bool((member.units >= 0).any())),
+        groups=_consecutive_groups(groups, {(member.tensor, member.axis): member for member in members}),
+        members=tuple(member for member in members if _any_unit(member.units)),
         consumers=tuple(
             replace(consumer, units=number[consumer.units], fold=_renumber_sink(consumer.fold, number))
             for consumer in network.consumers
-            if bool((number[consumer.units] >= 0).any())
+            if _any_unit(number[consumer.units])
         ),
         work=tuple(replace(term, axes=tuple(number[axis] for axis in term.axes)) for term in network.work),
         attribute_updates=tuple(replace(update, units=number[update.units]) for update in network.attribute_updates),
@@ -98,8 +93,21 @@ def renumber_units(network: Network, groups: Sequence[Group], number: Tensor) ->
         additions=tuple(
             replace(addition, units=number[addition.units])
             for addition in network.additions
-            if bool((number[addition.units] >= 0).any())
+            if _any_unit(number[addition.units])
         ),
+    )
+
+
+def _any_unit(units: Tensor) -> bool:
+    return bool((units >= 0).any())
+
+
+def _consecutive_groups(groups: Sequence[Group], members: Mapping[tuple[str, int], TensorAxis]) -> tuple[Group, ...]:
+    """Return groups whose units follow one another, with their members by tensor and axis."""
+    offsets = itertools.accumulate((group.size for group in groups), initial=0)
+    return tuple(
+        replace(group, offset=offset, members=tuple(members[member.tensor, member.axis] for member in group.members))
+        for group, offset in zip(groups, offsets, strict=False)
     )
 
 

@@ -97,50 +97,57 @@ def _recording_hooks(path: str, module: nn.Module, events: dict[int, Event], cal
     signature = inspect.signature(module.forward)
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not calls.enter(path):
-            return
-        written, writer = _write_values((args, kwargs))
-        if writer is None:
-            _mark(events, Event(path, True, None), [], [])
-            return
-        arguments, same = _write_values(
-            arguments_by_name(signature, args, kwargs)
-        )  # tensors come in another order here
-        references = {id(tensor): f"t{index}" for index, tensor in enumerate(writer.tensors)}
-        if same is None or any(id(tensor) not in references for tensor in same.tensors) or same.sizes != writer.sizes:
-            arguments = None
-        else:
-            names = {f"t{index}": Value(references[id(tensor)]) for index, tensor in enumerate(same.tensors)}
-            sizes = {f"s{index}": Value(f"s{index}") for index in range(len(same.sizes))}
-            arguments = substitute_references(arguments, names | sizes)
-        _mark(events, Event(path, True, written, arguments), writer.tensors, writer.sizes)
+        if calls.enter(path):
+            _record_call(path, signature, events, args, kwargs)
 
     def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        if not calls.leave(path):
-            return output
-        inputs = {id(leaf) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        passed: list[int] = []
-
-        def copy_of_input(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor) or id(leaf) not in inputs:
-                return leaf
-            copy = torch.ops.aten.alias.default(leaf)
-            passed.append(id(copy))
-            return copy
-
-        output = pytree.tree_map(copy_of_input, output)
-        writer = _Writer()
-        leaves = tuple(
-            writer.write(leaf).name if isinstance(leaf, Tensor | torch.SymInt) else None
-            for leaf in pytree.tree_leaves(output)
-        )
-        copies = frozenset(f"t{index}" for index, tensor in enumerate(writer.tensors) if id(tensor) in passed)
-        written, again = _write_values(output)
-        same = again is not None and [*map(id, again.tensors)] == [*map(id, writer.tensors)]
-        _mark(events, Event(path, False, written if same else None, None, leaves, copies), writer.tensors, writer.sizes)
-        return output
+        return _record_return(path, events, (args, kwargs), output) if calls.leave(path) else output
 
     return enter, leave
+
+
+def _record_call(
+    path: str, signature: inspect.Signature, events: dict[int, Event], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    written, writer = _write_values((args, kwargs))
+    if writer is None:
+        _mark(events, Event(path, True, None), [], [])
+        return
+    # Tensors come in another order here.
+    arguments, same = _write_values(arguments_by_name(signature, args, kwargs))
+    references = {id(tensor): f"t{index}" for index, tensor in enumerate(writer.tensors)}
+    if same is None or any(id(tensor) not in references for tensor in same.tensors) or same.sizes != writer.sizes:
+        arguments = None
+    else:
+        names = {f"t{index}": Value(references[id(tensor)]) for index, tensor in enumerate(same.tensors)}
+        sizes = {f"s{index}": Value(f"s{index}") for index in range(len(same.sizes))}
+        arguments = substitute_references(arguments, names | sizes)
+    _mark(events, Event(path, True, written, arguments), writer.tensors, writer.sizes)
+
+
+def _record_return(path: str, events: dict[int, Event], inputs: Any, output: Any) -> Any:
+    """Record the output of a call, and return it with an alias in place of each tensor that is an input."""
+    input_ids = {id(leaf) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)}
+    passed: list[int] = []
+
+    def copy_of_input(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or id(leaf) not in input_ids:
+            return leaf
+        copy = torch.ops.aten.alias.default(leaf)
+        passed.append(id(copy))
+        return copy
+
+    output = pytree.tree_map(copy_of_input, output)
+    writer = _Writer()
+    leaves = tuple(
+        writer.write(leaf).name if isinstance(leaf, Tensor | torch.SymInt) else None
+        for leaf in pytree.tree_leaves(output)
+    )
+    copies = frozenset(f"t{index}" for index, tensor in enumerate(writer.tensors) if id(tensor) in passed)
+    written, again = _write_values(output)
+    same = again is not None and [*map(id, again.tensors)] == [*map(id, writer.tensors)]
+    _mark(events, Event(path, False, written if same else None, None, leaves, copies), writer.tensors, writer.sizes)
+    return output
 
 
 def arguments_by_name(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,22 +122,35 @@ def read_recording(program: Program, events: Mapping[int, Event], is_fixed: bool
             continue
         event, values = events[int(node.args[2])], _boundary_nodes(node)  # type: ignore[arg-type]
         if event.enters:
-            call = RecordedCall(
-                event.path, substitute_references(event.arguments, values), substitute_references(event.bound, values)
-            )
-            stack[-1].body.append(call)
-            stack.append(call)
-            continue
-        call = stack.pop()
-        if call.path != event.path or not stack:
-            raise UnsupportedCodeError("its calls are not properly nested")
-        call.output = substitute_references(event.arguments, values)
-        call.results = tuple(_name(values[leaf]) if leaf else None for leaf in event.leaves)
-        copies.update(values[name].name for name in event.passed)
+            _open_call(stack, event, values)
+        else:
+            _close_call(stack, event, values)
+            copies.update(values[name].name for name in event.passed)
     calls = [call for call in root.body if isinstance(call, RecordedCall)]
     if len(stack) > 1 or len(calls) != 1:
         raise UnsupportedCodeError("its calls are not properly nested")
     return Recording(calls[0], program, frozenset(copies), is_fixed)
+
+
+def _open_call(stack: list[RecordedCall], event: Event, values: Mapping[str, Any]) -> None:
+    """Append a call to the body of the innermost one, and push it."""
+    arguments, bound = (substitute_references(plain, values) for plain in (event.arguments, event.bound))
+    call = RecordedCall(event.path, arguments, bound)
+    stack[-1].body.append(call)
+    stack.append(call)
+
+
+def _close_call(stack: list[RecordedCall], event: Event, values: Mapping[str, Any]) -> None:
+    """Pop the innermost call, and store its output.
+
+    Raises:
+        UnsupportedCodeError: the event is that of another call.
+    """
+    call = stack.pop()
+    if call.path != event.path or not stack:
+        raise UnsupportedCodeError("its calls are not properly nested")
+    call.output = substitute_references(event.arguments, values)
+    call.results = tuple(_name(values[leaf]) if leaf else None for leaf in event.leaves)
 
 
 def _boundary_nodes(node: Node) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Label rules of recurrent layers and cells: a hidden unit owns its rows of every gate."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,19 +33,32 @@ def recurrent_layers(gates: int) -> LabelRule:
             _couple_gates(op, cell, hidden, gates)
         for state in _states(op):
             op.couple(op.axis_labels(state, -1), hidden)
-        read = op.axis_labels("input", -1)
-        steps = math.prod(op.args["input"].shape[:-1])
-        for at, (input_weight, *_) in enumerate(cells):
-            inputs = op.axis_labels(input_weight, 1)
-            op.couple(inputs, read if at < directions else hidden.repeat(directions))
-            op.count(steps, hidden.repeat(gates), inputs)
-            op.count(steps, hidden.repeat(gates), hidden)
-        op.read("input", op.args["input"].dim() - 1, read)
-        op.read("params", 1, hidden)
+        _couple_inputs(op, cells, hidden, gates, directions)
         outputs = broadcast_labels(hidden.repeat(directions), len(op.shape[0]) - 1, op.shape[0])
         return (outputs, *(broadcast_labels(hidden, len(shape) - 1, shape) for shape in op.shape[1:]))
 
     return label
+
+
+def _couple_inputs(op: OpContext, cells: Sequence[Any], hidden: Tensor, gates: int, directions: int) -> None:
+    """Couple the inputs of every layer with the columns of its weights, and count the MACs.
+
+    Args:
+        op: the operator.
+        cells: the parameters of each layer and direction, one after another.
+        hidden: the labels of the hidden units.
+        gates: the number of gates.
+        directions: 2 for a bidirectional layer, otherwise 1.
+    """
+    read = op.axis_labels("input", -1)
+    steps = math.prod(op.args["input"].shape[:-1])
+    for at, (input_weight, *_) in enumerate(cells):
+        inputs = op.axis_labels(input_weight, 1)
+        op.couple(inputs, read if at < directions else hidden.repeat(directions))
+        op.count(steps, hidden.repeat(gates), inputs)
+        op.count(steps, hidden.repeat(gates), hidden)
+    op.read("input", op.args["input"].dim() - 1, read)
+    op.read("params", 1, hidden)
 
 
 def recurrent_cell(gates: int) -> LabelRule:
