@@ -15,8 +15,7 @@ class ForeignOption:
         option: the option here; empty where none takes its place in a call.
         names: the names elsewhere, with spaces between them.
         meaning: what the option here says, which follows its name; or all that there is to do.
-        example: its value, as written in Python, in which `{name}`, `{value}` and `{remaining}` stand for the name
-            elsewhere, the value that was given, and 1 minus that value.
+        example: its value in Python; `{name}`, `{value}`, `{remaining}` are the name elsewhere, its value, 1 minus that.
         flag: the option on the command line, if it has another name there.
         argument: its value on the command line.
     """
@@ -158,10 +157,6 @@ FOREIGN_OPTIONS: tuple[ForeignOption, ...] = (
     ),
 )  # fmt: skip
 """Where a name stands twice, the first entry counts whose option the function has."""
-
-"""Units of budgets by other names."""
-
-"""The nearest criterion by other names."""
 
 
 def foreign_option(name: str, options: Collection[str]) -> ForeignOption | None:

@@ -120,7 +120,7 @@ def program_from_saved(saved: SavedModuleProgram) -> ModuleProgram:
         return ModuleProgram(_decoded_as(dict, saved.inputs), steps, _decoded(saved.output), shapes)
     except (KeyError, TypeError, ValueError, AttributeError) as failure:
         raise StorageError(
-            f"the program of a module can't be read ({failure_text(failure)}); the recipe was altered"
+            f"a module's program can't be read ({failure_text(failure)}); the recipe was altered"
         ) from failure
 
 
@@ -168,8 +168,7 @@ def check_program(module: nn.Module, path: str, program: ModuleProgram) -> None:
     """Check that a program is one that a module could have.
 
     Raises:
-        StorageError: the program uses an operator, a submodule or a tensor that there is none of, or a value that no
-            earlier step gives.
+        StorageError: an operator, submodule, tensor or value that the program uses does not exist.
     """
     tensors = {name for name, _ in (*module.named_parameters(remove_duplicate=False), *module.named_buffers())}
     modules = {name for name, _ in module.named_modules(remove_duplicate=False)}
