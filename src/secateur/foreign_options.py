@@ -15,7 +15,8 @@ class ForeignOption:
         option: the option here; empty where none takes its place in a call.
         names: the names elsewhere, with spaces between them.
         meaning: what the option here says, which follows its name; or all that there is to do.
-        example: its value in Python; `{name}`, `{value}`, `{remaining}` are the name elsewhere, its value, 1 minus that.
+        example: its value in Python; `{name}`, `{value}` and `{remaining}` stand for the name elsewhere, its value, and
+            1 minus its value.
         flag: the option on the command line, if it has another name there.
         argument: its value on the command line.
     """

