@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from repository import GOLDEN
 from residual_network import Residual
 
@@ -18,6 +19,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     os.environ["SECATEUR_CACHE"] = ""  # times of this machine are not kept
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the examples of docstrings, which have no marks of their own."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker(untrained_networks)
 
 
 @pytest.fixture

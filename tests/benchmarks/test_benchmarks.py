@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from shapley import page_texts, sections
 
+from expected_warnings import untrained_networks
 from repository import ROOT
+
+pytestmark = untrained_networks
 
 SCRIPTS = sorted([*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("examples/*.py")])
 

@@ -9,6 +9,10 @@ from language.methods import METHODS, prune, score
 from language.peers import whole_blocks
 from language.subject import Subject
 
+from expected_warnings import untrained_networks
+
+pytestmark = untrained_networks
+
 transformers = pytest.importorskip("transformers")
 
 ALIKE = "secateur, equal shares", "secateur, by loss"  # "secateur" with another allocation

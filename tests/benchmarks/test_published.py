@@ -17,6 +17,9 @@ from published.photo_tables import photo_sections
 from torch import nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
+
+pytestmark = untrained_networks
 
 
 def image_file(pixels: np.ndarray, form: str) -> bytes:

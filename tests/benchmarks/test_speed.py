@@ -8,6 +8,10 @@ import torch
 from speed import table, timing
 from torch import nn
 
+from expected_warnings import untrained_networks
+
+pytestmark = untrained_networks
+
 
 def test_rows_become_a_table(tmp_path: Path) -> None:
     speed = {"runtime": "eager", "batch": 32, "threads": 1, "ratio": 1.953, "low": 1.9, "high": 2.0}

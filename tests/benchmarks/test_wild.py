@@ -16,6 +16,10 @@ from wild.plain_models import DEFINITIONS
 from wild.table import as_markdown
 from wild.unchanged import Snapshot
 
+from expected_warnings import untrained_networks
+
+pytestmark = untrained_networks
+
 
 class Frozen(dict[str, int]):
     """A configuration that refuses changes by the usual way."""

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.report.network_page import network_page
 from secateur.sparsity import pivot
 from secateur.stopping import Coalitions
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
+    untrained_networks,
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine"),
 ]

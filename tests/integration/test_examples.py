@@ -4,11 +4,10 @@ from pathlib import Path
 
 from first_model import main
 
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 
 
-@few_examples
-@unhelpful_repair
+@untrained_networks
 def test_the_first_model_is_pruned_and_saved(tmp_path: Path) -> None:
     result = main(str(tmp_path / "small"))
     assert result.plan.cost.macs <= 0.5 * result.plan.dense.macs

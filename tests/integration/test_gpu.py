@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from random_plans import drawn, plan_of, run
 from secateur.data.conversion import example_batches
 from secateur.importance.registry import criteria
@@ -24,6 +25,7 @@ from secateur.utils.devices import comparable_arithmetic
 from zoo import ZOO, grow
 
 pytestmark = [
+    untrained_networks,
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from expected_warnings import unhelpful_repair
+from expected_warnings import untrained_networks
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 LIBRARY_BLOCK = re.compile(r"^```py\n((?:import|from) (\w+).*?)^```", re.MULTILINE | re.DOTALL)
@@ -27,7 +27,7 @@ WITH_CODE = [
 ]
 
 
-@unhelpful_repair
+@untrained_networks
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft with recent transformers
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

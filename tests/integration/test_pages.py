@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from page_settings import BLOCKS_NOT_RUN, CHECKS, NOT_RUN, SETTINGS
 from repository import ROOT
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@few_examples
-@unhelpful_repair
+@untrained_networks
 @pytest.mark.parametrize("page", SETTINGS)
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

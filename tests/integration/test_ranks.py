@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,7 +33,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def shop(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a program, its data and the scores of one process."""
+    folder = tmp_path_factory.mktemp("ranks")
     torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(6, 24), torch.nn.ReLU(), torch.nn.Linear(24, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)
@@ -44,6 +48,12 @@ def shop(folder: Path) -> Path:
     (folder / "workshop.py").write_text(WORKSHOP)
     subprocess.run([sys.executable, *COMMAND, "one"], cwd=folder, env=environment(), check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture
+def shop(scored: Path, tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return shutil.copytree(scored, tmp_path / "shop")
 
 
 def same(folder: Path, one: str, other: str) -> bool:
@@ -66,32 +76,27 @@ def workers(launcher: int) -> list[int]:
     return [int(child) for child in children.read_text().split()] if children.exists() else []
 
 
-def test_two_processes_or_two_hosts_give_the_same_bits_as_one(tmp_path: Path) -> None:
-    folder = shop(tmp_path)
-    two = [*LAUNCH, "--standalone", "--nproc-per-node", "2", *COMMAND, "two"]
-    done = subprocess.run(two, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("written to") == 1
-    assert same(folder, "two", "one")
+def test_two_hosts_give_the_same_bits_as_one_process_and_one_of_them_writes(shop: Path) -> None:
     place = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     hosts = [
         subprocess.Popen(
             [*LAUNCH, "--nnodes", "2", "--node-rank", str(host), *place, *COMMAND, "hosts"],
-            cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=shop, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         ) for host in (0, 1)
     ]  # fmt: skip
-    assert [host.wait(timeout=300) for host in hosts] == [0, 0]
-    assert same(folder, "hosts", "one")
+    printed = "".join(host.communicate(timeout=300)[0] for host in hosts)
+    assert [host.returncode for host in hosts] == [0, 0], printed
+    assert printed.count("written to") == 1
+    assert same(shop, "hosts", "one")
 
 
-def test_a_killed_worker_costs_only_its_unfinished_blocks(tmp_path: Path) -> None:
+def test_a_killed_worker_costs_only_its_unfinished_blocks(shop: Path) -> None:
     """Killed at a random moment, the launcher starts the workers anew, and they go on from the checkpoint."""
-    folder = shop(tmp_path)
     command = [*LAUNCH, "--standalone", "--nproc-per-node", "2", "--max-restarts", "5", *COMMAND, "killed"]
     chance, kills = random.Random(0), 0
     run = subprocess.Popen(
         [*command, "--checkpoint", "part.safetensors"],
-        cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=shop, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while run.poll() is None and kills < 2:
         time.sleep(2 + 3 * chance.random())
@@ -101,18 +106,17 @@ def test_a_killed_worker_costs_only_its_unfinished_blocks(tmp_path: Path) -> Non
             kills += 1
     assert run.wait(timeout=300) == 0
     assert kills > 0
-    assert same(folder, "killed", "one")
+    assert same(shop, "killed", "one")
 
 
-def test_a_damaged_checkpoint_ends_all_processes(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_ends_all_processes(shop: Path) -> None:
     """What fails in the first process fails in the other, which would wait for it else."""
-    folder = shop(tmp_path)
-    (folder / "scores.part").write_bytes(b"nothing")
+    (shop / "scores.part").write_bytes(b"nothing")
     command = [*LAUNCH, "--standalone", "--nproc-per-node", "2", *COMMAND, "two", "--checkpoint", "scores.part"]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=shop, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert done.stderr.count("scores.part") >= 2
-    assert not (folder / "two").exists()
+    assert not (shop / "two").exists()
 
 
 PRUNING = """

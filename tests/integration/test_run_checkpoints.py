@@ -13,12 +13,15 @@ import torch
 from torch import nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from killed import forked
 from secateur import prune_stages, run_checkpoint
 from secateur.cli.app import handle_errors
 from secateur.errors import CheckpointError, StorageError
 from secateur.files.locks import try_lock, unlock
 from secateur.recovery import chain
+
+pytestmark = untrained_networks
 
 KEEP = {"macs": 0.5}
 

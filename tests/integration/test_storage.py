@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.data.conversion import example_batches
 from zoo import ZOO, grow
 
-pytestmark = [few_examples, unhelpful_repair]  # of untrained networks that the fixtures prune
+pytestmark = untrained_networks  # of untrained networks that the fixtures prune
 
 
 def pruned(name: str, **options: Any) -> sc.Result:

@@ -13,7 +13,10 @@ from torch._dynamo import config as dynamo_config
 from torch.nn.modules import transformer
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.utils.process_lock import exclusive
+
+pytestmark = untrained_networks
 
 EXAMPLES = torch.randn(48, 6, generator=torch.Generator().manual_seed(1))
 

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
 from secateur.training import distillation
+
+pytestmark = untrained_networks
 
 STEPS = 60
 Train = Callable[[nn.Module, nn.Module, Sequence[Batch]], None]

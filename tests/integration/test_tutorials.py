@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from repository import ROOT
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
@@ -30,8 +30,7 @@ def run_cell(source: str, name: str, namespace: dict[str, Any]) -> None:
         getattr(value, "_repr_html_", value.__repr__)()
 
 
-@few_examples
-@unhelpful_repair
+@untrained_networks
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in NEEDS.get(path.stem, ()):

@@ -13,14 +13,14 @@ from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
 from secateur.evaluation.losses import supervised
 from secateur.masking.ablation import run_masked
 from secateur.masking.unit_means import consumer_means
 from secateur.surgery.verify import output_difference
 
-pytestmark = [few_examples, unhelpful_repair]  # random weights
+pytestmark = untrained_networks  # random weights
 
 
 class Net(nn.Module):

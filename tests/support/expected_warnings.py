@@ -2,14 +2,16 @@
 
 import pytest
 
-few_examples = pytest.mark.filterwarnings("ignore:.* is refitted with care only:UserWarning")
-"""A layer reads more values than the test's examples determine."""
-
 unread_targets = pytest.mark.filterwarnings("ignore:targets are left out, as no criterion needs them:UserWarning")
 """A network of the zoo, with targets for another loss than the default one."""
 
-unhelpful_repair = pytest.mark.filterwarnings(
+untrained_networks = pytest.mark.filterwarnings(
     r"ignore:\w+ was left out. it did not bring the cut network nearer:UserWarning",
     r"ignore:\w+ fits what it saw much better:UserWarning",
+    "ignore:.* is refitted with care only:UserWarning",
 )
-"""A network with random weights, of which a repair may fit nothing that holds for other examples."""
+"""Networks with random weights that are repaired, most of them by few examples.
+
+A repair of such a network may fit nothing that holds for other examples. Rounding decides whether it does, and so the
+machine. A module whose tests repair such networks therefore carries the mark as a whole (`pytestmark`).
+"""

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.cli.main import app
 from secateur.importance.rank_correlation import ALL, agreements
 from secateur.importance.scores import GroupScores, Scores
 from secateur.report.comparison import Comparison
 from secateur.report.comparison_records import ComparisonTrial, CriterionMetrics
+
+pytestmark = untrained_networks
 
 
 class Tower(nn.Module):

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.entry import entry_point
 from secateur.option_table import OPTIONS, classes_of
 from secateur.options import Option
+
+pytestmark = untrained_networks
 
 FUNCTIONS = (sc.trace, sc.score, sc.plan, sc.cut, sc.repair, sc.compare, sc.load, sc.prune, sc.reachable)
 CHECKED_ELSEWHERE = {"data", "example_inputs", "test", "keep", "by"}  # what they may be depends on more than their type

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur import demo
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import COMPARISON, DEFAULTS, PruneConfig
@@ -39,6 +39,8 @@ from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
 from secateur.surgery.recipe import recipe_of
 from secateur.utils.time_budget import TimeBudget
+
+pytestmark = untrained_networks
 
 
 def mlp(*widths: int) -> nn.Module:
@@ -200,8 +202,6 @@ def test_latency_is_measured_for_every_kind_of_layer() -> None:
     assert len(table.layers) == 5
 
 
-@few_examples
-@unhelpful_repair
 def test_a_budget_in_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = mlp(512, 2048, 2048, 10), torch.randn(64, 512)
     network = sc.trace(model, x[:2])
@@ -295,8 +295,6 @@ def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
         assert quick.examples == sum(cell.size or 1 for cell in cells)
 
 
-@few_examples
-@unhelpful_repair
 def test_plans_are_told_apart_as_many_other_examples_tell() -> None:
     """With 64 images, of which a third would be held out: what they say of two plans is what 256 others say."""
     model, data = demo.network(), demo.calibration()[:2]
@@ -363,7 +361,6 @@ def test_a_time_budget_says_what_was_left_out(
         assert [what.lstrip("0123456789 of").split()[0] for what in noted] == ["curves", "simulations", "the", "the"]
 
 
-@unhelpful_repair
 def test_without_a_time_budget_nothing_is_left_out() -> None:
     result = sc.prune(mlp(6, 16, 3), torch.randn(40, 6), {"macs": 0.5}, progress=False)
     assert result.report.settings["left_out"] == []
@@ -380,8 +377,6 @@ def test_without_a_refit_a_bound_is_judged_without_one() -> None:
     assert result.report.settings["drop"]["mean"] == pytest.approx(found, rel=1e-3)
 
 
-@few_examples
-@unhelpful_repair
 def test_a_plan_that_is_faster_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stopwatch, "time_ratio", lambda *_: 0.5)
     result = sc.prune(mlp(64, 256, 256, 5), torch.randn(40, 64), {"latency": 0.9}, by="l2", progress=False)
@@ -441,7 +436,6 @@ PLANNED = [
 
 
 @pytest.mark.parametrize(("keep", "settings"), PLANNED)
-@unhelpful_repair
 def test_plan_chooses_the_sizes_that_prune_chooses(
     keep: dict[str, float], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from expected_warnings import few_examples
+from expected_warnings import untrained_networks
 from secateur.allocation.budget import parse_keep
 from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.remaining_fractions import fractions_of, latency_fraction
@@ -88,7 +88,7 @@ def test_absolute_numbers_are_met_and_named() -> None:
         sc.plan(network, scores, keep={"macs": 101}, floor=8)
 
 
-@few_examples
+@untrained_networks
 def test_absolute_budgets_by_prune(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     model, x = mlp(64, 96, 96, 10), torch.randn(40, 64)
     result = sc.prune(model, x, {"macs": "9k"}, by="l2", repair=None, progress=False)

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 import secateur as sc
-from expected_warnings import few_examples
+from expected_warnings import untrained_networks
 from residual_network import Residual
+
+pytestmark = untrained_networks
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,6 @@ def test_a_budget_that_the_sizes_do_not_allow_is_refused_before_scoring(residual
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
-@few_examples
 def test_prune_takes_sizes(residual: Residual, rounds: int) -> None:
     options = {"by": "l1", "rounds": rounds, "progress": False}
     x = torch.randn(32, 3, 6, 6)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from expected_warnings import unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.allocation.block_order import order_of_blocks
 from secateur.allocation.block_search import _BlockSearch
 from secateur.allocation.config import PruneConfig
@@ -28,6 +28,8 @@ from secateur.importance.context import network_microbatches
 from secateur.masking.ablation import MeanAblation
 from secateur.surgery.replacements import SkippedBlock
 from secateur.training.masks import Masks
+
+pytestmark = untrained_networks
 
 MIXED = (*USUAL, "blocks")
 
@@ -84,7 +86,6 @@ def test_blocks_stand_beside_other_units() -> None:
 
 
 @pytest.mark.parametrize("removal", ["mean", "zero"])
-@unhelpful_repair
 def test_a_mixed_plan_costs_and_computes_what_it_says(removal: str, tmp_path: Path) -> None:
     model, x = residual(), images(64)
     network = sc.trace(model, x[:2], kinds=MIXED)
@@ -136,7 +137,6 @@ def test_a_block_that_is_no_block() -> None:
         sc.plan(network, sc.score(network, by="l2"), {"macs": 0.5}, dropped=["layer.1"])
 
 
-@unhelpful_repair
 def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = residual(), images(64)
     result = sc.prune(model, x, {"macs": 0.5}, kinds=MIXED, progress=False)
@@ -209,7 +209,6 @@ def test_a_module_of_the_model_selects_blocks() -> None:
     "options",
     [{"skip": "layers.1"}, {"only": "layers.[023]*"}, {"sizes": {"layers.1.conv1": 24}}],
 )
-@unhelpful_repair
 def test_a_budget_in_time_leaves_blocks_as_they_are_that_the_selection_names(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +221,6 @@ def test_a_budget_in_time_leaves_blocks_as_they_are_that_the_selection_names(
     assert type(kept[2]) is SkippedBlock
 
 
-@unhelpful_repair
 def test_blocks_alone_by_a_selection() -> None:
     model, x = residual(), images(64)
     result = sc.prune(

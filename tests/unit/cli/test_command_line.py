@@ -15,6 +15,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from typer.testing import CliRunner, Result
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from repository import ROOT
 from secateur.allocation.build_sequence import ORDERS
 from secateur.cli import completion, main
@@ -22,6 +23,8 @@ from secateur.cli.main import app
 from secateur.evaluation.channel_steps import TARGETS
 from secateur.option_table import OPTIONS
 from secateur.recovery.chain import CLOSED_FORM, TRAINED
+
+pytestmark = untrained_networks
 
 WORKSHOP = """
 import numpy as np

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.report.network_page import network_page
 from secateur.surgery.trial_cut import TrialCutter
 from secateur.surgery.validate import _with_larger_minimum
 from zoo import grow
+
+pytestmark = untrained_networks
 
 
 def test_only_the_kinds_that_were_asked_for() -> None:
@@ -41,8 +43,6 @@ def test_kinds_that_are_none(options: dict[str, object], said: str) -> None:
         sc.trace(model, example, **options)
 
 
-@few_examples
-@unhelpful_repair
 def test_without_a_block_the_skip_alone_remains(tmp_path: Path) -> None:
     model, example = grow("blocks")
     network = sc.trace(model, example, kinds="blocks")
@@ -68,8 +68,6 @@ def test_without_a_block_the_skip_alone_remains(tmp_path: Path) -> None:
     assert torch.allclose(bare(example), model.last(model.widen(model.stem(example))), atol=1e-6)
 
 
-@few_examples
-@unhelpful_repair
 def test_a_whole_program_is_cut_saved_and_repaired(tmp_path: Path) -> None:
     model, example = grow("hard-wired")
     result = sc.prune(model, [example], {"params": 0.6}, by="l2", as_program=True, progress=False)

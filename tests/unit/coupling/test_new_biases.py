@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur import comparison_trials
+
+pytestmark = untrained_networks
 
 X = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
 

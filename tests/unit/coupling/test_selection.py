@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from residual_network import Residual
 from secateur import sparsity
+
+pytestmark = untrained_networks
 
 
 def _names(groups: list) -> list[str]:

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.data.batch import concat_batches, on_device
 from secateur.data.conversion import as_batches
 from secateur.data.forms import ExampleList
+
+pytestmark = untrained_networks
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(40) % 3

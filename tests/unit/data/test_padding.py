@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.data.conversion import as_batches
 from secateur.data.next_tokens import is_causal_language_model
 
@@ -65,8 +65,7 @@ def test_decoders_have_their_own_mask() -> None:
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
-@few_examples
-@unhelpful_repair
+@untrained_networks
 def test_a_network_pruned_on_padded_rows_is_that_pruned_without_padding(name: str) -> None:
     model, _ = tiny_transformer(name)
     batch = padded(left=name == "gpt2")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.evaluation.comparison_temperature import comparison_temperature
 from secateur.evaluation.divergence import divergence
 from secateur.evaluation.holdout import improves
@@ -43,8 +43,7 @@ def test_one_example_does_not_outvote_all_others() -> None:
     assert improves(*softened, allowance=1.0)
 
 
-@few_examples
-@unhelpful_repair
+@untrained_networks
 @pytest.mark.parametrize("factor", [1.0, 100.0])
 def test_repairs_say_at_which_temperature_they_were_judged(factor: float) -> None:
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ from support.transformers_models import tiny_transformer
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.data.conversion import as_batches
 from secateur.errors import BudgetError
 from secateur.evaluation import latency_measurement, measured_latency, operator_calls
@@ -19,6 +20,8 @@ from secateur.evaluation.generation_calls import generation_calls
 from secateur.evaluation.measured_latency import measure_generation
 from secateur.evaluation.operator_calls import OperatorCall
 from secateur.evaluation.timing import Stopwatch
+
+pytestmark = untrained_networks
 
 PLAIN: dict[str, Any] = {"by": "l2", "ablation": "zero", "repair": None, "allocation": "uniform", "progress": False}
 LENGTH = 7  # longer than the sliding window of the tiny Gemma

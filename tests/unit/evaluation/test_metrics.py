@@ -5,9 +5,12 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError, DataError
 from secateur.evaluation.metrics import MetricMeter, metric_change
+
+pytestmark = untrained_networks
 
 
 def f1(outputs: Tensor, targets: Tensor) -> Tensor:

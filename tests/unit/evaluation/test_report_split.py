@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.evaluation.report_split import (
@@ -14,6 +14,8 @@ from secateur.evaluation.report_split import (
     split_report_examples,
     spread_runs,
 )
+
+pytestmark = untrained_networks
 
 
 def numbered(total: int, size: int) -> list[Batch]:
@@ -103,8 +105,6 @@ def test_report_is_timed_on_a_batch_of_the_user() -> None:
     assert report.pruned.latency.batch == 32
 
 
-@few_examples
-@unhelpful_repair
 def test_few_examples_are_named_in_sample() -> None:
     report = sc.prune(multilayer(), torch.randn(24, 6), keep={"macs": 0.5}, progress=False).report
     assert not report.held_out and report.examples == 24
@@ -112,8 +112,6 @@ def test_few_examples_are_named_in_sample() -> None:
     assert "±" not in str(report)
 
 
-@few_examples
-@unhelpful_repair
 def test_overfitted_network_is_not_reported_as_equal_to_the_dense_one() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
 from secateur.data.conversion import as_batches
 from secateur.evaluation import operator_calls
@@ -22,6 +23,8 @@ from secateur.evaluation.timing import Stopwatch
 from secateur.graph.program import OpOverride
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.masking.operands import operand
+
+pytestmark = untrained_networks
 
 
 class Called(nn.Module):

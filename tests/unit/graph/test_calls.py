@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor, nn
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
 from secateur.evaluation.generation import cached_inputs
 from secateur.graph.export import export_program
@@ -81,8 +81,7 @@ X, SCALE = torch.randn(16, 6), torch.rand(16, 1)
 @pytest.mark.parametrize(
     "data", [[X], [{"x": X}], [{"x": X, "scale": SCALE}], [{"scale": SCALE, "x": X}], [((X, SCALE), None)]]
 )
-@few_examples
-@unhelpful_repair
+@untrained_networks
 def test_inputs_of_forwards_that_take_any(data: Any) -> None:
     model = Wrapper(Wrapper(Inner()))
     result = sc.prune(model, data, {"params": 0.7}, progress=False)
@@ -102,8 +101,7 @@ class Predicting(Inner):
         return Prediction(super().forward(x, use_cache=False)[0], Cache(x))
 
 
-@few_examples
-@unhelpful_repair
+@untrained_networks
 def test_outputs_of_a_dataclass_that_torch_does_not_know() -> None:
     result = sc.prune(Predicting(), X, {"params": 0.7}, progress=False)
     assert result.report.pruned.agreement is not None  # the logits were seen

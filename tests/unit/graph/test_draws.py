@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from expected_warnings import unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
 from secateur.masking.ablation import masked_draws, run_masked
 from secateur.surgery.verify import output_difference
@@ -113,7 +113,7 @@ def test_cut_is_masked_on_the_same_draws(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["variational", "dropout"])
-@unhelpful_repair
+@untrained_networks
 def test_the_same_seed_gives_the_same_result_whatever_was_drawn_before(kind: str, tmp_path: Path) -> None:
     model = Net(DRAWS[kind][0]).eval()
     results = []

@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.graph.memory_formats import as_channels_last, is_channels_last
+
+pytestmark = untrained_networks
 
 
 def network() -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from expected_warnings import unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.graph.module_operators import find_operator
 from secateur.surgery.trial_cut import TrialCutter
 from zoo import grow
@@ -151,7 +151,7 @@ def test_sizes_of_images_vary_where_the_code_lets_them_and_are_refused_else(make
             small(other)
 
 
-@unhelpful_repair
+@untrained_networks
 def test_saved_and_loaded_bit_for_bit(outer: tuple[Outer, Tensor], tmp_path: Path) -> None:
     model, x = outer
     _, small = cut_half(model, x)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from random_plans import drawn, plan_of, run
 from secateur.data.batch import Batch
 from secateur.graph.program import Program
@@ -17,6 +17,8 @@ from secateur.masking.ablation import run_masked
 from secateur.surgery.verify import output_difference
 from zoo import ZOO, grow
 from zoo_others import PooledByHand
+
+pytestmark = untrained_networks
 
 RESIZED = (
     "class token", "unet", "group norm", "time first", "cross attention", "shuffles", "routed", "repeats",
@@ -207,7 +209,6 @@ class FixedViews(nn.Module):
 
 
 @pytest.mark.parametrize("size", [1, 48])
-@unhelpful_repair
 def test_a_batch_size_in_the_code_works_in_every_stage(size: int) -> None:
     torch.manual_seed(0)
     model = FixedViews(size).eval()
@@ -343,8 +344,6 @@ GRAPHS |= {"edge": MessageNetwork, "set": SetNetwork}
 
 
 @pytest.mark.parametrize("kind", list(GRAPHS))
-@few_examples
-@unhelpful_repair
 def test_graphs_of_several_sizes_are_examples(kind: str) -> None:
     """The loss of every unit's removal is that of the model's own code, graph by graph."""
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import secateur as sc
-from expected_warnings import unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.cli.imports import model_from
 
 X = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
@@ -58,7 +58,7 @@ WRAPPED: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("kind", WRAPPED)
-@unhelpful_repair
+@untrained_networks
 def test_wrapped_models_are_looked_through(kind: str, tmp_path: Path, processes: None) -> None:
     model = WRAPPED[kind]().eval()
     names, output = list(model.state_dict()), model(X)

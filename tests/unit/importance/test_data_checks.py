@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from expected_warnings import unhelpful_repair
+from expected_warnings import untrained_networks
+
+pytestmark = untrained_networks
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(40) % 3
@@ -158,7 +160,6 @@ def test_labels_of_any_integer_type_are_class_numbers(what: str, by: str) -> Non
     assert all(torch.equal(found.plan.kept[name], expected.plan.kept[name]) for name in expected.plan.kept)
 
 
-@unhelpful_repair
 def test_truth_values_are_class_numbers() -> None:
     model = Net(lambda y: y[:, :2])
     as_numbers, as_truth = (prune(model, [(X, labels)], by="taylor") for labels in ((Y > 0).long(), Y > 0))
@@ -214,7 +215,6 @@ class Writing(nn.Module):
 
 
 @pytest.mark.parametrize("to", ["input", "parameter", "data", "memory"])
-@unhelpful_repair
 def test_what_a_forward_writes_to_is_left_as_it_was(to: str) -> None:
     model, x = Writing(to), X.clone()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

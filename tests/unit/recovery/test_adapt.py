@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur import demo
 from secateur.data.conversion import as_batches
 from secateur.evaluation.divergence import divergence
@@ -29,6 +29,8 @@ from secateur.recovery.ridge import RidgeSystem
 from secateur.recovery.targets import output_context
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
+
+pytestmark = untrained_networks
 
 
 def cells(x: Tensor) -> Any:
@@ -152,8 +154,6 @@ def test_nothing_cut_nothing_changed() -> None:
         assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-@few_examples
-@unhelpful_repair
 def test_as_a_repair_it_leaves_all_else_as_it_was() -> None:
     model, x = demo.network().requires_grad_(False), torch.cat(demo.calibration())[:64]
     plan = planned(model, x, {"macs": 0.3})

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.recovery.targets import clipped_bounds
+
+pytestmark = untrained_networks
 
 BOUNDS: list[tuple[Callable[[Tensor], Tensor], tuple[float, float]]] = [
     (torch.relu, (0, inf)),

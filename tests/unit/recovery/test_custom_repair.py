@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
+
+pytestmark = untrained_networks
 
 
 def network() -> nn.Module:

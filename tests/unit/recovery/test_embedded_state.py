@@ -8,10 +8,13 @@ from support.transformers_models import tiny_transformer
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.graph.cursor import ValuesOver
 from secateur.recovery.embedded import EmbeddedPrunedNetwork, embedded_tensors
 from secateur.surgery.recipe import recipe_of
 from secateur.utils import mapped_tensors
+
+pytestmark = untrained_networks
 
 Subject = tuple[nn.Module, nn.Module, EmbeddedPrunedNetwork, dict[str, Tensor]]
 

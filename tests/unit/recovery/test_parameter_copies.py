@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from expected_warnings import untrained_networks
+
+pytestmark = untrained_networks
 
 X = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
 IMAGES = torch.randn(24, 2, 6, 6, generator=torch.Generator().manual_seed(2))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from expected_warnings import few_examples, unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur import demo
 from secateur.data.conversion import as_batches
 from secateur.evaluation.divergence import divergence
@@ -20,6 +20,8 @@ from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.ridge import RIDGES, Choice, RidgeSystem, select_ridge, solve, systems_of
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
+
+pytestmark = untrained_networks
 
 
 def cut_half(model: nn.Module, x: torch.Tensor) -> tuple[nn.Module, sc.Plan]:
@@ -69,7 +71,6 @@ def test_nothing_cut_nothing_changed() -> None:
         assert torch.allclose(buffer, model.get_buffer(name), rtol=1e-4, atol=1e-5)
 
 
-@unhelpful_repair
 def test_a_model_without_batch_norm_is_as_it_was() -> None:
     model = grow("mlp")[0]
     small, plan = cut_half(model, torch.randn(9, 6))
@@ -258,7 +259,6 @@ def test_a_refit_of_a_layer_without_a_bias_after_zero_removal() -> None:
     assert float((small(x) - model(x)).square().mean()) < least + 0.05 * (before - least)
 
 
-@unhelpful_repair
 def test_a_refit_leaves_the_dense_model_and_its_hooks() -> None:
     model, _ = grow("vgg")
     x = torch.randn(40, 3, 8, 8)
@@ -309,7 +309,6 @@ def test_the_error_of_a_residual_stream_is_made_good(norm: bool) -> None:
 
 
 @pytest.mark.parametrize("groups", [8, 2])
-@unhelpful_repair
 def test_convolutions_in_groups_are_refitted(groups: int) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -450,7 +449,6 @@ def test_half_the_demo_network_is_nearly_as_right() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@unhelpful_repair
 def test_other_types_and_large_means(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 16, bias=False), nn.ReLU(), nn.Linear(16, 3))
@@ -462,8 +460,6 @@ def test_other_types_and_large_means(dtype: torch.dtype) -> None:
     assert all(bool(torch.isfinite(tensor).all()) for tensor in result.model.state_dict().values())
 
 
-@few_examples
-@unhelpful_repair
 def test_one_example_is_enough_not_to_fail() -> None:
     result = sc.prune(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(1, 6), {"macs": 0.5})
     assert result.model[0].out_features == 8
@@ -486,7 +482,6 @@ def test_a_batch_norm_over_another_axis_takes_no_constant() -> None:
     assert torch.equal(result.model.norm.running_mean, model.norm.running_mean)
 
 
-@unhelpful_repair
 def test_a_fixed_batch_size() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.data.conversion import as_batches
 from secateur.importance.context import network_microbatches
 from secateur.recovery import row_weights
@@ -16,6 +17,8 @@ from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.reconstruction_terms import SharedTargets
 from secateur.recovery.regression_rows import RegressionRows
 from secateur.surgery.recipe import recipe_of
+
+pytestmark = untrained_networks
 
 WIDTH, TOKENS = 12, 16
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur import demo
 from secateur.allocation.measured_curves import measured_curves
 from secateur.allocation.simulate import PlanSimulator
@@ -27,6 +28,8 @@ from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.targets import output_context
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
+
+pytestmark = untrained_networks
 
 
 def cells(x: Tensor, size: int = 16) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from live_bytes import LiveBytes
 from secateur.errors import BudgetError
 from secateur.masking.linear_layers import layers_of
@@ -18,6 +19,8 @@ from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.ridge import RIDGES, Choice, select_ridge, solve
 from secateur.utils import symmetric_matrices
 from secateur.utils.symmetric_matrices import add_products, factor_in_place, invert_factor_in_place, products
+
+pytestmark = untrained_networks
 
 SCRIPT = """
 import resource, warnings

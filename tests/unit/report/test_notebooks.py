@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import secateur as sc
-from expected_warnings import unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.importance.scores import GroupScores
 from secateur.report.comparison import Comparison
 from secateur.report.comparison_records import ComparisonTrial, CriterionMetrics
@@ -58,7 +58,7 @@ def comparison(scores: sc.Scores) -> Comparison:
     return Comparison("Net", trials, {"mine": scores, "l1": scores}, {}, metrics, False)
 
 
-@unhelpful_repair
+@untrained_networks
 def test_everything_is_one_short_line(result: sc.Result, scores: sc.Scores, comparison: Comparison) -> None:
     loss = f"{result.report.pruned.loss:.4g}/{result.report.dense.loss:.4g}"
     size = "params=30/58, macs=24/48"

@@ -10,7 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateur as sc
-from expected_warnings import unhelpful_repair
+from expected_warnings import untrained_networks
+
+pytestmark = untrained_networks
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,6 @@ def test_the_page_is_well_formed_and_needs_nothing_else(result: sc.Result) -> No
     assert page.count('class="kept"') >= 2 and "Scores of 0, from" in page
 
 
-@unhelpful_repair
 def test_names_can_not_break_the_page() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:

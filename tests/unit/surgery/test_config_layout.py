@@ -9,11 +9,14 @@ from support.transformers_models import MODELS, tiny_transformer
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.errors import NameMatchError, OptionError, StorageError, SurgeryError
 from secateur.surgery import config_layout_network
 from secateur.surgery.config_layout_network import with_config_layout
 from secateur.surgery.recipe import Recipe
 from secateur.surgery.recipe_checks import check_recipe
+
+pytestmark = untrained_networks
 
 KINDS = ("channels", "neurons", "residual", "heads", "blocks")
 CHEAP: dict[str, Any] = {"by": "l2", "ablation": "zero", "repair": None, "allocation": "uniform", "progress": False}

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from expected_warnings import unhelpful_repair
+from expected_warnings import untrained_networks
 from secateur.surgery.verify import output_difference
 
 X = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -38,7 +38,7 @@ class Autocast(nn.Module):
 
 @pytest.mark.parametrize("repair", ["refit", "adapt", "batchnorm"])
 @pytest.mark.parametrize("kind", [Casting, Autocast])
-@unhelpful_repair
+@untrained_networks
 def test_half_precision_inside(kind: type[nn.Module], repair: str) -> None:
     model = kind()
     result = sc.prune(model, X, {"macs": 0.5}, by="l1", repair=repair, progress=False)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import secateur as sc
 from damaged import examples, make
-from expected_warnings import unhelpful_repair
+from expected_warnings import untrained_networks
 from repository import GOLDEN
 from secateur.cli.main import app
 from secateur.report.saved_report import saved_report
@@ -20,6 +20,8 @@ from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.surgery.apply_recipe import apply_recipe
 from secateur.surgery.recipe import Recipe
+
+pytestmark = untrained_networks
 
 OLD = GOLDEN / "saved by 0.7"
 
@@ -68,7 +70,6 @@ def test_copies_and_pickles_and_weights_of_others_keep_the_cuts(tmp_path: Path) 
         check_survives(train(each), tmp_path / str(number))
 
 
-@unhelpful_repair
 def test_cut_in_place_repaired_and_with_other_dropouts(tmp_path: Path) -> None:
     model = make()
     network = sc.trace(model, examples()[:2])

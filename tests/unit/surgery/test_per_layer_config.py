@@ -9,7 +9,10 @@ from support.transformers_models import tiny_transformer
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.errors import StorageError
+
+pytestmark = untrained_networks
 
 transformers = pytest.importorskip("transformers")
 if not hasattr(transformers.PretrainedConfig, "per_layer_config"):

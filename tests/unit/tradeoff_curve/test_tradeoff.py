@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 import secateur as sc
-from expected_warnings import few_examples
+from expected_warnings import untrained_networks
 from secateur.evaluation.changes import Change
 from secateur.tradeoff_curve.curve import Tradeoff
+
+pytestmark = untrained_networks
 
 
 def classifier() -> nn.Module:
@@ -75,7 +77,6 @@ def test_what_can_not_be_picked_is_an_error(curve: Tradeoff) -> None:
             curve.pick(**bounds)  # type: ignore[arg-type]
 
 
-@few_examples
 def test_points_are_in_the_order_of_their_macs_whatever_the_budgets_count() -> None:
     mixed = sc.tradeoff(classifier(), data(48), {"params": ("400", 0.9), "macs": 0.6}, progress=False)
     macs = [point.result.plan.cost.macs for point in mixed.points]

@@ -14,11 +14,14 @@ import torch
 from torch import nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.training.prune_while_training import prune_while_training
 from secateur.utils import progress_reporter
 from secateur.utils.progress import advance, counted, run_shown, stage, track
 from secateur.utils.progress_reporter import LOGGER, SHORT, SILENCE, ProgressReporter, reporter_for
 from secateur.utils.progress_run import ProgressRun
+
+pytestmark = untrained_networks
 
 STAGES = ("trace", "score", "plan", "cut", "repair", "measure")
 

@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur import stopping
+
+pytestmark = untrained_networks
 
 X = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
 
