@@ -39,7 +39,7 @@ SIZES = {
     "500M": (24, 1_280, 3_456, 20, 4, 16_000),
     "1B": (22, 2_048, 5_632, 32, 4, 16_000),
 }
-LENGTH, SEQUENCES = 8, 16
+LENGTH = 8
 INTERVAL = 0.02
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
 Row = dict[str, Any]
@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.8, help="the fraction of the parameters that is kept")
     parser.add_argument("--mapped", action="store_true", help="load the model from a folder")
     parser.add_argument("--by", default="obs")
+    parser.add_argument("--allocation", default="auto")
+    parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--repair", nargs="*", default=["refit", "adapt"])
     parser.add_argument("--out", type=Path, help="the file that the row is appended to")
     parser.add_argument("--measured", action="store_true", help=argparse.SUPPRESS)
@@ -69,42 +71,47 @@ def main() -> None:
 
 def measure(args: argparse.Namespace) -> Row:
     """Prune a model, and return the largest memory of each stage."""
-    import secateur.recovery.refit  # noqa: F401, PLC0415 (what stages import is no memory of the model)
-
+    tiny = build((1, 32, 64, 2, 1, 50), "float32")  # loads what tracing and all stages import
+    tokens: torch.Tensor = torch.randint(0, 50, (4, LENGTH))
+    sc.prune(tiny, {"input_ids": tokens}, {"params": 0.8}, "l2", allocation="uniform", progress=False)
     with tempfile.TemporaryDirectory() as folder:
         if args.mapped:
-            build(args).save_pretrained(folder)
+            build(SIZES[args.size], args.dtype).save_pretrained(folder)
             gc.collect()
         with MemorySampler() as sampler:
-            model = load(folder) if args.mapped else build(args)
+            model = load(folder) if args.mapped else build(SIZES[args.size], args.dtype)
             size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
             words = SIZES[args.size][-1]
-            data = [{"input_ids": torch.randint(0, words, (4, LENGTH))} for _ in range(SEQUENCES // 4)]
+            data = [{"input_ids": torch.randint(0, words, (4, LENGTH))} for _ in range(args.sequences // 4)]
             start = time.process_time()
             result = sc.prune(
-                model, data, {"params": args.keep}, args.by, repair=args.repair or None, test=data[:1], progress=False
-            )
+                model, data, {"params": args.keep}, args.by, allocation=args.allocation, repair=args.repair or None,
+                test=data[:1], progress=False,
+            )  # fmt: skip
             seconds = time.process_time() - start
     kept = sum(weight.numel() * weight.element_size() for weight in result.model.parameters())
+    settings = ("size", "dtype", "mapped", "by", "allocation", "repair", "sequences", "keep")
     return {
-        "size": args.size, "dtype": args.dtype, "mapped": args.mapped, "by": args.by, "repair": args.repair,
-        "keep": args.keep, "bytes": size, "small": kept / size, "seconds": seconds,
+        **{name: getattr(args, name) for name in settings},
+        "bytes": size,
+        "small": kept / size,
+        "seconds": seconds,
         "stages": {stage: peak.over(sampler.before, size) for stage, peak in sampler.peaks.items()},
-    }  # fmt: skip
+    }
 
 
-def build(args: argparse.Namespace) -> nn.Module:
-    """Return a Llama with random weights."""
+def build(size: tuple[int, ...], dtype: str) -> nn.Module:
+    """Return a Llama of a size, as in `SIZES`, with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 (needs packages that the others don't)
 
     torch.manual_seed(0)
-    blocks, width, neurons, heads, groups, words = SIZES[args.size]
+    blocks, width, neurons, heads, groups, words = size
     config = LlamaConfig(
         num_hidden_layers=blocks, hidden_size=width, intermediate_size=neurons, num_attention_heads=heads,
         num_key_value_heads=groups, vocab_size=words, max_position_embeddings=64, tie_word_embeddings=True,
-        dtype=getattr(torch, args.dtype),
+        dtype=getattr(torch, dtype),
     )  # fmt: skip
-    torch.set_default_dtype(getattr(torch, args.dtype))
+    torch.set_default_dtype(getattr(torch, dtype))
     try:
         model: nn.Module = LlamaForCausalLM(config)
     finally:

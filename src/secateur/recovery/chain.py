@@ -18,6 +18,7 @@ from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.holdout import improves, output_spread
 from secateur.files.state_memo import StateMemo, key_of
 from secateur.graph.model_copies import copy_model
+from secateur.recovery.adapt_memory import adapt_shortage
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS, reconstruct_blocks
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
@@ -109,8 +110,7 @@ class RepairChain:
         self.temperature = temperature_on(self.dense, self.held, self.plan.network.program.writes)
         before = self._divergences(self.state, self.held)
         for number, (name, train) in enumerate(repairs):
-            if name in LATEST and self.tuning.time.is_spent(LATEST[name]):
-                self.tuning.time.leave_out(f"the repair '{name}'")
+            if self._is_left_out(name):
                 continue
             try:
                 candidate, outcome = recalled_repair(
@@ -134,6 +134,17 @@ class RepairChain:
                 self._keep(number, name, train, candidate, outcome.schedule)
                 before = after
         return tuple(steps)
+
+    def _is_left_out(self, name: str) -> bool:
+        """Return whether there is no time or no memory for a repair, and tell which."""
+        if name in LATEST and self.tuning.time.is_spent(LATEST[name]):
+            self.tuning.time.leave_out(f"the repair '{name}'")
+            return True
+        network = self.plan.network
+        shortage = adapt_shortage(network, network.mask(self.plan.kept)) if name == "adapt" else ""
+        if shortage:
+            warn(shortage)
+        return bool(shortage)
 
     def _key(self, number: int, name: str) -> str:
         """Return all that a repair depends on beside the plan and the run: what was kept before, and what follows."""
