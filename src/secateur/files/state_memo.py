@@ -14,6 +14,7 @@ from secateur.files.staging import write_file
 from secateur.files.states import read_state, state_writer
 from secateur.utils.collected_warnings import own_warnings, warn
 from secateur.utils.distributed import is_shared
+from secateur.utils.mapped_tensors import TensorRoom
 from secateur.utils.shared_tasks import map_tasks
 
 State = Mapping[str, Any]
@@ -91,6 +92,7 @@ class FileMemo(StateMemo):
         super().__init__()
         self._path, self._of, self._seconds = path, of, seconds
         self._entries: dict[str, Any] = {}
+        self._room = TensorRoom()  # states of large models are in files of their own until this one is written
         self._is_new, self._written = False, time.monotonic()
         if path.exists():
             self._entries, written_of = read_state(path)
@@ -104,7 +106,7 @@ class FileMemo(StateMemo):
             before = len(own_warnings())
             state = compute()
             arisen = [[str(warning), warning.subject, warning.kind] for warning in own_warnings()[before:]]
-            self._entries[name] = {"state": _detached(state), "warnings": arisen}
+            self._entries[name] = {"state": _detached(state, self._room), "warnings": arisen}
             self._is_new = True
             if time.monotonic() - self._written >= self._seconds:
                 self.save()
@@ -125,14 +127,14 @@ class FileMemo(StateMemo):
         self._written = time.monotonic()
 
 
-def _detached(state: Any) -> Any:
-    """Return a state whose tensors are copies that nobody changes."""
+def _detached(state: Any, room: TensorRoom) -> Any:
+    """Return a state whose tensors are copies that nobody changes, in memory as long as there is room for them."""
     if isinstance(state, Tensor):
-        return state.detach().clone()
+        return room.copied(state.detach())
     if isinstance(state, Mapping):
-        return {key: _detached(item) for key, item in state.items()}
+        return {key: _detached(item, room) for key, item in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(_detached(item) for item in state)
+        return type(state)(_detached(item, room) for item in state)
     return state
 
 
