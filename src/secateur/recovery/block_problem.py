@@ -9,10 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
 from secateur.graph.cursor import Values, ValuesOver
-from secateur.graph.program import OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.folded_layers import FoldedLayer
@@ -26,7 +24,7 @@ from secateur.recovery.tensor_lists import ConjugateDirection, shifted
 GAIN = 0.05  # of the squared error: steps that remove less are the last ones
 FIRST_LENGTH = 1e-2
 ROUNDING = 1e-10  # of what the dense network gives: less is lacking where nothing was cut
-PROBED = 2  # every second microbatch gives the length of a step
+PROBED = 2  # every second microbatch gives the length of a step, and checks the last one
 Errors = list[Tensor]
 
 
@@ -67,13 +65,11 @@ class BlockProblem:
 
     def _inputs(self, pruned_layers: Sequence[PrunedLayer]) -> Iterator[Values]:
         """Yield the values that layers read, for each microbatch; nothing where there are no layers."""
+        program, fixed = self.within.network.program, self.within.fixed(self.start)
         nodes = [node for pruned_layer in pruned_layers for node in pruned_layer.layer.node.all_input_nodes]
-        fixed = self.within.fixed(self.start)
+        stop = max((program.position[pruned_layer.layer.node] for pruned_layer in pruned_layers), default=self.start)
         for cell in self.cells if pruned_layers else []:
-            yield self._run(ValuesOver(cell, fixed), self.handlers, nodes)
-
-    def _run(self, values: Values, handlers: dict[Node, OpOverride], keep: Sequence[Node]) -> Values:
-        return self.within.network.program.run(values, self.start, self.stop, handlers, keep=keep)
+            yield program.run(ValuesOver(cell, fixed), self.start, stop, self.handlers, keep=nodes)
 
     def solve(self, most: int) -> None:
         """Change the weights of all layers, as long as a step reduces the error noticeably.
@@ -90,27 +86,28 @@ class BlockProblem:
             self.within.state.compact(pruned_layer.layer.weight).new_zeros(pruned_layer.shape, dtype=torch.float64)
             for pruned_layer in self.parts
         ]
-        best, least, length = changes, math.inf, FIRST_LENGTH
+        best, least, least_probed, length = changes, math.inf, math.inf, FIRST_LENGTH
         direction = ConjugateDirection(changes)
         for _ in range(most):
             now, errors, slopes = self._slopes(changes)
             if (1 - GAIN) * least < now < least or now < ROUNDING:
                 best, least = changes, now
                 break
-            solved = zip(self.factors, slopes, strict=True)
-            direction.turn([factor.solve(slope) for factor, slope in solved], slopes, starts_anew=not now < least)
-            if now < least:
-                best, least = changes, now
-            length, gain = self._length(changes, direction.steps, errors, length)
+            is_nearer, solved = now < least, zip(self.factors, slopes, strict=True)
+            direction.turn([factor.solve(slope) for factor, slope in solved], slopes, starts_anew=not is_nearer)
+            length, gain, probed = self._length(changes, direction.steps, errors, length)
+            best, least, least_probed = (changes, now, probed) if is_nearer else (best, least, least_probed)
             changes = list(shifted(changes, direction.steps, length)) if length > 0 else changes
             if not length > 0 or gain < GAIN:
                 break
-        return changes if changes is not best and self._errors(changes) < least else best
+        return changes if changes is not best and self._errors(changes, PROBED) < least_probed else best
 
     def _length(
         self, changes: Sequence[Tensor], direction: Sequence[Tensor], errors: Sequence[Errors], probe_length: float
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float, float]:
         """Estimate the best length of a step along a direction, and the share of the squared error that it removes.
+
+        The squared error before the step, over every second microbatch, is the third result.
 
         Args:
             changes: so far.
@@ -127,7 +124,7 @@ class BlockProblem:
                 turns += self._sum(turn.square_() for turn in turned)
                 square += self._sum(old.square_() for old in before)
         turns = max(turns, 1e-300)
-        return -rise * probe_length / turns, rise**2 / turns / max(square, 1e-300)
+        return -rise * probe_length / turns, rise**2 / turns / max(square, 1e-300), square
 
     def _slopes(self, changes: Sequence[Tensor]) -> tuple[float, list[Errors], list[Tensor]]:
         """Compute the sum of squared errors, the errors of every second microbatch, and the slopes by the changes."""
@@ -148,11 +145,11 @@ class BlockProblem:
             has_constant = [layer.pruned_layer.has_constant for layer in self.layers]
             return total, probed, slopes_by_changes(leaves, tensors, slopes, has_constant)
 
-    def _errors(self, changes: Sequence[Tensor]) -> float:
-        """Compute the sum of squared errors."""
+    def _errors(self, changes: Sequence[Tensor], every: int = 1) -> float:
+        """Compute the sum of squared errors of all microbatches, or of every second or third one."""
         with torch.no_grad():
             tensors = self._tensors(changes)
-            cells = range(len(self.cells))
+            cells = range(0, len(self.cells), every)
             return sum(self._sum(error.square_() for error in self._missing(cell, tensors)[1]) for cell in cells)
 
     def _sum(self, squares: Iterable[Tensor]) -> float:
@@ -173,7 +170,8 @@ class BlockProblem:
             constant = next(constants) if layer.pruned_layer.has_constant else None
             handlers |= layer.overrides(self.handlers, constant)
         fixed, compared = self.within.fixed(self.start, replaced), [anchor.aim.seen for anchor in self.anchors]
-        values = self._run(ValuesOver(self.cells[number], fixed), handlers, compared)
+        program, before = self.within.network.program, ValuesOver(self.cells[number], fixed)
+        values = program.run(before, self.start, self.stop, handlers, keep=compared)
         outputs = [anchor.output(values) for anchor in self.anchors]
         pairs = zip(self.anchors, outputs, strict=True)
         return outputs, [anchor.missing(number, output.detach()) for anchor, output in pairs]

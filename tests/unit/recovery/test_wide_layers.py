@@ -50,12 +50,14 @@ def test_a_layer_that_reads_11_008_values_is_pruned_in_a_fresh_process() -> None
 @pytest.mark.parametrize("columns", [7, 1000])
 def test_products_factors_and_inverses_in_place(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symmetric_matrices, "COLUMNS", columns)
+    monkeypatch.setattr(symmetric_matrices, "PROCESSOR_COLUMNS", columns)
     torch.manual_seed(0)
     rows = torch.randn(2, 40, 30, dtype=torch.float64)
     gram = products(rows[:, :25])
     add_products(gram, rows[:, 25:])
     expected = rows.mT @ rows
     torch.testing.assert_close(gram, expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(gram[:, 7:, :7], gram[:, :7, 7:].mT) or columns > 7  # computed once
     memory = gram.data_ptr()
     factor, failed = factor_in_place(gram)
     assert not bool(failed.any())
