@@ -29,8 +29,8 @@ are from. The second writes this page from the rows.
   sizes that fill the kernels of the processor are chosen, fewer MACs may remain, and the cell then says how many.
 - **Seconds** are processor seconds of one thread for everything from the dense network to the small one. **Passes** are
   the same in forward passes of the dense network over the same images, timed in the same process.
-- No method but `tune` takes a gradient step through the network. `tune` takes up to 600, towards the dense network's
-  outputs and last features, without labels ([repair.md](repair.md)).
+- No method but `tune` takes gradient steps through the network: up to 600, towards the features that the dense
+  network's last layer reads, without labels ([repair.md](repair.md)).
 """
 
 

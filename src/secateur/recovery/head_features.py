@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from secateur.coupling.network import Network
+from secateur.coupling.rules.registry import rule_of
+from secateur.graph.operators import operator_name
 from secateur.masking.linear_layers import layers_of
 from secateur.surgery.recipe import Recipe
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+PRODUCTS = ("matmul", "mm", "bmm", "einsum", "bilinear")  # operators that may compute a last layer without a module
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,10 @@ def head_paths(dense: nn.Module, small: nn.Module, network: Network, recipe: Rec
         network: the trace of the dense model.
         recipe: the recipe of the cut.
     """
-    layers = layers_of(network)
-    if not layers or layers[-1].groups != 1:
+    nodes = [node for node in network.program.nodes if rule_of(node).layer or operator_name(node) in PRODUCTS]
+    last = next((layer for layer in layers_of(network) if nodes and layer.node is nodes[-1]), None)
+    if last is None or last.groups != 1:
         return None
-    last = layers[-1]
     stays = recipe.slices.get(last.weight, {}).get(last.inner)
     path = last.weight.rpartition(".")[0]
     paths = HeadPaths(path, recipe.renamed(path))

@@ -68,7 +68,7 @@ def repair(
             it reads now it gives what it gave in the dense network, the error of a residual stream made good;
             "adapt": each layer is solved for together with those that read it, so that its units come to say what
             these need, after a refit;
-            "tune": short training towards the dense network's outputs and the features that its last layer reads. Or a
+            "tune": short training towards the features that the dense network's last layer reads, or its outputs. Or a
             function of the cut model, the dense one and the examples' batches, which trains the cut model in its own
             way.
         seed: for the order of examples in training.

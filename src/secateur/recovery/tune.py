@@ -1,23 +1,26 @@
-"""A short training of the cut network towards the dense one: its outputs, and the features that its last layer reads.
+"""A short training of the cut network towards the dense one: the features that its last layer reads, or its outputs.
 
 The dense network answers any input, so that no labels are needed, and images that are flipped and shifted are as good
 as others where the dense network's outputs do not depend on it. Distillation of outputs is by Hinton et al. (2015);
 features that the last layer reads, from few examples without labels, are the targets of Wang et al. (2022) and Wang and
-Wu (2023). The learning rate, the number of steps and whether images are changed are found by examples held out.
+Wu (2023), under which the last layer itself stays as it is. The learning rate, the number of steps and whether images
+are changed are found by examples held out.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.errors import DataError, TargetError
 from secateur.evaluation.evaluate import output_divergences
+from secateur.evaluation.losses import supervised
 from secateur.evaluation.targets import check_target
 from secateur.graph.contexts import evaluation_mode, preserved, run_module, run_seeded
-from secateur.recovery.distillation import distillation_objective, sample_batch
+from secateur.recovery.distillation import LABELS, distillation_objective, sample_batch
 from secateur.recovery.head_features import feature_error, recorded_inputs
 from secateur.recovery.input_augmentation import InputAugmentation, augmentations_of
 from secateur.recovery.training_steps import trainable_parameters, training_steps
@@ -86,7 +89,7 @@ class TuneTraining:
         self.draws = torch.Generator().manual_seed(task.seed)
         self.slowdowns = 0
         self.distance = math.inf  # on the held-out examples, of the state that is kept
-        self.output_weight: float | None = None
+        self.label_weight: float | None = None  # beside errors of features; known after the first step
         self.state = [tensor.clone() for tensor in self.weights]
         self.schedule = TrainingSchedule(0, self.rate, str(self.augment), "outputs")
 
@@ -145,7 +148,7 @@ class TuneTraining:
         self.optimizer.state.clear()
 
     def _loss(self, step: int) -> Tensor:
-        """Return the loss of a batch of examples: the distance of the outputs, and that of the last features."""
+        """Return the loss of a batch of examples: the error of the last features, or the distance of the outputs."""
         task, seed = self.task, self.task.seed + step
         size = int(self.options.get("batch_size", 64))
         batch = self.augment(sample_batch(task.cells, size, self.draws), self.draws)
@@ -154,15 +157,22 @@ class TuneTraining:
             dense_output = run_seeded(task.dense, batch, seed)
         with recorded_inputs(task.small, small_path) as features:
             output = run_seeded(task.small, batch, seed)
-        temperature = float(self.options.get("temperature", task.temperature))
-        outputs = distillation_objective(output, dense_output, batch.target, temperature)
         if not features:
-            return outputs
-        self.schedule = replace(self.schedule, targets="outputs and last features")
+            temperature = float(self.options.get("temperature", task.temperature))
+            return distillation_objective(output, dense_output, batch.target, temperature)
+        self.schedule = replace(self.schedule, targets="last features")
         errors = torch.stack([feature_error(*pair) for pair in zip(features, dense_features, strict=True)]).sum()
-        if self.output_weight is None:  # both count the same at first
-            self.output_weight = float(errors.detach() / outputs.detach().clamp_min(torch.finfo(outputs.dtype).eps))
-        return errors + self.output_weight * outputs
+        return self._with_labels(errors, output, batch.target)
+
+    def _with_labels(self, errors: Tensor, output: Any, target: Any) -> Tensor:
+        """Add the loss of labels, if there are any, to the errors of features: at first they are a tenth of the sum."""
+        if not isinstance(target, Tensor):
+            return errors
+        loss = supervised(output, target).mean()
+        if self.label_weight is None:
+            ratio = errors.detach() / loss.detach().clamp_min(torch.finfo(loss.dtype).eps)
+            self.label_weight = float(ratio) * LABELS / (1 - LABELS)
+        return errors + self.label_weight * loss
 
     def _held_out_divergence(self) -> float:
         task = self.task
