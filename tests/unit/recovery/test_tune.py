@@ -135,7 +135,7 @@ def task(small: nn.Module, model: nn.Module, x: Tensor, **options: Any) -> Train
 
 
 def test_a_rate_that_is_too_high_is_lowered() -> None:
-    """Near the dense network the first rate gains nothing: the training goes back to the best weights and slows down."""
+    """The first rate gains nothing near the dense network: training goes on from the best weights at a slower one."""
     torch.manual_seed(0)
     model, x = Pooled().eval(), images(64)
     small = copy.deepcopy(model)
