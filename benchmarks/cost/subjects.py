@@ -116,6 +116,18 @@ def bert(data: Path | None, examples: int = 256, layers: int = 12) -> Subject:
     return Subject(model, [{"input_ids": part} for part in tokens.split(32)], {"macs": 0.5}, _nothing)
 
 
+def llama(data: Path | None, examples: int = 64, layers: int = 8) -> Subject:
+    """A Llama with random weights and grouped queries on sequences of 32 random tokens; its embeddings are tied."""
+    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 (needs packages that the others don't)
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 1600, "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": layers}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, tie_word_embeddings=True)).eval()
+    tokens = torch.randint(0, 1600, (examples, 32))
+    return Subject(model, [{"input_ids": part} for part in tokens.split(16)], {"params": 0.8}, _nothing)
+
+
 SUBJECTS: dict[str, Callable[[Path | None], Subject]] = {
     "demo": fashion,
     "demo-25": partial(fashion, keep=0.25),
@@ -133,4 +145,5 @@ SUBJECTS: dict[str, Callable[[Path | None], Subject]] = {
     "mobilenet-64": partial(mobilenet, examples=64, size=128),
     "bert": bert,
     "bert-64": partial(bert, examples=64, layers=2),
+    "llama": llama,
 }  # fmt: skip
