@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import secateur as sc
 from repository import ROOT
+from secateur.coupling.rules.op_rule import OpRule
+from secateur.coupling.rules.registry import built_in_rule, registered_rules
 from secateur.data.batch import Batch
 from secateur.errors import OperatorRuleError, OptionError
 from secateur.masking.ablation import MeanAblation, run_masked
@@ -114,6 +116,24 @@ def test_an_operator_can_take_the_rule_of_one_of_torch() -> None:
     assert not sc.trace(dense, torch.randn(2, 4)).groups
     with sc.register_rule(bend, "silu"):
         assert {group.name: group.size for group in sc.trace(dense, torch.randn(2, 4)).groups} == {"0": 6}
+
+
+def borrowed_rule(name: str, **options: Any) -> OpRule:
+    with sc.register_rule(bend, name, **options):
+        return registered_rules["secateur_tests::bend"]
+
+
+def test_a_borrowed_rule_has_all_that_torch_s_operator_has_unless_it_is_given() -> None:
+    """The bounds of a clipping operator, by which repairs know it, and how gates pass."""
+    relu, rule = built_in_rule("aten::relu"), borrowed_rule("relu")
+    assert rule.clips is not None
+    assert rule.gates == relu.gates == "passes"
+    assert (rule.clips, rule.channels, rule.literals, rule.masked) == (
+        relu.clips, relu.channels, relu.literals, relu.masked,
+    )  # fmt: skip
+    bounds: Any = lambda node: (-1.0, 1.0)  # noqa: E731
+    assert borrowed_rule("relu", clips=bounds).clips is bounds
+    assert borrowed_rule("silu", clips=bounds).clips is bounds
 
 
 class Bend(nn.Module):
