@@ -75,8 +75,9 @@ class MeanAblation:
                 continue
             if len(masks) > 1 and not consumer.is_inner and is_shared_by_batch(network.program, operand_node(consumer)):
                 of_weights.append(consumer.node)
-            else:
-                by_node[consumer.node].append(self._handler(network.program, consumer, present))
+            else:  # a recurrence runs once for each coalition, so its input is masked before, for all of them
+                place = 0 if consumer.is_inner else len(by_node[consumer.node])
+                by_node[consumer.node].insert(place, self._handler(network.program, consumer, present))
         shared = {node: chain_overrides(handlers) for node, handlers in by_node.items()}
         if not of_weights:
             return shared

@@ -86,7 +86,7 @@ class LinearImputer(MeanAblation):
     """Ablation that predicts absent units from the kept ones, for every consumer that a repair can refit.
 
     Args:
-        means: as for `Removal`, for the consumers that no repair refits.
+        means: as for `MeanAblation`, for the consumers that no repair refits.
         moments: of each consumer.
     """
 

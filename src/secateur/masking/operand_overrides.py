@@ -13,7 +13,7 @@ from secateur.masking.operands import operand
 
 
 def chain_overrides(handlers: Sequence[OpOverride]) -> OpOverride:
-    """Compose several overrides of one operator, each of which changes another argument."""
+    """Compose several overrides of one operator, each of another argument; the last one is called first."""
 
     def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = target
