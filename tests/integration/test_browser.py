@@ -231,3 +231,20 @@ def test_kept_and_removed_units_differ_by_more_than_colour(opened: Opened) -> No
         "['kept', 'cut'].map((name) => getComputedStyle(document.querySelector(`td.bar .${name}`)).fill)"
     )
     assert fills[0].startswith("rgb") and fills[1].startswith("url")
+
+
+BROKEN_WORDS = """() => [...document.querySelectorAll("#comparison tbody th")].flatMap((cell) => {
+  const text = cell.firstChild;
+  return [...text.data.matchAll(/\\S+/g)].filter((word) => {
+    const range = document.createRange();
+    range.setStart(text, word.index);
+    range.setEnd(text, word.index + word[0].length);
+    return range.getClientRects().length > 1;
+  }).map((word) => word[0]);
+})"""
+
+
+def test_names_of_measures_are_broken_between_words_alone(opened: Opened) -> None:
+    page, _ = opened("report", 390)
+    assert page.evaluate("document.querySelectorAll('#comparison tbody th').length") >= 7
+    assert page.evaluate(BROKEN_WORDS) == []

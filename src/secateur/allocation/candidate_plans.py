@@ -82,8 +82,8 @@ def preferred_candidate(plain: Candidate, filling: Candidate) -> Candidate:
     is_filling = speed_ratio > 1 and float(excess.mean()) <= -error
     chosen = filling if is_filling else plain
     note = (
-        f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: divergence "
-        f"{filling.loss:.4f} at {after.left / max(after.dense, 1):.0%} of the MACs in steps, {plain.loss:.4f} at "
-        f"{before.left / max(before.dense, 1):.0%} with any sizes"
+        f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: with such sizes "
+        f"{after.left / max(after.dense, 1):.0%} of the MACs in steps remain, with a divergence of {filling.loss:.4f}, "
+        f"with any sizes {before.left / max(before.dense, 1):.0%} with {plain.loss:.4f}"
     )
     return chosen.with_note(note)

@@ -84,9 +84,14 @@ class CriterionMetrics:
 
     def __str__(self) -> str:
         if self.metric is not None:
-            return f"{self.metric.values.value:.4g}"
+            return _four_digits(self.metric.values.value)
         fraction = self.accuracy if self.accuracy is not None else self.agreement
-        return f"{self.loss:.4g}" + ("" if fraction is None else f" {fraction:.1%}")
+        return _four_digits(self.loss) + ("" if fraction is None else f" {fraction:.1%}")
+
+
+def _four_digits(value: float) -> str:
+    """Return a number with four significant digits, zeros among them, so that columns are aligned."""
+    return f"{value:#.4g}".rstrip(".")
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ TERMS = {
     "in-sample": "Measured on examples that scores or repairs used, so the numbers are too good. The argument test "
     "takes other examples.",
     "MACs": "Multiply-accumulate operations of one example.",
-    "ms": "The median time of one batch and its quartiles in brackets. Both networks ran in turn on this machine.",
+    "ms": "The median time of one batch, in the report with its quartiles. Both networks ran in turn on this machine.",
 }
 
 
