@@ -72,7 +72,8 @@ def mapped_copy(tensor: Tensor) -> Tensor:
     """Return a copy of a tensor whose memory is a temporary file without a name, which ends with the tensor.
 
     The file is in the folder for temporary files (`TMPDIR`). A tensor is returned as it is if it is not in the memory
-    of the processor, if there is no room for the file, or on a system that does not remove files that are in use.
+    of the processor or of a class of its own, if there is no room for the file, and on a system that does not remove
+    files that are in use.
 
     Args:
         tensor: a tensor without gradients.
@@ -83,7 +84,7 @@ def mapped_copy(tensor: Tensor) -> Tensor:
         >>> torch.equal(copy, rows), copy.data_ptr() == rows.data_ptr()
         (True, False)
     """
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided or not tensor.numel() or os.name != "posix":
+    if not _is_plain(tensor) or os.name != "posix":
         return tensor
     try:
         storage = _mapped_storage(tensor.numel() * tensor.element_size())
@@ -92,6 +93,12 @@ def mapped_copy(tensor: Tensor) -> Tensor:
     strides = torch.empty_like(tensor, device="meta").stride()
     copy = torch.empty(0, dtype=tensor.dtype).set_(storage, 0, tensor.shape, strides)
     return copy.copy_(tensor)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor is nothing but numbers in the memory of the processor."""
+    is_in_memory = tensor.device.type == "cpu" and tensor.layout == torch.strided and tensor.numel() > 0
+    return is_in_memory and type(tensor) in (Tensor, torch.nn.Parameter) and not tensor.is_quantized
 
 
 def _mapped_storage(size: int) -> torch.UntypedStorage:

@@ -49,6 +49,20 @@ def test_a_folder_that_has_no_room_leaves_the_tensor_in_memory(folder: Path, mon
     assert mapped_copy(tensor) is tensor
 
 
+def test_tensors_of_other_kinds_stay_as_they_are(folder: Path) -> None:
+    class Marked(torch.Tensor):
+        pass
+
+    for tensor in (
+        torch.empty(3, device="meta"),
+        torch.eye(3).to_sparse(),
+        torch.empty(0),
+        torch.eye(3).as_subclass(Marked),
+    ):
+        assert mapped_copy(tensor) is tensor
+    assert is_mapped(mapped_copy(torch.nn.Parameter(torch.eye(3), requires_grad=False)))
+
+
 def test_without_a_way_to_reserve_room_the_disk_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
     assert is_mapped(mapped_copy(torch.randn(5)))
