@@ -155,7 +155,8 @@ class RepairChain:
         """Return a copy after a repair on the fitted examples, measured on these and on those held out."""
         with counted(f"{name} on trial"):
             candidate, schedule = self._tried(number, name, train)
-        held_out, seen = (self._divergences(candidate, cells) for cells in (self.held, self.fitted))
+        some_seen = output_spread(self.fitted, sum(cell.size or 1 for cell in self.held))
+        held_out, seen = (self._divergences(candidate, cells) for cells in (self.held, some_seen))
         return_free_memory()
         return candidate, RepairOutcome(held_out, seen, self.choices.get(number), schedule)
 

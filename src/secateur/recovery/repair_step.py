@@ -15,7 +15,7 @@ class RepairStep:
     Args:
         name: the repair's.
         before, after: the divergence from the dense network on examples held out of it.
-        seen: the divergence afterwards on the examples that it was fitted on.
+        seen: the divergence afterwards on as many of the examples that it was fitted on.
         kept: whether the step was kept.
         temperature: at which class scores were compared.
         training: how a training ran, "" for other repairs.

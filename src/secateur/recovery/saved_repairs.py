@@ -20,7 +20,7 @@ class RepairOutcome:
 
     Args:
         held_out: the divergences of the examples held out. (examples,)
-        seen: those of the examples that it was fitted to. (examples,)
+        seen: those of as many of the examples that it was fitted to. (examples,)
         choices: the solver's options for each layer, of a refit.
         schedule: how a training ran, None for other repairs.
     """
