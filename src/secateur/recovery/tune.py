@@ -30,8 +30,8 @@ from secateur.utils.collected_warnings import warn
 
 STEPS = 300
 LOOK = 50  # steps between two looks at the held-out examples
-RATE, SLOWER = 1e-3, 3.0
-SLOWDOWNS = 2  # a training ends where it gains nothing at the slowest rate
+RATE, SLOWER = 1e-3, 4.0
+SLOWDOWNS = 3  # a training ends where it gains nothing at the slowest rate
 LEAST_LOOKS = 6
 FURTHER = 0.25  # of the steps on trial, with all examples
 

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 import secateur as sc
 from secateur.data.batch import Batch
 from secateur.evaluation.divergence import divergence
+from secateur.recovery import chain
 from secateur.recovery.head_features import HeadPaths, head_paths
 from secateur.recovery.image_augmentation import ImageAugmentation, augmentation_for
-from secateur.recovery.training_task import TrainingTask
+from secateur.recovery.training_task import TrainingSchedule, TrainingTask
 from secateur.recovery.tune import tune
 from secateur.recovery.weight_average import DECAY, WeightAverage
 from secateur.surgery.recipe import recipe_of
@@ -171,6 +172,26 @@ def test_a_spent_time_budget_ends_the_training() -> None:
     budget = TimeBudget(20.0, clock=lambda: float(next(steps)))
     ended = task(small, model, x, steps=60)
     assert tune(TrainingTask(**{**vars(ended), "is_time_up": budget.is_spent})).steps <= 20
+
+
+def test_a_training_that_is_kept_goes_on_with_all_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second training starts from the weights that were judged, with the schedule by which they were found."""
+    runs: list[tuple[int, TrainingSchedule | None, Tensor, TrainingSchedule | None, Tensor]] = []
+
+    def recorded(task: TrainingTask) -> TrainingSchedule | None:
+        before, examples = task.small.get_parameter("body.0.weight").clone(), sum(cell.size or 1 for cell in task.cells)
+        schedule = tune(task)
+        runs.append((examples, task.schedule, before, schedule, task.small.get_parameter("body.0.weight").clone()))
+        return schedule
+
+    monkeypatch.setitem(chain.TRAINED, "tune", recorded)
+    torch.manual_seed(0)
+    model, x = Pooled().eval(), images(64)
+    small, plan = cut(model, x, 0.5, only=["body.0"])
+    sc.repair(small, model, plan, x, "tune", steps=30, learning_rate=0.01, progress=False)
+    (fitted, asked, _, schedule, judged), (examples, followed, start, _, end) = runs
+    assert (fitted, examples) == (48, 64) and asked is None and followed == schedule
+    assert judged.equal(start) and not end.equal(start) and small.get_parameter("body.0.weight").equal(end)
 
 
 def test_the_report_and_a_checkpoint_say_how_it_ran(tmp_path: Path) -> None:
