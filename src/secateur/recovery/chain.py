@@ -43,7 +43,6 @@ DEFAULT = ("refit", "adapt")
 ALLOWANCES = {"refit": 1.0, "adapt": 1.0, "tune": -1.0}  # standard errors by which a repair may be worse
 LATEST = {"adapt": 0.7, "tune": 0.8}  # shares of a time budget, after which a repair is not begun
 JUDGED = 0.85  # the share after which a repair on trial ends
-RESUMED = ("adapt", "tune")  # repairs that go on from the weights that were judged
 
 
 @dataclass(frozen=True)
@@ -64,17 +63,19 @@ class Tuning:
 
 
 @dataclass(frozen=True, eq=False)
-class Resumed:
-    """A repair that goes on with all examples from the weights that were judged.
+class WaitingRepair:
+    """A repair that was kept, and is done again with all examples.
 
     Args:
-        name: the repair's.
-        state: the network as it was judged.
-        schedule: how a training ran, None for other repairs.
+        number: its number among the repairs.
+        name: its name.
+        train: the function of a repair that trains.
+        schedule: how it trained on trial, None for other repairs.
     """
 
+    number: int
     name: str
-    state: nn.Module
+    train: Trained
     schedule: TrainingSchedule | None = None
 
 
@@ -94,8 +95,8 @@ class RepairChain:
         self.dense, self.cells = calibration.dense, calibration.microbatches
         self.fitted, self.held = calibration.fitted, calibration.held_out
         self.state = small  # with what was kept so far; it is replaced and never changed
-        self.resumed: Resumed | None = None  # the last repair that was kept and goes on with all examples
-        self.waiting: list[tuple[int, str, Trained]] = []  # what was kept since, to be done again with all examples
+        self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
+        self.waiting: list[WaitingRepair] = []  # what was kept since, to be done again with all examples
         self.head = head_paths(self.dense, small, plan.network, recipe)
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
         self.results = tuning.results.under(key_of(plan.kept, plan.means))
@@ -131,7 +132,7 @@ class RepairChain:
             training = "" if schedule is None else str(schedule)
             steps.append(RepairStep(name, was, now, seen, kept, self.temperature, training))
             if kept:
-                self._keep(number, name, train, candidate, outcome.schedule)
+                self._keep(WaitingRepair(number, name, train, outcome.schedule), candidate)
                 before = after
         return tuple(steps)
 
@@ -173,13 +174,13 @@ class RepairChain:
     def finish(self) -> None:
         """Fit the kept repairs to all examples, and give the result to the cut model.
 
-        After "adapt" and "tune" the weights are near enough that a few steps more will do. Functions of the user's own
-        are called once only: what was judged is what stays.
+        After "adapt" the weights are near enough that a few steps more will do. "tune" repeats the schedule that it
+        found. Functions of the user's own are called once only: what was judged is what stays.
         """
         is_late = self.tuning.time.is_spent()
         if is_late:
             self.tuning.time.leave_out("the fit to the examples held out")
-        if is_late or any(name not in CLOSED_FORM and name not in TRAINED for _, name, _ in self.waiting):
+        if is_late or any(waiting.name not in (*CLOSED_FORM, *TRAINED) for waiting in self.waiting):
             copy_tensors(self.small, self.state)
             return
         self.state = self.small  # frees what was judged
@@ -187,19 +188,16 @@ class RepairChain:
         recalled_repair(self.results, key, self._fit_all, lambda: self.small)
 
     def _fit_all(self) -> tuple[nn.Module, RepairOutcome]:
-        if self.resumed is not None:
-            copy_tensors(self.small, self.resumed.state)
-            with counted(f"{self.resumed.name} on all examples"):
-                if self.resumed.name == "adapt":
-                    self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH).write(self.small)
+        if self.adapted is not None:
+            copy_tensors(self.small, self.adapted)
+            with counted("adapt on all examples"):
+                self._solve(-1, "adapt", self.small, self._unseen_first(), POLISH).write(self.small)
+        for waiting in self.waiting:
+            with counted(f"{waiting.name} on all examples"):
+                if waiting.name in CLOSED_FORM:
+                    self._solve(waiting.number, waiting.name, self.small, self.cells, STEPS).write(self.small)
                 else:
-                    self._train(TRAINED[self.resumed.name], self.small, self.cells, self.resumed.schedule)
-        for number, name, train in self.waiting:
-            with counted(f"{name} on all examples"):
-                if name in CLOSED_FORM:
-                    self._solve(number, name, self.small, self.cells, STEPS).write(self.small)
-                else:
-                    self._train(train, self.small, self.cells)
+                    self._train(waiting.train, self.small, self.cells, waiting.schedule)
         return self.small, RepairOutcome(torch.zeros(0), torch.zeros(0))
 
     def _unseen_first(self) -> list[Batch]:
@@ -209,15 +207,12 @@ class RepairChain:
         sizes = itertools.accumulate((cell.size or 1 for cell in ordered), initial=0)
         return [cell for cell, before in zip(ordered, sizes, strict=False) if before < EXAMPLES]
 
-    def _keep(
-        self, number: int, name: str, train: Trained, candidate: nn.Module, schedule: TrainingSchedule | None
-    ) -> None:
+    def _keep(self, repair: WaitingRepair, candidate: nn.Module) -> None:
         self.state = candidate
-        self.kept.append(self._key(number, name))
-        self.waiting.append((number, name, train))
-        is_repeatable = all(repair in CLOSED_FORM or repair in TRAINED for _, repair, _ in self.waiting)
-        if name in RESUMED and is_repeatable:
-            self.resumed, self.waiting = Resumed(name, candidate, schedule), []
+        self.kept.append(self._key(repair.number, repair.name))
+        self.waiting.append(repair)
+        if repair.name == "adapt" and all(waiting.name in CLOSED_FORM for waiting in self.waiting):
+            self.adapted, self.waiting = candidate, []
 
     def _tried(self, number: int, name: str, train: Trained) -> tuple[nn.Module, TrainingSchedule | None]:
         """Return a copy of the state after a repair on the fitted examples, and how a training ran."""

@@ -61,7 +61,9 @@ def recalled_repair(
     model, choices = unrepaired(), state["choices"]
     _load(model, state["tensors"])
     restored = None if choices is None else {name: Choice(*choices[name]) for name in choices}
-    schedule = None if state.get("schedule") is None else TrainingSchedule(**state["schedule"])
+    schedule = state.get("schedule")
+    if schedule is not None:
+        schedule = TrainingSchedule(**{**schedule, "steps": tuple(schedule["steps"])})
     return model, RepairOutcome(state["held_out"], state["seen"], restored, schedule)
 
 
@@ -71,9 +73,13 @@ def _state_of_repair(outcome: RepairOutcome, model: nn.Module) -> State:
         "held_out": outcome.held_out,
         "seen": outcome.seen,
         "choices": None if choices is None else {name: [some.ridge, some.steps] for name, some in choices.items()},
-        "schedule": None if outcome.schedule is None else asdict(outcome.schedule),
+        "schedule": _state_of_schedule(outcome.schedule),
         "tensors": embedded_tensors(model),
     }
+
+
+def _state_of_schedule(schedule: TrainingSchedule | None) -> State | None:
+    return None if schedule is None else {**asdict(schedule), "steps": list(schedule.steps)}
 
 
 def _load(model: nn.Module, tensors: Any) -> None:

@@ -1,13 +1,19 @@
 """The task of a repair that trains, and the schedule that it followed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from secateur.data.batch import Batch
+from secateur.errors import TargetError
+from secateur.evaluation.targets import check_target
+from secateur.graph.contexts import preserved, run_module
 from secateur.recovery.head_features import HeadPaths
+from secateur.utils.collected_warnings import warn
+
+SLOWER = 4.0  # the factor between a learning rate and the next
 
 
 @dataclass(frozen=True)
@@ -15,21 +21,27 @@ class TrainingSchedule:
     """The schedule that a training followed.
 
     Args:
-        steps: the number of steps up to the weights that were kept.
-        learning_rate: the rate at which these were found.
+        learning_rate: the first learning rate.
+        steps: the numbers of steps at this rate and at each slower one that led to the weights that were kept.
         augmentation: how inputs were changed.
         targets: what of the dense network was compared.
     """
 
-    steps: int
     learning_rate: float
+    steps: tuple[int, ...]
     augmentation: str
     targets: str
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate of each number of steps."""
+        return tuple(self.learning_rate / SLOWER**number for number in range(len(self.steps)))
+
     def __str__(self) -> str:
+        runs = [f"{steps} at {rate:.2g}" for steps, rate in zip(self.steps, self.rates, strict=True) if steps]
         return (
-            f"{self.steps} steps towards the dense network's {self.targets}, to a learning rate of "
-            f"{self.learning_rate:.2g}, augmentation: {self.augmentation}"
+            f"steps towards the dense network's {self.targets} and their learning rates: {', '.join(runs) or 'none'}; "
+            f"changes of images: {self.augmentation}"
         )
 
 
@@ -47,7 +59,7 @@ class TrainingTask:
         writes: whether the networks' code may write to their parameters.
         temperature: at which class scores are compared.
         head: the paths of the last layer, None where its inputs cannot be compared.
-        schedule: how it ran on a part of the examples, from whose weights it goes on with all of them; None on trial.
+        schedule: how it ran on trial, for the training with all examples that repeats it; None on trial.
         is_time_up: whether the training has to end.
     """
 
@@ -65,3 +77,17 @@ class TrainingTask:
 
 
 Trained = Callable[[TrainingTask], TrainingSchedule | None]
+
+
+def with_usable_targets(task: TrainingTask) -> TrainingTask:
+    """Drop the targets if the default loss does not accept them."""
+    with preserved(task.dense, task.writes):
+        outputs = [(cell, run_module(task.dense, cell)) for cell in task.cells[:1]]
+    try:
+        for cell, output in outputs:
+            if cell.target is not None:
+                check_target(output, cell.target)
+    except TargetError as failure:
+        warn(f"tune trains without targets: {failure}")
+        return replace(task, cells=[cell.without_target() for cell in task.cells])
+    return task

@@ -8,32 +8,28 @@ are changed are found by examples held out.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import DataError, TargetError
 from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.losses import supervised
-from secateur.evaluation.targets import check_target
-from secateur.graph.contexts import evaluation_mode, preserved, run_module, run_seeded
+from secateur.graph.contexts import evaluation_mode, preserved, run_seeded
 from secateur.recovery.distillation import LABELS, distillation_objective, sample_batch
 from secateur.recovery.head_features import feature_error, recorded_inputs
 from secateur.recovery.input_augmentation import InputAugmentation, augmentations_of
 from secateur.recovery.training_steps import trainable_parameters, training_steps
-from secateur.recovery.training_task import TrainingSchedule, TrainingTask
+from secateur.recovery.training_task import SLOWER, TrainingSchedule, TrainingTask, with_usable_targets
 from secateur.recovery.weight_average import WeightAverage
-from secateur.utils.collected_warnings import warn
 
 STEPS = 300
 LOOK = 50  # steps between two looks at the held-out examples
-RATE, SLOWER = 1e-3, 4.0
+RATE = 1e-3
 SLOWDOWNS = 3  # a training ends where it gains nothing at the slowest rate
 LEAST_LOOKS = 6
-FURTHER = 0.25  # of the steps on trial, with all examples
 
 
 def tune(task: TrainingTask) -> TrainingSchedule:
@@ -48,12 +44,12 @@ def tune(task: TrainingTask) -> TrainingSchedule:
     Raises:
         DataError: the loss is NaN; the weights are the best so far.
     """
-    task = _with_usable_targets(task)
+    task = with_usable_targets(task)
     with torch.enable_grad(), evaluation_mode(task.small), trainable_parameters(task.small) as parameters:
         augmentations = augmentations_of(task)
         if task.schedule is not None:
             augmentation = next(known for known in augmentations if str(known) == task.schedule.augmentation)
-            return TuneTraining(task, parameters, augmentation).further(task.schedule)
+            return TuneTraining(task, parameters, augmentation).repeat(task.schedule)
         return _best_of([TuneTraining(task, parameters, augmentation) for augmentation in augmentations])
 
 
@@ -87,11 +83,11 @@ class TuneTraining:
         self.average = WeightAverage(self.weights)
         self.augment = augment
         self.draws = torch.Generator().manual_seed(task.seed)
-        self.slowdowns = 0
+        self.slowdowns, self.restarted = 0, 0  # the number of slower rates so far, and the step at the last one
         self.distance = math.inf  # on the held-out examples, of the state that is kept
         self.label_weight: float | None = None  # beside errors of features; known after the first step
         self.state = [tensor.clone() for tensor in self.weights]
-        self.schedule = TrainingSchedule(0, self.rate, str(self.augment), "outputs")
+        self.schedule = TrainingSchedule(self.rate, (), str(self.augment), "outputs")
 
     def on_trial(self) -> None:
         """Train until the held-out examples gain nothing more, at slower and slower rates; the weights come back."""
@@ -99,7 +95,7 @@ class TuneTraining:
         self.distance = self._held_out_divergence()
         looks = max(math.ceil(self.steps / LOOK), min(self.steps, LEAST_LOOKS))
         try:
-            for step in self._train(self.steps, lambda _: self.rate):
+            for step in self._train(self.steps):
                 if step * looks // self.steps > (step - 1) * looks // self.steps:
                     self._look(step)
         finally:
@@ -109,22 +105,26 @@ class TuneTraining:
         """Give the state that is kept to the network."""
         self._load(self.state)
 
-    def further(self, schedule: TrainingSchedule) -> TrainingSchedule:
-        """Train for some more steps, from the rate at which a trial ended down to zero."""
-        steps = math.ceil(FURTHER * schedule.steps)
+    def repeat(self, schedule: TrainingSchedule) -> TrainingSchedule:
+        """Train by a schedule that was found on trial, and keep the average of the weights."""
         try:
-            for _ in self._train(steps, lambda step: schedule.learning_rate * (1 - step / steps)):
-                pass
-        except DataError:
-            self._load(self.state)
-            raise
+            for self.rate, steps in zip(schedule.rates, schedule.steps, strict=True):
+                for _ in self._train(steps):
+                    pass
+                self._restart(self.average.values)
+            self.state = self.average.values
+        finally:
+            self.load()
         return schedule
 
-    def _train(self, steps: int, rate_at: Callable[[int], float]) -> Iterator[int]:
+    def _train(self, steps: int) -> Iterator[int]:
         """Train step by step."""
 
         def is_finished(step: int) -> bool:
             return step >= steps or self.slowdowns > SLOWDOWNS or self.task.is_time_up()
+
+        def rate_at(_: int) -> float:
+            return self.rate
 
         for step in training_steps(
             "tune", self.optimizer, self._loss, is_finished, learning_rate_at=rate_at, total=steps
@@ -139,11 +139,17 @@ class TuneTraining:
             if distance < self.distance:
                 self.distance = distance
                 self.state = [tensor.clone() for tensor in self.weights]
-                self.schedule = replace(self.schedule, steps=step, learning_rate=self.rate)
+                earlier = (*self.schedule.steps, *[0] * self.slowdowns)[: self.slowdowns]
+                self.schedule = replace(self.schedule, steps=(*earlier, step - self.restarted))
                 return
         self.slowdowns += 1
         self.rate /= SLOWER
-        self._load(self.state)
+        self.restarted = step
+        self._restart(self.state)
+
+    def _restart(self, weights: Sequence[Tensor]) -> None:
+        """Go on from these weights, with a new average and a new state of the optimizer."""
+        self._load(weights)
         self.average.restart()
         self.optimizer.state.clear()
 
@@ -183,17 +189,3 @@ class TuneTraining:
         with torch.no_grad():
             for tensor, value in zip(self.weights, values, strict=True):
                 tensor.copy_(value)
-
-
-def _with_usable_targets(task: TrainingTask) -> TrainingTask:
-    """Drop the targets if the default loss does not accept them."""
-    with preserved(task.dense, task.writes):
-        outputs = [(cell, run_module(task.dense, cell)) for cell in task.cells[:1]]
-    try:
-        for cell, output in outputs:
-            if cell.target is not None:
-                check_target(output, cell.target)
-    except TargetError as failure:
-        warn(f"tune trains without targets: {failure}")
-        return replace(task, cells=[cell.without_target() for cell in task.cells])
-    return task

@@ -36,6 +36,11 @@ class WeightAverage:
         self._means = [tensor.clone() for tensor in self._tensors]
         self._updates = 0
 
+    @property
+    def values(self) -> list[Tensor]:
+        """The averages; the weights at the start where there was no update."""
+        return self._means
+
     def update(self) -> None:
         """Add the present weights; the first ones count as much as those that follow."""
         self._updates += 1

@@ -145,7 +145,8 @@ def test_a_rate_that_is_too_high_is_lowered() -> None:
             parameter.mul_(1 + 0.03 * torch.randn_like(parameter))
     before = float(divergence(small(x), model(x)).mean())
     schedule = tune(task(small, model, x, steps=90, learning_rate=0.01, augment=None))
-    assert 0 < schedule.steps <= 90 and schedule.learning_rate < 0.01
+    assert 0 < sum(schedule.steps) <= 90 and schedule.steps[0] == 0
+    assert schedule.rates == tuple(0.01 / 4**number for number in range(len(schedule.steps)))
     assert schedule.targets == "last features" and schedule.augmentation == "none"
     assert float(divergence(small(x), model(x)).mean()) < 0.2 * before
     assert not any(parameter.grad is not None for parameter in small.parameters())
@@ -171,11 +172,11 @@ def test_a_spent_time_budget_ends_the_training() -> None:
     steps = iter(range(1000))
     budget = TimeBudget(20.0, clock=lambda: float(next(steps)))
     ended = task(small, model, x, steps=60)
-    assert tune(TrainingTask(**{**vars(ended), "is_time_up": budget.is_spent})).steps <= 20
+    assert sum(tune(TrainingTask(**{**vars(ended), "is_time_up": budget.is_spent})).steps) <= 20
 
 
-def test_a_training_that_is_kept_goes_on_with_all_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second training starts from the weights that were judged, with the schedule by which they were found."""
+def test_a_training_that_is_kept_is_repeated_with_all_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second training starts from the same weights, and repeats the schedule that the first one found."""
     runs: list[tuple[int, TrainingSchedule | None, Tensor, TrainingSchedule | None, Tensor]] = []
 
     def recorded(task: TrainingTask) -> TrainingSchedule | None:
@@ -189,9 +190,10 @@ def test_a_training_that_is_kept_goes_on_with_all_examples(monkeypatch: pytest.M
     model, x = Pooled().eval(), images(64)
     small, plan = cut(model, x, 0.5, only=["body.0"])
     sc.repair(small, model, plan, x, "tune", steps=30, learning_rate=0.01, progress=False)
-    (fitted, asked, _, schedule, judged), (examples, followed, start, _, end) = runs
+    (fitted, asked, begin, schedule, judged), (examples, followed, start, _, end) = runs
     assert (fitted, examples) == (48, 64) and asked is None and followed == schedule
-    assert judged.equal(start) and not end.equal(start) and small.get_parameter("body.0.weight").equal(end)
+    assert not end.equal(judged) and small.get_parameter("body.0.weight").equal(end)
+    assert begin.equal(start) and schedule is not None and sum(schedule.steps) > 0
 
 
 def test_the_report_and_a_checkpoint_say_how_it_ran(tmp_path: Path) -> None:
