@@ -52,7 +52,7 @@ class _BlockSearch:
         refusal: BudgetError | None = None
         try:
             whole = self._search.best_of_allocations(self._keep)
-            self._by_dropped[()] = whole if whole.losses is not None else self._simulated(whole)
+            self._by_dropped[()] = whole if whole.losses is not None else self._search.simulated(whole)
             allocation = whole.allocation
         except BudgetError as failure:
             refusal, allocation = failure, self._fallback_allocation()
@@ -115,7 +115,7 @@ class _BlockSearch:
             if candidate is None or candidate.counts in counts or self._is_time_up():
                 continue
             counts.add(candidate.counts)
-            self._keep_better(self._simulated(candidate))
+            self._keep_better(self._search.simulated(candidate))
 
     def _exchange_blocks(self) -> None:
         """Exchange blocks near the end of the order, one for another, as long as the plan comes nearer."""
@@ -148,7 +148,7 @@ class _BlockSearch:
             return
         candidate = self._plan(allocation._replace(dropped=dropped))
         if candidate is not None:
-            self._keep_better(self._simulated(candidate))
+            self._keep_better(self._search.simulated(candidate))
 
     def _plan(self, allocation: Allocation) -> Candidate | None:
         """Return the plan by an allocation; None where it does not meet the budget.
@@ -163,9 +163,6 @@ class _BlockSearch:
             with suppress(BudgetError):
                 return Candidate(self._search.plan(self._keep, choice), choice)
         return None
-
-    def _simulated(self, candidate: Candidate) -> Candidate:
-        return candidate._replace(losses=self._search.quick.divergences(candidate.plan.kept))
 
     def _keep_better(self, candidate: Candidate) -> None:
         """Keep a plan, unless a better one with the same blocks is known."""
@@ -186,4 +183,4 @@ class _BlockSearch:
             if dropped
             else "no block is left out"
         )
-        return best.with_note(f"{blocks}; divergence by how many are: {losses}")
+        return best.with_note(f"{blocks}; {best.measure} by how many are: {losses}")

@@ -14,16 +14,25 @@ EXCHANGE = 1.5  # the power of the speed gained that the loss may increase by; h
 
 
 class Candidate(NamedTuple):
-    """A plan, the allocation that it was made by, and its divergences (examples,); None if it was not simulated."""
+    """A plan, the allocation that it was made by, and its divergences (examples,); None if it was not simulated.
+
+    The divergences are at a temperature by which class scores are divided.
+    """
 
     plan: Plan
     allocation: Allocation
     losses: Tensor | None = None
+    temperature: float = 1.0
 
     @property
     def loss(self) -> float:
         """The mean divergence; infinite for a plan that was not simulated."""
         return math.inf if self.losses is None else float(self.losses.mean())
+
+    @property
+    def measure(self) -> str:
+        """The name of what was simulated, with the temperature if it is not 1."""
+        return "divergence" if self.temperature == 1 else f"divergence at temperature {self.temperature:g}"
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -61,8 +70,8 @@ def ranked_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
     if float(gains.mean()) > error:
         return ranked
     note = (
-        f"every group keeps the same fraction: another plan has a divergence of {ranked[0].loss:.4f} in place of "
-        f"{uniform.loss:.4f}, a difference within its standard error of {error:.4f}"
+        f"every group keeps the same fraction: another plan has a {uniform.measure} of {ranked[0].loss:.4f} in place "
+        f"of {uniform.loss:.4f}, a difference within its standard error of {error:.4f}"
     )
     return [uniform.with_note(note), *(candidate for candidate in ranked if candidate is not uniform)]
 
@@ -83,7 +92,7 @@ def preferred_candidate(plain: Candidate, filling: Candidate) -> Candidate:
     chosen = filling if is_filling else plain
     note = (
         f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: with such sizes "
-        f"{after.left / max(after.dense, 1):.0%} of the MACs in steps remain, with a divergence of {filling.loss:.4f}, "
-        f"with any sizes {before.left / max(before.dense, 1):.0%} with {plain.loss:.4f}"
+        f"{after.left / max(after.dense, 1):.0%} of the MACs in steps remain, with a {plain.measure} of "
+        f"{filling.loss:.4f}, with any sizes {before.left / max(before.dense, 1):.0%} with {plain.loss:.4f}"
     )
     return chosen.with_note(note)

@@ -112,7 +112,8 @@ def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limi
         budget = {**limits, LATENCY: fraction}
         try:
             if allocation is None:
-                plan, allocation, _ = best_plan(search, budget)
+                best_candidate = best_plan(search, budget)
+                plan, allocation = best_candidate.plan, best_candidate.allocation
             else:
                 plan = search.plan(budget, allocation)
         except BudgetError:

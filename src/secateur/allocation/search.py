@@ -21,7 +21,7 @@ from secateur.importance.scores import GroupScores, Scores
 from secateur.utils.progress import track
 
 SIMULATIONS = 0.5  # share of a time budget
-SIMULATED = 192
+SIMULATED = 128
 MOST_FILLED = 2  # of the allocations that come nearest, those that are tried with sizes that fill kernels
 
 
@@ -142,14 +142,19 @@ class PlanSearch:
 
     def _simulate(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the candidates with their divergences, as far as there is time."""
-        simulator, time = self.quick, self.config.time
+        time = self.config.time
         simulated: list[Candidate] = []
         start, longest = time.elapsed, 0.0
         for number, candidate in enumerate(track(candidates, "simulated plans")):
             if time.is_spent(SIMULATIONS, ahead=longest):
                 time.leave_out(f"{len(candidates) - len(simulated)} of {len(candidates)} simulations of allocations")
                 break
-            simulator.measure_ahead(other.plan.kept for other in candidates[number:])
-            simulated.append(candidate._replace(losses=simulator.divergences(candidate.plan.kept)))
+            self.quick.measure_ahead(other.plan.kept for other in candidates[number:])
+            simulated.append(self.simulated(candidate))
             start, longest = time.elapsed, max(longest, time.elapsed - start)
         return [*simulated, *candidates[len(simulated) :]]
+
+    def simulated(self, candidate: Candidate) -> Candidate:
+        """Return a candidate with its divergences."""
+        losses = self.quick.divergences(candidate.plan.kept)
+        return candidate._replace(losses=losses, temperature=self.quick.temperature)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.allocation.simulation_fold import Fold, crossed_folds, executions_of, quick_execution
 from secateur.coupling.network import Kept
 from secateur.data.batch import Batch
 from secateur.evaluation.calibration import Calibration
@@ -20,21 +21,18 @@ from secateur.files.state_memo import StateMemo, key_of
 from secateur.masking.ablation import Means
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
-from secateur.recovery.known_rows import KnownDenseRows
 from secateur.recovery.paired_run import MEMORY, PairedExecution, dense_outputs
-from secateur.recovery.refit import refit_behind_cut
 from secateur.recovery.ridge import Choice
-from secateur.utils.collected_warnings import own_warnings_dropped
 from secateur.utils.distributed import is_shared, process_count
 
 COMPARING, MEASURING = Choice(1e-1, 0), Choice(1e-2, 0)
 MOST_HELD_OUT = 64
 MOST_OUTPUTS = 10_000_000
-FITTED_MEMORY, HELD_OUT_MEMORY, KNOWN_MEMORY = 0.375, 0.125, 0.25  # shares of the memory; forks take as much again
+FITTED_MEMORY, HELD_OUT_MEMORY = 0.375, 0.125  # shares of the memory; forks take as much again
 
 
 class PlanSimulator:
-    """A network and examples to try plans on: three quarters to refit with, the others to judge by.
+    """A network and examples to try plans on, in folds of examples to refit with and others to judge by.
 
     Args:
         calibration: the traced network and the examples.
@@ -44,8 +42,8 @@ class PlanSimulator:
 
     def __init__(self, calibration: Calibration, means: Means | None = None, results: StateMemo | None = None) -> None:
         self.network, self._microbatches, self._means = calibration.network, calibration.microbatches, means
-        self.fitted = self._execution(calibration.fitted, FITTED_MEMORY)
-        self.held_out = self._execution(calibration.held_out, HELD_OUT_MEMORY)
+        fitted = self._execution(calibration.fitted, FITTED_MEMORY)
+        self.folds = [Fold(fitted, self._execution(calibration.held_out, HELD_OUT_MEMORY))]
         self.choice: Choice | None = None  # how layers are solved for: by default as rows held out say
         self._layers = layers_of(self.network) if means is None else []
         self._dense_outputs: list[Any] | None = None
@@ -54,22 +52,29 @@ class PlanSimulator:
         self._start: Node | None = None  # the operator that the dense network is to be run to
 
     def _execution(self, microbatches: Sequence[Batch], memory_share: float) -> PairedExecution:
-        dense = EmbeddedPrunedNetwork.whole(self.network, {})
-        return PairedExecution(dense, microbatches, int(MEMORY * memory_share))
+        return PairedExecution(EmbeddedPrunedNetwork.whole(self.network, {}), microbatches, int(MEMORY * memory_share))
+
+    @property
+    def fitted(self) -> PairedExecution:
+        """The examples of the first fold that plans are refitted with; three quarters by default."""
+        return self.folds[0].fitted
+
+    @property
+    def held_out(self) -> PairedExecution:
+        """The examples that judge these refits."""
+        return self.folds[0].held_out
 
     def quick(self, examples: int) -> "PlanSimulator":
         """Return a simulator on at most so many examples, to compare plans.
 
-        Layers get one ridge, and all examples serve for both the refit and the judgement. Divergences are smaller than
-        on other examples, by about as much for all plans. Which few examples are held out would decide between them
-        otherwise: outputs differ far more between examples.
+        Layers get one ridge. Each half of the examples judges a refit on the other half, so that all of them judge and
+        none judges what it was fitted to. Examples that can't be divided serve for both.
 
         Args:
             examples: the most examples.
         """
         quick = self._on(output_spread(self._microbatches, examples), COMPARING)
-        share = FITTED_MEMORY + HELD_OUT_MEMORY
-        quick.fitted = quick.held_out = self._quick_execution(quick._microbatches, int(MEMORY * share))
+        quick.folds = crossed_folds(self.fitted.within, quick._microbatches, self.fitted.memory + self.held_out.memory)
         return quick
 
     def quick_held_out(self, examples: int) -> "PlanSimulator":
@@ -85,14 +90,9 @@ class PlanSimulator:
         fitted = output_spread(self.fitted.cells, examples - count)
         held_out = output_spread(self.held_out.cells, count)
         quick = self._on([*fitted, *held_out], MEASURING)
-        quick.fitted = self._quick_execution(fitted, self.fitted.memory)
-        quick.held_out = PairedExecution(self.held_out.within, held_out, self.held_out.memory)
+        judging = PairedExecution(self.held_out.within, held_out, self.held_out.memory)
+        quick.folds = [Fold(quick_execution(self.fitted.within, fitted, self.fitted.memory), judging)]
         return quick
-
-    def _quick_execution(self, microbatches: Sequence[Batch], memory: int) -> PairedExecution:
-        """Return an execution whose refits share what they read of the dense network."""
-        known = KnownDenseRows(int(MEMORY * KNOWN_MEMORY), [cell.size or 1 for cell in microbatches])
-        return PairedExecution(self.fitted.within, microbatches, memory, known)
 
     def _on(self, microbatches: Sequence[Batch], choice: Choice) -> "PlanSimulator":
         """Return a copy on some of the examples, taken from all over them: they may be in an order of their own."""
@@ -108,7 +108,7 @@ class PlanSimulator:
         if self._start is None:
             return
         node, self._start = self._start, None
-        for execution in {id(execution): execution for execution in (self.fitted, self.held_out)}.values():
+        for execution in executions_of(self.folds):
             execution.reach(node)
 
     @property
@@ -129,22 +129,20 @@ class PlanSimulator:
             layers: those to refit; all by default.
         """
         self._reach_start()
-        pruned = EmbeddedPrunedNetwork.whole(self.network, kept, self._means)
-        fitted = self.fitted.forked(pruned)
-        held_out = fitted if self.held_out is self.fitted else self.held_out.forked(pruned)
-        with own_warnings_dropped():
-            refit_behind_cut(fitted, self._layers if layers is None else layers, self.choice)
-        known = self._known_outputs()
-        outputs: Iterable[tuple[Any, Any]] = (
-            held_out.outputs() if known is None else zip(known, held_out.cut_outputs(), strict=True)
-        )
-        for batch, (dense, cut) in zip(self.held_out.cells, outputs, strict=True):
-            yield OutputPair(batch, dense, cut)
+        known = iter(self._known_outputs() or [])
+        for fold in self.folds:
+            pruned = EmbeddedPrunedNetwork.whole(self.network, kept, self._means)
+            held_out = fold.refitted(pruned, self._layers if layers is None else layers, self.choice)
+            of_fold = list(islice(known, len(held_out.cells)))
+            outputs = zip(of_fold, held_out.cut_outputs(), strict=True) if of_fold else held_out.outputs()
+            for batch, (dense, cut) in zip(held_out.cells, outputs, strict=True):
+                yield OutputPair(batch, dense, cut)
 
     def _known_outputs(self) -> Sequence[Any] | None:
         """Return the dense network's outputs on the examples held out, the same for all plans; None if too large."""
         if self._dense_outputs is None:
-            self._dense_outputs = dense_outputs(self.network, self.held_out.cells, MOST_OUTPUTS)
+            judging = [batch for fold in self.folds for batch in fold.held_out.cells]
+            self._dense_outputs = dense_outputs(self.network, judging, MOST_OUTPUTS)
         return self._dense_outputs or None
 
     @property
@@ -158,7 +156,8 @@ class PlanSimulator:
         return self._results.recall(key, partial(self._numbers, kept, layers))["numbers"]  # type: ignore[no-any-return]
 
     def _numbers(self, kept: Kept, layers: Sequence[LinearLayer] | None) -> dict[str, Tensor]:
-        return {"numbers": torch.cat([self._divergences(pair).cpu() for pair in self.outputs(kept, layers)])}
+        pairs = self.outputs(kept, layers)
+        return {"numbers": torch.cat([pair.divergences(pair.small, self.temperature) for pair in pairs])}
 
     def measure_ahead(self, plans: Iterable[Kept]) -> None:
         """Measure the first of these plans, which are asked for next, one in each process that shares the work."""
@@ -166,12 +165,15 @@ class PlanSimulator:
         computations = {self._key("divergences", kept, None): partial(self._numbers, kept, None) for kept in first}
         self._results.compute_ahead("simulated plans", computations)
 
-    def _divergences(self, pair: OutputPair) -> Tensor:
-        """Return divergences, at the temperature for comparisons where it was not fitted."""
+    @property
+    @torch.no_grad()
+    def temperature(self) -> float:
+        """The temperature at which outputs are compared where they were not fitted."""
         if self._temperature is None:
+            known = self._known_outputs() or dense_outputs(self.network, self.held_out.cells[:1])
             is_fitted = self.held_out is self.fitted  # what a refit leaves of class scores is what softening measures
-            self._temperature = 1.0 if is_fitted else comparison_temperature(self._known_outputs() or [pair.dense])
-        return pair.divergences(pair.small, self._temperature)
+            self._temperature = comparison_temperature([] if is_fitted else known)
+        return self._temperature
 
     def recall(
         self, name: str, kept: Kept, layers: Sequence[LinearLayer] | None, compute: Callable[[], Tensor]
@@ -189,7 +191,7 @@ class PlanSimulator:
 
     def _key(self, name: str, kept: Kept, layers: Sequence[LinearLayer] | None) -> str:
         names = None if layers is None else [layer.name for layer in layers]
-        sizes = [len(execution.cells) for execution in (self.fitted, self.held_out)]
+        sizes = [len(execution.cells) for fold in self.folds for execution in (fold.fitted, fold.held_out)]
         return key_of(name, self.examples, *sizes, self.choice, names, self._means or {}, kept)
 
     def divergence(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> float:

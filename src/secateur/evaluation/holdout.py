@@ -9,6 +9,7 @@ from secateur.data.batch import Batch
 
 BLOCKS = 8
 HELD_OUT = (3, 7)
+FEWEST_BLOCKS = 4
 
 
 def holdout_mask(count: int, earlier: int, total: int) -> Tensor:
@@ -47,6 +48,28 @@ def split_holdout(cells: Sequence[Batch], splits: bool) -> tuple[list[Batch], li
         fitted += [cell.take(torch.nonzero(~is_held).flatten())] if not bool(is_held.all()) else []
         held_out += [cell.take(torch.nonzero(is_held).flatten())] if bool(is_held.any()) else []
     return (fitted or held_out), (held_out or fitted)
+
+
+def split_halves(cells: Sequence[Batch]) -> tuple[list[Batch], list[Batch]] | None:
+    """Split the examples into two halves of alternating blocks of neighbours; None where they can't be divided.
+
+    Args:
+        cells: the examples, each microbatch a block where there are at least four.
+    """
+    if len(cells) >= FEWEST_BLOCKS:
+        return list(cells[::2]), list(cells[1::2])
+    total = sum(cell.size or 1 for cell in cells)
+    if total < FEWEST_BLOCKS or not all(cell.is_divisible for cell in cells):
+        return None
+    halves: tuple[list[Batch], list[Batch]] = [], []
+    earlier, blocks = 0, min(BLOCKS, total)
+    for cell in cells:
+        size = cell.size or 1
+        is_second = (torch.arange(size) + earlier) * blocks // total % 2 == 1
+        for half, members in zip(halves, (~is_second, is_second), strict=True):
+            half += [cell.take(torch.nonzero(members).flatten())] if bool(members.any()) else []
+        earlier += size
+    return halves
 
 
 def output_spread(cells: Sequence[Batch], examples: int) -> list[Batch]:

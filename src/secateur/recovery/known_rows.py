@@ -21,10 +21,11 @@ class KnownDenseRows:
     Args:
         memory: the number of bytes that the values may take.
         sizes: the number of examples of each microbatch.
+        share: the fraction of the rows of a quick refit that refits read.
     """
 
-    def __init__(self, memory: int, sizes: list[int]) -> None:
-        self._room, self._sizes = memory, sizes
+    def __init__(self, memory: int, sizes: list[int], share: float = 1.0) -> None:
+        self._room, self._sizes, self._share = memory, sizes, share
         self._rows: dict[tuple[Node, int], DenseRows] = {}  # (examples, positions, outputs)
 
     def has(self, layer: LinearLayer) -> bool:
@@ -50,7 +51,7 @@ class KnownDenseRows:
         """
         if (layer.node, cell) in self._rows:
             return
-        size, most = self._sizes[cell], few_rows_of(layer.features_of_group)
+        size, most = self._sizes[cell], round(few_rows_of(layer.features_of_group) * self._share)
         count = layer.results(dense[layer.node], size).shape[1]
         positions = draw_positions(count, math.ceil(most / sum(self._sizes)), cell).to(dense[layer.node].device)
         rows = context.dense_rows(partial(results_at, layer, size, positions), dense, within)

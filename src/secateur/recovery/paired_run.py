@@ -1,5 +1,6 @@
 """Paired execution: the dense and the cut network run side by side, microbatch by microbatch, up to any operator."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -123,7 +124,7 @@ class PairedExecution:
         return dense, cut
 
 
-def dense_outputs(network: Network, cells: Sequence[Batch], most: int) -> list[Any]:
+def dense_outputs(network: Network, cells: Sequence[Batch], most: float = math.inf) -> list[Any]:
     """Run the dense network.
 
     Args:

@@ -59,7 +59,9 @@ def refit(
     return chosen
 
 
-def refit_behind_cut(lockstep: PairedExecution, layers: Iterable[LinearLayer], choice: Choice | None) -> None:
+def refit_behind_cut(
+    lockstep: PairedExecution, layers: Iterable[LinearLayer], choice: Choice | None, rows_share: float = 1.0
+) -> None:
     """Refit those of some layers that may read other values than in the dense network.
 
     A depthwise convolution makes the units that it reads. Before the first operator that lacks them, it gives the kept
@@ -69,13 +71,15 @@ def refit_behind_cut(lockstep: PairedExecution, layers: Iterable[LinearLayer], c
         lockstep: both networks, the cut one with the dense network's weights.
         layers: the layers, in the order in which they run.
         choice: how each is solved for, on as many rows as quick refits read; None: chosen on all rows.
+        rows_share: the fraction of the rows of a quick refit that is read.
     """
     within = lockstep.within
     position, first_cut = within.network.program.position, within.first_cut
     for layer in track([layer for layer in layers if position[layer.node] >= first_cut], "refitted layers"):
         pruned_layer, _ = pruned_layer_or_reason(layer, within)
         if pruned_layer is not None:
-            refit_layer(lockstep, pruned_layer, choice, pruned_layer.few_rows if choice else None)
+            few_rows = round(pruned_layer.few_rows * rows_share)
+            refit_layer(lockstep, pruned_layer, choice, few_rows if choice else None)
 
 
 def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> tuple[PrunedLayer | None, str]:

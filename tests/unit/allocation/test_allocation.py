@@ -283,16 +283,38 @@ def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
     """Examples that are sorted by class: a part of them from one end would know a few classes alone."""
     x = torch.arange(640.0)[:, None].expand(-1, 6).contiguous()
     whole = rehearsal_of(mlp(6, 8, 3), list(x.split(32)))
-    compared, measured = whole.quick(192), whole.quick_held_out(192)
-    assert compared.fitted is compared.held_out
-    for quick, cells in (
-        (compared, compared.held_out.cells),
-        (measured, [*measured.fitted.cells, *measured.held_out.cells]),
-    ):
+    for quick in (whole.quick(192), whole.quick_held_out(192)):
+        cells = [*quick.fitted.cells, *quick.held_out.cells]
         starts = [float(cell.args[0][0, 0]) for cell in quick.fitted.cells]
         assert min(starts) < 160 and max(starts) >= 480
         assert sum(cell.size or 1 for cell in cells) == pytest.approx(192, abs=32)
         assert quick.examples == sum(cell.size or 1 for cell in cells)
+
+
+@pytest.mark.parametrize("cell", [1, 8, 40])
+def test_each_half_of_the_examples_judges_what_is_refitted_on_the_other(cell: int) -> None:
+    """A change of an example changes its own divergence, and those of the other half, but no other of its half."""
+    model, x = mlp(6, 16, 16, 3), torch.randn(40, 6)
+    changed = x.index_add(0, torch.tensor([0]), torch.ones(1, 6))
+    kept = {"0": torch.arange(6), "2": torch.arange(9)}
+    order, losses = list[int](), list[torch.Tensor]()
+    for examples in (x, changed):
+        quick = rehearsal_of(model, list(examples.split(cell))).quick(64)
+        losses.append(quick.divergences(kept))
+        judging = torch.cat([batch.args[0] for fold in quick.folds for batch in fold.held_out.cells])
+        order = [int((examples == row).all(1).nonzero()) for row in judging]
+    assert sorted(order) == list(range(40))  # each example judges once
+    differs, sizes = losses[0] != losses[1], [sum(batch.size or 1 for batch in f.held_out.cells) for f in quick.folds]
+    halves = list(zip(differs.split(sizes), torch.tensor(order).split(sizes), strict=True))
+    assert min(sizes) >= 16
+    for differs_of_half, members in halves:
+        expected = members == 0 if 0 in members.tolist() else torch.ones(len(members), dtype=torch.bool)
+        assert differs_of_half.tolist() == expected.tolist()
+
+
+def test_examples_that_can_not_be_divided_judge_their_own_refit() -> None:
+    quick = rehearsal_of(mlp(6, 16, 3), torch.randn(3, 6)).quick(64)
+    assert [(fold.fitted, fold.rows_share) for fold in quick.folds] == [(quick.held_out, 1)]
 
 
 def test_plans_are_told_apart_as_many_other_examples_tell() -> None:

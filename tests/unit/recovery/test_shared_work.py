@@ -135,7 +135,7 @@ def test_without_room_the_dense_network_runs_beside_every_plan(monkeypatch: pyte
     simulator = PlanSimulator(Calibration(network, cells(x)))
     kept = sc.plan(network, sc.score(network, by="l2"), {"units": 0.5}).kept
     expected = simulator.quick(32).divergences(kept)
-    monkeypatch.setattr("secateur.allocation.simulate.KNOWN_MEMORY", 1e-4)  # some layers alone
+    monkeypatch.setattr("secateur.allocation.simulation_fold.KNOWN_MEMORY", 1e-4)  # some layers alone
     quick = simulator.quick(32)
     assert torch.equal(quick.divergences(kept), expected) and torch.equal(quick.divergences(kept), expected)
     known = quick.fitted.known

@@ -1,0 +1,88 @@
+"""Examples that a simulated plan is refitted on, and those that judge it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from secateur.data.batch import Batch
+from secateur.evaluation.holdout import split_halves
+from secateur.masking.linear_layers import LinearLayer
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.known_rows import KnownDenseRows
+from secateur.recovery.paired_run import MEMORY, PairedExecution
+from secateur.recovery.refit import refit_behind_cut
+from secateur.recovery.ridge import Choice
+from secateur.utils.collected_warnings import own_warnings_dropped
+
+KNOWN_MEMORY = 0.25  # share of the memory
+HALF = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Examples that layers are refitted on, and those that judge the refitted network; both may be the same.
+
+    Args:
+        fitted: runs both networks on the former.
+        held_out: runs both networks on the latter.
+        rows_share: the fraction of the rows of a quick refit that a refit reads: folds of few examples share them.
+    """
+
+    fitted: PairedExecution
+    held_out: PairedExecution
+    rows_share: float = 1.0
+
+    def refitted(
+        self, pruned: EmbeddedPrunedNetwork, layers: Iterable[LinearLayer], choice: Choice | None
+    ) -> PairedExecution:
+        """Refit layers of a cut network, and return its execution on the examples that judge it.
+
+        Args:
+            pruned: the cut network, whose weights are changed.
+            layers: those to refit, in the order in which they run.
+            choice: how they are solved for, from the rows of a quick refit; None to choose by rows held out of all.
+        """
+        fitted = self.fitted.forked(pruned)
+        held_out = fitted if self.held_out is self.fitted else self.held_out.forked(pruned)
+        with own_warnings_dropped():
+            refit_behind_cut(fitted, layers, choice, self.rows_share)
+        return held_out
+
+
+def quick_execution(
+    within: EmbeddedPrunedNetwork, microbatches: Sequence[Batch], memory: int, rows_share: float = 1.0
+) -> PairedExecution:
+    """Return an execution whose quick refits share what they read of the dense network.
+
+    Args:
+        within: the dense network.
+        microbatches: the examples.
+        memory: the number of bytes that values between operators may take.
+        rows_share: the fraction of the rows of a quick refit that is read.
+    """
+    sizes = [cell.size or 1 for cell in microbatches]
+    known = KnownDenseRows(int(MEMORY * KNOWN_MEMORY * rows_share), sizes, rows_share)
+    return PairedExecution(within, microbatches, memory, known)
+
+
+def crossed_folds(within: EmbeddedPrunedNetwork, microbatches: Sequence[Batch], memory: int) -> list[Fold]:
+    """Return two folds, in each of which one half of the examples judges what is refitted on the other half.
+
+    Examples that can't be divided serve for both in one fold.
+
+    Args:
+        within: the dense network.
+        microbatches: the examples.
+        memory: the number of bytes that values between operators may take.
+    """
+    halves = split_halves(microbatches)
+    if halves is None:
+        both = quick_execution(within, microbatches, memory)
+        return [Fold(both, both)]
+    first, second = (quick_execution(within, half, memory // 2, HALF) for half in halves)
+    return [Fold(first, second, HALF), Fold(second, first, HALF)]
+
+
+def executions_of(folds: Sequence[Fold]) -> list[PairedExecution]:
+    """Return the executions of folds, each once."""
+    executions = (execution for fold in folds for execution in (fold.fitted, fold.held_out))
+    return list({id(execution): execution for execution in executions}.values())
