@@ -5,8 +5,9 @@
 For each way to allocate the budget, a row gives the divergence from the dense network by three simulations, each with
 its cost in forward passes of the dense network over the same examples, and on the test images after a refit; with
 `--adapt` also after the default repair. "held out": two thirds of 192 examples serve for the refit with a ridge of .01,
-the others judge it. "crossed": each half of the examples judges a refit on the other half, with a ridge of .1. "quick":
-the simulation of `prune`. Networks and DIR are those of `python -m benchmarks cost`. A network takes about a minute.
+the others judge it. "crossed": the simulation of `prune`, in which each half of the examples judges a refit on the
+other half, with a ridge of .1. "in-sample": the same examples serve for both. Networks and DIR are those of
+`python -m benchmarks cost`. A network takes about a minute.
 """
 
 import argparse
@@ -24,14 +25,13 @@ from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.search import SIMULATED, PlanSearch
-from secateur.allocation.simulate import COMPARING, PlanSimulator
+from secateur.allocation.simulate import PlanSimulator
+from secateur.allocation.simulation_fold import Fold, quick_execution
 from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
 from secateur.importance.context import split_microbatches
-from secateur.recovery.paired_run import PairedExecution
 
 HELD_OUT = 192
-Judges = dict[str, list[PlanSimulator]]
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
             print(
                 f"{name:10} {way:26} " + "  ".join(f"{judge} {value:.4f}" for judge, value in row.items()), flush=True
             )
-        for judge in ("held out", "crossed", "quick"):
+        for judge in ("held out", "crossed", "in-sample"):
             chosen = told["refit"][min(range(len(told[judge])), key=told[judge].__getitem__)]
             agreement, excess = spearmanr(told[judge], told["refit"]).statistic, chosen / min(told["refit"])
             print(f"{name:10} {judge}: rank correlation {agreement:.2f}, its choice {excess:.2f} times the best one")
@@ -68,18 +68,18 @@ def rows(subject: Subject, adapts: bool) -> Iterator[tuple[str, dict[str, float]
     kinds = {network[name].kind for name in scores}
     ways += [Allocation(("uniform",), whole=("residual",))] if "residual" in kinds else []
     allocator = PlanSearch(whole, scores, config, None, ways)
-    halves = PairedExecution(whole.fitted.within, cells[::2]), PairedExecution(whole.fitted.within, cells[1::2])
-    crossed = [whole.quick(len(cells)), whole.quick(len(cells))]
-    for simulator, (fitted, held) in zip(crossed, (halves, halves[::-1]), strict=True):
-        simulator.fitted, simulator.held_out, simulator.choice = fitted, held, COMPARING
-    judges: Judges = {
-        "held out": [whole.quick_held_out(HELD_OUT)], "crossed": crossed, "quick": [whole.quick(SIMULATED)],
+    in_sample = whole.quick(SIMULATED)
+    examples = [cell for fold in in_sample.folds for cell in fold.fitted.cells]
+    both = quick_execution(whole.fitted.within, examples, whole.fitted.memory)
+    in_sample.folds = [Fold(both, both)]
+    judges = {
+        "held out": whole.quick_held_out(HELD_OUT), "crossed": whole.quick(SIMULATED), "in-sample": in_sample,
     }  # fmt: skip
     for way in ways:
         plan, row = allocator.plan(subject.keep, way), dict[str, float]()
-        for judge, simulators in judges.items():
+        for judge, simulator in judges.items():
             start = time.process_time()
-            row[judge] = sum(simulator.divergence(plan.kept) for simulator in simulators) / len(simulators)
+            row[judge] = simulator.divergence(plan.kept)
             row[f"{judge} F"] = (time.process_time() - start) / dense
         for name, how in {"refit": "refit", **({"adapt": ("refit", "adapt")} if adapts else {})}.items():
             quality = subject.quality(sc.repair(sc.cut(model, plan), model, plan, data, how, progress=False))

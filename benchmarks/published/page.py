@@ -49,9 +49,9 @@ REASONS = """What is known of the reasons, from ResNet-20 with 256 images at hal
 - The repair does not overfit to the harm of other images. More images in all steps of `adapt` lower the divergence on
   test images at one plan from .41 to .36, but flipped, shifted or mixed ones do not, and more steps lower it to .38
   without a change of the accuracy.
-- Plans differ more. With the same repair, six plans for this budget are between .35 and .50 on test images. They are
-  told apart by a quick refit on the images that judge it, which prefers plans that fit these images: the best of the
-  six was the second in the simulation.
+- Plans differ more. With the same repair, six plans for this budget are between .35 and .50 on test images. When these
+  rows were measured, they were told apart by a quick refit on the images that judged it, which prefers plans that fit
+  these images: the best of the six was the second in the simulation. Other images than those of the refit judge now.
 - Behind blocks that keep a quarter of their channels or less, the error of the residual stream is .14 to .3 of its
   variance, on images that were fitted as on others. Later layers correct it only as far as a few hundred images show.
 - A training adds about a point: at one plan of 86.35 %, 134 steps of `tune` with the 256 images end at 87.55 % (held
