@@ -93,6 +93,49 @@ def test_rows_of_flattened_examples_are_those_of_each() -> None:
     assert torch.equal(layer.positions(x, 3).rows(torch.tensor([1]), 1).flatten(), torch.tensor([1.0, 6.0, 11.0]))
 
 
+class Product(nn.Module):
+    """A product with a weight (inputs, outputs), as in GPT-2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight)
+
+
+def test_a_weight_of_inputs_and_outputs_is_transposed() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Product(), nn.ReLU(), nn.Linear(6, 2)).eval()
+    network = sc.trace(model, TOKENS[:, 0])
+    (layer,) = [other for other in layers_of(network) if other.name == "2"]
+    assert layer.inner == 0
+    check_products(layer, network)
+
+
+class OtherLayers(nn.Module):
+    """Before a depthwise layer one whose weight is computed; a layer that reads a vector, the same for all examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.depthwise, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 1)
+        self.doubled, self.vector = nn.Parameter(torch.randn(4, 3, 1, 1)), nn.Parameter(torch.randn(5))
+        self.scale = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x) * torch.conv2d(x, self.doubled * 2).sigmoid() * self.scale(self.vector)[:, None, None]
+        return self.last(self.depthwise(h))
+
+
+def test_layers_with_rows_and_a_weight_of_their_own_are_listed_in_the_order_of_the_run() -> None:
+    torch.manual_seed(0)
+    network = sc.trace(OtherLayers().eval(), torch.randn(2, 3, 6, 6))
+    layers = layers_of(network)
+    assert [layer.name for layer in layers] == ["first", "depthwise", "last"]
+    assert [layer.dim for layer in layers] == [1, 1, 1]
+    assert not layers[1].reads
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_the_matrix_of_a_transposed_convolution_is_that_of_its_kernels(groups: int) -> None:
     """One output in a row: its kernels from all inputs of its group."""
