@@ -246,6 +246,8 @@ BROKEN_WORDS = """() => [...document.querySelectorAll("#comparison tbody th")].f
 
 def test_names_of_measures_are_broken_between_words_alone(opened: Opened) -> None:
     page, _ = opened("report", 390)
-    page.evaluate("document.querySelectorAll('#comparison td').forEach((cell) => cell.textContent = '[15.10, 16.24]')")
+    page.evaluate(
+        "document.querySelectorAll('#comparison td').forEach((cell) => cell.textContent = '[15.10,\u00a016.24]')"
+    )
     assert page.evaluate("document.querySelectorAll('#comparison tbody th').length") >= 7
     assert page.evaluate(BROKEN_WORDS) == []
