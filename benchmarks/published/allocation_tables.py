@@ -29,6 +29,30 @@ def table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def version_table(rows: Rows) -> str:
+    """Return the mean excess of the default's divergence by the version that measured it."""
+    best: dict[tuple[object, ...], float] = {}
+    defaults: dict[tuple[object, ...], tuple[str, float]] = {}
+    for row in rows:
+        case, value = (row["network"], row["examples"], row["draw"]), float(str(row["divergence"]))
+        run = row["run"]
+        assert isinstance(run, dict)
+        version = str(run["version"])
+        if row["allocation"] == "default":
+            defaults[case] = version, value
+        else:
+            earlier = best.get((*case, version), math.inf)
+            best[*case, version] = min(earlier, value)
+    excesses = defaultdict[str, list[float]](list)
+    for case, (version, value) in defaults.items():
+        excesses[version].append(math.log(value / best[*case, version]))
+    lines = ["| version | cases, the latest of each | mean excess of the default | largest |", "|---|--:|--:|--:|"]
+    for version, logarithms in sorted(excesses.items(), key=lambda item: tuple(map(int, item[0].split(".")))):
+        mean, largest = math.exp(sum(logarithms) / len(logarithms)), math.exp(max(logarithms))
+        lines.append(f"| {version} | {len(logarithms)} | {mean - 1:.1%} | {largest - 1:.0%} |")
+    return "\n".join(lines)
+
+
 def chosen_table(rows: Rows) -> str:
     """Return the divergence of each allocation in each case; the one that the default chose is marked."""
     cases: dict[tuple[object, ...], dict[str, float]] = defaultdict(dict)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from published import camvid, photos, speech
+from published.allocation_tables import version_table
 from published.methods import METHODS, Task
 from published.peers import macs_of
 from published.photo_tables import photo_sections
@@ -205,3 +206,16 @@ def test_the_page_has_both_kinds_of_photos_side_by_side() -> None:
         "| 256, photos of the ten classes | 74.4% | Secateur, default | 74.8% | 98.0% | 81.6% | 700 |  |",
     ]
     assert photo_sections(dense, []) == []
+
+
+def test_the_excess_of_the_default_is_by_the_version_of_its_latest_row() -> None:
+    def row(draw: int, allocation: str, divergence: float, version: str) -> dict[str, object]:
+        case = {"network": "demo", "examples": 32, "draw": draw}
+        return {**case, "allocation": allocation, "divergence": divergence, "run": {"version": version}}
+
+    rows = [
+        row(0, "uniform", 0.1, "0.9.0"), row(0, "loss", 0.3, "0.9.0"), row(0, "default", 0.3, "0.9.0"),
+        row(1, "uniform", 0.2, "0.9.0"), row(1, "default", 0.4, "0.9.0"),
+        row(0, "uniform", 0.2, "0.10.0"), row(0, "default", 0.2, "0.10.0"),
+    ]  # fmt: skip
+    assert version_table(rows).splitlines()[2:] == ["| 0.9.0 | 1 | 100.0% | 100% |", "| 0.10.0 | 1 | 0.0% | 0% |"]
