@@ -133,19 +133,22 @@ def split_microbatches(batches: Sequence[Batch], device: torch.device, limit: in
     return microbatches
 
 
-def network_microbatches(network: Network, batches: Sequence[Batch], device: torch.device | None = None) -> list[Batch]:
+def network_microbatches(
+    network: Network, batches: Sequence[Batch], device: torch.device | None = None, fits_memory: bool = True
+) -> list[Batch]:
     """Split batches into micro-batches for a network; batches stay whole where its code fixes their size.
-
-    On a processor, the values of a pass with gradients take at most 512 MiB, or those of one example. On other devices
-    small micro-batches would leave most of the device idle.
 
     Args:
         network: the network.
         batches: the examples.
         device: the network's by default.
+        fits_memory: whether the values of a pass with gradients take at most 512 MiB on a processor, or those of one
+            example. Not for criteria that may square the gradients of minibatches. On other devices small micro-batches
+            would leave most of the device idle.
     """
     device = device or network.device
-    fitting = MICROBATCH if device.type != "cpu" else examples_within(network.program, MICROBATCH_BYTES)
+    is_limited = fits_memory and device.type == "cpu"
+    fitting = examples_within(network.program, MICROBATCH_BYTES) if is_limited else MICROBATCH
     return split_microbatches(as_examples(network, batches), device, min(fitting, MICROBATCH))
 
 

@@ -174,7 +174,7 @@ def _with_examples(
         outputs = check_inputs(context.forward, batches, by_example=context.loss is None)
     if criterion.uses in ("loss", "gradients"):
         check_losses(outputs, batches, context.loss, criterion.uses)
-    microbatches = network_microbatches(network, batches)
+    microbatches = network_microbatches(network, batches, fits_memory=criterion.uses == "nothing")
     has_means = ablation != "zero" and bool(microbatches)
     means = consumer_means(network, track(microbatches, "means of units")) if has_means else {}
     moments = (

@@ -9,7 +9,7 @@ from secateur.data.batch import Batch
 from secateur.data.conversion import as_batches
 from secateur.graph.value_bytes import example_bytes, examples_within
 from secateur.importance import context
-from secateur.importance.context import network_microbatches
+from secateur.importance.context import CriterionContext, network_microbatches
 
 
 class Doubled(nn.Module):
@@ -49,5 +49,19 @@ def test_microbatches_are_no_larger_than_memory_allows(monkeypatch: pytest.Monke
     assert torch.equal(torch.cat([cell.args[0] for cell in cells]), x)
     of_a_batch = [Batch((x,), {}, torch.tensor(1.0))]  # one target for all examples: they can't be divided
     assert [cell.size for cell in network_microbatches(network, of_a_batch)] == [32]
+    assert [cell.size for cell in network_microbatches(network, as_batches(x), fits_memory=False)] == [32]
     on_meta = network_microbatches(network, as_batches(x), torch.device("meta"))
     assert [cell.size for cell in on_meta] == [32]  # a device of its own has other limits
+
+
+def test_criteria_of_minibatches_keep_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Squares of gradients of minibatches depend on the number of examples."""
+    network, x, sizes = traced(), torch.randn(32, 6), list[int | None]()
+
+    def reading_losses(context: CriterionContext) -> dict[str, Tensor]:
+        sizes.extend(cell.size for cell in context.microbatches)
+        return {group.name: torch.zeros(group.size) for group in context.groups}
+
+    monkeypatch.setattr(context, "MICROBATCH_BYTES", 4 * 28 * 11)
+    sc.score(network, x, by=reading_losses, progress=False)
+    assert sizes == [32]
