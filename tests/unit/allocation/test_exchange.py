@@ -57,3 +57,16 @@ def test_a_uniform_order_takes_from_each_group_in_proportion() -> None:
     """Units at (k + 1/2) / n of their group: of two groups with 2 and 4 units."""
     values = [torch.zeros(2), torch.zeros(4)]
     assert uniform(None, values).tolist() == [1, 0, 1, 1, 0, 1]  # type: ignore[arg-type]
+
+
+def test_the_best_choice_that_fits_is_taken_first() -> None:
+    """With one exchange at a time, all of which fit: the first round tries the best alone."""
+    seen: list[list[int]] = []
+
+    def fits(indices: Any) -> bool:
+        seen.append(list(indices))
+        return True
+
+    curves = [np.array([0.0, 1]), np.array([0.0, 9])]
+    assert exchange_units([0, 0], [np.array([0, 1])] * 2, curves, fits) == [1, 1]
+    assert seen == [[0, 1], [1, 1]]

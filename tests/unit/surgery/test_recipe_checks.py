@@ -9,6 +9,7 @@ from torch import nn
 
 import secateur as sc
 from secateur.errors import StorageError
+from secateur.surgery.apply_recipe import apply_recipe
 from secateur.surgery.diagnose import groups_inside_module
 from secateur.surgery.lineage import CutStep
 from secateur.surgery.recipe import Recipe, recipe_of
@@ -140,6 +141,17 @@ def test_replaced_classes_and_folded_weights_are_those_of_the_recipe_alone() -> 
         assert not any(hasattr(module, "parametrizations") for module in small.modules())
         assert (type(dict(small.named_modules()).get("attention")) is nn.MultiheadAttention) is False
     assert hasattr(weights[0], "parametrizations")
+
+
+def test_a_recipe_makes_weights_plain_only_where_it_says_so() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 2)).eval()
+    recipe = recipe_for(model, X)
+    apply_recipe(model, recipe)
+    assert not hasattr(model[0], "parametrizations")
+    assert model[0].weight.shape == (len(recipe.kept["0"]), 4)
+    computed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)))
+    apply_recipe(computed, Recipe({}, {}, {}, {}, {}, {}, {}))
+    assert hasattr(computed[0], "parametrizations")
 
 
 @pytest.mark.parametrize(
