@@ -125,16 +125,18 @@ class RepairChain:
                 )
                 continue
             self.choices.update({} if outcome.choices is None else {number: outcome.choices})
-            after = outcome.held_out
-            kept = improves(before, after, ALLOWANCES.get(name, 0.0))
-            was, now, seen = (float(divergences.mean()) for divergences in (before, after, outcome.seen))
-            schedule = outcome.schedule
-            training = "" if schedule is None else str(schedule)
-            steps.append(RepairStep(name, was, now, seen, kept, self.temperature, training))
-            if kept:
+            steps.append(self._step(name, before, outcome))
+            if steps[-1].kept:
                 self._keep(WaitingRepair(number, name, train, outcome.schedule), candidate)
-                before = after
+                before = outcome.held_out
         return tuple(steps)
+
+    def _step(self, name: str, before: torch.Tensor, outcome: RepairOutcome) -> RepairStep:
+        """Return the result of a repair, from the divergences before it, (examples,), and its outcome."""
+        kept = improves(before, outcome.held_out, ALLOWANCES.get(name, 0.0))
+        was, now, seen = (float(divergences.mean()) for divergences in (before, outcome.held_out, outcome.seen))
+        training = "" if outcome.schedule is None else str(outcome.schedule)
+        return RepairStep(name, was, now, seen, kept, self.temperature, training)
 
     def _is_left_out(self, name: str) -> bool:
         """Return whether there is no time or no memory for a repair, and tell which."""
