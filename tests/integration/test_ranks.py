@@ -202,6 +202,10 @@ def fails_in_the_second(output, target):
         raise KeyError("mine")
     return torch.nn.functional.cross_entropy(output, output.argmax(1), reduction="none")
 
+torch.distributed.init_process_group("gloo")  # as of a program that trains
+if rank_of_torchrun == 0:
+    attempt("alone", prune)
+torch.distributed.barrier()
 with sc.shared_processes():
     assert process_count() == 2 and process_rank() == rank_of_torchrun
     attempt("uneven", lambda: map_tasks("squares", [0, 1, 2, 4, 5], task, [1, 9, 1, 1, 1]))
@@ -235,6 +239,10 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     assert done.returncode == 0, done.stderr
     texts = [(folder / f"lines-{rank}").read_text().splitlines() for rank in (0, 1)]
     return [dict(line.split(": ", 1) for line in text) for text in texts]
+
+
+def test_one_process_of_a_group_prunes_alone_outside_of_the_context(lines: list[dict[str, str]]) -> None:
+    assert lines[0]["alone"] == "None"
 
 
 def test_tasks_are_done_once_and_every_process_has_all_results(lines: list[dict[str, str]]) -> None:

@@ -23,8 +23,8 @@ def shared_processes() -> Iterator[None]:
     """Share the work of public functions between the processes of a program that `torchrun` launched.
 
     Within this context, `prune`, `score`, `plan`, `repair`, `compare` and `tradeoff` divide their work, and give the
-    same result, to the bit, in every process. All processes call the same functions with the same arguments. In a
-    program of one process nothing changes.
+    same result, to the bit, in every process. All processes call the same functions with the same arguments: the same
+    weights and examples, for which random ones need a seed. In a program of one process nothing changes.
 
     Where the program has joined a process group of `torch.distributed`, its processes are those that share; results are
     exchanged over a group of their own by gloo.
@@ -35,6 +35,7 @@ def shared_processes() -> Iterator[None]:
 
     Examples:
         >>> import torch, secateur as sc
+        >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> with sc.shared_processes():  # torchrun --nproc-per-node 2 this_file.py
         ...     result = sc.prune(model, torch.randn(64, 4), keep={"macs": 0.5}, progress=False)
