@@ -133,8 +133,8 @@ class PrunedLayer:
         """Return the layer's weight after a change (groups, features + 1, outputs)."""
         change = change.to(old.device)
         weights = change.transpose(1, 2)[..., : self.features.shape[1]]
-        matrix = self.layer.matrix(old).to(change)
-        changed = torch.zeros_like(matrix).index_put_(self.entries, weights).add_(matrix)
+        matrix = self.layer.matrix(old)
+        changed = torch.zeros_like(matrix, dtype=change.dtype).index_put_(self.entries, weights).add_(matrix)
         return self.layer.weight_of(changed, old).to(old.dtype)
 
     def added(self, change: Tensor) -> Tensor:
