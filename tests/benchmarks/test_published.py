@@ -1,6 +1,7 @@
 """The loaders and measures of the benchmark of published networks, on files that the test makes."""
 
 import io
+import json
 import wave
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from PIL import Image
 from published import camvid, photos, speech
 from published.allocation_tables import version_table
 from published.methods import METHODS, Task
+from published.page import write_page
 from published.peers import macs_of
 from published.photo_tables import photo_sections
 from torch import nn
@@ -219,3 +221,20 @@ def test_the_excess_of_the_default_is_by_the_version_of_its_latest_row() -> None
         row(0, "uniform", 0.2, "0.10.0"), row(0, "default", 0.2, "0.10.0"),
     ]  # fmt: skip
     assert version_table(rows).splitlines()[2:] == ["| 0.9.0 | 1 | 100.0% | 100% |", "| 0.10.0 | 1 | 0.0% | 0% |"]
+
+
+def test_the_page_names_networks_without_a_smaller_one(tmp_path: Path) -> None:
+    run = {"version": "1.0", "torch": "2", "processor": "P"}
+    cut = {"keep": 0.5, "images": 64, "draw": 0, "method": "uniform", "processor seconds": 9.0, "passes": 30.4}
+    rows = [
+        {"network": "ESPNet", "method": "dense", "accuracy": 0.588},
+        photo_row(photos.OF_TEN),
+        {"network": "BC-ResNet-2", "method": "dense", "accuracy": 0.96},
+        {"network": "BC-ResNet-2", **cut, "accuracy": 0.772, "macs": 0.44, "run": run},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    write_page(tmp_path / "rows.jsonl", tmp_path / "none.jsonl", tmp_path)
+    page = (tmp_path / "published.md").read_text()
+    assert "\n- ESPNet: mean intersection over union 58.8%.\n- MobileNetV2: accuracy 68.6%.\n" in page
+    assert '\n| Secateur, `allocation="uniform"` | 77.20 (1; 44% of the MACs) | 9 | 30 |\n' in page
+    assert "- BC-ResNet-2: accuracy" not in page
