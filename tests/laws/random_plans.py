@@ -16,8 +16,18 @@ from zoo import ZOO, grow
 
 @cache
 def traced(name: str) -> tuple[nn.Module, Any, sc.Network]:
+    """A network of the zoo, an example and its trace, which all tests of a process share and leave as they are."""
     model, example = grow(name)
     return model, example, sc.trace(model, example, **ZOO[name].options)
+
+
+@cache
+def traced_without_options(name: str) -> tuple[nn.Module, Any, sc.Network]:
+    """The same by `sc.trace` without options, such as `as_program`."""
+    if not ZOO[name].options:
+        return traced(name)
+    model, example = grow(name)
+    return model, example, sc.trace(model, example)
 
 
 @cache

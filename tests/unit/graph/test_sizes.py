@@ -10,12 +10,11 @@ from torch.utils.data import TensorDataset
 
 import secateur as sc
 from expected_warnings import untrained_networks
-from random_plans import drawn, plan_of, run
+from random_plans import drawn, plan_of, run, traced
 from secateur.data.batch import Batch
 from secateur.graph.program import Program
 from secateur.masking.ablation import run_masked
 from secateur.surgery.verify import output_difference
-from zoo import ZOO, grow
 from zoo_others import PooledByHand
 
 pytestmark = untrained_networks
@@ -40,8 +39,7 @@ def larger(batch: Batch, by: int) -> Batch:
 
 @pytest.mark.parametrize("name", RESIZED)
 def test_the_cut_network_equals_the_masked_one_at_other_sizes(name: str) -> None:
-    model, example = grow(name)
-    network = sc.trace(model, example, **ZOO[name].options)
+    model, _, network = traced(name)
     kept = drawn(network, 1)
     small = sc.cut(model, plan_of(network, kept, {}))
     for by in (4, 2):

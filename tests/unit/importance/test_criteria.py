@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import secateur as sc
+from random_plans import traced_without_options
 from secateur.data.conversion import example_batches
 from secateur.importance.activation import over_activations
 from small_network import Small, batches
@@ -127,8 +128,7 @@ def test_one_forward_and_one_backward_serve_all_groups(network: sc.Network) -> N
 @pytest.mark.parametrize("by", BUILT_IN)
 def test_every_criterion_keeps_the_contract(by: str, name: str) -> None:
     """One finite score and error per unit, the same from the same seed, also without labels."""
-    model, example = grow(name)
-    network = sc.trace(model, example)
+    _, example, network = traced_without_options(name)
     data = [example_batches(example, torch.device("cpu"))[0]]
     if by in AT_THE_DENSE and name in ("encoder", "two streams"):
         with pytest.raises(sc.SecateurError, match="need labels"):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from random_plans import traced_without_options
 from secateur.masking.batch_norms import norms_of
 from small_network import Small, batches
 from zoo import ZOO, grow
@@ -192,8 +193,7 @@ def test_a_fixed_batch_size_is_refused_where_examples_must_be_apart() -> None:
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_gates_can_be_put_on_every_network(name: str) -> None:
     """A loss that every output can be judged by, to second order, on the whole zoo."""
-    model, example = grow(name)
-    network = sc.trace(model, example)
+    _, _, network = traced_without_options(name)
 
     def size(output: object, _: object) -> Tensor:
         leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(output) if isinstance(leaf, Tensor)]

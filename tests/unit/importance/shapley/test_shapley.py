@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 import secateur as sc
+from random_plans import traced_without_options
 from secateur import demo
 from secateur.data.conversion import as_batches, example_batches
 from secateur.importance.context import CriterionContext
@@ -83,10 +84,12 @@ def as_double(leaf: Any) -> Any:
 
 
 def game_of(name: str, removal: str, double: bool = False) -> tuple[Game, sc.Network]:
-    model, example = grow(name)
     if double:
-        model, example = model.double(), pytree.tree_map(as_double, example)
-    network = sc.trace(model, example)
+        model, example = grow(name)
+        example = pytree.tree_map(as_double, example)
+        network = sc.trace(model.double(), example)
+    else:
+        _, example, network = traced_without_options(name)
     group = min(network.groups, key=lambda each: each.size)
     cell = example_batches(example, torch.device("cpu"))[0]
     means = sc.score(network, [cell], by="apoz", ablation=removal, progress=False).means
