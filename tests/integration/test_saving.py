@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo  # by optimizers of torch 2.15 at their first use, which needs room for temporary files
 import typer
 from torch import Tensor
 
