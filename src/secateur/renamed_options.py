@@ -1,4 +1,4 @@
-"""Options under the names and values of earlier versions, which are accepted for one release."""
+"""Options under the names and values of earlier versions, which are accepted with a warning until version 1.0."""
 
 import warnings
 from collections.abc import Mapping

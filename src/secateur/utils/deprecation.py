@@ -1,4 +1,4 @@
-"""Former names of public things, which work for one release and warn."""
+"""Former names of public things, which work with a warning until version 1.0."""
 
 import warnings
 from collections.abc import Mapping
