@@ -76,8 +76,9 @@ class MeanAblation:
             if len(masks) > 1 and not consumer.is_inner and is_shared_by_batch(network.program, operand_node(consumer)):
                 of_weights.append(consumer.node)
             else:  # a recurrence runs once for each coalition, so its input is masked before, for all of them
-                place = 0 if consumer.is_inner else len(by_node[consumer.node])
-                by_node[consumer.node].insert(place, self._handler(network.program, consumer, present))
+                overrides = by_node[consumer.node]
+                index = 0 if consumer.is_inner else len(overrides)
+                overrides.insert(index, self._handler(network.program, consumer, present))
         shared = {node: chain_overrides(handlers) for node, handlers in by_node.items()}
         if not of_weights:
             return shared

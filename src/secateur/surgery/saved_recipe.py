@@ -103,7 +103,15 @@ def lineage_from_saved(record: SavedRecipe | SavedRecipe2) -> Lineage:
 
 
 def _fields(step: CutStep) -> dict[str, Any]:
-    recipe = step.recipe
+    return {
+        **_recipe_fields(step.recipe),
+        "dense": {name: list(shape) for name, shape in step.shapes.items()},
+        "inputs": step.inputs,
+        "graph": step.graph,
+    }
+
+
+def _recipe_fields(recipe: Recipe) -> dict[str, Any]:
     return {
         "kept": {name: indices.tolist() for name, indices in recipe.kept.items()},
         "slices": {
@@ -122,9 +130,6 @@ def _fields(step: CutStep) -> dict[str, Any]:
         "skipped": list(recipe.skipped),
         "folded": recipe.folded,
         "program": recipe.program,
-        "dense": {name: list(shape) for name, shape in step.shapes.items()},
-        "inputs": step.inputs,
-        "graph": step.graph,
         "config": dict(recipe.config),
         "layer_lists": dict(recipe.layer_lists),
         "module_programs": {path: program_to_saved(program) for path, program in recipe.module_programs.items()},
