@@ -50,9 +50,8 @@ def reconstruct_blocks(
     """
     if sum(cell.size or 1 for cell in lockstep.cells) < FEWEST:
         return True
-    program = lockstep.within.network.program
     remaining = list(reconstruction_blocks(lockstep.within.network))
-    examples = min(EXAMPLES, MEMORY // max((_bytes_of(program, stretch) for stretch in remaining), default=1))
+    examples = _most_examples(lockstep.within.network.program, remaining)
     lockstep = PairedExecution(lockstep.within, output_spread(lockstep.cells, examples), lockstep.memory)
     compared = {
         layer
@@ -87,6 +86,11 @@ class ReconstructionBlock:
 
     makers: tuple[LinearLayer, ...]
     consumers: tuple[LinearLayer, ...]
+
+
+def _most_examples(program: Program, blocks: Sequence[ReconstructionBlock]) -> int:
+    """Return the number of examples for which the values of the largest block fit the memory."""
+    return min(EXAMPLES, MEMORY // max((_bytes_of(program, block) for block in blocks), default=1))
 
 
 def _bytes_of(program: Program, stretch: ReconstructionBlock) -> int:
