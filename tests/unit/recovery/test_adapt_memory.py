@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from live_bytes import LiveBytes
 from secateur.data.conversion import as_batches
 from secateur.importance.context import split_microbatches
@@ -15,6 +16,8 @@ from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.surgery.recipe import recipe_of
 from secateur.utils import mapped_tensors
+
+pytestmark = untrained_networks
 
 
 def subject(width: int, rows: int) -> tuple[nn.Module, sc.Plan, torch.Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
 from secateur.evaluation.divergence import divergence
 from secateur.recovery import chain
@@ -20,6 +21,8 @@ from secateur.recovery.tune import tune
 from secateur.recovery.weight_average import DECAY, WeightAverage
 from secateur.surgery.recipe import recipe_of
 from secateur.utils.time_budget import TimeBudget
+
+pytestmark = untrained_networks
 
 
 def seeded() -> torch.Generator:

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from expected_warnings import untrained_networks
 from live_bytes import LiveBytes
 from secateur.utils import mapped_tensors
+
+pytestmark = untrained_networks
 
 KEPT = 0.75
 BLOCKS = (2, 6)
