@@ -62,14 +62,14 @@ def rows(subject: Subject, adapts: bool) -> Iterator[tuple[str, dict[str, float]
     dense = _seconds(lambda: [subject.run(batch) for batch in data])
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
-    cells = split_microbatches(as_batches(data), torch.device("cpu"))
-    whole, config = PlanSimulator(Calibration(network, cells)), PruneConfig()
+    microbatches = split_microbatches(as_batches(data), torch.device("cpu"))
+    whole, config = PlanSimulator(Calibration(network, microbatches)), PruneConfig()
     ways = candidate_allocations(whole, scores, config)
     kinds = {network[name].kind for name in scores}
     ways += [Allocation(("uniform",), whole=("residual",))] if "residual" in kinds else []
     allocator = PlanSearch(whole, scores, config, None, ways)
     in_sample = whole.quick(SIMULATED)
-    examples = [cell for fold in in_sample.folds for cell in fold.fitted.cells]
+    examples = [microbatch for fold in in_sample.folds for microbatch in fold.fitted.microbatches]
     both = quick_execution(whole.fitted.within, examples, whole.fitted.memory)
     in_sample.folds = [Fold(both, both)]
     judges = {

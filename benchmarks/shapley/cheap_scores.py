@@ -26,9 +26,9 @@ def scores_of_examples(game: Game, subject: Subject, present: bool) -> Tensor:
         (players, examples), in the order of the examples in the data.
     """
     scores = torch.empty(game.players, subject.examples, dtype=torch.float64)
-    for cell, numbers in enumerate(subject.numbers):
+    for microbatch, numbers in enumerate(subject.numbers):
         coalitions = torch.full((len(numbers), game.players), present)
-        scores[:, numbers] = game.gradients(coalitions, cell, torch.arange(len(numbers)))[1].T
+        scores[:, numbers] = game.gradients(coalitions, microbatch, torch.arange(len(numbers)))[1].T
     return scores
 
 

@@ -32,7 +32,7 @@ class Subject:
     Args:
         name: vgg or demo.
         context: the network and the examples.
-        numbers: of each cell the numbers of its examples.
+        numbers: of each microbatch the numbers of its examples.
     """
 
     name: str
@@ -78,8 +78,8 @@ def _subject(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> Sub
     pile = shuffled_microbatches(
         split_microbatches(as_batches((images, labels)), torch.device("cpu")), generator_for(0, "cells")
     )
-    cells, numbers = [cell for cell, _ in pile], [index for _, index in pile]
-    return Subject(name, model, CriterionContext(network, network.groups, cells, None, {}, 0), numbers)
+    microbatches, numbers = [microbatch for microbatch, _ in pile], [index for _, index in pile]
+    return Subject(name, model, CriterionContext(network, network.groups, microbatches, None, {}, 0), numbers)
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:

@@ -68,7 +68,7 @@ def paired_values(game: Game, pairs: int, generator: torch.Generator) -> PairedV
     sizes = torch.randint(1, game.players, (pairs,), generator=generator)
     coalitions = paired(of_sizes(game.players, sizes, generator))
     counts = [batch.size or 1 for batch in game.context.microbatches]
-    ends = [game.ends(cell, torch.arange(count)) for cell, count in enumerate(counts)]
+    ends = [game.ends(microbatch, torch.arange(count)) for microbatch, count in enumerate(counts)]
     none_present, all_present = (torch.cat(values) for values in zip(*ends, strict=True))  # (examples,)
     gain = all_present - none_present
     rounds = -(-pairs // len(gain))
@@ -76,11 +76,11 @@ def paired_values(game: Game, pairs: int, generator: torch.Generator) -> PairedV
     examples = order.repeat_interleave(2)
     values = torch.empty(len(examples), dtype=torch.float64)
     starts = torch.tensor([0, *counts]).cumsum(0)
-    for cell in range(len(counts)):
-        rows = torch.nonzero((examples >= starts[cell]) & (examples < starts[cell + 1])).flatten()
+    for microbatch in range(len(counts)):
+        rows = torch.nonzero((examples >= starts[microbatch]) & (examples < starts[microbatch + 1])).flatten()
         rows = rows[examples[rows].argsort(stable=True)]  # rows of one example lie together
         if len(rows):
-            values[rows] = game.paired_values(coalitions[rows], cell, examples[rows] - starts[cell])
+            values[rows] = game.paired_values(coalitions[rows], microbatch, examples[rows] - starts[microbatch])
     fractions = coalitions.sum(1, dtype=torch.float64) / game.players
     surplus = values - none_present[examples] - gain[examples] * fractions
     return PairedValues(coalitions, surplus, float(gain.mean()))

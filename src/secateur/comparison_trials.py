@@ -125,8 +125,8 @@ def calibration_and_tests(
     Raises:
         DataError: there are too few to hold some out.
     """
-    cells, dense = network_microbatches(network, batches), bake_parametrizations(model)
-    calibration = Calibration(network, cells, dense)
+    microbatches, dense = network_microbatches(network, batches), bake_parametrizations(model)
+    calibration = Calibration(network, microbatches, dense)
     if tests is not None:
         return calibration, as_examples(network, tests)
     if calibration.examples < FEWEST:

@@ -147,11 +147,11 @@ class PruneStages:
             tests: those of `test`.
         """
         examples = self.split(network, batches, tests)
-        cells = network_microbatches(network, examples.fitted)
+        microbatches = network_microbatches(network, examples.fitted)
         if self.request.config.refits:
-            check_refit_memory(network, cells)
-        scores = self.score(network, examples.fitted, cells)
-        calibration = Calibration(network, cells, bake_parametrizations(self.request.model))
+            check_refit_memory(network, microbatches)
+        scores = self.score(network, examples.fitted, microbatches)
+        calibration = Calibration(network, microbatches, bake_parametrizations(self.request.model))
         plan = self.plan(calibration, scores)
         small, recipe = self.cut(plan)
         steps = self.repair(small, plan, recipe, calibration)
@@ -178,13 +178,13 @@ class PruneStages:
             batches, None if request.test is None else tests, config.holdout, request.scores is not None
         )
 
-    def score(self, network: Network, examples: Sequence[Batch], cells: Sequence[Batch]) -> Scores:
+    def score(self, network: Network, examples: Sequence[Batch], microbatches: Sequence[Batch]) -> Scores:
         """Score the units, or select the scores that exist.
 
         Args:
             network: the network.
             examples: the examples to score with.
-            cells: the same in microbatches, to refit with between rounds.
+            microbatches: the same in microbatches, to refit with between rounds.
         """
         request, config = self.request, self.request.config
         if request.scores is not None:
@@ -196,7 +196,14 @@ class PruneStages:
         with stage("score", request.stages):
             recall = recalled_scores(self.saved, config.by, score_network)
             return score_iteratively(
-                request.model, network, cells, recall, request.keep, config.rounds, self.trace_model, config.sizes
+                request.model,
+                network,
+                microbatches,
+                recall,
+                request.keep,
+                config.rounds,
+                self.trace_model,
+                config.sizes,
             )
 
     def plan(self, calibration: Calibration, scores: Scores) -> Plan:

@@ -87,8 +87,8 @@ class PlanSimulator:
             examples: the most examples.
         """
         count = min(examples // 3, MOST_HELD_OUT)
-        fitted = output_spread(self.fitted.cells, examples - count)
-        held_out = output_spread(self.held_out.cells, count)
+        fitted = output_spread(self.fitted.microbatches, examples - count)
+        held_out = output_spread(self.held_out.microbatches, count)
         quick = self._on([*fitted, *held_out], MEASURING)
         judging = PairedExecution(self.held_out.within, held_out, self.held_out.memory)
         quick.folds = [Fold(quick_execution(self.fitted.within, fitted, self.fitted.memory), judging)]
@@ -133,15 +133,15 @@ class PlanSimulator:
         for fold in self.folds:
             pruned = EmbeddedPrunedNetwork.whole(self.network, kept, self._means)
             held_out = fold.refitted(pruned, self._layers if layers is None else layers, self.choice)
-            of_fold = list(islice(known, len(held_out.cells)))
+            of_fold = list(islice(known, len(held_out.microbatches)))
             outputs = zip(of_fold, held_out.cut_outputs(), strict=True) if of_fold else held_out.outputs()
-            for batch, (dense, cut) in zip(held_out.cells, outputs, strict=True):
+            for batch, (dense, cut) in zip(held_out.microbatches, outputs, strict=True):
                 yield OutputPair(batch, dense, cut)
 
     def _known_outputs(self) -> Sequence[Any] | None:
         """Return the dense network's outputs on the examples held out, the same for all plans; None if too large."""
         if self._dense_outputs is None:
-            judging = [batch for fold in self.folds for batch in fold.held_out.cells]
+            judging = [batch for fold in self.folds for batch in fold.held_out.microbatches]
             self._dense_outputs = dense_outputs(self.network, judging, MOST_OUTPUTS)
         return self._dense_outputs or None
 
@@ -170,7 +170,7 @@ class PlanSimulator:
     def temperature(self) -> float:
         """The temperature at which outputs are compared where they were not fitted."""
         if self._temperature is None:
-            known = self._known_outputs() or dense_outputs(self.network, self.held_out.cells[:1])
+            known = self._known_outputs() or dense_outputs(self.network, self.held_out.microbatches[:1])
             is_fitted = self.held_out is self.fitted  # what a refit leaves of class scores is what softening measures
             self._temperature = comparison_temperature([] if is_fitted else known)
         return self._temperature
@@ -191,7 +191,7 @@ class PlanSimulator:
 
     def _key(self, name: str, kept: Kept, layers: Sequence[LinearLayer] | None) -> str:
         names = None if layers is None else [layer.name for layer in layers]
-        sizes = [len(execution.cells) for fold in self.folds for execution in (fold.fitted, fold.held_out)]
+        sizes = [len(execution.microbatches) for fold in self.folds for execution in (fold.fitted, fold.held_out)]
         return key_of(name, self.examples, *sizes, self.choice, names, self._means or {}, kept)
 
     def divergence(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> float:

@@ -59,7 +59,7 @@ def quick_execution(
         memory: the number of bytes that values between operators may take.
         rows_share: the fraction of the rows of a quick refit that is read.
     """
-    sizes = [cell.size or 1 for cell in microbatches]
+    sizes = [microbatch.size or 1 for microbatch in microbatches]
     known = KnownDenseRows(int(MEMORY * KNOWN_MEMORY * rows_share), sizes, rows_share)
     return PairedExecution(within, microbatches, memory, known)
 

@@ -27,58 +27,60 @@ def holdout_mask(count: int, earlier: int, total: int) -> Tensor:
     return torch.isin(block, torch.tensor(HELD_OUT)) if total >= BLOCKS else (torch.arange(count) + earlier) % 4 == 3
 
 
-def split_holdout(cells: Sequence[Batch], splits: bool) -> tuple[list[Batch], list[Batch]]:
+def split_holdout(microbatches: Sequence[Batch], splits: bool) -> tuple[list[Batch], list[Batch]]:
     """Split the examples into three quarters to fit to and one held out; where there are fewer than four, all are both.
 
     Args:
-        cells: the examples.
+        microbatches: the examples.
         splits: whether a microbatch can be divided; where the batch size is fixed it can't.
     """
-    total = sum(cell.size or 1 for cell in cells)
+    total = sum(microbatch.size or 1 for microbatch in microbatches)
     fitted: list[Batch] = []
     held_out: list[Batch] = []
     earlier = 0
-    for number, cell in enumerate(cells):
-        size = cell.size or 1
+    for number, microbatch in enumerate(microbatches):
+        size = microbatch.size or 1
         is_held = holdout_mask(size, earlier, total)
         earlier += size
-        if not splits or not cell.is_divisible:
-            (held_out if number % 4 == 3 or (number, len(cells)) in ((1, 2), (2, 3)) else fitted).append(cell)
+        if not splits or not microbatch.is_divisible:
+            (held_out if number % 4 == 3 or (number, len(microbatches)) in ((1, 2), (2, 3)) else fitted).append(
+                microbatch
+            )
             continue
-        fitted += [cell.take(torch.nonzero(~is_held).flatten())] if not bool(is_held.all()) else []
-        held_out += [cell.take(torch.nonzero(is_held).flatten())] if bool(is_held.any()) else []
+        fitted += [microbatch.take(torch.nonzero(~is_held).flatten())] if not bool(is_held.all()) else []
+        held_out += [microbatch.take(torch.nonzero(is_held).flatten())] if bool(is_held.any()) else []
     return (fitted or held_out), (held_out or fitted)
 
 
-def split_halves(cells: Sequence[Batch]) -> tuple[list[Batch], list[Batch]] | None:
+def split_halves(microbatches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]] | None:
     """Split the examples into two halves of alternating blocks of neighbours; None where they can't be divided.
 
     Args:
-        cells: the examples, each microbatch a block where there are at least four.
+        microbatches: the examples, each microbatch a block where there are at least four.
     """
-    if len(cells) >= FEWEST_BLOCKS:
-        return list(cells[::2]), list(cells[1::2])
-    total = sum(cell.size or 1 for cell in cells)
-    if total < FEWEST_BLOCKS or not all(cell.is_divisible for cell in cells):
+    if len(microbatches) >= FEWEST_BLOCKS:
+        return list(microbatches[::2]), list(microbatches[1::2])
+    total = sum(microbatch.size or 1 for microbatch in microbatches)
+    if total < FEWEST_BLOCKS or not all(microbatch.is_divisible for microbatch in microbatches):
         return None
     halves: tuple[list[Batch], list[Batch]] = [], []
     earlier, blocks = 0, min(BLOCKS, total)
-    for cell in cells:
-        size = cell.size or 1
+    for microbatch in microbatches:
+        size = microbatch.size or 1
         is_second = (torch.arange(size) + earlier) * blocks // total % 2 == 1
         for half, members in zip(halves, (~is_second, is_second), strict=True):
-            half += [cell.take(torch.nonzero(members).flatten())] if bool(members.any()) else []
+            half += [microbatch.take(torch.nonzero(members).flatten())] if bool(members.any()) else []
         earlier += size
     return halves
 
 
-def output_spread(cells: Sequence[Batch], examples: int) -> list[Batch]:
+def output_spread(microbatches: Sequence[Batch], examples: int) -> list[Batch]:
     """Return microbatches from all over, of about so many examples together, at least one."""
-    total = sum(cell.size or 1 for cell in cells)
+    total = sum(microbatch.size or 1 for microbatch in microbatches)
     if total <= examples:
-        return list(cells)
-    count = max(1, min(len(cells), round(len(cells) * examples / total)))
-    return [cells[int((at + 0.5) * len(cells) / count)] for at in range(count)]
+        return list(microbatches)
+    count = max(1, min(len(microbatches), round(len(microbatches) * examples / total)))
+    return [microbatches[int((at + 0.5) * len(microbatches) / count)] for at in range(count)]
 
 
 def improves(before: Tensor, after: Tensor, allowance: float) -> bool:

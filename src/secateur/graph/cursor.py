@@ -76,37 +76,37 @@ class ProgramCursor:
         """The number of bytes that are kept now."""
         return sum(stage.bytes for stage in self._stages.values())
 
-    def start(self, cell: int, stops: Sequence[int | None]) -> tuple[RunState, ...]:
+    def start(self, microbatch: int, stops: Sequence[int | None]) -> tuple[RunState, ...]:
         """Return the states from which the runs on a microbatch go on.
 
         Args:
-            cell: the number of the microbatch.
+            microbatch: the number of the microbatch.
             stops: the position that each run is to reach; None for a run that stays where it is.
         """
-        stage = self._stages.get(cell)
+        stage = self._stages.get(microbatch)
         if stage is not None and not any(_is_beyond(*pair) for pair in zip(stage.states, stops, strict=True)):
             return stage.states
-        state = RunState(self.program.first, dict(self.program.bind(self.microbatches[cell])))
+        state = RunState(self.program.first, dict(self.program.bind(self.microbatches[microbatch])))
         return (state,) * len(stops)
 
-    def take(self, cell: int, stops: Sequence[int | None]) -> tuple[RunState, ...]:
+    def take(self, microbatch: int, stops: Sequence[int | None]) -> tuple[RunState, ...]:
         """Return the states as `start` does, and keep them no longer, so that a run can free their values."""
-        states = self.start(cell, stops)
-        self._stages.pop(cell, None)
+        states = self.start(microbatch, stops)
+        self._stages.pop(microbatch, None)
         return states
 
-    def keep(self, cell: int, states: Sequence[RunState], room: int) -> None:
+    def keep(self, microbatch: int, states: Sequence[RunState], room: int) -> None:
         """Keep the states of the runs on a microbatch in place of earlier ones, if there is room.
 
         Args:
-            cell: the number of the microbatch.
+            microbatch: the number of the microbatch.
             states: the progress of each run.
             room: the number of bytes that the states of all microbatches may take.
         """
         stage = Stage(tuple(states))
-        others = sum(kept.bytes for number, kept in self._stages.items() if number != cell)
+        others = sum(kept.bytes for number, kept in self._stages.items() if number != microbatch)
         if others + stage.bytes <= room:
-            self._stages[cell] = stage
+            self._stages[microbatch] = stage
 
     def keep_within(self, room: int) -> None:
         """Drop the states of the last microbatches until the others take at most so many bytes."""
@@ -115,7 +115,7 @@ class ProgramCursor:
 
     def keep_from(self, other: "ProgramCursor", is_valid: Callable[[tuple[RunState, ...]], bool]) -> None:
         """Keep those states of another cursor over the same program that are valid for this one's runs."""
-        self._stages = {cell: stage for cell, stage in other._stages.items() if is_valid(stage.states)}
+        self._stages = {microbatch: stage for microbatch, stage in other._stages.items() if is_valid(stage.states)}
 
     def advance(
         self,

@@ -87,7 +87,7 @@ def _activation_tap(program: Program, consumers: Sequence[Consumer]) -> Activati
 
 
 def _with_batch_layout(context: CriterionContext, taps: tuple[ActivationTap, ...]) -> tuple[ActivationTap, ...]:
-    """Set `outermost` of each tap, by comparing a micro-batch with the same in reverse order.
+    """Set `outermost` of each tap, by comparing a microbatch with the same in reverse order.
 
     Raises:
         DataError: the examples can't be told apart in a tap.

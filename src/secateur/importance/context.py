@@ -1,4 +1,4 @@
-"""The input of a criterion: the network, the examples in micro-batches, and the loss on them."""
+"""The input of a criterion: the network, the examples in microbatches, and the loss on them."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ class CriterionContext:
 
     @property
     def cells(self) -> Sequence[Batch]:
-        """The micro-batches, by their name of version 0.9."""
+        """The microbatches, by their name of version 0.9."""
         warnings.warn(
             "context.cells is now context.microbatches; the old name is removed in version 1.0",
             DeprecationWarning,
@@ -73,7 +73,7 @@ class CriterionContext:
 
     @cached_property
     def example_count(self) -> int:
-        """The number of examples in all micro-batches."""
+        """The number of examples in all microbatches."""
         return sum(batch.size or 1 for batch in self.microbatches)
 
     def need_examples(self, criterion: str) -> None:
@@ -93,7 +93,7 @@ class CriterionContext:
         handlers: Mapping[Any, OpOverride] | None = None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> Any:
-        """Return the network's output on a micro-batch, with some operators or parameters replaced.
+        """Return the network's output on a microbatch, with some operators or parameters replaced.
 
         Raises:
             DataError: the network refuses the inputs; the message holds its own error.
@@ -116,12 +116,12 @@ class CriterionContext:
 
 
 def split_microbatches(batches: Sequence[Batch], device: torch.device, limit: int = MICROBATCH) -> list[Batch]:
-    """Split batches into micro-batches on a device.
+    """Split batches into microbatches on a device.
 
     Args:
         batches: the examples; those that are not divisible stay as they are.
         device: the network's device.
-        limit: the largest number of examples in a micro-batch.
+        limit: the largest number of examples in a microbatch.
     """
     microbatches = []
     for batch in batches:
@@ -136,14 +136,14 @@ def split_microbatches(batches: Sequence[Batch], device: torch.device, limit: in
 def network_microbatches(
     network: Network, batches: Sequence[Batch], device: torch.device | None = None, fits_memory: bool = True
 ) -> list[Batch]:
-    """Split batches into micro-batches for a network; batches stay whole where its code fixes their size.
+    """Split batches into microbatches for a network; batches stay whole where its code fixes their size.
 
     Args:
         network: the network.
         batches: the examples.
         device: the network's by default.
         fits_memory: whether the values of a pass with gradients take at most 512 MiB on a processor, or those of one
-            example. Not for criteria that may square the gradients of minibatches. On other devices small micro-batches
+            example. Not for criteria that may square the gradients of minibatches. On other devices small microbatches
             would leave most of the device idle.
     """
     device = device or network.device
@@ -159,10 +159,10 @@ def as_examples(network: Network, batches: Sequence[Batch]) -> list[Batch]:
 
 
 def shuffled_microbatches(microbatches: Sequence[Batch], generator: torch.Generator) -> list[tuple[Batch, Tensor]]:
-    """Shuffle the examples into new micro-batches, each with the old numbers of its examples.
+    """Shuffle the examples into new microbatches, each with the old numbers of its examples.
 
-    Neighbours in the data may be alike, micro-batches should not be. Only examples of one shape can share a
-    micro-batch, and what is not divisible stays as it is.
+    Neighbours in the data may be alike, microbatches should not be. Only examples of one shape can share a
+    microbatch, and what is not divisible stays as it is.
     """
     starts = torch.tensor([0, *(batch.size or 1 for batch in microbatches)]).cumsum(0)
     by_form: dict[str, list[tuple[Batch, Tensor]]] = {}

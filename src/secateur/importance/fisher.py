@@ -1,4 +1,4 @@
-"""Second moments of layers' inputs, and of the gradients by their outputs, summed over micro-batches."""
+"""Second moments of layers' inputs, and of the gradients by their outputs, summed over microbatches."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class FisherFactors:
 
 
 class InputMoments:
-    """The sums over micro-batches that give the covariance of what one layer reads, or several layers that read alike.
+    """The sums over microbatches that give the covariance of what one layer reads, or several layers that read alike.
 
     Args:
         layer: the first of the layers; its draws select the positions.
@@ -68,7 +68,7 @@ class InputMoments:
         return self._products.count
 
     def read(self, x: Tensor, examples: int, share: int, draws: torch.Generator) -> None:
-        """Add some positions of every example, about the first micro-batch's mean to lose little by rounding.
+        """Add some positions of every example, about the first microbatch's mean to lose little by rounding.
 
         Args:
             x: the input.
@@ -107,7 +107,7 @@ class InputMoments:
 
 
 class FisherAccumulator:
-    """The sums over micro-batches that give a layer's covariance and curvature.
+    """The sums over microbatches that give a layer's covariance and curvature.
 
     Only W'CW is needed of the curvature C along the outputs. Where a layer has more outputs than features (a head over
     a vocabulary), it is accumulated as such, from gradients times weights.

@@ -49,7 +49,7 @@ def accumulate(
     examples: int,
     draws: torch.Generator,
 ) -> None:
-    """Add one micro-batch to the sums of layers.
+    """Add one microbatch to the sums of layers.
 
     Gradients are added as the backward pass reaches them, so that those of all layers are never alive together.
     """

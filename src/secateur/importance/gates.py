@@ -125,20 +125,20 @@ def check_divisible_batches(network: Network, alternative: str) -> None:
 
 
 def microbatch_weights(context: CriterionContext) -> Tensor:
-    """Return the fraction of all examples in each micro-batch, (micro-batches,)."""
+    """Return the fraction of all examples in each microbatch, (microbatches,)."""
     sizes = torch.tensor([float(batch.size or 1) for batch in context.microbatches], dtype=torch.float64)
     return sizes / sizes.sum()
 
 
 def mean_over_microbatches(context: CriterionContext, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the mean of each micro-batch's values, weighted by its examples, and its standard error, (units,) each.
+    """Return the mean of each microbatch's values, weighted by its examples, and its standard error, (units,) each.
 
     Args:
         context: the criterion's input.
-        tensors: the values of each micro-batch (units,).
+        tensors: the values of each microbatch (units,).
     """
     weights = microbatch_weights(context)
-    values = torch.stack([tensor.double().cpu() for tensor in tensors])  # (micro-batches, units)
+    values = torch.stack([tensor.double().cpu() for tensor in tensors])  # (microbatches, units)
     mean = weights @ values
     count = len(values)
     if count < 2:

@@ -55,7 +55,7 @@ def integrated_gradients(context: CriterionContext, config: IntegratedGradients)
 
 
 def _path_integral(context: CriterionContext, steps: int, group: Group, batch: Batch, reference: Reference) -> Tensor:
-    """Return the integral over the path, for each example of a micro-batch, (units, examples)."""
+    """Return the integral over the path, for each example of a microbatch, (units, examples)."""
     network, examples = context.network, batch.size or 1
     points, weights = np.polynomial.legendre.leggauss(steps)
     total = torch.zeros(group.size, examples, dtype=torch.float64)

@@ -94,7 +94,7 @@ def _increases_without_each(context: CriterionContext, config: EvaluationConfig,
     increases = {}
     for game in _games(context, config, name):
         coalitions = ~torch.eye(game.players, dtype=torch.bool)
-        losses = [_loss_increases(game, coalitions, cell) for cell in range(len(context.microbatches))]
+        losses = [_loss_increases(game, coalitions, microbatch) for microbatch in range(len(context.microbatches))]
         increases[game.groups[0].name] = torch.cat(losses, 1)
     return increases
 
@@ -108,8 +108,8 @@ def _greedy_increases(game: Game) -> Tensor:
         units = torch.nonzero(is_present).flatten()
         coalitions = is_present.repeat(len(units), 1)
         coalitions[torch.arange(len(units)), units] = False
-        cells = range(len(game.context.microbatches))
-        losses = torch.cat([_loss_increases(game, coalitions, cell) for cell in cells], 1).mean(1)
+        microbatches = range(len(game.context.microbatches))
+        losses = torch.cat([_loss_increases(game, coalitions, microbatch) for microbatch in microbatches], 1).mean(1)
         removed = int(units[losses.argmin()])
         is_present[removed] = False
         highest = max(highest, float(losses.min()))  # a later unit ranks higher, even if the loss falls without it
@@ -117,9 +117,9 @@ def _greedy_increases(game: Game) -> Tensor:
     return increases
 
 
-def _loss_increases(game: Game, coalitions: Tensor, cell: int) -> Tensor:
-    """Return each coalition's increase of the loss on each example of a micro-batch, (coalitions, examples)."""
+def _loss_increases(game: Game, coalitions: Tensor, microbatch: int) -> Tensor:
+    """Return each coalition's increase of the loss on each example of a microbatch, (coalitions, examples)."""
     everyone = torch.ones(1, game.players, dtype=torch.bool)
-    positions = torch.arange(game.context.microbatches[cell].size or 1)
-    values = game.cross(torch.cat([everyone, coalitions]), cell, positions)
+    positions = torch.arange(game.context.microbatches[microbatch].size or 1)
+    values = game.cross(torch.cat([everyone, coalitions]), microbatch, positions)
     return values[:1] - values[1:]

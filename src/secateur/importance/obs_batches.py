@@ -100,7 +100,7 @@ def _split(
 
 
 def _bytes_of_pass(context: CriterionContext, batch: GroupBatch, consumers: LinearConsumers) -> int:
-    """Return the bytes of a pass on the largest micro-batch, or of the elimination afterwards."""
+    """Return the bytes of a pass on the largest microbatch, or of the elimination afterwards."""
     microbatch = max(context.microbatches, key=lambda batch: sum(tensor.numel() for tensor in batch.tensors))
     layers = layers_of_groups(batch.groups, consumers)
     sums = fisher_accumulators(context.network.program.state, layers)

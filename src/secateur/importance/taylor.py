@@ -24,9 +24,9 @@ class Taylor(CriterionConfig):
         gate_position: for gates to first order, "blocks" (behind residual blocks, else behind batch norms, else before
             consumers; "taylor-gates"), "before norms" ("taylor-gates-before-norm"), or "norms" (behind batch norms in
             residual stages, too; "taylor-gates-norms").
-        by_example: for gates to first order, squares of each example's derivative in place of each micro-batch's
+        by_example: for gates to first order, squares of each example's derivative in place of each microbatch's
             ("taylor-gates-examples").
-        hessian: for gates to second order, "hutchinson" for an estimate from 8 random products per micro-batch, or
+        hessian: for gates to second order, "hutchinson" for an estimate from 8 random products per microbatch, or
             "exact" for one backward pass per unit.
 
     Examples:

@@ -2,7 +2,7 @@
 
 The criteria are squares of the estimated change of the loss, minibatch by minibatch: without a unit's weights, one by
 one (sections 3.1 and 4), or without the unit by its gate (section 3.2), to first or to second order. A minibatch is a
-micro-batch of at most 32 examples, whatever the batches of the data are: the square of a mean depends on its length.
+microbatch of at most 32 examples, whatever the batches of the data are: the square of a mean depends on its length.
 """
 
 from collections.abc import Callable, Iterator, Mapping

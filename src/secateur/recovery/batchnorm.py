@@ -17,25 +17,25 @@ from secateur.recovery.paired_run import PairedExecution
 from secateur.utils.dtypes import to_widest
 
 
-def match_batchnorm(lockstep: PairedExecution) -> None:
+def match_batchnorm(execution: PairedExecution) -> None:
     """Correct the running statistics of the cut network's batch norms, each after those before it."""
-    program = lockstep.within.network.program
+    program = execution.within.network.program
     names = program.state_names
     for node in program.nodes:
-        is_norm = rule_of(node).norm == "batch" and not lockstep.within.is_gone(node)
+        is_norm = rule_of(node).norm == "batch" and not execution.within.is_gone(node)
         by_name = arguments(node) if is_norm else {}
         if isinstance(by_name.get("running_mean"), Node) and len(by_name["running_mean"].users) == 1:
-            _correct(lockstep, node, {name: names[by_name[name]] for name in ("running_mean", "running_var")}, by_name)
+            _correct(execution, node, {name: names[by_name[name]] for name in ("running_mean", "running_var")}, by_name)
 
 
-def _correct(lockstep: PairedExecution, node: Node, names: dict[str, str], by_name: dict[str, Any]) -> None:
+def _correct(execution: PairedExecution, node: Node, names: dict[str, str], by_name: dict[str, Any]) -> None:
     """Choose mean and variance so that the norm maps its present input to the dense norm's mean and variance."""
     cut_statistics, dense_statistics = Statistics(), Statistics()
-    for _, dense, cut in lockstep.before(node):
+    for _, dense, cut in execution.before(node):
         dense_statistics.add(dense[by_name["input"]])
-        cut_statistics.add(lockstep.within.spread(by_name["input"], cut[by_name["input"]]))
-    eps, state = by_name["eps"], lockstep.within.state
-    program = lockstep.within.network.program
+        cut_statistics.add(execution.within.spread(by_name["input"], cut[by_name["input"]]))
+    eps, state = by_name["eps"], execution.within.state
+    program = execution.within.network.program
     held_mean, held_variance = (to_widest(program.state(name).detach()) for name in names.values())
     ratio = (cut_statistics.variance + eps) / (dense_statistics.variance + eps)
     variance = ((held_variance + eps) * ratio - eps).clamp_min(0)

@@ -32,7 +32,7 @@ class BlockProblem:
     """A least squares problem in the weights of a few layers, on the examples.
 
     Args:
-        lockstep: both networks.
+        execution: both networks.
         parts: what stays of the layers, the first one first.
         compared: those of which it is compared what comes of them.
         shared: what several such problems have in common.
@@ -40,19 +40,19 @@ class BlockProblem:
 
     def __init__(
         self,
-        lockstep: PairedExecution,
+        execution: PairedExecution,
         pruned_layers: Sequence[PrunedLayer],
         compared: Sequence[LinearLayer],
         shared: SharedTargets,
     ) -> None:
-        self.within, self.parts = lockstep.within, pruned_layers
+        self.within, self.parts = execution.within, pruned_layers
         program = self.within.network.program
         self.start = program.position[pruned_layers[0].layer.node]
         self.stop = 1 + max(program.position[shared.aims[layer].seen] for layer in compared)
         self.handlers = {**straight_through(program), **self.within.handlers()}
-        self.sizes = [cell.size or 1 for cell in lockstep.cells]
+        self.sizes = [microbatch.size or 1 for microbatch in execution.microbatches]
         shared.advance(self.within, self.stop)
-        self.cells = list(lockstep.cut_before(pruned_layers[0].layer.node))
+        self.microbatches = list(execution.cut_before(pruned_layers[0].layer.node))
         self.anchors = [
             shared.anchors[pruned_layer.layer] for pruned_layer in pruned_layers if pruned_layer.layer in compared
         ]
@@ -68,8 +68,8 @@ class BlockProblem:
         program, fixed = self.within.network.program, self.within.fixed(self.start)
         nodes = [node for pruned_layer in pruned_layers for node in pruned_layer.layer.node.all_input_nodes]
         stop = max((program.position[pruned_layer.layer.node] for pruned_layer in pruned_layers), default=self.start)
-        for cell in self.cells if pruned_layers else []:
-            yield program.run(ValuesOver(cell, fixed), self.start, stop, self.handlers, keep=nodes)
+        for microbatch in self.microbatches if pruned_layers else []:
+            yield program.run(ValuesOver(microbatch, fixed), self.start, stop, self.handlers, keep=nodes)
 
     def solve(self, most: int) -> None:
         """Change the weights of all layers, as long as a step reduces the error noticeably.
@@ -118,7 +118,7 @@ class BlockProblem:
         turns, rise, square = 0.0, 0.0, 0.0
         with torch.no_grad():
             tensors = self._tensors(shifted(changes, direction, probe_length))
-            for number, before in zip(range(0, len(self.cells), PROBED), errors, strict=True):
+            for number, before in zip(range(0, len(self.microbatches), PROBED), errors, strict=True):
                 turned = [new.sub_(old) for new, old in zip(self._missing(number, tensors)[1], before, strict=True)]
                 rise += self._sum(old * turn for old, turn in zip(before, turned, strict=True))
                 turns += self._sum(turn.square_() for turn in turned)
@@ -134,7 +134,7 @@ class BlockProblem:
             tensors = self._tensors(leaves)
             detached = [tensor.detach().requires_grad_() for tensor in tensors]
             slopes = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in detached]
-            for number in range(len(self.cells)):
+            for number in range(len(self.microbatches)):
                 outputs, errors = self._missing(number, detached)
                 pairs = zip(self.anchors, errors, strict=True)
                 directions = [anchor.direction(number, error) for anchor, error in pairs]
@@ -149,8 +149,11 @@ class BlockProblem:
         """Compute the sum of squared errors of all microbatches, or of every second or third one."""
         with torch.no_grad():
             tensors = self._tensors(changes)
-            cells = range(0, len(self.cells), every)
-            return sum(self._sum(error.square_() for error in self._missing(cell, tensors)[1]) for cell in cells)
+            microbatches = range(0, len(self.microbatches), every)
+            return sum(
+                self._sum(error.square_() for error in self._missing(microbatch, tensors)[1])
+                for microbatch in microbatches
+            )
 
     def _sum(self, squares: Iterable[Tensor]) -> float:
         """Add up products of errors, each in the measure of its layer."""
@@ -170,7 +173,7 @@ class BlockProblem:
             constant = next(constants) if layer.pruned_layer.has_constant else None
             handlers |= layer.overrides(self.handlers, constant)
         fixed, compared = self.within.fixed(self.start, replaced), [anchor.aim.seen for anchor in self.anchors]
-        program, before = self.within.network.program, ValuesOver(self.cells[number], fixed)
+        program, before = self.within.network.program, ValuesOver(self.microbatches[number], fixed)
         values = program.run(before, self.start, self.stop, handlers, keep=compared)
         outputs = [anchor.output(values) for anchor in self.anchors]
         pairs = zip(self.anchors, outputs, strict=True)

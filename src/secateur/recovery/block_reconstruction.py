@@ -31,7 +31,7 @@ MEMORY = 1 << 30
 
 
 def reconstruct_blocks(
-    lockstep: PairedExecution, steps: int = STEPS, is_time_up: Callable[[], bool] = lambda: False
+    execution: PairedExecution, steps: int = STEPS, is_time_up: Callable[[], bool] = lambda: False
 ) -> bool:
     """Refit every layer together with the layers that read it, in the order in which they run.
 
@@ -41,36 +41,36 @@ def reconstruct_blocks(
     Nothing is changed where there are too few examples to hold any out: one or two can be fitted at any cost to others.
 
     Args:
-        lockstep: both networks.
+        execution: both networks.
         steps: the most for each layer.
         is_time_up: asked before each layer; those that are left when it is stay as they are.
 
     Returns:
         Whether there was time for all.
     """
-    if sum(cell.size or 1 for cell in lockstep.cells) < FEWEST:
+    if sum(microbatch.size or 1 for microbatch in execution.microbatches) < FEWEST:
         return True
-    remaining = list(reconstruction_blocks(lockstep.within.network))
-    examples = _most_examples(lockstep.within.network.program, remaining)
-    lockstep = PairedExecution(lockstep.within, output_spread(lockstep.cells, examples), lockstep.memory)
+    remaining = list(reconstruction_blocks(execution.within.network))
+    examples = _most_examples(execution.within.network.program, remaining)
+    execution = PairedExecution(execution.within, output_spread(execution.microbatches, examples), execution.memory)
     compared = {
         layer
         for stretch in remaining
         for layer in stretch.consumers
-        if pruned_layer_or_reason(layer, lockstep.within)[0]
+        if pruned_layer_or_reason(layer, execution.within)[0]
     }
-    shared = SharedTargets(lockstep.within.network, compared, lockstep.cells)
+    shared = SharedTargets(execution.within.network, compared, execution.microbatches)
     for stretch in track(tuple(remaining), "adapted layers"):
         if is_time_up():
             return False
         remaining.remove(stretch)
         choices = {
-            layer: pruned_layer_or_reason(layer, lockstep.within)[0] for layer in (*stretch.makers, *stretch.consumers)
+            layer: pruned_layer_or_reason(layer, execution.within)[0] for layer in (*stretch.makers, *stretch.consumers)
         }
         pruned_layers = {layer: pruned_layer for layer, pruned_layer in choices.items() if pruned_layer is not None}
         consumers = [layer for layer in stretch.consumers if layer in pruned_layers]
         if stretch.makers[0] in pruned_layers and consumers:
-            BlockProblem(lockstep, list(pruned_layers.values()), consumers, shared).solve(steps)
+            BlockProblem(execution, list(pruned_layers.values()), consumers, shared).solve(steps)
         shared.forget_all_but({layer for block in remaining for layer in (*block.makers, *block.consumers)})
     return True
 

@@ -92,7 +92,7 @@ class RepairChain:
     def __init__(self, small: nn.Module, plan: Plan, recipe: Recipe, calibration: Calibration, tuning: Tuning) -> None:
         assert calibration.dense is not None
         self.small, self.plan, self.recipe, self.tuning = small, plan, recipe, tuning
-        self.dense, self.cells = calibration.dense, calibration.microbatches
+        self.dense, self.microbatches = calibration.dense, calibration.microbatches
         self.fitted, self.held = calibration.fitted, calibration.held_out
         self.state = small  # with what was kept so far; it is replaced and never changed
         self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
@@ -158,20 +158,20 @@ class RepairChain:
         """Return a copy after a repair on the fitted examples, measured on these and on those held out."""
         with counted(f"{name} on trial"):
             candidate, schedule = self._tried(number, name, train)
-        some_seen = output_spread(self.fitted, sum(cell.size or 1 for cell in self.held))
-        held_out, seen = (self._divergences(candidate, cells) for cells in (self.held, some_seen))
+        some_seen = output_spread(self.fitted, sum(microbatch.size or 1 for microbatch in self.held))
+        held_out, seen = (self._divergences(candidate, microbatches) for microbatches in (self.held, some_seen))
         return_free_memory()
         return candidate, RepairOutcome(held_out, seen, self.choices.get(number), schedule)
 
-    def _divergences(self, candidate: nn.Module, cells: Sequence[Batch]) -> torch.Tensor:
+    def _divergences(self, candidate: nn.Module, microbatches: Sequence[Batch]) -> torch.Tensor:
         """Return the divergence of a network's outputs from the dense one's, (examples,)."""
         writes = self.plan.network.program.writes
 
         def divergences(share: Sequence[Batch]) -> list[torch.Tensor]:
             joined = output_divergences(self.dense, candidate, share, writes, self.temperature).cpu()
-            return list(torch.split(joined, [cell.size or 1 for cell in share]))
+            return list(torch.split(joined, [microbatch.size or 1 for microbatch in share]))
 
-        return torch.cat(map_shares("compared outputs", cells, divergences))
+        return torch.cat(map_shares("compared outputs", microbatches, divergences))
 
     def finish(self) -> None:
         """Fit the kept repairs to all examples, and give the result to the cut model.
@@ -197,17 +197,17 @@ class RepairChain:
         for waiting in self.waiting:
             with counted(f"{waiting.name} on all examples"):
                 if waiting.name in CLOSED_FORM:
-                    self._solve(waiting.number, waiting.name, self.small, self.cells, STEPS).write(self.small)
+                    self._solve(waiting.number, waiting.name, self.small, self.microbatches, STEPS).write(self.small)
                 else:
-                    self._train(waiting.train, self.small, self.cells, waiting.schedule)
+                    self._train(waiting.train, self.small, self.microbatches, waiting.schedule)
         return self.small, RepairOutcome(torch.zeros(0), torch.zeros(0))
 
     def _unseen_first(self) -> list[Batch]:
-        """Return as many cells as "adapt" reads, unseen ones first."""
-        fitted_ids = {id(cell) for cell in output_spread(self.fitted, EXAMPLES)}
-        ordered = [*self.held, *sorted(self.fitted, key=lambda cell: id(cell) in fitted_ids)]
-        sizes = itertools.accumulate((cell.size or 1 for cell in ordered), initial=0)
-        return [cell for cell, before in zip(ordered, sizes, strict=False) if before < EXAMPLES]
+        """Return as many microbatches as "adapt" reads, unseen ones first."""
+        fitted_ids = {id(microbatch) for microbatch in output_spread(self.fitted, EXAMPLES)}
+        ordered = [*self.held, *sorted(self.fitted, key=lambda microbatch: id(microbatch) in fitted_ids)]
+        sizes = itertools.accumulate((microbatch.size or 1 for microbatch in ordered), initial=0)
+        return [microbatch for microbatch, before in zip(ordered, sizes, strict=False) if before < EXAMPLES]
 
     def _keep(self, repair: WaitingRepair, candidate: nn.Module) -> None:
         self.state = candidate
@@ -224,14 +224,14 @@ class RepairChain:
         return candidate, self._train(train, candidate, self.fitted)
 
     def _train(
-        self, train: Trained, small: nn.Module, cells: Sequence[Batch], schedule: TrainingSchedule | None = None
+        self, train: Trained, small: nn.Module, microbatches: Sequence[Batch], schedule: TrainingSchedule | None = None
     ) -> TrainingSchedule | None:
         """Train a network; a training on trial left how it ran."""
         tuning, share = self.tuning, JUDGED if schedule is None else 1.0
         writes = self.plan.network.program.writes
         task = TrainingTask(
-            small, self.dense, cells, self.held, tuning.options, tuning.seed, writes, self.temperature, self.head,
-            schedule, lambda: tuning.time.is_spent(share),
+            small, self.dense, microbatches, self.held, tuning.options, tuning.seed, writes, self.temperature,
+            self.head, schedule, lambda: tuning.time.is_spent(share),
         )  # fmt: skip
         schedule = train(task)
         if schedule is not None and tuning.time.is_spent(share):
@@ -239,27 +239,27 @@ class RepairChain:
         return schedule
 
     def _solve(
-        self, number: int, name: str, small: nn.Module, cells: Sequence[Batch], steps: int
+        self, number: int, name: str, small: nn.Module, microbatches: Sequence[Batch], steps: int
     ) -> EmbeddedPrunedNetwork:
         """Return a network after a repair in closed form; a repeated refit uses the choices of its first run."""
         within = EmbeddedPrunedNetwork.of(small, self.plan.network, self.recipe)
-        lockstep = PairedExecution(within, cells)
+        execution = PairedExecution(within, microbatches)
         with torch.no_grad():
             if name == "mean":
-                match_means(lockstep)
+                match_means(execution)
             elif name == "batchnorm":
-                match_batchnorm(lockstep)
+                match_batchnorm(execution)
             elif name == "refit":
-                examples = sum(cell.size or 1 for cell in self.cells)
+                examples = sum(microbatch.size or 1 for microbatch in self.microbatches)
                 has_steps = number not in self.before_adapt
-                self.choices[number] = refit(lockstep, self.choices.get(number), examples, has_steps)
+                self.choices[number] = refit(execution, self.choices.get(number), examples, has_steps)
             else:
-                self._adapt(lockstep, steps)
+                self._adapt(execution, steps)
         return within
 
-    def _adapt(self, lockstep: PairedExecution, steps: int) -> None:
+    def _adapt(self, execution: PairedExecution, steps: int) -> None:
         time, share = self.tuning.time, JUDGED if steps == STEPS else 1.0
-        if not reconstruct_blocks(lockstep, steps, lambda: time.is_spent(share)):
+        if not reconstruct_blocks(execution, steps, lambda: time.is_spent(share)):
             time.leave_out(f"{'the last steps of ' if steps == POLISH else ''}'adapt' for the last layers")
 
 

@@ -46,7 +46,7 @@ def custom_training(name: str, function: Trainer) -> Trained:
     def train(task: TrainingTask) -> None:
         """Run the user's function."""
         shapes = _tensor_shapes(task.small)
-        result = function(task.small.eval(), copy_model(task.dense, {}).eval(), task.cells)
+        result = function(task.small.eval(), copy_model(task.dense, {}).eval(), task.microbatches)
         if isinstance(result, nn.Module) and result is not task.small:
             raise SurgeryError(
                 f"the repair {name} returned another model, which is not used; change the small model that it takes in "

@@ -40,14 +40,16 @@ def distillation_objective(output: Any, dense: Any, target: Any, temperature: fl
     return (1 - LABELS) * loss + LABELS * supervised(output, target).mean()
 
 
-def sample_batch(cells: Sequence[Batch], size: int, draws: torch.Generator) -> Batch:
-    """Sample examples from cells whose inputs have one shape, in proportion to their sizes."""
-    sizes = torch.tensor([float(cell.size or 1) for cell in cells])
-    first = cells[int(torch.multinomial(sizes, 1, generator=draws))]
-    same_shape = [cell for cell in cells if _input_forms(cell) == _input_forms(first)]
+def sample_batch(microbatches: Sequence[Batch], size: int, draws: torch.Generator) -> Batch:
+    """Sample examples from microbatches whose inputs have one shape, in proportion to their sizes."""
+    sizes = torch.tensor([float(microbatch.size or 1) for microbatch in microbatches])
+    first = microbatches[int(torch.multinomial(sizes, 1, generator=draws))]
+    same_shape = [microbatch for microbatch in microbatches if _input_forms(microbatch) == _input_forms(first)]
     if not first.is_divisible:
         return first
-    owner = torch.multinomial(torch.tensor([float(cell.size or 1) for cell in same_shape]), size, True, generator=draws)
+    owner = torch.multinomial(
+        torch.tensor([float(microbatch.size or 1) for microbatch in same_shape]), size, True, generator=draws
+    )
     samples = []
     for number in owner.unique().tolist():
         count = int((owner == number).sum())
@@ -57,5 +59,5 @@ def sample_batch(cells: Sequence[Batch], size: int, draws: torch.Generator) -> B
     return concat_batches(samples)
 
 
-def _input_forms(cell: Batch) -> list[Any]:
-    return [(tensor.shape[1:], tensor.dtype) for tensor in cell.tensors]
+def _input_forms(microbatch: Batch) -> list[Any]:
+    return [(tensor.shape[1:], tensor.dtype) for tensor in microbatch.tensors]

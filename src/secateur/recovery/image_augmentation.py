@@ -87,7 +87,7 @@ def is_image(tensor: Tensor) -> bool:
 
 
 def augmentation_for(
-    dense: nn.Module, cells: Sequence[Batch], temperature: float, seed: int = 0, writes: bool = True
+    dense: nn.Module, microbatches: Sequence[Batch], temperature: float, seed: int = 0, writes: bool = True
 ) -> ImageAugmentation:
     """Return the changes of images that the dense network's outputs do not depend on.
 
@@ -96,12 +96,12 @@ def augmentation_for(
 
     Args:
         dense: the dense network.
-        cells: the examples; where these are no images, nothing is changed.
+        microbatches: the examples; where these are no images, nothing is changed.
         temperature: at which class scores are compared.
         seed: for the images that are compared, and for the shifts.
         writes: whether the network's code may write to its parameters.
     """
-    images = _sampled_images(cells, seed)
+    images = _sampled_images(microbatches, seed)
     if images is None:
         return ImageAugmentation(False, False)
     flipped = images.map(lambda tensor: tensor.flip(3))
@@ -122,14 +122,17 @@ def _output_distance(output: object, other: object, temperature: float) -> float
     return float(divergence(output, other, temperature=temperature).mean())
 
 
-def _sampled_images(cells: Sequence[Batch], seed: int) -> Batch | None:
+def _sampled_images(microbatches: Sequence[Batch], seed: int) -> Batch | None:
     """Return images from all over the examples in random order, None if these are anything else or too few."""
-    if not all(len(cell.tensors) == 1 and is_image(cell.tensors[0]) and cell.is_divisible for cell in cells):
+    if not all(
+        len(microbatch.tensors) == 1 and is_image(microbatch.tensors[0]) and microbatch.is_divisible
+        for microbatch in microbatches
+    ):
         return None
-    forms = {(cell.tensors[0].shape[1:], cell.tensors[0].dtype) for cell in cells}
-    images = output_spread(cells, EXAMPLES)
-    total = sum(cell.size or 1 for cell in images)
+    forms = {(microbatch.tensors[0].shape[1:], microbatch.tensors[0].dtype) for microbatch in microbatches}
+    images = output_spread(microbatches, EXAMPLES)
+    total = sum(microbatch.size or 1 for microbatch in images)
     if len(forms) != 1 or total < FEWEST:
         return None
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    return concat_batches([cell.without_target() for cell in images]).take(order[:EXAMPLES])
+    return concat_batches([microbatch.without_target() for microbatch in images]).take(order[:EXAMPLES])

@@ -43,5 +43,5 @@ def augmentations_of(task: TrainingTask) -> list[InputAugmentation]:
     unchanged = ImageAugmentation(flips=False, shifts=False)
     if "augment" in task.options:
         return [InputAugmentation(task.options["augment"], unchanged)]
-    images = augmentation_for(task.dense, task.cells, task.temperature, task.seed, task.writes)
+    images = augmentation_for(task.dense, task.microbatches, task.temperature, task.seed, task.writes)
     return [InputAugmentation(None, change) for change in ([images, unchanged] if images else [unchanged])]

@@ -61,12 +61,14 @@ def input_covariances(
     """
     fixed_values, examples = within.fixed(), sum(sizes)
     totals: dict[PrunedLayer, RegressionMoments] = {}
-    for cell, values in enumerate(inputs):
+    for microbatch, values in enumerate(inputs):
         for pruned_layer in pruned_layers:
             x = value_of(values, fixed_values, arguments(pruned_layer.layer.node)[pruned_layer.layer.argument])
-            rows, chosen = pruned_layer.read(x, sizes[cell], math.ceil(pruned_layer.few_rows / examples), cell)
-            if (factor := _factor_of(pruned_layer.layer, cell, factors)) is not None:
-                rows = rows * results_at(pruned_layer.layer, sizes[cell], chosen, factor)
+            rows, chosen = pruned_layer.read(
+                x, sizes[microbatch], math.ceil(pruned_layer.few_rows / examples), microbatch
+            )
+            if (factor := _factor_of(pruned_layer.layer, microbatch, factors)) is not None:
+                rows = rows * results_at(pruned_layer.layer, sizes[microbatch], chosen, factor)
             before, new = totals.get(pruned_layer), (rows, rows[..., :0])
             totals[pruned_layer] = RegressionMoments.of(*new) if before is None else before.with_rows(*new)
     return {
@@ -75,6 +77,8 @@ def input_covariances(
     }
 
 
-def _factor_of(layer: LinearLayer, cell: int, factors: Mapping[LinearLayer, Sequence[Tensor | None]]) -> Tensor | None:
+def _factor_of(
+    layer: LinearLayer, microbatch: int, factors: Mapping[LinearLayer, Sequence[Tensor | None]]
+) -> Tensor | None:
     """Return the factors of a layer's rows in a microbatch; None where all rows count alike."""
-    return factors[layer][cell] if layer in factors else None
+    return factors[layer][microbatch] if layer in factors else None

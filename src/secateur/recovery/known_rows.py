@@ -30,33 +30,33 @@ class KnownDenseRows:
 
     def has(self, layer: LinearLayer) -> bool:
         """True if the values of a layer are known for all microbatches."""
-        return all((layer.node, cell) in self._rows for cell in range(len(self._sizes)))
+        return all((layer.node, microbatch) in self._rows for microbatch in range(len(self._sizes)))
 
-    def first(self, layer: LinearLayer, cell: int, positions: int) -> DenseRows:
+    def first(self, layer: LinearLayer, microbatch: int, positions: int) -> DenseRows:
         """Return the values of a microbatch at the first positions of each example, (rows, outputs)."""
-        known = self._rows[layer.node, cell]
+        known = self._rows[layer.node, microbatch]
         return DenseRows(*(rows[:, :positions].flatten(0, 1) for rows in (known.output, known.value)))
 
     def add(
-        self, layer: LinearLayer, cell: int, context: OutputContext, dense: Values, within: EmbeddedPrunedNetwork
+        self, layer: LinearLayer, microbatch: int, context: OutputContext, dense: Values, within: EmbeddedPrunedNetwork
     ) -> None:
         """Store the values of a layer for a microbatch, at as many positions as any quick refit reads.
 
         Args:
             layer: the layer.
-            cell: the number of the microbatch.
+            microbatch: the number of the microbatch.
             context: the operators behind the layer.
             dense: the dense network's values.
             within: the cut network.
         """
-        if (layer.node, cell) in self._rows:
+        if (layer.node, microbatch) in self._rows:
             return
-        size, most = self._sizes[cell], round(few_rows_of(layer.features_of_group) * self._share)
+        size, most = self._sizes[microbatch], round(few_rows_of(layer.features_of_group) * self._share)
         count = layer.results(dense[layer.node], size).shape[1]
-        positions = draw_positions(count, math.ceil(most / sum(self._sizes)), cell).to(dense[layer.node].device)
+        positions = draw_positions(count, math.ceil(most / sum(self._sizes)), microbatch).to(dense[layer.node].device)
         rows = context.dense_rows(partial(results_at, layer, size, positions), dense, within)
         rows = DenseRows(*(values.unflatten(0, (-1, len(positions))) for values in (rows.output, rows.value)))
         needed = bytes_of_tensors([rows.output, rows.value])
         if needed <= self._room:
             self._room -= needed
-            self._rows[layer.node, cell] = rows
+            self._rows[layer.node, microbatch] = rows

@@ -16,30 +16,30 @@ from secateur.recovery.targets import output_context
 
 
 def regression_rows(
-    lockstep: PairedExecution, pruned_layer: PrunedLayer, most: int | None = None
+    execution: PairedExecution, pruned_layer: PrunedLayer, most: int | None = None
 ) -> Iterator[RegressionRows]:
     """Yield, for each microbatch, the layer's input and what its output lacks.
 
     Args:
-        lockstep: both networks.
+        execution: both networks.
         pruned_layer: the kept features and outputs of the layer.
         most: the maximal number of rows, as many as quick refits read; by default as many as the layer needs.
     """
-    layer, within = pruned_layer.layer, lockstep.within
-    examples = sum(cell.size or 1 for cell in lockstep.cells)
+    layer, within = pruned_layer.layer, execution.within
+    examples = sum(microbatch.size or 1 for microbatch in execution.microbatches)
     matrix, context, first_example = pruned_layer.matrix(within), output_context(within.network, layer), 0
     weights = RowWeights(context)
     fixed_values = within.fixed()
-    known = lockstep.known if most is not None and context.has_affine_of_outputs else None
+    known = execution.known if most is not None and context.has_affine_of_outputs else None
     is_known = known is not None and known.has(layer)
-    for cell, dense, cut in lockstep.cut_alone(layer.node) if is_known else lockstep.beside(layer.node):
+    for microbatch, dense, cut in execution.cut_alone(layer.node) if is_known else execution.beside(layer.node):
         x = value_of(cut, fixed_values, arguments(layer.node)[layer.argument])
-        size = lockstep.cells[cell].size or 1
-        rows, chosen = pruned_layer.read(x, size, math.ceil((most or pruned_layer.most_rows) / examples), cell)
+        size = execution.microbatches[microbatch].size or 1
+        rows, chosen = pruned_layer.read(x, size, math.ceil((most or pruned_layer.most_rows) / examples), microbatch)
         if known is not None and not is_known:
-            known.add(layer, cell, context, dense, within)
+            known.add(layer, microbatch, context, dense, within)
         values_at = partial(results_at, layer, size, chosen)
-        recalled = known.first(layer, cell, len(chosen)) if known is not None and is_known else None
+        recalled = known.first(layer, microbatch, len(chosen)) if known is not None and is_known else None
         dense_rows = recalled or context.dense_rows(values_at, dense, within)
         goal = context.goal(values_at, dense, cut, within, dense_rows)
         is_held = _held_rows(rows.shape[1], size, first_example, examples).to(x.device)

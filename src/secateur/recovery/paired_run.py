@@ -25,7 +25,7 @@ class PairedExecution:
 
     Args:
         within: the cut network in the dense one's program.
-        cells: the examples.
+        microbatches: the examples.
         memory: the number of bytes that may be kept.
         known: the dense network's values at the rows of quick refits, which other cut networks share; None where every
             refit reads values of its own.
@@ -34,12 +34,12 @@ class PairedExecution:
     def __init__(
         self,
         within: EmbeddedPrunedNetwork,
-        cells: Sequence[Batch],
+        microbatches: Sequence[Batch],
         memory: int = MEMORY,
         known: KnownDenseRows | None = None,
     ) -> None:
-        self.within, self.cells, self.memory, self.known = within, cells, memory, known
-        self._cursor = ProgramCursor(within.network.program, cells)
+        self.within, self.microbatches, self.memory, self.known = within, microbatches, memory, known
+        self._cursor = ProgramCursor(within.network.program, microbatches)
 
     def before(self, node: Node) -> Iterator[tuple[int, Values, Values]]:
         """Yield each microbatch's index, and the values that operators from this one on read, of both networks."""
@@ -62,9 +62,9 @@ class PairedExecution:
 
     def _at(self, dense_to: int | None, cut_to: int) -> Iterator[tuple[int, Values, Values]]:
         handlers, fixed = self.within.handlers(), dict[int, FixedValues]()
-        for cell in range(len(self.cells)):
-            dense, cut = self._advanced(cell, dense_to, cut_to, handlers, fixed)
-            yield cell, dict(dense.values), dict(cut.values)
+        for microbatch in range(len(self.microbatches)):
+            dense, cut = self._advanced(microbatch, dense_to, cut_to, handlers, fixed)
+            yield microbatch, dict(dense.values), dict(cut.values)
 
     def reach(self, node: Node) -> None:
         """Run every microbatch up to an operator, as far as memory allows keeping its values."""
@@ -89,24 +89,24 @@ class PairedExecution:
 
     def forked(self, within: EmbeddedPrunedNetwork) -> "PairedExecution":
         """Return an execution of the same microbatches with another cut network, from the values that both share."""
-        other = PairedExecution(within, self.cells, self.memory, self.known)
+        other = PairedExecution(within, self.microbatches, self.memory, self.known)
         agrees_until = within.first_cut
         other._cursor.keep_from(self._cursor, lambda states: states[1].position <= agrees_until)
         return other
 
     def _advanced(
-        self, cell: int, dense_to: int | None, cut_to: int, handlers: Any, fixed: dict[int, FixedValues]
+        self, microbatch: int, dense_to: int | None, cut_to: int, handlers: Any, fixed: dict[int, FixedValues]
     ) -> tuple[RunState, RunState]:
         """Run both networks on a microbatch.
 
         Args:
-            cell: the number of the microbatch.
+            microbatch: the number of the microbatch.
             dense_to: the position before which the dense network stops; None: where it is.
             cut_to: the position before which the cut network stops.
             handlers: the overrides of operators in the cut network.
             fixed: the parameters of the cut network for runs from a position, which microbatches share.
         """
-        dense, cut = self._cursor.start(cell, (dense_to, cut_to))
+        dense, cut = self._cursor.start(microbatch, (dense_to, cut_to))
         dense_to = dense.position if dense_to is None else dense_to
         shared_until = min(self.within.alike_until, dense_to, cut_to)
         advance, dense_fixed = self._cursor.advance, self.within.network.program.fixed()
@@ -119,24 +119,24 @@ class PairedExecution:
                     fixed[cut.position] = self.within.fixed(cut.position)
                 cut = advance(cut, cut_to, fixed[cut.position], handlers)
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
-            raise input_error(self.within.network.title, self.cells[cell], failure) from failure
-        self._cursor.keep(cell, (dense, cut), self.memory)
+            raise input_error(self.within.network.title, self.microbatches[microbatch], failure) from failure
+        self._cursor.keep(microbatch, (dense, cut), self.memory)
         return dense, cut
 
 
-def dense_outputs(network: Network, cells: Sequence[Batch], most: float = math.inf) -> list[Any]:
+def dense_outputs(network: Network, microbatches: Sequence[Batch], most: float = math.inf) -> list[Any]:
     """Run the dense network.
 
     Args:
         network: the network.
-        cells: the examples.
+        microbatches: the examples.
         most: the largest number of entries that all outputs may have together.
 
     Returns:
         The output for each microbatch; nothing if they are too large.
     """
     outputs, entries = list[Any](), 0
-    for dense, _ in PairedExecution(EmbeddedPrunedNetwork.whole(network, {}), cells, memory=0).outputs():
+    for dense, _ in PairedExecution(EmbeddedPrunedNetwork.whole(network, {}), microbatches, memory=0).outputs():
         outputs.append(dense)
         entries += sum(leaf.numel() for leaf in pytree.tree_leaves(dense) if isinstance(leaf, Tensor))
         if entries > most:

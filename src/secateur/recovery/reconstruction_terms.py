@@ -57,11 +57,11 @@ class ReconstructionTerm:
             rows = target if factor is None else target * factor
             spread.add(rows.movedim(axis, 1) if rows.dim() > 1 else rows[None])
         weight = 1 / (float(spread.variance.sum()) * spread.rows + 1e-12)
-        for cell in targets:  # selected from the dense network's values, so these are not changed
+        for microbatch in targets:  # selected from the dense network's values, so these are not changed
             if aim.low > -math.inf:
-                cell.masked_fill_(cell <= aim.low, -math.inf)
+                microbatch.masked_fill_(microbatch <= aim.low, -math.inf)
             if aim.high < math.inf:
-                cell.masked_fill_(cell >= aim.high, math.inf)
+                microbatch.masked_fill_(microbatch >= aim.high, math.inf)
         return ReconstructionTerm(aim, axis, stays, targets, weight, factors)
 
     def output(self, values: Values) -> Tensor:
@@ -71,18 +71,18 @@ class ReconstructionTerm:
             output = select_positions(output, self.axis, self.stays)
         return at_least_single(output)
 
-    def missing(self, cell: int, output: Tensor) -> Tensor:
+    def missing(self, microbatch: int, output: Tensor) -> Tensor:
         """Compute what the output of a microbatch lacks, zero where the nonlinearity behind clips, times its factor."""
-        factor, lacking = self.factors[cell], self._lacking(cell, output)
+        factor, lacking = self.factors[microbatch], self._lacking(microbatch, output)
         return lacking if factor is None else lacking.mul_(factor)
 
-    def direction(self, cell: int, missing: Tensor) -> Tensor:
+    def direction(self, microbatch: int, missing: Tensor) -> Tensor:
         """Return the direction of a microbatch's output in which its weighted squared error falls."""
-        factor = self.factors[cell]
+        factor = self.factors[microbatch]
         return missing * self.weight if factor is None else missing * (self.weight * factor)
 
-    def _lacking(self, cell: int, output: Tensor) -> Tensor:
-        wanted, low, high = self.wanted[cell], self.aim.low, self.aim.high
+    def _lacking(self, microbatch: int, output: Tensor) -> Tensor:
+        wanted, low, high = self.wanted[microbatch], self.aim.low, self.aim.high
         if not self.aim.cuts_off:
             return wanted - output
         least = wanted if high == math.inf else wanted.clamp(max=high)  # minus infinity where all below will do
@@ -103,15 +103,15 @@ class SharedTargets:
     Args:
         network: the network.
         layers: those that are compared with the dense network.
-        cells: the examples.
+        microbatches: the examples.
     """
 
-    def __init__(self, network: Network, layers: Iterable[LinearLayer], cells: Sequence[Batch]) -> None:
+    def __init__(self, network: Network, layers: Iterable[LinearLayer], microbatches: Sequence[Batch]) -> None:
         self.aims = {layer: output_context(network, layer) for layer in layers}
         self.anchors: dict[LinearLayer, ReconstructionTerm] = {}
         self.covariances: dict[LinearLayer, Covariance] = {}
         self._program, self._handlers = network.program, straight_through(network.program)
-        self._values: list[Values] = [dict(network.program.bind(cell)) for cell in cells]
+        self._values: list[Values] = [dict(network.program.bind(microbatch)) for microbatch in microbatches]
         self._at = network.program.first
 
     def advance(self, within: EmbeddedPrunedNetwork, stop: int) -> None:
@@ -122,10 +122,10 @@ class SharedTargets:
         reached = {layer: aim for layer, aim in self.aims.items() if self._at <= program.position[aim.seen] < stop}
         compared = [aim.seen for aim in reached.values()]
         targets: list[Values] = []
-        for cell, values in enumerate(self._values):
+        for microbatch, values in enumerate(self._values):
             ran = program.run({**fixed, **values}, self._at, stop, self._handlers, keep=compared)
             targets.append({node: ran[node] for node in compared})
-            self._values[cell] = {
+            self._values[microbatch] = {
                 node: value for node, value in ran.items() if node not in fixed and program.last_use[node] >= stop
             }
         self._at = stop

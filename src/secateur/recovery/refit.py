@@ -30,12 +30,12 @@ Choices = Mapping[str, Choice]
 
 
 def refit(
-    lockstep: PairedExecution, choices: Choices | None = None, examples: int | None = None, has_steps: bool = True
+    execution: PairedExecution, choices: Choices | None = None, examples: int | None = None, has_steps: bool = True
 ) -> Choices:
     """Refit every layer in the order in which they run.
 
     Args:
-        lockstep: both networks.
+        execution: both networks.
         choices: how layers were solved for before, by the names of their weights, to do the same with these examples.
         examples: how many there are in all, those held out of it included; a warning tells of layers for which these
             are few.
@@ -45,22 +45,22 @@ def refit(
         How each was solved for.
     """
     chosen: dict[str, Choice] = {}
-    examples_here = sum(cell.size or 1 for cell in lockstep.cells)
-    for layer in track(layers_of(lockstep.within.network), "refitted layers"):
-        pruned_layer, reason = pruned_layer_or_reason(layer, lockstep.within)
+    examples_here = sum(microbatch.size or 1 for microbatch in execution.microbatches)
+    for layer in track(layers_of(execution.within.network), "refitted layers"):
+        pruned_layer, reason = pruned_layer_or_reason(layer, execution.within)
         if reason:
             warn(f"{layer.name} was not refitted: {reason}", layer.name, f"not refitted: {reason}")
         elif pruned_layer is not None:
             earlier = None if choices is None else choices.get(layer.weight)
             share = examples_here / (examples or examples_here)
-            choice = refit_layer(lockstep, pruned_layer, earlier, share=share, has_steps=has_steps)
+            choice = refit_layer(execution, pruned_layer, earlier, share=share, has_steps=has_steps)
             chosen.update({} if choice is None else {layer.weight: choice})
             return_free_memory()
     return chosen
 
 
 def refit_behind_cut(
-    lockstep: PairedExecution, layers: Iterable[LinearLayer], choice: Choice | None, rows_share: float = 1.0
+    execution: PairedExecution, layers: Iterable[LinearLayer], choice: Choice | None, rows_share: float = 1.0
 ) -> None:
     """Refit those of some layers that may read other values than in the dense network.
 
@@ -68,18 +68,18 @@ def refit_behind_cut(
     ones what the dense network gives: a refit would change nothing, and run the network from the start.
 
     Args:
-        lockstep: both networks, the cut one with the dense network's weights.
+        execution: both networks, the cut one with the dense network's weights.
         layers: the layers, in the order in which they run.
         choice: how each is solved for, on as many rows as quick refits read; None: chosen on all rows.
         rows_share: the fraction of the rows of a quick refit that is read.
     """
-    within = lockstep.within
+    within = execution.within
     position, first_cut = within.network.program.position, within.first_cut
     for layer in track([layer for layer in layers if position[layer.node] >= first_cut], "refitted layers"):
         pruned_layer, _ = pruned_layer_or_reason(layer, within)
         if pruned_layer is not None:
             few_rows = round(pruned_layer.few_rows * rows_share)
-            refit_layer(lockstep, pruned_layer, choice, few_rows if choice else None)
+            refit_layer(execution, pruned_layer, choice, few_rows if choice else None)
 
 
 def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> tuple[PrunedLayer | None, str]:
@@ -92,21 +92,21 @@ def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) ->
     return pruned_layer, ""
 
 
-def match_means(lockstep: PairedExecution) -> None:
+def match_means(execution: PairedExecution) -> None:
     """Correct the constant of each layer so that its mean output is the dense layer's, in running order."""
-    for layer in layers_of(lockstep.within.network):
-        pruned_layer = PrunedLayer.of(layer, lockstep.within)
+    for layer in layers_of(execution.within.network):
+        pruned_layer = PrunedLayer.of(layer, execution.within)
         if pruned_layer is not None and pruned_layer.has_constant:
             change = torch.zeros(
                 len(pruned_layer.groups), pruned_layer.features.shape[1] + 1, pruned_layer.outputs.shape[1]
             )
-            lacking = [rows.missing.double() for rows in regression_rows(lockstep, pruned_layer)]
+            lacking = [rows.missing.double() for rows in regression_rows(execution, pruned_layer)]
             change[:, -1] = torch.cat(lacking, 1).mean(1).to(change)
-            pruned_layer.write(lockstep.within, change.double())
+            pruned_layer.write(execution.within, change.double())
 
 
 def refit_layer(
-    lockstep: PairedExecution,
+    execution: PairedExecution,
     pruned_layer: PrunedLayer,
     choice: Choice | None = None,
     most: int | None = None,
@@ -116,7 +116,7 @@ def refit_layer(
     """Refit one layer, through the nonlinearity behind it if that clips.
 
     Args:
-        lockstep: both networks.
+        execution: both networks.
         pruned_layer: the kept features and outputs of the layer.
         choice: the solver's options; by default they are chosen on held-out rows.
         most: the maximal number of rows; by default as many as the layer needs.
@@ -127,13 +127,13 @@ def refit_layer(
         The solver's options; None if the layer's input is that of the dense network.
     """
     sums: list[RegressionMoments | None] = [None, None]
-    is_clipped = output_context(lockstep.within.network, pruned_layer.layer).cuts_off and (
+    is_clipped = output_context(execution.within.network, pruned_layer.layer).cuts_off and (
         has_steps if choice is None else choice.steps > 0
     )
     clipped = ClippedRegression(HELD if is_clipped else 0)
     shift: Tensor | None = None
-    for rows in regression_rows(lockstep, pruned_layer, most):
-        if pruned_layer.has_constant:  # about the first cell's means, so that the penalty is on what varies
+    for rows in regression_rows(execution, pruned_layer, most):
+        if pruned_layer.has_constant:  # about the first microbatch's means, so that the penalty is on what varies
             shift = rows.features[..., :-1].mean(1, keepdim=True) if shift is None else shift
             rows = rows.shifted(shift)
         rows = rows.weighted()
@@ -155,7 +155,7 @@ def refit_layer(
         fitted = fitted.joined(held_moments)
     if choice.ridge is not None:
         change = solve(fitted, clipped_rows, choice, pruned_layer.has_constant)
-        pruned_layer.write(lockstep.within, change if shift is None else _without_shift(change, shift))
+        pruned_layer.write(execution.within, change if shift is None else _without_shift(change, shift))
     return choice
 
 

@@ -15,12 +15,12 @@ from secateur.utils.available_memory import available_bytes
 DOUBLE = 8
 
 
-def check_refit_memory(network: Network, cells: Sequence[Batch], available: int | None = None) -> None:
+def check_refit_memory(network: Network, microbatches: Sequence[Batch], available: int | None = None) -> None:
     """Check that the layers of a network can be refitted in the memory that is free.
 
     Args:
         network: the traced network.
-        cells: the examples.
+        microbatches: the examples.
         available: the bytes that are free; by default as the system says.
 
     Raises:
@@ -29,7 +29,7 @@ def check_refit_memory(network: Network, cells: Sequence[Batch], available: int 
     free = available_bytes(network.device) if available is None else available
     if free is None:
         return
-    examples = sum(cell.size or 1 for cell in cells)
+    examples = sum(microbatch.size or 1 for microbatch in microbatches)
     layers = layers_of(network)
     sizes = {layer: refit_bytes(layer, examples) for layer in layers}
     widest = max(layers, key=lambda layer: sizes[layer], default=None)

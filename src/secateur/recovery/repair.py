@@ -103,8 +103,8 @@ def repair(
     for network_module in (model, small):
         check_model_values(network_module)
         check_model_on(network_module, batches)
-    cells = network_microbatches(plan.network, batches, device_of(small))
-    calibration = Calibration(plan.network, cells, bake_parametrizations(model))
+    microbatches = network_microbatches(plan.network, batches, device_of(small))
+    calibration = Calibration(plan.network, microbatches, bake_parametrizations(model))
     for step in run_repairs(small, plan, recipe_of(model, plan), calibration, how, Tuning(options, seed)):
         step.warn()
     return small

@@ -52,7 +52,7 @@ class TrainingTask:
     Args:
         small: the cut network, which is changed in place.
         dense: the network that it should be like.
-        cells: the examples.
+        microbatches: the examples.
         held_out: others, to stop by.
         options: steps, learning_rate, batch_size, temperature, augment.
         seed: for whatever is drawn.
@@ -65,7 +65,7 @@ class TrainingTask:
 
     small: nn.Module
     dense: nn.Module
-    cells: Sequence[Batch]
+    microbatches: Sequence[Batch]
     held_out: Sequence[Batch]
     options: Mapping[str, Any]
     seed: int = 0
@@ -82,12 +82,12 @@ Trained = Callable[[TrainingTask], TrainingSchedule | None]
 def with_usable_targets(task: TrainingTask) -> TrainingTask:
     """Drop the targets if the default loss does not accept them."""
     with preserved(task.dense, task.writes):
-        outputs = [(cell, run_module(task.dense, cell)) for cell in task.cells[:1]]
+        outputs = [(microbatch, run_module(task.dense, microbatch)) for microbatch in task.microbatches[:1]]
     try:
-        for cell, output in outputs:
-            if cell.target is not None:
-                check_target(output, cell.target)
+        for microbatch, output in outputs:
+            if microbatch.target is not None:
+                check_target(output, microbatch.target)
     except TargetError as failure:
         warn(f"tune trains without targets: {failure}")
-        return replace(task, cells=[cell.without_target() for cell in task.cells])
+        return replace(task, microbatches=[microbatch.without_target() for microbatch in task.microbatches])
     return task

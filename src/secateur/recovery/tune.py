@@ -157,7 +157,7 @@ class TuneTraining:
         """Return the loss of a batch of examples: the error of the last features, or the distance of the outputs."""
         task, seed = self.task, self.task.seed + step
         size = int(self.options.get("batch_size", 64))
-        batch = self.augment(sample_batch(task.cells, size, self.draws), self.draws)
+        batch = self.augment(sample_batch(task.microbatches, size, self.draws), self.draws)
         dense_path, small_path = (None, None) if task.head is None else (task.head.dense, task.head.small)
         with preserved(task.dense, task.writes), recorded_inputs(task.dense, dense_path) as dense_features:
             dense_output = run_seeded(task.dense, batch, seed)

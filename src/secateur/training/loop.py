@@ -54,7 +54,7 @@ class TrainingLoop:
     Args:
         model: the model that is trained.
         dense: the dense network.
-        cells: the examples.
+        microbatches: the examples.
         optimizer: the optimizer of the model.
         settings: the settings.
 
@@ -73,13 +73,13 @@ class TrainingLoop:
         self,
         model: nn.Module,
         dense: nn.Module,
-        cells: Sequence[Batch],
+        microbatches: Sequence[Batch],
         optimizer: torch.optim.Optimizer,
         settings: TrainingSettings,
     ) -> None:
         device = device_of(model)
         self.model, self.dense, self.optimizer, self.settings = model, dense, optimizer, settings
-        self.cells = [on_device(cell, device) for cell in cells]
+        self.microbatches = [on_device(microbatch, device) for microbatch in microbatches]
         self._fingerprint = "" if settings.folder is None else self._compute_fingerprint()
 
     def run(self, stage: str, steps: int, method: TrainingMethod | None = None) -> int:
@@ -137,7 +137,7 @@ class TrainingLoop:
     def _loss_at(self, stage: str, step: int) -> Tensor:
         """Return the loss of one step; its random numbers depend on the stage and the step alone."""
         draws = generator_for(self.settings.seed, stage, step)
-        batch = sample_batch(self.cells, self.settings.batch_size, draws)
+        batch = sample_batch(self.microbatches, self.settings.batch_size, draws)
         dense_output = self._dense_output(batch) if self.settings.distill else None
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(int(torch.randint(2**62, (), generator=draws)))  # dropout draws from the global one
@@ -154,7 +154,7 @@ class TrainingLoop:
         """Return a fingerprint of all that the training depends on."""
         settings = self.settings
         return tensor_fingerprint(
-            list(self.dense.state_dict().values()), self.cells, settings.learning_rate, settings.batch_size,
+            list(self.dense.state_dict().values()), self.microbatches, settings.learning_rate, settings.batch_size,
             settings.seed, settings.about,
         )  # fmt: skip
 

@@ -142,7 +142,7 @@ def test_a_rehearsal_is_what_cutting_and_refitting_comes_to() -> None:
     scores = sc.score(rehearsal.network, by="l2")
     plan = sc.plan(rehearsal.network, scores, {"macs": 0.5})
     small = sc.cut(model, plan)
-    fitted = [cell.args[0] for cell in rehearsal.fitted.cells]
+    fitted = [microbatch.args[0] for microbatch in rehearsal.fitted.microbatches]
     within = EmbeddedPrunedNetwork.of(small, rehearsal.network, recipe_of(model, plan))
     with torch.no_grad():
         refit(PairedExecution(within, split_microbatches(as_batches(fitted), torch.device("cpu"))))
@@ -263,7 +263,7 @@ def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pyte
         found = [way.curves for way in candidate_allocations(whole, scores, PruneConfig()) if way.curves is not None]
         assert bool(found) == (curves is not None)
         assert curves is None or all(torch.equal(found[0][name], curves[name]) for name in curves)
-    assert sum(cell.size or 1 for cell in whole.quick_held_out(100).held_out.cells) < 50
+    assert sum(microbatch.size or 1 for microbatch in whole.quick_held_out(100).held_out.microbatches) < 50
 
 
 @pytest.mark.parametrize(("hidden", "examples"), [(2, 128), (16, 100), (48, 64)])
@@ -284,27 +284,30 @@ def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
     x = torch.arange(640.0)[:, None].expand(-1, 6).contiguous()
     whole = rehearsal_of(mlp(6, 8, 3), list(x.split(32)))
     for quick in (whole.quick(192), whole.quick_held_out(192)):
-        cells = [*quick.fitted.cells, *quick.held_out.cells]
-        starts = [float(cell.args[0][0, 0]) for cell in quick.fitted.cells]
+        microbatches = [*quick.fitted.microbatches, *quick.held_out.microbatches]
+        starts = [float(microbatch.args[0][0, 0]) for microbatch in quick.fitted.microbatches]
         assert min(starts) < 160 and max(starts) >= 480
-        assert sum(cell.size or 1 for cell in cells) == pytest.approx(192, abs=32)
-        assert quick.examples == sum(cell.size or 1 for cell in cells)
+        assert sum(microbatch.size or 1 for microbatch in microbatches) == pytest.approx(192, abs=32)
+        assert quick.examples == sum(microbatch.size or 1 for microbatch in microbatches)
 
 
-@pytest.mark.parametrize("cell", [1, 8, 40])
-def test_each_half_of_the_examples_judges_what_is_refitted_on_the_other(cell: int) -> None:
+@pytest.mark.parametrize("microbatch", [1, 8, 40])
+def test_each_half_of_the_examples_judges_what_is_refitted_on_the_other(microbatch: int) -> None:
     """A change of an example changes its own divergence, and those of the other half, but no other of its half."""
     model, x = mlp(6, 16, 16, 3), torch.randn(40, 6)
     changed = x.index_add(0, torch.tensor([0]), torch.ones(1, 6))
     kept = {"0": torch.arange(6), "2": torch.arange(9)}
     order, losses = list[int](), list[torch.Tensor]()
     for examples in (x, changed):
-        quick = rehearsal_of(model, list(examples.split(cell))).quick(64)
+        quick = rehearsal_of(model, list(examples.split(microbatch))).quick(64)
         losses.append(quick.divergences(kept))
-        judging = torch.cat([batch.args[0] for fold in quick.folds for batch in fold.held_out.cells])
+        judging = torch.cat([batch.args[0] for fold in quick.folds for batch in fold.held_out.microbatches])
         order = [int((examples == row).all(1).nonzero()) for row in judging]
     assert sorted(order) == list(range(40))  # each example judges once
-    differs, sizes = losses[0] != losses[1], [sum(batch.size or 1 for batch in f.held_out.cells) for f in quick.folds]
+    differs, sizes = (
+        losses[0] != losses[1],
+        [sum(batch.size or 1 for batch in f.held_out.microbatches) for f in quick.folds],
+    )
     halves = list(zip(differs.split(sizes), torch.tensor(order).split(sizes), strict=True))
     assert min(sizes) >= 16
     for differs_of_half, members in halves:
@@ -393,7 +396,7 @@ def test_without_a_time_budget_nothing_is_left_out() -> None:
 def test_without_a_refit_a_bound_is_judged_without_one() -> None:
     model, x = mlp(6, 32, 32, 3), torch.randn(400, 6)
     result = sc.prune(model, x, {"loss": 0.02}, repair=None, holdout=0, progress=False)
-    held = torch.cat([cell.args[0] for cell in rehearsal_of(model, x).held_out.cells])
+    held = torch.cat([microbatch.args[0] for microbatch in rehearsal_of(model, x).held_out.microbatches])
     with torch.no_grad():
         found = float(divergence(result.model(held), model(held)).mean())
     assert result.report.settings["drop"]["mean"] == pytest.approx(found, rel=1e-3)

@@ -24,8 +24,8 @@ def cursor() -> ProgramCursor:
     return ProgramCursor(network.program, split_microbatches(as_batches([X[:5], X[5:]]), torch.device("cpu")))
 
 
-def advanced(cursor: ProgramCursor, cell: int, stop: int, consume: bool = False) -> RunState:
-    (state,) = cursor.take(cell, (stop,)) if consume else cursor.start(cell, (stop,))
+def advanced(cursor: ProgramCursor, microbatch: int, stop: int, consume: bool = False) -> RunState:
+    (state,) = cursor.take(microbatch, (stop,)) if consume else cursor.start(microbatch, (stop,))
     with torch.no_grad():
         return cursor.advance(state, stop, cursor.program.fixed(), consume=consume)
 
@@ -47,11 +47,11 @@ def starts_of(cursor: ProgramCursor, monkeypatch: pytest.MonkeyPatch) -> list[in
 @pytest.mark.parametrize("consume", [False, True])
 def test_steps_give_the_output_of_one_run(cursor: ProgramCursor, room: int, consume: bool) -> None:
     program = cursor.program
-    for cell, batch in enumerate(cursor.microbatches):
+    for microbatch, batch in enumerate(cursor.microbatches):
         for stop in range(program.first, len(program.nodes)):
-            state = advanced(cursor, cell, stop, consume)
+            state = advanced(cursor, microbatch, stop, consume)
             assert not state.values.keys() & program.fixed().keys()
-            cursor.keep(cell, (state,), room)
+            cursor.keep(microbatch, (state,), room)
         expected = program.forward(batch)
         assert torch.equal(program.finish({**program.fixed(), **state.values}), expected)
 
@@ -75,8 +75,8 @@ def test_states_without_room_leave_the_earlier_ones(cursor: ProgramCursor) -> No
 
 def test_the_last_microbatches_are_dropped_first(cursor: ProgramCursor) -> None:
     stop = cursor.program.first + 1
-    for cell in range(2):
-        cursor.keep(cell, (advanced(cursor, cell, stop),), 1 << 20)
+    for microbatch in range(2):
+        cursor.keep(microbatch, (advanced(cursor, microbatch, stop),), 1 << 20)
     sizes = [5 * 12 * 4, 3 * 12 * 4]
     assert cursor.kept_bytes == sum(sizes)
     cursor.keep_within(sum(sizes) - 1)
@@ -101,7 +101,7 @@ def test_a_run_that_stays_where_it_is_needs_no_stop(cursor: ProgramCursor) -> No
 
 def test_states_of_another_cursor_are_kept_where_they_are_valid(cursor: ProgramCursor) -> None:
     other, first = ProgramCursor(cursor.program, cursor.microbatches), cursor.program.first
-    for cell, stop in enumerate((first + 1, first + 3)):
-        cursor.keep(cell, (advanced(cursor, cell, stop),), 1 << 20)
+    for microbatch, stop in enumerate((first + 1, first + 3)):
+        cursor.keep(microbatch, (advanced(cursor, microbatch, stop),), 1 << 20)
     other.keep_from(cursor, lambda states: states[0].position <= first + 1)
-    assert [other.start(cell, (None,))[0].position for cell in range(2)] == [first + 1, first]
+    assert [other.start(microbatch, (None,))[0].position for microbatch in range(2)] == [first + 1, first]

@@ -1,4 +1,4 @@
-"""Bytes of a program's values: counted on tiny networks, and the micro-batches that follow from them."""
+"""Bytes of a program's values: counted on tiny networks, and the microbatches that follow from them."""
 
 import pytest
 import torch
@@ -42,16 +42,16 @@ def test_each_result_counts_once_for_an_example() -> None:
 
 def test_microbatches_are_no_larger_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     network, x = traced(), torch.randn(32, 6)
-    assert [cell.size for cell in network_microbatches(network, as_batches(x))] == [32]
+    assert [microbatch.size for microbatch in network_microbatches(network, as_batches(x))] == [32]
     monkeypatch.setattr(context, "MICROBATCH_BYTES", 4 * 28 * 11)
-    cells = network_microbatches(network, as_batches(x))
-    assert [cell.size for cell in cells] == [8, 8, 8, 8]
-    assert torch.equal(torch.cat([cell.args[0] for cell in cells]), x)
+    microbatches = network_microbatches(network, as_batches(x))
+    assert [microbatch.size for microbatch in microbatches] == [8, 8, 8, 8]
+    assert torch.equal(torch.cat([microbatch.args[0] for microbatch in microbatches]), x)
     of_a_batch = [Batch((x,), {}, torch.tensor(1.0))]  # one target for all examples: they can't be divided
-    assert [cell.size for cell in network_microbatches(network, of_a_batch)] == [32]
-    assert [cell.size for cell in network_microbatches(network, as_batches(x), fits_memory=False)] == [32]
+    assert [microbatch.size for microbatch in network_microbatches(network, of_a_batch)] == [32]
+    assert [microbatch.size for microbatch in network_microbatches(network, as_batches(x), fits_memory=False)] == [32]
     on_meta = network_microbatches(network, as_batches(x), torch.device("meta"))
-    assert [cell.size for cell in on_meta] == [32]  # a device of its own has other limits
+    assert [microbatch.size for microbatch in on_meta] == [32]  # a device of its own has other limits
 
 
 def test_criteria_of_minibatches_keep_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_criteria_of_minibatches_keep_their_size(monkeypatch: pytest.MonkeyPatch
     network, x, sizes = traced(), torch.randn(32, 6), list[int | None]()
 
     def reading_losses(context: CriterionContext) -> dict[str, Tensor]:
-        sizes.extend(cell.size for cell in context.microbatches)
+        sizes.extend(microbatch.size for microbatch in context.microbatches)
         return {group.name: torch.zeros(group.size) for group in context.groups}
 
     monkeypatch.setattr(context, "MICROBATCH_BYTES", 4 * 28 * 11)

@@ -107,7 +107,7 @@ def test_leave_one_out_is_the_loss_without_each_unit(small: Small, network: sc.N
 
 
 def test_one_forward_and_one_backward_serve_all_groups(network: sc.Network) -> None:
-    """Counted: each cell is run once for means and twice for a check at most, whatever the number of groups."""
+    """Counted: each microbatch is run once for means and twice for a check at most, whatever the number of groups."""
     runs = []
     program = type(network.program)
     original = program.forward

@@ -95,12 +95,12 @@ def test_a_layer_that_few_rows_are_known_of_has_the_covariance_of_all_its_featur
     model = nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 6, bias=has_bias), nn.ReLU(), nn.Linear(6, 2))
     network = sc.trace(model, torch.randn(2, 4))
     layer = next(each for each in layers_of(network) if each.name == "2")
-    cells, covariances = torch.randn(3, 3, 30).relu(), []
+    microbatches, covariances = torch.randn(3, 3, 30).relu(), []
     for few in (3, 1_000):
         monkeypatch.setattr(row_products, "FEATURES_PER_ROW", few)
         sums = FisherAccumulator(layer, model[2].weight.detach())
-        for cell in cells:
-            sums.read(cell, 3, 1, torch.Generator())
+        for microbatch in microbatches:
+            sums.read(microbatch, 3, 1, torch.Generator())
         sums.add_gradient(torch.randn(9, 6), 9)
         covariances.append(sums.result().covariance)
     assert covariances[0].rows is not None

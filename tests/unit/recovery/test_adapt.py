@@ -33,7 +33,7 @@ from zoo import grow
 pytestmark = untrained_networks
 
 
-def cells(x: Tensor) -> Any:
+def microbatches(x: Tensor) -> Any:
     return split_microbatches(as_batches(list(x.split(32))), torch.device("cpu"))
 
 
@@ -43,7 +43,7 @@ def mended(model: nn.Module, plan: sc.Plan, x: Tensor, *repairs: Callable[[Paire
     within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
     with torch.no_grad():
         for each in repairs:
-            each(PairedExecution(within, cells(x)))
+            each(PairedExecution(within, microbatches(x)))
         within.write(small)
     return small
 
@@ -230,14 +230,14 @@ def test_fewer_examples_are_looked_at_where_what_layers_give_takes_memory(monkey
     counts: list[int] = []
 
     class Watched(BlockProblem):
-        def __init__(self, lockstep: PairedExecution, *rest: Any) -> None:
-            counts.append(sum(cell.size or 1 for cell in lockstep.cells))
-            super().__init__(lockstep, *rest)
+        def __init__(self, execution: PairedExecution, *rest: Any) -> None:
+            counts.append(sum(microbatch.size or 1 for microbatch in execution.microbatches))
+            super().__init__(execution, *rest)
 
     monkeypatch.setattr("secateur.recovery.block_reconstruction.BlockProblem", Watched)
     one = 4 * 28 * 28 * (24 + 32 + 32)  # bytes of what three layers at the full size give for an image
     monkeypatch.setattr("secateur.recovery.block_reconstruction.MEMORY", 32 * one)
-    plain, adapted = mended(model, plan, x), mended(model, plan, x, lambda lockstep: reconstruct_blocks(lockstep, 1))
+    plain, adapted = mended(model, plan, x), mended(model, plan, x, lambda execution: reconstruct_blocks(execution, 1))
     assert 0 < max(counts) < 96
     with torch.no_grad():
         assert float(divergence(adapted(x), model(x)).mean()) < float(divergence(plain(x), model(x)).mean())

@@ -37,9 +37,9 @@ def test_block_reconstruction_takes_the_memory_that_is_told(
     monkeypatch.setattr(mapped_tensors, "ROOM", 0)
     model, plan, data = subject(width, rows)
     within = EmbeddedPrunedNetwork.of(sc.cut(model, plan), plan.network, recipe_of(model, plan))
-    cells = split_microbatches(as_batches(list(data.split(100))), torch.device("cpu"))
+    microbatches = split_microbatches(as_batches(list(data.split(100))), torch.device("cpu"))
     with LiveBytes() as live, torch.no_grad():
-        reconstruct_blocks(PairedExecution(within, cells))
+        reconstruct_blocks(PairedExecution(within, microbatches))
     told = adapt_bytes(plan.network, within.mask)
     assert 0.5 * told < live.peak < 1.2 * told
 

@@ -378,7 +378,7 @@ def test_a_choice_that_was_made_is_made_again_with_all_rows() -> None:
 @pytest.mark.parametrize("has_constant", [True, False])
 @pytest.mark.parametrize("ridge", RIDGES)
 def test_few_rows_are_solved_for_as_their_products_are(ridge: float, has_constant: bool) -> None:
-    """In the dual form, for any right sides, from cells added up; scales differ and one feature is silent."""
+    """In the dual form, for any right sides, from microbatches added up; scales differ and one feature is silent."""
     torch.manual_seed(0)
     features = torch.randn(2, 20, 70, dtype=torch.float64) * torch.logspace(-1, 1, 70) + 0.5
     features[..., 7] = 0
@@ -405,7 +405,7 @@ def test_values_without_room_go_on_from_where_there_was_room_last(monkeypatch: p
     layers = [m for _ in range(4) for m in (nn.Linear(4, 400), nn.ReLU(), nn.Linear(400, 4), nn.ReLU())]
     model, x = nn.Sequential(*layers, nn.Linear(4, 2)), torch.randn(64, 4)
     network = sc.trace(model, x[:2])
-    lockstep = PairedExecution(
+    execution = PairedExecution(
         EmbeddedPrunedNetwork.whole(network, {}), split_microbatches(as_batches(x), torch.device("cpu")), memory=10_000
     )
     starts: list[int] = []
@@ -418,8 +418,8 @@ def test_values_without_room_go_on_from_where_there_was_room_last(monkeypatch: p
     monkeypatch.setattr(type(network.program), "run", noted)
     nodes = [node for node in network.program.nodes if node.op == "call_function" and "linear" in str(node.target)]
     for node in nodes:
-        lockstep.reach(node)
-    assert starts.count(network.program.first) <= 2 * len(lockstep.cells)
+        execution.reach(node)
+    assert starts.count(network.program.first) <= 2 * len(execution.microbatches)
     assert starts[-1] > network.program.position[nodes[2]]
 
 

@@ -78,7 +78,7 @@ def _problem(model: nn.Module, data: Tensor) -> BlockProblem:
     choices = [PrunedLayer.of(layer, within) for layer in (*block.makers, *block.consumers)]
     layers = [pruned_layer for pruned_layer in choices if pruned_layer is not None]
     execution = PairedExecution(within, network_microbatches(network, as_batches(data)))
-    shared = SharedTargets(network, block.consumers, execution.cells)
+    shared = SharedTargets(network, block.consumers, execution.microbatches)
     return BlockProblem(execution, layers, block.consumers, shared)
 
 

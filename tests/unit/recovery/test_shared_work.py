@@ -32,7 +32,7 @@ from zoo import grow
 pytestmark = untrained_networks
 
 
-def cells(x: Tensor, size: int = 16) -> Any:
+def microbatches(x: Tensor, size: int = 16) -> Any:
     return split_microbatches(as_batches(list(x.split(size))), torch.device("cpu"))
 
 
@@ -74,7 +74,7 @@ def test_what_is_folded_into_a_layer_changes_no_value(name: str) -> None:
     plan = planned(model, x, 0.6)
     small, recipe = sc.cut(model, plan), recipe_of(model, plan)
     program = plan.network.program
-    batch = cells(x, len(x))[0]
+    batch = microbatches(x, len(x))[0]
     draws = torch.Generator().manual_seed(0)
     folded_norms = 0
     for layer in layers_of(plan.network):
@@ -110,7 +110,7 @@ def test_simulated_plans_share_what_they_read_of_the_dense_network(monkeypatch: 
     """The dense network runs beside the first plan alone, and divergences are those of a fresh simulator."""
     model, x = demo.network(), torch.cat(demo.calibration())[:32]
     network = sc.trace(model, x[:2])
-    simulator = PlanSimulator(Calibration(network, cells(x)))
+    simulator = PlanSimulator(Calibration(network, microbatches(x)))
     scores = sc.score(network, by="l2")
     plans = [sc.plan(network, scores, {"units": keep}).kept for keep in (0.8, 0.5, 0.7)]
     expected = [simulator.quick(32).divergences(kept) for kept in plans]
@@ -132,7 +132,7 @@ def test_simulated_plans_share_what_they_read_of_the_dense_network(monkeypatch: 
 def test_without_room_the_dense_network_runs_beside_every_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = demo.network(), torch.cat(demo.calibration())[:32]
     network = sc.trace(model, x[:2])
-    simulator = PlanSimulator(Calibration(network, cells(x)))
+    simulator = PlanSimulator(Calibration(network, microbatches(x)))
     kept = sc.plan(network, sc.score(network, by="l2"), {"units": 0.5}).kept
     expected = simulator.quick(32).divergences(kept)
     monkeypatch.setattr("secateur.allocation.simulation_fold.KNOWN_MEMORY", 1e-4)  # some layers alone
@@ -155,7 +155,7 @@ def slopes_of(monkeypatch: pytest.MonkeyPatch, keep: float, steps: int) -> list[
 
     monkeypatch.setattr(BlockProblem, "_slopes", counted)
     with torch.no_grad():
-        reconstruct_blocks(PairedExecution(within, cells(x)), steps)
+        reconstruct_blocks(PairedExecution(within, microbatches(x)), steps)
     monkeypatch.setattr(BlockProblem, "_slopes", slopes)
     return list(counts.values())
 
@@ -175,10 +175,10 @@ def test_a_refit_makes_no_steps_where_adapt_follows(monkeypatch: pytest.MonkeyPa
     plan = planned(model, x, 0.6)
     have_steps, known, original = list[bool](), list[bool](), chain.refit
 
-    def recorded(lockstep: PairedExecution, choices: Any, examples: int, has_steps: bool) -> Any:
+    def recorded(execution: PairedExecution, choices: Any, examples: int, has_steps: bool) -> Any:
         have_steps.append(has_steps)
         known.append(choices is not None)
-        chosen = original(lockstep, choices, examples, has_steps)
+        chosen = original(execution, choices, examples, has_steps)
         assert has_steps or not any(choice.steps for choice in chosen.values())
         return chosen
 
@@ -204,15 +204,15 @@ def test_a_curve_leaves_layers_alone_that_read_what_they_read_in_the_dense_netwo
     model, x = network_of("inverted residual")
     network = sc.trace(model, x[:2])
     scores = sc.score(network, by="l2")
-    whole = PlanSimulator(Calibration(network, cells(torch.randn(64, *x.shape[1:]))))
+    whole = PlanSimulator(Calibration(network, microbatches(torch.randn(64, *x.shape[1:]))))
     depthwise = {layer.name for layer in layers_of(network) if layer.groups > 1}
     assert depthwise & {layer.name for name in scores for layer in whole.consumers(name)}
     refitted, starts = set[str](), list[int]()
     refit_layer, advance = refit.refit_layer, ProgramCursor.advance
 
-    def recorded(lockstep: PairedExecution, pruned_layer: PrunedLayer, *options: Any) -> Any:
+    def recorded(execution: PairedExecution, pruned_layer: PrunedLayer, *options: Any) -> Any:
         refitted.add(pruned_layer.layer.name)
-        return refit_layer(lockstep, pruned_layer, *options)
+        return refit_layer(execution, pruned_layer, *options)
 
     def counted(self: ProgramCursor, state: Any, stop: int, *options: Any, **more: Any) -> Any:
         starts.append(state.position)
@@ -223,5 +223,7 @@ def test_a_curve_leaves_layers_alone_that_read_what_they_read_in_the_dense_netwo
     simulator = whole.quick_held_out(48)
     curves = measured_curves(simulator, scores)
     assert curves is not None and refitted and not depthwise & refitted
-    runs = len(simulator.fitted.cells) + 2 * len(simulator.held_out.cells)  # the latter give dense outputs as well
+    runs = len(simulator.fitted.microbatches) + 2 * len(
+        simulator.held_out.microbatches
+    )  # the latter give dense outputs as well
     assert starts.count(network.program.first) == runs

@@ -134,8 +134,10 @@ def test_a_last_layer_whose_weight_is_shared_has_no_features_to_compare() -> Non
 
 
 def task(small: nn.Module, model: nn.Module, x: Tensor, **options: Any) -> TrainingTask:
-    cells = [Batch((x,), {})]
-    return TrainingTask(small, model, cells, cells, {"batch_size": 16, **options}, head=HeadPaths("head", "head"))
+    microbatches = [Batch((x,), {})]
+    return TrainingTask(
+        small, model, microbatches, microbatches, {"batch_size": 16, **options}, head=HeadPaths("head", "head")
+    )
 
 
 def test_a_rate_that_is_too_high_is_lowered() -> None:
@@ -183,7 +185,10 @@ def test_a_training_that_is_kept_is_repeated_with_all_examples(monkeypatch: pyte
     runs: list[tuple[int, TrainingSchedule | None, Tensor, TrainingSchedule | None, Tensor]] = []
 
     def recorded(task: TrainingTask) -> TrainingSchedule | None:
-        before, examples = task.small.get_parameter("body.0.weight").clone(), sum(cell.size or 1 for cell in task.cells)
+        before, examples = (
+            task.small.get_parameter("body.0.weight").clone(),
+            sum(microbatch.size or 1 for microbatch in task.microbatches),
+        )
         schedule = tune(task)
         runs.append((examples, task.schedule, before, schedule, task.small.get_parameter("body.0.weight").clone()))
         return schedule

@@ -1,4 +1,4 @@
-"""Examples of a micro-batch selected, in any order and number, from the values at a cut."""
+"""Examples of a microbatch selected, in any order and number, from the values at a cut."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,14 +14,14 @@ from secateur.graph.program import Program
 
 
 def select_rows(program: Program, recorded: Any, value: Any, positions: Tensor, examples: int) -> Any:
-    """Return a node's value for these examples of a micro-batch, one after the other along the batch.
+    """Return a node's value for these examples of a microbatch, one after the other along the batch.
 
     Args:
         program: the program of the node.
         recorded: the export's record of the node's value.
-        value: its value for the micro-batch.
+        value: its value for the microbatch.
         positions: the positions of the examples, (rows,), on the value's device.
-        examples: the number of examples of the micro-batch.
+        examples: the number of examples of the microbatch.
     """
     if isinstance(value, list | tuple):
         entries = zip(recorded, value, strict=True)

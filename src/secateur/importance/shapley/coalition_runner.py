@@ -1,4 +1,4 @@
-"""Runs of a program from a cut on with some units absent: one coalition on a micro-batch, or a stack of them.
+"""Runs of a program from a cut on with some units absent: one coalition on a microbatch, or a stack of them.
 
 The consumer at the cut may be computed as a sum of what each part of its input adds (`additive_layer.py`).
 """
@@ -34,16 +34,16 @@ def first_consumer(network: Network, consumers: Sequence[Consumer]) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class CellValues:
-    """The dense network's values of a micro-batch.
+class MicrobatchValues:
+    """The dense network's values of a microbatch.
 
     Args:
-        cell: the micro-batch's number.
+        microbatch: the microbatch's number.
         dense: the dense network's losses and their reference.
         live: the values at the cut.
     """
 
-    cell: int
+    microbatch: int
     dense: DenseBaseline
     live: Mapping[Node, Any]
 
@@ -98,21 +98,21 @@ class CoalitionRunner:
         """Drop the contributions of the last example."""
         self.__dict__.pop("contribution_sums", None)
 
-    def values_of_cell(self, coalition: Tensor, values: CellValues) -> Tensor:
-        """Return minus the losses of one coalition (1, players) on a whole micro-batch, (1, examples)."""
+    def values_of_microbatch(self, coalition: Tensor, values: MicrobatchValues) -> Tensor:
+        """Return minus the losses of one coalition (1, players) on a whole microbatch, (1, examples)."""
         handlers = self.ablation.handlers(self.network, self.masks(coalition), self.consumers)
         with torch.no_grad():
             losses = self.run(dict(values.live), handlers, values.dense.reference, values.dense.examples)
         return losses.cpu().double()[None]
 
     def values_of_stack(
-        self, coalitions: Tensor, values: CellValues, positions: Tensor, with_sums: bool = True
+        self, coalitions: Tensor, values: MicrobatchValues, positions: Tensor, with_sums: bool = True
     ) -> Tensor:
-        """Return minus the loss of each coalition with its own example of a micro-batch, in one batch, (coalitions,).
+        """Return minus the loss of each coalition with its own example of a microbatch, in one batch, (coalitions,).
 
         Args:
             coalitions: the players' presence (coalitions, players), booleans or gates between 0 and 1.
-            values: the dense network's values of the micro-batch.
+            values: the dense network's values of the microbatch.
             positions: the example of each coalition, (coalitions,); those of one example lie together.
             with_sums: whether the consumer at the cut may be computed as a sum of contributions.
         """
@@ -125,7 +125,9 @@ class CoalitionRunner:
         unselected = None
         if sums is not None:
             operand = sums.layer.operand
-            handlers[sums.layer.consumer.node] = sums.handler(values.live[operand], values.cell, row_examples, masks)
+            handlers[sums.layer.consumer.node] = sums.handler(
+                values.live[operand], values.microbatch, row_examples, masks
+            )
             unselected = operand if self._is_read_once(operand) else None
         examples = values.dense.examples
         selected = {

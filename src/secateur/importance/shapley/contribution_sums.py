@@ -34,12 +34,12 @@ class ContributionSums:
             total = constants.sum(0).to(weight.dtype)
             self.bias = total if layer.bias is None else layer.bias + total
 
-    def handler(self, x: Tensor, cell: int, positions: list[int], masks: Tensor) -> OpOverride:
+    def handler(self, x: Tensor, microbatch: int, positions: list[int], masks: Tensor) -> OpOverride:
         """Return the operator for one tile.
 
         Args:
-            x: its input for the whole micro-batch (examples, ...).
-            cell: the micro-batch's number.
+            x: its input for the whole microbatch (examples, ...).
+            microbatch: the microbatch's number.
             positions: the example of each row; rows of one example lie together.
             masks: the presence of each unit (rows, units + 1).
         """
@@ -49,19 +49,19 @@ class ContributionSums:
             lengths = [len(list(run)) for _, run in itertools.groupby(positions)]
             examples = list(dict.fromkeys(positions))
             pieces = zip(members.split(lengths), examples, strict=True)
-            products = [rows @ self._contributions(x, cell, example) for rows, example in pieces]
+            products = [rows @ self._contributions(x, microbatch, example) for rows, example in pieces]
             result = self.layer.unflatten(products[0] if len(products) == 1 else torch.cat(products), x)
             return self.layer.layer_result(result if self.bias is None else result.add_(self.bias))
 
         return sum_contributions
 
-    def _contributions(self, x: Tensor, cell: int, example: int) -> Tensor:
+    def _contributions(self, x: Tensor, microbatch: int, example: int) -> Tensor:
         """Return each channel's contribution beyond its mean's, the latest kept, (channels, positions x outputs)."""
-        if self._latest is None or self._latest[0] != (cell, example):
+        if self._latest is None or self._latest[0] != (microbatch, example):
             contributions = self.layer.contributions(x[example : example + 1])
             if self._constants is not None:
                 constants = self._constants.view(len(contributions), 1, -1)
                 by_position = contributions.view(len(contributions), -1, constants.shape[2])
                 contributions = (by_position - constants).flatten(1)
-            self._latest = (cell, example), contributions
+            self._latest = (microbatch, example), contributions
         return self._latest[1]

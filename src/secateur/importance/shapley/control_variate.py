@@ -18,7 +18,7 @@ from torch import Tensor
 from secateur.importance.estimates import Sample
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.samplers.kernelshap import of_sizes
-from secateur.importance.shapley.sampling_blocks import cell_of_block, positions_of_visit
+from secateur.importance.shapley.sampling_blocks import microbatch_of_block, positions_of_visit
 from secateur.utils.rng import generator_for
 
 BLOCK_EXAMPLES = 32
@@ -27,7 +27,7 @@ GRADIENT_COST = 3  # evaluations that take about the time of one with its gradie
 
 @dataclass(frozen=True, eq=False)
 class ControlVariate:
-    """A block of coalitions of random sizes on each of a micro-batch's examples, and one order on one of them.
+    """A block of coalitions of random sizes on each of a microbatch's examples, and one order on one of them.
 
     Args:
         sizes: the number of players of each group; groups join one after the other.
@@ -45,28 +45,28 @@ class ControlVariate:
     def sample(self, game: Game, numbers: Sequence[Tensor], seed: int, name: str, block: int) -> Sample:
         """Return the sample of one block, as `SamplingScheme` defines it."""
         generator = generator_for(seed, name, block)
-        cell = cell_of_block(seed, name, len(numbers), block)
-        positions = positions_of_visit(BLOCK_EXAMPLES, len(numbers[cell]), block // len(numbers))
-        none_present, all_present = game.ends(cell, positions)
+        microbatch = microbatch_of_block(seed, name, len(numbers), block)
+        positions = positions_of_visit(BLOCK_EXAMPLES, len(numbers[microbatch]), block // len(numbers))
+        none_present, all_present = game.ends(microbatch, positions)
         gain = all_present - none_present  # (examples,)
-        shares = self._trapezoids(game, cell, positions, generator)  # (players, pairs, examples)
+        shares = self._trapezoids(game, microbatch, positions, generator)  # (players, pairs, examples)
         shares = shares + (gain - shares.sum(0)) * self.weights[:, None, None]
         index = int(torch.randint(len(positions), (1,), generator=generator))
-        order = order_marginals(game, cell, int(positions[index]), nested_order(self.sizes, generator))
+        order = order_marginals(game, microbatch, int(positions[index]), nested_order(self.sizes, generator))
         residual = order.marginals - order.trapezoids
         noise = shares.var(1).mean(1) / self.pairs if self.pairs > 1 else torch.full((game.players,), torch.nan)
         coalitions = 2 * self.pairs * len(positions) * len(self.sizes) + game.players + 1
         correction = residual - residual.sum() * self.weights
-        examples, evaluations = numbers[cell][positions], GRADIENT_COST * coalitions
+        examples, evaluations = numbers[microbatch][positions], GRADIENT_COST * coalitions
         return Sample(examples, shares.mean(1), coalitions, evaluations, correction, noise.double())
 
-    def _trapezoids(self, game: Game, cell: int, positions: Tensor, generator: torch.Generator) -> Tensor:
+    def _trapezoids(self, game: Game, microbatch: int, positions: Tensor, generator: torch.Generator) -> Tensor:
         """Return the trapezoids of all groups, each by its own coalitions, (players, pairs, examples)."""
         groups = range(len(self.sizes))
-        return torch.cat([self._group_trapezoids(game, group, cell, positions, generator) for group in groups])
+        return torch.cat([self._group_trapezoids(game, group, microbatch, positions, generator) for group in groups])
 
     def _group_trapezoids(
-        self, game: Game, group: int, cell: int, positions: Tensor, generator: torch.Generator
+        self, game: Game, group: int, microbatch: int, positions: Tensor, generator: torch.Generator
     ) -> Tensor:
         players, count = self.sizes[group], self.pairs * len(positions)
         probabilities = size_probabilities(players)
@@ -75,7 +75,7 @@ class ControlVariate:
         sizes = sizes[torch.randperm(count, generator=generator)]
         members = beside_other_groups(self.sizes, group, of_sizes(players, sizes, generator), generator)
         coalitions = torch.stack([members, ~members], 1).flatten(0, 1)
-        _, slopes = game.gradients(coalitions, cell, positions.repeat_interleave(2 * self.pairs))
+        _, slopes = game.gradients(coalitions, microbatch, positions.repeat_interleave(2 * self.pairs))
         before = sum(self.sizes[:group])
         span = slice(before, before + players)
         estimates = trapezoids(coalitions[:, span], slopes[:, span], probabilities)
@@ -134,13 +134,13 @@ class OrderMarginals:
     trapezoids: Tensor
 
 
-def order_marginals(game: Game, cell: int, position: int, order: Tensor) -> OrderMarginals:
+def order_marginals(game: Game, microbatch: int, position: int, order: Tensor) -> OrderMarginals:
     """Return marginals and trapezoids along one order of the players, on one example."""
     players = game.players
     joined = torch.empty(players, dtype=torch.long)
     joined[order] = torch.arange(players)
     coalitions = joined < torch.arange(players + 1)[:, None]
-    values, slopes = game.gradients(coalitions, cell, torch.full((players + 1,), position))
+    values, slopes = game.gradients(coalitions, microbatch, torch.full((players + 1,), position))
     steps = torch.arange(players)
     marginals, approximations = torch.empty(2, players, dtype=torch.float64)
     marginals[order] = values.diff()

@@ -1,7 +1,7 @@
-"""The dense network's values at a group's first consumer, for each micro-batch, carried on from group to group.
+"""The dense network's values at a group's first consumer, for each microbatch, carried on from group to group.
 
-Groups are scored in the order of their cuts, so each micro-batch runs through the dense network once for all of them.
-Where the values of all micro-batches exceed the memory, those beyond it are computed again from the inputs.
+Groups are scored in the order of their cuts, so each microbatch runs through the dense network once for all of them.
+Where the values of all microbatches exceed the memory, those beyond it are computed again from the inputs.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from secateur.utils.live_bytes import peak_bytes
 
 @dataclass(frozen=True)
 class DenseBaseline:
-    """The dense network's losses on a micro-batch.
+    """The dense network's losses on a microbatch.
 
     Args:
         reference: the reference that losses are measured against.
@@ -40,7 +40,7 @@ class DenseBaseline:
 
 
 class DenseRun:
-    """The dense network's values at a cut and its losses, for every micro-batch.
+    """The dense network's values at a cut and its losses, for every microbatch.
 
     Args:
         context: the network and the examples.
@@ -63,7 +63,7 @@ class DenseRun:
 
     @cached_property
     def largest(self) -> tuple[int, ...]:
-        """The micro-batches with the most entries and with the largest examples, which are mostly the same."""
+        """The microbatches with the most entries and with the largest examples, which are mostly the same."""
         batches = self.context.microbatches
         entries = [sum(tensor.numel() for tensor in batch.tensors) for batch in batches]
         by_example = [count / (batch.size or 1) for count, batch in zip(entries, batches, strict=True)]
@@ -71,8 +71,8 @@ class DenseRun:
 
     @cached_property
     def dense_bytes(self) -> int:
-        """The bytes of the dense pass on the largest micro-batch, with its losses."""
-        return max(peak_bytes(partial(self._dense_baseline, cell)) for cell in self.largest)
+        """The bytes of the dense pass on the largest microbatch, with its losses."""
+        return max(peak_bytes(partial(self._dense_baseline, microbatch)) for microbatch in self.largest)
 
     def keep_within(self, memory: int) -> None:
         """Change the number of bytes that may be kept, and drop the values that are beyond."""
@@ -81,32 +81,34 @@ class DenseRun:
         if self.kept_bytes > memory:
             self._baselines.clear()
 
-    def bytes_at(self, cell: int, cut: int) -> tuple[int, int]:
-        """Return the bytes of a micro-batch's values at a cut, and of the reference of its losses."""
-        return bytes_of_tensors(list(self.live_values(cell, cut).values())), self.dense_baseline(cell).reference_bytes
+    def bytes_at(self, microbatch: int, cut: int) -> tuple[int, int]:
+        """Return the bytes of a microbatch's values at a cut, and of the reference of its losses."""
+        return bytes_of_tensors(list(self.live_values(microbatch, cut).values())), self.dense_baseline(
+            microbatch
+        ).reference_bytes
 
-    def live_values(self, cell: int, cut: int) -> dict[Node, Any]:
-        """Return the values of a micro-batch that operators from position `cut` on need, without constants."""
-        (state,) = self._cursor.take(cell, (cut,))
+    def live_values(self, microbatch: int, cut: int) -> dict[Node, Any]:
+        """Return the values of a microbatch that operators from position `cut` on need, without constants."""
+        (state,) = self._cursor.take(microbatch, (cut,))
         if state.position < cut:
             with torch.no_grad():
                 state = self._cursor.advance(state, cut, self.context.network.program.fixed(), consume=True)
             for node in state.values:  # one after the other, so that only one is there twice
                 state.values[node] = _in_fast_layout(state.values[node])
-        self._cursor.keep(cell, (state,), self.memory - self._reference_bytes)
+        self._cursor.keep(microbatch, (state,), self.memory - self._reference_bytes)
         return state.values
 
-    def dense_baseline(self, cell: int) -> DenseBaseline:
-        """Return the dense network's losses on a micro-batch; kept while there is room, as outputs may be large."""
-        if cell in self._baselines:
-            return self._baselines[cell]
-        baseline = self._dense_baseline(cell)
+    def dense_baseline(self, microbatch: int) -> DenseBaseline:
+        """Return the dense network's losses on a microbatch; kept while there is room, as outputs may be large."""
+        if microbatch in self._baselines:
+            return self._baselines[microbatch]
+        baseline = self._dense_baseline(microbatch)
         if self.kept_bytes + baseline.reference_bytes <= self.memory:
-            self._baselines[cell] = baseline
+            self._baselines[microbatch] = baseline
         return baseline
 
-    def _dense_baseline(self, cell: int) -> DenseBaseline:
-        batch = self.context.microbatches[cell]
+    def _dense_baseline(self, microbatch: int) -> DenseBaseline:
+        batch = self.context.microbatches[microbatch]
         with torch.no_grad():
             output = self.context.forward(batch)
             is_labelled = batch.target is not None

@@ -35,7 +35,7 @@ class EstimationRun:
     Args:
         context: the network and the examples, shuffled.
         config: the user's options.
-        numbers: of each micro-batch the numbers of its examples in the data.
+        numbers: of each microbatch the numbers of its examples in the data.
         started: the time of the start, in seconds.
     """
 

@@ -1,8 +1,8 @@
 """The game: players are the units of a group, the value of a coalition is minus the loss with only its members.
 
-The dense network runs up to the players' first consumer once for each micro-batch. From there on it runs for many
-coalitions stacked in one batch, a tile, each with an example of the micro-batch; a network whose batch can't be stacked
-runs one coalition at a time on the whole micro-batch. Matrix products round differently for batches of different sizes,
+The dense network runs up to the players' first consumer once for each microbatch. From there on it runs for many
+coalitions stacked in one batch, a tile, each with an example of the microbatch; a network whose batch can't be stacked
+runs one coalition at a time on the whole microbatch. Matrix products round differently for batches of different sizes,
 so the size of a tile depends on the network alone, and every run is one full tile: then memory never changes a result.
 """
 
@@ -16,7 +16,7 @@ from secateur.coupling.network import Group
 from secateur.errors import SecateurError
 from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.batching import tiles
-from secateur.importance.shapley.coalition_runner import CellValues, CoalitionRunner
+from secateur.importance.shapley.coalition_runner import CoalitionRunner, MicrobatchValues
 from secateur.importance.shapley.config import EvaluationConfig
 from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.memory import program_bytes, tile_size
@@ -68,19 +68,19 @@ class Game:
         """True where a stack of coalitions and examples gives what each gives alone, by a trial on the first batch."""
         if self.program.batched is None or self.network.example.is_one_example:
             return False
-        values = self.cell_values(0)
+        values = self.microbatch_values(0)
         with LiveBytes() as live:
             agrees = self._stacks_on(values)
         self.trial_bytes = live.peak
         return agrees
 
     @comparable_arithmetic()
-    def _stacks_on(self, values: CellValues) -> bool:
-        """Return whether the first and the last example of a micro-batch give the same in a stack and alone."""
+    def _stacks_on(self, values: MicrobatchValues) -> bool:
+        """Return whether the first and the last example of a microbatch give the same in a stack and alone."""
         pair = torch.ones(2, self.players, dtype=torch.bool)
         pair[1, ::2] = False
         first, last = 0, values.dense.examples - 1
-        alone = torch.cat([self.runner.values_of_cell(coalition, values) for coalition in pair.split(1)])
+        alone = torch.cat([self.runner.values_of_microbatch(coalition, values) for coalition in pair.split(1)])
         positions = torch.tensor([last, last, first, first])
         try:
             with torch.no_grad():
@@ -92,12 +92,12 @@ class Game:
         scale = alone.abs().max().clamp_min(1e-6)
         return bool(((stacked - expected).abs().max() / scale) < STACKING_TOLERANCE)
 
-    def cross(self, coalitions: Tensor, cell: int, positions: Tensor) -> Tensor:
-        """Return minus the loss of each of these examples of a micro-batch with each coalition.
+    def cross(self, coalitions: Tensor, microbatch: int, positions: Tensor) -> Tensor:
+        """Return minus the loss of each of these examples of a microbatch with each coalition.
 
         Args:
             coalitions: the members of each coalition (coalitions, players), booleans.
-            cell: the number of the micro-batch.
+            microbatch: the number of the microbatch.
             positions: the positions of its examples, (examples,).
 
         Returns:
@@ -106,11 +106,11 @@ class Game:
         if not len(coalitions):
             return torch.zeros(0, len(positions), dtype=torch.float64)
         if not self.stacks:
-            values = self.cell_values(cell)
+            values = self.microbatch_values(microbatch)
             with lowered_precision(self.network.device, self.runner.precision):
-                runs = [self.runner.values_of_cell(coalition, values) for coalition in coalitions.split(1)]
+                runs = [self.runner.values_of_microbatch(coalition, values) for coalition in coalitions.split(1)]
             return torch.cat(runs)[:, positions]
-        count, examples, values = len(coalitions), len(positions), self.cell_values(cell)
+        count, examples, values = len(coalitions), len(positions), self.microbatch_values(microbatch)
         by_example = torch.arange(count * examples).view(examples, count)  # contributions are computed for an example
         order = by_example if self.runner.ablation.adds_up else by_example.T  # predictions for a coalition
         order = order.flatten()
@@ -122,23 +122,23 @@ class Game:
         results[order] = torch.cat(runs).cpu().double()[: count * examples]
         return results.view(examples, count).T
 
-    def paired_values(self, coalitions: Tensor, cell: int, positions: Tensor) -> Tensor:
-        """Return minus the loss of one example of a micro-batch with each coalition.
+    def paired_values(self, coalitions: Tensor, microbatch: int, positions: Tensor) -> Tensor:
+        """Return minus the loss of one example of a microbatch with each coalition.
 
         Args:
             coalitions: (coalitions, players), booleans; those of one example lie together.
-            cell: the number of the micro-batch.
+            microbatch: the number of the microbatch.
             positions: the example of each coalition, (coalitions,).
 
         Returns:
             (coalitions,) in float64, on the CPU.
         """
-        values = self.cell_values(cell)
+        values = self.microbatch_values(microbatch)
         tile_rows = tiles(len(coalitions), self.tile)
         runs = [self.values_of_tile(coalitions[rows], values, positions[rows]) for rows in tile_rows]
         return torch.cat(runs).cpu().double()[: len(coalitions)]
 
-    def gradients(self, coalitions: Tensor, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(self, coalitions: Tensor, microbatch: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values of `paired_values`, and their derivatives by each player's presence.
 
         Presence is a gate between 0 and 1 at the consumers. For a member the derivative is the cost of losing it, for
@@ -152,44 +152,44 @@ class Game:
         """
         if not self.stacks:
             raise SecateurError(f"{self.network.title} can't take several coalitions in one batch, as slopes need")
-        cell_values, count, step = self.cell_values(cell), len(coalitions), max(self.tile // 2, 1)
+        microbatch_values, count, step = self.microbatch_values(microbatch), len(coalitions), max(self.tile // 2, 1)
         values = torch.empty(count, dtype=torch.float64)
         slopes = torch.empty(count, self.players, dtype=torch.float64)
         for start, selected in enumerate(tiles(count, step)):
             rows = slice(start * step, (start + 1) * step)
-            tile = self.slopes_of_tile(coalitions[selected], cell_values, positions[selected])
+            tile = self.slopes_of_tile(coalitions[selected], microbatch_values, positions[selected])
             values[rows], slopes[rows] = (result[: count - rows.start] for result in tile)
         return values, slopes
 
-    def ends(self, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return minus the losses without and with all players, for examples of a micro-batch, (examples,) each."""
-        return self._same_for_all(False, cell)[positions], self.everyone(cell, positions)
+    def ends(self, microbatch: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return minus the losses without and with all players, for examples of a microbatch, (examples,) each."""
+        return self._same_for_all(False, microbatch)[positions], self.everyone(microbatch, positions)
 
-    def everyone(self, cell: int, positions: Tensor) -> Tensor:
+    def everyone(self, microbatch: int, positions: Tensor) -> Tensor:
         """Return minus the losses with all players, in the precision of coalitions, (examples,)."""
         if self.runner.precision is None:
-            return self.cursor.dense_baseline(cell).values[positions]
-        return self._same_for_all(True, cell)[positions]
+            return self.cursor.dense_baseline(microbatch).values[positions]
+        return self._same_for_all(True, microbatch)[positions]
 
-    def _same_for_all(self, present: bool, cell: int) -> Tensor:
-        """Return minus the losses of a micro-batch with all players or none, computed once, (examples,)."""
-        if (present, cell) not in self._ends:
-            examples = torch.arange(self.cell_values(cell).dense.examples)
+    def _same_for_all(self, present: bool, microbatch: int) -> Tensor:
+        """Return minus the losses of a microbatch with all players or none, computed once, (examples,)."""
+        if (present, microbatch) not in self._ends:
+            examples = torch.arange(self.microbatch_values(microbatch).dense.examples)
             coalition = torch.full((1, self.players), present)
-            self._ends[present, cell] = self.cross(coalition, cell, examples)[0]
-        return self._ends[present, cell]
+            self._ends[present, microbatch] = self.cross(coalition, microbatch, examples)[0]
+        return self._ends[present, microbatch]
 
-    def cell_values(self, cell: int) -> CellValues:
-        """Return the dense network's values of a micro-batch."""
-        baseline = self.cursor.dense_baseline(cell)
-        return CellValues(cell, baseline, self.cursor.live_values(cell, self.cut))
+    def microbatch_values(self, microbatch: int) -> MicrobatchValues:
+        """Return the dense network's values of a microbatch."""
+        baseline = self.cursor.dense_baseline(microbatch)
+        return MicrobatchValues(microbatch, baseline, self.cursor.live_values(microbatch, self.cut))
 
-    def values_of_tile(self, coalitions: Tensor, values: CellValues, positions: Tensor) -> Tensor:
+    def values_of_tile(self, coalitions: Tensor, values: MicrobatchValues, positions: Tensor) -> Tensor:
         """Return minus the loss of one example with each of a tile's coalitions, (coalitions,)."""
         with torch.no_grad(), lowered_precision(self.network.device, self.runner.precision):
             return self.runner.values_of_stack(coalitions, values, positions)
 
-    def slopes_of_tile(self, coalitions: Tensor, values: CellValues, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def slopes_of_tile(self, coalitions: Tensor, values: MicrobatchValues, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values of a tile, (coalitions,), and their slopes by presence, (coalitions, players).
 
         Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.errors import SecateurError
 from secateur.importance.context import CriterionContext
-from secateur.importance.shapley.coalition_runner import CellValues, first_consumer
+from secateur.importance.shapley.coalition_runner import MicrobatchValues, first_consumer
 from secateur.importance.shapley.config import EvaluationConfig
 from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
@@ -59,7 +59,7 @@ def whole_game(context: CriterionContext, config: EvaluationConfig, gradients: b
 
 
 def measure_steps(game: Game, gradients: bool) -> StepBytes:
-    """Run each kind of step of a game once, on the largest micro-batch, and measure its bytes.
+    """Run each kind of step of a game once, on the largest microbatch, and measure its bytes.
 
     Args:
         game: the game.
@@ -68,9 +68,9 @@ def measure_steps(game: Game, gradients: bool) -> StepBytes:
     cursor = game.cursor
     dense, tile = cursor.dense_bytes, game.tile
     sizes, runs = [], [game.trial_bytes]
-    for cell in cursor.largest:
-        sizes.append(cursor.bytes_at(cell, game.cut))
-        runs.append(_run_bytes(game, game.cell_values(cell), tile, gradients))
+    for microbatch in cursor.largest:
+        sizes.append(cursor.bytes_at(microbatch, game.cut))
+        runs.append(_run_bytes(game, game.microbatch_values(microbatch), tile, gradients))
         if len(cursor.largest) > 1:
             cursor.keep_within(0)
     game.runner.forget_contributions()
@@ -78,8 +78,8 @@ def measure_steps(game: Game, gradients: bool) -> StepBytes:
     return StepBytes(game.groups[0].name, dense, max(live), max(references), max(runs))
 
 
-def _run_bytes(game: Game, values: CellValues, tile: int, gradients: bool) -> int:
-    """Return the bytes of runs of coalitions on a micro-batch, with the lists of coalitions and their results."""
+def _run_bytes(game: Game, values: MicrobatchValues, tile: int, gradients: bool) -> int:
+    """Return the bytes of runs of coalitions on a microbatch, with the lists of coalitions and their results."""
     peak = peak_bytes(*_runs_of_each_kind(game, values, tile, gradients))
     rows = game.players * (game.players + 1)  # of coalitions, booleans: an order, or all without one
     listed = 3 * rows + 16 * game.players * values.dense.examples
@@ -87,11 +87,11 @@ def _run_bytes(game: Game, values: CellValues, tile: int, gradients: bool) -> in
     return peak + listed + of_slopes
 
 
-def _runs_of_each_kind(game: Game, values: CellValues, tile: int, gradients: bool) -> Iterator[Callable[[], Any]]:
+def _runs_of_each_kind(game: Game, values: MicrobatchValues, tile: int, gradients: bool) -> Iterator[Callable[[], Any]]:
     """Yield a run of each kind: without and with gradients, all coalitions on one example, and each on another."""
     nobody = torch.zeros(tile, game.players, dtype=torch.bool)
     if not game.stacks:
-        yield partial(game.runner.values_of_cell, nobody, values)
+        yield partial(game.runner.values_of_microbatch, nobody, values)
         return
     several = (torch.arange(tile) % values.dense.examples).sort().values  # rows of one example lie together
     for positions in (torch.zeros_like(several), several):
@@ -101,6 +101,6 @@ def _runs_of_each_kind(game: Game, values: CellValues, tile: int, gradients: boo
             yield partial(_try_slopes, game, nobody[:half], values, positions[:half])
 
 
-def _try_slopes(game: Game, coalitions: Tensor, values: CellValues, positions: Tensor) -> None:
+def _try_slopes(game: Game, coalitions: Tensor, values: MicrobatchValues, positions: Tensor) -> None:
     with suppress(RuntimeError, TypeError, ValueError, SecateurError):  # what can't be differentiated
         game.slopes_of_tile(coalitions, values, positions)

@@ -1,8 +1,8 @@
 """The memory limit of scoring: the bytes of each step, and the number of coalitions that one run stacks.
 
-Three kinds of tensors are alive at one time: the values that the cursor keeps of other micro-batches; the values of the
-current micro-batch at the cut, with the reference of its losses; and the tensors of the current step, which is the
-dense pass of a micro-batch, the trial of a game, or one tile of coalitions. The steps are measured once by running
+Three kinds of tensors are alive at one time: the values that the cursor keeps of other microbatches; the values of the
+current microbatch at the cut, with the reference of its losses; and the tensors of the current step, which is the
+dense pass of a microbatch, the trial of a game, or one tile of coalitions. The steps are measured once by running
 them. The cursor may use what the limit leaves beside the largest step.
 """
 
@@ -26,12 +26,12 @@ MOST_STACKED = 256
 
 @dataclass(frozen=True)
 class StepBytes:
-    """Bytes of the steps of one game, each on the largest micro-batch.
+    """Bytes of the steps of one game, each on the largest microbatch.
 
     Args:
         name: the group that is scored.
         dense: the dense pass, with the losses.
-        live: the values of a micro-batch at the cut.
+        live: the values of a microbatch at the cut.
         reference: the reference of its losses.
         run: the largest run from the cut on: the trial, a tile of coalitions, or a tile with its gradients.
     """
@@ -44,7 +44,7 @@ class StepBytes:
 
     @property
     def most(self) -> int:
-        """The bytes of the largest step, beside the values that the cursor keeps of other micro-batches."""
+        """The bytes of the largest step, beside the values that the cursor keeps of other microbatches."""
         return self.reference + max(self.dense, self.live + self.run)
 
 

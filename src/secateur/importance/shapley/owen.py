@@ -21,7 +21,7 @@ from secateur.importance.shapley.samplers.permutation import orders_and_reverses
 from secateur.importance.shapley.sampling_blocks import (
     DesignScheme,
     SamplingScheme,
-    cell_of_block,
+    microbatch_of_block,
     positions_of_visit,
 )
 from secateur.utils.rng import generator_for
@@ -76,26 +76,26 @@ def expected_gradients(context: CriterionContext, config: ExpectedGradients) -> 
 
 @dataclass(frozen=True)
 class GateGradients:
-    """A block of gradients: two coalitions and their complements for each example of a micro-batch."""
+    """A block of gradients: two coalitions and their complements for each example of a microbatch."""
 
     fixed_blocks: int | None = None
 
     def sample(self, game: Game, numbers: Sequence[Tensor], seed: int, name: str, block: int) -> Sample:
         """Return the sample of one block, as `SamplingScheme` defines it."""
         generator = generator_for(seed, name, block)
-        cell = cell_of_block(seed, name, len(numbers), block)
-        positions = positions_of_visit(BLOCK_EXAMPLES, len(numbers[cell]), block // len(numbers))
+        microbatch = microbatch_of_block(seed, name, len(numbers), block)
+        positions = positions_of_visit(BLOCK_EXAMPLES, len(numbers[microbatch]), block // len(numbers))
         rows = 2 * len(positions)
         probabilities = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows  # spread evenly
         probabilities = probabilities[torch.randperm(rows, generator=generator)]
         members = torch.rand(rows, game.players, generator=generator) < probabilities[:, None]
         coalitions = torch.stack([members, ~members], 1).flatten(0, 1)
-        _, slopes = game.gradients(coalitions, cell, positions.repeat_interleave(4))
+        _, slopes = game.gradients(coalitions, microbatch, positions.repeat_interleave(4))
         by_pair = slopes.view(len(positions), 2, 2, game.players).mean(2)  # (examples, pairs, players)
         zeros = torch.zeros(game.players, dtype=torch.float64)
         noise = by_pair.var(1).mean(0) / 2
         count = len(coalitions)
-        return Sample(numbers[cell][positions], by_pair.mean(1).T, count, GRADIENT_COST * count, zeros, noise)
+        return Sample(numbers[microbatch][positions], by_pair.mean(1).T, count, GRADIENT_COST * count, zeros, noise)
 
     def __str__(self) -> str:
         return "expected gradients at 4 coalitions an example, a surrogate"

@@ -26,7 +26,7 @@ class SamplingScheme(Protocol):
 
         Args:
             game: the game.
-            numbers: of each micro-batch the numbers of its examples in the data.
+            numbers: of each microbatch the numbers of its examples in the data.
             seed: the seed of all draws.
             name: the purpose of the draws: the group's name.
             block: the block's number.
@@ -41,9 +41,9 @@ class DesignScheme:
     Args:
         name: the sampler's name.
         sampler: the function that draws the coalitions.
-        examples: the number of examples of a micro-batch that a block uses; 0 for all.
+        examples: the number of examples of a microbatch that a block uses; 0 for all.
         spread: whether every pair of coalitions is evaluated on one of the examples, in place of all of them.
-        every: whether a block uses every micro-batch, or one in its turn.
+        every: whether a block uses every microbatch, or one in its turn.
         fixed_blocks: the number of blocks where no rule ends the sampling, else None.
     """
 
@@ -59,13 +59,13 @@ class DesignScheme:
         design = self.sampler(game.players, generator_for(seed, name, block))
         is_spread = self.spread and game.stacks
         shares, example_numbers = [], []
-        for cell in range(len(numbers)) if self.every else [cell_of_block(seed, name, len(numbers), block)]:
-            size = len(numbers[cell])
+        for microbatch in range(len(numbers)) if self.every else [microbatch_of_block(seed, name, len(numbers), block)]:
+            size = len(numbers[microbatch])
             is_subset = 0 < self.examples < size and game.stacks
             positions = positions_of_visit(self.examples, size, block // len(numbers)) if is_subset else None
             positions = torch.arange(size) if positions is None else positions
-            shares.append(_shares_of_examples(game, design, cell, positions, is_spread))
-            example_numbers.append(numbers[cell][positions])
+            shares.append(_shares_of_examples(game, design, microbatch, positions, is_spread))
+            example_numbers.append(numbers[microbatch][positions])
         zeros = torch.zeros(game.players, dtype=torch.float64)
         examples, count = torch.cat(example_numbers), len(design.coalitions)
         evaluations = count if is_spread and design.free else count * len(examples)
@@ -75,52 +75,54 @@ class DesignScheme:
         return f"{self.name}{f', {self.examples} examples a block' if self.examples else ''}"
 
 
-def cell_of_block(seed: int, name: str, count: int, block: int) -> int:
-    """Return the number of a block's micro-batch: all take turns, in a new random order each round."""
+def microbatch_of_block(seed: int, name: str, count: int, block: int) -> int:
+    """Return the number of a block's microbatch: all take turns, in a new random order each round."""
     order = torch.randperm(count, generator=generator_for(seed, name, "cells", block // count))
     return int(order[block % count])
 
 
 def positions_of_visit(examples: int, size: int, visit: int) -> Tensor:
-    """Return the positions of a block's examples in its micro-batch, ascending; each visit uses the next ones."""
+    """Return the positions of a block's examples in its microbatch, ascending; each visit uses the next ones."""
     count = min(examples, size)
     return ((visit * count + torch.arange(count)) % size).sort().values
 
 
-def _shares_of_examples(game: Game, design: CoalitionDesign, cell: int, positions: Tensor, is_spread: bool) -> Tensor:
+def _shares_of_examples(
+    game: Game, design: CoalitionDesign, microbatch: int, positions: Tensor, is_spread: bool
+) -> Tensor:
     """Return each example's shares, (players, examples)."""
-    all_present = game.everyone(cell, positions)
+    all_present = game.everyone(microbatch, positions)
     fractions = design.coalitions.sum(1, dtype=torch.float64) / game.players
     count, examples = len(design.coalitions), len(positions)
     if not (is_spread and design.free):
-        none_present, values = _crossed_values(game, design, cell, positions)
+        none_present, values = _crossed_values(game, design, microbatch, positions)
         gain = all_present - none_present
         return design.shares(values - none_present - gain * fractions[:, None]) + gain / game.players
     columns = torch.arange(count) // 2 * examples // ((count + 1) // 2)  # a pair shares one example
-    none_present, values = _spread_values(game, design, cell, positions, columns)
+    none_present, values = _spread_values(game, design, microbatch, positions, columns)
     gain = all_present - none_present
     surplus = torch.zeros(count, examples, dtype=torch.float64)
     surplus[torch.arange(count), columns] = (values - none_present[columns] - gain[columns] * fractions) * examples
     return design.shares(surplus) + gain / game.players
 
 
-def _crossed_values(game: Game, design: CoalitionDesign, cell: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+def _crossed_values(game: Game, design: CoalitionDesign, microbatch: int, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Return the values without players, (examples,), and of each coalition, (coalitions, examples)."""
     nobody = torch.zeros(1, game.players, dtype=torch.bool)
-    values = game.cross(torch.cat([nobody, design.coalitions]), cell, positions)  # in the same tiles
+    values = game.cross(torch.cat([nobody, design.coalitions]), microbatch, positions)  # in the same tiles
     return values[0], values[1:]
 
 
 def _spread_values(
-    game: Game, design: CoalitionDesign, cell: int, positions: Tensor, columns: Tensor
+    game: Game, design: CoalitionDesign, microbatch: int, positions: Tensor, columns: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the values without players, (examples,), and of each coalition on one example, (coalitions,).
 
     Args:
         game: the game.
         design: the coalitions.
-        cell: the number of the micro-batch.
-        positions: the positions of the examples in the micro-batch, (examples,).
+        microbatch: the number of the microbatch.
+        positions: the positions of the examples in the microbatch, (examples,).
         columns: for each coalition the index of its example in `positions`, (coalitions,).
     """
     nobody = torch.zeros(len(positions), game.players, dtype=torch.bool)
@@ -128,6 +130,6 @@ def _spread_values(
     order = all_columns.argsort(stable=True)  # rows of one example lie together
     values = torch.empty(len(all_columns), dtype=torch.float64)
     values[order] = game.paired_values(
-        torch.cat([design.coalitions, nobody])[order], cell, positions[all_columns[order]]
+        torch.cat([design.coalitions, nobody])[order], microbatch, positions[all_columns[order]]
     )
     return values[len(columns) :], values[: len(columns)]

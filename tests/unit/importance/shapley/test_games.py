@@ -157,8 +157,8 @@ def test_stacked_coalitions_and_examples_give_what_each_coalition_gives_alone(ab
     game = Game(context, network.select("layer2.0.conv1", None))
     coalitions = torch.rand(7, game.players, generator=torch.Generator().manual_seed(0)) < 0.7
     positions = torch.tensor([3, 0, 17, 9, 30])
-    values = game.cell_values(0)
-    alone = torch.cat([game.runner.values_of_cell(coalition, values) for coalition in coalitions.split(1)])
+    values = game.microbatch_values(0)
+    alone = torch.cat([game.runner.values_of_microbatch(coalition, values) for coalition in coalitions.split(1)])
     assert game.stacks
     assert torch.allclose(game.cross(coalitions, 0, positions), alone[:, positions], rtol=1e-3, atol=1e-4)
 
@@ -183,8 +183,8 @@ def test_owen_values_are_the_mean_over_all_orders_in_which_groups_stay_together(
     x = torch.randn(16, 5)
     y = model(4 * x).argmax(1)
     network = sc.trace(model, x[:2])
-    cells = split_microbatches(as_batches((x, y)), torch.device("cpu"))
-    context = CriterionContext(network, network.groups, cells, None, {}, 0)
+    microbatches = split_microbatches(as_batches((x, y)), torch.device("cpu"))
+    context = CriterionContext(network, network.groups, microbatches, None, {}, 0)
     game = Game(context, network.groups)
     coalitions = torch.tensor(list(itertools.product([False, True], repeat=7)))
     values = dict(

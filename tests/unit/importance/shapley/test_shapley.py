@@ -91,9 +91,9 @@ def game_of(name: str, removal: str, double: bool = False) -> tuple[Game, sc.Net
     else:
         _, example, network = traced_without_options(name)
     group = min(network.groups, key=lambda each: each.size)
-    cell = example_batches(example, torch.device("cpu"))[0]
-    means = sc.score(network, [cell], by="apoz", ablation=removal, progress=False).means
-    context = CriterionContext(network, network.groups, [cell], None, means, 0)
+    microbatch = example_batches(example, torch.device("cpu"))[0]
+    means = sc.score(network, [microbatch], by="apoz", ablation=removal, progress=False).means
+    context = CriterionContext(network, network.groups, [microbatch], None, means, 0)
     return Game(context, [group]), network
 
 
@@ -104,13 +104,13 @@ def test_a_game_in_any_order_of_rows_is_the_masked_run(name: str, removal: str) 
     game, network = game_of(name, removal)
     torch.manual_seed(1)
     coalitions = torch.rand(5, game.players) < 0.5
-    cell, group = game.context.microbatches[0], game.groups[0]
+    microbatch, group = game.context.microbatches[0], game.groups[0]
     examples = game.cursor.dense_baseline(0).examples
     found = game.cross(coalitions, 0, torch.arange(examples))
     for coalition, values in zip(coalitions, found, strict=True):
         mask = torch.ones(network.units + 1, dtype=torch.bool)
         mask[group.span] = coalition
-        output = run_masked(network, cell, mask, game.runner.ablation.means)
+        output = run_masked(network, microbatch, mask, game.runner.ablation.means)
         expected = -game.context.losses(output, game.cursor.dense_baseline(0).reference, examples).double()
         loose = 50 if name == "sixteen bits" else 1
         assert torch.allclose(
@@ -141,7 +141,7 @@ def test_gradients_are_the_slopes_of_presence(name: str, removal: str) -> None:
     positions = torch.zeros(3, dtype=torch.long)
     values, slopes = game.gradients(coalitions, 0, positions)
     assert torch.allclose(values, game.paired_values(coalitions, 0, positions), rtol=1e-3, atol=1e-4)
-    values, step = game.cell_values(0), 1e-4
+    values, step = game.microbatch_values(0), 1e-4
 
     def at(gates: Tensor) -> Tensor:
         with torch.no_grad():
@@ -160,8 +160,8 @@ def test_gradients_are_the_slopes_of_presence(name: str, removal: str) -> None:
 def test_games_come_in_the_order_of_their_cuts_and_each_cell_runs_once() -> None:
     model, example = grow("vgg")
     network = sc.trace(model, example)
-    cell = example_batches(example, torch.device("cpu"))[0]
-    context = CriterionContext(network, network.groups[::-1], [cell], None, {}, 0)
+    microbatch = example_batches(example, torch.device("cpu"))[0]
+    context = CriterionContext(network, network.groups[::-1], [microbatch], None, {}, 0)
     cursor = DenseRun(context, 1 << 30)
     cuts = []
     for game in games_in_order(context, EvaluationConfig(), cursor):
@@ -228,10 +228,10 @@ def test_large_outputs_count_as_memory_and_are_asked_for_again() -> None:
     torch.manual_seed(6)
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5000))
     network = sc.trace(model, torch.randn(2, 4))
-    cells = as_batches([torch.randn(32, 4) for _ in range(4)])
-    cursor = DenseRun(CriterionContext(network, network.groups, cells, None, {}, 0), 1_500_000)
-    for cell in range(4):
-        assert cursor.dense_baseline(cell).examples == 32
+    microbatches = as_batches([torch.randn(32, 4) for _ in range(4)])
+    cursor = DenseRun(CriterionContext(network, network.groups, microbatches, None, {}, 0), 1_500_000)
+    for microbatch in range(4):
+        assert cursor.dense_baseline(microbatch).examples == 32
     assert 0 < cursor.kept_bytes <= 1_500_000
 
 
