@@ -2,8 +2,10 @@
 
 Examples:
     >>> from secateur.stopping import Seconds, SelectionConfident, StandardError
-    >>> print((StandardError(0.2) & SelectionConfident(keep=0.5)) | Seconds(600))
-    ((errors of 0.2 of the spread & clear which 50% are removed (95% each)) | 600 seconds)
+    >>> print(SelectionConfident(keep=0.5) | Seconds(600))
+    95% confidence in each pair at the boundary of the lowest 50% or 600 seconds
+    >>> print((StandardError(0.2) & SelectionConfident(keep=0.5)) | Seconds(600))  # doctest: +ELLIPSIS
+    (a largest standard error of 0.2 of the spread of the scores and 95% confidence ...) or 600 seconds
 """
 
 from typing import Any

@@ -13,6 +13,7 @@ from secateur.files import Record, read_tensors
 from secateur.files.records import Natural, check_stored
 from secateur.files.tensors import About
 from secateur.importance.estimates import SAMPLE_TENSORS, pool_samples, split_samples
+from secateur.importance.scheme_names import current_name
 
 MAX_EXAMPLES = 1 << 32
 MAX_UNUSED = 1 << 24  # examples that no block used, which need memory, too
@@ -116,7 +117,8 @@ def _group_fields(group: str, saved: SavedGroup2, tensors: Mapping[str, Tensor],
         check_stored(fits, f"the scores of {group} by example do not fit")
     errors_here = tensors.get(f"errors_here/{group}")
     fields = {"values": values, "errors": errors, "per_example": per_example, "errors_here": errors_here}
-    return {**fields, "samples": samples, **{name: getattr(saved, name) for name in SavedGroup2.__struct_fields__}}
+    facts = {name: getattr(saved, name) for name in SavedGroup2.__struct_fields__}
+    return {**fields, "samples": samples, **facts, "layout": current_name(saved.layout)}
 
 
 def _check_samples(group: str, tensors: Mapping[str, Tensor], units: int, examples: int) -> None:

@@ -17,16 +17,16 @@ def group_rows(groups: "Mapping[str, GroupScores]") -> list[list[str]]:
 
 
 def estimation_lines(groups: "Mapping[str, GroupScores]") -> list[str]:
-    """Return one line for the groups of each sampling scheme and stopping rule."""
+    """Return the sampler of each sampling scheme's groups on one line, and the stopping rule on the next."""
     names_by_scheme: dict[tuple[str, str], list[str]] = {}
     for name, scores in groups.items():
         if scores.layout:
             names_by_scheme.setdefault((scores.layout, scores.stopped), []).append(name)
-    return [
-        f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {layout}"
-        f"{f'; until {stopped}' if stopped else ''}"
-        for (layout, stopped), names in names_by_scheme.items()
-    ]
+    lines = []
+    for (layout, stopped), names in names_by_scheme.items():
+        lines.append(f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {layout}")
+        lines += [f"  sampled until {stopped}"] if stopped else []
+    return lines
 
 
 def unit_columns(groups: "Mapping[str, GroupScores]") -> dict[str, list[Any]]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from secateur.importance.estimates import Sample
+from secateur.importance.scheme_names import controlled_name
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.samplers.kernelshap import of_sizes
 from secateur.importance.shapley.sampling_blocks import microbatch_of_block, positions_of_visit
@@ -82,8 +83,7 @@ class ControlVariate:
         return estimates.view(len(positions), self.pairs, 2, players).mean(2).permute(2, 1, 0)
 
     def __str__(self) -> str:
-        groups = f" and group, {len(self.sizes)} groups" if len(self.sizes) > 1 else ""
-        return f"gradients at {2 * self.pairs} coalitions an example{groups}, corrected along orders"
+        return controlled_name(2 * self.pairs, len(self.sizes))
 
 
 def nested_order(sizes: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -176,5 +176,5 @@ def _group_scores(
         errors_here=estimate.errors_here,
         samples=tuple(samples),
         layout=str(scheme),
-        stopped="" if rule is None else f"{rule}{', a heuristic' if rule.heuristic else ''}",
+        stopped="" if rule is None else f"{rule}{f' (heuristic: {rule.heuristic})' if rule.heuristic else ''}",
     )

@@ -96,7 +96,12 @@ class CombinedRule(Rule):
         return "; ".join(dict.fromkeys(rule.heuristic for rule in (self.first, self.second) if rule.heuristic))
 
     def __str__(self) -> str:
-        return f"({self.first} {self.operator} {self.second})"
+        first, second = (self._operand(rule) for rule in (self.first, self.second))
+        return f"{first} {'and' if self.operator == '&' else 'or'} {second}"
+
+    def _operand(self, rule: Rule) -> str:
+        """Return a rule in words, in brackets where it combines others in another way."""
+        return f"({rule})" if isinstance(rule, CombinedRule) and rule.operator != self.operator else str(rule)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ class StandardError(Rule):
     """Stop when the largest standard error is at most this fraction of the spread of the units' scores."""
 
     relative: float
-    heuristic = "the error is judged by its own estimate, again and again"
+    heuristic = "the errors are themselves estimates, examined repeatedly"
 
     def __post_init__(self) -> None:
         check_positive(self.relative, "relative error")
@@ -27,7 +27,7 @@ class StandardError(Rule):
         return float(self.relative**2 / ratio.clamp_min(1e-300))
 
     def __str__(self) -> str:
-        return f"errors of {self.relative:g} of the spread"
+        return f"a largest standard error of {self.relative:g} of the spread of the scores"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Stable(Rule):
         return max(float(stats.spearmanr(*halves).statistic), 0.0) / self.correlation
 
     def __str__(self) -> str:
-        return f"rank correlation of {self.correlation:g} between halves"
+        return f"a rank correlation of {self.correlation:g} between the scores by two halves of the samples"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class SelectionConfident(Rule):
 
     keep: float
     confidence: float = 0.95
-    heuristic = "each pair has its confidence, all together have less, and it is looked at again and again"
+    heuristic = "the confidence is that of one pair, examined repeatedly; that of all pairs together is lower"
 
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1 or not 0 < self.confidence < 1:
@@ -84,4 +84,4 @@ class SelectionConfident(Rule):
         return float(ratio.min() / stats.t.ppf(self.confidence, blocks - 1)) ** 2
 
     def __str__(self) -> str:
-        return f"clear which {1 - self.keep:.0%} are removed ({self.confidence:.0%} each)"
+        return f"{self.confidence:.0%} confidence in each pair at the boundary of the lowest {1 - self.keep:.0%}"

@@ -79,6 +79,13 @@ def test_stricter_rules_take_longer_and_reach_what_they_say(network: sc.Network)
     assert known.coalitions >= loose.coalitions
 
 
+def test_rules_are_named_with_the_words_and_and_or() -> None:
+    one, two, three = Coalitions(5), Seconds(3), Evaluations(7)
+    assert str(one | two | three) == "5 coalitions or 3 seconds or 7 evaluations"
+    assert str(one & two | three) == "(5 coalitions and 3 seconds) or 7 evaluations"
+    assert str(one & (two | three)) == "5 coalitions and (3 seconds or 7 evaluations)"
+
+
 def test_heuristics_say_that_they_are() -> None:
     for rule in (StandardError(0.1), Stable(), SelectionConfident(0.5)):
         assert rule.heuristic

@@ -207,7 +207,11 @@ def test_the_choice_is_said_and_follows_the_network() -> None:
     network = sc.trace(model, x[:2])
     text = str(sc.score(network, [(x, y)], progress=False))
     assert "0: exact" in text
-    assert "2: gradients at 4 coalitions an example, corrected along orders; until" in text
+    assert "2: controlled: gradients at 4 random coalitions per example, made unbiased by" in text
+    limit = (
+        "a largest standard error of 0.5 of the spread of the scores or 64 evaluations per unit, more in later layers"
+    )
+    assert f"  sampled until {limit} (heuristic: the errors are themselves estimates" in text
 
     def wrong(output: Tensor, target: Tensor) -> Tensor:
         return (output.argmax(1) != target).double()
