@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from secateur.coupling.network import Kept
 from secateur.graph.model_copies import copy_model
+from secateur.masking.ablation import Means, consumer_key
 from secateur.surgery.trial_cut import TrialCutter
+from secateur.surgery.trial_failures import Failure
 from zoo import grow
 
 
@@ -66,3 +69,26 @@ def test_blocks_are_tried_together_and_alone_where_that_fails(
     assert counted[0] == runs
     assert network["blocks"].block_paths == tuple(str(number) for number in range(6) if number not in post_norms)
     assert len(network.frozen) == len(post_norms)
+
+
+class CountedTrials(TrialCutter):
+    """Trials that are counted; those with means fail."""
+
+    count = 0
+
+    def _run(self, network: sc.Network, kept: Kept, means: Means) -> Failure | None:
+        self.count += 1
+        return Failure("differs", None, -1) if means else None
+
+
+def test_the_outcome_of_a_trial_with_means_is_no_other_trials() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), torch.randn(5, 3)
+    network = sc.trace(model, x)
+    trials, kept = CountedTrials(model), {network.groups[0].name: torch.arange(2)}
+    means = {consumer_key(network.consumers[0]): torch.ones(4)}
+    assert trials.run(network, kept, means) is not None
+    assert trials.run(network, kept, {}) is None
+    assert trials.run(network, kept, {}) is None
+    assert trials.count == 2
+    assert trials.run(network, kept, means) is not None
+    assert trials.count == 3

@@ -1,0 +1,175 @@
+"""Single steps of the search for a plan, each on numbers that are written down."""
+
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import secateur as sc
+from secateur.allocation.block_order import REFITTED, _BlockPrices, _without_neighbours
+from secateur.allocation.block_search import _BlockSearch
+from secateur.allocation.block_trials import coarse_counts, middle_counts
+from secateur.allocation.candidate_plans import Candidate
+from secateur.allocation.candidates import candidate_allocations
+from secateur.allocation.latency_bounds import LatencyClock
+from secateur.allocation.loss_order import _Savings
+from secateur.allocation.plan_sizes import ANY, Allocation
+from secateur.allocation.search import PlanSearch
+from secateur.allocation.strategies import OrderContext
+from secateur.evaluation.latency_table import LatencyTable
+
+
+def perceptron() -> sc.Network:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    return sc.trace(model, torch.randn(2, 4))
+
+
+def test_blocks_next_to_one_before_are_measured_again() -> None:
+    group: Any = SimpleNamespace(block_paths=("a", "b", "c", "d", "e"))
+    assert _without_neighbours(["c", "b", "a", "d", "e"], group) == ["c", "a", "e"]
+
+
+def test_the_layers_that_are_refitted_lie_behind_the_block() -> None:
+    names = ("stem", "layers.0.up", "layers.0.down", "layers.1.up", "layers.1.down", "layers.2.up", "head")
+    layers = [SimpleNamespace(node=number) for number in range(len(names))]
+    position = {number: number for number in range(len(names))}
+    simulator: Any = SimpleNamespace(network=SimpleNamespace(program=SimpleNamespace(position=position)), layers=layers)
+    prices = _BlockPrices(simulator, None, None, None)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secateur.allocation.block_order.module_path", names.__getitem__)
+        behind = [names[layer.node] for layer in prices._layers_behind("layers.0")]  # type: ignore[call-overload]
+    assert len(behind) == REFITTED
+    assert behind == ["layers.1.up", "layers.1.down", "layers.2.up"]
+
+
+class WrittenSearch(_BlockSearch):
+    """A search whose plans have the losses that a test says, by the number of blocks that they leave out."""
+
+    def __init__(self, losses: Sequence[float], allocations: Sequence[Allocation] = ()) -> None:
+        self.losses, self.tried = losses, list[int]()
+        self._search: Any = SimpleNamespace(
+            allocations=allocations, config=SimpleNamespace(filled_target="cpu"), simulated=lambda candidate: candidate
+        )
+        self._order = tuple(str(number) for number in range(len(losses) - 1))
+        self._by_dropped = {(): self.candidate(())}
+
+    def candidate(self, dropped: tuple[str, ...], name: str = "uniform") -> Candidate:
+        losses = torch.tensor([self.losses[len(dropped)]])
+        plan: Any = SimpleNamespace(kept={"blocks": self._order[len(dropped) :], name: [0]}, notes=())
+        return Candidate(plan, Allocation((name,), dropped=dropped), losses)
+
+    def _plan(self, allocation: Allocation) -> Candidate | None:
+        self.tried.append(len(allocation.dropped))
+        return self.candidate(allocation.dropped, allocation.names[0])
+
+    def _is_time_up(self) -> bool:
+        return False
+
+
+def test_numbers_of_blocks_are_tried_until_two_in_turn_are_worse() -> None:
+    rising = WrittenSearch([0.0, *map(float, range(1, 13))])
+    rising._search_counts(Allocation(("uniform",)))
+    coarse = coarse_counts(12)
+    assert rising.tried[:2] == coarse[1:3]
+    assert not {*rising.tried} & {*coarse[3:]}
+    falling = WrittenSearch([float(13 - count) for count in range(13)])
+    falling._search_counts(Allocation(("uniform",)))
+    assert max(falling.tried) > max(rising.tried)
+    assert len(falling._best.allocation.dropped) == max(falling.tried)
+
+
+def test_middles_lie_between_the_best_number_and_its_neighbours() -> None:
+    assert middle_counts([0, 4, 8, 16], 4) == [2, 6]
+    assert middle_counts([0, 4, 8, 16], 0) == [2]
+    assert middle_counts([0, 1, 3], 1) == [2]
+
+
+def test_where_no_plan_with_all_blocks_fits_the_best_curves_of_single_groups_allocate() -> None:
+    estimated, measured = Allocation(("loss",)), Allocation(("loss",), {"a": torch.zeros(2)})
+    whole = measured._replace(whole=("residual",))
+    search = WrittenSearch(
+        [0.0], [Allocation(("uniform",)), estimated, measured, measured._replace(names=("a", "b")), whole]
+    )
+    assert search._fallback_allocation() == measured._replace(target="cpu")
+    mixed = [Allocation(("uniform",)), Allocation(("uniform", "loss")), whole]
+    assert WrittenSearch([0.0], mixed)._fallback_allocation() == whole._replace(target="cpu")
+
+
+def test_other_allocations_are_tried_with_the_blocks_of_the_best_plan() -> None:
+    search = WrittenSearch([3.0, 1.0, 2.0], [Allocation(("uniform",)), Allocation(("loss",))])
+    search._by_dropped[("0",)] = search.candidate(("0",))
+    simulated: list[Candidate] = []
+    search._search.simulated = lambda candidate: (simulated.append(candidate), candidate)[1]
+    search._plan = lambda allocation: Candidate(  # type: ignore[method-assign]
+        SimpleNamespace(kept={"a": range(3 if allocation.names == ("loss",) else 2)}, notes=()),  # type: ignore[arg-type]
+        allocation, torch.tensor([0.5]),
+    )  # fmt: skip
+    search._by_dropped[("0",)] = search._plan(Allocation(("uniform",), dropped=("0",)))  # type: ignore[assignment]
+    search._try_other_allocations()
+    assert [(candidate.allocation.names, candidate.allocation.dropped) for candidate in simulated] == [
+        (("loss",), ("0",))
+    ]
+
+
+def test_measured_curves_are_those_that_plans_are_mixed_from() -> None:
+    """Of a criterion that estimates losses there are two curves; residual widths stay whole beside other kinds."""
+    measured = {"a": torch.tensor([0.0, 1.0])}
+    config: Any = SimpleNamespace(allocation="auto", dropped=(), refits=True, curves=measured)
+
+    class Scored(dict[str, Any]):
+        by = "obs"
+
+    def allocations(**kinds: str) -> list[Allocation]:
+        network = {name: SimpleNamespace(kind=kind) for name, kind in kinds.items()}
+        simulator: Any = SimpleNamespace(network=network, examples=64)
+        return candidate_allocations(simulator, Scored(kinds), config)  # type: ignore[arg-type]
+
+    uniform, estimated, by_loss, mixed, whole = allocations(a="channels", b="residual")
+    assert uniform == Allocation(("uniform",))
+    assert estimated == Allocation(("loss",), None)
+    assert by_loss == Allocation(("loss",), measured)
+    assert mixed == Allocation(("uniform", "loss"), measured)
+    assert whole == Allocation(("loss",), measured, whole=("residual",))
+    assert len(allocations(a="channels")) == 4
+    assert len(allocations(a="residual")) == 4
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_the_saving_of_a_unit_is_the_mean_of_those_removed_at_once(step: int) -> None:
+    """Each of eight units between 4 inputs and 2 outputs has 6 of 48 MACs."""
+    network = perceptron()
+    context = OrderContext(network, network.groups, ("macs",))
+    savings = _Savings(context, [np.arange(0, 9, step)])
+    assert savings.of_next(np.array([0])).tolist() == pytest.approx([1 / 8])
+    assert savings.of_next(np.array([4])).tolist() == pytest.approx([1 / 8])
+
+
+def test_without_a_model_the_dense_network_takes_the_milliseconds_of_the_table() -> None:
+    program = SimpleNamespace(writes=())
+    calibration: Any = SimpleNamespace(microbatches=[None], network=SimpleNamespace(program=program))
+    assert LatencyClock(calibration, None, "cpu", LatencyTable((), 0.002)).dense_ms == 2.0
+
+
+class FilledSearch(PlanSearch):
+    """A search whose plans of any sizes and of filling sizes differ."""
+
+    def plan(self, keep: Any, allocation: Allocation) -> Any:
+        return SimpleNamespace(kept={"a": range(5)}, notes=())
+
+    def _filling(self, keep: Any, allocations: Sequence[Allocation]) -> Iterator[Candidate]:
+        plan: Any = SimpleNamespace(kept={"a": range(4)}, notes=())
+        yield from (Candidate(plan, allocation._replace(target="cpu")) for allocation in allocations)
+
+    def _with_filled_kernels(self, keep: Any, ranked: Sequence[Candidate]) -> Candidate:
+        return ranked[0]
+
+
+@pytest.mark.parametrize(("latency", "target"), [(None, ANY), (LatencyTable((), 1.0), "cpu")])
+def test_sizes_that_fill_kernels_come_first_for_a_budget_in_time_alone(latency: Any, target: str) -> None:
+    missing: Any = None
+    search = FilledSearch(missing, missing, missing, latency, [Allocation(("uniform",))])
+    assert search.best_of_allocations({}).allocation.target == target
