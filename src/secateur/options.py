@@ -11,6 +11,8 @@ import numpy as np
 
 from secateur.errors import NameMatchError, OptionError, SecateurError
 
+SHORTEST_PREFIX = 3  # letters of a shortened name that the whole name is offered for
+
 
 @dataclass(frozen=True)
 class Option:
@@ -102,7 +104,8 @@ def check_name(name: str, known: Iterable[str], message: str, shows: bool = True
     """
     names = list(known)
     if name not in names:
-        nearest = get_close_matches(name, names, 1)
+        longer = [other for other in names if len(name) >= SHORTEST_PREFIX and other.startswith(name)]
+        nearest = get_close_matches(name, names, 1) or longer
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise NameMatchError(f"{message}{f' {name!r}' if shows else ''}; {hint}known are {', '.join(names) or 'none'}")
 

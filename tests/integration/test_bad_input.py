@@ -1,6 +1,8 @@
 """Bad input: each is a clear error that names the place and the remedy, and leaves the model as it was."""
 
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,6 +38,8 @@ DATA: dict[str, tuple[Any, str]] = {
     "an empty batch": ([(X[:0], Y[:0])], "batch 0 is empty"),
     "a second empty batch": ([(X, Y), (X[:0], Y[:0])], "batch 1 is empty"),
     "not iterable": (7, "data is a int; give an iterable"),
+    "a Trainer": (SimpleNamespace(get_train_dataloader=list), r"such as its get_train_dataloader\(\)"),
+    "a Lightning DataModule": (SimpleNamespace(train_dataloader=list), r"such as its train_dataloader\(\)"),
     "no tensors": ([("a", "b")], "holds no tensors"),
     "too many items": ([(X, Y, X)], "give \\(inputs, target\\)"),
     "NaN": ([(nan_in(X), Y)], "batch 0 has NaN"),
@@ -203,3 +207,30 @@ def test_the_forms_that_data_may_have(form: Callable[[], Any]) -> None:
     as_keywords = isinstance(data, list) and isinstance(data[0], dict)
     network = sc.trace(Named(), {"input": X} if as_keywords else X)
     assert sc.score(network, data, progress=False)["fc1"].values.shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "none does not exist; give the folder that `save`"),
+        ("a file", "a file is a file; give the folder that `save`"),
+        ("empty", r"empty has no recipe\.json; give the folder that `save`"),
+        ("pretrained", "holds a model that `save_pretrained` wrote.* load it by `from_pretrained`"),
+    ],
+)
+def test_a_folder_that_is_no_saved_result_is_named_as_what_it_is(
+    model: nn.Module, tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "a file").touch()
+    for folder in ("empty", "pretrained"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pretrained" / "config.json").write_text("{}")
+    with pytest.raises(sc.SecateurError, match=message):
+        sc.load(model, tmp_path / name)
+
+
+@pytest.mark.parametrize("level", [95, 1.0, 0.0, -0.5])
+def test_a_level_that_is_no_probability_is_refused(network: sc.Network, level: float) -> None:
+    scores = sc.score(network, X, by="l2")
+    with pytest.raises(sc.SecateurError, match=r"must lie between 0 and 1; give 0\.95"):
+        next(iter(scores.values())).interval(level)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.entry import entry_point
+from secateur.errors import NameMatchError
 from secateur.option_table import OPTIONS, classes_of
-from secateur.options import Option
+from secateur.options import Option, check_name
 
 pytestmark = untrained_networks
 
@@ -270,3 +271,10 @@ def test_an_option_of_a_type_that_its_test_can_not_compare_is_refused() -> None:
     option = Option("a number above 0", lambda value: value > 0)
     with pytest.raises(sc.errors.OptionError, match=r"power='x' \(str\) can't be used; give a number above 0"):
         option.check("power", "x")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("onnx", "did you mean 'onnxruntime'"), ("on", "; known are")])
+def test_a_shortened_name_is_completed(name: str, hint: str) -> None:
+    with pytest.raises(NameMatchError) as error:
+        check_name(name, ("cpu", "onnxruntime"), "target=onnx")
+    assert hint in str(error.value) and ("did you mean" in str(error.value)) == ("did" in hint)

@@ -91,8 +91,8 @@ def preferred_candidate(plain: Candidate, filling: Candidate) -> Candidate:
     is_filling = speed_ratio > 1 and float(excess.mean()) <= -error
     chosen = filling if is_filling else plain
     note = (
-        f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: with such sizes "
-        f"{after.left / max(after.dense, 1):.0%} of the MACs in steps remain, with a {plain.measure} of "
-        f"{filling.loss:.4f}, with any sizes {before.left / max(before.dense, 1):.0%} with {plain.loss:.4f}"
+        f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: the best plan of such sizes "
+        f"keeps {after.left / max(after.dense, 1):.0%} of the MACs in steps ({plain.measure} {filling.loss:.4f}), "
+        f"the best plan of any sizes {before.left / max(before.dense, 1):.0%} ({plain.loss:.4f})"
     )
     return chosen.with_note(note)

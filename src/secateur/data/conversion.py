@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from secateur.data.batch import Batch, on_device
 from secateur.data.forms import (
+    TEXT_ADVICE,
     ExampleList,
     as_target,
     as_tensors,
@@ -19,6 +20,7 @@ from secateur.data.forms import (
     is_array,
     is_row,
     is_table,
+    loader_of,
 )
 from secateur.data.next_tokens import with_next_tokens
 from secateur.data.padding import without_padding
@@ -119,7 +121,7 @@ def _batch_items(data: Any, batch_size: int, dtype: torch.dtype | None) -> list[
         rows = (data[number] for number in range(len(data)))  # type: ignore[arg-type]
         return list(batches_of_rows(rows, batch_size, dtype))
     if not isinstance(data, Iterable) or isinstance(data, str | bytes):
-        raise DataError(f"data is a {type(data).__name__}; give an iterable of batches, such as a DataLoader or a list")
+        raise DataError(f"data is a {type(data).__name__}; give an iterable of batches, such as {loader_of(data)}")
     items = list(data)
     return list(batches_of_rows(items, batch_size, dtype)) if items and all(map(is_row, items)) else items
 
@@ -159,10 +161,7 @@ NOT_DENSE: Mapping[str, Callable[[Tensor], bool]] = {
 def _check(batch: Batch, number: int) -> None:
     if not batch.tensors:
         kinds = [type(value).__name__ for value in (*batch.args, *batch.kwargs.values())]
-        advice = (
-            "; a tokenizer makes tensors of texts: secateur.text_batches(tokenizer, texts)" if "str" in kinds else ""
-        )
-        raise DataError(f"batch {number} holds no tensors, but {kinds}{advice}")
+        raise DataError(f"batch {number} holds no tensors, but {kinds}{TEXT_ADVICE if 'str' in kinds else ''}")
     if batch.size == 0:
         raise DataError(f"batch {number} is empty: its first input has shape {tuple(batch.tensors[0].shape)}")
     for tensor in batch.tensors:

@@ -13,10 +13,17 @@ from secateur.errors import DataError
 from secateur.utils.collected_warnings import warn
 
 LABEL_KEYS = ("labels", "label", "label_ids")
+TEXT_ADVICE = "; a tokenizer makes tensors of texts: secateur.text_batches(tokenizer, texts)"
+LOADER_METHODS = ("get_train_dataloader", "train_dataloader")  # of a Trainer; of a module of Lightning
 
 
 class ExampleList(list[Any]):
     """A list with one entry for each example of a batch, such as the boxes of each image."""
+
+
+def loader_of(data: object) -> str:
+    """Return what gives the batches of an object that is none itself, in words."""
+    return next((f"its {name}()" for name in LOADER_METHODS if hasattr(data, name)), "a DataLoader or a list")
 
 
 def is_numeric(value: object) -> bool:

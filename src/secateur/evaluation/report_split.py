@@ -15,6 +15,7 @@ FEWEST, MOST = 16, 1024
 LARGEST_SHARE = 4  # but never more than one of so many
 FEWEST_EXAMPLES = 32
 RUNS = 8
+FITTED = "are also among those that the network was fitted to"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +58,14 @@ def split_examples(
     """
     if tests is not None:
         repeated, total = repeated_examples(batches, tests), sum(batch.size or 1 for batch in tests)
-        notes = [f"{repeated} of the {total} test examples are also among those that the network was fitted to"]
+        notes = [f"{repeated} of the {total} test examples {FITTED}"]
         return ReportExamples(list(batches), list(tests), tests[0], repeated < total, tuple(notes[: min(repeated, 1)]))
     fitted, measured = split_report_examples(batches, holdout)
     if not measured:
         return ReportExamples(fitted, fitted, batches[0], False)
     repeated = repeated_examples(fitted, measured)
-    notes = [f"{repeated} of the measured examples occur in the others, too"] if repeated else []
+    total = sum(batch.size or 1 for batch in measured)
+    notes = [f"{repeated} of the {total} measured examples {FITTED}"] if repeated else []
     notes += ["the scores were given, and may have been computed on the measured examples"] if has_scores else []
     return ReportExamples(fitted, measured, batches[0], True, tuple(notes))
 

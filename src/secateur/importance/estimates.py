@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from secateur.errors import OptionError
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -149,3 +151,16 @@ def split_samples(tensors: Mapping[str, Tensor]) -> tuple[Sample, ...]:
     others = ([view.clone() for view in tensors[name]] for name in ("corrections", "noises"))
     rows = zip(examples, shares, *counts, *others, strict=True)
     return tuple(Sample(*row) for row in rows)
+
+
+def student_quantile(level: float, freedom: float) -> float:
+    """Return how many standard errors an interval of this probability reaches to each side, by Student's t.
+
+    Raises:
+        OptionError: the level is no probability between 0 and 1.
+    """
+    from scipy import stats
+
+    if not 0 < level < 1:
+        raise OptionError(f"level={level} must lie between 0 and 1; give 0.95 for intervals of 95 %")
+    return float(stats.t.ppf((1 + level) / 2, freedom))

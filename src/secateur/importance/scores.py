@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateur.errors import NameMatchError
 from secateur.files import Writer, tensors_writer, write_file
-from secateur.importance.estimates import MAX_REPLICATES, Sample, degrees_of_freedom, join_samples
+from secateur.importance.estimates import MAX_REPLICATES, Sample, degrees_of_freedom, join_samples, student_quantile
 from secateur.importance.saved_scores import SavedGroup, SavedScores, read_scores
 from secateur.importance.score_plot import plot_scores
 from secateur.importance.score_tables import estimation_lines, group_rows, unit_columns
@@ -60,16 +60,16 @@ class GroupScores:
         Args:
             level: the probability that such an interval holds the true score.
             here: whether the true score is that of all coalitions on these examples, or that of other examples.
-        """
-        from scipy import stats
 
+        Raises:
+            OptionError: the level is no probability between 0 and 1.
+        """
         errors = self.errors_here if here and self.errors_here is not None else self.errors
         freedom = float(max(min(len(self.samples), MAX_REPLICATES) - 1, 1)) if self.samples else math.inf
         if here and self.samples and self.per_example is not None:
             within_examples = degrees_of_freedom(self.samples, self.per_example.shape[1])
             freedom = within_examples if within_examples >= 1 else freedom
-
-        reach = float(stats.t.ppf((1 + level) / 2, freedom)) * errors
+        reach = student_quantile(level, freedom) * errors
         return self.values - reach, self.values + reach
 
     def tensors(self) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ from secateur.importance.context import CriterionContext
 from secateur.importance.criterion_output import group_scores
 from secateur.importance.registry import RegisteredCriterion, UnitScores
 from secateur.importance.scores import GroupScores, Scores
-from secateur.importance.shapley.config import EvaluationConfig, Shapley
+from secateur.importance.shapley.aggregates import aggregate_in_words
+from secateur.importance.shapley.config import EvaluationConfig, SamplingConfig, Shapley
 from secateur.importance.shapley.precision import find_precision
 from secateur.utils.distributed import check_same_inputs, is_shared, process_rank
 
@@ -55,7 +56,9 @@ class ScoringRun:
     def scores(self, groups: Mapping[str, GroupScores]) -> Scores:
         """Return the scores of some groups."""
         examples = self.context.example_count
-        note = ", ".join((f"{examples} examples", f"{self.ablation} ablation", *self.precision))
+        config = self.criterion.config
+        aggregate = (aggregate_in_words(config.chosen_aggregate),) if isinstance(config, SamplingConfig) else ()
+        note = ", ".join((f"{examples} examples", f"{self.ablation} ablation", *aggregate, *self.precision))
         is_sampled = any(scores.samples is not None for scores in groups.values())
         return Scores(
             groups,

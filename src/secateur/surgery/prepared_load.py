@@ -1,5 +1,6 @@
 """A saved result, read and validated against a fresh model before the model is changed."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ def prepare_load(model: nn.Module, folder: Path, example_inputs: object = None) 
         StorageError: as `load`.
     """
     with reading(folder) as path_of:
+        _check_has_recipe(folder, path_of(RECIPE))
         record = read_record(path_of(RECIPE), (SavedRecipe, SavedRecipe2))
         tensors, _, digest = read_tensors(path_of(WEIGHTS), (SavedWeights, SavedWeights1))
         if isinstance(record, SavedRecipe) and PROGRAM in record.files and path_of(PROGRAM).exists():
@@ -96,6 +98,23 @@ def prepare_load(model: nn.Module, folder: Path, example_inputs: object = None) 
     except StorageError as failure:
         raise StorageError(f"{folder} can't be loaded onto this {type(model).__name__}: {failure}") from failure
     return PreparedLoad(model, lineage, tensors, cut)
+
+
+def _check_has_recipe(folder: Path, recipe: Path) -> None:
+    """Check that a folder is that of a saved result.
+
+    Raises:
+        StorageError: it has no recipe; what it is instead is named.
+    """
+    if os.path.lexists(recipe):
+        return
+    if (folder / "config.json").is_file():
+        raise StorageError(
+            f"{folder} holds a model that `save_pretrained` wrote: it has a config.json and no {RECIPE}; load it by "
+            "`from_pretrained` of its class, which needs no Secateur"
+        )
+    kind = "has no " + RECIPE if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
+    raise StorageError(f"{folder} {kind}; give the folder that `save` or `Result.save` wrote")
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -146,7 +146,7 @@ def test_the_preference_weighs_loss_against_speed() -> None:
     assert faster > 1.2
     assert chosen(0.01 * faster).kept is filling.kept
     assert chosen(0.01 * faster**2).kept is plain.kept
-    assert "sizes fill steps of 16 channels: with such sizes" in chosen(0.01).notes[0]
+    assert "sizes fill steps of 16 channels: the best plan of such sizes keeps" in chosen(0.01).notes[0]
     assert "sizes do not fill steps of 16 channels" in chosen(1.0).notes[0]
 
 

@@ -45,6 +45,27 @@ def absolute(values: Tensor, noise: Tensor) -> Tensor:
 
 AGGREGATES: dict[str, Aggregate] = {"mean": mean, "robust": robust, "published": published, "absolute": absolute}
 
+IN_WORDS = {
+    "mean": "mean over examples",
+    "robust": "mean + 2 standard deviations over examples",
+    "published": "published mean + 2 standard deviations over examples",
+    "absolute": "mean absolute value over examples",
+}
+
+
+def aggregate_in_words(aggregate: str | float | Callable[[Tensor], Tensor]) -> str:
+    """Return what an aggregate, given as for `find_aggregate`, computes.
+
+    Examples:
+        >>> aggregate_in_words("robust"), aggregate_in_words(0.9)
+        ('mean + 2 standard deviations over examples', 'quantile 0.9 over examples')
+    """
+    if isinstance(aggregate, str):
+        return IN_WORDS[aggregate]
+    if isinstance(aggregate, float):
+        return f"quantile {aggregate:g} over examples"
+    return f"{getattr(aggregate, '__name__', type(aggregate).__name__)} over examples"
+
 
 def find_aggregate(aggregate: str | float | Callable[[Tensor], Tensor]) -> Aggregate:
     """Return an aggregate, given by name, as a quantile, or as a function from (units, examples) to (units,).

@@ -75,7 +75,12 @@ class SamplingConfig(EvaluationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        find_aggregate(self.default_aggregate if self.aggregate is None else self.aggregate)
+        find_aggregate(self.chosen_aggregate)
+
+    @property
+    def chosen_aggregate(self) -> str | float | Callable[[Tensor], Tensor]:
+        """The statistic that was given, or else the criterion's default."""
+        return self.default_aggregate if self.aggregate is None else self.aggregate
 
     @property
     def default_aggregate(self) -> str:
@@ -85,7 +90,7 @@ class SamplingConfig(EvaluationConfig):
     @property
     def statistic(self) -> Aggregate:
         """The function from examples' values and their noise to scores."""
-        return find_aggregate(self.default_aggregate if self.aggregate is None else self.aggregate)
+        return find_aggregate(self.chosen_aggregate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -207,6 +207,7 @@ def test_the_choice_is_said_and_follows_the_network() -> None:
     network = sc.trace(model, x[:2])
     text = str(sc.score(network, [(x, y)], progress=False))
     assert "0: exact" in text
+    assert text.startswith("shapley: 64 examples, mean ablation, mean + 2 standard deviations over examples")
     assert "2: controlled: gradients at 4 random coalitions per example, made unbiased by" in text
     limit = (
         "a largest standard error of 0.5 of the spread of the scores or 64 evaluations per unit, more in later layers"
@@ -346,7 +347,7 @@ def test_bfloat16_is_near_is_said_in_the_mark_and_finds_dead_units() -> None:
     rounded = sc.score(network, data, precision="bfloat16", **options)
     difference = (plain["0"].values - rounded["0"].values).norm() / plain["0"].values.norm()
     assert 0 < difference < 0.1
-    assert rounded.note == "64 examples, zero ablation, bfloat16"
+    assert rounded.note == "64 examples, zero ablation, mean over examples, bfloat16"
     assert abs(float(rounded["0"].values[3])) < 1e-15
     assert torch.equal(rounded["0"].values, sc.score(network, data, precision="bfloat16", **options)["0"].values)
     with pytest.raises(sc.SecateurError, match="precision"):
