@@ -18,6 +18,7 @@ from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.latency_bounds import LatencyClock
 from secateur.allocation.loss_order import _Savings
 from secateur.allocation.plan_sizes import ANY, Allocation
+from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.strategies import OrderContext
 from secateur.evaluation.latency_table import LatencyTable
@@ -173,3 +174,9 @@ def test_sizes_that_fill_kernels_come_first_for_a_budget_in_time_alone(latency: 
     missing: Any = None
     search = FilledSearch(missing, missing, missing, latency, [Allocation(("uniform",))])
     assert search.best_of_allocations({}).allocation.target == target
+
+
+@pytest.mark.parametrize(("sizes", "is_coarse"), [(range(1, 9), False), (range(3, 9), False), ((2, 4, 6, 8), True)])
+def test_a_group_is_coarse_where_it_has_no_size_in_between(sizes: Sequence[int], is_coarse: bool) -> None:
+    sequence: Any = SimpleNamespace(context=SimpleNamespace(sizes=[np.array(sizes)], groups=[SimpleNamespace(size=8)]))
+    assert RemovalSequence._is_coarse(sequence, 0) is is_coarse

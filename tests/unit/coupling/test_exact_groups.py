@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import secateur as sc
 from secateur.coupling.network import Network
+from secateur.coupling.rules.rule_checks import _fits
+from secateur.coupling.shape_literals import expanded_sizes
 from secateur.coupling.trace_groups import trace_groups
 from secateur.data.batch import Batch
 from secateur.graph.export import export_program
+from secateur.graph.operators import operator_name
 
 
 class Between(nn.Module):
@@ -75,6 +79,10 @@ def gated(model: Between, x: Tensor) -> Tensor:
     return model.last(hidden * hidden.mean(-1, keepdim=True).expand_as(hidden))
 
 
+def spread(model: Between, x: Tensor) -> Tensor:
+    return model.last(model.first(x) * x.mean(-1, keepdim=True).expand(3, 8).clone())
+
+
 def by_constant(model: Between, x: Tensor) -> Tensor:
     return F.linear(model.first(x).relu(), torch.ones(3, 8), model.offset)
 
@@ -131,3 +139,62 @@ def test_what_cannot_lose_units_says_why(code: Callable[[Between, Tensor], Tenso
     network = groups_of(code, 3)
     assert not network.groups
     assert {frozen.reason for frozen in network.frozen if frozen.name == "first"} == {reason}
+
+
+def test_the_size_that_an_operand_was_expanded_to_counts_the_units_that_it_meets() -> None:
+    network = groups_of(spread, 3)
+    assert sizes(network) == [("first", 8)]
+    (written,) = [size for size in network.sizes if size.argument == "size"]
+    assert (operator_name(written.node), written.position) == ("expand", 1)
+    assert written.units.flatten().tolist() == list(range(8))
+
+
+def test_the_size_of_an_operand_is_found_behind_its_copies() -> None:
+    (product,) = [node for node in groups_of(spread, 3).program.nodes if operator_name(node) == "mul"]
+    (written,) = expanded_sizes(product, -1, torch.arange(1, 9))
+    assert (operator_name(written.node), written.position) == ("expand", 1)
+    assert not list(expanded_sizes(product, -1, torch.arange(1, 8)))
+
+
+def test_a_rule_gives_labels_for_tensors_and_anything_for_other_results() -> None:
+    labels = torch.tensor([0, 1, 2])
+    shapes = (torch.Size([3]), None)
+    assert _fits((labels, 7), shapes, 3)
+    assert not _fits((labels, 7), shapes, 2)
+    assert not _fits((labels,), shapes, 3)
+
+
+class Block(nn.Module):
+    """Two layers beside a skip, the second of which other blocks may use, too."""
+
+    def __init__(self, down: nn.Linear) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 8), down
+
+    def forward(self, x: Tensor) -> Tensor:
+        summed: Tensor = x + self.down(self.up(x).relu())
+        return summed
+
+
+class Tower(nn.Module):
+    """Three residual blocks, of which the first two share a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = nn.Linear(8, 6)
+        self.stem, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.layers = nn.Sequential(Block(shared), Block(shared), Block(nn.Linear(8, 6)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.head(self.layers(self.stem(x)))
+        return output
+
+
+def test_a_block_owns_no_tensor_that_another_block_uses() -> None:
+    network = sc.trace(Tower().eval(), torch.randn(3, 4), kinds="blocks")
+    (group,) = network.groups
+    assert group.block_paths == ("layers.0", "layers.1", "layers.2")
+    assert {member.tensor: set(member.units.tolist()) for member in group.members} == {
+        "layers.0.up.weight": {0}, "layers.0.up.bias": {0}, "layers.1.up.weight": {1}, "layers.1.up.bias": {1},
+        "layers.2.up.weight": {2}, "layers.2.up.bias": {2}, "layers.2.down.weight": {2}, "layers.2.down.bias": {2},
+    }  # fmt: skip

@@ -10,6 +10,7 @@ from secateur.coupling.trace_groups import trace_groups
 from secateur.data.batch import Batch
 from secateur.graph.export import export_program
 from secateur.graph.operators import arguments, operator_name
+from secateur.masking.ablation import MeanAblation
 from secateur.masking.computed_weights import is_shared_by_batch
 from secateur.masking.gate_positions import GateSite, gate_positions
 from secateur.masking.linear_layers import layers_of
@@ -41,6 +42,24 @@ def test_gates_lie_behind_the_activation_of_a_sum_and_nothing_else() -> None:
     assert [operator_name(position.node) for position in blocks] == ["relu", "add"]
     for position in blocks:
         assert torch.equal(position.units, torch.arange(6))
+
+
+class PartlyFrozen(nn.Module):
+    """A sum of which some units are the input itself, which loses none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.last = nn.Linear(4, 4), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = torch.cat([self.stem(x), x], 1)
+        output: Tensor = self.last(stream + self.block(stream))
+        return output
+
+
+def test_entries_that_lose_no_unit_have_no_gate() -> None:
+    (position,) = gate_positions(traced(PartlyFrozen(), torch.randn(3, 4))).blocks
+    assert position.units.tolist() == [0, 1, 2, 3, -1, -1, -1, -1]
 
 
 class Normed(nn.Module):
@@ -92,3 +111,10 @@ def test_a_layer_of_a_computed_weight_hides_none_behind_it() -> None:
     layers = layers_of(network)
     assert sorted(layer.weight for layer in layers) == ["beside.weight", "last.weight"]
     assert all(arguments(layer.node)["weight"] is not None for layer in layers)
+
+
+def test_each_coalition_has_its_own_means_where_these_differ() -> None:
+    same, own = torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])
+    means = MeanAblation({"same": same, "own": own})._of_coalition(1).means
+    assert torch.equal(means["same"], same)
+    assert torch.equal(means["own"], own[1])

@@ -15,11 +15,13 @@ from damaged import examples, make
 from expected_warnings import untrained_networks
 from repository import GOLDEN
 from secateur.cli.main import app
+from secateur.files.records import read_record
 from secateur.report.saved_report import saved_report
 from secateur.sparsity.pivoting.pivot import pivot
 from secateur.sparsity.pivoting.result import load_pivoted
 from secateur.surgery.apply_recipe import apply_recipe
 from secateur.surgery.recipe import Recipe
+from secateur.surgery.saved_recipe import SavedRecipe, SavedRecipe2, lineage_from_saved
 
 pytestmark = untrained_networks
 
@@ -173,3 +175,9 @@ def test_a_new_result_over_one_of_0_7_leaves_none_of_its_files(tmp_path: Path) -
         sc.save(cut_once(make()), tmp_path / source)
         left = sorted(path.name for path in (tmp_path / source).iterdir())
         assert left == ["mine.txt", "recipe.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize(("folder", "title"), [("pruned", "Sequential"), ("program", "")])
+def test_a_file_of_0_7_names_the_class_of_its_model_but_for_programs(folder: str, title: str) -> None:
+    record = read_record(OLD / folder / "recipe.json", (SavedRecipe, SavedRecipe2))
+    assert lineage_from_saved(record).title == title
