@@ -1,6 +1,7 @@
 """Single steps of the search for a plan, each on numbers that are written down."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from torch import nn
 
 import secateur as sc
+from secateur.allocation import latency_bounds
 from secateur.allocation.block_order import REFITTED, _BlockPrices, _without_neighbours
 from secateur.allocation.block_search import _BlockSearch
 from secateur.allocation.block_trials import coarse_counts, middle_counts
 from secateur.allocation.candidate_plans import Candidate
 from secateur.allocation.candidates import candidate_allocations
-from secateur.allocation.latency_bounds import LatencyClock
+from secateur.allocation.latency_bounds import LatencyClock, _timed_plan
 from secateur.allocation.loss_order import _Savings
 from secateur.allocation.plan_sizes import ANY, Allocation
 from secateur.allocation.removal_sequence import RemovalSequence
@@ -153,6 +155,40 @@ def test_without_a_model_the_dense_network_takes_the_milliseconds_of_the_table()
     program = SimpleNamespace(writes=())
     calibration: Any = SimpleNamespace(microbatches=[None], network=SimpleNamespace(program=program))
     assert LatencyClock(calibration, None, "cpu", LatencyTable((), 0.002)).dense_ms == 2.0
+
+
+@dataclass(frozen=True)
+class TimedPlan:
+    """A plan by the fraction of the time that it was made for."""
+
+    fraction: float
+    keep: Any = None
+    notes: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("speed", "tried"),
+    [
+        (0.8, [0.5, 0.625]),  # it takes less than it was made for: in proportion
+        (0.1, [0.5, 1.0]),  # no plan takes longer than the dense network
+        (1.25, [0.5, 0.4]),
+    ],
+)
+def test_times_of_plans_lead_to_the_next_one(speed: float, tried: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    fractions: list[float] = []
+
+    def plan(budget: dict[str, float], allocation: Any = None) -> TimedPlan:
+        fractions.append(budget["latency"])
+        return TimedPlan(budget["latency"])
+
+    search: Any = SimpleNamespace(plan=plan, tied=SimpleNamespace(separate=lambda plan: plan))
+    best = lambda search, budget: SimpleNamespace(plan=plan(budget), allocation=Allocation(("uniform",)))  # noqa: E731
+    monkeypatch.setattr(latency_bounds, "best_plan", best)
+    monkeypatch.setattr(latency_bounds, "_time_ratio", lambda stopwatch, model, plan: speed * plan.fraction)
+    unused: Any = None
+    chosen: Any = _timed_plan(search, unused, unused, {"latency": 0.5}, {"latency": 0.5})
+    assert fractions == pytest.approx(tried)
+    assert chosen.fraction == pytest.approx(tried[-1])
 
 
 class FilledSearch(PlanSearch):
