@@ -113,8 +113,11 @@ def _check_has_recipe(folder: Path, recipe: Path) -> None:
             f"{folder} holds a model that `save_pretrained` wrote: it has a config.json and no {RECIPE}; load it by "
             "`from_pretrained` of its class, which needs no Secateur"
         )
-    kind = "has no " + RECIPE if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
-    raise StorageError(f"{folder} {kind}; give the folder that `save` or `Result.save` wrote")
+    if folder.is_dir():
+        fault = f"{RECIPE} is missing in {folder}"
+    else:
+        fault = f"{folder} is a file" if folder.exists() else f"{folder} does not exist"
+    raise StorageError(f"{fault}; give the folder that `save` or `Result.save` wrote")
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
