@@ -68,7 +68,7 @@ def entry_point_with(
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            options = with_current_names(kwargs) if "ablation" in known else kwargs
+            options = with_current_names(kwargs, 3 if is_shared else 2) if "ablation" in known else kwargs
             for name, value in options.items():
                 check_option_name(called, name, value, known)
             bound = bound_arguments(called, signature, args, options)

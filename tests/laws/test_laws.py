@@ -29,6 +29,7 @@ from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches, example_batches
 from secateur.graph.contexts import preserved
+from secateur.graph.cursor import ProgramCursor, ValuesOver
 from secateur.graph.export import every_step_seen
 from secateur.graph.operators import arguments, operator_name, with_argument
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
@@ -149,10 +150,12 @@ def test_law_1_values_that_hold_what_stays_alone_lead_to_the_masked_output(name:
     stop = len(program.nodes) - 1
     with preserved(model):
         for start in {program.first, max(min(pruned.first_cut, stop), program.first)}:
-            values = {**pruned.fixed(), **program.bind(network.example)}
-            values = program.run(values, program.first, start, {}, keep=program.output_nodes)
-            values = program.run(values, start, stop, pruned.handlers(), keep=program.output_nodes)
-            assert output_difference(program.finish(values), masked)[0] < 1e-4
+            cursor = ProgramCursor(program, [network.example])
+            (state,) = cursor.start(0, (None,))
+            state = cursor.advance(state, start, program.fixed())
+            state = cursor.advance(state, stop, pruned.fixed(start), pruned.handlers())
+            output = program.finish(ValuesOver(state.values, pruned.fixed(stop)))
+            assert output_difference(output, masked)[0] < 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)

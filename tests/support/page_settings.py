@@ -192,6 +192,7 @@ CHECKS: dict[str, Callable[[Namespace], None]] = {"docs/repair.md": check_traine
 
 NOT_RUN = {
     "docs/design.md": "signatures and an outline, not calls",
+    "docs/language.md": "code of programs that `torchrun` launches; tests/integration/test_ranks.py runs both",
     "docs/lean.md": "15 rounds of 300 steps take 20 s for the smallest network; tests/unit/sparsity runs `lean`",
 }
 """The pages whose code no test runs, with the reason."""

@@ -93,7 +93,7 @@ def feature_error(features: Tensor, dense: Tensor) -> Tensor:
 
     Examples:
         >>> dense = torch.tensor([[1.0, 5.0], [3.0, 9.0]])
-        >>> float(feature_error(dense + 1, dense))
+        >>> round(float(feature_error(dense + 1, dense)), 6)
         0.4
     """
     rows = dense.flatten(0, -2)  # (rows, features)

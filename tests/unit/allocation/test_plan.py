@@ -88,7 +88,7 @@ def test_groups_without_scores_stay_whole(network: sc.Network) -> None:
         ({"macs": 1.5}, "out of range"),
         ({"macs": float("nan")}, "out of range"),
         ({"macs": "half"}, "out of range"),
-        ({"flops": 0.5}, "unknown unit 'flops'; known are params, macs, bytes, units"),
+        ({"flops": 0.5}, "unknown unit 'flops'; did you mean 'macs'\\? known are params, macs, bytes, units"),
         ({}, "not a budget"),
         (0.5, "not a budget"),
         ({"macs": 0.001}, "the smallest reachable is macs 0.0"),

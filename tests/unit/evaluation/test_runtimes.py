@@ -1,5 +1,6 @@
 """Networks and layers in onnxruntime: the same results, times under a key of their own, errors with their remedy."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ def test_prune_for_half_of_the_time_in_onnxruntime(monkeypatch: pytest.MonkeyPat
         model, x, {"latency": 0.7}, by="l2", target="onnxruntime", allocation="uniform", repair=None, progress=False
     )
     assert result.report.settings["runtime"] == "onnxruntime"
-    assert "threads, in onnxruntime" in str(result.report)
+    assert re.search(r"\bthreads?, in onnxruntime", str(result.report))
     assert {layer["name"] for layer in result.report.settings["layers"]} >= {"0", "3", "4", "7"}
 
 

@@ -242,7 +242,7 @@ def test_grouped_convolutions_lose_the_same_columns_in_all_groups() -> None:
 def test_an_optimizer_of_another_model_is_refused() -> None:
     """Its steps would never train what is pruned; one that lacks a single layer is refused as well."""
     model, other = Net(), Net()
-    with pytest.raises(sc.SecateurError, match="this SGD does not hold second and 1 further weights of this model"):
+    with pytest.raises(sc.SecateurError, match="this SGD does not hold second and 1 further weight of this model"):
         SPP(model, torch.randn(2, 1, 9, 9), torch.optim.SGD(other.parameters(), 0.1), {"columns": 0.5})
     some = [parameter for name, parameter in model.named_parameters() if name != "third.weight"]
     with pytest.raises(sc.SecateurError, match="does not hold third of this model"):

@@ -336,7 +336,7 @@ def test_counts_of_blocks_are_those_of_the_weights() -> None:
 
 def test_an_optimizer_of_another_model_is_refused() -> None:
     model = Net()
-    with pytest.raises(sc.SecateurError, match="does not hold second and 1 further weights"):
+    with pytest.raises(sc.SecateurError, match="does not hold second and 1 further weight"):
         Unification(model, torch.optim.SGD(Net().parameters(), 0.1))
 
 
