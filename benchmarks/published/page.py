@@ -54,9 +54,9 @@ REASONS = """What is known of the reasons, from ResNet-20 with 256 images at hal
   these images: the best of the six was the second in the simulation. Other images than those of the refit judge now.
 - Behind blocks that keep a quarter of their channels or less, the error of the residual stream is .14 to .3 of its
   variance, on images that were fitted as on others. Later layers correct it only as far as a few hundred images show.
-- A training adds half a point to the first draw (85.70 to 86.20 %), for 670 further passes, so that `tune` is no part of
-  the default. In a trial with 64 other images held out, their divergence fell no further after 134 steps: the images and
-  the plan bound it, not the number of steps.
+- A training adds half a point to the first draw (85.70 to 86.20 %), for 670 further passes, so that `tune` is no part
+  of the default. In a trial with 64 other images held out, their divergence fell no further after 134 steps: the images
+  and the plan bound it, not the number of steps.
 - The first draw is of 0.13.0, whose plans are judged crosswise; with the plan of 0.11.0 it had 86.35 %.
 - The rows with 1,024 images are from before `adapt` used more than 192 of them.
 """
