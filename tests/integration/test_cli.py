@@ -214,6 +214,7 @@ def test_control_c_exits_130_and_writes_nothing(shop: Path) -> None:
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    # Python ends by the signal itself, which a shell calls 130, too, where it interrupted text that `exec` ran
+    assert process.returncode in (130, -signal.SIGINT), errors
     assert "stopped; no file was written" in errors and "Traceback" not in errors
     assert not (shop / "small").exists()
