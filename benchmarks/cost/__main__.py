@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import secateur as sc
 from cost.counting import FlopCounter, uncounted
-from cost.stages import STAGES, StageSampler
+from cost.stages import STAGES, TimeSampler
 from cost.subjects import SUBJECTS, Subject
 from secateur import prune_stages
 
@@ -63,7 +63,7 @@ def measure(name: str, subject: Subject, counts: bool) -> dict[str, object]:
             result = _prune(subject)
         spent = {stage: counter.by_stage.get(stage, 0) for stage in STAGES}
     else:
-        with StageSampler() as sampler:
+        with TimeSampler() as sampler:
             result = _prune(subject)
         spent = {stage: sampler.seconds.get(stage, 0.0) for stage in STAGES}
         dense = min(dense, _forward_seconds(subject))

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 # the function and the end of its file's name -> the stage; the outermost one on the stack counts
 ENTRIES = {
@@ -37,10 +37,24 @@ def stage_of(frame: FrameType | None) -> str:
 
 
 class StageSampler:
-    """The processor time of the process by stage: the main thread's stack is looked at every few milliseconds."""
+    """A thread that looks at the main thread's stack every few milliseconds, and measures something for its stage.
 
-    def __enter__(self) -> "StageSampler":
-        self.seconds: dict[str, float] = {}
+    Args:
+        interval: the seconds between two looks.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+
+    def begin(self) -> None:
+        """Measure for the first time, before any stage."""
+
+    def measure(self, stage: str) -> None:
+        """Measure for the stage that runs."""
+        raise TypeError(f"{type(self).__name__} does not measure anything")
+
+    def __enter__(self) -> Self:
+        self.begin()
         self._main, self._ended = threading.get_ident(), threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -51,8 +65,23 @@ class StageSampler:
         self._thread.join()
 
     def _sample(self) -> None:
-        before = time.process_time()
-        while not self._ended.wait(INTERVAL):
-            stage, now = stage_of(sys._current_frames().get(self._main)), time.process_time()
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + now - before
-            before = now
+        while not self._ended.wait(self._interval):
+            self.measure(stage_of(sys._current_frames().get(self._main)))
+
+
+class TimeSampler(StageSampler):
+    """The processor time of the process by stage."""
+
+    def __init__(self) -> None:
+        super().__init__(INTERVAL)
+        self.seconds: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """Note the time so far."""
+        self._before = time.process_time()
+
+    def measure(self, stage: str) -> None:
+        """Add the time since the last look."""
+        now = time.process_time()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._before
+        self._before = now

@@ -17,15 +17,14 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from cost.stages import STAGES, stage_of
+from cost.stages import STAGES, StageSampler
 from provenance import provenance, results_folder
 from torch import nn
 
@@ -156,29 +155,21 @@ class Memory:
         }
 
 
-@dataclass
-class MemorySampler:
-    """The largest memory of the process by stage: it is read every few milliseconds in a thread."""
+class MemorySampler(StageSampler):
+    """The largest memory of the process by stage."""
 
-    peaks: dict[str, Memory] = field(default_factory=dict)
-    before: Memory = field(default_factory=Memory)
+    def __init__(self) -> None:
+        super().__init__(INTERVAL)
+        self.peaks: dict[str, Memory] = {}
 
-    def __enter__(self) -> "MemorySampler":
+    def begin(self) -> None:
+        """Measure the memory before."""
         gc.collect()
         self.before = Memory.now()
-        self._main, self._ended = threading.get_ident(), threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._ended.wait(INTERVAL):
-            stage = stage_of(sys._current_frames().get(self._main))
-            self.peaks[stage] = self.peaks.get(stage, Memory()).largest(Memory.now())
+    def measure(self, stage: str) -> None:
+        """Measure the memory of a stage."""
+        self.peaks[stage] = self.peaks.get(stage, Memory()).largest(Memory.now())
 
 
 def print_row(row: Row) -> None:

@@ -27,7 +27,7 @@ from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import Choices, match_means, refit
 from secateur.recovery.repair_step import RepairStep
 from secateur.recovery.saved_repairs import RepairOutcome, copy_tensors, recalled_repair
-from secateur.recovery.training_task import Trained, TrainingSchedule, TrainingTask
+from secateur.recovery.training_task import TrainingFunction, TrainingSchedule, TrainingTask
 from secateur.recovery.tune import tune
 from secateur.surgery.recipe import Recipe
 from secateur.utils.collected_warnings import warn
@@ -36,9 +36,9 @@ from secateur.utils.progress import counted
 from secateur.utils.shared_tasks import map_shares
 from secateur.utils.time_budget import TimeBudget
 
-Repairs = Sequence[tuple[str, Trained]]
+Repairs = Sequence[tuple[str, TrainingFunction]]
 CLOSED_FORM = ("mean", "batchnorm", "refit", "adapt")
-TRAINED: dict[str, Trained] = {"tune": tune}
+TRAINED: dict[str, TrainingFunction] = {"tune": tune}
 DEFAULT = ("refit", "adapt")
 ALLOWANCES = {"refit": 1.0, "adapt": 1.0, "tune": -1.0}  # standard errors by which a repair may be worse
 LATEST = {"adapt": 0.7, "tune": 0.8}  # shares of a time budget, after which a repair is not begun
@@ -75,7 +75,7 @@ class WaitingRepair:
 
     number: int
     name: str
-    train: Trained
+    train: TrainingFunction
     schedule: TrainingSchedule | None = None
 
 
@@ -154,7 +154,7 @@ class RepairChain:
         following = " before adapt" if number in self.before_adapt else ""
         return f"{number} {name}{following}" + "".join(f" after ({key})" for key in self.kept[-1:])
 
-    def _judged(self, number: int, name: str, train: Trained) -> tuple[nn.Module, RepairOutcome]:
+    def _judged(self, number: int, name: str, train: TrainingFunction) -> tuple[nn.Module, RepairOutcome]:
         """Return a copy after a repair on the fitted examples, measured on these and on those held out."""
         with counted(f"{name} on trial"):
             candidate, schedule = self._tried(number, name, train)
@@ -216,7 +216,7 @@ class RepairChain:
         if repair.name == "adapt" and all(waiting.name in CLOSED_FORM for waiting in self.waiting):
             self.adapted, self.waiting = candidate, []
 
-    def _tried(self, number: int, name: str, train: Trained) -> tuple[nn.Module, TrainingSchedule | None]:
+    def _tried(self, number: int, name: str, train: TrainingFunction) -> tuple[nn.Module, TrainingSchedule | None]:
         """Return a copy of the state after a repair on the fitted examples, and how a training ran."""
         if name in CLOSED_FORM:
             return self._solve(number, name, self.state, self.fitted, STEPS).written(self.state), None
@@ -224,7 +224,11 @@ class RepairChain:
         return candidate, self._train(train, candidate, self.fitted)
 
     def _train(
-        self, train: Trained, small: nn.Module, microbatches: Sequence[Batch], schedule: TrainingSchedule | None = None
+        self,
+        train: TrainingFunction,
+        small: nn.Module,
+        microbatches: Sequence[Batch],
+        schedule: TrainingSchedule | None = None,
     ) -> TrainingSchedule | None:
         """Train a network; a training on trial left how it ran."""
         tuning, share = self.tuning, JUDGED if schedule is None else 1.0

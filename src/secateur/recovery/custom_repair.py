@@ -9,7 +9,7 @@ from secateur.data.batch import Batch
 from secateur.errors import OptionError, SurgeryError
 from secateur.graph.model_copies import copy_model
 from secateur.recovery.embedded import embedded_tensors
-from secateur.recovery.training_task import Trained, TrainingTask
+from secateur.recovery.training_task import TrainingFunction, TrainingTask
 
 Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], object]
 
@@ -33,7 +33,7 @@ def check_three_arguments(name: str, function: Callable[..., object]) -> None:
         ) from failure
 
 
-def custom_training(name: str, function: Trainer) -> Trained:
+def custom_training(name: str, function: Trainer) -> TrainingFunction:
     """Return a repair that calls a function in evaluation mode, with a copy of the dense model.
 
     It raises a SurgeryError if the function leaves tensors of other names or shapes, or returns another model.

@@ -35,6 +35,16 @@ class ImageAugmentation:
     flips: bool
     shifts: bool
 
+    @staticmethod
+    def named(name: str) -> "ImageAugmentation":
+        """Return the changes that have this name.
+
+        Examples:
+            >>> ImageAugmentation.named("flips and shifts")
+            ImageAugmentation(flips=True, shifts=True)
+        """
+        return ImageAugmentation("flips" in name, "shifts" in name)
+
     def __bool__(self) -> bool:
         """True if anything is changed."""
         return self.flips or self.shifts

@@ -8,7 +8,7 @@ import torch
 
 from secateur.data.batch import Batch
 from secateur.recovery.image_augmentation import ImageAugmentation, augmentation_for
-from secateur.recovery.training_task import TrainingTask
+from secateur.recovery.training_task import TrainingSchedule, TrainingTask
 
 Augment = Callable[[Any], Any]
 
@@ -45,3 +45,10 @@ def augmentations_of(task: TrainingTask) -> list[InputAugmentation]:
         return [InputAugmentation(task.options["augment"], unchanged)]
     images = augmentation_for(task.dense, task.microbatches, task.temperature, task.seed, task.writes)
     return [InputAugmentation(None, change) for change in ([images, unchanged] if images else [unchanged])]
+
+
+def augmentation_of(task: TrainingTask, schedule: TrainingSchedule) -> InputAugmentation:
+    """Return the changes of inputs of a schedule that was found on trial, whatever other examples allow."""
+    if "augment" in task.options:
+        return InputAugmentation(task.options["augment"], ImageAugmentation(flips=False, shifts=False))
+    return InputAugmentation(None, ImageAugmentation.named(schedule.augmentation))

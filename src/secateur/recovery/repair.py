@@ -22,7 +22,7 @@ from secateur.recovery.custom_repair import Trainer, check_three_arguments, cust
 from secateur.recovery.embedded import embedded_tensors
 from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair_step import RepairStep
-from secateur.recovery.training_task import Trained
+from secateur.recovery.training_task import TrainingFunction
 from secateur.recovery.tune import tune
 from secateur.surgery.recipe import Recipe, recipe_of
 from secateur.utils.distributed import check_same_inputs, is_shared
@@ -59,7 +59,7 @@ def repair(
 
     Args:
         small: the cut model.
-        model: the dense one that it should be like.
+        model: the dense model, whose outputs are the targets.
         plan: by which it was cut.
         data: examples, with or without labels, as `score` takes them; labels are used by "tune" alone.
         how: one step or several, in order. "mean": each layer's constant makes its mean output the dense one's;
@@ -169,14 +169,14 @@ def check_options(options: Mapping[str, Any]) -> None:
         check_option(name, value)
 
 
-def resolve_repairs(how: How) -> list[tuple[str, Trained]]:
+def resolve_repairs(how: How) -> list[tuple[str, TrainingFunction]]:
     """Return names and functions of repairs, in order; closed forms have none.
 
     Raises:
         NameMatchError: there is none of that name.
         OptionError: a function can't be called with three arguments.
     """
-    repairs: list[tuple[str, Trained]] = []
+    repairs: list[tuple[str, TrainingFunction]] = []
     for item in [how] if isinstance(how, str) or callable(how) else how:
         if callable(item):
             name = getattr(item, "__name__", type(item).__name__)

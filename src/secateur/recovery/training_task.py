@@ -51,7 +51,7 @@ class TrainingTask:
 
     Args:
         small: the cut network, which is changed in place.
-        dense: the network that it should be like.
+        dense: the dense network, whose features or outputs are the targets.
         microbatches: the examples.
         held_out: others, to stop by.
         options: steps, learning_rate, batch_size, temperature, augment.
@@ -76,7 +76,7 @@ class TrainingTask:
     is_time_up: Callable[[], bool] = lambda: False
 
 
-Trained = Callable[[TrainingTask], TrainingSchedule | None]
+TrainingFunction = Callable[[TrainingTask], TrainingSchedule | None]
 
 
 def with_usable_targets(task: TrainingTask) -> TrainingTask:

@@ -20,7 +20,7 @@ from secateur.evaluation.losses import supervised
 from secateur.graph.contexts import evaluation_mode, preserved, run_seeded
 from secateur.recovery.distillation import LABELS, distillation_objective, sample_batch
 from secateur.recovery.head_features import feature_error, recorded_inputs
-from secateur.recovery.input_augmentation import InputAugmentation, augmentations_of
+from secateur.recovery.input_augmentation import InputAugmentation, augmentation_of, augmentations_of
 from secateur.recovery.training_steps import trainable_parameters, training_steps
 from secateur.recovery.training_task import SLOWER, TrainingSchedule, TrainingTask, with_usable_targets
 from secateur.recovery.weight_average import WeightAverage
@@ -46,11 +46,9 @@ def tune(task: TrainingTask) -> TrainingSchedule:
     """
     task = with_usable_targets(task)
     with torch.enable_grad(), evaluation_mode(task.small), trainable_parameters(task.small) as parameters:
-        augmentations = augmentations_of(task)
         if task.schedule is not None:
-            augmentation = next(known for known in augmentations if str(known) == task.schedule.augmentation)
-            return TuneTraining(task, parameters, augmentation).repeat(task.schedule)
-        return _best_of([TuneTraining(task, parameters, augmentation) for augmentation in augmentations])
+            return TuneTraining(task, parameters, augmentation_of(task, task.schedule)).repeat(task.schedule)
+        return _best_of([TuneTraining(task, parameters, augmentation) for augmentation in augmentations_of(task)])
 
 
 def _best_of(trainings: Sequence["TuneTraining"]) -> TrainingSchedule:

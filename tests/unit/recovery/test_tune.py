@@ -1,6 +1,7 @@
 """The training towards the dense network: what it compares, how inputs are changed, and how its schedule is found."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,14 @@ def test_the_best_of_changed_and_unchanged_images_is_kept() -> None:
     again = cut(model, x, 0.5, only=["body.0"])[0]
     assert tune(task(again, model, x, steps=30)) == schedule
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in small.state_dict().items())
+
+
+def test_a_schedule_is_repeated_with_its_changes_of_images_whatever_all_examples_allow() -> None:
+    torch.manual_seed(0)
+    model, x = Pooled().eval(), images(64)
+    schedule = TrainingSchedule(1e-3, (5,), "flips", "last features")  # of these images, shifts would be allowed, too
+    small = cut(model, x, 0.5, only=["body.0"])[0]
+    assert tune(replace(task(small, model, x), schedule=schedule)) == schedule
 
 
 def test_a_spent_time_budget_ends_the_training() -> None:

@@ -108,8 +108,8 @@ def _checked_scores(scores: object, units: int) -> Tensor:
         DataError: it is not one finite score per unit.
     """
     if not isinstance(scores, Tensor) or scores.shape != (units,):
-        got = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else described(scores)
-        raise DataError(f"aggregate= gave {got} where one score per unit, a tensor of shape ({units},), is needed")
+        result = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else described(scores)
+        raise DataError(f"aggregate= gave {result} where one score per unit, a tensor of shape ({units},), is needed")
     if not bool(torch.isfinite(scores).all()):
         raise DataError(f"aggregate= gave NaN or infinity for {int((~torch.isfinite(scores)).sum())} of {units} units")
     return scores.double()
