@@ -1,48 +1,15 @@
 """Checks of the arguments of public functions, before anything else is done."""
 
-import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, get_type_hints
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from secateur.errors import NameMatchError, OptionError
-from secateur.foreign_options import foreign_option
+from secateur.errors import OptionError
 from secateur.option_table import check_option, classes_of
-from secateur.options import check_name, described
-
-
-def bound_arguments(
-    called: str, signature: inspect.Signature, args: Sequence[Any], options: Mapping[str, Any]
-) -> inspect.BoundArguments:
-    """Bind the arguments of a call.
-
-    Raises:
-        OptionError: an argument is missing, or there are too many.
-    """
-    try:
-        return signature.bind(*args, **options)
-    except TypeError as failure:
-        positional = [
-            name
-            for name, parameter in signature.parameters.items()
-            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        ]
-        raise OptionError(f"`{called}`: {failure}; its arguments are {', '.join(positional)}") from None
-
-
-def check_option_name(called: str, name: str, value: object, known: Collection[str]) -> None:
-    """Check the name of an option that was given to a function.
-
-    Raises:
-        NameMatchError: the function has no such option; what takes its place is named, or else the nearest name.
-    """
-    foreign = None if name in known else foreign_option(name, known)
-    if foreign is not None:
-        raise NameMatchError(f"`{called}` has no option {name!r}; {foreign.in_python(name, value)}")
-    check_name(name, known, f"`{called}` has no option")
+from secateur.options import described
 
 
 @lru_cache

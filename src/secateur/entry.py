@@ -9,7 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-from secateur.argument_checks import bound_arguments, check_arguments, check_option_name
+from secateur.argument_checks import check_arguments
+from secateur.call_checks import bound_arguments, check_option_name
 from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
 from secateur.renamed_options import with_current_names
 from secateur.utils.collected_warnings import warnings_collected

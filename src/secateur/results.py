@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.plan import Plan
 from secateur.deployment.export import export
 from secateur.deployment.exported_file import ExportedFile
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False)
 class PruningResult:
     """A pruned model and the plan that it was cut by; the base of all results.
@@ -91,6 +93,7 @@ class PruningResult:
         return None
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False, repr=False)
 class Result(PruningResult):
     """The result of `prune` and of `prune_while_training`.

@@ -13,10 +13,11 @@ import secateur as sc
 from secateur.allocation.budget import QUALITY_BOUNDS, UNITS, parse_keep
 from secateur.cli.main import app
 from secateur.foreign_names import FOREIGN_CRITERIA, FOREIGN_UNITS
-from secateur.foreign_options import FOREIGN_OPTIONS, foreign_option
+from secateur.foreign_option_table import FOREIGN_OPTIONS
+from secateur.foreign_options import foreign_option
 from secateur.importance.score import READ_BY_CRITERIA
 
-FUNCTIONS = (sc.trace, sc.score, sc.plan, sc.prune, sc.compare, sc.tradeoff)
+FUNCTIONS = (sc.trace, sc.score, sc.plan, sc.prune, sc.compare, sc.tradeoff, sc.save, sc.export, sc.Shapley)
 MODEL = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
 DATA = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.config_layout import ConfigLayout
 from secateur.coupling.consumers import Consumer, UnitAxis
 from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 Kept = Mapping[str, Tensor]
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False)
 class Group:
     """Units of one kind that can be compared with each other.
@@ -72,6 +74,7 @@ class Group:
         return bool(((units >= self.offset) & (units < self.offset + self.size)).any())
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False)
 class Network:
     """A traced model: its units, and its program to run with some of them absent.

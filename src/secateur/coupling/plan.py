@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.cost import Cost
 from secateur.coupling.effective_macs import EffectiveMacs
 from secateur.coupling.group_sizes import Sizes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Budget = Mapping[str, float]
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False)
 class Plan:
     """The units of a network that are kept.

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.data.next_tokens import IGNORED_LABEL
 from secateur.errors import DataError, OptionError
 from secateur.option_table import check_option
 from secateur.options import described
 
 
+@checked_calls
 def text_batches(
     tokenizer: Any,
     texts: str | Iterable[str],

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.demo.network import FashionNet
 
 MEAN, STD = 0.2860, 0.3530
@@ -14,6 +15,7 @@ MEAN, STD = 0.2860, 0.3530
 __all__ = ["FashionNet", "calibration", "network", "test"]
 
 
+@checked_calls
 def network() -> FashionNet:
     """Return the trained network, in evaluation mode.
 
@@ -27,11 +29,13 @@ def network() -> FashionNet:
     return model.eval()
 
 
+@checked_calls
 def calibration() -> list[Tensor]:
     """Return 256 images of the network's training set, without labels, in batches of 32."""
     return list(_images("calibration")[0].split(32))
 
 
+@checked_calls
 def test() -> list[tuple[Tensor, Tensor]]:
     """Return 2,000 images of the test set, with labels, in batches of 32."""
     images, labels = _images("test")

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from secateur.call_checks import checked_calls
 from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
 
 
+@checked_calls
 @dataclass(frozen=True)
 class ExportedFile:
     """A model that was exported to a file, and the checks of the file.

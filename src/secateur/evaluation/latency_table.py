@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
+
 
 @dataclass(frozen=True, eq=False)
 class LayerLatency:
@@ -69,6 +71,7 @@ def _interpolation_weights(count: int, measured: Sequence[int]) -> Tensor:
     return weights
 
 
+@checked_calls
 @dataclass(frozen=True)
 class LatencyTable:
     """The times of a network on this machine.

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.evaluation.generation import GenerationPhase
@@ -14,6 +15,7 @@ from secateur.evaluation.timing import sweep_seconds
 from secateur.utils.progress import counted
 
 
+@checked_calls
 def measure_latency(network: Network, batch: Batch, runtime: str = EAGER, total: float | None = None) -> LatencyTable:
     """Time every layer of a network on one batch, as it is and smaller, and all other operators as they are.
 

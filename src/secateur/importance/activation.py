@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.data.batch import Batch
 from secateur.importance.activation_taps import ActivationTap, activation_taps, tap_handlers, taps_by_group
 from secateur.importance.context import CriterionContext
@@ -20,6 +21,7 @@ def apoz(context: CriterionContext) -> dict[str, Tensor]:
     return over_activations(context, lambda z: z > 0)
 
 
+@checked_calls
 def over_activations(context: CriterionContext, measure: Measure) -> dict[str, Tensor]:
     """Return the mean of a function of each unit's activation, over positions and over the tensors it is read from.
 

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+from secateur.call_checks import checked_calls
 from secateur.errors import OptionError
 from secateur.options import Option
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class CriterionConfig:
     """The base of all configurations: a criterion's options, with their defaults.
@@ -59,6 +61,7 @@ class CriterionConfig:
         return {name: value for name, (value, default) in values.items() if value != default}
 
 
+@checked_calls
 def option_field(default: Any, option: Option, keyword: str | None = None) -> Any:
     """Declare a field of a configuration with the values that it may have.
 

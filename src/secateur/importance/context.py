@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.network import Group, Network
 from secateur.data.batch import Batch, concat_batches, on_device
 from secateur.data.forms import ExampleList
@@ -29,6 +30,7 @@ MICROBATCH_BYTES = 1 << 29  # of values that a pass with gradients holds, on a p
 ProgressSink = Callable[[str, Callable[[], Mapping[str, GroupScores]]], None]
 
 
+@checked_calls
 @dataclass(frozen=True)
 class CriterionContext:
     """Everything that a criterion may use.
@@ -83,9 +85,8 @@ class CriterionContext:
             DataError: there are none.
         """
         if not self.microbatches:
-            raise DataError(
-                f"{criterion!r} needs examples, but data is None; give data, or rank by 'l1', 'l2' or 'random'"
-            )
+            advice = "give data, or rank by 'l1', 'l2' or 'random'"
+            raise DataError(f"{criterion!r} needs examples, but data is None; {advice}")
 
     def forward(
         self,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from secateur.call_checks import checked_calls
 from secateur.options import check_name
 from secateur.utils.data_frame import data_frame
 from secateur.utils.html_table import html_table
@@ -17,6 +18,7 @@ LABELS: Mapping[str, str] = {"nothing": "not read", "loss": "if given", "gradien
 """Whether a criterion reads labels; without labels, losses are the divergence from the dense network's output."""
 
 
+@checked_calls
 class Criteria(Mapping[str, "RegisteredCriterion"]):
     """The registered criteria by name, and a table of them: what each costs and needs, its source and its options."""
 

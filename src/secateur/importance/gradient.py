@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.network import Group
 from secateur.data.batch import Batch
 from secateur.errors import DataError
@@ -53,6 +54,7 @@ def taylor(context: CriterionContext, config: Taylor) -> dict[str, Tensor]:
     return {name: values.abs() for name, values in over_gradients(context, "taylor", lambda z, g: -z * g).items()}
 
 
+@checked_calls
 def over_gradients(context: CriterionContext, name: str, measure: GradientMeasure) -> dict[str, Tensor]:
     """Return the sum over positions of a function of each unit's activation and of its gradient.
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.network import Group
 from secateur.data.batch import Batch
 from secateur.errors import DataError
@@ -18,6 +19,7 @@ from secateur.importance.registry import criterion
 from secateur.option_table import OPTIONS
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class IntegratedGradients(CriterionConfig):
     """Options of integrated gradients.

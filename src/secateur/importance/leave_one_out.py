@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.importance.config import option_field
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
@@ -19,6 +20,7 @@ from secateur.options import one_of
 TIE_STEP = 1e-12  # by which a later unit ranks above an earlier one of equal loss
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class LeaveOneOut(EvaluationConfig):
     """Options of the change of the loss without one unit.
@@ -33,6 +35,7 @@ class LeaveOneOut(EvaluationConfig):
     change: str = option_field("signed", one_of("signed", "squared", "absolute"))
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class Greedy(EvaluationConfig):
     """Options of greedy removal.

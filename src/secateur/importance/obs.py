@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.network import Group, Network
 from secateur.data.batch import Batch
 from secateur.importance.activation_taps import ActivationTap, activation_taps
@@ -38,6 +39,7 @@ from secateur.utils.shared_tasks import map_shares
 Moments = Mapping[LinearLayer, FisherFactors]
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class OptimalBrainSurgeon(CriterionConfig):
     """Options of the optimal brain surgeon.

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.errors import NameMatchError, OptionError
 from secateur.foreign_names import FOREIGN_CRITERIA, familiar_name
 from secateur.importance.config import CriterionConfig, options_by_keyword
@@ -27,6 +28,7 @@ Use = Literal["nothing", "loss", "gradients", "unknown"]
 PACKAGE = "secateur.importance."
 
 
+@checked_calls
 @dataclass(frozen=True)
 class RegisteredCriterion:
     """A criterion with its name and configuration.
@@ -98,22 +100,26 @@ class RegisteredCriterion:
 _criteria: dict[str, RegisteredCriterion] = {}
 
 
+@checked_calls
 @overload
 def criterion(name: str, *, uses: Use = "unknown") -> Callable[[Criterion], Criterion]: ...
 
 
+@checked_calls
 @overload
 def criterion(
     name: str, *, config: Config, uses: Use = "unknown"
 ) -> Callable[[ConfiguredCriterion[Config]], ConfiguredCriterion[Config]]: ...
 
 
+@checked_calls
 @overload
 def criterion(
     name: str, *, options: Collection[str], uses: Use = "unknown", estimators: Collection[str] | None = None
 ) -> Callable[[Criterion], Criterion]: ...
 
 
+@checked_calls
 def criterion(
     name: str,
     *,
@@ -166,6 +172,7 @@ def criterion(
     return register
 
 
+@checked_calls
 def criteria() -> Criteria:
     """Return all registered criteria by name: a mapping, and a table to print, to show in notebooks, or `to_frame()`.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.errors import NameMatchError
 from secateur.files import Writer, tensors_writer, write_file
 from secateur.importance.estimates import MAX_REPLICATES, Sample, degrees_of_freedom, join_samples, student_quantile
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+@checked_calls
 @dataclass(frozen=True)
 class GroupScores:
     """The scores of one group's units; units with low scores are removed first.
@@ -87,6 +89,7 @@ class GroupScores:
         return GroupScores(values.double(), torch.zeros(len(values), dtype=torch.float64))
 
 
+@checked_calls
 @dataclass(frozen=True)
 class Scores(Mapping[str, GroupScores]):
     """Scores by the name of the group.
@@ -111,9 +114,8 @@ class Scores(Mapping[str, GroupScores]):
 
     def __getitem__(self, name: str) -> GroupScores:
         if name not in self.groups:
-            raise NameMatchError(
-                f"there are no scores of {name!r}; there are of {', '.join(self.groups) or 'no group'}"
-            )
+            known = ", ".join(self.groups) or "no group"
+            raise NameMatchError(f"there are no scores of {name!r}; there are of {known}")
         return self.groups[name]
 
     def __contains__(self, name: object) -> bool:
@@ -147,10 +149,8 @@ class Scores(Mapping[str, GroupScores]):
             >>> Scores({"0": GroupScores.exact(torch.tensor([1.0, 2.0]))}, "l1", 0, {}, "").to_dict()["groups"]
             {'0': {'values': [1.0, 2.0], 'errors': [0.0, 0.0]}}
         """
-        groups = {
-            name: {"values": scores.values.tolist(), "errors": scores.errors.tolist()}
-            for name, scores in self.groups.items()
-        }
+        named = self.groups.items()
+        groups = {name: {"values": group.values.tolist(), "errors": group.errors.tolist()} for name, group in named}
         return {"by": self.by, "seed": self.seed, "note": self.note, "groups": groups}
 
     def to_frame(self) -> "DataFrame":

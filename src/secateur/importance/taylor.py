@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from secateur.call_checks import checked_calls
 from secateur.errors import OptionError
 from secateur.importance.config import CriterionConfig, option_field
 from secateur.options import Option, one_of, optional
@@ -11,6 +12,7 @@ ORDER = Option("1 or 2", lambda value: value in (1, 2) and not isinstance(value,
 FLAG = Option("True or False", lambda value: isinstance(value, bool))
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class Taylor(CriterionConfig):
     """Options of the Taylor expansion of the loss without a unit (Molchanov et al. 2017, 2019).

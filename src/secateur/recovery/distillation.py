@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from secateur.call_checks import checked_calls
 from secateur.data.batch import Batch, concat_batches
 from secateur.evaluation.divergence import divergence
 from secateur.evaluation.losses import supervised
@@ -15,6 +16,7 @@ from secateur.evaluation.outputs import is_distribution, is_logits, is_no_class_
 LABELS = 0.1
 
 
+@checked_calls
 def distillation(output: Any, dense: Any, temperature: float = 2.0) -> Tensor:
     """Compute the distillation loss of each example. (examples,)
 

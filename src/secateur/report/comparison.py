@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.errors import NameMatchError
 from secateur.files import text_writer, write_files
 from secateur.importance.rank_correlation import agreements
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """The losses of each criterion on examples that no criterion was given.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from secateur.call_checks import checked_calls
 from secateur.evaluation.changes import Change
 from secateur.evaluation.records import Latency, Metrics
 
@@ -47,6 +48,7 @@ class SparsityFigures:
     notes: tuple[str, ...] = ()
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Figures:
     """The dense and the pruned network in numbers.

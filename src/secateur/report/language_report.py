@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.call_checks import checked_calls
 from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
 from secateur.data.next_tokens import IGNORED_LABEL, is_causal_language_model
@@ -47,6 +48,7 @@ class LanguageFigures:
     sample: str
 
 
+@checked_calls
 @dataclass(frozen=True)
 class LanguageReport:
     """The figures of the dense and of the small language model, on the same tokens.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.files.records import encoded
 from secateur.importance.scores import Scores
 from secateur.report.figures import Figures, measure_rows
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Report(Figures):
     """The figures of a pruned network and the scores behind them.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from secateur.call_checks import checked_calls
 from secateur.sparsity.results import SparseResult
 
 
@@ -23,6 +24,7 @@ class Round:
     kernels: int
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class LeanResult(SparseResult):
     """A model with pruned kernels at zero, without dead channels.

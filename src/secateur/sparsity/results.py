@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import nn
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.cost import Cost
 from secateur.coupling.network import Network
 from secateur.coupling.operator_results import results_of
@@ -42,6 +43,7 @@ class RunSettings:
     keep: Mapping[str, float]
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class SparseResult(PruningResult):
     """A network that was made sparse below the unit.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.allocation.quantities import budget_text
+from secateur.call_checks import checked_calls
 from secateur.errors import BudgetError, NameMatchError
 from secateur.evaluation.changes import Change
 from secateur.files import text_writer, write_files
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SIZES = ("macs", "params", "bytes", "latency")
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False)
 class TradeoffPoint:
     """One network of a trade-off curve.
@@ -51,6 +53,7 @@ class TradeoffPoint:
         return float(getattr(report.pruned.cost, size) / max(getattr(report.dense.cost, size), 1))
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False)
 class Tradeoff:
     """A trade-off curve: what is lost against what is saved.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
+from secateur.call_checks import checked_calls
 from secateur.errors import OptionError, SurgeryError
 from secateur.training.optimizer_hooks import (
     attach_optimizer_hooks,
@@ -19,6 +20,7 @@ from secateur.training.optimizer_hooks import (
 )
 
 
+@checked_calls
 class TrainingMethod(ABC):
     """A method that changes weights while a network is trained, by hooks on the optimizer.
 

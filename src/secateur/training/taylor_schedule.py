@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from secateur.allocation.budget import COUNTED, parse_keep
 from secateur.allocation.reachable import check_reachable
 from secateur.allocation.remaining_fractions import fractions, fractions_of
+from secateur.call_checks import checked_calls
 from secateur.coupling.network import Group
 from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError, SurgeryError, TraceError
@@ -26,6 +27,7 @@ from secateur.training.removal_order import removal_order
 from secateur.utils.selections import Selection
 
 
+@checked_calls
 class TaylorSchedule(TrainingMethod):
     """Remove units while a network is trained, by the squared derivative of the loss by each unit's gate.
 

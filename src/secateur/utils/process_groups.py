@@ -11,6 +11,7 @@ from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from secateur.call_checks import checked_calls
 from secateur.utils.distributed import SharedWork, exchange, failures_exchanged, process_count, shared_work
 
 P = ParamSpec("P")
@@ -19,6 +20,7 @@ WAIT = timedelta(days=1)  # for the slowest process; the end of a process is not
 
 
 @contextmanager
+@checked_calls
 def shared_processes() -> Iterator[None]:
     """Share the work of public functions between the processes of a program that `torchrun` launched.
 

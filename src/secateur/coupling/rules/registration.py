@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.rules.elementwise import POINTWISE
 from secateur.coupling.rules.op_rule import (
     AttributeRule,
@@ -24,6 +25,7 @@ from secateur.coupling.rules.registry import UNKNOWN, built_in_rule, registered_
 from secateur.errors import OptionError
 
 
+@checked_calls
 @dataclass(frozen=True)
 class RuleHandle:
     """A registered rule, which can be removed; as a context manager it is removed at the end of the block.
@@ -47,6 +49,7 @@ class RuleHandle:
         self.remove()
 
 
+@checked_calls
 def register_rule(
     operator: Any,
     labels: LabelRule | str,

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.errors import NameMatchError, OptionError
 from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.shapley.aggregates import Aggregate, find_aggregate
@@ -31,6 +32,7 @@ STOP = Option(
 PROBABILITY = Option("a probability between 0 and 1", lambda value: isinstance(value, float) and 0 < value < 1)
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(CriterionConfig):
     """Options of all criteria that run the network with some of the units absent.
@@ -53,6 +55,7 @@ class EvaluationConfig(CriterionConfig):
         return MemoryLimit(self.memory)
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig(EvaluationConfig):
     """Options of all criteria that sample coalitions until a rule stops them.
@@ -93,6 +96,7 @@ class SamplingConfig(EvaluationConfig):
         return find_aggregate(self.chosen_aggregate)
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class Shapley(SamplingConfig):
     """Options of the Shapley value of units within their group (Ancona et al. 2020).
@@ -142,6 +146,7 @@ class Shapley(SamplingConfig):
         return "zero" if self.protocol == PAPER else None
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class Banzhaf(SamplingConfig):
     """Options of the weighted Banzhaf value of units within their group.
@@ -154,6 +159,7 @@ class Banzhaf(SamplingConfig):
     probability: float = option_field(0.5, PROBABILITY)
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class Owen(SamplingConfig):
     """Options of the Owen value: the share in the whole network's game, in which groups join one after the other.
@@ -166,6 +172,7 @@ class Owen(SamplingConfig):
     sampler: str = option_field(AUTO, one_of(AUTO, CONTROLLED, "antithetic"), keyword="estimator")
 
 
+@checked_calls
 @dataclass(frozen=True, kw_only=True)
 class ExpectedGradients(SamplingConfig):
     """Options of expected gradients, a surrogate for the whole network's Shapley value.

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.errors import BudgetError
 
 MIN_BLOCKS = 4  # before a statistic of blocks is computed
@@ -57,6 +58,7 @@ class EstimateState:
         return len(self.replicates) >= MIN_BLOCKS and len(self.values) >= 2
 
 
+@checked_calls
 class Rule(ABC):
     """A condition to stop. `a & b` stops when both do, `a | b` when either does.
 
@@ -104,6 +106,7 @@ class CombinedRule(Rule):
         return f"({rule})" if isinstance(rule, CombinedRule) and rule.operator != self.operator else str(rule)
 
 
+@checked_calls
 @dataclass(frozen=True)
 class Coalitions(Rule):
     """Stop after so many coalitions of each group."""
@@ -121,6 +124,7 @@ class Coalitions(Rule):
         return f"{self.number:g} coalitions"
 
 
+@checked_calls
 @dataclass(frozen=True)
 class Evaluations(Rule):
     """Stop after so many evaluations of each group: a coalition on one example is one, with its gradient three.
@@ -150,6 +154,7 @@ class Evaluations(Rule):
         return f"{self.number:g} evaluations{unit}{layers}"
 
 
+@checked_calls
 @dataclass(frozen=True)
 class Seconds(Rule):
     """Stop after so many seconds for all groups together. The scores then depend on the machine."""

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
+from secateur.call_checks import checked_calls
 from secateur.errors import BudgetError
 from secateur.importance.shapley.stopping import MIN_BLOCKS, EstimateState, Rule, check_positive
 
 
+@checked_calls
 @dataclass(frozen=True)
 class StandardError(Rule):
     """Stop when the largest standard error is at most this fraction of the spread of the units' scores."""
@@ -30,6 +32,7 @@ class StandardError(Rule):
         return f"a largest standard error of {self.relative:g} of the spread of the scores"
 
 
+@checked_calls
 @dataclass(frozen=True)
 class Stable(Rule):
     """Stop when the rankings by the odd and by the even blocks agree to this rank correlation."""
@@ -50,6 +53,7 @@ class Stable(Rule):
         return f"a rank correlation of {self.correlation:g} between the scores by two halves of the samples"
 
 
+@checked_calls
 @dataclass(frozen=True)
 class SelectionConfident(Rule):
     """Stop when it is clear which units are removed: those at the boundary differ, each pair with this confidence.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.network import Network
 from secateur.entry import entry_point
 from secateur.errors import StorageError
@@ -37,6 +38,7 @@ class PivotedLayer:
     retained: float
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PivotResult(SparseResult):
     """A network of few dense blocks: same class and shapes, its units in another order, zero outside of the blocks.

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from secateur.call_checks import checked_calls
 from secateur.evaluation.kernel_selection import FastNetwork, select_network_kernels
 from secateur.sparsity.packed_layers.gathered_conv import gathered_kernels
 from secateur.sparsity.results import SparseResult
 from secateur.surgery.recipe import Recipe
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class SPPResult(SparseResult):
     """A model with pruned columns at zero, without the channels that no column reads any more.

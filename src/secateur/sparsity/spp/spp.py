@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateur.call_checks import checked_calls
 from secateur.channel_graph.build import graph_of
 from secateur.coupling.operator_results import results_of
 from secateur.entry import entry_point
@@ -20,6 +21,7 @@ from secateur.training.method import TrainingMethod
 from secateur.utils.selections import Selection
 
 
+@checked_calls
 class SPP(TrainingMethod):
     """Prune columns of convolutions with probabilities, while a network is trained.
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateur.call_checks import checked_calls
 from secateur.entry import entry_point
 from secateur.errors import NameMatchError
 from secateur.files import bytes_writer, write_file
@@ -24,6 +25,7 @@ from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, 
 from secateur.sparsity.unification.compressed_file import MAGIC, STREAMS, check_blocks, read_compressed
 
 
+@checked_calls
 @dataclass(frozen=True)
 class Compressed:
     """The contents of a file.

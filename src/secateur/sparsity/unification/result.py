@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 from secateur.coupling.cost import Cost
 from secateur.coupling.operator_results import results_of
 from secateur.evaluation.kernel_selection import FastNetwork, select_network_kernels
@@ -44,6 +45,7 @@ class BlockCounts:
     weights: int
 
 
+@checked_calls
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class UnifiedResult(SparseResult):
     """A network of unified, pruned and free blocks.

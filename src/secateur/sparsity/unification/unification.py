@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateur.call_checks import checked_calls
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.masking.finite_weights import finite_weight
@@ -19,6 +20,7 @@ from secateur.utils.selections import Selection
 LARGEST_RHO = 1.0
 
 
+@checked_calls
 class Unification(TrainingMethod):
     """Draw weights towards blocks of one absolute value, or of zero, while a network is trained.
 

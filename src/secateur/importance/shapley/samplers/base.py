@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.call_checks import checked_calls
 
+
+@checked_calls
 @dataclass(frozen=True)
 class CoalitionDesign:
     """Coalitions to evaluate, and the function of their values.
