@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from secateur.data.batch import Batch
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.outputs import main_output
+from secateur.importance.input_axes import AXIS_CHANGES, advice_on_axes, is_unbatched, shapes_of
 
 Run = Callable[[Batch], Any]
 EXAMPLE_COUNT = 2
@@ -90,9 +91,13 @@ def _run_examples(run: Run, batch: Batch, label: str) -> tuple[Batch, Any]:
     except SecateurError:
         pass
     try:
-        return batch, run(batch)
+        output = run(batch)
     except SecateurError as failure:
-        raise DataError(f"{label}: {failure}") from failure
+        advice = advice_on_axes(run, batch, examples)
+        raise DataError(f"{label}: {advice}\n{failure}" if advice else f"{label}: {failure}") from failure
+    if splits and is_unbatched(run, batch, output):
+        raise DataError(f"{label}: {AXIS_CHANGES[0].fault} from inputs of {shapes_of(batch)}; {AXIS_CHANGES[0].remedy}")
+    return batch, output
 
 
 def _check_output(output: Any, examples: Batch, label: str, by_example: bool) -> None:
