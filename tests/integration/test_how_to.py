@@ -21,6 +21,7 @@ WITH_CODE = [
     "language-model.md",
     "onnx.md",
     "repair.md",
+    "sentence-embeddings.md",
     "sizes.md",
     "trainers.md",
     "training-method.md",
