@@ -1,6 +1,6 @@
 """Conversion of data, in the forms that users have, to batches."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,23 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import Dataset, IterableDataset
 
 from secateur.data.batch import Batch, on_device
+from secateur.data.batch_checks import advice_on_data, check_batch
 from secateur.data.forms import (
-    TEXT_ADVICE,
+    LABEL_KEYS,
     ExampleList,
     as_target,
     as_tensors,
     batches_of_rows,
     is_array,
+    is_data_set,
     is_row,
     is_table,
-    loader_of,
 )
 from secateur.data.next_tokens import with_next_tokens
 from secateur.data.padding import without_padding
+from secateur.data.reading import items_read, length_of, rows_of
 from secateur.errors import DataError
+from secateur.options import described
 
 BATCH_SIZE = 32  # of data sets that come without one
 
@@ -47,10 +49,10 @@ def as_batch(item: Any, dtype: torch.dtype | None = None) -> Batch:
     if isinstance(item, list | tuple) and not is_array(item):
         raise DataError(
             f"a batch is a {type(item).__name__} of {len(item)} items; give (inputs, target), where several inputs are "
-            "one tuple or dict, or inputs alone"
+            "one tuple or dict, such as ((a, b), target), or inputs alone"
         )
     args, kwargs = _inputs(item, dtype)
-    labels = kwargs.pop("labels", None) if kwargs else None
+    labels = next((kwargs.pop(key) for key in LABEL_KEYS if key in kwargs), None)
     return replace(_with_target(args, kwargs, labels, dtype), has_labels=labels is not None)
 
 
@@ -98,7 +100,7 @@ def as_batches(
     if not batches:
         raise DataError("data gave no batches; a generator that was used up gives none, so pass a list or a DataLoader")
     for number, batch in enumerate(batches):
-        _check(batch, number)
+        check_batch(batch, number)
     return with_next_tokens(batches if keeps_padding else without_padding(batches, batch_size), title)
 
 
@@ -117,12 +119,11 @@ def _batch_items(data: Any, batch_size: int, dtype: torch.dtype | None) -> list[
         return [data]
     if is_table(data):
         return list(batches_of_rows(data, batch_size, dtype))
-    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        rows = (data[number] for number in range(len(data)))  # type: ignore[arg-type]
-        return list(batches_of_rows(rows, batch_size, dtype))
-    if not isinstance(data, Iterable) or isinstance(data, str | bytes):
-        raise DataError(f"data is a {type(data).__name__}; give an iterable of batches, such as {loader_of(data)}")
-    items = list(data)
+    if is_data_set(data):
+        return list(batches_of_rows(items_read(rows_of(data), length_of(data)), batch_size, dtype))
+    if not isinstance(data, Iterable) or isinstance(data, str | bytes) or hasattr(data, "to_numpy"):
+        raise DataError(f"data is {described(data)}; {advice_on_data(data)}")
+    items = list(data) if isinstance(data, list | tuple) else items_read(data, length_of(data))
     return list(batches_of_rows(items, batch_size, dtype)) if items and all(map(is_row, items)) else items
 
 
@@ -150,31 +151,6 @@ def _by_example_alike(batches: Sequence[Batch]) -> list[Batch]:
     ]
 
 
-NOT_DENSE: Mapping[str, Callable[[Tensor], bool]] = {
-    "tensor on the meta device, which holds no values; give real examples": lambda tensor: tensor.is_meta,
-    "nested tensor, which has no one shape; pad it (tensor.to_padded_tensor)": lambda tensor: tensor.is_nested,
-    "quantized tensor; give tensor.dequantize()": lambda tensor: tensor.is_quantized,
-    "sparse tensor; give tensor.to_dense()": lambda tensor: tensor.layout != torch.strided,
-}
-
-
-def _check(batch: Batch, number: int) -> None:
-    if not batch.tensors:
-        kinds = [type(value).__name__ for value in (*batch.args, *batch.kwargs.values())]
-        raise DataError(f"batch {number} holds no tensors, but {kinds}{TEXT_ADVICE if 'str' in kinds else ''}")
-    if batch.size == 0:
-        raise DataError(f"batch {number} is empty: its first input has shape {tuple(batch.tensors[0].shape)}")
-    for tensor in batch.tensors:
-        kind = next((kind for kind, holds in NOT_DENSE.items() if holds(tensor)), None)
-        if kind is not None:
-            raise DataError(f"an input of batch {number} is a {kind}")
-    for tensor in batch.tensors:
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise DataError(
-                f"batch {number} has NaN or infinity in an input of shape {tuple(tensor.shape)}; mend the data"
-            )
-
-
 def example_batches(example: Any, device: torch.device, dtype: torch.dtype | None = None) -> list[Batch]:
     """Return the batches to trace with: two examples, then the example as given, for models that reject two.
 
@@ -185,9 +161,10 @@ def example_batches(example: Any, device: torch.device, dtype: torch.dtype | Non
     """
     if isinstance(example, Tensor | np.ndarray | Mapping | tuple):
         args, kwargs = _inputs(example, dtype)
-        kwargs.pop("labels", None)
+        for key in LABEL_KEYS:
+            kwargs.pop(key, None)
         whole = Batch(args, kwargs)
-        _check(whole, 0)
+        check_batch(whole, 0)
     else:
         whole = as_batches(example, dtype=dtype)[0]
     whole = on_device(Batch(whole.args, whole.kwargs), device)

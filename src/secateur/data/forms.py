@@ -8,22 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils.data import Dataset, IterableDataset
 
 from secateur.errors import DataError
 from secateur.utils.collected_warnings import warn
 
 LABEL_KEYS = ("labels", "label", "label_ids")
-TEXT_ADVICE = "; a tokenizer makes tensors of texts: secateur.text_batches(tokenizer, texts)"
-LOADER_METHODS = ("get_train_dataloader", "train_dataloader")  # of a Trainer; of a module of Lightning
 
 
 class ExampleList(list[Any]):
     """A list with one entry for each example of a batch, such as the boxes of each image."""
-
-
-def loader_of(data: object) -> str:
-    """Return what gives the batches of an object that is none itself, in words."""
-    return next((f"its {name}()" for name in LOADER_METHODS if hasattr(data, name)), "a DataLoader or a list")
 
 
 def is_numeric(value: object) -> bool:
@@ -68,7 +62,7 @@ def as_tensor(value: Any, dtype: torch.dtype | None = None) -> Any:
         DataError: an array contains values other than numbers.
     """
     if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value  # as it is, it could not be differentiated
+        return value.clone() if value.is_inference() else value.detach()  # neither could be differentiated as it is
     if are_numbers(value) and isinstance(value[0], Tensor):
         return torch.stack(list(value))
     if isinstance(value, np.ndarray | np.generic) or has_numbers_alone(value):
@@ -141,6 +135,13 @@ def is_row(item: object) -> bool:
 def is_table(data: object) -> bool:
     """True if data are a data set of the library `datasets`, whose items are rows."""
     return hasattr(data, "column_names") and hasattr(data, "features") and hasattr(data, "__iter__")
+
+
+def is_data_set(data: object) -> bool:
+    """True if data give examples by their numbers, as a `Dataset` does, and are no container of Python."""
+    if isinstance(data, Dataset):
+        return not isinstance(data, IterableDataset)
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not hasattr(data, "__iter__")
 
 
 def batches_of_rows(rows: Iterable[Any], batch_size: int, dtype: torch.dtype | None) -> Iterator[Any]:

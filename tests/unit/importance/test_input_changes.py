@@ -75,3 +75,64 @@ def test_a_batch_size_that_the_code_fixes_is_no_missing_axis(width: int) -> None
             return self.head(self.hidden(x.reshape(4, 6, 5)).relu())
 
     assert sc.trace(Fixed(), torch.randn(4, 6, 5)).groups
+
+
+class Sum(nn.Module):
+    """A network of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.head = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.head(self.hidden(first + second).relu())
+
+
+class OfDict(Sum):
+    """The same, whose inputs are a dict."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+        return super().forward(batch["first"], batch["second"])
+
+
+class OfList(Sum):
+    """The same, whose inputs are a list."""
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:  # type: ignore[override]
+        return super().forward(*inputs)
+
+
+FIRST, SECOND, LABELS = torch.randn(16, 8), torch.randn(16, 8), torch.arange(16) % 4
+PAIR = {"first": FIRST, "second": SECOND}
+FORMS: dict[str, tuple[nn.Module, Any, str]] = {
+    "two inputs as a pair": (Sum(), [(FIRST, SECOND)], r"read as \(inputs, target\); give .* \(\(a, b\),\)"),
+    "a dict as one argument": (OfDict(), [PAIR], r"as one argument; give a tuple .* \(\(inputs,\),\)"),
+    "a list as one argument": (OfList(), [([FIRST, SECOND], LABELS)], r"as one argument; .* \(\(inputs,\), target\)"),
+    "columns that the model does not have": (
+        Sum(), [{**PAIR, "index": LABELS, "weights": LABELS}], r"`forward` has no index, weights",
+    ),
+    "other names": (PERCEPTRON, [{"image": torch.randn(16, 64), "target": LABELS}], r"batch\['image'\], batch"),
+    "three items": (Sum(), [(FIRST, SECOND, LABELS)], r"such as \(\(a, b\), target\)"),
+}  # fmt: skip
+RIGHT: dict[str, tuple[nn.Module, Any]] = {
+    "two inputs without targets": (Sum(), [((FIRST, SECOND),)]),
+    "two inputs with targets": (Sum(), [((FIRST, SECOND), LABELS)]),
+    "a dict without targets": (OfDict(), [((PAIR,),)]),
+    "a dict with targets": (OfDict(), [((PAIR,), LABELS)]),
+    "a list with targets": (OfList(), [(([FIRST, SECOND],), LABELS)]),
+    "labels in the dict, in the singular": (Sum(), [{**PAIR, "label": LABELS}]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_form_that_the_model_takes_is_named(form: str) -> None:
+    model, data, advice = FORMS[form]
+    with pytest.raises(sc.SecateurError, match=advice):
+        sc.prune(model, data, {"macs": 0.5}, by="l2", repair=None)
+
+
+@pytest.mark.parametrize("form", RIGHT)
+def test_the_forms_that_are_advised_are_pruned(form: str) -> None:
+    model, data = RIGHT[form]
+    result = sc.prune(model, data, {"macs": 0.5}, by="l2", repair=None, allocation="uniform")
+    assert result.plan.cost.macs < result.plan.dense.macs

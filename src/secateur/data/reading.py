@@ -1,0 +1,77 @@
+"""Reading of data that are produced item by item, within memory: data sets, loaders and generators."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from secateur.errors import DataError
+from secateur.utils.available_memory import available_bytes
+from secateur.utils.progress import counted
+
+MOST_ITEMS = 100_000  # of data that don't say how many they are
+BYTES_BETWEEN_CHECKS = 1 << 28
+LEAST_FREE = 0.1  # of the memory that is free at the start
+ADVICE = "a few hundred examples are enough: give a part, such as itertools.islice(data, 20) or torch.utils.data.Subset"
+
+
+def free_memory() -> int | None:
+    """Return the bytes that are free for tensors, or None where the system does not say."""
+    return available_bytes(torch.device("cpu"))
+
+
+def items_read(
+    data: Iterable[Any], length: int | None, most: int = MOST_ITEMS, free: Callable[[], int | None] = free_memory
+) -> list[Any]:
+    """List the items that data produce.
+
+    Args:
+        data: the data.
+        length: the number of items, or None where it is unknown.
+        most: the largest number of items of unknown number.
+        free: a function that returns the bytes that are free.
+
+    Raises:
+        DataError: the data do not end, or fill the memory.
+    """
+    at_start, unchecked_bytes = free(), 0
+    items: list[Any] = []
+    with counted("reading data", length) as step:
+        for item in data:
+            items.append(item)
+            unchecked_bytes += sum(leaf.nbytes for leaf in pytree.tree_leaves(item) if isinstance(leaf, Tensor))
+            if unchecked_bytes > BYTES_BETWEEN_CHECKS and at_start is not None:
+                unchecked_bytes = 0
+                if (free() or 0) < LEAST_FREE * at_start:
+                    total = "" if length is None else f" of {length}"
+                    raise DataError(
+                        f"{len(items)}{total} items of data filled {at_start / 1e9:.1f} GB of memory; {ADVICE}"
+                    )
+            if length is None and len(items) >= most:
+                raise DataError(f"data gave {most} items and did not end; {ADVICE}")
+            step.advance()
+    return items
+
+
+def length_of(data: Any) -> int | None:
+    """Return the number of items, or None where data do not say it."""
+    try:
+        return len(data)
+    except TypeError:  # loaders have a length if their data set has one
+        return None
+
+
+def rows_of(data: Any) -> Iterator[Any]:
+    """Yield the examples of a data set by their numbers, up to its length or its first IndexError."""
+    length = length_of(data)
+    for number in count() if length is None else range(length):
+        try:
+            row = data[number]
+        except IndexError:
+            if length is None:
+                return
+            raise
+        yield row

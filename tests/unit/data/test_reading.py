@@ -1,0 +1,110 @@
+"""Data that are produced item by item: data sets, loaders and generators, of any length."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+import secateur as sc
+from secateur.data.conversion import as_batches
+from secateur.data.reading import BYTES_BETWEEN_CHECKS, items_read
+
+LABELLED = [(torch.full((3,), float(number)), number % 2) for number in range(40)]
+
+
+class WithoutLength(Dataset[Any]):
+    """A data set that ends by an IndexError."""
+
+    def __getitem__(self, number: int) -> Any:
+        return LABELLED[number]
+
+
+class OfAnotherLibrary:
+    """A data set that is no `Dataset` of torch."""
+
+    def __len__(self) -> int:
+        return len(LABELLED)
+
+    def __getitem__(self, number: int) -> Any:
+        return LABELLED[number]
+
+
+class Endless(IterableDataset[Tensor]):
+    """A stream of examples."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from (torch.full((3,), float(number)) for number in count())
+
+
+@pytest.mark.parametrize("data", [WithoutLength(), OfAnotherLibrary(), LABELLED], ids=["no length", "another", "list"])
+def test_examples_by_number_are_read_to_their_end(data: Any) -> None:
+    batches = as_batches(data)
+    assert torch.equal(torch.cat([batch.args[0][:, 0] for batch in batches]), torch.arange(40.0))
+    assert torch.cat([batch.target for batch in batches]).tolist() == [0, 1] * 20
+
+
+def test_an_error_of_a_data_set_within_its_length_is_its_own() -> None:
+    class Broken(OfAnotherLibrary):
+        def __len__(self) -> int:
+            return 41
+
+    with pytest.raises(IndexError, match="list index out of range"):
+        as_batches(Broken())
+
+
+def test_data_without_an_end_are_refused() -> None:
+    with pytest.raises(sc.SecateurError, match="gave 50 items and did not end"):
+        items_read(DataLoader(Endless(), batch_size=2), None, most=50)
+    assert len(items_read(iter(range(49)), None, most=50)) == 49
+    assert len(items_read(range(60), 60, most=50)) == 60
+
+
+def test_data_that_fill_the_memory_are_refused() -> None:
+    free = iter([10_000_000_000, 4_000_000_000, 900_000_000])
+    block = torch.empty(BYTES_BETWEEN_CHECKS + 4, dtype=torch.uint8)
+    with pytest.raises(sc.SecateurError, match=r"2 of 9 items of data filled 10.0 GB of memory; .*Subset"):
+        items_read([block] * 9, 9, free=lambda: next(free))
+    assert len(items_read([block] * 9, 9, free=lambda: None)) == 9
+
+
+class Frame:
+    """A table of numbers, as pandas and polars have it."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("ab")
+
+    def to_numpy(self) -> Any:
+        return np.ones((4, 2))
+
+
+class Image:
+    """An image of PIL."""
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        (Frame(), r"data is a Frame; .*torch.tensor\(data.to_numpy\(\)"),
+        ([Image(), Image()], "no tensors, but Image; .*to_tensor"),
+        ([(Image(), number % 2) for number in range(8)], "no tensors, but Image; .*to_tensor"),
+        ("train.pt", "read the file first"),
+        ((1, 3, 32, 32), "numbers alone are a shape"),
+        (None, "data is None; give an iterable"),
+    ],
+)
+def test_what_is_no_data_is_answered_with_what_to_give(data: Any, advice: str) -> None:
+    with pytest.raises(sc.SecateurError, match=advice):
+        as_batches(data)
+
+
+def test_features_with_a_graph_are_taken_without_it() -> None:
+    backbone, head = nn.Linear(3, 6), nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    features = backbone(torch.randn(40, 3))
+    result = sc.prune(head, features, {"macs": 0.5}, by="taylor", repair=None, allocation="uniform")
+    assert result.plan.kept["0"].numel() == 4
+    assert backbone.weight.grad is None and features.requires_grad
