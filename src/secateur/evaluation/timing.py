@@ -105,18 +105,25 @@ def call_seconds(call: Callable[[], Any]) -> float:
     return float(min(timer.timeit(count).mean for _ in range(SERIES)))
 
 
-def sweep_seconds(calls: Sequence[Callable[[], Any]]) -> float:
+def sweep_seconds(calls: Sequence[Callable[[], Any]], whole: Callable[[], Any], total: float) -> float:
     """Measure the seconds of several calls one after another, as in a network.
 
     A call that is repeated finds its weights in the processor's caches. Here, they are read from memory again if the
-    weights of all calls together do not fit into the caches.
+    weights of all calls together do not fit into the caches. How long that takes depends on other work on the machine,
+    so that the calls run in turn with the network, whose time was measured before.
+
+    Args:
+        calls: the calls.
+        whole: the call of the network that contains them.
+        total: the measured seconds of this call.
     """
 
     def sweep() -> None:
         for call in calls:
             call()
 
-    return call_seconds(sweep)
+    swept, run = interleaved_times([sweep, whole])
+    return total * float(np.median(swept) / np.median(run))
 
 
 def latency_of(batch_size: int, times: Sequence[float]) -> Latency:

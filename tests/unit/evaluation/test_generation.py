@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.data.conversion import as_batches
 from secateur.errors import BudgetError
-from secateur.evaluation import latency_measurement, measured_latency, operator_calls
+from secateur.evaluation import latency_measurement, measured_latency, operator_calls, timing
 from secateur.evaluation.generation import DECODE, PREFILL, GenerationPhase, cached_inputs, generation_phase
 from secateur.evaluation.generation_calls import generation_calls
 from secateur.evaluation.measured_latency import measure_generation
@@ -59,7 +60,9 @@ def test_layers_run_on_one_token_and_attention_reads_the_cache(monkeypatch: pyte
     for module in (operator_calls, latency_measurement):
         monkeypatch.setattr(module, "call_seconds", count)
     swept: list[int] = []
-    monkeypatch.setattr(measured_latency, "sweep_seconds", lambda calls: swept.append(len(calls)) or 0.5)
+    monkeypatch.setattr(
+        measured_latency, "sweep_seconds", lambda calls, _, total: swept.append(len(calls)) or total / 2
+    )
     model, batch = tiny_transformer("llama", 4)
     network = sc.trace(model, batch)
     phase = phase_of(model, batch, DECODE)
@@ -75,6 +78,22 @@ def test_layers_run_on_one_token_and_attention_reads_the_cache(monkeypatch: pyte
     assert {layer.name for layer in table.layers} == {
         path for path, module in model.named_modules() if isinstance(module, nn.Linear)
     }
+
+
+def test_layers_one_after_another_are_timed_in_turn_with_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busier than when the network was timed slows down both, and changes nothing."""
+    now, speed = [0.0], [1.0]
+
+    def lasting(seconds: float) -> Callable[[], None]:
+        def call() -> None:
+            now[0] += seconds * speed[0]
+            speed[0] *= 1.01  # other work increases
+
+        return call
+
+    monkeypatch.setattr(timing, "runtime_clock", lambda: lambda: now[0])
+    layers = [lasting(0.1), lasting(0.3), lasting(0.2)]
+    assert timing.sweep_seconds(layers, lasting(1.0), total=2.0) == pytest.approx(1.2, rel=0.03)
 
 
 def test_layers_of_an_encoder_take_no_time_while_a_token_is_decoded() -> None:
@@ -112,7 +131,7 @@ def test_a_budget_in_the_time_of_generation_is_planned_timed_and_reported(
     monkeypatch.setenv("SECATEUR_CACHE", "")
     for module in (operator_calls, latency_measurement):
         monkeypatch.setattr(module, "call_seconds", entries)
-    monkeypatch.setattr(measured_latency, "sweep_seconds", lambda calls: 2 * sum(map(entries, calls)))
+    monkeypatch.setattr(measured_latency, "sweep_seconds", lambda calls, *_: 2 * sum(map(entries, calls)))
     kinds = ("neurons", "heads", "residual")
     result = sc.prune(model, batch, {unit: "80%"}, context_length=5, kinds=kinds, **PLAIN)
     assert 0.7 < sum(parameter.numel() for parameter in result.model.parameters()) / total <= 0.82
