@@ -98,7 +98,7 @@ class CompactLayer:
         names = [index.name for index in node.target._schema.arguments]  # type: ignore[union-attr]
         by_name = {**dict(zip(names, args, strict=False)), **kwargs}
         weight, x = self.weight_of(by_name["weight"]), by_name["input"]
-        x = select_positions(x, dim, self.inputs) if x.shape[dim] == len(self.layer.inputs) else x
+        x = select_positions(x, dim, self.inputs) if len(self.inputs) < x.shape[dim] else x
         by_name |= {"input": x, "weight": weight}
         if by_name.get("bias") is not None:
             by_name["bias"] = by_name["bias"].index_select(0, self.outputs.to(weight.device))

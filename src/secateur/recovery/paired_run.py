@@ -62,8 +62,9 @@ class PairedExecution:
 
     def _at(self, dense_to: int | None, cut_to: int) -> Iterator[tuple[int, Values, Values]]:
         handlers, fixed = self.within.handlers(), dict[int, FixedValues]()
+        dense_fixed = {} if dense_to is None else self.within.network.program.fixed()
         for microbatch in range(len(self.microbatches)):
-            dense, cut = self._advanced(microbatch, dense_to, cut_to, handlers, fixed)
+            dense, cut = self._advanced(microbatch, dense_to, cut_to, handlers, dense_fixed, fixed)
             yield microbatch, dict(dense.values), dict(cut.values)
 
     def reach(self, node: Node) -> None:
@@ -95,7 +96,13 @@ class PairedExecution:
         return other
 
     def _advanced(
-        self, microbatch: int, dense_to: int | None, cut_to: int, handlers: Any, fixed: dict[int, FixedValues]
+        self,
+        microbatch: int,
+        dense_to: int | None,
+        cut_to: int,
+        handlers: Any,
+        dense_fixed: Mapping[Node, Any],
+        fixed: dict[int, FixedValues],
     ) -> tuple[RunState, RunState]:
         """Run both networks on a microbatch.
 
@@ -104,12 +111,13 @@ class PairedExecution:
             dense_to: the position before which the dense network stops; None: where it is.
             cut_to: the position before which the cut network stops.
             handlers: the overrides of operators in the cut network.
+            dense_fixed: the parameters of the dense network; nothing where it stays where it is.
             fixed: the parameters of the cut network for runs from a position, which microbatches share.
         """
         dense, cut = self._cursor.start(microbatch, (dense_to, cut_to))
         dense_to = dense.position if dense_to is None else dense_to
         shared_until = min(self.within.alike_until, dense_to, cut_to)
-        advance, dense_fixed = self._cursor.advance, self.within.network.program.fixed()
+        advance = self._cursor.advance
         try:
             if cut.position == dense.position < shared_until:  # both networks are the same so far
                 dense = cut = advance(dense, shared_until, dense_fixed)
