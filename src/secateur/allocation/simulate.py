@@ -15,6 +15,7 @@ from secateur.coupling.network import Kept
 from secateur.data.batch import Batch
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.comparison_temperature import comparison_temperature
+from secateur.evaluation.dense_outputs import MOST_ENTRIES
 from secateur.evaluation.evaluate import OutputPair
 from secateur.evaluation.holdout import output_spread
 from secateur.files.state_memo import StateMemo, key_of
@@ -27,7 +28,6 @@ from secateur.utils.distributed import is_shared, process_count
 
 COMPARING, MEASURING = Choice(1e-1, 0), Choice(1e-2, 0)
 MOST_HELD_OUT = 64
-MOST_OUTPUTS = 10_000_000
 FITTED_MEMORY, HELD_OUT_MEMORY = 0.375, 0.125  # shares of the memory; forks take as much again
 
 
@@ -142,7 +142,7 @@ class PlanSimulator:
         """Return the dense network's outputs on the examples held out, the same for all plans; None if too large."""
         if self._dense_outputs is None:
             judging = [batch for fold in self.folds for batch in fold.held_out.microbatches]
-            self._dense_outputs = dense_outputs(self.network, judging, MOST_OUTPUTS)
+            self._dense_outputs = dense_outputs(self.network, judging, MOST_ENTRIES)
         return self._dense_outputs or None
 
     @property

@@ -1,6 +1,8 @@
 """Effective MACs: the multiplications of kernels that work on several channels at once, used or not."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,18 +41,24 @@ def effective_macs(network: Network, kept: Kept, step: int) -> EffectiveMacs:
         >>> effective_macs(network, {"0": torch.arange(16)}, 16).left
         96
     """
-    rounded = [[in_steps(network, units) for units in term.axes] for term in network.work]
+    flags = iter(channel_axes(network, [units for term in network.work for units in term.axes]))
+    rounded = [list(itertools.islice(flags, len(term.axes))) for term in network.work]
     masks = (network.mask({}), network.mask(kept))
     return EffectiveMacs(step, *(_count_macs(network, mask, rounded, step) for mask in masks))
 
 
-def in_steps(network: Network, axis: Tensor) -> bool:
-    """Return whether the entries along an axis of an operator are channels of a kernel, of which some may be cut."""
-    units = axis[axis >= 0]
-    if len(units) == 0:
-        return False
-    kinds = {group.kind for group in network.groups if group.owns(units)}
-    return not (kinds <= set(SINGLE) and len(torch.unique(units)) == len(units))
+def channel_axes(network: Network, axes: Sequence[Tensor]) -> list[bool]:
+    """Return for each axis of an operator whether its entries are channels of a kernel, of which some may be cut.
+
+    Args:
+        network: the network.
+        axes: the units along each axis, -1 where there is none (entries,).
+    """
+    is_width = torch.zeros(len(network.mask({})), dtype=torch.bool)  # (units + 1,)
+    for group in network.groups:
+        is_width[group.span] = group.kind not in SINGLE
+    units_by_axis = (axis[axis >= 0] for axis in axes)
+    return [bool(is_width[units].any()) or len(torch.unique(units)) < len(units) for units in units_by_axis]
 
 
 def _count_macs(network: Network, mask: Tensor, rounded: list[list[bool]], step: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from secateur.coupling.cost import WHOLE, Cost, Work
-from secateur.coupling.effective_macs import in_steps
+from secateur.coupling.effective_macs import channel_axes
 from secateur.coupling.network import Group, Network
 
 
@@ -51,8 +51,9 @@ class PrefixCost:
         members = {(member.tensor, member.axis): member.units for member in network.members}
         axes = list(members.values())
         terms = [list(range(len(axes) + at, len(axes) + at + len(term.axes))) for at, term in _starts(network)]
-        axes += [units for term in network.work for units in term.axes]
-        rounded = [False] * len(members) + [in_steps(network, units) for term in network.work for units in term.axes]
+        worked = [units for term in network.work for units in term.axes]
+        axes += worked
+        rounded = [False] * len(members) + channel_axes(network, worked)
         shapes, fixed = _tensor_axes(network, {key: number for number, key in enumerate(members)}, len(axes))
         self._shapes, self._terms = (_pad_rows(rows, len(axes)) for rows in (shapes, terms))
         self._constants = [term.constant for term in network.work]

@@ -10,12 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
 
-from secateur.data.batch import Batch
 from secateur.evaluation.divergence import top_probabilities
 from secateur.evaluation.outputs import is_logits, is_no_class_score
-from secateur.graph.contexts import preserved, run_seeded
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 CERTAIN = 0.9  # the largest mean probability of the top class
@@ -45,15 +42,3 @@ def comparison_temperature(outputs: Iterable[Any]) -> float:
     return next(
         (value for value, certain in zip(TEMPERATURES, is_certain, strict=True) if not certain), TEMPERATURES[-1]
     )
-
-
-def temperature_on(dense: nn.Module, batches: Iterable[Batch], writes: bool = True) -> float:
-    """Return the temperature at which networks are compared with the dense one on these examples.
-
-    Args:
-        dense: the dense network.
-        batches: the examples.
-        writes: whether the network's code may write to its parameters, which are copied for the time being then.
-    """
-    with preserved(dense, writes):
-        return comparison_temperature(run_seeded(dense, batch) for batch in batches)

@@ -1,6 +1,6 @@
 """Measures of a smaller network beside the dense one, example by example: loss, accuracy, agreement and divergence."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from secateur.coupling.cost import Cost
 from secateur.data.batch import Batch
 from secateur.evaluation.changes import Change
 from secateur.evaluation.class_hits import class_hits, top_classes
+from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.divergence import divergence, relative_errors
 from secateur.evaluation.losses import Loss, Reference, by_example, example_losses
 from secateur.evaluation.metrics import Metric, MetricMeter, MetricValues, metric_change
@@ -147,7 +148,8 @@ def evaluate(
     meter = None if metric is None else MetricMeter(metric)
     rows = []
     with preserved(dense, writes), preserved(small, writes):
-        for pair in _run_pairs(dense, small, batches):
+        for batch in track(batches, "examples in both networks"):
+            pair = OutputPair(batch, run_seeded(dense, batch), run_seeded(small, batch))
             rows.append(pair.measures(loss))
             if meter is not None:
                 meter.add(pair.batch, (pair.dense, pair.small), pair.dense)
@@ -157,30 +159,21 @@ def evaluate(
     return replace(dense_measures, metric=dense_metric), replace(small_measures, metric=small_metric)
 
 
-def _run_pairs(dense: nn.Module, small: nn.Module, batches: Iterable[Batch]) -> Iterator[OutputPair]:
-    """Yield the outputs of two networks in evaluation mode for each batch; random numbers are the same in both."""
-    for batch in track(batches, "examples in both networks"):
-        yield OutputPair(batch, run_seeded(dense, batch), run_seeded(small, batch))
-
-
 def output_divergences(
-    dense: nn.Module,
-    small: nn.Module,
-    batches: Iterable[Batch],
-    writes: bool = True,
-    temperature: float = 1.0,
+    dense: DenseOutputs, small: nn.Module, batches: Sequence[Batch], writes: bool = True, temperature: float = 1.0
 ) -> Tensor:
     """Return the divergence of the smaller network's outputs from the dense one's, (examples,).
 
     Args:
-        dense: the dense network.
+        dense: the dense network's outputs.
         small: the smaller network.
         batches: the examples.
         writes: whether the networks' code may write to their parameters, which are copied for the time being then.
         temperature: by which class scores are divided.
     """
-    with preserved(dense, writes), preserved(small, writes):
-        pairs = _run_pairs(dense, small, batches)
+    with dense.ready_for(batches), preserved(small, writes):
+        tracked = track(batches, "examples in both networks")
+        pairs = (OutputPair(batch, dense.of(batch), run_seeded(small, batch)) for batch in tracked)
         return torch.cat([pair.divergences(pair.small, temperature) for pair in pairs])
 
 

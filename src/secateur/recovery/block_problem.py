@@ -5,16 +5,16 @@ last layer alone would be solved for in one step); the steps go as far as the li
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from secateur.graph.cursor import Values, ValuesOver
+from secateur.graph.cursor import ValuesOver
 from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.folded_layers import FoldedLayer
-from secateur.recovery.input_covariance import input_covariances
+from secateur.recovery.input_covariance import CovarianceSums
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.problem_gradients import gradient, slopes_by_changes
 from secateur.recovery.pruned_layer import PrunedLayer
@@ -56,20 +56,12 @@ class BlockProblem:
         self.anchors = [
             shared.anchors[pruned_layer.layer] for pruned_layer in pruned_layers if pruned_layer.layer in compared
         ]
-        covariances = shared.covariances
-        unknown = [pruned_layer for pruned_layer in pruned_layers if pruned_layer.layer not in covariances]
+        self.covariances = shared.covariances
+        unknown = [pruned_layer for pruned_layer in pruned_layers if pruned_layer.layer not in self.covariances]
         factors = {layer: term.factors for layer, term in shared.anchors.items()}
-        covariances.update(input_covariances(unknown, self.within, self._inputs(unknown), self.sizes, factors))
-        self.factors = [covariances[pruned_layer.layer] for pruned_layer in pruned_layers]
+        self.unknown = CovarianceSums(unknown, self.within, self.sizes, factors)  # added up by the first run
         self.layers = [FoldedLayer.of(pruned_layer, self.within) for pruned_layer in pruned_layers]
-
-    def _inputs(self, pruned_layers: Sequence[PrunedLayer]) -> Iterator[Values]:
-        """Yield the values that layers read, for each microbatch; nothing where there are no layers."""
-        program, fixed = self.within.network.program, self.within.fixed(self.start)
-        nodes = [node for pruned_layer in pruned_layers for node in pruned_layer.layer.node.all_input_nodes]
-        stop = max((program.position[pruned_layer.layer.node] for pruned_layer in pruned_layers), default=self.start)
-        for microbatch in self.microbatches if pruned_layers else []:
-            yield program.run(ValuesOver(microbatch, fixed), self.start, stop, self.handlers, keep=nodes)
+        self.fixed = self.within.fixed(self.start)
 
     def solve(self, most: int) -> None:
         """Change the weights of all layers, as long as a step reduces the error noticeably.
@@ -93,8 +85,9 @@ class BlockProblem:
             if (1 - GAIN) * least < now < least or now < ROUNDING:
                 best, least = changes, now
                 break
-            is_nearer, solved = now < least, zip(self.factors, slopes, strict=True)
-            direction.turn([factor.solve(slope) for factor, slope in solved], slopes, starts_anew=not is_nearer)
+            is_nearer, solved = now < least, zip(self.parts, slopes, strict=True)
+            solutions = [self.covariances[pruned_layer.layer].solve(slope) for pruned_layer, slope in solved]
+            direction.turn(solutions, slopes, starts_anew=not is_nearer)
             length, gain, probed = self._length(changes, direction.steps, errors, length)
             best, least, least_probed = (changes, now, probed) if is_nearer else (best, least, least_probed)
             changes = list(shifted(changes, direction.steps, length)) if length > 0 else changes
@@ -119,7 +112,7 @@ class BlockProblem:
         with torch.no_grad():
             tensors = self._tensors(shifted(changes, direction, probe_length))
             for number, before in zip(range(0, len(self.microbatches), PROBED), errors, strict=True):
-                turned = [new.sub_(old) for new, old in zip(self._missing(number, tensors)[1], before, strict=True)]
+                turned = [new.sub_(old) for new, old in zip(self._errors_of(number, tensors), before, strict=True)]
                 rise += self._sum(old * turn for old, turn in zip(before, turned, strict=True))
                 turns += self._sum(turn.square_() for turn in turned)
                 square += self._sum(old.square_() for old in before)
@@ -135,13 +128,14 @@ class BlockProblem:
             detached = [tensor.detach().requires_grad_() for tensor in tensors]
             slopes = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in detached]
             for number in range(len(self.microbatches)):
-                outputs, errors = self._missing(number, detached)
+                outputs, errors = self._missing(number, detached, self.unknown)
                 pairs = zip(self.anchors, errors, strict=True)
                 directions = [anchor.direction(number, error) for anchor, error in pairs]
                 for slope, of_cell in zip(slopes, gradient(outputs, detached, directions), strict=True):
                     slope.add_(of_cell)
                 total += self._sum(error.square() for error in errors)
                 probed += [errors] if number % PROBED == 0 else []
+            self.covariances.update(self.unknown.take())
             has_constant = [layer.pruned_layer.has_constant for layer in self.layers]
             return total, probed, slopes_by_changes(leaves, tensors, slopes, has_constant)
 
@@ -151,7 +145,7 @@ class BlockProblem:
             tensors = self._tensors(changes)
             microbatches = range(0, len(self.microbatches), every)
             return sum(
-                self._sum(error.square_() for error in self._missing(microbatch, tensors)[1])
+                self._sum(error.square_() for error in self._errors_of(microbatch, tensors))
                 for microbatch in microbatches
             )
 
@@ -164,17 +158,32 @@ class BlockProblem:
         pairs = [layer.tensors(change) for layer, change in zip(self.layers, changes, strict=True)]
         return [weight for weight, _ in pairs] + [constant for _, constant in pairs if constant is not None]
 
-    def _missing(self, number: int, tensors: Sequence[Tensor]) -> tuple[list[Tensor], Errors]:
-        """Compute the outputs of a microbatch with weights and constants as `_tensors` returns them, and the errors."""
+    def _errors_of(self, number: int, tensors: Sequence[Tensor]) -> Errors:
+        """Compute the errors of a microbatch with weights and constants as `_tensors` returns them."""
+        return self._missing(number, tensors)[1]
+
+    def _missing(
+        self, number: int, tensors: Sequence[Tensor], sums: CovarianceSums | None = None
+    ) -> tuple[list[Tensor], Errors]:
+        """Compute the outputs of a microbatch with weights and constants as `_tensors` returns them, and the errors.
+
+        Args:
+            number: of the microbatch.
+            tensors: the weights and constants.
+            sums: the rows that some layers read are added to these.
+        """
         replaced, handlers = dict[str, Tensor](), dict(self.handlers)
         constants = iter(tensors[len(self.layers) :])
         for layer, weight in zip(self.layers, tensors, strict=False):
             replaced[layer.pruned_layer.layer.weight] = weight
             constant = next(constants) if layer.pruned_layer.has_constant else None
             handlers |= layer.overrides(self.handlers, constant)
-        fixed, compared = self.within.fixed(self.start, replaced), [anchor.aim.seen for anchor in self.anchors]
+        fixed, read = self.fixed.with_tensors(replaced), [] if sums is None else sums.inputs
         program, before = self.within.network.program, ValuesOver(self.microbatches[number], fixed)
-        values = program.run(before, self.start, self.stop, handlers, keep=compared)
+        compared = [anchor.aim.seen for anchor in self.anchors]
+        values = program.run(before, self.start, self.stop, handlers, keep=[*compared, *read])
+        if sums is not None:
+            sums.add(number, values)
         outputs = [anchor.output(values) for anchor in self.anchors]
         pairs = zip(self.anchors, outputs, strict=True)
         return outputs, [anchor.missing(number, output.detach()) for anchor, output in pairs]

@@ -13,7 +13,8 @@ from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.errors import MissingGradientError
 from secateur.evaluation.calibration import Calibration
-from secateur.evaluation.comparison_temperature import temperature_on
+from secateur.evaluation.comparison_temperature import comparison_temperature
+from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.holdout import improves, output_spread
 from secateur.files.state_memo import StateMemo, key_of
@@ -93,6 +94,7 @@ class RepairChain:
         assert calibration.dense is not None
         self.small, self.plan, self.recipe, self.tuning = small, plan, recipe, tuning
         self.dense, self.microbatches = calibration.dense, calibration.microbatches
+        self.dense_outputs = DenseOutputs(calibration.dense, plan.network.program.writes)
         self.fitted, self.held = calibration.fitted, calibration.held_out
         self.state = small  # with what was kept so far; it is replaced and never changed
         self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
@@ -108,7 +110,8 @@ class RepairChain:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
         self.before_adapt = _before_adapt(repairs)
-        self.temperature = temperature_on(self.dense, self.held, self.plan.network.program.writes)
+        with self.dense_outputs.ready_for(self.held):
+            self.temperature = comparison_temperature(map(self.dense_outputs.of, self.held))
         before = self._divergences(self.state, self.held)
         for number, (name, train) in enumerate(repairs):
             if self._is_left_out(name):
@@ -168,7 +171,7 @@ class RepairChain:
         writes = self.plan.network.program.writes
 
         def divergences(share: Sequence[Batch]) -> list[torch.Tensor]:
-            joined = output_divergences(self.dense, candidate, share, writes, self.temperature).cpu()
+            joined = output_divergences(self.dense_outputs, candidate, share, writes, self.temperature).cpu()
             return list(torch.split(joined, [microbatch.size or 1 for microbatch in share]))
 
         return torch.cat(map_shares("compared outputs", microbatches, divergences))

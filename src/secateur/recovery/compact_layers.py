@@ -39,17 +39,12 @@ class CompactLayer:
     @staticmethod
     def of(layer: LinearLayer, mask: Tensor) -> "CompactLayer | None":
         """Return the compact layer; None if all is kept, or its groups keep different numbers."""
-        inputs, outputs = (mask[is_kept].view(layer.groups, -1) for is_kept in (layer.inputs, layer.outputs))
+        inputs, outputs = (mask[units].view(layer.groups, -1) for units in (layer.inputs, layer.outputs))
+        if layer.argument != "input" or layer.inner != 1 or bool(inputs.all() & outputs.all()):
+            return None
         groups = torch.nonzero(outputs.any(1)).flatten()
         is_rectangular = all(len(is_kept[groups].sum(1).unique()) == 1 for is_kept in (inputs, outputs))
-        if (
-            layer.argument != "input"
-            or layer.inner != 1
-            or not is_rectangular
-            or bool(mask[layer.inputs].all() & outputs.all())
-        ):
-            return None
-        if not bool(inputs[groups].any()):
+        if not is_rectangular or not bool(inputs[groups].any()):
             return None
         inside = torch.nonzero(inputs[groups])[:, 1].view(len(groups), -1)
         where = (inside + groups[:, None] * inputs.shape[1]).flatten()

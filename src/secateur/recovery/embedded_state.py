@@ -1,6 +1,7 @@
 """The tensors of a cut network in the dense one's program: held in their cut shapes, expanded where they are read."""
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -89,6 +90,13 @@ class FixedValues(Mapping[Node, Any]):
         self._program, self._compact, self._copies = program, compact, copies
         self._state, self._replaced = state, replaced
         self._expanded: dict[Node, Tensor] = {}
+        self._expanded_replaced: dict[Node, Tensor] = {}
+
+    def with_tensors(self, replaced: Mapping[str, Tensor]) -> "FixedValues":
+        """Return the same with tensors by name in the place of those of the state; what was expanded is shared."""
+        other = copy(self)
+        other._replaced, other._expanded_replaced = replaced, {}
+        return other
 
     def __getitem__(self, node: Node) -> Any:
         if node in self._program.constants:
@@ -98,12 +106,13 @@ class FixedValues(Mapping[Node, Any]):
         if node in self._compact:
             name = self._program.state_names[node]
             return self._replaced[name] if name in self._replaced else self._state.compact(name)
-        if node not in self._expanded:
-            copy = self._copies.get(node)
-            name = self._program.state_names[node] if copy is None else copy.name
+        parameter_copy = self._copies.get(node)
+        name = self._program.state_names[node] if parameter_copy is None else parameter_copy.name
+        expanded = self._expanded_replaced if name in self._replaced else self._expanded
+        if node not in expanded:
             value = self._replaced[name] if name in self._replaced else self._state[name]
-            self._expanded[node] = value if copy is None else copy.value(value)
-        return self._expanded[node]
+            expanded[node] = value if parameter_copy is None else parameter_copy.value(value)
+        return expanded[node]
 
     def __contains__(self, node: object) -> bool:
         return any(node in nodes for nodes in (self._program.state_names, self._program.constants, self._copies))

@@ -1,10 +1,11 @@
 """Covariances of layers' inputs, by which the conjugate gradients of block reconstruction are preconditioned."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from secateur.graph.cursor import Values
 from secateur.graph.operators import arguments
@@ -42,43 +43,59 @@ class Covariance:
         return solution
 
 
-def input_covariances(
-    pruned_layers: Sequence[PrunedLayer],
-    within: EmbeddedPrunedNetwork,
-    inputs: Iterable[Values],
-    sizes: Sequence[int],
-    factors: Mapping[LinearLayer, Sequence[Tensor | None]],
-) -> dict[LinearLayer, Covariance]:
-    """Compute the covariances of the inputs of some layers.
+class CovarianceSums:
+    """Sums over the rows that some layers read, added up microbatch by microbatch.
 
     Args:
         pruned_layers: the layers.
         within: the cut network.
-        inputs: for each microbatch the values that the layers read.
         sizes: the number of examples of each microbatch.
         factors: of layers whose rows have weights the factors of rows, for each microbatch in the shape of the layer's
             result, with one output.
     """
-    fixed_values, examples = within.fixed(), sum(sizes)
-    totals: dict[PrunedLayer, RegressionMoments] = {}
-    for microbatch, values in enumerate(inputs):
-        for pruned_layer in pruned_layers:
-            x = value_of(values, fixed_values, arguments(pruned_layer.layer.node)[pruned_layer.layer.argument])
-            rows, chosen = pruned_layer.read(
-                x, sizes[microbatch], math.ceil(pruned_layer.few_rows / examples), microbatch
-            )
-            if (factor := _factor_of(pruned_layer.layer, microbatch, factors)) is not None:
-                rows = rows * results_at(pruned_layer.layer, sizes[microbatch], chosen, factor)
-            before, new = totals.get(pruned_layer), (rows, rows[..., :0])
-            totals[pruned_layer] = RegressionMoments.of(*new) if before is None else before.with_rows(*new)
-    return {
-        pruned_layer.layer: Covariance(totals.pop(pruned_layer), pruned_layer.has_constant)
-        for pruned_layer in pruned_layers
-    }
 
+    def __init__(
+        self,
+        pruned_layers: Sequence[PrunedLayer],
+        within: EmbeddedPrunedNetwork,
+        sizes: Sequence[int],
+        factors: Mapping[LinearLayer, Sequence[Tensor | None]],
+    ) -> None:
+        self._pruned_layers, self._sizes, self._factors = pruned_layers, sizes, factors
+        self._fixed_values = within.fixed()
+        self._totals: dict[PrunedLayer, RegressionMoments] = {}
 
-def _factor_of(
-    layer: LinearLayer, microbatch: int, factors: Mapping[LinearLayer, Sequence[Tensor | None]]
-) -> Tensor | None:
-    """Return the factors of a layer's rows in a microbatch; None where all rows count alike."""
-    return factors[layer][microbatch] if layer in factors else None
+    @property
+    def inputs(self) -> list[Node]:
+        """The operators whose results the layers read."""
+        return [node for pruned_layer in self._pruned_layers for node in pruned_layer.layer.node.all_input_nodes]
+
+    @torch.no_grad()
+    def add(self, microbatch: int, values: Values) -> None:
+        """Add the rows of a microbatch.
+
+        Args:
+            microbatch: its number.
+            values: those that the layers read, and others.
+        """
+        examples, size = sum(self._sizes), self._sizes[microbatch]
+        for pruned_layer in self._pruned_layers:
+            layer = pruned_layer.layer
+            x = value_of(values, self._fixed_values, arguments(layer.node)[layer.argument])
+            rows, chosen = pruned_layer.read(x, size, math.ceil(pruned_layer.few_rows / examples), microbatch)
+            if (factor := self._factor_of(layer, microbatch)) is not None:
+                rows = rows * results_at(layer, size, chosen, factor)
+            before, new = self._totals.get(pruned_layer), (rows, rows[..., :0])
+            self._totals[pruned_layer] = RegressionMoments.of(*new) if before is None else before.with_rows(*new)
+
+    def take(self) -> dict[LinearLayer, Covariance]:
+        """Return the covariances of the layers; the sums are used up, and nothing more is added."""
+        pruned_layers, self._pruned_layers = self._pruned_layers, ()
+        return {
+            pruned_layer.layer: Covariance(self._totals.pop(pruned_layer), pruned_layer.has_constant)
+            for pruned_layer in pruned_layers
+        }
+
+    def _factor_of(self, layer: LinearLayer, microbatch: int) -> Tensor | None:
+        """Return the factors of a layer's rows in a microbatch; None where all rows count alike."""
+        return self._factors[layer][microbatch] if layer in self._factors else None

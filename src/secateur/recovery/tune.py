@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.losses import supervised
 from secateur.graph.contexts import evaluation_mode, preserved, run_seeded
@@ -80,6 +81,7 @@ class TuneTraining:
         self.optimizer = torch.optim.Adam(parameters, self.rate)
         self.average = WeightAverage(self.weights)
         self.augment = augment
+        self.dense_outputs = DenseOutputs(task.dense, task.writes)
         self.draws = torch.Generator().manual_seed(task.seed)
         self.slowdowns, self.restarted = 0, 0  # the number of slower rates so far, and the step at the last one
         self.distance = math.inf  # on the held-out examples, of the state that is kept
@@ -180,7 +182,7 @@ class TuneTraining:
 
     def _held_out_divergence(self) -> float:
         task = self.task
-        distances = output_divergences(task.dense, task.small, task.held_out, task.writes, task.temperature)
+        distances = output_divergences(self.dense_outputs, task.small, task.held_out, task.writes, task.temperature)
         return float(distances.mean())
 
     def _load(self, values: Sequence[Tensor]) -> None:

@@ -20,9 +20,9 @@ def return_free_memory() -> None:
     """Return memory that this process has freed to the system, if it is 256 MiB or more.
 
     glibc keeps the memory of freed tensors below 32 MiB for later ones of the process. Between the layers of a large
-    model these are of other sizes, so that the process grows to several times of what it uses. Less is kept for the next
-    layer: pages that are returned and taken again for each layer cost a twentieth of a small network's repairs. On other
-    systems nothing is done.
+    model these are of other sizes, so that the process grows to several times of what it uses. Less is kept: pages that
+    are returned and taken again for each layer cost a twentieth of the repairs of a small network. On other systems
+    nothing is done.
 
     Examples:
         >>> return_free_memory()

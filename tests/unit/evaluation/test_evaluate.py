@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from secateur.data.batch import Batch
 from secateur.evaluation.class_hits import class_hits, top_classes
+from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.divergence import divergence, output_scales
 from secateur.evaluation.evaluate import ExampleMeasures, OutputPair, evaluate, optional_mean, output_divergences
 from secateur.utils.live_bytes import peak_bytes
@@ -74,7 +75,7 @@ def test_two_networks_on_the_same_batches_as_one_by_one() -> None:
     assert torch.allclose(after.losses, nn.functional.cross_entropy(small(x), labels, reduction="none").double())
     assert torch.equal(after.accuracies, (small(x).argmax(1) == labels).double())
     assert torch.equal(after.agreements, (small(x).argmax(1) == x.argmax(1)).double())
-    assert torch.equal(output_divergences(dense, small, batches), after.divergences)
+    assert torch.equal(output_divergences(DenseOutputs(dense), small, batches), after.divergences)
     assert dense.training and small.training
     own = evaluate(dense, small, batches, loss=lambda output, target: output.sum(1))
     assert torch.allclose(own[1].losses - own[0].losses, torch.ones(6, dtype=torch.float64), atol=1e-6)
