@@ -69,9 +69,9 @@ def docstrings(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def top_level_names(tree: ast.Module) -> Iterator[str]:
-    """Yield the names of a file's functions and classes, private ones included, but for those that Python calls."""
+    """Yield the names of a file's functions and classes, private ones included, but for `main` and those of Python."""
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("__"):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name != "main" and not node.name.startswith("__"):
             yield node.name
 
 

@@ -1,1 +1,1 @@
-"""What `prune` does on an accelerator, beside the same on the CPU."""
+"""The results and the times of `prune` on an accelerator, compared with those on the CPU."""

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import provenance
+from rows import append_row
 from torch import Tensor, nn
 
 import secateur as sc
-from accelerator.subjects import SUBJECTS, Subject
+from accelerator.subjects import SUBJECTS, AcceleratorSubject
 
 
 def main() -> None:
+    """Read the options, and print the row of each network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", choices=SUBJECTS)
     parser.add_argument("--data", type=Path)
@@ -38,46 +39,55 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for name in args.networks:
         row = {"network": name, "device": device_name(args.device), "torch": torch.__version__}
-        row |= {"threads": torch.get_num_threads(), **compare(SUBJECTS[name](args.data), args.device, args.alone)}
+        row |= {
+            "threads": torch.get_num_threads(),
+            **compare_devices(SUBJECTS[name](args.data), args.device, args.alone),
+        }
         print(json.dumps(row, indent=1), flush=True)
         if args.out is not None:
-            with args.out.open("a") as file:
-                file.write(json.dumps({**row, "run": provenance()}) + "\n")
+            append_row(args.out, row)
 
 
 def device_name(device: str) -> str:
+    """Return the name of a device."""
     return torch.cuda.get_device_name() if device.startswith("cuda") else device
 
 
-def compare(subject: Subject, device: str, alone: bool) -> dict[str, Any]:
-    """One network pruned on both devices, or on the accelerator alone."""
-    there, cost = pruned(subject, device)
-    dense, small = (outputs_of(model.to(device), subject.test) for model in (subject.build(), there.model))
+def compare_devices(subject: AcceleratorSubject, device: str, alone: bool) -> dict[str, Any]:
+    """Prune a network on both devices, and return the row of the comparison.
+
+    Args:
+        subject: the network.
+        device: the accelerator.
+        alone: leave the CPU out.
+    """
+    on_device, cost = prune_on(subject, device)
+    dense, small = (outputs_on_cpu(model.to(device), subject.test) for model in (subject.build(), on_device.model))
     row = {
         "on_device": cost,
-        "macs_left": there.plan.cost.macs / there.plan.dense.macs,
-        "params_left": there.plan.cost.params / there.plan.dense.params,
-        "agreement_with_dense": agreement(dense, small),
+        "macs_left": on_device.plan.cost.macs / on_device.plan.dense.macs,
+        "params_left": on_device.plan.cost.params / on_device.plan.dense.params,
+        "agreement_with_dense": top_agreement(dense, small),
         "dense": subject.quality(subject.build().to(device)),
-        "small": subject.quality(there.model),
+        "small": subject.quality(on_device.model),
     }
     if alone:
         return row
-    here, cost = pruned(subject, "cpu")
-    outputs = outputs_of(here.model.to(device), subject.test)
+    on_cpu, cost = prune_on(subject, "cpu")
+    outputs = outputs_on_cpu(on_cpu.model.to(device), subject.test)
     return {
         **row,
         "on_cpu": cost,
-        "kept_by_both": overlap(there.plan.kept, here.plan.kept),
-        "agreement_of_cpu_with_dense": agreement(dense, outputs),
-        "agreement_of_both": agreement(small, outputs),
+        "kept_by_both": kept_overlap(on_device.plan.kept, on_cpu.plan.kept),
+        "agreement_of_cpu_with_dense": top_agreement(dense, outputs),
+        "agreement_of_both": top_agreement(small, outputs),
     }
 
 
-def pruned(subject: Subject, device: str) -> tuple[sc.Result, dict[str, float]]:
-    """The result of `prune` on a device, and what it cost."""
+def prune_on(subject: AcceleratorSubject, device: str) -> tuple[sc.Result, dict[str, float]]:
+    """Return the result of `prune` on a device, its seconds, and the peak of bytes on an accelerator."""
     model = subject.build().to(device)
-    outputs_of(model, subject.test[:1])
+    outputs_on_cpu(model, subject.test[:1])
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
@@ -90,8 +100,8 @@ def pruned(subject: Subject, device: str) -> tuple[sc.Result, dict[str, float]]:
 
 
 @torch.no_grad()
-def outputs_of(model: nn.Module, batches: list[Any]) -> Tensor:
-    """Outputs over all batches (examples, ..., classes), on the CPU."""
+def outputs_on_cpu(model: nn.Module, batches: list[Any]) -> Tensor:
+    """Return the outputs for all batches, on the CPU. (examples, ..., classes)"""
     device = next(model.parameters()).device
     outputs = []
     for batch in batches:
@@ -104,13 +114,13 @@ def outputs_of(model: nn.Module, batches: list[Any]) -> Tensor:
     return torch.cat(outputs)
 
 
-def agreement(a: Tensor, b: Tensor) -> float:
-    """The share of places whose largest output is the same."""
+def top_agreement(a: Tensor, b: Tensor) -> float:
+    """Return the share of positions with the same largest output."""
     return float((a.argmax(-1) == b.argmax(-1)).double().mean())
 
 
-def overlap(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
-    """Units kept by both over units kept by either."""
+def kept_overlap(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    """Return the number of units that both plans keep over the number that either keeps."""
     pairs = [(set(a[name].tolist()), set(b[name].tolist())) for name in a]
     return sum(len(x & y) for x, y in pairs) / max(1, sum(len(x | y) for x, y in pairs))
 

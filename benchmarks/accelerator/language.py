@@ -1,4 +1,4 @@
-"""SmolLM2-135M, the text it is pruned with and judged on, and its perplexity."""
+"""SmolLM2-135M, the text to prune it with, the text to test it on, and its perplexity."""
 
 import zipfile
 from pathlib import Path
@@ -11,8 +11,12 @@ from torch.nn import functional as F
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def load(data: Path) -> tuple[Any, Tensor, Tensor]:
-    """The network in evaluation mode, and the tokens of WikiText-2's validation and test texts (tokens,) each."""
+def load_smollm2(data: Path) -> tuple[Any, Tensor, Tensor]:
+    """Return the network in evaluation mode and the tokens of WikiText-2's validation and test texts, (tokens,) each.
+
+    Args:
+        data: the folder of the weights and of `wikitext2.zip`.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 (needs packages that others don't)
 
     model = AutoModelForCausalLM.from_pretrained(data, gguf_file=WEIGHTS, dtype=torch.float32).eval()
@@ -25,7 +29,7 @@ def load(data: Path) -> tuple[Any, Tensor, Tensor]:
 
 @torch.no_grad()
 def perplexity(model: nn.Module, windows: Tensor) -> dict[str, float]:
-    """The exponential of the mean loss of the next token, each window by itself.
+    """Return the exponential of the mean loss of the next token, each window by itself.
 
     Args:
         model: a causal language model.

@@ -21,15 +21,15 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.2
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A network to prune.
+class AcceleratorSubject:
+    """A network to prune on two devices.
 
     Args:
-        build: makes the network in evaluation mode, with the same weights at each call.
-        calibration: batches of examples.
+        build: returns the network in evaluation mode, with the same weights at each call.
+        calibration: batches of examples to prune with.
         test: batches of other examples.
-        options: of `prune`.
-        quality: a figure of a network beside its agreement with the dense one, by its name.
+        options: the options of `prune`.
+        quality: returns further figures of a network by their names.
     """
 
     build: Callable[[], nn.Module]
@@ -39,27 +39,29 @@ class Subject:
     quality: Callable[[nn.Module], dict[str, float]] = lambda model: {}
 
 
-def fashion(data: Path | None) -> Subject:
+def residual_on_fashion(data: Path | None) -> AcceleratorSubject:
     """The residual network and the images that ship with Secateur."""
     images = torch.cat([inputs for inputs, _ in demo.test()])
     calibration = list(torch.cat(demo.calibration())[:256].split(64))
-    return Subject(lambda: trained("residual", 0), calibration, list(images.split(250)), {"keep": {"macs": 0.5}})
+    return AcceleratorSubject(
+        lambda: trained("residual", 0), calibration, list(images.split(250)), {"keep": {"macs": 0.5}}
+    )
 
 
-def mobilenet(data: Path | None, examples: int = 500) -> Subject:
+def mobilenet_on_photos(data: Path | None, examples: int = 500) -> AcceleratorSubject:
     """MobileNetV2 with its ImageNet weights and photos of ten classes."""
-    from pretrained.mobilenet import build  # noqa: PLC0415 (needs packages that the others don't)
+    from pretrained.mobilenet import mobilenet_v2  # noqa: PLC0415 (needs packages that the others don't)
 
     if data is None:
         raise SystemExit("mobilenet needs --data DIR with imagenette.zip")
-    calibration, test = (photos(data / "imagenette.zip", folder) for folder in ("training", "validation"))
+    calibration, test = (archive_photos(data / "imagenette.zip", folder) for folder in ("training", "validation"))
     order = torch.randperm(len(calibration), generator=torch.Generator().manual_seed(0))
     calibration = calibration[order[:examples]]
-    return Subject(build, list(calibration.split(32)), list(test.split(50)), {"keep": {"macs": 0.75}})
+    return AcceleratorSubject(mobilenet_v2, list(calibration.split(32)), list(test.split(50)), {"keep": {"macs": 0.75}})
 
 
-def photos(archive: Path, folder: str) -> Tensor:
-    """The photos of one folder of an archive (images, 3, 224, 224), normalised."""
+def archive_photos(archive: Path, folder: str) -> Tensor:
+    """Return the normalised photos of one folder of an archive, (images, 3, 224, 224)."""
     from PIL import Image  # noqa: PLC0415 (needs packages that the others don't)
 
     with zipfile.ZipFile(archive) as files:
@@ -69,7 +71,7 @@ def photos(archive: Path, folder: str) -> Tensor:
     return (images - MEAN[:, None, None]) / STD[:, None, None]
 
 
-def llama(data: Path | None) -> Subject:
+def llama_on_random_tokens(data: Path | None) -> AcceleratorSubject:
     """A Llama of SmolLM2-135M's shape with random weights, on random tokens."""
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 (needs packages that the others don't)
 
@@ -92,21 +94,21 @@ def llama(data: Path | None) -> Subject:
     tokens = torch.randint(0, 49_152, (48, 128), generator=torch.Generator().manual_seed(0))
     batches = [{"input_ids": sequences} for sequences in tokens.split(8)]
     options = {"keep": {"params": 0.8}, "by": "l2", "kinds": "neurons", "repair": "refit", "allocation": "uniform"}
-    return Subject(build, batches[:4], batches[4:], options)
+    return AcceleratorSubject(build, batches[:4], batches[4:], options)
 
 
-def smollm2(data: Path | None, sequences: int = 32) -> Subject:
-    """SmolLM2-135M and sequences of 128 tokens of WikiText-2; a fifth of the blocks' feed-forward weights goes."""
+def smollm2_on_wikitext(data: Path | None, sequences: int = 32) -> AcceleratorSubject:
+    """SmolLM2-135M and sequences of 128 tokens of WikiText-2; a fifth of the blocks' parameters is removed."""
     if data is None:
         raise SystemExit("smollm2 needs --data DIR with SmolLM2-135M-Instruct.Q4_1.gguf and wikitext2.zip")
-    dense, calibration, test = language.load(data)
+    dense, calibration, test = language.load_smollm2(data)
     batches = list(calibration[: sequences * 128].view(-1, 128).split(8))
     blocks = sum(parameter.numel() for parameter in dense.model.layers.parameters())
     keep = {"params": 1 - 0.2 * blocks / sum(parameter.numel() for parameter in dense.parameters())}
     options = {"keep": keep, "kinds": "neurons", "allocation": "uniform", "repair": "refit"}
     windows = test[:8192].view(-1, 512)
     perplexity = partial(language.perplexity, windows=windows)
-    return Subject(
+    return AcceleratorSubject(
         lambda: copy.deepcopy(dense),
         [{"input_ids": batch} for batch in batches],
         [{"input_ids": window} for window in windows[:4].split(1)],
@@ -115,10 +117,10 @@ def smollm2(data: Path | None, sequences: int = 32) -> Subject:
     )
 
 
-SUBJECTS: dict[str, Callable[[Path | None], Subject]] = {
-    "fashion": fashion,
-    "mobilenet": mobilenet,
-    "mobilenet-128": partial(mobilenet, examples=128),
-    "llama": llama,
-    "smollm2": smollm2,
+SUBJECTS: dict[str, Callable[[Path | None], AcceleratorSubject]] = {
+    "fashion": residual_on_fashion,
+    "mobilenet": mobilenet_on_photos,
+    "mobilenet-128": partial(mobilenet_on_photos, examples=128),
+    "llama": llama_on_random_tokens,
+    "smollm2": smollm2_on_wikitext,
 }

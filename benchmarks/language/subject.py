@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerator.language import load, perplexity
+from accelerator.language import load_smollm2, perplexity
 from torch import Tensor, nn
 
 import secateur as sc
@@ -66,7 +66,7 @@ class Subject:
 
 def build(folder: Path, sequences: int, test_tokens: int, device: str = "cpu") -> Subject:
     """Load the model and its tokens from a folder, onto a device."""
-    model, calibration, test = load(folder)
+    model, calibration, test = load_smollm2(folder)
     tokens = calibration[: sequences * LENGTH].view(-1, LENGTH).to(device)
     windows = test[:test_tokens].view(-1, WINDOW).to(device)
     return Subject(model.to(device), [{"input_ids": batch} for batch in tokens.split(BATCH[device])], windows)

@@ -1,1 +1,1 @@
-"""Accuracy after pruning with a few hundred unlabelled images: ours, and peers, each with its repairs."""
+"""Accuracy after pruning with a few hundred unlabelled images, by Secateur and by torch-pruning with its repairs."""

@@ -1,4 +1,4 @@
-"""Measure, or write the page from what was measured.
+"""Measure accuracies after pruning with few images, or write the page from the rows of results.
 
     python -m benchmarks lowdata --data DIR [--networks vgg] [--seeds 0] [--quick]
     python -m benchmarks lowdata --page
@@ -10,22 +10,23 @@ do without it.
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from networks.trained import SEEDS
-from provenance import provenance, results_folder
+from provenance import results_folder
+from rows import row_with_provenance
 
-from lowdata.ours import Row, default, rankings
+from lowdata.ours import Row, default_rows, ranking_rows
 from lowdata.page import write_page
-from lowdata.subjects import NETWORKS, Subject, subjects
+from lowdata.subjects import NETWORKS, FashionSubject, fashion_subjects
 
 RESULTS = results_folder("lowdata")
 
 
 def main() -> None:
+    """Read the options, then measure or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
@@ -37,39 +38,37 @@ def main() -> None:
         write_page(RESULTS, Path("docs"))
         return
     torch.set_num_threads(1)
-    for subject in subjects(args.data, args.networks, args.seeds):
-        rows = quick(subject) if args.quick else full(subject)
-        kept = run(subject, rows)
+    for subject in fashion_subjects(args.data, args.networks, args.seeds):
+        rows = default_rows(subject, (0.35,)) if args.quick else full_rows(subject)
+        measured = print_rows(rows)
         if not args.quick:
-            text = "\n".join(json.dumps({**row, "run": provenance()}) for row in kept)
+            text = "\n".join(row_with_provenance(row) for row in measured)
             (RESULTS / f"{subject.name}-{subject.seed}.jsonl").write_text(text + "\n")
 
 
-def full(subject: Subject) -> Iterator[Row]:
-    from lowdata.peers import peers  # noqa: PLC0415 (only these rows need torch-pruning)
+def full_rows(subject: FashionSubject) -> Iterator[Row]:
+    """Yield all rows of a network; most of them are of seed 0 alone."""
+    from lowdata.peers import peer_rows  # noqa: PLC0415 (only these rows need torch-pruning)
 
     yield {"network": subject.name, "seed": subject.seed, "method": "dense", "repair": "none", "keep": 1.0, "macs": 1.0,
            "accuracy": subject.accuracy(subject.model()), "seconds": 0.0, "examples": 0}  # fmt: skip
-    yield from default(subject)
+    yield from default_rows(subject)
     if subject.seed == 0:
         for examples in (32, 128, 512):
-            yield from default(subject, (0.5, 0.25), examples)
-        yield from rankings(subject)
-        yield from peers(subject)
+            yield from default_rows(subject, (0.5, 0.25), examples)
+        yield from ranking_rows(subject)
+        yield from peer_rows(subject)
     else:
-        yield from peers(subject, ("L2",))
+        yield from peer_rows(subject, ("L2",))
 
 
-def quick(subject: Subject) -> Iterator[Row]:
-    yield from (row for row in default(subject, (0.35,)))
-
-
-def run(subject: Subject, rows: Iterable[Row]) -> list[Row]:
-    kept = []
+def print_rows(rows: Iterable[Row]) -> list[Row]:
+    """Print rows as they are measured, and return them."""
+    printed = []
     for row in rows:
         print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
-        kept.append(row)
-    return kept
+        printed.append(row)
+    return printed
 
 
 if __name__ == "__main__":

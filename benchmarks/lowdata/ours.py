@@ -10,7 +10,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 import secateur as sc
-from lowdata.subjects import Augment, Subject
+from lowdata.subjects import Augment, FashionSubject
 
 BUDGETS = (0.75, 0.5, 0.35, 0.25, 0.12)
 MULTIPLE = 16  # channels in a vector of AVX-512
@@ -20,38 +20,46 @@ CHAINS = (["refit"], ["refit", "adapt"], ["refit", "adapt", "tune"])
 Row = dict[str, object]
 
 
-def default(subject: Subject, budgets: tuple[float, ...] = BUDGETS, examples: int = 256) -> Iterator[Row]:
-    """What `prune` does, step by step so that scores serve all budgets; then `tune`."""
+def default_rows(subject: FashionSubject, budgets: tuple[float, ...] = BUDGETS, examples: int = 256) -> Iterator[Row]:
+    """Yield the rows of the default method: the steps of `prune`, with the same scores for all budgets, then `tune`.
+
+    Args:
+        subject: the network.
+        budgets: fractions of the MACs.
+        examples: the number of images to prune with.
+    """
     model, data = subject.model(), subject.calibration(examples)
     start = time.perf_counter()
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
-    shared = time.perf_counter() - start
+    score_seconds = time.perf_counter() - start
     for keep in budgets:
         start = time.perf_counter()
         plan = sc.plan(network, scores, {"macs": keep}, data=data, progress=False)
-        chosen = time.perf_counter() - start + shared
-        yield row(subject, "obs", "none", keep, plan, sc.cut(model, plan), chosen, examples)
+        plan_seconds = time.perf_counter() - start + score_seconds
+        yield lowdata_row(subject, "obs", "none", keep, plan, sc.cut(model, plan), plan_seconds, examples)
         chains = CHAINS if examples == 256 and keep in FEWER else CHAINS[1:2]
-        for chain in chains:  # each anew: what is held out must not have been seen by an earlier step
+        for chain in chains:  # each from the cut network: an earlier chain would have seen the hold-out
             start = time.perf_counter()
             options = {"augment": Augment()} if "tune" in chain else {}
             small = sc.repair(sc.cut(model, plan), model, plan, data, chain, progress=False, **options)
-            spent = chosen + time.perf_counter() - start
-            found = row(subject, "obs", ", ".join(chain), keep, plan, small, spent, examples)
-            yield found | (latencies(model, small, data) if chain == CHAINS[1] else {})
+            seconds = plan_seconds + time.perf_counter() - start
+            measured = lowdata_row(subject, "obs", ", ".join(chain), keep, plan, small, seconds, examples)
+            yield measured | (latencies(model, small, data) if chain == CHAINS[1] else {})
         if examples == 256 and subject.seed == 0:
             rounded = sc.plan(network, scores, {"macs": keep}, data=data, round_to=MULTIPLE, progress=False)
             small = sc.repair(sc.cut(model, rounded), model, rounded, data, CHAINS[1], progress=False)
-            measures = row(subject, f"obs, round_to={MULTIPLE}", ", ".join(CHAINS[1]), keep, rounded, small, 0.0)
+            measures = lowdata_row(
+                subject, f"obs, round_to={MULTIPLE}", ", ".join(CHAINS[1]), keep, rounded, small, 0.0
+            )
             yield measures | latencies(model, small, data)
 
 
-def rankings(subject: Subject) -> Iterator[Row]:
-    """Which units go matters after the refit, too: every ranking with the same share of each group.
+def ranking_rows(subject: FashionSubject) -> Iterator[Row]:
+    """Yield the rows of every criterion under the same allocation, which removes the same share of each group.
 
-    The game whose absent units are predicted from the others takes most of an hour in the wider networks, so it is
-    played on the residual one alone.
+    The game in which absent units are predicted from the others takes most of an hour in the wider networks, so it is
+    measured on the residual one alone.
     """
     model, data = subject.model(), subject.calibration()
     network = sc.trace(model, data[0][:2])
@@ -64,23 +72,23 @@ def rankings(subject: Subject) -> Iterator[Row]:
         if "refit" in name and subject.name != "residual":
             continue
         start = time.perf_counter()
-        each = [
+        rankings = [
             sc.score(network, data, by=by.split(",")[0], progress=False, **options.get(by, {}))
             for by in name.split(" and ")
         ]
-        scores = each[0] if len(each) == 1 else by_rank(each)
-        spent = time.perf_counter() - start
+        scores = rankings[0] if len(rankings) == 1 else by_rank(rankings)
+        score_seconds = time.perf_counter() - start
         for keep in FEWER:
             plan = sc.plan(network, scores, {"macs": keep})
-            yield row(subject, f"{name} (uniform)", "none", keep, plan, sc.cut(model, plan), spent)
+            yield lowdata_row(subject, f"{name} (uniform)", "none", keep, plan, sc.cut(model, plan), score_seconds)
             start = time.perf_counter()
             small = sc.repair(sc.cut(model, plan), model, plan, data, CHAINS[1], progress=False)
-            seconds = spent + time.perf_counter() - start
-            yield row(subject, f"{name} (uniform)", ", ".join(CHAINS[1]), keep, plan, small, seconds)
+            seconds = score_seconds + time.perf_counter() - start
+            yield lowdata_row(subject, f"{name} (uniform)", ", ".join(CHAINS[1]), keep, plan, small, seconds)
 
 
 def by_rank(rankings: list[sc.Scores]) -> sc.Scores:
-    """Return rankings put together: by the sum of a unit's ranks in its group."""
+    """Return the ranking by the sum of a unit's ranks in its group."""
     groups = {}
     for name, scores in rankings[0].items():
         ranks = torch.stack([ranking[name].values.argsort().argsort() for ranking in rankings])  # (rankings, units)
@@ -88,10 +96,11 @@ def by_rank(rankings: list[sc.Scores]) -> sc.Scores:
     return replace(rankings[0], groups=groups, of="")
 
 
-def row(
-    subject: Subject, method: str, repair: str, keep: float, plan: sc.Plan, small: torch.nn.Module, seconds: float,
-    examples: int = 256,
+def lowdata_row(
+    subject: FashionSubject, method: str, repair: str, keep: float, plan: sc.Plan, small: torch.nn.Module,
+    seconds: float, examples: int = 256,
 ) -> Row:  # fmt: skip
+    """Return the row of one small network."""
     return {
         "network": subject.name,
         "seed": subject.seed,

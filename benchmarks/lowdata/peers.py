@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowdata.ours import BUDGETS, FEWER, Row
-from lowdata.subjects import Augment, Subject
+from lowdata.subjects import Augment, FashionSubject
 
 RANKINGS: dict[str, tuple[Callable[[], Any], bool]] = {
     "L2": (lambda: tp.importance.GroupMagnitudeImportance(p=2), False),
@@ -29,22 +29,23 @@ DISTILLED = ("L2",)
 STEPS = 300
 
 
-def peers(subject: Subject, rankings: tuple[str, ...] = tuple(RANKINGS)) -> Iterator[Row]:
+def peer_rows(subject: FashionSubject, rankings: tuple[str, ...] = tuple(RANKINGS)) -> Iterator[Row]:
+    """Yield the rows of torch-pruning with each of its rankings."""
     images, labels = subject.images[:256], subject.labels[:256]
     shares: dict[float, float] = {}
     for name in rankings:
         for keep in BUDGETS if name in DISTILLED else FEWER:
             start = time.perf_counter()
-            shared = None if RANKINGS[name][1] else shares.get(keep)  # equal shares leave equal MACs
-            small, macs, share = cut(subject, name, keep, images, labels, shared)
+            known_share = None if RANKINGS[name][1] else shares.get(keep)  # equal shares leave equal MACs
+            small, macs, share = cut_to_budget(subject, name, keep, images, labels, known_share)
             if not RANKINGS[name][1]:
                 shares.setdefault(keep, share)
-            given = {"network": subject.name, "seed": subject.seed, "method": f"torch-pruning {name}", "keep": keep,
+            fields = {"network": subject.name, "seed": subject.seed, "method": f"torch-pruning {name}", "keep": keep,
                      "macs": macs, "examples": 256}  # fmt: skip
 
-            def row(repair: str, model: nn.Module, begun: float = start, given: Row = given) -> Row:
-                return {**given, "repair": repair, "accuracy": subject.accuracy(model),
-                        "seconds": time.perf_counter() - begun}  # fmt: skip
+            def row(repair: str, model: nn.Module, started: float = start, fields: Row = fields) -> Row:
+                return {**fields, "repair": repair, "accuracy": subject.accuracy(model),
+                        "seconds": time.perf_counter() - started}  # fmt: skip
 
             yield row("none", small)
             yield row("batch norm", batchnorm_anew(copy.deepcopy(small), images))
@@ -52,26 +53,37 @@ def peers(subject: Subject, rankings: tuple[str, ...] = tuple(RANKINGS)) -> Iter
                 yield row("300 steps", distilled(batchnorm_anew(small, images), subject.model(), images))
 
 
-def cut(
-    subject: Subject, name: str, keep: float, images: Tensor, labels: Tensor, known: float | None
+def cut_to_budget(
+    subject: FashionSubject, name: str, keep: float, images: Tensor, labels: Tensor, known_share: float | None
 ) -> tuple[nn.Module, float, float]:
-    """The network with the smallest share gone that meets the budget, by bisection if it is not known; its part of the
-    MACs, and the share."""
+    """Cut the smallest share of units that meets the budget, found by bisection.
+
+    Args:
+        subject: the network.
+        name: the ranking.
+        keep: the budget, a fraction of the MACs.
+        images: to rank with.
+        labels: of the images, for rankings that need gradients.
+        known_share: the share, where it is known.
+
+    Returns:
+        The small network, its fraction of the MACs, and the share of units removed.
+    """
     low, high, best = 0.0, 0.98, None
     dense = tp.utils.count_ops_and_params(subject.model(), images[:1])[0]
-    for _ in range(7 if known is None else 1):
-        share = (low + high) / 2 if known is None else known
-        small = _pruned(subject, name, share, images, labels)
-        left = tp.utils.count_ops_and_params(small, images[:1])[0] / dense
-        if left <= keep:
-            best, high = (small, left, share), share
+    for _ in range(7 if known_share is None else 1):
+        share = (low + high) / 2 if known_share is None else known_share
+        small = _pruned_by_peer(subject, name, share, images, labels)
+        macs = tp.utils.count_ops_and_params(small, images[:1])[0] / dense
+        if macs <= keep:
+            best, high = (small, macs, share), share
         else:
             low = share
     assert best is not None
     return best
 
 
-def _pruned(subject: Subject, name: str, share: float, images: Tensor, labels: Tensor) -> nn.Module:
+def _pruned_by_peer(subject: FashionSubject, name: str, share: float, images: Tensor, labels: Tensor) -> nn.Module:
     torch.manual_seed(subject.seed)
     model = subject.model()
     make, is_global = RANKINGS[name]
@@ -95,7 +107,7 @@ def _pruned(subject: Subject, name: str, share: float, images: Tensor, labels: T
 
 
 def batchnorm_anew(model: nn.Module, images: Tensor) -> nn.Module:
-    """Batch norm's statistics taken anew from the images, all at once."""
+    """Estimate the statistics of batch norm again from the images, in one batch."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
@@ -107,7 +119,10 @@ def batchnorm_anew(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def distilled(small: nn.Module, dense: nn.Module, images: Tensor) -> nn.Module:
-    """300 steps towards the dense network's outputs: Adam, one cycle up to 1e-3, temperature 2, flips and shifts."""
+    """Distil in 300 steps towards the dense network's outputs.
+
+    The optimizer is Adam with one cycle up to 1e-3, the temperature is 2, and images are flipped and shifted.
+    """
     draws, augment = torch.Generator().manual_seed(0), Augment()
     optimizer = torch.optim.Adam(small.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=STEPS)

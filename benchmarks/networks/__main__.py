@@ -1,4 +1,4 @@
-"""Train a network of the benchmarks on Fashion-MNIST; the weights are kept beside this file in half precision.
+"""Train a network of the benchmarks on Fashion-MNIST, and store its weights in half precision in `networks/weights`.
 
     python -m benchmarks networks --data DIR --network vgg --seed 0
 
@@ -16,6 +16,7 @@ from networks.trained import FOLDER, NETWORKS, trained
 
 
 def main() -> None:
+    """Read the options, train, and store the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--network", choices=NETWORKS, required=True)
@@ -31,8 +32,8 @@ def main() -> None:
     save_file(
         {name: value.contiguous() for name, value in half.items()}, FOLDER / f"{args.network}-{args.seed}.safetensors"
     )
-    found = accuracy(trained(args.network, args.seed), test_images, test_labels)
-    print(f"{args.network} {args.seed}: test accuracy {found:.4f}")
+    test_accuracy = accuracy(trained(args.network, args.seed), test_images, test_labels)
+    print(f"{args.network} {args.seed}: test accuracy {test_accuracy:.4f}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class CifarBlock(nn.Module):
 
 
 class PaddedShortcut(nn.Module):
-    """Option A of the paper as most public code has it: a function, not a module, knows the counts of zeros."""
+    """Option A of the paper as in most public code: a function, not a module, holds the numbers of zeros."""
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def _stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.
 
 
 def load_cifar_resnet(path: Path) -> CifarResNet:
-    """A trained network from a safetensors file; the depth follows from the names in the file.
+    """Load a trained network from a safetensors file, whose names give the depth.
 
     Args:
         path: tensors under the names of `CifarResNet`; batch counters may be missing.

@@ -11,7 +11,7 @@ def _convolution(channels_in: int, channels_out: int, kernel: int, stride: int =
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel by itself, project; beside a skip where the shape stays."""
+    """Expand, filter each channel by itself and project, with a residual connection where the shape stays."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int = 4) -> None:
         super().__init__()

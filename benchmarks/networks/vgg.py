@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class Vgg(nn.Module):
-    """Three blocks of two 3 x 3 convolutions with batch norm, and one linear layer on what is left."""
+    """Three blocks of two 3 x 3 convolutions with batch norm, and one linear layer."""
 
     def __init__(self, widths: tuple[int, ...] = (32, 64, 128)) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pretrained networks from end to end: trace, rank without labels, cut, repair, save, load, export, run elsewhere.
+"""Pretrained networks from end to end: prune without labels, save, load, export, run in onnxruntime.
 
     python -m benchmarks pretrained mobilenet --photos DIR
     python -m benchmarks pretrained efficientnet --photos DIR
@@ -18,30 +18,40 @@ import torch
 
 
 def main() -> None:
+    """Read the options, and run one network."""
     torch.manual_seed(0)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=["mobilenet", "efficientnet", "minilm"])
     parser.add_argument("--photos", type=Path, help="for mobilenet and efficientnet")
-    parser.add_argument("--keep", type=float, help="what stays: of the MACs (.75), of minilm's encoder (.5)")
+    parser.add_argument("--keep", type=float, help="the fraction of the MACs (.75) or of minilm's encoder (.5)")
     parser.add_argument("--examples", type=int, help="to prune with: photos (512), definitions (256)")
     parser.add_argument("--repair", default="refit,adapt", help="the repairs, separated by commas (refit,adapt)")
     args = parser.parse_args()
     if args.network == "minilm":
         from pretrained import minilm  # noqa: PLC0415 (needs packages that the others don't)
 
-        minilm.run(args.keep or 0.5, args.examples or 256, args.repair.split(","))
+        minilm.prune_minilm(args.keep or 0.5, args.examples or 256, args.repair.split(","))
         return
-    from pretrained.images import MEAN, STD, photos  # noqa: PLC0415
-    from pretrained.vision import run  # noqa: PLC0415
-
     if args.photos is None:
         parser.error("--photos is needed")
+    run_vision(args)
+
+
+def run_vision(args: argparse.Namespace) -> None:
+    """Prune a network of photos."""
+    from pretrained import images  # noqa: PLC0415
+    from pretrained.vision import prune_vision_network  # noqa: PLC0415
+
     if args.network == "mobilenet":
-        from pretrained import mobilenet as chosen  # noqa: PLC0415
+        from pretrained.mobilenet import mobilenet_v2 as build  # noqa: PLC0415
+
+        mean, std = images.MEAN, images.STD
     else:
-        from pretrained import efficientnet as chosen  # noqa: PLC0415
-    own = (MEAN, STD) if args.network == "mobilenet" else (chosen.MEAN, chosen.STD)
-    run(chosen.build, photos(args.photos, args.examples or 512, *own), args.keep or 0.75, args.repair.split(","))
+        from pretrained import efficientnet  # noqa: PLC0415
+
+        build, mean, std = efficientnet.efficientnet_lite0, efficientnet.MEAN, efficientnet.STD
+    photos = images.load_photos(args.photos, args.examples or 512, mean, std)
+    prune_vision_network(build, photos, args.keep or 0.75, args.repair.split(","))
 
 
 if __name__ == "__main__":

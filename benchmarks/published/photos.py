@@ -56,9 +56,9 @@ class PhotoClassifier(Subject):
 
 def mobilenet_subject(folder: Path, calibration: str) -> PhotoClassifier:
     """Return MobileNetV2 with photos of one kind to calibrate on."""
-    from pretrained.mobilenet import build  # noqa: PLC0415 (needs the package of weights)
+    from pretrained.mobilenet import mobilenet_v2  # noqa: PLC0415 (needs the package of weights)
 
-    return _subject(f"MobileNetV2, {calibration}", folder, calibration, build(), (MEAN, STD))
+    return _subject(f"MobileNetV2, {calibration}", folder, calibration, mobilenet_v2(), (MEAN, STD))
 
 
 def efficientnet_subject(folder: Path, calibration: str) -> PhotoClassifier:
@@ -66,7 +66,9 @@ def efficientnet_subject(folder: Path, calibration: str) -> PhotoClassifier:
     from pretrained import efficientnet  # noqa: PLC0415 (needs the packages of code and weights)
 
     moments = efficientnet.MEAN, efficientnet.STD
-    return _subject(f"EfficientNet-Lite0, {calibration}", folder, calibration, efficientnet.build(), moments)
+    return _subject(
+        f"EfficientNet-Lite0, {calibration}", folder, calibration, efficientnet.efficientnet_lite0(), moments
+    )
 
 
 def _subject(

@@ -1,0 +1,1 @@
+"""Outcomes of damaged files, killed saves, full disks and code in files."""

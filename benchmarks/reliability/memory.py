@@ -20,7 +20,7 @@ MOST_REFUSALS = 10
 
 
 def smallest_limit(options: dict[str, Any]) -> int:
-    """The smallest limit that works, by what refusals say; 0 where the criterion takes no limit."""
+    """Return the smallest limit that works, read from the errors; 0 where the criterion takes no limit."""
     network, data = convolutions()
     limit = 1
     for _ in range(MOST_REFUSALS):
@@ -36,8 +36,8 @@ def smallest_limit(options: dict[str, Any]) -> int:
     raise RuntimeError(f"{options} is refused at limits that its own refusals name")
 
 
-def row(name: str) -> str:
-    """One criterion's limit, and by how much it is exceeded, as a row of Markdown."""
+def memory_row(name: str) -> str:
+    """Return a criterion's limit, and by how much it is exceeded, as a row of Markdown."""
     network, data = convolutions()
     options = {"by": name, **OPTIONS[name]}
     least = smallest_limit(options)
@@ -60,7 +60,7 @@ def main() -> None:
     print(f"| criterion | smallest limit | {' | '.join(f'at {share:g} times it' for share in ABOVE)} |")
     print(f"|---|{'--:|' * (len(ABOVE) + 1)}")
     for name in OPTIONS:
-        print(row(name), flush=True)
+        print(memory_row(name), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Saved programs that hold code, in each of the ways that torch would run it: whether loading the folder does."""
+"""Saved programs that hold code, in each of the ways in which torch would run it when it loads them."""
 
 import collections
 import shutil
@@ -9,12 +9,12 @@ from damaged import examples, make
 from poisoned import WAYS, poison, rewrite
 
 
-def programs(folder: Path) -> dict[str, collections.Counter[str]]:
+def program_outcomes(folder: Path) -> dict[str, collections.Counter[str]]:
     """Load poisoned programs, and a plain result that is made to claim that it is a program."""
     for name, as_program in (("program", True), ("plain", False)):
         options = {"by": "l2", "repair": None, "progress": False, "as_program": as_program}
         sc.prune(make(), examples(), {"units": 0.6}, **options).save(folder / name)
-    found = {}
+    counts_by_way = {}
     for way in WAYS:
         counts: collections.Counter[str] = collections.Counter()
         for name in ("program", "plain"):
@@ -29,5 +29,5 @@ def programs(folder: Path) -> dict[str, collections.Counter[str]]:
             except sc.SecateurError:
                 counts["refused"] += 1
             counts["code ran" if mark.exists() else "nothing ran"] += 1
-        found[way] = counts
-    return found
+        counts_by_way[way] = counts
+    return counts_by_way
