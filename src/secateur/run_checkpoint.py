@@ -2,58 +2,36 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
-from secateur.errors import CheckpointError, ProcessError, StorageError
-from secateur.files import Record, read_record, record_writer, write_file
+from secateur.errors import CheckpointError, StorageError
+from secateur.files import read_record, record_writer, write_file
 from secateur.files.locks import try_lock, unlock
-from secateur.files.setting_texts import setting_text
 from secateur.files.state_memo import FileMemo, StateMemo, key_of
-from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.scores import Scores
 from secateur.importance.shapley.config import SamplingConfig
-from secateur.utils.distributed import exchange, is_shared, process_count, process_rank
-from secateur.version import __version__
+from secateur.saved_run import SavedRun, check_same_run, describe_run
+from secateur.utils.distributed import (
+    broadcast_if_shared,
+    exchange,
+    failures_exchanged,
+    is_shared,
+    process_count,
+    process_rank,
+)
 
 MANIFEST = "checkpoint.json"
 SECONDS = 10.0  # between two writes of simulated plans
-
-
-class SavedRun(Record, frozen=True):
-    """The model, the examples and the settings that the results of a run depend on."""
-
-    FORMAT: ClassVar[str] = "secateur checkpoint/1"
-
-    format: str
-    secateur: str
-    torch: str
-    function: str
-    model: str
-    data: str
-    settings: dict[str, str]
-    checksum: str = ""
-
-    def differences(self, other: "SavedRun") -> list[str]:
-        """Return what differs from another run, in words."""
-        names = ("secateur", "torch", "function")
-        lines = [f"{name} was {getattr(self, name)}, is {getattr(other, name)}" for name in names
-                 if getattr(self, name) != getattr(other, name)]  # fmt: skip
-        lines += ["the model or its weights are others"] if self.model != other.model else []
-        lines += ["the examples are others"] if self.data != other.data else []
-        for name in sorted(self.settings.keys() | other.settings.keys()):
-            before, now = self.settings.get(name, "not given"), other.settings.get(name, "not given")
-            lines += [f"{name} was {before}, is {now}"] if before != now else []
-        return lines
+OPENED, READ = "checkpoint: opened", "checkpoint: read"  # what processes that share a run tell each other
 
 
 @dataclass(frozen=True)
@@ -81,11 +59,12 @@ class RunCheckpoint:
         if self.folder is None:
             return compute()
         path = self.folder / f"{name}.safetensors"
-        if path.exists():
+        if broadcast_if_shared(path.exists, f"the file of {name}"):
             return Scores.load(path)
         is_sampled = isinstance(find_criterion(by).config, SamplingConfig)
         scores = compute(checkpoint=self.folder / f"{name}-samples.safetensors") if is_sampled else compute()
-        scores.save(path)
+        if process_rank() == 0:
+            scores.save(path)
         return scores
 
 
@@ -121,44 +100,72 @@ def run_checkpoint(
         StorageError: it is damaged, or can't be written.
     """
     if is_shared():
-        _check_processes(_saved_run(function, model, data, settings))
+        check_same_run(describe_run(function, model, data, settings))
     if path is None:
         yield RunCheckpoint(StateMemo(), StateMemo())
         return
-    if process_count() > 1:
-        raise CheckpointError(f"`{function}` keeps a checkpoint in one process alone, and there are {process_count()}")
-    folder, saved = Path(path), _saved_run(function, model, data, settings)
-    _check_same(folder, saved)
-    lock = try_lock(folder / MANIFEST)
-    if lock is None:
-        raise CheckpointError(f"another process is using the checkpoint {folder}; wait for it, or give another folder")
+    if process_count() > 1 and not is_shared():
+        raise CheckpointError(
+            f"`{function}` keeps a checkpoint in one process, or in all within `shared_processes`, and there are "
+            f"{process_count()}"
+        )
+    folder, saved = Path(path), describe_run(function, model, data, settings)
+    lock = _opened(folder, saved)
     try:
-        of = key_of(saved.function, saved.model, saved.data, saved.settings)
-        plans = FileMemo(folder / "plans.safetensors", of, SECONDS)
+        plans, repairs = _memos(folder, saved)
         try:
-            yield RunCheckpoint(plans, FileMemo(folder / "repairs.safetensors", of), folder)
+            yield RunCheckpoint(plans, repairs, folder)
         finally:
             plans.save()
     except KeyboardInterrupt as stop:
         stop.add_note(f"{folder} holds what was done; {going_on(function, path)}")
         raise
     finally:
-        unlock(lock)
+        if lock is not None:
+            unlock(lock)
 
 
-def _check_processes(saved: SavedRun) -> None:
-    """Check that the processes that share a run were given the same.
+def _opened(folder: Path, saved: SavedRun) -> int | None:
+    """Check or begin a checkpoint, and lock it; the first of several processes does so, and the others wait for it.
+
+    Returns:
+        The lock; None in other processes.
 
     Raises:
-        ProcessError: another one was given something else.
+        CheckpointError: it is of another run, or another process is using it.
+        StorageError: it is damaged, a file, or can't be written.
     """
-    for rank, other in enumerate(exchange(f"inputs of {saved.function}", saved)):
-        differences = other.differences(saved)
-        if differences:
-            raise ProcessError(
-                f"process {rank} was given something else than process {process_rank()}: {'; '.join(differences)}; "
-                f"call `{saved.function}` with the same arguments in every process, or outside of `shared_processes`"
-            )
+    lock = None
+    with failures_exchanged(OPENED) if is_shared() else nullcontext():
+        if process_rank() == 0:
+            _check_same(folder, saved)
+            lock = try_lock(folder / MANIFEST)
+            if lock is None:
+                raise CheckpointError(
+                    f"another process is using the checkpoint {folder}; wait for it, or give another folder"
+                )
+    if is_shared():
+        exchange(OPENED)
+    return lock
+
+
+def _memos(folder: Path, saved: SavedRun) -> tuple[FileMemo, FileMemo]:
+    """Return the results of plans and repairs so far; no process goes on before all have read them.
+
+    Raises:
+        CheckpointError: another process has other files in a folder of this name.
+        StorageError: a file is damaged.
+    """
+    of, is_written = key_of(saved.function, saved.model, saved.data, saved.settings), process_rank() == 0
+    with failures_exchanged(READ) if is_shared() else nullcontext():
+        plans = FileMemo(folder / "plans.safetensors", of, SECONDS, is_written)
+        repairs = FileMemo(folder / "repairs.safetensors", of, 0.0, is_written)
+        files = (folder / MANIFEST).exists(), plans.entries, repairs.entries
+    if is_shared() and len(set(exchange(READ, files))) > 1:
+        raise CheckpointError(
+            f"the processes have other files in {folder} each; give a folder on a disk that all of them share"
+        )
+    return plans, repairs
 
 
 def going_on(function: str, path: str | Path) -> str:
@@ -187,12 +194,3 @@ def _check_same(folder: Path, saved: SavedRun) -> None:
             f"the checkpoint {folder} is of another run: {'; '.join(differences)}; give the settings that it was begun "
             "with, another folder, or remove it"
         )
-
-
-def _saved_run(function: str, model: nn.Module, data: Sequence[Batch], settings: Mapping[str, Any]) -> SavedRun:
-    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    texts = {name: setting_text(value) for name, value in settings.items() if value is not None}
-    return SavedRun(
-        SavedRun.FORMAT, __version__, str(torch.__version__), function, key_of(type(model).__qualname__, state),
-        tensor_fingerprint([], data), texts,
-    )  # fmt: skip

@@ -154,6 +154,59 @@ def test_prune_of_a_language_model_gives_the_same_bits_in_two_processes_as_in_on
     assert len({(tmp_path / name).read_text() for name in ("one-0", "two-0", "two-1")}) == 1
 
 
+CHECKPOINT = """
+import hashlib, os, sys, torch
+import secateur as sc
+from secateur.allocation.simulate import PlanSimulator
+from secateur.recovery import chain
+from secateur.utils.distributed import process_rank
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(
+    torch.nn.Linear(6, 24), torch.nn.ReLU(), torch.nn.Linear(24, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)
+)
+data = torch.randn(96, 6, generator=torch.Generator().manual_seed(1)).split(16)
+simulated, refits = PlanSimulator._numbers, chain.refit
+counts = {"simulations": 0, "refits": 0}
+
+def simulate(self, kept, layers):
+    counts["simulations"] += layers is None
+    return simulated(self, kept, layers)
+
+def refit(*arguments, **options):
+    counts["refits"] += 1
+    if sys.argv[2] == "stopped" and counts["refits"] == 2:
+        raise KeyboardInterrupt
+    return refits(*arguments, **options)
+
+PlanSimulator._numbers, chain.refit = simulate, refit
+with sc.shared_processes():
+    try:
+        result = sc.prune(model, data, {"macs": 0.5}, checkpoint=sys.argv[1], progress=False)
+    except KeyboardInterrupt:
+        os._exit(0)
+    digest = hashlib.sha256()
+    for name, tensor in result.model.state_dict().items():
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    open(f"{sys.argv[2]}-{process_rank()}", "w").write(f"{digest.hexdigest()} {counts}")
+"""
+
+
+def test_processes_that_share_a_run_go_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """Stopped in both at the second refit, the run goes on with what was done before, to the bits of one process."""
+    (tmp_path / "pruning.py").write_text(CHECKPOINT)
+    two = [*LAUNCH, "--standalone", "--nproc-per-node", "2", "pruning.py"]
+    one = [sys.executable, "pruning.py"]
+    for command, folder, name in ((one, "whole", "whole"), (two, "half", "stopped"), (two, "half", "two")):
+        words = [*command, folder, name]
+        done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    texts = {name: (tmp_path / name).read_text().split(" ", 1) for name in ("whole-0", "two-0", "two-1")}
+    assert len({digest for digest, _ in texts.values()}) == 1
+    assert "'simulations': 0" in texts["two-0"][1] and "'simulations': 0" in texts["two-1"][1]
+    assert "'simulations': 0" not in texts["whole-0"][1]
+
+
 TASKS = """
 import os, sys, warnings
 import torch
@@ -217,7 +270,8 @@ with sc.shared_processes():
     attempt("other budget", lambda: prune(keep=0.5 + 0.1 * process_rank()))
     attempt("other functions", lambda: prune() if process_rank() else sc.score(sc.trace(*model_and_data(0)), by="l2"))
     attempt("fails in one", lambda: prune(loss=fails_in_the_second))
-    attempt("checkpoint", lambda: prune(checkpoint="folder"))
+    attempt("other folders", lambda: prune(checkpoint=f"folder-{process_rank()}"))
+    attempt("checkpoint of another run", lambda: [prune(checkpoint="folder"), prune(1, checkpoint="folder")])
     attempt("sharded", prune_sharded)
     budget = TimeBudget(10.0, clock=iter([0.0, 9.0, 9.0]).__next__ if process_rank() else lambda: 0.0)
     attempt("clock", lambda: budget.is_spent())
@@ -265,7 +319,10 @@ def test_processes_that_work_on_other_things_are_told_so(lines: list[dict[str, s
         assert "the examples are others" in own["other data"]
         assert "keep was" in own["other budget"]
         assert "process 1 is at 'prune: begin', process 0 at 'score: begin'" in own["other functions"]
-        assert own["checkpoint"].startswith("CheckpointError")
+        assert own["other folders"].startswith("CheckpointError the processes have other files in folder-")
+        assert own["checkpoint of another run"].startswith(
+            "CheckpointError the checkpoint folder is of another run: the "
+        )
 
 
 def test_an_error_in_one_process_is_raised_in_the_other(lines: list[dict[str, str]]) -> None:

@@ -35,6 +35,7 @@ ORDER = [
     "allocation",
     "report",
     "results",
+    "saved_run",
     "run_checkpoint",
     "tracing",
     "pipeline",

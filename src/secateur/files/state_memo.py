@@ -15,7 +15,7 @@ from secateur.files.states import read_state, state_writer
 from secateur.utils.collected_warnings import own_warnings, warn
 from secateur.utils.distributed import is_shared
 from secateur.utils.mapped_tensors import TensorRoom
-from secateur.utils.shared_tasks import map_tasks
+from secateur.utils.shared_tasks import map_tasks, works_alone
 
 State = Mapping[str, Any]
 
@@ -46,10 +46,13 @@ class StateMemo:
             name: what the states are.
             computations: for each key the function that computes its state.
         """
-        keys = [key for key in computations if key not in self._ahead]
+        keys = [key for key in computations if not self._is_known(key)]
         if is_shared() and len(keys) > 1:
             states = map_tasks(name, keys, lambda key: computations[key](), digest=key_of(*keys))
             self._ahead.update(zip(keys, states, strict=True))
+
+    def _is_known(self, key: str) -> bool:
+        return key in self._ahead
 
     def under(self, prefix: str) -> "StateMemo":
         """Return a memo whose keys begin with a prefix."""
@@ -71,10 +74,14 @@ class PrefixedMemo(StateMemo):
 class FileMemo(StateMemo):
     """Results by key in a file.
 
+    Where processes share a run, all of them have the same results: each reads the file, and keeps what all compute.
+    What one process computes in a task of its own is not kept. One process writes the file.
+
     Args:
         path: the file.
         of: a fingerprint of what the whole run depends on.
         seconds: the interval between two writes; 0 to write after each computation.
+        is_written: whether this process writes the file.
 
     Raises:
         StorageError: the file is damaged, or of another run.
@@ -88,9 +95,9 @@ class FileMemo(StateMemo):
         {'loss': tensor([1.])}
     """
 
-    def __init__(self, path: Path, of: str, seconds: float = 0.0) -> None:
+    def __init__(self, path: Path, of: str, seconds: float = 0.0, is_written: bool = True) -> None:
         super().__init__()
-        self._path, self._of, self._seconds = path, of, seconds
+        self._path, self._of, self._seconds, self._is_written = path, of, seconds, is_written
         self._entries: dict[str, Any] = {}
         self._room = TensorRoom()  # states of large models are in files of their own until this one is written
         self._is_new, self._written = False, time.monotonic()
@@ -101,10 +108,12 @@ class FileMemo(StateMemo):
 
     def recall(self, key: str, compute: Callable[[], State]) -> State:
         """Return the state of a key, or compute it and keep it; see `StateMemo`."""
-        name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        name = _entry_name(key)
         if name not in self._entries:
+            if works_alone():
+                return compute()
             before = len(own_warnings())
-            state = compute()
+            state = super().recall(key, compute)
             arisen = [[str(warning), warning.subject, warning.kind] for warning in own_warnings()[before:]]
             self._entries[name] = {"state": _detached(state, self._room), "warnings": arisen}
             self._is_new = True
@@ -115,16 +124,28 @@ class FileMemo(StateMemo):
             warn(message, subject, kind)
         return dict(self._entries[name]["state"])
 
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The names of all results, in alphabetical order."""
+        return tuple(sorted(self._entries))
+
+    def _is_known(self, key: str) -> bool:
+        return super()._is_known(key) or _entry_name(key) in self._entries
+
     def save(self) -> None:
-        """Write the file, if there is something new.
+        """Write the file, if there is something new and this process writes it.
 
         Raises:
             StorageError: it can't be written; an older one is as it was.
         """
-        if self._is_new:
+        if self._is_new and self._is_written:
             write_file(self._path, state_writer(self._entries, self._of))
             self._is_new = False
         self._written = time.monotonic()
+
+
+def _entry_name(key: str) -> str:
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
 def _detached(state: Any, room: TensorRoom) -> Any:

@@ -184,15 +184,3 @@ def failures_exchanged(label: str) -> Iterator[None]:
             with suppress(Exception):  # the exception itself says more
                 exchange(label, failure=failure)
         raise
-
-
-@contextmanager
-def working_alone() -> Iterator[None]:
-    """Do a task of this process alone: nothing within is shared with the others."""
-    shared = shared_work.get()
-    assert shared is not None
-    shared.is_alone = True
-    try:
-        yield
-    finally:
-        shared.is_alone = False

@@ -1,6 +1,7 @@
 """Independent tasks, divided among the processes that share the work of a public function."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from secateur.utils.collected_warnings import own_warnings, warn
@@ -10,7 +11,7 @@ from secateur.utils.distributed import (
     is_shared,
     process_count,
     process_rank,
-    working_alone,
+    shared_work,
 )
 from secateur.utils.progress import counted, track
 
@@ -118,3 +119,21 @@ def map_sharded(blocks: Sequence[int], make: Callable[[int], Outcome]) -> list[O
         results = [make(block) for block in blocks[process_rank() :: count]]
     gathered = exchange("blocks", results)
     return [gathered[block % count][block // count] for block in range(len(blocks))]
+
+
+def works_alone() -> bool:
+    """True while this process does a task that other processes do not do."""
+    shared = shared_work.get()
+    return shared is not None and shared.is_alone
+
+
+@contextmanager
+def working_alone() -> Iterator[None]:
+    """Do a task of this process alone: nothing within is shared with the others."""
+    shared = shared_work.get()
+    assert shared is not None
+    shared.is_alone = True
+    try:
+        yield
+    finally:
+        shared.is_alone = False
