@@ -18,95 +18,87 @@ from pathlib import Path
 import torch
 
 from shapley import page, page_texts, sections
-from shapley.curves import race, theirs
-from shapley.owen import owen
-from shapley.points import Point, ours
-from shapley.precision import compiled, precise
-from shapley.scaling import sweep
-from shapley.speed import one_pass, throughput
-from shapley.subjects import SUBJECTS, Subject, subject
+from shapley.curves import Race, peer_points, race
+from shapley.owen import measure_owen
+from shapley.plots import plot_scaling
+from shapley.points import Point, our_points
+from shapley.precision import measure_compiled, measure_precisions
+from shapley.scaling import measure_scaling
+from shapley.speed import measure_throughput, one_pass
+from shapley.subjects import SUBJECTS, GameSubject, demo_subject
 from shapley.truth import truths
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "shapley.md"
-
-
-def quick() -> None:
-    """The last group of the demo's network, all methods."""
-    given = subject("demo")
-    truth = truths(given)
-    for game in islice(given.games(), len(truth) - 1, None):
-        found = truth[game.groups[0].name]
-        print(page.points([*ours(given, game, found), *theirs(given, game, found)]))
-        print(page.races({"256": [race(given, game, found)]}))
-
-
-def whole() -> None:
-    """Everything, and the page."""
-    subjects = {name: subject(name) for name in SUBJECTS}
-    truth = {name: truths(given) for name, given in subjects.items()}
-    points: list[Point] = []
-    throughputs = []
-    for name, given in subjects.items():
-        for game in given.games():
-            found = truth[name][game.groups[0].name]
-            points += ours(given, game, found)
-            throughputs += [throughput(game)] if name == "vgg" else []
-    for game in subjects["vgg"].games():
-        if game.groups[0].name in PEERED:
-            points += theirs(subjects["vgg"], game, truth["vgg"][game.groups[0].name])
-    races = {"256": _races(subjects["vgg"])}
-    races["1000"] = _races(subject("vgg", 1000))
-    passes = {name: one_pass(given) for name, given in subjects.items()}
-    page.write(
-        DOCS,
-        points,
-        races,
-        throughputs,
-        passes,
-        sweep(),
-        {page_texts.PRECISION: _precision(), page_texts.OWEN: _owen(), **sections.sections()},
-    )
-
-
 PEERED = ("features.7", "features.14")
 
 
-def _races(given: Subject) -> list[page.Race]:
-    truth = truths(given)
-    return [race(given, game, truth[game.groups[0].name]) for game in given.games()]
+def run_quick() -> None:
+    """Print the points and the race of the last group of the demo's network, by all methods."""
+    subject = demo_subject("demo")
+    truth = truths(subject)
+    for game in islice(subject.games(), len(truth) - 1, None):
+        values = truth[game.groups[0].name]
+        print(page.points_table([*our_points(subject, game, values), *peer_points(subject, game, values)]))
+        print(page.races_table({"256": [race(subject, game, values)]}))
 
 
-def _precision() -> str:
-    given = subject("vgg")
-    return page.precisions(precise(given, truths(given)), compiled(given))
+def run_all() -> None:
+    """Measure everything, and write the page."""
+    subjects = {name: demo_subject(name) for name in SUBJECTS}
+    truth = {name: truths(subject) for name, subject in subjects.items()}
+    points: list[Point] = []
+    throughputs = []
+    for name, subject in subjects.items():
+        for game in subject.games():
+            points += our_points(subject, game, truth[name][game.groups[0].name])
+            throughputs += [measure_throughput(game)] if name == "vgg" else []
+    for game in subjects["vgg"].games():
+        if game.groups[0].name in PEERED:
+            points += peer_points(subjects["vgg"], game, truth["vgg"][game.groups[0].name])
+    races = {"256": _races(subjects["vgg"]), "1000": _races(demo_subject("vgg", 1000))}
+    passes = {name: one_pass(subject) for name, subject in subjects.items()}
+    further = {page_texts.PRECISION: _precision_section(), page_texts.OWEN: _owen_section(), **sections.sections()}
+    measured = page.PageMeasurements(points, races, throughputs, passes, measure_scaling(), further)
+    page.write_shapley_page(DOCS, measured)
 
 
-def _owen() -> str:
-    return page.wholes([row for name in SUBJECTS for row in owen(subject(name))])
+def _races(subject: GameSubject) -> list[Race]:
+    truth = truths(subject)
+    return [race(subject, game, truth[game.groups[0].name]) for game in subject.games()]
 
 
-def _scaling() -> None:
-    measured = sweep()
-    sections.rewrite(PAGE, page_texts.SCALING, page.scaling(measured))
-    page.plot(DOCS, measured)
+def _precision_section() -> str:
+    subject = demo_subject("vgg")
+    return page.precision_section(measure_precisions(subject, truths(subject)), measure_compiled(subject))
+
+
+def _owen_section() -> str:
+    return page.owen_section([row for name in SUBJECTS for row in measure_owen(demo_subject(name))])
+
+
+def _write_scaling() -> None:
+    measurements = measure_scaling()
+    sections.rewrite_section(PAGE, page_texts.SCALING, page.scaling_section(measurements))
+    plot_scaling(DOCS, measurements)
 
 
 WAYS = {
-    "quick": quick,
-    "scaling": _scaling,
-    "precision": lambda: sections.rewrite(PAGE, page_texts.PRECISION, _precision()),
-    "owen": lambda: sections.rewrite(PAGE, page_texts.OWEN, _owen()),
-    "curves": lambda: page.redraw(DOCS),
+    "quick": run_quick,
+    "scaling": _write_scaling,
+    "precision": lambda: sections.rewrite_section(PAGE, page_texts.PRECISION, _precision_section()),
+    "owen": lambda: sections.rewrite_section(PAGE, page_texts.OWEN, _owen_section()),
+    "curves": lambda: page.redraw_curves(DOCS),
 }
 
 
 def main() -> None:
+    """Read the option, and run what it names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in WAYS:
         parser.add_argument(f"--{name}", dest="way", action="store_const", const=name)
     torch.set_num_threads(1)
-    WAYS.get(parser.parse_args().way, whole)()
+    WAYS.get(parser.parse_args().way, run_all)()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from torch import Tensor
 from secateur.importance.estimates import Sample
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.sampling_blocks import SamplingScheme
-from shapley.subjects import Subject
+from shapley.subjects import GameSubject
 
 GRADIENT_COST = 3  # evaluations
 
 
-def scores_of_examples(game: Game, subject: Subject, present: bool) -> Tensor:
+def scores_of_examples(game: Game, subject: GameSubject, present: bool) -> Tensor:
     """Return the slopes of minus the loss by each unit's presence, where all units are present or none.
 
     Returns:
@@ -33,7 +33,7 @@ def scores_of_examples(game: Game, subject: Subject, present: bool) -> Tensor:
 
 
 def controlled_by_scores(
-    game: Game, subject: Subject, scheme: SamplingScheme, scores: Tensor, seed: int, evaluations: float
+    game: Game, subject: GameSubject, scheme: SamplingScheme, scores: Tensor, seed: int, evaluations: float
 ) -> Tensor:
     """Return shares along orders with scores as a control variate, (players,).
 

@@ -8,7 +8,7 @@ from typing import Any
 PLAIN = "permutation"
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def error_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the geometric means over the groups of each network, with the mean rank correlation in brackets."""
     by_key = {(row["network"], row["group"], row["budget"], row["estimator"]): row for row in rows}
     networks = list(dict.fromkeys(row["network"] for row in rows))
@@ -17,12 +17,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"| estimator | {' | '.join(f'{network}, {budget}' for network, budget in columns)} |"]
     lines.append("|---|" + "--:|" * len(columns))
     for estimator in dict.fromkeys(row["estimator"] for row in rows):
-        cells = [_cell(by_key, network, budget, estimator) for network, budget in columns]
+        cells = [_error_cell(by_key, network, budget, estimator) for network, budget in columns]
         lines.append(f"| {estimator} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(by_key: Mapping[Any, Mapping[str, Any]], network: str, budget: int, estimator: str) -> str:
+def _error_cell(by_key: Mapping[Any, Mapping[str, Any]], network: str, budget: int, estimator: str) -> str:
     """Return the error as a part of plain orders' and the rank correlation; "" where none was measured."""
     measured = [row for key, row in by_key.items() if (key[0], key[2], key[3]) == (network, budget, estimator)]
     if not measured:

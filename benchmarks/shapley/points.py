@@ -13,7 +13,7 @@ from secateur.importance.shapley.aggregates import mean
 from secateur.importance.shapley.auto_sampler import scheme_for
 from secateur.importance.shapley.config import Shapley
 from secateur.importance.shapley.game import Game
-from shapley.subjects import Subject, relative_error
+from shapley.subjects import GameSubject, relative_error
 
 ESTIMATORS = (
     "controlled", "permutation", "antithetic", "orthogonal", "leverage", "kernelshap", "adjusted", "svarm"
@@ -24,7 +24,7 @@ BUDGETS = (16, 32, 64)  # evaluations per unit
 
 @dataclass(frozen=True)
 class Point:
-    """One estimate: by whom, of which group, what it took, and how good it is."""
+    """One estimate of the values of a group, with its cost and its error."""
 
     method: str
     subject: str
@@ -37,47 +37,59 @@ class Point:
     correlation: float
 
 
-def ours(
-    subject: Subject,
+def our_points(
+    subject: GameSubject,
     game: Game,
     truth: Tensor,
     budgets: Sequence[int] = BUDGETS,
     methods: Sequence[str] = ESTIMATORS,
 ) -> list[Point]:
-    """Each of our estimators with so many evaluations for each unit, the mean over seeds."""
+    """Return a point for each of our estimators and budgets of evaluations for each unit, the mean over seeds."""
     name, points = game.groups[0].name, []
     for method in tqdm(methods, desc=name, leave=False):
-        runs = [_run(subject, game, name, method, seed, truth, budgets) for seed in range(SEEDS)]
-        points += [averaged(each) for each in zip(*runs, strict=True)]
+        runs = [_points_of_seed(subject, game, name, method, seed, truth, budgets) for seed in range(SEEDS)]
+        points += [mean_point(points_of_seeds) for points_of_seeds in zip(*runs, strict=True)]
     return points
 
 
-def _run(
-    subject: Subject, game: Game, name: str, method: str, seed: int, truth: Tensor, budgets: Sequence[int]
+def _points_of_seed(
+    subject: GameSubject, game: Game, name: str, method: str, seed: int, truth: Tensor, budgets: Sequence[int]
 ) -> list[Point]:
     start = time.perf_counter()
-    layout = scheme_for(game, Shapley(sampler=method), mean, seed, name)
+    scheme = scheme_for(game, Shapley(sampler=method), mean, seed, name)
     samples, points, evaluations = [], [], 0
     for budget in budgets:
         while not samples or evaluations < budget * game.players:
-            samples.append(layout.sample(game, subject.numbers, seed, name, len(samples)))
+            samples.append(scheme.sample(game, subject.numbers, seed, name, len(samples)))
             evaluations += samples[-1].evaluations
         seconds = time.perf_counter() - start
         values = torch.stack([sample.shares.mean(1) + sample.correction for sample in samples]).mean(0)
         coalitions = sum(sample.coalitions for sample in samples)
-        points.append(point_of(method, subject.name, name, budget, (coalitions, evaluations, seconds), values, truth))
+        points.append(make_point(method, subject.name, name, budget, (coalitions, evaluations, seconds), values, truth))
     return points
 
 
-def point_of(
-    method: str, subject: str, group: str, budget: int, took: tuple[float, float, float], values: Tensor, truth: Tensor
+def make_point(
+    method: str, subject: str, group: str, budget: int, cost: tuple[float, float, float], values: Tensor, truth: Tensor
 ) -> Point:
+    """Return the point of an estimate, with its error and its rank correlation.
+
+    Args:
+        method: the estimator.
+        subject: the network.
+        group: the group.
+        budget: evaluations for each unit.
+        cost: coalitions, evaluations and seconds.
+        values: the estimate, (units,).
+        truth: the true values, (units,).
+    """
     correlation = float(spearmanr(values, truth).statistic)
-    return Point(method, subject, group, budget, *took, relative_error(values, truth), correlation)
+    return Point(method, subject, group, budget, *cost, relative_error(values, truth), correlation)
 
 
-def averaged(points: Sequence[Point]) -> Point:
+def mean_point(points: Sequence[Point]) -> Point:
+    """Return the mean of the points of several seeds."""
     first = points[0]
-    parts = ("coalitions", "evaluations", "seconds", "error", "correlation")
-    means = (sum(getattr(point, part) for point in points) / len(points) for part in parts)
+    measures = ("coalitions", "evaluations", "seconds", "error", "correlation")
+    means = (sum(getattr(point, measure) for point in points) / len(points) for measure in measures)
     return Point(first.method, first.subject, first.group, first.budget, *means)

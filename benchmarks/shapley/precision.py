@@ -1,4 +1,4 @@
-"""What bfloat16 and a compiler give: microseconds for a coalition, and the error of the whole estimate."""
+"""Gains by bfloat16 and by a compiler: microseconds for a coalition, and the error of the whole estimate."""
 
 import time
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.importance.shapley.samplers.leverage import leverage
 from secateur.utils.rng import generator_for
-from shapley.subjects import Subject, relative_error
+from shapley.subjects import GameSubject, relative_error
 
 REPEATS, SEEDS, PER_UNIT = 5, 3, 64
 PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class Precise:
-    """One group: microseconds for a coalition on one example and the error after so many evaluations, by precision."""
+class PrecisionMeasurement:
+    """The microseconds for a coalition on one example and the error of an estimate of one group, by precision."""
 
     group: str
     microseconds: tuple[float, ...]
@@ -32,8 +32,8 @@ class Precise:
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """Milliseconds for a batch, as it is and compiled, and the seconds that compiling took."""
+class CompiledMeasurement:
+    """The milliseconds for a batch, eager and compiled, and the seconds that compiling took."""
 
     precision: str
     eager: float
@@ -41,25 +41,27 @@ class Compiled:
     seconds: float
 
 
-def precise(subject: Subject, truth: dict[str, Tensor]) -> list[Precise]:
-    """Each group in either precision, in turn."""
+def measure_precisions(subject: GameSubject, truth: dict[str, Tensor]) -> list[PrecisionMeasurement]:
+    """Measure each group in both precisions, in turn."""
     games = [_games(subject, precision) for precision in PRECISIONS]
-    found = []
+    measurements = []
     for pair in zip(*games, strict=True):
         name = pair[0].groups[0].name
-        times = [[_seconds(game) for game in pair] for _ in range(REPEATS)]
-        spent = tuple(median(column) * 1e6 for column in zip(*times, strict=True))
-        found.append(Precise(name, spent, tuple(_error(subject, game, truth[name]) for game in pair)))
-    return found
+        times = [[_coalition_seconds(game) for game in pair] for _ in range(REPEATS)]
+        microseconds = tuple(median(column) * 1e6 for column in zip(*times, strict=True))
+        measurements.append(
+            PrecisionMeasurement(name, microseconds, tuple(_mean_error(subject, game, truth[name]) for game in pair))
+        )
+    return measurements
 
 
-def _games(subject: Subject, precision: str) -> list[Game]:
+def _games(subject: GameSubject, precision: str) -> list[Game]:
     config = EvaluationConfig(memory=1 << 31, precision=precision)
     return list(games_in_order(subject.context, config, DenseRun(subject.context, 1 << 31)))
 
 
-def _seconds(game: Game) -> float:
-    """For one coalition on one example."""
+def _coalition_seconds(game: Game) -> float:
+    """Return the seconds for one coalition on one example."""
     coalitions = leverage(game.players, generator_for(0, "speed")).coalitions
     positions = torch.arange(len(coalitions)) * 20 // len(coalitions)
     game.cursor.live_values(0, game.cut)
@@ -68,36 +70,38 @@ def _seconds(game: Game) -> float:
     return (time.perf_counter() - start) / len(coalitions)
 
 
-def _error(subject: Subject, game: Game, truth: Tensor) -> float:
-    """The mean over seeds."""
+def _mean_error(subject: GameSubject, game: Game, truth: Tensor) -> float:
+    """Return the mean error over seeds."""
     name, errors = game.groups[0].name, []
     for seed in range(SEEDS):
-        layout = scheme_for(game, Shapley(sampler="controlled"), mean, seed, name)
+        scheme = scheme_for(game, Shapley(sampler="controlled"), mean, seed, name)
         samples, evaluations = [], 0
         while evaluations < PER_UNIT * game.players:
-            samples.append(layout.sample(game, subject.numbers, seed, name, len(samples)))
+            samples.append(scheme.sample(game, subject.numbers, seed, name, len(samples)))
             evaluations += samples[-1].evaluations
         values = torch.stack([sample.shares.mean(1) + sample.correction for sample in samples]).mean(0)
         errors.append(relative_error(values, truth))
     return sum(errors) / len(errors)
 
 
-def compiled(subject: Subject, size: int = 64) -> list[Compiled]:
-    """The whole network on a batch, before and after `torch.compile`."""
+def measure_compiled(subject: GameSubject, size: int = 64) -> list[CompiledMeasurement]:
+    """Measure the whole network on a batch, before and after `torch.compile`."""
     images = subject.context.microbatches[0].args[0]
     batch = images.repeat(-(-size // len(images)), 1, 1, 1)[:size].contiguous(memory_format=torch.channels_last)
-    fast, found = torch.compile(subject.model), []
+    compiled_model, measurements = torch.compile(subject.model), []
     for precision in PRECISIONS:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             start = time.perf_counter()
-            fast(batch)
-            took = time.perf_counter() - start
-            eager, later = (_least(run, batch) for run in (subject.model, fast))
-        found.append(Compiled(precision, eager * 1e3, later * 1e3, took))
-    return found
+            compiled_model(batch)
+            compile_seconds = time.perf_counter() - start
+            eager_seconds, compiled_seconds = (_least_seconds(run, batch) for run in (subject.model, compiled_model))
+        measurements.append(
+            CompiledMeasurement(precision, eager_seconds * 1e3, compiled_seconds * 1e3, compile_seconds)
+        )
+    return measurements
 
 
-def _least(run: Callable[[Tensor], object], batch: Tensor) -> float:
+def _least_seconds(run: Callable[[Tensor], object], batch: Tensor) -> float:
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""One job by one and by two processes: which processor time is divided between them, and which is not.
+"""One job by one and by two processes: the processor time that is divided between them, and the time that is not.
 
     python -m benchmarks shapley.processes [--coalitions 40000]
 
@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-PARTS = ("import", "trace", "blocks", "exchange", "rest")
+STAGES_OF_WORK = ("import", "trace", "blocks", "exchange", "rest")
 UP_TO = (1, 2, 4, 8, 16, 32, 64)
 
 
 def work(coalitions: int) -> dict[str, float]:
-    """Score three groups of the demo's network as one of the processes; return the processor seconds of each part."""
+    """Score three groups of the demo's network as one of the processes; return the processor seconds of each stage."""
     start = time.process_time()
     import torch  # noqa: PLC0415 (its time is measured)
 
@@ -48,7 +48,7 @@ def work(coalitions: int) -> dict[str, float]:
 
 
 class Clock:
-    """A function whose processor time is added up."""
+    """Add up the processor time of the calls of a function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.seconds = function, 0.0
@@ -61,7 +61,7 @@ class Clock:
             self.seconds += time.process_time() - start
 
 
-def measured(processes: int, coalitions: int) -> list[Mapping[str, float]]:
+def processor_seconds(processes: int, coalitions: int) -> list[Mapping[str, float]]:
     """Return the processor seconds of each process."""
     launch = [*LAUNCH, str(processes)] if processes > 1 else []
     command = [sys.executable, *launch, "-m", "shapley.processes", "--work", "--coalitions", str(coalitions)]
@@ -70,7 +70,7 @@ def measured(processes: int, coalitions: int) -> list[Mapping[str, float]]:
 
 
 def main() -> None:
-    """Work as one process, or measure one and two of them."""
+    """Measure one and two processes, or work as one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--coalitions", type=int, default=40_000)
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
@@ -78,11 +78,11 @@ def main() -> None:
     if args.work:
         print(json.dumps(work(args.coalitions)), flush=True)
         return
-    print(f"| processes | {' | '.join(PARTS)} | all |")
-    print("|--:|" + "--:|" * (len(PARTS) + 1))
-    runs = {count: measured(count, args.coalitions) for count in (1, 2)}
+    print(f"| processes | {' | '.join(STAGES_OF_WORK)} | all |")
+    print("|--:|" + "--:|" * (len(STAGES_OF_WORK) + 1))
+    runs = {count: processor_seconds(count, args.coalitions) for count in (1, 2)}
     for count, processes in runs.items():
-        means = [sum(process[part] for process in processes) / len(processes) for part in PARTS]
+        means = [sum(process[stage] for process in processes) / len(processes) for stage in STAGES_OF_WORK]
         print(f"| {count} | {' | '.join(f'{seconds:.1f}' for seconds in means)} | {sum(means):.1f} |")
     (one,) = runs[1]
     blocks = one["blocks"]

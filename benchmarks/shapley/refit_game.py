@@ -17,7 +17,6 @@ image. DIR is that of `python -m benchmarks published`. One thread. Rows are app
 """
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -26,9 +25,10 @@ from pathlib import Path
 
 import torch
 from networks.trained import NETWORKS, SEEDS, trained
-from provenance import provenance, results_folder
+from provenance import results_folder
 from published.cifar import Subject as CifarSubject
 from published.cifar import cifar_subject
+from rows import append_row, read_rows
 from torch import Tensor, nn
 
 import secateur as sc
@@ -37,7 +37,7 @@ from secateur.evaluation.divergence import divergence
 from secateur.importance.shapley.aggregates import robust
 from secateur.importance.shapley.jackknife import jackknife_estimate
 from secateur.stopping import Evaluations
-from shapley.refit_table import table
+from shapley.refit_table import refit_tables
 
 ROWS = results_folder("shapley") / "refit_game.jsonl"
 IMAGES = 256  # of a draw
@@ -48,13 +48,13 @@ LOWDATA = tuple(f"{kind}-{seed}" for kind in NETWORKS for seed in SEEDS)
 CIFAR = ("ResNet-20", "ResNet-56")
 
 
-def subject_of(name: str, folder: Path | None) -> CifarSubject:
+def refit_subject(name: str, folder: Path | None) -> CifarSubject:
     """Return a network with images to draw from and images to test on."""
     if name in CIFAR:
         assert folder is not None, f"{name} needs --data"
         return cifar_subject(folder, int(name[-2:]))
     kind, _, seed = name.rpartition("-")
-    images, labels = (torch.cat(parts) for parts in zip(*demo.test(), strict=True))
+    images, labels = (torch.cat(batches) for batches in zip(*demo.test(), strict=True))
     count = IMAGES * len(DRAWS)
     return CifarSubject(name, images[:count], images[count:], labels[count:], trained(kind, int(seed)))
 
@@ -66,7 +66,7 @@ def draw_of(subject: CifarSubject, draw: int) -> list[Tensor]:
     return subject.draw(IMAGES, draw)
 
 
-def rankings(
+def game_rankings(
     network: sc.Network, data: list[Tensor], draw: int, evaluations: int
 ) -> Iterator[tuple[str, sc.Scores, Mapping[str, float]]]:
     """Yield each ranking with its name and its cost: seconds of the processor and evaluations."""
@@ -81,7 +81,7 @@ def rankings(
     cost = {
         "seconds": time.process_time() - start,
         "evaluations": sum(group.evaluations for group in scores.groups.values()),
-        "noise": _noise(scores),
+        "noise": _noise_share(scores),
     }
     yield "shapley, mean", scores, cost
     yield "shapley, robust", _robust(scores), cost
@@ -97,60 +97,64 @@ def _robust(scores: sc.Scores) -> sc.Scores:
     return replace(scores, groups=groups, of="")
 
 
-def _noise(scores: sc.Scores) -> float:
+def _noise_share(scores: sc.Scores) -> float:
     """Return the part of the variance of scores within a group that is the estimate's error, the mean over groups."""
-    parts = [
+    shares = [
         float(group.errors_here.square().mean() / group.values.var().clamp_min(1e-300))
         for group in scores.groups.values()
         if group.errors_here is not None and len(group.values) > 1
     ]
-    return sum(parts) / len(parts)
+    return sum(shares) / len(shares)
 
 
-def rows_of(
+def refit_game_rows(
     subject: CifarSubject, draw: int, evaluations: int, repairs: list[str], budgets: list[float]
 ) -> Iterator[dict[str, object]]:
     """Yield a row for each ranking, budget and repair."""
     model, data = subject.dense, draw_of(subject, draw)
     network = sc.trace(model, data[0][:2])
-    start = time.process_time()
-    for batch in data:
-        outputs(model, batch)
-    pass_seconds = time.process_time() - start
-    dense = outputs(model, subject.test_images)
+    pass_seconds = _pass_seconds(model, data)
     key = {"network": subject.network, "draw": draw, "images": IMAGES}
-    for by, scores, cost in rankings(network, data, draw, evaluations):
+    for by, scores, cost in game_rankings(network, data, draw, evaluations):
         for keep in budgets:
             plan = sc.plan(network, scores, {"macs": keep}, progress=False)
             for repair in repairs:
                 small = sc.repair(sc.cut(model, plan), model, plan, data, repair.split(", "), progress=False)
-                output = outputs(small, subject.test_images)
-                yield {
-                    **key,
-                    "by": by,
-                    "keep": keep,
-                    "repair": repair,
-                    "macs": plan.cost.macs / plan.dense.macs,
-                    "accuracy": _accuracy(output, subject.test_labels),
-                    "dense accuracy": _accuracy(dense, subject.test_labels),
-                    "divergence": float(divergence(output, dense).mean()),
-                    "passes": cost["seconds"] / pass_seconds,
-                    **cost,
-                }
+                setting = {"by": by, "keep": keep, "repair": repair, "macs": plan.cost.macs / plan.dense.macs}
+                quality = _test_quality(subject, small)
+                yield {**key, **setting, **quality, "passes": cost["seconds"] / pass_seconds, **cost}
+
+
+def _pass_seconds(model: nn.Module, data: list[Tensor]) -> float:
+    """Return the processor seconds of a forward pass of the images."""
+    start = time.process_time()
+    for batch in data:
+        outputs_of(model, batch)
+    return time.process_time() - start
+
+
+def _test_quality(subject: CifarSubject, small: nn.Module) -> dict[str, float]:
+    """Return the accuracies of both networks, and the divergence of the small one's outputs, on the test images."""
+    dense, output = (outputs_of(model, subject.test_images) for model in (subject.dense, small))
+    return {
+        "accuracy": _share_correct(output, subject.test_labels),
+        "dense accuracy": _share_correct(dense, subject.test_labels),
+        "divergence": float(divergence(output, dense).mean()),
+    }
 
 
 @torch.no_grad()
-def outputs(model: nn.Module, images: Tensor) -> Tensor:
+def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
     """Return the outputs of a network, (images, classes)."""
-    return torch.cat([model.eval()(part) for part in images.split(250)])
+    return torch.cat([model.eval()(batch) for batch in images.split(250)])
 
 
-def _accuracy(output: Tensor, labels: Tensor) -> float:
+def _share_correct(output: Tensor, labels: Tensor) -> float:
     return float((output.argmax(1) == labels).double().mean())
 
 
 def main() -> None:
-    """Measure, or print the tables of what was measured."""
+    """Measure, or print the tables of the rows of results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=[*LOWDATA, *CIFAR], choices=(*LOWDATA, *CIFAR))
     parser.add_argument("--data", type=Path)
@@ -162,16 +166,15 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     if args.table:
-        print(table([json.loads(line) for line in args.out.read_text().splitlines()]))
+        print(refit_tables(read_rows(args.out)))
         return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for draw in args.draws:
         for name in args.networks:
-            for row in rows_of(subject_of(name, args.data), draw, args.evaluations, args.repairs, args.keep):
+            for row in refit_game_rows(refit_subject(name, args.data), draw, args.evaluations, args.repairs, args.keep):
                 print(row, flush=True)
-                with args.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({**row, "run": provenance()}) + "\n")
+                append_row(args.out, row)
 
 
 if __name__ == "__main__":

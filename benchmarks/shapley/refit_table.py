@@ -11,13 +11,13 @@ BASELINE = "obs"
 Row = Mapping[str, Any]
 
 
-def table(rows: Sequence[Row]) -> str:
+def refit_tables(rows: Sequence[Row]) -> str:
     """Return the points of accuracy lost, and the difference from `obs`, at each budget: a table for each repair."""
     repairs = list(dict.fromkeys(row["repair"] for row in rows))
-    return "\n\n".join(_table([row for row in rows if row["repair"] == repair]) for repair in repairs)
+    return "\n\n".join(_refit_table([row for row in rows if row["repair"] == repair]) for repair in repairs)
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _refit_table(rows: Sequence[Row]) -> str:
     budgets = sorted({row["keep"] for row in rows}, reverse=True)
     rankings = list(dict.fromkeys(row["by"] for row in rows))
     columns = (f"{keep:.0%}: points lost | against `{BASELINE}`" for keep in budgets)
@@ -31,13 +31,13 @@ def _table(rows: Sequence[Row]) -> str:
             draws = {(row["network"], row["draw"]) for row in chosen}
             cells = [network or "all", ranking, str(len(draws))]
             for keep in budgets:
-                cells += _cells([row for row in rows if row["keep"] == keep], network, ranking)
+                cells += _loss_cells([row for row in rows if row["keep"] == keep], network, ranking)
             passes = mean(row["passes"] for row in chosen)
             lines.append(f"| {' | '.join([*cells, f'{passes:.1f}'])} |")
     return "\n".join(lines)
 
 
-def _cells(rows: Sequence[Row], network: str | None, ranking: str) -> list[str]:
+def _loss_cells(rows: Sequence[Row], network: str | None, ranking: str) -> list[str]:
     """Return the points lost by a ranking, and their difference from the baseline's with a 95 % interval."""
     chosen = [row for row in rows if network in (None, row["network"])]
     losses = {

@@ -25,8 +25,8 @@ BASE = (64, 128, 2, 1024)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Seconds for eight blocks of the first group, and how many megabytes the process grew by at most."""
+class ScalingMeasurement:
+    """The seconds for eight blocks of samples of the first group, and the megabytes by which the process grew."""
 
     units: int
     examples: int
@@ -36,31 +36,31 @@ class Measured:
     megabytes: float
 
 
-def measure(units: int, examples: int, depth: int, megabytes: int) -> Measured:
-    """One setting, in a fresh process."""
-    words = [sys.executable, "-m", "shapley.scaling", *map(str, (units, examples, depth, megabytes))]
-    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1]
-    return Measured(units, examples, depth, megabytes, **json.loads(said))
+def measure_setting(units: int, examples: int, depth: int, megabytes: int) -> ScalingMeasurement:
+    """Measure one setting in a fresh process."""
+    command = [sys.executable, "-m", "shapley.scaling", *map(str, (units, examples, depth, megabytes))]
+    line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1]
+    return ScalingMeasurement(units, examples, depth, megabytes, **json.loads(line))
 
 
-def sweep() -> dict[str, list[Measured]]:
-    """Each quantity by itself."""
+def measure_scaling() -> dict[str, list[ScalingMeasurement]]:
+    """Measure a series for each size, the others fixed."""
     units, examples, depth, limit = BASE
     return {
-        "units": [measure(each, examples, depth, limit) for each in UNITS],
-        "examples": [measure(units, each, depth, limit) for each in EXAMPLES],
-        "depth": [measure(units, examples, each, limit) for each in DEPTHS],
-        "limit": [measure(units, 4096, depth, each) for each in LIMITS],
+        "units": [measure_setting(size, examples, depth, limit) for size in UNITS],
+        "examples": [measure_setting(units, size, depth, limit) for size in EXAMPLES],
+        "depth": [measure_setting(units, examples, size, limit) for size in DEPTHS],
+        "limit": [measure_setting(units, 4096, depth, size) for size in LIMITS],
     }
 
 
-def slope(measured: list[Measured], by: str, of: str) -> float:
-    """The slope on a log-log plot."""
-    points = [(np.log(getattr(each, by)), np.log(getattr(each, of))) for each in measured]
+def slope(measurements: list[ScalingMeasurement], by: str, measure: str) -> float:
+    """Return the slope of a measure by a size on a log-log plot."""
+    points = [(np.log(getattr(measurement, by)), np.log(getattr(measurement, measure))) for measurement in measurements]
     return float(np.polyfit(*zip(*points, strict=True), 1)[0])
 
 
-def _alone(units: int, examples: int, depth: int, megabytes: int) -> dict[str, float]:
+def _measure_here(units: int, examples: int, depth: int, megabytes: int) -> dict[str, float]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     layers: list[nn.Module] = [nn.Conv2d(3, units, 3, padding=1), nn.ReLU()]
@@ -73,15 +73,15 @@ def _alone(units: int, examples: int, depth: int, megabytes: int) -> dict[str, f
     options = {"only": "0", "ablation": "zero", "aggregate": "mean", "progress": False, "estimator": "controlled"}
     sc.score(network, data[:1], stop=Coalitions(1), **options)  # what torch needs for itself
     ctypes.CDLL(None).malloc_trim(0)
-    with Watched() as watched:
+    with MemoryGrowth() as growth:
         start = time.perf_counter()
         sc.score(network, data, stop=Coalitions(1), memory=megabytes << 20, **options)
         seconds = time.perf_counter() - start
-    return {"seconds": seconds, "megabytes": watched.grown / (1 << 20)}
+    return {"seconds": seconds, "megabytes": growth.grown / (1 << 20)}
 
 
-class Watched:
-    """By how many bytes the process grows inside, at most; looked at every few milliseconds."""
+class MemoryGrowth:
+    """The largest number of bytes by which the process grows within the context, sampled every few milliseconds."""
 
     def __init__(self) -> None:
         self.process, self.ended = psutil.Process(), threading.Event()
@@ -90,13 +90,14 @@ class Watched:
 
     @property
     def grown(self) -> int:
+        """The number of bytes."""
         return int(self.most - self.before)
 
     def _watch(self) -> None:
         while not self.ended.wait(0.005):
             self.most = max(self.most, self.process.memory_info().rss)
 
-    def __enter__(self) -> "Watched":
+    def __enter__(self) -> "MemoryGrowth":
         self.thread.start()
         return self
 
@@ -106,4 +107,4 @@ class Watched:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_alone(*map(int, sys.argv[1:]))))
+    print(json.dumps(_measure_here(*map(int, sys.argv[1:]))))

@@ -1,4 +1,4 @@
-"""How near coalitions come to the bare suffix of the network, and what one-pass criteria cost."""
+"""The time of coalitions beside that of the bare suffix of the network, and the time of one-pass criteria."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from secateur.importance.shapley.batching import select_reference, select_rows
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.samplers.leverage import leverage
 from secateur.utils.rng import generator_for
-from shapley.subjects import Subject
+from shapley.subjects import GameSubject
 
 REPEATS = 5
 
@@ -28,36 +28,37 @@ class Throughput:
     bare: float
 
 
-def throughput(game: Game) -> Throughput:
-    """Coalitions in turn with the bare suffix, on batches of the size that is faster for it."""
+def measure_throughput(game: Game) -> Throughput:
+    """Time coalitions in turn with the bare suffix, which gets batches of the size that is faster for it."""
     coalitions = leverage(game.players, generator_for(0, "speed")).coalitions
     positions = torch.arange(len(coalitions)) * 20 // len(coalitions)
-    known, live = game.cursor.dense_baseline(0), game.cursor.live_values(0, game.cut)
+    baseline, live = game.cursor.dense_baseline(0), game.cursor.live_values(0, game.cut)
 
     def bare(size: int) -> Callable[[], object]:
-        places = torch.arange(size) % known.examples
+        examples = torch.arange(size) % baseline.examples
         values = {
-            node: select_rows(game.program, node.meta["val"], value, places, known.examples)
+            node: select_rows(game.program, node.meta["val"], value, examples, baseline.examples)
             for node, value in live.items()
         }
-        reference = select_reference(known.reference, places)
+        reference = select_reference(baseline.reference, examples)
         with torch.no_grad():
             return lambda: game.runner.run(dict(values), {}, reference, size)
 
     batches = {size: bare(size) for size in {32, game.tile}}
     times: dict[int, list[float]] = {0: [], **{size: [] for size in batches}}
     for _ in range(REPEATS):
-        times[0].append(_seconds(lambda: game.paired_values(coalitions, 0, positions)) / len(coalitions))
+        times[0].append(_processor_seconds(lambda: game.paired_values(coalitions, 0, positions)) / len(coalitions))
         for size, run in batches.items():
             with torch.no_grad():
-                times[size].append(_seconds(run) / size)
-    ours, *others = (median(found) * 1e6 for found in times.values())
-    return Throughput(game.groups[0].name, ours, min(others))
+                times[size].append(_processor_seconds(run) / size)
+    coalition, *others = (median(seconds) * 1e6 for seconds in times.values())
+    return Throughput(game.groups[0].name, coalition, min(others))
 
 
-def one_pass(subject: Subject) -> dict[str, float]:
-    """Seconds of each one-pass criterion for all groups, as multiples of one forward and backward pass."""
-    network, data = subject.context.network, [(cell.args[0], cell.target) for cell in subject.context.microbatches]
+def one_pass(subject: GameSubject) -> dict[str, float]:
+    """Return the time of each one-pass criterion for all groups, as a multiple of one forward and backward pass."""
+    network = subject.context.network
+    data = [(microbatch.args[0], microbatch.target) for microbatch in subject.context.microbatches]
     names = ("taylor", "sensitivity", "apoz")
 
     def plain() -> None:
@@ -71,13 +72,13 @@ def one_pass(subject: Subject) -> dict[str, float]:
     }
     times: dict[str, list[float]] = {"plain": [], **{name: [] for name in names}}
     for _ in range(REPEATS):
-        times["plain"].append(_seconds(plain))
+        times["plain"].append(_processor_seconds(plain))
         for name, run in runs.items():
-            times[name].append(_seconds(run))
+            times[name].append(_processor_seconds(run))
     return {name: median(times[name]) / median(times["plain"]) for name in names}
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def _processor_seconds(run: Callable[[], object]) -> float:
     start = time.process_time()
     run()
     return time.process_time() - start

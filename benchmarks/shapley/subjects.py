@@ -20,19 +20,18 @@ from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.utils.rng import generator_for
 
 SUBJECTS = {"vgg": "vgg", "demo": "residual"}
-
-
 MEMORY = 1 << 31
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A network with labelled images that it never saw, its units' absence zero.
+class GameSubject:
+    """A network with labelled images that it was not trained on; absent units are zero.
 
     Args:
-        name: vgg or demo.
-        context: the network and the examples.
-        numbers: of each microbatch the numbers of its examples.
+        name: the name of the network.
+        model: the network.
+        context: the traced network and the examples.
+        numbers: the numbers of the examples of each microbatch.
     """
 
     name: str
@@ -42,10 +41,11 @@ class Subject:
 
     @property
     def examples(self) -> int:
-        return sum(len(part) for part in self.numbers)
+        """The number of examples."""
+        return sum(len(numbers) for numbers in self.numbers)
 
-    def only(self, names: Sequence[str]) -> "Subject":
-        """Some of the groups."""
+    def only(self, names: Sequence[str]) -> "GameSubject":
+        """Return the same with some of the groups."""
         groups = [group for group in self.context.groups if group.name in names]
         return replace(self, context=replace(self.context, groups=groups))
 
@@ -54,17 +54,18 @@ class Subject:
         yield from games_in_order(self.context, EvaluationConfig(memory=MEMORY), DenseRun(self.context, MEMORY))
 
 
-def subject(name: str, examples: int = 256) -> Subject:
-    """One network with so many of the demo's test images."""
-    images, labels = (torch.cat(part)[:examples] for part in zip(*demo.test(), strict=True))
-    return _subject(name, trained(SUBJECTS[name]), images, labels)
+def demo_subject(name: str, examples: int = 256) -> GameSubject:
+    """Return a network with the first of the demo's test images."""
+    images, labels = (torch.cat(batches)[:examples] for batches in zip(*demo.test(), strict=True))
+    return _subject_of_images(name, trained(SUBJECTS[name]), images, labels)
 
 
-def cifar_resnet(folder: Path, name: str, examples: int = 256) -> Subject:
-    """ResNet-20 or -56 with so many test images of CIFAR-10, and three of its groups."""
+def cifar_subject_of_games(folder: Path, name: str, examples: int = 256) -> GameSubject:
+    """Return ResNet-20 or ResNet-56 with random test images of CIFAR-10, and three of its groups."""
     cifar = cifar_subject(folder, int(name[-2:]))
     chosen = torch.randperm(len(cifar.test_images), generator=torch.Generator().manual_seed(0))[:examples]
-    return _subject(name, cifar.dense, cifar.test_images[chosen], cifar.test_labels[chosen]).only(CIFAR_GROUPS[name])
+    subject = _subject_of_images(name, cifar.dense, cifar.test_images[chosen], cifar.test_labels[chosen])
+    return subject.only(CIFAR_GROUPS[name])
 
 
 CIFAR_GROUPS = {
@@ -73,15 +74,15 @@ CIFAR_GROUPS = {
 }
 
 
-def _subject(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> Subject:
+def _subject_of_images(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> GameSubject:
     network = sc.trace(model, images[:2])
-    pile = shuffled_microbatches(
+    shuffled = shuffled_microbatches(
         split_microbatches(as_batches((images, labels)), torch.device("cpu")), generator_for(0, "cells")
     )
-    microbatches, numbers = [microbatch for microbatch, _ in pile], [index for _, index in pile]
-    return Subject(name, model, CriterionContext(network, network.groups, microbatches, None, {}, 0), numbers)
+    microbatches, numbers = [microbatch for microbatch, _ in shuffled], [index for _, index in shuffled]
+    return GameSubject(name, model, CriterionContext(network, network.groups, microbatches, None, {}, 0), numbers)
 
 
-def relative_error(found: Tensor, truth: Tensor) -> float:
-    """Squared error as a part of the true values' squares."""
-    return float((found - truth).square().sum() / truth.square().sum())
+def relative_error(values: Tensor, truth: Tensor) -> float:
+    """Return the squared error as a part of the true values' squares."""
+    return float((values - truth).square().sum() / truth.square().sum())

@@ -137,7 +137,7 @@ def advice_on_inputs(run: Run, batch: Batch, examples: Batch, failure: Exception
         refused = batch if entry.adds_examples else examples
         changed = entry.change(refused)
         if changed is not None and accepts(run, changed):
-            before, after = input_shapes(refused), input_shapes(changed)
+            before, after = input_shapes_text(refused), input_shapes_text(changed)
             shapes = f"inputs of {before} are refused, and {after} taken: " if before != after else ""
             return f"{shapes}{entry.fault}; {entry.remedy}"
     return ""
@@ -193,7 +193,7 @@ def with_inputs(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     return replace(batch.without_target(), args=args, kwargs=kwargs)
 
 
-def input_shapes(batch: Batch) -> str:
+def input_shapes_text(batch: Batch) -> str:
     """Return the shapes of a batch's inputs, in words."""
     shapes = [str(tuple(tensor.shape)) for tensor in batch.tensors]
     return f"{'shape' if len(shapes) == 1 else 'shapes'} {', '.join(shapes)}"

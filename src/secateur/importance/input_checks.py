@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from secateur.data.batch import Batch
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.outputs import main_output
-from secateur.importance.input_changes import BATCH_AXIS, advice_on_inputs, input_shapes, is_unbatched
+from secateur.importance.input_changes import BATCH_AXIS, advice_on_inputs, input_shapes_text, is_unbatched
 
 Run = Callable[[Batch], Any]
 EXAMPLE_COUNT = 2
@@ -96,7 +96,7 @@ def _run_examples(run: Run, batch: Batch, label: str) -> tuple[Batch, Any]:
         advice = advice_on_inputs(run, batch, examples, failure)
         raise DataError(f"{label}: {advice}\n{failure}" if advice else f"{label}: {failure}") from failure
     if splits and is_unbatched(run, batch, output):
-        raise DataError(f"{label}: {BATCH_AXIS.fault} from inputs of {input_shapes(batch)}; {BATCH_AXIS.remedy}")
+        raise DataError(f"{label}: {BATCH_AXIS.fault} from inputs of {input_shapes_text(batch)}; {BATCH_AXIS.remedy}")
     return batch, output
 
 
