@@ -40,6 +40,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--dataset", default="fashion", choices=("fashion", "cifar10", "cub200", "camvid"))
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--width", type=float, default=1.0, help="the factor of VGG-16's channels")
+    parser.add_argument("--epochs", type=float, default=60, help="of VGG-16's training, without --weights")
+    parser.add_argument("--images", nargs="+", type=int, default=[], help="of layerwise (one number) and lowdata")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument(
         "--criteria", nargs="+", default=[], help="of layerwise, lowdata, taylor2019 and gates, only these"
@@ -60,7 +63,8 @@ def main() -> None:
         torch.set_num_threads(1)
     settings = Settings(
         args.data, args.dataset, tuple(args.seeds), args.quick, args.full, args.weights, Path("docs"), args.device,
-        args.minutes, tuple(args.criteria),
+        args.minutes, tuple(args.criteria), args.width, args.epochs,
+        tuple(args.images),
     )  # fmt: skip
     end = "" if args.dataset == "fashion" else f"-{args.dataset}"
     seeds = ".".join(["-".join(map(str, args.seeds)), *(re.sub(r"\W+", "-", name) for name in args.criteria)])
@@ -75,8 +79,7 @@ def write_page(folder: Path) -> None:
     """Write docs/papers.md: each experiment's tables under the description in its module."""
     lines = [HEAD]
     for name, module in EXPERIMENTS.items():
-        files = sorted(RESULTS.glob(f"{name}.*.jsonl"))
-        found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        found = _recorded_rows(name)
         if found:
             title, _, rest = (module.__doc__ or "").partition("\n\n")
             lines += [f"## {title.rstrip('.')}", "", f"    {_command(name)}", "", _versions(name, found), ""]
@@ -86,11 +89,28 @@ def write_page(folder: Path) -> None:
                 with matplotlib.rc_context({"svg.hashsalt": name}):  # the same figures make the same file
                     module.figure(found).savefig(folder / f"papers-{name}.svg", metadata={"Date": None})
                 lines += [f"![{title.rstrip('.')}](papers-{name}.svg)", ""]
+            lines += _cifar_section(name, module)
     (folder / "papers.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
+def _recorded_rows(name: str) -> list[dict[str, Any]]:
+    """Return the rows of all files of an experiment."""
+    files = sorted(RESULTS.glob(f"{name}.*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def _cifar_section(name: str, module: ModuleType) -> list[str]:
+    """Return the section of an experiment on CIFAR-10, if there are rows."""
+    key = f"{name}-cifar10"
+    rows = _recorded_rows(key)
+    if not rows:
+        return []
+    heading = "### On CIFAR-10, with a VGG-16 of half the published width"
+    return [heading, "", f"    {_command(key)}", "", _versions(key, rows), "", *module.page(rows), "", *REMARKS[key]]
+
+
 def _command(name: str) -> str:
-    return f"python -m benchmarks reproductions {name} {OPTIONS.get(name, '')}".rstrip()
+    return f"python -m benchmarks reproductions {name.removesuffix('-cifar10')} {OPTIONS.get(name, '')}".rstrip()
 
 
 def _versions(name: str, rows: Sequence[dict[str, Any]]) -> str:
@@ -115,6 +135,8 @@ are means and standard deviations over the seeds. `--dataset cifar10 --data DIR 
 """
 OPTIONS = {
     "layerwise": "--data DIR",
+    "layerwise-cifar10": "--dataset cifar10 --data DIR --width 0.5 --epochs 16 --images 250 --seeds 0",
+    "lowdata-cifar10": "--dataset cifar10 --data DIR --width 0.5 --epochs 16 --images 100 --seeds 0",
     "lowdata": "--data DIR",
     "untrained": "--data DIR",
     "finetuning": "--data DIR",

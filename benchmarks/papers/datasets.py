@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from train_demo_network import normalised, read_all, read_idx
 
-CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+CIFAR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 VOID = -100
@@ -67,7 +67,14 @@ def read_idx_file(folder: Path, part: str) -> np.ndarray:
 
 
 def cifar10(folder: Path) -> Split:
-    """CIFAR-10 (Krizhevsky 2009): its python version (`data_batch_1`, ...), or the binary one (`data_batch_1.bin`)."""
+    """Read CIFAR-10 (Krizhevsky 2009).
+
+    The folder holds its Python version (`data_batch_1`, ...), its binary version (`data_batch_1.bin`, ...), or images
+    in `train/CLASS/` and `test/CLASS/`, as in github.com/cyizhuo/CIFAR-10-dataset.
+    """
+    if (folder / "train").is_dir():
+        (images, labels), (test_images, test_labels) = (_image_folder(folder / name) for name in ("train", "test"))
+        return Split(_scaled(images, *CIFAR), _long(labels), _scaled(test_images, *CIFAR), _long(test_labels))
     names = [f"data_batch_{number}" for number in range(1, 6)]
     binary = (folder / "test_batch.bin").exists()
     read = _cifar_binary if binary else _cifar_pickled
@@ -75,9 +82,16 @@ def cifar10(folder: Path) -> Split:
     parts = [read(folder / f"{name}{end}") for name in names]
     images, labels = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
     test_images, test_labels = read(folder / f"test_batch{end}")
-    scaled = (_scaled(each, CIFAR_MEAN, CIFAR_STD) for each in (images, test_images))
-    train, test = scaled
-    return Split(train, _long(labels), test, _long(test_labels))
+    return Split(_scaled(images, *CIFAR), _long(labels), _scaled(test_images, *CIFAR), _long(test_labels))
+
+
+def _image_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images (images, 3, height, width) of one folder a class, in a random order that is always the same."""
+    paths = [path for path in sorted(folder.glob("*/*.png")) if path.is_file()]
+    classes = sorted({path.parent.name for path in paths})
+    order = np.random.default_rng(0).permutation(len(paths))
+    images = np.stack([np.asarray(Image.open(paths[index]).convert("RGB")).transpose(2, 0, 1) for index in order])
+    return images, np.array([classes.index(paths[index].parent.name) for index in order])
 
 
 def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:

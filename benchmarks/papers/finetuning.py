@@ -19,7 +19,7 @@ CRITERIA = ("shapley", "obs", "taylor", "l1", "random")
 def rows(settings: Settings) -> Iterator[Row]:
     """The accuracy before and after fine-tuning on all training images."""
     for seed in settings.seeds[: 1 if settings.quick else None]:
-        it = subject(settings.dataset, seed, settings.data, settings.weights)
+        it = subject(settings, seed)
         data, dense = it.images(500), it.model()
         network = sc.trace(dense, data[0][0][:2])
         for by in CRITERIA[-2:] if settings.quick else CRITERIA:

@@ -58,15 +58,15 @@ PUBLISHED = {
 
 def rows(settings: Settings) -> Iterator[Row]:
     """The area of every criterion in every layer."""
-    images, tests = (100, 100) if settings.quick else (1000, 500)
+    images, tests = (100, 100) if settings.quick else ((settings.images or (1000,))[0], 500)
     names = settings.chosen(list(CRITERIA)[:3] if settings.quick else list(CRITERIA))
     for seed in settings.seeds[: 1 if settings.quick else None]:
-        it = subject(settings.dataset, seed, settings.data, settings.weights)
+        it = subject(settings, seed)
         data, model = it.images(images), it.model()
         network = sc.trace(model, data[0][0][:2])
         only = [network.groups[-1].name] if settings.quick else None
         test = [(it.split.test_images[:tests], it.split.test_labels[:tests])]
-        for removal in ("zero", "mean"):
+        for removal in ("zero", "mean") if settings.dataset == "fashion" else ("zero",):  # the published one is zero
             curves = Curves(network, test, data, removal)
             robust = None
             for name in names:
@@ -118,12 +118,13 @@ def page(rows: list[Row]) -> list[str]:
     by_seed: defaultdict[tuple[str, str], defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         by_seed[str(row["by"]), str(row["removal"])][int(row["seed"])].append(float(row["area"]))  # type: ignore[arg-type]
-    lines = ["| criterion | zero ablation | mean ablation | published (CIFAR-10, VGG-16, zero) |", "|---|---|---|---|"]
+    removals = list(dict.fromkeys(removal for _, removal in by_seed))
+    header = ["criterion", *(f"{removal} ablation" for removal in removals), "published (CIFAR-10, VGG-16, zero)"]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     names = dict.fromkeys(str(row["by"]) for row in rows)
-    table = {name: [_over_layers(by_seed[name, removal]) for removal in ("zero", "mean")] for name in names}
+    table = {name: [_over_layers(by_seed[name, removal]) for removal in removals] for name in names}
     for name in sorted(names, key=lambda name: table[name][0][1]):
-        zero, mean_ = (cell[0] for cell in table[name])
-        lines.append(f"| {name} | {zero} | {mean_} | {PUBLISHED.get(name, '')} |")
+        lines.append(f"| {' | '.join([name, *(text for text, _ in table[name]), str(PUBLISHED.get(name, ''))])} |")
     return lines
 
 

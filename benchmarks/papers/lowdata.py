@@ -47,9 +47,11 @@ PUBLISHED = {
 
 def rows(settings: Settings) -> Iterator[Row]:
     """The accuracy at the end of every run."""
-    seeds, counts, kept = (settings.seeds[:1], (100,), (0.5,)) if settings.quick else (settings.seeds, IMAGES, KEPT)
+    seeds, counts, kept = (
+        (settings.seeds[:1], (100,), (0.5,)) if settings.quick else (settings.seeds, settings.images or IMAGES, KEPT)
+    )
     names = settings.chosen(("taylor", "random") if settings.quick else tuple(CRITERIA))
-    subjects = [subject(settings.dataset, seed, settings.data, settings.weights) for seed in seeds]
+    subjects = [subject(settings, seed) for seed in seeds]
     for it in subjects:
         yield {"by": "dense", "seed": it.seed, "accuracy": it.accuracy(it.model())}
     for count, it, keep, name in itertools.product(counts, subjects, kept, names):

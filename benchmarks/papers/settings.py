@@ -53,6 +53,9 @@ class Settings:
         device: where networks are trained, where an experiment can be on another than the processor.
         minutes: after which an experiment that can be stopped ends by itself.
         criteria: the only criteria that are run; all of an experiment's where there are none.
+        width: the factor of VGG-16's channels, on other data than Fashion-MNIST.
+        epochs: of VGG-16's training, where `weights` is not given.
+        images: the numbers of images that scores are computed from, in place of those of the experiment.
     """
 
     data: Path
@@ -65,6 +68,9 @@ class Settings:
     device: str = "cpu"
     minutes: float = math.inf
     criteria: tuple[str, ...] = ()
+    width: float = 1.0
+    epochs: float = 60
+    images: tuple[int, ...] = ()
 
     def chosen(self, names: Sequence[str]) -> list[str]:
         """Those of an experiment's criteria that are run."""

@@ -13,28 +13,39 @@ from torch.nn import functional as F
 from train_demo_network import shifted_and_flipped
 
 from papers.datasets import DATASETS, Split
+from papers.settings import Settings
 
 RESULTS = results_folder("reproductions")
-EPOCHS = 60
 VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 
 
 class Vgg16(nn.Module):
-    """VGG-16 with batch norm; for 32 x 32 images one linear layer on what is left, for larger ones two more."""
+    """VGG-16 with batch norm.
 
-    def __init__(self, classes: int, size: int) -> None:
+    Images of 32 x 32 pixels have one linear layer behind the convolutions, larger ones three.
+
+    Args:
+        classes: the number of outputs.
+        size: the side of the images, in pixels.
+        width: the factor of the published numbers of channels.
+    """
+
+    def __init__(self, classes: int, size: int, width: float = 1.0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
-        for width in VGG16:
-            if not width:
+        for published_width in VGG16:
+            if not published_width:
                 layers.append(nn.MaxPool2d(2))
                 continue
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-            channels = width
+            out_channels = round(published_width * width)
+            layers += [nn.Conv2d(channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU()]
+            channels = out_channels
         self.features = nn.Sequential(*layers)
-        wide = [nn.Linear(512 * (size // 32) ** 2, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU()]
-        self.classifier = nn.Sequential(*(wide if size > 32 else []), nn.Linear(512 if size <= 32 else 4096, classes))
+        wide = [nn.Linear(channels * (size // 32) ** 2, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU()]
+        self.classifier = nn.Sequential(
+            *(wide if size > 32 else []), nn.Linear(channels if size <= 32 else 4096, classes)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.features(x).flatten(1))
@@ -82,18 +93,17 @@ class Subject:
         return float((predicted == self.split.test_labels[:most]).double().mean())
 
 
-def subject(dataset: str, seed: int, data: Path, weights: Path | None, network: str = "vgg") -> Subject:
+def subject(settings: Settings, seed: int, network: str = "vgg") -> Subject:
     """The network of an experiment: those of the benchmarks on Fashion-MNIST, VGG-16 with weights of yours on others.
 
     Args:
-        dataset: fashion, cifar10, cub200.
-        seed: which of the trained networks; of the calibration images.
-        data: the folder of the data.
-        weights: a state dict of `Vgg16`, as `torch.save` writes it; on CIFAR-10 without any it is trained, which takes
-            an accelerator or days, and kept beside the results.
+        settings: the settings of the experiment. `weights` is a state dict of `Vgg16`, as `torch.save` writes it.
+            Without it, a network for CIFAR-10 is trained for `epochs` epochs and kept beside the results.
+        seed: the number of the trained network and of the calibration images.
         network: on Fashion-MNIST; "lenet" is trained on the spot, in two minutes, and kept beside the results.
     """
-    split = DATASETS[dataset](data)
+    dataset, weights = settings.dataset, settings.weights
+    split = DATASETS[dataset](settings.data)
     if dataset == "fashion" and network == "lenet":
         return _kept(network, seed, split, RESULTS / f"lenet-{seed}.pt", Lenet, 5, 0.02)
     if dataset == "fashion":
@@ -101,18 +111,21 @@ def subject(dataset: str, seed: int, data: Path, weights: Path | None, network: 
     classes, size = int(split.labels.max()) + 1, split.images.shape[-1]
     if weights is None and dataset == "cub200":
         raise SystemExit("cub200 needs --weights: a state dict of papers.subjects.Vgg16, tuned on it from ImageNet's")
-    path = weights or RESULTS / f"vgg16-{dataset}-{seed}.pt"
-    return _kept("vgg16", seed, split, path, lambda: Vgg16(classes, size), EPOCHS, 0.05)
+    path = weights or RESULTS / f"vgg16-{dataset}-{settings.width:g}-{seed}.pt"
+    return _kept(
+        "vgg16", seed, split, path, lambda: Vgg16(classes, size, settings.width), settings.epochs, 0.05, bfloat16=True
+    )
 
 
 def _kept(
-    name: str, seed: int, split: Split, path: Path, fresh: Callable[[], nn.Module], epochs: float, rate: float
-) -> Subject:
-    """A network whose weights lie in a file, or are trained and written there."""
+    name: str, seed: int, split: Split, path: Path, fresh: Callable[[], nn.Module], epochs: float, rate: float,
+    bfloat16: bool = False,
+) -> Subject:  # fmt: skip
+    """Return a network whose weights lie in a file, or are trained and written there."""
     if not path.exists():
         torch.manual_seed(seed)
-        model = fresh()
-        fully_tuned(model, split, epochs, seed, rate)
+        model = fresh().to(memory_format=torch.channels_last)
+        fully_tuned(model, split, epochs, seed, rate, bfloat16=bfloat16)
         path.parent.mkdir(exist_ok=True)
         torch.save(model.state_dict(), path)
     state = torch.load(path, weights_only=True)
@@ -153,8 +166,11 @@ def _loss(model: nn.Module, images: list[tuple[Tensor, Tensor]]) -> float:
     return float(torch.cat([F.cross_entropy(model(x), y, reduction="none") for x, y in images]).mean())
 
 
-def fully_tuned(model: nn.Module, split: Split, epochs: float, seed: int, rate: float = 0.05, batch: int = 128) -> None:
-    """Training on the whole training set, shifted and mirrored, with a one-cycle rate."""
+def fully_tuned(
+    model: nn.Module, split: Split, epochs: float, seed: int, rate: float = 0.05, batch: int = 128,
+    bfloat16: bool = False,
+) -> None:  # fmt: skip
+    """Train on the whole training set, shifted and mirrored, with a one-cycle rate."""
     draws = torch.Generator().manual_seed(seed)
     steps = int(epochs * (len(split.labels) // batch))
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -162,7 +178,9 @@ def fully_tuned(model: nn.Module, split: Split, epochs: float, seed: int, rate: 
     model.train()
     for x, y in batches(split, steps, batch, draws):
         optimizer.zero_grad()
-        F.cross_entropy(model(x), y).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            scores = model(x)
+        F.cross_entropy(scores.float(), y).backward()
         optimizer.step()
         rates.step()
     model.eval()

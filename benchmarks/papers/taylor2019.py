@@ -38,11 +38,11 @@ def rows(settings: Settings) -> Iterator[Row]:
     """Correlations with the oracle, then accuracies under the schedule."""
     for seed in settings.seeds[: 1 if settings.quick else None]:
         for network in NETWORKS[: 1 if settings.quick else None]:
-            it = subject(settings.dataset, seed, settings.data, settings.weights, network)
+            it = subject(settings, seed, network)
             names = settings.chosen(CRITERIA[:2] if settings.quick else CRITERIA)
             yield from correlations(it, 50 if settings.quick else 500, tuple(names))
         for network in SCHEDULED[: 1 if settings.quick else None]:
-            it = subject(settings.dataset, seed, settings.data, settings.weights, network)
+            it = subject(settings, seed, network)
             for by in settings.chosen(SCHEDULES[::3] if settings.quick else SCHEDULES):
                 yield schedule(it, by, 120 if settings.quick else STEPS)
 
