@@ -4,6 +4,8 @@ The matrix X'X + P of rows X and a diagonal penalty P is inverted by the identit
 thousands of features costs a few hundred rows squared times features, in place of features cubed.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,18 +15,28 @@ class DualRegression:
 
     Args:
         rows: the features (groups, rows, features).
-        penalty: on the square of each weight at a ridge of 1 (groups, features).
+        penalty_at: the penalty on the square of each weight (groups, features) with a ridge.
         has_constant: whether the last feature is 1 in every row; rows are taken about their means then, since a
             constant that is all but free would spoil the condition of the dual system.
     """
 
-    def __init__(self, rows: Tensor, penalty: Tensor, has_constant: bool) -> None:
+    def __init__(self, rows: Tensor, penalty_at: Callable[[float], Tensor], has_constant: bool) -> None:
         wide = rows.double()
         self.mean = wide[..., :-1].mean(1, keepdim=True) if has_constant else None  # (groups, 1, features - 1)
         self.rows = wide if self.mean is None else wide[..., :-1] - self.mean
-        self.penalty = (penalty if self.mean is None else penalty[:, :-1])[:, None]  # (groups, 1, features - 1)
-        self.constant_penalty = penalty[:, -1, None, None] if has_constant else None  # (groups, 1, 1)
-        self.products = (self.rows / self.penalty) @ self.rows.transpose(1, 2)  # (groups, rows, rows)
+        self._penalty_at, self._unit_penalty = penalty_at, penalty_at(1.0)
+        self._unit_products = self._products(self._unit_penalty)
+
+    def _products(self, penalty: Tensor) -> Tensor:
+        """Return the products of rows with each other through the inverse penalty. (groups, rows, rows)"""
+        weights = (penalty if self.mean is None else penalty[:, :-1])[:, None]  # (groups, 1, features - 1)
+        return (self.rows / weights) @ self.rows.transpose(1, 2)
+
+    def penalty_and_products(self, ridge: float) -> tuple[Tensor, Tensor]:
+        """Return the penalty with a ridge (groups, features), and the products through its inverse."""
+        penalty = self._penalty_at(ridge)
+        is_multiple = torch.equal(penalty, ridge * self._unit_penalty)
+        return penalty, self._unit_products / ridge if is_multiple else self._products(penalty)
 
     def at(self, ridge: float, right: Tensor) -> "DualSystem":
         """Return the system with a ridge, solved for a right side (groups, features, outputs)."""
@@ -41,12 +53,13 @@ class DualSystem:
     """
 
     def __init__(self, regression: DualRegression, ridge: float, right: Tensor) -> None:
-        self._rows, self._penalty = regression.rows, ridge * regression.penalty
-        self._mean, products = regression.mean, regression.products / ridge
+        self._rows, self._mean = regression.rows, regression.mean
+        penalty, products = regression.penalty_and_products(ridge)
+        self._penalty = (penalty if self._mean is None else penalty[:, :-1])[:, None]  # (groups, 1, features - 1)
         self._count = float(self._rows.shape[1])
-        if self._mean is not None and regression.constant_penalty is not None:
+        if self._mean is not None:
             # with the constant eliminated, its small penalty leaves a part of the mean: one row more
-            small = ridge * regression.constant_penalty
+            small = penalty[:, -1, None, None]  # (groups, 1, 1)
             self._total = self._count + small
             more = (self._count * small / self._total).sqrt() * self._mean  # (groups, 1, features - 1)
             side = (more / self._penalty) @ self._rows.transpose(1, 2)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from secateur.graph.operators import arguments
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import value_of
+from secateur.recovery.penalty_floor import penalty_floor
 from secateur.recovery.pruned_layer import PrunedLayer, results_at
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.ridge import systems_of
@@ -61,7 +63,7 @@ class CovarianceSums:
         sizes: Sequence[int],
         factors: Mapping[LinearLayer, Sequence[Tensor | None]],
     ) -> None:
-        self._pruned_layers, self._sizes, self._factors = pruned_layers, sizes, factors
+        self._pruned_layers, self._within, self._sizes, self._factors = pruned_layers, within, sizes, factors
         self._fixed_values = within.fixed()
         self._totals: dict[PrunedLayer, RegressionMoments] = {}
 
@@ -91,10 +93,13 @@ class CovarianceSums:
     def take(self) -> dict[LinearLayer, Covariance]:
         """Return the covariances of the layers; the sums are used up, and nothing more is added."""
         pruned_layers, self._pruned_layers = self._pruned_layers, ()
-        return {
-            pruned_layer.layer: Covariance(self._totals.pop(pruned_layer), pruned_layer.has_constant)
-            for pruned_layer in pruned_layers
-        }
+        return {pruned_layer.layer: self._covariance_of(pruned_layer) for pruned_layer in pruned_layers}
+
+    @torch.no_grad()
+    def _covariance_of(self, pruned_layer: PrunedLayer) -> Covariance:
+        moments, matrix = self._totals.pop(pruned_layer), pruned_layer.matrix(self._within)
+        floor = penalty_floor(matrix, moments, pruned_layer.features.shape[1])
+        return Covariance(replace(moments, floor=floor), pruned_layer.has_constant)
 
     def _factor_of(self, layer: LinearLayer, microbatch: int) -> Tensor | None:
         """Return the factors of a layer's rows in a microbatch; None where all rows count alike."""

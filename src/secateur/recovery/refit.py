@@ -7,6 +7,7 @@ towards zero, and is chosen on examples held out of the fit.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.layer_rows import regression_rows
 from secateur.recovery.paired_run import PairedExecution
+from secateur.recovery.penalty_floor import penalty_floor
 from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.regression_rows import ClippedRegression
@@ -147,6 +149,10 @@ def refit_layer(
     assert fitted is not None
     if not any(bool(moments.square.any()) for moments in sums if moments is not None):
         return None
+    fitted = replace(
+        fitted,
+        floor=penalty_floor(pruned_layer.matrix(execution.within), fitted, pruned_layer.features.shape[1], shift),
+    )
     clipped_rows = clipped.joined()
     if choice is None:
         assert held_moments is not None

@@ -21,12 +21,14 @@ class RegressionMoments:
         squares: of each feature (groups, features).
         moment: of the features with what is missing of the target (groups, features, outputs).
         square: of what is missing (groups, outputs).
+        floor: the least penalty on each weight's change for each row (groups, features), or None.
     """
 
     products: RowProducts
     squares: Tensor
     moment: Tensor
     square: Tensor
+    floor: Tensor | None = None
 
     @staticmethod
     def of(rows: Tensor, missing: Tensor) -> "RegressionMoments":
@@ -72,6 +74,7 @@ class RegressionMoments:
         squares = self.squares
         mean = (squares[:, :-1] if has_constant and squares.shape[1] > 1 else squares).mean().clamp_min(1e-12)
         penalty = ridge * squares.clamp_min(SILENT * mean)
+        penalty = penalty if self.floor is None else torch.maximum(penalty, self.rows * self.floor)
         penalty[:, -1:] = ridge * SILENT * mean if has_constant else penalty[:, -1:]
         return penalty
 

@@ -66,7 +66,7 @@ def systems_of(moments: RegressionMoments, has_constant: bool) -> Callable[[floa
     features = moments.features
     if features is None:
         return lambda ridge: RidgeSystem(moments, ridge, has_constant)
-    dual = DualRegression(features, moments.penalty(1.0, has_constant), has_constant)
+    dual = DualRegression(features, lambda ridge: moments.penalty(ridge, has_constant), has_constant)
     return lambda ridge: dual.at(ridge, moments.moment)
 
 

@@ -1,0 +1,100 @@
+"""Units that hardly vary get no huge weights, whatever their scale."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from expected_warnings import untrained_networks
+from secateur.recovery.penalty_floor import RESOLUTION, penalty_floor
+from secateur.recovery.regression_moments import RegressionMoments
+from secateur.recovery.ridge import systems_of
+
+pytestmark = untrained_networks
+
+ROWS = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64)[None]  # (1, 4, 2), mean squares of 1
+
+
+def change(rows: Tensor, matrix: Tensor, ridge: float = 1e-5) -> Tensor:
+    """Return the change that adds the second column of ROWS to the output. (features,)"""
+    moments = RegressionMoments.of(rows, ROWS[..., 1:])
+    floor = penalty_floor(matrix, moments, rows.shape[2])
+    return systems_of(replace(moments, floor=floor), False)(ridge).solution.flatten()
+
+
+def test_a_weight_on_a_unit_that_hardly_varies_is_limited() -> None:
+    """The weight that explains all is 1,000; errors of 1/256 of the inputs would count more than what it explains."""
+    rows = ROWS * torch.tensor([1, 1e-3])
+    power = 1 + 1e-6  # of the output, with weights of 1
+    expected = 1e-3 / (1e-6 + RESOLUTION**2 * power / 2)
+    torch.testing.assert_close(change(rows, torch.ones(1, 1, 2)), torch.tensor([0, expected]).double())
+    assert 115 < expected < 117
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_scale_of_a_unit_does_not_matter(scale: float) -> None:
+    """Where a unit's values are small and its weight is large, it counts as any other."""
+    scales = torch.tensor([1, scale]).double()
+    weights = change(ROWS * scales, (1 / scales)[None, None])
+    torch.testing.assert_close(weights * scales, torch.tensor([0.0, 1]).double(), rtol=1e-4, atol=1e-9)
+
+
+def test_the_scale_of_an_output_does_not_matter() -> None:
+    moments = RegressionMoments.of(ROWS * torch.tensor([1, 1e-3]), ROWS)
+    matrix = torch.tensor([[[1.0, 2], [3, 1]]])
+    floor = penalty_floor(matrix, moments, 2)
+    torch.testing.assert_close(penalty_floor(matrix * torch.tensor([[[1e4], [1]]]), moments, 2), floor)
+
+
+def test_a_constant_and_weights_of_zero_have_no_floor() -> None:
+    moments = RegressionMoments.of(ROWS, ROWS)
+    assert penalty_floor(torch.ones(1, 2, 2), moments, 1)[0].tolist() == [RESOLUTION**2, 0]
+    assert not penalty_floor(torch.zeros(1, 2, 2), moments, 2).any()
+
+
+def test_shifted_inputs_count_about_zero() -> None:
+    moments, shift = RegressionMoments.of(ROWS, ROWS), torch.tensor([[[10.0, 0.0]]])
+    floor = penalty_floor(torch.ones(1, 1, 2), moments, 2, shift)
+    torch.testing.assert_close(floor, torch.full((1, 2), RESOLUTION**2 * 102 / 2).double())
+
+
+def test_few_rows_have_the_floor_that_their_products_have() -> None:
+    torch.manual_seed(0)
+    rows, missing = torch.randn(2, 10, 40).double() * torch.logspace(-5, 0, 40), torch.randn(2, 10, 3).double()
+    moments = RegressionMoments.of(rows, missing)
+    moments = replace(moments, floor=penalty_floor(torch.ones(2, 3, 40), moments, 40))
+    assert moments.features is not None
+    for ridge in (1e-5, 1e-2, 1.0):
+        gram = rows.mT @ rows + torch.diag_embed(moments.penalty(ridge, False))
+        expected = torch.linalg.solve(gram, rows.mT @ missing)
+        torch.testing.assert_close(systems_of(moments, False)(ridge).solution, expected, rtol=1e-6, atol=1e-8)
+
+
+def in_8_bits(values: Tensor) -> Tensor:
+    """Round values to 256 levels between the least and the largest."""
+    step = (values.max() - values.min()) / 255
+    rounded: Tensor = (values / step).round() * step
+    return rounded
+
+
+@pytest.mark.parametrize("repair", ["refit", ["refit", "adapt"]])
+def test_a_repaired_network_works_with_activations_of_8_bits(repair: str | list[str]) -> None:
+    """Units that vary by a thousandth of what others do got weights 2,600 times larger; rounding left noise."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4)).eval()
+    first, last = model[0], model[2]
+    with torch.no_grad():
+        first.weight[::4] *= 1e-3  # type: ignore[operator]
+        first.bias[::4] *= 1e-3  # type: ignore[operator]
+    x, others = torch.randn(256, 8), torch.randn(256, 8)
+    network = sc.trace(model, x[:2])
+    plan = sc.plan(network, sc.score(network, by="l2"), keep={"macs": 0.5})
+    plan = replace(plan, kept={"0": torch.arange(0, 32, 2)})
+    small = sc.repair(sc.cut(model, plan), model, plan, x, repair, progress=False)
+    assert small[2].weight.abs().max() < 100 * last.weight.abs().max()  # type: ignore[index,union-attr,operator]
+    with torch.no_grad():
+        outputs = small[2](in_8_bits(small[:2](others)))  # type: ignore[index,operator]
+        plain, rounded = ((result - model(others)).square().mean() for result in (small(others), outputs))
+    assert rounded < 1.5 * plain
