@@ -1,7 +1,8 @@
 """Checks of the arguments of public functions, before anything else is done."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from os import PathLike
 from typing import Any, get_type_hints
 
 from torch import Tensor, nn
@@ -10,6 +11,15 @@ from torch.nn.parameter import is_lazy
 from secateur.errors import OptionError
 from secateur.option_table import check_option, classes_of
 from secateur.options import described
+
+TRACED = "give the model that was traced, as the first argument"
+MODEL_ADVICE: Mapping[str, str] = {
+    **dict.fromkeys(("Network", "Plan", "Scores"), TRACED),
+    "ModelProto": "an ONNX file holds operators of another runtime: give the module that it was exported from",
+    "InferenceSession": "an ONNX file holds operators of another runtime: give the module that it was exported from",
+    "ExportedProgram": "give the module that it was exported from, or its module(), exported with a batch of any size",
+}
+"""What to give in place of an object that holds a model in another form, by the name of its class."""
 
 
 @lru_cache
@@ -57,6 +67,11 @@ def check_model(name: str, model: object) -> None:
     """
     if not isinstance(model, nn.Module):
         raise OptionError(f"{name} is {described(model)}, not a torch.nn.Module; {_advice_on_model(model)}")
+    if type(model).forward is nn.Module.forward and "forward" not in vars(model):
+        raise OptionError(
+            f"{name} is a {type(model).__name__} without a `forward`; give one of its modules at a time, or a module "
+            "whose forward calls them"
+        )
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
         if not is_lazy(tensor) and tensor.is_inference():
             raise OptionError(
@@ -66,12 +81,30 @@ def check_model(name: str, model: object) -> None:
 
 
 def _advice_on_model(model: object) -> str:
+    """Return what to give in place of an object that is no module, in words."""
     if isinstance(model, type) and issubclass(model, nn.Module):
         return f"make one of it first: {model.__name__}(...)"
-    if isinstance(model, Mapping) and any(isinstance(value, Tensor) for value in model.values()):
-        return "a state_dict holds weights alone: make the model and call its load_state_dict"
-    if type(model).__name__ in ("Network", "Plan", "Scores"):
-        return "give the model that was traced, as the first argument"
+    if isinstance(model, Mapping):
+        return _advice_on_mapping(model)
+    if isinstance(model, str | PathLike):
+        return "a path names a file of weights: make the model and call its load_state_dict(torch.load(path))"
+    if isinstance(model, Sequence) and any(isinstance(member, nn.Module) for member in model):
+        return "give one of these models at a time, or a module whose forward calls them"
+    name = type(model).__name__
+    if name in MODEL_ADVICE:
+        return MODEL_ADVICE[name]
     if isinstance(getattr(model, "model", None), nn.Module):
-        return f"give the `.model` of this {type(model).__name__}"
+        return f"give the `.model` of this {name}"
     return "wrap a function in a module" if callable(model) else "give the model itself"
+
+
+def _advice_on_mapping(model: Mapping[Any, Any]) -> str:
+    """Return what to give in place of a state_dict, or of a checkpoint that holds one."""
+    if any(isinstance(value, Tensor) for value in model.values()):
+        return "a state_dict holds weights alone: make the model and call its load_state_dict"
+    for key, value in model.items():
+        if isinstance(value, nn.Module):
+            return f"give the model in it, checkpoint[{key!r}]"
+        if isinstance(value, Mapping) and any(isinstance(entry, Tensor) for entry in value.values()):
+            return f"a checkpoint holds weights alone: make the model and call its load_state_dict(checkpoint[{key!r}])"
+    return "give the model itself"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -165,3 +166,25 @@ def classes_of(annotation: Any) -> tuple[type, ...]:
         member for member in members if isinstance(member, type) and member is not Any and get_origin(member) is None
     )
     return classes if len(classes) == len(members) else ()
+
+
+def as_path(value: str | Path, name: str) -> Path:
+    """Return a path, checked.
+
+    Args:
+        value: what the user gave.
+        name: of the argument.
+
+    Raises:
+        OptionError: it is no path.
+
+    Examples:
+        >>> as_path("small", "folder").name
+        'small'
+        >>> as_path(None, "folder")
+        Traceback (most recent call last):
+        ...
+        secateur.errors.OptionError: folder=None (NoneType) can't be used; give a path
+    """
+    PATH.check(name, value)
+    return Path(value)

@@ -105,7 +105,8 @@ def check_name(name: str, known: Iterable[str], message: str, shows: bool = True
     names = list(known)
     if name not in names:
         longer = [other for other in names if len(name) >= SHORTEST_PREFIX and other.startswith(name)]
-        nearest = get_close_matches(name, names, 1) or longer
+        by_small_letters = {other.lower(): other for other in reversed(names)}
+        nearest = [by_small_letters[key] for key in get_close_matches(name.lower(), by_small_letters, 1)] or longer
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise NameMatchError(f"{message}{f' {name!r}' if shows else ''}; {hint}known are {', '.join(names) or 'none'}")
 

@@ -13,6 +13,7 @@ from secateur.deployment.export import export
 from secateur.deployment.exported_file import ExportedFile
 from secateur.files import Writer, text_writer
 from secateur.importance.scores import Scores
+from secateur.option_table import as_path
 from secateur.report.report import Report
 from secateur.surgery.hf_export import save_pretrained
 from secateur.surgery.recipe import Recipe
@@ -44,6 +45,14 @@ class PruningResult:
     def _repr_html_(self) -> str:
         return self.plan._repr_html_()
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            advice = f"; the pruned model is its .model, which has {name}" if hasattr(nn.Module, name) else ""
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{advice}", name=name, obj=self
+            )
+
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Plot the numbers of units of each group, dense and kept, as `Plan.plot` does.
 
@@ -67,7 +76,7 @@ class PruningResult:
         """
         figures = self._figures()
         companions = {**self._companions(), **({} if figures is None else report_writers(figures))}
-        save_with(self.model, Path(folder), companions)
+        save_with(self.model, as_path(folder, "folder"), companions)
 
     def export(self, path: str | Path, *, opset: int | None = None) -> ExportedFile:
         """Write the model as an ONNX file or as a program of torch.export, and check the file, as `secateur.export`.
@@ -150,7 +159,7 @@ class Result(PruningResult):
         Raises:
             StorageError: The model is not of that library, or no configuration describes its shape; `save` always can.
         """
-        save_pretrained(self.model, self.plan, Path(folder))
+        save_pretrained(self.model, self.plan, as_path(folder, "folder"))
 
     def _companions(self) -> Mapping[str, Writer]:
         return {"scores.safetensors": self.scores.writer()}

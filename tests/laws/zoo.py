@@ -558,6 +558,9 @@ ZOO: dict[str, Specimen] = {
     "bags": Specimen(operators.Bags, operators.two_kinds, {"dense": 6, "top": 5}),
     "products": Specimen(operators.Products, tokens(4), {"a": 6, "c": 5, "mix": 7}),
     "spectra": Specimen(operators.Spectra, tokens(4), {"first": 6, "second": 4}, {"turns": "can't be cut"}),
+    "complex layers": Specimen(
+        operators.ComplexLayers, tokens(4), {"first": 6, "second": 5, "third": 4, "spectral": 4}
+    ),
     "masked attention": Specimen(lambda: operators.MaskedAttention(False), tokens(6), {"embed": 12, "attention": 3}),
     "masked attention over further tokens": Specimen(
         lambda: operators.MaskedAttention(True), tokens(6), {"embed": 12, "attention": 3}

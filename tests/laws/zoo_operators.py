@@ -315,3 +315,18 @@ class Responses(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(F.silu(self.conv(x))).flatten(2)
         return self.last(F.local_response_norm(F.silu(self.flat(x)), 4, alpha=0.5).mean(2))
+
+
+class ComplexLayers(nn.Module):
+    """Linear layers of complex numbers, and a spectral convolution with complex weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6, dtype=torch.cfloat), nn.Linear(6, 5, dtype=torch.cfloat)
+        self.third, self.last = nn.Linear(5, 4), nn.Linear(4, 2)
+        self.spectral = nn.Parameter(torch.randn(4, 4, dtype=torch.cfloat) / 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.third(self.second(self.first(x.to(torch.cfloat))).abs()).relu()
+        spectrum = torch.fft.rfft(x, dim=1) @ self.spectral
+        return self.last(torch.fft.irfft(spectrum, n=x.shape[1], dim=1)).mean(1)

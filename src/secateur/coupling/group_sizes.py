@@ -12,7 +12,7 @@ from secateur.coupling.group_selection import groups_of
 from secateur.errors import BudgetError, OptionError
 from secateur.options import described, is_real, is_whole, shortened
 from secateur.utils.plurals import number_of
-from secateur.utils.selections import Selector
+from secateur.utils.selections import Selector, is_selection
 
 if TYPE_CHECKING:
     from secateur.coupling.network import Group, Network
@@ -56,6 +56,9 @@ def requested_sizes(network: "Network", sizes: Sizes, step: int = 1, floor: floa
         raise OptionError(
             f"sizes is {described(sizes)}; give a dict from names of groups to sizes, {{'layer1.*': 0.5}}"
         )
+    for selector in sizes:
+        if not is_selection(selector):
+            raise OptionError(f"sizes has the key {selector!r}; give the name of a group as text, {str(selector)!r}")
     requests: dict[str, int | Tensor] = {}
     named: dict[str, Selector] = {}
     groups = {selector: sorted(groups_of(network, selector)) for selector in sizes}

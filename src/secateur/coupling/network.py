@@ -21,6 +21,7 @@ from secateur.data.batch import Batch
 from secateur.data.conversion import BATCH_SIZE
 from secateur.errors import NameMatchError
 from secateur.graph.module_program import ModuleProgram
+from secateur.graph.process_bound import ProcessBound
 from secateur.graph.program import Program
 from secateur.graph.random_draws import Draw
 from secateur.utils.data_frame import data_frame_of_rows
@@ -76,7 +77,7 @@ class Group:
 
 @checked_calls
 @dataclass(frozen=True, eq=False)
-class Network:
+class Network(ProcessBound):
     """A traced model: its units, and its program to run with some of them absent.
 
     `secateur.trace` returns it. `print(network)` shows the groups, what they own and what is frozen; `network[name]` is

@@ -129,6 +129,8 @@ class _SinkFinder:
             return None
         if self.uses[read.weight] > 1 or read.bias == "computed" or self.uses[read.bias] > 1:
             return None
+        if self.program.state(read.weight).is_complex():  # means are real numbers
+            return None
         groups = int(arguments(read.node).get("groups", 1))
         outputs = self.units(read.outputs)
         if read.bias is not None:

@@ -28,7 +28,13 @@ def main_output(output: Any) -> Tensor:
     if first is None:
         if output is None:
             raise DataError("the network returns None; let its forward return what it computes")
-        raise DataError(f"the network returns {described(output)} in which there is no floating-point tensor with axes")
+        kinds = {leaf.dtype for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.dim()}
+        advice = "scores in place of class numbers" if kinds else "a tensor of numbers for each example"
+        advice = "real numbers, such as output.abs()" if any(dtype.is_complex for dtype in kinds) else advice
+        raise DataError(
+            f"the network returns {described(output)} in which there is no floating-point tensor with axes; let its "
+            f"forward return {advice}"
+        )
     return first
 
 

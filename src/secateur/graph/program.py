@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.graph.input_shapes import InputShapes
+from secateur.graph.process_bound import ProcessBound
 from secateur.graph.random_draws import is_draw, seeded
 
 OpFn = Callable[..., Any]
@@ -44,7 +45,7 @@ class OtherSizes(Protocol):
 
 
 @dataclass(frozen=True)
-class Program:
+class Program(ProcessBound):
     """A model as a list of operators, sharing the model's own parameters.
 
     Args:
@@ -83,11 +84,16 @@ class Program:
         return {node: self.names[name] for node, name in self._exported_names.items()}
 
     @cached_property
+    def differentiable(self) -> tuple[str, ...]:
+        """The names of the floating-point and complex parameters."""
+        exported = self.exported.graph_signature.inputs_to_parameters.values()
+        states = {name: self.state(name) for name in dict.fromkeys(self.names[name] for name in exported)}
+        return tuple(name for name, state in states.items() if state.is_floating_point() or state.is_complex())
+
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """The names of the floating-point parameters."""
-        exported = self.exported.graph_signature.inputs_to_parameters.values()
-        names = dict.fromkeys(self.names[name] for name in exported)
-        return tuple(name for name in names if self.state(name).is_floating_point())
+        return tuple(name for name in self.differentiable if not self.state(name).is_complex())
 
     @cached_property
     def _exported_names(self) -> dict[Node, str]:

@@ -10,6 +10,7 @@ from secateur.data.batch import Batch
 from secateur.importance.activation_taps import ActivationTap, activation_taps, tap_handlers, taps_by_group
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
+from secateur.utils.dtypes import as_real
 
 Measure = Callable[[Tensor], Tensor]
 
@@ -27,7 +28,7 @@ def over_activations(context: CriterionContext, measure: Measure) -> dict[str, T
 
     Args:
         context: the criterion's input.
-        measure: an elementwise function of a tensor of activations.
+        measure: an elementwise function of a tensor of activations; of complex ones it takes both parts.
 
     Returns:
         The means by group (units, examples), as a criterion returns them.
@@ -57,7 +58,7 @@ def _measured_taps(
     rows: list[tuple[ActivationTap, Tensor]] = []
 
     def record(tap: ActivationTap, x: Tensor) -> Tensor:
-        rows.append((tap, tap.rows(measure(x), batch.size or 1)))
+        rows.append((tap, tap.rows(measure(as_real(x)), batch.size or 1)))
         return x
 
     with torch.no_grad():

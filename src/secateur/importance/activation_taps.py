@@ -20,7 +20,7 @@ from secateur.graph.program import OpFn, OpOverride, Program
 from secateur.importance.context import CriterionContext
 from secateur.masking.operand_overrides import chain_overrides
 from secateur.masking.operands import operand, operand_node, recorded_operand
-from secateur.utils.dtypes import widest_type
+from secateur.utils.dtypes import as_real, widest_type
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def _with_batch_layout(context: CriterionContext, taps: tuple[ActivationTap, ...
     for tap in taps:
         for outermost in (True, False):
             candidate = replace(tap, outermost=outermost)
-            a, b = (candidate.rows(values[tap], examples) for values in (forward, reverse))
+            a, b = (candidate.rows(as_real(values[tap]), examples) for values in (forward, reverse))
             if torch.allclose(a, b.flip(1), rtol=1e-3, atol=1e-5 * float(a.abs().max() + 1e-9)):
                 resolved.append(candidate)
                 break

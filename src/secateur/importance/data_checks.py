@@ -72,7 +72,7 @@ def checked_data(
         raise TraceError(reason)
     check_model_values(model)
     batches = batches_of_model(model, data, keeps_padding)
-    tests = batches if test is None else batches_of_model(model, test, keeps_padding)
+    tests = batches if test is None else _test_batches(model, test, keeps_padding)
     uses = {find_criterion(criterion).uses for criterion in by}
     use: Use = "gradients" if "gradients" in uses else "loss" if "loss" in uses else "nothing"
     named_batches = [("data", batches)] if test is None else [("data", batches), ("test", tests)]
@@ -110,6 +110,18 @@ def batches_of_model(model: nn.Module, data: Any, keeps_padding: bool = False) -
     """Convert data to batches for a model: of its type, and with the targets that belong to its outputs."""
     keeps_padding = keeps_padding or isinstance(model, fx.GraphModule)
     return as_batches(data, dtype=floating_type(model), title=type(model).__name__, keeps_padding=keeps_padding)
+
+
+def _test_batches(model: nn.Module, test: Any, keeps_padding: bool) -> list[Batch]:
+    """Convert the examples to measure on to batches; errors name them.
+
+    Raises:
+        DataError: they can't be used.
+    """
+    try:
+        return batches_of_model(model, test, keeps_padding)
+    except DataError as failure:
+        raise DataError(f"test=: {failure}") from failure
 
 
 def batches_for(network: Network, data: Any) -> list[Batch]:
@@ -156,4 +168,5 @@ def check_program_sizes(network: Network, batches: Sequence[Batch]) -> None:
         reason = network.program.shapes.refusal(leaves)
         if reason is not None:
             refusal = network.program.wrong_sizes(leaves, f"a program is cut, which {reason}")
-            raise DataError(f"batch {number} of data: {refusal}; or leave as_program=True out")
+            advice = "or leave as_program=True out, and give a module that is not exported"
+            raise DataError(f"batch {number} of data: {refusal}; {advice}")

@@ -31,6 +31,7 @@ from secateur.importance.activation_taps import (
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 from secateur.importance.taylor import Taylor
+from secateur.utils.dtypes import as_real
 
 GradientMeasure = Callable[[Tensor, Tensor], Tensor]
 MIN_GRADIENT = 1e-10
@@ -113,7 +114,7 @@ def backward_through(
         gate = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 
         def on_gradient(gradient: Tensor) -> None:
-            values = measure(x.detach(), gradient)
+            values = measure(as_real(x.detach()), as_real(gradient))
             rows.append((tap, tap.rows(values, examples) * tap.entries_per_mean(values, examples)))
 
         gate.register_hook(on_gradient)

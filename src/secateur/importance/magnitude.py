@@ -16,7 +16,7 @@ from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 from secateur.masking.batch_norms import norms_of
-from secateur.utils.dtypes import to_widest
+from secateur.utils.dtypes import as_real, real_product, to_widest
 
 
 @criterion("l1", uses="nothing")
@@ -29,7 +29,7 @@ def l1(context: CriterionContext) -> dict[str, GroupScores]:
 def l2(context: CriterionContext) -> dict[str, GroupScores]:
     """Root of the sum of the squared incoming weights."""
     return {
-        group.name: GroupScores.exact(_measured_weights(context, group, torch.square).sqrt())
+        group.name: GroupScores.exact(_measured_weights(context, group, lambda w: real_product(w, w)).sqrt())
         for group in context.groups
     }
 
@@ -105,7 +105,7 @@ def _rows_of(network: Network, group: Group) -> list[Tensor]:
     for member in group.members:
         weight = network.program.state(member.tensor).detach().cpu()
         if member.is_producer and weight.dim() > 1:
-            rows = weight.double().movedim(member.axis, 0).flatten(1)
+            rows = as_real(weight).double().movedim(member.axis, 0).flatten(1)
             local = local_units(member.units, group)
             order = local.argsort(stable=True)
             counts = torch.bincount(local, minlength=group.size + 1)[: group.size]

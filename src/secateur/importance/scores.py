@@ -16,6 +16,7 @@ from secateur.importance.estimates import MAX_REPLICATES, Sample, degrees_of_fre
 from secateur.importance.saved_scores import SavedGroup, SavedScores, read_scores
 from secateur.importance.score_plot import plot_scores
 from secateur.importance.score_tables import estimation_lines, group_rows, unit_columns
+from secateur.option_table import as_path
 from secateur.utils.data_frame import data_frame
 from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
@@ -114,8 +115,7 @@ class Scores(Mapping[str, GroupScores]):
 
     def __getitem__(self, name: str) -> GroupScores:
         if name not in self.groups:
-            known = ", ".join(self.groups) or "no group"
-            raise NameMatchError(f"there are no scores of {name!r}; there are of {known}")
+            raise NameMatchError(f"there are no scores of {name!r}, but of {', '.join(self.groups) or 'no group'}")
         return self.groups[name]
 
     def __contains__(self, name: object) -> bool:
@@ -139,7 +139,7 @@ class Scores(Mapping[str, GroupScores]):
 
     @property
     def _title(self) -> str:
-        return f"{self.by}: {self.note}" if self.note else self.by
+        return f"{self.by}: {self.note}".removesuffix(": ")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the criterion, its seed and note, and the values and errors of all units by group, as plain numbers.
@@ -171,7 +171,7 @@ class Scores(Mapping[str, GroupScores]):
         Raises:
             StorageError: the file can't be written; an older one of that name is left as it was.
         """
-        write_file(Path(path), self.writer())
+        write_file(as_path(path, "path"), self.writer())
 
     def writer(self) -> Writer:
         """Return the writer of a file of the scores."""
@@ -180,12 +180,12 @@ class Scores(Mapping[str, GroupScores]):
         for name, scores in self.groups.items():
             group_tensors = scores.tensors()
             tensors |= {f"{field}/{name}": tensor for field, tensor in group_tensors.items()}
-            counts = int(scores.coalitions), int(scores.evaluations)
-            saved_groups[name] = SavedGroup(*counts, scores.layout, scores.stopped, list(group_tensors))
+            counts, texts = (int(scores.coalitions), int(scores.evaluations)), (scores.layout, scores.stopped)
+            saved_groups[name] = SavedGroup(*counts, *texts, list(group_tensors))
         examples = next((s.per_example.shape[1] for s in self.groups.values() if s.per_example is not None), 0)
         means = {name: len(mean) for name, mean in self.means.items()}
-        facts = self.by, int(self.seed), self.note, self.of
-        return tensors_writer(tensors, SavedScores(*facts, saved_groups, examples, means, self.weights))
+        about = SavedScores(self.by, int(self.seed), self.note, self.of, saved_groups, examples, means, self.weights)
+        return tensors_writer(tensors, about)
 
     @staticmethod
     def load(path: str | Path) -> "Scores":
@@ -194,7 +194,7 @@ class Scores(Mapping[str, GroupScores]):
         Raises:
             StorageError: the file is damaged, not one of scores, or holds numbers that can't be scores.
         """
-        about, groups, means = read_scores(Path(path))
+        about, groups, means = read_scores(as_path(path, "path"))
         scores = {name: GroupScores(**fields) for name, fields in groups.items()}
         weights = about.weights if isinstance(about, SavedScores) else ""
         return Scores(scores, about.by, about.seed, means, about.note, about.of, weights)

@@ -21,6 +21,7 @@ from secateur.importance.magnitude import incoming
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 from secateur.importance.taylor import Taylor
+from secateur.utils.dtypes import real_product
 from secateur.utils.rng import generator_for
 
 Weights = Mapping[str, Tensor]
@@ -139,7 +140,7 @@ def _over_weights(context: CriterionContext, name: str, change: Change) -> dict[
 def _changes(context: CriterionContext, batch: Batch, change: Change) -> Weights:
     """Return the change of the minibatch's mean loss without each weight."""
     program = context.network.program
-    weights = {name: program.state(name).detach().clone().requires_grad_() for name in program.parameters}
+    weights = {name: program.state(name).detach().clone().requires_grad_() for name in program.differentiable}
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         output = context.forward(batch, straight_through(program), weights)
         return change(example_loss(context, batch, output).mean(), weights)
@@ -147,15 +148,20 @@ def _changes(context: CriterionContext, batch: Batch, change: Change) -> Weights
 
 def _first_order(loss: Tensor, weights: Weights) -> Weights:
     slopes = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True, allow_unused=True)
-    return {name: slope * weight.detach() for (name, weight), slope in zip(weights.items(), slopes, strict=True)}
+    return {
+        name: real_product(slope, weight.detach())
+        for (name, weight), slope in zip(weights.items(), slopes, strict=True)
+    }
 
 
 def _second_order(loss: Tensor, weights: Weights) -> Weights:
     leaves = list(weights.values())
     slopes = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True, allow_unused=True)
-    along = sum(((slope * leaf.detach()).sum() for slope, leaf in zip(slopes, leaves, strict=True)), torch.zeros(()))
+    along = sum(
+        (real_product(slope, leaf.detach()).sum() for slope, leaf in zip(slopes, leaves, strict=True)), torch.zeros(())
+    )
     products = second_derivatives(along, leaves)
     return {
-        name: (leaf * (slope - product / 2)).detach()
+        name: real_product(leaf, slope - product / 2).detach()
         for name, leaf, slope, product in zip(weights, leaves, slopes, products, strict=True)
     }

@@ -132,16 +132,17 @@ def layers_of(network: Network) -> list[LinearLayer]:
     These are the layers that read units, those that process each unit or group of units separately, and those that
     read what is never cut but depends on what is.
     """
-    layers = [layer for layer in (*_reading_layers(network), *_other_layers(network)) if _has_rows(layer)]
+    layers = [layer for layer in (*_reading_layers(network), *_other_layers(network)) if _has_real_rows(layer)]
     position = network.program.position
     return sorted(layers, key=lambda layer: position[layer.node])
 
 
-def _has_rows(layer: LinearLayer) -> bool:
-    """True if a layer reads rows, not one vector that is the same for all examples."""
-    value = arguments(layer.node)[layer.argument]
-    recorded = value.meta.get("val") if isinstance(value, Node) else None
-    return not isinstance(recorded, Tensor) or recorded.dim() > 1
+def _has_real_rows(layer: LinearLayer) -> bool:
+    """True if a layer reads rows of real numbers, not one vector that is the same for all examples."""
+    values = (arguments(layer.node).get(name) for name in (layer.argument, "weight"))
+    recorded = [value.meta.get("val") if isinstance(value, Node) else None for value in values]
+    is_complex = any(isinstance(value, Tensor) and value.is_complex() for value in recorded)
+    return not is_complex and (not isinstance(recorded[0], Tensor) or recorded[0].dim() > 1)
 
 
 def _reading_layers(network: Network) -> Iterator[LinearLayer]:

@@ -15,6 +15,7 @@ from secateur.errors import NameMatchError
 from secateur.files import text_writer, write_files
 from secateur.importance.rank_correlation import agreements
 from secateur.importance.scores import Scores
+from secateur.option_table import as_path
 from secateur.report.comparison_page import comparison_json, comparison_page
 from secateur.report.comparison_plot import plot_comparison
 from secateur.report.comparison_records import ComparisonTrial, CriterionMetrics, trial_columns
@@ -189,4 +190,4 @@ class Comparison:
             StorageError: The files cannot be written. Files that existed before are unchanged.
         """
         texts = {"comparison.json": self.to_json(), "comparison.html": self.to_html()}
-        write_files(Path(folder), {name: text_writer(text) for name, text in texts.items()})
+        write_files(as_path(folder, "folder"), {name: text_writer(text) for name, text in texts.items()})

@@ -11,6 +11,7 @@ from secateur.call_checks import checked_calls
 from secateur.errors import BudgetError, NameMatchError
 from secateur.evaluation.changes import Change
 from secateur.files import text_writer, write_files
+from secateur.option_table import as_path
 from secateur.results import Result
 from secateur.tradeoff_curve.page import IS_FRACTION, plot_tradeoff, tradeoff_json, tradeoff_page
 from secateur.utils.data_frame import data_frame_of_rows
@@ -172,7 +173,7 @@ class Tradeoff:
             "tradeoff.json": text_writer(tradeoff_json(self)),
             "tradeoff.html": text_writer(self.to_html()),
         }
-        write_files(Path(folder), writers)
+        write_files(as_path(folder, "folder"), writers)
 
 
 def _meets_bound(point: TradeoffPoint, name: str, bound: float) -> bool:
