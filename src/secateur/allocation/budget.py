@@ -56,7 +56,7 @@ def _check_unit(unit: object, value: object) -> None:
     if foreign is not None:
         raise BudgetError(f"keep has the unknown unit {unit!r}; {foreign.in_python(str(unit), value)}")
     by_small_letters = {name.lower(): name for name in (*UNITS, *QUALITY_BOUNDS)}
-    familiar = familiar_name(unit, FOREIGN_UNITS | by_small_letters)
+    familiar = familiar_name(unit, {**FOREIGN_UNITS, **by_small_letters})
     hint = "" if familiar is None else f"did you mean {familiar!r}? "
     raise BudgetError(
         f"keep has the unknown unit {unit!r}; {hint}known are {', '.join((*UNITS, *QUALITY_BOUNDS))}; what single "
