@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from provenance import provenance
@@ -34,3 +35,11 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], texts:
     """
     rules = "---|" * texts + "--:|" * (len(header) - texts)
     return "\n".join([f"| {' | '.join(header)} |", f"|{rules}", *(f"| {' | '.join(cells)} |" for cells in lines)])
+
+
+def spread_text(values: Sequence[float], digits: int = 2) -> str:
+    """Return the mean of values with their standard deviation, where there are several; "" where there are none."""
+    if not values:
+        return ""
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{deviation}"

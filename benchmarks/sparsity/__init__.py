@@ -1,0 +1,1 @@
+"""Structure below the unit, measured: columns, kernels and blocks of weights."""

@@ -1,4 +1,4 @@
-"""Measure structure below the unit, or write the page from what was measured.
+"""Measure structure below the unit, or write the page from the rows of results.
 
     python -m benchmarks sparsity NAME --data DIR [--seeds 0 1 2] [--quick]
     python -m benchmarks sparsity --page
@@ -9,23 +9,43 @@ a minute's worth and writes nothing.
 """
 
 import argparse
-import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import torch
 from papers.settings import recorded
 from provenance import results_folder
+from rows import read_rows
 
-from sparsity import gathered, orders, pivoting, shared, spp, unification
+from sparsity import gathered, orders, pivoting, pivoting_tables, shared, spp, unification
 
-EXPERIMENTS: dict[str, ModuleType] = {
-    "spp": spp,
-    "gathered": gathered,
-    "pivoting": pivoting,
-    "orders": orders,
-    "unification": unification,
-    "shared": shared,
+
+@dataclass(frozen=True)
+class SparsityExperiment:
+    """An experiment and its section of the page.
+
+    Args:
+        rows: yields the rows, from the folder of the data, the seeds, and whether a minute's worth is enough.
+        tables: returns the lines of the tables of rows.
+        text: the title of the section, and the text before its tables.
+    """
+
+    rows: Callable[[Path, tuple[int, ...], bool], Iterable[dict[str, Any]]]
+    tables: Callable[[list[dict[str, Any]]], list[str]]
+    text: str | None
+
+
+EXPERIMENTS = {
+    "spp": SparsityExperiment(spp.spp_rows, spp.spp_tables, spp.__doc__),
+    "gathered": SparsityExperiment(gathered.gathered_rows, gathered.gathered_tables, gathered.__doc__),
+    "pivoting": SparsityExperiment(pivoting.pivoting_rows, pivoting_tables.pivoting_tables, pivoting.__doc__),
+    "orders": SparsityExperiment(orders.order_rows, orders.order_tables, orders.__doc__),
+    "unification": SparsityExperiment(
+        unification.unification_rows, unification.unification_tables, unification.__doc__
+    ),
+    "shared": SparsityExperiment(shared.shared_rows, shared.shared_tables, shared.__doc__),
 }
 RESULTS = results_folder("sparsity")
 HEAD = """# Structure below the unit, measured
@@ -39,6 +59,7 @@ The methods are described on pages of their own: [SPP](spp.md), [matrix pivoting
 
 
 def main() -> None:
+    """Read the options, then measure or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", choices=EXPERIMENTS)
     parser.add_argument("--data", type=Path, default=Path("data"))
@@ -47,7 +68,7 @@ def main() -> None:
     parser.add_argument("--page", action="store_true")
     args = parser.parse_args()
     if args.page:
-        write_page(Path("docs"))
+        write_sparsity_page(Path("docs"))
         return
     if args.name is None:
         parser.error("name an experiment, or give --page")
@@ -56,14 +77,13 @@ def main() -> None:
     recorded(EXPERIMENTS[args.name].rows(args.data, tuple(args.seeds), args.quick), path)
 
 
-def write_page(folder: Path) -> None:
-    """docs/sparsity.md, each experiment's tables under what its module says of it."""
+def write_sparsity_page(folder: Path) -> None:
+    """Write docs/sparsity.md, each experiment's tables below its text."""
     lines = [HEAD]
-    for name, module in EXPERIMENTS.items():
+    for name, experiment in EXPERIMENTS.items():
         path = RESULTS / f"{name}.jsonl"
         if path.exists():
-            title, _, rest = (module.__doc__ or "").partition("\n\n")
-            found = [json.loads(line) for line in path.read_text().splitlines()]
+            title, _, rest = (experiment.text or "").partition("\n\n")
             lines += [
                 f"## {title.rstrip('.')}",
                 "",
@@ -71,7 +91,7 @@ def write_page(folder: Path) -> None:
                 "",
                 *([rest.strip(), ""] if rest.strip() else []),
             ]
-            lines += [*module.page(found), ""]
+            lines += [*experiment.tables(read_rows(path)), ""]
     (folder / "sparsity.md").write_text("\n".join(lines).rstrip() + "\n")
 
 

@@ -14,18 +14,18 @@ from scipy.optimize import linear_sum_assignment, minimize_scalar
 Array = NDArray[Any]
 
 
-def most_held(weights: Array, density: float) -> float:
-    """The part of a matrix's absolute weights that no order and choice of blocks exceeds.
+def weight_bound(weights: Array, density: float) -> float:
+    """Return the part of a matrix's absolute weights that no order and choice of blocks exceeds.
 
     Args:
-        weights: (rows, columns) absolute values.
-        density: the part of the entries that stays.
+        weights: absolute values, (rows, columns).
+        density: the part of the entries that is kept.
     """
-    return min(_of_pairs(weights, density), _of_pairs(weights.T, density))
+    return min(_bound_of_row_pairs(weights, density), _bound_of_row_pairs(weights.T, density))
 
 
-def _of_pairs(weights: Array, density: float) -> float:
-    """The same for pairs of rows, each with columns of its own."""
+def _bound_of_row_pairs(weights: Array, density: float) -> float:
+    """Return the bound for pairs of rows, each with its own columns."""
 
     def bound(price: float) -> float:
         gains = np.stack([np.maximum(weights + row - price, 0).sum(1) for row in weights])  # (rows, rows)

@@ -7,9 +7,9 @@ best state, the best state improved by swaps on the true sum (as the search does
 
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
+from rows import spread_text
 
 from secateur.sparsity.pivoting.block_sums import Matrix
 from secateur.sparsity.pivoting.order_steps import assigned_order
@@ -20,8 +20,8 @@ SIZES, SHAPE, DENSITY, STEPS = (32, 64), (4, 4), 0.25, 30
 WAYS = ("as they lie", "linearisation, last", "linearisation, best", "best, then swaps", "swaps alone")
 
 
-def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
-    """The part of the weight that blocks hold, and how many steps lost weight."""
+def order_rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
+    """Yield the part of the weight that blocks hold, and the number of steps that lost weight."""
     del data
     for size in SIZES[:1] if quick else SIZES:
         for seed in range(2 if quick else 10):
@@ -30,7 +30,7 @@ def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
             row = {"size": size, "seed": seed}
             search, start = PivotSearch([matrix], DENSITY, SHAPE), {"stream": np.arange(size)}
             yield row | {"way": WAYS[0], "held": align_orders([matrix], DENSITY, SHAPE).retained["layer"]}
-            last, best, lost = linearised(search, start)
+            last, best, lost = linearise(search, start)
             yield row | {"way": WAYS[1], "held": last, "lost": lost}
             yield row | {"way": WAYS[2], "held": best}
             orders, blocks = search.explored(start)
@@ -38,30 +38,34 @@ def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
             yield row | {"way": WAYS[4], "held": search.climbed(start, 0.0).retained["layer"]}
 
 
-def linearised(search: PivotSearch, orders: dict[str, np.ndarray]) -> tuple[float, float, int]:
-    """What the last and the best of so many steps hold, and how many steps lost weight."""
+def linearise(search: PivotSearch, orders: dict[str, np.ndarray]) -> tuple[float, float, int]:
+    """Run the steps of the linearisation.
+
+    Returns:
+        The weight that blocks hold after the last step and at the best one, and the number of steps that lost weight.
+    """
     blocks = search.best_blocks(orders, {})
-    held, lost = [search.mass(orders, blocks)], 0
+    weights, lost = [search.mass(orders, blocks)], 0
     for _ in range(STEPS):
         assigned = {"stream": assigned_order("stream", search.matrices, orders, blocks, SHAPE)}
         lost += search.mass(assigned, blocks) < search.mass(orders, blocks) - 1e-9
         orders = assigned
         blocks = search.best_blocks(orders, blocks)
-        held.append(search.mass(orders, blocks))
-    return held[-1], max(held), lost
+        weights.append(search.mass(orders, blocks))
+    return weights[-1], max(weights), lost
 
 
-def page(rows: list[Row]) -> list[str]:
-    """One table."""
+def order_tables(rows: list[Row]) -> list[str]:
+    """Return the lines of the table."""
     sizes = sorted({int(row["size"]) for row in rows})  # type: ignore[call-overload]
     lines = ["| units | " + " | ".join(WAYS) + " | steps of the linearisation that lose weight |"]
     lines.append("|--:" * (len(WAYS) + 2) + "|")
     for size in sizes:
         cells = []
         for way in WAYS:
-            held = [float(row["held"]) for row in rows if (row["size"], row["way"]) == (size, way)]  # type: ignore[arg-type]
-            cells.append(f"{mean(held):.3f} ± {stdev(held):.3f}")
-        own = [row for row in rows if (row["size"], row["way"]) == (size, WAYS[1])]
-        lost = sum(int(row["lost"]) for row in own)  # type: ignore[call-overload]
-        lines.append(f"| {size} | {' | '.join(cells)} | {lost} of {STEPS * len(own)} |")
+            weights = [float(row["held"]) for row in rows if (row["size"], row["way"]) == (size, way)]  # type: ignore[arg-type]
+            cells.append(spread_text(weights, 3))
+        linearised = [row for row in rows if (row["size"], row["way"]) == (size, WAYS[1])]
+        lost = sum(int(row["lost"]) for row in linearised)  # type: ignore[call-overload]
+        lines.append(f"| {size} | {' | '.join(cells)} | {lost} of {STEPS * len(linearised)} |")
     return lines

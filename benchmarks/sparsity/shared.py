@@ -24,42 +24,48 @@ SIZES, WIDTHS, PRUNED, BATCHES = (1024, 2048, 4096), (4, 8), (0.5, 0.8), (1, 16,
 MAPS, SHAPES, IMAGES = ((64, 28), (128, 14), (256, 14), (512, 7)), ((1, 4, 1, 1), (4, 4, 1, 1)), (1, 16)
 
 
-def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
-    """The times of both."""
+def shared_rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
+    """Yield the times of linear layers and of convolutions."""
     del data, seeds
     yield from linear_rows(quick)
     yield from convolution_rows(quick)
 
 
 def linear_rows(quick: bool) -> Iterator[Row]:
-    """Of linear layers."""
+    """Yield the times of linear layers."""
     for size, width, pruned in itertools.product(SIZES[:1] if quick else SIZES, WIDTHS, PRUNED):
-        dense = structured(nn.Linear(size, size), (1, width), pruned)
-        made = SharedLinear(dense, width)
+        dense = unified_layer(nn.Linear(size, size), (1, width), pruned)
+        shared = SharedLinear(dense, width)
         for batch in BATCHES:
-            _, _, spent = select_kernel(
-                {"dense": lambda d=dense: d, "shared": lambda m=made: m}, torch.randn(batch, size)
+            _, _, times = select_kernel(
+                {"dense": lambda d=dense: d, "shared": lambda m=shared: m}, torch.randn(batch, size)
             )
-            yield {"size": size, "width": width, "pruned": pruned, "batch": batch, **spent}
+            yield {"size": size, "width": width, "pruned": pruned, "batch": batch, **times}
 
 
 def convolution_rows(quick: bool) -> Iterator[Row]:
-    """Of convolutions."""
+    """Yield the times of convolutions."""
     for (channels, image), shape, pruned in itertools.product(MAPS[:1] if quick else MAPS, SHAPES, PRUNED):
-        dense = structured(nn.Conv2d(channels, channels, 3, padding=1), shape, pruned)
+        dense = unified_layer(nn.Conv2d(channels, channels, 3, padding=1), shape, pruned)
         kernels = unified_kernels(nn.ModuleDict({"layer": dense}), {"layer.weight": shape})["layer.weight"]
         makers = {"dense": lambda d=dense: d} | {name: partial(make, dense) for name, make in kernels.items()}
         for batch in IMAGES:
-            _, _, spent = select_kernel(makers, torch.randn(batch, channels, image, image))
-            best = min((name for name in spent if name != "dense"), key=lambda name: spent[name])
+            _, _, times = select_kernel(makers, torch.randn(batch, channels, image, image))
+            best = min((name for name in times if name != "dense"), key=lambda name: times[name])
             yield {
                 "layer": "convolution", "size": channels, "image": image, "shape": shape, "pruned": pruned,
-                "batch": batch, "dense": spent["dense"], "shared": spent[best], "run": best,
+                "batch": batch, "dense": times["dense"], "shared": times[best], "run": best,
             }  # fmt: skip
 
 
-def structured(dense: nn.Linear | nn.Conv2d, shape: tuple[int, ...], pruned: float) -> nn.Linear | nn.Conv2d:
-    """A layer all of whose blocks are pruned or unified."""
+def unified_layer(dense: nn.Linear | nn.Conv2d, shape: tuple[int, ...], pruned: float) -> nn.Linear | nn.Conv2d:
+    """Draw the weights of a layer, and prune or unify all its blocks.
+
+    Args:
+        dense: the layer, which is changed.
+        shape: the shape of the blocks.
+        pruned: the fraction of the blocks that are pruned.
+    """
     torch.manual_seed(0)
     dense.reset_parameters()
     blocks = Blocks(tuple(dense.weight.shape), shape)
@@ -68,23 +74,23 @@ def structured(dense: nn.Linear | nn.Conv2d, shape: tuple[int, ...], pruned: flo
     return dense
 
 
-def page(rows: list[Row]) -> list[str]:
-    """A table for each kind of layer."""
+def shared_tables(rows: list[Row]) -> list[str]:
+    """Return the lines of a table for each kind of layer."""
     lines = ["Linear layers:", ""]
     lines += ["| size | blocks | pruned | batch | dense | shared | times faster |", "|--:" * 7 + "|"]
     for row in rows:
         if "layer" not in row:
-            lines.append(_line([str(row["size"]), f"1 x {row['width']}"], row))
+            lines.append(_shared_line([str(row["size"]), f"1 x {row['width']}"], row))
     lines += ["", "Convolutions:", ""]
     lines += ["| channels | image | blocks | pruned | batch | dense | shared | times faster |", "|--:" * 8 + "|"]
     for row in rows:
         if "layer" in row:
             sides = " x ".join(map(str, row["shape"]))  # type: ignore[call-overload]
-            lines.append(_line([str(row["size"]), str(row["image"]), sides], row))
+            lines.append(_shared_line([str(row["size"]), str(row["image"]), sides], row))
     return lines
 
 
-def _line(first: list[str], row: Row) -> str:
+def _shared_line(first: list[str], row: Row) -> str:
     dense, shared = float(row["dense"]), float(row["shared"])  # type: ignore[arg-type]
     cells = [*first, f"{row['pruned']:.0%}", str(row["batch"])]
     return f"| {' | '.join(cells)} | {dense:.3f} | {shared:.3f} | {dense / shared:.1f} |"

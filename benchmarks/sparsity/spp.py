@@ -10,11 +10,11 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
 from papers.datasets import Split
 from papers.subjects import Subject, batches, subject
+from rows import spread_text
 from torch import nn
 from torch.nn import functional as F
 
@@ -28,80 +28,89 @@ NETWORKS = ("residual", "vgg")
 METHODS = ("SPP", "magnitude")
 
 
-def rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
-    """The accuracy of both methods."""
+def spp_rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
+    """Yield the accuracies of both methods, and of the dense network after as much training."""
     few = 1 if quick else None
     for network, length, seed in itertools.product(NETWORKS[:few], LENGTHS[:few], seeds[:few]):
-        it = subject("fashion", seed, data, None, network)
+        subject_of_seed = subject("fashion", seed, data, None, network)
         every, rest = (1, 20) if quick else (length * EVERY, length * REST)
         row = {"network": network, "length": length, "seed": seed}
-        yield row | {"method": "dense", "times": 1, "accuracy": it.accuracy(it.model())}
-        more = it.model()
-        train(more, it, 30 if quick else every * MOVES + rest)
-        yield row | {"method": "dense, trained on", "times": 1, "accuracy": it.accuracy(more)}
+        yield row | {"method": "dense", "times": 1, "accuracy": subject_of_seed.accuracy(subject_of_seed.model())}
+        longer_trained = subject_of_seed.model()
+        train_by_descent(longer_trained, subject_of_seed, 30 if quick else every * MOVES + rest)
+        yield row | {"method": "dense, trained on", "times": 1, "accuracy": subject_of_seed.accuracy(longer_trained)}
         for (times, keep), method in itertools.product(list(TARGETS.items())[:few], METHODS):
-            model = trained(it, keep, method, every, rest)
-            yield row | {"method": method, "times": times, "accuracy": it.accuracy(model)}
+            model = train_columns(subject_of_seed, keep, method, every, rest)
+            yield row | {"method": method, "times": times, "accuracy": subject_of_seed.accuracy(model)}
 
 
-def trained(it: Subject, keep: float, method: str, every: int, rest: int) -> nn.Module:
-    """The network with its columns gone, after as many steps by either method."""
-    model = it.model()
-    optimizer = descent(model)
-    spp = SPP(model, it.split.images[:2], optimizer, {"macs": keep}, every=every, seed=it.seed)
+def train_columns(subject: Subject, keep: float, method: str, every: int, rest: int) -> nn.Module:
+    """Return the network without its columns, trained for the same number of steps by either method.
+
+    Args:
+        subject: the network and its data.
+        keep: the budget, a fraction of the MACs.
+        method: "SPP" or "magnitude".
+        every: the steps between two removals.
+        rest: the steps after the last one.
+    """
+    model = subject.model()
+    optimizer = sgd(model)
+    spp = SPP(model, subject.split.images[:2], optimizer, {"macs": keep}, every=every, seed=subject.seed)
     if method == "magnitude":
-        at_once(spp)
-    train(model, it, every * MOVES + rest, optimizer)
+        prune_at_once(spp)
+    train_by_descent(model, subject, every * MOVES + rest, optimizer)
     if not spp.done:
-        at_once(spp)  # what had not come to its end by then
+        prune_at_once(spp)  # columns that are neither kept nor removed by then
     small = spp.finish().model
-    recalibrated(small, it.split)
+    update_batch_norms(small, subject.split)
     return small.eval()
 
 
-def descent(model: nn.Module) -> torch.optim.SGD:
+def sgd(model: nn.Module) -> torch.optim.SGD:
+    """Return the optimizer of a network."""
     return torch.optim.SGD(model.parameters(), RATE, momentum=0.9, weight_decay=5e-4)
 
 
-def train(model: nn.Module, it: Subject, steps: int, optimizer: torch.optim.SGD | None = None) -> None:
-    """So many steps, the rate falling to nothing along half a cosine."""
-    moved, draws = optimizer or descent(model), torch.Generator().manual_seed(it.seed)
-    rates = torch.optim.lr_scheduler.CosineAnnealingLR(moved, steps)
+def train_by_descent(model: nn.Module, subject: Subject, steps: int, optimizer: torch.optim.SGD | None = None) -> None:
+    """Train for a number of steps with a rate that falls to zero along half a cosine."""
+    used_optimizer, draws = optimizer or sgd(model), torch.Generator().manual_seed(subject.seed)
+    rates = torch.optim.lr_scheduler.CosineAnnealingLR(used_optimizer, steps)
     model.train()
-    for x, y in batches(it.split, steps, BATCH, draws):
-        moved.zero_grad()
+    for x, y in batches(subject.split, steps, BATCH, draws):
+        used_optimizer.zero_grad()
         F.cross_entropy(model(x), y).backward()
-        moved.step()
+        used_optimizer.step()
         rates.step()
     model.eval()
 
 
-def at_once(spp: SPP) -> None:
-    """So many of the weakest columns of every layer, for good."""
+def prune_at_once(spp: SPP) -> None:
+    """Prune the weakest columns of every layer down to its ratio, for good."""
     with torch.no_grad():
-        for each in spp.columns:
-            order = each.norms().masked_fill(each.pruned, 0).argsort(stable=True)
-            each.chances = torch.zeros_like(each.chances).index_fill(0, order[: each.prune_count], 1)
-            each.apply_mask(each.pruned)
+        for columns in spp.columns:
+            order = columns.norms().masked_fill(columns.pruned, 0).argsort(stable=True)
+            columns.chances = torch.zeros_like(columns.chances).index_fill(0, order[: columns.prune_count], 1)
+            columns.apply_mask(columns.pruned)
     spp.done = True
 
 
-def recalibrated(model: nn.Module, split: Split) -> None:
-    """Batch norms see some training images."""
+def update_batch_norms(model: nn.Module, split: Split) -> None:
+    """Estimate the statistics of batch norms again from 2,000 training images."""
     torch.optim.swa_utils.update_bn(split.images[:2000].split(100), model)
 
 
-def page(rows: list[Row]) -> list[str]:
-    """One table."""
-    found: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
+def spp_tables(rows: list[Row]) -> list[str]:
+    """Return the lines of the table."""
+    accuracies: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
     for row in rows:
-        found[row["method"], row["times"], (row["network"], row["length"])].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
+        accuracies[row["method"], row["times"], (row["network"], row["length"])].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
     names = ("dense", "dense, trained on", *(f"{method}, {times}x" for times in TARGETS for method in METHODS))
     keys = [("dense", 1), ("dense, trained on", 1), *((method, times) for times in TARGETS for method in METHODS)]
     lines = ["| network | steps | " + " | ".join(names) + " |", "|---|--:|" + "--:|" * len(names)]
-    for network, length in sorted({key[2] for key in found}):  # type: ignore[misc]
+    for network, length in sorted({key[2] for key in accuracies}):  # type: ignore[misc]
         steps = length * (EVERY * MOVES + REST)
-        row = [_spread(found[*key, (network, length)]) if found[*key, (network, length)] else "" for key in keys]
+        row = [spread_text(accuracies[*key, (network, length)]) for key in keys]
         lines.append(f"| {network} | {steps:,} | {' | '.join(row)} |")
     return [*lines, "", *REMARK]
 
@@ -112,7 +121,3 @@ REMARK = [
     "long, neither meets them: the networks are small and have little redundancy. The probabilities gain about a tenth",
     "of a point over columns removed at once by their magnitude, in either training.",
 ]
-
-
-def _spread(values: list[float]) -> str:
-    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{mean(values):.2f}"

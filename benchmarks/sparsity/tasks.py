@@ -1,4 +1,4 @@
-"""What blocks are tried on: LeNet-300-100, which trains in seconds, and the benchmarks' residual network."""
+"""Networks to prune in blocks: LeNet-300-100, which trains in seconds, and the benchmarks' residual network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ BATCH = 128
 
 
 class LeNet300(nn.Module):
-    """784 - 300 - 100 - 10 (LeCun et al. 1998)."""
+    """LeNet-300-100 (LeCun et al. 1998): three linear layers of 300, 100 and 10 outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,16 +30,16 @@ class LeNet300(nn.Module):
 
 
 @dataclass(frozen=True)
-class Task:
-    """A network, how it comes to be, and how it is trained on.
+class TrainingTask:
+    """A network with its data and its training.
 
     Args:
-        name: of the network.
+        name: the name of the network.
         split: the data.
-        layers: whose weights are pruned.
-        fresh: makes the network, untrained.
-        dense: from a seed and a number of epochs, where it is trained here, the trained network.
-        train: so many epochs, in place.
+        layers: the layers whose weights are pruned.
+        fresh: returns the untrained network.
+        dense: returns the trained network, from a seed and a number of epochs where it is trained here.
+        train: trains a network in place, for a number of epochs.
     """
 
     name: str
@@ -51,25 +51,27 @@ class Task:
 
     @property
     def weights(self) -> tuple[str, ...]:
+        """The names of the weights that are pruned."""
         return tuple(f"{layer}.weight" for layer in self.layers)
 
     @property
-    def rest(self) -> tuple[str, ...]:
-        """The layers that stay whole."""
+    def whole_layers(self) -> tuple[str, ...]:
+        """The layers whose weights are not pruned."""
         named = self.fresh().named_modules()
         return tuple(
-            path for path, each in named if isinstance(each, nn.Linear | nn.Conv2d) and path not in self.layers
+            path for path, module in named if isinstance(module, nn.Linear | nn.Conv2d) and path not in self.layers
         )
 
     @torch.no_grad()
     def accuracy(self, model: nn.Module) -> float:
+        """Return the accuracy of a network on the test images."""
         model.eval()
-        found = torch.cat([model(part) for part in self.split.test_images.split(1000)]).argmax(1)
-        return float((found == self.split.test_labels).double().mean())
+        predicted = torch.cat([model(batch) for batch in self.split.test_images.split(1000)]).argmax(1)
+        return float((predicted == self.split.test_labels).double().mean())
 
 
-def lenet(split: Split, layers: tuple[str, ...] = ("first", "second")) -> Task:
-    """LeNet-300-100; its first and second layer hold 99.6 % of the weights."""
+def lenet(split: Split, layers: tuple[str, ...] = ("first", "second")) -> TrainingTask:
+    """Return the task of LeNet-300-100; its first and second layer hold 99.6 % of the weights."""
 
     def dense(seed: int, epochs: int) -> nn.Module:
         torch.manual_seed(seed)
@@ -77,13 +79,13 @@ def lenet(split: Split, layers: tuple[str, ...] = ("first", "second")) -> Task:
         _train_plainly(split, model, epochs, seed)
         return model
 
-    return Task("lenet", split, layers, LeNet300, dense, partial(_train_plainly, split))
+    return TrainingTask("lenet", split, layers, LeNet300, dense, partial(_train_plainly, split))
 
 
-def residual(split: Split) -> Task:
-    """The residual network that ships with Secateur, and its siblings: the 3 x 3 convolutions of its blocks."""
+def residual(split: Split) -> TrainingTask:
+    """Return the task of the residual network of the demo, whose 3 x 3 convolutions in blocks are pruned."""
     blocks = (f"layer{stage}.{block}.conv{number}" for stage in (1, 2) for block in (0, 1) for number in (1, 2))
-    return Task(
+    return TrainingTask(
         "residual", split, tuple(blocks), demo.FashionNet, lambda seed, _: pretrained("residual", seed),
         partial(_train_on_shifted, split),
     )  # fmt: skip
@@ -92,12 +94,12 @@ def residual(split: Split) -> Task:
 def _train_plainly(
     split: Split, model: nn.Module, epochs: int, seed: int, rate: float = 1e-3, optimizer: Optimizer | None = None
 ) -> None:
-    """Adam, a rate that falls to nothing."""
+    """Train with Adam by default, with a rate that falls linearly to zero."""
     draws = torch.Generator().manual_seed(seed)
-    many = len(split.labels) // BATCH
-    step = _steps(model, epochs * many, rate, optimizer)
+    count = len(split.labels) // BATCH
+    step = _steps(model, epochs * count, rate, optimizer)
     for _ in range(epochs):
-        for chosen in torch.randperm(len(split.labels), generator=draws)[: many * BATCH].view(-1, BATCH):
+        for chosen in torch.randperm(len(split.labels), generator=draws)[: count * BATCH].view(-1, BATCH):
             step(split.images[chosen], split.labels[chosen])
     model.eval()
 
@@ -105,7 +107,7 @@ def _train_plainly(
 def _train_on_shifted(
     split: Split, model: nn.Module, epochs: int, seed: int, rate: float = 1e-3, optimizer: Optimizer | None = None
 ) -> None:
-    """The same on images that are shifted and mirrored."""
+    """Train in the same way on images that are shifted and mirrored."""
     steps = epochs * (len(split.labels) // BATCH)
     step = _steps(model.to(memory_format=torch.channels_last), steps, rate, optimizer)
     for images, labels in batches(split, steps, BATCH, torch.Generator().manual_seed(seed)):
@@ -114,17 +116,14 @@ def _train_on_shifted(
 
 
 def _steps(model: nn.Module, total: int, rate: float, optimizer: Optimizer | None) -> Callable[[Tensor, Tensor], None]:
-    moved = optimizer or torch.optim.Adam(model.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(moved, lambda step: max(1 - step / total, 0.0))
+    used_optimizer = optimizer or torch.optim.Adam(model.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(used_optimizer, lambda step: max(1 - step / total, 0.0))
     model.train()
 
     def step(images: Tensor, labels: Tensor) -> None:
-        moved.zero_grad()
+        used_optimizer.zero_grad()
         F.cross_entropy(model(images), labels).backward()
-        moved.step()
+        used_optimizer.step()
         schedule.step()
 
     return step
-
-
-TASKS: dict[str, Callable[[Split], Task]] = {"lenet": lenet, "residual": residual}
