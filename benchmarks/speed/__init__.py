@@ -1,0 +1,1 @@
+"""The speed of cut networks beside the dense ones."""

@@ -1,4 +1,4 @@
-"""Measure how many times as fast cut networks are, or print the table of what was measured.
+"""Measure the speed of cut networks beside the dense ones, or print the table of the rows of results.
 
     python -m benchmarks speed --data DIR [--networks demo] [--budgets macs] [--out FOLDER]
     python -m benchmarks speed --data DIR --jobs 4 --cores 1 --threads 1
@@ -36,18 +36,19 @@ from pathlib import Path
 from queue import Queue
 
 import torch
-from provenance import provenance, results_folder
+from provenance import results_folder
+from rows import row_with_provenance
 
 import secateur as sc
 from speed.methods import BUDGETS, METHODS, TRIED
 from speed.subjects import SUBJECTS
-from speed.table import table
-from speed.timing import RUNTIMES, ClockSettings, keep_freed_memory, speeds
+from speed.table import speed_tables
+from speed.timing import RUNTIMES, ClockSettings, keep_freed_memory, measure_speeds
 
 RESULTS = results_folder("speed")
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--networks", nargs="+", default=list(SUBJECTS), choices=SUBJECTS)
@@ -60,10 +61,15 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2, help="processor cores of each job")
     parser.add_argument("--saved", action="store_true", help="measure networks that were saved, and add to their rows")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="print what was measured")
-    args = parser.parse_args()
+    parser.add_argument("--table", action="store_true", help="print the table of the rows of results")
+    return parser
+
+
+def main() -> None:
+    """Read the options, then measure or print the table."""
+    args = _parser().parse_args()
     if args.table:
-        print(table(args.out))
+        print(speed_tables(args.out))
         return
     args.out.mkdir(parents=True, exist_ok=True)
     jobs = [
@@ -76,10 +82,10 @@ def main() -> None:
         _side_by_side(args, jobs)
         return
     for job in jobs:
-        (_measure_saved if args.saved else _measure)(args, *job)
+        (_measure_saved if args.saved else _measure_method)(args, *job)
 
 
-def _measure(args: argparse.Namespace, name: str, budget: str, method: str) -> None:
+def _measure_method(args: argparse.Namespace, name: str, budget: str, method: str) -> None:
     """Cut one network for one budget by one method, and measure."""
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -96,13 +102,13 @@ def _measure(args: argparse.Namespace, name: str, budget: str, method: str) -> N
         if not method.startswith("torch-pruning"):
             sc.save(small.model, args.out / "saved" / _file_name(name, budget, method))
         images = torch.cat(subject.calibration)
-        row |= {"speeds": list(speeds(subject.model, small.model, images, _clock_settings(args)))}
-    (args.out / f"{_file_name(name, budget, method)}.jsonl").write_text(json.dumps({**row, "run": provenance()}) + "\n")
+        row |= {"speeds": list(measure_speeds(subject.model, small.model, images, _clock_settings(args)))}
+    (args.out / f"{_file_name(name, budget, method)}.jsonl").write_text(row_with_provenance(row) + "\n")
     print(json.dumps(row), flush=True)
 
 
 def _measure_saved(args: argparse.Namespace, name: str, budget: str, method: str) -> None:
-    """Measure a network that was cut and saved before, on other numbers of threads; nothing where there is none."""
+    """Measure a saved network on other numbers of threads; do nothing where there is none."""
     path, folder = (args.out / kind / _file_name(name, budget, method) for kind in ("", "saved"))
     if not folder.exists():
         return
@@ -110,7 +116,7 @@ def _measure_saved(args: argparse.Namespace, name: str, budget: str, method: str
     subject = SUBJECTS[name](args.data)
     small = sc.load(copy.deepcopy(subject.model), folder).eval().to(memory_format=torch.channels_last)
     row = json.loads(path.with_suffix(".jsonl").read_text())
-    added = list(speeds(subject.model, small, torch.cat(subject.calibration), _clock_settings(args)))
+    added = list(measure_speeds(subject.model, small, torch.cat(subject.calibration), _clock_settings(args)))
     row["speeds"] = [speed for speed in row["speeds"] if speed["threads"] not in args.threads] + added
     path.with_suffix(".jsonl").write_text(json.dumps(row) + "\n")
     print(json.dumps(row), flush=True)
@@ -125,7 +131,7 @@ def _file_name(name: str, budget: str, method: str) -> str:
 
 
 def _side_by_side(args: argparse.Namespace, jobs: list[tuple[str, str, str]]) -> None:
-    """Run jobs at once, each on cores of its own; those of `prune` as it is begin first, and the longest of them."""
+    """Run jobs at once, each on its own cores; those of `prune` by default begin first, the longest of them first."""
     cores = sorted(os.sched_getaffinity(0))
     free: Queue[list[int]] = Queue()
     for number in range(min(args.jobs, len(cores) // args.cores)):
@@ -147,10 +153,10 @@ def _side_by_side(args: argparse.Namespace, jobs: list[tuple[str, str, str]]) ->
         return code
 
     with ThreadPoolExecutor(free.qsize()) as pool:
-        list(pool.map(run, sorted(jobs, key=_length, reverse=True)))
+        list(pool.map(run, sorted(jobs, key=_job_order, reverse=True)))
 
 
-def _length(job: tuple[str, str, str]) -> tuple[bool, bool, int]:
+def _job_order(job: tuple[str, str, str]) -> tuple[bool, bool, int]:
     """Return the key by which jobs are ordered, the first ones last."""
     name, _, method = job
     return method == "secateur", not method.startswith("torch-pruning"), list(SUBJECTS).index(name)

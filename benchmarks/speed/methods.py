@@ -1,4 +1,4 @@
-"""Ways to a smaller network: Secateur as it is, with channels or blocks alone, for onnxruntime, and a peer."""
+"""Methods that make a network smaller: Secateur by default, with channels or blocks alone, for onnxruntime, a peer."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -12,20 +12,20 @@ import secateur as sc
 from secateur.coupling.kinds import USUAL
 from secateur.data.batch import Batch
 from secateur.evaluation.timing import Stopwatch
-from speed.subjects import Subject
+from speed.subjects import TimedSubject
 
 STEP, BATCH = 16, 32
 
 
 @dataclass(frozen=True)
-class Small:
+class SmallNetwork:
     """A smaller network.
 
     Args:
-        model: it.
-        macs: the part of the dense network's MACs.
-        effective: the same with channels counted up to multiples of the step; None where it is not known.
-        notes: what was decided, in words.
+        model: the network.
+        macs: its fraction of the dense network's MACs.
+        effective: its fraction of the effective MACs, whose channels are rounded up to the step; None if unknown.
+        notes: the notes of the plan, and the numbers of units that are kept.
     """
 
     model: nn.Module
@@ -34,18 +34,23 @@ class Small:
     notes: tuple[str, ...] = ()
 
 
-def pruned(subject: Subject, keep: Mapping[str, float], **options: Any) -> Small:
-    """By Secateur, with all examples: others measure what it is worth."""
+def prune_by_secateur(subject: TimedSubject, keep: Mapping[str, float], **options: Any) -> SmallNetwork:
+    """Prune by Secateur with all examples; the accuracy is measured on others."""
     result = sc.prune(subject.model, subject.calibration, keep, holdout=0, progress=False, **options)
     plan = result.plan
     effective = plan.effective.left / plan.effective.dense if plan.effective else None
     counts = ", ".join(f"{name} {len(kept)}" for name, kept in plan.kept.items())
-    return Small(result.model, plan.cost.macs / plan.dense.macs, effective, (*plan.notes, counts))
+    return SmallNetwork(result.model, plan.cost.macs / plan.dense.macs, effective, (*plan.notes, counts))
 
 
-def peer(subject: Subject, keep: Mapping[str, float]) -> Small:
-    """By torch-pruning: the same share of every layer by the L2 norm of its groups, all numbers multiples of 16, and
-    batch norm taken anew; the largest network of seven shares, tried by bisection, that keeps the budget."""
+def prune_by_peer(subject: TimedSubject, keep: Mapping[str, float]) -> SmallNetwork:
+    """Prune by torch-pruning: the same share of every layer by the L2 norm of its groups, in multiples of 16.
+
+    The share is found by bisection in seven steps. The statistics of batch norm are estimated again.
+
+    Raises:
+        ValueError: no share meets the budget.
+    """
     import torch_pruning as tp  # noqa: PLC0415 (the other methods do without it)
     from lowdata.peers import batchnorm_anew  # noqa: PLC0415 (needs it, too)
 
@@ -53,7 +58,7 @@ def peer(subject: Subject, keep: Mapping[str, float]) -> Small:
     stopwatch = Stopwatch(subject.model, Batch((images[:BATCH],), {}))
     dense = tp.utils.count_ops_and_params(subject.model, images[:1])[0]
     low, high = 0.0, 0.98
-    best: Small | None = None
+    best: SmallNetwork | None = None
     for _ in range(7):
         share, model = (low + high) / 2, copy.deepcopy(subject.model)
         last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
@@ -62,9 +67,9 @@ def peer(subject: Subject, keep: Mapping[str, float]) -> Small:
             round_to=STEP,
         ).step()  # fmt: skip
         macs = tp.utils.count_ops_and_params(model, images[:1])[0] / dense
-        left = macs if "macs" in keep else stopwatch.time_ratio(model)
-        if left <= next(iter(keep.values())):
-            best, high = Small(model, macs, None), share
+        cost = macs if "macs" in keep else stopwatch.time_ratio(model)
+        if cost <= next(iter(keep.values())):
+            best, high = SmallNetwork(model, macs, None), share
         else:
             low = share
     if best is None:
@@ -73,13 +78,13 @@ def peer(subject: Subject, keep: Mapping[str, float]) -> Small:
     return best
 
 
-METHODS: Mapping[str, Callable[[Subject, Mapping[str, float]], Small]] = {
-    "secateur": pruned,
-    "for onnxruntime": lambda subject, keep: pruned(subject, keep, target="onnxruntime"),
-    "channels alone": lambda subject, keep: pruned(subject, keep, kinds=USUAL),
-    "blocks alone": lambda subject, keep: pruned(subject, keep, kinds="blocks", by="leave-one-out"),
-    "any sizes": lambda subject, keep: pruned(subject, keep, target="any"),
-    "torch-pruning, round_to=16": peer,
+METHODS: Mapping[str, Callable[[TimedSubject, Mapping[str, float]], SmallNetwork]] = {
+    "secateur": prune_by_secateur,
+    "for onnxruntime": lambda subject, keep: prune_by_secateur(subject, keep, target="onnxruntime"),
+    "channels alone": lambda subject, keep: prune_by_secateur(subject, keep, kinds=USUAL),
+    "blocks alone": lambda subject, keep: prune_by_secateur(subject, keep, kinds="blocks", by="leave-one-out"),
+    "any sizes": lambda subject, keep: prune_by_secateur(subject, keep, target="any"),
+    "torch-pruning, round_to=16": prune_by_peer,
 }
 BUDGETS: Mapping[str, Mapping[str, float]] = {"macs": {"macs": 0.5}, "latency": {"latency": 0.5}}
 TRIED: Mapping[str, tuple[str, ...]] = {

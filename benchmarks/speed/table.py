@@ -1,9 +1,10 @@
 """The measurements as tables for docs/benchmarks.md: one for each budget and number of threads."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from rows import read_rows
 
 from speed.methods import METHODS
 from speed.subjects import SUBJECTS
@@ -21,23 +22,23 @@ COLUMNS = [(runtime, batch) for runtime in ("eager", "onnxruntime") for batch in
 Row = dict[str, Any]
 
 
-def table(folder: Path) -> str:
+def speed_tables(folder: Path) -> str:
     """Return the tables of the rows in a folder: speed-ups, each with its 95 % interval.
 
     Args:
-        folder: of files of rows as lines of JSON.
+        folder: a folder of files of rows as lines of JSON.
     """
-    rows: list[Row] = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    rows = read_rows(*folder.glob("*.jsonl"))
     order = list(SUBJECTS), list(METHODS)
     rows.sort(key=lambda row: (order[0].index(row["network"]), order[1].index(row["method"])))
     threads = sorted({speed["threads"] for row in rows for speed in row.get("speeds", ())})
-    parts = []
+    sections = []
     for budget, title in BUDGETS.items():
         for count in threads:
             measured = [row for row in rows if row["budget"] == budget and _is_shown(row, count, threads)]
             text = "one thread" if count == 1 else f"{count} threads"
-            parts += [f"{title}, {text}:\n", "\n".join([HEADER, *_lines(measured, count)]), ""] if measured else []
-    return "\n".join(parts)
+            sections += [f"{title}, {text}:\n", "\n".join([HEADER, *_lines(measured, count)]), ""] if measured else []
+    return "\n".join(sections)
 
 
 def _is_shown(row: Row, threads: int, all_threads: Sequence[int]) -> bool:
@@ -50,10 +51,10 @@ def _is_shown(row: Row, threads: int, all_threads: Sequence[int]) -> bool:
 def _lines(rows: Sequence[Row], threads: int) -> list[str]:
     names = [row["network"] for row in rows]
     titles = [TITLES[name] if number == names.index(name) else "" for number, name in enumerate(names)]
-    return [f"| {' | '.join([title, *_cells(row, threads)])} |" for title, row in zip(titles, rows, strict=True)]
+    return [f"| {' | '.join([title, *_speed_cells(row, threads)])} |" for title, row in zip(titles, rows, strict=True)]
 
 
-def _cells(row: Row, threads: int) -> list[str]:
+def _speed_cells(row: Row, threads: int) -> list[str]:
     method = "`prune`" if row["method"] == "secateur" else row["method"]
     if "failure" in row:
         return [method, row["failure"].splitlines()[0].replace("|", "/"), *[""] * 6]

@@ -1,4 +1,4 @@
-"""How many times as fast a cut network is: both run in turn, eagerly and by onnxruntime, with confidence intervals."""
+"""The speed of a cut network beside the dense one: both run in turn, in two runtimes, with confidence intervals."""
 
 import ctypes
 import platform
@@ -42,10 +42,14 @@ class Speed:
     """The speed of a cut network beside the dense one.
 
     Args:
-        runtime, batch, threads: how they were run.
-        dense_ms, cut_ms: medians of the milliseconds for a batch.
-        ratio: how many times as fast: the median over rounds in which both ran.
-        low, high: the ends of its 95 % interval, by the bootstrap over rounds.
+        runtime: the runtime.
+        batch: the number of images in a batch.
+        threads: the number of threads.
+        dense_ms: the median of the milliseconds of the dense network for a batch.
+        cut_ms: the same of the cut network.
+        ratio: the speed-up, the median over rounds in which both ran.
+        low: the lower end of its 95 % interval, by the bootstrap over rounds.
+        high: the upper end.
     """
 
     runtime: str
@@ -73,13 +77,16 @@ class ClockSettings:
     seconds: float = MOST_SECONDS
 
 
-def speeds(dense: nn.Module, cut: nn.Module, images: Tensor, settings: ClockSettings) -> Iterator[dict[str, Any]]:
-    """The speed for each runtime, batch size and number of threads.
+def measure_speeds(
+    dense: nn.Module, cut: nn.Module, images: Tensor, settings: ClockSettings
+) -> Iterator[dict[str, Any]]:
+    """Yield the speed for each runtime, batch size and number of threads.
 
     On one thread it is of processor time, on several of elapsed time, which other work on the machine disturbs.
 
     Args:
-        dense, cut: the networks, in evaluation mode.
+        dense: the dense network, in evaluation mode.
+        cut: the cut network, in evaluation mode.
         images: at least as many as the largest batch.
         settings: the runtimes, numbers of threads, and seconds.
     """
@@ -87,7 +94,7 @@ def speeds(dense: nn.Module, cut: nn.Module, images: Tensor, settings: ClockSett
     for runtime in settings.runtimes:
         for size in BATCHES:
             batch = Batch((images[:size].contiguous(memory_format=torch.channels_last),), {})
-            new_calls = [_calls(runtime, model, batch) for model in (dense, cut)]
+            new_calls = [_call_factory(runtime, model, batch) for model in (dense, cut)]
             for count in settings.threads:
                 torch.set_num_threads(count)
                 with torch.inference_mode():
@@ -95,8 +102,8 @@ def speeds(dense: nn.Module, cut: nn.Module, images: Tensor, settings: ClockSett
     torch.set_num_threads(before)
 
 
-def _calls(runtime: str, model: nn.Module, batch: Batch) -> Callable[[], Callable[[], Any]]:
-    """What gives a call of a model on as many threads as torch uses then; the model is exported once."""
+def _call_factory(runtime: str, model: nn.Module, batch: Batch) -> Callable[[], Callable[[], Any]]:
+    """Return a function that makes a call of the model on torch's current number of threads; it is exported once."""
     if runtime == EAGER:
         return lambda: repeatable_call(model, batch)
     exported = export_onnx(model, batch)
@@ -105,23 +112,25 @@ def _calls(runtime: str, model: nn.Module, batch: Batch) -> Callable[[], Callabl
 
 def _speed(runtime: str, batch: int, threads: int, calls: list[Callable[[], Any]], seconds: float) -> Speed:
     clock = runtime_clock()
-    spent: list[list[float]] = [[], []]
+    milliseconds: list[list[float]] = [[], []]
     for call in calls:
         call()
-    repeats = [max(1, round(LEAST_SECONDS / max(_seconds(call, 3, clock), 1e-6))) for call in calls]
+    repeats = [max(1, round(LEAST_SECONDS / max(_seconds_of_call(call, 3, clock), 1e-6))) for call in calls]
     start = time.perf_counter()
-    while len(spent[0]) < ROUNDS and (len(spent[0]) < LEAST_ROUNDS or time.perf_counter() - start < seconds):
-        for call, repeat, times in zip(calls, repeats, spent, strict=True):
-            times.append(_seconds(call, repeat, clock) * 1e3)
-    ratios = np.divide(*spent)
+    while len(milliseconds[0]) < ROUNDS and (
+        len(milliseconds[0]) < LEAST_ROUNDS or time.perf_counter() - start < seconds
+    ):
+        for call, repeat, times in zip(calls, repeats, milliseconds, strict=True):
+            times.append(_seconds_of_call(call, repeat, clock) * 1e3)
+    ratios = np.divide(*milliseconds)
     draws = np.random.default_rng(0).choice(ratios, (DRAWS, len(ratios)))
     low, high = np.percentile(np.median(draws, 1), [2.5, 97.5]).tolist()
-    dense_ms, cut_ms = (statistics.median(times) for times in spent)
+    dense_ms, cut_ms = (statistics.median(times) for times in milliseconds)
     return Speed(runtime, batch, threads, dense_ms, cut_ms, float(np.median(ratios)), low, high)
 
 
-def _seconds(call: Callable[[], Any], repeat: int, clock: Callable[[], float]) -> float:
-    """The mean seconds of a call."""
+def _seconds_of_call(call: Callable[[], Any], repeat: int, clock: Callable[[], float]) -> float:
+    """Return the mean seconds of a call."""
     start = clock()
     for _ in range(repeat):
         call()

@@ -1,1 +1,1 @@
-"""Networks as people bring them: definitions of public libraries, each traced, cut, verified, saved and exported."""
+"""Coverage: network definitions of public libraries, each traced, cut, verified, saved and exported."""

@@ -1,8 +1,8 @@
-"""Every definition through Secateur and torch-pruning, each in a process of its own; the table is docs/coverage.md.
+"""Prune every definition by Secateur and by torch-pruning, each in its own process; the table is docs/coverage.md.
 
-    python -m benchmarks coverage                       all of it, and the page
-    python -m benchmarks coverage "timm/*" --no-peer    some, without the peer: their rows are replaced, then the page
-    python -m benchmarks coverage --page                only the page, from the rows in benchmarks/results/coverage
+    python -m benchmarks coverage                       measure all rows, and write the page
+    python -m benchmarks coverage "timm/*" --no-peer    measure some rows without the peer, and write the page
+    python -m benchmarks coverage --page                write the page from the rows in benchmarks/results/coverage
 
 Needs an environment of its own beside Secateur's: `pip install transformers pyyaml huggingface-hub psutil` and, without
 their dependencies, `pip install --no-deps torchvision==0.28.0 timm==1.0.31 torch-pruning==1.6.1 diffusers==0.42.1
@@ -34,57 +34,66 @@ ENVIRONMENT = {
 
 
 def main() -> None:
+    """Read the options, measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=["*"], help="globs")
+    parser.add_argument("names", nargs="*", default=["*"], help="globs of the names of definitions")
     parser.add_argument("--no-peer", action="store_true", help="without torch-pruning")
     parser.add_argument("--data", type=Path, help="a folder with trained networks that no package ships")
     parser.add_argument(
-        "--results", type=Path, help="where the rows lie, other than in results/coverage.jsonl; no page"
+        "--results", type=Path, help="a file of the rows in place of results/coverage.jsonl; the page is not written"
     )
-    parser.add_argument("--version", help="what the rows are marked with, other than the version of Secateur")
+    parser.add_argument("--version", help="the version in the rows, in place of the version of Secateur")
     parser.add_argument("--page", action="store_true", help="only write the page")
     args = parser.parse_args()
     from wild import results
 
     if not args.page:
-        _measure(args.names, args.results or results.NOW, args.data, not args.no_peer, args.version)
+        _measure_definitions(args.names, args.results or results.NOW, args.data, not args.no_peer, args.version)
     if args.results is None:
         from wild.table import as_markdown
 
-        now, before = (results.read_rows(path) for path in (results.NOW, results.BEFORE))
+        now, before = (results.rows_by_name(path) for path in (results.NOW, results.BEFORE))
         (ROOT.parent / "docs" / "coverage.md").write_text(as_markdown(now, before))
 
 
-def _measure(globs: list[str], path: Path, data: Path | None, with_peer: bool, version: str | None) -> None:
+def _load_libraries() -> None:
+    """Load what the rows need, so that no row's time counts it."""
     os.environ.update(ENVIRONMENT)
-    from wild.stubs import define
+    from wild.stubs import define_operators
 
-    define()
+    define_operators()
     import torch
 
+    from wild.ours import warm_up
+
+    torch.set_num_threads(1)
+    warm_up()
+
+
+def _measure_definitions(globs: list[str], path: Path, data: Path | None, with_peer: bool, version: str | None) -> None:
+    _load_libraries()
     import secateur
     from wild import ours, results
     from wild.definitions import all_definitions
     from wild.isolation import run_isolated
 
-    torch.set_num_threads(1)
-    ours.warm_up()
+    definitions = all_definitions(data)
     gc.collect()
     gc.freeze()  # else searching all that these libraries hold is counted to whichever row it falls to
-    for name, definition in all_definitions(data).items():
+    for name, definition in definitions.items():
         if not any(fnmatch.fnmatch(name, glob) for glob in globs):
             continue
-        measured = run_isolated(partial(ours.examine, definition), OWN_LIMIT)
+        measured = run_isolated(partial(ours.examine_by_secateur, definition), OWN_LIMIT)
         row = {"name": name, "version": version or secateur.__version__, **measured}
         if with_peer:
             from wild import peer
 
-            row["peer"] = run_isolated(partial(peer.examine, definition), PEER_LIMIT)
+            row["peer"] = run_isolated(partial(peer.examine_by_peer, definition), PEER_LIMIT)
         results.replace_row(path, row)
-        _print(row)
+        _print_row(row)
 
 
-def _print(row: dict[str, Any]) -> None:
+def _print_row(row: dict[str, Any]) -> None:
     outcome = f"{row['failed']}: {row['error'][:150]}" if "failed" in row else "ok"
     print(
         f"{row['name']:40s} {row.get('export_s', 0):6.1f} {row.get('batched_s', 0):6.1f} {row.get('trace_s', 0):6.1f} "

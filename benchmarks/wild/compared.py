@@ -1,12 +1,12 @@
-"""Rows beside those of an earlier version."""
+"""The section of docs/coverage.md that compares rows with those of an earlier version."""
 
 from collections.abc import Mapping
 
 from wild.ours import Row
 
 
-def compared(now: Mapping[str, Row], before: Mapping[str, Row]) -> list[str]:
-    """A section with the networks that were measured with both versions; nothing where there are none."""
+def changes_section(now: Mapping[str, Row], before: Mapping[str, Row]) -> list[str]:
+    """Return the lines of a section with the networks that both versions measured; none where there are none."""
     pairs = [(before[name], row) for name, row in now.items() if name in before]
     pairs = [(old, new) for old, new in pairs if old["version"] != new["version"]]
     if not pairs:
@@ -25,17 +25,19 @@ def compared(now: Mapping[str, Row], before: Mapping[str, Row]) -> list[str]:
         "",
         f"| network | can be cut, {version} | now | frozen units | now | trace / export | now | trial cuts | now |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-        *(_line(old, new) for old, new in pairs),
+        *(_compared_line(old, new) for old, new in pairs),
         "",
     ]
 
 
-def _line(old: Row, new: Row) -> str:
-    cells = [cell for column in (_share, _frozen, _ratio, _trials) for cell in (column(old), column(new))]
+def _compared_line(old: Row, new: Row) -> str:
+    cells = [
+        cell for column in (_share_cell, _frozen_cell, _ratio_cell, _trials_cell) for cell in (column(old), column(new))
+    ]
     return f"| {new['name']} | " + " | ".join(cells) + " |"
 
 
-def _share(row: Row) -> str:
+def _share_cell(row: Row) -> str:
     if "share" in row and row.get("failed") != "cut":
         return f"{row['share']:.1%}"
     if row.get("failed") in ("time", "process"):
@@ -45,13 +47,13 @@ def _share(row: Row) -> str:
     return "none" if "share" in row else row["error"].split(":")[0]
 
 
-def _frozen(row: Row) -> str:
+def _frozen_cell(row: Row) -> str:
     return str(row["frozen_units"]) if "frozen_units" in row else ""
 
 
-def _ratio(row: Row) -> str:
+def _ratio_cell(row: Row) -> str:
     return f"{row['trace_s'] / row['batched_s']:.1f}" if row.get("batched_s") and "trace_s" in row else ""
 
 
-def _trials(row: Row) -> str:
+def _trials_cell(row: Row) -> str:
     return str(row.get("trials", ""))

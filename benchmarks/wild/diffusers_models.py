@@ -20,12 +20,12 @@ def _model(name: str, **options: Any) -> Callable[[], nn.Module]:
     return make
 
 
-def _noise() -> dict[str, Tensor]:
+def _noisy_latents() -> dict[str, Tensor]:
     return {"sample": torch.randn(2, 4, 16, 16), "timestep": torch.tensor([5, 70])}
 
 
 def _conditioned() -> dict[str, Tensor]:
-    return {**_noise(), "encoder_hidden_states": torch.randn(2, 7, 24)}
+    return {**_noisy_latents(), "encoder_hidden_states": torch.randn(2, 7, 24)}
 
 
 def _labelled() -> dict[str, Tensor]:
@@ -43,7 +43,7 @@ FAMILIES = {
     "unet": Definition(
         _model("UNet2DModel", **UNET, in_channels=4, out_channels=4, attention_head_dim=4,
                down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D")),
-        _noise),
+        _noisy_latents),
     "dit": Definition(
         _model("DiTTransformer2DModel", num_attention_heads=4, attention_head_dim=12, num_layers=2, sample_size=16,
                patch_size=4, num_embeds_ada_norm=10), _labelled),

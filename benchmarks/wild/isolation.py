@@ -1,4 +1,4 @@
-"""Run one thing in a process of its own: what crashes, hangs or fills the memory does so there."""
+"""Run a function in a process of its own, which may crash, hang or fill the memory."""
 
 import json
 import multiprocessing
@@ -11,12 +11,16 @@ Row = dict[str, Any]
 
 
 def run_isolated(examine: Callable[[], Row], limit: int) -> Row:
-    """What a function returns, from a copy of this process that has at most `limit` seconds.
+    """Run a function in a copy of this process.
 
-    The copy starts with everything that is loaded here, so a row costs no imports. Nothing that it prints is shown.
+    The copy has all modules that are loaded here, so a row costs no imports. Its output is not shown.
+
+    Args:
+        examine: returns a row.
+        limit: seconds after which the process is killed.
 
     Returns:
-        The row; "failed", "error" and "outcome" where there is none.
+        The row, or a row of "failed", "error" and "outcome" where the process returns none.
     """
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)

@@ -1,4 +1,4 @@
-"""torch-pruning on one definition, as its documentation says: random importance, the output layer excluded by hand."""
+"""The examination of a definition by torch-pruning: random importance, with the output layer excluded by hand."""
 
 from typing import Any
 
@@ -7,49 +7,56 @@ import torch_pruning as tp
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from wild.definitions import Definition
-from wild.ours import SEED, build
+from wild.definitions import SEED, Definition, build_definition
 
 RATIO = 0.25
 
 
-def examine(definition: Definition) -> dict[str, Any]:
-    """How it ends: works, wrong shape, untouched or crash; a hang is seen from outside."""
+def examine_by_peer(definition: Definition) -> dict[str, Any]:
+    """Return the outcome: works, wrong shape, untouched or crash; a hang is seen by the calling process."""
     torch.manual_seed(SEED)
-    model, example = build(definition)
-    inputs = example if isinstance(example, dict) else (example,)
+    model, example = build_definition(definition)
     before = sum(parameter.numel() for parameter in model.parameters())
     with torch.no_grad():
-        expected = _shapes(_run(model, example))
-    classes = {shape[-1] for shape in expected if len(shape) > 1} | {shape[1] for shape in expected if len(shape) > 1}
-    outputs = [
+        expected = _shapes(_forward(model, example))
+    try:
+        _prune(model, example, _output_layer(model, expected))
+        with torch.no_grad():
+            shapes = _shapes(_forward(model, example))
+    except Exception as failure:  # noqa: BLE001 (a benchmark reports whatever happens)
+        return {"outcome": "crash", "error": f"{type(failure).__name__}: {failure}"[:200]}
+    kept_share = sum(parameter.numel() for parameter in model.parameters()) / before
+    if shapes != expected:
+        return {"outcome": "wrong shape", "left": kept_share}
+    return {"outcome": "untouched" if kept_share > 0.999 else "works", "left": kept_share}
+
+
+def _output_layer(model: nn.Module, output_shapes: list[tuple[int, ...]]) -> list[nn.Module]:
+    """Return the last layer as wide as an output, in a list that is empty where there is none."""
+    widths = {width for shape in output_shapes if len(shape) > 1 for width in (shape[1], shape[-1])}
+    layers = [
         module
         for module in model.modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
-        and (module.out_features if isinstance(module, nn.Linear) else module.out_channels) in classes
+        and (module.out_features if isinstance(module, nn.Linear) else module.out_channels) in widths
     ]
-    try:
-        pruner = tp.pruner.MagnitudePruner(
-            model,
-            inputs,
-            importance=tp.importance.RandomImportance(),
-            pruning_ratio=RATIO,
-            ignored_layers=outputs[-1:],
-            forward_fn=_run,
-            output_transform=_first_sum,
-        )
-        pruner.step()
-        with torch.no_grad():
-            found = _shapes(_run(model, example))
-    except Exception as failure:  # noqa: BLE001 (a benchmark reports whatever happens)
-        return {"outcome": "crash", "error": f"{type(failure).__name__}: {failure}"[:200]}
-    left = sum(parameter.numel() for parameter in model.parameters()) / before
-    if found != expected:
-        return {"outcome": "wrong shape", "left": left}
-    return {"outcome": "untouched" if left > 0.999 else "works", "left": left}
+    return layers[-1:]
 
 
-def _run(model: nn.Module, example: Any) -> Any:
+def _prune(model: nn.Module, example: Any, ignored: list[nn.Module]) -> None:
+    pruner = tp.pruner.MagnitudePruner(
+        model,
+        example if isinstance(example, dict) else (example,),
+        importance=tp.importance.RandomImportance(),
+        pruning_ratio=RATIO,
+        ignored_layers=ignored,
+        forward_fn=_forward,
+        output_transform=_first_sum,
+    )
+    pruner.step()
+
+
+def _forward(model: nn.Module, example: Any) -> Any:
     if isinstance(example, dict):
         return model(**example)
     return model(*example) if isinstance(example, tuple) else model(example)

@@ -1,4 +1,4 @@
-"""torchvision's models without its compiled operators, which a CPU machine may lack: they only need the names."""
+"""Stubs of torchvision's compiled operators, of which its models need the names alone."""
 
 import contextlib
 import importlib
@@ -8,8 +8,8 @@ import torch
 LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 
 
-def define() -> None:
-    """Name the operators that torchvision registers shapes for when it is imported, where it has none of its own."""
+def define_operators() -> None:
+    """Define the operators whose shapes torchvision registers when it is imported, where its own are missing."""
     with contextlib.suppress(ImportError):
         try:
             importlib.import_module("torchvision")

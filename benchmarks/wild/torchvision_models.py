@@ -7,7 +7,7 @@ from torch import nn
 from wild.definitions import Definition, clips, images
 
 
-def _named(name: str, **options: Any) -> nn.Module:
+def _torchvision_model(name: str, **options: Any) -> nn.Module:
     from torchvision import models
 
     return models.get_model(name, weights=None, **{"num_classes": 10, **options})
@@ -57,37 +57,37 @@ def _swin3d() -> nn.Module:
     return SwinTransformer3d([2, 4, 4], 24, [2, 2], [2, 4], [2, 4, 4], num_classes=10)
 
 
-def _definition(name: str, size: int = 64, **options: Any) -> Definition:
-    return Definition(lambda: _named(name, **options), images(size))
+def _torchvision_definition(name: str, size: int = 64, **options: Any) -> Definition:
+    return Definition(lambda: _torchvision_model(name, **options), images(size))
 
 
 def _segmentation(name: str) -> Definition:
-    return _definition(name, 64, weights_backbone=None)
+    return _torchvision_definition(name, 64, weights_backbone=None)
 
 
 def _video(name: str, frames: int = 4, size: int = 32) -> Definition:
-    return Definition(lambda: _named(name), clips(frames, size))
+    return Definition(lambda: _torchvision_model(name), clips(frames, size))
 
 
 DEFINITIONS = {
     f"torchvision/{name}": definition
     for name, definition in {
-        "alexnet": _definition("alexnet"),
-        "vgg11_bn": _definition("vgg11_bn"),
-        "resnet18": _definition("resnet18"),
-        "resnet50": _definition("resnet50"),
-        "resnext50_32x4d": _definition("resnext50_32x4d"),
-        "densenet121": _definition("densenet121"),
-        "googlenet": _definition("googlenet", aux_logits=False, init_weights=False),
-        "inception_v3": _definition("inception_v3", 96, aux_logits=False, init_weights=False),
-        "squeezenet1_1": _definition("squeezenet1_1"),
-        "shufflenet_v2_x0_5": _definition("shufflenet_v2_x0_5"),
-        "mobilenet_v2": _definition("mobilenet_v2"),
-        "mobilenet_v3_small": _definition("mobilenet_v3_small"),
-        "mnasnet0_5": _definition("mnasnet0_5"),
-        "efficientnet_b0": _definition("efficientnet_b0"),
-        "regnet_x_400mf": _definition("regnet_x_400mf"),
-        "regnet_y_400mf": _definition("regnet_y_400mf"),
+        "alexnet": _torchvision_definition("alexnet"),
+        "vgg11_bn": _torchvision_definition("vgg11_bn"),
+        "resnet18": _torchvision_definition("resnet18"),
+        "resnet50": _torchvision_definition("resnet50"),
+        "resnext50_32x4d": _torchvision_definition("resnext50_32x4d"),
+        "densenet121": _torchvision_definition("densenet121"),
+        "googlenet": _torchvision_definition("googlenet", aux_logits=False, init_weights=False),
+        "inception_v3": _torchvision_definition("inception_v3", 96, aux_logits=False, init_weights=False),
+        "squeezenet1_1": _torchvision_definition("squeezenet1_1"),
+        "shufflenet_v2_x0_5": _torchvision_definition("shufflenet_v2_x0_5"),
+        "mobilenet_v2": _torchvision_definition("mobilenet_v2"),
+        "mobilenet_v3_small": _torchvision_definition("mobilenet_v3_small"),
+        "mnasnet0_5": _torchvision_definition("mnasnet0_5"),
+        "efficientnet_b0": _torchvision_definition("efficientnet_b0"),
+        "regnet_x_400mf": _torchvision_definition("regnet_x_400mf"),
+        "regnet_y_400mf": _torchvision_definition("regnet_y_400mf"),
         "convnext": Definition(_convnext, images()),
         "vit": Definition(_vit, images()),
         "swin": Definition(lambda: _swin(1), images()),

@@ -1,4 +1,4 @@
-"""transformers as it comes: tiny widths, but the flags of the default configuration, the cache of decoders included."""
+"""transformers with the flags of the default configuration, such as the cache of decoders, and tiny widths."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SEQUENCE = {"vocab_size": 99, "d_model": 48, "encoder_layers": 2, "decoder_layer
             "decoder_attention_heads": 4, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80}  # fmt: skip
 
 
-def _causal(config: str, model: str, **options: Any) -> Definition:
+def _caching_causal(config: str, model: str, **options: Any) -> Definition:
     return Definition(model_of(config, model, **options), causal())
 
 
@@ -33,7 +33,7 @@ def _mask2former() -> Definition:
     return Definition(make, pixels(64))
 
 
-def _detr(config: str, model: str, width: int = 48, heads: int = 4) -> Definition:
+def _detr_variant(config: str, model: str, width: int = 48, heads: int = 4) -> Definition:
     from transformers import ResNetConfig
 
     backbone = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], layer_type="basic",
@@ -45,16 +45,24 @@ def _detr(config: str, model: str, width: int = 48, heads: int = 4) -> Definitio
     return Definition(make, pixels(64))
 
 
-def _definitions() -> dict[str, Definition]:
+def _default_decoders() -> dict[str, Definition]:
+    """Return decoders of text."""
     return {
-        "llama": _causal("LlamaConfig", "LlamaForCausalLM", **GROUPED),
-        "mistral": _causal("MistralConfig", "MistralForCausalLM", **GROUPED),
-        "gpt2": _causal("GPT2Config", "GPT2LMHeadModel", vocab_size=99, n_embd=48, n_layer=2, n_head=4, n_positions=64),
-        "gemma3": _causal("Gemma3TextConfig", "Gemma3ForCausalLM", **GROUPED, head_dim=12),
-        "qwen3": _causal("Qwen3Config", "Qwen3ForCausalLM", **GROUPED, head_dim=12),
-        "phi3": _causal("Phi3Config", "Phi3ForCausalLM", **GROUPED, pad_token_id=0),
-        "falcon": _causal("FalconConfig", "FalconForCausalLM", **TEXT),
-        "mamba": _causal("MambaConfig", "MambaForCausalLM", vocab_size=99, hidden_size=48, num_hidden_layers=2),
+        "llama": _caching_causal("LlamaConfig", "LlamaForCausalLM", **GROUPED),
+        "mistral": _caching_causal("MistralConfig", "MistralForCausalLM", **GROUPED),
+        "gpt2": _caching_causal("GPT2Config", "GPT2LMHeadModel", vocab_size=99, n_embd=48, n_layer=2, n_head=4,
+                                n_positions=64),
+        "gemma3": _caching_causal("Gemma3TextConfig", "Gemma3ForCausalLM", **GROUPED, head_dim=12),
+        "qwen3": _caching_causal("Qwen3Config", "Qwen3ForCausalLM", **GROUPED, head_dim=12),
+        "phi3": _caching_causal("Phi3Config", "Phi3ForCausalLM", **GROUPED, pad_token_id=0),
+        "falcon": _caching_causal("FalconConfig", "FalconForCausalLM", **TEXT),
+        "mamba": _caching_causal("MambaConfig", "MambaForCausalLM", vocab_size=99, hidden_size=48, num_hidden_layers=2),
+    }  # fmt: skip
+
+
+def _default_sequence_models() -> dict[str, Definition]:
+    """Return encoders with decoders."""
+    return {
         "t5": Definition(model_of("T5Config", "T5ForConditionalGeneration", vocab_size=99, d_model=48, d_kv=12,
                                      d_ff=80, num_layers=2, num_heads=4), pairs),
         "bart": Definition(model_of("BartConfig", "BartForConditionalGeneration", **SEQUENCE,
@@ -63,9 +71,15 @@ def _definitions() -> dict[str, Definition]:
                                           num_mel_bins=20, max_source_positions=16, max_target_positions=32,
                                           pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1),
                               _speech),
+    }  # fmt: skip
+
+
+def _default_vision_models() -> dict[str, Definition]:
+    """Return models of images."""
+    return {
         "segformer_b0": Definition(model_of("SegformerConfig", "SegformerForSemanticSegmentation"), pixels(64)),
-        "conditional_detr": _detr("ConditionalDetrConfig", "ConditionalDetrForObjectDetection"),
-        "detr_segmentation": _detr("DetrConfig", "DetrForSegmentation", width=128, heads=8),
+        "conditional_detr": _detr_variant("ConditionalDetrConfig", "ConditionalDetrForObjectDetection"),
+        "detr_segmentation": _detr_variant("DetrConfig", "DetrForSegmentation", width=128, heads=8),
         "mask2former": _mask2former(),
         "sam_encoder": Definition(model_of("SamVisionConfig", "SamVisionModel", hidden_size=48, output_channels=24,
                                               num_hidden_layers=2, num_attention_heads=4, image_size=64, patch_size=8,
@@ -76,4 +90,8 @@ def _definitions() -> dict[str, Definition]:
     }  # fmt: skip
 
 
-DEFINITIONS = {f"transformers-defaults/{name}": definition for name, definition in _definitions().items()}
+DEFINITIONS = {
+    f"transformers-defaults/{name}": definition
+    for definitions in (_default_decoders(), _default_sequence_models(), _default_vision_models())
+    for name, definition in definitions.items()
+}

@@ -14,7 +14,13 @@ LLAMA = {**TEXT, "num_key_value_heads": 2, "use_cache": False}
 
 
 def model_of(config: str, model: str, **options: Any) -> Callable[[], nn.Module]:
-    """A function that builds a model with random weights, from the names of its classes and its configuration."""
+    """Return a function that builds a model with random weights.
+
+    Args:
+        config: the name of the class of its configuration.
+        model: the name of its class.
+        options: the configuration.
+    """
 
     def make() -> nn.Module:
         import transformers
@@ -27,6 +33,8 @@ def model_of(config: str, model: str, **options: Any) -> Callable[[], nn.Module]
 
 
 def ids(length: int = 9, **others: Any) -> Callable[[], dict[str, Tensor]]:
+    """Return a function that draws two sequences of tokens, of which the first has three tokens of padding."""
+
     def make() -> dict[str, Tensor]:
         tokens = torch.randint(3, 90, (2, length))
         mask = torch.ones_like(tokens)
@@ -37,22 +45,25 @@ def ids(length: int = 9, **others: Any) -> Callable[[], dict[str, Tensor]]:
 
 
 def causal(length: int = 9) -> Callable[[], dict[str, Tensor]]:
+    """Return a function that draws two sequences of tokens."""
     return lambda: {"input_ids": torch.randint(3, 90, (2, length))}
 
 
 def pairs() -> dict[str, Tensor]:
+    """Draw the tokens of an encoder and of a decoder."""
     return {"input_ids": torch.randint(3, 90, (2, 9)), "decoder_input_ids": torch.randint(3, 90, (2, 5))}
 
 
 def pixels(size: int = 32) -> Callable[[], dict[str, Tensor]]:
+    """Return a function that draws two images."""
     return lambda: {"pixel_values": torch.randn(2, 3, size, size)}
 
 
-def _text(config: str, model: str, **options: Any) -> Definition:
+def _text_definition(config: str, model: str, **options: Any) -> Definition:
     return Definition(model_of(config, model, **{**TEXT, **options}), ids())
 
 
-def _causal(config: str, model: str, **options: Any) -> Definition:
+def _uncached_causal(config: str, model: str, **options: Any) -> Definition:
     return Definition(model_of(config, model, **{**LLAMA, **options}), causal())
 
 
@@ -80,7 +91,47 @@ def _detr() -> Definition:
     return Definition(make, pixels(64))
 
 
-def _definitions() -> dict[str, Definition]:
+def _encoders() -> dict[str, Definition]:
+    """Return encoders of text."""
+    return {
+        "bert": _text_definition("BertConfig", "BertForSequenceClassification"),
+        "distilbert": Definition(
+            model_of("DistilBertConfig", "DistilBertForSequenceClassification", vocab_size=99, dim=48, n_layers=2,
+                   n_heads=4, hidden_dim=80, max_position_embeddings=64), ids()),
+        "roberta": _text_definition("RobertaConfig", "RobertaForMaskedLM"),
+        "electra": _text_definition("ElectraConfig", "ElectraModel", embedding_size=24),
+        "albert": _text_definition("AlbertConfig", "AlbertModel", embedding_size=24),
+        "deberta": _text_definition("DebertaV2Config", "DebertaV2Model", relative_attention=True,
+                                    pos_att_type=["p2c", "c2p"]),
+        "mpnet": _text_definition("MPNetConfig", "MPNetModel"),
+    }  # fmt: skip
+
+
+def _decoders() -> dict[str, Definition]:
+    """Return decoders of text."""
+    return {
+        "gpt2": Definition(model_of("GPT2Config", "GPT2LMHeadModel", vocab_size=99, n_embd=48, n_layer=2, n_head=4,
+                                  n_positions=64, use_cache=False), causal()),
+        "gpt_neox": _uncached_causal("GPTNeoXConfig", "GPTNeoXForCausalLM"),
+        "opt": Definition(model_of("OPTConfig", "OPTForCausalLM", vocab_size=99, hidden_size=48, num_hidden_layers=2,
+                                 num_attention_heads=4, ffn_dim=80, max_position_embeddings=64, word_embed_proj_dim=48,
+                                 use_cache=False), causal()),
+        "bloom": Definition(model_of("BloomConfig", "BloomForCausalLM", vocab_size=99, hidden_size=48, n_layer=2,
+                                   n_head=4, use_cache=False), causal()),
+        "llama": _uncached_causal("LlamaConfig", "LlamaForCausalLM"),
+        "mistral": _uncached_causal("MistralConfig", "MistralForCausalLM"),
+        "qwen2": _uncached_causal("Qwen2Config", "Qwen2ForCausalLM"),
+        "qwen3": _uncached_causal("Qwen3Config", "Qwen3ForCausalLM", head_dim=12),
+        "gemma": _uncached_causal("GemmaConfig", "GemmaForCausalLM", head_dim=12),
+        "phi": _uncached_causal("PhiConfig", "PhiForCausalLM", num_key_value_heads=4),
+        "mixtral": _uncached_causal("MixtralConfig", "MixtralForCausalLM", num_local_experts=4),
+        "qwen2_moe": _uncached_causal("Qwen2MoeConfig", "Qwen2MoeForCausalLM", num_experts=4,
+                                      moe_intermediate_size=40, shared_expert_intermediate_size=48),
+    }  # fmt: skip
+
+
+def _sequence_models() -> dict[str, Definition]:
+    """Return encoders with decoders, and models of speech."""
     speech = {"vocab_size": 40, "conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2),
               "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}  # fmt: skip
     t5 = {"vocab_size": 99, "d_model": 48, "d_kv": 12, "d_ff": 80, "num_layers": 2, "num_heads": 4, "use_cache": False}
@@ -89,34 +140,7 @@ def _definitions() -> dict[str, Definition]:
             "use_cache": False}  # fmt: skip
     whisper = {**bart, "num_mel_bins": 20, "max_source_positions": 16, "max_target_positions": 32, "pad_token_id": 0,
                "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}  # fmt: skip
-    vision = {**WIDTH, "image_size": 32, "patch_size": 8, "num_labels": 6}
     return {
-        "bert": _text("BertConfig", "BertForSequenceClassification"),
-        "distilbert": Definition(
-            model_of("DistilBertConfig", "DistilBertForSequenceClassification", vocab_size=99, dim=48, n_layers=2,
-                   n_heads=4, hidden_dim=80, max_position_embeddings=64), ids()),
-        "roberta": _text("RobertaConfig", "RobertaForMaskedLM"),
-        "electra": _text("ElectraConfig", "ElectraModel", embedding_size=24),
-        "albert": _text("AlbertConfig", "AlbertModel", embedding_size=24),
-        "deberta": _text("DebertaV2Config", "DebertaV2Model", relative_attention=True, pos_att_type=["p2c", "c2p"]),
-        "mpnet": _text("MPNetConfig", "MPNetModel"),
-        "gpt2": Definition(model_of("GPT2Config", "GPT2LMHeadModel", vocab_size=99, n_embd=48, n_layer=2, n_head=4,
-                                  n_positions=64, use_cache=False), causal()),
-        "gpt_neox": _causal("GPTNeoXConfig", "GPTNeoXForCausalLM"),
-        "opt": Definition(model_of("OPTConfig", "OPTForCausalLM", vocab_size=99, hidden_size=48, num_hidden_layers=2,
-                                 num_attention_heads=4, ffn_dim=80, max_position_embeddings=64, word_embed_proj_dim=48,
-                                 use_cache=False), causal()),
-        "bloom": Definition(model_of("BloomConfig", "BloomForCausalLM", vocab_size=99, hidden_size=48, n_layer=2,
-                                   n_head=4, use_cache=False), causal()),
-        "llama": _causal("LlamaConfig", "LlamaForCausalLM"),
-        "mistral": _causal("MistralConfig", "MistralForCausalLM"),
-        "qwen2": _causal("Qwen2Config", "Qwen2ForCausalLM"),
-        "qwen3": _causal("Qwen3Config", "Qwen3ForCausalLM", head_dim=12),
-        "gemma": _causal("GemmaConfig", "GemmaForCausalLM", head_dim=12),
-        "phi": _causal("PhiConfig", "PhiForCausalLM", num_key_value_heads=4),
-        "mixtral": _causal("MixtralConfig", "MixtralForCausalLM", num_local_experts=4),
-        "qwen2_moe": _causal("Qwen2MoeConfig", "Qwen2MoeForCausalLM", num_experts=4, moe_intermediate_size=40,
-                             shared_expert_intermediate_size=48),
         "t5": Definition(model_of("T5Config", "T5ForConditionalGeneration", **t5), pairs),
         "t5_gated": Definition(model_of("T5Config", "T5ForConditionalGeneration", **t5,
                                       feed_forward_proj="gated-gelu", tie_word_embeddings=False), pairs),
@@ -128,6 +152,13 @@ def _definitions() -> dict[str, Definition]:
                                lambda: {"input_values": torch.randn(2, 800)}),
         "hubert": Definition(model_of("HubertConfig", "HubertModel", **WIDTH, **speech),
                              lambda: {"input_values": torch.randn(2, 800)}),
+    }  # fmt: skip
+
+
+def _vision_models() -> dict[str, Definition]:
+    """Return models of images."""
+    vision = {**WIDTH, "image_size": 32, "patch_size": 8, "num_labels": 6}
+    return {
         "clip": _clip(),
         "vit": Definition(model_of("ViTConfig", "ViTForImageClassification", **vision), pixels()),
         "dinov2": Definition(model_of("Dinov2Config", "Dinov2Model", **vision), pixels()),
@@ -145,4 +176,8 @@ def _definitions() -> dict[str, Definition]:
     }  # fmt: skip
 
 
-DEFINITIONS = {f"transformers/{name}": definition for name, definition in _definitions().items()}
+DEFINITIONS = {
+    f"transformers/{name}": definition
+    for definitions in (_encoders(), _decoders(), _sequence_models(), _vision_models())
+    for name, definition in definitions.items()
+}

@@ -5,7 +5,7 @@ from torch import nn
 from wild.definitions import Definition, images
 
 
-def _make(task: str, file: str) -> nn.Module:
+def _ultralytics_model(task: str, file: str) -> nn.Module:
     from ultralytics.nn import tasks
 
     model = getattr(tasks, task)(file, verbose=False)
@@ -13,15 +13,15 @@ def _make(task: str, file: str) -> nn.Module:
     return model
 
 
-def _definition(task: str, file: str, size: int = 64) -> Definition:
-    return Definition(lambda: _make(task, file), images(size))
+def _ultralytics_definition(task: str, file: str, size: int = 64) -> Definition:
+    return Definition(lambda: _ultralytics_model(task, file), images(size))
 
 
 FAMILIES = {
-    "yolov8n": _definition("DetectionModel", "yolov8n.yaml"),
-    "yolo11n": _definition("DetectionModel", "yolo11n.yaml"),
-    "yolov8n_seg": _definition("SegmentationModel", "yolov8n-seg.yaml"),
-    "yolo11n_cls": _definition("ClassificationModel", "yolo11n-cls.yaml"),
+    "yolov8n": _ultralytics_definition("DetectionModel", "yolov8n.yaml"),
+    "yolo11n": _ultralytics_definition("DetectionModel", "yolo11n.yaml"),
+    "yolov8n_seg": _ultralytics_definition("SegmentationModel", "yolov8n-seg.yaml"),
+    "yolo11n_cls": _ultralytics_definition("ClassificationModel", "yolo11n-cls.yaml"),
 }
 
 DEFINITIONS = {f"ultralytics/{name}": definition for name, definition in FAMILIES.items()}

@@ -1,4 +1,4 @@
-"""What a model, an example and the random generators are like before and after: every bit, every object."""
+"""Snapshots of a model, an example and the random generators, compared bit for bit and object for object."""
 
 import hashlib
 import random
@@ -17,9 +17,9 @@ Entry = tuple[Any, ...]
 
 
 class Snapshot:
-    """Entries by path, of everything that can be reached from a model's and an example's attributes.
+    """Entries of all objects that can be reached from the attributes of a model and an example, by their paths.
 
-    The objects are held, so that no identity is given to another object in the meantime.
+    References to the objects are kept, so that no identity is given to another object in the meantime.
     """
 
     def __init__(self, model: nn.Module, example: Any) -> None:
@@ -27,7 +27,7 @@ class Snapshot:
         self.entries = self._record(model, example)
 
     def changes(self, model: nn.Module, example: Any) -> list[str]:
-        """Paths of what is not as it was: gone, new, another object, or other bits."""
+        """Return the paths of entries that are missing, new, another object, or of other bits."""
         now = Snapshot(model, example).entries
         return sorted(path for path in self.entries.keys() | now.keys() if self.entries.get(path) != now.get(path))
 
@@ -44,7 +44,7 @@ class Snapshot:
         if isinstance(value, PLAIN):
             yield path, (type(value), repr(value))
             return
-        yield path, (type(value), id(value), *_content(value))
+        yield path, (type(value), id(value), *_entry_content(value))
         if id(value) in seen or isinstance(value, OPAQUE):
             return
         seen.add(id(value))
@@ -53,7 +53,7 @@ class Snapshot:
             yield from self._walk(child, f"{path}.{name}", seen)
 
 
-def _content(value: Any) -> Entry:
+def _entry_content(value: Any) -> Entry:
     if isinstance(value, Tensor):
         return value.dtype, tuple(value.shape), value.stride(), value.requires_grad, _bits(value)
     if isinstance(value, Mapping):

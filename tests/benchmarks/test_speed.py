@@ -22,7 +22,7 @@ def test_rows_become_a_table(tmp_path: Path) -> None:
     ]
     for number, content in enumerate(rows):
         (tmp_path / f"{number}.jsonl").write_text(json.dumps(content) + "\n")
-    tables = table.table(tmp_path)
+    tables = table.speed_tables(tmp_path)
     assert [line for line in tables.splitlines() if line.endswith(":")] == [
         "Half of the MACs, one thread:", "Half of the time, one thread:", "Half of the time, 2 threads:",
     ]  # fmt: skip
@@ -37,6 +37,6 @@ def test_two_networks_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(timing, "LEAST_ROUNDS", 1)
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
     settings = timing.ClockSettings(("eager",), (1,), 0.0)
-    rows = list(timing.speeds(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 2, 3), torch.randn(32, 3, 8, 8), settings))
+    rows = list(timing.measure_speeds(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 2, 3), torch.randn(32, 3, 8, 8), settings))
     assert [(row["runtime"], row["batch"], row["threads"]) for row in rows] == [("eager", 1, 1), ("eager", 32, 1)]
     assert all(row["low"] <= row["ratio"] <= row["high"] and row["dense_ms"] > 0 for row in rows)

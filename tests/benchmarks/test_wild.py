@@ -108,7 +108,7 @@ def test_a_row_replaces_the_old_one_and_keeps_its_peer(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     results.write_rows(path, [{"name": "a", "share": 0.5, "peer": {"outcome": "works"}}, {"name": "b"}])
     results.replace_row(path, {"name": "a", "share": 0.9})
-    rows = results.read_rows(path)
+    rows = results.rows_by_name(path)
     assert set(rows["a"].pop("run")) == {"version", "commit", "torch", "processor", "threads", "date"}
     assert rows == {"a": {"name": "a", "share": 0.9, "peer": {"outcome": "works"}}, "b": {"name": "b"}}
 

@@ -37,6 +37,7 @@ class DLRM(nn.Module):
 
 
 def clicks(count: int = 4, bag: int = 3) -> tuple[Tensor, Tensor]:
+    """Draw dense features (count, 13) and the numbers of sparse ones (count, 4, bag)."""
     return torch.randn(count, 13), torch.randint(0, 20, (count, 4, bag))
 
 
@@ -68,9 +69,9 @@ class SplineLinear(nn.Module):
         x, grid = x[:, :, None], self.grid
         bases = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)  # (B, in, intervals + 2 order)
         for k in range(1, self.order + 1):
-            left = (x - grid[:, : -(k + 1)]) / (grid[:, k:-1] - grid[:, : -(k + 1)])
-            right = (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:(-k)])
-            bases = left * bases[:, :, :-1] + right * bases[:, :, 1:]
+            rising = (x - grid[:, : -(k + 1)]) / (grid[:, k:-1] - grid[:, : -(k + 1)])
+            falling = (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:(-k)])
+            bases = rising * bases[:, :, :-1] + falling * bases[:, :, 1:]
         return bases
 
 
