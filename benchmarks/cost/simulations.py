@@ -71,7 +71,7 @@ def rows(subject: Subject, adapts: bool) -> Iterator[tuple[str, dict[str, float]
     in_sample = whole.quick(SIMULATED)
     examples = [microbatch for fold in in_sample.folds for microbatch in fold.fitted.microbatches]
     both = quick_execution(whole.fitted.within, examples, whole.fitted.memory)
-    in_sample.folds = [Fold(both, both)]
+    in_sample.judge_by([Fold(both, both)])
     judges = {
         "held out": whole.quick_held_out(HELD_OUT), "crossed": whole.quick(SIMULATED), "in-sample": in_sample,
     }  # fmt: skip

@@ -10,19 +10,27 @@ from torch import Tensor
 from secateur.allocation.plan_sizes import Allocation
 from secateur.coupling.plan import Plan
 
+CLEAR = 2.0  # standard errors of the first fold, beyond which a plan is set aside
 EXCHANGE = 1.5  # the power of the speed gained that the loss may increase by; half of the MACs loses about 4 times more
 
 
 class Candidate(NamedTuple):
     """A plan, the allocation that it was made by, and its divergences (examples,); None if it was not simulated.
 
-    The divergences are at a temperature by which class scores are divided.
+    The divergences are at a temperature by which class scores are divided. A plan that is clearly farther than another
+    one on the examples of the first fold has those alone (examples of the fold,).
     """
 
     plan: Plan
     allocation: Allocation
     losses: Tensor | None = None
     temperature: float = 1.0
+    first_losses: Tensor | None = None
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What plans are ranked by: the mean divergence, and that on the first fold where others were not simulated."""
+        return self.loss, math.inf if self.first_losses is None else float(self.first_losses.mean())
 
     @property
     def loss(self) -> float:
@@ -52,6 +60,25 @@ def distinct_candidates(candidates: Iterator[Candidate]) -> list[Candidate]:
     return list(by_counts.values())
 
 
+def may_be_nearest(candidates: Sequence[Candidate]) -> list[int]:
+    """Return the numbers of the plans that may be the nearest one by the first fold of examples, the nearest first.
+
+    The others are farther than the nearest by more than two standard errors of the difference, paired by example.
+
+    Args:
+        candidates: the plans; those that were not simulated on the first fold are left out.
+    """
+    known = {number: one.first_losses for number, one in enumerate(candidates) if one.first_losses is not None}
+    ranked = sorted(known, key=lambda number: float(known[number].mean()))
+    excesses = {number: known[number] - known[ranked[0]] for number in ranked}
+    return [number for number in ranked if float(excesses[number].mean()) <= CLEAR * standard_error(excesses[number])]
+
+
+def standard_error(differences: Tensor) -> float:
+    """Return the standard error of the mean of differences (examples,); infinite for one."""
+    return float(differences.std()) / len(differences) ** 0.5 if len(differences) > 1 else math.inf
+
+
 def ranked_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return plans in ascending order of their divergences, but equal shares first unless another is clearly nearer.
 
@@ -61,17 +88,19 @@ def ranked_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
     Args:
         candidates: the plans; those that were not simulated come last.
     """
-    ranked = sorted(candidates, key=lambda candidate: candidate.loss)
-    uniform = next((candidate for candidate in ranked if candidate.allocation.names == ("uniform",)), None)
-    if uniform is None or uniform is ranked[0] or uniform.losses is None or ranked[0].losses is None:
+    ranked = sorted(candidates, key=lambda candidate: candidate.rank)
+    best, uniform = ranked[0], next((one for one in ranked if one.allocation.names == ("uniform",)), ranked[0])
+    pair = [uniform.losses, best.losses] if best.losses is not None else [uniform.first_losses, best.first_losses]
+    before, after = pair  # (examples,) each
+    if uniform is best or before is None or after is None:
         return ranked
-    gains = uniform.losses - ranked[0].losses  # (examples,)
-    error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else math.inf
+    gains = before - after
+    error = standard_error(gains)
     if float(gains.mean()) > error:
         return ranked
     note = (
-        f"every group keeps the same fraction: another plan has a {uniform.measure} of {ranked[0].loss:.4f} in place "
-        f"of {uniform.loss:.4f}, a difference within its standard error of {error:.4f}"
+        f"every group keeps the same fraction: another plan has a {uniform.measure} of {float(after.mean()):.4f} in "
+        f"place of {float(before.mean()):.4f}, a difference within its standard error of {error:.4f}"
     )
     return [uniform.with_note(note), *(candidate for candidate in ranked if candidate is not uniform)]
 

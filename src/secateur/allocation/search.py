@@ -6,11 +6,17 @@ from functools import cached_property
 
 import torch
 
-from secateur.allocation.candidate_plans import Candidate, distinct_candidates, preferred_candidate, ranked_by_evidence
+from secateur.allocation.candidate_plans import (
+    Candidate,
+    distinct_candidates,
+    may_be_nearest,
+    preferred_candidate,
+    ranked_by_evidence,
+)
 from secateur.allocation.candidates import FEWEST
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_sizes
-from secateur.allocation.simulate import PlanSimulator
+from secateur.allocation.simulate import FIRST_FOLD, OTHER_FOLDS, PlanSimulator
 from secateur.allocation.tied_groups import TiedNetwork
 from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget, Plan
@@ -94,7 +100,7 @@ class PlanSearch:
         if len(candidates) > 1:
             candidates = self._simulate(candidates)
         ranked = ranked_by_evidence(candidates)
-        is_complete = len(candidates) == 1 or all(candidate.losses is not None for candidate in candidates)
+        is_complete = len(candidates) == 1 or all(candidate.first_losses is not None for candidate in candidates)
         if self.latency is not None or not is_complete:
             return ranked[0]
         return self._with_filled_kernels(keep, ranked)
@@ -117,7 +123,9 @@ class PlanSearch:
         unknown = [best] if len(ranked) == 1 else []
         simulated = self._simulate([*unknown, *filling])
         best = simulated.pop(0) if unknown else best
-        nearest = min(simulated, key=lambda candidate: candidate.loss)
+        if best.losses is None and best.first_losses is not None:
+            best = self.simulated(best)
+        nearest = min(simulated, key=lambda candidate: candidate.rank)
         return best if best.losses is None or nearest.losses is None else preferred_candidate(best, nearest)
 
     @property
@@ -141,20 +149,33 @@ class PlanSearch:
                 yield candidate
 
     def _simulate(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return the candidates with their divergences, as far as there is time."""
-        time = self.config.time
-        simulated: list[Candidate] = []
-        start, longest = time.elapsed, 0.0
-        for number, candidate in enumerate(track(candidates, "simulated plans")):
+        """Return the candidates with their divergences, as far as there is time.
+
+        Those that are clearly farther than another on the first fold of examples are not simulated on the others.
+        """
+        simulated = list(candidates)
+        for number in self._in_time(range(len(candidates)), len(candidates)):
+            self.quick.measure_ahead((candidate.plan.kept for candidate in candidates[number:]), [FIRST_FOLD])
+            first = self.quick.divergences_of(FIRST_FOLD, candidates[number].plan.kept)
+            simulated[number] = candidates[number]._replace(first_losses=first, temperature=self.quick.temperature)
+        nearest_first = may_be_nearest(simulated)
+        for rank, number in enumerate(self._in_time(nearest_first, len(candidates))):
+            self.quick.measure_ahead((simulated[other].plan.kept for other in nearest_first[rank:]), [OTHER_FOLDS])
+            simulated[number] = self.simulated(simulated[number])
+        return simulated
+
+    def _in_time(self, numbers: Sequence[int], total: int) -> Iterator[int]:
+        """Yield the numbers of plans to simulate, as long as there is time for another one."""
+        time, longest = self.config.time, 0.0
+        for done, number in enumerate(track(numbers, "simulated plans")):
             if time.is_spent(SIMULATIONS, ahead=longest):
-                time.leave_out(f"{len(candidates) - len(simulated)} of {len(candidates)} simulations of allocations")
-                break
-            self.quick.measure_ahead(other.plan.kept for other in candidates[number:])
-            simulated.append(self.simulated(candidate))
-            start, longest = time.elapsed, max(longest, time.elapsed - start)
-        return [*simulated, *candidates[len(simulated) :]]
+                time.leave_out(f"{len(numbers) - done} of {total} simulations of allocations")
+                return
+            start = time.elapsed
+            yield number
+            longest = max(longest, time.elapsed - start)
 
     def simulated(self, candidate: Candidate) -> Candidate:
         """Return a candidate with its divergences."""
-        losses = self.quick.divergences(candidate.plan.kept)
+        losses = self.quick.divergences(candidate.plan.kept, first=candidate.first_losses)
         return candidate._replace(losses=losses, temperature=self.quick.temperature)

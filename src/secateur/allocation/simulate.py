@@ -4,31 +4,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.allocation.simulation_fold import Fold, crossed_folds, executions_of, quick_execution
+from secateur.allocation.simulation_fold import DenseJudgement, Fold, crossed_folds, executions_of, quick_fold
 from secateur.coupling.network import Kept
 from secateur.data.batch import Batch
 from secateur.evaluation.calibration import Calibration
-from secateur.evaluation.comparison_temperature import comparison_temperature
-from secateur.evaluation.dense_outputs import MOST_ENTRIES
 from secateur.evaluation.evaluate import OutputPair
 from secateur.evaluation.holdout import output_spread
-from secateur.files.state_memo import StateMemo, key_of
+from secateur.files.state_memo import State, StateMemo, key_of
 from secateur.masking.ablation import Means
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
-from secateur.recovery.paired_run import MEMORY, PairedExecution, dense_outputs
+from secateur.recovery.paired_run import MEMORY, PairedExecution
 from secateur.recovery.ridge import Choice
 from secateur.utils.distributed import is_shared, process_count
 
 COMPARING, MEASURING = Choice(1e-1, 0), Choice(1e-2, 0)
-MOST_HELD_OUT = 64
 FITTED_MEMORY, HELD_OUT_MEMORY = 0.375, 0.125  # shares of the memory; forks take as much again
+FIRST_FOLD, OTHER_FOLDS, ALL_FOLDS = slice(0, 1), slice(1, None), slice(0, None)
 
 
 class PlanSimulator:
@@ -43,16 +40,18 @@ class PlanSimulator:
     def __init__(self, calibration: Calibration, means: Means | None = None, results: StateMemo | None = None) -> None:
         self.network, self._microbatches, self._means = calibration.network, calibration.microbatches, means
         fitted = self._execution(calibration.fitted, FITTED_MEMORY)
-        self.folds = [Fold(fitted, self._execution(calibration.held_out, HELD_OUT_MEMORY))]
+        self.judge_by([Fold(fitted, self._execution(calibration.held_out, HELD_OUT_MEMORY))])
         self.choice: Choice | None = None  # how layers are solved for: by default as rows held out say
         self._layers = layers_of(self.network) if means is None else []
-        self._dense_outputs: list[Any] | None = None
         self._results = results or StateMemo()
-        self._temperature: float | None = None  # at which outputs are compared, known with the first ones
         self._start: Node | None = None  # the operator that the dense network is to be run to
 
     def _execution(self, microbatches: Sequence[Batch], memory_share: float) -> PairedExecution:
         return PairedExecution(EmbeddedPrunedNetwork.whole(self.network, {}), microbatches, int(MEMORY * memory_share))
+
+    def judge_by(self, folds: Sequence[Fold]) -> None:
+        """Replace the folds of examples."""
+        self.folds, self._judgement = folds, DenseJudgement(self.network, folds)
 
     @property
     def fitted(self) -> PairedExecution:
@@ -69,12 +68,10 @@ class PlanSimulator:
 
         Layers get one ridge. Each half of the examples judges a refit on the other half, so that all of them judge and
         none judges what it was fitted to. Examples that can't be divided serve for both.
-
-        Args:
-            examples: the most examples.
         """
         quick = self._on(output_spread(self._microbatches, examples), COMPARING)
-        quick.folds = crossed_folds(self.fitted.within, quick._microbatches, self.fitted.memory + self.held_out.memory)
+        within, memory = self.fitted.within, self.fitted.memory + self.held_out.memory
+        quick.judge_by(crossed_folds(within, quick._microbatches, memory))
         return quick
 
     def quick_held_out(self, examples: int) -> "PlanSimulator":
@@ -86,30 +83,20 @@ class PlanSimulator:
         Args:
             examples: the most examples.
         """
-        count = min(examples // 3, MOST_HELD_OUT)
-        fitted = output_spread(self.fitted.microbatches, examples - count)
-        held_out = output_spread(self.held_out.microbatches, count)
-        quick = self._on([*fitted, *held_out], MEASURING)
-        judging = PairedExecution(self.held_out.within, held_out, self.held_out.memory)
-        quick.folds = [Fold(quick_execution(self.fitted.within, fitted, self.fitted.memory), judging)]
+        fold = quick_fold(self.folds[0], examples)
+        quick = self._on([*fold.fitted.microbatches, *fold.held_out.microbatches], MEASURING)
+        quick.judge_by([fold])
         return quick
 
     def _on(self, microbatches: Sequence[Batch], choice: Choice) -> "PlanSimulator":
         """Return a copy on some of the examples, taken from all over them: they may be in an order of their own."""
         other = copy(self)
-        other._microbatches, other.choice, other._dense_outputs, other._temperature = microbatches, choice, None, None
+        other._microbatches, other.choice = microbatches, choice
         return other
 
     def reach(self, node: Node) -> None:
         """Let plans that change nothing before an operator start there; the dense network runs once up to it."""
         self._start = node
-
-    def _reach_start(self) -> None:
-        if self._start is None:
-            return
-        node, self._start = self._start, None
-        for execution in executions_of(self.folds):
-            execution.reach(node)
 
     @property
     def layers(self) -> list[LinearLayer]:
@@ -121,59 +108,67 @@ class PlanSimulator:
         return [layer for layer in self._layers if self.network[name].owns(layer.inputs)]
 
     @torch.no_grad()
-    def outputs(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Iterator[OutputPair]:
+    def outputs(
+        self, kept: Kept, layers: Sequence[LinearLayer] | None = None, folds: slice = ALL_FOLDS
+    ) -> Iterator[OutputPair]:
         """Yield the outputs of the dense network and of the cut, refitted one for each microbatch held out.
 
         Args:
             kept: the units that are kept, by group.
             layers: those to refit; all by default.
+            folds: the folds of examples that are looked at.
         """
-        self._reach_start()
-        known = iter(self._known_outputs() or [])
-        for fold in self.folds:
+        if self._start is not None:
+            for execution in executions_of(self.folds):
+                execution.reach(self._start)
+        self._start = None
+        for number in range(len(self.folds))[folds]:
+            fold = self.folds[number]
             pruned = EmbeddedPrunedNetwork.whole(self.network, kept, self._means)
             held_out = fold.refitted(pruned, self._layers if layers is None else layers, self.choice)
-            of_fold = list(islice(known, len(held_out.microbatches)))
-            outputs = zip(of_fold, held_out.cut_outputs(), strict=True) if of_fold else held_out.outputs()
+            known = self._judgement.outputs(number)
+            outputs = held_out.outputs() if known is None else zip(known, held_out.cut_outputs(), strict=True)
             for batch, (dense, cut) in zip(held_out.microbatches, outputs, strict=True):
                 yield OutputPair(batch, dense, cut)
-
-    def _known_outputs(self) -> Sequence[Any] | None:
-        """Return the dense network's outputs on the examples held out, the same for all plans; None if too large."""
-        if self._dense_outputs is None:
-            judging = [batch for fold in self.folds for batch in fold.held_out.microbatches]
-            self._dense_outputs = dense_outputs(self.network, judging, MOST_ENTRIES)
-        return self._dense_outputs or None
 
     @property
     def examples(self) -> int:
         """The number of examples, to refit with and to judge by."""
         return sum(batch.size or 1 for batch in self._microbatches)
 
-    def divergences(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Tensor:
-        """Return the divergence of each example held out, at the temperature for comparisons, (examples,)."""
-        key = self._key("divergences", kept, layers)
-        return self._results.recall(key, partial(self._numbers, kept, layers))["numbers"]  # type: ignore[no-any-return]
+    def divergences(
+        self, kept: Kept, layers: Sequence[LinearLayer] | None = None, first: Tensor | None = None
+    ) -> Tensor:
+        """Return the divergence of each example held out, at the temperature for comparisons, (examples,).
 
-    def _numbers(self, kept: Kept, layers: Sequence[LinearLayer] | None) -> dict[str, Tensor]:
-        pairs = self.outputs(kept, layers)
-        return {"numbers": torch.cat([pair.divergences(pair.small, self.temperature) for pair in pairs])}
+        Args:
+            kept: the units that are kept, by group.
+            layers: those that are refitted; all by default.
+            first: those of the first fold, if they are known.
+        """
+        first = self.divergences_of(FIRST_FOLD, kept, layers) if first is None else first
+        return torch.cat([first, self.divergences_of(OTHER_FOLDS, kept, layers)]) if len(self.folds) > 1 else first
 
-    def measure_ahead(self, plans: Iterable[Kept]) -> None:
+    def divergences_of(self, folds: slice, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Tensor:
+        """Return the divergences of the examples held out of some folds, (examples,)."""
+        return self.recall(f"{folds}", kept, layers, partial(self._measured, kept, layers, folds))
+
+    def _measured(self, kept: Kept, layers: Sequence[LinearLayer] | None, folds: slice) -> Tensor:
+        pairs = self.outputs(kept, layers, folds)
+        return torch.cat([pair.divergences(pair.small, self.temperature) for pair in pairs])
+
+    def measure_ahead(self, plans: Iterable[Kept], parts: Sequence[slice] = (FIRST_FOLD, OTHER_FOLDS)) -> None:
         """Measure the first of these plans, which are asked for next, one in each process that shares the work."""
-        first = islice(plans, process_count() if is_shared() else 0)
-        computations = {self._key("divergences", kept, None): partial(self._numbers, kept, None) for kept in first}
-        self._results.compute_ahead("simulated plans", computations)
+        first = list(islice(plans, process_count() if is_shared() else 0))
+        tasks = [(kept, None, folds) for folds in parts if self.folds[folds] for kept in first]
+        keys = [self._key(str(folds), kept, layers) for kept, layers, folds in tasks]
+        computations = [partial(_state_of, partial(self._measured, *task)) for task in tasks]
+        self._results.compute_ahead("simulated plans", dict(zip(keys, computations, strict=True)))
 
     @property
-    @torch.no_grad()
     def temperature(self) -> float:
         """The temperature at which outputs are compared where they were not fitted."""
-        if self._temperature is None:
-            known = self._known_outputs() or dense_outputs(self.network, self.held_out.microbatches[:1])
-            is_fitted = self.held_out is self.fitted  # what a refit leaves of class scores is what softening measures
-            self._temperature = comparison_temperature([] if is_fitted else known)
-        return self._temperature
+        return self._judgement.temperature
 
     def recall(
         self, name: str, kept: Kept, layers: Sequence[LinearLayer] | None, compute: Callable[[], Tensor]
@@ -187,7 +182,7 @@ class PlanSimulator:
             compute: measures the numbers.
         """
         key = self._key(name, kept, layers)
-        return self._results.recall(key, lambda: {"numbers": compute()})["numbers"]  # type: ignore[no-any-return]
+        return self._results.recall(key, partial(_state_of, compute))["numbers"]  # type: ignore[no-any-return]
 
     def _key(self, name: str, kept: Kept, layers: Sequence[LinearLayer] | None) -> str:
         names = None if layers is None else [layer.name for layer in layers]
@@ -197,3 +192,7 @@ class PlanSimulator:
     def divergence(self, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> float:
         """Return the mean divergence on the examples held out."""
         return float(self.divergences(kept, layers).mean())
+
+
+def _state_of(compute: Callable[[], Tensor]) -> State:
+    return {"numbers": compute()}

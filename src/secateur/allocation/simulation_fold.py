@@ -2,19 +2,28 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
 
+import torch
+
+from secateur.coupling.network import Network
 from secateur.data.batch import Batch
-from secateur.evaluation.holdout import split_halves
+from secateur.evaluation.comparison_temperature import comparison_temperature
+from secateur.evaluation.dense_outputs import MOST_ENTRIES
+from secateur.evaluation.holdout import output_spread, split_halves
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.known_rows import KnownDenseRows
-from secateur.recovery.paired_run import MEMORY, PairedExecution
+from secateur.recovery.paired_run import MEMORY, PairedExecution, dense_outputs
 from secateur.recovery.refit import refit_behind_cut
 from secateur.recovery.ridge import Choice
 from secateur.utils.collected_warnings import own_warnings_dropped
 
 KNOWN_MEMORY = 0.25  # share of the memory
 HALF = 0.5
+MOST_HELD_OUT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +73,20 @@ def quick_execution(
     return PairedExecution(within, microbatches, memory, known)
 
 
+def quick_fold(fold: Fold, examples: int) -> Fold:
+    """Return a fold of at most so many of the examples of another one, a third of them held out.
+
+    Args:
+        fold: the examples.
+        examples: the most examples.
+    """
+    count = min(examples // 3, MOST_HELD_OUT)
+    fitted = output_spread(fold.fitted.microbatches, examples - count)
+    held_out = output_spread(fold.held_out.microbatches, count)
+    judging = PairedExecution(fold.held_out.within, held_out, fold.held_out.memory)
+    return Fold(quick_execution(fold.fitted.within, fitted, fold.fitted.memory), judging)
+
+
 def crossed_folds(within: EmbeddedPrunedNetwork, microbatches: Sequence[Batch], memory: int) -> list[Fold]:
     """Return two folds, in each of which one half of the examples judges what is refitted on the other half.
 
@@ -86,3 +109,37 @@ def executions_of(folds: Sequence[Fold]) -> list[PairedExecution]:
     """Return the executions of folds, each once."""
     executions = (execution for fold in folds for execution in (fold.fitted, fold.held_out))
     return list({id(execution): execution for execution in executions}.values())
+
+
+class DenseJudgement:
+    """What plans are compared with on the examples that judge them: the dense network's outputs, and a temperature.
+
+    Args:
+        network: the network.
+        folds: the folds of examples.
+    """
+
+    def __init__(self, network: Network, folds: Sequence[Fold]) -> None:
+        self._network, self._folds = network, folds
+
+    @cached_property
+    def _outputs(self) -> list[list[Any]]:
+        """The outputs by fold and microbatch; no fold where they are too large to be kept."""
+        judging = [fold.held_out.microbatches for fold in self._folds]
+        outputs = iter(dense_outputs(self._network, [batch for fold in judging for batch in fold], MOST_ENTRIES))
+        by_fold = [list(islice(outputs, len(fold))) for fold in judging]
+        return by_fold if all(by_fold) else []
+
+    def outputs(self, fold: int) -> list[Any] | None:
+        """Return the dense network's outputs on the examples held out of a fold; None if they are too large to keep."""
+        return self._outputs[fold] if self._outputs else None
+
+    @cached_property
+    @torch.no_grad()
+    def temperature(self) -> float:
+        """The temperature at which outputs are compared where they were not fitted."""
+        first = self._folds[0]
+        if first.held_out is first.fitted:  # what a refit leaves of class scores is what softening measures
+            return comparison_temperature([])
+        known = [output for fold in self._outputs for output in fold]
+        return comparison_temperature(known or dense_outputs(self._network, first.held_out.microbatches[:1]))

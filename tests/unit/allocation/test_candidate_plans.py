@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.allocation.candidate_plans import Candidate, ranked_by_evidence
+from secateur.allocation.candidate_plans import Candidate, may_be_nearest, ranked_by_evidence
 from secateur.allocation.plan_sizes import Allocation
 
 UNIFORM, LOSS = Allocation(("uniform",)), Allocation(("loss",))
@@ -49,3 +49,26 @@ def test_equal_shares_that_are_nearest_need_no_note(plan: sc.Plan) -> None:
 
 def test_plans_that_were_not_simulated_come_last(plan: sc.Plan) -> None:
     assert first(plan, torch.ones(4), None).allocation == UNIFORM
+
+
+def test_plans_that_are_clearly_farther_on_the_first_fold_are_left_out(plan: sc.Plan) -> None:
+    near = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    within = near + torch.tensor([0.5, -0.3, 0.5, -0.3])  # .1 farther, with a standard error of .23
+    beyond = near + torch.tensor([0.5, 0.3, 0.5, 0.3])  # .4 farther, with a standard error of .06
+    plans = [Candidate(plan, LOSS, first_losses=losses) for losses in (beyond, within, None, near)]
+    assert may_be_nearest(plans) == [3, 1]
+
+
+def test_one_example_leaves_no_plan_out(plan: sc.Plan) -> None:
+    plans = [Candidate(plan, LOSS, first_losses=torch.tensor([losses])) for losses in (9.0, 1.0)]
+    assert may_be_nearest(plans) == [1, 0]
+
+
+def test_plans_of_the_first_fold_alone_come_behind_those_of_all_and_are_compared_with_each_other(plan: sc.Plan) -> None:
+    far, near, half = torch.full((4,), 5.0), torch.ones(4), torch.tensor([0.1, 0.1])
+    whole, part = Candidate(plan, LOSS, far), Candidate(plan, UNIFORM, None, 1.0, half)
+    assert ranked_by_evidence([part, whole])[0].allocation == LOSS
+    uncertain = near + torch.tensor([0.5, -0.4, 0.5, -0.4])
+    parts = [Candidate(plan, LOSS, None, 1.0, near), Candidate(plan, UNIFORM, None, 1.0, uncertain)]
+    best = ranked_by_evidence(parts)[0]
+    assert best.allocation == UNIFORM and "within its standard error" in best.plan.notes[-1]
