@@ -157,10 +157,10 @@ class PlanSimulator:
         pairs = self.outputs(kept, layers, folds)
         return torch.cat([pair.divergences(pair.small, self.temperature) for pair in pairs])
 
-    def measure_ahead(self, plans: Iterable[Kept], parts: Sequence[slice] = (FIRST_FOLD, OTHER_FOLDS)) -> None:
+    def measure_ahead(self, plans: Iterable[Kept], shares: Sequence[slice] = (FIRST_FOLD, OTHER_FOLDS)) -> None:
         """Measure the first of these plans, which are asked for next, one in each process that shares the work."""
         first = list(islice(plans, process_count() if is_shared() else 0))
-        tasks = [(kept, None, folds) for folds in parts if self.folds[folds] for kept in first]
+        tasks = [(kept, None, folds) for folds in shares if self.folds[folds] for kept in first]
         keys = [self._key(str(folds), kept, layers) for kept, layers, folds in tasks]
         computations = [partial(_state_of, partial(self._measured, *task)) for task in tasks]
         self._results.compute_ahead("simulated plans", dict(zip(keys, computations, strict=True)))

@@ -38,21 +38,20 @@ class DualRegression:
         is_multiple = torch.equal(penalty, ridge * self._unit_penalty)
         return penalty, self._unit_products / ridge if is_multiple else self._products(penalty)
 
-    def at(self, ridge: float, right: Tensor) -> "DualSystem":
-        """Return the system with a ridge, solved for a right side (groups, features, outputs)."""
-        return DualSystem(self, ridge, right)
+    def at(self, ridge: float) -> "DualFactor":
+        """Return the normal equations with a ridge."""
+        return DualFactor(self, ridge)
 
 
-class DualSystem:
+class DualFactor:
     """The normal equations with a ridge, factored once for several right sides.
 
     Args:
         regression: the rows.
         ridge: the penalty's factor.
-        right: the right side of the solution (groups, features, outputs).
     """
 
-    def __init__(self, regression: DualRegression, ridge: float, right: Tensor) -> None:
+    def __init__(self, regression: DualRegression, ridge: float) -> None:
         self._rows, self._mean = regression.rows, regression.mean
         penalty, products = regression.penalty_and_products(ridge)
         self._penalty = (penalty if self._mean is None else penalty[:, :-1])[:, None]  # (groups, 1, features - 1)
@@ -68,7 +67,6 @@ class DualSystem:
             products = torch.cat([upper, torch.cat([side, corner], 2)], 1)
             self._rows = torch.cat([self._rows, more], 1)
         self._factor = torch.linalg.cholesky(products + torch.eye(products.shape[1]).to(products))
-        self.solution = self.solve(right)
 
     def solve(self, right: Tensor) -> Tensor:
         """Solve for right sides (groups, features, outputs), in their precision."""

@@ -17,6 +17,7 @@ from secateur.recovery.penalty_floor import penalty_floor
 from secateur.recovery.pruned_layer import PrunedLayer, results_at
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.ridge import systems_of
+from secateur.recovery.shared_sums import layers_by_rows
 from secateur.utils.symmetric_matrices import factor_in_place
 
 RIDGE = 1e-3
@@ -66,6 +67,7 @@ class CovarianceSums:
         self._pruned_layers, self._within, self._sizes, self._factors = pruned_layers, within, sizes, factors
         self._fixed_values = within.fixed()
         self._totals: dict[PrunedLayer, RegressionMoments] = {}
+        self._alike = layers_by_rows(pruned_layers, within.network)
 
     @property
     def inputs(self) -> list[Node]:
@@ -81,7 +83,7 @@ class CovarianceSums:
             values: those that the layers read, and others.
         """
         examples, size = sum(self._sizes), self._sizes[microbatch]
-        for pruned_layer in self._pruned_layers:
+        for pruned_layer, *_ in self._alike:  # the rows of the others are the same
             layer = pruned_layer.layer
             x = value_of(values, self._fixed_values, arguments(layer.node)[layer.argument])
             rows, chosen = pruned_layer.read(x, size, math.ceil(pruned_layer.few_rows / examples), microbatch)
@@ -92,14 +94,22 @@ class CovarianceSums:
 
     def take(self) -> dict[LinearLayer, Covariance]:
         """Return the covariances of the layers; the sums are used up, and nothing more is added."""
-        pruned_layers, self._pruned_layers = self._pruned_layers, ()
-        return {pruned_layer.layer: self._covariance_of(pruned_layer) for pruned_layer in pruned_layers}
+        alike, self._alike, self._pruned_layers = self._alike, [], ()
+        return {layer: covariance for some in alike for layer, covariance in self._covariances_of(some).items()}
 
     @torch.no_grad()
-    def _covariance_of(self, pruned_layer: PrunedLayer) -> Covariance:
-        moments, matrix = self._totals.pop(pruned_layer), pruned_layer.matrix(self._within)
-        floor = penalty_floor(matrix, moments, pruned_layer.features.shape[1])
-        return Covariance(replace(moments, floor=floor), pruned_layer.has_constant)
+    def _covariances_of(self, pruned_layers: Sequence[PrunedLayer]) -> dict[LinearLayer, Covariance]:
+        """Return the covariances of layers that read the same rows, the same one where their penalties are equal."""
+        sums, known = self._totals.pop(pruned_layers[0]), list[tuple[Tensor, Covariance]]()
+        covariances: dict[LinearLayer, Covariance] = {}
+        for pruned_layer in pruned_layers:
+            matrix, has_constant = pruned_layer.matrix(self._within), pruned_layer.has_constant
+            moments = replace(sums, floor=penalty_floor(matrix, sums, pruned_layer.features.shape[1]))
+            penalty = moments.penalty(RIDGE, has_constant)
+            if not any(torch.equal(penalty, other) for other, _ in known):
+                known.append((penalty, Covariance(moments, has_constant)))
+            covariances[pruned_layer.layer] = next(one for other, one in known if torch.equal(penalty, other))
+        return covariances
 
     def _factor_of(self, layer: LinearLayer, microbatch: int) -> Tensor | None:
         """Return the factors of a layer's rows in a microbatch; None where all rows count alike."""

@@ -6,7 +6,7 @@ there already, a residual stream, the error of that is made good as well. The ri
 towards zero, and is chosen on examples held out of the fit.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,9 +18,10 @@ from secateur.recovery.layer_rows import regression_rows
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.penalty_floor import penalty_floor
 from secateur.recovery.pruned_layer import PrunedLayer
-from secateur.recovery.regression_moments import RegressionMoments
+from secateur.recovery.regression_moments import FeatureSums, RegressionMoments
 from secateur.recovery.regression_rows import ClippedRegression
 from secateur.recovery.ridge import Choice, select_ridge, solve
+from secateur.recovery.shared_sums import SharedSums
 from secateur.recovery.targets import output_context
 from secateur.utils.collected_warnings import warn
 from secateur.utils.free_memory import return_free_memory
@@ -48,14 +49,17 @@ def refit(
     """
     chosen: dict[str, Choice] = {}
     examples_here = sum(microbatch.size or 1 for microbatch in execution.microbatches)
-    for layer in track(layers_of(execution.within.network), "refitted layers"):
-        pruned_layer, reason = pruned_layer_or_reason(layer, execution.within)
+    within = execution.within
+    pruned = {layer: pruned_layer_or_reason(layer, within) for layer in layers_of(within.network)}
+    shared = SharedSums([pruned_layer for pruned_layer, _ in pruned.values() if pruned_layer], within.network)
+    for layer, (pruned_layer, reason) in track(list(pruned.items()), "refitted layers"):
         if reason:
             warn(f"{layer.name} was not refitted: {reason}", layer.name, f"not refitted: {reason}")
         elif pruned_layer is not None:
             earlier = None if choices is None else choices.get(layer.weight)
             share = examples_here / (examples or examples_here)
-            choice = refit_layer(execution, pruned_layer, earlier, share=share, has_steps=has_steps)
+            sums = shared.of(pruned_layer)
+            choice = refit_layer(execution, pruned_layer, earlier, share=share, has_steps=has_steps, inputs=sums)
             chosen.update({} if choice is None else {layer.weight: choice})
             return_free_memory()
     return chosen
@@ -77,11 +81,12 @@ def refit_behind_cut(
     """
     within = execution.within
     position, first_cut = within.network.program.position, within.first_cut
-    for layer in track([layer for layer in layers if position[layer.node] >= first_cut], "refitted layers"):
-        pruned_layer, _ = pruned_layer_or_reason(layer, within)
-        if pruned_layer is not None:
-            few_rows = round(pruned_layer.few_rows * rows_share)
-            refit_layer(execution, pruned_layer, choice, few_rows if choice else None)
+    behind = [pruned_layer_or_reason(layer, within)[0] for layer in layers if position[layer.node] >= first_cut]
+    pruned_layers = [pruned_layer for pruned_layer in behind if pruned_layer is not None]
+    shared = SharedSums(pruned_layers, within.network)
+    for pruned_layer in track(pruned_layers, "refitted layers"):
+        few_rows = round(pruned_layer.few_rows * rows_share) if choice else None
+        refit_layer(execution, pruned_layer, choice, few_rows, inputs=shared.of(pruned_layer))
 
 
 def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> tuple[PrunedLayer | None, str]:
@@ -114,6 +119,7 @@ def refit_layer(
     most: int | None = None,
     share: float = 1.0,
     has_steps: bool = True,
+    inputs: Sequence[FeatureSums] = (),
 ) -> Choice | None:
     """Refit one layer, through the nonlinearity behind it if that clips.
 
@@ -124,11 +130,14 @@ def refit_layer(
         most: the maximal number of rows; by default as many as the layer needs.
         share: the fraction of all examples in the execution.
         has_steps: whether steps are made through a nonlinearity that clips.
+        inputs: the sums over the layer's features, of the rows that are fitted and of those held out; by default new
+            ones.
 
     Returns:
         The solver's options; None if the layer's input is that of the dense network.
     """
     sums: list[RegressionMoments | None] = [None, None]
+    features = inputs or (FeatureSums(), FeatureSums())
     is_clipped = output_context(execution.within.network, pruned_layer.layer).cuts_off and (
         has_steps if choice is None else choice.steps > 0
     )
@@ -144,7 +153,9 @@ def refit_layer(
             (rows.where(~rows.is_held), rows.where(rows.is_held)) if choice is None else (rows,)
         ):
             before, new = sums[at], (subset.features, subset.missing)
-            sums[at] = RegressionMoments.of(*new) if before is None else before.with_rows(*new)
+            sums[at] = RegressionMoments.of(*new, features[at]) if before is None else before.with_rows(*new)
+    for of_rows in features:
+        of_rows.is_complete = True
     fitted, held_moments = sums
     assert fitted is not None
     if not any(bool(moments.square.any()) for moments in sums if moments is not None):

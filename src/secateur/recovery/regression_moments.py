@@ -1,6 +1,8 @@
 """Sums over the rows of a regression, from which its solution follows for any ridge."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +12,65 @@ from secateur.utils.dtypes import at_least_single
 from secateur.utils.symmetric_matrices import matrix_blocks
 
 SILENT = 1e-6
+MOST_SHARED = 2048  # features up to which factorizations are kept for layers that read the same rows
+Factor = TypeVar("Factor")
+
+
+class FeatureSums:
+    """Sums over the rows of a layer's features, accumulated in float64.
+
+    Layers that read the same rows share them, and the factorizations of their normal equations.
+
+    Args:
+        is_shared: whether other layers follow that read the same rows; the sums stay as they are for them.
+
+    Attributes:
+        products: of the features with each other.
+        squares: of each feature (groups, features).
+        is_complete: whether all rows were added; more are ignored.
+    """
+
+    def __init__(self, is_shared: bool = False) -> None:
+        self.is_shared, self.is_complete = is_shared, False
+        self.products, self.squares = RowProducts(), torch.zeros(())
+        self._factors: list[tuple[Tensor, Any]] = []
+        self._joined: FeatureSums | None = None
+
+    def add(self, features: Tensor) -> None:
+        """Add rows (groups, rows, features)."""
+        if self.is_complete:
+            return
+        self.products.add(features)
+        self.products.rows()  # in one block, as they are solved for
+        self.squares = _squares(self.products, features, self.squares)
+
+    def joined(self, other: "FeatureSums") -> "FeatureSums":
+        """Return the sums of both; unless these are shared, they are used up: their matrices are added to in place."""
+        if self._joined is not None:
+            return self._joined
+        total = FeatureSums(self.is_shared) if self.is_shared else self
+        squares = self.squares + other.squares
+        if self.is_shared:
+            total.products.add_all(self.products)
+        total.products.add_all(other.products)
+        total.squares = squares if total.products.gram is None else _diagonal(total.products.gram)
+        total.is_complete, self._joined = True, total if self.is_shared else None
+        return total
+
+    def factored(self, penalty: Tensor, factor: Callable[[], Factor]) -> Factor:
+        """Return the factored normal equations with a penalty, which layers that read the same rows share.
+
+        Args:
+            penalty: on the square of each weight's change (groups, features).
+            factor: factors the equations.
+        """
+        for other_penalty, known in self._factors:
+            if torch.equal(penalty, other_penalty):
+                return known  # type: ignore[no-any-return]
+        new = factor()
+        if self.is_shared and self.squares.shape[1] <= MOST_SHARED:
+            self._factors.append((penalty, new))
+        return new
 
 
 @dataclass(frozen=True)
@@ -17,43 +78,53 @@ class RegressionMoments:
     """Sums over rows for each group of a layer, accumulated in float64.
 
     Args:
-        products: of the features with each other.
-        squares: of each feature (groups, features).
+        inputs: of the features.
         moment: of the features with what is missing of the target (groups, features, outputs).
         square: of what is missing (groups, outputs).
         floor: the least penalty on each weight's change for each row (groups, features), or None.
     """
 
-    products: RowProducts
-    squares: Tensor
+    inputs: FeatureSums
     moment: Tensor
     square: Tensor
     floor: Tensor | None = None
 
     @staticmethod
-    def of(rows: Tensor, missing: Tensor) -> "RegressionMoments":
-        """Compute the moments of rows (groups, rows, features) and targets (groups, rows, outputs)."""
+    def of(rows: Tensor, missing: Tensor, inputs: FeatureSums | None = None) -> "RegressionMoments":
+        """Compute the moments of rows and targets.
+
+        Args:
+            rows: the features (groups, rows, features).
+            missing: the targets (groups, rows, outputs).
+            inputs: to which the features are added; by default new sums.
+        """
         features, targets = at_least_single(rows), at_least_single(missing)
         moment, square = (features.transpose(1, 2) @ targets).double(), targets.double().square().sum(1)
-        products = RowProducts()
-        products.add(features)
-        return RegressionMoments(products, _squares(products, features), moment, square)
+        inputs = FeatureSums() if inputs is None else inputs
+        inputs.add(features)
+        return RegressionMoments(inputs, moment, square)
 
     def with_rows(self, rows: Tensor, missing: Tensor) -> "RegressionMoments":
         """Return the moments of these rows and more; these are used up, as their matrices are added to in place."""
         features, targets = at_least_single(rows), at_least_single(missing)
         self.moment.add_(features.transpose(1, 2) @ targets)
-        self.products.add(features)
-        self.products.rows()  # in one block, as they are solved for
-        squares = _squares(self.products, features, self.squares)
-        return replace(self, squares=squares, square=self.square + targets.double().square().sum(1))
+        self.inputs.add(features)
+        return replace(self, square=self.square + targets.double().square().sum(1))
 
     def joined(self, other: "RegressionMoments") -> "RegressionMoments":
         """Return the moments of both; these are used up, as their matrices are added to in place."""
         self.moment.add_(other.moment)
-        self.products.add_all(other.products)
-        squares = self.squares + other.squares if self.products.gram is None else _diagonal(self.products.gram)
-        return replace(self, squares=squares, square=self.square + other.square)
+        return replace(self, inputs=self.inputs.joined(other.inputs), square=self.square + other.square)
+
+    @property
+    def products(self) -> RowProducts:
+        """The products of the features with each other."""
+        return self.inputs.products
+
+    @property
+    def squares(self) -> Tensor:
+        """The sums of squares of each feature (groups, features)."""
+        return self.inputs.squares
 
     @property
     def rows(self) -> int:

@@ -6,12 +6,13 @@ The Gram matrices of wide layers are larger than their weights, so they are fact
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from secateur.recovery.dual_ridge import DualRegression, DualSystem
+from secateur.recovery.dual_ridge import DualFactor, DualRegression
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.regression_rows import RegressionRows
 from secateur.utils.dtypes import at_least_single
@@ -37,7 +38,7 @@ class Choice:
     steps: int
 
 
-class RidgeSystem:
+class RidgeFactor:
     """The normal equations of moments with a ridge, factored once for several right sides."""
 
     def __init__(self, moments: RegressionMoments, ridge: float, has_constant: bool) -> None:
@@ -45,7 +46,6 @@ class RidgeSystem:
         has_failed = bool(failed.any())
         self._lu = torch.linalg.lu_factor(moments.penalised(ridge, has_constant)) if has_failed else None
         self._single: Tensor | None = None
-        self.solution = self.solve(moments.moment)
 
     def solve(self, right: Tensor) -> Tensor:
         """Solve for right sides (groups, features, outputs), in their precision."""
@@ -58,16 +58,35 @@ class RidgeSystem:
         return torch.cholesky_solve(right, self._single)
 
 
-System = RidgeSystem | DualSystem
+class System:
+    """The normal equations with a ridge, and their solution.
+
+    Args:
+        factor: the equations.
+        right: the right side (groups, features, outputs).
+    """
+
+    def __init__(self, factor: RidgeFactor | DualFactor, right: Tensor) -> None:
+        self.solution, self.solve = factor.solve(right), factor.solve
 
 
 def systems_of(moments: RegressionMoments, has_constant: bool) -> Callable[[float], System]:
     """Return a function from a ridge to its normal equations, in the cheaper form."""
-    features = moments.features
-    if features is None:
-        return lambda ridge: RidgeSystem(moments, ridge, has_constant)
-    dual = DualRegression(features, lambda ridge: moments.penalty(ridge, has_constant), has_constant)
-    return lambda ridge: dual.at(ridge, moments.moment)
+    penalty_at, features = partial(moments.penalty, has_constant=has_constant), moments.features
+
+    @cache
+    def dual() -> DualRegression:
+        assert features is not None
+        return DualRegression(features, penalty_at, has_constant)
+
+    def factor_at(ridge: float) -> RidgeFactor | DualFactor:
+        return RidgeFactor(moments, ridge, has_constant) if features is None else dual().at(ridge)
+
+    def system_at(ridge: float) -> System:
+        factor = moments.inputs.factored(penalty_at(ridge), partial(factor_at, ridge))
+        return System(factor, moments.moment)
+
+    return system_at
 
 
 class _Trial:

@@ -21,12 +21,15 @@ class RowWeights:
 
     Args:
         context: the operators behind the layer's output.
+
+    Attributes:
+        may_differ: whether rows may have other factors than one.
     """
 
     def __init__(self, context: OutputContext) -> None:
         is_linear = rule_of(context.layer).layer in ("linear", "addmm")
         # (examples, positions, ..., outputs), added to a stream
-        self._is_stream = context.other is not None and is_linear and context.layer.meta["val"].dim() > 2
+        self.may_differ = context.other is not None and is_linear and context.layer.meta["val"].dim() > 2
         self._median: Tensor | None = None  # of the sizes of the first microbatch's rows
 
     def factors(self, stream: Tensor) -> Tensor | None:
@@ -35,7 +38,7 @@ class RowWeights:
         Args:
             stream: the dense network's stream behind the layer, (rows, outputs).
         """
-        if not self._is_stream:
+        if not self.may_differ:
             return None
         sizes = torch.linalg.vector_norm(stream, dim=-1)
         self._median = sizes.median() if self._median is None else self._median

@@ -25,7 +25,7 @@ from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.repair_step import RepairStep
-from secateur.recovery.ridge import RidgeSystem
+from secateur.recovery.ridge import systems_of
 from secateur.recovery.targets import output_context
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
@@ -186,7 +186,7 @@ def test_how_loudly_a_unit_speaks_changes_nothing_of_a_refit() -> None:
     scale = torch.tensor([1.0, 10, 0.1, 100, 3, 0.5, 1]).double()
     for ridge in (1e-4, 1e-1, 1.0):
         plain, scaled = (
-            RidgeSystem(RegressionMoments.of(x, missing), ridge, True).solution for x in (rows, rows * scale)
+            systems_of(RegressionMoments.of(x, missing), True)(ridge).solution for x in (rows, rows * scale)
         )
         assert torch.allclose(rows @ plain, rows * scale @ scaled, atol=1e-3)
 

@@ -17,7 +17,7 @@ from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
 from secateur.recovery.regression_moments import RegressionMoments
-from secateur.recovery.ridge import RIDGES, Choice, RidgeSystem, select_ridge, solve, systems_of
+from secateur.recovery.ridge import RIDGES, Choice, RidgeFactor, System, select_ridge, solve, systems_of
 from secateur.surgery.recipe import recipe_of
 from zoo import grow
 
@@ -359,7 +359,9 @@ def test_the_ridge_is_the_best_of_all_that_are_known(noise: float) -> None:
     features, weights = torch.randn(1, 90, 30).double(), torch.randn(1, 30, 4).double()
     missing = features @ weights + noise * torch.randn(1, 90, 4).double()
     fitted, held = (RegressionMoments.of(features[:, part], missing[:, part]) for part in (slice(60), slice(60, 90)))
-    left = {ridge: held.mean_square(RidgeSystem(fitted, ridge, False).solution) for ridge in RIDGES}
+    left = {
+        ridge: held.mean_square(System(RidgeFactor(fitted, ridge, False), fitted.moment).solution) for ridge in RIDGES
+    }
     best = min(left, key=left.__getitem__)
     expected = best if left[best] < held.mean_square(torch.zeros_like(held.moment)) else None
     assert select_ridge(fitted, held, None, False) == Choice(expected, 0)
@@ -386,7 +388,7 @@ def test_few_rows_are_solved_for_as_their_products_are(ridge: float, has_constan
     missing, other = torch.randn(2, 20, 4).double(), torch.randn(2, 70, 3).double()
     few = RegressionMoments.of(features[:, :12], missing[:, :12]).with_rows(features[:, 12:], missing[:, 12:])
     assert few.features is not None
-    expected = RidgeSystem(few, ridge, has_constant)
+    expected = System(RidgeFactor(few, ridge, has_constant), few.moment)
     system = systems_of(few, has_constant)(ridge)
     torch.testing.assert_close(system.solution, expected.solution, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(system.solve(other), expected.solve(other), rtol=1e-6, atol=1e-8)

@@ -18,7 +18,8 @@ from secateur.graph.cursor import ProgramCursor
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import split_microbatches
 from secateur.masking.linear_layers import layers_of
-from secateur.recovery import block_problem, chain, refit
+from secateur.masking.row_products import RowProducts
+from secateur.recovery import block_problem, chain, input_covariance, refit, ridge, shared_sums
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.block_reconstruction import reconstruct_blocks
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
@@ -27,6 +28,7 @@ from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.targets import output_context
 from secateur.surgery.recipe import recipe_of
+from secateur.utils import symmetric_matrices
 from zoo import grow
 
 pytestmark = untrained_networks
@@ -210,9 +212,9 @@ def test_a_curve_leaves_layers_alone_that_read_what_they_read_in_the_dense_netwo
     refitted, starts = set[str](), list[int]()
     refit_layer, advance = refit.refit_layer, ProgramCursor.advance
 
-    def recorded(execution: PairedExecution, pruned_layer: PrunedLayer, *options: Any) -> Any:
+    def recorded(execution: PairedExecution, pruned_layer: PrunedLayer, *options: Any, **sums: Any) -> Any:
         refitted.add(pruned_layer.layer.name)
-        return refit_layer(execution, pruned_layer, *options)
+        return refit_layer(execution, pruned_layer, *options, **sums)
 
     def counted(self: ProgramCursor, state: Any, stop: int, *options: Any, **more: Any) -> Any:
         starts.append(state.position)
@@ -227,3 +229,70 @@ def test_a_curve_leaves_layers_alone_that_read_what_they_read_in_the_dense_netwo
         simulator.held_out.microbatches
     )  # the latter give dense outputs as well
     assert starts.count(network.program.first) == runs
+
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values of one stream, and a gate beside what it multiplies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 16)
+        self.query, self.key, self.value = (nn.Linear(16, 16) for _ in range(3))
+        self.out, self.gate, self.up = nn.Linear(16, 16), nn.Linear(16, 24), nn.Linear(16, 24)
+        self.down, self.head = nn.Linear(24, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        query, key, value = (
+            layer(x).unflatten(2, (4, 4)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        x = x + self.out(nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        x = x + self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+        return self.head(x.mean(1))
+
+
+ALONE: Any = lambda pruned_layers, _: [[pruned_layer] for pruned_layer in pruned_layers]  # noqa: E731
+
+
+@pytest.mark.parametrize("how", ["refit", "simulation", "adapt"])
+def test_layers_that_read_the_same_rows_share_products_and_factors(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries, keys and values, and a gate and what it multiplies; the results are the same bits."""
+    torch.manual_seed(0)
+    model, x = SelfAttention().eval(), torch.randn(64, 5, 6)
+    plan = planned(model, x, 0.6)
+    small, recipe = sc.cut(model, plan), recipe_of(model, plan)
+    counts = {"products": 0, "factors": 0}
+    add, factor = RowProducts.add, symmetric_matrices.factor_in_place
+
+    def counted_add(self: RowProducts, rows: Tensor) -> None:
+        counts["products"] += 1
+        add(self, rows)
+
+    def counted_factor(matrices: Tensor) -> Any:
+        counts["factors"] += 1
+        return factor(matrices)
+
+    monkeypatch.setattr(RowProducts, "add", counted_add)
+    for module in (ridge, input_covariance):
+        monkeypatch.setattr(module, "factor_in_place", counted_factor)
+
+    def results() -> tuple[list[Tensor], dict[str, int]]:
+        counts.update(products=0, factors=0)
+        if how == "simulation":
+            simulator = PlanSimulator(Calibration(plan.network, microbatches(x))).quick(64)
+            return [simulator.divergences(plan.kept)], dict(counts)
+        within = EmbeddedPrunedNetwork.of(small, plan.network, recipe)
+        execution = PairedExecution(within, microbatches(x))
+        if how == "adapt":
+            reconstruct_blocks(execution, 2)
+        else:
+            with torch.no_grad():
+                refit.refit(execution)
+        return [within.state[name] for name in within.state], dict(counts)
+
+    shared, fewer = results()
+    for module in (shared_sums, input_covariance):
+        monkeypatch.setattr(module, "layers_by_rows", ALONE)
+    alone, more = results()
+    assert all(torch.equal(*pair) for pair in zip(shared, alone, strict=True))
+    assert fewer["products"] < more["products"] and fewer["factors"] < more["factors"]
