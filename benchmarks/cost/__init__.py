@@ -1,1 +1,1 @@
-"""What `prune` costs: operations and processor time, as multiples of the dense network's forward pass."""
+"""The cost of `prune`: operations and processor time, as multiples of the dense network's forward pass."""

@@ -1,4 +1,4 @@
-"""Measure what `prune` costs, stage by stage, and what the small network is worth.
+"""Measure the cost of `prune`, stage by stage, and the quality of the small network.
 
     OMP_NUM_THREADS=1 python -m benchmarks cost demo demo-64 resnet20 resnet56 --data DIR --out FILE
 
@@ -11,7 +11,6 @@ figure is by how much the process's peak of memory rose with the prune, in GiB: 
 """
 
 import argparse
-import json
 import resource
 import time
 import warnings
@@ -19,19 +18,20 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from provenance import provenance
+from rows import append_row
 from tqdm import tqdm
 
 import secateur as sc
 from cost.counting import FlopCounter, uncounted
 from cost.stages import STAGES, TimeSampler
-from cost.subjects import SUBJECTS, Subject
+from cost.subjects import SUBJECTS, CostSubject
 from secateur import prune_stages
 
 PASSES = 3
 
 
 def main() -> None:
+    """Read the options, and print the row of each network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", choices=SUBJECTS)
     parser.add_argument("--data", type=Path)
@@ -44,27 +44,32 @@ def main() -> None:
         f"{'network':12} {'total':>7} " + " ".join(f"{stage:>10}" for stage in STAGES) + "   dense s     GiB  quality"
     )
     for name in args.networks:
-        row = measure(name, SUBJECTS[name](args.data), args.count)
+        row = measure_cost(name, SUBJECTS[name](args.data), args.count)
         stages = " ".join(f"{row['stages'][stage]:10.1f}" for stage in STAGES)
         quality = " ".join(f"{key} {value:.4f}" for key, value in row["quality"].items())
         print(f"{name:12} {row['total']:7.1f} {stages} {row['dense']:9.3g} {row['memory']:7.2f}  {quality}", flush=True)
         if args.out is not None:
-            with args.out.open("a") as file:
-                file.write(json.dumps({**row, "run": provenance()}) + "\n")
+            append_row(args.out, row)
 
 
-def measure(name: str, subject: Subject, counts: bool) -> dict[str, object]:
-    """One prune of a network, as multiples of its forward pass over the same examples."""
+def measure_cost(name: str, subject: CostSubject, counts: bool) -> dict[str, object]:
+    """Prune a network, and return the costs as multiples of its forward pass over the same examples.
+
+    Args:
+        name: the name of the network.
+        subject: the network.
+        counts: count operations in place of processor time.
+    """
     tqdm.monitor_interval = 0
     dense = _forward_operations(subject) if counts else min(_forward_seconds(subject) for _ in range(PASSES))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if counts:
         with mock.patch.object(prune_stages, "trace", uncounted(prune_stages.trace)), FlopCounter() as counter:
-            result = _prune(subject)
+            result = _prune_subject(subject)
         spent = {stage: counter.by_stage.get(stage, 0) for stage in STAGES}
     else:
         with TimeSampler() as sampler:
-            result = _prune(subject)
+            result = _prune_subject(subject)
         spent = {stage: sampler.seconds.get(stage, 0.0) for stage in STAGES}
         dense = min(dense, _forward_seconds(subject))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
@@ -76,12 +81,12 @@ def measure(name: str, subject: Subject, counts: bool) -> dict[str, object]:
             "memory": peak / 2**20, "quality": quality}  # fmt: skip
 
 
-def _prune(subject: Subject) -> sc.Result:
+def _prune_subject(subject: CostSubject) -> sc.Result:
     return sc.prune(subject.model, subject.batches, subject.keep, test=subject.batches[:1], progress=False)
 
 
 @torch.no_grad()
-def _forward_seconds(subject: Subject) -> float:
+def _forward_seconds(subject: CostSubject) -> float:
     start = time.process_time()
     for batch in subject.batches:
         subject.run(batch)
@@ -89,7 +94,7 @@ def _forward_seconds(subject: Subject) -> float:
 
 
 @torch.no_grad()
-def _forward_operations(subject: Subject) -> float:
+def _forward_operations(subject: CostSubject) -> float:
     with FlopCounter() as counter:
         for batch in subject.batches:
             subject.run(batch)

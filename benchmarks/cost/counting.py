@@ -20,40 +20,40 @@ def _batches(matrix: Tensor) -> int:
     return math.prod(matrix.shape[:-2])
 
 
-def _factor(share: float) -> Callable[..., float]:
-    """Of a matrix with n rows, this part of n^3 operations."""
+def _cubic_cost(share: float) -> Callable[..., float]:
+    """Return the cost of a factorization of a matrix with n rows: a multiple of n^3 operations."""
     return lambda matrix, *_, **__: share * _batches(matrix) * matrix.shape[-1] ** 3
 
 
-def _solve(matrix: Tensor, right: Tensor, *_: Any, **__: Any) -> float:
-    return _factor(2 / 3)(matrix) + _substitute(right, matrix)
+def _solve_cost(matrix: Tensor, right: Tensor, *_: Any, **__: Any) -> float:
+    return _cubic_cost(2 / 3)(matrix) + _substitution_cost(right, matrix)
 
 
-def _substitute(right: Tensor, matrix: Tensor, *_: Any, **__: Any) -> float:
-    """Two triangular systems."""
+def _substitution_cost(right: Tensor, matrix: Tensor, *_: Any, **__: Any) -> float:
+    """Return the cost of solving two triangular systems."""
     columns = 1 if right.dim() == 1 else right.shape[-1]
     return 2.0 * _batches(matrix) * matrix.shape[-1] ** 2 * columns
 
 
 FACTORIZATIONS: dict[Any, Callable[..., float]] = {
-    aten._linalg_solve_ex: _solve,
-    aten.linalg_lu_factor_ex: _factor(2 / 3),
-    aten.linalg_lu_solve: lambda factor, pivots, right, **_: _substitute(right, factor),
-    aten.linalg_cholesky_ex: _factor(1 / 3),
-    aten.cholesky_solve: _substitute,
-    aten.cholesky_inverse: _factor(2 / 3),
-    aten.linalg_inv_ex: _factor(2),
-    aten.linalg_solve_triangular: lambda matrix, right, **_: _substitute(right, matrix) / 2,
-    aten._linalg_eigh: _factor(9),
-    aten.linalg_eigh: _factor(9),
+    aten._linalg_solve_ex: _solve_cost,
+    aten.linalg_lu_factor_ex: _cubic_cost(2 / 3),
+    aten.linalg_lu_solve: lambda factor, pivots, right, **_: _substitution_cost(right, factor),
+    aten.linalg_cholesky_ex: _cubic_cost(1 / 3),
+    aten.cholesky_solve: _substitution_cost,
+    aten.cholesky_inverse: _cubic_cost(2 / 3),
+    aten.linalg_inv_ex: _cubic_cost(2),
+    aten.linalg_solve_triangular: lambda matrix, right, **_: _substitution_cost(right, matrix) / 2,
+    aten._linalg_eigh: _cubic_cost(9),
+    aten.linalg_eigh: _cubic_cost(9),
 }
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts what runs within it, backward passes included.
+    """Count the operations within the context, backward passes included.
 
-    Args:
-        by_stage: operations; those in float64 count twice.
+    Attributes:
+        by_stage: the operations of each stage; those in float64 count twice.
     """
 
     def __init__(self) -> None:
@@ -70,14 +70,14 @@ class FlopCounter(TorchDispatchMode):
             operations = FACTORIZATIONS[packet](*args, **kwargs)
         else:
             return result
-        doubled = any(isinstance(each, Tensor) and each.dtype == torch.float64 for each in args)
+        doubled = any(isinstance(argument, Tensor) and argument.dtype == torch.float64 for argument in args)
         stage = stage_of(sys._getframe())
         self.by_stage[stage] = self.by_stage.get(stage, 0.0) + operations * (2 if doubled else 1)
         return result
 
 
 def uncounted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function outside of any counter: an export under one takes the batch size for a constant."""
+    """Return a function that is not counted, because an export under a counter takes the batch size for a constant."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -20,7 +20,7 @@ import torch
 from scipy.stats import spearmanr
 
 import secateur as sc
-from cost.subjects import SUBJECTS, Subject
+from cost.subjects import SUBJECTS, CostSubject
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.plan_sizes import Allocation
@@ -35,6 +35,7 @@ HELD_OUT = 192
 
 
 def main() -> None:
+    """Read the options, and print the rows of each network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", choices=SUBJECTS)
     parser.add_argument("--data", type=Path)
@@ -43,54 +44,67 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for name in args.networks:
-        told: dict[str, list[float]] = {}
-        for way, row in rows(SUBJECTS[name](args.data), args.adapt):
+        columns: dict[str, list[float]] = {}
+        for allocation, row in simulation_rows(SUBJECTS[name](args.data), args.adapt):
             for judge, value in row.items():
-                told.setdefault(judge, []).append(value)
-            print(
-                f"{name:10} {way:26} " + "  ".join(f"{judge} {value:.4f}" for judge, value in row.items()), flush=True
-            )
+                columns.setdefault(judge, []).append(value)
+            values = "  ".join(f"{judge} {value:.4f}" for judge, value in row.items())
+            print(f"{name:10} {allocation:26} {values}", flush=True)
         for judge in ("held out", "crossed", "in-sample"):
-            chosen = told["refit"][min(range(len(told[judge])), key=told[judge].__getitem__)]
-            agreement, excess = spearmanr(told[judge], told["refit"]).statistic, chosen / min(told["refit"])
+            chosen = columns["refit"][min(range(len(columns[judge])), key=columns[judge].__getitem__)]
+            agreement, excess = spearmanr(columns[judge], columns["refit"]).statistic, chosen / min(columns["refit"])
             print(f"{name:10} {judge}: rank correlation {agreement:.2f}, its choice {excess:.2f} times the best one")
 
 
-def rows(subject: Subject, adapts: bool) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield a row for each way to allocate: divergences by simulations and on the test images."""
+def simulation_rows(subject: CostSubject, adapts: bool) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield a row for each allocation: divergences by simulations and on the test images.
+
+    Args:
+        subject: the network.
+        adapts: also repair by default.
+    """
     model, data = subject.model, subject.batches
-    dense = _seconds(lambda: [subject.run(batch) for batch in data])
+    dense = _call_seconds(lambda: [subject.run(batch) for batch in data])
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
     microbatches = split_microbatches(as_batches(data), torch.device("cpu"))
     whole, config = PlanSimulator(Calibration(network, microbatches)), PruneConfig()
-    ways = candidate_allocations(whole, scores, config)
+    allocations = candidate_allocations(whole, scores, config)
     kinds = {network[name].kind for name in scores}
-    ways += [Allocation(("uniform",), whole=("residual",))] if "residual" in kinds else []
-    allocator = PlanSearch(whole, scores, config, None, ways)
-    in_sample = whole.quick(SIMULATED)
-    examples = [microbatch for fold in in_sample.folds for microbatch in fold.fitted.microbatches]
-    both = quick_execution(whole.fitted.within, examples, whole.fitted.memory)
-    in_sample.judge_by([Fold(both, both)])
-    judges = {
-        "held out": whole.quick_held_out(HELD_OUT), "crossed": whole.quick(SIMULATED), "in-sample": in_sample,
-    }  # fmt: skip
-    for way in ways:
-        plan, row = allocator.plan(subject.keep, way), dict[str, float]()
+    allocations += [Allocation(("uniform",), whole=("residual",))] if "residual" in kinds else []
+    search = PlanSearch(whole, scores, config, None, allocations)
+    judges = _judges(whole)
+    repairs = {"refit": ("refit",), **({"adapt": ("refit", "adapt")} if adapts else {})}
+    for allocation in allocations:
+        plan, row = search.plan(subject.keep, allocation), dict[str, float]()
         for judge, simulator in judges.items():
             start = time.process_time()
             row[judge] = simulator.divergence(plan.kept)
             row[f"{judge} F"] = (time.process_time() - start) / dense
-        for name, how in {"refit": "refit", **({"adapt": ("refit", "adapt")} if adapts else {})}.items():
-            quality = subject.quality(sc.repair(sc.cut(model, plan), model, plan, data, how, progress=False))
+        for name, chain in repairs.items():
+            quality = subject.quality(sc.repair(sc.cut(model, plan), model, plan, data, chain, progress=False))
             row |= {name: quality["divergence"], f"{name} accuracy": quality["accuracy"]}
-        measured = "measured" if way.curves is not None else "estimated"
-        label = "+".join(way.names) + (f", {measured}" if "loss" in way.names else "")
-        yield label + (", widths whole" if way.whole else ""), row
+        yield _label(allocation), row
+
+
+def _judges(whole: PlanSimulator) -> dict[str, PlanSimulator]:
+    """Return the three simulations by their names."""
+    in_sample = whole.quick(SIMULATED)
+    examples = [microbatch for fold in in_sample.folds for microbatch in fold.fitted.microbatches]
+    both = quick_execution(whole.fitted.within, examples, whole.fitted.memory)
+    in_sample.judge_by([Fold(both, both)])
+    held_out, crossed = whole.quick_held_out(HELD_OUT), whole.quick(SIMULATED)
+    return {"held out": held_out, "crossed": crossed, "in-sample": in_sample}
+
+
+def _label(allocation: Allocation) -> str:
+    measured = "measured" if allocation.curves is not None else "estimated"
+    label = "+".join(allocation.names) + (f", {measured}" if "loss" in allocation.names else "")
+    return label + (", widths whole" if allocation.whole else "")
 
 
 @torch.no_grad()
-def _seconds(function: Callable[[], object]) -> float:
+def _call_seconds(function: Callable[[], object]) -> float:
     start = time.process_time()
     function()
     return time.process_time() - start

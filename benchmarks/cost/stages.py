@@ -1,4 +1,4 @@
-"""Which stage of `prune` runs: read from the functions on the stack."""
+"""The stage of `prune` that runs, read from the functions on the stack."""
 
 import sys
 import threading
@@ -25,22 +25,22 @@ INTERVAL = 0.005
 
 
 def stage_of(frame: FrameType | None) -> str:
-    """The stage that a frame belongs to."""
+    """Return the stage that a frame belongs to."""
     stage = OTHER
     while frame is not None:
         name = frame.f_code.co_name
-        for (function, file), each in ENTRIES.items():
+        for (function, file), entered_stage in ENTRIES.items():
             if name == function and frame.f_code.co_filename.endswith(file):
-                stage = each
+                stage = entered_stage
         frame = frame.f_back
     return stage
 
 
 class StageSampler:
-    """A thread that looks at the main thread's stack every few milliseconds, and measures something for its stage.
+    """A thread that reads the main thread's stack every few milliseconds, and measures for the stage that runs.
 
     Args:
-        interval: the seconds between two looks.
+        interval: the seconds between two measurements.
     """
 
     def __init__(self, interval: float) -> None:
@@ -81,7 +81,7 @@ class TimeSampler(StageSampler):
         self._before = time.process_time()
 
     def measure(self, stage: str) -> None:
-        """Add the time since the last look."""
+        """Add the time since the last measurement."""
         now = time.process_time()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._before
         self._before = now

@@ -21,17 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import provenance, results_folder
+from provenance import results_folder
+from rows import append_row
 from wild.isolation import run_isolated
 
 from language.methods import METHODS, WHOLE_CALLS, Method, network_of, prune, prune_whole, score
-from language.subject import LENGTH, Row, Subject, build, peak_bytes, quality, seconds_on
+from language.subject import LENGTH, LanguageSubject, Row, load_subject, measure_quality, peak_bytes, seconds_on
 
 BUDGETS = (0.2, 0.1, 0.3, 0.5)
 LIMIT = 4 * 3600
 
 
 def main() -> None:
+    """Read the options, and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=["dense", *METHODS, *WHOLE_CALLS])
@@ -45,18 +47,18 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    subject = build(args.data, args.sequences, args.test_tokens, args.device)
+    subject = load_subject(args.data, args.sequences, args.test_tokens, args.device)
     setting: Row = {"sequences": args.sequences, "length": LENGTH, "test_tokens": args.test_tokens}
     if args.device != "cpu":
         setting["device"] = torch.cuda.get_device_name()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.scores or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for row in rows(args, subject, folder):
-            write({**setting, **row}, args.out or results_folder("language") / "rows.jsonl")
+        for row in language_rows(args, subject, folder):
+            print_and_append({**setting, **row}, args.out or results_folder("language") / "rows.jsonl")
 
 
-def rows(args: argparse.Namespace, subject: Subject, folder: Path) -> Iterator[Row]:
+def language_rows(args: argparse.Namespace, subject: LanguageSubject, folder: Path) -> Iterator[Row]:
     """Yield the rows of all methods, each method at all budgets."""
     for name in args.methods:
         if name == "dense":
@@ -75,12 +77,12 @@ def rows(args: argparse.Namespace, subject: Subject, folder: Path) -> Iterator[R
             about.write_text(json.dumps(run_step(partial(score, method, subject, file), subject)))
         scored = json.loads(about.read_text())
         for removed in args.budgets:
-            both = run_step(partial(_prune, method, subject, removed, file), subject)
+            both = run_step(partial(_prune_step, method, subject, removed, file), subject)
             for row in both.get("rows", [both]):
                 yield {"method": name, "budget": removed, **_with_score(row, scored)}
 
 
-def run_step(step: Callable[[], Row], subject: Subject) -> Row:
+def run_step(step: Callable[[], Row], subject: LanguageSubject) -> Row:
     """Run a step in a process of its own; in this one where the model is on an accelerator, which can't be forked."""
     if subject.device.type == "cpu":
         return run_isolated(step, LIMIT)
@@ -93,7 +95,7 @@ def _title(name: str, method: Method) -> str:
     return (name.partition(",")[0] if method.whole is None else name.replace(", ", "-")).lower()
 
 
-def _prune(*args: Any) -> Row:
+def _prune_step(*args: Any) -> Row:
     return {"rows": prune(*args)}
 
 
@@ -110,7 +112,7 @@ def _with_score(row: Row, scored: Row) -> Row:
 
 
 @torch.no_grad()
-def dense(subject: Subject) -> Row:
+def dense(subject: LanguageSubject) -> Row:
     """The dense network, with the processor seconds of one forward pass over the calibration sequences."""
     start = seconds_on(subject.device)
     for batch in subject.data:
@@ -120,15 +122,14 @@ def dense(subject: Subject) -> Row:
         "repair": "none",
         "pass_seconds": seconds,
         "peak_bytes": peak_bytes(subject.device),
-        **quality(subject.model, subject.windows),
+        **measure_quality(subject.model, subject.windows),
     }
 
 
-def write(row: Row, results: Path) -> None:
+def print_and_append(row: Row, results: Path) -> None:
     """Print a row, and append it to the results."""
     print(json.dumps(row), flush=True)
-    with results.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**row, "run": provenance()}) + "\n")
+    append_row(results, row)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ is added to `benchmarks/results/language/memory.jsonl`. Needs transformers.
 
 import argparse
 import gc
-import json
 import os
 import subprocess
 import sys
@@ -25,7 +24,8 @@ from typing import Any
 
 import torch
 from cost.stages import STAGES, StageSampler
-from provenance import provenance, results_folder
+from provenance import results_folder
+from rows import append_row
 from torch import nn
 
 import secateur as sc
@@ -45,6 +45,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
+    """Read the options, measure in a process of its own, and print and append the row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="100M", choices=SIZES)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -62,23 +63,20 @@ def main() -> None:
         raise SystemExit(subprocess.run(command, env={**os.environ, **RETURNED}, check=False).returncode)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    row = measure(args)
+    row = measure_memory(args)
     print_row(row)
-    with (args.out or results_folder("language") / "memory.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**row, "run": provenance()}) + "\n")
+    append_row(args.out or results_folder("language") / "memory.jsonl", row)
 
 
-def measure(args: argparse.Namespace) -> Row:
+def measure_memory(args: argparse.Namespace) -> Row:
     """Prune a model, and return the largest memory of each stage."""
-    tiny = build((1, 32, 64, 2, 1, 50), "float32")  # loads what tracing and all stages import
-    tokens: torch.Tensor = torch.randint(0, 50, (4, LENGTH))
-    sc.prune(tiny, {"input_ids": tokens}, {"params": 0.8}, "l2", allocation="uniform", progress=False)
+    _load_libraries()
     with tempfile.TemporaryDirectory() as folder:
         if args.mapped:
-            build(SIZES[args.size], args.dtype).save_pretrained(folder)
+            random_llama(SIZES[args.size], args.dtype).save_pretrained(folder)
             gc.collect()
         with MemorySampler() as sampler:
-            model = load(folder) if args.mapped else build(SIZES[args.size], args.dtype)
+            model = load_folder(folder) if args.mapped else random_llama(SIZES[args.size], args.dtype)
             size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
             words = SIZES[args.size][-1]
             data = [{"input_ids": torch.randint(0, words, (4, LENGTH))} for _ in range(args.sequences // 4)]
@@ -99,7 +97,14 @@ def measure(args: argparse.Namespace) -> Row:
     }
 
 
-def build(size: tuple[int, ...], dtype: str) -> nn.Module:
+def _load_libraries() -> None:
+    """Prune a tiny model, so that everything that tracing and the stages import is in memory before."""
+    tiny = random_llama((1, 32, 64, 2, 1, 50), "float32")
+    tokens: torch.Tensor = torch.randint(0, 50, (4, LENGTH))
+    sc.prune(tiny, {"input_ids": tokens}, {"params": 0.8}, "l2", allocation="uniform", progress=False)
+
+
+def random_llama(size: tuple[int, ...], dtype: str) -> nn.Module:
     """Return a Llama of a size, as in `SIZES`, with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 (needs packages that the others don't)
 
@@ -118,7 +123,7 @@ def build(size: tuple[int, ...], dtype: str) -> nn.Module:
     return model.eval()
 
 
-def load(folder: str) -> nn.Module:
+def load_folder(folder: str) -> nn.Module:
     """Return the model of a folder, as the command line loads it."""
     from secateur.cli.imports import model_from  # noqa: PLC0415 (it imports typer)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import secateur as sc
 from language import peers
-from language.subject import Row, Subject, peak_bytes, quality, seconds_on
+from language.subject import LanguageSubject, Row, measure_quality, peak_bytes, seconds_on
 
 
 @dataclass(frozen=True)
@@ -17,23 +17,23 @@ class Method:
     """A method of pruning.
 
     Args:
-        by: makes the criterion of the subject, or names it.
+        by: the name of the criterion, or a function that returns the criterion of a subject.
         allocation: the allocation of `plan`; None for several that are tried on the calibration sequences.
-        ablation: what stands for removed units before the repair.
+        ablation: the replacement of removed units before the repair.
         blocks: whether whole blocks are its units.
-        whole: makes patterns of the groups that lose no unit.
-        repair: the repair that follows, and makes the second row.
+        whole: returns patterns of the groups that lose no unit.
+        repair: the repair of the second row.
     """
 
-    by: str | Callable[[Subject], peers.Scorer]
+    by: str | Callable[[LanguageSubject], peers.Scorer]
     allocation: str | tuple[str, ...] | None = "uniform"
     ablation: str = "zero"
     blocks: bool = False
-    whole: Callable[[Subject], list[str]] | None = None
+    whole: Callable[[LanguageSubject], list[str]] | None = None
     repair: Sequence[str] = ("refit",)
 
 
-def attention(subject: Subject) -> list[str]:
+def attention(subject: LanguageSubject) -> list[str]:
     """Patterns of all heads."""
     return ["*.self_attn.*"]
 
@@ -59,7 +59,7 @@ WHOLE_CALLS: dict[str, dict[str, Any]] = {
 }  # options of `prune`, which scores, plans, cuts and repairs in one call
 
 
-def prune_whole(subject: Subject, removed: float, options: dict[str, Any]) -> Row:
+def prune_whole(subject: LanguageSubject, removed: float, options: dict[str, Any]) -> Row:
     """Run `prune` with its own defaults and some options, and measure the network."""
     start = seconds_on(subject.device)
     result = sc.prune(
@@ -70,7 +70,7 @@ def prune_whole(subject: Subject, removed: float, options: dict[str, Any]) -> Ro
     return {"repair": repair, "seconds": seconds, **_figures(result.model, result.plan, subject)}
 
 
-def score(method: Method, subject: Subject, file: Path) -> Row:
+def score(method: Method, subject: LanguageSubject, file: Path) -> Row:
     """Score the units, and save the scores to a file."""
     start = seconds_on(subject.device)
     by = method.by if isinstance(method.by, str) else method.by(subject)
@@ -83,7 +83,7 @@ def score(method: Method, subject: Subject, file: Path) -> Row:
     return {"score_seconds": seconds, "peak_bytes": peak_bytes(subject.device)}
 
 
-def prune(method: Method, subject: Subject, removed: float, file: Path) -> list[Row]:
+def prune(method: Method, subject: LanguageSubject, removed: float, file: Path) -> list[Row]:
     """Plan and cut by saved scores, and measure the network before and after the repair."""
     scores, network = sc.Scores.load(file), network_of(method, subject)
     start = seconds_on(subject.device)
@@ -100,12 +100,12 @@ def prune(method: Method, subject: Subject, removed: float, file: Path) -> list[
     return [untuned, repaired]
 
 
-def network_of(method: Method, subject: Subject) -> sc.Network:
+def network_of(method: Method, subject: LanguageSubject) -> sc.Network:
     """The trace with the method's units."""
     return subject.blocks if method.blocks else subject.units
 
 
-def _figures(small: nn.Module, plan: sc.Plan, subject: Subject) -> Row:
+def _figures(small: nn.Module, plan: sc.Plan, subject: LanguageSubject) -> Row:
     removed = (plan.dense.params - plan.cost.params) / subject.block_parameters
     peak = peak_bytes(subject.device)
-    return {"removed": removed, "peak_bytes": peak, **quality(small, subject.windows)}
+    return {"removed": removed, "peak_bytes": peak, **measure_quality(small, subject.windows)}

@@ -1,7 +1,7 @@
 """Published methods as their papers describe them, written by the authors of Secateur: none is the original code.
 
-Each is a ranking of units, the allocation that its paper uses, and what stands for removed units. The scores of units
-in a group are sums over the entries of weights or inputs that belong to the unit.
+Each is a ranking of units, the allocation that its paper uses, and the replacement of removed units. The scores of
+units in a group are sums over the entries of weights or inputs that belong to the unit.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from language.subject import Subject
+from language.subject import LanguageSubject
 from secateur.coupling.network import Group, Network
 from secateur.importance.context import CriterionContext
 from secateur.masking.linear_layers import LinearLayer, layers_of
@@ -22,12 +22,12 @@ Scorer = Callable[[CriterionContext], dict[str, Tensor]]
 InputStatistic = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def wanda(subject: Subject) -> Scorer:
+def wanda(subject: LanguageSubject) -> Scorer:
     """Wanda-sp (An et al. 2024, after Sun et al. 2024): weights times the norms of their inputs."""
     return partial(_by_inputs, subject, lambda weight, mean, square: weight.abs().sum(0) * square.sqrt())
 
 
-def flap(subject: Subject) -> Scorer:
+def flap(subject: LanguageSubject) -> Scorer:
     """FLAP (An et al. 2024): the variance of inputs times the squares of weights, standardised layer by layer."""
 
     def score(context: CriterionContext) -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ def flap(subject: Subject) -> Scorer:
     return score
 
 
-def magnitude(subject: Subject) -> Scorer:
+def magnitude(subject: LanguageSubject) -> Scorer:
     """The sum of the squares of all weights of a unit."""
 
     def score(context: CriterionContext) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ def magnitude(subject: Subject) -> Scorer:
     return score
 
 
-def llm_pruner(subject: Subject) -> Scorer:
+def llm_pruner(subject: LanguageSubject) -> Scorer:
     """LLM-Pruner (Ma et al. 2023): weights times gradients of the loss of ten sequences, the first order alone."""
 
     def score(context: CriterionContext) -> dict[str, Tensor]:
@@ -61,14 +61,14 @@ def llm_pruner(subject: Subject) -> Scorer:
     return score
 
 
-def whole_blocks(subject: Subject) -> list[str]:
+def whole_blocks(subject: LanguageSubject) -> list[str]:
     """Patterns of the blocks that LLM-Pruner leaves whole: the first four and the last two."""
     count = len(subject.model.model.layers)
     kept = [*range(FIRST_KEPT), *range(count - LAST_KEPT, count)]
     return [f"model.layers.{number}.*" for number in kept]
 
 
-def short_gpt(subject: Subject) -> Scorer:
+def short_gpt(subject: LanguageSubject) -> Scorer:
     """ShortGPT (Men et al. 2024): one minus the cosine similarity of a block's input and output."""
 
     def score(context: CriterionContext) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ def short_gpt(subject: Subject) -> Scorer:
             totals[path] += float((1 - F.cosine_similarity(args[0], after, dim=-1)).sum())
 
         handles = [subject.model.get_submodule(path).register_forward_hook(partial(compare, path)) for path in totals]
-        _run(subject, handles)
+        _run_with_hooks(subject, handles)
         return {group.name: torch.tensor([totals[path] for path in group.block_paths])}
 
     return score
@@ -99,7 +99,7 @@ def _by_weights(network: Network, entries: Callable[[str], Tensor]) -> dict[str,
     return scores
 
 
-def _by_inputs(subject: Subject, statistic: InputStatistic, context: CriterionContext) -> dict[str, Tensor]:
+def _by_inputs(subject: LanguageSubject, statistic: InputStatistic, context: CriterionContext) -> dict[str, Tensor]:
     """A statistic of the inputs of the layer that reads a group's units, summed over each unit. (units,) each"""
     readers = dict(_readers(context.network))
     sums: dict[str, list[Tensor]] = {}
@@ -110,7 +110,9 @@ def _by_inputs(subject: Subject, statistic: InputStatistic, context: CriterionCo
         sums[name] = [a + b for a, b in zip(sums[name], new, strict=True)] if name in sums else new
 
     names = [layer.name for layer in readers.values()]
-    _run(subject, [subject.model.get_submodule(name).register_forward_hook(partial(add, name)) for name in names])
+    _run_with_hooks(
+        subject, [subject.model.get_submodule(name).register_forward_hook(partial(add, name)) for name in names]
+    )
     scores = {}
     for name, layer in readers.items():
         count, total, squares = sums[layer.name]
@@ -134,7 +136,7 @@ def _by_unit(group: Group, units: Tensor, values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _run(subject: Subject, handles: list[torch.utils.hooks.RemovableHandle]) -> None:
+def _run_with_hooks(subject: LanguageSubject, handles: list[torch.utils.hooks.RemovableHandle]) -> None:
     """Run the model on the calibration sequences, and remove the hooks."""
     for batch in subject.data:
         subject.model(**batch, use_cache=False)

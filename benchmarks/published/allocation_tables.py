@@ -7,7 +7,7 @@ from collections.abc import Sequence
 Rows = Sequence[dict[str, object]]
 
 
-def table(rows: Rows) -> str:
+def excess_table(rows: Rows) -> str:
     """Return the mean excess of each allocation over the best one, and the share of cases that the default wins."""
     cases: dict[tuple[object, ...], dict[str, float]] = defaultdict(dict)
     for row in rows:

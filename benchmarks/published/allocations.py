@@ -12,7 +12,6 @@ networks demo, separable and vgg need none.
 """
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,14 +20,15 @@ from pathlib import Path
 
 import torch
 from networks.trained import trained
-from provenance import provenance, results_folder
-from torch import Tensor, nn
+from provenance import results_folder
+from rows import append_row, read_rows
+from torch import nn
 
 import secateur as sc
-from published.allocation_tables import table
+from published.allocation_tables import excess_table
 from published.cifar import cifar_subject
 from published.speech import speech_subject
-from published.subject import Subject
+from published.subject import PublishedSubject, outputs_in_batches
 from secateur import demo
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import DEFAULTS
@@ -47,18 +47,18 @@ BUDGETS = {"demo": 0.25, "separable": 0.25, "vgg": 0.2, "ResNet-20": 0.5, "BC-Re
 TESTED = 500  # examples, about
 
 
-def subject_of(network: str, folder: Path | None) -> Subject:
+def allocation_subject(network: str, folder: Path | None) -> PublishedSubject:
     """Return a network with examples."""
     if network in ("demo", "separable", "vgg"):
         tests = demo.test()
-        images, labels = (torch.cat(parts) for parts in zip(*tests, strict=True))
+        images, labels = (torch.cat(batches) for batches in zip(*tests, strict=True))
         model = trained("residual" if network == "demo" else network)
-        return Subject(network, torch.cat(demo.calibration()), images, labels, model)
+        return PublishedSubject(network, torch.cat(demo.calibration()), images, labels, model)
     assert folder is not None
     return speech_subject(folder) if network == "BC-ResNet-2" else cifar_subject(folder, int(network[-2:]))
 
 
-def name_of(allocation: Allocation) -> str:
+def allocation_name(allocation: Allocation) -> str:
     """Return the name of an allocation in the table."""
     name = "+".join(allocation.names)
     if allocation.whole:
@@ -68,17 +68,14 @@ def name_of(allocation: Allocation) -> str:
     return name
 
 
-def rows_of(subject: Subject, examples: int, draw: int) -> Iterator[dict[str, object]]:
+def allocation_rows(subject: PublishedSubject, examples: int, draw: int) -> Iterator[dict[str, object]]:
     """Yield a row for each single allocation, and one for the default."""
     model, data, keep = subject.dense, subject.draw(examples, draw), {"macs": BUDGETS[subject.network]}
-    step = max(len(subject.test_images) // TESTED, 1)  # some are sorted by class
-    tests, labels = subject.test_images[::step], subject.test_labels[::step]
-    dense = outputs(model, tests)
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
-    cells = network_microbatches(network, as_batches(data))
+    microbatches = network_microbatches(network, as_batches(data))
     tied = tie_groups(network, scores)
-    calibration = Calibration(tied.network, cells, bake_parametrizations(model))
+    calibration = Calibration(tied.network, microbatches, bake_parametrizations(model))
     config, simulator = replace(DEFAULTS, target="any"), PlanSimulator(calibration)
     allocations = candidate_allocations(simulator, tied.scores, config)
     search = PlanSearch(simulator, tied, config, None, allocations)
@@ -89,46 +86,46 @@ def rows_of(subject: Subject, examples: int, draw: int) -> Iterator[dict[str, ob
     for allocation in allocations:
         plan = tied.separate(search.plan(keep, allocation))
         small = sc.repair(sc.cut(model, plan), model, plan, data, "refit", progress=False)
-        output = outputs(small, tests)
-        row: dict[str, object] = {
-            "allocation": name_of(allocation),
-            "macs": plan.cost.macs / plan.dense.macs,
-            "divergence": float(divergence(output, dense).mean()),
-            "accuracy": float((output.argmax(1) == labels).double().mean()),
-            "dense accuracy": float((dense.argmax(1) == labels).double().mean()),
-        }
+        name, macs = allocation_name(allocation), plan.cost.macs / plan.dense.macs
+        row: dict[str, object] = {"allocation": name, "macs": macs, **_test_measures(subject, small)}
         yield {**key, **row}
         if allocation is chosen.allocation:
             yield {**key, **row, "allocation": "default", "chosen": row["allocation"], "seconds": seconds}
 
 
-@torch.no_grad()
-def outputs(model: nn.Module, examples: Tensor) -> Tensor:
-    """Return the outputs of a network, (examples, classes)."""
-    return torch.cat([model.eval()(part) for part in examples.split(250)])
+def _test_measures(subject: PublishedSubject, small: nn.Module) -> dict[str, float]:
+    """Return the divergence from the dense network on about 500 test examples, and both accuracies."""
+    step = max(len(subject.test_images) // TESTED, 1)  # some are sorted by class
+    tests, labels = subject.test_images[::step], subject.test_labels[::step]
+    dense, output = (outputs_in_batches(model, tests) for model in (subject.dense, small))
+    return {
+        "divergence": float(divergence(output, dense).mean()),
+        "accuracy": float((output.argmax(1) == labels).double().mean()),
+        "dense accuracy": float((dense.argmax(1) == labels).double().mean()),
+    }
 
 
 def main() -> None:
+    """Read the options, then measure or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--networks", nargs="+", default=list(BUDGETS), choices=BUDGETS)
     parser.add_argument("--examples", nargs="+", type=int, default=[32, 64, 256])
     parser.add_argument("--draws", nargs="+", type=int, default=[0])
-    parser.add_argument("--table", action="store_true", help="print the table of what was measured")
+    parser.add_argument("--table", action="store_true", help="print the table of the rows of results")
     args = parser.parse_args()
     if args.table:
-        print(table([json.loads(line) for line in ROWS.read_text().splitlines()]))
+        print(excess_table(read_rows(ROWS)))
         return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for network in args.networks:
-        subject = subject_of(network, args.data)
+        subject = allocation_subject(network, args.data)
         for examples in args.examples:
             for draw in args.draws:
-                for row in rows_of(subject, examples, draw):
+                for row in allocation_rows(subject, examples, draw):
                     print(row, flush=True)
-                    with ROWS.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps({**row, "run": provenance()}) + "\n")
+                    append_row(ROWS, row)
 
 
 if __name__ == "__main__":

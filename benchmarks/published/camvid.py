@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from published.espnet import load_espnet
-from published.subject import Subject
+from published.subject import PublishedSubject
 
 MEAN, STD = torch.tensor([108.059, 106.447, 103.114]), torch.tensor([70.977, 71.648, 68.869])  # blue, green, red
 CLASSES, VOID = 11, 11
@@ -45,7 +45,7 @@ def _mean_iou_of_counts(counts: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Segmentation(Subject):
+class Segmentation(PublishedSubject):
     """A network with a class for every pixel, judged by the mean intersection over union."""
 
     @torch.no_grad()

@@ -63,11 +63,11 @@ class Pyramid(nn.Module):
         """Return the outputs of all dilations, concatenated."""
         narrow = self.c1(x)
         first, total = self.d1(narrow), self.d2(narrow)
-        parts = [first, total]
+        outputs = [first, total]
         for dilation in DILATIONS[2:]:
             total = total + getattr(self, f"d{dilation}")(narrow)
-            parts.append(total)
-        return torch.cat(parts, 1)
+            outputs.append(total)
+        return torch.cat(outputs, 1)
 
 
 class DownSampler(Pyramid):

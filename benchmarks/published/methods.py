@@ -19,15 +19,15 @@ from published.peers import (
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a method gets.
+class PruningTask:
+    """The input of a method.
 
     Args:
         dense: the dense network.
         batches: images without labels.
         keep: the fraction of the MACs that is kept; for a bound, the change of the metric that is allowed.
         seed: the seed of the draw.
-        labels: of the images, for a bound on a metric that is checked with labels; None where there are none.
+        labels: the labels of the images, for a bound on a metric that is checked with labels; None without any.
     """
 
     dense: nn.Module
@@ -42,61 +42,61 @@ class Task:
         return self.batches[0][0]
 
 
-Method = Callable[[Task], nn.Module]
+Method = Callable[[PruningTask], nn.Module]
 BOUND = "bound"
 POINTS_OF_BOUND = {"ESPNet": -0.03}
 """The change of the metric that the smallest network within a bound may have, by network."""
 
 
-def default(task: Task) -> nn.Module:
+def prune_by_default(task: PruningTask) -> nn.Module:
     """`prune` with its defaults, on all images."""
-    return _pruned(task)
+    return _prune_task(task)
 
 
-def tuned(task: Task) -> nn.Module:
+def prune_and_tune(task: PruningTask) -> nn.Module:
     """`prune` with its defaults and the training of `tune`, on all images."""
-    return _pruned(task, repair=["refit", "adapt", "tune"])
+    return _prune_task(task, repair=["refit", "adapt", "tune"])
 
 
-def uniform(task: Task) -> nn.Module:
+def prune_uniformly(task: PruningTask) -> nn.Module:
     """`prune` with the same fraction of every group."""
-    return _pruned(task, allocation="uniform")
+    return _prune_task(task, allocation="uniform")
 
 
-def random_units(task: Task) -> nn.Module:
+def random_units(task: PruningTask) -> nn.Module:
     """The same fraction of every group at random, with the repair of `prune`."""
-    return _pruned(task, by="random", allocation="uniform", seed=task.seed)
+    return _prune_task(task, by="random", allocation="uniform", seed=task.seed)
 
 
-def _pruned(task: Task, **options: object) -> nn.Module:
+def _prune_task(task: PruningTask, **options: object) -> nn.Module:
     budget = {"macs": task.keep}
     return sc.prune(task.dense, list(task.batches), budget, holdout=0, progress=False, **options).model
 
 
-def torch_pruning(task: Task) -> nn.Module:
+def torch_pruning(task: PruningTask) -> nn.Module:
     """torch-pruning's L2 norm on inner convolutions, with batch norm re-estimated on the images."""
     share = share_for(task.dense, task.keep, task.image)
     return with_batch_norm_anew(torch_pruning_l2(task.dense, share, task.image), task.batches)
 
 
-def grail_by_norm(task: Task) -> nn.Module:
+def grail_by_norm(task: PruningTask) -> nn.Module:
     """The compensation of GRAIL over L2 norms on inner convolutions."""
     return grail(task.dense, kept_by_norm(task.dense, share_for(task.dense, task.keep, task.image)), task.batches)
 
 
-def grail_at_random(task: Task) -> nn.Module:
+def grail_at_random(task: PruningTask) -> nn.Module:
     """The compensation of GRAIL over random inner channels."""
     share = share_for(task.dense, task.keep, task.image)
     return grail(task.dense, kept_at_random(task.dense, share, task.seed), task.batches)
 
 
-def norm_alone(task: Task) -> nn.Module:
+def norm_alone(task: PruningTask) -> nn.Module:
     """L2 norms on inner convolutions, with batch norm re-estimated."""
     kept = kept_by_norm(task.dense, share_for(task.dense, task.keep, task.image))
     return with_batch_norm_anew(cut_inner(task.dense, kept), task.batches)
 
 
-def within_bound(task: Task) -> nn.Module:
+def within_bound(task: PruningTask) -> nn.Module:
     """The smallest network within a bound on the mean intersection over union, checked with the images' labels."""
     assert task.labels is not None
     labelled = list(zip(task.batches, task.labels, strict=True))
@@ -104,7 +104,7 @@ def within_bound(task: Task) -> nn.Module:
     return sc.prune(task.dense, labelled, bound, metric=mean_iou, holdout=0, progress=False).model
 
 
-def norm_of_every_group(task: Task) -> nn.Module:
+def norm_of_every_group(task: PruningTask) -> nn.Module:
     """L2 norms, the same fraction of every group, with batch norm re-estimated."""
     network = sc.trace(task.dense, task.batches[0][:2])
     scores = sc.score(network, list(task.batches), by="l2", progress=False)
@@ -113,9 +113,9 @@ def norm_of_every_group(task: Task) -> nn.Module:
 
 
 METHODS: Mapping[str, Method] = {
-    "default": default,
-    "tune": tuned,
-    "uniform": uniform,
+    "default": prune_by_default,
+    "tune": prune_and_tune,
+    "uniform": prune_uniformly,
     "random": random_units,
     "torch-pruning": torch_pruning,
     "grail-l2": grail_by_norm,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 from torch.utils.flop_counter import FlopCounterMode
 
 from published.cifar import blocks_of
@@ -29,7 +30,7 @@ def share_for(dense: nn.Module, keep: float, image: Tensor) -> float:
     low, high, total = 0.0, 0.98, macs_of(dense, image)
     for _ in range(STEPS):
         share = (low + high) / 2
-        kept = {name: torch.arange(_left(block, share)) for name, block in blocks_of(dense).items()}
+        kept = {name: torch.arange(_kept_count(block, share)) for name, block in blocks_of(dense).items()}
         if macs_of(cut_inner(dense, kept), image) <= keep * total:
             high = share
         else:
@@ -37,14 +38,14 @@ def share_for(dense: nn.Module, keep: float, image: Tensor) -> float:
     return high
 
 
-def _left(block: nn.Module, share: float) -> int:
+def _kept_count(block: nn.Module, share: float) -> int:
     return max(1, round(block.conv1.out_channels * (1 - share)))
 
 
 def kept_by_norm(dense: nn.Module, share: float) -> dict[str, Tensor]:
     """Return the inner channels with the largest L2 norms of their filters, by block, ascending."""
     return {
-        name: block.conv1.weight.detach().flatten(1).norm(dim=1).topk(_left(block, share)).indices.sort().values
+        name: block.conv1.weight.detach().flatten(1).norm(dim=1).topk(_kept_count(block, share)).indices.sort().values
         for name, block in blocks_of(dense).items()
     }
 
@@ -53,7 +54,7 @@ def kept_at_random(dense: nn.Module, share: float, seed: int) -> dict[str, Tenso
     """Return inner channels drawn at random, by block, ascending."""
     draws = torch.Generator().manual_seed(seed)
     return {
-        name: torch.randperm(block.conv1.out_channels, generator=draws)[: _left(block, share)].sort().values
+        name: torch.randperm(block.conv1.out_channels, generator=draws)[: _kept_count(block, share)].sort().values
         for name, block in blocks_of(dense).items()
     }
 
@@ -119,13 +120,7 @@ def _gram(model: nn.Module, layer: nn.Module, batches: Sequence[Tensor]) -> Tens
 def with_batch_norm_anew(model: nn.Module, batches: Sequence[Tensor]) -> nn.Module:
     """Return a copy whose batch norms have the means and variances of these images."""
     small = copy.deepcopy(model)
-    norms = [module for module in small.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-    small.train()
-    for batch in batches:
-        small(batch)
+    update_bn(batches, small)
     return small.eval()
 
 

@@ -38,12 +38,12 @@ def photo_sections(dense: Iterable[Row], rows: Sequence[Row]) -> list[str]:
     by_network: dict[str, list[str]] = {}
     for row in dense:
         network, _, photos = str(row["network"]).partition(", ")
-        lines = by_network.setdefault(network, [_line(row, ["", "", "dense"])])  # the same with other photos
+        lines = by_network.setdefault(network, [_photo_line(row, ["", "", "dense"])])  # the same with other photos
         measured = [other for other in rows if other["network"] == row["network"]]
         for other in sorted(measured, key=_order):
             names = [f"{other['images']}, {photos}", f"{float(str(other['macs'])):.1%}", LABELS[str(other["method"])]]
-            lines.append(_line(other, names))
-    sections = [_table(network, lines) for network, lines in by_network.items() if len(lines) > 1]
+            lines.append(_photo_line(other, names))
+    sections = [_photo_table(network, lines) for network, lines in by_network.items() if len(lines) > 1]
     return [INTRODUCTION, *sections, GOALS] if sections else []
 
 
@@ -56,13 +56,13 @@ def _order(row: Row) -> tuple[float, ...]:
     return -float(str(row["keep"])), float(str(row["images"])), float(list(LABELS).index(str(row["method"])))
 
 
-def _table(network: str, lines: Sequence[str]) -> str:
+def _photo_table(network: str, lines: Sequence[str]) -> str:
     columns = ["photos", "MACs", "method", *MEASURES.values(), "seconds", "passes"]
     head = f"| {' | '.join(columns)} |\n|---|--:|---|{'--:|' * (len(MEASURES) + 2)}"
     return f"### {network}\n\n{head}\n" + "\n".join(lines) + "\n"
 
 
-def _line(row: Row, names: Sequence[str]) -> str:
+def _photo_line(row: Row, names: Sequence[str]) -> str:
     measures = [f"{float(str(row[name])):.1%}" for name in MEASURES]
     costs = [f"{float(str(row[name])):.0f}" if name in row else "" for name in ("processor seconds", "passes")]
     return "| " + " | ".join([*names, *measures, *costs]) + " |"

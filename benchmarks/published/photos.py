@@ -13,7 +13,7 @@ from PIL import Image
 from pretrained.images import CLASSES, MEAN, STD, centre_crop
 from torch import Tensor, nn
 
-from published.subject import Subject
+from published.subject import PublishedSubject
 
 TEN: Mapping[str, int] = {
     "n01440764": 0,
@@ -33,7 +33,7 @@ ONE_EACH, OF_TEN = "one photo a class", "photos of the ten classes"
 
 
 @dataclass(frozen=True)
-class PhotoClassifier(Subject):
+class PhotoClassifier(PublishedSubject):
     """A network for 1,000 classes, judged on photos of ten."""
 
     @cached_property
@@ -58,7 +58,7 @@ def mobilenet_subject(folder: Path, calibration: str) -> PhotoClassifier:
     """Return MobileNetV2 with photos of one kind to calibrate on."""
     from pretrained.mobilenet import mobilenet_v2  # noqa: PLC0415 (needs the package of weights)
 
-    return _subject(f"MobileNetV2, {calibration}", folder, calibration, mobilenet_v2(), (MEAN, STD))
+    return _photo_subject(f"MobileNetV2, {calibration}", folder, calibration, mobilenet_v2(), (MEAN, STD))
 
 
 def efficientnet_subject(folder: Path, calibration: str) -> PhotoClassifier:
@@ -66,12 +66,12 @@ def efficientnet_subject(folder: Path, calibration: str) -> PhotoClassifier:
     from pretrained import efficientnet  # noqa: PLC0415 (needs the packages of code and weights)
 
     moments = efficientnet.MEAN, efficientnet.STD
-    return _subject(
+    return _photo_subject(
         f"EfficientNet-Lite0, {calibration}", folder, calibration, efficientnet.efficientnet_lite0(), moments
     )
 
 
-def _subject(
+def _photo_subject(
     name: str, folder: Path, calibration: str, model: nn.Module, moments: tuple[Tensor, Tensor]
 ) -> PhotoClassifier:
     with zipfile.ZipFile(folder / "imagenette.zip") as archive:

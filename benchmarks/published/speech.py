@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from published.bcresnet import load_bcresnet
-from published.subject import Subject
+from published.subject import PublishedSubject
 
 RATE, FFT, HOP, BANDS = 16_000, 1024, 512, 40
 FLOOR = 1e-9
@@ -49,11 +49,11 @@ def _samples(content: bytes) -> Tensor:
 def log_mel(waves: Tensor) -> Tensor:
     """Return mel spectrograms, as logarithms to base two, (clips, 1, 40, 32), of waves (clips, 16000)."""
     window, filters = torch.hann_window(FFT), mel_filters()
-    parts = []
+    spectrograms = []
     for clips in waves.split(256):
         spectra = torch.stft(clips, FFT, HOP, window=window, return_complex=True).abs().square()
-        parts.append((filters @ spectra + FLOOR).log2())  # (clips, bands, steps)
-    return torch.cat(parts)[:, None]
+        spectrograms.append((filters @ spectra + FLOOR).log2())  # (clips, bands, steps)
+    return torch.cat(spectrograms)[:, None]
 
 
 def mel_filters() -> Tensor:
@@ -66,8 +66,8 @@ def mel_filters() -> Tensor:
     return torch.minimum(-slopes[:-2] / widths[:-1], slopes[2:] / widths[1:]).clamp_min(0)
 
 
-def speech_subject(folder: Path) -> Subject:
+def speech_subject(folder: Path) -> PublishedSubject:
     """Return BC-ResNet-2 with clips of the archive: 400 to draw from, the others to test on."""
     clips, words = read_clips(folder / "speech_commands.zip")
     model = load_bcresnet(folder / "speech_commands_bcresnet2.safetensors")
-    return Subject("BC-ResNet-2", clips[:CLIPS], clips[CLIPS:], words[CLIPS:], model)
+    return PublishedSubject("BC-ResNet-2", clips[:CLIPS], clips[CLIPS:], words[CLIPS:], model)

@@ -1,4 +1,4 @@
-"""A trained network with the examples that it is pruned with and judged by."""
+"""A trained network with examples to prune it with and others to test it on."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Subject:
+class PublishedSubject:
     """A trained network, images to prune it with, and others to test it on.
 
     Args:
-        network: its name.
-        images: of the training set, (images, ...).
-        test_images: of the test set, (images, ...).
+        network: the name of the network.
+        images: images of the training set, (images, ...).
+        test_images: images of the test set, (images, ...).
         test_labels: their class numbers, (images,) or (images, height, width).
         dense: a new instance of the network, in evaluation mode.
         labels: the class numbers of `images`, for bounds that a user checks by labels; None where there are none.
@@ -29,7 +29,7 @@ class Subject:
     batch: int = 32
 
     def draw(self, count: int, seed: int) -> list[Tensor]:
-        """Return so many images in batches, drawn anew for each seed."""
+        """Return random images in batches, others for each seed."""
         return list(self.images[self._drawn(count, seed)].split(self.batch))
 
     def draw_labels(self, count: int, seed: int) -> list[Tensor] | None:
@@ -46,5 +46,11 @@ class Subject:
         return torch.cat([model(images) for images in self.test_images.split(self.batch)])
 
     def measures(self, model: nn.Module) -> dict[str, float]:
-        """Return what a network reaches on the test images, by the name of the measure."""
+        """Return the measures of a network on the test images by their names."""
         return {"accuracy": float((self.outputs(model).argmax(1) == self.test_labels).double().mean())}
+
+
+@torch.no_grad()
+def outputs_in_batches(model: nn.Module, examples: Tensor) -> Tensor:
+    """Return the outputs of a network, which is set to evaluation mode, (examples, classes)."""
+    return torch.cat([model.eval()(batch) for batch in examples.split(250)])

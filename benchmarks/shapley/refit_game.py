@@ -26,8 +26,8 @@ from pathlib import Path
 import torch
 from networks.trained import NETWORKS, SEEDS, trained
 from provenance import results_folder
-from published.cifar import Subject as CifarSubject
 from published.cifar import cifar_subject
+from published.subject import PublishedSubject, outputs_in_batches
 from rows import append_row, read_rows
 from torch import Tensor, nn
 
@@ -48,7 +48,7 @@ LOWDATA = tuple(f"{kind}-{seed}" for kind in NETWORKS for seed in SEEDS)
 CIFAR = ("ResNet-20", "ResNet-56")
 
 
-def refit_subject(name: str, folder: Path | None) -> CifarSubject:
+def refit_subject(name: str, folder: Path | None) -> PublishedSubject:
     """Return a network with images to draw from and images to test on."""
     if name in CIFAR:
         assert folder is not None, f"{name} needs --data"
@@ -56,10 +56,10 @@ def refit_subject(name: str, folder: Path | None) -> CifarSubject:
     kind, _, seed = name.rpartition("-")
     images, labels = (torch.cat(batches) for batches in zip(*demo.test(), strict=True))
     count = IMAGES * len(DRAWS)
-    return CifarSubject(name, images[:count], images[count:], labels[count:], trained(kind, int(seed)))
+    return PublishedSubject(name, images[:count], images[count:], labels[count:], trained(kind, int(seed)))
 
 
-def draw_of(subject: CifarSubject, draw: int) -> list[Tensor]:
+def draw_of(subject: PublishedSubject, draw: int) -> list[Tensor]:
     """Return the images of one draw in batches of 32; draws share none where they are taken from 768."""
     if len(subject.images) == IMAGES * len(DRAWS):
         return list(subject.images[IMAGES * draw : IMAGES * (draw + 1)].split(32))
@@ -108,7 +108,7 @@ def _noise_share(scores: sc.Scores) -> float:
 
 
 def refit_game_rows(
-    subject: CifarSubject, draw: int, evaluations: int, repairs: list[str], budgets: list[float]
+    subject: PublishedSubject, draw: int, evaluations: int, repairs: list[str], budgets: list[float]
 ) -> Iterator[dict[str, object]]:
     """Yield a row for each ranking, budget and repair."""
     model, data = subject.dense, draw_of(subject, draw)
@@ -129,24 +129,18 @@ def _pass_seconds(model: nn.Module, data: list[Tensor]) -> float:
     """Return the processor seconds of a forward pass of the images."""
     start = time.process_time()
     for batch in data:
-        outputs_of(model, batch)
+        outputs_in_batches(model, batch)
     return time.process_time() - start
 
 
-def _test_quality(subject: CifarSubject, small: nn.Module) -> dict[str, float]:
+def _test_quality(subject: PublishedSubject, small: nn.Module) -> dict[str, float]:
     """Return the accuracies of both networks, and the divergence of the small one's outputs, on the test images."""
-    dense, output = (outputs_of(model, subject.test_images) for model in (subject.dense, small))
+    dense, output = (outputs_in_batches(model, subject.test_images) for model in (subject.dense, small))
     return {
         "accuracy": _share_correct(output, subject.test_labels),
         "dense accuracy": _share_correct(dense, subject.test_labels),
         "divergence": float(divergence(output, dense).mean()),
     }
-
-
-@torch.no_grad()
-def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the outputs of a network, (images, classes)."""
-    return torch.cat([model.eval()(batch) for batch in images.split(250)])
 
 
 def _share_correct(output: Tensor, labels: Tensor) -> float:

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from published import camvid, photos, speech
 from published.allocation_tables import version_table
-from published.methods import METHODS, Task
-from published.page import write_page
+from published.methods import METHODS, PruningTask
+from published.page import write_published_page
 from published.peers import macs_of
 from published.photo_tables import photo_sections
 from torch import nn
@@ -183,7 +183,7 @@ def convolutional() -> nn.Module:
 @pytest.mark.parametrize("method", ["uniform", "random", "l2-groups"])
 def test_methods_for_every_network_meet_the_budget(method: str) -> None:
     dense = convolutional()
-    task = Task(dense, list(torch.randn(16, 3, 8, 8).split(8)), 0.5, 0)
+    task = PruningTask(dense, list(torch.randn(16, 3, 8, 8).split(8)), 0.5, 0)
     small = METHODS[method](task)
     assert 0.3 < macs_of(small, task.image) / macs_of(dense, task.image) <= 0.5
 
@@ -233,7 +233,7 @@ def test_the_page_names_networks_without_a_smaller_one(tmp_path: Path) -> None:
         {"network": "BC-ResNet-2", **cut, "accuracy": 0.772, "macs": 0.44, "run": run},
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    write_page(tmp_path / "rows.jsonl", tmp_path / "none.jsonl", tmp_path)
+    write_published_page(tmp_path / "rows.jsonl", tmp_path / "none.jsonl", tmp_path)
     page = (tmp_path / "published.md").read_text()
     assert "\n- ESPNet: mean intersection over union 58.8%.\n- MobileNetV2: accuracy 68.6%.\n" in page
     assert '\n| Secateur, `allocation="uniform"` | 77.20 (1; 44% of the MACs) | 9 | 30 |\n' in page
