@@ -4,6 +4,8 @@ import importlib
 
 import pytest
 
+import secateur
+
 RENAMED = [
     ("secateur.stopping.Error", "secateur.stopping.StandardError"),
     ("secateur.stopping.Known", "secateur.stopping.SelectionConfident"),
@@ -29,3 +31,12 @@ def test_a_former_name_warns_and_gives_the_same(former: str, current: str) -> No
 def test_other_names_are_attribute_errors(former: str) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         imported(f"{former.rpartition('.')[0]}.nonsense")
+
+
+def test_former_attributes_of_training_methods_warn_and_give_the_same() -> None:
+    for method_class in (secateur.training.TaylorSchedule, secateur.sparsity.SPP):
+        method = object.__new__(method_class)
+        method.is_finished = True
+        with pytest.warns(DeprecationWarning, match="done is now is_finished") as warned:
+            assert method.done
+        assert warned[0].filename == __file__

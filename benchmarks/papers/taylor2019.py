@@ -80,7 +80,7 @@ def schedule(it: Subject, by: str, steps: int) -> Row:
         optimizer.zero_grad()
         F.cross_entropy(model(x), y).backward()
         optimizer.step()
-        done = done or (step if cutting.done else 0)
+        done = done or (step if cutting.is_finished else 0)
     small = cutting.cut()
     left = sc.trace(small.eval(), it.split.images[:2]).cost().macs / cutting.network.cost().macs
     return {

@@ -60,7 +60,7 @@ def train_columns(subject: Subject, keep: float, method: str, every: int, rest: 
     if method == "magnitude":
         prune_at_once(spp)
     train_by_descent(model, subject, every * MOVES + rest, optimizer)
-    if not spp.done:
+    if not spp.is_finished:
         prune_at_once(spp)  # columns that are neither kept nor removed by then
     small = spp.finish().model
     update_batch_norms(small, subject.split)
@@ -92,7 +92,7 @@ def prune_at_once(spp: SPP) -> None:
             order = columns.norms().masked_fill(columns.pruned, 0).argsort(stable=True)
             columns.chances = torch.zeros_like(columns.chances).index_fill(0, order[: columns.prune_count], 1)
             columns.apply_mask(columns.pruned)
-    spp.done = True
+    spp.is_finished = True
 
 
 def update_batch_norms(model: nn.Module, split: Split) -> None:

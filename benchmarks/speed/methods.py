@@ -38,7 +38,7 @@ def prune_by_secateur(subject: TimedSubject, keep: Mapping[str, float], **option
     """Prune by Secateur with all examples; the accuracy is measured on others."""
     result = sc.prune(subject.model, subject.calibration, keep, holdout=0, progress=False, **options)
     plan = result.plan
-    effective = plan.effective.left / plan.effective.dense if plan.effective else None
+    effective = plan.effective.kept / plan.effective.dense if plan.effective else None
     counts = ", ".join(f"{name} {len(kept)}" for name, kept in plan.kept.items())
     return SmallNetwork(result.model, plan.cost.macs / plan.dense.macs, effective, (*plan.notes, counts))
 

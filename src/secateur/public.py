@@ -1,4 +1,8 @@
-"""The public functions and classes, each imported from where it is defined; `secateur` loads them on first use."""
+"""The public functions and classes, each imported from where it is defined; `secateur` loads them on first use.
+
+This is the list of public names. `secateur` repeats it for type checkers and for `dir`, without an import of torch, and
+docs/reference/ has a section for each name; tests compare all of them with this list.
+"""
 
 from secateur.allocation.plan import plan
 from secateur.allocation.reachable import reachable

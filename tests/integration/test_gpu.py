@@ -183,7 +183,7 @@ def learner() -> tuple[nn.Module, torch.optim.Optimizer, Tensor]:
 def test_the_schedule_of_taylor_trains_on_the_device() -> None:
     model, optimizer, example = learner()
     schedule = TaylorSchedule(model, example, optimizer, {"units": 0.8}, every=2, units_per_step=4)
-    while not schedule.done:
+    while not schedule.is_finished:
         step_towards_labels(model, optimizer)
     assert {tensor.device.type for tensor in schedule.cut().parameters()} == {"cuda"}
 
@@ -191,7 +191,7 @@ def test_the_schedule_of_taylor_trains_on_the_device() -> None:
 def test_columns_are_pruned_on_the_device() -> None:
     model, optimizer, example = learner()
     spp = SPP(model, example, optimizer, {"columns": 0.5}, every=1)
-    while not spp.done:
+    while not spp.is_finished:
         step_towards_labels(model, optimizer)
     assert {tensor.device.type for tensor in spp.finish().model.parameters()} == {"cuda"}
 

@@ -1,11 +1,16 @@
 """The cost of `import secateur`: large libraries are imported when they are needed first."""
 
+import ast
+import inspect
+import re
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 import secateur
+from repository import ROOT
 
 LATE = (
     "jinja2",
@@ -61,8 +66,27 @@ def test_the_command_line_answers_mistakes_without_torch() -> None:
     assert answers[0] == "2 True" and torch == "False"  # the nearest option is offered
 
 
+def names_imported_by(module: ModuleType) -> list[str]:
+    """Return the names that the source of a module imports from `secateur`, whether or not it is run."""
+    tree = ast.parse(inspect.getsource(module))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return [alias.name for node in imports if str(node.module).startswith("secateur.") for alias in node.names]
+
+
+def test_every_list_of_public_names_is_the_same() -> None:
+    names = secateur.public.__all__
+    assert names == sorted(names) == sorted(names_imported_by(secateur.public))
+    assert sorted([*names, "__version__"]) == sorted(names_imported_by(secateur))
+    assert sorted(secateur.__all__) == sorted([*names, "__version__"])
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    sections = re.findall(r"^::: secateur\.(\w+)$", pages, re.MULTILINE)
+    assert "errors" in sections  # the page of the errors and the warning
+    documented = {name for name in sections if name not in ("errors", "stopping", "training", "sparsity")}
+    assert sorted([*documented, "SecateurError", "SecateurWarning"]) == names
+    assert len(sections) == len(set(sections))
+
+
 def test_every_public_name_is_loaded_from_the_list() -> None:
-    assert set(secateur.__all__) - {"__version__"} == set(secateur.public.__all__)
     assert all(getattr(secateur, name) is getattr(secateur.public, name) for name in secateur.public.__all__)
     assert secateur.stopping.Seconds(1) and secateur.training.TaylorSchedule
     assert printed_by("import secateur; print(secateur.report.report.Report.__name__)") == ["Report"]

@@ -114,14 +114,14 @@ def preferred_candidate(plain: Candidate, filling: Candidate) -> Candidate:
     """
     before, after = plain.plan.effective, filling.plan.effective
     assert before is not None and after is not None and plain.losses is not None and filling.losses is not None
-    speed_ratio = before.left / max(after.left, 1)
+    speed_ratio = before.kept / max(after.kept, 1)
     excess = filling.losses - plain.losses * max(speed_ratio, 1.0) ** EXCHANGE
     error = float(excess.std()) / len(excess) ** 0.5 if len(excess) > 1 else 0.0
     is_filling = speed_ratio > 1 and float(excess.mean()) <= -error
     chosen = filling if is_filling else plain
     note = (
         f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: the best plan of such sizes "
-        f"keeps {after.left / max(after.dense, 1):.0%} of the MACs in steps ({plain.measure} {filling.loss:.4f}), "
-        f"the best plan of any sizes {before.left / max(before.dense, 1):.0%} ({plain.loss:.4f})"
+        f"keeps {after.kept / max(after.dense, 1):.0%} of the MACs in steps ({plain.measure} {filling.loss:.4f}), "
+        f"the best plan of any sizes {before.kept / max(before.dense, 1):.0%} ({plain.loss:.4f})"
     )
     return chosen.with_note(note)

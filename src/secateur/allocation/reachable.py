@@ -84,6 +84,6 @@ def reachable_rows(network: Network, round_to: int = 1, floor: float = 1, target
         kept = sequence.kept(round(len(sequence.order) * (1 - fraction)))
         remaining = fractions(network, kept, network.cost(kept), ["units", "params", "macs", "bytes"], None)
         effective = effective_macs(network, kept, step.size)
-        shares = [*remaining.values(), *([effective.left / max(effective.dense, 1)] if step.size > 1 else [])]
+        shares = [*remaining.values(), *([effective.kept / max(effective.dense, 1)] if step.size > 1 else [])]
         rows.append([f"{value:.1%}" for value in shares])
     return rows

@@ -21,12 +21,12 @@ class EffectiveMacs:
     Args:
         step: the number of channels that a kernel works on at once.
         dense: the MACs of the whole network.
-        left: the MACs of the kept units; the name is that of the report's field.
+        kept: the MACs of the kept units.
     """
 
     step: int
     dense: int
-    left: int
+    kept: int
 
 
 def effective_macs(network: Network, kept: Kept, step: int) -> EffectiveMacs:
@@ -38,7 +38,7 @@ def effective_macs(network: Network, kept: Kept, step: int) -> EffectiveMacs:
         >>> network = sc.trace(model, torch.randn(2, 4))
         >>> effective_macs(network, {"0": torch.arange(17)}, 16) == EffectiveMacs(16, 192, 192)
         True
-        >>> effective_macs(network, {"0": torch.arange(16)}, 16).left
+        >>> effective_macs(network, {"0": torch.arange(16)}, 16).kept
         96
     """
     flags = iter(channel_axes(network, [units for term in network.work for units in term.axes]))

@@ -147,7 +147,7 @@ class Plan:
 
     def _rows(self) -> list[list[str]]:
         """Return the table of costs and of groups, the header first."""
-        rows = [["", "dense", "plan", "left"]]
+        rows = [["", "dense", "plan", "remaining"]]
         for unit in ("params", "macs", "bytes"):
             before, after = getattr(self.dense, unit), getattr(self.cost, unit)
             rows.append([unit, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}"])
@@ -177,8 +177,8 @@ def effective_rows(effective: EffectiveMacs | None) -> list[list[str]]:
     """Return effective MACs as a row beside the plain ones; none where the device takes any number of channels."""
     if effective is None or effective.step == 1:
         return []
-    share = f"{effective.left / max(effective.dense, 1):.1%}"
-    return [[f"macs in steps of {effective.step}", f"{effective.dense:,}", f"{effective.left:,}", share]]
+    share = f"{effective.kept / max(effective.dense, 1):.1%}"
+    return [[f"macs in steps of {effective.step}", f"{effective.dense:,}", f"{effective.kept:,}", share]]
 
 
 def cost_text(plan: Plan) -> str:

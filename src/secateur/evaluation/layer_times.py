@@ -124,7 +124,7 @@ def _step_reason(plan: Plan, promised: float) -> str:
     effective = plan.effective
     if effective is None or effective.step == 1:
         return ""
-    share = effective.left / max(effective.dense, 1)
+    share = effective.kept / max(effective.dense, 1)
     if share <= NOTABLE / promised:
         return ""
     return (

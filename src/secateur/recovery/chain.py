@@ -137,9 +137,9 @@ class RepairChain:
     def _step(self, name: str, before: torch.Tensor, outcome: RepairOutcome) -> RepairStep:
         """Return the result of a repair, from the divergences before it, (examples,), and its outcome."""
         kept = improves(before, outcome.held_out, ALLOWANCES.get(name, 0.0))
-        was, now, seen = (float(divergences.mean()) for divergences in (before, outcome.held_out, outcome.seen))
+        was, now, fitted = (float(divergences.mean()) for divergences in (before, outcome.held_out, outcome.fitted))
         training = "" if outcome.schedule is None else str(outcome.schedule)
-        return RepairStep(name, was, now, seen, kept, self.temperature, training)
+        return RepairStep(name, was, now, fitted, kept, self.temperature, training)
 
     def _is_left_out(self, name: str) -> bool:
         """Return whether there is no time or no memory for a repair, and tell which."""
@@ -161,10 +161,10 @@ class RepairChain:
         """Return a copy after a repair on the fitted examples, measured on these and on those held out."""
         with counted(f"{name} on trial"):
             candidate, schedule = self._tried(number, name, train)
-        some_seen = output_spread(self.fitted, sum(microbatch.size or 1 for microbatch in self.held))
-        held_out, seen = (self._divergences(candidate, microbatches) for microbatches in (self.held, some_seen))
+        some_fitted = output_spread(self.fitted, sum(microbatch.size or 1 for microbatch in self.held))
+        held_out, fitted = (self._divergences(candidate, batches) for batches in (self.held, some_fitted))
         return_free_memory()
-        return candidate, RepairOutcome(held_out, seen, self.choices.get(number), schedule)
+        return candidate, RepairOutcome(held_out, fitted, self.choices.get(number), schedule)
 
     def _divergences(self, candidate: nn.Module, microbatches: Sequence[Batch]) -> torch.Tensor:
         """Return the divergence of a network's outputs from the dense one's, (examples,)."""

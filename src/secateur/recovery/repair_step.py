@@ -15,7 +15,7 @@ class RepairStep:
     Args:
         name: the repair's.
         before, after: the divergence from the dense network on examples held out of it.
-        seen: the divergence afterwards on as many of the examples that it was fitted on.
+        fitted: the divergence afterwards on as many of the examples that it was fitted on.
         kept: whether the step was kept.
         temperature: at which class scores were compared.
         training: how a training ran, "" for other repairs.
@@ -24,7 +24,7 @@ class RepairStep:
     name: str
     before: float
     after: float
-    seen: float
+    fitted: float
     kept: bool
     temperature: float = 1.0
     training: str = ""
@@ -32,7 +32,7 @@ class RepairStep:
     @property
     def overfitted(self) -> bool:
         """True if the fitted examples are much nearer than the held-out ones, which are far."""
-        return self.after > max(OVERFITTED * self.seen, NEAR)
+        return self.after > max(OVERFITTED * self.fitted, NEAR)
 
     def warn(self) -> None:
         """Warn of an overfitted step."""
@@ -40,12 +40,12 @@ class RepairStep:
             warn(f"{self.name} was left out: it did not bring the cut network nearer to the dense one")
         elif self.overfitted:
             warn(
-                f"{self.name} fits what it saw much better (divergence {self.seen:.4f}) than other examples "
+                f"{self.name} fits what it saw much better (divergence {self.fitted:.4f}) than other examples "
                 f"({self.after:.4f}); more of them would help"
             )
 
     def __str__(self) -> str:
         at = "" if self.temperature == 1 else f", at temperature {self.temperature:g}"
-        text = f"{self.name}: divergence {self.before:.4f} -> {self.after:.4f} held out, {self.seen:.4f} seen{at}"
+        text = f"{self.name}: divergence {self.before:.4f} -> {self.after:.4f} held out, {self.fitted:.4f} fitted{at}"
         text = f"{text} ({self.training})" if self.training else text
         return text if self.kept else f"{text}, left out"

@@ -20,13 +20,13 @@ class RepairOutcome:
 
     Args:
         held_out: the divergences of the examples held out. (examples,)
-        seen: those of as many of the examples that it was fitted to. (examples,)
+        fitted: those of as many of the examples that it was fitted to. (examples,)
         choices: the solver's options for each layer, of a refit.
         schedule: how a training ran, None for other repairs.
     """
 
     held_out: Tensor
-    seen: Tensor
+    fitted: Tensor
     choices: Choices | None = None
     schedule: TrainingSchedule | None = None
 
@@ -64,14 +64,20 @@ def recalled_repair(
     schedule = state.get("schedule")
     if schedule is not None:
         schedule = TrainingSchedule(**{**schedule, "steps": tuple(schedule["steps"])})
-    return model, RepairOutcome(state["held_out"], state["seen"], restored, schedule)
+    return model, RepairOutcome(state["held_out"], _fitted_of(state), restored, schedule)
+
+
+def _fitted_of(state: State) -> Tensor:
+    """Return the divergences of the examples that a repair was fitted to; versions before 0.14 named them `seen`."""
+    fitted: Tensor = state["fitted"] if "fitted" in state else state["seen"]
+    return fitted
 
 
 def _state_of_repair(outcome: RepairOutcome, model: nn.Module) -> State:
     choices = outcome.choices
     return {
         "held_out": outcome.held_out,
-        "seen": outcome.seen,
+        "fitted": outcome.fitted,
         "choices": None if choices is None else {name: [some.ridge, some.steps] for name, some in choices.items()},
         "schedule": _state_of_schedule(outcome.schedule),
         "tensors": embedded_tensors(model),

@@ -118,7 +118,7 @@ def _all_times(
 
 def _effective_setting(effective: EffectiveMacs) -> dict[str, int]:
     """Return the fields under the names that they have in saved reports."""
-    return dict(zip(("step", "dense", "left"), astuple(effective), strict=True))
+    return dict(zip(("step", "dense", "kept"), astuple(effective), strict=True))
 
 
 @dataclass(frozen=True)

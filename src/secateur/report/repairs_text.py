@@ -22,7 +22,7 @@ def repairs_text(steps: Sequence[Mapping[str, Any]]) -> str:
         return "not repaired"
     outcomes = [
         f"repaired by {step['name']} (divergence {step['before']:.4f} -> {step['after']:.4f} held out, "
-        f"{step['seen']:.4f} on what it saw{_temperature_text(step)}{_training_text(step)})"
+        f"{step['fitted']:.4f} on what it saw{_temperature_text(step)}{_training_text(step)})"
         if step["kept"]
         else f"{step['name']} did not bring it nearer and was left out"
         for step in steps

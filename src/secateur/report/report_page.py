@@ -76,7 +76,7 @@ def _repair_rows(report: Figures) -> list[tuple[str, str, str, str, str]]:
             step["name"],
             f"{step['before']:.4f}",
             f"{step['after']:.4f}",
-            f"{step['seen']:.4f}",
+            f"{step['fitted']:.4f}",
             ": ".join(text for text in ("kept" if step["kept"] else "left out", step.get("training", "")) if text),
         )
         for step in report.settings["repairs"]

@@ -12,7 +12,8 @@ from secateur.evaluation.changes import Change
 from secateur.evaluation.records import Latency, Metrics
 from secateur.files import read_bytes, read_record, reading
 from secateur.report.figures import Figures, LayerFigures, SparsityFigures
-from secateur.report.schema import Number, SavedChange, SavedMeasured, SavedReport, SavedReport1, SavedSparsity
+from secateur.report.saved_measures import Number, SavedChange, SavedMeasured
+from secateur.report.schema import SavedReport, SavedReport1, SavedReport2, SavedSparsity, current_settings
 from secateur.report.text import report_text
 from secateur.surgery.prepared_load import check_companion
 
@@ -27,13 +28,13 @@ def saved_report(folder: Path, as_json: bool) -> str:
     """
     with reading(folder) as path_of:
         try:
-            record = read_record(path_of(REPORT), (SavedReport, SavedReport1))
+            record = read_record(path_of(REPORT), (SavedReport, SavedReport2, SavedReport1))
         except StorageError as failure:
             raise StorageError(
                 f"{folder} holds no report that can be read: {failure}; give a folder that prune wrote"
             ) from failure
         content = read_bytes(path_of(REPORT))
-        if isinstance(record, SavedReport):
+        if isinstance(record, SavedReport2):
             check_companion(folder, path_of, REPORT)
     return content.decode("utf-8").rstrip() if as_json else report_text(_figures(record))
 
@@ -48,10 +49,10 @@ def _figures(record: SavedReport1) -> Figures:
         groups={name: (group.units, group.kept) for name, group in record.groups.items()},
         kinds={name: group.kind for name, group in record.groups.items() if group.kind},
         keep=record.keep,
-        new_biases=record.new_biases if isinstance(record, SavedReport) else (),
-        settings=msgspec.to_builtins(record.settings),
-        sparsity=_sparsity(record.sparsity) if isinstance(record, SavedReport) else None,
-        changes=_loaded_changes(record.changes) if isinstance(record, SavedReport) else {},
+        new_biases=record.new_biases if isinstance(record, SavedReport2) else (),
+        settings=current_settings(record.settings),
+        sparsity=_sparsity(record.sparsity) if isinstance(record, SavedReport2) else None,
+        changes=_loaded_changes(record.changes) if isinstance(record, SavedReport2) else {},
     )
 
 

@@ -10,102 +10,21 @@ import msgspec
 from secateur.files import Record
 from secateur.files.records import Natural
 from secateur.report.figures import Figures
+from secateur.report.saved_measures import (
+    Number,
+    SavedChange,
+    SavedDrop,
+    SavedEffective,
+    SavedEffective2,
+    SavedGeneration,
+    SavedLatency,
+    SavedLayerTime,
+    SavedMeasured,
+    SavedStep,
+    SavedStep2,
+    SavedUnits,
+)
 from secateur.version import __version__
-
-Number = float | None
-"""A number, or None in place of NaN and infinity, which JSON has no form for."""
-
-
-class SavedCost(Record, frozen=True):
-    """Parameters, MACs and bytes."""
-
-    params: Natural
-    macs: Natural
-    bytes: Natural
-
-
-class SavedLatency(Record, frozen=True):
-    """Milliseconds for one batch."""
-
-    batch: Natural
-    median: float
-    lower: float
-    upper: float
-
-
-class SavedMeasured(Record, frozen=True):
-    """The metrics of one network."""
-
-    loss: Number
-    accuracy: Number
-    agreement: Number
-    divergence: Number
-    cost: SavedCost
-    latency: SavedLatency
-    metric: Number = None
-
-
-class SavedChange(Record, frozen=True):
-    """The mean change of a measure and half the width of its 95 % interval."""
-
-    mean: Number
-    half_width: Number
-
-
-class SavedUnits(Record, frozen=True):
-    """The numbers of units of a group before and after, and their kind."""
-
-    units: Natural
-    kept: Natural
-    kind: str = ""
-
-
-class SavedStep(Record, frozen=True):
-    """The outcome of one repair."""
-
-    name: str
-    before: Number
-    after: Number
-    seen: Number
-    kept: bool
-    temperature: float = 1.0
-    training: str = ""
-
-
-class SavedDrop(Record, frozen=True):
-    """The change of the bounded metric."""
-
-    unit: str
-    asked: float
-    mean: Number
-    low: Number
-    high: Number
-    examples: Natural
-
-
-class SavedEffective(Record, frozen=True):
-    """MACs with channels rounded up to the step of the device's kernels."""
-
-    step: Natural
-    dense: Natural
-    left: Natural
-
-
-class SavedLayerTime(Record, frozen=True):
-    """Milliseconds of one module in both networks; "" for operators outside of modules."""
-
-    name: str
-    dense: float
-    pruned: float
-
-
-class SavedGeneration(Record, frozen=True):
-    """The times of a phase of text generation with a batch of one."""
-
-    phase: str
-    length: Natural
-    dense: SavedLatency
-    pruned: SavedLatency
 
 
 class SavedSettings(Record, frozen=True):
@@ -127,6 +46,13 @@ class SavedSettings(Record, frozen=True):
     metric: str = ""
     inputs: str = ""
     generation: SavedGeneration | None = None
+
+
+class SavedSettings2(SavedSettings, frozen=True):
+    """The settings of a report as versions before 0.14 wrote them."""
+
+    repairs: list[SavedStep2]  # type: ignore[assignment]
+    effective: SavedEffective2 | None = None  # type: ignore[assignment]
 
 
 class SavedLayerFigures(Record, frozen=True):
@@ -160,7 +86,7 @@ class SavedReport1(Record, frozen=True):
     examples: Natural
     held_out: bool
     keep: dict[str, float]
-    settings: SavedSettings
+    settings: SavedSettings2
     dense: SavedMeasured
     pruned: SavedMeasured
     groups: dict[str, SavedUnits]
@@ -170,8 +96,8 @@ class SavedReport1(Record, frozen=True):
         return True
 
 
-class SavedReport(SavedReport1, frozen=True):
-    """A report with the digest of its content."""
+class SavedReport2(SavedReport1, frozen=True):
+    """A report with the digest of its content, as versions before 0.14 wrote it."""
 
     FORMAT: ClassVar[str] = "secateur report/2"
 
@@ -183,6 +109,14 @@ class SavedReport(SavedReport1, frozen=True):
     def is_whole(self, content: bytes) -> bool:
         """Check the digest of the content."""
         return Record.is_whole(self, content)
+
+
+class SavedReport(SavedReport2, frozen=True):
+    """A report."""
+
+    FORMAT: ClassVar[str] = "secateur report/3"
+
+    settings: SavedSettings  # type: ignore[assignment]
 
 
 def saved_form(report: Figures) -> SavedReport:
@@ -215,3 +149,16 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def current_settings(settings: SavedSettings | SavedSettings2) -> dict[str, Any]:
+    """Return the settings of a saved report by their names of today."""
+    values: dict[str, Any] = msgspec.to_builtins(settings)
+    if isinstance(settings, SavedSettings2):
+        values["repairs"] = [_renamed(step, "seen", "fitted") for step in values["repairs"]]
+        values["effective"] = values["effective"] and _renamed(values["effective"], "left", "kept")
+    return values
+
+
+def _renamed(fields: Mapping[str, Any], before: str, after: str) -> dict[str, Any]:
+    return {after if name == before else name: value for name, value in fields.items()}

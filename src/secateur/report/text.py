@@ -46,7 +46,7 @@ def _cost_rows(report: Figures) -> list[tuple[str, str, str, str]]:
     ]
     effective = report.settings.get("effective")
     if effective is not None and effective["step"] > 1:
-        counts.append((f"MACs in steps of {effective['step']}", effective["dense"], effective["left"]))
+        counts.append((f"MACs in steps of {effective['step']}", effective["dense"], effective["kept"]))
     return [(label, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.1%}") for label, before, after in counts]
 
 

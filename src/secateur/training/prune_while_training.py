@@ -109,7 +109,7 @@ def prune_while_training(
         by=None if by == OWN_GATES else by, data=batches, floor=floor, only=only, skip=skip,
     )  # fmt: skip
     with stage("prune", TAYLOR_STAGES):
-        pruning_steps = loop.until("removals", lambda: schedule.done, schedule)
+        pruning_steps = loop.until("removals", lambda: schedule.is_finished, schedule)
     with stage("tune", TAYLOR_STAGES):
         loop.run("tuning", tuning_steps, schedule)
     with stage("cut", TAYLOR_STAGES):

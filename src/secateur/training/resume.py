@@ -74,6 +74,7 @@ def read_training_state(
         )
     participants = _Participants(model, optimizer, method)
     before = copy.deepcopy(participants.state())
+    state = {**state, "method": _with_current_names(state.get("method"), before["method"])}
     try:
         _check_state(state, before, optimizer, most)
     except StorageError as failure:
@@ -84,6 +85,17 @@ def read_training_state(
         participants.load(before)
         raise StorageError(f"{path} can't be resumed from: {failure}; remove it") from failure
     return int(state["step"])
+
+
+RENAMED_ENTRIES: Mapping[str, str] = {"done": "is_finished"}  # of the states of methods before version 0.14
+
+
+def _with_current_names(state: Any, template: Any) -> Any:
+    """Return the state of a method with the names that its entries have today."""
+    if not isinstance(state, Mapping) or not isinstance(template, Mapping):
+        return state
+    renamed = {old: new for old, new in RENAMED_ENTRIES.items() if old not in template and new in template}
+    return {renamed.get(name, name): value for name, value in state.items()}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from secateur.training.masks import Masks, clear_all_momentum
 from secateur.training.method import TrainingMethod
 from secateur.training.optimizer_hooks import check_finite, scale_of
 from secateur.training.removal_order import removal_order
+from secateur.utils.deprecation import renamed_attribute
 from secateur.utils.selections import Selection
 
 
@@ -60,7 +61,7 @@ class TaylorSchedule(TrainingMethod):
         skip: the groups that are left out, as `secateur.score` takes them.
 
     Attributes:
-        done: whether the budget is met.
+        is_finished: whether the budget is met.
 
     Raises:
         BudgetError: The budget is none of those, or cannot be met.
@@ -74,7 +75,7 @@ class TaylorSchedule(TrainingMethod):
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
         >>> optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         >>> schedule = TaylorSchedule(model, torch.randn(2, 4), optimizer, {"units": 0.5}, every=2, units_per_step=4)
-        >>> while not schedule.done:
+        >>> while not schedule.is_finished:
         ...     optimizer.zero_grad()
         ...     model(torch.randn(8, 4)).square().mean().backward()
         ...     optimizer.step()
@@ -85,6 +86,8 @@ class TaylorSchedule(TrainingMethod):
           (2): Linear(in_features=8, out_features=2, bias=True)
         )
     """
+
+    done = renamed_attribute("done", "is_finished")
 
     def __init__(
         self,
@@ -118,7 +121,7 @@ class TaylorSchedule(TrainingMethod):
         check_reachable(self.network, self.groups, self.keep, round_to, floor)
         self.units_per_step = units_per_step or max(round_to, round(0.02 * self.network.units))
         self.masks = Masks(self.model, self.network)
-        self.done = self._is_within_budget(self.masks.kept())
+        self.is_finished = self._is_within_budget(self.masks.kept())
         self._removals = 0
         self._sums = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in self.groups}
         self._averages = {name: torch.zeros_like(total) for name, total in self._sums.items()}
@@ -126,7 +129,7 @@ class TaylorSchedule(TrainingMethod):
 
     def __repr__(self) -> str:
         units = sum(len(kept) for kept in self.masks.kept().values())
-        return f"TaylorSchedule(steps={self.steps}, units={units}/{self.network.units}, done={self.done})"
+        return f"TaylorSchedule(steps={self.steps}, units={units}/{self.network.units}, is_finished={self.is_finished})"
 
     @property
     def left_whole(self) -> tuple[str, ...]:
@@ -181,13 +184,13 @@ class TaylorSchedule(TrainingMethod):
     def load_method_state(self, state: Mapping[str, Any]) -> None:
         """Take over the removed units, the averages and the sums."""
         self.masks.load_state_dict(state["masks"])
-        self.done = self._is_within_budget(self.masks.kept())
+        self.is_finished = self._is_within_budget(self.masks.kept())
         self._removals = int(state["removals"])
         self._sums, self._averages = dict(state["sums"]), dict(state["averages"])
 
     def before_step(self) -> None:
         """Add the squared derivatives of this minibatch."""
-        if self.done or self.by is not None:
+        if self.is_finished or self.by is not None:
             return
         scale = scale_of(self.optimizer)
         for name, squares in self.gates.squares(self.masks.parameters).items():
@@ -197,7 +200,7 @@ class TaylorSchedule(TrainingMethod):
     def after_step(self) -> None:
         """Set removed units to zero again, and remove further ones where it is time."""
         self.masks.apply()
-        if self.steps % self.every or self.done:
+        if self.steps % self.every or self.is_finished:
             return
         self._update_averages()
         self._removals += 1
@@ -240,8 +243,8 @@ class TaylorSchedule(TrainingMethod):
                 break
         self.masks.remove(torch.tensor(removed, dtype=torch.long))
         self.masks.clear_momentum(self.optimizer)
-        self.done = self._is_within_budget(self.masks.kept())
-        if self.done:
+        self.is_finished = self._is_within_budget(self.masks.kept())
+        if self.is_finished:
             clear_all_momentum(self.optimizer)
 
     def _is_within_budget(self, kept: Mapping[str, Tensor]) -> bool:

@@ -23,3 +23,22 @@ def deprecated_attribute(module: str, name: str, renamed: Mapping[str, tuple[str
     message = f"{module}.{name} is deprecated and will be removed in version 1.0; use {current}"
     warnings.warn(message, DeprecationWarning, stacklevel=3)
     return value
+
+
+def renamed_attribute(before: str, current: str) -> Any:
+    """Return a property that gives another attribute, with a warning.
+
+    Args:
+        before: the former name.
+        current: the name today.
+    """
+
+    def value(instance: object) -> Any:
+        warnings.warn(
+            f"{type(instance).__name__}.{before} is now {current}; the old name is removed in version 1.0",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(instance, current)
+
+    return property(value, doc=f"The attribute `{current}`, by its name of version 0.13.")

@@ -78,16 +78,16 @@ def test_heads_count_by_their_width() -> None:
     kept = {heads.name: torch.arange(2)}
     found = effective_macs(network, kept, 16)
     assert found.dense == network.cost().macs
-    assert found.left == network.cost(kept).macs
+    assert found.kept == network.cost(kept).macs
 
 
 def test_effective_macs_by_hand() -> None:
     network = network_of(32, 32)
     kept = {"0": torch.arange(17), "2": torch.arange(20)}
-    assert effective_macs(network, kept, 16).left == effective_macs(network, {}, 16).dense == network.cost().macs
+    assert effective_macs(network, kept, 16).kept == effective_macs(network, {}, 16).dense == network.cost().macs
     kept = {"0": torch.arange(16), "2": torch.arange(20)}
-    assert effective_macs(network, kept, 16).left == 36 * (27 * 16 + 9 * 16 * 32 + 32 * 5)
-    assert effective_macs(network, kept, 1).left == network.cost(kept).macs
+    assert effective_macs(network, kept, 16).kept == 36 * (27 * 16 + 9 * 16 * 32 + 32 * 5)
+    assert effective_macs(network, kept, 1).kept == network.cost(kept).macs
 
 
 @pytest.mark.parametrize("keep", [{"macs": 0.5}, {"params": 0.4}, {"macs": 0.7, "bytes": 0.6}])
@@ -142,7 +142,7 @@ def test_the_preference_weighs_loss_against_speed() -> None:
         allocation = Allocation(("uniform",), target="avx512")
         return preferred_candidate(before, Candidate(filling, allocation, torch.full((8,), after))).plan
 
-    faster = plain.effective.left / filling.effective.left
+    faster = plain.effective.kept / filling.effective.kept
     assert faster > 1.2
     assert chosen(0.01 * faster).kept is filling.kept
     assert chosen(0.01 * faster**2).kept is plain.kept

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ from torch.nn import functional as F
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from secateur.files.records import read_record, sealed
+from secateur.report.saved_report import _figures, saved_report
+from secateur.report.schema import SavedReport, SavedReport2, SavedSettings2
+from secateur.report.text import report_text
 
 pytestmark = untrained_networks
 
@@ -115,3 +120,22 @@ def test_names_can_not_break_the_page() -> None:
 
     report = sc.prune(Odd(), torch.randn(9, 4), {"macs": 0.5}, by="l1", progress=False).report
     assert "<b>" not in report.to_html()
+
+
+def test_reports_of_earlier_versions_are_read_under_the_names_of_today(tmp_path: Path) -> None:
+    result = sc.prune(
+        nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2)), torch.randn(64, 4), {"macs": 0.5}, by="l2",
+        repair="refit", allocation="uniform", target="avx2", progress=False,
+    )  # fmt: skip
+    result.save(tmp_path)
+    text = saved_report(tmp_path, as_json=False)
+    content = (tmp_path / "report.json").read_text(encoding="utf-8")
+    settings = json.loads(content)["settings"]
+    assert {"fitted"} < set(settings["repairs"][0]) and {"step", "dense", "kept"} == set(settings["effective"])
+    former = content.replace("secateur report/3", "secateur report/2").replace('"fitted":', '"seen":')
+    before, effective = former.split('"effective"')
+    former = f'{before}"effective"{effective.replace("kept", "left", 1)}'
+    file = tmp_path / "former.json"
+    file.write_bytes(sealed(former[: former.rindex(',\n "checksum"')].encode() + b"}"))
+    record = read_record(file, (SavedReport, SavedReport2))
+    assert isinstance(record.settings, SavedSettings2) and report_text(_figures(record)) == text

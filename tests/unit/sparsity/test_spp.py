@@ -52,7 +52,7 @@ def steps(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: 
 
 def until_done(model: nn.Module, optimizer: torch.optim.Optimizer, spp: SPP) -> int:
     step = 0
-    while not spp.done and step < 1000:
+    while not spp.is_finished and step < 1000:
         steps(model, optimizer, step, step + 1)
         step += 1
     return step
@@ -129,7 +129,7 @@ def test_every_layer_ends_at_its_ratio_is_scaled_once_and_is_free_at_once(groups
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Columns, "finish", watched)
-        while not spp.done and spp.steps < 1000:
+        while not spp.is_finished and spp.steps < 1000:
             steps(model, optimizer, spp.steps, spp.steps + 1)
             for columns in spp.columns:
                 if columns.layer.name in ended:
@@ -222,7 +222,7 @@ def test_grouped_convolutions_lose_the_same_columns_in_all_groups() -> None:
         for channel, row, column in itertools.product(range(4), range(3), range(3))
     ]
     assert second.norms().tolist() == pytest.approx(by_hand)
-    while not spp.done and spp.steps < 1000:
+    while not spp.is_finished and spp.steps < 1000:
         optimizer.zero_grad()
         model(torch.randn(4, 3, 23, 23)).square().mean().backward()
         optimizer.step()
@@ -394,7 +394,7 @@ def test_filters_that_nobody_reads_are_zero_where_others_write_into_their_channe
         spp.columns[-1].chances[1] = 1.0
         for columns in spp.columns:
             columns.finish()
-    spp.done = True
+    spp.is_finished = True
     before = model(x)
     result = spp.finish()
     assert float(result.model.second.weight[1].abs().sum()) == 0 and result.model.stem.weight.shape[0] == 4
@@ -409,7 +409,7 @@ def test_residual_networks_need_no_coupling(keep: dict[str, float]) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     spp = SPP(model, example, optimizer, keep, groups="columns" if "columns" in keep else "channels", every=1)
     for _ in range(1000):
-        if spp.done:
+        if spp.is_finished:
             break
         optimizer.zero_grad()
         model(example).square().mean().backward()
@@ -486,7 +486,7 @@ def test_layers_are_named_by_their_weights_where_a_module_has_several() -> None:
     model = nn.Sequential(Bare())
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     spp = SPP(model, torch.randn(2, 1, 9, 9), optimizer, ratios={"0.one": 0.5, "0.two": 0.25}, every=1)
-    while not spp.done:
+    while not spp.is_finished:
         optimizer.zero_grad()
         model(torch.randn(2, 1, 9, 9)).square().mean().backward()
         optimizer.step()
@@ -525,3 +525,12 @@ def test_what_is_not_pruned_is_named_with_its_reason() -> None:
     assert spp.left_out["up"] == "it is transposed"
     assert "no parameter of its own" in spp.left_out["twice"]
     print(pruned, spp.left_out)
+
+
+def test_a_state_with_the_former_name_of_its_end_is_loaded() -> None:
+    model, x = Stream(), torch.randn(2, 1, 6, 6)
+    spp = SPP(model, x, torch.optim.SGD(model.parameters(), 0.1), {"columns": 0.75}, every=1)
+    state = spp.state_dict()
+    state["done"] = not state.pop("is_finished")
+    spp.load_state_dict(state)
+    assert spp.is_finished

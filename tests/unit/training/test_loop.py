@@ -54,7 +54,7 @@ def by_spp(folder: Path | None, stop: int | None) -> State:
     model = network()
     loop = loop_on(model, folder, stop)
     method = SPP(model, examples()[0][0], loop.optimizer, {"columns": 0.5}, every=1, skip=[])
-    loop.until("chances", lambda: method.done, method)
+    loop.until("chances", lambda: method.is_finished, method)
     loop.run("fixed masks", 3, method)
     return method.finish().model.state_dict()
 

@@ -24,7 +24,7 @@ def network_and_optimizer(seed: int = 3, **options: Any) -> tuple[Small, torch.o
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, schedule: TaylorSchedule, most: int = 100) -> int:
     for step in range(most):
-        if schedule.done:
+        if schedule.is_finished:
             return step
         x, y = batches()[step % 3]
         optimizer.zero_grad()
@@ -58,9 +58,9 @@ def test_a_schedule_shows_its_steps_and_units() -> None:
     model, optimizer = network_and_optimizer()
     schedule = TaylorSchedule(model, batches()[0][0], optimizer, {"units": 0.5}, every=2, units_per_step=1)
     units = schedule.network.units
-    assert repr(schedule) == f"TaylorSchedule(steps=0, units={units}/{units}, done=False)"
+    assert repr(schedule) == f"TaylorSchedule(steps=0, units={units}/{units}, is_finished=False)"
     train(model, optimizer, schedule)
-    assert repr(schedule).endswith(f"units={units // 2}/{units}, done=True)")
+    assert repr(schedule).endswith(f"units={units // 2}/{units}, is_finished=True)")
 
 
 def test_the_budget_is_met_within_a_unit_and_the_cut_network_is_the_masked_one() -> None:
@@ -91,7 +91,7 @@ def test_another_criterion_can_take_the_place_of_the_gates() -> None:
     optimizer.step()
     plain = copy.deepcopy(model).eval()
     scores = sc.score(schedule.network, batches(), by="leave-one-out", ablation="zero", progress=False)
-    assert schedule.done and len(plain.conv1.weight) == 5
+    assert schedule.is_finished and len(plain.conv1.weight) == 5
     gone = {
         name: set(range(schedule.network[name].size)) - set(kept.tolist())
         for name, kept in schedule.masks.kept().items()
@@ -129,7 +129,7 @@ def test_equal_scores_never_remove_more_than_asked_and_no_group_is_emptied() -> 
         model(torch.ones(8, 4)).sum().backward()
         optimizer.step()
         counts.append(sum(len(kept) for kept in schedule.masks.kept().values()))
-    assert counts == [7, 2, 2] and schedule.done
+    assert counts == [7, 2, 2] and schedule.is_finished
     assert all(len(kept) == 1 for kept in schedule.masks.kept().values())
 
 
@@ -271,7 +271,7 @@ def test_units_go_in_sets_of_the_lowest_sum_and_counts_are_multiples() -> None:
         data=[(torch.ones(8, 4), torch.zeros(8, dtype=torch.long))],
     )  # fmt: skip
     kept = [schedule.masks.kept()]
-    while not schedule.done:
+    while not schedule.is_finished:
         optimizer.zero_grad()
         model(torch.ones(8, 4)).sum().backward()
         optimizer.step()
@@ -296,9 +296,9 @@ def test_momentum_of_removed_units_is_cleared_and_all_of_it_at_the_end(kind: Any
         momentum = optimizer.state[weight][name].movedim(axis, 0)
         stays = alive[schedule.network[group].span]
         assert not bool(momentum[~stays].any()) and bool(momentum[stays].any())
-    assert not schedule.done and not bool(alive.all())
+    assert not schedule.is_finished and not bool(alive.all())
     train(model, optimizer, schedule)
-    assert schedule.done and not any(bool(state[name].any()) for state in optimizer.state.values())
+    assert schedule.is_finished and not any(bool(state[name].any()) for state in optimizer.state.values())
 
 
 def test_another_criterion_prunes_what_has_no_gates() -> None:

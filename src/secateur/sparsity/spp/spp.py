@@ -18,6 +18,7 @@ from secateur.sparsity.spp.layer_selection import layers_to_prune, left_out
 from secateur.sparsity.spp.result import SPPResult
 from secateur.tracing import trace
 from secateur.training.method import TrainingMethod
+from secateur.utils.deprecation import renamed_attribute
 from secateur.utils.selections import Selection
 
 
@@ -50,7 +51,7 @@ class SPP(TrainingMethod):
         seed: the seed of the masks; processes that train together give the same.
 
     Attributes:
-        done: whether all layers are finished.
+        is_finished: whether all layers are finished.
         columns: the state of each layer.
         left_out: the convolutions that are not pruned, with the reasons.
 
@@ -66,13 +67,15 @@ class SPP(TrainingMethod):
         >>> model = torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 2, 1))
         >>> optimizer = torch.optim.SGD(model.parameters(), 0.01)
         >>> spp = SPP(model, torch.randn(1, 1, 8, 8), optimizer, {"columns": 0.5}, every=1)
-        >>> while not spp.done:
+        >>> while not spp.is_finished:
         ...     optimizer.zero_grad()
         ...     model(torch.randn(2, 1, 8, 8)).square().mean().backward()
         ...     optimizer.step()
         >>> spp.finish().columns
         {'2': (36, 18), '4': (4, 2)}
     """
+
+    done = renamed_attribute("done", "is_finished")
 
     @entry_point
     def __init__(
@@ -99,7 +102,7 @@ class SPP(TrainingMethod):
         self.columns = [columns_of(layer, parameters[layer.weight], counts[layer.name], groups) for layer in layers]
         self.budget = self._mac_budget(keep)
         self.draws = torch.Generator().manual_seed(seed)
-        self.done = False
+        self.is_finished = False
         self.attach()
         self._draw_masks()
 
@@ -113,9 +116,9 @@ class SPP(TrainingMethod):
         Raises:
             BudgetError: Some layers have not reached their ratio.
         """
-        if not self.done:
+        if not self.is_finished:
             missing = {columns.layer.name: columns.missing for columns in self.columns if columns.missing > 0}
-            raise BudgetError(f"columns are still to be pruned: {missing}; train on until spp.done")
+            raise BudgetError(f"columns are still to be pruned: {missing}; train on until spp.is_finished")
         small, plan, recipe = cut_dead_channels(self.model, self.network, self.optimizer)
         self.release()
         counts = {
@@ -132,7 +135,7 @@ class SPP(TrainingMethod):
             }
             for columns in self.columns
         }  # fmt: skip
-        return {"done": self.done, "draws": self.draws.get_state(), "layers": layers}
+        return {"is_finished": self.is_finished, "draws": self.draws.get_state(), "layers": layers}
 
     def check_method_state(self, state: Mapping[str, Any]) -> None:
         """Check that a state has the layers of this network.
@@ -154,7 +157,9 @@ class SPP(TrainingMethod):
             saved = state["layers"][columns.layer.weight]
             columns.chances, columns.unmasked_weight = saved["chances"], saved["held"].to(columns.weight)
             columns.apply_mask(saved["masked"])
-        self.done = bool(state["done"])
+        self.is_finished = bool(
+            state["is_finished"] if "is_finished" in state else state["done"]
+        )  # the name before 0.14
         self.draws.set_state(state["draws"])
 
     def before_step(self) -> None:
@@ -168,7 +173,7 @@ class SPP(TrainingMethod):
         """Take over the moved weights, move the probabilities where it is time, and draw new masks."""
         for columns in self.columns:
             columns.store_step()
-        if not self.done and self.steps % self.every == 0:
+        if not self.is_finished and self.steps % self.every == 0:
             self._move_chances()
         self._draw_masks()
 
@@ -189,7 +194,7 @@ class SPP(TrainingMethod):
         for columns in unfinished:
             if is_met or columns.missing <= 0:
                 columns.finish()
-        self.done = is_met or all(columns.missing <= 0 for columns in self.columns)
+        self.is_finished = is_met or all(columns.missing <= 0 for columns in self.columns)
 
     def _draw_masks(self) -> None:
         """Draw one number for each group; the same in all processes that train together."""

@@ -81,7 +81,7 @@ def spp(
         work, session.example, loop.optimizer, keep, ratios=ratios, every=every, groups=groups, skip=skip, seed=seed
     )  # fmt: skip
     with stage("prune", SPP_STAGES):
-        pruning_steps = loop.until("chances", lambda: method.done, method)
+        pruning_steps = loop.until("chances", lambda: method.is_finished, method)
     with stage("tune", SPP_STAGES):
         loop.run("fixed masks", tuning_steps, method)
     pruned = f"{number_of(pruning_steps, 'step')} until every layer had its ratio"
