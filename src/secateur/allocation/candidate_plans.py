@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, float]:
-        """What plans are ranked by: the mean divergence, and that on the first fold where others were not simulated."""
+        """The mean divergence, and that on the first fold, by which plans are ranked that have no other."""
         return self.loss, math.inf if self.first_losses is None else float(self.first_losses.mean())
 
     @property

@@ -162,7 +162,7 @@ class PlanSimulator:
         first = list(islice(plans, process_count() if is_shared() else 0))
         tasks = [(kept, None, folds) for folds in shares if self.folds[folds] for kept in first]
         keys = [self._key(str(folds), kept, layers) for kept, layers, folds in tasks]
-        computations = [partial(_state_of, partial(self._measured, *task)) for task in tasks]
+        computations = [partial(_numbers_state, partial(self._measured, *task)) for task in tasks]
         self._results.compute_ahead("simulated plans", dict(zip(keys, computations, strict=True)))
 
     @property
@@ -182,7 +182,7 @@ class PlanSimulator:
             compute: measures the numbers.
         """
         key = self._key(name, kept, layers)
-        return self._results.recall(key, partial(_state_of, compute))["numbers"]  # type: ignore[no-any-return]
+        return self._results.recall(key, partial(_numbers_state, compute))["numbers"]  # type: ignore[no-any-return]
 
     def _key(self, name: str, kept: Kept, layers: Sequence[LinearLayer] | None) -> str:
         names = None if layers is None else [layer.name for layer in layers]
@@ -194,5 +194,5 @@ class PlanSimulator:
         return float(self.divergences(kept, layers).mean())
 
 
-def _state_of(compute: Callable[[], Tensor]) -> State:
+def _numbers_state(compute: Callable[[], Tensor]) -> State:
     return {"numbers": compute()}

@@ -112,7 +112,7 @@ def executions_of(folds: Sequence[Fold]) -> list[PairedExecution]:
 
 
 class DenseJudgement:
-    """What plans are compared with on the examples that judge them: the dense network's outputs, and a temperature.
+    """The dense network's outputs on the examples that judge plans, and the temperature of the comparison.
 
     Args:
         network: the network.
