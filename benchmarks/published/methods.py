@@ -58,6 +58,11 @@ def prune_and_tune(task: PruningTask) -> nn.Module:
     return _prune_task(task, repair=["refit", "adapt", "tune"])
 
 
+def prune_to_any_sizes(task: PruningTask) -> nn.Module:
+    """`prune` without a preference for sizes that fill the kernels of this processor."""
+    return _prune_task(task, target="any")
+
+
 def prune_uniformly(task: PruningTask) -> nn.Module:
     """`prune` with the same fraction of every group."""
     return _prune_task(task, allocation="uniform")
@@ -115,6 +120,7 @@ def norm_of_every_group(task: PruningTask) -> nn.Module:
 METHODS: Mapping[str, Method] = {
     "default": prune_by_default,
     "tune": prune_and_tune,
+    "any-sizes": prune_to_any_sizes,
     "uniform": prune_uniformly,
     "random": random_units,
     "torch-pruning": torch_pruning,
@@ -126,11 +132,12 @@ METHODS: Mapping[str, Method] = {
     "l2-groups": norm_of_every_group,
     BOUND: within_bound,
 }
-EVERY_NETWORK = ("default", "tune", "uniform", "random", "l2-groups")
+EVERY_NETWORK = ("default", "any-sizes", "tune", "uniform", "random", "l2-groups")
 """The methods that cut any network; the others know the blocks of CIFAR ResNets."""
 LABELS: Mapping[str, str] = {
     "default": "Secateur, default",
     "tune": 'Secateur, `repair=["refit", "adapt", "tune"]`: with gradient steps',
+    "any-sizes": 'Secateur, `target="any"`: sizes need not fill kernels',
     "uniform": 'Secateur, `allocation="uniform"`',
     "random": "random units, same fraction of every group, Secateur's repair",
     "torch-pruning": "torch-pruning L2, inner convolutions, batch norm re-estimated",
