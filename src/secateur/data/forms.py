@@ -77,8 +77,9 @@ def _from_array(value: Any, dtype: torch.dtype | None) -> Any:
         return value
     if array.dtype.kind not in "biuf":
         raise DataError(f"the data hold an array of {array.dtype}; give numbers")
-    tensor = torch.tensor(array)
-    return tensor.to(dtype or torch.get_default_dtype()) if array.dtype == np.float64 else tensor
+    native = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")  # torch takes no other bytes and strides
+    tensor = torch.from_numpy(native)
+    return tensor.to(dtype or torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
 
 
 def as_tensors(value: Any, dtype: torch.dtype | None = None) -> Any:
@@ -125,11 +126,14 @@ def _has_length(value: object, size: int) -> bool:
 
 
 def is_row(item: object) -> bool:
-    """True if an item is one example, not a batch: its label is one number, or an input is a list of numbers."""
+    """True if an item is one example, not a batch: its label is a number or a text, or an input a list of numbers."""
     if isinstance(item, Mapping):
         labelled = any(is_numeric(item[key]) for key in LABEL_KEYS if key in item)
         return labelled or any(isinstance(value, list) and are_numbers(value) for value in item.values())
-    return isinstance(item, tuple | list) and len(item) == 2 and is_numeric(item[1]) and not is_numeric(item[0])
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        return False
+    is_text = isinstance(item[1], str) and isinstance(item[0], Tensor | np.ndarray)
+    return is_text or (is_numeric(item[1]) and not is_numeric(item[0]))
 
 
 def is_table(data: object) -> bool:

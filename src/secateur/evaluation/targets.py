@@ -38,9 +38,10 @@ def check_target(output: Any, target: Any, examples: int | None = None) -> tuple
             "the target that gives one value per example"
         )
     if target.is_complex() or (target.is_floating_point() and target.shape != scores):
+        advice = _advice_on_shape(target, scores) + _advice_on_type(target, scores)
         raise TargetError(
             f"targets have shape {tuple(target.shape)} and type {target.dtype} but the network's output "
-            f"{tuple(scores)}; give targets like the output, class numbers, or loss="
+            f"{tuple(scores)}{advice}; give targets like the output, class numbers, or loss="
         )
     if target.is_floating_point():
         return target, False
@@ -65,6 +66,7 @@ def _check_labels(scores: Sequence[int], target: Tensor) -> None:
     """
     if len(scores) < 2 or target.shape != torch.Size([scores[0], *scores[2:]]):
         one_hot = "; one-hot labels as class numbers are target.argmax(1)" if target.shape == torch.Size(scores) else ""
+        one_hot = one_hot or _advice_on_shape(target, [scores[0], *scores[2:]])
         raise TargetError(
             f"labels have shape {tuple(target.shape)} but the network's output {tuple(scores)}{one_hot}; give one "
             "class number per example (and position), or loss="
@@ -76,6 +78,25 @@ def _check_labels(scores: Sequence[int], target: Tensor) -> None:
             f"label {int(wrong.flatten()[0])} is out of range: the network has {scores[1]} classes, 0 to "
             f"{scores[1] - 1}; {_advice_on(int(wrong.flatten()[0]), scores[1])}"
         )
+
+
+def _advice_on_shape(target: Tensor, wanted: Sequence[int]) -> str:
+    """Return how targets get a shape by an axis of length 1 more or less; empty where that is not enough."""
+    shape, wanted = list(target.shape), list(wanted)
+    for axis, length in enumerate(wanted):
+        if length == 1 and shape == wanted[:axis] + wanted[axis + 1 :]:
+            return f"; target.unsqueeze({axis}) has that shape"
+    for axis, length in enumerate(shape):
+        if length == 1 and wanted == shape[:axis] + shape[axis + 1 :]:
+            return f"; target.squeeze({axis}) has one number per example"
+    return ""
+
+
+def _advice_on_type(target: Tensor, scores: Sequence[int]) -> str:
+    """Return how class numbers that are no whole numbers become such; empty where the targets are none."""
+    is_of_classes = len(scores) > 1 and scores[1] > 1 and list(target.shape) == [scores[0], *scores[2:]]
+    is_whole = not target.is_complex() and bool((target == target.round()).all())
+    return "; target.long() has class numbers" if is_of_classes and is_whole else ""
 
 
 def _advice_on(label: int, classes: int) -> str:

@@ -41,7 +41,7 @@ def check_inputs(
     for number, batch in enumerate(batches):
         kind, label = _kind(batch), source if source == EXAMPLE else f"batch {number} of {source}"
         if kind not in outputs:
-            examples, output = _run_examples(run, batch, label)
+            examples, output = _run_examples(run, batch, label, _advice_on_pair(batches, number))
             if _is_one_example(examples, output):
                 output = output if len(examples.tensors[0]) == len(batch.tensors[0]) else run(batch)
                 examples = replace(batch, is_one_example=True)
@@ -78,8 +78,18 @@ def _kind(batch: Batch) -> str:
     return repr(pytree.tree_map(describe_leaf, (batch.args, dict(batch.kwargs))))
 
 
-def _run_examples(run: Run, batch: Batch, label: str) -> tuple[Batch, Any]:
+def _advice_on_pair(batches: Sequence[Batch], number: int) -> str:
+    """Return what to give in place of inputs and targets that are read as two batches; empty for other batches."""
+    is_pair = len(batches) == 2 and all(len(batch.tensors) == 1 and batch.target is None for batch in batches)
+    if number != 1 or not is_pair or batches[0].size != batches[1].size:
+        return ""
+    return "a list holds batches; give inputs and targets of one batch as a tuple, (x, y)"
+
+
+def _run_examples(run: Run, batch: Batch, label: str, further_advice: str = "") -> tuple[Batch, Any]:
     """Return the first examples of a batch and the output on them; all where the network takes no fewer.
+
+    An error begins with `further_advice`, or else with what `advice_on_inputs` finds.
 
     Raises:
         DataError: the network refuses them.
@@ -93,7 +103,7 @@ def _run_examples(run: Run, batch: Batch, label: str) -> tuple[Batch, Any]:
     try:
         output = run(batch)
     except SecateurError as failure:
-        advice = advice_on_inputs(run, batch, examples, failure)
+        advice = further_advice or advice_on_inputs(run, batch, examples, failure)
         raise DataError(f"{label}: {advice}\n{failure}" if advice else f"{label}: {failure}") from failure
     if splits and is_unbatched(run, batch, output):
         raise DataError(f"{label}: {BATCH_AXIS.fault} from inputs of {input_shapes_text(batch)}; {BATCH_AXIS.remedy}")

@@ -108,3 +108,15 @@ def test_features_with_a_graph_are_taken_without_it() -> None:
     result = sc.prune(head, features, {"macs": 0.5}, by="taylor", repair=None, allocation="uniform")
     assert result.plan.kept["0"].numel() == 4
     assert backbone.weight.grad is None and features.requires_grad
+
+
+def test_arrays_of_any_bytes_and_strides_are_taken() -> None:
+    numbers = np.arange(12, dtype=np.float32).reshape(3, 4)
+    for array in (numbers.astype(">f4"), numbers[::-1, ::-1], np.asfortranarray(numbers), numbers.astype(">f8")):
+        (batch,) = as_batches(array)
+        assert batch.args[0].dtype == torch.float32 and batch.args[0].tolist() == array.tolist()
+
+
+def test_single_examples_with_names_of_classes_are_batched() -> None:
+    batches = as_batches([(torch.full((3,), float(number)), "cat") for number in range(5)])
+    assert [batch.size for batch in batches] == [5] and batches[0].target == ["cat"] * 5

@@ -112,6 +112,7 @@ FORMS: dict[str, tuple[nn.Module, Any, str]] = {
         Sum(), [{**PAIR, "index": LABELS, "weights": LABELS}], r"`forward` has no index, weights",
     ),
     "other names": (PERCEPTRON, [{"image": torch.randn(16, 64), "target": LABELS}], r"batch\['image'\], batch"),
+    "inputs and targets in a list": (PERCEPTRON, [torch.randn(16, 64), LABELS], r"as a tuple, \(x, y\)"),
     "three items": (Sum(), [(FIRST, SECOND, LABELS)], r"such as \(\(a, b\), target\)"),
 }  # fmt: skip
 RIGHT: dict[str, tuple[nn.Module, Any]] = {
