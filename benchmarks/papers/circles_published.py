@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import secateur as sc
-from papers.circles import KEPT, PUBLISHED, MixedScaleDense
-from papers.msd_training import BufferTrainer, MapBuffer
-from papers.published_circles import DEPTH, METHODS, STEPS, TARGET, Circles, kernels_in, load_circles, load_network
+from papers.circle_files import DEPTH, METHODS, STEPS, TARGET, Circles, kernels_in, load_circles, load_network
+from papers.circles_tables import SHOWN
+from papers.msd_network import MixedScaleDense
+from papers.msd_trainer import BufferTrainer
+from papers.msd_training import MapBuffer
 from papers.settings import Record, Row, Settings
 from secateur.channel_graph.build import graph_of
 from secateur.sparsity.dead_kernels import remove_dead_kernels
@@ -30,20 +31,13 @@ from secateur.sparsity.selection import SELECT
 FILE = "circles.npz"
 BATCH, EPOCHS = 5, 3
 VARIANCE = 0.0  # the network has no batch norm
-PUBLISHED_LEAN = (
-    0.9527, 0.9535, 0.9535, 0.9524, 0.9514, 0.9474, 0.9477, 0.9382, 0.9389, 0.9349, 0.9348, 0.9260, 0.9252, 0.9113,
-    0.9030,
-)  # fmt: skip
-SHOWN = tuple(
-    min(range(1, STEPS + 1), key=lambda step, keep=keep: abs(TARGET ** (step / STEPS) - keep)) for keep in KEPT
-)
 
 
 class OutOfTimeError(Exception):
-    """The minutes that were given are over."""
+    """The time limit has passed."""
 
 
-def run(settings: Settings, record: Record) -> None:
+def record_published_circles(settings: Settings, record: Record) -> None:
     """Write a row after every step of every method."""
     started, limit = time.perf_counter(), settings.minutes * 60
     device = torch.device(settings.device)
@@ -52,7 +46,7 @@ def run(settings: Settings, record: Record) -> None:
     circles = load_circles(file, count)
     if settings.quick:
         circles = _cropped(circles, 64)
-    bench = Bench(file, circles, device, started + limit)
+    bench = PruningBench(file, circles, device, started + limit)
     record.add({"by": "dense", "step": 0, "asked": 1.0, "kernels": kernels_in(DEPTH)} | bench.accuracies())
     steps = 1 if settings.quick else STEPS
     try:
@@ -69,14 +63,14 @@ def run(settings: Settings, record: Record) -> None:
 
 
 @dataclass
-class Bench:
-    """The data and the trained network on a device, ready to be pruned again and again.
+class PruningBench:
+    """The data and the trained network on a device, which can be pruned repeatedly.
 
     Args:
-        file: of the packed data.
+        file: the file of the packed data.
         circles: its images and labels.
-        device: where to train and to measure; what is not training runs on the processor.
-        deadline: on the clock of `time.perf_counter`.
+        device: the device of training and measurements; the pruning itself runs on the CPU.
+        deadline: the time limit, on the clock of `time.perf_counter`.
     """
 
     file: Path
@@ -93,7 +87,7 @@ class Bench:
         self.restart()
 
     def restart(self) -> MixedScaleDense:
-        """The trained network, its optimizer as it was at the end of its training."""
+        """Return the trained network, and reset the trainer to the state at the end of its training."""
         network = load_network(self.file)
         model = network.model()
         maps = MapBuffer(model, BATCH, self.images["train"].shape[-1], self.device)
@@ -101,11 +95,12 @@ class Bench:
         return model
 
     def accuracies(self, splits: Sequence[str] = ("test", "val")) -> Row:
-        """Of the network as it is, on the images of some splits."""
+        """Return the accuracies of the current network on the images of some splits."""
         return {split: self.trainer.accuracy(self.images[split], self.labels[split]) for split in splits}
 
     def check_time(self) -> None:
-        """
+        """Check the deadline.
+
         Raises:
             OutOfTimeError: the deadline has passed.
         """
@@ -113,8 +108,8 @@ class Bench:
             raise OutOfTimeError
 
 
-def _prune_in_steps(bench: Bench, by: str, steps: int, record: Record) -> None:
-    """All steps of one method, with fine-tuning after each."""
+def _prune_in_steps(bench: PruningBench, by: str, steps: int, record: Record) -> None:
+    """Run all steps of one method, with fine-tuning after each."""
     model = bench.restart()
     trainer, start = bench.trainer, time.perf_counter()
     done: list[int] = []
@@ -134,8 +129,8 @@ def _prune_in_steps(bench: Bench, by: str, steps: int, record: Record) -> None:
     lean(model, bench.circles.images["train"][:1], keep, by=by, rounds=steps, fit=fit, variance=VARIANCE)
 
 
-def _prune_at_once(bench: Bench, by: str, step: int, record: Record) -> None:
-    """As many kernels as a step leaves, chosen from the trained network, without fine-tuning."""
+def _prune_at_once(bench: PruningBench, by: str, step: int, record: Record) -> None:
+    """Prune the trained network to the kernels of a step at once, without fine-tuning."""
     model = bench.restart()
 
     def measure(work: nn.Module) -> None:
@@ -153,7 +148,7 @@ def _step_row(model: nn.Module, by: str, step: int, tuned: bool) -> Row:
 
 
 def _masks_of(model: nn.Module) -> Tensor:
-    """Which 3 x 3 kernels are not zero, layer by layer. (kernels,)"""
+    """Return True for the 3 x 3 kernels that are not zero, layer by layer. (kernels,)"""
     layers = (
         parameter for name, parameter in model.named_parameters() if name.startswith("layers") and name[-1] == "t"
     )
@@ -161,7 +156,7 @@ def _masks_of(model: nn.Module) -> Tensor:
 
 
 def _agreements(file: Path, example: Tensor, deadline: float, steps: int) -> Iterator[Row]:
-    """For each published network: the masks that Secateur chooses from the one before it, and its own."""
+    """Yield the agreement of each published network's mask with the one that Secateur chooses from the step before."""
     model = load_network(file).model()
     network = sc.trace(model, example)
     names = frozenset(f"layers.{number}.weight" for number in range(DEPTH))
@@ -176,7 +171,7 @@ def _agreements(file: Path, example: Tensor, deadline: float, steps: int) -> Ite
             quota = int(TARGET ** (step / STEPS) * kernels_in(DEPTH))
             chosen, (chains, filled) = SELECT[by](graph, names, quota)
             strongest = _kernels(SELECT["norm"](graph, names, quota)[0])
-            apart = int((_kernels(chosen) & ~strongest).sum())
+            difference = int((_kernels(chosen) & ~strongest).sum())
             kept = remove_dead_kernels(network, graph, chosen, VARIANCE)
             ours = _kernels(kept)
             norms = torch.cat([block.values.flatten() for block in graph.layers[:DEPTH]]).exp()
@@ -185,97 +180,15 @@ def _agreements(file: Path, example: Tensor, deadline: float, steps: int) -> Ite
             yield {
                 "by": by, "step": step, "asked": TARGET ** (step / STEPS), "jaccard": shared / either,
                 "ours": int(ours.sum()), "theirs": int(theirs.sum()), "below 1": below, "chains": chains,
-                "filled": filled, "other than by norm": apart / quota,
+                "filled": filled, "other than by norm": difference / quota,
             }  # fmt: skip
 
 
 def _kernels(kept: Mapping[str, Tensor]) -> Tensor:
-    """Which kernels of the layers that can be pruned stay, in one row."""
+    """Return the kept kernels of the layers that can be pruned, in one row. (kernels,)"""
     return torch.cat([kept[f"layers.{number}.weight"][0] for number in range(DEPTH)])
 
 
 def _cropped(circles: Circles, side: int) -> Circles:
     images = {split: x[..., :side, :side].contiguous() for split, x in circles.images.items()}
     return Circles(images, {split: y[..., :side, :side].contiguous() for split, y in circles.labels.items()})
-
-
-def figure(rows: list[Row]) -> Figure:
-    """Accuracy against the kernels kept, ours (lines) and published (dashed)."""
-    drawn = Figure(figsize=(5, 3.4), layout="constrained")
-    axes = drawn.subplots()
-    for number, (by, published) in enumerate(PUBLISHED.items()):
-        own = [row for row in rows if row["by"] == by and row.get("tuned") is True]
-        axes.plot(_column(own, "asked"), _column(own, "test"), color=f"C{number}", marker=".", label=by)
-        axes.plot(KEPT, published, color=f"C{number}", linestyle="--", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xlabel("kernels kept")
-    axes.set_ylabel("pixel accuracy")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    return drawn
-
-
-def _column(rows: list[Row], name: str) -> list[float]:
-    return [float(row[name]) for row in rows]  # type: ignore[arg-type]
-
-
-def page(rows: list[Row]) -> list[str]:
-    """Accuracies beside the published ones, and how far the masks agree."""
-    dense = next((row for row in rows if row["by"] == "dense"), None)
-    lines = (
-        [] if dense is None else [f"Accuracy of the published dense network, rebuilt: {float(dense['test']):.4f}.", ""]
-    )  # type: ignore[arg-type]
-    lines += [
-        "Pixel accuracy on the 50 test images (published in brackets; without fine-tuning nothing is published):",
-        "",
-    ]
-    lines += ["| kernels kept | " + " | ".join(f"{by} | {by}, no tuning" for by in METHODS) + " |"]
-    lines += ["|---" * (1 + 2 * len(METHODS)) + "|"]
-    for place, keep in enumerate(KEPT):
-        cells = [_cell(rows, by, tuned, place) for by in METHODS for tuned in (True, False)]
-        lines.append(f"| {keep:.0%} | {' | '.join(cells)} |")
-    return [*lines, "", *_step_table(rows), *_agreement_table(rows)]
-
-
-def _step_table(rows: list[Row]) -> list[str]:
-    """Each step of LEAN: accuracies, and what its chains were made of."""
-    lines = [
-        "LEAN step by step. The last three columns describe the choice from the authors' network of the step before:",
-        "",
-    ]
-    lines += [
-        "| LEAN, kernels asked for | kept | accuracy | published | norms below 1 | chains | kernels by norm alone |"
-    ]
-    lines += ["|---" * 7 + "|"]
-    for step, published in enumerate(PUBLISHED_LEAN, 1):
-        here: Row = {"kernels": "", "test": ""}
-        for row in rows:
-            if row["by"] == "lean" and row.get("step") == step and (row.get("tuned") is True or "jaccard" in row):
-                here |= row
-        accuracy = f"{here['test']:.4f}" if here["test"] != "" else "-"
-        below = f"{here['below 1']:.0%}" if "below 1" in here else "-"
-        lines.append(
-            f"| {TARGET ** (step / STEPS):.1%} | {here['kernels'] or '-'} | {accuracy} | {published:.4f} | {below} | "
-            f"{here.get('chains', '-')} | {here.get('filled', '-')} |"
-        )
-    return [*lines, ""]
-
-
-def _cell(rows: list[Row], by: str, tuned: bool, place: int) -> str:
-    own = [row for row in rows if row["by"] == by and row.get("step") == SHOWN[place] and row.get("tuned") is tuned]
-    value = f"{float(own[0]['test']):.3f}" if own else "-"  # type: ignore[arg-type]
-    return f"{value} ({PUBLISHED[by][place]})" if tuned else value
-
-
-def _agreement_table(rows: list[Row]) -> list[str]:
-    compared = [row for row in rows if "jaccard" in row]
-    if not compared:
-        return []
-    lines = ["Masks chosen from each published network for the next step, against the published ones (Jaccard):", ""]
-    lines += ["| | identical steps | lowest | mean |", "|---|---|---|---|"]
-    for by in METHODS:
-        values = [float(row["jaccard"]) for row in compared if row["by"] == by]  # type: ignore[arg-type]
-        if values:
-            same = sum(value == 1 for value in values)
-            lines.append(f"| {by} | {same} of {len(values)} | {min(values):.3f} | {np.mean(values):.4f} |")
-    return lines

@@ -15,14 +15,15 @@ The estimators of Shapley values are:
 
 from collections import defaultdict
 from collections.abc import Iterator
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from matplotlib.figure import Figure
+from rows import spread_text
 
 import secateur as sc
 from papers.settings import Row, Settings
-from papers.subjects import subject
+from papers.subjects import load_paper_subject
 from secateur.data.conversion import as_batches
 from secateur.importance.context import CriterionContext, split_microbatches
 from secateur.importance.shapley.config import EvaluationConfig
@@ -56,65 +57,77 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """The area of every criterion in every layer."""
+def layerwise_rows(settings: Settings) -> Iterator[Row]:
+    """Yield the area of every criterion in every layer."""
     images, tests = (100, 100) if settings.quick else ((settings.images or (1000,))[0], 500)
     names = settings.chosen(list(CRITERIA)[:3] if settings.quick else list(CRITERIA))
     for seed in settings.seeds[: 1 if settings.quick else None]:
-        it = subject(settings, seed)
-        data, model = it.images(images), it.model()
+        subject = load_paper_subject(settings, seed)
+        data, model = subject.images(images), subject.model()
         network = sc.trace(model, data[0][0][:2])
         only = [network.groups[-1].name] if settings.quick else None
-        test = [(it.split.test_images[:tests], it.split.test_labels[:tests])]
+        test = [(subject.split.test_images[:tests], subject.split.test_labels[:tests])]
         for removal in ("zero", "mean") if settings.dataset == "fashion" else ("zero",):  # the published one is zero
-            curves = Curves(network, test, data, removal)
+            curves = LossGrowth(network, test, data, removal)
             robust = None
             for name in names:
                 if (name in SLOW and seed) or (name == PROTOCOL and removal == "mean"):
                     continue
                 if name == "shapley, mean" and robust is not None:  # of the same blocks
-                    values = {key: each.per_example.nanmean(1) for key, each in robust.items()}
+                    values = {key: group_scores.per_example.nanmean(1) for key, group_scores in robust.items()}
                 else:
-                    given = {"removal": removal, "only": only, "seed": seed, "progress": False, **CRITERIA[name]}
-                    scores = sc.score(network, data, **given)
+                    options = {"removal": removal, "only": only, "seed": seed, "progress": False, **CRITERIA[name]}
+                    scores = sc.score(network, data, **options)
                     robust = scores if name == "shapley, robust" else robust
-                    values = {key: each.values for key, each in scores.items()}
+                    values = {key: group_scores.values for key, group_scores in scores.items()}
                 for group in network.select(only):
                     area = curves.area(group.name, values[group.name].argsort(stable=True))
                     yield {"by": name, "removal": removal, "seed": seed, "layer": group.name, "area": area}
 
 
-class Curves:
-    """The loss on test images as a layer's units go."""
+class LossGrowth:
+    """The loss on test images as units of a layer are removed.
+
+    Args:
+        network: the traced network.
+        test: the test images.
+        data: the images of which means are taken, for mean ablation.
+        removal: the ablation.
+    """
 
     def __init__(self, network: sc.Network, test: object, data: object, removal: str) -> None:
-        cells = split_microbatches(as_batches(test), network.device, 50)
+        microbatches = split_microbatches(as_batches(test), network.device, 50)
         means = (
             consumer_means(network, split_microbatches(as_batches(data), network.device)) if removal == "mean" else {}
         )
-        self.context = CriterionContext(network, network.groups, cells, None, means, 0)
+        self.context = CriterionContext(network, network.groups, microbatches, None, means, 0)
         self.cursor = DenseRun(self.context, MEMORY)
 
     def area(self, name: str, order: torch.Tensor) -> float:
-        """The area under the growth of the loss, from none to all units removed."""
+        """Return the area under the growth of the loss, from none to all units removed.
+
+        Args:
+            name: the group.
+            order: its units in the order of their removal.
+        """
         network, count = self.context.network, len(order)
         game = Game(self.context, [network[name]], EvaluationConfig(memory=MEMORY), self.cursor)
-        gone = sorted({round(step * count / STEPS) for step in range(STEPS + 1)})
-        coalitions = torch.ones(len(gone), count, dtype=torch.bool)
-        for row, removed in zip(coalitions, gone, strict=True):
+        counts = sorted({round(step * count / STEPS) for step in range(STEPS + 1)})
+        coalitions = torch.ones(len(counts), count, dtype=torch.bool)
+        for row, removed in zip(coalitions, counts, strict=True):
             row[order[:removed]] = False
-        losses = torch.zeros(len(gone), dtype=torch.float64)
+        losses = torch.zeros(len(counts), dtype=torch.float64)
         total = 0
-        for number, cell in enumerate(self.context.microbatches):
-            size = cell.size or 1
+        for number, microbatch in enumerate(self.context.microbatches):
+            size = microbatch.size or 1
             losses -= game.cross(coalitions, number, torch.arange(size)).sum(1)
             total += size
         grown = losses / total - losses[0] / total
-        return float(torch.trapezoid(grown, torch.tensor(gone).double() / count))
+        return float(torch.trapezoid(grown, torch.tensor(counts).double() / count))
 
 
-def page(rows: list[Row]) -> list[str]:
-    """The mean area over layers, with the spread over seeds."""
+def layerwise_tables(rows: list[Row]) -> list[str]:
+    """Return the lines of the table of mean areas over layers, with the spread over seeds."""
     by_seed: defaultdict[tuple[str, str], defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         by_seed[str(row["by"]), str(row["removal"])][int(row["seed"])].append(float(row["area"]))  # type: ignore[arg-type]
@@ -129,32 +142,31 @@ def page(rows: list[Row]) -> list[str]:
 
 
 def _over_layers(by_seed: dict[int, list[float]]) -> tuple[str, float]:
-    return spread([mean(each) for each in by_seed.values()]) if by_seed else ("", 9.0)
+    """Return the mean over layers with its spread over seeds, as text, and the key by which lines are sorted."""
+    means = [mean(areas) for areas in by_seed.values()]
+    return (spread_text(means, 3), mean(means)) if means else ("", 9.0)
 
 
-def figure(rows: list[Row]) -> Figure:
+def layerwise_figure(rows: list[Row]) -> Figure:
     """Return a plot of the area in every layer, zero and mean ablation, the mean over seeds."""
-    found: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+    areas: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
     for row in rows:
-        found[str(row["by"]), str(row["removal"]), str(row["layer"])].append(float(row["area"]))  # type: ignore[arg-type]
-    drawn = Figure(figsize=(9, 3.4), layout="constrained")
+        areas[str(row["by"]), str(row["removal"]), str(row["layer"])].append(float(row["area"]))  # type: ignore[arg-type]
+    plot = Figure(figsize=(9, 3.4), layout="constrained")
     layers = list(dict.fromkeys(str(row["layer"]) for row in rows))
-    for axes, removal in zip(drawn.subplots(1, 2, sharey=True), ("zero", "mean"), strict=True):
+    for axes, removal in zip(plot.subplots(1, 2, sharey=True), ("zero", "mean"), strict=True):
         for by in dict.fromkeys(str(row["by"]) for row in rows):
-            own = [found[by, removal, layer] for layer in layers]
+            areas_of_layers = [areas[by, removal, layer] for layer in layers]
             axes.plot(
-                layers, [mean(each) if each else float("nan") for each in own], marker="o", markersize=3, label=by
+                layers,
+                [mean(values) if values else float("nan") for values in areas_of_layers],
+                marker="o",
+                markersize=3,
+                label=by,
             )
         axes.set_title(f"{removal} ablation", fontsize=9)
         axes.tick_params(axis="x", labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-    drawn.axes[0].set_ylabel("area under the growth of the loss")
-    drawn.axes[1].legend(frameon=False, fontsize=6)
-    return drawn
-
-
-def spread(values: list[float], digits: int = 3) -> tuple[str, float]:
-    """The mean and the standard deviation over seeds, as text, and the mean."""
-    middle = mean(values)
-    text = f"{middle:.{digits}f} ± {stdev(values):.{digits}f}" if len(values) > 1 else f"{middle:.{digits}f}"
-    return text, middle
+    plot.axes[0].set_ylabel("area under the growth of the loss")
+    plot.axes[1].legend(frameon=False, fontsize=6)
+    return plot

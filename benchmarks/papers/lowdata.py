@@ -19,11 +19,12 @@ from statistics import mean
 
 import torch
 from matplotlib.figure import Figure
+from rows import spread_text
 
 import secateur as sc
-from papers.layerwise import PROTOCOL, spread
+from papers.layerwise import PROTOCOL
 from papers.settings import Row, Settings
-from papers.subjects import Subject, subject, tuned_shortly
+from papers.subjects import PaperSubject, load_paper_subject, tune_shortly
 from secateur.coupling.plan import Plan
 
 IMAGES = (100, 1000, 250, 500)
@@ -45,51 +46,60 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """The accuracy at the end of every run."""
+def low_data_rows(settings: Settings) -> Iterator[Row]:
+    """Yield the accuracy at the end of every run."""
     seeds, counts, kept = (
         (settings.seeds[:1], (100,), (0.5,)) if settings.quick else (settings.seeds, settings.images or IMAGES, KEPT)
     )
     names = settings.chosen(("taylor", "random") if settings.quick else tuple(CRITERIA))
-    subjects = [subject(settings, seed) for seed in seeds]
-    for it in subjects:
-        yield {"by": "dense", "seed": it.seed, "accuracy": it.accuracy(it.model())}
-    for count, it, keep, name in itertools.product(counts, subjects, kept, names):
-        yield from runs(it, name, count, keep)
+    subjects = [load_paper_subject(settings, seed) for seed in seeds]
+    for subject in subjects:
+        yield {"by": "dense", "seed": subject.seed, "accuracy": subject.accuracy(subject.model())}
+    for count, subject, keep, name in itertools.product(counts, subjects, kept, names):
+        yield from runs_of_criterion(subject, name, count, keep)
 
 
-def runs(it: Subject, name: str, count: int, keep: float) -> Iterator[Row]:
-    """One criterion without and with fine-tuning."""
+def runs_of_criterion(subject: PaperSubject, name: str, count: int, keep: float) -> Iterator[Row]:
+    """Yield the rows of a criterion without and with fine-tuning."""
     for tuned in (False, True):
-        model = it.model()
-        images = it.images(count)
+        model = subject.model()
+        images = subject.images(count)
         for group in reversed([group.name for group in sc.trace(model, images[0][0][:2]).groups]):
-            model = without(model, group, images, CRITERIA[name], keep, it.seed)
+            model = cut_group(model, group, images, CRITERIA[name], keep, subject.seed)
             if tuned:
-                tuned_shortly(model, images)
-        row = {"by": name, "seed": it.seed, "images": count, "keep": keep, "tuned": tuned}
-        yield row | {"accuracy": it.accuracy(model)}
+                tune_shortly(model, images)
+        row = {"by": name, "seed": subject.seed, "images": count, "keep": keep, "tuned": tuned}
+        yield row | {"accuracy": subject.accuracy(model)}
 
 
-def without(
-    model: torch.nn.Module, group: str, images: list[tuple[torch.Tensor, torch.Tensor]], given: dict[str, object],
+def cut_group(
+    model: torch.nn.Module, group: str, images: list[tuple[torch.Tensor, torch.Tensor]], criterion: dict[str, object],
     keep: float, seed: int,
 ) -> torch.nn.Module:  # fmt: skip
-    """The model without the lowest of one group's units, ranked on the model as it is."""
+    """Cut the lowest units of one group, ranked on the current model.
+
+    Args:
+        model: the model.
+        group: the group.
+        images: the images to rank with.
+        criterion: the criterion and its options.
+        keep: the share of the units that is kept.
+        seed: the seed of the scores.
+    """
     network = sc.trace(model, images[0][0][:2])
-    scores = sc.score(network, images, only=group, seed=seed, progress=False, **{"ablation": "zero", **given})
+    scores = sc.score(network, images, only=group, seed=seed, progress=False, **{"ablation": "zero", **criterion})
     size = network[group].size
     kept = scores[group].values.argsort(stable=True)[size - max(1, round(keep * size)) :].sort().values
     plan = Plan(network, {group: kept}, scores.means, network.cost({group: kept}), network.cost(), {"units": keep})
     return sc.cut(model, plan)
 
 
-def page(rows: list[Row]) -> list[str]:
-    """Accuracy by criterion, images and share, without and with fine-tuning."""
-    found: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
+def low_data_tables(rows: list[Row]) -> list[str]:
+    """Return the lines of the tables of accuracies by criterion, images and share, without and with fine-tuning."""
+    accuracies: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
     for row in rows:
-        found[row["by"], row.get("tuned"), row.get("images"), row.get("keep")].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
-    dense = spread(found["dense", None, None, None], 1)[0]
+        accuracies[row["by"], row.get("tuned"), row.get("images"), row.get("keep")].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
+    dense = spread_text(accuracies["dense", None, None, None], 1)
     lines = [f"Accuracy of the dense networks: {dense} %.", ""]
     names = dict.fromkeys(str(row["by"]) for row in rows if row["by"] != "dense")
     kept = sorted({float(row["keep"]) for row in rows if "keep" in row}, reverse=True)  # type: ignore[arg-type]
@@ -101,32 +111,34 @@ def page(rows: list[Row]) -> list[str]:
                 "|---" * (len(kept) + 1) + "|",
             ]
             for name in names:
-                cells = (found[name, tuned, count, keep] for keep in kept)
-                lines.append(f"| {name} | " + " | ".join(spread(c, 1)[0] if c else "" for c in cells) + " |")
+                cells = (accuracies[name, tuned, count, keep] for keep in kept)
+                lines.append(f"| {name} | " + " | ".join(spread_text(values, 1) for values in cells) + " |")
             lines.append("")
     return [*lines, "Published (CIFAR-10, VGG-16-BN, with fine-tuning): " + _published()]
 
 
-def figure(rows: list[Row]) -> Figure:
-    """Accuracy against the images, one plot for each share kept, without (dashed) and with fine-tuning."""
-    found: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
+def low_data_figure(rows: list[Row]) -> Figure:
+    """Return plots of the accuracy against the images for each share, without (dashed) and with fine-tuning."""
+    accuracies: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
     for row in rows:
         if row["by"] != "dense":
-            found[row["keep"], row["tuned"], row["by"], row["images"]].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
-    kept = sorted({key[0] for key in found}, reverse=True)  # type: ignore[type-var]
-    drawn = Figure(figsize=(3.2 * len(kept), 3.2), layout="constrained")
-    for axes, keep in zip(drawn.subplots(1, len(kept), sharey=True, squeeze=False)[0], kept, strict=True):
-        for number, by in enumerate(dict.fromkeys(key[2] for key in found)):
+            accuracies[row["keep"], row["tuned"], row["by"], row["images"]].append(100 * float(row["accuracy"]))  # type: ignore[arg-type]
+    kept = sorted({key[0] for key in accuracies}, reverse=True)  # type: ignore[type-var]
+    plot = Figure(figsize=(3.2 * len(kept), 3.2), layout="constrained")
+    for axes, keep in zip(plot.subplots(1, len(kept), sharey=True, squeeze=False)[0], kept, strict=True):
+        for number, by in enumerate(dict.fromkeys(key[2] for key in accuracies)):
             for tuned in (False, True):
-                points = sorted((key[3], mean(each)) for key, each in found.items() if key[:3] == (keep, tuned, by))  # type: ignore[type-var]
+                points = sorted(
+                    (key[3], mean(values)) for key, values in accuracies.items() if key[:3] == (keep, tuned, by)
+                )  # type: ignore[type-var]
                 style = {"color": f"C{number}", "linestyle": "-" if tuned else "--", "marker": "o", "markersize": 3}
                 axes.plot(*zip(*points, strict=True), label=by if tuned else None, **style)
         axes.set_title(f"{keep:.0%} of every layer's units", fontsize=9)
         axes.set_xlabel("images")
         axes.spines[["top", "right"]].set_visible(False)
-    drawn.axes[0].set_ylabel("accuracy, %")
-    drawn.axes[-1].legend(frameon=False, fontsize=6)
-    return drawn
+    plot.axes[0].set_ylabel("accuracy, %")
+    plot.axes[-1].legend(frameon=False, fontsize=6)
+    return plot
 
 
 def _published() -> str:

@@ -36,26 +36,26 @@ class Largest(nn.Module):
         return self.out(torch.relu(self.hidden(x)))
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Each criterion's values, as found and by hand."""
+def maximum_rows(settings: Settings) -> Iterator[Row]:
+    """Yield each criterion's values, as computed and by hand."""
     data = [(EXAMPLES, EXAMPLES.amax(1, keepdim=True))]
     for outer, expected in BY_HAND.items():
         network = sc.trace(Largest(outer).eval(), EXAMPLES)
-        found = sc.score(network, data, estimator="exact", ablation="zero", aggregate="mean", progress=False)
-        yield {"outer": list(outer), "by": "shapley", "found": found["hidden"].values.tolist(), "expected": expected}
+        scores = sc.score(network, data, estimator="exact", ablation="zero", aggregate="mean", progress=False)
+        yield {"outer": list(outer), "by": "shapley", "found": scores["hidden"].values.tolist(), "expected": expected}
     network = sc.trace(Largest((1, 0.5, 0.5, 0)).eval(), EXAMPLES)
     for by, expected in OTHERS.items():
-        found = sc.score(network, data, by=by, progress=False)
-        values = [round(value, 6) for value in found["hidden"].values.tolist()]
+        scores = sc.score(network, data, by=by, progress=False)
+        values = [round(value, 6) for value in scores["hidden"].values.tolist()]
         yield {"outer": [1, 0.5, 0.5, 0], "by": by, "found": values, "expected": expected}
 
 
-def page(rows: list[Row]) -> list[str]:
-    """Tables."""
+def maximum_tables(rows: list[Row]) -> list[str]:
+    """Return the lines of the table."""
     lines = ["| weights out | criterion | values | by hand |", "|---|---|---|---|"]
     shown = ("outer", "by", "found", "expected")
-    return [*lines, *("| " + " | ".join(_text(row[name]) for name in shown) + " |" for row in rows)]
+    return [*lines, *("| " + " | ".join(_values_text(row[name]) for name in shown) + " |" for row in rows)]
 
 
-def _text(value: object) -> str:
+def _values_text(value: object) -> str:
     return ", ".join(f"{number:.4g}" for number in value) if isinstance(value, list) else str(value)

@@ -1,21 +1,20 @@
-"""What every experiment is told, and the rows that it gives."""
+"""The settings of an experiment, and the record of its rows."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provenance import provenance
+from rows import row_with_provenance
 
 Row = dict[str, object]
 
 
 class Record:
-    """Rows, shown as they come and written to a file, if there is one.
+    """Rows that are printed as they come, and written to a file if there is one.
 
     Args:
-        path: of the file, with one JSON object in each line.
+        path: the file, with one JSON object in each line; None for no file.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -23,16 +22,16 @@ class Record:
         self.lines: list[str] = []
 
     def add(self, row: Row) -> None:
-        """Show a row, and write all so far."""
+        """Print a row, and write all rows so far."""
         print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
-        self.lines.append(json.dumps({**row, "run": provenance()}))
+        self.lines.append(row_with_provenance(row))
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("\n".join(self.lines) + "\n")
 
 
 def recorded(rows: Iterable[Row], path: Path | None) -> None:
-    """Show each row as it comes, and write all so far to a file, if there is one."""
+    """Print each row as it comes, and write all rows so far to a file, if there is one."""
     record = Record(path)
     for row in rows:
         record.add(row)
@@ -40,21 +39,20 @@ def recorded(rows: Iterable[Row], path: Path | None) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """What every experiment is told.
+    """The settings of an experiment.
 
     Args:
         data: the folder of the data.
-        dataset: its name.
-        seeds: which networks, images and orders.
-        quick: a minute's worth of it.
-        full: as large as published, where that is too much for one core.
-        weights: of the network, for other data than Fashion-MNIST.
-        figures: the folder that plots are written to.
-        device: where networks are trained, where an experiment can be on another than the processor.
-        minutes: after which an experiment that can be stopped ends by itself.
-        criteria: the only criteria that are run; all of an experiment's where there are none.
+        dataset: the name of the data.
+        seeds: the seeds of networks, images and orders.
+        quick: run a minute's worth of the experiment.
+        full: run the published sizes, where that is too much for one core.
+        weights: the file of the network's weights, for other data than Fashion-MNIST.
+        device: the device of the training, in experiments that support others than the CPU.
+        minutes: the time limit of experiments that can be stopped.
+        criteria: the criteria that are run; all criteria of the experiment where there are none.
         width: the factor of VGG-16's channels, on other data than Fashion-MNIST.
-        epochs: of VGG-16's training, where `weights` is not given.
+        epochs: the length of VGG-16's training, where `weights` is not given.
         images: the numbers of images that scores are computed from, in place of those of the experiment.
     """
 
@@ -64,7 +62,6 @@ class Settings:
     quick: bool
     full: bool
     weights: Path | None
-    figures: Path
     device: str = "cpu"
     minutes: float = math.inf
     criteria: tuple[str, ...] = ()
@@ -73,5 +70,5 @@ class Settings:
     images: tuple[int, ...] = ()
 
     def chosen(self, names: Sequence[str]) -> list[str]:
-        """Those of an experiment's criteria that are run."""
+        """Return the criteria of an experiment that are run."""
         return [name for name in names if not self.criteria or name in self.criteria]

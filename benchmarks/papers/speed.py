@@ -1,4 +1,4 @@
-"""How long LEAN takes for about a million kernels, on one thread.
+"""Measure the time of LEAN for about a million kernels, on one thread.
 
 python -m benchmarks reproductions.speed
 """
@@ -33,13 +33,14 @@ class Million(nn.Module):
 
 
 def main() -> None:
+    """Print the times."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = Million().eval()
     for keep in (0.5, 0.1):
         start = time.perf_counter()
-        found = lean(model, torch.randn(1, 3, 32, 32), keep)
-        print(f"{time.perf_counter() - start:.1f} s: {found}")
+        pruned = lean(model, torch.randn(1, 3, 32, 32), keep)
+        print(f"{time.perf_counter() - start:.1f} s: {pruned}")
 
 
 if __name__ == "__main__":

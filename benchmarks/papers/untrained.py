@@ -30,15 +30,19 @@ class Wide(nn.Module):
         return logits
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Accuracy before and after each layer lost its units of negative value, from the last to the first."""
+def untrained_rows(settings: Settings) -> Iterator[Row]:
+    """Yield the accuracies before and after units of negative value are removed, from the last layer to the first."""
     split = mnist(settings.data)
     width, images = (256, 200) if settings.quick else (2024, 1000)
     data = list(zip(split.images[:images].split(100), split.labels[:images].split(100), strict=True))
     for seed in settings.seeds:
         torch.manual_seed(seed)
         model = Wide(width).eval()
-        row: Row = {"seed": seed, "width": width, "before": _accuracy(model, split.test_images, split.test_labels)}
+        row: Row = {
+            "seed": seed,
+            "width": width,
+            "before": _digit_accuracy(model, split.test_images, split.test_labels),
+        }
         for layer in ("layers.2", "layers.0"):
             network = sc.trace(model, data[0][0][:2])
             scores = sc.score(
@@ -49,20 +53,20 @@ def rows(settings: Settings) -> Iterator[Row]:
             plan = Plan(network, {layer: kept}, {}, network.cost({layer: kept}), network.cost(), {"units": 1.0})
             model = sc.cut(model, plan)
             row[f"kept in {layer}"] = len(kept)
-            row[f"after {layer}"] = _accuracy(model, split.test_images, split.test_labels)
+            row[f"after {layer}"] = _digit_accuracy(model, split.test_images, split.test_labels)
         yield row
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    return float((torch.cat([model(part) for part in images.split(1000)]).argmax(1) == labels).double().mean())
+def _digit_accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    return float((torch.cat([model(batch) for batch in images.split(1000)]).argmax(1) == labels).double().mean())
 
 
-def page(rows: list[Row]) -> list[str]:
-    """One line for each seed."""
+def untrained_tables(rows: list[Row]) -> list[str]:
+    """Return the lines of the table, one for each seed."""
     lines = ["| seed | width | untrained | last layer cut | both cut | units left |", "|---|---|---|---|---|---|"]
     for row in rows:
-        left = f"{row['kept in layers.0']}, {row['kept in layers.2']}"
-        shown = (f"{row[name]:.1%}" for name in ("before", "after layers.2", "after layers.0"))
-        lines.append(f"| {row['seed']} | {row['width']} | {' | '.join(shown)} | {left} |")
+        kept = f"{row['kept in layers.0']}, {row['kept in layers.2']}"
+        accuracies = (f"{row[name]:.1%}" for name in ("before", "after layers.2", "after layers.0"))
+        lines.append(f"| {row['seed']} | {row['width']} | {' | '.join(accuracies)} | {kept} |")
     return [*lines, "", "Published (2024-2024, MNIST): 7 % to 51 %."]

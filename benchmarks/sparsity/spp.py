@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 from papers.datasets import Split
-from papers.subjects import Subject, batches, subject
+from papers.settings import Settings
+from papers.subjects import PaperSubject, load_paper_subject, training_batches
 from rows import spread_text
 from torch import nn
 from torch.nn import functional as F
@@ -32,7 +33,7 @@ def spp_rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
     """Yield the accuracies of both methods, and of the dense network after as much training."""
     few = 1 if quick else None
     for network, length, seed in itertools.product(NETWORKS[:few], LENGTHS[:few], seeds[:few]):
-        subject_of_seed = subject("fashion", seed, data, None, network)
+        subject_of_seed = load_paper_subject(Settings(data, "fashion", seeds, quick, False, None), seed, network)
         every, rest = (1, 20) if quick else (length * EVERY, length * REST)
         row = {"network": network, "length": length, "seed": seed}
         yield row | {"method": "dense", "times": 1, "accuracy": subject_of_seed.accuracy(subject_of_seed.model())}
@@ -44,7 +45,7 @@ def spp_rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]:
             yield row | {"method": method, "times": times, "accuracy": subject_of_seed.accuracy(model)}
 
 
-def train_columns(subject: Subject, keep: float, method: str, every: int, rest: int) -> nn.Module:
+def train_columns(subject: PaperSubject, keep: float, method: str, every: int, rest: int) -> nn.Module:
     """Return the network without its columns, trained for the same number of steps by either method.
 
     Args:
@@ -72,12 +73,14 @@ def sgd(model: nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD(model.parameters(), RATE, momentum=0.9, weight_decay=5e-4)
 
 
-def train_by_descent(model: nn.Module, subject: Subject, steps: int, optimizer: torch.optim.SGD | None = None) -> None:
+def train_by_descent(
+    model: nn.Module, subject: PaperSubject, steps: int, optimizer: torch.optim.SGD | None = None
+) -> None:
     """Train for a number of steps with a rate that falls to zero along half a cosine."""
     used_optimizer, draws = optimizer or sgd(model), torch.Generator().manual_seed(subject.seed)
     rates = torch.optim.lr_scheduler.CosineAnnealingLR(used_optimizer, steps)
     model.train()
-    for x, y in batches(subject.split, steps, BATCH, draws):
+    for x, y in training_batches(subject.split, steps, BATCH, draws):
         used_optimizer.zero_grad()
         F.cross_entropy(model(x), y).backward()
         used_optimizer.step()

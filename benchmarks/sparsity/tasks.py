@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from networks.trained import trained as pretrained
 from papers.datasets import Split
-from papers.subjects import batches
+from papers.subjects import training_batches
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -110,7 +110,7 @@ def _train_on_shifted(
     """Train in the same way on images that are shifted and mirrored."""
     steps = epochs * (len(split.labels) // BATCH)
     step = _steps(model.to(memory_format=torch.channels_last), steps, rate, optimizer)
-    for images, labels in batches(split, steps, BATCH, torch.Generator().manual_seed(seed)):
+    for images, labels in training_batches(split, steps, BATCH, torch.Generator().manual_seed(seed)):
         step(images, labels)
     model.eval()
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from papers.datasets import CamVid, Cub200, camvid, cifar10, cub200, mnist
+from papers.datasets import cifar10, mnist
+from papers.photo_datasets import CamVid, Cub200, camvid, cub200
 from PIL import Image
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from papers.circles import MixedScaleDense, mirror
-from papers.msd_training import BufferTrainer, MapBuffer
+from papers.msd_network import MixedScaleDense, mirror
+from papers.msd_trainer import BufferTrainer
+from papers.msd_training import MapBuffer
 from torch import Tensor
 from torch.nn import functional as F
 
