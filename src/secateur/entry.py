@@ -14,6 +14,7 @@ from secateur.call_checks import bound_arguments, check_option_name
 from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
 from secateur.renamed_options import with_current_names
 from secateur.utils.collected_warnings import warnings_collected
+from secateur.utils.default_device import default_device_set_aside
 from secateur.utils.process_groups import in_all_processes
 from secateur.utils.process_lock import exclusive
 from secateur.utils.progress import run_shown
@@ -29,8 +30,9 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
 
     Wrapped models are unwrapped, and compiled ones run uncompiled.
     The function runs with gradients and outside of `torch.inference_mode` and `torch.autocast`, whatever the caller's
-    modes are, and leaves all global random states as they were. One public function runs at a time in a process: an
-    export, torch's settings and the random states belong to all threads, so that a second thread waits.
+    modes and default device are, and leaves all global random states as they were. One public function runs at a time
+    in a process: an export, torch's settings and the random states belong to all threads, so that a second thread
+    waits.
 
     Raises:
         NameMatchError: an option is misspelt; the nearest is offered.
@@ -114,8 +116,9 @@ def reported(called: str, signature: inspect.Signature, arguments: Mapping[str, 
 
 @contextmanager
 def plain_modes() -> Iterator[None]:
-    """Enable gradients, and disable inference mode and autocast."""
+    """Enable gradients, and disable inference mode, autocast and a default device."""
     with ExitStack() as modes:
+        modes.enter_context(default_device_set_aside())
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.enable_grad())
         for device in ("cpu", *(["cuda"] if torch.cuda.is_initialized() else [])):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError
 from secateur.graph.contexts import preserved
+from secateur.utils.default_device import on_callers_device
 
 DECODE, PREFILL = "decode_latency", "prefill_latency"
 PHASES = (DECODE, PREFILL)
@@ -52,11 +53,12 @@ class GenerationPhase:
         Raises:
             BudgetError: the model returns no cache.
         """
+        forward = on_callers_device(model)
         prompt = {**self._inputs(self.tokens), **self.encoder_inputs, **_last_logits(model), "use_cache": True}
         if self.name == PREFILL:
-            return lambda: model(**prompt)
+            return lambda: forward(**prompt)
         with torch.no_grad():
-            output = model(**prompt)
+            output = forward(**prompt)
         cached = cached_inputs(model, output)
         if not cached:
             raise BudgetError(
@@ -69,7 +71,7 @@ class GenerationPhase:
         def decode() -> Any:
             for holder, values in states:
                 vars(holder).update(values)
-            return model(**step)
+            return forward(**step)
 
         return decode
 

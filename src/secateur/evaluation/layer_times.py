@@ -13,6 +13,7 @@ from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.graph.contexts import preserved
 from secateur.graph.model_calls import cache_disabled
+from secateur.utils.default_device import on_callers_device
 from secateur.utils.devices import runtime_clock, synchronize_accelerator
 
 ROUNDS = 5
@@ -55,14 +56,14 @@ def _torch_times(model: nn.Module, batch: Batch, writes: bool) -> dict[str, floa
     batch = batch.with_copied_inputs()
     keywords = {**batch.kwargs, **cache_disabled(model, batch)}
     times: defaultdict[str, list[float]] = defaultdict(list)
-    clock = runtime_clock()
+    clock, forward = runtime_clock(), on_callers_device(model)
     with preserved(model, writes), _module_times(model, clock) as current:
-        model(*batch.args, **keywords)
+        forward(*batch.args, **keywords)
         times.clear()
         for _ in range(ROUNDS):
             current.clear()
             start = clock()
-            model(*batch.args, **keywords)
+            forward(*batch.args, **keywords)
             synchronize_accelerator()
             total = (clock() - start) * 1e3
             for name, ms in current.items():

@@ -13,6 +13,7 @@ from secateur.evaluation.divergence import divergence
 from secateur.evaluation.outputs import main_output, per_example
 from secateur.evaluation.targets import IGNORED, check_target
 from secateur.options import described
+from secateur.utils.default_device import on_callers_device
 from secateur.utils.failure_text import failure_text
 
 Loss = Callable[[Any, Any], Tensor]
@@ -85,7 +86,7 @@ def _user_loss(loss: Loss, output: Any, against: Any) -> Any:
         DataError: it fails; its own error is shown.
     """
     try:
-        return loss(output, against)
+        return on_callers_device(loss)(output, against)
     except SecateurError:
         raise
     except Exception as failure:

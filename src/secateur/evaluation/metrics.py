@@ -13,6 +13,7 @@ from secateur.data.batch import Batch, concat_batches, on_device
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.changes import Change, student_half_width
 from secateur.options import described
+from secateur.utils.default_device import on_callers_device
 from secateur.utils.failure_text import failure_text
 
 Metric = Callable[[Any, Any], Any]
@@ -142,7 +143,7 @@ def call_metric(metric: Metric, output: Any, target: Any) -> Tensor:
     forms = f"{described(output)} as the outputs and {described(target)} as the targets"
     try:
         with torch.no_grad():
-            value = metric(output, target)
+            value = on_callers_device(metric)(output, target)
             return torch.as_tensor(value, dtype=torch.float64).detach()
     except SecateurError:
         raise

@@ -17,6 +17,7 @@ from secateur.data.batch import Batch
 from secateur.errors import BudgetError, OptionError
 from secateur.graph.model_calls import cache_disabled
 from secateur.graph.torch_logs import torch_logs_silenced
+from secateur.utils.default_device import on_callers_device
 
 EAGER, ONNXRUNTIME = "eager", "onnxruntime"
 EXTRAS = ("onnxruntime", "onnx", "onnxscript")
@@ -79,7 +80,8 @@ def repeatable_call(model: nn.Module, batch: Batch, runtime: str = EAGER) -> Cal
 
 def _eager_call(model: nn.Module, batch: Batch) -> Call:
     keywords = {**batch.kwargs, **cache_disabled(model, batch)}
-    return lambda: model(*batch.args, **keywords)
+    forward = on_callers_device(model)
+    return lambda: forward(*batch.args, **keywords)
 
 
 def _onnxruntime_call(model: nn.Module, batch: Batch) -> Call:

@@ -37,6 +37,7 @@ from secateur.graph.remembered_state import attributes_forgotten, remembered_att
 from secateur.graph.shape_kernels import shapes_at_once
 from secateur.graph.torch_logs import torch_logs_silenced
 from secateur.graph.wrappers import uncompiled
+from secateur.utils.default_device import on_callers_device
 from secateur.utils.process_lock import exclusive
 
 
@@ -81,7 +82,7 @@ OUTPUTS = "let forward return tensors: one, or several in tuples, lists, dicts o
 
 def _output_text(model: nn.Module, batch: Batch) -> str:
     """Describe what a model returns."""
-    output = model(*batch.args, **batch.kwargs)
+    output = on_callers_device(model)(*batch.args, **batch.kwargs)
     return "None" if output is None else f"a {type(output).__name__} without a tensor that depends on its inputs"
 
 
@@ -100,7 +101,7 @@ def _exported_program(model: nn.Module, batch: Batch, axes: Axes) -> Program:
                     drawing_by_size(),
                     operators_taken_apart(),
                 ):
-                    exported = torch.export.export(
+                    exported = on_callers_device(torch.export.export)(
                         model, batch.args, dict(batch.kwargs), dynamic_shapes=shapes, strict=False
                     )
                     return _as_program(exported, model, batch)

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch
 from secateur.errors import DataError
+from secateur.utils.default_device import on_callers_device
 
 CACHE = "use_cache"
 PLAIN = (Tensor, int, float, bool, str, torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -26,7 +27,7 @@ def call_model(model: nn.Module, batch: Batch) -> Any:
         DataError: it is an object in which torch finds no tensor.
     """
     copied = batch.with_copied_inputs()
-    output = model(*copied.args, **copied.kwargs, **cache_disabled(model, batch))
+    output = on_callers_device(model)(*copied.args, **copied.kwargs, **cache_disabled(model, batch))
     plain = plain_output(output)
     if plain is None and output is not None:
         raise DataError(

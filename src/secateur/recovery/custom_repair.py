@@ -10,6 +10,7 @@ from secateur.errors import OptionError, SurgeryError
 from secateur.graph.model_copies import copy_model
 from secateur.recovery.embedded import embedded_tensors
 from secateur.recovery.training_task import TrainingFunction, TrainingTask
+from secateur.utils.default_device import on_callers_device
 
 Trainer = Callable[[nn.Module, nn.Module, Sequence[Batch]], object]
 
@@ -46,7 +47,8 @@ def custom_training(name: str, function: Trainer) -> TrainingFunction:
     def train(task: TrainingTask) -> None:
         """Run the user's function."""
         shapes = _tensor_shapes(task.small)
-        result = function(task.small.eval(), copy_model(task.dense, {}).eval(), task.microbatches)
+        small, dense = task.small.eval(), copy_model(task.dense, {}).eval()
+        result = on_callers_device(function)(small, dense, task.microbatches)
         if isinstance(result, nn.Module) and result is not task.small:
             raise SurgeryError(
                 f"the repair {name} returned another model, which is not used; change the small model that it takes in "

@@ -21,6 +21,7 @@ from secateur.evaluation.generation import cached_inputs
 from secateur.evaluation.outputs import main_output
 from secateur.graph.contexts import preserved, run_module
 from secateur.importance.data_checks import batches_of_model
+from secateur.utils.default_device import on_callers_device
 from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
 
@@ -174,14 +175,15 @@ class _Generation:
 
 def _generate(model: Any, prompt: Tensor, count: int) -> _Generation:
     """Generate tokens greedily with a cache."""
+    forward = on_callers_device(model)
     start = time.perf_counter()
-    output = model(input_ids=prompt, use_cache=True)
+    output = forward(input_ids=prompt, use_cache=True)
     cache = cached_inputs(model, output)
     token = output.logits[:, -1:].argmax(-1)
     ends = [time.perf_counter()]
     tokens = [int(token)]
     for _ in range(count - 1):
-        output = model(input_ids=token, **cache, use_cache=True)
+        output = forward(input_ids=token, **cache, use_cache=True)
         cache = cached_inputs(model, output)
         token = output.logits[:, -1:].argmax(-1)
         tokens.append(int(token))  # waits for the device
