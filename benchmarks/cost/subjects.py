@@ -125,15 +125,15 @@ def bert(data: Path | None, examples: int = 256, layers: int = 12) -> CostSubjec
     return CostSubject(model, [{"input_ids": sequences} for sequences in tokens.split(32)], {"macs": 0.5}, _no_quality)
 
 
-def small_llama(data: Path | None, examples: int = 64, layers: int = 8) -> CostSubject:
-    """A Llama with random weights and grouped queries on sequences of 32 random tokens; its embeddings are tied."""
+def small_llama(data: Path | None, examples: int = 64, layers: int = 8, length: int = 32) -> CostSubject:
+    """A Llama with random weights and grouped queries on sequences of random tokens; its embeddings are tied."""
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 (needs packages that the others don't)
 
     torch.manual_seed(0)
     sizes = {"vocab_size": 1600, "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": layers}
     heads = {"num_attention_heads": 6, "num_key_value_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, tie_word_embeddings=True)).eval()
-    tokens = torch.randint(0, 1600, (examples, 32))
+    tokens = torch.randint(0, 1600, (examples, length))
     batches = [{"input_ids": sequences} for sequences in tokens.split(16)]
     return CostSubject(model, batches, {"params": 0.8}, _no_quality)
 

@@ -8,6 +8,7 @@ from secateur.allocation.block_order import order_of_blocks
 from secateur.allocation.block_trials import coarse_counts, exchanged_places, middle_counts
 from secateur.allocation.candidate_plans import Candidate
 from secateur.allocation.candidates import CURVES, MEASURED
+from secateur.allocation.compared_examples import compared_examples
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.remaining_fractions import fractions
 from secateur.allocation.search import SIMULATIONS, PlanSearch
@@ -74,7 +75,7 @@ class _BlockSearch:
         def remaining(kept: Kept) -> float:
             return sum(fractions(network, kept, network.cost(kept), units, search.latency).values())
 
-        time, quick = search.config.time, search.simulator.quick_held_out(MEASURED)
+        time, quick = search.config.time, search.simulator.quick_held_out(compared_examples(network, MEASURED))
         return order_of_blocks(quick, remaining, set(search.scores), lambda: time.is_spent(CURVES))
 
     def _fallback_allocation(self) -> Allocation:

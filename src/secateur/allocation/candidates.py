@@ -1,5 +1,6 @@
 """The allocations that are worth a try: equal shares, and by the increase of the loss, as estimated and as measured."""
 
+from secateur.allocation.compared_examples import compared_examples
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.measured_curves import DEPTHS, measured_curves
@@ -60,7 +61,8 @@ def _known_curves(simulator: PlanSimulator, scores: Scores, config: PruneConfig)
     if affordable < min(simulator.examples, FEWEST_MEASURED):
         return curves
     in_passes = 2 * MOST_PASSES * simulator.examples // (len(DEPTHS) * len(scores))  # a run starts half-way on average
-    quick = simulator.quick_held_out(min(int(affordable), MEASURED, max(in_passes, FEWEST_MEASURED)))
+    most = compared_examples(simulator.network, MEASURED)
+    quick = simulator.quick_held_out(min(int(affordable), most, max(in_passes, FEWEST_MEASURED)))
     measured = measured_curves(quick, scores, lambda: config.time.is_spent(CURVES))
     if measured is None:
         config.time.leave_out("curves of the loss measured group by group")

@@ -14,6 +14,7 @@ from secateur.allocation.candidate_plans import (
     ranked_by_evidence,
 )
 from secateur.allocation.candidates import FEWEST
+from secateur.allocation.compared_examples import compared_examples
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_sizes
 from secateur.allocation.simulate import FIRST_FOLD, OTHER_FOLDS, PlanSimulator
@@ -59,7 +60,7 @@ class PlanSearch:
     @cached_property
     def quick(self) -> PlanSimulator:
         """The simulator that compares plans; what it computes of the dense network serves all of them."""
-        return self.simulator.quick(SIMULATED)
+        return self.simulator.quick(compared_examples(self.simulator.network, SIMULATED))
 
     def plan(self, keep: Budget, allocation: Allocation) -> Plan:
         """Plan by one allocation."""
