@@ -156,4 +156,5 @@ SUBJECTS: dict[str, Callable[[Path | None], CostSubject]] = {
     "bert": bert,
     "bert-64": partial(bert, examples=64, layers=2),
     "llama": small_llama,
+    "llama-long": partial(small_llama, examples=128, layers=4, length=256),
 }  # fmt: skip

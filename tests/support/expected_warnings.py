@@ -8,6 +8,7 @@ unread_targets = pytest.mark.filterwarnings("ignore:targets are left out, as no 
 untrained_networks = pytest.mark.filterwarnings(
     r"ignore:\w+ was left out. it did not bring the cut network nearer:UserWarning",
     r"ignore:\w+ fits what it saw much better:UserWarning",
+    "ignore:adapt was left out. the examples give:UserWarning",
     "ignore:.* is refitted with care only:UserWarning",
 )
 """Networks with random weights that are repaired, most of them by few examples.

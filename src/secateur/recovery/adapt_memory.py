@@ -4,7 +4,7 @@ from torch import Tensor
 
 from secateur.coupling.network import Network
 from secateur.masking.linear_layers import LinearLayer
-from secateur.recovery.block_reconstruction import reconstruction_blocks
+from secateur.recovery.reconstruction_layers import reconstruction_blocks
 from secateur.utils.available_memory import available_bytes
 
 VECTORS = 6  # in double precision: weights, best weights, direction, steps, slopes, and the slopes before these
@@ -40,14 +40,14 @@ def adapt_bytes(network: Network, mask: Tensor) -> int:
     most = 0
     for block in reconstruction_blocks(network):
         layers = tuple(dict.fromkeys((*block.makers, *block.consumers)))
-        weights = sum(_kept_weights(layer, mask) for layer in layers)
+        weights = sum(kept_weights(layer, mask) for layer in layers)
         factors = sum(layer.groups * layer.features_of_group**2 for layer in layers)
         largest = max(len(layer.outputs) * layer.features_of_group for layer in layers)
         most = max(most, DOUBLE * (VECTORS * weights + WORKING * largest) + SINGLE * factors)
     return most
 
 
-def _kept_weights(layer: LinearLayer, mask: Tensor) -> int:
+def kept_weights(layer: LinearLayer, mask: Tensor) -> int:
     """Return how many weights of a layer are kept."""
     outputs, features = mask[layer.outputs].view(layer.groups, -1).sum(1), layer.features(mask).sum(1)
     return int((outputs * (features + 1)).sum())

@@ -7,22 +7,21 @@ free. This is a nonlinear least squares problem of a few layers at a time, as in
 2021, for quantised networks). As in a refit, errors that the nonlinearity behind a layer clips do not count.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-from secateur.coupling.network import Network
+from secateur.data.batch import Batch
 from secateur.evaluation.holdout import output_spread
 from secateur.graph.operators import arguments
 from secateur.graph.program import Program
 from secateur.graph.value_bytes import example_bytes
-from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.recovery.adapt_rows import counted_examples, has_enough_equations
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.paired_run import PairedExecution
+from secateur.recovery.reconstruction_layers import ReconstructionBlock, reconstruction_blocks
 from secateur.recovery.reconstruction_terms import SharedTargets
 from secateur.recovery.refit import pruned_layer_or_reason
 from secateur.utils.progress import track
 
-DEPTH = 2
 FEWEST = 4
 EXAMPLES = 768
 STEPS = 4
@@ -31,7 +30,10 @@ MEMORY = 1 << 30
 
 
 def reconstruct_blocks(
-    execution: PairedExecution, steps: int = STEPS, is_time_up: Callable[[], bool] = lambda: False
+    execution: PairedExecution,
+    steps: int = STEPS,
+    is_time_up: Callable[[], bool] = lambda: False,
+    counted: Sequence[Batch] | None = None,
 ) -> bool:
     """Refit every layer together with the layers that read it, in the order in which they run.
 
@@ -39,53 +41,44 @@ def reconstruct_blocks(
     takes no more than 1 GiB of memory.
 
     Nothing is changed where there are too few examples to hold any out: one or two can be fitted at any cost to others.
+    Layers stay as they are where the examples give fewer equations than they have weights.
 
     Args:
         execution: both networks.
         steps: the most for each layer.
         is_time_up: asked before each layer; those that are left when it is stay as they are.
+        counted: the examples whose equations count; those of the execution by default.
 
     Returns:
         Whether there was time for all.
     """
     if sum(microbatch.size or 1 for microbatch in execution.microbatches) < FEWEST:
         return True
-    remaining = list(reconstruction_blocks(execution.within.network))
-    examples = _most_examples(execution.within.network.program, remaining)
-    execution = PairedExecution(execution.within, output_spread(execution.microbatches, examples), execution.memory)
-    compared = {
-        layer
-        for stretch in remaining
-        for layer in stretch.consumers
-        if pruned_layer_or_reason(layer, execution.within)[0]
-    }
-    shared = SharedTargets(execution.within.network, compared, execution.microbatches)
+    within, program = execution.within, execution.within.network.program
+    blocks = list(reconstruction_blocks(within.network))
+    used = output_spread(execution.microbatches, _most_examples(program, blocks))
+    execution = PairedExecution(within, used, execution.memory)
+    examples = min(counted_examples(program, microbatches) for microbatches in (used, counted or used))
+    remaining = [block for block in blocks if has_enough_equations(block, within.mask, examples)]
+    consumers = (layer for block in remaining for layer in block.consumers)
+    compared = {layer for layer in consumers if pruned_layer_or_reason(layer, within)[0]}
+    shared = SharedTargets(within.network, compared, used)
     for stretch in track(tuple(remaining), "adapted layers"):
         if is_time_up():
             return False
         remaining.remove(stretch)
-        choices = {
-            layer: pruned_layer_or_reason(layer, execution.within)[0] for layer in (*stretch.makers, *stretch.consumers)
-        }
-        pruned_layers = {layer: pruned_layer for layer, pruned_layer in choices.items() if pruned_layer is not None}
-        consumers = [layer for layer in stretch.consumers if layer in pruned_layers]
-        if stretch.makers[0] in pruned_layers and consumers:
-            BlockProblem(execution, list(pruned_layers.values()), consumers, shared).solve(steps)
+        _solve_together(execution, stretch, shared, steps)
         shared.forget_all_but({layer for block in remaining for layer in (*block.makers, *block.consumers)})
     return True
 
 
-@dataclass(frozen=True, eq=False)
-class ReconstructionBlock:
-    """Layers that are refitted together.
-
-    Args:
-        makers: a layer, and those that make units of the same group before any of them is read.
-        consumers: the layers that read these units next, and those that read what these make.
-    """
-
-    makers: tuple[LinearLayer, ...]
-    consumers: tuple[LinearLayer, ...]
+def _solve_together(execution: PairedExecution, block: ReconstructionBlock, shared: SharedTargets, steps: int) -> None:
+    """Solve for the layers of a block that can be refitted, if its first layer and one that is compared can."""
+    choices = {layer: pruned_layer_or_reason(layer, execution.within)[0] for layer in (*block.makers, *block.consumers)}
+    pruned_layers = {layer: pruned_layer for layer, pruned_layer in choices.items() if pruned_layer is not None}
+    consumers = [layer for layer in block.consumers if layer in pruned_layers]
+    if block.makers[0] in pruned_layers and consumers:
+        BlockProblem(execution, list(pruned_layers.values()), consumers, shared).solve(steps)
 
 
 def _most_examples(program: Program, blocks: Sequence[ReconstructionBlock]) -> int:
@@ -101,37 +94,3 @@ def _bytes_of(program: Program, stretch: ReconstructionBlock) -> int:
         + 2 * sum(example_bytes(program, node) for node in inputs)
         + sum(example_bytes(program, layer.node) for layer in stretch.consumers)
     )
-
-
-def reconstruction_blocks(network: Network) -> Iterator[ReconstructionBlock]:
-    """Yield every layer that produces units with the layers that read them, in the order in which they run."""
-    layers = layers_of(network)
-    covered: set[LinearLayer] = set()
-    for layer in layers:
-        makers, consumers = _next(network, layer, layers)
-        if layer in covered or not consumers:
-            continue
-        covered |= set(makers)
-        ring = consumers
-        for _ in range(DEPTH - 1):
-            ring = [next_layer for consumer in ring for next_layer in _next(network, consumer, layers)[1]]
-            consumers = consumers + ring
-        yield ReconstructionBlock(tuple(makers), tuple(sorted(set(consumers), key=layers.index)))
-
-
-def _next(
-    network: Network, layer: LinearLayer, layers: Sequence[LinearLayer]
-) -> tuple[list[LinearLayer], list[LinearLayer]]:
-    """Return a layer and the others that produce units of its group, and their consumers before the next producer."""
-    group = next((candidate for candidate in network.groups if candidate.owns(layer.outputs)), None)
-    makers, consumers = [layer], list[LinearLayer]()
-    if group is None:
-        return makers, consumers
-    for candidate in layers[layers.index(layer) + 1 :]:
-        if candidate.reads and group.owns(candidate.inputs):
-            consumers.append(candidate)
-        if group.owns(candidate.outputs):
-            if consumers:
-                break
-            makers.append(candidate)
-    return makers, consumers

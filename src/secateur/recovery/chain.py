@@ -20,6 +20,7 @@ from secateur.evaluation.holdout import improves, output_spread
 from secateur.files.state_memo import StateMemo, key_of
 from secateur.graph.model_copies import copy_model
 from secateur.recovery.adapt_memory import adapt_shortage
+from secateur.recovery.adapt_rows import few_equations
 from secateur.recovery.batchnorm import match_batchnorm
 from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS, reconstruct_blocks
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
@@ -105,11 +106,13 @@ class RepairChain:
         self.temperature = 1.0  # at which outputs are compared
         self.before_adapt = range(0)  # the numbers of the repairs that "adapt" follows
         self.kept: list[str] = []  # the keys of the repairs that were kept
+        mask = plan.network.mask(plan.kept)
+        self.few_equations = few_equations(plan.network, mask, self.fitted)  # why "adapt" is left out, or ""
 
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
-        self.before_adapt = _before_adapt(repairs)
+        self.before_adapt = range(0) if self.few_equations else _before_adapt(repairs)
         with self.dense_outputs.ready_for(self.held):
             self.temperature = comparison_temperature(map(self.dense_outputs.of, self.held))
         before = self._divergences(self.state, self.held)
@@ -147,7 +150,8 @@ class RepairChain:
             self.tuning.time.leave_out(f"the repair '{name}'")
             return True
         network = self.plan.network
-        shortage = adapt_shortage(network, network.mask(self.plan.kept)) if name == "adapt" else ""
+        is_adapt = name == "adapt"
+        shortage = is_adapt and (self.few_equations or adapt_shortage(network, network.mask(self.plan.kept)))
         if shortage:
             warn(shortage)
         return bool(shortage)
@@ -266,7 +270,7 @@ class RepairChain:
 
     def _adapt(self, execution: PairedExecution, steps: int) -> None:
         time, share = self.tuning.time, JUDGED if steps == STEPS else 1.0
-        if not reconstruct_blocks(execution, steps, lambda: time.is_spent(share)):
+        if not reconstruct_blocks(execution, steps, lambda: time.is_spent(share), self.fitted):
             time.leave_out(f"{'the last steps of ' if steps == POLISH else ''}'adapt' for the last layers")
 
 

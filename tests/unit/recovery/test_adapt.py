@@ -19,9 +19,10 @@ from secateur.evaluation.holdout import improves
 from secateur.importance.context import split_microbatches
 from secateur.masking.linear_layers import layers_of
 from secateur.recovery.block_problem import BlockProblem
-from secateur.recovery.block_reconstruction import reconstruct_blocks, reconstruction_blocks
+from secateur.recovery.block_reconstruction import reconstruct_blocks
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
+from secateur.recovery.reconstruction_layers import reconstruction_blocks
 from secateur.recovery.refit import refit
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.repair_step import RepairStep

@@ -9,7 +9,7 @@ from expected_warnings import untrained_networks
 from live_bytes import LiveBytes
 from secateur.data.conversion import as_batches
 from secateur.importance.context import split_microbatches
-from secateur.recovery import adapt_memory
+from secateur.recovery import adapt_memory, adapt_rows
 from secateur.recovery.adapt_memory import adapt_bytes, adapt_shortage
 from secateur.recovery.block_reconstruction import reconstruct_blocks
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
@@ -35,6 +35,7 @@ def test_block_reconstruction_takes_the_memory_that_is_told(
 ) -> None:
     """With few rows, which are kept for the preconditioner, and with many, whose products are factored."""
     monkeypatch.setattr(mapped_tensors, "ROOM", 0)
+    monkeypatch.setattr(adapt_rows, "FEWEST_EQUATIONS", 0.0)  # so that few rows are solved for, too
     model, plan, data = subject(width, rows)
     within = EmbeddedPrunedNetwork.of(sc.cut(model, plan), plan.network, recipe_of(model, plan))
     microbatches = split_microbatches(as_batches(list(data.split(100))), torch.device("cpu"))
@@ -45,6 +46,7 @@ def test_block_reconstruction_takes_the_memory_that_is_told(
 
 
 def test_adapt_is_left_out_where_memory_is_short_and_the_refit_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapt_rows, "FEWEST_EQUATIONS", 0.0)
     model, plan, data = subject(32, 64)
     needed = adapt_bytes(plan.network, plan.network.mask(plan.kept))
     assert adapt_shortage(plan.network, plan.network.mask(plan.kept), needed) == ""

@@ -10,10 +10,10 @@ from secateur.data.conversion import as_batches
 from secateur.importance.context import network_microbatches
 from secateur.recovery import row_weights
 from secateur.recovery.block_problem import BlockProblem
-from secateur.recovery.block_reconstruction import reconstruction_blocks
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.pruned_layer import PrunedLayer
+from secateur.recovery.reconstruction_layers import reconstruction_blocks
 from secateur.recovery.reconstruction_terms import SharedTargets
 from secateur.recovery.regression_rows import RegressionRows
 from secateur.surgery.recipe import recipe_of

@@ -1,0 +1,77 @@
+"""Block reconstruction solves only for weights of which the examples say enough."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur.data.batch import Batch
+from secateur.errors import SecateurWarning
+from secateur.recovery import block_reconstruction
+from secateur.recovery.adapt_rows import FEWEST_EQUATIONS, counted_examples, equations_per_weight, few_equations
+from secateur.recovery.reconstruction_layers import reconstruction_blocks
+
+
+def perceptron() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+
+
+class TokenScores(nn.Module):
+    """A layer on each token of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.down = nn.Embedding(7, 4), nn.Linear(4, 8), nn.Linear(8, 7)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.down(torch.relu(self.up(self.embed(tokens))))
+
+
+def test_equations_are_outputs_at_rows() -> None:
+    """Half of 16 units: two layers and their consumers, with constants; each output at each row is an equation."""
+    model, x = perceptron(), torch.randn(2, 6)
+    network = sc.trace(model, x)
+    mask = network.mask({"0": torch.arange(8), "2": torch.arange(4)})
+    first, second = reconstruction_blocks(network)
+    weights = 8 * (6 + 1) + 4 * (8 + 1) + 3 * (4 + 1)
+    assert equations_per_weight(first, mask, 10) == pytest.approx(10 * (4 + 3) / weights)
+    assert equations_per_weight(second, mask, 10) == pytest.approx(10 * 3 / (4 * (8 + 1) + 3 * (4 + 1)))
+
+
+def test_longer_sequences_count_for_more() -> None:
+    """Every token is a row, also where sequences are longer than that of the trace."""
+    network = sc.trace(TokenScores(), torch.zeros(2, 5, dtype=torch.long))
+    short, long = (Batch((torch.zeros(4, length, dtype=torch.long),), {}) for length in (5, 15))
+    assert counted_examples(network.program, [short]) == 4
+    assert counted_examples(network.program, [short, long]) == 16
+    block = next(iter(reconstruction_blocks(network)))
+    mask = network.mask({})
+    assert equations_per_weight(block, mask, 4) == pytest.approx(4 * 5 * 7 / (8 * (4 + 1) + 7 * (8 + 1)))
+
+
+def test_adapt_is_left_out_where_no_layer_has_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not tried, the warning says what would do, and refit is done as where nothing follows."""
+    model = perceptron()
+    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
+    network = sc.trace(model, x)
+    plan = sc.plan(network, sc.score(network, [x], by="l2", progress=False), {"macs": 0.6}, progress=False)
+    monkeypatch.setattr(block_reconstruction, "BlockProblem", lambda *_: pytest.fail("solved"))
+    with pytest.warns(SecateurWarning) as caught:
+        both = sc.repair(sc.cut(model, plan), model, plan, [x], ("refit", "adapt"), progress=False)
+    texts = [str(warning.message) for warning in caught]
+    assert any(text.startswith("adapt was left out: the examples give at most") for text in texts)
+    with pytest.warns(SecateurWarning):
+        alone = sc.repair(sc.cut(model, plan), model, plan, [x], "refit", progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(both.parameters(), alone.parameters(), strict=True))
+
+
+def test_the_number_of_examples_that_would_do_is_right() -> None:
+    network = sc.trace(perceptron(), torch.randn(2, 6))
+    mask = network.mask({})
+    some = [Batch((torch.randn(4, 6),), {})]
+    text = few_equations(network, mask, some)
+    times = float(text.partition("with ")[2].split()[0])
+    most = max(equations_per_weight(block, mask, 4 * times) for block in reconstruction_blocks(network))
+    assert most == pytest.approx(FEWEST_EQUATIONS, rel=0.05)
+    assert few_equations(network, mask, [Batch((torch.randn(4 * 100, 6),), {})]) == ""
