@@ -33,8 +33,8 @@ def read_idx(path: Path) -> np.ndarray:
 
 def read_all(folder: Path) -> list[np.ndarray]:
     """Training images and labels, test images and labels."""
-    parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    return [read_idx(folder / f"{part}-ubyte.gz") for part in parts]
+    files = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return [read_idx(folder / f"{part}-ubyte.gz") for part in files]
 
 
 def normalised(images: np.ndarray) -> Tensor:

@@ -70,7 +70,7 @@ def main() -> None:
 
 def measure_memory(args: argparse.Namespace) -> Row:
     """Prune a model, and return the largest memory of each stage."""
-    _load_libraries()
+    _import_by_pruning()
     with tempfile.TemporaryDirectory() as folder:
         if args.mapped:
             random_llama(SIZES[args.size], args.dtype).save_pretrained(folder)
@@ -97,7 +97,7 @@ def measure_memory(args: argparse.Namespace) -> Row:
     }
 
 
-def _load_libraries() -> None:
+def _import_by_pruning() -> None:
     """Prune a tiny model, so that everything that tracing and the stages import is in memory before."""
     tiny = random_llama((1, 32, 64, 2, 1, 50), "float32")
     tokens: torch.Tensor = torch.randint(0, 50, (4, LENGTH))

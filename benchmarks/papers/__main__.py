@@ -26,7 +26,7 @@ from papers.settings import Record, Settings
 RESULTS = results_folder("reproductions")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _reproductions_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", choices=EXPERIMENTS)
     parser.add_argument("--data", type=Path, default=Path("data"))
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Read the options, then run an experiment or write the page."""
-    parser = _parser()
+    parser = _reproductions_parser()
     args = parser.parse_args()
     if args.page:
         write_papers_page(RESULTS, Path("docs"))

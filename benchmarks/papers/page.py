@@ -25,7 +25,7 @@ def write_papers_page(results: Path, folder: Path) -> None:
         rows = _recorded_rows(results, name)
         if rows:
             title, _, rest = (experiment.text or "").partition("\n\n")
-            lines += [f"## {title.rstrip('.')}", "", f"    {_command(name)}", "", _version_text(name, rows), ""]
+            lines += [f"## {title.rstrip('.')}", "", f"    {_command(name)}", "", _version_sentence(name, rows), ""]
             lines += [rest.strip(), ""] if rest.strip() else []
             lines += [*experiment.tables(rows), "", *REMARKS.get(name, ())]
             if experiment.figure is not None:
@@ -49,14 +49,14 @@ def _cifar_section(results: Path, name: str, experiment: PaperExperiment) -> lis
         return []
     heading = "### On CIFAR-10, with a VGG-16 of half the published width"
     tables = experiment.tables(rows)
-    return [heading, "", f"    {_command(key)}", "", _version_text(key, rows), "", *tables, "", *REMARKS[key]]
+    return [heading, "", f"    {_command(key)}", "", _version_sentence(key, rows), "", *tables, "", *REMARKS[key]]
 
 
 def _command(name: str) -> str:
     return f"python -m benchmarks reproductions {name.removesuffix('-cifar10')} {OPTIONS.get(name, '')}".rstrip()
 
 
-def _version_text(name: str, rows: Sequence[Row]) -> str:
+def _version_sentence(name: str, rows: Sequence[Row]) -> str:
     """Return a sentence on the versions that measured the rows."""
     recorded_versions = sorted({row["run"]["version"] for row in rows if "run" in row})
     unrecorded = [VERSIONS[name]] if any("run" not in row for row in rows) and name in VERSIONS else []

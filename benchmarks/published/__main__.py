@@ -67,7 +67,7 @@ FAILURES = (
 KEY = ("network", "keep", "images", "draw", "method")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _published_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Read the options, then measure or write the page."""
-    args = _parser().parse_args()
+    args = _published_parser().parse_args()
     if args.page:
         write_published_page(ROWS, RESULTS / "allocations.jsonl", Path("docs"))
         return

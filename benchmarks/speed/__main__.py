@@ -48,7 +48,7 @@ from speed.timing import RUNTIMES, ClockSettings, keep_freed_memory, measure_spe
 RESULTS = results_folder("speed")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _speed_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--networks", nargs="+", default=list(SUBJECTS), choices=SUBJECTS)
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Read the options, then measure or print the table."""
-    args = _parser().parse_args()
+    args = _speed_parser().parse_args()
     if args.table:
         print(speed_tables(args.out))
         return
