@@ -34,7 +34,7 @@ def read_idx(path: Path) -> np.ndarray:
 def read_all(folder: Path) -> list[np.ndarray]:
     """Training images and labels, test images and labels."""
     files = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    return [read_idx(folder / f"{part}-ubyte.gz") for part in files]
+    return [read_idx(folder / f"{name}-ubyte.gz") for name in files]
 
 
 def normalised(images: np.ndarray) -> Tensor:
@@ -75,7 +75,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, batch: 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
-    predicted = torch.cat([model(part) for part in normalised(images).split(500)]).argmax(1)
+    predicted = torch.cat([model(batch) for batch in normalised(images).split(500)]).argmax(1)
     return float((predicted == torch.tensor(labels)).double().mean())
 
 

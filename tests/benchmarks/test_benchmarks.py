@@ -20,9 +20,9 @@ def test_names_that_scripts_import_exist(script: Path) -> None:
     for statement in ast.walk(ast.parse(script.read_text())):
         if isinstance(statement, ast.ImportFrom) and (statement.module or "").split(".")[0] == "secateur":
             module = importlib.import_module(str(statement.module))
-            for each in statement.names:
-                if not hasattr(module, each.name):
-                    importlib.import_module(f"{statement.module}.{each.name}")
+            for alias in statement.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{statement.module}.{alias.name}")
 
 
 def test_the_page_of_shapley_values_has_the_text_that_its_benchmark_writes() -> None:

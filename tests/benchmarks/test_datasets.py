@@ -22,12 +22,12 @@ def write_cifar(folder: Path, binary: bool) -> tuple[np.ndarray, np.ndarray]:
     images, labels = pixels(12), np.arange(12) % 10
     for number in range(6):
         name = f"data_batch_{number + 1}" if number < 5 else "test_batch"
-        own = slice(2 * number, 2 * number + 2)
+        batch = slice(2 * number, 2 * number + 2)
         if binary:
-            rows = np.concatenate([labels[own, None].astype(np.uint8), images[own].reshape(2, -1)], 1)
+            rows = np.concatenate([labels[batch, None].astype(np.uint8), images[batch].reshape(2, -1)], 1)
             (folder / f"{name}.bin").write_bytes(rows.tobytes())
         else:
-            content = {b"data": images[own].reshape(2, -1), b"labels": labels[own].tolist(), b"batch_label": b"one"}
+            content = {b"data": images[batch].reshape(2, -1), b"labels": labels[batch].tolist(), b"batch_label": b"one"}
             (folder / name).write_bytes(pickle.dumps(content, protocol=2))
     return images, labels
 
@@ -35,10 +35,10 @@ def write_cifar(folder: Path, binary: bool) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("binary", [False, True])
 def test_cifar10(tmp_path: Path, binary: bool) -> None:
     images, labels = write_cifar(tmp_path, binary)
-    found = cifar10(tmp_path)
-    assert found.images.shape == (10, 3, 32, 32) and found.test_images.shape == (2, 3, 32, 32)
-    assert found.labels.tolist() == labels[:10].tolist() and found.test_labels.tolist() == labels[10:].tolist()
-    back = found.images[3] * torch.tensor([0.2470, 0.2435, 0.2616]).view(3, 1, 1)
+    split = cifar10(tmp_path)
+    assert split.images.shape == (10, 3, 32, 32) and split.test_images.shape == (2, 3, 32, 32)
+    assert split.labels.tolist() == labels[:10].tolist() and split.test_labels.tolist() == labels[10:].tolist()
+    back = split.images[3] * torch.tensor([0.2470, 0.2435, 0.2616]).view(3, 1, 1)
     back = (back + torch.tensor([0.4914, 0.4822, 0.4465]).view(3, 1, 1)) * 255
     assert np.allclose(back.numpy(), images[3], atol=1e-2)
 
@@ -58,28 +58,28 @@ def test_a_pickle_of_anything_but_arrays_is_refused(tmp_path: Path, monkeypatch:
 
 
 def test_mnist_packed_or_not(tmp_path: Path) -> None:
-    for part, shape in (("train", (5, 28, 28)), ("t10k", (3, 28, 28))):
+    for prefix, shape in (("train", (5, 28, 28)), ("t10k", (3, 28, 28))):
         images = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
         labels = np.arange(shape[0], dtype=np.uint8)
         for name, values in (("images-idx3", images), ("labels-idx1", labels)):
             head = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
             raw = head + values.tobytes()
-            packed = part == "train"
-            path = tmp_path / f"{part}-{name}-ubyte{'.gz' if packed else ''}"
+            packed = prefix == "train"
+            path = tmp_path / f"{prefix}-{name}-ubyte{'.gz' if packed else ''}"
             path.write_bytes(gzip.compress(raw) if packed else raw)
-    found = mnist(tmp_path)
-    assert found.images.shape == (5, 1, 28, 28) and found.test_images.shape == (3, 1, 28, 28)
-    assert found.test_labels.tolist() == [0, 1, 2]
-    assert float(found.images[0, 0, 0, 1]) == pytest.approx((1 / 255 - 0.1307) / 0.3081, rel=1e-5)
+    split = mnist(tmp_path)
+    assert split.images.shape == (5, 1, 28, 28) and split.test_images.shape == (3, 1, 28, 28)
+    assert split.test_labels.tolist() == [0, 1, 2]
+    assert float(split.images[0, 0, 0, 1]) == pytest.approx((1 / 255 - 0.1307) / 0.3081, rel=1e-5)
 
 
 def test_cub200(tmp_path: Path) -> None:
     names = ["001.Albatross/a.jpg", "002.Auk/b.jpg", "002.Auk/c.jpg"]
-    for place, name in enumerate(names):
+    for number, name in enumerate(names):
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         image = np.zeros((40, 60, 3), np.uint8)
-        image[10:30, 20:50] = 100 + 50 * place  # what the bounding box holds
+        image[10:30, 20:50] = 100 + 50 * number  # what the bounding box holds
         Image.fromarray(image).save(path, quality=100, subsampling=0)
     lines = {
         "images": names, "image_class_labels": ["1", "2", "2"], "train_test_split": ["1", "0", "1"],

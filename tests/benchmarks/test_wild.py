@@ -135,7 +135,7 @@ def test_the_page_sets_versions_side_by_side_and_names_what_went_wrong() -> None
     harmed |= {"error": "KeyError: x", "share": 0.2, "frozen": [["a", 8, "add", "", "meets a tensor"]]}
     old = {"name": "lib/old", "version": "1", "share": 1.0}
     before = {"lib/good": {**row, "version": "1", "name": "lib/good", "share": 0.25, "frozen_units": 7, "trials": 99}}
-    page = as_markdown({each["name"]: each for each in (good, harmed, old)}, before)
+    page = as_markdown({entry["name"]: entry for entry in (good, harmed, old)}, before)
     assert "| lib/good | 25.0% | 100.0% | 7 | 0 | 2.0 | 2.0 | 99 | 4 |" in page
     assert "| lib/old * |" in page
     assert "in the 2 rows of version 2" in page
@@ -153,7 +153,7 @@ def test_the_page_names_the_slowest_and_knows_the_newest_version_in_any_order() 
         {**slow, "version": "0.9.1", "name": "b"},
         {**slow, "version": "0.10.0", "name": "c"},
     ]
-    page = as_markdown({each["name"]: each for each in rows}, {})
+    page = as_markdown({entry["name"]: entry for entry in rows}, {})
     assert "in the 1 rows of version 0.10.0;" in page
     assert "2 of 3 took 8 times a plain export or more: c 10.0, b * 10.0." in page
     assert "older" not in as_markdown({"c": rows[2]}, {})

@@ -55,10 +55,10 @@ DATA: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("by", ["shapley", "taylor", "leave-one-out"])
-@pytest.mark.parametrize("what", DATA)
-def test_data(what: str, by: str, network: sc.Network) -> None:
-    data, said = DATA[what]
-    with pytest.raises(sc.SecateurError, match=said):
+@pytest.mark.parametrize("case", DATA)
+def test_data(case: str, by: str, network: sc.Network) -> None:
+    data, message = DATA[case]
+    with pytest.raises(sc.SecateurError, match=message):
         sc.score(network, data, by=by, progress=False)
 
 
@@ -71,10 +71,10 @@ LOSSES: dict[str, tuple[Callable[..., Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", LOSSES)
-def test_losses(what: str, network: sc.Network) -> None:
-    loss, said = LOSSES[what]
-    with pytest.raises(sc.SecateurError, match=said):
+@pytest.mark.parametrize("case", LOSSES)
+def test_losses(case: str, network: sc.Network) -> None:
+    loss, message = LOSSES[case]
+    with pytest.raises(sc.SecateurError, match=message):
         sc.score(network, [(X, Y)], loss=loss, progress=False)
 
 
@@ -93,10 +93,10 @@ NAMES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", NAMES)
-def test_names_and_options(what: str, network: sc.Network) -> None:
-    options, said = NAMES[what]
-    with pytest.raises(sc.SecateurError, match=said):
+@pytest.mark.parametrize("case", NAMES)
+def test_names_and_options(case: str, network: sc.Network) -> None:
+    options, message = NAMES[case]
+    with pytest.raises(sc.SecateurError, match=message):
         sc.score(network, [(X, Y)], progress=False, **options)
 
 
@@ -112,16 +112,16 @@ def test_a_criterion_that_needs_examples_and_has_none(network: sc.Network) -> No
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("scores", "message"),
     [
         ({}, "gave nothing for 0"),
         ({"0": torch.zeros(3), "2": torch.zeros(8)}, "scores of shape \\(3,\\) for 0, which has 10 units"),
         ({"0": torch.full((10,), float("nan")), "2": torch.zeros(8)}, "NaN or infinity among them for 0"),
     ],
 )
-def test_a_criterion_of_ones_own_that_is_wrong(given: dict[str, Tensor], said: str, network: sc.Network) -> None:
-    with pytest.raises(sc.SecateurError, match=said):
-        sc.score(network, by=lambda context: given)
+def test_a_criterion_of_ones_own_that_is_wrong(scores: dict[str, Tensor], message: str, network: sc.Network) -> None:
+    with pytest.raises(sc.SecateurError, match=message):
+        sc.score(network, by=lambda context: scores)
 
 
 class Branching(nn.Module):
@@ -160,8 +160,8 @@ def test_a_network_with_nothing_to_cut_lists_the_reasons() -> None:
 
 
 def test_prune_looks_at_the_budget_and_the_name_before_it_does_anything(model: nn.Module) -> None:
-    for keep, by, said in (({"macs": 7}, "shapley", "out of range"), ({"macs": 0.5}, "shaply", "did you mean")):
-        with pytest.raises(sc.SecateurError, match=said):
+    for keep, by, message in (({"macs": 7}, "shapley", "out of range"), ({"macs": 0.5}, "shaply", "did you mean")):
+        with pytest.raises(sc.SecateurError, match=message):
             sc.prune(model, 7, keep, by)  # type: ignore[arg-type]
 
 

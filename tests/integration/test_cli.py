@@ -78,8 +78,8 @@ def test_weights_from_a_file(shop: Path) -> None:
         assert secateur(shop, "score", *MODEL, *words).returncode == 0
         scores.append(sc.Scores.load(shop / suffix / "scores.safetensors"))
     expected = model[0].weight.detach().double().abs().sum(1)
-    for found in scores:
-        assert torch.allclose(found["0"].values, expected)
+    for group_scores in scores:
+        assert torch.allclose(group_scores["0"].values, expected)
 
 
 def test_inspect_and_score(shop: Path) -> None:
@@ -185,13 +185,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_bad_input_exits_2_and_writes_nothing(what: str, shop: Path) -> None:
-    words, said = WRONG[what]
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_exits_2_and_writes_nothing(case: str, shop: Path) -> None:
+    words, message = WRONG[case]
     budget = () if "--keep" in words else ("--keep", "macs=0.5")
     done = secateur(shop, "prune", *words, *budget, "--out", "small")
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr and done.stderr.startswith("secateur: ")
+    assert message in done.stderr and done.stderr.startswith("secateur: ")
     assert "Traceback" not in done.stderr
     assert not (shop / "small").exists()
 

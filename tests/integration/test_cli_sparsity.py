@@ -94,8 +94,8 @@ def test_each_trains_writes_and_is_read_again(name: str, shop: Path) -> None:
     assert saved_report(shop / "out", False) == (shop / "out" / "report.txt").read_text().rstrip()
     model = sc.load(fresh(), shop / "out")
     check_the_same_by_other_calls(name, shop / "out", model)
-    zeros = sum(int((each == 0).sum()) for each in model.parameters() if each.dim() > 1)
-    assert zeros > 0.3 * sum(each.numel() for each in model[2].parameters())
+    zeros = sum(int((parameter == 0).sum()) for parameter in model.parameters() if parameter.dim() > 1)
+    assert zeros > 0.3 * sum(parameter.numel() for parameter in model[2].parameters())
     without = secateur(shop, *COMMANDS[name], "--model", "workshop:make", "--data", "workshop:unlabelled", "--out", "u")
     assert without.returncode == 0 and "accuracy" not in without.stdout, without.stderr
 
@@ -113,7 +113,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(name: str, shop: Path) -> 
     done = secateur(shop, *command, "--out", "resumed", "--checkpoint", "states")
     assert done.returncode == 0, done.stderr
     one, other = (sc.load(fresh(), shop / folder).state_dict() for folder in ("straight", "resumed"))
-    assert all(torch.equal(one[each], other[each]) for each in one)
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 WRONG = {
@@ -131,8 +131,8 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_bad_input_exits_2_and_writes_nothing(what: str, shop: Path) -> None:
-    done = secateur(shop, *WRONG[what])
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_exits_2_and_writes_nothing(case: str, shop: Path) -> None:
+    done = secateur(shop, *WRONG[case])
     assert done.returncode == 2 and done.stderr.startswith("secateur: "), done.stderr
     assert "Traceback" not in done.stderr and not (shop / "out").exists()

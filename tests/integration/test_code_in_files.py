@@ -55,8 +55,8 @@ def test_a_plain_result_that_claims_to_be_a_program_runs_nothing(way: str, saved
 
 
 def test_a_program_that_a_person_names_is_called_code(saved: Path, tmp_path: Path) -> None:
-    told = CliRunner().invoke(app, ["inspect", "--help"], env={"COLUMNS": "200"})
-    assert "It is code: give only a file that you trust" in " ".join(told.stdout.split())
+    output = CliRunner().invoke(app, ["inspect", "--help"], env={"COLUMNS": "200"})
+    assert "It is code: give only a file that you trust" in " ".join(output.stdout.split())
     command = ["inspect", "--program", str(saved / "program" / "model.pt2"), "--data", "damaged:examples"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0 and "is code" in done.stderr and "that you trust" in done.stderr

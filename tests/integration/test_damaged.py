@@ -21,10 +21,10 @@ def test_every_variant_is_the_same_or_refused(tmp_path: Path) -> None:
             warnings.simplefilter("ignore")
             expected = subject.use()[0]()
             for name, content in subject.variants(CHANCE, CRAFTED.get(subject.kind, OTHERS)):
-                said = outcome(subject, content, expected)
-                counts[f"{subject.kind}: {said}"] += 1
-                if said not in ("same", "refused"):
-                    wrong.append(f"{subject.kind}, {name}: {said}")
+                result = outcome(subject, content, expected)
+                counts[f"{subject.kind}: {result}"] += 1
+                if result not in ("same", "refused"):
+                    wrong.append(f"{subject.kind}, {name}: {result}")
         subject.path.write_bytes(whole)
     assert not wrong, "\n".join(wrong[:20])
     assert sum(counts.values()) >= LEAST

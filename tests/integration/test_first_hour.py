@@ -1,4 +1,4 @@
-"""What people bring in their first hour: other objects for models, data, results and options, and what they do next."""
+"""Answers to objects that are no models, data, results or options, as new users give them."""
 
 import copy
 import pickle
@@ -65,9 +65,9 @@ MODELS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("what", MODELS)
-def test_what_is_no_model_is_answered_with_what_to_give(what: str) -> None:
-    model, advice = MODELS[what]
+@pytest.mark.parametrize("case", MODELS)
+def test_what_is_no_model_is_answered_with_what_to_give(case: str) -> None:
+    model, advice = MODELS[case]
     with pytest.raises(sc.SecateurError, match=advice):
         sc.prune(model, DATA, KEEP, **FAST)
 
@@ -82,9 +82,9 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", OPTIONS)
-def test_options_are_answered_with_what_to_give(what: str) -> None:
-    options, advice = OPTIONS[what]
+@pytest.mark.parametrize("case", OPTIONS)
+def test_options_are_answered_with_what_to_give(case: str) -> None:
+    options, advice = OPTIONS[case]
     with pytest.raises(sc.SecateurError, match=advice):
         sc.prune(_model(), DATA, **{"keep": KEEP, **FAST, **options})
 

@@ -57,17 +57,17 @@ def shop(scored: Path, tmp_path: Path) -> Path:
 
 
 def same(folder: Path, one: str, other: str) -> bool:
-    found, expected = (sc.Scores.load(folder / name / "scores.safetensors") for name in (one, other))
-    return list(found) == list(expected) and all(
-        torch.equal(getattr(found[name], part), getattr(expected[name], part))
-        for name in expected for part in ("values", "errors", "errors_here", "per_example")
+    scores, expected = (sc.Scores.load(folder / name / "scores.safetensors") for name in (one, other))
+    return list(scores) == list(expected) and all(
+        torch.equal(getattr(scores[name], field), getattr(expected[name], field))
+        for name in expected for field in ("values", "errors", "errors_here", "per_example")
     )  # fmt: skip
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def workers(launcher: int) -> list[int]:
@@ -77,10 +77,10 @@ def workers(launcher: int) -> list[int]:
 
 
 def test_two_hosts_give_the_same_bits_as_one_process_and_one_of_them_writes(shop: Path) -> None:
-    place = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    address = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     hosts = [
         subprocess.Popen(
-            [*LAUNCH, "--nnodes", "2", "--node-rank", str(host), *place, *COMMAND, "hosts"],
+            [*LAUNCH, "--nnodes", "2", "--node-rank", str(host), *address, *COMMAND, "hosts"],
             cwd=shop, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         ) for host in (0, 1)
     ]  # fmt: skip
@@ -110,7 +110,7 @@ def test_a_killed_worker_costs_only_its_unfinished_blocks(shop: Path) -> None:
 
 
 def test_a_damaged_checkpoint_ends_all_processes(shop: Path) -> None:
-    """What fails in the first process fails in the other, which would wait for it else."""
+    """An error in the first process is raised in the other, which would wait for it otherwise."""
     (shop / "scores.part").write_bytes(b"nothing")
     command = [*LAUNCH, "--standalone", "--nproc-per-node", "2", *COMMAND, "two", "--checkpoint", "scores.part"]
     done = subprocess.run(command, cwd=shop, env=environment(), capture_output=True, text=True, timeout=300)
@@ -285,7 +285,7 @@ with sc.shared_processes():
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    """What two processes got from tasks and functions, by title."""
+    """Return the results of tasks and functions in two processes, by title."""
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "tasks.py").write_text(TASKS)
     words = [*LAUNCH, "--standalone", "--nproc-per-node", "2", "tasks.py"]
@@ -300,9 +300,9 @@ def test_one_process_of_a_group_prunes_alone_outside_of_the_context(lines: list[
 
 
 def test_tasks_are_done_once_and_every_process_has_all_results(lines: list[dict[str, str]]) -> None:
-    for own in lines:
-        assert own["uneven"] == "[0, 1, 4, 16, 25]"
-        assert own["one"] == "[(2, 0)]"
+    for results in lines:
+        assert results["uneven"] == "[0, 1, 4, 16, 25]"
+        assert results["one"] == "[(2, 0)]"
 
 
 def test_a_failing_task_ends_both_processes_with_its_error(lines: list[dict[str, str]]) -> None:
@@ -310,35 +310,37 @@ def test_a_failing_task_ends_both_processes_with_its_error(lines: list[dict[str,
     assert lines[0]["failing"] == "ProcessError process 1 failed at 'squares': ValueError: three []"
     assert lines[1]["failing by name"] == "SecateurError seven []"
     assert lines[0]["failing by name"] == "SecateurError seven [\"raised in process 1, at 'squares'\"]"
-    assert all(own["not sent"].startswith("ProcessError process 0 failed at 'functions, 2'") for own in lines)
+    assert all(results["not sent"].startswith("ProcessError process 0 failed at 'functions, 2'") for results in lines)
 
 
 def test_processes_that_work_on_other_things_are_told_so(lines: list[dict[str, str]]) -> None:
-    for rank, own in enumerate(lines):
-        assert own["other data"].startswith(f"ProcessError process {1 - rank} was given something else than process")
-        assert "the examples are others" in own["other data"]
-        assert "keep was" in own["other budget"]
-        assert "process 1 is at 'prune: begin', process 0 at 'score: begin'" in own["other functions"]
-        assert own["other folders"].startswith("CheckpointError the processes have other files in folder-")
-        assert own["checkpoint of another run"].startswith(
+    for rank, results in enumerate(lines):
+        assert results["other data"].startswith(
+            f"ProcessError process {1 - rank} was given something else than process"
+        )
+        assert "the examples are others" in results["other data"]
+        assert "keep was" in results["other budget"]
+        assert "process 1 is at 'prune: begin', process 0 at 'score: begin'" in results["other functions"]
+        assert results["other folders"].startswith("CheckpointError the processes have other files in folder-")
+        assert results["checkpoint of another run"].startswith(
             "CheckpointError the checkpoint folder is of another run: the "
         )
 
 
 def test_an_error_in_one_process_is_raised_in_the_other(lines: list[dict[str, str]]) -> None:
-    assert all("KeyError: 'mine'" in own["fails in one"] for own in lines)
+    assert all("KeyError: 'mine'" in results["fails in one"] for results in lines)
     assert "raised in process 1" in lines[0]["fails in one"]
 
 
 def test_models_sharded_over_processes_are_refused(lines: list[dict[str, str]]) -> None:
-    for own in lines:
-        assert own["sharded"].startswith("TraceError 0 (Linear) is sharded over processes")
-        assert "secateur.shared_processes()" in own["sharded"]
+    for results in lines:
+        assert results["sharded"].startswith("TraceError 0 (Linear) is sharded over processes")
+        assert "secateur.shared_processes()" in results["sharded"]
 
 
 def test_the_clock_of_the_first_process_counts(lines: list[dict[str, str]]) -> None:
-    assert [own["clock"] for own in lines] == ["False", "False"]
-    assert [own["seconds"] for own in lines] == ["None", "None"]
+    assert [results["clock"] for results in lines] == ["False", "False"]
+    assert [results["seconds"] for results in lines] == ["None", "None"]
 
 
 def test_the_end_of_a_process_is_an_error_in_the_other(lines: list[dict[str, str]]) -> None:

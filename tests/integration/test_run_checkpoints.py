@@ -213,9 +213,9 @@ def test_the_command_says_which_command_goes_on(
         stop.add_note(f"a folder holds what was done; {run_checkpoint.going_on('prune', 'a folder')}")
         raise stop
 
-    with pytest.raises(Exception) as left:
+    with pytest.raises(Exception) as exit_info:
         handle_errors(command)()
-    assert left.value.exit_code == 130  # type: ignore[attr-defined]
+    assert exit_info.value.exit_code == 130  # type: ignore[attr-defined]
     assert capsys.readouterr().err.splitlines() == [
         "secateur: stopped; a folder holds what was done; the same command goes on from it:",
         "secateur prune --keep macs=0.5 --checkpoint 'a folder'",

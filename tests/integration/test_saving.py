@@ -45,11 +45,11 @@ def output(model: Any) -> Tensor:
 
 
 def which(folder: Path, results: tuple[sc.Result, sc.Result]) -> int:
-    """Which of two results lies in a folder, whole: its weights, its scores and its report."""
+    """Return the number of the result whose weights, scores and report a folder holds."""
     loaded = output(sc.load(make(), folder))
     report = saved_report(folder, False)
     scores = sc.Scores.load(folder / "scores.safetensors")
-    (number,) = (n for n, each in enumerate(results) if torch.equal(loaded, output(each.model)))
+    (number,) = (n for n, result in enumerate(results) if torch.equal(loaded, output(result.model)))
     assert report == str(results[number].report)
     assert (folder / "report.txt").read_text().rstrip() == report
     for name, digest in json.loads((folder / "recipe.json").read_text())["files"].items():
@@ -124,7 +124,7 @@ def test_of_two_that_save_at_once_one_wins_whole(results: tuple[sc.Result, sc.Re
         children.append(pid)
     for _ in range(20):  # a reader between them
         loaded = output(sc.load(make(), tmp_path))
-        assert any(torch.equal(loaded, output(each.model)) for each in results)
+        assert any(torch.equal(loaded, output(candidate.model)) for candidate in results)
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0]
     which(tmp_path, results)
     assert not list(tmp_path.glob(".*"))
@@ -189,7 +189,7 @@ def test_pipes_devices_and_folders_are_refused_at_once(results: tuple[sc.Result,
     for name, read in consumers.items():
         path = tmp_path / "small" / name
         whole = path.read_bytes() if path.exists() else None
-        for put in (os.mkfifo, lambda place: place.symlink_to("/dev/zero"), os.mkdir):
+        for put in (os.mkfifo, lambda target: target.symlink_to("/dev/zero"), os.mkdir):
             path.unlink(missing_ok=True)
             put(path)
             with pytest.raises(StorageError, match="regular file"):

@@ -177,8 +177,8 @@ def test_law_6_the_cut_model_runs_in_onnxruntime(name: str, tmp_path: Path) -> N
     fed = {node.name: tensor.numpy() for node, tensor in zip(session.get_inputs(), batch.tensors, strict=True)}
     with torch.no_grad():
         expected = torch.utils._pytree.tree_leaves(result.model(*batch.args, **batch.kwargs))
-    for found, wanted in zip(session.run(None, fed), expected, strict=True):
-        assert torch.allclose(torch.from_numpy(found), wanted, rtol=1e-3, atol=1e-4)
+    for output, wanted in zip(session.run(None, fed), expected, strict=True):
+        assert torch.allclose(torch.from_numpy(output), wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_law_6_the_cut_model_compiles() -> None:

@@ -28,7 +28,7 @@ def network() -> nn.Module:
 
 def pruned(model: nn.Module) -> dict[str, list[int]]:
     plan = sc.prune(model, EXAMPLES, {"units": 0.5}, by="l2", allocation="uniform", progress=False).plan
-    return {name: places.tolist() for name, places in plan.kept.items()}
+    return {name: units.tolist() for name, units in plan.kept.items()}
 
 
 def switches() -> dict[str, Any]:

@@ -41,8 +41,8 @@ def drawn(network: sc.Network, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     kept = {}
     for group in network.groups:
-        left = int(torch.randint(group.fewest, group.size + 1, (), generator=generator))
-        kept[group.name] = torch.randperm(group.size, generator=generator)[:left].sort().values
+        count = int(torch.randint(group.fewest, group.size + 1, (), generator=generator))
+        kept[group.name] = torch.randperm(group.size, generator=generator)[:count].sort().values
     return kept
 
 

@@ -53,12 +53,12 @@ def some_scores(network: sc.Network, seed: int) -> sc.Scores:
 def test_the_groups_are_those_a_person_would_name(name: str) -> None:
     _, _, network = traced(name)
     assert {group.name: group.size for group in network.groups} == ZOO[name].groups
-    held = {frozen.name: frozen.reason for frozen in network.frozen}
+    reasons = {frozen.name: frozen.reason for frozen in network.frozen}
     outputs = {frozen.name for frozen in network.frozen if "is the network's output" in frozen.reason}
     for layer, reason in ZOO[name].frozen.items():
-        assert reason in held[layer]
+        assert reason in reasons[layer]
     explained = set(ZOO[name].frozen) | outputs
-    unexplained = {layer: reason for layer, reason in held.items() if layer not in explained}
+    unexplained = {layer: reason for layer, reason in reasons.items() if layer not in explained}
     assert not unexplained, unexplained
 
 
@@ -280,8 +280,8 @@ def test_law_5_the_users_model_is_untouched(name: str) -> None:
             scores = sc.score(network, data, by=by, loss=magnitude, **few, progress=False)
             sc.cut(model, sc.plan(network, scores, keep={"units": 0.7}))
     after = snapshot(model)
-    for part in before:
-        assert same(before[part], after[part]), part
+    for key in before:
+        assert same(before[key], after[key]), key
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -329,15 +329,15 @@ def test_law_7_nan_reaches_what_the_labels_say(name: str) -> None:
             if member.is_producer:
                 tensors[member.tensor].data.movedim(member.axis, 0)[member.units == unit] = float("nan")
         program = network.program
-        found = _nan_places(network, group, {node: tensors[key] for node, key in program.state_names.items()})
+        positions = _nan_places(network, group, {node: tensors[key] for node, key in program.state_names.items()})
         for consumer in _watched(network, group):
             if arguments(consumer.node)[consumer.argument] in program.state_only:
                 continue  # a parameter holds NaN where it is poisoned itself, along other units' axes too
-            assert found[consumer] == torch.nonzero(consumer.units == unit).flatten().tolist(), (
+            assert positions[consumer] == torch.nonzero(consumer.units == unit).flatten().tolist(), (
                 group.name,
                 consumer.node,
             )
-        assert found["output"] == 0
+        assert positions["output"] == 0
 
 
 OF_THE_CPU = {
@@ -357,7 +357,7 @@ def _watched(network: sc.Network, group: Any) -> list[Any]:
 
 
 def _nan_places(network: sc.Network, group: Any, state: dict[Any, Tensor]) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
+    positions: dict[Any, Any] = {}
     handlers: dict[Any, Any] = {}
     for consumer in _watched(network, group):
         if arguments(consumer.node)[consumer.argument] in network.program.state_only and not group.owns(consumer.units):
@@ -367,7 +367,7 @@ def _nan_places(network: sc.Network, group: Any, state: dict[Any, Tensor]) -> di
         def handler(target: Any, args: Any, kwargs: Any, consumer: Any = consumer, before: Any = others_of_node) -> Any:
             x = operand(consumer, args, kwargs)
             others = [dim for dim in range(x.dim()) if dim != consumer.dim]
-            found[consumer] = torch.nonzero(x.isnan().float().amax(others)).flatten().tolist()
+            positions[consumer] = torch.nonzero(x.isnan().float().amax(others)).flatten().tolist()
             args, kwargs = with_argument(consumer.node, args, kwargs, consumer.argument, x.nan_to_num())
             # A norm passes units on: they stay poisoned. What they are multiplied with is cleaned like the sum.
             if operator_name(consumer.node) in ("linear", "matmul", "mm", "bmm", "addmm"):
@@ -391,8 +391,8 @@ def _nan_places(network: sc.Network, group: Any, state: dict[Any, Tensor]) -> di
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention loses NaN
         values = program.run(values, program.first, len(program.nodes) - 1, handlers, keep=program.output_nodes)
     leaves = torch.utils._pytree.tree_leaves(program.finish(values))
-    found["output"] = sum(int(leaf.isnan().sum()) for leaf in leaves if isinstance(leaf, Tensor))
-    return found
+    positions["output"] = sum(int(leaf.isnan().sum()) for leaf in leaves if isinstance(leaf, Tensor))
+    return positions
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -403,12 +403,12 @@ def test_law_9_predicted_costs_are_the_measured_ones(name: str, seed: int) -> No
     plan = plan_of(network, drawn(network, seed), means_of(name) if seed % 2 else {})
     # torch.einsum multiplies entry by entry along an axis of length 1, which the counter leaves out
     assume(name != "einsums" or all(len(kept) > 1 for kept in plan.kept.values()))
-    for cost, made in ((plan.dense, bake_parametrizations(model)), (plan.cost, sc.cut(model, plan))):
-        parameters, buffers = list(made.parameters()), list(made.buffers())
+    for cost, measured in ((plan.dense, bake_parametrizations(model)), (plan.cost, sc.cut(model, plan))):
+        parameters, buffers = list(measured.parameters()), list(measured.buffers())
         assert cost.params == sum(tensor.numel() for tensor in parameters)
         assert cost.bytes == sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
         with every_step_seen(), FlopCounterMode(display=False, custom_mapping=OF_THE_CPU) as counter:
-            run(made, network.example)
+            run(measured, network.example)
         assert cost.macs * network.example.size * 2 == pytest.approx(
             counter.get_total_flops(), abs=network.example.size
         )

@@ -80,9 +80,11 @@ def test_examples_are_told_apart_whatever_shares_their_axis(by: str) -> None:
         return net.c(y.view(length, batch, -1).mean(0))
 
     data = [(torch.randn(20, 4, 5), torch.randint(0, 3, (20,)))]
-    found = [sc.score(sc.trace(Net(f, **layers), data), data, by=by, progress=False) for f in (batch_first, time_first)]
+    scores = [
+        sc.score(sc.trace(Net(f, **layers), data), data, by=by, progress=False) for f in (batch_first, time_first)
+    ]
     for name in ("a", "b"):
-        assert torch.allclose(found[0][name].per_example, found[1][name].per_example, rtol=1e-4, atol=1e-7)
+        assert torch.allclose(scores[0][name].per_example, scores[1][name].per_example, rtol=1e-4, atol=1e-7)
 
 
 def test_work_without_a_rule_is_counted() -> None:
@@ -95,7 +97,7 @@ def test_work_without_a_rule_is_counted() -> None:
         net(x)
     network = sc.trace(net, x)
     assert network.cost().macs * 4 * 2 == counter.get_total_flops()
-    assert any(held.name == "mixed" for held in network.frozen)
+    assert any(frozen.name == "mixed" for frozen in network.frozen)
 
 
 def test_every_layer_that_can_not_be_cut_is_named() -> None:
@@ -105,7 +107,7 @@ def test_every_layer_that_can_not_be_cut_is_named() -> None:
         cell=nn.LSTM(7, 6, batch_first=True, proj_size=4),
         last=nn.Linear(3, 2),
     )
-    named = {held.name.split(".")[0] for held in sc.trace(model, torch.randn(3, 4, 5)).frozen}
+    named = {frozen.name.split(".")[0] for frozen in sc.trace(model, torch.randn(3, 4, 5)).frozen}
     assert named == {"first", "cell", "last"}
 
 
@@ -120,13 +122,13 @@ def test_results_are_refused_by_another_class_argument_or_type(tmp_path: Path) -
         return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.GroupNorm(groups, 8), nn.Linear(8, 3)).eval()
 
     saved(make(), torch.randn(4, 6), tmp_path)
-    for wrong, said in (
+    for wrong, message in (
         (torch.export.export(make(), (torch.randn(4, 6),)).module(), "was saved from a Sequential"),
         (make(groups=2), "num_groups is 4"),
         (make().half(), "convert the fresh model first"),
     ):
         before = {name: tensor.clone() for name, tensor in wrong.state_dict().items()}
-        with pytest.raises(sc.SecateurError, match=said):
+        with pytest.raises(sc.SecateurError, match=message):
             sc.load(wrong, tmp_path)
         assert all(torch.equal(before[name], tensor) for name, tensor in wrong.state_dict().items())
 
@@ -416,7 +418,7 @@ FORMS = (
 def test_writes_views_and_numbers_far_from_the_example(
     form: Callable[[Three, Tensor], Tensor], as_program: bool
 ) -> None:
-    """What the example does not show: the program is the model, and every offered group can lose any units."""
+    """On other inputs than the example, the program equals the model, and every group can lose any units."""
     torch.manual_seed(0)
     model, x = Three(form).eval(), torch.randn(4, 6)
     network = sc.trace(model, x, as_program=as_program)

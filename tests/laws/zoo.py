@@ -339,8 +339,8 @@ class Mixture(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weights = self.gate(x).softmax(-1)
         with torch.no_grad():
-            left = torch.tanh(self.left(x))
-        both = torch.stack([left, self.right(x)], dim=1)
+            first = torch.tanh(self.left(x))
+        both = torch.stack([first, self.right(x)], dim=1)
         return self.last((both * weights.unsqueeze(-1)).sum(1))
 
 
@@ -598,13 +598,21 @@ ZOO: dict[str, Specimen] = {
         lambda: attention.TorchEncoder(False),
         attention.padded,
         {"embed": 16}
-        | {f"encoder.layers.{i}.{part}": size for i in (0, 1) for part, size in (("self_attn", 4), ("linear1", 10))},
+        | {
+            f"encoder.layers.{i}.{module_name}": size
+            for i in (0, 1)
+            for module_name, size in (("self_attn", 4), ("linear1", 10))
+        },
     ),
     "torch encoder, norm first": Specimen(
         lambda: attention.TorchEncoder(True),
         tokens(6),
         {"embed": 16}
-        | {f"encoder.layers.{i}.{part}": size for i in (0, 1) for part, size in (("self_attn", 4), ("linear1", 10))},
+        | {
+            f"encoder.layers.{i}.{module_name}": size
+            for i in (0, 1)
+            for module_name, size in (("self_attn", 4), ("linear1", 10))
+        },
     ),
     "torch transformer": Specimen(
         attention.TorchTransformer,

@@ -47,8 +47,8 @@ class Distances(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.embed(torch.relu(self.conv(x)).flatten(1))
-        places = torch.arange(self.width, dtype=torch.float32, device=x.device).sin()
-        return self.last(torch.tanh(y + self.place(places)))
+        sines = torch.arange(self.width, dtype=torch.float32, device=x.device).sin()
+        return self.last(torch.tanh(y + self.place(sines)))
 
 
 def widened(x: Tensor, extra: int) -> Tensor:

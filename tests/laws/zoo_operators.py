@@ -21,10 +21,12 @@ class Messages(nn.Module):
         source, target = self.edges
         x = F.silu(self.first(x))
         x = F.silu(self.second(torch.zeros_like(x).index_add(1, target, x[:, source])))
-        places = target[None, :, None].expand(x.shape[0], -1, x.shape[2])
-        x = F.silu(self.third(x.scatter_add(1, places, x[:, source])))
-        places = target[None, :, None].expand(x.shape[0], -1, x.shape[2])
-        x = F.silu(self.fourth(torch.zeros_like(x).scatter_reduce(1, places, x[:, source], "mean", include_self=False)))
+        targets = target[None, :, None].expand(x.shape[0], -1, x.shape[2])
+        x = F.silu(self.third(x.scatter_add(1, targets, x[:, source])))
+        targets = target[None, :, None].expand(x.shape[0], -1, x.shape[2])
+        x = F.silu(
+            self.fourth(torch.zeros_like(x).scatter_reduce(1, targets, x[:, source], "mean", include_self=False))
+        )
         y = torch.zeros(x.shape[0], NODES, x.shape[2], device=x.device)
         y[:, target] += x[:, source]
         return self.last(y).mean(1)
@@ -57,8 +59,8 @@ class Unpooled(nn.Module):
         self.last = nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, places = F.max_pool2d(F.silu(self.down(x)), 2, return_indices=True)
-        x = F.max_unpool2d(F.silu(self.same(x)), places, 2)
+        x, indices = F.max_pool2d(F.silu(self.down(x)), 2, return_indices=True)
+        x = F.max_unpool2d(F.silu(self.same(x)), indices, 2)
         return self.last(F.silu(self.up(x)).mean((2, 3)))
 
 
@@ -169,7 +171,7 @@ class MultiQuery(nn.Module):
         q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv(x).unsqueeze(1).chunk(2, -1)
         y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
-        k, v = (each.expand(-1, self.num_heads, -1, -1) for each in (k, v))
+        k, v = (shared.expand(-1, self.num_heads, -1, -1) for shared in (k, v))
         y = y + F.scaled_dot_product_attention(q, k, v)
         return self.last(x + self.out(y.transpose(1, 2).flatten(2))).mean(1)
 
@@ -212,8 +214,10 @@ class FoldedHeads(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, length, _ = x.shape
         q, k, v = (
-            part.view(batch, length, self.num_heads, 2).transpose(1, 2).reshape(batch * self.num_heads, length, -1)
-            for part in self.qkv(x).chunk(3, -1)
+            projection.view(batch, length, self.num_heads, 2)
+            .transpose(1, 2)
+            .reshape(batch * self.num_heads, length, -1)
+            for projection in self.qkv(x).chunk(3, -1)
         )
         y = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v)
         return self.last(y.view(batch, self.num_heads, length, -1).transpose(1, 2).flatten(2)).mean(1)
@@ -275,9 +279,9 @@ class Splines(nn.Module):
         self.base = nn.Parameter(torch.randn(outputs, inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        places = x.unsqueeze(-1)
-        inside = ((places >= self.grid[:, :-1]) & (places < self.grid[:, 1:])).to(x.dtype)
-        bases = inside * (places - self.grid[:, :-1])
+        positions = x.unsqueeze(-1)
+        inside = ((positions >= self.grid[:, :-1]) & (positions < self.grid[:, 1:])).to(x.dtype)
+        bases = inside * (positions - self.grid[:, :-1])
         weight = (self.weight * self.scale.unsqueeze(-1)).flatten(1)
         return F.linear(F.silu(x), self.base) + F.linear(bases.reshape(x.shape[0], -1), weight)
 

@@ -47,8 +47,8 @@ class Pairing(nn.Module):
         self.left, self.right, self.pair = nn.Linear(4, 5), nn.Linear(3, 6), nn.Bilinear(5, 6, 7)
         self.last = nn.Linear(7, 2)
 
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return self.last(F.silu(self.pair(F.silu(self.left(left)), F.silu(self.right(right)))))
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.last(F.silu(self.pair(F.silu(self.left(first)), F.silu(self.right(second)))))
 
 
 class Warp(nn.Module):
@@ -103,9 +103,9 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weights = self.gate(x).softmax(-1)  # (batch, experts)
-        each = self.embed(x).unsqueeze(0).expand(self.experts, -1, -1)  # (experts, batch, width)
-        each = torch.bmm(F.silu(torch.bmm(each, self.up)), self.down)
-        return self.last((each * weights.t().unsqueeze(-1)).sum(0))
+        outputs = self.embed(x).unsqueeze(0).expand(self.experts, -1, -1)  # (experts, batch, width)
+        outputs = torch.bmm(F.silu(torch.bmm(outputs, self.up)), self.down)
+        return self.last((outputs * weights.t().unsqueeze(-1)).sum(0))
 
 
 class Routed(nn.Module):

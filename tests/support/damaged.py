@@ -52,8 +52,8 @@ class Subject:
         whole = self.path.read_bytes()
         for number in range(chance):
             yield f"chance {number}", by_chance(whole, draws)
-        made = list(self.crafted(whole))
-        yield from draws.sample(made, min(crafted, len(made)))
+        contents = list(self.crafted(whole))
+        yield from draws.sample(contents, min(crafted, len(contents)))
 
 
 def by_chance(whole: bytes, draws: random.Random) -> bytes:
@@ -91,22 +91,24 @@ def subjects(folder: Path) -> list[Subject]:
     """A file of every kind, written to a folder."""
     dense, x = make(), examples()
     network = sc.trace(dense, x[:2])
-    found = _results(folder, x)
+    subjects_of_results = _results(folder, x)
 
     sc.score(network, x, coalitions=12, progress=False, checkpoint=folder / "checkpoint").save(folder / "scores")
 
     def resumed() -> Any:
         return _plain(sc.score(network, x, coalitions=12, progress=False, checkpoint=folder / "checkpoint"))
 
-    found.append(Subject("scores", folder / "scores", lambda: (_scores_in(folder / "scores"), None), tensors))
-    found.append(Subject("checkpoint", folder / "checkpoint", lambda: (resumed, None), tensors))
+    subjects_of_results.append(
+        Subject("scores", folder / "scores", lambda: (_scores_in(folder / "scores"), None), tensors)
+    )
+    subjects_of_results.append(Subject("checkpoint", folder / "checkpoint", lambda: (resumed, None), tensors))
     save_compressed(dense, folder / "blocks", {"2.weight": (1, 2)})
 
     def compressed() -> tuple[Callable[[], Any], nn.Module]:
         model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
         return lambda: _state(load_compressed(model, folder / "blocks")), model
 
-    found.append(Subject("blocks", folder / "blocks", compressed, blocks))
+    subjects_of_results.append(Subject("blocks", folder / "blocks", compressed, blocks))
 
     def trained(steps: int = 3) -> tuple[Callable[[], Any], nn.Module]:
         model = make()
@@ -119,8 +121,10 @@ def subjects(folder: Path) -> list[Subject]:
     (folder / "states").mkdir()
     trained(2)[0]()
     (state,) = (folder / "states").iterdir()
-    found.append(Subject("training", state, trained, tensors if state.suffix == ".safetensors" else lambda _: iter(())))
-    return found
+    subjects_of_results.append(
+        Subject("training", state, trained, tensors if state.suffix == ".safetensors" else lambda _: iter(()))
+    )
+    return subjects_of_results
 
 
 def _results(folder: Path, x: Tensor) -> list[Subject]:
@@ -142,9 +146,9 @@ def _results(folder: Path, x: Tensor) -> list[Subject]:
         model = make()
 
         def read() -> Any:
-            made = load_pivoted(model, folder / "pivoted", x[:2])
-            layers = {name: (each.blocks, each.gather, each.retained) for name, each in made.layers.items()}
-            return _state(made.model), layers, made.shape, made.density
+            pivoted = load_pivoted(model, folder / "pivoted", x[:2])
+            layers = {name: (layer.blocks, layer.gather, layer.retained) for name, layer in pivoted.layers.items()}
+            return _state(pivoted.model), layers, pivoted.shape, pivoted.density
 
         return read, model
 
@@ -172,11 +176,11 @@ def _state(model: nn.Module) -> Any:
 
 
 def _plain(scores: sc.Scores) -> Any:
-    return {name: (each.values, each.errors, each.per_example) for name, each in scores.items()}, dict(scores.means)
+    return {name: (group.values, group.errors, group.per_example) for name, group in scores.items()}, dict(scores.means)
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Whether two results are the same, bit for bit."""
+    """Return True if two results are the same, bit for bit."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         is_like = one.shape == other.shape and one.dtype == other.dtype
         return is_like and torch.equal(one.nan_to_num(9e9), other.nan_to_num(9e9))
@@ -198,13 +202,13 @@ def outcome(subject: Subject, content: bytes, expected: Any) -> str:
     use, model = subject.use()
     before, random_state = None if model is None else snapshot(model), torch.random.get_rng_state()
     try:
-        said = "same" if alike(use(), expected) else "silently another"
+        result = "same" if alike(use(), expected) else "silently another"
     except (StorageError, DataError):  # of data, where a checkpoint is one of other scores
-        said = "refused" if model is None or alike(before, snapshot(model)) else "refused, and the model is changed"
+        result = "refused" if model is None or alike(before, snapshot(model)) else "refused, and the model is changed"
     except Exception as failure:  # noqa: BLE001 (it is what is asked about)
         changed = model is not None and not _is_as(before, model)
-        said = f"raw, and the model is changed: {failure}" if changed else f"raw {type(failure).__name__}: {failure}"
-    return said if torch.equal(random_state, torch.random.get_rng_state()) else f"{said}, random state changed"
+        result = f"raw, and the model is changed: {failure}" if changed else f"raw {type(failure).__name__}: {failure}"
+    return result if torch.equal(random_state, torch.random.get_rng_state()) else f"{result}, random state changed"
 
 
 def _is_as(before: Any, model: nn.Module) -> bool:
@@ -285,32 +289,38 @@ def tensors(whole: bytes) -> Iterator[tuple[str, bytes]]:
     header = json.loads(whole[8 : 8 + length])
     data = whole[8 + length :]
     metadata = header.pop("__metadata__")
-    held = {name: _tensor(entry, data) for name, entry in header.items()}
+    tensors_by_name = {name: _tensor(entry, data) for name, entry in header.items()}
     about = json.loads(metadata["about"])
     for name, changed in mutated(about, WRONG):
         if name != "('seed',) = -1":  # as good as any
-            yield f"about{name}", packed(held, {**metadata, "about": json.dumps(changed)})
-    yield "about is nested", packed(held, {**metadata, "about": NESTED})
+            yield f"about{name}", packed(tensors_by_name, {**metadata, "about": json.dumps(changed)})
+    yield "about is nested", packed(tensors_by_name, {**metadata, "about": NESTED})
     for key in metadata:
-        yield f"no {key}", packed(held, {name: value for name, value in metadata.items() if name != key}, sign=False)
-    for name, tensor in held.items():
-        yield f"{name} left out", packed({key: value for key, value in held.items() if key != name}, metadata)
-        yield f"{name} twice", packed({**held, f"{name}x": tensor}, metadata)
-        yield f"{name} flat", packed({**held, name: tensor.flatten()[:-1]}, metadata)
-        yield f"{name} deep", packed({**held, name: tensor[None]}, metadata)
-        yield f"{name} empty", packed({**held, name: tensor.flatten()[:0]}, metadata)
+        yield (
+            f"no {key}",
+            packed(tensors_by_name, {name: value for name, value in metadata.items() if name != key}, sign=False),
+        )
+    for name, tensor in tensors_by_name.items():
+        yield (
+            f"{name} left out",
+            packed({key: value for key, value in tensors_by_name.items() if key != name}, metadata),
+        )
+        yield f"{name} twice", packed({**tensors_by_name, f"{name}x": tensor}, metadata)
+        yield f"{name} flat", packed({**tensors_by_name, name: tensor.flatten()[:-1]}, metadata)
+        yield f"{name} deep", packed({**tensors_by_name, name: tensor[None]}, metadata)
+        yield f"{name} empty", packed({**tensors_by_name, name: tensor.flatten()[:0]}, metadata)
         other = torch.int32 if tensor.is_floating_point() else torch.float32
-        yield f"{name} of another type", packed({**held, name: tensor.to(other)}, metadata)
+        yield f"{name} of another type", packed({**tensors_by_name, name: tensor.to(other)}, metadata)
         for value in UNFIT if tensor.is_floating_point() and not name.startswith("noises") else ():
             filled = tensor.clone()
             filled.view(-1)[:1] = value
             if metadata["format"].startswith(("secateur scores", "secateur training")):
-                yield f"{name} has {value}", packed({**held, name: filled}, metadata)
+                yield f"{name} has {value}", packed({**tensors_by_name, name: filled}, metadata)
         if tensor.dtype == torch.int64:
             for value in (-1, 2**40, 2**62):
                 filled = tensor.clone()
                 filled.view(-1)[:1] = value
-                yield f"{name} has {value}", packed({**held, name: filled}, metadata)
+                yield f"{name} has {value}", packed({**tensors_by_name, name: filled}, metadata)
 
 
 UNFIT = (float("inf"),)
@@ -324,16 +334,16 @@ def _tensor(entry: Mapping[str, Any], data: bytes) -> Tensor:
     return flat.reshape(entry["shape"])
 
 
-def packed(held: Mapping[str, Tensor], metadata: Mapping[str, str], sign: bool = True) -> bytes:
+def packed(tensors_by_name: Mapping[str, Tensor], metadata: Mapping[str, str], sign: bool = True) -> bytes:
     """A file of tensors, with its digest."""
     if sign and "digest" in metadata:
         from secateur.files import digest_of  # noqa: PLC0415 (version 0.7 has none)
 
-        said = {name: metadata[name] for name in ("format", "about")}
-        metadata = {**metadata, "digest": digest_of(held, said)}
+        signed = {name: metadata[name] for name in ("format", "about")}
+        metadata = {**metadata, "digest": digest_of(tensors_by_name, signed)}
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     data = b""
-    for name, tensor in held.items():
+    for name, tensor in tensors_by_name.items():
         content = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
         offsets = [len(data), len(data) + len(content)]
         header[name] = {"dtype": CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}

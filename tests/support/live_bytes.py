@@ -29,7 +29,7 @@ class LiveBytes(TorchDispatchMode):
 
     def __enter__(self) -> "LiveBytes":
         gc.collect()
-        for tensor in [each for each in gc.get_objects() if issubclass(type(each), Tensor)]:
+        for tensor in [candidate for candidate in gc.get_objects() if issubclass(type(candidate), Tensor)]:
             if tensor.layout == torch.strided and not tensor.is_meta:
                 self._track(tensor, counts=False)
         super().__enter__()

@@ -1,4 +1,4 @@
-"""What the code of each documentation page presupposes: small networks, data and names, by page."""
+"""The small networks, data and names that the code of each documentation page uses."""
 
 from collections.abc import Callable
 from typing import Any

@@ -108,9 +108,9 @@ ANSWERS: dict[str, tuple[Callable[[sc.Result], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", ANSWERS)
-def test_the_answer_says_what_to_write(what: str, result: sc.Result) -> None:
-    call, advice = ANSWERS[what]
+@pytest.mark.parametrize("case", ANSWERS)
+def test_the_answer_says_what_to_write(case: str, result: sc.Result) -> None:
+    call, advice = ANSWERS[case]
     with pytest.raises(sc.SecateurError, match=advice):
         call(result)
 

@@ -42,12 +42,12 @@ def test_every_criterion_is_tried_at_every_budget_with_and_without_repair() -> N
     model = Tower().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    found = sc.compare(model, examples(), by=("obs", "l2", "random"), keep={"macs": (0.75, 0.5)}, progress=False)
-    assert [(t.by, t.keep["macs"], t.repair) for t in found.trials] == [
+    comparison = sc.compare(model, examples(), by=("obs", "l2", "random"), keep={"macs": (0.75, 0.5)}, progress=False)
+    assert [(t.by, t.keep["macs"], t.repair) for t in comparison.trials] == [
         (by, keep, repair) for by in ("obs", "l2", "random") for keep in (0.75, 0.5) for repair in ("none", "refit")
     ]
-    assert all(trial.macs <= trial.keep["macs"] for trial in found.trials)
-    assert all(len(trial.metrics.losses) == 30 for trial in found.trials)  # a quarter of 120 is held out
+    assert all(trial.macs <= trial.keep["macs"] for trial in comparison.trials)
+    assert all(len(trial.metrics.losses) == 30 for trial in comparison.trials)  # a quarter of 120 is held out
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.c.weight.grad is None
@@ -56,8 +56,8 @@ def test_every_criterion_is_tried_at_every_budget_with_and_without_repair() -> N
 def test_examples_given_to_judge_by_are_judged_by() -> None:
     model, labels = Tower().eval(), torch.zeros(50, dtype=torch.long)
     test = [(examples(50), labels)]
-    found = sc.compare(model, examples(), by="l1", keep={"units": 0.5}, test=test, repair=None, progress=False)
-    (trial,) = found.trials
+    comparison = sc.compare(model, examples(), by="l1", keep={"units": 0.5}, test=test, repair=None, progress=False)
+    (trial,) = comparison.trials
     plan = sc.plan(
         sc.trace(model, examples(2)), sc.score(sc.trace(model, examples()), examples(), "l1"), {"units": 0.5}
     )
@@ -65,19 +65,21 @@ def test_examples_given_to_judge_by_are_judged_by() -> None:
     losses = torch.nn.functional.cross_entropy(small(test[0][0]), labels, reduction="none")
     assert torch.allclose(trial.metrics.losses, losses.double(), rtol=1e-5)
     assert trial.metrics.accuracy == pytest.approx(float((small(test[0][0]).argmax(1) == 0).double().mean()))
-    assert found.held_out and found.dense.agreement == 1.0
+    assert comparison.held_out and comparison.dense.agreement == 1.0
 
 
 def test_what_cant_rank_a_network_is_named_with_its_reason() -> None:
-    found = sc.compare(Tower().eval(), examples(), by=("batchnorm-scale", "l2"), keep={"macs": 0.5}, progress=False)
-    assert list(found.scores) == ["l2"] and "no batch norm" in found.refused["batchnorm-scale"]
-    assert "batchnorm-scale cannot rank this network: no batch norm" in str(found)
+    comparison = sc.compare(
+        Tower().eval(), examples(), by=("batchnorm-scale", "l2"), keep={"macs": 0.5}, progress=False
+    )
+    assert list(comparison.scores) == ["l2"] and "no batch norm" in comparison.refused["batchnorm-scale"]
+    assert "batchnorm-scale cannot rank this network: no batch norm" in str(comparison)
     with pytest.raises(sc.SecateurError, match="no batch norm"):
         sc.compare(Tower().eval(), examples(), by="batchnorm-scale", progress=False)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"by": ()}, "by is empty"),
         ({"by": ("l3",)}, "no criterion is named 'l3'"),
@@ -93,10 +95,10 @@ def test_what_cant_rank_a_network_is_named_with_its_reason() -> None:
         ({"repair": "pray"}, "pray"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_scored(options: dict[str, object], said: str) -> None:
-    given = {"by": ("l2",), "progress": False} | options
-    with pytest.raises(sc.SecateurError, match=re.escape(said)):
-        sc.compare(Tower().eval(), examples(), **given)
+def test_bad_input_is_refused_before_anything_is_scored(options: dict[str, object], message: str) -> None:
+    settings = {"by": ("l2",), "progress": False} | options
+    with pytest.raises(sc.SecateurError, match=re.escape(message)):
+        sc.compare(Tower().eval(), examples(), **settings)
     with pytest.raises(sc.SecateurError, match="fewer than 8 examples"):
         sc.compare(Tower().eval(), examples(5), by="l2", progress=False)
 
@@ -105,9 +107,9 @@ def by_hand(losses: dict[str, list[float]], seconds: dict[str, float]) -> Compar
     scores = {by: Scores({"g": GroupScores.exact(torch.randn(4))}, by, 0, {}, "") for by in losses}
     trials = [
         ComparisonTrial(
-            by, {"macs": 0.5}, "none", 0.5, seconds[by], CriterionMetrics(torch.tensor(each).double(), None, None)
+            by, {"macs": 0.5}, "none", 0.5, seconds[by], CriterionMetrics(torch.tensor(values).double(), None, None)
         )
-        for by, each in losses.items()
+        for by, values in losses.items()
     ]
     dense = CriterionMetrics(torch.zeros(4).double(), None, None)
     return Comparison("Net", tuple(trials), scores, {}, dense, True)
@@ -115,13 +117,13 @@ def by_hand(losses: dict[str, list[float]], seconds: dict[str, float]) -> Compar
 
 def test_the_recommendation_follows_from_paired_differences() -> None:
     """b is worse than a by the same on every example; c differs by more, but not always to the same side."""
-    found = by_hand(
+    comparison = by_hand(
         {"a": [1.0, 5.0, 9.0, 13.0], "b": [1.5, 5.5, 9.4, 13.6], "c": [4.0, 3.0, 13.0, 10.0]},
         {"a": 3.0, "b": 1.0, "c": 0.5},
     )
-    assert found.best("none") == "a" and found.equals("none") == ["c"]
-    assert "does not differ significantly from c; c is the cheapest of them" in found.recommendation("none")
-    assert found.rows("none")[1][0] == "a" and found.rows("none")[1][2].startswith("*")
+    assert comparison.best("none") == "a" and comparison.equals("none") == ["c"]
+    assert "does not differ significantly from c; c is the cheapest of them" in comparison.recommendation("none")
+    assert comparison.rows("none")[1][0] == "a" and comparison.rows("none")[1][2].startswith("*")
     alone = by_hand({"a": [1.0, 5.0, 9.0, 13.0], "b": [2.0, 6.1, 10.0, 14.0]}, {"a": 3.0, "b": 1.0})
     assert "every other criterion has a higher loss" in alone.recommendation("none")
     with pytest.raises(sc.SecateurError, match="no trial used 'z'"):
@@ -144,13 +146,13 @@ def test_correlations_by_hand() -> None:
 
 
 def test_the_command_line_compares_and_writes(tmp_path: Path) -> None:
-    found = CliRunner().invoke(
+    output = CliRunner().invoke(
         app,
         ["compare", "--model", "test_compare:Tower", "--data", "test_compare:data", "--by", "l2", "--by", "random",
          "--keep", "macs=0.75,0.5", "--out", str(tmp_path)],
     )  # fmt: skip
-    assert found.exit_code == 0, found.output
-    assert "after refit: " in found.stdout and "agreement of the rankings" in found.stdout
+    assert output.exit_code == 0, output.output
+    assert "after refit: " in output.stdout and "agreement of the rankings" in output.stdout
     written = json.loads((tmp_path / "comparison.json").read_text())
     assert len(written["trials"]) == 8 and set(written["recommendations"]) == {"none", "refit"}
     page = (tmp_path / "comparison.html").read_text()
@@ -159,12 +161,12 @@ def test_the_command_line_compares_and_writes(tmp_path: Path) -> None:
 
 def test_criteria_are_compared_at_sizes_that_are_given() -> None:
     model = Tower().eval()
-    found = sc.compare(model, examples(), ("l2", "random"), sizes={"a": 4, "b": 0.5}, repair=None, progress=False)
-    assert [(trial.by, trial.budget, trial.macs) for trial in found.trials] == [
+    comparison = sc.compare(model, examples(), ("l2", "random"), sizes={"a": 4, "b": 0.5}, repair=None, progress=False)
+    assert [(trial.by, trial.budget, trial.macs) for trial in comparison.trials] == [
         (by, "sizes of groups", (6 * 4 + 4 * 8 + 8 * 3) / (6 * 16 + 16 * 16 + 16 * 3)) for by in ("l2", "random")
     ]
-    kept = found.scores["l2"]["a"].values.argsort()[-4:]
-    plan = sc.plan(sc.trace(model, examples(2)), found.scores["l2"], sizes={"a": 4, "b": 0.5})
+    kept = comparison.scores["l2"]["a"].values.argsort()[-4:]
+    plan = sc.plan(sc.trace(model, examples(2)), comparison.scores["l2"], sizes={"a": 4, "b": 0.5})
     assert sorted(plan.kept["a"].tolist()) == sorted(kept.tolist())
     beside = sc.compare(model, examples(), "l2", {"params": 0.5}, sizes={"a": 1.0}, repair=None, progress=False)
     (trial,) = beside.trials

@@ -44,9 +44,9 @@ CALLS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", CALLS)
-def test_prune_says_what_to_write(what: str) -> None:
-    options, advice = CALLS[what]
+@pytest.mark.parametrize("case", CALLS)
+def test_prune_says_what_to_write(case: str) -> None:
+    options, advice = CALLS[case]
     with pytest.raises(sc.SecateurError, match=advice):
         sc.prune(MODEL, DATA, **options)
 

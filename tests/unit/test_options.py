@@ -100,11 +100,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_wrong_options_are_refused_before_the_network_is_traced(what: str) -> None:
-    options, said = WRONG[what]
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_options_are_refused_before_the_network_is_traced(case: str) -> None:
+    options, message = WRONG[case]
     model = Untraceable()
-    with pytest.raises(sc.SecateurError, match=said):
+    with pytest.raises(sc.SecateurError, match=message):
         sc.prune(model, X, {"units": 0.5}, **{"progress": False, "by": "l2", **options})
     assert model.calls == 0
 
@@ -173,10 +173,10 @@ MISUSE: dict[str, tuple[Call, str]] = {
 }
 
 
-@pytest.mark.parametrize("what", MISUSE)
-def test_wrong_arguments_say_what_to_give(what: str, traced: dict[str, Any]) -> None:
-    call, said = MISUSE[what]
-    with pytest.raises(sc.SecateurError, match=said):
+@pytest.mark.parametrize("case", MISUSE)
+def test_wrong_arguments_say_what_to_give(case: str, traced: dict[str, Any]) -> None:
+    call, message = MISUSE[case]
+    with pytest.raises(sc.SecateurError, match=message):
         call(traced)
 
 
@@ -184,12 +184,12 @@ def test_scores_of_a_criterion_may_be_arrays_or_lists(traced: dict[str, Any]) ->
     values = torch.arange(12, dtype=torch.float64)
     forms: list[Any] = [values, values.numpy(), values.tolist()]
     for form in forms:
-        found = sc.score(traced["network"], by=lambda context, form=form: {"0": form})
-        assert torch.equal(found["0"].values, values)
+        scores = sc.score(traced["network"], by=lambda context, form=form: {"0": form})
+        assert torch.equal(scores["0"].values, values)
 
 
 @pytest.mark.parametrize(
-    ("scores", "said"),
+    ("scores", "message"),
     [
         (None, "gave None; it must return a dict"),
         ({"0": "high"}, "gave a str for 0"),
@@ -197,28 +197,28 @@ def test_scores_of_a_criterion_may_be_arrays_or_lists(traced: dict[str, Any]) ->
         ({"0": np.zeros(5)}, "scores of shape \\(5,\\) for 0, which has 12 units"),
     ],
 )
-def test_scores_of_a_criterion_that_are_none(scores: Any, said: str, traced: dict[str, Any]) -> None:
-    with pytest.raises(sc.SecateurError, match=said):
+def test_scores_of_a_criterion_that_are_none(scores: Any, message: str, traced: dict[str, Any]) -> None:
+    with pytest.raises(sc.SecateurError, match=message):
         sc.score(traced["network"], by=lambda context: scores)
 
 
 @pytest.mark.parametrize(
-    ("aggregate", "said"),
+    ("aggregate", "message"),
     [
         (lambda values: values.mean(1) * float("nan"), "aggregate= gave NaN or infinity for 12 of 12 units"),
         (lambda values: None, "aggregate= gave None"),
         (lambda values: values.mean(), "aggregate= gave a tensor of shape \\(\\)"),
     ],
 )
-def test_an_aggregate_that_gives_no_scores_ends(aggregate: Any, said: str, traced: dict[str, Any]) -> None:
-    with pytest.raises(sc.SecateurError, match=said):
+def test_an_aggregate_that_gives_no_scores_ends(aggregate: Any, message: str, traced: dict[str, Any]) -> None:
+    with pytest.raises(sc.SecateurError, match=message):
         sc.score(traced["network"], X[:8], aggregate=aggregate, progress=False)
 
 
 def test_the_lowest_quantile_is_not_taken_for_none(traced: dict[str, Any]) -> None:
-    found = sc.score(traced["network"], X[:8], aggregate=0.0, protocol="paper", progress=False)["0"]
-    assert found.per_example is not None
-    assert torch.allclose(found.values, found.per_example.amin(1))
+    group_scores = sc.score(traced["network"], X[:8], aggregate=0.0, protocol="paper", progress=False)["0"]
+    assert group_scores.per_example is not None
+    assert torch.allclose(group_scores.values, group_scores.per_example.amin(1))
 
 
 def test_all_global_random_states_are_left_alone() -> None:

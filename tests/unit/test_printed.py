@@ -1,4 +1,4 @@
-"""What a person reads, word for word."""
+"""The printed texts, word for word."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How many units go, and from where: curves, orders, rehearsals, bounds, latency and rounds."""
+"""The numbers of units that groups lose: curves, orders, simulations, bounds, latency and rounds."""
 
 import inspect
 import itertools
@@ -81,7 +81,7 @@ def test_the_order_by_the_loss_is_that_of_costs_taken_from_masks(units: tuple[st
     values = [torch.rand(group.size, generator=draws) for group in groups]
     slopes = [hull_slopes(curves[group.name].numpy()) for group in groups]
 
-    def left(gone: np.ndarray) -> float:
+    def remaining_cost(gone: np.ndarray) -> float:
         kept = {g.name: torch.arange(max(g.size - int(n), 0)) for g, n in zip(groups, gone, strict=True)}
         return sum(fractions(network, kept, network.cost(kept), units, table).values())
 
@@ -89,7 +89,9 @@ def test_the_order_by_the_loss_is_that_of_costs_taken_from_masks(units: tuple[st
     total = sum(group.size for group in groups)
     for step in range(total):
         if step % (total // REFRESHES) == 0:
-            saved = [max(left(gone) - left(gone + one), 1e-12) for one in np.eye(len(groups), dtype=int)]
+            saved = [
+                max(remaining_cost(gone) - remaining_cost(gone + one), 1e-12) for one in np.eye(len(groups), dtype=int)
+            ]
         growth = [slopes[at][gone[at]] if gone[at] < group.size else np.inf for at, group in enumerate(groups)]
         expected.append(int(np.argmin(np.array(growth) / saved)))
         gone[expected[-1]] += 1
@@ -132,8 +134,8 @@ def test_measured_curves_are_rehearsals_of_one_group_at_a_time() -> None:
     curves = measured_curves(rehearsal, scores)
     order = scores["2"].values.argsort(stable=True)
     again = rehearsal_of(mlp(6, 16, 16, 3), x)
-    found = again.divergence({"2": order[8:].sort().values}, again.consumers("2"))
-    assert float(curves["2"][8]) == pytest.approx(found, rel=1e-5)
+    measured = again.divergence({"2": order[8:].sort().values}, again.consumers("2"))
+    assert float(curves["2"][8]) == pytest.approx(measured, rel=1e-5)
 
 
 def test_a_rehearsal_is_what_cutting_and_refitting_comes_to() -> None:
@@ -211,12 +213,12 @@ def test_a_budget_in_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan.cost.macs < 0.9 * plan.dense.macs
     timed = []
 
-    def left(_: Any, small: nn.Module) -> float:
+    def time_ratio(_: Any, small: nn.Module) -> float:
         """Parameters stand for time: other work on the machine must not decide what a test says."""
         timed.append(sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters()))
         return timed[-1]
 
-    monkeypatch.setattr(Stopwatch, "time_ratio", left)
+    monkeypatch.setattr(Stopwatch, "time_ratio", time_ratio)
     result = sc.prune(model, x, {"latency": 0.7}, by="l2", progress=False)
     assert timed
     kept = sum(p.numel() for p in result.model.parameters()) / sum(p.numel() for p in model.parameters())
@@ -228,9 +230,9 @@ def test_a_budget_in_latency(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scores_in_rounds_keep_their_order() -> None:
     network = sc.trace(mlp(6, 8, 3), torch.randn(2, 6))
     first = Scores({"0": GroupScores.exact(torch.tensor([3.0, 1, 2, 9, 8, 7, 6, 5]))}, "l2", 0, {}, "")
-    part = sc.plan(network, first, {"units": 0.75})
+    first_plan = sc.plan(network, first, {"units": 0.75})
     later = Scores({"0": GroupScores.exact(torch.tensor([5.0, 4, 3, 2, 1, 0]))}, "l2", 0, {}, "")
-    order = merge_scores(first, part, later)["0"].values.argsort(stable=True).tolist()
+    order = merge_scores(first, first_plan, later)["0"].values.argsort(stable=True).tolist()
     assert order[:2] == [1, 2]
     assert order[2:] == [7, 6, 5, 4, 3, 0]
 
@@ -260,9 +262,9 @@ def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pyte
     assert expected is not None
     for examples, curves in ((100, expected), (10, None)):
         monkeypatch.setattr("secateur.allocation.candidates.MOST_WORK", examples * macs * len(scores))
-        found = [way.curves for way in candidate_allocations(whole, scores, PruneConfig()) if way.curves is not None]
-        assert bool(found) == (curves is not None)
-        assert curves is None or all(torch.equal(found[0][name], curves[name]) for name in curves)
+        measured = [way.curves for way in candidate_allocations(whole, scores, PruneConfig()) if way.curves is not None]
+        assert bool(measured) == (curves is not None)
+        assert curves is None or all(torch.equal(measured[0][name], curves[name]) for name in curves)
     assert sum(microbatch.size or 1 for microbatch in whole.quick_held_out(100).held_out.microbatches) < 50
 
 
@@ -340,7 +342,7 @@ def test_plans_are_told_apart_as_many_other_examples_tell() -> None:
             losses.append(float(divergence(small(x), model(x)).mean()))
     quick = rehearsal.quick(64)
     judged = [quick.divergences(plan.kept) for plan in plans]
-    assert [len(each) for each in judged] == [64, 64]
+    assert [len(fold) for fold in judged] == [64, 64]
     assert (judged[0].mean() < judged[1].mean()) == (losses[0] < losses[1])
 
 
@@ -375,15 +377,17 @@ def test_a_time_budget_says_what_was_left_out(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = sc.prune(model, x, {"macs": 0.5}, seconds=ticks, progress=False)
-    told = [str(each.message) for each in caught if "left out, so that it takes no more than" in str(each.message)]
+    messages = [
+        str(warning.message) for warning in caught if "left out, so that it takes no more than" in str(warning.message)
+    ]
     noted = result.report.settings["left_out"]
-    assert bool(told) == bool(noted) == bool(left_out)
+    assert bool(messages) == bool(noted) == bool(left_out)
     assert result.plan.cost.macs <= 0.5 * result.plan.dense.macs
-    assert all(what in told[0] and what in str(result.report) for what in noted)
+    assert all(note in messages[0] and note in str(result.report) for note in noted)
     repaired = [step["name"] for step in result.report.settings["repairs"]]
     assert repaired == (["refit"] if left_out == "all" else ["refit", "adapt"])
     if left_out == "all":
-        assert [what.lstrip("0123456789 of").split()[0] for what in noted] == ["curves", "simulations", "the", "the"]
+        assert [note.lstrip("0123456789 of").split()[0] for note in noted] == ["curves", "simulations", "the", "the"]
 
 
 def test_without_a_time_budget_nothing_is_left_out() -> None:
@@ -396,10 +400,10 @@ def test_without_a_time_budget_nothing_is_left_out() -> None:
 def test_without_a_refit_a_bound_is_judged_without_one() -> None:
     model, x = mlp(6, 32, 32, 3), torch.randn(400, 6)
     result = sc.prune(model, x, {"loss": 0.02}, repair=None, holdout=0, progress=False)
-    held = torch.cat([microbatch.args[0] for microbatch in rehearsal_of(model, x).held_out.microbatches])
+    held_out = torch.cat([microbatch.args[0] for microbatch in rehearsal_of(model, x).held_out.microbatches])
     with torch.no_grad():
-        found = float(divergence(result.model(held), model(held)).mean())
-    assert result.report.settings["drop"]["mean"] == pytest.approx(found, rel=1e-3)
+        distance = float(divergence(result.model(held_out), model(held_out)).mean())
+    assert result.report.settings["drop"]["mean"] == pytest.approx(distance, rel=1e-3)
 
 
 def test_a_plan_that_is_faster_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -536,9 +540,9 @@ def test_scores_of_some_groups_prune_these_alone() -> None:
 
 def test_compare_takes_the_allocations_that_prune_takes() -> None:
     model, x = mlp(6, 24, 24, 3), torch.randn(96, 6)
-    found = sc.compare(model, x, by=("l1", "l2"), keep={"macs": 0.5}, allocation="auto", progress=False)
-    assert found.repairs == ("none", "refit")
-    assert all(trial.macs <= 0.5 for trial in found.trials)
+    comparison = sc.compare(model, x, by=("l1", "l2"), keep={"macs": 0.5}, allocation="auto", progress=False)
+    assert comparison.repairs == ("none", "refit")
+    assert all(trial.macs <= 0.5 for trial in comparison.trials)
 
 
 def test_the_defaults_of_prune_are_those_of_its_settings() -> None:

@@ -1,4 +1,4 @@
-"""Which plan is taken: another than equal shares only where it is nearer by more than its error."""
+"""The choice of plans: another than equal shares is taken only where it is nearer by more than its error."""
 
 import pytest
 import torch
@@ -66,9 +66,9 @@ def test_one_example_leaves_no_plan_out(plan: sc.Plan) -> None:
 
 def test_plans_of_the_first_fold_alone_come_behind_those_of_all_and_are_compared_with_each_other(plan: sc.Plan) -> None:
     far, near, half = torch.full((4,), 5.0), torch.ones(4), torch.tensor([0.1, 0.1])
-    whole, part = Candidate(plan, LOSS, far), Candidate(plan, UNIFORM, None, 1.0, half)
-    assert ranked_by_evidence([part, whole])[0].allocation == LOSS
+    whole, of_first_fold = Candidate(plan, LOSS, far), Candidate(plan, UNIFORM, None, 1.0, half)
+    assert ranked_by_evidence([of_first_fold, whole])[0].allocation == LOSS
     uncertain = near + torch.tensor([0.5, -0.4, 0.5, -0.4])
-    parts = [Candidate(plan, LOSS, None, 1.0, near), Candidate(plan, UNIFORM, None, 1.0, uncertain)]
-    best = ranked_by_evidence(parts)[0]
+    candidates = [Candidate(plan, LOSS, None, 1.0, near), Candidate(plan, UNIFORM, None, 1.0, uncertain)]
+    best = ranked_by_evidence(candidates)[0]
     assert best.allocation == UNIFORM and "within its standard error" in best.plan.notes[-1]

@@ -21,7 +21,7 @@ def test_the_loss_of_a_size_is_that_of_the_units_removed() -> None:
 
 
 def test_one_group_larger_against_two_smaller() -> None:
-    """Where no exchange of two fits: the larger group weighs as much as both others."""
+    """An exchange of three groups, where none of two fits: the larger group weighs as much as both others."""
     curves = [np.array([0.0, 9]), np.array([0.0, 1]), np.array([0.0, 1])]
     sizes = [np.array([0, 1])] * 3
     weights = np.array([2, 1, 1])

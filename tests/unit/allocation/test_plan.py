@@ -49,10 +49,10 @@ def test_global_normalises_each_group(network: sc.Network) -> None:
 
 def test_raw_takes_the_lowest_scores_of_all_as_they_are(network: sc.Network) -> None:
     values = {"g0": torch.rand(12) * 1000, "g2": torch.rand(8)}
-    found = sc.plan(network, scores_of(**values), keep={"units": 0.65}, allocation="raw")
+    plan = sc.plan(network, scores_of(**values), keep={"units": 0.65}, allocation="raw")
     both = torch.cat([values["g0"], values["g2"]])
     gone = set(both.argsort()[:7].tolist())
-    kept = {*found.kept["0"].tolist(), *(12 + found.kept["2"]).tolist()}
+    kept = {*plan.kept["0"].tolist(), *(12 + plan.kept["2"]).tolist()}
     assert kept == set(range(20)) - gone
 
 
@@ -64,9 +64,9 @@ def test_multiples_and_floors(network: sc.Network, round_to: int, floor: float) 
     least = float(str(refused.value).split("units ")[1].split(" ")[0])
     plan = sc.plan(network, scores, keep={"units": least}, round_to=round_to, floor=floor)
     for name, size in (("0", 12), ("2", 8)):
-        left = len(plan.kept[name])
-        assert left % round_to == 0 or left == size
-        assert left >= (floor if floor >= 1 else floor * size)
+        count = len(plan.kept[name])
+        assert count % round_to == 0 or count == size
+        assert count >= (floor if floor >= 1 else floor * size)
 
 
 def test_several_budgets_are_all_met(network: sc.Network) -> None:
@@ -82,7 +82,7 @@ def test_groups_without_scores_stay_whole(network: sc.Network) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "said"),
+    ("keep", "message"),
     [
         ({"macs": 0}, "out of range"),
         ({"macs": 1.5}, "out of range"),
@@ -94,8 +94,8 @@ def test_groups_without_scores_stay_whole(network: sc.Network) -> None:
         ({"macs": 0.001}, "the smallest reachable is macs 0.0"),
     ],
 )
-def test_budgets_that_can_not_be(network: sc.Network, keep: dict[str, float], said: str) -> None:
-    with pytest.raises(sc.SecateurError, match=said):
+def test_budgets_that_can_not_be(network: sc.Network, keep: dict[str, float], message: str) -> None:
+    with pytest.raises(sc.SecateurError, match=message):
         sc.plan(network, scores_of(g0=torch.rand(12), g2=torch.rand(8)), keep)
 
 

@@ -36,11 +36,11 @@ def trained(network: nn.Sequential) -> nn.Sequential:
 def test_scores_of_other_weights_are_used_with_a_warning(tmp_path: Path) -> None:
     scores, other = scored(model()), trained(model())
     scores.save(tmp_path / "scores.safetensors")
-    for given in (scores, sc.Scores.load(tmp_path / "scores.safetensors")):
+    for used_scores in (scores, sc.Scores.load(tmp_path / "scores.safetensors")):
         with pytest.warns(UserWarning, match=OTHER_WEIGHTS):
-            sc.plan(sc.trace(other, X[:2]), given, {"units": 0.5})
+            sc.plan(sc.trace(other, X[:2]), used_scores, {"units": 0.5})
         with pytest.warns(UserWarning, match=OTHER_WEIGHTS):
-            sc.prune(other, X, {"units": 0.5}, scores=given, repair=(), progress=False)
+            sc.prune(other, X, {"units": 0.5}, scores=used_scores, repair=(), progress=False)
 
 
 def test_scores_of_these_weights_and_of_files_without_a_digest_are_used_silently() -> None:

@@ -55,16 +55,16 @@ class Plain(nn.Module):
         maps = [f"0:{i}" for i in range(self.convolutions[0].in_channels)]
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             factor = norm.weight.abs() / (norm.running_var + norm.eps).sqrt()
-            made = [f"{number + 1}:{o}" for o in range(convolution.out_channels)]
-            for (o, to), (i, source) in itertools.product(enumerate(made), enumerate(maps)):
+            outputs = [f"{number + 1}:{o}" for o in range(convolution.out_channels)]
+            for (o, to), (i, source) in itertools.product(enumerate(outputs), enumerate(maps)):
                 values[source, to] = explicit_norm(convolution, convolution.weight[o, i].detach()) * float(factor[o])
                 kernels[source, to] = (f"convolutions.{number}.weight", o, i)
             if self.skip and number == 2:
-                total = [f"+:{o}" for o in range(len(made))]
-                values |= {(a, t): 1.0 for pair in (made, maps) for a, t in zip(pair, total, strict=True)}
+                total = [f"+:{o}" for o in range(len(outputs))]
+                values |= {(a, t): 1.0 for pair in (outputs, maps) for a, t in zip(pair, total, strict=True)}
                 maps = total
             else:
-                maps = made
+                maps = outputs
         return values, kernels
 
 
@@ -121,10 +121,10 @@ def test_the_scale_between_a_convolution_and_its_batch_norm_is_of_no_account() -
 def test_the_last_chain_is_kept_whole() -> None:
     model, x = Plain(0, (1, 3, 2, 2, 2), skip=False).eval(), torch.randn(1, 1, SIDE, SIDE)
     graph = graph_of(sc.trace(model, x))
-    own = frozenset(f"convolutions.{number}.weight" for number in range(4))
+    names = frozenset(f"convolutions.{number}.weight" for number in range(4))
     first = next(iter(Chains(graph)))
     assert len(first.kernels) > 1
-    kept, counts = by_chains(graph, own, 1)
+    kept, counts = by_chains(graph, names, 1)
     assert sum(int(mask.sum()) for mask in kept.values()) == len(first.kernels) and counts == (1, 0)
 
 

@@ -277,9 +277,9 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", MISTAKES)
-def test_a_mistake_is_named_and_nothing_is_written(what: str, shop: Path) -> None:
-    words, message = MISTAKES[what]
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_named_and_nothing_is_written(case: str, shop: Path) -> None:
+    words, message = MISTAKES[case]
     done = secateur(*words)
     assert done.exit_code == 2, done.output
     assert message in done.stderr, done.stderr

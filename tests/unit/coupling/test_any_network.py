@@ -1,4 +1,4 @@
-"""What a person may choose: kinds of units, whole blocks, programs; and networks of the transformers library."""
+"""The choices of kinds of units, whole blocks and programs, and networks of the transformers library."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +23,13 @@ def test_only_the_kinds_that_were_asked_for() -> None:
     assert {group.kind for group in sc.trace(model, example).groups} == {"residual", "heads", "neurons"}
     network = sc.trace(model, example, kinds=["heads", "neurons"])
     assert {group.name for group in network.groups} == {"attention.qkv", "up"}
-    assert any(held.reason == "residual were not asked for" for held in network.frozen)
+    assert any(frozen.reason == "residual were not asked for" for frozen in network.frozen)
     convolutions, image = grow("vgg")
     assert {group.kind for group in sc.trace(convolutions, image, kinds="channels").groups} == {"channels"}
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"kinds": "filters"}, "no kind of units is named"),
         ({"kinds": []}, r"kinds=\[\] \(list\) can.t be used"),
@@ -37,9 +37,9 @@ def test_only_the_kinds_that_were_asked_for() -> None:
         ({"kinds": ["heads", "head width"]}, "heads go whole, or all of them get narrower"),
     ],
 )
-def test_kinds_that_are_none(options: dict[str, object], said: str) -> None:
+def test_kinds_that_are_none(options: dict[str, object], message: str) -> None:
     model, example = grow("blocks")
-    with pytest.raises(sc.SecateurError, match=said):
+    with pytest.raises(sc.SecateurError, match=message):
         sc.trace(model, example, **options)
 
 
@@ -182,7 +182,7 @@ def test_the_picture_names_every_group_and_why_others_are_frozen() -> None:
     network = sc.trace(model, example)
     page = network_page(network)
     assert all(group.name in page for group in network.groups)
-    assert all(held.name in page for held in network.frozen) and "is the network&#39;s output" in page
+    assert all(frozen.name in page for frozen in network.frozen) and "is the network&#39;s output" in page
 
 
 def test_a_mask_that_happens_to_be_causal_does_not_end_the_export() -> None:

@@ -35,7 +35,7 @@ def test_lengths_that_depend_on_values_are_seen_in_a_run() -> None:
 
 
 def test_an_example_of_another_size_is_run() -> None:
-    """What the export recorded is of the example that it was made with."""
+    """Shapes that the export recorded are those of the example that it was made with."""
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     program, other = export_program(model, Batch((torch.randn(3, 4),), {})), Batch((torch.randn(7, 4),), {})
     assert list(recorded_shapes(program, other).values())[-2:] == [torch.Size([7, 6]), torch.Size([7, 2])]

@@ -1,4 +1,4 @@
-"""What single operators do: weights that are others for each coalition, and operators that can't lose units."""
+"""Single operators: weights that differ between coalitions, and operators that cannot lose units."""
 
 import pytest
 import torch
@@ -63,9 +63,9 @@ def test_computed_weights_are_those_of_each_coalition(name: str) -> None:
         stacked = network.program.forward(
             Batch((x.repeat(3, *[1] * (x.dim() - 1)),), {}), MeanAblation({}).handlers(network, masks)
         )
-    for mask, part in zip(masks, stacked.chunk(3), strict=True):
+    for mask, output in zip(masks, stacked.chunk(3), strict=True):
         alone = run_masked(network, network.example, mask, {})
-        assert torch.allclose(part, alone, atol=1e-6)
+        assert torch.allclose(output, alone, atol=1e-6)
     assert not torch.allclose(*stacked.chunk(3)[:2])
 
 
@@ -82,8 +82,8 @@ def test_weights_of_a_coalition_have_gradients() -> None:
     moved[0, unit] -= step
     with torch.no_grad():
         less, whole = (
-            network.program.forward(network.example, MeanAblation({}).handlers(network, each)).double().sum()
-            for each in (moved, gates.detach())
+            network.program.forward(network.example, MeanAblation({}).handlers(network, mask)).double().sum()
+            for mask in (moved, gates.detach())
         )
     assert float((whole - less) / step) == pytest.approx(float(slope[0, unit]), rel=0.05, abs=1e-3)
 

@@ -41,7 +41,7 @@ class Rows(torch.utils.data.Dataset[Any]):
 
 
 class Table:
-    """What Secateur sees of a data set of the library `datasets`: rows, some of whose columns are text."""
+    """A data set like those of the library `datasets`: rows, some of whose columns are text."""
 
     column_names, features = ("text", "x", "label"), {"text": "string"}
 
@@ -95,8 +95,8 @@ def network() -> sc.Network:
 @pytest.mark.parametrize("form", ["arrays in double precision", "labels of 8 bits", "pairs of arrays", "a data set"])
 def test_all_forms_give_the_same_scores(form: str, network: sc.Network) -> None:
     expected = sc.score(network, [(X, Y)], by="taylor", progress=False)["0"].values
-    found = sc.score(network, FORMS[form](), by="taylor", progress=False)["0"].values
-    assert torch.allclose(found, expected, rtol=1e-5)
+    scores = sc.score(network, FORMS[form](), by="taylor", progress=False)["0"].values
+    assert torch.allclose(scores, expected, rtol=1e-5)
 
 
 def test_arrays_take_the_type_of_the_model() -> None:
@@ -136,17 +136,17 @@ TARGETS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("what", TARGETS)
-def test_targets_of_any_kind_follow_their_examples(what: str) -> None:
-    batch = on_device(as_batches([(X, TARGETS[what])])[0], torch.device("cpu"))
+@pytest.mark.parametrize("kind", TARGETS)
+def test_targets_of_any_kind_follow_their_examples(kind: str) -> None:
+    batch = on_device(as_batches([(X, TARGETS[kind])])[0], torch.device("cpu"))
     order = torch.tensor([7, 3, 3])
     some = batch.take(order)
     assert torch.equal(some.args[0], X[order])
     target = some.target
     if isinstance(target, ExampleList):
-        assert [str(entry) for entry in target] == [str(TARGETS[what][n]) for n in order.tolist()]
+        assert [str(entry) for entry in target] == [str(TARGETS[kind][n]) for n in order.tolist()]
     elif isinstance(target, dict):
-        assert all(len(part) == 3 for part in target.values())
+        assert all(len(values) == 3 for values in target.values())
         assert "name" not in target or list(target["name"]) == ["7", "3", "3"]
     else:
         assert torch.equal(target[0], Y[order])
@@ -162,16 +162,16 @@ def test_lists_of_targets_are_read_alike_in_all_batches() -> None:
 
 
 def of_dicts(output: Tensor, target: Any) -> Tensor:
-    return F.cross_entropy(output, torch.stack([each["label"] for each in target]), reduction="none")
+    return F.cross_entropy(output, torch.stack([entry["label"] for entry in target]), reduction="none")
 
 
 @pytest.mark.parametrize("by", ["shapley", "leave-one-out", "taylor", "taylor-gates", "integrated-gradients"])
 def test_scores_against_lists_of_dicts_are_those_against_their_tensors(by: str, network: sc.Network) -> None:
     data = [(X, [{"label": label, "boxes": torch.zeros(int(label), 4)} for label in Y])]
     few: dict[str, Any] = {"coalitions": 40} if by == "shapley" else {}
-    found = sc.score(network, data, by=by, loss=of_dicts, progress=False, **few)["0"].values
+    scores = sc.score(network, data, by=by, loss=of_dicts, progress=False, **few)["0"].values
     expected = sc.score(network, [(X, Y)], by=by, progress=False, **few)["0"].values
-    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-9)
+    assert torch.allclose(scores, expected, rtol=1e-5, atol=1e-9)
 
 
 def test_a_loss_of_lists_of_dicts_goes_all_the_way(tmp_path: Any, network: sc.Network) -> None:
@@ -180,8 +180,10 @@ def test_a_loss_of_lists_of_dicts_goes_all_the_way(tmp_path: Any, network: sc.Ne
     result = sc.prune(small_network(), data, {"loss": 5.0}, by="shapley", loss=of_dicts, **options)
     plain = F.cross_entropy(small_network()(X), Y)
     assert result.report.dense.loss == pytest.approx(float(plain), rel=1e-5)
-    found = sc.compare(small_network(), data, by=("taylor", "l2"), keep={"units": 0.5}, loss=of_dicts, progress=False)
-    assert not found.refused
+    comparison = sc.compare(
+        small_network(), data, by=("taylor", "l2"), keep={"units": 0.5}, loss=of_dicts, progress=False
+    )
+    assert not comparison.refused
     path = tmp_path / "scores.safetensors"
     sc.score(network, data, loss=of_dicts, coalitions=20, checkpoint=path, progress=False)
     with pytest.raises(sc.SecateurError, match="other examples"):

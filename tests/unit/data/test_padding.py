@@ -16,12 +16,12 @@ from secateur.data.next_tokens import is_causal_language_model
 LENGTHS = (9, 5, 9, 3, 5, 5, 7, 9)
 
 
-def padded(lengths: tuple[int, ...] = LENGTHS, left: bool = False, seed: int = 0) -> dict[str, Tensor]:
+def padded(lengths: tuple[int, ...] = LENGTHS, on_the_left: bool = False, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(3, VOCABULARY, (len(lengths), max(lengths)), generator=generator)
     positions = torch.arange(max(lengths))
-    starts = torch.tensor([max(lengths) - length if left else 0 for length in lengths])[:, None]
-    ends = torch.tensor([max(lengths) if left else length for length in lengths])[:, None]
+    starts = torch.tensor([max(lengths) - length if on_the_left else 0 for length in lengths])[:, None]
+    ends = torch.tensor([max(lengths) if on_the_left else length for length in lengths])[:, None]
     mask = ((positions >= starts) & (positions < ends)).long()
     return {"input_ids": tokens * mask, "attention_mask": mask}
 
@@ -33,9 +33,9 @@ def rows(batch: dict[str, Tensor]) -> list[dict[str, Any]]:
     return [{"input_ids": ids[mask].tolist(), "attention_mask": [1] * int(mask.sum())} for ids, mask in pairs]
 
 
-@pytest.mark.parametrize("left", [False, True])
-def test_rows_lose_their_padding_and_join_others_of_their_length(left: bool) -> None:
-    batch = padded((*LENGTHS[1:], LENGTHS[0]), left)
+@pytest.mark.parametrize("on_the_left", [False, True])
+def test_rows_lose_their_padding_and_join_others_of_their_length(on_the_left: bool) -> None:
+    batch = padded((*LENGTHS[1:], LENGTHS[0]), on_the_left)
     targets = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
     batches = as_batches({**batch, "labels": targets, "kind": torch.arange(8)})
     assert sorted(tuple(one.kwargs["input_ids"].shape) for one in batches) == [(1, 3), (1, 7), (3, 5), (3, 9)]

@@ -76,9 +76,9 @@ def test_heads_count_by_their_width() -> None:
     heads = next(group for group in network.groups if group.kind == "heads")
     assert preferred_multiple(heads, 16) == 1
     kept = {heads.name: torch.arange(2)}
-    found = effective_macs(network, kept, 16)
-    assert found.dense == network.cost().macs
-    assert found.kept == network.cost(kept).macs
+    macs = effective_macs(network, kept, 16)
+    assert macs.dense == network.cost().macs
+    assert macs.kept == network.cost(kept).macs
 
 
 def test_effective_macs_by_hand() -> None:
@@ -115,11 +115,11 @@ def test_exchanges_find_the_least_loss() -> None:
         curves = [np.concatenate([[0], np.sort(draws.random(4)).cumsum()]) for _ in range(3)]
         weights, sizes = draws.integers(1, 4, 3), [np.arange(5)] * 3
 
-        def fits(places: list[int], weights: np.ndarray = weights) -> bool:
-            return int((weights * places).sum()) <= 10 and max(places) < 5
+        def fits(counts: list[int], weights: np.ndarray = weights) -> bool:
+            return int((weights * counts).sum()) <= 10 and max(counts) < 5
 
-        def loss(places: list[int], curves: list[np.ndarray] = curves) -> float:
-            return sum(float(curve[4 - at]) for curve, at in zip(curves, places, strict=True))
+        def loss(counts: list[int], curves: list[np.ndarray] = curves) -> float:
+            return sum(float(curve[4 - at]) for curve, at in zip(curves, counts, strict=True))
 
         choices = [[a, b, c] for a in range(5) for b in range(5) for c in range(5) if fits([a, b, c])]
         chosen = exchange_units([0, 0, 0], sizes, curves, fits)

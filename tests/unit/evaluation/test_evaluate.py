@@ -69,7 +69,7 @@ def test_two_networks_on_the_same_batches_as_one_by_one() -> None:
     torch.manual_seed(0)
     x, labels = torch.randn(6, 3), torch.randint(3, (6,))
     dense, small = Fixed(torch.zeros(3)).train(), Fixed(torch.tensor([0.0, 1, 0])).train()
-    batches = [Batch((part,), {}, target) for part, target in zip(x.split(4), labels.split(4), strict=True)]
+    batches = [Batch((inputs,), {}, target) for inputs, target in zip(x.split(4), labels.split(4), strict=True)]
     before, after = evaluate(dense, small, batches)
     assert len(before.losses) == len(after.losses) == 6
     assert torch.allclose(after.losses, nn.functional.cross_entropy(small(x), labels, reduction="none").double())
@@ -77,8 +77,8 @@ def test_two_networks_on_the_same_batches_as_one_by_one() -> None:
     assert torch.equal(after.agreements, (small(x).argmax(1) == x.argmax(1)).double())
     assert torch.equal(output_divergences(DenseOutputs(dense), small, batches), after.divergences)
     assert dense.training and small.training
-    own = evaluate(dense, small, batches, loss=lambda output, target: output.sum(1))
-    assert torch.allclose(own[1].losses - own[0].losses, torch.ones(6, dtype=torch.float64), atol=1e-6)
+    by_own_loss = evaluate(dense, small, batches, loss=lambda output, target: output.sum(1))
+    assert torch.allclose(by_own_loss[1].losses - by_own_loss[0].losses, torch.ones(6, dtype=torch.float64), atol=1e-6)
 
 
 def test_activations_and_embeddings_are_compared_by_their_values() -> None:

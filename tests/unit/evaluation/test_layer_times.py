@@ -1,4 +1,4 @@
-"""Where the time of a network goes, and what is said of a cut that is not as much faster as it is smaller."""
+"""The times of a network's layers, and the note on a cut that is less faster than it is smaller."""
 
 import json
 import mmap
@@ -26,8 +26,8 @@ def test_every_innermost_module_has_a_time_and_keeps_its_hooks() -> None:
     model[0].register_forward_hook(lambda *_: calls.append(1))
     before = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
     times = layer_times(model, network(), as_batches(x)[0])
-    assert {each.name for each in times} == {"0", "1", "2.0", "2.1", "3", ""}
-    assert all(each.dense >= 0 and each.pruned >= 0 for each in times)
+    assert {entry.name for entry in times} == {"0", "1", "2.0", "2.1", "3", ""}
+    assert all(entry.dense >= 0 and entry.pruned >= 0 for entry in times)
     assert before == [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
     assert model.training
 

@@ -52,8 +52,8 @@ def regression() -> list[tuple[Tensor, Tensor]]:
 def test_one_number_is_taken_of_all_examples_at_once() -> None:
     outputs, targets = torch.randn(40, 2), torch.randint(2, (40,))
     meter = MetricMeter(f1)
-    for part, labels in zip(outputs.split(16), targets.split(16), strict=True):  # 16, 16, 8
-        meter.add(Batch((part,), {}, labels), (part, part.flip(1)), part)
+    for batch, labels in zip(outputs.split(16), targets.split(16), strict=True):  # 16, 16, 8
+        meter.add(Batch((batch,), {}, labels), (batch, batch.flip(1)), batch)
     values, others = meter.results()
     assert values.value == pytest.approx(float(f1(outputs, targets)), abs=1e-7)
     assert others.value == pytest.approx(float(f1(outputs.flip(1), targets)), abs=1e-7)

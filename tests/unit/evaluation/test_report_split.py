@@ -19,7 +19,7 @@ pytestmark = untrained_networks
 
 
 def numbered(total: int, size: int) -> list[Batch]:
-    return [Batch((part,), {}, part[:, 0].long()) for part in torch.arange(float(total))[:, None].split(size)]
+    return [Batch((numbers,), {}, numbers[:, 0].long()) for numbers in torch.arange(float(total))[:, None].split(size)]
 
 
 def numbers(batches: list[Batch]) -> list[int]:
@@ -49,7 +49,7 @@ def test_parts_are_disjoint_and_cover_all(total: int, size: int) -> None:
 
 def test_runs_are_spread_over_all_examples() -> None:
     mask = spread_runs(256, 32)
-    assert [int(part.sum()) for part in mask.split(32)] == [4] * 8
+    assert [int(run.sum()) for run in mask.split(32)] == [4] * 8
     assert mask[14:18].all() and not mask[:14].any()
 
 

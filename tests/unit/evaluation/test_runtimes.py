@@ -64,8 +64,8 @@ def test_a_model_gives_the_same_in_both_runtimes() -> None:
     batch = Batch((x,), {"shift": torch.randn(3), "scale": torch.randn(2, 1)})
     with torch.no_grad():
         expected = repeatable_call(model, batch)()
-        (found,) = repeatable_call(model, batch, "onnxruntime")()
-    assert np.allclose(found, expected.numpy(), atol=1e-6)
+        (output,) = repeatable_call(model, batch, "onnxruntime")()
+    assert np.allclose(output, expected.numpy(), atol=1e-6)
 
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
@@ -101,15 +101,15 @@ def test_the_model_of_a_layer_computes_what_it_computes(name: str) -> None:
     with torch.no_grad():
         network.program.forward(network.example, handlers)
         _, target, args, kwargs = seen[0]
-        for read, made in ((len(layer.inputs), len(layer.outputs)), (4, len(layer.outputs) // 2)):
+        for read, outputs in ((len(layer.inputs), len(layer.outputs)), (4, len(layer.outputs) // 2)):
             if layer.groups == 2 and read == 4:
                 continue
-            args, kwargs = smaller_call(layer, args, kwargs, read, made)
-            part, tensors = operand(layer, args, kwargs), list(weights_of(layer, args, kwargs).values())
+            args, kwargs = smaller_call(layer, args, kwargs, read, outputs)
+            inputs, tensors = operand(layer, args, kwargs), list(weights_of(layer, args, kwargs).values())
             bias = next((tensor for tensor in tensors if tensor.dim() == 1), None)
-            content = layer_model(layer, part, tensors[0], bias)
-            (found,) = new_session(content).run(None, {"x": part.contiguous().numpy()})
-            assert np.allclose(found, target(*args, **kwargs).numpy(), atol=1e-5)
+            content = layer_model(layer, inputs, tensors[0], bias)
+            (output,) = new_session(content).run(None, {"x": inputs.contiguous().numpy()})
+            assert np.allclose(output, target(*args, **kwargs).numpy(), atol=1e-5)
 
 
 def test_times_in_onnxruntime_have_a_table_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_times_in_onnxruntime_have_a_table_of_their_own(tmp_path: Path, monkeypa
 def test_time_goes_to_the_modules_that_it_belongs_to() -> None:
     model, x = convolutions(), torch.randn(2, 3, 8, 8)
     small = sc.cut(model, sc.plan(network := sc.trace(model, x), sc.score(network, by="l2"), {"macs": 0.5}))
-    exported = [export_onnx(each, as_batches(x)[0]) for each in (model, small.eval())]
+    exported = [export_onnx(exported_model, as_batches(x)[0]) for exported_model in (model, small.eval())]
     times = onnx_layer_times(exported[0], exported[1], [name for name, _ in model.named_modules()])
     by_name = {time.name: time for time in times}
     layers = {"0", "3", "4", "7"}
@@ -151,12 +151,12 @@ def test_prune_for_half_of_the_time_in_onnxruntime(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(operator_calls, "layer_seconds", lambda layer, x, weight, bias: weight.numel() * 1e-9)
     monkeypatch.setattr(Stopwatch, "dense_ms", lambda _: [sum(p.numel() for p in model.parameters()) * 1e-6])
 
-    def left(self: Stopwatch, small: nn.Module) -> float:
+    def time_ratio(self: Stopwatch, small: nn.Module) -> float:
         """Parameters stand for time: other work on the machine must not decide what a test says."""
         assert self.runtime == "onnxruntime"
         return sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
 
-    monkeypatch.setattr(Stopwatch, "time_ratio", left)
+    monkeypatch.setattr(Stopwatch, "time_ratio", time_ratio)
     result = sc.prune(
         model, x, {"latency": 0.7}, by="l2", target="onnxruntime", allocation="uniform", repair=None, progress=False
     )

@@ -18,9 +18,9 @@ TARGETS: dict[str, tuple[tuple[int, ...], Tensor, str]] = {
 }
 
 
-@pytest.mark.parametrize("what", TARGETS)
-def test_the_change_is_named(what: str) -> None:
-    shape, target, advice = TARGETS[what]
+@pytest.mark.parametrize("case", TARGETS)
+def test_the_change_is_named(case: str) -> None:
+    shape, target, advice = TARGETS[case]
     with pytest.raises(TargetError, match=advice):
         check_target(torch.zeros(shape), target)
 

@@ -101,12 +101,12 @@ def test_outputs_count_up_to_steps() -> None:
     assert measured_sizes(40, 16) == (16, 32, 40)
     layer = LayerLatency(torch.full((4,), -1), torch.arange(40), seconds, 0.0, (4,), (16, 32, 40), 16)
     table = LatencyTable((layer,), 0.0)
-    left = []
+    fractions = []
     for count in (1, 16, 17, 32, 33, 40):
         mask = torch.ones(41, dtype=torch.bool)
         mask[count:40] = False
-        left.append(3 * table.fraction(mask))
-    assert left == pytest.approx([1, 1, 2, 2, 3, 3])
+        fractions.append(3 * table.fraction(mask))
+    assert fractions == pytest.approx([1, 1, 2, 2, 3, 3])
 
 
 def test_what_lies_in_a_block_goes_with_it() -> None:
@@ -120,8 +120,8 @@ def test_what_lies_in_a_block_goes_with_it() -> None:
 
 def test_time_beyond_operators_stays_with_layers_and_goes_with_blocks() -> None:
     units = torch.arange(4)
-    parts = 1e-4 * torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
-    layer = LayerLatency(units, units, parts, 1e-4, (2, 4), (2, 4), block=4)
+    seconds = 1e-4 * torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
+    layer = LayerLatency(units, units, seconds, 1e-4, (2, 4), (2, 4), block=4)
     dense = LatencyTable((layer, replace(layer, block=-1)), 2e-4)
     table = with_overhead(dense, 16e-4)
     assert table.dense_seconds == pytest.approx(16e-4)  # 2e-4 beyond the operators for each layer
@@ -156,8 +156,8 @@ def test_the_time_of_reading_weights_goes_by_their_bytes() -> None:
 
 def test_time_beyond_what_calls_take_scales_with_the_layers() -> None:
     units = torch.arange(4)
-    parts = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
-    table = with_overhead(LatencyTable((LayerLatency(units, units, parts, 1.0, (2, 4), (2, 4)),), 0.0), 9.0)
+    seconds = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64)
+    table = with_overhead(LatencyTable((LayerLatency(units, units, seconds, 1.0, (2, 4), (2, 4)),), 0.0), 9.0)
     mask = torch.ones(5, dtype=torch.bool)
     mask[2:4] = False
     assert table.dense_seconds == pytest.approx(9.0)

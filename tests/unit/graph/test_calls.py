@@ -143,7 +143,7 @@ class Detour(Inner):
 
 
 @pytest.mark.parametrize(
-    ("model", "inputs", "said", "unsaid"),
+    ("model", "inputs", "message", "absent"),
     [
         (Branching(), (X, torch.zeros(2)), r"in branch: return y if y.sum\(\) > 0 else -y\nRewrite that line", "numpy"),
         (Branching(), (X, torch.zeros(1)), r"in packed: .*\n.*run the recurrent layer on the padded batch", "where"),
@@ -151,12 +151,12 @@ class Detour(Inner):
     ],
 )
 def test_what_can_not_be_exported(
-    model: nn.Module, inputs: Any, said: str, unsaid: str, capfd: pytest.CaptureFixture[str]
+    model: nn.Module, inputs: Any, message: str, absent: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(sc.SecateurError, match=said) as error:
+    with pytest.raises(sc.SecateurError, match=message) as error:
         sc.trace(model, inputs)
     assert "test_calls.py" in str(error.value)
-    assert unsaid not in str(error.value)
+    assert absent not in str(error.value)
     assert capfd.readouterr() == ("", "")
 
 

@@ -182,7 +182,7 @@ class Shuffled(Net):
 def test_what_can_not_be_matched_is_frozen_and_names_the_operator() -> None:
     network = sc.trace(Shuffled(variational).eval(), X)
     assert set(network.by_name) == {"b"}
-    (reason,) = (held.reason for held in network.frozen if held.name == "a")
+    (reason,) = (frozen.reason for frozen in network.frozen if frozen.name == "a")
     assert reason == "meets random numbers that randperm draws"
 
 

@@ -69,9 +69,9 @@ def test_recurrent_layers_are_exported_without_their_steps(name: str) -> None:
 
 
 def normalised_choice(x: Tensor) -> Tensor:
-    values, places = x.topk(2)
+    values, indices = x.topk(2)
     values /= values.sum(-1, keepdim=True)
-    return values + places
+    return values + indices
 
 
 def choice_used_before_its_write(x: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def test_the_smallest_module_runs_a_program_and_the_rest_stays_as_it_is(outer: t
     assert {group.name: group.size for group in network.groups} == {"pooled.inp": 4, "pooled.mix.0": 4, "pooled.out": 3}
     assert "run a cut program in place of their own code: pooled" in str(network)
     assert type(small) is Outer and isinstance(small.pooled, Pooled) and type(small.pooled).__name__ == "CutPooled"
-    assert [type(part) for part in small.pooled.mix] == [nn.Linear, nn.BatchNorm1d, nn.ReLU]
+    assert [type(module) for module in small.pooled.mix] == [nn.Linear, nn.BatchNorm1d, nn.ReLU]
     assert small.state_dict().keys() == model.state_dict().keys()
     assert small.pooled.mix[0].weight.shape == (2, 2)
     more = torch.randn(9, 6)  # another number of examples
@@ -181,7 +181,7 @@ def test_a_lambda_and_a_second_cut_of_padded_shortcuts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("operator", "aten.from_file.default", "not an operator"),
         ("operator", "os.system", "not an operator"),
@@ -190,7 +190,7 @@ def test_a_lambda_and_a_second_cut_of_padded_shortcuts(tmp_path: Path) -> None:
         ("args", {"tuple": [{"state": "weight.__class__"}]}, "which nothing gives"),
     ],
 )
-def test_a_recipe_with_another_program_is_refused(tmp_path: Path, field: str, value: object, said: str) -> None:
+def test_a_recipe_with_another_program_is_refused(tmp_path: Path, field: str, value: object, message: str) -> None:
     model, x = grow("padded shortcuts in functions")
     _, small = cut_half(model, x)
     sc.save(small, tmp_path)
@@ -200,7 +200,7 @@ def test_a_recipe_with_another_program_is_refused(tmp_path: Path, field: str, va
     _rewrite(path, written)
     fresh, _ = grow("padded shortcuts in functions")
     before = copy.deepcopy(fresh)
-    with pytest.raises(sc.SecateurError, match=said):
+    with pytest.raises(sc.SecateurError, match=message):
         sc.load(fresh, tmp_path)
     assert type(fresh.stages[0].shortcut) is type(before.stages[0].shortcut)
 

@@ -98,7 +98,7 @@ class Configured(nn.Module):
 
 
 def content(config: Any) -> Any:
-    """What a configuration holds, comparable by value."""
+    """Return the content of a configuration in a form that is compared by value."""
     entries = list(config.items()) if isinstance(config, dict) else list(config) if hasattr(config, "__iter__") else []
     return type(config), entries, repr(config), repr(getattr(config, "__dict__", None))
 

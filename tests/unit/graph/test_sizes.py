@@ -50,7 +50,7 @@ def test_the_cut_network_equals_the_masked_one_at_other_sizes(name: str) -> None
 
 
 class CountedExports:
-    """How often a model was exported."""
+    """Count the exports of models."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -124,8 +124,8 @@ def test_a_loader_of_mixed_sizes_is_pruned_as_each_size_says() -> None:
         gaps = torch.cat([(result.model(x) - model(x)).abs().amax(1) for x, _ in data])
     assert result.report.pruned.loss == pytest.approx(float(losses.mean()), rel=1e-5)
     assert float(gaps.max()) < 0.2
-    found = sc.compare(model, data, by=("obs", "l2"), keep={"macs": 0.6}, progress=False)
-    assert {trial.by for trial in found.trials} == {"obs", "l2"}
+    comparison = sc.compare(model, data, by=("obs", "l2"), keep={"macs": 0.6}, progress=False)
+    assert {trial.by for trial in comparison.trials} == {"obs", "l2"}
 
 
 def test_a_program_that_is_cut_refuses_mixed_sizes_before_any_work() -> None:
@@ -326,15 +326,15 @@ class MessageNetwork(nn.Module):
 
 def graphs(kind: str, sizes: tuple[int, ...]) -> list[Any]:
     draws = torch.Generator().manual_seed(0)
-    found = []
+    pairs = []
     for nodes in sizes:
         x = torch.randn(nodes, 5, generator=draws)
         adjacency = torch.rand(nodes, nodes, generator=draws) / nodes
         edges = torch.randint(0, nodes, (2, 2 * nodes), generator=draws)
         inputs = {"set": (x,), "edge": (x, edges)}.get(kind, (x, adjacency))
         labels = {"node": nodes, "edge": 2 * nodes, "graph": 1, "set": 1}[kind]
-        found.append((inputs, torch.randint(0, 3, (labels,), generator=draws)))
-    return found
+        pairs.append((inputs, torch.randint(0, 3, (labels,), generator=draws)))
+    return pairs
 
 
 GRAPHS = {"node": lambda: GraphNetwork("node"), "graph": lambda: GraphNetwork("graph")}
@@ -355,7 +355,7 @@ def test_graphs_of_several_sizes_are_examples(kind: str) -> None:
     small = sc.cut(model, plan_of(network, silent, {}))
     gaps = []
     for inputs, y in data:
-        pair = (run(each, Batch(inputs, {})) for each in (small, model))
+        pair = (run(network_of_pair, Batch(inputs, {})) for network_of_pair in (small, model))
         losses = [F.cross_entropy(o.reshape(-1, 3), y.reshape(-1), reduction="none") for o in pair]
         gaps += (losses[0] - losses[1]).tolist() if kind == "node" else [float((losses[0] - losses[1]).mean())]
     assert float(scores["a"].values[1]) == pytest.approx(sum(gaps) / len(gaps), rel=1e-3, abs=1e-6)

@@ -19,7 +19,7 @@ X = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
 
 
 class Plain(nn.Module):
-    def __init__(self, wrap: Callable[[nn.Module], Any] = lambda part: part) -> None:
+    def __init__(self, wrap: Callable[[nn.Module], Any] = lambda module: module) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.first = nn.Linear(6, 12)

@@ -49,10 +49,10 @@ X = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
 TARGET = torch.randn(40, 4, generator=torch.Generator().manual_seed(2))
 COMBINED = {
     "l1": None,  # of the absolute values of complex weights
-    "l2": lambda parts: parts.square().sum(1).sqrt(),
-    "taylor-signed": lambda parts: parts.sum(1),
-    "apoz": lambda parts: parts.mean(1),
-    "sensitivity": lambda parts: parts.sum(1),
+    "l2": lambda components: components.square().sum(1).sqrt(),
+    "taylor-signed": lambda components: components.sum(1),
+    "apoz": lambda components: components.mean(1),
+    "sensitivity": lambda components: components.sum(1),
 }
 
 
@@ -62,12 +62,12 @@ def _scores(model: nn.Module, by: str) -> Tensor:
 
 @pytest.mark.parametrize("by", COMBINED)
 def test_scores_equal_those_of_the_parts(by: str, twins: tuple[nn.Module, nn.Module]) -> None:
-    network, parts = twins
+    network, components = twins
     combine = COMBINED[by]
     expected = (
         network.hidden.weight.detach().abs().sum(1).double()  # type: ignore[union-attr, operator]
         if combine is None
-        else combine(_scores(parts, by).unflatten(0, (6, 2)))
+        else combine(_scores(components, by).unflatten(0, (6, 2)))
     )
     assert torch.allclose(_scores(network, by), expected, rtol=1e-4)
 

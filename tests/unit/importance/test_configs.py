@@ -93,9 +93,9 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_does_not_apply_is_refused(what: str, network: sc.Network) -> None:
-    by, keywords, message = REFUSED[what]
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_apply_is_refused(case: str, network: sc.Network) -> None:
+    by, keywords, message = REFUSED[case]
     if "resume" in keywords:
         keywords = {"resume": scored(network, "l2")}
     with pytest.raises(OptionError if "unknown" not in message else NameMatchError, match=message):
@@ -120,9 +120,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_configurations_are_checked_on_construction(what: str) -> None:
-    build, message = WRONG[what]
+@pytest.mark.parametrize("case", WRONG)
+def test_configurations_are_checked_on_construction(case: str) -> None:
+    build, message = WRONG[case]
     with pytest.raises(sc.SecateurError, match=message):
         build()
 

@@ -50,7 +50,7 @@ def test_weight_norms_over_all_that_makes_a_unit(small: Small, network: sc.Netwo
 
 def by_hand(small: Small, x: Tensor, y: Tensor) -> dict[str, list[Tensor]]:
     """APoZ, sensitivity and Taylor scores of each example, for both groups. (examples, units)"""
-    found: dict[str, list[Tensor]] = {"apoz": [], "sensitivity": [], "taylor": [], "taylor-signed": []}
+    values: dict[str, list[Tensor]] = {"apoz": [], "sensitivity": [], "taylor": [], "taylor-signed": []}
     a = F.relu(small.bn(small.conv1(x))).detach().requires_grad_()
     b = F.relu(small.conv2(a)).mean((2, 3))
     b.retain_grad()
@@ -58,18 +58,18 @@ def by_hand(small: Small, x: Tensor, y: Tensor) -> dict[str, list[Tensor]]:
     for z in (a, b):
         assert z.grad is not None
         z, g = z.detach().flatten(2) if z.dim() > 2 else z.detach()[..., None], z.grad.reshape(*z.shape[:2], -1)
-        found["apoz"].append((z > 0).double().mean(2))
-        found["sensitivity"].append(g.abs().sum(2))
-        found["taylor-signed"].append((-z * g).sum(2))
-        found["taylor"].append((z * g).sum(2).abs())
-    return found
+        values["apoz"].append((z > 0).double().mean(2))
+        values["sensitivity"].append(g.abs().sum(2))
+        values["taylor-signed"].append((-z * g).sum(2))
+        values["taylor"].append((z * g).sum(2).abs())
+    return values
 
 
 @pytest.mark.parametrize("by", ["apoz", "sensitivity", "taylor", "taylor-signed"])
 def test_one_pass_criteria_against_a_plain_computation(small: Small, network: sc.Network, by: str) -> None:
     scores = sc.score(network, batches(), by=by, progress=False)
-    for place, name in enumerate(("conv1", "conv2")):
-        rows = torch.cat([by_hand(small, x, y)[by][place] for x, y in batches()]).double()
+    for index, name in enumerate(("conv1", "conv2")):
+        rows = torch.cat([by_hand(small, x, y)[by][index] for x, y in batches()]).double()
         assert torch.allclose(scores[name].values, rows.mean(0), rtol=1e-4, atol=1e-8)
         assert torch.allclose(scores[name].errors, rows.std(0) / 30**0.5, rtol=1e-4, atol=1e-8)
 
@@ -79,7 +79,7 @@ def test_the_gate_of_a_residual_stream_is_judged_over_all_its_readers() -> None:
     model, example = grow("residual")
     network = sc.trace(model, example)
     y = torch.tensor([0, 1, 2])
-    found = sc.score(network, [(example, y)], by="taylor-signed", progress=False)["stem.0"].values
+    values = sc.score(network, [(example, y)], by="taylor-signed", progress=False)["stem.0"].values
     model, x = model.double(), example.double()
 
     def loss(gate: Tensor) -> Tensor:
@@ -90,12 +90,12 @@ def test_the_gate_of_a_residual_stream_is_judged_over_all_its_readers() -> None:
 
     gate = torch.ones(6, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss(gate), gate)
-    assert torch.allclose(found, -gradient, rtol=1e-3, atol=1e-6)
+    assert torch.allclose(values, -gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_leave_one_out_is_the_loss_without_each_unit(small: Small, network: sc.Network) -> None:
     data = batches(1)
-    found = sc.score(network, data, by="leave-one-out", ablation="zero", progress=False)["conv1"].values
+    values = sc.score(network, data, by="leave-one-out", ablation="zero", progress=False)["conv1"].values
     (x, y), a = data[0], small.sites(data[0][0])[0]
     with torch.no_grad():
         for unit in range(5):
@@ -103,7 +103,7 @@ def test_leave_one_out_is_the_loss_without_each_unit(small: Small, network: sc.N
             without[:, unit] = 0
             logits = small.fc(F.relu(small.conv2(without)).mean((2, 3)))
             grown = F.cross_entropy(logits, y) - F.cross_entropy(small(x), y)
-            assert float(found[unit]) == pytest.approx(float(grown), abs=1e-5)
+            assert float(values[unit]) == pytest.approx(float(grown), abs=1e-5)
 
 
 def test_one_forward_and_one_backward_serve_all_groups(network: sc.Network) -> None:

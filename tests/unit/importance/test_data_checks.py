@@ -1,4 +1,4 @@
-"""What can be known of data and losses is known before anything is traced; nothing of the user's changes."""
+"""Faults of data and losses are reported before anything is traced, and nothing of the user's is changed."""
 
 import warnings
 from collections.abc import Callable
@@ -120,17 +120,17 @@ prototype_of_nested_tensors = pytest.mark.filterwarnings("ignore:The PyTorch API
 
 
 @prototype_of_nested_tensors
-@pytest.mark.parametrize("what", UNUSABLE)
-def test_what_can_not_be_used_is_refused_with_its_remedy(what: str) -> None:
-    call, said = UNUSABLE[what]
-    with pytest.raises(sc.SecateurError, match=said):
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_what_can_not_be_used_is_refused_with_its_remedy(case: str) -> None:
+    call, message = UNUSABLE[case]
+    with pytest.raises(sc.SecateurError, match=message):
         call()
 
 
 @prototype_of_nested_tensors
-@pytest.mark.parametrize("what", [what for what in UNUSABLE if what not in ("trace in double precision",)])
-def test_it_is_refused_before_the_network_is_traced(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not UNUSABLE[what][0].__code__.co_names[0].startswith("prune"):
+@pytest.mark.parametrize("case", [case for case in UNUSABLE if case not in ("trace in double precision",)])
+def test_it_is_refused_before_the_network_is_traced(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not UNUSABLE[case][0].__code__.co_names[0].startswith("prune"):
         pytest.skip("traces by itself")
 
     def never(*_: Any, **__: Any) -> None:
@@ -138,7 +138,7 @@ def test_it_is_refused_before_the_network_is_traced(what: str, monkeypatch: pyte
 
     monkeypatch.setattr("secateur.prune_stages.trace", never)
     with pytest.raises(sc.SecateurError):
-        UNUSABLE[what][0]()
+        UNUSABLE[case][0]()
 
 
 USABLE: dict[str, Callable[[], Any]] = {
@@ -149,15 +149,15 @@ USABLE: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", USABLE)
+@pytest.mark.parametrize("kind", USABLE)
 @pytest.mark.parametrize("by", ["obs", "taylor"])
-def test_labels_of_any_integer_type_are_class_numbers(what: str, by: str) -> None:
-    expected, found = (prune(data=data, by=by) for data in ((X, Y), USABLE[what]()))
-    assert found.report.dense == pytest.approx(expected.report.dense) or found.report.dense.loss == pytest.approx(
+def test_labels_of_any_integer_type_are_class_numbers(kind: str, by: str) -> None:
+    expected, result = (prune(data=data, by=by) for data in ((X, Y), USABLE[kind]()))
+    assert result.report.dense == pytest.approx(expected.report.dense) or result.report.dense.loss == pytest.approx(
         expected.report.dense.loss
     )
-    assert found.report.dense.accuracy == expected.report.dense.accuracy
-    assert all(torch.equal(found.plan.kept[name], expected.plan.kept[name]) for name in expected.plan.kept)
+    assert result.report.dense.accuracy == expected.report.dense.accuracy
+    assert all(torch.equal(result.plan.kept[name], expected.plan.kept[name]) for name in expected.plan.kept)
 
 
 def test_truth_values_are_class_numbers() -> None:
@@ -170,10 +170,10 @@ def test_truth_values_are_class_numbers() -> None:
 @pytest.mark.parametrize("target", [[{"box": X[:1]}] * 40, {"a": Y, "b": X}, "cat", [Y, None], Y[:7], Y + 200])
 def test_targets_that_nothing_needs_are_left_out_with_a_warning(target: Any) -> None:
     with pytest.warns(UserWarning, match="targets are left out, as no criterion needs them"):
-        found = prune(data=[(X, target)], by="obs")
+        result = prune(data=[(X, target)], by="obs")
     expected = prune(data=[X], by="obs")
-    assert torch.equal(found.model.first.weight, expected.model.first.weight)
-    assert found.report.dense.loss == expected.report.dense.loss
+    assert torch.equal(result.model.first.weight, expected.model.first.weight)
+    assert result.report.dense.loss == expected.report.dense.loss
 
 
 def test_one_hot_labels_are_named() -> None:
@@ -237,6 +237,6 @@ def test_the_callers_mode_changes_nothing(mode: Any, by: str) -> None:
     model = Net()
     expected = prune(model, [(X, Y)], by=by)
     with mode():
-        found = prune(model, [(X.clone(), Y.clone())], by=by)
-    assert all(torch.equal(a, b) for a, b in zip(found.model.parameters(), expected.model.parameters(), strict=True))
-    found.model(X).sum().backward()
+        result = prune(model, [(X.clone(), Y.clone())], by=by)
+    assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), expected.model.parameters(), strict=True))
+    result.model(X).sum().backward()

@@ -56,10 +56,10 @@ def test_changes_carried_out_together_are_changes_one_by_one(width: int, monkeyp
     torch.manual_seed(0)
     counts = 20 * width, 20 * width + 7
     features = [torch.randn(400, n, dtype=torch.float64) @ torch.randn(n, n, dtype=torch.float64) for n in counts]
-    inverses = [MatrixInverse(torch.linalg.inv(each.T @ each / 400)) for each in features]
-    places = [torch.randperm(n)[: 20 * width].view(20, width) for n in counts]
+    inverses = [MatrixInverse(torch.linalg.inv(operands.T @ operands / 400)) for operands in features]
+    columns = [torch.randperm(n)[: 20 * width].view(20, width) for n in counts]
     weights = [torch.randn(5, n, dtype=torch.float64) for n in counts]
-    factors = [ConsumerFactor(*each) for each in zip(weights, inverses, places, strict=True)]
+    factors = [ConsumerFactor(*operands) for operands in zip(weights, inverses, columns, strict=True)]
     losses = []
     for block in (1, 9, 10_000):
         monkeypatch.setattr(elimination, "BLOCK", block)
@@ -78,12 +78,12 @@ def test_few_rows_tell_what_the_covariance_that_they_add_up_to_tells(
     monkeypatch.setattr(elimination, "BLOCK", block)
     rows, level = torch.randn(11, 20 * width + 7, dtype=torch.float64), 0.03
     covariance = rows.T @ rows + level * torch.eye(rows.shape[1]).double()
-    weights, places = (
+    weights, columns = (
         torch.randn(5, rows.shape[1]).double(),
         torch.randperm(rows.shape[1])[: 20 * width].view(20, width),
     )
     inverses = RowsInverse(rows, level), MatrixInverse(torch.linalg.inv(covariance))
-    few, whole = (eliminate_units(20, [ConsumerFactor(weights, each, places)]) for each in inverses)
+    few, whole = (eliminate_units(20, [ConsumerFactor(weights, inverse, columns)]) for inverse in inverses)
     torch.testing.assert_close(few, whole, rtol=1e-9, atol=0)
 
 
@@ -94,7 +94,7 @@ def test_a_layer_that_few_rows_are_known_of_has_the_covariance_of_all_its_featur
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 6, bias=has_bias), nn.ReLU(), nn.Linear(6, 2))
     network = sc.trace(model, torch.randn(2, 4))
-    layer = next(each for each in layers_of(network) if each.name == "2")
+    layer = next(candidate for candidate in layers_of(network) if candidate.name == "2")
     microbatches, covariances = torch.randn(3, 3, 30).relu(), []
     for few in (3, 1_000):
         monkeypatch.setattr(row_products, "FEATURES_PER_ROW", few)
@@ -114,7 +114,7 @@ def test_a_layer_that_gives_more_than_it_reads_has_its_curvature_along_what_it_r
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 30), nn.Tanh(), nn.Linear(30, 2))
     network = sc.trace(model, torch.randn(2, 4))
-    layer = next(each for each in layers_of(network) if each.name == "2")
+    layer = next(candidate for candidate in layers_of(network) if candidate.name == "2")
     weight, gradients = model[2].weight.detach().double(), torch.randn(50, 30).double()
     narrow, full = FisherAccumulator(layer, weight), FisherAccumulator(layer, weight)
     full.matrices = None
@@ -166,16 +166,18 @@ def test_the_estimate_is_near_what_a_refit_really_loses() -> None:
     rehearsal = PlanSimulator(Calibration(network, network_microbatches(network, as_batches(data))))
     order = values.argsort()
     for gone in (10, 20, 30):
-        found = rehearsal.divergence({"0": order[gone:].sort().values})
-        assert found / 2 < float(values[order[gone - 1]]) < found * 2
+        measured = rehearsal.divergence({"0": order[gone:].sort().values})
+        assert measured / 2 < float(values[order[gone - 1]]) < measured * 2
 
 
 def test_labels_make_no_difference() -> None:
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(64, 5)
     network = sc.trace(model, x[:2])
-    found = [sc.score(network, data, by="obs", progress=False)["0"].values for data in (x, (x, torch.zeros(64).long()))]
-    assert torch.equal(*found)
+    values = [
+        sc.score(network, data, by="obs", progress=False)["0"].values for data in (x, (x, torch.zeros(64).long()))
+    ]
+    assert torch.equal(*values)
 
 
 def test_units_without_a_reader_to_solve_for() -> None:

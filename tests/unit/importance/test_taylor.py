@@ -50,13 +50,13 @@ def network(small: Small) -> sc.Network:
 
 def by_parameter(small: Small) -> list[dict[str, Tensor]]:
     """The gradient of every minibatch's mean loss by every parameter."""
-    found = []
+    gradients = []
     for x, y in batches():
         small.zero_grad()
         F.cross_entropy(small(x), y).backward()
-        found.append({name: p.grad.clone() for name, p in small.named_parameters() if p.grad is not None})
+        gradients.append({name: p.grad.clone() for name, p in small.named_parameters() if p.grad is not None})
     small.zero_grad()
-    return found
+    return gradients
 
 
 def test_first_order_on_weights(small: Small, network: sc.Network) -> None:
@@ -80,11 +80,13 @@ def test_gates_behind_batch_norms_are_gamma_and_beta(small: Small, network: sc.N
 def test_examples_are_squared_one_by_one(small: Small, network: sc.Network) -> None:
     one_by_one = [(x[i : i + 1], y[i : i + 1]) for x, y in batches() for i in range(len(x))]
     alone = sc.score(network, one_by_one, by="taylor-gates", progress=False)
-    each = sc.score(network, batches(), by="taylor-gates-examples", progress=False)
+    by_example = sc.score(network, batches(), by="taylor-gates-examples", progress=False)
     together = sc.score(network, batches(), by="taylor-gates", progress=False)
-    for name in each:
-        assert torch.allclose(alone[name].values, each[name].values, rtol=1e-4)
-        assert bool((together[name].values <= each[name].values * (1 + 1e-6)).all())  # a square of means, by Jensen
+    for name in by_example:
+        assert torch.allclose(alone[name].values, by_example[name].values, rtol=1e-4)
+        assert bool(
+            (together[name].values <= by_example[name].values * (1 + 1e-6)).all()
+        )  # a square of means, by Jensen
 
 
 class Quadratic(nn.Module):
@@ -119,20 +121,22 @@ def test_second_order_on_gates_is_the_oracle_where_the_loss_is_quadratic() -> No
 def test_second_order_on_weights_against_the_explicit_hessian() -> None:
     model, (x, y) = Quadratic().eval(), regression()
     network = sc.trace(model, x)
-    found = sc.score(network, [(x, y)], by="taylor-weights-second", progress=False)["first"].values
+    values = sc.score(network, [(x, y)], by="taylor-weights-second", progress=False)["first"].values
     names = [name for name, _ in model.named_parameters()]
     weights = [parameter.detach() for parameter in model.parameters()]
     sizes = [weight.numel() for weight in weights]
 
     def loss(flat: Tensor) -> Tensor:
-        parts = [part.view_as(w) for part, w in zip(flat.split(sizes), weights, strict=True)]
-        return (torch.func.functional_call(model, dict(zip(names, parts, strict=True)), (x,)) - y).square().mean()
+        parameters = [
+            values_of_weight.view_as(w) for values_of_weight, w in zip(flat.split(sizes), weights, strict=True)
+        ]
+        return (torch.func.functional_call(model, dict(zip(names, parameters, strict=True)), (x,)) - y).square().mean()
 
     flat = torch.cat([weight.flatten() for weight in weights])
     slope, hessian = torch.func.grad(loss)(flat), torch.func.hessian(loss)(flat)
     changes = (flat * (slope - hessian @ flat / 2)).square()
-    own = changes[: weights[0].numel()].view(6, 4).sum(1)
-    assert names[0] == "first.weight" and torch.allclose(found, own.double(), rtol=1e-3)
+    expected = changes[: weights[0].numel()].view(6, 4).sum(1)
+    assert names[0] == "first.weight" and torch.allclose(values, expected.double(), rtol=1e-3)
 
 
 def test_the_oracle_squares_what_real_removal_changes(small: Small, network: sc.Network) -> None:
@@ -165,18 +169,18 @@ def test_integrated_gradients_are_shapley_values_of_quadratic_games() -> None:
 
 
 def test_geometric_median_is_nearest_to_all_others(small: Small, network: sc.Network) -> None:
-    found = sc.score(network, by="fpgm")["conv1"].values
+    values = sc.score(network, by="fpgm")["conv1"].values
     rows = small.conv1.weight.detach().double().flatten(1)
     expected = [sum((row - other).norm() for other in rows) for row in rows]
-    assert torch.allclose(found, torch.stack(expected))
+    assert torch.allclose(values, torch.stack(expected))
     with torch.no_grad():
         small.conv1.weight[1] = small.conv1.weight.mean(0)
     assert int(sc.score(sc.trace(small, batches()[0][0]), by="fpgm")["conv1"].values.argmin()) == 1
 
 
 def test_scales_of_batch_norms(small: Small, network: sc.Network) -> None:
-    found = sc.score(network, by="batchnorm-scale", only="conv1")["conv1"].values
-    assert torch.allclose(found, small.bn.weight.detach().abs().double())
+    values = sc.score(network, by="batchnorm-scale", only="conv1")["conv1"].values
+    assert torch.allclose(values, small.bn.weight.detach().abs().double())
     with pytest.raises(sc.SecateurError, match=r"behind conv2.*skip conv2"):
         sc.score(network, by="batchnorm-scale")
 

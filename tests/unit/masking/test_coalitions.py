@@ -23,13 +23,15 @@ def test_each_coalition_has_the_output_that_it_has_alone(name: str, ablation: st
     factors = (1.0, -2.0, 0.5) if ablation == "means of each" else (1.0, 1.0, 1.0)
     masks = torch.stack([network.mask(drawn(network, seed)) for seed in range(3)])
     means = {key: torch.stack([factor * mean for factor in factors]) for key, mean in base.items()}
-    given = means if ablation == "means of each" else base
+    used_means = means if ablation == "means of each" else base
     with torch.no_grad():
-        outputs = network.program.forward(stacked(network.example, 3), MeanAblation(given).handlers(network, masks))
+        outputs = network.program.forward(
+            stacked(network.example, 3), MeanAblation(used_means).handlers(network, masks)
+        )
     for at, (mask, factor) in enumerate(zip(masks, factors, strict=True)):
         alone = run_masked(network, network.example, mask, {key: factor * mean for key, mean in base.items()})
-        part = torch.utils._pytree.tree_map(lambda value, at=at: value.chunk(3)[at], outputs)
-        assert output_difference(part, alone)[0] < 1e-5
+        output = torch.utils._pytree.tree_map(lambda value, at=at: value.chunk(3)[at], outputs)
+        assert output_difference(output, alone)[0] < 1e-5
 
 
 class RecurrentResidual(nn.Module):
@@ -51,8 +53,8 @@ def test_input_and_hidden_units_of_a_recurrent_layer_are_absent_together(recurre
     masks = torch.stack([network.mask({"first": torch.arange(count)}) for count in (1, 3, 5, 7)])
     with torch.no_grad():
         outputs = network.program.forward(stacked(network.example, 4), MeanAblation({}).handlers(network, masks))
-    for part, mask in zip(outputs.chunk(4), masks, strict=True):
-        torch.testing.assert_close(part, run_masked(network, network.example, mask, {}), atol=1e-6, rtol=1e-5)
+    for output, mask in zip(outputs.chunk(4), masks, strict=True):
+        torch.testing.assert_close(output, run_masked(network, network.example, mask, {}), atol=1e-6, rtol=1e-5)
 
 
 def test_a_score_of_such_units_is_that_of_each_coalition_alone() -> None:

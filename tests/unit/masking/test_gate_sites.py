@@ -1,4 +1,4 @@
-"""Where gates of units lie, and which operands a batch of several coalitions shares."""
+"""The positions of gates of units, and the operands that a batch of several coalitions shares."""
 
 import pytest
 import torch
@@ -114,7 +114,7 @@ def test_a_layer_of_a_computed_weight_hides_none_behind_it() -> None:
 
 
 def test_each_coalition_has_its_own_means_where_these_differ() -> None:
-    same, own = torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])
-    means = MeanAblation({"same": same, "own": own})._of_coalition(1).means
+    same, different = torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])
+    means = MeanAblation({"same": same, "own": different})._of_coalition(1).means
     assert torch.equal(means["same"], same)
-    assert torch.equal(means["own"], own[1])
+    assert torch.equal(means["own"], different[1])

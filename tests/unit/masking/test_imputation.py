@@ -73,9 +73,9 @@ def test_moments_are_those_of_all_positions_of_all_batches() -> None:
     moments = consumer_moments(network, [Batch((x[:3],), {}), Batch((x[3:],), {})])
     (consumer,) = network.consumers
     rows = model[:2](x).detach().double().movedim(1, -1).flatten(0, 2)
-    found = moments[consumer_key(consumer)]
-    torch.testing.assert_close(found.means, rows.mean(0))
-    torch.testing.assert_close(found.covariances, rows.T.cov(correction=0), atol=1e-5, rtol=1e-4)
+    moments_of_inputs = moments[consumer_key(consumer)]
+    torch.testing.assert_close(moments_of_inputs.means, rows.mean(0))
+    torch.testing.assert_close(moments_of_inputs.covariances, rows.T.cov(correction=0), atol=1e-5, rtol=1e-4)
 
 
 def test_each_coalition_of_a_batch_is_imputed_from_its_own_units() -> None:

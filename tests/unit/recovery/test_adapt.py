@@ -43,8 +43,8 @@ def mended(model: nn.Module, plan: sc.Plan, x: Tensor, *repairs: Callable[[Paire
     small = sc.cut(model, plan)
     within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
     with torch.no_grad():
-        for each in repairs:
-            each(PairedExecution(within, microbatches(x)))
+        for repair in repairs:
+            repair(PairedExecution(within, microbatches(x)))
         within.write(small)
     return small
 
@@ -93,7 +93,7 @@ def test_what_a_norm_multiplies_by_zero_has_finite_targets() -> None:
 
 
 def test_what_a_sum_gets_besides_is_part_of_the_goal() -> None:
-    """Where the residual stream lacks something, the bound of the nonlinearity behind the sum moves by it."""
+    """The bound of the nonlinearity behind a sum moves by the error of the residual stream."""
     model = demo.network()
     network = sc.trace(model, demo.calibration()[0][:2])
     aims = {layer.name: output_context(network, layer) for layer in layers_of(network)}
@@ -126,25 +126,28 @@ def test_layers_that_adapt_bring_the_network_nearer_than_a_refit(keep: float) ->
     model, x = demo.network(), torch.cat(demo.calibration())
     plan = planned(model, x, {"macs": keep})
     test = torch.cat([batch[0] for batch in demo.test()[:10]])
-    found = []
+    distances = []
     for repairs in ((refit,), (refit, reconstruct_blocks)):
         small = mended(model, plan, x, *repairs)
         with torch.no_grad():
-            found.append(float(divergence(small(test), model(test)).mean()))
-    assert found[1] < 0.8 * found[0]
+            distances.append(float(divergence(small(test), model(test)).mean()))
+    assert distances[1] < 0.8 * distances[0]
 
 
 def test_what_is_solved_for_together() -> None:
     """A layer, what makes the same units before they are read, and two rings of readers; depthwise layers go along."""
     network = sc.trace(demo.network(), demo.calibration()[0][:2])
-    found = {
-        stretch.makers[0].name: ([each.name for each in stretch.makers[1:]], [each.name for each in stretch.consumers])
+    layers_of_stretches = {
+        stretch.makers[0].name: (
+            [layer.name for layer in stretch.makers[1:]],
+            [layer.name for layer in stretch.consumers],
+        )
         for stretch in reconstruction_blocks(network)
     }
-    assert found["layer1.0.conv1"] == ([], ["layer1.0.conv2", "layer1.1.conv1"])
-    assert found["layer1.0.conv2"] == (["layer1.0.skip.0"], ["layer1.1.conv1", "layer1.1.conv2"])
-    assert found["layer2.1.conv2"] == ([], ["fc"])
-    assert "fc" not in found and "layer1.0.skip.0" not in found
+    assert layers_of_stretches["layer1.0.conv1"] == ([], ["layer1.0.conv2", "layer1.1.conv1"])
+    assert layers_of_stretches["layer1.0.conv2"] == (["layer1.0.skip.0"], ["layer1.1.conv1", "layer1.1.conv2"])
+    assert layers_of_stretches["layer2.1.conv2"] == ([], ["fc"])
+    assert "fc" not in layers_of_stretches and "layer1.0.skip.0" not in layers_of_stretches
 
 
 def test_nothing_cut_nothing_changed() -> None:
@@ -164,7 +167,10 @@ def test_as_a_repair_it_leaves_all_else_as_it_was() -> None:
     again = sc.repair(sc.cut(model, plan), model, plan, x, ["refit", "adapt"], progress=False)
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert not any(each.requires_grad or each.grad is not None for each in (*small.parameters(), *model.parameters()))
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None
+        for parameter in (*small.parameters(), *model.parameters())
+    )
     assert all(torch.equal(a, b) for a, b in zip(small.parameters(), again.parameters(), strict=True))
 
 

@@ -41,8 +41,8 @@ def test_block_reconstruction_takes_the_memory_that_is_told(
     microbatches = split_microbatches(as_batches(list(data.split(100))), torch.device("cpu"))
     with LiveBytes() as live, torch.no_grad():
         reconstruct_blocks(PairedExecution(within, microbatches))
-    told = adapt_bytes(plan.network, within.mask)
-    assert 0.5 * told < live.peak < 1.2 * told
+    predicted = adapt_bytes(plan.network, within.mask)
+    assert 0.5 * predicted < live.peak < 1.2 * predicted
 
 
 def test_adapt_is_left_out_where_memory_is_short_and_the_refit_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def test_a_weight_on_a_unit_that_hardly_varies_is_limited() -> None:
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_the_scale_of_a_unit_does_not_matter(scale: float) -> None:
-    """Where a unit's values are small and its weight is large, it counts as any other."""
+    """A unit with small values and a large weight counts as any other."""
     scales = torch.tensor([1, scale]).double()
     weights = change(ROWS * scales, (1 / scales)[None, None])
     torch.testing.assert_close(weights * scales, torch.tensor([0.0, 1]).double(), rtol=1e-4, atol=1e-9)

@@ -46,8 +46,8 @@ def test_batch_norms_give_the_dense_networks_means_and_variances() -> None:
     small, plan = cut_half(model, x)
     mend(match_batchnorm, small, model, plan, x)
     wanted: dict[str, torch.Tensor] = {}
-    found: dict[str, torch.Tensor] = {}
-    for network, seen in ((model, wanted), (small, found)):
+    outputs: dict[str, torch.Tensor] = {}
+    for network, seen in ((model, wanted), (small, outputs)):
         for name in ("stem.1", "bn1", "bn2"):
             network.get_submodule(name).register_forward_hook(
                 lambda module, args, output, name=name, seen=seen: seen.update({name: output.detach().clone()})
@@ -56,8 +56,8 @@ def test_batch_norms_give_the_dense_networks_means_and_variances() -> None:
             network(x)
     for name, group in (("stem.1", "stem.0"), ("bn1", "conv1"), ("bn2", "stem.0")):
         dense = wanted[name][:, plan.kept[group]]
-        assert torch.allclose(found[name].mean((0, 2, 3)), dense.mean((0, 2, 3)), atol=1e-4)
-        assert torch.allclose(found[name].std((0, 2, 3)), dense.std((0, 2, 3)), rtol=1e-3)
+        assert torch.allclose(outputs[name].mean((0, 2, 3)), dense.mean((0, 2, 3)), atol=1e-4)
+        assert torch.allclose(outputs[name].std((0, 2, 3)), dense.std((0, 2, 3)), rtol=1e-3)
     assert not any(module.training for module in small.modules())
 
 
@@ -285,7 +285,7 @@ class Block(nn.Module):
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_the_error_of_a_residual_stream_is_made_good(norm: bool) -> None:
-    """What the stream lost before a block, the last layer of the block gives back as well as it can."""
+    """The last layer of a block corrects the error that the residual stream has before the block."""
     torch.manual_seed(0)
     model, x = Block(norm), torch.randn(400, 6)
     network = sc.trace(model, x[:2])
@@ -354,17 +354,20 @@ def test_too_few_examples_are_told_and_how_many_would_do() -> None:
 
 @pytest.mark.parametrize("noise", [0.01, 1.0, 30.0])
 def test_the_ridge_is_the_best_of_all_that_are_known(noise: float) -> None:
-    """What is left on rows held out falls and rises once along the ridges, so that not all must be tried."""
+    """The error on held-out rows falls and rises once along the ridges, so that not all must be tried."""
     torch.manual_seed(0)
     features, weights = torch.randn(1, 90, 30).double(), torch.randn(1, 30, 4).double()
     missing = features @ weights + noise * torch.randn(1, 90, 4).double()
-    fitted, held = (RegressionMoments.of(features[:, part], missing[:, part]) for part in (slice(60), slice(60, 90)))
-    left = {
-        ridge: held.mean_square(System(RidgeFactor(fitted, ridge, False), fitted.moment).solution) for ridge in RIDGES
+    fitted, held_out = (
+        RegressionMoments.of(features[:, rows], missing[:, rows]) for rows in (slice(60), slice(60, 90))
+    )
+    errors = {
+        ridge: held_out.mean_square(System(RidgeFactor(fitted, ridge, False), fitted.moment).solution)
+        for ridge in RIDGES
     }
-    best = min(left, key=left.__getitem__)
-    expected = best if left[best] < held.mean_square(torch.zeros_like(held.moment)) else None
-    assert select_ridge(fitted, held, None, False) == Choice(expected, 0)
+    best = min(errors, key=errors.__getitem__)
+    expected = best if errors[best] < held_out.mean_square(torch.zeros_like(held_out.moment)) else None
+    assert select_ridge(fitted, held_out, None, False) == Choice(expected, 0)
 
 
 def test_a_choice_that_was_made_is_made_again_with_all_rows() -> None:
@@ -426,19 +429,19 @@ def test_values_without_room_go_on_from_where_there_was_room_last(monkeypatch: p
 
 
 def test_memory_does_not_change_a_refit() -> None:
-    """What finds no room is made again, to the same bits."""
+    """Values that do not fit into the memory are computed again, to the same bits."""
     model, _ = grow("residual")
     torch.manual_seed(0)
     x = torch.randn(96, 3, 8, 8)
     small, plan = cut_half(model, x)
-    found = []
+    states = []
     for memory in (0, 1 << 30):
         within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
         with torch.no_grad():
             refit(PairedExecution(within, split_microbatches(as_batches(x), torch.device("cpu")), memory))
-        found.append(within.state)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-    assert any(not torch.equal(found[0][name], plan.network.program.state(name)) for name in found[0])
+        states.append(within.state)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], plan.network.program.state(name)) for name in states[0])
 
 
 def test_half_the_demo_network_is_nearly_as_right() -> None:
@@ -512,11 +515,11 @@ def test_rows_that_are_flattened_before_a_layer_are_those_of_their_examples() ->
 
     torch.manual_seed(0)
     inner, x = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(64, 7, 5)
-    found = []
+    scores = []
     for flatten in (False, True):
         network = sc.trace(Flat(inner, flatten), x[:2])
-        found.append(sc.score(network, x, by="obs", progress=False)["inner.0"].values)
-    assert torch.allclose(*found, rtol=1e-3)
+        scores.append(sc.score(network, x, by="obs", progress=False)["inner.0"].values)
+    assert torch.allclose(*scores, rtol=1e-3)
 
 
 def test_options_that_training_does_not_have() -> None:

@@ -103,8 +103,10 @@ def test_what_is_folded_into_a_layer_changes_no_value(name: str) -> None:
         axis = 1 if layer.is_convolution else values[seen].dim() - 1
         stays = torch.nonzero(within.mask[layer.outputs]).flatten()
         pair = (run[seen] for run in (values, written))
-        left, right = (value if value.shape[axis] == len(stays) else value.index_select(axis, stays) for value in pair)
-        assert torch.allclose(left, right, atol=1e-4), layer.name
+        first, second = (
+            value if value.shape[axis] == len(stays) else value.index_select(axis, stays) for value in pair
+        )
+        assert torch.allclose(first, second, atol=1e-4), layer.name
     assert folded_norms > 0 or name not in ("batch norms", "demo")
 
 

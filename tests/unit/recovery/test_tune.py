@@ -49,8 +49,8 @@ class Sided(nn.Module):
     """Two sums of an image: over its left half and over its right one."""
 
     def forward(self, x: Tensor) -> Tensor:
-        left, right = x.flatten(1, 2).chunk(2, dim=2)
-        return 4 * torch.stack([left.mean((1, 2)), right.mean((1, 2))], 1)
+        first, second = x.flatten(1, 2).chunk(2, dim=2)
+        return 4 * torch.stack([first.mean((1, 2)), second.mean((1, 2))], 1)
 
 
 def images(count: int = 40) -> Tensor:

@@ -87,10 +87,10 @@ def test_wide_layers_are_solved_for_as_a_direct_solution_says(
     fitted = RegressionMoments.of(features[:, :120], missing[:, :120]).with_rows(
         features[:, 120:200], missing[:, 120:200]
     )
-    held = RegressionMoments.of(features[:, 200:], missing[:, 200:])
-    assert select_ridge(fitted, held, None, has_constant) == choice
+    held_out = RegressionMoments.of(features[:, 200:], missing[:, 200:])
+    assert select_ridge(fitted, held_out, None, has_constant) == choice
     assert choice.ridge is not None
-    change = solve(fitted.joined(held), None, choice, has_constant)
+    change = solve(fitted.joined(held_out), None, choice, has_constant)
     penalty = plain[0].joined(plain[1]).penalty(choice.ridge, has_constant)
     expected = torch.linalg.solve(features.mT @ features + torch.diag_embed(penalty), features.mT @ missing)
     torch.testing.assert_close(change, expected, rtol=1e-10, atol=1e-12)
@@ -119,9 +119,9 @@ def test_solving_takes_the_memory_that_is_foretold(monkeypatch: pytest.MonkeyPat
     rows, missing = torch.randn(1, 900, 600), torch.randn(1, 900, 6)
     with LiveBytes() as live:
         fitted = RegressionMoments.of(rows[:, :600], missing[:, :600])
-        held = RegressionMoments.of(rows[:, 600:], missing[:, 600:])
-        choice = select_ridge(fitted, held, None, False)
-        solve(fitted.joined(held), None, choice, False)
+        held_out = RegressionMoments.of(rows[:, 600:], missing[:, 600:])
+        choice = select_ridge(fitted, held_out, None, False)
+        solve(fitted.joined(held_out), None, choice, False)
     foretold = refit_bytes(layer, 900)
     assert 0.7 * foretold < live.peak < 1.1 * foretold
 

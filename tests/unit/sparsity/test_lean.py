@@ -55,10 +55,10 @@ def explicit(kernel: Tensor, image: tuple[int, int], stride: tuple[int, int], di
 def test_norms_are_those_of_the_explicit_matrix(kernel: Any, image: Any, stride: Any, dilation: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(2, 3, *kernel, generator=generator, dtype=torch.float64)
-    found = operator_norms(weight, image, stride, dilation)
+    norms = operator_norms(weight, image, stride, dilation)
     for o, i in itertools.product(range(2), range(3)):
         matrix = explicit(weight[o, i], image, stride, dilation)
-        assert float(found[o, i]) == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-9)
+        assert float(norms[o, i]) == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-9)
 
 
 def test_norms_against_power_iteration_on_the_convolution_itself() -> None:
@@ -100,10 +100,10 @@ def random_graph(seed: int, layers: int, width: int) -> ChannelGraph:
 def plain_best(graph: ChannelGraph, values: list[Tensor]) -> float:
     """The best chain with a kernel, by a search that knows nothing of what came before."""
     start, best = [0.0] * graph.size, [-math.inf] * graph.size
-    for block, own in zip(graph.blocks, values, strict=True):
+    for block, block_values in zip(graph.blocks, values, strict=True):
         for row in range(len(block.sources)):
             for edge, source in enumerate(block.sources[row].tolist()):
-                value = float(own[row, edge])
+                value = float(block_values[row, edge])
                 here = block.first + row
                 if block.layer is None:
                     start[here] = max(start[here], start[source] + value)
@@ -177,8 +177,8 @@ def test_the_graph_of_skips_and_concatenations() -> None:
 def pool_order(pool: ChannelBlock, total: ChannelBlock, side: ChannelBlock) -> list[int]:
     """Channels behind the pooling in the order of the concatenation."""
     by_source = {int(source): pool.first + row for row, source in enumerate(pool.sources[:, 0])}
-    own = [*range(total.first, total.first + 4), *range(side.first, side.first + 3)]
-    return [by_source[channel] for channel in own]
+    channels = [*range(total.first, total.first + 4), *range(side.first, side.first + 3)]
+    return [by_source[channel] for channel in channels]
 
 
 @pytest.mark.parametrize("name", sorted(ZOO))
@@ -189,18 +189,18 @@ def test_every_network_has_a_graph_and_can_be_pruned(name: str) -> None:
     if name in ("experts", "routed", "head width", "bundles as a program", "hard-wired program"):
         return  # traced with options of their own
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    keep, found = pruned_if_it_can_be(model, example)
+    keep, pruned = pruned_if_it_can_be(model, example)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
     graph = graph_of(sc.trace(model, example))
     needed = used_channels(graph, {name_of(block): block.edges for block in graph.layers})
     assert all(bool(needed[block.span].all()) for block in graph.layers), "a layer's channels are read by nobody"
     longest = len(graph.layers)  # the last chain is kept whole
-    assert found.kernels[1] < max(1, round(keep * found.kernels[0])) + longest
+    assert pruned.kernels[1] < max(1, round(keep * pruned.kernels[0])) + longest
     network = sc.trace(model, example)
-    assert found.plan.cost.params <= network.cost().params
+    assert pruned.plan.cost.params <= network.cost().params
     network.program.bind(network.example)
     with torch.no_grad():
-        found.model(*network.example.args, **network.example.kwargs)
+        pruned.model(*network.example.args, **network.example.kwargs)
 
 
 def pruned_if_it_can_be(model: nn.Module, example: Any) -> tuple[float, LeanResult]:
@@ -239,10 +239,10 @@ def test_channels_that_died_are_cut_and_their_constants_stay(norm: bool) -> None
         model.first.weight[2] = 0  # nothing comes in
         model.last.weight[:, 4] = 0  # nobody reads it
     x = torch.randn(3, 1, 10, 10)
-    found = lean(model, x, keep=1.0)
-    assert found.model.first.weight.shape[0] == found.model.second.weight.shape[0] == 5
-    assert torch.allclose(found.model(x), model(x), atol=1e-5)
-    assert found.kernels == (6 + 36, 5 + 25)
+    pruned = lean(model, x, keep=1.0)
+    assert pruned.model.first.weight.shape[0] == pruned.model.second.weight.shape[0] == 5
+    assert torch.allclose(pruned.model(x), model(x), atol=1e-5)
+    assert pruned.kernels == (6 + 36, 5 + 25)
 
 
 def test_channels_that_hardly_vary_are_constants() -> None:
@@ -251,13 +251,13 @@ def test_channels_that_hardly_vary_are_constants() -> None:
         model.norms[0].running_var[3] = 1e-14
         model.norms[0].bias[3] = 2.0
     x = torch.randn(2, 1, 10, 10)
-    found = lean(model, x, keep=1.0)
-    assert found.model.first.weight.shape[0] == 5
+    pruned = lean(model, x, keep=1.0)
+    assert pruned.model.first.weight.shape[0] == 5
     still = Tower(norm=True).eval()
     still.load_state_dict(model.state_dict())
     with torch.no_grad():
         still.norms[0].weight[3] = 0  # gives its constant, whatever comes in
-    assert torch.allclose(found.model(x), still(x), atol=1e-5)
+    assert torch.allclose(pruned.model(x), still(x), atol=1e-5)
 
 
 def test_rounds_fall_geometrically_and_zeros_stay_at_zero_in_training() -> None:
@@ -266,18 +266,18 @@ def test_rounds_fall_geometrically_and_zeros_stay_at_zero_in_training() -> None:
 
     def fit(small: nn.Module) -> None:
         optimizer = torch.optim.Adam(small.parameters(), 0.01, weight_decay=0.1)
-        held = {name: p.detach() == 0 for name, p in small.named_parameters() if p.dim() > 1}
+        are_zero = {name: p.detach() == 0 for name, p in small.named_parameters() if p.dim() > 1}
         for _ in range(5):
             optimizer.zero_grad()
             small(x).square().mean().backward()
             optimizer.step()
-            zeros.append(sum(float(p[held[n]].abs().sum()) for n, p in small.named_parameters() if n in held))
+            zeros.append(sum(float(p[are_zero[n]].abs().sum()) for n, p in small.named_parameters() if n in are_zero))
 
-    found = lean(model, x, keep=0.25, rounds=3, fit=fit)
-    assert [r.asked for r in found.rounds] == [pytest.approx(0.25 ** (k / 3)) for k in (1, 2, 3)]
+    pruned = lean(model, x, keep=0.25, rounds=3, fit=fit)
+    assert [r.asked for r in pruned.rounds] == [pytest.approx(0.25 ** (k / 3)) for k in (1, 2, 3)]
     assert len(zeros) == 15 and sum(zeros) == 0
-    assert [r.kernels for r in found.rounds] == sorted((r.kernels for r in found.rounds), reverse=True)
-    assert found.kernels[1] <= round(0.25 * 42)
+    assert [r.kernels for r in pruned.rounds] == sorted((r.kernels for r in pruned.rounds), reverse=True)
+    assert pruned.kernels[1] <= round(0.25 * 42)
 
 
 def test_baselines_by_hand() -> None:
@@ -286,17 +286,17 @@ def test_baselines_by_hand() -> None:
     nn.init.uniform_(model.norms[0].weight, 0.1, 3)
     x = torch.randn(1, 1, 10, 10)
     sums = torch.cat([w.detach().abs().sum((2, 3)).flatten() for w in (model.first.weight, model.second.weight)])
-    found = lean(model, x, keep=30 / 42, by="l1")
+    pruned = lean(model, x, keep=30 / 42, by="l1")
     dense = sc.trace(model, x)
-    kept = [found.plan.kept[group.name] for group in dense.groups]
+    kept = [pruned.plan.kept[group.name] for group in dense.groups]
     mask = (sums >= sums.sort(descending=True).values[29]).split([6, 36])
     first = mask[0][kept[0]]
-    assert torch.equal((found.model.first.weight.abs().sum((1, 2, 3)) > 0), first)
+    assert torch.equal((pruned.model.first.weight.abs().sum((1, 2, 3)) > 0), first)
     values = [
         operator_norms(layer.weight, (size, size), (1, 1), (1, 1)) * factor(norm)
         for layer, size, norm in ((model.first, 10, model.norms[0]), (model.second, 8, model.norms[1]))
     ]
-    threshold = torch.cat([each.flatten() for each in values]).sort(descending=True).values[20]
+    threshold = torch.cat([magnitudes.flatten() for magnitudes in values]).sort(descending=True).values[20]
     graph = graph_of(dense)
     chosen, _ = by_norm(graph, frozenset({"first.weight", "second.weight"}), 21)
     assert torch.equal(chosen["first.weight"], values[0] >= threshold)
@@ -309,13 +309,13 @@ def factor(norm: nn.BatchNorm2d) -> Tensor:
 
 def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
     model, x = Tower(norm=False).eval(), torch.randn(2, 1, 10, 10)
-    found = lean(model, x, keep=0.3)
-    found.save(tmp_path)
+    pruned = lean(model, x, keep=0.3)
+    pruned.save(tmp_path)
     loaded = sc.load(Tower(norm=False).eval(), tmp_path)
-    assert torch.equal(loaded(x), found.model(x))
-    assert "kernels 42" in str(found) and "chains" in str(found)
-    assert found.report.keep == {"kernels": 0.3} and "kernels 42" in str(found.report)
-    assert (tmp_path / "report.json").read_text() == found.report.to_json()
+    assert torch.equal(loaded(x), pruned.model(x))
+    assert "kernels 42" in str(pruned) and "chains" in str(pruned)
+    assert pruned.report.keep == {"kernels": 0.3} and "kernels 42" in str(pruned.report)
+    assert (tmp_path / "report.json").read_text() == pruned.report.to_json()
 
 
 def test_tuning_steps_fine_tune_towards_the_model_itself_and_leave_zeros() -> None:
@@ -328,7 +328,7 @@ def test_tuning_steps_fine_tune_towards_the_model_itself_and_leave_zeros() -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"keep": 0.0}, "keep=0.0"),
         ({"keep": 0.5, "rounds": 0}, "rounds=0"),
@@ -339,8 +339,8 @@ def test_tuning_steps_fine_tune_towards_the_model_itself_and_leave_zeros() -> No
         ({"keep": 0.5, "skip": "*"}, "no kernels to prune"),
     ],
 )
-def test_bad_input(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(sc.SecateurError, match=said):
+def test_bad_input(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(sc.SecateurError, match=message):
         lean(Tower(norm=False), torch.randn(1, 1, 10, 10), **options)
 
 

@@ -37,20 +37,20 @@ def hidden_blocks(size: int, block: int, seed: int) -> tuple[np.ndarray, np.ndar
     """A matrix of a few dense blocks, its rows and columns shuffled, and the values that the blocks hold."""
     draws = np.random.default_rng(seed)
     dense = 0.01 * draws.random((size, size))
-    for place in range(size // block):
-        dense[place * block : (place + 1) * block, place * block : (place + 1) * block] += 1
+    for number in range(size // block):
+        dense[number * block : (number + 1) * block, number * block : (number + 1) * block] += 1
     return dense[draws.permutation(size)][:, draws.permutation(size)], dense
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_hidden_blocks_are_found(seed: int) -> None:
     values, dense = hidden_blocks(24, 6, seed)
-    found = pivot_matrices([Matrix("a", values, "r", "c")], 0.25, (6, 6), starts=8)
+    search_result = pivot_matrices([Matrix("a", values, "r", "c")], 0.25, (6, 6), starts=8)
     plain = align_orders([Matrix("a", values, "r", "c")], 0.25, (6, 6))
-    assert found.retained["a"] > 0.9 * pivot_obliviously(values, 0.25) > plain.retained["a"]
-    ordered = values[found.orders["r"]][:, found.orders["c"]]
-    mask = np.kron(found.blocks["a"], np.ones((6, 6))) > 0
-    assert ordered[mask].sum() / values.sum() == pytest.approx(found.retained["a"])
+    assert search_result.retained["a"] > 0.9 * pivot_obliviously(values, 0.25) > plain.retained["a"]
+    ordered = values[search_result.orders["r"]][:, search_result.orders["c"]]
+    mask = np.kron(search_result.blocks["a"], np.ones((6, 6))) > 0
+    assert ordered[mask].sum() / values.sum() == pytest.approx(search_result.retained["a"])
 
 
 @settings(max_examples=30, deadline=None)
@@ -62,15 +62,17 @@ def test_the_search_is_never_below_aligned_nor_above_oblivious(
 ) -> None:
     values = np.random.default_rng(rows * 31 + columns).random((rows, columns))
     matrix = [Matrix("a", values, "r", "c")]
-    found, plain = (f(matrix, density, (high, wide), balanced) for f in (pivot_matrices, align_orders))
-    share = _share(found.blocks["a"], (rows, columns), (high, wide))
-    assert sorted(found.orders["r"]) == list(range(rows)) and sorted(found.orders["c"]) == list(range(columns))
-    assert found.retained["a"] >= plain.retained["a"] - 1e-9
-    assert found.retained["a"] <= pivot_obliviously(values, share) + 1e-9
+    search_result, plain = (f(matrix, density, (high, wide), balanced) for f in (pivot_matrices, align_orders))
+    share = _share(search_result.blocks["a"], (rows, columns), (high, wide))
+    assert sorted(search_result.orders["r"]) == list(range(rows)) and sorted(search_result.orders["c"]) == list(
+        range(columns)
+    )
+    assert search_result.retained["a"] >= plain.retained["a"] - 1e-9
+    assert search_result.retained["a"] <= pivot_obliviously(values, share) + 1e-9
     if not balanced:
-        assert share <= density + 1e-9 or found.blocks["a"].sum() == 1
+        assert share <= density + 1e-9 or search_result.blocks["a"].sum() == 1
     else:
-        assert len(set(found.blocks["a"].sum(1))) == 1
+        assert len(set(search_result.blocks["a"].sum(1))) == 1
 
 
 def shared_orders(size: int, seed: int) -> list[Matrix]:
@@ -84,7 +86,7 @@ def shared_orders(size: int, seed: int) -> list[Matrix]:
 
 
 def held_by_hand(matrices: list[Matrix], orders: Any, blocks: Any, shape: tuple[int, int]) -> float:
-    """What lies in the blocks, entry by entry."""
+    """Return the weight in the blocks, summed entry by entry."""
     return sum(
         float(matrix.values[orders[matrix.rows][i], orders[matrix.columns][j]])
         for matrix in matrices
@@ -119,33 +121,39 @@ def test_no_step_loses_mass(seed: int, high: int, wide: int) -> None:
     orders = {name: draws.permutation(size) for name, size in (("stream", 7), ("inner", 8), ("outer", 6))}
     grids = {matrix.name: [-(-n // s) for n, s in zip(matrix.values.shape, shape, strict=True)] for matrix in matrices}
     blocks = {name: draws.random(grid) < 0.4 for name, grid in grids.items()}
-    held = held_by_hand(matrices, orders, blocks, shape)
+    mass = held_by_hand(matrices, orders, blocks, shape)
     for name in orders:
         orders[name] = improved_order(name, matrices, orders, blocks, shape)
-        before, held = held, held_by_hand(matrices, orders, blocks, shape)
-        assert held >= before - 1e-9
+        before, mass = mass, held_by_hand(matrices, orders, blocks, shape)
+        assert mass >= before - 1e-9
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_called_locally_optimal_is(seed: int) -> None:
     """By brute force: no other blocks, no swap, and no other order of one axis alone holds more."""
     matrices, shape = shared_orders(4, seed), (2, 2)
-    found = pivot_matrices(matrices, 0.5, shape)
-    assert found.is_locally_optimal
-    held = held_by_hand(matrices, found.orders, found.blocks, shape)
+    search_result = pivot_matrices(matrices, 0.5, shape)
+    assert search_result.is_locally_optimal
+    mass = held_by_hand(matrices, search_result.orders, search_result.blocks, shape)
     total = sum(float(matrix.values.sum()) for matrix in matrices)
-    assert held == pytest.approx(sum(found.retained[m.name] * float(m.values.sum()) for m in matrices))
+    assert mass == pytest.approx(sum(search_result.retained[m.name] * float(m.values.sum()) for m in matrices))
     for name in ("inner", "outer"):
-        for order in itertools.permutations(range(len(found.orders[name]))):
-            other = held_by_hand(matrices, {**found.orders, name: np.array(order)}, found.blocks, shape)
-            assert other <= held + 1e-9 * total
+        for order in itertools.permutations(range(len(search_result.orders[name]))):
+            other = held_by_hand(matrices, {**search_result.orders, name: np.array(order)}, search_result.blocks, shape)
+            assert other <= mass + 1e-9 * total
     for p, q in itertools.combinations(range(4), 2):
-        swapped = found.orders["stream"].copy()
+        swapped = search_result.orders["stream"].copy()
         swapped[[p, q]] = swapped[[q, p]]
-        assert held_by_hand(matrices, {**found.orders, "stream": swapped}, found.blocks, shape) <= held + 1e-9 * total
+        assert (
+            held_by_hand(matrices, {**search_result.orders, "stream": swapped}, search_result.blocks, shape)
+            <= mass + 1e-9 * total
+        )
     for kept in itertools.combinations(range(4), 2):  # two of the four blocks of the layer within the stream
         blocks = np.isin(np.arange(4), kept).reshape(2, 2)
-        assert held_by_hand(matrices, found.orders, {**found.blocks, "within": blocks}, shape) <= held + 1e-9 * total
+        assert (
+            held_by_hand(matrices, search_result.orders, {**search_result.blocks, "within": blocks}, shape)
+            <= mass + 1e-9 * total
+        )
     best = max(  # the best of all orders of the stream, alone: the search comes near it
         held_by_hand(
             matrices[:1], {"stream": np.array(order)}, {"within": np.isin(np.arange(4), kept).reshape(2, 2)}, shape
@@ -163,13 +171,13 @@ def _share(blocks: np.ndarray, size: tuple[int, int], shape: tuple[int, int]) ->
 
 
 def test_an_order_that_two_layers_share_is_one() -> None:
-    """What gains for both wins: the same order stands for the rows of one and the columns of the other."""
+    """The order with the largest gain for both is taken: it orders the rows of one and the columns of the other."""
     one, _ = hidden_blocks(16, 4, 0)
     order = np.random.default_rng(5).permutation(16)
-    found = pivot_matrices(
+    search_result = pivot_matrices(
         [Matrix("a", one, "x", "h"), Matrix("b", one[:, order].T, "h2", "x")], 0.25, (4, 4), starts=8
     )
-    assert set(found.orders) == {"x", "h", "h2"} and min(found.retained.values()) > 0.85
+    assert set(search_result.orders) == {"x", "h", "h2"} and min(search_result.retained.values()) > 0.85
 
 
 @pytest.mark.parametrize("name", sorted(set(ZOO) - {"head width", "experts", "routed"}))
@@ -205,15 +213,15 @@ def test_every_network_can_be_pivoted_or_says_why_not(name: str) -> None:
     model, example = grow(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     try:
-        found = pivot(model, example, 0.5, shape=(2, 2), skip=(), starts=1)
+        pivoted = pivot(model, example, 0.5, shape=(2, 2), skip=(), starts=1)
     except sc.SecateurError as refusal:
         assert "depends on the order" in str(refusal) or "no layer to pivot" in str(refusal)
     else:
-        packed, kernels = found.packed(found.network.example)
-        assert set(kernels) == set(found.layers)
-        batch = found.network.example
+        packed, kernels = pivoted.packed(pivoted.network.example)
+        assert set(kernels) == set(pivoted.layers)
+        batch = pivoted.network.example
         with torch.no_grad():
-            pairs = zip(*(_leaves(m(*batch.args, **batch.kwargs)) for m in (packed, found.model)), strict=True)
+            pairs = zip(*(_leaves(m(*batch.args, **batch.kwargs)) for m in (packed, pivoted.model)), strict=True)
         assert all(torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-3, equal_nan=True) for a, b in pairs)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -227,13 +235,13 @@ def test_the_search_does_not_depend_on_the_process() -> None:
         "m = [Matrix(n, v[i], n, 'abcd'[i + 1]) for i, n in enumerate('abc')];"
         "print({k: list(map(int, o)) for k, o in pivot_matrices(m, 0.3, (3, 3)).orders.items()})"
     )
-    said = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
         ).stdout
         for seed in ("1", "2", "5")
     }
-    assert len(said) == 1
+    assert len(outputs) == 1
 
 
 def test_weights_that_are_nan_are_refused_by_name() -> None:
@@ -268,9 +276,9 @@ def test_packed_blocks_compute_what_the_dense_layer_does(maker: Any, gathers: bo
     placed = dense.weight.detach() * mask
     with torch.no_grad():
         dense.weight.copy_(placed if gather is None else torch.zeros_like(placed).index_copy(1, gather, placed))
-    made = maker(dense, placed, blocks, shape, gather)
+    layer = maker(dense, placed, blocks, shape, gather)
     for x in (torch.randn(7, 22), torch.randn(2, 3, 22), torch.randn(33, 22), torch.randn(0, 22)):
-        assert torch.allclose(copy.deepcopy(made)(x), dense(x), atol=1e-5)
+        assert torch.allclose(copy.deepcopy(layer)(x), dense(x), atol=1e-5)
 
 
 @pytest.fixture
@@ -284,36 +292,36 @@ def looped() -> tuple[nn.Linear, LoopedLinear]:
 
 
 def test_compiled_loops_hold_on_to_no_old_weights(looped: tuple[nn.Linear, LoopedLinear]) -> None:
-    dense, made = looped
+    dense, compiled = looped
     x = torch.randn(3, 16)
-    before = made(x)
-    again = pickle.loads(pickle.dumps(made))
+    before = compiled(x)
+    again = pickle.loads(pickle.dumps(compiled))
     assert torch.equal(again(x), before)
-    twice = {name: 2 * value if value.is_floating_point() else value for name, value in made.state_dict().items()}
+    twice = {name: 2 * value if value.is_floating_point() else value for name, value in compiled.state_dict().items()}
     for assign in (False, True):
         again.load_state_dict(twice, assign=assign)
         assert torch.allclose(again(x), 2 * dense(x), atol=1e-5)
-    assert torch.allclose(made.double()(x.double()).float(), dense(x), atol=1e-5)
+    assert torch.allclose(compiled.double()(x.double()).float(), dense(x), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace.*is deprecated:DeprecationWarning")
 def test_compiled_loops_pass_on_nan_gradients_and_exports(looped: tuple[nn.Linear, LoopedLinear]) -> None:
-    dense, made = looped
+    dense, compiled = looped
     x = torch.randn(20, 16)
     x[0, 0] = torch.nan
     for batch in (x, x[:2]):  # either loop
-        assert made(batch)[0].isnan().all() and made(batch)[1:].isfinite().all()
+        assert compiled(batch)[0].isnan().all() and compiled(batch)[1:].isfinite().all()
     x = torch.randn(3, 16, requires_grad=True)
-    (found,) = torch.autograd.grad(made(x).sum(), x)
-    assert torch.allclose(found, dense.weight.sum(0).expand(3, -1), atol=1e-5)
-    traced = torch.jit.trace(made, torch.randn(3, 16))
+    (gradient,) = torch.autograd.grad(compiled(x).sum(), x)
+    assert torch.allclose(gradient, dense.weight.sum(0).expand(3, -1), atol=1e-5)
+    traced = torch.jit.trace(compiled, torch.randn(3, 16))
     assert torch.allclose(traced(x.detach()), dense(x), atol=1e-5)
-    made.requires_grad_(True)  # as whoever trains on does
-    made(x.detach()).sum().backward()
-    assert made.weight.grad is not None and bool(made.weight.grad.any())
+    compiled.requires_grad_(True)  # as whoever trains on does
+    compiled(x.detach()).sum().backward()
+    assert compiled.weight.grad is not None and bool(compiled.weight.grad.any())
     with torch.no_grad():
-        assert torch.allclose(made(x), dense(x), atol=1e-5)
-    exported = torch.export.export(made, (torch.randn(3, 16),)).module()
+        assert torch.allclose(compiled(x), dense(x), atol=1e-5)
+    exported = torch.export.export(compiled, (torch.randn(3, 16),)).module()
     assert torch.allclose(exported(x.detach()), dense(x), atol=1e-5)
 
 
@@ -327,10 +335,10 @@ def test_blocks_that_the_loops_do_not_do_are_left_to_others() -> None:
 def test_without_numba_the_loops_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secateur.sparsity.packed_layers.numba_linear.find_spec", lambda name: None)
     model, x = Mlp().eval(), torch.randn(6, 40)
-    found = pivot(model, x, 0.5, shape=(4, 8))
-    small, chosen = found.packed(x)
+    pivoted = pivot(model, x, 0.5, shape=(4, 8))
+    small, chosen = pivoted.packed(x)
     assert set(chosen.values()) <= {"dense", "tiles"}
-    assert torch.allclose(small(x), found.model(x), atol=1e-5)
+    assert torch.allclose(small(x), pivoted.model(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("gathers", [False, True])
@@ -345,16 +353,16 @@ def test_packed_convolutions_compute_what_the_dense_ones_do(kind: Any, bias: boo
     placed = dense.weight.detach() * mask.view(7, 11, *(1 for _ in dense.kernel_size))
     with torch.no_grad():
         dense.weight.copy_(placed if gather is None else torch.zeros_like(placed).index_copy(1, gather, placed))
-    made = TiledConvolution(dense, placed, blocks, (2, 4), gather)
+    layer = TiledConvolution(dense, placed, blocks, (2, 4), gather)
     space = (9,) * len(dense.kernel_size)
     for x in (torch.randn(2, 11, *space), torch.randn(11, *space)):
-        assert torch.allclose(made(x), dense(x), atol=1e-5)
+        assert torch.allclose(layer(x), dense(x), atol=1e-5)
 
 
 def test_zeros_outside_of_the_blocks_and_the_rest_as_it_was() -> None:
     model, x = Mlp().eval(), torch.randn(6, 40)
-    found = pivot(model, x, 1.0, shape=(6, 6))
-    assert torch.allclose(found.model(x), model(x), atol=1e-5)  # density 1: another order, nothing else
+    pivoted = pivot(model, x, 1.0, shape=(6, 6))
+    assert torch.allclose(pivoted.model(x), model(x), atol=1e-5)  # density 1: another order, nothing else
     half = pivot(model, x, 0.5, shape=(6, 6))
     for name, layer in half.layers.items():
         weight = half.model.get_parameter(name)
@@ -370,17 +378,17 @@ def test_inputs_that_one_block_holds_need_no_gather() -> None:
     """A stem of one input, and one of three channels in blocks of four: no order of theirs holds more."""
     for channels, shape in ((1, (4, 1)), (3, (4, 4))):
         model = nn.Sequential(nn.Conv2d(channels, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
-        found = pivot(model.eval(), torch.randn(2, channels, 9, 9), 0.5, shape=shape)
-        assert found.layers["0.weight"].gather is None and "one gather" not in str(found)
+        pivoted = pivot(model.eval(), torch.randn(2, channels, 9, 9), 0.5, shape=shape)
+        assert pivoted.layers["0.weight"].gather is None and "one gather" not in str(pivoted)
 
 
 def test_packed_networks_compute_the_same_and_say_which_kernel_they_got() -> None:
     x = torch.randn(9, 40)
-    found = pivot(Mlp().eval(), x, 0.3, shape=(6, 6), balanced=True)
-    small, chosen = found.packed(x)
+    pivoted = pivot(Mlp().eval(), x, 0.3, shape=(6, 6), balanced=True)
+    small, chosen = pivoted.packed(x)
     assert set(chosen) == {"a.weight", "b.weight"} and set(chosen.values()) <= {"dense", "tiles", "bsr", "loops"}
-    assert torch.allclose(small(x), found.model(x), atol=1e-5)
-    assert len({int(row.sum()) for row in found.layers["b.weight"].blocks}) == 1
+    assert torch.allclose(small(x), pivoted.model(x), atol=1e-5)
+    assert len({int(row.sum()) for row in pivoted.layers["b.weight"].blocks}) == 1
 
 
 def test_rounds_and_training_keep_zeros(tmp_path: Path) -> None:
@@ -394,15 +402,15 @@ def test_rounds_and_training_keep_zeros(tmp_path: Path) -> None:
             optimizer.step()
         counts.append(int((model.b.weight != 0).sum()))
 
-    found = pivot(Mlp(), x, 0.25, shape=(6, 6), rounds=2, fit=fit)
+    pivoted = pivot(Mlp(), x, 0.25, shape=(6, 6), rounds=2, fit=fit)
     assert counts[0] == pytest.approx(0.5 * 1080, rel=0.1) and counts[1] <= 0.25 * 1080
-    assert int((found.model.b.weight != 0).sum()) == counts[1]
-    found.save(tmp_path)
-    assert torch.equal(sc.load(Mlp(), tmp_path)(x), found.model(x))
-    assert torch.allclose(load_fast(Mlp(), tmp_path)(x), found.model(x), atol=1e-5)
+    assert int((pivoted.model.b.weight != 0).sum()) == counts[1]
+    pivoted.save(tmp_path)
+    assert torch.equal(sc.load(Mlp(), tmp_path)(x), pivoted.model(x))
+    assert torch.allclose(load_fast(Mlp(), tmp_path)(x), pivoted.model(x), atol=1e-5)
     again = load_pivoted(Mlp(), tmp_path, x[:2])
-    assert torch.equal(again.model(x), found.model(x))
-    assert torch.allclose(again.packed(x)[0](x), found.model(x), atol=1e-5)
+    assert torch.equal(again.model(x), pivoted.model(x))
+    assert torch.allclose(again.packed(x)[0](x), pivoted.model(x), atol=1e-5)
     written = (tmp_path / "pivot.json").read_text()
     for broken in (written[:-9], written.replace("1", "0", 3)):
         (tmp_path / "pivot.json").write_text(broken)
@@ -455,16 +463,16 @@ def test_what_will_go_fades_while_it_is_trained_and_blocks_hold_more() -> None:
 
 def test_convolutions_are_pivoted_by_kernels() -> None:
     model, example = grow("residual")
-    found = pivot(model, example, 0.5, shape=(2, 2), skip=())
-    for name, layer in found.layers.items():
-        weight = found.model.get_parameter(name)
+    pivoted = pivot(model, example, 0.5, shape=(2, 2), skip=())
+    for name, layer in pivoted.layers.items():
+        weight = pivoted.model.get_parameter(name)
         kernels = weight.flatten(2).abs().sum(2) if weight.dim() > 2 else weight.abs()
         assert float((kernels > 0).double().mean()) <= 0.5 + 4 / kernels.numel(), name
         assert layer.retained > 0.4
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"density": 0.0}, "density=0.0"),
         ({"density": 0.5, "shape": (0, 4)}, "blocks of one and more"),
@@ -478,6 +486,6 @@ def test_convolutions_are_pivoted_by_kernels() -> None:
         ({"density": 0.5, "skip": "*"}, "no layer to pivot"),
     ],
 )
-def test_bad_input(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(sc.SecateurError, match=said):
+def test_bad_input(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(sc.SecateurError, match=message):
         pivot(Mlp(), torch.randn(2, 40), **options)

@@ -36,17 +36,17 @@ def start(seed: int = 0, **options: Any) -> tuple[Net, torch.optim.Optimizer, SP
     torch.manual_seed(seed)
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-3)
-    given = {"keep": {"columns": 0.5}, "every": 2, **options}
-    return model, optimizer, SPP(model, torch.randn(2, 1, 9, 9), optimizer, **given)
+    settings = {"keep": {"columns": 0.5}, "every": 2, **options}
+    return model, optimizer, SPP(model, torch.randn(2, 1, 9, 9), optimizer, **settings)
 
 
-def steps(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: int, parts: int = 1) -> None:
+def steps(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: int, portions: int = 1) -> None:
     for step in range(first, last):
         draws = torch.Generator().manual_seed(step)
         x, y = torch.randn(8, 1, 9, 9, generator=draws), torch.randint(0, 4, (8,), generator=draws)
         optimizer.zero_grad()
-        for part, labels in zip(x.chunk(parts), y.chunk(parts), strict=True):
-            (F.cross_entropy(model(part), labels) / parts).backward()
+        for inputs, labels in zip(x.chunk(portions), y.chunk(portions), strict=True):
+            (F.cross_entropy(model(inputs), labels) / portions).backward()
         optimizer.step()
 
 
@@ -62,8 +62,8 @@ def test_steps_of_the_chances_as_the_paper_has_them() -> None:
     """A at the weakest, u A at the turning point, nothing at the n-th, and as much below nothing behind it."""
     count = 12
     turn = -math.log(0.25) / ((math.log(2) - math.log(0.25)) / count)
-    found = increments(torch.tensor([0.0, turn, count, 2 * turn]), count)
-    assert found.tolist() == pytest.approx([0.05, 0.0125, 0.0, 2 * 0.25 * 0.05 - 0.05], abs=1e-12)
+    steps_of_chances = increments(torch.tensor([0.0, turn, count, 2 * turn]), count)
+    assert steps_of_chances.tolist() == pytest.approx([0.05, 0.0125, 0.0, 2 * 0.25 * 0.05 - 0.05], abs=1e-12)
     curve = increments(torch.arange(200).double(), count)
     assert bool((curve[1:] <= curve[:-1]).all()) and bool(torch.isfinite(curve).all())
 
@@ -71,32 +71,33 @@ def test_steps_of_the_chances_as_the_paper_has_them() -> None:
 def test_what_is_masked_takes_no_part_and_is_not_moved() -> None:
     """Neither by its gradient nor by momentum nor by weight decay, over many steps."""
     model, optimizer, spp = start(every=1000)
-    for each in spp.columns:
-        each.chances.fill_(0.5)
+    for columns in spp.columns:
+        columns.chances.fill_(0.5)
     for step in range(6):
-        masked = {each.layer.name: each.masked.clone() for each in spp.columns}
-        before = {each.layer.name: each.unmasked_weight.clone() for each in spp.columns}
-        for each in spp.columns:
-            assert float(each.weight.detach()[each.masked_entries()].abs().sum()) == 0
+        masked = {columns.layer.name: columns.masked.clone() for columns in spp.columns}
+        before = {columns.layer.name: columns.unmasked_weight.clone() for columns in spp.columns}
+        for columns in spp.columns:
+            assert float(columns.weight.detach()[columns.masked_entries()].abs().sum()) == 0
         steps(model, optimizer, step, step + 1)
-        for each in spp.columns:
-            gone = masked[each.layer.name][each.group]
+        for columns in spp.columns:
+            gone = masked[columns.layer.name][columns.group]
             now, then = (
-                each.layer.matrix(part)[0] for part in (each.unmasked_weight.detach(), before[each.layer.name])
+                columns.layer.matrix(weight)[0]
+                for weight in (columns.unmasked_weight.detach(), before[columns.layer.name])
             )
             assert torch.equal(now[:, gone], then[:, gone])
             assert step == 0 or bool((now[:, ~gone] != then[:, ~gone]).any())
-    assert 0.3 < float(torch.cat([each.masked for each in spp.columns]).double().mean()) < 0.7
+    assert 0.3 < float(torch.cat([columns.masked for columns in spp.columns]).double().mean()) < 0.7
 
 
 def test_masks_hold_through_an_accumulated_minibatch() -> None:
     """The same gradients from one batch of eight as from four of two, in evaluation of the norm's statistics."""
     one, other = start(), start()
-    for (model, optimizer, spp), parts in ((one, 1), (other, 4)):
+    for (model, optimizer, spp), portions in ((one, 1), (other, 4)):
         model.norm.eval()
-        for each in spp.columns:
-            each.chances.fill_(0.4)
-        steps(model, optimizer, 0, 3, parts)
+        for columns in spp.columns:
+            columns.chances.fill_(0.4)
+        steps(model, optimizer, 0, 3, portions)
     for a, b in zip(one[0].parameters(), other[0].parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 
@@ -147,8 +148,8 @@ def macs_of(model: nn.Module, x: Tensor) -> int:
     counts = []
 
     def count(module: Any, _: Any, result: Tensor) -> None:
-        places = result[0, 0].numel() if result.dim() == 4 else 1
-        counts.append(int((module.weight != 0).sum()) * places)
+        positions = result[0, 0].numel() if result.dim() == 4 else 1
+        counts.append(int((module.weight != 0).sum()) * positions)
 
     hooks = [
         module.register_forward_hook(count) for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)
@@ -165,8 +166,8 @@ def test_a_budget_of_macs_is_met() -> None:
     dense = macs_of(Net(), x)
     model, optimizer, spp = start(keep={"macs": 0.6}, every=1)
     until_done(model, optimizer, spp)
-    left = macs_of(spp.finish().model, x)
-    assert left <= 0.6 * dense < left + 2 * 12 * 81 + 2 * 6 * 16
+    macs = macs_of(spp.finish().model, x)
+    assert macs <= 0.6 * dense < macs + 2 * 12 * 81 + 2 * 6 * 16
 
 
 def test_layers_that_have_their_own_ratio_leave_the_budget_to_the_others() -> None:
@@ -191,8 +192,8 @@ def test_filters_that_nobody_reads_count_towards_the_budget() -> None:
     until_done(model, optimizer, spp)
     assert any(columns.missing > 0 for columns in spp.columns)
     assert all(torch.equal(columns.chances, columns.pruned.double()) for columns in spp.columns)
-    left = macs_of(spp.finish().model, x)
-    assert left <= 0.5 * dense < left + 0.25 * dense
+    macs = macs_of(spp.finish().model, x)
+    assert macs <= 0.5 * dense < macs + 0.25 * dense
 
 
 class AlexLike(nn.Module):
@@ -423,7 +424,7 @@ def test_residual_networks_need_no_coupling(keep: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"keep": {"macs": 0.001}}, "can't be met"),
         ({"keep": {"params": 0.5}}, "give {'macs': 0.5}"),
@@ -435,8 +436,8 @@ def test_residual_networks_need_no_coupling(keep: dict[str, float]) -> None:
         ({"ratios": {"third": 1.0}}, "columns to prune, below 1"),
     ],
 )
-def test_bad_input(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(sc.SecateurError, match=said):
+def test_bad_input(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(sc.SecateurError, match=message):
         start(**options)
 
 
@@ -457,12 +458,12 @@ def test_gathered_convolutions_compute_what_the_dense_one_does(options: dict[str
     with torch.no_grad():
         dense.weight.mul_(torch.rand(1, 6 // groups, 3, 3) < 0.25)
     x = torch.randn(2, 6, 11, 13)
-    made = GatheredConv2d(dense)
-    assert made.weight.shape[1] == round(density(dense) * 54 / groups)
-    assert torch.allclose(made(x), dense(x), atol=1e-5)
-    made(x).sum().backward()
-    assert made.weight.grad is not None
-    assert torch.allclose(made(x[0]), dense(x[0]), atol=1e-5)
+    layer = GatheredConv2d(dense)
+    assert layer.weight.shape[1] == round(density(dense) * 54 / groups)
+    assert torch.allclose(layer(x), dense(x), atol=1e-5)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
+    assert torch.allclose(layer(x[0]), dense(x[0]), atol=1e-5)
     model = nn.Sequential(dense, nn.Conv2d(6, 5, 3))
     small = gathered(model, below=0.5)
     assert isinstance(small[0], GatheredConv2d) and type(small[1]) is nn.Conv2d and type(model[0]) is nn.Conv2d
@@ -516,7 +517,7 @@ def test_what_is_not_pruned_is_named_with_its_reason() -> None:
     torch.manual_seed(0)
     model = Mixed()
     spp = SPP(model, torch.randn(2, 1, 8, 8), torch.optim.SGD(model.parameters(), 0.01), {"columns": 0.5}, every=1)
-    pruned = {each.layer.name for each in spp.columns}
+    pruned = {columns.layer.name for columns in spp.columns}
     assert "plain" in pruned
     assert pruned | set(spp.left_out) >= {"first", "depthwise", "plain", "up", "twice"}
     assert not pruned & set(spp.left_out)

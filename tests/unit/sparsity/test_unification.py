@@ -51,9 +51,9 @@ def test_the_best_value_is_the_mean_of_the_absolute_ones() -> None:
     """And the signs stay; zero counts as plus. No other value or signs are nearer."""
     x = torch.tensor([[1.0, -3.0, 0.0, 2.0]])
     blocks = Blocks((1, 4), (1, 4))
-    found = projected(blocks, x, torch.tensor([UNIFIED]))
-    assert found.tolist() == [[1.5, -1.5, 1.5, 1.5]]
-    least = float((found - x).square().sum())
+    unified = projected(blocks, x, torch.tensor([UNIFIED]))
+    assert unified.tolist() == [[1.5, -1.5, 1.5, 1.5]]
+    least = float((unified - x).square().sum())
     for value, signs in itertools.product(torch.linspace(0, 3, 31).tolist(), itertools.product((1, -1), repeat=4)):
         assert float((value * torch.tensor(signs) - x).square().sum()) >= least - 1e-6
     assert least == pytest.approx(float(x.square().sum()) - float(x.abs().sum()) ** 2 / 4)
@@ -100,19 +100,19 @@ def steps(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: 
 
 def test_inner_layers_by_default_and_others_by_name() -> None:
     _, _, unification = start()
-    assert [each.name for each in unification.layers] == ["second", "third"]
-    assert [each.name for each in start(only="*", skip="f*")[2].layers] == ["second", "third"]
+    assert [state.name for state in unification.layers] == ["second", "third"]
+    assert [state.name for state in start(only="*", skip="f*")[2].layers] == ["second", "third"]
     deep = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1))
-    found = Unification(deep, torch.optim.SGD(deep.parameters(), 0.1))
-    assert [each.name for each in found.layers] == ["2"]
+    by_default = Unification(deep, torch.optim.SGD(deep.parameters(), 0.1))
+    assert [state.name for state in by_default.layers] == ["2"]
 
 
 def test_the_penalty_is_the_gradient_of_the_squared_norm() -> None:
     model, optimizer, unification = start(make=torch.optim.SGD, rho=0.3)
-    each = unification.layers[0]
-    each.dual.copy_(weight(*each.dual.shape, seed=3))
+    state = unification.layers[0]
+    state.dual.copy_(weight(*state.dual.shape, seed=3))
     before = model.second.weight.detach().clone().requires_grad_()
-    (0.15 * (before - each.auxiliary + each.dual).square().sum()).backward()
+    (0.15 * (before - state.auxiliary + state.dual).square().sum()).backward()
     model.second.weight.grad = torch.zeros_like(model.second.weight)
     optimizer.step()
     assert torch.allclose(model.second.weight, before - 0.01 * before.grad, atol=1e-7)
@@ -123,21 +123,21 @@ def test_rounds_draw_the_weights_to_the_structure() -> None:
     model, optimizer, unification = start(rho=0.1, every=25)
     first = dict(unification.residuals)
     steps(model, optimizer, 0, 200)
-    assert all(found < first[name] / 3 for name, found in unification.residuals.items())
+    assert all(residual < first[name] / 3 for name, residual in unification.residuals.items())
     weak_model, weak_optimizer, weak = start(rho=1e-6, growth=1.0, every=25)
     steps(weak_model, weak_optimizer, 0, 200)
-    assert all(found > unification.residuals[name] for name, found in weak.residuals.items())
+    assert all(residual > unification.residuals[name] for name, residual in weak.residuals.items())
 
 
 def test_the_multiplier_keeps_its_meaning_when_rho_grows() -> None:
     model, optimizer, unification = start(every=1, rho=0.1, growth=2.0)
-    each = unification.layers[0]
-    labels = each.labels
-    w = each.weight.detach().clone()
-    gap = each.dual + w - projected(each.blocks, w + each.dual, labels_of(each.blocks, w + each.dual, 0.5, 0.5))
+    state = unification.layers[0]
+    labels = state.labels
+    w = state.weight.detach().clone()
+    gap = state.dual + w - projected(state.blocks, w + state.dual, labels_of(state.blocks, w + state.dual, 0.5, 0.5))
     with torch.no_grad():
         unification._update()
-    assert unification.rho == 0.2 and torch.allclose(each.dual, gap / 2) and len(labels) == each.blocks.count
+    assert unification.rho == 0.2 and torch.allclose(state.dual, gap / 2) and len(labels) == state.blocks.count
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
@@ -145,26 +145,26 @@ def test_hard_steps_keep_zeros_signs_and_one_magnitude(make: Any) -> None:
     model, optimizer, unification = start(make=make)
     steps(model, optimizer, 0, 5)
     unification.harden()
-    labels = {each.name: each.labels.clone() for each in unification.layers}
-    signs = {each.name: each.weight.detach().sign() for each in unification.layers}
-    before = {each.name: each.weight.detach().clone() for each in unification.layers}
+    labels = {state.name: state.labels.clone() for state in unification.layers}
+    signs = {state.name: state.weight.detach().sign() for state in unification.layers}
+    before = {state.name: state.weight.detach().clone() for state in unification.layers}
     steps(model, optimizer, 5, 20)
-    for each in unification.layers:
-        assert torch.equal(found_labels(each.blocks, each.weight), labels[each.name])
-        unified = each.blocks.cut(each.weight.detach())[labels[each.name] == UNIFIED]
-        held = each.blocks.cut(signs[each.name])[labels[each.name] == UNIFIED]
-        assert torch.equal(unified.sign(), held)
-        assert not torch.equal(each.weight.detach(), before[each.name])
+    for state in unification.layers:
+        assert torch.equal(found_labels(state.blocks, state.weight), labels[state.name])
+        unified = state.blocks.cut(state.weight.detach())[labels[state.name] == UNIFIED]
+        unified_signs = state.blocks.cut(signs[state.name])[labels[state.name] == UNIFIED]
+        assert torch.equal(unified.sign(), unified_signs)
+        assert not torch.equal(state.weight.detach(), before[state.name])
 
 
 def test_a_killed_training_goes_on_to_the_same_weights() -> None:
     for stop in (2, 7, 10):
         whole, optimizer, unification = start()
         first, other, before = start()
-        for model, moved, own in ((whole, optimizer, unification), (first, other, before)):
+        for model, moved, trained in ((whole, optimizer, unification), (first, other, before)):
             steps(model, moved, 0, min(stop, 8))
             if stop > 8:
-                own.harden()
+                trained.harden()
                 steps(model, moved, 8, stop)
         saved = io.BytesIO()
         torch.save([first.state_dict(), other.state_dict(), before.state_dict()], saved)
@@ -180,7 +180,7 @@ def test_a_killed_training_goes_on_to_the_same_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"pruned": 0.7, "unified": 0.5}, "two fractions of at most 1"),
         ({"shape": (1, 1)}, "blocks of two weights or more"),
@@ -194,8 +194,8 @@ def test_a_killed_training_goes_on_to_the_same_weights() -> None:
         ({"only": "second", "skip": "second"}, "no layer to structure"),
     ],
 )
-def test_bad_input(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(sc.SecateurError, match=said):
+def test_bad_input(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(sc.SecateurError, match=message):
         start(**options)
 
 
@@ -239,14 +239,14 @@ def test_a_file_is_read_back_bit_for_bit(tmp_path: Path, half: bool) -> None:
     model = halved(structured()) if half else structured()
     with torch.no_grad():
         model.second.weight[0, 0, 0, 0] = -0.0
-    found = save_compressed(model, tmp_path / "model.blocks", SHAPES)
+    compressed = save_compressed(model, tmp_path / "model.blocks", SHAPES)
     loaded = load_compressed(Net(5), tmp_path / "model.blocks")
     for name, tensor in model.state_dict().items():
         again = loaded.state_dict()[name]
         assert torch.equal(again, tensor) and torch.equal(again.signbit(), tensor.signbit())
-    assert found.bytes == (tmp_path / "model.blocks").stat().st_size < found.dense_bytes
-    assert found.pruned + found.unified + found.free == 6 * 7 * 9 + 7 * 8 * 9
-    assert "x smaller" in str(found)
+    assert compressed.bytes == (tmp_path / "model.blocks").stat().st_size < compressed.dense_bytes
+    assert compressed.pruned + compressed.unified + compressed.free == 6 * 7 * 9 + 7 * 8 * 9
+    assert "x smaller" in str(compressed)
 
 
 def test_structure_pays_on_disk(tmp_path: Path) -> None:
@@ -263,14 +263,14 @@ def test_structure_pays_on_disk(tmp_path: Path) -> None:
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] < dense / 12
 
 
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.7, 0.999])
-def test_an_altered_or_cut_off_file_is_refused(tmp_path: Path, place: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.7, 0.999])
+def test_an_altered_or_cut_off_file_is_refused(tmp_path: Path, fraction: float) -> None:
     path = tmp_path / "model.blocks"
     save_compressed(structured(), path, SHAPES)
     raw = path.read_bytes()
     model = Net(4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    at = int(place * len(raw))
+    at = int(fraction * len(raw))
     for broken in (raw[:at], raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]):
         path.write_bytes(broken)
         with pytest.raises(sc.SecateurError, match=r"not a file of blocks|checksum is wrong"):
@@ -285,15 +285,15 @@ def test_blocks_along_any_axes_are_those_that_are_counted_out(lengths: list[int]
     x, shape = weight(*lengths), tuple(sides[: len(lengths)])
     blocks = Blocks(tuple(lengths), shape)
     expected: dict[tuple[int, ...], list[float]] = {}
-    for place in itertools.product(*map(range, lengths)):
-        expected.setdefault(tuple(at // side for at, side in zip(place, shape, strict=True)), []).append(
-            float(x[place])
+    for index in itertools.product(*map(range, lengths)):
+        expected.setdefault(tuple(at // side for at, side in zip(index, shape, strict=True)), []).append(
+            float(x[index])
         )
-    found = blocks.cut(x)
-    assert len(found) == blocks.count == len(expected)
-    for row, numbers, size in zip(found, (expected[key] for key in sorted(expected)), blocks.sizes(), strict=True):
+    values = blocks.cut(x)
+    assert len(values) == blocks.count == len(expected)
+    for row, numbers, size in zip(values, (expected[key] for key in sorted(expected)), blocks.sizes(), strict=True):
         assert sorted(row[row != 0].tolist()) == pytest.approx(sorted(numbers)) and int(size) == len(numbers)
-    assert torch.equal(blocks.join(found), x)
+    assert torch.equal(blocks.join(values), x)
 
 
 def test_each_layer_gets_the_shape_that_changes_it_least() -> None:
@@ -302,15 +302,15 @@ def test_each_layer_gets_the_shape_that_changes_it_least() -> None:
     level = torch.rand(4, 1, 3, 3) + 0.5  # one absolute value for all input channels at each place
     along_channels = level.expand(4, 8, 3, 3) * torch.where(torch.rand(4, 8, 3, 3) < 0.5, -1, 1)
     weights = {"a": along_channels, "b": torch.randn(8, 16)}
-    found = block_shapes(weights, 8, 0.0, 1.0)
-    assert found["a"] == (1, 8, 1, 1)
+    chosen = block_shapes(weights, 8, 0.0, 1.0)
+    assert chosen["a"] == (1, 8, 1, 1)
 
     def error(shape: tuple[int, int]) -> float:
-        parts = weights["b"].reshape(8 // shape[0], shape[0], 16 // shape[1], shape[1]).transpose(1, 2).flatten(2)
-        return float((parts.abs() - parts.abs().mean(2, keepdim=True)).square().sum())
+        values = weights["b"].reshape(8 // shape[0], shape[0], 16 // shape[1], shape[1]).transpose(1, 2).flatten(2)
+        return float((values.abs() - values.abs().mean(2, keepdim=True)).square().sum())
 
     shapes = [(1, 8), (2, 4), (4, 2), (8, 1)]
-    assert found["b"] == min(shapes, key=error)
+    assert chosen["b"] == min(shapes, key=error)
     mixed = block_shapes(weights, {"a": (2, 4, 1, 1), "b": 4}, 0.0, 1.0)
     assert mixed["a"] == (2, 4, 1, 1) and math.prod(mixed["b"]) == 4
     assert block_shapes({"b": weights["b"]}, (2, 4, 1, 1), 0.0, 1.0) == {"b": (2, 4)}
@@ -319,11 +319,11 @@ def test_each_layer_gets_the_shape_that_changes_it_least() -> None:
 def test_the_first_layer_is_left_out_only_where_it_is_small_and_never_silently() -> None:
     deep, wide = Net(), nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 8), nn.Linear(8, 2))
     for model, names, reason in ((deep, ["second", "third"], "it is the first"), (wide, ["0", "1"], None)):
-        found = Unification(model, torch.optim.SGD(model.parameters(), 0.1))
-        assert [layer.name for layer in found.layers] == names
-        assert found.left_out[list(dict(model.named_children()))[-1]].startswith("it is the last")
-        assert reason is None or any(text.startswith(reason) for text in found.left_out.values())
-    assert "% of the weights" in str(found.left_out)
+        unification = Unification(model, torch.optim.SGD(model.parameters(), 0.1))
+        assert [layer.name for layer in unification.layers] == names
+        assert unification.left_out[list(dict(model.named_children()))[-1]].startswith("it is the last")
+        assert reason is None or any(text.startswith(reason) for text in unification.left_out.values())
+    assert "% of the weights" in str(unification.left_out)
 
 
 def test_counts_of_blocks_are_those_of_the_weights() -> None:
@@ -353,8 +353,8 @@ def test_a_model_and_data_are_enough_and_the_report_counts_what_is_left(tmp_path
     stored = sum(value.numel() for value in model.parameters())
     for name in ("second.weight", "third.weight"):
         numbers = result.model.get_parameter(name).detach()
-        parts = Blocks(tuple(numbers.shape), (2, 4, 1, 1)).cut(numbers)
-        stored -= numbers.numel() - sum(len(set(part[part != 0].abs().tolist())) for part in parts)
+        blocks = Blocks(tuple(numbers.shape), (2, 4, 1, 1)).cut(numbers)
+        stored -= numbers.numel() - sum(len(set(block[block != 0].abs().tolist())) for block in blocks)
     assert result.report.pruned.cost.params == stored
     assert result.report.sparsity.ratios["parameters"] == pytest.approx(
         sum(value.numel() for value in model.parameters()) / stored
@@ -383,10 +383,10 @@ def test_shared_magnitudes_compute_what_the_dense_layer_does(width: int, bias: b
         placed = projected(blocks, weight, labels_of(blocks, weight, pruned, unified))
         with torch.no_grad():
             dense.weight.copy_(placed)
-        made = SharedLinear(dense, width)
-        assert made.has_free_weights == (pruned + unified < 1)
+        shared = SharedLinear(dense, width)
+        assert shared.has_free_weights == (pruned + unified < 1)
         for x in (torch.randn(5, 37), torch.randn(2, 3, 37), torch.randn(37)):
-            assert torch.allclose(copy.deepcopy(made)(x), dense(x), atol=1e-5)
+            assert torch.allclose(copy.deepcopy(shared)(x), dense(x), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -407,12 +407,12 @@ def test_shared_convolutions_compute_what_the_dense_ones_do(options: dict[str, A
         blocks = Blocks(tuple(weight.shape), (1, width, 1, 1))
         with torch.no_grad():
             dense.weight.copy_(projected(blocks, weight, labels_of(blocks, weight, pruned, unified)))
-        made = SharedConvolution(dense, width)
+        shared = SharedConvolution(dense, width)
         if pruned + unified == 1:  # a magnitude for each block
-            held = sum(len(made.magnitudes(number).values()) for number in range(weight[0, 0].numel()))
-            assert held == int((found_labels(blocks, dense.weight) == UNIFIED).sum())
+            count = sum(len(shared.magnitudes(number).values()) for number in range(weight[0, 0].numel()))
+            assert count == int((found_labels(blocks, dense.weight) == UNIFIED).sum())
         for x in (torch.randn(3, 10, 9, 10), torch.randn(1, 10, 7, 7), torch.randn(10, 9, 9)):
-            assert torch.allclose(copy.deepcopy(made)(x), dense(x), atol=1e-5)
+            assert torch.allclose(copy.deepcopy(shared)(x), dense(x), atol=1e-5)
 
 
 def test_a_network_takes_shared_magnitudes_only_where_they_are_faster_and_computes_the_same() -> None:

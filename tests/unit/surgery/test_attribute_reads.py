@@ -1,4 +1,4 @@
-"""What a failing trial did not read is not tried; what is tried is tried in few trials."""
+"""Attributes that a failing trial did not read are not tried, and the others are tried in few trials."""
 
 from unittest.mock import patch
 

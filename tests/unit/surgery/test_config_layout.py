@@ -192,10 +192,10 @@ def test_a_trainers_checkpoint_of_the_small_model_is_loaded(tmp_path: Path) -> N
 
 def test_compare_and_tradeoff_keep_to_the_configuration(tmp_path: Path) -> None:
     model, batch = tiny_transformer("llama", 32)
-    found = sc.compare(
+    comparison = sc.compare(
         model, batch, ("l2", "random"), {"params": 0.8}, layout="config", repair=None, test=batch, progress=False
     )
-    assert len(found.trials) == 2 and {trial.by for trial in found.trials} == {"l2", "random"}
+    assert len(comparison.trials) == 2 and {trial.by for trial in comparison.trials} == {"l2", "random"}
     curve = sc.tradeoff(model, batch, {"params": (0.9, 0.7)}, layout="config", test=batch, **CHEAP)
     for point in curve.points:
         sizes = {len(point.result.plan.kept[f"model.layers.{index}.mlp.gate_proj"]) for index in range(2)}

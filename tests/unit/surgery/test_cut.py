@@ -24,16 +24,16 @@ def halved(name: str) -> tuple[nn.Module, sc.Network, Plan]:
 def test_attributes_agree_with_the_tensors() -> None:
     model, _, plan = halved("inverted residual")
     small = sc.cut(model, plan)
-    left = {name: len(kept) for name, kept in plan.kept.items()}
-    assert small.depthwise[0].groups == small.depthwise[0].out_channels == left["expand.0"]
-    assert small.expand[1].num_features == left["expand.0"]
-    assert small.fc.in_features == left["stem"]
+    counts = {name: len(kept) for name, kept in plan.kept.items()}
+    assert small.depthwise[0].groups == small.depthwise[0].out_channels == counts["expand.0"]
+    assert small.expand[1].num_features == counts["expand.0"]
+    assert small.fc.in_features == counts["stem"]
     model, _, plan = halved("encoder fused")
     small = sc.cut(model, plan)
-    left = {name: len(kept) for name, kept in plan.kept.items()}
-    assert small.attention.num_heads == left["attention.qkv"]
-    assert small.norm1.normalized_shape == small.norm3.normalized_shape == (left["embed"],)
-    assert small.embed.embedding_dim == left["embed"]
+    counts = {name: len(kept) for name, kept in plan.kept.items()}
+    assert small.attention.num_heads == counts["attention.qkv"]
+    assert small.norm1.normalized_shape == small.norm3.normalized_shape == (counts["embed"],)
+    assert small.embed.embedding_dim == counts["embed"]
     model, _, plan = halved("group norm")
     small = sc.cut(model, plan)
     assert small.norm1.num_groups == len(plan.kept["conv1"])
@@ -104,10 +104,10 @@ def test_an_optimizer_that_can_not_be_cut_is_left_alone() -> None:
     model, network, plan = halved("mlp")
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     optimizer.state[model[0].weight] = {"flat": torch.zeros(60)}
-    held = [id(p) for p in optimizer.param_groups[0]["params"]]
+    parameter_ids = [id(p) for p in optimizer.param_groups[0]["params"]]
     with pytest.raises(sc.SecateurError, match=r"'flat' of 0\.weight"):
         sc.cut(model, plan, optimizer=optimizer)
-    assert [id(p) for p in optimizer.param_groups[0]["params"]] == held
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == parameter_ids
 
 
 def test_new_biases_are_trained_too() -> None:

@@ -68,8 +68,8 @@ def test_copies_and_pickles_and_weights_of_others_keep_the_cuts(tmp_path: Path) 
     copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     copies[0].load_state_dict(train(copy.deepcopy(model)).state_dict())
     assert list(model.state_dict()) == list(make().state_dict())
-    for number, each in enumerate(copies):
-        check_survives(train(each), tmp_path / str(number))
+    for number, network in enumerate(copies):
+        check_survives(train(network), tmp_path / str(number))
 
 
 def test_cut_in_place_repaired_and_with_other_dropouts(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_models_that_were_never_cut_or_changed_since_are_refused(tmp_path: Path)
 def test_what_the_api_saves_the_command_reports(tmp_path: Path) -> None:
     result = sc.prune(make(), examples(), {"units": 0.6}, by="l2", progress=False)
     result.save(tmp_path)
-    said = CliRunner().invoke(app, ["report", str(tmp_path)])
-    assert said.exit_code == 0 and said.stdout == f"{result.report}\n" == (tmp_path / "report.txt").read_text()
+    output = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert output.exit_code == 0 and output.stdout == f"{result.report}\n" == (tmp_path / "report.txt").read_text()
     assert (tmp_path / "report.json").read_text() == result.report.to_json()
     sc.save(result.model, tmp_path)  # a model without a report: the old one is gone
     assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.json", "weights.safetensors"]
@@ -173,8 +173,8 @@ def test_a_new_result_over_one_of_0_7_leaves_none_of_its_files(tmp_path: Path) -
         shutil.copytree(OLD / source, tmp_path / source)
         (tmp_path / source / "mine.txt").write_text("not of the result")
         sc.save(cut_once(make()), tmp_path / source)
-        left = sorted(path.name for path in (tmp_path / source).iterdir())
-        assert left == ["mine.txt", "recipe.json", "weights.safetensors"]
+        names = sorted(path.name for path in (tmp_path / source).iterdir())
+        assert names == ["mine.txt", "recipe.json", "weights.safetensors"]
 
 
 @pytest.mark.parametrize(("folder", "title"), [("pruned", "Sequential"), ("program", "")])

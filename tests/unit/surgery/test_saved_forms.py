@@ -1,4 +1,4 @@
-"""What a file says of blocks that are left out, and of a model's inputs."""
+"""The form in which files store blocks that are left out and a model's inputs."""
 
 from collections import OrderedDict
 from dataclasses import replace

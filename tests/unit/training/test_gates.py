@@ -28,9 +28,9 @@ def explicit_gates(model: Stages, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     loss = F.cross_entropy(model(x), y)
     for block in blocks:
         block.gate = identity
-    found = dict(zip(gates, torch.autograd.grad(loss, list(gates.values())), strict=True))
+    slopes = dict(zip(gates, torch.autograd.grad(loss, list(gates.values())), strict=True))
     names = {f"inner {id(block)}": name for name, block in model.named_modules() if block in blocks}
-    return {f"{names[name]}.conv1" if name in names else name: slope for name, slope in found.items()}
+    return {f"{names[name]}.conv1" if name in names else name: slope for name, slope in slopes.items()}
 
 
 GROUPS = {"stem": "one", "two.0.conv2": "two"}  # the group that each stage's units are
@@ -46,7 +46,7 @@ def test_a_stage_has_one_gate_behind_every_block(activation: Callable[[Tensor], 
     assert {group.name for group in network.groups} == {*GROUPS, *(n for n in slopes[0] if n.endswith("conv1"))}
     for group in network.groups:
         name, blocks = GROUPS.get(group.name, group.name), 2 if group.name in GROUPS else 1
-        expected = torch.stack([each[name].double().square() for each in slopes]).mean(0) / blocks
+        expected = torch.stack([slopes_of_gates[name].double().square() for slopes_of_gates in slopes]).mean(0) / blocks
         assert torch.allclose(scores[group.name].values, expected, rtol=1e-4, atol=1e-12), group.name
 
 
@@ -54,23 +54,23 @@ def test_gates_of_their_own_behind_each_norm_are_averaged_after_squaring() -> No
     """The stream's units are made by the stem's batch norm and by the second one of each block."""
     model = Stages().eval()
     network = sc.trace(model, minibatches()[0][0])
-    found = sc.score(network, minibatches(1), by="taylor-gates-norms", progress=False)["stem"].values
+    values = sc.score(network, minibatches(1), by="taylor-gates-norms", progress=False)["stem"].values
     x, y = minibatches(1)[0]
     F.cross_entropy(model(x), y).backward()
     norms = [model.bn, model.one[0].bn2, model.one[1].bn2]
     slopes = [(n.weight * n.weight.grad + n.bias * n.bias.grad).detach().square() for n in norms]
-    assert torch.allclose(found, torch.stack(slopes).mean(0).double(), rtol=1e-3)
+    assert torch.allclose(values, torch.stack(slopes).mean(0).double(), rtol=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by torch.func.hessian
-@pytest.mark.parametrize(("group", "gate", "places"), [("stem", "one", 2), ("one.1.conv1", "inner", 1)])
-def test_the_exact_diagonal_is_that_of_the_hessian_by_explicit_gates(group: str, gate: str, places: int) -> None:
+@pytest.mark.parametrize(("group", "gate", "count"), [("stem", "one", 2), ("one.1.conv1", "inner", 1)])
+def test_the_exact_diagonal_is_that_of_the_hessian_by_explicit_gates(group: str, gate: str, count: int) -> None:
     """With tanh, which has curvature; each minibatch with its own Hessian."""
     model = Stages(torch.tanh).eval()
     network = sc.trace(model, minibatches()[0][0])
     data = minibatches(2)
     scores = sc.score(network, data, by="taylor-gates-second", estimator="exact", only=group, progress=False)
-    blocks = list(model.one) if places == 2 else [model.one[1]]
+    blocks = list(model.one) if count == 2 else [model.one[1]]
     changes = []
     for x, y in data:
 
@@ -84,7 +84,7 @@ def test_the_exact_diagonal_is_that_of_the_hessian_by_explicit_gates(group: str,
 
         ones = torch.ones(network[group].size)
         slope, hessian = torch.func.grad(loss)(ones), torch.func.hessian(loss)(ones)
-        changes.append((hessian.diagonal() / 2 - slope).square() / places)
+        changes.append((hessian.diagonal() / 2 - slope).square() / count)
     assert torch.allclose(scores[group].values, torch.stack(changes).mean(0).double(), rtol=1e-3)
     estimated = sc.score(network, data, by="taylor-gates-second", only=group, progress=False)
     assert not torch.allclose(estimated[group].values, scores[group].values, rtol=1e-3)
@@ -124,10 +124,10 @@ def test_training_reads_the_same_gates_from_gradients() -> None:
         F.cross_entropy(model(x), y).backward()
         squares = slopes.squares(dict(model.named_parameters()))
         assert set(squares) == {group.name for group in network.groups}
-        for name, found in squares.items():
+        for name, values in squares.items():
             blocks = 2 if name in GROUPS else 1
             square = expected[GROUPS.get(name, name)].double().square() / blocks
-            assert torch.allclose(found, square, rtol=1e-3, atol=1e-5 * float(square.max())), name
+            assert torch.allclose(values, square, rtol=1e-3, atol=1e-5 * float(square.max())), name
 
 
 class Variants(nn.Module):
@@ -162,8 +162,8 @@ def test_streams_of_other_kinds_are_read_alike() -> None:
     F.cross_entropy(model(x), y).backward()
     squares = slopes.squares(dict(model.named_parameters()))
     assert set(squares) == set(scores) and not bool(slopes._at_consumers[network["stem"].span].any())
-    for name, found in squares.items():
-        assert torch.allclose(found, scores[name].values, rtol=1e-3, atol=1e-5 * float(found.max())), name
+    for name, values in squares.items():
+        assert torch.allclose(values, scores[name].values, rtol=1e-3, atol=1e-5 * float(values.max())), name
 
 
 def test_where_gradients_do_not_tell_the_gate_it_stands_before_the_readers() -> None:
@@ -172,11 +172,11 @@ def test_where_gradients_do_not_tell_the_gate_it_stands_before_the_readers() -> 
     network = sc.trace(model, minibatches()[0][0])
     x, y = minibatches(1)[0]
     F.cross_entropy(model(x), y).backward()
-    found = TrainingGateGradients(network, list(network.groups)).squares(dict(model.named_parameters()))["two.0.conv2"]
+    values = TrainingGateGradients(network, list(network.groups)).squares(dict(model.named_parameters()))["two.0.conv2"]
     columns = model.fc.weight * model.fc.weight.grad
     kernels = model.two[1].conv1.weight * model.two[1].conv1.weight.grad
     expected = (columns.sum(0) + kernels.sum((0, 2, 3))).detach().double().square()
-    assert torch.allclose(found, expected, rtol=1e-4)
+    assert torch.allclose(values, expected, rtol=1e-4)
 
 
 def test_a_sum_that_a_batch_norm_reads_has_its_gate_before_the_readers() -> None:
@@ -195,9 +195,9 @@ def test_a_sum_that_a_batch_norm_reads_has_its_gate_before_the_readers() -> None
             return self.fc(F.relu(self.bn(x)).mean((2, 3)))
 
     network = sc.trace(PreActivation().eval(), torch.randn(2, 3, 8, 8))
-    places = gate_positions(network)
-    assert not places.blocks and bool(places.at_readers[network["stem"].span].all())
-    assert [bool(places.at_readers[network[name].span].any()) for name in ("stem", "conv1")] == [True, False]
+    positions = gate_positions(network)
+    assert not positions.blocks and bool(positions.at_readers[network["stem"].span].all())
+    assert [bool(positions.at_readers[network[name].span].any()) for name in ("stem", "conv1")] == [True, False]
 
 
 def test_a_function_of_a_unit_added_to_it_is_no_block() -> None:

@@ -147,18 +147,18 @@ def test_the_command_writes_what_the_function_gives(tmp_path: Path) -> None:
         "--out",
         str(tmp_path / "o"),
     ]
-    found = CliRunner().invoke(app, words)
-    assert found.exit_code == 0, found.output
+    output = CliRunner().invoke(app, words)
+    assert output.exit_code == 0, output.output
     expected = prune_while_training(make(), DATA, {"macs": 0.6}, **QUICK)
     small = sc.load(make(), tmp_path / "o")
     assert all(torch.equal(a, b) for a, b in zip(small.parameters(), expected.model.parameters(), strict=True))
-    assert "ranked by taylor-gates" in found.output and (tmp_path / "o" / "report.html").exists()
+    assert "ranked by taylor-gates" in output.output and (tmp_path / "o" / "report.html").exists()
 
 
 def test_the_command_scores_by_the_papers_protocol(tmp_path: Path) -> None:
     words = ["score", "--protocol", "paper", "--only", "stem", "--model", f"{__name__}:make"]
-    found = CliRunner().invoke(app, [*words, "--data", f"{__name__}:data", "--out", str(tmp_path)])
-    assert found.exit_code == 0, found.output
+    output = CliRunner().invoke(app, [*words, "--data", f"{__name__}:data", "--out", str(tmp_path)])
+    assert output.exit_code == 0, output.output
     model = make()
     network = sc.trace(model, DATA)
     expected = sc.score(network, DATA, protocol="paper", only="stem", progress=False)["stem"].values

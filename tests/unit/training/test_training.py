@@ -40,10 +40,10 @@ def test_gates_from_gradients_are_those_from_gates() -> None:
         y = torch.arange(len(example)) % 3
         model.zero_grad()
         F.cross_entropy(model(example), y).backward()
-        found = TrainingGateGradients(network, list(network.groups)).squares(dict(model.named_parameters()))
+        squares_by_group = TrainingGateGradients(network, list(network.groups)).squares(dict(model.named_parameters()))
         expected = sc.score(network, [(example, y)], by="taylor-gates", progress=False)
-        assert set(found) == set(expected)
-        for name, squares in found.items():
+        assert set(squares_by_group) == set(expected)
+        for name, squares in squares_by_group.items():
             assert torch.allclose(squares, expected[name].values, rtol=1e-3, atol=1e-9), name
 
 
@@ -72,8 +72,8 @@ def test_the_budget_is_met_within_a_unit_and_the_cut_network_is_the_masked_one()
     before = model(x)
     small = schedule.cut()
     network = sc.trace(Small().eval(), x)
-    left = sc.trace(small, x).cost().macs / network.cost().macs
-    assert left <= 0.5 and torch.allclose(small(x), before, atol=1e-5)
+    kept_macs = sc.trace(small, x).cost().macs / network.cost().macs
+    assert kept_macs <= 0.5 and torch.allclose(small(x), before, atol=1e-5)
     assert (type(small) is Small and small.conv1.weight.shape[0] < 5) or small.conv2.weight.shape[0] < 6
     state = optimizer.state[small.conv1.weight]["momentum_buffer"]
     assert state.shape == small.conv1.weight.shape
@@ -237,13 +237,13 @@ def test_nan_stops_with_the_step_and_the_layer() -> None:
 def test_bad_input_is_refused_and_nothing_is_hooked() -> None:
     model, optimizer = network_and_optimizer()
     before = copy.deepcopy(model.state_dict())
-    for keep, options, said in (
+    for keep, options, message in (
         ({"latency": 0.5}, {}, "a schedule takes fractions"),
         ({"units": 0.5}, {"every": 0}, "at least one step"),
         ({"macs": 1e-9}, {}, "macs"),
         ({"units": 0.5}, {"only": "nothing"}, "no group is named"),
     ):
-        with pytest.raises(sc.SecateurError, match=said):
+        with pytest.raises(sc.SecateurError, match=message):
             TaylorSchedule(model, batches()[0][0], optimizer, keep, **options)
     assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -276,7 +276,7 @@ def test_units_go_in_sets_of_the_lowest_sum_and_counts_are_multiples() -> None:
         model(torch.ones(8, 4)).sum().backward()
         optimizer.step()
         kept.append(schedule.masks.kept())
-    counts = [(len(each["0"]), len(each["2"])) for each in kept]
+    counts = [(len(plan["0"]), len(plan["2"])) for plan in kept]
     # sums: of the first layer 6, 22; of the second 0.5 (two units), 7, and then 4 stay: 0.5 < 6 < 7 < 22
     assert counts == [(12, 10), (12, 8), (8, 8), (8, 4), (4, 4)]
     assert kept[1]["2"].tolist() == [0, 3, 4, 5, 6, 7, 8, 9] and kept[2]["0"].tolist() == list(range(8))

@@ -20,12 +20,12 @@ def resident_bytes() -> int:
 def test_memory_below_a_tensor_that_stays_is_returned() -> None:
     count, size = 2 * LEAST >> 16, 1 << 16  # below glibc's limit of memory that the system gives by itself
     tensors = [torch.ones(size, dtype=torch.uint8) for _ in range(count)]
-    held = tensors.pop()
+    kept_tensor = tensors.pop()
     tensors.clear()
     before = resident_bytes()
     return_free_memory()
     assert before - resident_bytes() > LEAST
-    assert bool(held.all())
+    assert bool(kept_tensor.all())
 
 
 def test_nothing_is_done_where_little_is_free_or_the_library_is_another(monkeypatch: pytest.MonkeyPatch) -> None:

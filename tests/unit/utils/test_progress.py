@@ -239,14 +239,14 @@ def test_a_process_that_is_forked_within_a_run_can_report(monkeypatch: pytest.Mo
 
 
 def test_in_a_notebook_the_bar_is_made_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
+    widgets: list[Any] = []
 
     class Widget:
         """A stand-in for the bar of tqdm.notebook."""
 
         def __init__(self, **settings: Any) -> None:
             self.total, self.lines = settings["total"], list[str]()
-            made.append(self)
+            widgets.append(self)
 
         def reset(self, total: float) -> None:
             self.total = total
@@ -262,7 +262,7 @@ def test_in_a_notebook_the_bar_is_made_at_the_start(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(progress_reporter, "bar_class", lambda: Widget)
     reporter = reporter_for(True)
     run = ProgressRun("prune", reporter)
-    (widget,) = made
+    (widget,) = widgets
     with run.step("curves", 4):
         reporter.tick(run)
     assert widget.total == 4 and widget.lines == ["prune: curves, 0 of 4"]

@@ -129,8 +129,8 @@ def test_refined_scores_are_those_of_one_long_run(network: sc.Network, tmp_path:
 
 def same(one: Any, other: Any) -> bool:
     return all(
-        torch.equal(getattr(one[name], part), getattr(other[name], part))
-        for name in one for part in ("values", "errors", "errors_here", "per_example")
+        torch.equal(getattr(one[name], field), getattr(other[name], field))
+        for name in one for field in ("values", "errors", "errors_here", "per_example")
     )  # fmt: skip
 
 
@@ -210,8 +210,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
                     os.kill(run.pid, signal.SIGKILL)
                     kills += 1
                     break
-            said = run.communicate(timeout=300)[0]
-        if b"finished" in said:
+            output = run.communicate(timeout=300)[0]
+        if b"finished" in output:
             break
     assert kills == 3
     assert same(sc.Scores.load(straight), sc.Scores.load(broken))

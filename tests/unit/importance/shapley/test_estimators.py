@@ -34,12 +34,12 @@ def random_game(players: int, seed: int, examples: int = 3) -> Value:
 
 
 def shares(estimator: Sampler, players: int, value: Value, generator: torch.Generator) -> Tensor:
-    """What one design makes of a game. (players, examples)"""
+    """Return the estimates of one design of a game. (players, examples)"""
     design = estimator(players, generator)
     ends = value(torch.stack([torch.zeros(players), torch.ones(players)]).bool())
     gain = ends[1] - ends[0]
-    part = design.coalitions.sum(1, keepdim=True) / players
-    return design.shares(value(design.coalitions) - ends[0] - gain * part) + gain / players
+    fraction = design.coalitions.sum(1, keepdim=True) / players
+    return design.shares(value(design.coalitions) - ends[0] - gain * fraction) + gain / players
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -66,8 +66,8 @@ def test_efficiency(name: str, players: int) -> None:
     ends = value(torch.stack([torch.zeros(players), torch.ones(players)]).bool())
     if players == 1 and name not in ("exact", "permutation", "antithetic", "orthogonal"):
         pytest.skip("auto takes the exact value there")
-    found = shares(SAMPLERS[name], players, value, generator_for(0, name))
-    assert torch.allclose(found.sum(0), ends[1] - ends[0], atol=1e-9)
+    estimates = shares(SAMPLERS[name], players, value, generator_for(0, name))
+    assert torch.allclose(estimates.sum(0), ends[1] - ends[0], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [*SHAPLEY, "banzhaf"])
@@ -76,9 +76,9 @@ def test_estimators_are_unbiased(name: str) -> None:
     value = random_game(8, 3)
     expected = banzhaf_values(8, value) if name == "banzhaf" else shares(exact, 8, value, torch.Generator())
     runs = 200 if name in ("leverage", "kernelshap", "svarm") else 1500
-    found = torch.stack([shares(SAMPLERS[name], 8, value, generator_for(run, name)) for run in range(runs)])
-    error = found.std(0) / runs**0.5 + 1e-9
-    assert bool(((found.mean(0) - expected).abs() < 4.5 * error).all())
+    estimates = torch.stack([shares(SAMPLERS[name], 8, value, generator_for(run, name)) for run in range(runs)])
+    error = estimates.std(0) / runs**0.5 + 1e-9
+    assert bool(((estimates.mean(0) - expected).abs() < 4.5 * error).all())
 
 
 def banzhaf_values(players: int, value: Value) -> Tensor:
@@ -102,8 +102,8 @@ def test_regressions_are_exact_for_additive_games_and_antithetic_ones_for_pairs(
     worth = torch.randn(12, 1, dtype=torch.float64, generator=generator)
     pairs = torch.randn(12, 12, dtype=torch.float64, generator=generator)
     for name in ("leverage", "kernelshap", "adjusted"):
-        found = shares(SAMPLERS[name], 12, lambda members: members.double() @ worth, generator)
-        assert torch.allclose(found, worth), name
+        estimates = shares(SAMPLERS[name], 12, lambda members: members.double() @ worth, generator)
+        assert torch.allclose(estimates, worth), name
     truth = shares(exact, 12, quadratic(pairs), generator)
     for name in ("antithetic", "orthogonal", "leverage"):
         assert torch.allclose(shares(SAMPLERS[name], 12, quadratic(pairs), generator), truth), name
@@ -116,16 +116,16 @@ def quadratic(pairs: Tensor) -> Value:
 
 @pytest.mark.parametrize(("players", "pairs"), [(2, 1), (3, 3), (5, 40), (6, 12), (10, 50), (11, 500), (64, 320)])
 def test_pairs_are_distinct_of_all_sizes_and_complete_where_few(players: int, pairs: int) -> None:
-    found = distinct_pairs(players, pairs, generator_for(2, "pairs"))
-    coalitions = found.coalitions
+    design = distinct_pairs(players, pairs, generator_for(2, "pairs"))
+    coalitions = design.coalitions
     assert len(torch.unique(coalitions, dim=0)) == len(coalitions)
     assert torch.equal(coalitions[1::2], ~coalitions[::2])
     assert bool((coalitions.sum(1) > 0).all()) and bool((coalitions.sum(1) < players).all())
-    assert len(found.sizes) <= min(pairs, 2 ** (players - 1) - 1) + 1
+    assert len(design.sizes) <= min(pairs, 2 ** (players - 1) - 1) + 1
     if pairs >= 2 ** (players - 1) - 1:
         assert len(coalitions) == 2**players - 2
     elif pairs > players:
-        assert set(found.sizes.tolist()) == set(range(1, players // 2 + 1))
+        assert set(design.sizes.tolist()) == set(range(1, players // 2 + 1))
 
 
 def test_banzhaf_weighs_coalitions_by_the_ratio() -> None:
@@ -136,8 +136,8 @@ def test_banzhaf_weighs_coalitions_by_the_ratio() -> None:
     expected = torch.stack(
         [weighed[everyone[:, i]].sum(0) / 0.3 - weighed[~everyone[:, i]].sum(0) / 0.7 for i in range(5)]
     )
-    found = torch.stack([shares(banzhaf_at(0.3), 5, value, generator_for(run, "b")) for run in range(2000)])
-    assert bool(((found.mean(0) - expected).abs() < 4.5 * found.std(0) / 2000**0.5).all())
+    estimates = torch.stack([shares(banzhaf_at(0.3), 5, value, generator_for(run, "b")) for run in range(2000)])
+    assert bool(((estimates.mean(0) - expected).abs() < 4.5 * estimates.std(0) / 2000**0.5).all())
 
 
 def sample_of(examples: Tensor, shares: Tensor) -> Sample:
@@ -174,12 +174,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say(design: str) -> None:
             value = partial(picked, world, chosen[piece])
             drawn = shares(SAMPLERS["permutation"], players, value, generator_for(run, design, block))
             samples.append(sample_of(piece, drawn))
-        found = jackknife_estimate(samples, 24, mean)
+        estimate = jackknife_estimate(samples, 24, mean)
         for kind, truth, errors in (
-            ("here", every[:, chosen].mean(1), found.errors_here),
-            ("new", every.mean(1), found.errors),
+            ("here", every[:, chosen].mean(1), estimate.errors_here),
+            ("new", every.mean(1), estimate.errors),
         ):
-            scores = GroupScores(found.values, errors, chosen[None], errors_here=errors, samples=tuple(samples))
+            scores = GroupScores(estimate.values, errors, chosen[None], errors_here=errors, samples=tuple(samples))
             low, high = scores.interval(0.95, here=kind == "here")
             hits[kind] += int(((low <= truth) & (truth <= high)).sum())
     rates = {kind: count / (runs * players) for kind, count in hits.items()}

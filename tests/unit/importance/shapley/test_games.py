@@ -33,8 +33,8 @@ def test_owen_values_share_out_what_the_whole_network_is_worth() -> None:
         nothing = model[4].bias.expand(40, 3)
         loss = nn.CrossEntropyLoss(reduction="none")
         gained = (loss(nothing, y) - loss(model(x), y)).double()
-    found = sum(scores[name].per_example.sum(0) for name in scores)
-    assert torch.allclose(found, gained, atol=1e-5)
+    total = sum(scores[name].per_example.sum(0) for name in scores)
+    assert torch.allclose(total, gained, atol=1e-5)
 
 
 def test_in_owens_orders_groups_stay_together() -> None:
@@ -61,7 +61,7 @@ def test_expected_gradients_are_the_value_of_an_additive_game() -> None:
 def test_greedy_takes_the_cheapest_each_time() -> None:
     model, x, y = small(seed=2)
     network = sc.trace(model, x[:2])
-    found = sc.score(network, [(x, y)], by="greedy", ablation="zero", only="0", progress=False)["0"].values
+    values = sc.score(network, [(x, y)], by="greedy", ablation="zero", only="0", progress=False)["0"].values
     present, order = [0, 1, 2, 3, 4, 5], []
     loss = nn.CrossEntropyLoss()
     with torch.no_grad():
@@ -73,14 +73,14 @@ def test_greedy_takes_the_cheapest_each_time() -> None:
                 mask[[other for other in present if other != unit]] = 1
                 losses.append(float(loss(model[4](model[3](model[2](hidden * mask))), y)))
             order.append(present.pop(losses.index(min(losses))))
-    assert found.argsort().tolist() == order
+    assert values.argsort().tolist() == order
 
 
 def test_banzhaf_is_another_value_than_shapleys() -> None:
     model, x, y = small(seed=3)
     network = sc.trace(model, x[:2])
     options: Any = {"only": "2", "ablation": "zero", "progress": False, "coalitions": 4000}
-    found = sc.score(network, [(x, y)], by="banzhaf", **options)["2"]
+    group_scores = sc.score(network, [(x, y)], by="banzhaf", **options)["2"]
     loss = nn.CrossEntropyLoss(reduction="none")
     everyone = (torch.arange(2**7)[:, None] >> torch.arange(7)) & 1
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_banzhaf_is_another_value_than_shapleys() -> None:
         values = torch.stack([-loss(model[4](hidden * mask), y).double().mean() for mask in everyone])
     members = everyone.bool()
     expected = torch.stack([values[members[:, unit]].mean() - values[~members[:, unit]].mean() for unit in range(7)])
-    assert bool(((found.values - expected).abs() < 5 * found.errors_here + 0.02).all())
+    assert bool(((group_scores.values - expected).abs() < 5 * group_scores.errors_here + 0.02).all())
 
 
 def test_predictions_are_those_of_least_squares_however_one_gets_there() -> None:
@@ -201,8 +201,10 @@ def test_owen_values_are_the_mean_over_all_orders_in_which_groups_stay_together(
                 expected[unit] += values[tuple(present)] - before
     options: Any = {"ablation": "zero", "aggregate": "mean", "coalitions": 20_000, "progress": False}
     scores = sc.score(network, (x, y), by="owen", estimator=estimator, **options)
-    found, errors = (torch.cat([getattr(scores[name], part) for name in scores]) for part in ("values", "errors_here"))
-    assert found.sum() == pytest.approx(float(expected.sum() / orders), abs=1e-6)
-    assert ((found - expected / orders).abs() / errors).max() < 3.5
+    estimates, errors = (
+        torch.cat([getattr(scores[name], field) for name in scores]) for field in ("values", "errors_here")
+    )
+    assert estimates.sum() == pytest.approx(float(expected.sum() / orders), abs=1e-6)
+    assert ((estimates - expected / orders).abs() / errors).max() < 3.5
     with pytest.raises(sc.SecateurError, match="known are auto, controlled, antithetic"):
         sc.score(network, (x, y), by="owen", estimator="leverage", **options)

@@ -50,8 +50,8 @@ def scored(model: nn.Module, **options: Any) -> Any:
 @pytest.mark.parametrize("estimator", ["exact", "antithetic"])
 def test_the_max_network_has_the_values_found_by_hand(last: list[float], expected: list[float], estimator: str) -> None:
     """Squared error is a game of pairs, so one antithetic pair is exact; a single permutation is not."""
-    found = scored(max_network(last), estimator=estimator).values
-    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    values = scored(max_network(last), estimator=estimator).values
+    assert values.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_max_network_by_the_other_criteria() -> None:
@@ -70,13 +70,13 @@ def test_a_linear_head_with_squared_error_is_a_game_of_pairs_of_any_size() -> No
     options: Any = {"ablation": "zero", "aggregate": "mean", "estimator": "antithetic", "progress": False}
     scores = sc.score(sc.trace(model, x), [(x, y)], coalitions=1, **options)
     with torch.no_grad():
-        parts = model[1](model[0](x)).double() * model[2].weight.double()
+        contributions = model[1](model[0](x)).double() * model[2].weight.double()
         missing = model[2].bias.double() - y.double()
-        shares = -(2 * missing * parts + parts * parts.sum(1, keepdim=True))
+        shares = -(2 * missing * contributions + contributions * contributions.sum(1, keepdim=True))
     for example in range(16):
-        found = scores["0"].per_example[:, example]
-        if not found.isnan().any():
-            assert found.tolist() == pytest.approx(shares[example].tolist(), abs=1e-4)
+        values = scores["0"].per_example[:, example]
+        if not values.isnan().any():
+            assert values.tolist() == pytest.approx(shares[example].tolist(), abs=1e-4)
 
 
 def as_double(leaf: Any) -> Any:
@@ -90,7 +90,7 @@ def game_of(name: str, removal: str, double: bool = False) -> tuple[Game, sc.Net
         network = sc.trace(model.double(), example)
     else:
         _, example, network = traced_without_options(name)
-    group = min(network.groups, key=lambda each: each.size)
+    group = min(network.groups, key=lambda candidate: candidate.size)
     microbatch = example_batches(example, torch.device("cpu"))[0]
     means = sc.score(network, [microbatch], by="apoz", ablation=removal, progress=False).means
     context = CriterionContext(network, network.groups, [microbatch], None, means, 0)
@@ -106,8 +106,8 @@ def test_a_game_in_any_order_of_rows_is_the_masked_run(name: str, removal: str) 
     coalitions = torch.rand(5, game.players) < 0.5
     microbatch, group = game.context.microbatches[0], game.groups[0]
     examples = game.cursor.dense_baseline(0).examples
-    found = game.cross(coalitions, 0, torch.arange(examples))
-    for coalition, values in zip(coalitions, found, strict=True):
+    values_of_coalitions = game.cross(coalitions, 0, torch.arange(examples))
+    for coalition, values in zip(coalitions, values_of_coalitions, strict=True):
         mask = torch.ones(network.units + 1, dtype=torch.bool)
         mask[group.span] = coalition
         output = run_masked(network, microbatch, mask, game.runner.ablation.means)
@@ -259,20 +259,20 @@ def test_the_papers_protocol_is_five_orders_for_all_examples() -> None:
     network = sc.trace(model, INPUTS)
     scores = sc.score(network, [(INPUTS, MAXIMA)], protocol="paper", ablation="mean", progress=False)
     assert not scores.means
-    found = scores["0"]
-    assert found.coalitions == 5 * 3  # all and nobody are known
-    assert not found.per_example.isnan().any()
+    group_scores = scores["0"]
+    assert group_scores.coalitions == 5 * 3  # all and nobody are known
+    assert not group_scores.per_example.isnan().any()
     shares = []
     for block in range(5):
         order = torch.randperm(4, generator=generator_for(0, "0", block))
         shares.append(by_hand(model, order))
-    assert torch.allclose(found.per_example, torch.stack(shares).mean(0), atol=1e-5)
+    assert torch.allclose(group_scores.per_example, torch.stack(shares).mean(0), atol=1e-5)
 
 
 def test_the_papers_statistic_is_numpys_to_the_bit_on_values_by_removal_one_by_one() -> None:
     """Units of a convolution are zeroed in turn, behind batch norm and ReLU, by a hook on the model itself."""
     model, network, (x, y) = *small_network(), batches(1)[0]
-    found = sc.score(network, [(x, y)], protocol="paper", only="conv1", seed=4, progress=False)["conv1"]
+    group_scores = sc.score(network, [(x, y)], protocol="paper", only="conv1", seed=4, progress=False)["conv1"]
     values = np.zeros((len(y), 5))
     for block in range(5):
         order = torch.randperm(5, generator=generator_for(4, "conv1", block)).flip(0)  # the last that joined goes first
@@ -282,12 +282,12 @@ def test_the_papers_statistic_is_numpys_to_the_bit_on_values_by_removal_one_by_o
             gone.append(unit)
             losses.append(losses_without(model, x, y, gone))
             values[:, unit] += (losses[-1] - losses[-2]) / 5
-    per_example = found.per_example.T.numpy()
+    per_example = group_scores.per_example.T.numpy()
     assert np.allclose(per_example, values, atol=1e-6)
     exact = np.ascontiguousarray(per_example)
-    assert np.array_equal(found.values.numpy(), np.mean(exact, 0) + 2 * np.std(exact, 0))
+    assert np.array_equal(group_scores.values.numpy(), np.mean(exact, 0) + 2 * np.std(exact, 0))
     ours = sc.score(network, [(x, y)], protocol="paper", aggregate="robust", only="conv1", seed=4, progress=False)
-    assert not np.allclose(found.values.numpy(), ours["conv1"].values.numpy(), rtol=1e-3)
+    assert not np.allclose(group_scores.values.numpy(), ours["conv1"].values.numpy(), rtol=1e-3)
 
 
 def small_network() -> tuple[Small, sc.Network]:
@@ -323,8 +323,8 @@ def by_hand(model: nn.Module, order: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("aggregate", ["mean", "robust", "absolute", 0.5, lambda shares: shares.amax(1)])
 def test_aggregates(aggregate: Any) -> None:
-    found = scored(max_network([1, 0.5, 0.5, 0]), estimator="exact", aggregate=aggregate)
-    shares = found.per_example
+    group_scores = scored(max_network([1, 0.5, 0.5, 0]), estimator="exact", aggregate=aggregate)
+    shares = group_scores.per_example
     expected = {
         "mean": shares.mean(1),
         "robust": shares.mean(1) + 2 * shares.std(1),
@@ -332,8 +332,8 @@ def test_aggregates(aggregate: Any) -> None:
         0.5: shares.quantile(0.5, dim=1),
     }
     wanted = expected[aggregate] if not callable(aggregate) else shares.amax(1)
-    assert torch.allclose(found.values, wanted, atol=1e-9)
-    assert bool((found.errors >= 0).all())
+    assert torch.allclose(group_scores.values, wanted, atol=1e-9)
+    assert bool((group_scores.errors >= 0).all())
 
 
 def test_bfloat16_is_near_is_said_in_the_mark_and_finds_dead_units() -> None:
