@@ -5,8 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class CifarBlock(nn.Module):
-    """Two convolutions and a shortcut without parameters: every second place, and zeros for the channels that lack."""
+class InlineShortcutBlock(nn.Module):
+    """Two convolutions and a shortcut without parameters, written in `forward`: every second pixel, padded with zeros.
+
+    `networks.cifar_resnet` has the same block with a module for the shortcut.
+    """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -24,8 +27,8 @@ class CifarBlock(nn.Module):
         return F.relu(branch + x)
 
 
-class CifarResNet(nn.Module):
-    """The CIFAR ResNets of He et al. 2015, of 6 n + 2 layers."""
+class InlineShortcutResNet(nn.Module):
+    """The CIFAR ResNets of He et al. 2015, of 6 n + 2 layers, with shortcuts that are no modules."""
 
     def __init__(self, blocks: int) -> None:
         super().__init__()
@@ -34,7 +37,8 @@ class CifarResNet(nn.Module):
         channels = 16
         for number, width in enumerate((16, 32, 64)):
             stage = [
-                CifarBlock(channels if at == 0 else width, width, 1 + (at == 0 and number > 0)) for at in range(blocks)
+                InlineShortcutBlock(channels if at == 0 else width, width, 1 + (at == 0 and number > 0))
+                for at in range(blocks)
             ]
             setattr(self, f"layer{number + 1}", nn.Sequential(*stage))
             channels = width

@@ -13,10 +13,11 @@ other half, with a ridge of .1. "in-sample": the same examples serve for both. N
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from processor_time import processor_seconds
 from scipy.stats import spearmanr
 
 import secateur as sc
@@ -64,7 +65,8 @@ def simulation_rows(subject: CostSubject, adapts: bool) -> Iterator[tuple[str, d
         adapts: also repair by default.
     """
     model, data = subject.model, subject.batches
-    dense = _call_seconds(lambda: [subject.run(batch) for batch in data])
+    with torch.no_grad():
+        dense = processor_seconds(lambda: [subject.run(batch) for batch in data])
     network = sc.trace(model, data[0][:2])
     scores = sc.score(network, data, by="obs", progress=False)
     microbatches = split_microbatches(as_batches(data), torch.device("cpu"))
@@ -101,13 +103,6 @@ def _label(allocation: Allocation) -> str:
     measured = "measured" if allocation.curves is not None else "estimated"
     label = "+".join(allocation.names) + (f", {measured}" if "loss" in allocation.names else "")
     return label + (", widths whole" if allocation.whole else "")
-
-
-@torch.no_grad()
-def _call_seconds(function: Callable[[], object]) -> float:
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from networks.trained import trained
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cost.definitions import CifarResNet, ResNet18
+from cost.definitions import InlineShortcutResNet, ResNet18
 from secateur import demo
 from secateur.evaluation.divergence import divergence
 
@@ -72,7 +72,7 @@ def cifar_network(data: Path | None, blocks: int = 3, examples: int = 256) -> Co
     """A trained CIFAR ResNet, and images of CIFAR-10."""
     if data is None:
         raise SystemExit("--data DIR is needed for the CIFAR networks")
-    model = CifarResNet(blocks)
+    model = InlineShortcutResNet(blocks)
     model.load_state_dict(load_file(data / f"cifar10_resnet{6 * blocks + 2}.safetensors"))
     model = model.eval().to(memory_format=torch.channels_last)
     with np.load(data / "cifar10.npz") as arrays:

@@ -61,7 +61,7 @@ class Clock:
             self.seconds += time.process_time() - start
 
 
-def processor_seconds(processes: int, coalitions: int) -> list[Mapping[str, float]]:
+def seconds_of_processes(processes: int, coalitions: int) -> list[Mapping[str, float]]:
     """Return the processor seconds of each process."""
     launch = [*LAUNCH, str(processes)] if processes > 1 else []
     command = [sys.executable, *launch, "-m", "shapley.processes", "--work", "--coalitions", str(coalitions)]
@@ -80,7 +80,7 @@ def main() -> None:
         return
     print(f"| processes | {' | '.join(STAGES_OF_WORK)} | all |")
     print("|--:|" + "--:|" * (len(STAGES_OF_WORK) + 1))
-    runs = {count: processor_seconds(count, args.coalitions) for count in (1, 2)}
+    runs = {count: seconds_of_processes(count, args.coalitions) for count in (1, 2)}
     for count, processes in runs.items():
         means = [sum(process[stage] for process in processes) / len(processes) for stage in STAGES_OF_WORK]
         print(f"| {count} | {' | '.join(f'{seconds:.1f}' for seconds in means)} | {sum(means):.1f} |")

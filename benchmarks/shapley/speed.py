@@ -1,11 +1,11 @@
 """The time of coalitions beside that of the bare suffix of the network, and the time of one-pass criteria."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
 import torch
+from processor_time import processor_seconds
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -47,10 +47,10 @@ def measure_throughput(game: Game) -> Throughput:
     batches = {size: bare(size) for size in {32, game.tile}}
     times: dict[int, list[float]] = {0: [], **{size: [] for size in batches}}
     for _ in range(REPEATS):
-        times[0].append(_processor_seconds(lambda: game.paired_values(coalitions, 0, positions)) / len(coalitions))
+        times[0].append(processor_seconds(lambda: game.paired_values(coalitions, 0, positions)) / len(coalitions))
         for size, run in batches.items():
             with torch.no_grad():
-                times[size].append(_processor_seconds(run) / size)
+                times[size].append(processor_seconds(run) / size)
     coalition, *others = (median(seconds) * 1e6 for seconds in times.values())
     return Throughput(game.groups[0].name, coalition, min(others))
 
@@ -72,13 +72,7 @@ def one_pass(subject: GameSubject) -> dict[str, float]:
     }
     times: dict[str, list[float]] = {"plain": [], **{name: [] for name in names}}
     for _ in range(REPEATS):
-        times["plain"].append(_processor_seconds(plain))
+        times["plain"].append(processor_seconds(plain))
         for name, run in runs.items():
-            times[name].append(_processor_seconds(run))
+            times[name].append(processor_seconds(run))
     return {name: median(times[name]) / median(times["plain"]) for name in names}
-
-
-def _processor_seconds(run: Callable[[], object]) -> float:
-    start = time.process_time()
-    run()
-    return time.process_time() - start

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import secateur as sc
+from comparisons import are_same_scores
 
 INPUTS = ["--program", "model.pt2", "--data", "workshop:data"]
 COMMAND = ["-m", "secateur", "score", *INPUTS, "--coalitions", "2500", "--out"]
@@ -56,12 +57,9 @@ def shop(scored: Path, tmp_path: Path) -> Path:
     return shutil.copytree(scored, tmp_path / "shop")
 
 
-def same(folder: Path, one: str, other: str) -> bool:
-    scores, expected = (sc.Scores.load(folder / name / "scores.safetensors") for name in (one, other))
-    return list(scores) == list(expected) and all(
-        torch.equal(getattr(scores[name], field), getattr(expected[name], field))
-        for name in expected for field in ("values", "errors", "errors_here", "per_example")
-    )  # fmt: skip
+def scores_in(folder: Path, *names: str) -> list[sc.Scores]:
+    """Return the scores that runs wrote into folders of some names."""
+    return [sc.Scores.load(folder / name / "scores.safetensors") for name in names]
 
 
 def free_port() -> int:
@@ -87,7 +85,7 @@ def test_two_hosts_give_the_same_bits_as_one_process_and_one_of_them_writes(shop
     printed = "".join(host.communicate(timeout=300)[0] for host in hosts)
     assert [host.returncode for host in hosts] == [0, 0], printed
     assert printed.count("written to") == 1
-    assert same(shop, "hosts", "one")
+    assert are_same_scores(*scores_in(shop, "hosts", "one"))
 
 
 def test_a_killed_worker_costs_only_its_unfinished_blocks(shop: Path) -> None:
@@ -106,7 +104,7 @@ def test_a_killed_worker_costs_only_its_unfinished_blocks(shop: Path) -> None:
             kills += 1
     assert run.wait(timeout=300) == 0
     assert kills > 0
-    assert same(shop, "killed", "one")
+    assert are_same_scores(*scores_in(shop, "killed", "one"))
 
 
 def test_a_damaged_checkpoint_ends_all_processes(shop: Path) -> None:

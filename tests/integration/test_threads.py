@@ -14,16 +14,12 @@ from torch.nn.modules import transformer
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from linear_stack import linear_stack
 from secateur.utils.process_lock import exclusive
 
 pytestmark = untrained_networks
 
 EXAMPLES = torch.randn(48, 6, generator=torch.Generator().manual_seed(1))
-
-
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 3)).eval()
 
 
 def pruned(model: nn.Module) -> dict[str, list[int]]:
@@ -61,9 +57,9 @@ def in_threads(*calls: Callable[[], Any]) -> list[Any]:
 
 @pytest.mark.parametrize("shared", [False, True], ids=["two models", "one model"])
 def test_threads_prune_as_one_does(shared: bool) -> None:
-    expected = pruned(network())
-    first = network()
-    models = [first, first if shared else network(), network()]
+    expected = pruned(linear_stack(6, 12, 10, 3))
+    first = linear_stack(6, 12, 10, 3)
+    models = [first, first if shared else linear_stack(6, 12, 10, 3), linear_stack(6, 12, 10, 3)]
     weights = [copy.deepcopy(model.state_dict()) for model in models]
     before = switches()
     assert in_threads(*(lambda model=model: pruned(model) for model in models)) == [expected] * 3
@@ -78,10 +74,10 @@ def test_a_loss_may_call_the_library_again() -> None:
 
     def loss(output: Tensor, target: Any) -> Tensor:
         if not sizes:
-            sizes.append(sc.trace(network(), EXAMPLES[:2]).units)
+            sizes.append(sc.trace(linear_stack(6, 12, 10, 3), EXAMPLES[:2]).units)
         return output.square().sum(1)
 
-    sc.score(sc.trace(network(), EXAMPLES[:2]), EXAMPLES, by="taylor", loss=loss, progress=False)
+    sc.score(sc.trace(linear_stack(6, 12, 10, 3), EXAMPLES[:2]), EXAMPLES, by="taylor", loss=loss, progress=False)
     assert sizes == [22]
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from linear_stack import linear_stack
 from secateur import demo
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import COMPARISON, DEFAULTS, PruneConfig
@@ -43,14 +44,6 @@ from secateur.utils.time_budget import TimeBudget
 pytestmark = untrained_networks
 
 
-def mlp(*widths: int) -> nn.Module:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for a, b in itertools.pairwise(widths):
-        layers += [nn.Linear(a, b), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
 def rehearsal_of(model: nn.Module, x: Any) -> PlanSimulator:
     batches = as_batches(x)
     network = sc.trace(model, batches[0].args[0][:2])
@@ -59,7 +52,7 @@ def rehearsal_of(model: nn.Module, x: Any) -> PlanSimulator:
 
 def test_units_go_where_the_loss_grows_least_for_what_is_saved() -> None:
     """Of two alike groups with convex curves the best split by enumeration."""
-    model = mlp(6, 12, 12, 3)
+    model = linear_stack(6, 12, 12, 3)
     network = sc.trace(model, torch.randn(2, 6))
     curves = {"0": torch.arange(13).double().square(), "2": 3 * torch.arange(13).double().square()}
     scores = sc.score(network, by="l2")
@@ -72,7 +65,7 @@ def test_units_go_where_the_loss_grows_least_for_what_is_saved() -> None:
 @pytest.mark.parametrize("units", [("macs",), ("params", "units"), ("bytes", "latency")])
 def test_the_order_by_the_loss_is_that_of_costs_taken_from_masks(units: tuple[str, ...]) -> None:
     """The same rule, in which every saving is worked out from the masks of two whole plans."""
-    model = mlp(6, 40, 30, 20, 3)
+    model = linear_stack(6, 40, 30, 20, 3)
     network = sc.trace(model, torch.randn(2, 6))
     groups, draws = network.groups, torch.Generator().manual_seed(0)
     curves = {group.name: torch.rand(group.size + 1, generator=draws).double().cumsum(0) for group in groups}
@@ -100,7 +93,7 @@ def test_the_order_by_the_loss_is_that_of_costs_taken_from_masks(units: tuple[st
 
 def test_a_cheap_drop_behind_a_dear_one_is_seen() -> None:
     """A curve that is flat after its first step: the whole of it goes at the mean price."""
-    model = mlp(6, 8, 8, 3)
+    model = linear_stack(6, 8, 8, 3)
     network = sc.trace(model, torch.randn(2, 6))
     flat = torch.tensor([0.0, 4, 4, 4, 4, 4, 4, 4, 4])
     curves = {"0": flat.double(), "2": torch.arange(9).double()}
@@ -116,7 +109,7 @@ def test_half_way_between_two_orders() -> None:
 
 
 def test_scores_that_are_no_losses_need_curves() -> None:
-    network = sc.trace(mlp(6, 8, 3), torch.randn(2, 6))
+    network = sc.trace(linear_stack(6, 8, 3), torch.randn(2, 6))
     with pytest.raises(sc.SecateurError, match=r"scores by 'l2' don't tell; give curves=, or rank by 'obs'"):
         sc.plan(network, sc.score(network, by="l2"), {"units": 0.5}, allocation="loss")
 
@@ -129,11 +122,11 @@ def test_a_curve_goes_through_what_was_measured_and_never_falls() -> None:
 
 def test_measured_curves_are_rehearsals_of_one_group_at_a_time() -> None:
     x = torch.randn(800, 6)
-    rehearsal = rehearsal_of(mlp(6, 16, 16, 3), x)
+    rehearsal = rehearsal_of(linear_stack(6, 16, 16, 3), x)
     scores = sc.score(rehearsal.network, by="l2")
     curves = measured_curves(rehearsal, scores)
     order = scores["2"].values.argsort(stable=True)
-    again = rehearsal_of(mlp(6, 16, 16, 3), x)
+    again = rehearsal_of(linear_stack(6, 16, 16, 3), x)
     measured = again.divergence({"2": order[8:].sort().values}, again.consumers("2"))
     assert float(curves["2"][8]) == pytest.approx(measured, rel=1e-5)
 
@@ -169,8 +162,8 @@ def test_bounds_that_are_none() -> None:
     x = torch.randn(40, 6)
     for keep in ({"loss": -0.1}, {"accuracy": 0.1}, {"loss": 0.1, "macs": 0.5}, {"loss": True}):
         with pytest.raises(sc.SecateurError, match="is not a bound"):
-            sc.prune(mlp(6, 8, 3), x, keep, progress=False)
-    network = sc.trace(mlp(6, 8, 3), x)
+            sc.prune(linear_stack(6, 8, 3), x, keep, progress=False)
+    network = sc.trace(linear_stack(6, 8, 3), x)
     with pytest.raises(sc.SecateurError, match=r"is a bound on the loss, which is measured on examples: give data="):
         sc.plan(network, sc.score(network, by="l2"), {"loss": 0.1})
     with pytest.raises(sc.SecateurError, match=r"needs this machine's times: give data="):
@@ -205,7 +198,7 @@ def test_latency_is_measured_for_every_kind_of_layer() -> None:
 
 
 def test_a_budget_in_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x = mlp(512, 2048, 2048, 10), torch.randn(64, 512)
+    model, x = linear_stack(512, 2048, 2048, 10), torch.randn(64, 512)
     network = sc.trace(model, x[:2])
     table = measure_latency(network, as_batches(x)[0])
     plan = sc.plan(network, sc.score(network, by="l2"), {"latency": 0.6}, latency=table)
@@ -228,7 +221,7 @@ def test_a_budget_in_latency(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_scores_in_rounds_keep_their_order() -> None:
-    network = sc.trace(mlp(6, 8, 3), torch.randn(2, 6))
+    network = sc.trace(linear_stack(6, 8, 3), torch.randn(2, 6))
     first = Scores({"0": GroupScores.exact(torch.tensor([3.0, 1, 2, 9, 8, 7, 6, 5]))}, "l2", 0, {}, "")
     first_plan = sc.plan(network, first, {"units": 0.75})
     later = Scores({"0": GroupScores.exact(torch.tensor([5.0, 4, 3, 2, 1, 0]))}, "l2", 0, {}, "")
@@ -238,7 +231,7 @@ def test_scores_in_rounds_keep_their_order() -> None:
 
 
 def test_pruning_in_rounds() -> None:
-    model, x = mlp(6, 24, 24, 3), torch.randn(200, 6)
+    model, x = linear_stack(6, 24, 24, 3), torch.randn(200, 6)
     result = sc.prune(model, x, {"macs": 0.4}, rounds=3, progress=False)
     assert result.plan.cost.macs <= 0.4 * result.plan.dense.macs
     assert "in rounds" in result.scores.note
@@ -250,13 +243,13 @@ def test_pruning_in_rounds() -> None:
 def test_curves_that_were_measured_before_change_no_rehearsal() -> None:
     x = torch.randn(160, 6)
     plan_for = {"0": torch.arange(6), "2": torch.arange(9)}
-    fresh, used = (rehearsal_of(mlp(6, 16, 16, 3), x) for _ in range(2))
+    fresh, used = (rehearsal_of(linear_stack(6, 16, 16, 3), x) for _ in range(2))
     measured_curves(used, sc.score(used.network, by="l2"))
     assert used.divergence(plan_for) == pytest.approx(fresh.divergence(plan_for), rel=1e-5)
 
 
 def test_large_networks_are_measured_on_a_part_of_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = rehearsal_of(mlp(6, 16, 16, 3), torch.randn(800, 6))
+    whole = rehearsal_of(linear_stack(6, 16, 16, 3), torch.randn(800, 6))
     scores, macs = sc.score(whole.network, by="l2"), whole.network.cost().macs
     expected = measured_curves(whole.quick_held_out(100), scores)
     assert expected is not None
@@ -273,7 +266,7 @@ def test_the_more_groups_the_fewer_examples_measure_curves(
     hidden: int, examples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that curves take no more than so many passes of all examples, as long as some dozens remain."""
-    whole = rehearsal_of(mlp(6, *[8] * hidden, 3), torch.randn(200, 6))
+    whole = rehearsal_of(linear_stack(6, *[8] * hidden, 3), torch.randn(200, 6))
     measured_on = list[int]()
     monkeypatch.setattr(PlanSimulator, "quick_held_out", lambda self, most: measured_on.append(most) or self)
     monkeypatch.setattr("secateur.allocation.candidates.measured_curves", lambda *_: {})
@@ -284,7 +277,7 @@ def test_the_more_groups_the_fewer_examples_measure_curves(
 def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
     """Examples that are sorted by class: a part of them from one end would know a few classes alone."""
     x = torch.arange(640.0)[:, None].expand(-1, 6).contiguous()
-    whole = rehearsal_of(mlp(6, 8, 3), list(x.split(32)))
+    whole = rehearsal_of(linear_stack(6, 8, 3), list(x.split(32)))
     for quick in (whole.quick(192), whole.quick_held_out(192)):
         microbatches = [*quick.fitted.microbatches, *quick.held_out.microbatches]
         starts = [float(microbatch.args[0][0, 0]) for microbatch in quick.fitted.microbatches]
@@ -296,7 +289,7 @@ def test_quick_rehearsals_take_cells_from_all_over_the_examples() -> None:
 @pytest.mark.parametrize("microbatch", [1, 8, 40])
 def test_each_half_of_the_examples_judges_what_is_refitted_on_the_other(microbatch: int) -> None:
     """A change of an example changes its own divergence, and those of the other half, but no other of its half."""
-    model, x = mlp(6, 16, 16, 3), torch.randn(40, 6)
+    model, x = linear_stack(6, 16, 16, 3), torch.randn(40, 6)
     changed = x.index_add(0, torch.tensor([0]), torch.ones(1, 6))
     kept = {"0": torch.arange(6), "2": torch.arange(9)}
     order, losses = list[int](), list[torch.Tensor]()
@@ -318,7 +311,7 @@ def test_each_half_of_the_examples_judges_what_is_refitted_on_the_other(microbat
 
 
 def test_examples_that_can_not_be_divided_judge_their_own_refit() -> None:
-    quick = rehearsal_of(mlp(6, 16, 3), torch.randn(3, 6)).quick(64)
+    quick = rehearsal_of(linear_stack(6, 16, 3), torch.randn(3, 6)).quick(64)
     assert [(fold.fitted, fold.rows_share) for fold in quick.folds] == [(quick.held_out, 1)]
 
 
@@ -373,7 +366,7 @@ def test_a_time_budget_says_what_was_left_out(
     ticking = itertools.count()
     monkeypatch.setattr("secateur.api.TimeBudget", lambda seconds: TimeBudget(seconds, lambda: float(next(ticking))))
     torch.manual_seed(0)
-    model, x = mlp(6, 16, 16, 3), torch.randn(96, 6)
+    model, x = linear_stack(6, 16, 16, 3), torch.randn(96, 6)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = sc.prune(model, x, {"macs": 0.5}, seconds=ticks, progress=False)
@@ -391,14 +384,14 @@ def test_a_time_budget_says_what_was_left_out(
 
 
 def test_without_a_time_budget_nothing_is_left_out() -> None:
-    result = sc.prune(mlp(6, 16, 3), torch.randn(40, 6), {"macs": 0.5}, progress=False)
+    result = sc.prune(linear_stack(6, 16, 3), torch.randn(40, 6), {"macs": 0.5}, progress=False)
     assert result.report.settings["left_out"] == []
     with pytest.raises(sc.SecateurError, match="seconds above 0"):
-        sc.prune(mlp(6, 16, 3), torch.randn(40, 6), {"macs": 0.5}, seconds=0)
+        sc.prune(linear_stack(6, 16, 3), torch.randn(40, 6), {"macs": 0.5}, seconds=0)
 
 
 def test_without_a_refit_a_bound_is_judged_without_one() -> None:
-    model, x = mlp(6, 32, 32, 3), torch.randn(400, 6)
+    model, x = linear_stack(6, 32, 32, 3), torch.randn(400, 6)
     result = sc.prune(model, x, {"loss": 0.02}, repair=None, holdout=0, progress=False)
     held_out = torch.cat([microbatch.args[0] for microbatch in rehearsal_of(model, x).held_out.microbatches])
     with torch.no_grad():
@@ -408,7 +401,7 @@ def test_without_a_refit_a_bound_is_judged_without_one() -> None:
 
 def test_a_plan_that_is_faster_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stopwatch, "time_ratio", lambda *_: 0.5)
-    result = sc.prune(mlp(64, 256, 256, 5), torch.randn(40, 64), {"latency": 0.9}, by="l2", progress=False)
+    result = sc.prune(linear_stack(64, 256, 256, 5), torch.randn(40, 64), {"latency": 0.9}, by="l2", progress=False)
     assert result.plan.cost.macs <= result.plan.dense.macs
 
 
@@ -422,14 +415,14 @@ def test_a_budget_of_time_is_met_between_what_is_too_slow_and_what_the_table_can
     timed = iter([0.98, 0.69])
     monkeypatch.setattr(Stopwatch, "time_ratio", lambda *_: next(timed))
     options: dict[str, Any] = {"by": "l2", "target": "any", "kinds": "neurons", "repair": None, "progress": False}
-    result = sc.prune(mlp(6, 32, 3), torch.randn(40, 6), {"latency": 0.7}, **options)
+    result = sc.prune(linear_stack(6, 32, 3), torch.randn(40, 6), {"latency": 0.7}, **options)
     assert [len(kept) for kept in result.plan.kept.values()] == [5]  # (1 + 5 / 32) / 2 <= sqrt(.5 * .7)
     with pytest.raises(sc.SecateurError, match=r"the smallest reachable is latency 0.51"):
-        sc.prune(mlp(6, 32, 3), torch.randn(40, 6), {"latency": 0.4}, **options)
+        sc.prune(linear_stack(6, 32, 3), torch.randn(40, 6), {"latency": 0.4}, **options)
 
 
 def test_rounds_until_a_group_is_down_to_one_unit() -> None:
-    result = sc.prune(mlp(6, 8, 2, 3), torch.randn(60, 6), {"units": 0.4}, by="l2", rounds=3, progress=False)
+    result = sc.prune(linear_stack(6, 8, 2, 3), torch.randn(60, 6), {"units": 0.4}, by="l2", rounds=3, progress=False)
     assert all(len(kept) >= 1 for kept in result.plan.kept.values())
 
 
@@ -469,7 +462,7 @@ def test_plan_chooses_the_sizes_that_prune_chooses(
     keep: dict[str, float], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step by step, with the scores handed on, the plan is the one of the whole way in one call."""
-    model, x = mlp(6, 64, 48, 3), torch.randn(160, 6)
+    model, x = linear_stack(6, 64, 48, 3), torch.randn(160, 6)
     total = sum(p.numel() for p in model.parameters())
     monkeypatch.setattr(Stopwatch, "time_ratio", lambda _, small: sum(p.numel() for p in small.parameters()) / total)
     monkeypatch.setattr(Stopwatch, "dense_ms", lambda _: [10.0])
@@ -485,7 +478,7 @@ def test_plan_chooses_the_sizes_that_prune_chooses(
 
 
 def test_a_budget_in_time_without_the_model_goes_by_the_layers_times() -> None:
-    model, x = mlp(64, 256, 256, 5), torch.randn(40, 64)
+    model, x = linear_stack(64, 256, 256, 5), torch.randn(40, 64)
     network = sc.trace(model, x[:2])
     scores = sc.score(network, by="l2")
     table = weights_as_times(network)
@@ -496,7 +489,7 @@ def test_a_budget_in_time_without_the_model_goes_by_the_layers_times() -> None:
 
 
 def test_what_needs_examples_says_so() -> None:
-    network = sc.trace(mlp(6, 8, 3), torch.randn(2, 6))
+    network = sc.trace(linear_stack(6, 8, 3), torch.randn(2, 6))
     scores = sc.score(network, by="l2")
     for settings, message in (
         ({"keep": {"macs": 0.5}, "allocation": "auto"}, r"allocation='auto' tries allocations on examples: give data="),
@@ -508,11 +501,11 @@ def test_what_needs_examples_says_so() -> None:
     with pytest.raises(sc.SecateurError, match="refuses inputs"):
         sc.plan(network, scores, {"macs": 0.5}, data=torch.randn(8, 5), progress=False)
     with pytest.raises(sc.SecateurError, match="has shape"):
-        sc.plan(network, scores, {"macs": 0.5}, data=torch.randn(8, 6), model=mlp(6, 9, 3), progress=False)
+        sc.plan(network, scores, {"macs": 0.5}, data=torch.randn(8, 6), model=linear_stack(6, 9, 3), progress=False)
 
 
 def test_scores_that_exist_are_taken_or_refused() -> None:
-    model, x = mlp(6, 16, 3), torch.randn(40, 6)
+    model, x = linear_stack(6, 16, 3), torch.randn(40, 6)
     scores = sc.score(sc.trace(model, x[:2]), by="l1")
     result = sc.prune(model, x, {"macs": 0.5}, scores=scores, by="l1", progress=False)
     assert result.scores is scores
@@ -524,14 +517,14 @@ def test_scores_that_exist_are_taken_or_refused() -> None:
     ):
         with pytest.raises(sc.SecateurError, match=message):
             sc.prune(model, x, {"macs": 0.5}, scores=scores, progress=False, **settings)
-    for other in (mlp(6, 20, 3), mlp(6, 16, 16, 3)):
+    for other in (linear_stack(6, 20, 3), linear_stack(6, 16, 16, 3)):
         elsewhere = sc.score(sc.trace(other, x[:2]), by="l1")
         with pytest.raises(sc.SecateurError, match="these are scores of another network"):
             sc.prune(model, x, {"macs": 0.5}, scores=elsewhere, progress=False)
 
 
 def test_scores_of_some_groups_prune_these_alone() -> None:
-    model, x = mlp(6, 16, 16, 3), torch.randn(40, 6)
+    model, x = linear_stack(6, 16, 16, 3), torch.randn(40, 6)
     scores = sc.score(sc.trace(model, x[:2]), by="l1")
     result = sc.prune(model, x, {"units": 0.8}, scores=scores, only="2", progress=False)
     assert set(result.plan.kept) == {"2"}
@@ -539,7 +532,7 @@ def test_scores_of_some_groups_prune_these_alone() -> None:
 
 
 def test_compare_takes_the_allocations_that_prune_takes() -> None:
-    model, x = mlp(6, 24, 24, 3), torch.randn(96, 6)
+    model, x = linear_stack(6, 24, 24, 3), torch.randn(96, 6)
     comparison = sc.compare(model, x, by=("l1", "l2"), keep={"macs": 0.5}, allocation="auto", progress=False)
     assert comparison.repairs == ("none", "refit")
     assert all(trial.macs <= 0.5 for trial in comparison.trials)

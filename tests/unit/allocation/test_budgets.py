@@ -1,26 +1,19 @@
 """Budgets in the user's words: fractions, absolute numbers, times."""
 
-import itertools
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from linear_stack import linear_stack
 from secateur.allocation.budget import parse_keep
 from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.remaining_fractions import fractions_of, latency_fraction
 from secateur.cli.parsing import parse_keep_text as parse_entries
 from secateur.errors import BudgetError
 from secateur.evaluation.timing import Stopwatch
-
-
-def mlp(*widths: int) -> nn.Sequential:
-    torch.manual_seed(0)
-    layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
-    return nn.Sequential(*layers[:-1]).eval()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +67,7 @@ def test_budgets_out_of_range(keep: Any, message: str) -> None:
 
 
 def test_absolute_numbers_are_met_and_named() -> None:
-    model, x = mlp(64, 96, 96, 10), torch.randn(8, 64)
+    model, x = linear_stack(64, 96, 96, 10), torch.randn(8, 64)
     network = sc.trace(model, x)
     scores = sc.score(network, by="l2")
     for unit, text in (("params", "8k"), ("macs", "8K"), ("bytes", "40 kB")):
@@ -90,7 +83,7 @@ def test_absolute_numbers_are_met_and_named() -> None:
 
 @untrained_networks
 def test_absolute_budgets_by_prune(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    model, x = mlp(64, 96, 96, 10), torch.randn(40, 64)
+    model, x = linear_stack(64, 96, 96, 10), torch.randn(40, 64)
     result = sc.prune(model, x, {"macs": "9k"}, by="l2", repair=None, progress=False)
     assert result.plan.cost.macs <= 9000
     assert "kept macs 9,000, " in str(result.report)
@@ -99,7 +92,7 @@ def test_absolute_budgets_by_prune(monkeypatch: pytest.MonkeyPatch, tmp_path: An
     rounds = sc.prune(model, x, {"macs": 9000}, by="l2", rounds=2, repair=None, progress=False)
     assert rounds.plan.cost.macs <= 9000
 
-    model, x = mlp(512, 2048, 2048, 10), torch.randn(64, 512)
+    model, x = linear_stack(512, 2048, 2048, 10), torch.randn(64, 512)
 
     def parameters_left(small: torch.nn.Module) -> float:
         """Parameters stand for time: other work on the machine must not decide what a test says."""
@@ -114,7 +107,7 @@ def test_absolute_budgets_by_prune(monkeypatch: pytest.MonkeyPatch, tmp_path: An
 
 
 def test_fractions_of_absolute_numbers_and_times() -> None:
-    network = sc.trace(mlp(4, 8, 2), torch.randn(2, 4))
+    network = sc.trace(linear_stack(4, 8, 2), torch.randn(2, 4))
     assert fractions_of(network, {"macs": 24.0, "params": 1e9}) == {"macs": 0.5, "params": 1.0}
     assert latency_fraction({"speedup": 4.0}, 8.0) == 0.25
     assert latency_fraction({"ms": 2.0}, 8.0) == 0.25

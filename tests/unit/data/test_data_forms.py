@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from linear_stack import linear_stack
 from secateur.data.batch import concat_batches, on_device
 from secateur.data.conversion import as_batches
 from secateur.data.forms import ExampleList
@@ -20,11 +21,6 @@ pytestmark = untrained_networks
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(40) % 3
-
-
-def small_network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
 
 
 class Rows(torch.utils.data.Dataset[Any]):
@@ -89,7 +85,7 @@ def test_all_forms_are_the_same_batches(form: str) -> None:
 
 @pytest.fixture(scope="module")
 def network() -> sc.Network:
-    return sc.trace(small_network(), X[:2])
+    return sc.trace(linear_stack(6, 12, 3), X[:2])
 
 
 @pytest.mark.parametrize("form", ["arrays in double precision", "labels of 8 bits", "pairs of arrays", "a data set"])
@@ -100,7 +96,7 @@ def test_all_forms_give_the_same_scores(form: str, network: sc.Network) -> None:
 
 
 def test_arrays_take_the_type_of_the_model() -> None:
-    result = sc.prune(small_network().double(), X.double().numpy(), {"units": 0.5}, by="l2", progress=False)
+    result = sc.prune(linear_stack(6, 12, 3).double(), X.double().numpy(), {"units": 0.5}, by="l2", progress=False)
     assert result.model[0].weight.dtype == torch.float64
 
 
@@ -177,11 +173,11 @@ def test_scores_against_lists_of_dicts_are_those_against_their_tensors(by: str, 
 def test_a_loss_of_lists_of_dicts_goes_all_the_way(tmp_path: Any, network: sc.Network) -> None:
     data = [(X[:33], [{"label": label} for label in Y[:33]]), (X[33:], [{"label": label} for label in Y[33:]])]
     options = {"holdout": 0, "progress": False, "coalitions": 20}
-    result = sc.prune(small_network(), data, {"loss": 5.0}, by="shapley", loss=of_dicts, **options)
-    plain = F.cross_entropy(small_network()(X), Y)
+    result = sc.prune(linear_stack(6, 12, 3), data, {"loss": 5.0}, by="shapley", loss=of_dicts, **options)
+    plain = F.cross_entropy(linear_stack(6, 12, 3)(X), Y)
     assert result.report.dense.loss == pytest.approx(float(plain), rel=1e-5)
     comparison = sc.compare(
-        small_network(), data, by=("taylor", "l2"), keep={"units": 0.5}, loss=of_dicts, progress=False
+        linear_stack(6, 12, 3), data, by=("taylor", "l2"), keep={"units": 0.5}, loss=of_dicts, progress=False
     )
     assert not comparison.refused
     path = tmp_path / "scores.safetensors"
@@ -209,4 +205,4 @@ def test_data_made_under_inference_mode_can_be_differentiated() -> None:
 
 def small_network_outside() -> nn.Sequential:
     with torch.inference_mode(False):
-        return small_network()
+        return linear_stack(6, 12, 3)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from linear_stack import linear_stack
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError, DataError
 from secateur.evaluation.metrics import MetricMeter, metric_change
@@ -30,11 +31,6 @@ def absolute_error(outputs: Tensor, targets: Tensor) -> float:
 absolute_error.higher_is_better = False  # type: ignore[attr-defined]
 
 
-def classifier() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
-
-
 def labelled(model: nn.Module, count: int = 128) -> list[tuple[Tensor, Tensor]]:
     inputs = torch.randn(count, 6, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -45,7 +41,7 @@ def labelled(model: nn.Module, count: int = 128) -> list[tuple[Tensor, Tensor]]:
 def regression() -> list[tuple[Tensor, Tensor]]:
     inputs = torch.randn(128, 6, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        targets = classifier()(inputs)
+        targets = linear_stack(6, 16, 2)(inputs)
     return list(zip(inputs.split(32), targets.split(32), strict=True))
 
 
@@ -72,7 +68,7 @@ def test_jackknife_of_a_mean_is_the_error_of_the_mean() -> None:
 
 @pytest.mark.parametrize("metric", [f1, psnr, absolute_error])
 def test_report_names_the_metric_and_its_change(metric: object) -> None:
-    model = classifier()
+    model = linear_stack(6, 16, 2)
     data = labelled(model) if metric is f1 else regression()
     options = {"allocation": "uniform", "repair": "refit", "progress": False}
     report = sc.prune(model, data, {"macs": 0.5}, metric=metric, **options).report
@@ -83,7 +79,7 @@ def test_report_names_the_metric_and_its_change(metric: object) -> None:
 
 def test_without_targets_the_dense_outputs_stand_in_their_place() -> None:
     data = torch.randn(64, 6)
-    report = sc.prune(classifier(), data, {"macs": 0.5}, metric=absolute_error, progress=False).report
+    report = sc.prune(linear_stack(6, 16, 2), data, {"macs": 0.5}, metric=absolute_error, progress=False).report
     assert report.dense.metric == 0.0 and report.pruned.metric is not None and report.pruned.metric > 0
 
 
@@ -94,7 +90,7 @@ def hit_rate_of_labels(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def test_a_metric_of_labels_takes_them_from_test_alone() -> None:
-    model = classifier()
+    model = linear_stack(6, 16, 2)
     options = {"test": labelled(model), "metric": hit_rate_of_labels, "repair": "refit", "progress": False}
     for keep in ({"macs": 0.5}, {"loss": 0.5}):
         report = sc.prune(model, torch.randn(64, 6), keep, **options).report  # type: ignore[arg-type]
@@ -106,7 +102,7 @@ def test_a_metric_of_labels_takes_them_from_test_alone() -> None:
 
 
 def test_targets_that_only_the_metric_reads() -> None:
-    model = classifier()
+    model = linear_stack(6, 16, 2)
     data = [(inputs, {"class": labels}) for inputs, labels in labelled(model)]
 
     def hit_rate(outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
@@ -119,7 +115,7 @@ def test_targets_that_only_the_metric_reads() -> None:
 
 @pytest.mark.parametrize(("metric", "limit"), [(psnr, -1.0), (absolute_error, 0.05)])
 def test_bound_on_the_metric(metric: object, limit: float) -> None:
-    model = classifier()
+    model = linear_stack(6, 16, 2)
     inputs = torch.randn(256, 6, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         targets = model(inputs) + 0.3 * torch.randn(256, 2, generator=torch.Generator().manual_seed(3))
@@ -132,13 +128,13 @@ def test_bound_on_the_metric(metric: object, limit: float) -> None:
 
 def test_bound_without_a_metric_is_refused() -> None:
     with pytest.raises(BudgetError, match="give metric="):
-        sc.prune(classifier(), torch.randn(64, 6), {"metric": -0.1}, progress=False)
+        sc.prune(linear_stack(6, 16, 2), torch.randn(64, 6), {"metric": -0.1}, progress=False)
 
 
 @pytest.mark.parametrize("limit", [0, float("nan"), "much"])
 def test_bound_that_is_no_number(limit: object) -> None:
     with pytest.raises(BudgetError, match="not a bound"):
-        sc.prune(classifier(), torch.randn(64, 6), {"metric": limit}, metric=psnr, progress=False)  # type: ignore[dict-item]
+        sc.prune(linear_stack(6, 16, 2), torch.randn(64, 6), {"metric": limit}, metric=psnr, progress=False)  # type: ignore[dict-item]
 
 
 def fails(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -151,11 +147,11 @@ def fails(outputs: Tensor, targets: Tensor) -> Tensor:
 )
 def test_metrics_that_cannot_be_used(metric: object, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        sc.prune(classifier(), torch.randn(64, 6), {"macs": 0.5}, metric=metric, progress=False)
+        sc.prune(linear_stack(6, 16, 2), torch.randn(64, 6), {"macs": 0.5}, metric=metric, progress=False)
 
 
 def test_comparison_ranks_by_the_metric() -> None:
-    model, data = classifier(), regression()
+    model, data = linear_stack(6, 16, 2), regression()
     compared = sc.compare(model, data, ("l2", "random"), {"macs": 0.5}, metric=psnr, repair=None, progress=False)
     values = {trial.by: trial.metrics.metric.values.value for trial in compared.trials if trial.metrics.metric}
     assert compared.best("none") == max(values, key=lambda by: values[by])
@@ -167,7 +163,12 @@ def test_comparison_ranks_by_the_metric() -> None:
 
 def test_curve_shows_and_picks_by_the_metric() -> None:
     curve = sc.tradeoff(
-        classifier(), regression(), {"macs": (0.75, 0.4)}, metric=absolute_error, repair="refit", progress=False
+        linear_stack(6, 16, 2),
+        regression(),
+        {"macs": (0.75, 0.4)},
+        metric=absolute_error,
+        repair="refit",
+        progress=False,
     )
     assert curve.measure == "metric" and "metric, change" in str(curve)
     largest = max(point.changes["metric"].mean for point in curve.points)

@@ -5,20 +5,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur.coupling.network import Network
-from secateur.coupling.trace_groups import trace_groups
-from secateur.data.batch import Batch
-from secateur.graph.export import export_program
+from label_traces import trace_without_trials
 from secateur.graph.operators import arguments, operator_name
 from secateur.masking.ablation import MeanAblation
 from secateur.masking.computed_weights import is_shared_by_batch
 from secateur.masking.gate_positions import GateSite, gate_positions
 from secateur.masking.linear_layers import layers_of
-
-
-def traced(model: nn.Module, example: Tensor) -> Network:
-    batch = Batch((example,), {})
-    return trace_groups(model.eval(), batch, export_program(model, batch))
 
 
 class Sums(nn.Module):
@@ -37,7 +29,7 @@ class Sums(nn.Module):
 
 
 def test_gates_lie_behind_the_activation_of_a_sum_and_nothing_else() -> None:
-    network = traced(Sums(), torch.randn(3, 4))
+    network = trace_without_trials(Sums(), torch.randn(3, 4))
     blocks = gate_positions(network).blocks
     assert [operator_name(position.node) for position in blocks] == ["relu", "add"]
     for position in blocks:
@@ -58,7 +50,7 @@ class PartlyFrozen(nn.Module):
 
 
 def test_entries_that_lose_no_unit_have_no_gate() -> None:
-    (position,) = gate_positions(traced(PartlyFrozen(), torch.randn(3, 4))).blocks
+    (position,) = gate_positions(trace_without_trials(PartlyFrozen(), torch.randn(3, 4))).blocks
     assert position.units.tolist() == [0, 1, 2, 3, -1, -1, -1, -1]
 
 
@@ -79,7 +71,7 @@ class Normed(nn.Module):
 
 @pytest.mark.parametrize(("where", "operator"), [("norms", "batch_norm"), ("before norms", "conv2d")])
 def test_gates_at_norms_lie_on_the_side_that_is_asked_for(where: GateSite, operator: str) -> None:
-    positions = gate_positions(traced(Normed(), torch.randn(3, 3, 4, 4)), where)
+    positions = gate_positions(trace_without_trials(Normed(), torch.randn(3, 3, 4, 4)), where)
     assert not positions.blocks
     assert len(positions.norms) == 2
     assert {operator_name(position.node) for position in positions.norms} == {operator}
@@ -99,7 +91,7 @@ class Standardised(nn.Module):
 
 
 def test_what_depends_on_the_batch_is_not_shared_by_its_coalitions() -> None:
-    program = traced(Standardised(), torch.randn(3, 4)).program
+    program = trace_without_trials(Standardised(), torch.randn(3, 4)).program
     shared = {operator_name(node): is_shared_by_batch(program, node) for node in program.nodes}
     assert shared["mul"]
     assert not shared["mean"]
@@ -107,7 +99,7 @@ def test_what_depends_on_the_batch_is_not_shared_by_its_coalitions() -> None:
 
 
 def test_a_layer_of_a_computed_weight_hides_none_behind_it() -> None:
-    network = traced(Standardised(), torch.randn(3, 4))
+    network = trace_without_trials(Standardised(), torch.randn(3, 4))
     layers = layers_of(network)
     assert sorted(layer.weight for layer in layers) == ["beside.weight", "last.weight"]
     assert all(arguments(layer.node)["weight"] is not None for layer in layers)

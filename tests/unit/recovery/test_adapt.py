@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from plans_by_norm import microbatches_of, plan_by_norm
 from secateur import demo
-from secateur.data.conversion import as_batches
 from secateur.evaluation.divergence import divergence
 from secateur.evaluation.holdout import improves
-from secateur.importance.context import split_microbatches
 from secateur.masking.linear_layers import layers_of
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.block_reconstruction import reconstruct_blocks
@@ -34,24 +33,15 @@ from zoo import grow
 pytestmark = untrained_networks
 
 
-def microbatches(x: Tensor) -> Any:
-    return split_microbatches(as_batches(list(x.split(32))), torch.device("cpu"))
-
-
 def mended(model: nn.Module, plan: sc.Plan, x: Tensor, *repairs: Callable[[PairedExecution], None]) -> nn.Module:
     """A copy cut by the plan, every repair done on all examples, whether it helps or not."""
     small = sc.cut(model, plan)
     within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
     with torch.no_grad():
         for repair in repairs:
-            repair(PairedExecution(within, microbatches(x)))
+            repair(PairedExecution(within, microbatches_of(x, 32)))
         within.write(small)
     return small
-
-
-def planned(model: nn.Module, x: Tensor, keep: dict[str, float]) -> sc.Plan:
-    network = sc.trace(model, x[:2])
-    return sc.plan(network, sc.score(network, by="l2"), keep)
 
 
 @pytest.mark.parametrize("nonlinearity", [nn.ReLU, nn.ReLU6, lambda: nn.Hardtanh(-0.5, 0.7), nn.Identity])
@@ -124,7 +114,7 @@ def test_a_refit_through_the_nonlinearity_leaves_less_behind_it(monkeypatch: pyt
 @pytest.mark.parametrize("keep", [0.5, 0.2])
 def test_layers_that_adapt_bring_the_network_nearer_than_a_refit(keep: float) -> None:
     model, x = demo.network(), torch.cat(demo.calibration())
-    plan = planned(model, x, {"macs": keep})
+    plan = plan_by_norm(model, x, {"macs": keep})
     test = torch.cat([batch[0] for batch in demo.test()[:10]])
     distances = []
     for repairs in ((refit,), (refit, reconstruct_blocks)):
@@ -152,7 +142,7 @@ def test_what_is_solved_for_together() -> None:
 
 def test_nothing_cut_nothing_changed() -> None:
     model, x = grow("residual")
-    plan = planned(model, x, {"units": 1.0})
+    plan = plan_by_norm(model, x, {"units": 1.0})
     small = mended(model, plan, torch.randn(40, 3, 8, 8), reconstruct_blocks)
     for name, tensor in small.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
@@ -160,7 +150,7 @@ def test_nothing_cut_nothing_changed() -> None:
 
 def test_as_a_repair_it_leaves_all_else_as_it_was() -> None:
     model, x = demo.network().requires_grad_(False), torch.cat(demo.calibration())[:64]
-    plan = planned(model, x, {"macs": 0.3})
+    plan = plan_by_norm(model, x, {"macs": 0.3})
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
     small = sc.repair(sc.cut(model, plan), model, plan, x, ["refit", "adapt"], progress=False)
@@ -210,13 +200,13 @@ def test_a_few_photos_do_not_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(BlockProblem, "solve", noted)
     monkeypatch.setattr("secateur.recovery.block_reconstruction.EXAMPLES", 192)
     model, x = demo.network(), torch.cat(demo.calibration())[:224]
-    mended(model, planned(model, x, {"macs": 0.5}), x, reconstruct_blocks)
+    mended(model, plan_by_norm(model, x, {"macs": 0.5}), x, reconstruct_blocks)
     assert seen and set(seen) == {192}
 
 
 def test_one_or_two_examples_are_not_fitted() -> None:
     model, x = demo.network(), demo.calibration()[0][:2]
-    plan = planned(model, x, {"macs": 0.5})
+    plan = plan_by_norm(model, x, {"macs": 0.5})
     small = sc.cut(model, plan)
     before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
     with pytest.warns(UserWarning, match="adapt was left out"):
@@ -233,7 +223,7 @@ def test_over_fitting_is_told_where_what_is_held_out_is_far() -> None:
 def test_fewer_examples_are_looked_at_where_what_layers_give_takes_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that memory does not grow with the size of images: as many as find room, and layers adapt all the same."""
     model, x = demo.network(), torch.cat(demo.calibration()[:3])
-    plan = planned(model, x, {"macs": 0.4})
+    plan = plan_by_norm(model, x, {"macs": 0.4})
     counts: list[int] = []
 
     class Watched(BlockProblem):

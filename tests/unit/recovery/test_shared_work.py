@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from plans_by_norm import microbatches_of, plan_by_norm
 from secateur import demo
 from secateur.allocation.measured_curves import measured_curves
 from secateur.allocation.simulate import PlanSimulator
-from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
 from secateur.graph.cursor import ProgramCursor
 from secateur.importance.activation_taps import straight_through
-from secateur.importance.context import split_microbatches
 from secateur.masking.linear_layers import layers_of
 from secateur.masking.row_products import RowProducts
 from secateur.recovery import block_problem, chain, input_covariance, refit, ridge, shared_sums
@@ -32,10 +31,6 @@ from secateur.utils import symmetric_matrices
 from zoo import grow
 
 pytestmark = untrained_networks
-
-
-def microbatches(x: Tensor, size: int = 16) -> Any:
-    return split_microbatches(as_batches(list(x.split(size))), torch.device("cpu"))
 
 
 def batch_normed() -> tuple[nn.Module, Tensor]:
@@ -62,21 +57,16 @@ def network_of(name: str) -> tuple[nn.Module, Tensor]:
     return model, x
 
 
-def planned(model: nn.Module, x: Tensor, keep: float) -> sc.Plan:
-    network = sc.trace(model, x[:2])
-    return sc.plan(network, sc.score(network, by="l2"), {"units": keep})
-
-
 @pytest.mark.parametrize(
     "name", ["batch norms", "demo", "inverted residual", "encoder", "decoder", "flat", "few groups"]
 )
 def test_what_is_folded_into_a_layer_changes_no_value(name: str) -> None:
     """Constants in the bias, batch norms in the weight: what is compared is as if the change had been written."""
     model, x = network_of(name)
-    plan = planned(model, x, 0.6)
+    plan = plan_by_norm(model, x, {"units": 0.6})
     small, recipe = sc.cut(model, plan), recipe_of(model, plan)
     program = plan.network.program
-    batch = microbatches(x, len(x))[0]
+    batch = microbatches_of(x, len(x))[0]
     draws = torch.Generator().manual_seed(0)
     folded_norms = 0
     for layer in layers_of(plan.network):
@@ -114,7 +104,7 @@ def test_simulated_plans_share_what_they_read_of_the_dense_network(monkeypatch: 
     """The dense network runs beside the first plan alone, and divergences are those of a fresh simulator."""
     model, x = demo.network(), torch.cat(demo.calibration())[:32]
     network = sc.trace(model, x[:2])
-    simulator = PlanSimulator(Calibration(network, microbatches(x)))
+    simulator = PlanSimulator(Calibration(network, microbatches_of(x, 16)))
     scores = sc.score(network, by="l2")
     plans = [sc.plan(network, scores, {"units": keep}).kept for keep in (0.8, 0.5, 0.7)]
     expected = [simulator.quick(32).divergences(kept) for kept in plans]
@@ -136,7 +126,7 @@ def test_simulated_plans_share_what_they_read_of_the_dense_network(monkeypatch: 
 def test_without_room_the_dense_network_runs_beside_every_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = demo.network(), torch.cat(demo.calibration())[:32]
     network = sc.trace(model, x[:2])
-    simulator = PlanSimulator(Calibration(network, microbatches(x)))
+    simulator = PlanSimulator(Calibration(network, microbatches_of(x, 16)))
     kept = sc.plan(network, sc.score(network, by="l2"), {"units": 0.5}).kept
     expected = simulator.quick(32).divergences(kept)
     monkeypatch.setattr("secateur.allocation.simulation_fold.KNOWN_MEMORY", 1e-4)  # some layers alone
@@ -149,7 +139,7 @@ def test_without_room_the_dense_network_runs_beside_every_plan(monkeypatch: pyte
 def slopes_of(monkeypatch: pytest.MonkeyPatch, keep: float, steps: int) -> list[int]:
     """The number of gradients that each problem of the demo's network computes."""
     model, x = demo.network(), torch.cat(demo.calibration())[:32]
-    plan = planned(model, x, keep)
+    plan = plan_by_norm(model, x, {"units": keep})
     within = EmbeddedPrunedNetwork.of(sc.cut(model, plan), plan.network, recipe_of(model, plan))
     counts, slopes = dict[int, int](), BlockProblem._slopes
 
@@ -159,7 +149,7 @@ def slopes_of(monkeypatch: pytest.MonkeyPatch, keep: float, steps: int) -> list[
 
     monkeypatch.setattr(BlockProblem, "_slopes", counted)
     with torch.no_grad():
-        reconstruct_blocks(PairedExecution(within, microbatches(x)), steps)
+        reconstruct_blocks(PairedExecution(within, microbatches_of(x, 16)), steps)
     monkeypatch.setattr(BlockProblem, "_slopes", slopes)
     return list(counts.values())
 
@@ -176,7 +166,7 @@ def test_steps_end_where_the_next_one_would_gain_little(monkeypatch: pytest.Monk
 def test_a_refit_makes_no_steps_where_adapt_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without adapt behind it, all examples are fitted with the steps and ridges that were chosen."""
     model, x = batch_normed()
-    plan = planned(model, x, 0.6)
+    plan = plan_by_norm(model, x, {"units": 0.6})
     have_steps, known, original = list[bool](), list[bool](), chain.refit
 
     def recorded(execution: PairedExecution, choices: Any, examples: int, has_steps: bool) -> Any:
@@ -208,7 +198,7 @@ def test_a_curve_leaves_layers_alone_that_read_what_they_read_in_the_dense_netwo
     model, x = network_of("inverted residual")
     network = sc.trace(model, x[:2])
     scores = sc.score(network, by="l2")
-    whole = PlanSimulator(Calibration(network, microbatches(torch.randn(64, *x.shape[1:]))))
+    whole = PlanSimulator(Calibration(network, microbatches_of(torch.randn(64, *x.shape[1:]), 16)))
     depthwise = {layer.name for layer in layers_of(network) if layer.groups > 1}
     assert depthwise & {layer.name for name in scores for layer in whole.consumers(name)}
     refitted, starts = set[str](), list[int]()
@@ -261,7 +251,7 @@ def test_layers_that_read_the_same_rows_share_products_and_factors(how: str, mon
     """Queries, keys and values, and a gate and what it multiplies; the results are the same bits."""
     torch.manual_seed(0)
     model, x = SelfAttention().eval(), torch.randn(64, 5, 6)
-    plan = planned(model, x, 0.6)
+    plan = plan_by_norm(model, x, {"units": 0.6})
     small, recipe = sc.cut(model, plan), recipe_of(model, plan)
     counts = {"products": 0, "factors": 0}
     add, factor = RowProducts.add, symmetric_matrices.factor_in_place
@@ -281,10 +271,10 @@ def test_layers_that_read_the_same_rows_share_products_and_factors(how: str, mon
     def results() -> tuple[list[Tensor], dict[str, int]]:
         counts.update(products=0, factors=0)
         if how == "simulation":
-            simulator = PlanSimulator(Calibration(plan.network, microbatches(x))).quick(64)
+            simulator = PlanSimulator(Calibration(plan.network, microbatches_of(x, 16))).quick(64)
             return [simulator.divergences(plan.kept)], dict(counts)
         within = EmbeddedPrunedNetwork.of(small, plan.network, recipe)
-        execution = PairedExecution(within, microbatches(x))
+        execution = PairedExecution(within, microbatches_of(x, 16))
         if how == "adapt":
             reconstruct_blocks(execution, 2)
         else:

@@ -7,10 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.coupling.network import Network
-from secateur.coupling.trace_groups import trace_groups
-from secateur.data.batch import Batch
-from secateur.graph.export import export_program
+from label_traces import trace_without_trials
 from secateur.surgery.joint_trials import Trial, pass_together
 from secateur.surgery.trial_cut import TrialCutter
 from secateur.surgery.trial_shares import draw_means, draw_shares
@@ -33,12 +30,6 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.change(self, self.c(self.b(self.a(x).relu()).relu()))
-
-
-def untried(model: nn.Module, x: Tensor) -> Network:
-    """Return the network of a model as label tracing finds it."""
-    batch = Batch((x,), {})
-    return trace_groups(model, batch, export_program(model, batch))
 
 
 def unchanged(net: Net, y: Tensor) -> Tensor:
@@ -71,7 +62,7 @@ def test_a_network_that_needs_no_change_passes_without_another_trial(
 )
 def test_each_trial_notices_what_it_is_for(change: Callable[[Net, Tensor], Tensor], failing: list[int]) -> None:
     """The code does something that the program, which is another model's, does not."""
-    network = untried(Net(unchanged).eval(), X)
+    network = trace_without_trials(Net(unchanged).eval(), X)
     cutter = TrialCutter(Net(change).eval())
     trials = _all_trials(network, 0)
     assert [number for number in range(4) if not pass_together(cutter, network, trials[number : number + 1])] == failing
@@ -80,7 +71,7 @@ def test_each_trial_notices_what_it_is_for(change: Callable[[Net, Tensor], Tenso
 
 def test_means_are_those_of_each_trial() -> None:
     model = Net(unchanged).eval()
-    network, shares = untried(model, X), {name: torch.arange(3) for name in ("a", "b")}
+    network, shares = trace_without_trials(model, X), {name: torch.arange(3) for name in ("a", "b")}
     means = draw_means(network)
     trials = [Trial(draw_shares(network, 0), means), Trial(shares, {}), Trial(shares, means), Trial(shares, {})]
     assert pass_together(TrialCutter(model), network, trials)
@@ -95,5 +86,5 @@ class Summed(Net):
 
 def test_networks_whose_examples_are_not_told_apart_are_tried_one_by_one() -> None:
     model = Summed(unchanged).eval()
-    network = untried(model, X)
+    network = trace_without_trials(model, X)
     assert not pass_together(TrialCutter(model), network, _all_trials(network, 0))

@@ -9,31 +9,26 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from linear_stack import linear_stack
 from secateur.evaluation.changes import Change
 from secateur.tradeoff_curve.curve import Tradeoff
 
 pytestmark = untrained_networks
 
 
-def classifier() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 3)).eval()
-
-
 def data(examples: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     draws = torch.Generator().manual_seed(1)
     inputs = torch.randn(examples, 6, generator=draws)
     with torch.no_grad():
-        return [(inputs, classifier()(inputs).argmax(1))]
+        return [(inputs, linear_stack(6, 32, 24, 3)(inputs).argmax(1))]
 
 
 @pytest.fixture(scope="module")
 def curve() -> Tradeoff:
-    return sc.tradeoff(classifier(), data(96), {"macs": (0.3, 0.8, 0.5)}, progress=False)
+    return sc.tradeoff(linear_stack(6, 32, 24, 3), data(96), {"macs": (0.3, 0.8, 0.5)}, progress=False)
 
 
 def test_networks_keep_their_budgets_and_nested_units(curve: Tradeoff) -> None:
@@ -50,7 +45,7 @@ def test_networks_keep_their_budgets_and_nested_units(curve: Tradeoff) -> None:
 def test_changes_are_those_of_the_examples_that_were_held_out(curve: Tradeoff) -> None:
     assert curve.examples == 24
     test = data(500)
-    judged = sc.tradeoff(classifier(), data(96), {"macs": (0.5, 0.3)}, test=test, progress=False)
+    judged = sc.tradeoff(linear_stack(6, 32, 24, 3), data(96), {"macs": (0.5, 0.3)}, test=test, progress=False)
     assert judged.examples == 500
     inputs, labels = test[0]
     for point in judged.points:
@@ -78,7 +73,7 @@ def test_what_can_not_be_picked_is_an_error(curve: Tradeoff) -> None:
 
 
 def test_points_are_in_the_order_of_their_macs_whatever_the_budgets_count() -> None:
-    mixed = sc.tradeoff(classifier(), data(48), {"params": ("400", 0.9), "macs": 0.6}, progress=False)
+    mixed = sc.tradeoff(linear_stack(6, 32, 24, 3), data(48), {"params": ("400", 0.9), "macs": 0.6}, progress=False)
     macs = [point.result.plan.cost.macs for point in mixed.points]
     assert macs == sorted(macs, reverse=True)
 
@@ -101,13 +96,13 @@ def test_settings_are_refused_before_anything_is_scored(
 
     monkeypatch.setattr("secateur.tradeoff_curve.run.score", never)
     with pytest.raises(sc.SecateurError, match=message):
-        sc.tradeoff(classifier(), data(32), progress=False, **settings)
+        sc.tradeoff(linear_stack(6, 32, 24, 3), data(32), progress=False, **settings)
 
 
 @pytest.mark.parametrize("keep", [{}, {"macs": ()}, {"latency": 0.5}, {"macs": (0.5, 2)}])
 def test_budgets_that_can_not_be_met_are_refused(keep: dict[str, object]) -> None:
     with pytest.raises(sc.SecateurError):
-        sc.tradeoff(classifier(), data(32), keep, progress=False)  # type: ignore[arg-type]
+        sc.tradeoff(linear_stack(6, 32, 24, 3), data(32), keep, progress=False)  # type: ignore[arg-type]
 
 
 def test_a_curve_is_shown_and_saved(curve: Tradeoff, tmp_path: Path) -> None:

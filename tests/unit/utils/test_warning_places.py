@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from linear_stack import linear_stack
 from secateur import stopping
 
 pytestmark = untrained_networks
@@ -15,24 +15,21 @@ pytestmark = untrained_networks
 X = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
 
 
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 3))
-
-
 def score_one_hot() -> None:
-    sc.score(sc.trace(model(), X[:2]), [(X, torch.eye(3)[torch.arange(16) % 3])], by="taylor", progress=False)
+    sc.score(
+        sc.trace(linear_stack(4, 64, 3), X[:2]), [(X, torch.eye(3)[torch.arange(16) % 3])], by="taylor", progress=False
+    )
 
 
 def repair_with_few_examples() -> None:
-    dense = model()
+    dense = linear_stack(4, 64, 3)
     network = sc.trace(dense, X[:2])
     plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.9})
     sc.repair(sc.cut(dense, plan), dense, plan, X, how="refit")
 
 
 def prune_by_an_old_name() -> None:
-    sc.score(sc.trace(model(), X[:2]), X, by="l2", removal="mean", progress=False)
+    sc.score(sc.trace(linear_stack(4, 64, 3), X[:2]), X, by="l2", removal="mean", progress=False)
 
 
 CALLS: list[tuple[Callable[[], object], type[Warning], str]] = [

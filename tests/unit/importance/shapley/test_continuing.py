@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import secateur as sc
+from comparisons import are_same_scores
 from secateur import demo
 from secateur.importance.shapley.stopping import EstimateState
 from secateur.stopping import Coalitions, Evaluations, Rule, Seconds, SelectionConfident, Stable, StandardError
@@ -122,16 +123,9 @@ def test_refined_scores_are_those_of_one_long_run(network: sc.Network, tmp_path:
     short = sc.Scores.load(tmp_path / "scores.safetensors")
     longer = scored(network, stop=Coalitions(9000), estimator=estimator, resume=short)
     straight = scored(network, stop=Coalitions(9000), estimator=estimator)
-    assert same(longer, straight)
+    assert are_same_scores(longer, straight)
     assert blocks(longer) > blocks(short)
     assert blocks(scored(network, stop=Coalitions(10), estimator=estimator, resume=longer)) == blocks(longer)
-
-
-def same(one: Any, other: Any) -> bool:
-    return all(
-        torch.equal(getattr(one[name], field), getattr(other[name], field))
-        for name in one for field in ("values", "errors", "errors_here", "per_example")
-    )  # fmt: skip
 
 
 def test_scores_of_something_else_are_not_refined(network: sc.Network) -> None:
@@ -214,4 +208,4 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
         if b"finished" in output:
             break
     assert kills == 3
-    assert same(sc.Scores.load(straight), sc.Scores.load(broken))
+    assert are_same_scores(sc.Scores.load(straight), sc.Scores.load(broken))
