@@ -14,6 +14,7 @@ ENTRIES = {
     ("plan_sizes", "allocation/plan_sizes.py"): "plan",
     ("check_reachable", "allocation/reachable.py"): "plan",
     ("divergences", "allocation/simulate.py"): "simulate",
+    ("divergences_of", "allocation/simulate.py"): "simulate",
     ("refit", "recovery/refit.py"): "refit",
     ("reconstruct_blocks", "recovery/block_reconstruction.py"): "adapt",
     ("cut", "surgery/cut.py"): "cut",
