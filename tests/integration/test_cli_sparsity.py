@@ -132,7 +132,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_bad_input_exits_2_and_writes_nothing(case: str, shop: Path) -> None:
+def test_bad_input_of_sparsity_exits_2_and_writes_nothing(case: str, shop: Path) -> None:
     done = secateur(shop, *WRONG[case])
     assert done.returncode == 2 and done.stderr.startswith("secateur: "), done.stderr
     assert "Traceback" not in done.stderr and not (shop / "out").exists()

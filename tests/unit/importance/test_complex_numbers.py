@@ -39,7 +39,7 @@ class OfParts(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def twins() -> tuple[nn.Module, nn.Module]:
+def complex_and_real() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     network = OfComplexNumbers()
     return network, OfParts(network)
@@ -61,8 +61,8 @@ def _scores(model: nn.Module, by: str) -> Tensor:
 
 
 @pytest.mark.parametrize("by", COMBINED)
-def test_scores_equal_those_of_the_parts(by: str, twins: tuple[nn.Module, nn.Module]) -> None:
-    network, components = twins
+def test_scores_equal_those_of_the_parts(by: str, complex_and_real: tuple[nn.Module, nn.Module]) -> None:
+    network, components = complex_and_real
     combine = COMBINED[by]
     expected = (
         network.hidden.weight.detach().abs().sum(1).double()  # type: ignore[union-attr, operator]
@@ -76,8 +76,8 @@ def _loss(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).square().sum(1)
 
 
-def test_the_product_of_weight_and_slope_adds_up_both_parts(twins: tuple[nn.Module, nn.Module]) -> None:
-    network, x, target = twins[0], X[:32], TARGET[:32]
+def test_the_product_of_weight_and_slope_adds_up_both_parts(complex_and_real: tuple[nn.Module, nn.Module]) -> None:
+    network, x, target = complex_and_real[0], X[:32], TARGET[:32]
     weight = network.hidden.weight
     assert isinstance(weight, Tensor)
     slope = torch.autograd.grad(_loss(network(x), target).mean(), weight)[0]
@@ -88,7 +88,9 @@ def test_the_product_of_weight_and_slope_adds_up_both_parts(twins: tuple[nn.Modu
     assert bool((second["hidden"].values > 0).all())
 
 
-def test_networks_of_complex_numbers_are_repaired(twins: tuple[nn.Module, nn.Module]) -> None:
+def test_networks_of_complex_numbers_are_repaired(complex_and_real: tuple[nn.Module, nn.Module]) -> None:
     for repair in ("mean", ("refit", "adapt")):
-        result = sc.prune(twins[0], X, {"macs": 0.5}, by="l2", repair=repair, allocation="uniform", progress=False)
+        result = sc.prune(
+            complex_and_real[0], X, {"macs": 0.5}, by="l2", repair=repair, allocation="uniform", progress=False
+        )
         assert result.model.hidden.weight.shape == (3, 4)  # type: ignore[union-attr]
