@@ -121,7 +121,7 @@ class Complaining(nn.Module):
         return self.first(x)
 
 
-def test_the_models_own_error_is_shown() -> None:
+def test_the_models_own_error_is_shown_of_faults() -> None:
     with pytest.raises(sc.SecateurError, match="three numbers for each example, please"):
         sc.trace(Complaining(), torch.randn(2, 5))
 

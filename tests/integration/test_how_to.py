@@ -31,7 +31,7 @@ WITH_CODE = [
 @untrained_networks
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft with recent transformers
 @pytest.mark.parametrize("page", WITH_CODE)
-def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_a_how_to_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page == "onnx.md":
         pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)

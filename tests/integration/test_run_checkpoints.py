@@ -81,7 +81,7 @@ def killed_at_write(name: str, number: int, work: Callable[[], Any]) -> None:
     ],
     ids=["a budget", "a bound on the loss", "Shapley values in two rounds"],
 )
-def test_a_killed_run_goes_on_to_the_same_bits(
+def test_a_killed_run_of_prune_goes_on_to_the_same_bits(
     options: dict[str, Any], kills: list[tuple[str, int]], tmp_path: Path
 ) -> None:
     for name, number in kills:
@@ -175,7 +175,7 @@ def test_a_checkpoint_that_another_process_uses_is_refused(finished: Path) -> No
 @pytest.mark.parametrize(
     "name", ["checkpoint.json", "plans.safetensors", "repairs.safetensors", "scores-1.safetensors"]
 )
-def test_a_damaged_checkpoint_is_refused_and_left(name: str, finished: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_of_a_run_is_refused_and_left(name: str, finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     damaged = (tmp_path / name).read_bytes()[:-40]
     (tmp_path / name).write_bytes(damaged)

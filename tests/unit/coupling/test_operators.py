@@ -153,7 +153,7 @@ def test_one_example_of_several_inputs_whose_batches_the_export_tells_apart() ->
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 4), (2, 3), (4,), (), (0, 3)], ids=str)
-def test_axes_along_which_labels_differ(shape: tuple[int, ...]) -> None:
+def test_axes_along_which_labels_of_operators_differ(shape: tuple[int, ...]) -> None:
     """A difference away from the origin counts as well; two axes may differ only together."""
     labels = torch.zeros(shape, dtype=torch.long)
     assert labelled_axes(labels) == set()

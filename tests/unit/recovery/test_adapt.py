@@ -140,7 +140,7 @@ def test_what_is_solved_for_together() -> None:
     assert "fc" not in layers_of_stretches and "layer1.0.skip.0" not in layers_of_stretches
 
 
-def test_nothing_cut_nothing_changed() -> None:
+def test_adapt_changes_nothing_where_nothing_is_cut() -> None:
     model, x = grow("residual")
     plan = plan_by_norm(model, x, {"units": 1.0})
     small = mended(model, plan, torch.randn(40, 3, 8, 8), reconstruct_blocks)

@@ -307,7 +307,7 @@ def factor(norm: nn.BatchNorm2d) -> Tensor:
     return (norm.weight.abs() / (norm.running_var + norm.eps).sqrt()).detach().double()[:, None]
 
 
-def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
+def test_lean_is_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
     model, x = Tower(norm=False).eval(), torch.randn(2, 1, 10, 10)
     pruned = lean(model, x, keep=0.3)
     pruned.save(tmp_path)
@@ -339,12 +339,12 @@ def test_tuning_steps_fine_tune_towards_the_model_itself_and_leave_zeros() -> No
         ({"keep": 0.5, "skip": "*"}, "no kernels to prune"),
     ],
 )
-def test_bad_input(options: dict[str, Any], message: str) -> None:
+def test_bad_input_of_lean(options: dict[str, Any], message: str) -> None:
     with pytest.raises(sc.SecateurError, match=message):
         lean(Tower(norm=False), torch.randn(1, 1, 10, 10), **options)
 
 
-def test_weights_that_are_nan_are_refused_by_name() -> None:
+def test_lean_refuses_weights_that_are_nan_by_name() -> None:
     model = Tower(norm=False).eval()
     with torch.no_grad():
         model.second.weight[0, 0, 0, 0] = torch.nan

@@ -486,6 +486,6 @@ def test_convolutions_are_pivoted_by_kernels() -> None:
         ({"density": 0.5, "skip": "*"}, "no layer to pivot"),
     ],
 )
-def test_bad_input(options: dict[str, Any], message: str) -> None:
+def test_bad_input_of_pivoting(options: dict[str, Any], message: str) -> None:
     with pytest.raises(sc.SecateurError, match=message):
         pivot(Mlp(), torch.randn(2, 40), **options)

@@ -240,7 +240,7 @@ def test_grouped_convolutions_lose_the_same_columns_in_all_groups() -> None:
     assert isinstance(fast.conv2, GatheredConv2d) and torch.allclose(fast(x), before, atol=1e-5)
 
 
-def test_an_optimizer_of_another_model_is_refused() -> None:
+def test_spp_refuses_an_optimizer_of_another_model() -> None:
     """Its steps would never train what is pruned; one that lacks a single layer is refused as well."""
     model, other = Net(), Net()
     with pytest.raises(sc.SecateurError, match="this SGD does not hold second and 1 further weight of this model"):
@@ -436,7 +436,7 @@ def test_residual_networks_need_no_coupling(keep: dict[str, float]) -> None:
         ({"ratios": {"third": 1.0}}, "columns to prune, below 1"),
     ],
 )
-def test_bad_input(options: dict[str, Any], message: str) -> None:
+def test_bad_input_of_spp(options: dict[str, Any], message: str) -> None:
     with pytest.raises(sc.SecateurError, match=message):
         start(**options)
 

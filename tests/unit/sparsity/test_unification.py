@@ -194,7 +194,7 @@ def test_a_killed_training_goes_on_to_the_same_weights() -> None:
         ({"only": "second", "skip": "second"}, "no layer to structure"),
     ],
 )
-def test_bad_input(options: dict[str, Any], message: str) -> None:
+def test_bad_input_of_unification(options: dict[str, Any], message: str) -> None:
     with pytest.raises(sc.SecateurError, match=message):
         start(**options)
 
@@ -334,7 +334,7 @@ def test_counts_of_blocks_are_those_of_the_weights() -> None:
     assert (count.free_weights, count.rows, count.remaining, count.weights) == (4, 2, 8, 10)
 
 
-def test_an_optimizer_of_another_model_is_refused() -> None:
+def test_unification_refuses_an_optimizer_of_another_model() -> None:
     model = Net()
     with pytest.raises(sc.SecateurError, match="does not hold second and 1 further weight"):
         Unification(model, torch.optim.SGD(Net().parameters(), 0.1))
