@@ -223,7 +223,7 @@ def test_a_curve_leaves_layers_alone_that_read_what_they_read_in_the_dense_netwo
     assert starts.count(network.program.first) == runs
 
 
-class SelfAttention(nn.Module):
+class AttentionWithGate(nn.Module):
     """Queries, keys and values of one stream, and a gate beside what it multiplies."""
 
     def __init__(self) -> None:
@@ -243,14 +243,14 @@ class SelfAttention(nn.Module):
         return self.head(x.mean(1))
 
 
-ALONE: Any = lambda pruned_layers, _: [[pruned_layer] for pruned_layer in pruned_layers]  # noqa: E731
+EACH_ALONE: Any = lambda pruned_layers, _: [[pruned_layer] for pruned_layer in pruned_layers]  # noqa: E731
 
 
 @pytest.mark.parametrize("how", ["refit", "simulation", "adapt"])
 def test_layers_that_read_the_same_rows_share_products_and_factors(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries, keys and values, and a gate and what it multiplies; the results are the same bits."""
     torch.manual_seed(0)
-    model, x = SelfAttention().eval(), torch.randn(64, 5, 6)
+    model, x = AttentionWithGate().eval(), torch.randn(64, 5, 6)
     plan = plan_by_norm(model, x, {"units": 0.6})
     small, recipe = sc.cut(model, plan), recipe_of(model, plan)
     counts = {"products": 0, "factors": 0}
@@ -284,7 +284,7 @@ def test_layers_that_read_the_same_rows_share_products_and_factors(how: str, mon
 
     shared, fewer = results()
     for module in (shared_sums, input_covariance):
-        monkeypatch.setattr(module, "layers_by_rows", ALONE)
+        monkeypatch.setattr(module, "layers_by_rows", EACH_ALONE)
     alone, more = results()
     assert all(torch.equal(*pair) for pair in zip(shared, alone, strict=True))
     assert fewer["products"] < more["products"] and fewer["factors"] < more["factors"]
