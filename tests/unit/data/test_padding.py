@@ -68,7 +68,7 @@ def test_decoders_have_their_own_mask() -> None:
 @untrained_networks
 def test_a_network_pruned_on_padded_rows_is_that_pruned_without_padding(name: str) -> None:
     model, _ = tiny_transformer(name)
-    batch = padded(left=name == "gpt2")
+    batch = padded(on_the_left=name == "gpt2")
     options: dict[str, Any] = {"by": "obs", "repair": "refit", "allocation": "uniform", "progress": False}
     small, other = (sc.prune(model, data, {"params": 0.8}, kinds="neurons", **options) for data in (batch, rows(batch)))
     for group in small.scores:
