@@ -67,7 +67,8 @@ def check_model(name: str, model: object) -> None:
     """
     if not isinstance(model, nn.Module):
         raise OptionError(f"{name} is {described(model)}, not a torch.nn.Module; {_advice_on_model(model)}")
-    if type(model).forward is nn.Module.forward and "forward" not in vars(model):
+    has_forward = type(model).forward is not nn.Module.forward or "forward" in vars(model)
+    if not has_forward and type(model).__call__ is nn.Module.__call__:
         raise OptionError(
             f"{name} is a {type(model).__name__} without a `forward`; give one of its modules at a time, or a module "
             "whose forward calls them"

@@ -55,6 +55,8 @@ def _with_explained_errors(function: Any, is_method: bool = False) -> Any:
         except TypeError as failure:
             if failure.__traceback__ is None or failure.__traceback__.tb_next is not None:
                 raise  # it arose in the function, not from the call
+            if is_method and not args:
+                raise  # a method of a class, called without an object
             signature, title = inspect.signature(function), function.__name__
             if is_method:
                 receiver, *args = args  # type: ignore[assignment]

@@ -134,3 +134,19 @@ PATHS: dict[str, Callable[[sc.Result], object]] = {
 def test_what_is_no_path_is_refused(method: str, result: sc.Result) -> None:
     with pytest.raises(sc.SecateurError, match="can't be used; give a path"):
         PATHS[method](result)
+
+
+class CalledDirectly(nn.Module):
+    """A module whose code is in `__call__`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.head = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.head(torch.relu(self.hidden(x)))
+        return output
+
+
+def test_a_module_that_defines_its_call_in_place_of_forward_is_traced() -> None:
+    assert [group.size for group in sc.trace(CalledDirectly(), torch.randn(2, 8)).groups] == [16]

@@ -143,3 +143,14 @@ def test_a_class_of_ones_own_inherits_its_methods() -> None:
 
     with pytest.raises(sc.SecateurError, match=r"`Half.changed_options` has no option 'only'"):
         Half().changed_options(only=1)
+
+
+def test_a_method_that_is_called_without_an_object_ends_as_in_python() -> None:
+    with pytest.raises(TypeError, match="self"):
+        sc.Scores.save()  # type: ignore[call-arg]
+
+
+def test_a_deprecation_warning_names_the_file_of_the_caller() -> None:
+    with pytest.warns(DeprecationWarning, match="options= of the criterion") as records:
+        sc.criterion("with-options", options=["weight"])
+    assert records[0].filename == __file__

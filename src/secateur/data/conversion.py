@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import PackedSequence
 from secateur.data.batch import Batch, on_device
 from secateur.data.batch_checks import advice_on_data, check_batch
 from secateur.data.forms import (
-    LABEL_KEYS,
     ExampleList,
     as_target,
     as_tensors,
@@ -52,7 +51,7 @@ def as_batch(item: Any, dtype: torch.dtype | None = None) -> Batch:
             "one tuple or dict, such as ((a, b), target), or inputs alone"
         )
     args, kwargs = _inputs(item, dtype)
-    labels = next((kwargs.pop(key) for key in LABEL_KEYS if key in kwargs), None)
+    labels = kwargs.pop("labels", None)  # `label` may be an input of the model, such as a generator's condition
     return replace(_with_target(args, kwargs, labels, dtype), has_labels=labels is not None)
 
 
@@ -161,8 +160,7 @@ def example_batches(example: Any, device: torch.device, dtype: torch.dtype | Non
     """
     if isinstance(example, Tensor | np.ndarray | Mapping | tuple):
         args, kwargs = _inputs(example, dtype)
-        for key in LABEL_KEYS:
-            kwargs.pop(key, None)
+        kwargs.pop("labels", None)
         whole = Batch(args, kwargs)
         check_batch(whole, 0)
     else:

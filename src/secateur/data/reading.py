@@ -5,15 +5,15 @@ from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from secateur.data.forms import is_row
 from secateur.errors import DataError
 from secateur.utils.available_memory import available_bytes
 from secateur.utils.progress import counted
 
-MOST_ITEMS = 100_000  # of data that don't say how many they are
-BYTES_BETWEEN_CHECKS = 1 << 28
+MOST_BATCHES, MOST_ROWS = 100_000, 10_000_000  # of data that don't say how many they are
+BYTES_BETWEEN_CHECKS, ITEMS_BETWEEN_CHECKS = 1 << 28, 1000
 LEAST_FREE = 0.1  # of the memory that is free at the start
 ADVICE = "a few hundred examples are enough: give a part, such as itertools.islice(data, 20) or torch.utils.data.Subset"
 
@@ -24,14 +24,14 @@ def free_memory() -> int | None:
 
 
 def items_read(
-    data: Iterable[Any], length: int | None, most: int = MOST_ITEMS, free: Callable[[], int | None] = free_memory
+    data: Iterable[Any], length: int | None, most: int | None = None, free: Callable[[], int | None] = free_memory
 ) -> list[Any]:
     """List the items that data produce.
 
     Args:
         data: the data.
         length: the number of items, or None where it is unknown.
-        most: the largest number of items of unknown number.
+        most: the largest number of items of unknown number; by default more for single examples than for batches.
         free: a function that returns the bytes that are free.
 
     Raises:
@@ -41,17 +41,20 @@ def items_read(
     items: list[Any] = []
     with counted("reading data", length) as step:
         for item in data:
+            if most is None:
+                most = MOST_ROWS if is_row(item) else MOST_BATCHES
             items.append(item)
-            unchecked_bytes += sum(leaf.nbytes for leaf in pytree.tree_leaves(item) if isinstance(leaf, Tensor))
-            if unchecked_bytes > BYTES_BETWEEN_CHECKS and at_start is not None:
+            unchecked_bytes += sum(int(getattr(leaf, "nbytes", 0)) for leaf in pytree.tree_leaves(item))
+            is_checked = unchecked_bytes > BYTES_BETWEEN_CHECKS or len(items) % ITEMS_BETWEEN_CHECKS == 0
+            if is_checked and at_start is not None:
                 unchecked_bytes = 0
                 if (free() or 0) < LEAST_FREE * at_start:
                     total = "" if length is None else f" of {length}"
                     raise DataError(
                         f"{len(items)}{total} items of data filled {at_start / 1e9:.1f} GB of memory; {ADVICE}"
                     )
-            if length is None and len(items) >= most:
-                raise DataError(f"data gave {most} items and did not end; {ADVICE}")
+            if length is None and len(items) > most:
+                raise DataError(f"data gave more than {most:,} items; {ADVICE}")
             step.advance()
     return items
 

@@ -167,7 +167,7 @@ def criterion(
             f"options= of the criterion {name!r} is removed in version 1.0; declare a configuration, "
             f"criterion({name!r}, config=...)",
             DeprecationWarning,
-            stacklevel=2,
+            stacklevel=3,  # the caller of the checked function
         )
     return register
 

@@ -95,6 +95,13 @@ class OfDict(Sum):
         return super().forward(batch["first"], batch["second"])
 
 
+class Conditioned(Sum):
+    """The same, with an input that has the name of a target."""
+
+    def forward(self, first: Tensor, second: Tensor, label: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(first, second + label[:, None])
+
+
 class OfList(Sum):
     """The same, whose inputs are a list."""
 
@@ -113,6 +120,9 @@ FORMS: dict[str, tuple[nn.Module, Any, str]] = {
     ),
     "other names": (PERCEPTRON, [{"image": torch.randn(16, 64), "target": LABELS}], r"batch\['image'\], batch"),
     "inputs and targets in a list": (PERCEPTRON, [torch.randn(16, 64), LABELS], r"as a tuple, \(x, y\)"),
+    "labels in the dict, in the singular": (
+        Sum(), [{**PAIR, "label": LABELS}], r"has no label, and .* give labels as `labels`",
+    ),
     "three items": (Sum(), [(FIRST, SECOND, LABELS)], r"such as \(\(a, b\), target\)"),
 }  # fmt: skip
 RIGHT: dict[str, tuple[nn.Module, Any]] = {
@@ -121,7 +131,7 @@ RIGHT: dict[str, tuple[nn.Module, Any]] = {
     "a dict without targets": (OfDict(), [((PAIR,),)]),
     "a dict with targets": (OfDict(), [((PAIR,), LABELS)]),
     "a list with targets": (OfList(), [(([FIRST, SECOND],), LABELS)]),
-    "labels in the dict, in the singular": (Sum(), [{**PAIR, "label": LABELS}]),
+    "an input named label": (Conditioned(), [{**PAIR, "label": LABELS}]),
 }
 
 
