@@ -47,7 +47,12 @@ class PruningResult:
 
     if not TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> object:
+        def __getattribute__(self, name: str) -> object:
+            try:
+                return super().__getattribute__(name)
+            except AttributeError:
+                if hasattr(type(self), name):  # the error arose in a property of that name
+                    raise
             advice = f"; the pruned model is its .model, which has {name}" if hasattr(nn.Module, name) else ""
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}{advice}", name=name, obj=self

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,6 +101,27 @@ def test_a_result_that_is_taken_for_the_model_says_where_that_is(name: str, resu
     with pytest.raises(AttributeError, match=rf"'Result' object has no attribute '{name}'; .* is its .model"):
         getattr(result, name)
     assert not hasattr(result, "accuracy") and not hasattr(result, "__len__")
+
+
+class ResultWithProperties(sc.Result):
+    """A result that reads attributes that its model lacks."""
+
+    @property
+    def classes(self) -> Any:
+        return self.model.num_classes
+
+    @cached_property
+    def train(self) -> Any:
+        return self.plan.training  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("name", "missing"), [("classes", "num_classes"), ("train", "training")])
+def test_an_error_in_a_property_of_a_result_is_seen(name: str, missing: str, result: sc.Result) -> None:
+    other = ResultWithProperties(result.model, result.plan, result.scores, result.report, result.recipe)
+    with pytest.raises(AttributeError, match=rf"object has no attribute '{missing}'$"):
+        getattr(other, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'parameters'; the pruned model is its .model"):
+        other.parameters  # noqa: B018
 
 
 def test_results_are_copied_with_models_of_their_own(result: sc.Result) -> None:

@@ -29,8 +29,12 @@ class Candidate(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The mean divergence, and that on the first fold, by which plans are ranked that have no other."""
-        return self.loss, math.inf if self.first_losses is None else float(self.first_losses.mean())
+        """The mean divergence, and that on the first fold, by which plans are ranked that have no other.
+
+        Each is infinite where it is not a number.
+        """
+        first = math.inf if self.first_losses is None else float(self.first_losses.mean())
+        return math.inf if math.isnan(self.loss) else self.loss, math.inf if math.isnan(first) else first
 
     @property
     def loss(self) -> float:
@@ -63,15 +67,23 @@ def distinct_candidates(candidates: Iterator[Candidate]) -> list[Candidate]:
 def may_be_nearest(candidates: Sequence[Candidate]) -> list[int]:
     """Return the numbers of the plans that may be the nearest one by the first fold of examples, the nearest first.
 
-    The others are farther than the nearest by more than two standard errors of the difference, paired by example.
+    The others are farther than the nearest by more than two standard errors of the difference, paired by example, or
+    their divergences are not finite. If those of no plan are finite, all plans may be the nearest.
 
     Args:
         candidates: the plans; those that were not simulated on the first fold are left out.
     """
     known = {number: one.first_losses for number, one in enumerate(candidates) if one.first_losses is not None}
-    ranked = sorted(known, key=lambda number: float(known[number].mean()))
+    finite = [number for number, losses in known.items() if _has_finite_mean(losses)]
+    if not finite:
+        return list(known)
+    ranked = sorted(finite, key=lambda number: float(known[number].mean()))
     excesses = {number: known[number] - known[ranked[0]] for number in ranked}
     return [number for number in ranked if float(excesses[number].mean()) <= CLEAR * standard_error(excesses[number])]
+
+
+def _has_finite_mean(losses: Tensor) -> bool:
+    return math.isfinite(float(losses.mean()))
 
 
 def standard_error(differences: Tensor) -> float:
@@ -92,7 +104,7 @@ def ranked_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
     best, uniform = ranked[0], next((one for one in ranked if one.allocation.names == ("uniform",)), ranked[0])
     pair = [uniform.losses, best.losses] if best.losses is not None else [uniform.first_losses, best.first_losses]
     before, after = pair  # (examples,) each
-    if uniform is best or before is None or after is None:
+    if uniform is best or before is None or after is None or (_has_finite_mean(after) and not _has_finite_mean(before)):
         return ranked
     gains = before - after
     error = standard_error(gains)

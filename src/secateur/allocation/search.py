@@ -121,12 +121,11 @@ class PlanSearch:
             return same[0]._replace(losses=best.losses).with_note(note)
         if not filling:
             return best
-        unknown = [best] if len(ranked) == 1 else []
-        simulated = self._simulate([*unknown, *filling])
-        best = simulated.pop(0) if unknown else best
-        if best.losses is None and best.first_losses is not None:
+        if best.first_losses is None:  # alone: a plan that fills kernels may be farther, as it is faster
+            (best,) = self._simulate([best])
+        elif best.losses is None:
             best = self.simulated(best)
-        nearest = min(simulated, key=lambda candidate: candidate.rank)
+        nearest = min(self._simulate(filling), key=lambda candidate: candidate.rank)
         return best if best.losses is None or nearest.losses is None else preferred_candidate(best, nearest)
 
     @property

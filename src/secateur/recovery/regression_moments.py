@@ -33,7 +33,7 @@ class FeatureSums:
     def __init__(self, is_shared: bool = False) -> None:
         self.is_shared, self.is_complete = is_shared, False
         self.products, self.squares = RowProducts(), torch.zeros(())
-        self._factors: list[tuple[Tensor, Any]] = []
+        self._factors: dict[float, tuple[Tensor, Any]] = {}  # by ridge
         self._joined: FeatureSums | None = None
 
     def add(self, features: Tensor) -> None:
@@ -57,19 +57,23 @@ class FeatureSums:
         total.is_complete, self._joined = True, total if self.is_shared else None
         return total
 
-    def factored(self, penalty: Tensor, factor: Callable[[], Factor]) -> Factor:
+    def factored(self, ridge: float, penalty: Tensor, factor: Callable[[], Factor]) -> Factor:
         """Return the factored normal equations with a penalty, which layers that read the same rows share.
 
+        One factorization is kept for each ridge: that of the last layer, as the penalty may depend on the layer.
+
         Args:
+            ridge: by which the penalty was computed.
             penalty: on the square of each weight's change (groups, features).
             factor: factors the equations.
         """
-        for other_penalty, known in self._factors:
-            if torch.equal(penalty, other_penalty):
-                return known  # type: ignore[no-any-return]
+        same = [known for other, known in self._factors.values() if torch.equal(penalty, other)]
+        if same:
+            return same[0]  # type: ignore[no-any-return]
+        self._factors.pop(ridge, None)  # before another one takes memory
         new = factor()
         if self.is_shared and self.squares.shape[1] <= MOST_SHARED:
-            self._factors.append((penalty, new))
+            self._factors[ridge] = penalty, new
         return new
 
 

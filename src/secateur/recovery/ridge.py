@@ -83,7 +83,7 @@ def systems_of(moments: RegressionMoments, has_constant: bool) -> Callable[[floa
         return RidgeFactor(moments, ridge, has_constant) if features is None else dual().at(ridge)
 
     def system_at(ridge: float) -> System:
-        factor = moments.inputs.factored(penalty_at(ridge), partial(factor_at, ridge))
+        factor = moments.inputs.factored(ridge, penalty_at(ridge), partial(factor_at, ridge))
         return System(factor, moments.moment)
 
     return system_at

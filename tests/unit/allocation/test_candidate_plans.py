@@ -5,8 +5,17 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from linear_stack import linear_stack
 from secateur.allocation.candidate_plans import Candidate, may_be_nearest, ranked_by_evidence
+from secateur.allocation.config import PruneConfig
 from secateur.allocation.plan_sizes import Allocation
+from secateur.allocation.search import PlanSearch
+from secateur.allocation.simulate import FIRST_FOLD, OTHER_FOLDS, PlanSimulator
+from secateur.allocation.tied_groups import tie_groups
+from secateur.coupling.network import Kept
+from secateur.data.conversion import as_batches
+from secateur.evaluation.calibration import Calibration
+from secateur.importance.context import split_microbatches
 
 UNIFORM, LOSS = Allocation(("uniform",)), Allocation(("loss",))
 
@@ -62,6 +71,45 @@ def test_plans_that_are_clearly_farther_on_the_first_fold_are_left_out(plan: sc.
 def test_one_example_leaves_no_plan_out(plan: sc.Plan) -> None:
     plans = [Candidate(plan, LOSS, first_losses=torch.tensor([losses])) for losses in (9.0, 1.0)]
     assert may_be_nearest(plans) == [1, 0]
+
+
+def test_plans_whose_divergences_are_not_finite_are_left_out_where_another_is(plan: sc.Plan) -> None:
+    near = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    unknown, endless = (torch.cat([near[:3], torch.tensor([value])]) for value in (torch.nan, torch.inf))
+    plans = [Candidate(plan, LOSS, first_losses=losses) for losses in (unknown, near + 0.1, endless, near)]
+    assert may_be_nearest(plans) == [3]
+    assert may_be_nearest([plans[0], Candidate(plan, LOSS), plans[2]]) == [0, 2]  # all that were simulated
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_plan_of_a_finite_divergence_comes_before_others(plan: sc.Plan, value: float) -> None:
+    broken = torch.tensor([0.0, value])
+    assert first(plan, broken, torch.ones(2)).allocation == LOSS
+    assert first(plan, torch.ones(2), broken).allocation == UNIFORM
+    of_first_fold = [Candidate(plan, LOSS, first_losses=losses) for losses in (broken, torch.ones(2))]
+    assert ranked_by_evidence(of_first_fold)[0] is of_first_fold[1]
+
+
+@pytest.mark.parametrize(("divergence", "chosen"), [(0.02, [16, 16]), (0.09, [20, 21]), (torch.nan, [20, 21])])
+def test_a_plan_that_fills_kernels_may_be_farther_than_the_only_other_one(
+    divergence: float, chosen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a third of the time, for which five times the divergence, 0.01, is accepted; both folds compare them."""
+    model, batches = linear_stack(12, 32, 32, 3), as_batches(torch.randn(16, 12))
+    network = sc.trace(model, torch.randn(2, 12))
+    simulator = PlanSimulator(Calibration(network, split_microbatches(batches, torch.device("cpu"))))
+    folds = list[tuple[int, slice]]()
+
+    def divergences(self: PlanSimulator, kept: Kept, layers: None, fold: slice) -> Tensor:
+        count = len(kept["0"])
+        folds.append((count, fold))
+        return torch.full((8,), divergence if count == 16 else 0.01)
+
+    monkeypatch.setattr(PlanSimulator, "_measured", divergences)
+    tied, config = tie_groups(network, sc.score(network, by="l2")), PruneConfig(target="avx512")
+    best = PlanSearch(simulator, tied, config, None, [UNIFORM]).best_of_allocations({"macs": 0.5})
+    assert [len(kept) for kept in best.plan.kept.values()] == chosen
+    assert folds == [(count, fold) for count in (20, 16) for fold in (FIRST_FOLD, OTHER_FOLDS)]
 
 
 def test_plans_of_the_first_fold_alone_come_behind_those_of_all_and_are_compared_with_each_other(plan: sc.Plan) -> None:

@@ -1,6 +1,9 @@
 """Units that hardly vary get no huge weights, whatever their scale."""
 
+import gc
+import weakref
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +12,8 @@ from torch import Tensor, nn
 import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.recovery.penalty_floor import RESOLUTION, penalty_floor
-from secateur.recovery.regression_moments import RegressionMoments
-from secateur.recovery.ridge import systems_of
+from secateur.recovery.regression_moments import FeatureSums, RegressionMoments
+from secateur.recovery.ridge import RIDGES, RidgeFactor, systems_of
 
 pytestmark = untrained_networks
 
@@ -58,6 +61,38 @@ def test_shifted_inputs_count_about_zero() -> None:
     moments, shift = RegressionMoments.of(ROWS, ROWS), torch.tensor([[[10.0, 0.0]]])
     floor = penalty_floor(torch.ones(1, 1, 2), moments, 2, shift)
     torch.testing.assert_close(floor, torch.full((1, 2), RESOLUTION**2 * 102 / 2).double())
+
+
+SAME, DIFFERENT, ABOVE_ALL_RIDGES = [[1e3, 0]] * 4, [[1e3 * layer, 0] for layer in range(1, 5)], [[1e3, 1e3]] * 4
+
+
+@pytest.mark.parametrize(
+    ("floors", "kept", "computed"),
+    [(SAME, len(RIDGES), len(RIDGES)), (DIFFERENT, len(RIDGES), 4 * len(RIDGES)), (ABOVE_ALL_RIDGES, 1, 1)],
+)
+def test_layers_whose_floors_differ_keep_the_factors_of_one_layer(
+    floors: list[list[float]], kept: int, computed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many layers read the same rows, no more factorizations stay than there are ridges."""
+    factors, original = list[weakref.ref[RidgeFactor]](), RidgeFactor.__init__
+
+    def recorded(self: RidgeFactor, *options: Any) -> None:
+        original(self, *options)
+        factors.append(weakref.ref(self))
+
+    monkeypatch.setattr(RidgeFactor, "__init__", recorded)
+    inputs = FeatureSums(is_shared=True)
+    for values in floors:
+        moments = RegressionMoments.of(ROWS, ROWS, inputs)
+        inputs.is_complete = True
+        floor = torch.tensor([values]).double()
+        shared = systems_of(replace(moments, floor=floor), False)
+        alone = systems_of(replace(RegressionMoments.of(ROWS, ROWS), floor=floor), False)
+        solutions = [(shared(ridge).solution, alone(ridge).solution) for ridge in RIDGES]
+        assert all(torch.equal(*pair) for pair in solutions)
+    gc.collect()
+    assert sum(factor() is not None for factor in factors) == kept
+    assert len(factors) == computed + len(floors) * len(RIDGES)  # the latter with sums of their own
 
 
 def test_few_rows_have_the_floor_that_their_products_have() -> None:
