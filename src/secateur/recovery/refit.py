@@ -51,7 +51,8 @@ def refit(
     examples_here = sum(microbatch.size or 1 for microbatch in execution.microbatches)
     within = execution.within
     pruned = {layer: pruned_layer_or_reason(layer, within) for layer in layers_of(within.network)}
-    shared = SharedSums([pruned_layer for pruned_layer, _ in pruned.values() if pruned_layer], within.network)
+    pruned_layers = [pruned_layer for pruned_layer, _ in pruned.values() if pruned_layer]
+    shared = SharedSums(pruned_layers, within.network, choices or ())
     for layer, (pruned_layer, reason) in track(list(pruned.items()), "refitted layers"):
         if reason:
             warn(f"{layer.name} was not refitted: {reason}", layer.name, f"not refitted: {reason}")

@@ -1,7 +1,7 @@
 """Layers that read the same rows: what is computed of the rows is computed once for all of them."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from secateur.coupling.network import Network
@@ -16,13 +16,22 @@ from secateur.recovery.targets import output_context
 class SharedSums:
     """The sums over features of layers that are refitted in turn, kept as long as a layer follows that reads the same.
 
+    A layer whose solver options are known is fitted to all rows, any other to those that are not held out: layers share
+    sums only with layers of the same kind.
+
     Args:
         pruned_layers: the layers, in the order in which they run.
         network: the network.
+        chosen: the names of the weights for which the solver's options are known.
     """
 
-    def __init__(self, pruned_layers: Iterable[PrunedLayer], network: Network) -> None:
-        pairs = [pair for alike in layers_by_rows(pruned_layers, network) for pair in itertools.pairwise(alike)]
+    def __init__(self, pruned_layers: Iterable[PrunedLayer], network: Network, chosen: Container[str] = ()) -> None:
+        kinds: tuple[list[PrunedLayer], list[PrunedLayer]] = [], []
+        for pruned_layer in pruned_layers:
+            kinds[pruned_layer.layer.weight in chosen].append(pruned_layer)
+        pairs = [
+            pair for kind in kinds for alike in layers_by_rows(kind, network) for pair in itertools.pairwise(alike)
+        ]
         self._following = {first.layer: second.layer for first, second in pairs}
         self._waiting: dict[LinearLayer, tuple[FeatureSums, FeatureSums]] = {}
 
