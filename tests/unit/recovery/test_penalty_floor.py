@@ -57,6 +57,40 @@ def test_a_constant_and_weights_of_zero_have_no_floor() -> None:
     assert not penalty_floor(torch.zeros(1, 2, 2), moments, 2).any()
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-100, 1e-6])
+@pytest.mark.parametrize("others", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("outputs", [2, 300])
+def test_an_output_that_reads_a_silent_input_alone_takes_no_floor_away(
+    scale: float, others: float, outputs: int
+) -> None:
+    """Other inputs have the floor that they have without it, or, as the mean share is over it too, little more."""
+    moments = RegressionMoments.of(torch.cat([ROWS, ROWS[..., :1] * scale], 2), ROWS)
+    matrix = torch.ones(1, outputs, 3)
+    matrix[..., 2] = others
+    expected = penalty_floor(matrix[:, 1:], moments, 3)[0, :2]
+    matrix[0, 0] = torch.tensor([0.0, 0, 1])
+    floor = penalty_floor(matrix, moments, 3)[0]
+    assert expected.min() > RESOLUTION**2 / 2
+    assert bool((floor[:2] > 0.999 * expected).all() and (floor[:2] < 1.001 * expected * outputs / (outputs - 1)).all())
+    assert others == 0 or floor[2] > RESOLUTION**2 / 2  # the silent input itself is limited as others limit it
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-100, 1e-6, 1e3])
+def test_the_floor_of_a_group_does_not_depend_on_other_groups(scale: float) -> None:
+    """Each group of a depthwise convolution has inputs of its own, and one may be silent."""
+    rows, matrix = ROWS.repeat(4, 1, 1), torch.tensor([1.0, 2]).repeat(4, 1, 1)
+    expected = penalty_floor(matrix, RegressionMoments.of(rows, rows), 2)
+    rows[1] *= scale
+    floor = penalty_floor(matrix, RegressionMoments.of(rows, rows), 2)
+    assert torch.equal(floor[[0, 2, 3]], expected[[0, 2, 3]]) and bool(expected.all())
+    torch.testing.assert_close(floor[1], expected[1] * scale**2)
+
+
+def test_a_layer_without_inputs_has_no_floor() -> None:
+    moments = RegressionMoments.of(ROWS[..., :1], ROWS)
+    assert penalty_floor(torch.ones(1, 2, 1), moments, 0).tolist() == [[0.0]]
+
+
 def test_shifted_inputs_count_about_zero() -> None:
     moments, shift = RegressionMoments.of(ROWS, ROWS), torch.tensor([[[10.0, 0.0]]])
     floor = penalty_floor(torch.ones(1, 1, 2), moments, 2, shift)
