@@ -136,16 +136,20 @@ def _opened(folder: Path, saved: SavedRun) -> int | None:
         StorageError: it is damaged, a file, or can't be written.
     """
     lock = None
-    with failures_exchanged(OPENED) if is_shared() else nullcontext():
-        if process_rank() == 0:
-            _check_same(folder, saved)
-            lock = try_lock(folder / MANIFEST)
-            if lock is None:
-                raise CheckpointError(
-                    f"another process is using the checkpoint {folder}; wait for it, or give another folder"
-                )
-    if is_shared():
-        exchange(OPENED)
+    try:
+        with failures_exchanged(OPENED) if is_shared() else nullcontext():
+            if process_rank() == 0:
+                _check_same(folder, saved)
+                lock = try_lock(folder / MANIFEST)
+                if lock is None:
+                    raise CheckpointError(
+                        f"another process is using the checkpoint {folder}; wait for it, or give another folder"
+                    )
+        if is_shared():
+            exchange(OPENED)
+    except BaseException:
+        unlock(lock)
+        raise
     return lock
 
 

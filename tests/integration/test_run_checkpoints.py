@@ -220,3 +220,26 @@ def test_the_command_says_which_command_goes_on(
         "secateur: stopped; a folder holds what was done; the same command goes on from it:",
         "secateur prune --keep macs=0.5 --checkpoint 'a folder'",
     ]
+
+
+def test_a_failure_of_another_process_at_the_start_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process has the lock when it is told of the failure; its next attempt opens the checkpoint."""
+
+    def exchange(label: str, payload: Any = None) -> list[Any]:
+        if label == run_checkpoint.OPENED:
+            raise StorageError("the other process can't read the folder")
+        return [payload]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_checkpoint, "is_shared", lambda: True)
+        patched.setattr(run_checkpoint, "check_same_run", lambda _: None)
+        patched.setattr(run_checkpoint, "exchange", exchange)
+        with (
+            pytest.raises(StorageError, match="the other process"),
+            run_checkpoint.run_checkpoint(tmp_path, "prune", model(), [], {}),
+        ):
+            pytest.fail("opened")
+    with run_checkpoint.run_checkpoint(tmp_path, "prune", model(), [], {}) as saved:
+        assert saved.folder == tmp_path
