@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -39,8 +40,29 @@ class DenseOutputs:
         if id(batch) in self._known:
             return self._known[id(batch)][1]
         output = run_seeded(self._model, batch)
-        entries = sum(leaf.numel() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
+        entries = entry_count(output)
         if entries <= self._room:
+            output = compact_output(output)
             self._room -= entries
             self._known[id(batch)] = batch, output
         return output
+
+
+def entry_count(output: Any) -> int:
+    """Return the number of entries of all tensors of an output."""
+    return sum(leaf.numel() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
+
+
+def compact_output(output: Any) -> Any:
+    """Return an output to be kept: views of larger tensors, which would be kept with them, become copies."""
+    leaves, structure = pytree.tree_flatten(output)
+    if not any(map(_is_view_of_more, leaves)):
+        return output
+    copies = [leaf.clone(memory_format=torch.contiguous_format) if _is_view_of_more(leaf) else leaf for leaf in leaves]
+    return pytree.tree_unflatten(copies, structure)
+
+
+def _is_view_of_more(leaf: Any) -> bool:
+    if not isinstance(leaf, Tensor) or leaf.layout != torch.strided or leaf.is_nested:
+        return False
+    return leaf.untyped_storage().nbytes() > leaf.numel() * leaf.element_size()

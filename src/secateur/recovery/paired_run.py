@@ -5,13 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Node
-from torch.utils import _pytree as pytree
 
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.data.model_inputs import input_error
+from secateur.evaluation.dense_outputs import compact_output, entry_count
 from secateur.graph.cursor import ProgramCursor, RunState, Values, ValuesOver
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.embedded_state import FixedValues
@@ -145,10 +144,10 @@ def dense_outputs(network: Network, microbatches: Sequence[Batch], most: float =
     """
     outputs, entries = list[Any](), 0
     for dense, _ in PairedExecution(EmbeddedPrunedNetwork.whole(network, {}), microbatches, memory=0).outputs():
-        outputs.append(dense)
-        entries += sum(leaf.numel() for leaf in pytree.tree_leaves(dense) if isinstance(leaf, Tensor))
+        entries += entry_count(dense)
         if entries > most:
             return []
+        outputs.append(compact_output(dense))
     return outputs
 
 
