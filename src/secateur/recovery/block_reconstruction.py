@@ -59,7 +59,7 @@ def reconstruct_blocks(
     used = output_spread(execution.microbatches, _most_examples(program, blocks))
     execution = PairedExecution(within, used, execution.memory)
     examples = min(counted_examples(program, microbatches) for microbatches in (used, counted or used))
-    remaining = [block for block in blocks if has_enough_equations(block, within.mask, examples)]
+    remaining = [block for block in blocks if has_enough_equations(block, within.mask, examples, program)]
     consumers = (layer for block in remaining for layer in block.consumers)
     compared = {layer for layer in consumers if pruned_layer_or_reason(layer, within)[0]}
     shared = SharedTargets(within.network, compared, used)

@@ -33,6 +33,7 @@ from secateur.recovery.training_task import TrainingFunction, TrainingSchedule, 
 from secateur.recovery.tune import tune
 from secateur.surgery.recipe import Recipe
 from secateur.utils.collected_warnings import warn
+from secateur.utils.distributed import broadcast_if_shared
 from secateur.utils.free_memory import return_free_memory
 from secateur.utils.progress import counted
 from secateur.utils.shared_tasks import map_shares
@@ -106,13 +107,12 @@ class RepairChain:
         self.temperature = 1.0  # at which outputs are compared
         self.before_adapt = range(0)  # the numbers of the repairs that "adapt" follows
         self.kept: list[str] = []  # the keys of the repairs that were kept
-        mask = plan.network.mask(plan.kept)
-        self.few_equations = few_equations(plan.network, mask, self.fitted)  # why "adapt" is left out, or ""
+        self.few_equations = ""  # why "adapt" is left out
 
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
-        self.before_adapt = range(0) if self.few_equations else _before_adapt(repairs)
+        self._prepare_adapt(repairs)
         with self.dense_outputs.ready_for(self.held):
             self.temperature = comparison_temperature(map(self.dense_outputs.of, self.held))
         before = self._divergences(self.state, self.held)
@@ -137,6 +137,13 @@ class RepairChain:
                 before = outcome.held_out
         return tuple(steps)
 
+    def _prepare_adapt(self, repairs: Repairs) -> None:
+        """Find out whether the examples give enough equations for "adapt", and which repairs it follows then."""
+        if any(name == "adapt" for name, _ in repairs):
+            network = self.plan.network
+            self.few_equations = few_equations(network, network.mask(self.plan.kept), self.fitted)
+        self.before_adapt = range(0) if self.few_equations else _before_adapt(repairs)
+
     def _step(self, name: str, before: torch.Tensor, outcome: RepairOutcome) -> RepairStep:
         """Return the result of a repair, from the divergences before it, (examples,), and its outcome."""
         kept = improves(before, outcome.held_out, ALLOWANCES.get(name, 0.0))
@@ -149,12 +156,15 @@ class RepairChain:
         if name in LATEST and self.tuning.time.is_spent(LATEST[name]):
             self.tuning.time.leave_out(f"the repair '{name}'")
             return True
-        network = self.plan.network
-        is_adapt = name == "adapt"
-        shortage = is_adapt and (self.few_equations or adapt_shortage(network, network.mask(self.plan.kept)))
+        if name != "adapt":
+            return False
+        shortage = self.few_equations or broadcast_if_shared(self._adapt_shortage, "the memory for 'adapt'")
         if shortage:
             warn(shortage)
         return bool(shortage)
+
+    def _adapt_shortage(self) -> str:
+        return adapt_shortage(self.plan.network, self.plan.network.mask(self.plan.kept))
 
     def _key(self, number: int, name: str) -> str:
         """Return all that a repair depends on beside the plan and the run: what was kept before, and what follows."""

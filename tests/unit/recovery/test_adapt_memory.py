@@ -1,5 +1,7 @@
 """The memory of block reconstruction: what is told before it starts is what it takes."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from expected_warnings import untrained_networks
 from live_bytes import LiveBytes
 from secateur.data.conversion import as_batches
 from secateur.importance.context import split_microbatches
-from secateur.recovery import adapt_memory, adapt_rows
+from secateur.recovery import adapt_memory, adapt_rows, chain
 from secateur.recovery.adapt_memory import adapt_bytes, adapt_shortage
 from secateur.recovery.block_reconstruction import reconstruct_blocks
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
@@ -54,3 +56,22 @@ def test_adapt_is_left_out_where_memory_is_short_and_the_refit_is_done(monkeypat
     with pytest.warns(UserWarning, match="adapt was left out: it takes 0.0 GB of memory"):
         small = sc.repair(sc.cut(model, plan), model, plan, data, progress=False)
     assert any(not torch.equal(a, b) for a, b in zip(small.parameters(), sc.cut(model, plan).parameters(), strict=True))
+
+
+@pytest.mark.parametrize("shortage", ["", "adapt was left out: the first process has no memory"])
+def test_the_first_of_several_processes_decides_whether_memory_is_short(
+    shortage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer counts, and not that of this process, so that all do the same."""
+    model, plan, data = subject(32, 64)
+    labels: list[str] = []
+    monkeypatch.setattr(adapt_rows, "FEWEST_EQUATIONS", 0.0)
+    monkeypatch.setattr(adapt_memory, "available_bytes", lambda _: None if shortage else 0)
+    monkeypatch.setattr(chain, "broadcast_if_shared", lambda _, label: labels.append(label) or shortage)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sc.repair(sc.cut(model, plan), model, plan, data, progress=False)
+    texts = [str(warning.message) for warning in caught]
+    assert labels == ["the memory for 'adapt'"]
+    assert (shortage in texts) == bool(shortage)
+    assert not any(text.startswith("adapt was left out: it takes") for text in texts)
