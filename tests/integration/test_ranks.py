@@ -164,12 +164,12 @@ model = torch.nn.Sequential(
     torch.nn.Linear(6, 24), torch.nn.ReLU(), torch.nn.Linear(24, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)
 )
 data = torch.randn(96, 6, generator=torch.Generator().manual_seed(1)).split(16)
-simulated, refits = PlanSimulator._numbers, chain.refit
+simulated, refits = PlanSimulator._measured, chain.refit
 counts = {"simulations": 0, "refits": 0}
 
-def simulate(self, kept, layers):
+def simulate(self, kept, layers, folds):
     counts["simulations"] += layers is None
-    return simulated(self, kept, layers)
+    return simulated(self, kept, layers, folds)
 
 def refit(*arguments, **options):
     counts["refits"] += 1
@@ -177,10 +177,10 @@ def refit(*arguments, **options):
         raise KeyboardInterrupt
     return refits(*arguments, **options)
 
-PlanSimulator._numbers, chain.refit = simulate, refit
+PlanSimulator._measured, chain.refit = simulate, refit
 with sc.shared_processes():
     try:
-        result = sc.prune(model, data, {"macs": 0.5}, checkpoint=sys.argv[1], progress=False)
+        result = sc.prune(model, data, {"macs": 0.5}, repair="refit", checkpoint=sys.argv[1], progress=False)
     except KeyboardInterrupt:
         os._exit(0)
     digest = hashlib.sha256()
