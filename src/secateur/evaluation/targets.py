@@ -32,7 +32,8 @@ def check_target(output: Any, target: Any, examples: int | None = None) -> tuple
     shape = main_output(output).shape
     scores = shape if examples is None else torch.Size([examples, *shape[1:]])
     if not isinstance(target, Tensor):
-        kind = described(list(target) if isinstance(target, ExampleList) else target)
+        has_texts = isinstance(target, ExampleList) and all(isinstance(label, str) for label in target)
+        kind = "texts" if has_texts else described(list(target) if isinstance(target, ExampleList) else target)
         raise TargetError(
             f"targets are {kind}, where the default loss takes one tensor; give loss=, a function of the output and "
             "the target that gives one value per example"

@@ -84,7 +84,10 @@ UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "labels of one output": (lambda: prune(Net(lambda y: y[:, :1]), [(X, Y > 0)], by="taylor"), "for one output give"),
     "one-hot integers": (lambda: prune(data=[(X, F.one_hot(Y))], by="taylor"), r"class numbers are target.argmax\(1\)"),
-    "labels as text": (lambda: prune(data=[(X, "cat")], by="taylor"), "targets are a str.*give loss="),
+    "labels as text": (
+        lambda: prune(data=[(x, "cat") for x in X], by="taylor"),
+        "targets are texts, where .*give loss=",
+    ),
     "boxes": (lambda: prune(data=[(X, [{"box": X[:1]}] * 40)], by="taylor"), "targets are a list.*give loss="),
     "several heads": (lambda: prune(data=[(X, {"a": Y, "b": Y})], by="shapley"), "targets are a dict.*give loss="),
     "boxes and a bound": (lambda: prune(data=[(X, {"a": Y})], keep={"accuracy": -0.1}), "targets are a dict.*loss="),
@@ -167,7 +170,7 @@ def test_truth_values_are_class_numbers() -> None:
     assert as_truth.report.dense.loss == as_numbers.report.dense.loss
 
 
-@pytest.mark.parametrize("target", [[{"box": X[:1]}] * 40, {"a": Y, "b": X}, "cat", [Y, None], Y[:7], Y + 200])
+@pytest.mark.parametrize("target", [[{"box": X[:1]}] * 40, {"a": Y, "b": X}, ["cat"] * 40, [Y, None], Y[:7], Y + 200])
 def test_targets_that_nothing_needs_are_left_out_with_a_warning(target: Any) -> None:
     with pytest.warns(UserWarning, match="targets are left out, as no criterion needs them"):
         result = prune(data=[(X, target)], by="obs")
