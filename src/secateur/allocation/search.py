@@ -167,9 +167,9 @@ class PlanSearch:
     def _in_time(self, numbers: Sequence[int], total: int) -> Iterator[int]:
         """Yield the numbers of plans to simulate, as long as there is time for another one."""
         time, longest = self.config.time, 0.0
-        for done, number in enumerate(track(numbers, "simulated plans")):
+        for simulated_count, number in enumerate(track(numbers, "simulated plans")):
             if time.is_spent(SIMULATIONS, ahead=longest):
-                time.leave_out(f"{len(numbers) - done} of {total} simulations of allocations")
+                time.leave_out(f"{len(numbers) - simulated_count} of {total} simulations of allocations")
                 return
             start = time.elapsed
             yield number

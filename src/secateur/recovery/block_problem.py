@@ -48,7 +48,7 @@ class BlockProblem:
         self.within, self.parts = execution.within, pruned_layers
         program = self.within.network.program
         self.start = program.position[pruned_layers[0].layer.node]
-        self.stop = 1 + max(program.position[shared.aims[layer].seen] for layer in compared)
+        self.stop = 1 + max(program.position[shared.aims[layer].pre_activation] for layer in compared)
         self.handlers = {**straight_through(program), **self.within.handlers()}
         self.sizes = [microbatch.size or 1 for microbatch in execution.microbatches]
         shared.advance(self.within, self.stop)
@@ -180,7 +180,7 @@ class BlockProblem:
             handlers |= layer.overrides(self.handlers, constant)
         fixed, read = self.fixed.with_tensors(replaced), [] if sums is None else sums.inputs
         program, before = self.within.network.program, ValuesOver(self.microbatches[number], fixed)
-        compared = [anchor.aim.seen for anchor in self.anchors]
+        compared = [anchor.aim.pre_activation for anchor in self.anchors]
         values = program.run(before, self.start, self.stop, handlers, keep=[*compared, *read])
         if sums is not None:
             sums.add(number, values)

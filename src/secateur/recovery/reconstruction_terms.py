@@ -66,7 +66,7 @@ class ReconstructionTerm:
 
     def output(self, values: Values) -> Tensor:
         """Return the kept positions of the output, from the values of a run."""
-        output: Tensor = values[self.aim.seen]
+        output: Tensor = values[self.aim.pre_activation]
         if output.shape[self.axis] != len(self.stays):
             output = select_positions(output, self.axis, self.stays)
         return at_least_single(output)
@@ -119,8 +119,10 @@ class SharedTargets:
         if stop <= self._at:
             return
         program, fixed = self._program, self._program.fixed()
-        reached = {layer: aim for layer, aim in self.aims.items() if self._at <= program.position[aim.seen] < stop}
-        compared = [aim.seen for aim in reached.values()]
+        reached = {
+            layer: aim for layer, aim in self.aims.items() if self._at <= program.position[aim.pre_activation] < stop
+        }
+        compared = [aim.pre_activation for aim in reached.values()]
         targets: list[Values] = []
         for microbatch, values in enumerate(self._values):
             ran = program.run({**fixed, **values}, self._at, stop, self._handlers, keep=compared)
@@ -130,7 +132,9 @@ class SharedTargets:
             }
         self._at = stop
         for layer, aim in reached.items():
-            self.anchors[layer] = ReconstructionTerm.of(layer, aim, within, [values[aim.seen] for values in targets])
+            self.anchors[layer] = ReconstructionTerm.of(
+                layer, aim, within, [values[aim.pre_activation] for values in targets]
+            )
 
     def forget_all_but(self, layers: set[LinearLayer]) -> None:
         """Drop the terms of all other layers."""

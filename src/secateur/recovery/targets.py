@@ -61,14 +61,14 @@ class OutputContext:
         layer: the operator.
         norm: the batch norm that alone uses it, or None.
         other: what it is added to, if that is there before the layer runs, or None.
-        seen: the operator whose result the nonlinearity behind gets: the sum, the batch norm, or the layer.
+        pre_activation: the operator whose result the nonlinearity behind gets: the sum, the batch norm, or the layer.
         low, high: what that nonlinearity cuts off; infinite where there is none.
     """
 
     layer: Node
     norm: Node | None
     other: Node | None
-    seen: Node
+    pre_activation: Node
     low: float
     high: float
 

@@ -17,7 +17,7 @@ class ProgressStep:
         total: the number of its parts; 1.0 where a share is counted; None where it is unknown.
         position: the number of the stage among the stages of the run, such as "2 of 7"; empty for loops.
         started: the time of its start, in seconds.
-        done: the number of parts that are completed.
+        completed: the number of parts that are completed.
         results: what the stage came to, in words, for the line that ends it.
     """
 
@@ -25,21 +25,21 @@ class ProgressStep:
     total: float | None = None
     position: str = ""
     started: float = field(default_factory=time.monotonic)
-    done: float = 0
+    completed: float = 0
     results: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         if self.position:
             return f"{self.position}, {self.name}"
         if self.total is None:
-            return f"{self.name}, {self.done:.0f} done" if self.done else self.name
+            return f"{self.name}, {self.completed:.0f} done" if self.completed else self.name
         is_share = isinstance(self.total, float)
-        count = f"{self.done:.0%}" if is_share else f"{self.done:.0f} of {self.total}"
+        count = f"{self.completed:.0%}" if is_share else f"{self.completed:.0f} of {self.total}"
         return f"{self.name}, {count}"
 
     def advance(self, amount: float = 1) -> None:
         """Count a part that is completed."""
-        self.done += amount
+        self.completed += amount
 
     def add_result(self, text: str) -> None:
         """Add a result to the line that ends the stage."""
@@ -96,12 +96,14 @@ class ProgressRun:
         step = next((step for step in self.steps if step.total), None)
         if step is None:
             return 0, None, self._clock() - self._started
-        return step.done, step.total, self._clock() - step.started
+        return step.completed, step.total, self._clock() - step.started
 
     def text(self) -> str:
         """Return the state of the run in one line, with the time that the outermost loop will take."""
-        done, total, seconds = self.counts()
-        remaining = f", about {seconds / done * max(total - done, 0):.0f} s left" if total and done else ""
+        completed, total, seconds = self.counts()
+        remaining = (
+            f", about {seconds / completed * max(total - completed, 0):.0f} s left" if total and completed else ""
+        )
         return f"{self.title()}, {seconds:.0f} s so far{remaining}"
 
     def log_details(self, text: str) -> None:

@@ -88,7 +88,9 @@ def test_what_a_sum_gets_besides_is_part_of_the_goal() -> None:
     network = sc.trace(model, demo.calibration()[0][:2])
     aims = {layer.name: output_context(network, layer) for layer in layers_of(network)}
     inner = aims["layer1.1.conv2"]
-    assert (inner.low, inner.high) == (0, inf) and inner.other is not None and inner.seen.name.startswith("add")
+    assert (
+        (inner.low, inner.high) == (0, inf) and inner.other is not None and inner.pre_activation.name.startswith("add")
+    )
     assert aims["fc"].cuts_off is False and aims["layer1.0.conv2"].cuts_off is False  # its skip comes later
 
 

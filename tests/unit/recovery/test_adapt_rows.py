@@ -69,6 +69,15 @@ def test_equations_are_outputs_at_rows() -> None:
     )
 
 
+def planned_perceptron(examples: int) -> tuple[nn.Module, sc.Plan, Tensor]:
+    """Return a perceptron, a plan for three fifths of its MACs, and examples."""
+    model = perceptron()
+    x = torch.randn(examples, 6, generator=torch.Generator().manual_seed(1))
+    network = sc.trace(model, x)
+    scores = sc.score(network, [x], by="l2", progress=False)
+    return model, sc.plan(network, scores, {"macs": 0.6}, progress=False), x
+
+
 def test_longer_sequences_count_for_more() -> None:
     """Every token is a row, also where sequences are longer than that of the trace."""
     network = sc.trace(TokenScores(), torch.zeros(2, 5, dtype=torch.long))
@@ -84,10 +93,7 @@ def test_longer_sequences_count_for_more() -> None:
 
 def test_adapt_is_left_out_where_no_layer_has_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not tried, the warning says what would do, and refit is done as where nothing follows."""
-    model = perceptron()
-    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
-    network = sc.trace(model, x)
-    plan = sc.plan(network, sc.score(network, [x], by="l2", progress=False), {"macs": 0.6}, progress=False)
+    model, plan, x = planned_perceptron(16)
     monkeypatch.setattr(block_reconstruction, "BlockProblem", lambda *_: pytest.fail("solved"))
     with pytest.warns(SecateurWarning) as caught:
         both = sc.repair(sc.cut(model, plan), model, plan, [x], ("refit", "adapt"), progress=False)
@@ -144,10 +150,7 @@ def test_an_unknown_number_of_rows_does_not_leave_adapt_out(monkeypatch: pytest.
 
 
 def test_equations_are_counted_only_for_adapt(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = perceptron()
-    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
-    network = sc.trace(model, x)
-    plan = sc.plan(network, sc.score(network, [x], by="l2", progress=False), {"macs": 0.6}, progress=False)
+    model, plan, x = planned_perceptron(64)
     monkeypatch.setattr(chain, "few_equations", lambda *_: pytest.fail("counted"))
     with warnings.catch_warnings(action="ignore", category=SecateurWarning):
         sc.repair(sc.cut(model, plan), model, plan, [x], "refit", progress=False)

@@ -82,17 +82,17 @@ def test_what_is_folded_into_a_layer_changes_no_value(name: str) -> None:
         handlers |= folded.overrides(handlers, constant)
         state = {**within.state, layer.weight: weight}
         fixed = {**within.fixed(), **{node: state[tensor] for node, tensor in program.state_names.items()}}
-        seen = output_context(plan.network, layer).seen
-        stop = program.position[seen] + 1
+        pre_activation = output_context(plan.network, layer).pre_activation
+        stop = program.position[pre_activation] + 1
         with torch.no_grad():
-            values = program.run({**fixed, **program.bind(batch)}, program.first, stop, handlers, keep=[seen])
+            values = program.run({**fixed, **program.bind(batch)}, program.first, stop, handlers, keep=[pre_activation])
             pruned_layer.write(within, change)
             written = program.run(
-                {**within.fixed(), **program.bind(batch)}, program.first, stop, within.handlers(), keep=[seen]
+                {**within.fixed(), **program.bind(batch)}, program.first, stop, within.handlers(), keep=[pre_activation]
             )
-        axis = 1 if layer.is_convolution else values[seen].dim() - 1
+        axis = 1 if layer.is_convolution else values[pre_activation].dim() - 1
         stays = torch.nonzero(within.mask[layer.outputs]).flatten()
-        pair = (run[seen] for run in (values, written))
+        pair = (run[pre_activation] for run in (values, written))
         first, second = (
             value if value.shape[axis] == len(stays) else value.index_select(axis, stays) for value in pair
         )

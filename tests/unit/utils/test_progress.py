@@ -184,7 +184,7 @@ def test_outside_of_a_run_nothing_is_reported(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.DEBUG, "secateur"), stage("a", ("a",)), counted("b") as step:
         advance()
         assert list(track(iter("ab"), "letters")) == ["a", "b"]
-    assert not records(caplog) and step.done == 0
+    assert not records(caplog) and step.completed == 0
 
 
 def test_a_run_that_fails_says_so(caplog: pytest.LogCaptureFixture) -> None:

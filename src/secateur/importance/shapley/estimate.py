@@ -84,7 +84,7 @@ def estimate_game(
                     blocks, lambda block: scheme.sample(game, run.numbers, context.seed, name, block)
                 )
                 if rule is None:
-                    bar.advance(len(samples) / target - bar.done)
+                    bar.advance(len(samples) / target - bar.completed)
                 if context.on_progress is not None:
                     context.on_progress(name, partial(_scores_by_group, run, game, samples, scheme, rule))
             if rule is None or len(samples) > target:
@@ -92,7 +92,7 @@ def estimate_game(
             progress = broadcast_result(partial(rule.progress, _state(run, samples, time_fraction)))
             if math.isnan(progress):  # it would never end
                 raise DataError(f"the stopping rule {rule} gave NaN for {name}; take another, or give coalitions=")
-            bar.advance(max(min(progress, 1.0) - bar.done, 0.0))
+            bar.advance(max(min(progress, 1.0) - bar.completed, 0.0))
             if progress >= 1:
                 break
     return _scores_by_group(run, game, samples, scheme, rule)
