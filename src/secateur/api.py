@@ -15,11 +15,11 @@ from secateur.evaluation.metrics import Metric
 from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA
 from secateur.importance.scores import Scores
+from secateur.options.selections import Selection
 from secateur.prune_stages import PruneRequest, PruneStages
 from secateur.recovery.repair import How
 from secateur.results import Result
 from secateur.run_checkpoint import run_checkpoint
-from secateur.utils.selections import Selection
 from secateur.utils.time_budget import TimeBudget
 
 

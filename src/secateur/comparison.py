@@ -22,14 +22,14 @@ from secateur.evaluation.metrics import Metric
 from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
 from secateur.importance.score import score
+from secateur.options.renamed import with_current_names
+from secateur.options.selections import Selection
 from secateur.prune_settings import check_layout, check_network
 from secateur.recovery.repair import How
-from secateur.renamed_options import with_current_names
 from secateur.report.comparison import Comparison
 from secateur.run_checkpoint import run_checkpoint
 from secateur.tracing import trace_in_layout
 from secateur.utils.progress import stage
-from secateur.utils.selections import Selection
 
 DEFAULT = ("obs", "shapley", "taylor-gates", "taylor", "sensitivity", "apoz", "fpgm", "l2", "random")
 

@@ -10,8 +10,8 @@ from secateur.coupling.plan import Budget
 from secateur.errors import NameMatchError
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import check_scoring
-from secateur.option_table import check_option
 from secateur.options import check_name
+from secateur.options.table import check_option
 from secateur.recovery.repair import How, resolve_repairs
 
 FRACTIONS = (0.75, 0.5, 0.25)

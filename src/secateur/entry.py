@@ -9,17 +9,17 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-from secateur.argument_checks import check_arguments
-from secateur.call_checks import bound_arguments, check_option_name
 from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
-from secateur.renamed_options import with_current_names
+from secateur.options.argument_checks import check_arguments
+from secateur.options.call_checks import bound_arguments, check_option_name
+from secateur.options.renamed import with_current_names
+from secateur.options.selections import as_selectors, with_module_paths
 from secateur.utils.collected_warnings import warnings_collected
 from secateur.utils.default_device import default_device_set_aside
 from secateur.utils.process_groups import in_all_processes
 from secateur.utils.process_lock import exclusive
 from secateur.utils.progress import run_shown
 from secateur.utils.random_states import random_states_kept
-from secateur.utils.selections import as_selectors, with_module_paths
 
 P = ParamSpec("P")
 R = TypeVar("R")

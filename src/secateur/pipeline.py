@@ -16,7 +16,7 @@ from secateur.coupling.plan import Budget, Plan
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError, NameMatchError, TraceError
 from secateur.importance.scores import GroupScores, Scores
-from secateur.option_table import check_option
+from secateur.options.table import check_option
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit

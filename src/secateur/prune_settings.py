@@ -21,10 +21,10 @@ from secateur.importance.context import as_examples
 from secateur.importance.data_checks import check_program_sizes
 from secateur.importance.score import check_scoring
 from secateur.importance.scores import Scores
+from secateur.options.selections import Selection
 from secateur.pipeline import check_rounds
 from secateur.recovery.repair import check_options, resolve_repairs
 from secateur.surgery.model_config import config_of
-from secateur.utils.selections import Selection
 
 
 def check_settings(

@@ -24,6 +24,7 @@ from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import checked_data
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
+from secateur.options.selections import Selection
 from secateur.pipeline import score_iteratively
 from secateur.prune_settings import check_device, check_layout, check_network, check_phase, check_settings
 from secateur.recovery.chain import Tuning
@@ -40,7 +41,6 @@ from secateur.tracing import kinds_for_budget, trace, within_layout, within_sele
 from secateur.utils.collected_warnings import warn
 from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
-from secateur.utils.selections import Selection
 from secateur.utils.time_budget import TimeBudget
 
 

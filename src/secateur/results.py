@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.plan import Plan
 from secateur.deployment.export import export
 from secateur.deployment.exported_file import ExportedFile
 from secateur.files import Writer, text_writer
 from secateur.importance.scores import Scores
-from secateur.option_table import as_path
+from secateur.options.call_checks import checked_calls
+from secateur.options.table import as_path
 from secateur.report.report import Report
 from secateur.surgery.hf_export import save_pretrained
 from secateur.surgery.recipe import Recipe

@@ -27,11 +27,11 @@ from secateur.graph.export import export_first, export_fresh
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.data_checks import check_model_values, usable_examples
+from secateur.options.selections import Selection
 from secateur.surgery.config_layout_network import with_config_layout, with_shorter_lists
 from secateur.surgery.program_surgery import as_module
 from secateur.surgery.validate import removable_blocks, validate_blocks, validate_groups
 from secateur.surgery.verify import check_same, compare_outputs
-from secateur.utils.selections import Selection
 
 
 @entry_point

@@ -8,9 +8,9 @@ from secateur.allocation.quantities import parse_quantity
 from secateur.coupling.plan import Budget
 from secateur.errors import BudgetError
 from secateur.evaluation.generation import DECODE, PHASES, PREFILL
-from secateur.foreign_names import FOREIGN_UNITS, REMOVED_FRACTIONS, familiar_name
-from secateur.foreign_options import foreign_option
 from secateur.options import is_real
+from secateur.options.foreign import foreign_option
+from secateur.options.foreign_names import FOREIGN_UNITS, REMOVED_FRACTIONS, familiar_name
 
 COUNTED = ("params", "macs", "bytes", "units")
 LATENCY, SPEEDUP, MILLISECONDS = "latency", "speedup", "ms"

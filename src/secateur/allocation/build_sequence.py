@@ -19,8 +19,8 @@ from secateur.errors import BudgetError
 from secateur.evaluation.channel_steps import preferred_multiple
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import Scores
-from secateur.option_table import check_option
 from secateur.options import check_name
+from secateur.options.table import check_option
 
 ORDERS: Mapping[str, Strategy] = {**STRATEGIES, "loss": loss_aware}
 

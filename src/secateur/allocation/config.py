@@ -12,8 +12,8 @@ from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
 from secateur.files.state_memo import StateMemo
 from secateur.importance.registry import CriterionLike
-from secateur.option_table import SOME_NAMES
 from secateur.options import check_name
+from secateur.options.table import SOME_NAMES
 from secateur.recovery.chain import DEFAULT as DEFAULT_REPAIR
 from secateur.recovery.repair import How, resolve_repairs
 from secateur.utils.time_budget import TimeBudget

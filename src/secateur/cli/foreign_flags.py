@@ -6,7 +6,7 @@ from typer.core import TyperCommand
 
 from secateur.cli.common_options import exit_with
 from secateur.errors import NameMatchError
-from secateur.foreign_options import foreign_flag
+from secateur.options.foreign import foreign_flag
 
 
 class CommandWithAdvice(TyperCommand):

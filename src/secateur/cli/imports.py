@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from secateur.argument_checks import check_model
 from secateur.cli.checkpoints import read_checkpoint, state_dict_for
 from secateur.cli.model_sources import library_model
 from secateur.errors import NameMatchError, OptionError, StorageError
 from secateur.files import check_regular, read_program
 from secateur.graph.wrappers import unwrapped
+from secateur.options.argument_checks import check_model
 from secateur.utils.failure_text import failure_text
 
 FORM = "package.module:name or file.py:name"

@@ -11,7 +11,7 @@ from secateur.coupling.network import Group, Network
 from secateur.coupling.regroup import renumber_units
 from secateur.coupling.residual_blocks import groups_inside, is_inside, without_blocks
 from secateur.errors import NameMatchError
-from secateur.utils.selections import ModulePath, Selection, Selector, as_selectors, is_in_module, paths_of
+from secateur.options.selections import ModulePath, Selection, Selector, as_selectors, is_in_module, paths_of
 
 
 def with_selected_blocks(network: Network, only: Selection | None = None, skip: Selection | None = None) -> Network:

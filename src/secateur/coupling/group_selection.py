@@ -10,7 +10,7 @@ from torch import nn
 from secateur.coupling.cost import WHOLE
 from secateur.errors import NameMatchError
 from secateur.graph.operators import module_path
-from secateur.utils.selections import ModulePath, Selection, Selector, as_selectors, is_in_module, paths_of
+from secateur.options.selections import ModulePath, Selection, Selector, as_selectors, is_in_module, paths_of
 
 if TYPE_CHECKING:
     from secateur.coupling.network import Network

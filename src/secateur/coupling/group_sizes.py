@@ -11,8 +11,8 @@ from torch import Tensor
 from secateur.coupling.group_selection import groups_of
 from secateur.errors import BudgetError, OptionError
 from secateur.options import described, is_real, is_whole, shortened
+from secateur.options.selections import Selector, is_selection
 from secateur.utils.plurals import number_of
-from secateur.utils.selections import Selector, is_selection
 
 if TYPE_CHECKING:
     from secateur.coupling.network import Group, Network

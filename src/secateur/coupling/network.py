@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.config_layout import ConfigLayout
 from secateur.coupling.consumers import Consumer, UnitAxis
 from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
@@ -24,10 +23,11 @@ from secateur.graph.module_program import ModuleProgram
 from secateur.graph.process_bound import ProcessBound
 from secateur.graph.program import Program
 from secateur.graph.random_draws import Draw
+from secateur.options.call_checks import checked_calls
+from secateur.options.selections import Selection
 from secateur.utils.data_frame import data_frame_of_rows
 from secateur.utils.html_table import html_table
 from secateur.utils.plots import axes_for, bars_of_two
-from secateur.utils.selections import Selection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

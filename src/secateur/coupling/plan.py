@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.cost import Cost
 from secateur.coupling.effective_macs import EffectiveMacs
 from secateur.coupling.group_sizes import Sizes
@@ -14,6 +13,7 @@ from secateur.coupling.metric_change import MetricChange
 from secateur.coupling.network import Group, Kept, Network
 from secateur.coupling.new_biases import grown_biases
 from secateur.coupling.plan_edits import edited_plan
+from secateur.options.call_checks import checked_calls
 from secateur.utils.data_frame import data_frame_of_rows
 from secateur.utils.html_table import html_table
 from secateur.utils.plots import axes_for, bars_of_two

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.data.next_tokens import IGNORED_LABEL
 from secateur.errors import DataError, OptionError
-from secateur.option_table import check_option
 from secateur.options import described
+from secateur.options.call_checks import checked_calls
+from secateur.options.table import check_option
 
 
 @checked_calls

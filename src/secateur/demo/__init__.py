@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.demo.network import FashionNet
+from secateur.options.call_checks import checked_calls
 
 MEAN, STD = 0.2860, 0.3530
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from secateur.call_checks import checked_calls
+from secateur.options.call_checks import checked_calls
 from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
+from secateur.options.call_checks import checked_calls
 
 
 @dataclass(frozen=True, eq=False)

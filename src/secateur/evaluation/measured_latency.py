@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.evaluation.generation import GenerationPhase
@@ -13,6 +12,7 @@ from secateur.evaluation.latency_table import LatencyTable, with_overhead, with_
 from secateur.evaluation.runtimes import EAGER, check_runtime
 from secateur.evaluation.timing import sweep_seconds
 from secateur.graph.contexts import preserved
+from secateur.options.call_checks import checked_calls
 from secateur.utils.progress import counted
 
 

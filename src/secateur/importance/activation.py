@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.data.batch import Batch
 from secateur.importance.activation_taps import ActivationTap, activation_taps, tap_handlers, taps_by_group
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
+from secateur.options.call_checks import checked_calls
 from secateur.utils.dtypes import as_real
 
 Measure = Callable[[Tensor], Tensor]

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from secateur.call_checks import checked_calls
 from secateur.errors import OptionError
 from secateur.options import Option
+from secateur.options.call_checks import checked_calls
 
 
 @checked_calls

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.network import Group, Network
 from secateur.data.batch import Batch, concat_batches, on_device
 from secateur.data.forms import ExampleList
@@ -22,6 +21,7 @@ from secateur.graph.value_bytes import examples_within
 from secateur.importance.scores import GroupScores, Scores
 from secateur.masking.ablation import MeanAblation, Means
 from secateur.masking.imputation import ConsumerMoments, LinearImputer
+from secateur.options.call_checks import checked_calls
 from secateur.utils.progress import track
 
 MICROBATCH = 32  # examples

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from secateur.call_checks import checked_calls
 from secateur.options import check_name
+from secateur.options.call_checks import checked_calls
 from secateur.utils.data_frame import data_frame
 from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns

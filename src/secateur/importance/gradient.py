@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.network import Group
 from secateur.data.batch import Batch
 from secateur.errors import DataError
@@ -31,6 +30,7 @@ from secateur.importance.activation_taps import (
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 from secateur.importance.taylor import Taylor
+from secateur.options.call_checks import checked_calls
 from secateur.utils.dtypes import as_real
 
 GradientMeasure = Callable[[Tensor, Tensor], Tensor]

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.network import Group
 from secateur.data.batch import Batch
 from secateur.errors import DataError
@@ -16,7 +15,8 @@ from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
 from secateur.importance.gates import check_divisible_batches
 from secateur.importance.registry import criterion
-from secateur.option_table import OPTIONS
+from secateur.options.call_checks import checked_calls
+from secateur.options.table import OPTIONS
 
 
 @checked_calls

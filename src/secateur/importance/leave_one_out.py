@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.importance.config import option_field
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
@@ -16,6 +15,7 @@ from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.options import one_of
+from secateur.options.call_checks import checked_calls
 
 TIE_STEP = 1e-12  # by which a later unit ranks above an earlier one of equal loss
 

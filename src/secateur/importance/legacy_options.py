@@ -7,8 +7,8 @@ from typing import Any
 
 from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
-from secateur.option_table import OPTIONS
 from secateur.options import Option, one_of, optional
+from secateur.options.table import OPTIONS
 
 ANY_VALUE = Option("any value", lambda value: True)
 

@@ -15,7 +15,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.network import Group, Network
 from secateur.data.batch import Batch
 from secateur.importance.activation_taps import ActivationTap, activation_taps
@@ -30,7 +29,8 @@ from secateur.importance.obs_batches import GroupBatch, LinearConsumers, group_b
 from secateur.importance.registry import criterion
 from secateur.importance.shapley.memory import MemoryLimit
 from secateur.masking.linear_layers import LinearLayer, layers_of
-from secateur.option_table import OPTIONS
+from secateur.options.call_checks import checked_calls
+from secateur.options.table import OPTIONS
 from secateur.utils.live_bytes import peak_bytes
 from secateur.utils.progress import track
 from secateur.utils.rng import generator_for

@@ -7,17 +7,17 @@ from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.errors import NameMatchError, OptionError
-from secateur.foreign_names import FOREIGN_CRITERIA, familiar_name
 from secateur.importance.config import CriterionConfig, options_by_keyword
 from secateur.importance.context import CriterionContext
 from secateur.importance.criteria_table import Criteria
 from secateur.importance.criterion_facts import FACTS, UNKNOWN, CriterionFacts
 from secateur.importance.legacy_options import config_of_option_names, with_option_mapping
 from secateur.importance.scores import GroupScores
-from secateur.option_table import CRITERION
 from secateur.options import Option, check_name, described
+from secateur.options.call_checks import checked_calls
+from secateur.options.foreign_names import FOREIGN_CRITERIA, familiar_name
+from secateur.options.table import CRITERION
 
 Config = TypeVar("Config", bound=CriterionConfig)
 UnitScores = Mapping[str, Tensor | GroupScores]

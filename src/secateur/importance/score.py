@@ -39,10 +39,10 @@ from secateur.importance.shapley.samplers.base import Sampler
 from secateur.importance.shapley.stopping import Rule
 from secateur.masking.imputation import consumer_moments
 from secateur.masking.unit_means import consumer_means
-from secateur.option_table import check_option
 from secateur.options import check_name
+from secateur.options.selections import Selection
+from secateur.options.table import check_option
 from secateur.utils.progress import track
-from secateur.utils.selections import Selection
 
 BUILT_IN = (
     activation,

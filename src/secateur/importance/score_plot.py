@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from secateur.utils.globs import match_globs
+from secateur.options.globs import match_globs
 from secateur.utils.plots import MOST_LABELS, axes_for
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.errors import NameMatchError
 from secateur.files import Writer, tensors_writer, write_file
 from secateur.importance.estimates import MAX_REPLICATES, Sample, degrees_of_freedom, join_samples, student_quantile
 from secateur.importance.saved_scores import SavedGroup, SavedScores, read_scores
 from secateur.importance.score_plot import plot_scores
 from secateur.importance.score_tables import estimation_lines, group_rows, unit_columns
-from secateur.option_table import as_path
+from secateur.options.call_checks import checked_calls
+from secateur.options.table import as_path
 from secateur.utils.data_frame import data_frame
 from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from secateur.call_checks import checked_calls
 from secateur.errors import OptionError
 from secateur.importance.config import CriterionConfig, option_field
 from secateur.options import Option, one_of, optional
+from secateur.options.call_checks import checked_calls
 
 ACTIVATIONS, WEIGHTS, GATES = "activations", "weights", "gates"
 ORDER = Option("1 or 2", lambda value: value in (1, 2) and not isinstance(value, bool))

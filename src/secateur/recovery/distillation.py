@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from secateur.call_checks import checked_calls
 from secateur.data.batch import Batch, concat_batches
 from secateur.evaluation.divergence import divergence
 from secateur.evaluation.losses import supervised
 from secateur.evaluation.outputs import is_distribution, is_logits, is_no_class_score, main_output
+from secateur.options.call_checks import checked_calls
 
 LABELS = 0.1
 

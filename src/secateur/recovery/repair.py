@@ -15,8 +15,8 @@ from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import batches_for, check_model_on, check_model_values
-from secateur.option_table import check_option
 from secateur.options import check_name
+from secateur.options.table import check_option
 from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, Tuning
 from secateur.recovery.custom_repair import Trainer, check_three_arguments, custom_training
 from secateur.recovery.embedded import embedded_tensors

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.errors import NameMatchError
 from secateur.files import text_writer, write_files
 from secateur.importance.rank_correlation import agreements
 from secateur.importance.scores import Scores
-from secateur.option_table import as_path
+from secateur.options.call_checks import checked_calls
+from secateur.options.table import as_path
 from secateur.report.comparison_page import comparison_json, comparison_page
 from secateur.report.comparison_plot import plot_comparison
 from secateur.report.comparison_records import ComparisonTrial, CriterionMetrics, trial_columns

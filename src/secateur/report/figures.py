@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from secateur.call_checks import checked_calls
 from secateur.evaluation.changes import Change
 from secateur.evaluation.records import Latency, Metrics
+from secateur.options.call_checks import checked_calls
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur.call_checks import checked_calls
 from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
 from secateur.data.next_tokens import IGNORED_LABEL, is_causal_language_model
@@ -21,6 +20,7 @@ from secateur.evaluation.generation import cached_inputs
 from secateur.evaluation.outputs import main_output
 from secateur.graph.contexts import preserved, run_module
 from secateur.importance.data_checks import batches_of_model
+from secateur.options.call_checks import checked_calls
 from secateur.utils.default_device import on_callers_device
 from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.files.records import encoded
 from secateur.importance.scores import Scores
+from secateur.options.call_checks import checked_calls
 from secateur.report.figures import Figures, measure_rows
 from secateur.report.report_page import report_page
 from secateur.report.report_plot import plot_report

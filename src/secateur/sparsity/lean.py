@@ -8,6 +8,7 @@ from torch import nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, NameMatchError
+from secateur.options.selections import Selection
 from secateur.sparsity.lean_result import LeanResult
 from secateur.sparsity.lean_rounds import LeanRounds
 from secateur.sparsity.results import RunSettings
@@ -17,7 +18,6 @@ from secateur.tracing import trace
 from secateur.training.session import training_session
 from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
-from secateur.utils.selections import Selection
 
 LEAN_STAGES = ("trace", "prune")
 

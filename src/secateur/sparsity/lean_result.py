@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from secateur.call_checks import checked_calls
+from secateur.options.call_checks import checked_calls
 from secateur.sparsity.results import SparseResult
 
 

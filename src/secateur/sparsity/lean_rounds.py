@@ -11,6 +11,7 @@ from secateur.channel_graph.build import graph_of
 from secateur.channel_graph.graph import ChannelGraph
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
+from secateur.options.selections import Selection, match_layers
 from secateur.sparsity.constant_output import output_varies
 from secateur.sparsity.dead_kernels import (
     Kernels,
@@ -25,7 +26,6 @@ from secateur.sparsity.selection import SELECT
 from secateur.surgery.cut import cut
 from secateur.training.masks import held_at_zero
 from secateur.utils.progress import track
-from secateur.utils.selections import Selection, match_layers
 
 
 @dataclass(frozen=True, eq=False)

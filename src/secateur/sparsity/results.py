@@ -8,7 +8,6 @@ from typing import Self
 import torch
 from torch import nn
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.cost import Cost
 from secateur.coupling.network import Network
 from secateur.coupling.operator_results import results_of
@@ -20,6 +19,7 @@ from secateur.evaluation.kernel_selection import FastNetwork
 from secateur.files import Writer, record_writer
 from secateur.masking.linear_layers import layers_of
 from secateur.masking.transposed_layers import transposed_layers_of
+from secateur.options.call_checks import checked_calls
 from secateur.report.figures import LayerFigures
 from secateur.report.report import Report
 from secateur.report.sparsity_report import SparseFacts, measure_sparsity

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.allocation.quantities import budget_text
-from secateur.call_checks import checked_calls
 from secateur.errors import BudgetError, NameMatchError
 from secateur.evaluation.changes import Change
 from secateur.files import text_writer, write_files
-from secateur.option_table import as_path
+from secateur.options.call_checks import checked_calls
+from secateur.options.table import as_path
 from secateur.results import Result
 from secateur.tradeoff_curve.page import IS_FRACTION, plot_tradeoff, tradeoff_json, tradeoff_page
 from secateur.utils.data_frame import data_frame_of_rows

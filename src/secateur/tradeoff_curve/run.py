@@ -26,6 +26,7 @@ from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA, score
 from secateur.importance.scores import Scores
+from secateur.options.selections import Selection
 from secateur.prune_settings import check_device, check_layout, check_network, check_settings
 from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import How
@@ -34,7 +35,6 @@ from secateur.tracing import trace_in_layout
 from secateur.tradeoff_curve.curve import Tradeoff, TradeoffPoint
 from secateur.tradeoff_curve.points import CurvePoints
 from secateur.utils.progress import stage
-from secateur.utils.selections import Selection
 
 
 @entry_point_with(*READ_BY_CRITERIA, is_shared=True)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
-from secateur.call_checks import checked_calls
 from secateur.errors import OptionError, SurgeryError
+from secateur.options.call_checks import checked_calls
 from secateur.training.optimizer_hooks import (
     attach_optimizer_hooks,
     check_finite,

@@ -16,6 +16,7 @@ from secateur.graph.contexts import preserved, run_module
 from secateur.graph.model_copies import copy_model
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.scores import GroupScores, Scores
+from secateur.options.selections import Selection
 from secateur.report.measured_report import measure_networks
 from secateur.results import Result
 from secateur.surgery.recipe import recipe_of
@@ -23,7 +24,6 @@ from secateur.training.session import TrainingSession, training_session
 from secateur.training.taylor_schedule import TaylorSchedule
 from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
-from secateur.utils.selections import Selection
 
 OWN_GATES = "taylor"
 TOWARDS = ("dense", "labels")

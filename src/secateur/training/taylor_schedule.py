@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from secateur.allocation.budget import COUNTED, parse_keep
 from secateur.allocation.reachable import check_reachable
 from secateur.allocation.remaining_fractions import fractions, fractions_of
-from secateur.call_checks import checked_calls
 from secateur.coupling.network import Group
 from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError, SurgeryError, TraceError
 from secateur.graph.wrappers import unwrapped
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import score
-from secateur.option_table import check_option
+from secateur.options.call_checks import checked_calls
+from secateur.options.selections import Selection
+from secateur.options.table import check_option
 from secateur.surgery.cut import cut
 from secateur.tracing import trace
 from secateur.training.gate_gradients import TrainingGateGradients
@@ -25,7 +26,6 @@ from secateur.training.method import TrainingMethod
 from secateur.training.optimizer_hooks import check_finite, scale_of
 from secateur.training.removal_order import removal_order
 from secateur.utils.deprecation import renamed_attribute
-from secateur.utils.selections import Selection
 
 
 @checked_calls

@@ -11,7 +11,7 @@ from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from secateur.call_checks import checked_calls
+from secateur.options.call_checks import checked_calls
 from secateur.utils.distributed import SharedWork, exchange, failures_exchanged, process_count, shared_work
 
 P = ParamSpec("P")

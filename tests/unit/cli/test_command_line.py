@@ -21,7 +21,7 @@ from secateur.allocation.build_sequence import ORDERS
 from secateur.cli import completion, main
 from secateur.cli.main import app
 from secateur.evaluation.channel_steps import TARGETS
-from secateur.option_table import OPTIONS
+from secateur.options.table import OPTIONS
 from secateur.recovery.chain import CLOSED_FORM, TRAINED
 
 pytestmark = untrained_networks

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.rules.elementwise import POINTWISE
 from secateur.coupling.rules.op_rule import (
     AttributeRule,
@@ -23,6 +22,7 @@ from secateur.coupling.rules.op_rule import (
 )
 from secateur.coupling.rules.registry import UNKNOWN, built_in_rule, registered_rules, resolve_operator
 from secateur.errors import OptionError
+from secateur.options.call_checks import checked_calls
 
 
 @checked_calls

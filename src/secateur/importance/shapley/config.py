@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.errors import NameMatchError, OptionError
 from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.shapley.aggregates import Aggregate, find_aggregate
@@ -14,8 +13,9 @@ from secateur.importance.shapley.memory import MemoryLimit
 from secateur.importance.shapley.samplers.base import Sampler
 from secateur.importance.shapley.samplers.registry import SAMPLERS
 from secateur.importance.shapley.stopping import Rule
-from secateur.option_table import OPTIONS
 from secateur.options import Option, one_of
+from secateur.options.call_checks import checked_calls
+from secateur.options.table import OPTIONS
 
 AUTO, CONTROLLED, PAPER = "auto", "controlled", "paper"
 SAMPLER_NAMES = (AUTO, CONTROLLED, *SAMPLERS)

@@ -11,8 +11,8 @@ from functools import cached_property
 
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.errors import BudgetError
+from secateur.options.call_checks import checked_calls
 
 MIN_BLOCKS = 4  # before a statistic of blocks is computed
 

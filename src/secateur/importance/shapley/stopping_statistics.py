@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from secateur.call_checks import checked_calls
 from secateur.errors import BudgetError
 from secateur.importance.shapley.stopping import MIN_BLOCKS, EstimateState, Rule, check_positive
+from secateur.options.call_checks import checked_calls
 
 
 @checked_calls

@@ -14,6 +14,7 @@ from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.masking.finite_weights import finite_weight
 from secateur.options import is_block_shape
+from secateur.options.selections import Selection
 from secateur.sparsity.pivoting.result import PivotResult
 from secateur.sparsity.pivoting.rounds import PivotRounds, axes_to_pivot
 from secateur.sparsity.results import RunSettings, whole_plan
@@ -23,7 +24,6 @@ from secateur.tracing import trace
 from secateur.training.session import training_session
 from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
-from secateur.utils.selections import Selection
 
 PIVOT_STAGES = ("trace", "prune")
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.network import Network
 from secateur.entry import entry_point
 from secateur.errors import StorageError
 from secateur.evaluation.kernel_selection import FastNetwork, MakeKernel, select_network_kernels
 from secateur.files import Writer, reading, record_writer
+from secateur.options.call_checks import checked_calls
 from secateur.sparsity.packed_layers.block_kernels import packed_kernels
 from secateur.sparsity.pivoting.saved import PIVOT, SavedPivot, check_pivot, read_pivot, saved_pivot
 from secateur.sparsity.results import SparseResult, whole_plan

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
 from secateur.masking.linear_layers import layers_of
+from secateur.options.selections import Selection, match_layers
 from secateur.sparsity.pivoting.orders import Axes, axes_of, fold_orders, matrices_of
 from secateur.sparsity.pivoting.pivot_matrices import pivot_matrices
 from secateur.sparsity.pivoting.pivoted_matrices import PivotedMatrices
 from secateur.sparsity.pivoting.result import PivotedLayer
 from secateur.training.masks import fading, held_at_zero
 from secateur.utils.progress import track
-from secateur.utils.selections import Selection, match_layers
 
 Fit = Callable[[nn.Module], object]
 

@@ -13,10 +13,10 @@ from secateur.coupling.network import Network
 from secateur.coupling.operator_results import results_of
 from secateur.errors import BudgetError
 from secateur.masking.linear_layers import LinearLayer
+from secateur.options.globs import match_globs
 from secateur.sparsity.dead_kernels import Kernels, layer_of, used_channels
 from secateur.sparsity.spp.columns import group_numbers
 from secateur.sparsity.spp.layer_selection import left_out, left_out_text
-from secateur.utils.globs import match_globs
 
 BISECTIONS = 50
 

@@ -10,7 +10,7 @@ from secateur.coupling.rules.registry import rule_of
 from secateur.errors import SurgeryError
 from secateur.graph.operators import arguments, module_path
 from secateur.masking.linear_layers import LinearLayer, layers_of
-from secateur.utils.selections import Selection, match_layers
+from secateur.options.selections import Selection, match_layers
 
 
 def layers_to_prune(model: nn.Module, network: Network, skip: Selection | None) -> list[LinearLayer]:

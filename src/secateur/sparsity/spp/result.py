@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from secateur.call_checks import checked_calls
 from secateur.evaluation.kernel_selection import FastNetwork, select_network_kernels
+from secateur.options.call_checks import checked_calls
 from secateur.sparsity.packed_layers.gathered_conv import gathered_kernels
 from secateur.sparsity.results import SparseResult
 from secateur.surgery.recipe import Recipe

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.call_checks import checked_calls
 from secateur.channel_graph.build import graph_of
 from secateur.coupling.operator_results import results_of
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
+from secateur.options.call_checks import checked_calls
+from secateur.options.selections import Selection
 from secateur.sparsity.dead_kernels import cut_dead_channels
 from secateur.sparsity.spp.budget import MacBudget, prune_counts
 from secateur.sparsity.spp.columns import columns_of
@@ -19,7 +20,6 @@ from secateur.sparsity.spp.result import SPPResult
 from secateur.tracing import trace
 from secateur.training.method import TrainingMethod
 from secateur.utils.deprecation import renamed_attribute
-from secateur.utils.selections import Selection
 
 
 @checked_calls

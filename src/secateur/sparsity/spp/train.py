@@ -8,13 +8,13 @@ from torch import nn
 
 from secateur.entry import entry_point
 from secateur.graph.model_copies import copy_model
+from secateur.options.selections import Selection
 from secateur.sparsity.results import RunSettings
 from secateur.sparsity.spp.result import SPPResult
 from secateur.sparsity.spp.spp import SPP
 from secateur.training.session import training_session
 from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
-from secateur.utils.selections import Selection
 
 SPP_STAGES = ("prune", "tune")
 

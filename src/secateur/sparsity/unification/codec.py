@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.call_checks import checked_calls
 from secateur.entry import entry_point
 from secateur.errors import NameMatchError
 from secateur.files import bytes_writer, write_file
+from secateur.options.call_checks import checked_calls
 from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, found_labels, signs
 from secateur.sparsity.unification.compressed_file import MAGIC, STREAMS, check_blocks, read_compressed
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from secateur.errors import SurgeryError
-from secateur.utils.selections import Selection, match_layers
+from secateur.options.selections import Selection, match_layers
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 LARGE_SHARE = 0.5  # a first layer with so much of all weights is not left out

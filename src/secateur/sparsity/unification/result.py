@@ -8,12 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
 from secateur.coupling.cost import Cost
 from secateur.coupling.operator_results import results_of
 from secateur.evaluation.kernel_selection import FastNetwork, select_network_kernels
 from secateur.files import Writer, bytes_writer
 from secateur.masking.linear_layers import layers_of
+from secateur.options.call_checks import checked_calls
 from secateur.sparsity.packed_layers.unified_kernels import unified_kernels
 from secateur.sparsity.results import SparseResult
 from secateur.sparsity.saved_kernels import SavedKernels

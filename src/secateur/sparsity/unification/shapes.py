@@ -7,8 +7,8 @@ from torch import Tensor
 
 from secateur.errors import BudgetError
 from secateur.options import is_block_shape
+from secateur.options.globs import match_globs
 from secateur.sparsity.unification.blocks import Blocks, labels_of, projected
-from secateur.utils.globs import match_globs
 
 DEFAULT_SHAPE = (1, 8)
 MOST_PADDING = 1.1  # how many times more blocks than without padding a candidate may have

@@ -8,6 +8,7 @@ from torch import nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
+from secateur.options.selections import Selection
 from secateur.sparsity.results import RunSettings, whole_plan
 from secateur.sparsity.unification.codec import halved
 from secateur.sparsity.unification.result import UnifiedResult
@@ -19,7 +20,6 @@ from secateur.tracing import trace
 from secateur.training.session import training_session
 from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
-from secateur.utils.selections import Selection
 
 UPDATES = 8
 

@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.call_checks import checked_calls
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
 from secateur.masking.finite_weights import finite_weight
+from secateur.options.call_checks import checked_calls
+from secateur.options.selections import Selection
 from secateur.sparsity.unification.layer_state import start_state
 from secateur.sparsity.unification.layers import weights_to_structure
 from secateur.sparsity.unification.shapes import DEFAULT_SHAPE, Shape, block_shapes
 from secateur.training.method import TrainingMethod
 from secateur.training.optimizer_hooks import scale_of
-from secateur.utils.selections import Selection
 
 LARGEST_RHO = 1.0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.call_checks import checked_calls
+from secateur.options.call_checks import checked_calls
 
 
 @checked_calls

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from secateur.foreign_names import REMOVED_FRACTIONS
 from secateur.options import is_real, shortened
+from secateur.options.foreign_names import REMOVED_FRACTIONS
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from secateur.errors import OptionError
-from secateur.option_table import check_option, classes_of
 from secateur.options import described
+from secateur.options.table import check_option, classes_of
 
 TRACED = "give the model that was traced, as the first argument"
 MODEL_ADVICE: Mapping[str, str] = {

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from secateur.foreign_names import lookup_key
-from secateur.foreign_option_table import FOREIGN_OPTIONS, ForeignOption
+from secateur.options.foreign_names import lookup_key
+from secateur.options.foreign_table import FOREIGN_OPTIONS, ForeignOption
 
 
 def foreign_option(name: str, options: Collection[str]) -> ForeignOption | None:

@@ -16,8 +16,8 @@ import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.entry import entry_point
 from secateur.errors import NameMatchError
-from secateur.option_table import OPTIONS, classes_of
 from secateur.options import Option, check_name
+from secateur.options.table import OPTIONS, classes_of
 
 pytestmark = untrained_networks
 

@@ -14,8 +14,8 @@ from torch import nn
 
 import secateur as sc
 from secateur import demo, sparsity, stopping, training
-from secateur.call_checks import checked_calls
 from secateur.importance.scores import GroupScores
+from secateur.options.call_checks import checked_calls
 from secateur.report.report import Report
 from secateur.tradeoff_curve.curve import TradeoffPoint
 

@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin
 
 from secateur.errors import BudgetError, DataError, NameMatchError, OptionError
 from secateur.options import Option, described, is_real, is_round, is_whole, one_of, optional, whole_from
-from secateur.utils.selections import is_selection
+from secateur.options.selections import is_selection
 
 
 def _are_names(value: object) -> bool:

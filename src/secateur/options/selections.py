@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import nn
 
 from secateur.errors import NameMatchError
-from secateur.utils.globs import match_globs
+from secateur.options.globs import match_globs
 
 Selector = str | nn.Module | type[nn.Module]
 Selection = Selector | Sequence[Selector]

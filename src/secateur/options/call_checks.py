@@ -6,8 +6,8 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from secateur.errors import NameMatchError, OptionError
-from secateur.foreign_options import foreign_option
 from secateur.options import check_name
+from secateur.options.foreign import foreign_option
 
 Callee = TypeVar("Callee", bound=Callable[..., Any])
 

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 import secateur as sc
 from secateur.allocation.budget import QUALITY_BOUNDS, UNITS, parse_keep
 from secateur.cli.main import app
-from secateur.foreign_names import FOREIGN_CRITERIA, FOREIGN_UNITS
-from secateur.foreign_option_table import FOREIGN_OPTIONS
-from secateur.foreign_options import foreign_option
 from secateur.importance.score import READ_BY_CRITERIA
+from secateur.options.foreign import foreign_option
+from secateur.options.foreign_names import FOREIGN_CRITERIA, FOREIGN_UNITS
+from secateur.options.foreign_table import FOREIGN_OPTIONS
 
 FUNCTIONS = (sc.trace, sc.score, sc.plan, sc.prune, sc.compare, sc.tradeoff, sc.save, sc.export, sc.Shapley)
 MODEL = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).eval()

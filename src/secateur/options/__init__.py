@@ -1,0 +1,29 @@
+"""Options: the values that arguments of public functions may have, and errors that name the remedy for others."""
+
+from secateur.options.option import (
+    Option,
+    check_name,
+    described,
+    is_block_shape,
+    is_real,
+    is_round,
+    is_whole,
+    one_of,
+    optional,
+    shortened,
+    whole_from,
+)
+
+__all__ = [
+    "Option",
+    "check_name",
+    "described",
+    "is_block_shape",
+    "is_real",
+    "is_round",
+    "is_whole",
+    "one_of",
+    "optional",
+    "shortened",
+    "whole_from",
+]
