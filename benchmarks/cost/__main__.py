@@ -25,7 +25,7 @@ import secateur as sc
 from cost.counting import FlopCounter, uncounted
 from cost.stages import STAGES, TimeSampler
 from cost.subjects import SUBJECTS, CostSubject
-from secateur import prune_stages
+from secateur.pruning import request
 
 PASSES = 3
 
@@ -64,7 +64,7 @@ def measure_cost(name: str, subject: CostSubject, counts: bool) -> dict[str, obj
     dense = _forward_operations(subject) if counts else min(_forward_seconds(subject) for _ in range(PASSES))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if counts:
-        with mock.patch.object(prune_stages, "trace", uncounted(prune_stages.trace)), FlopCounter() as counter:
+        with mock.patch.object(request, "trace", uncounted(request.trace)), FlopCounter() as counter:
             result = _prune_subject(subject)
         spent = {stage: counter.by_stage.get(stage, 0) for stage in STAGES}
     else:

@@ -6,8 +6,7 @@ docs/reference/ has a section for each name; tests compare all of them with this
 
 from secateur.allocation.plan import plan
 from secateur.allocation.reachable import reachable
-from secateur.api import prune
-from secateur.comparison import compare
+from secateur.comparison.compare import compare
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Plan
 from secateur.coupling.rules.registration import register_rule
@@ -19,9 +18,10 @@ from secateur.importance.score import score
 from secateur.importance.scores import Scores
 from secateur.importance.shapley.config import Shapley
 from secateur.importance.taylor import Taylor
+from secateur.pruning.prune import prune
+from secateur.pruning.results import Result
 from secateur.recovery.repair import repair
 from secateur.report.language_report import language_report
-from secateur.results import Result
 from secateur.surgery.cut import cut
 from secateur.surgery.storage import load, save
 from secateur.tracing import trace

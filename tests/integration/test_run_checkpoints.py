@@ -15,10 +15,10 @@ from torch import nn
 import secateur as sc
 from expected_warnings import untrained_networks
 from killed import forked
-from secateur import prune_stages, run_checkpoint
 from secateur.cli.app import handle_errors
 from secateur.errors import CheckpointError, StorageError
 from secateur.files.locks import try_lock, unlock
+from secateur.pruning import run_checkpoint, stages
 from secateur.recovery import chain
 
 pytestmark = untrained_networks
@@ -95,7 +95,7 @@ def test_what_was_done_is_not_done_again(finished: Path, monkeypatch: pytest.Mon
     def fail(*_: Any, **__: Any) -> Any:
         raise AssertionError("done again")
 
-    monkeypatch.setattr(prune_stages, "score", fail)
+    monkeypatch.setattr(stages, "score", fail)
     monkeypatch.setattr("secateur.allocation.choose_plan._searched_plan", fail)
     monkeypatch.setattr(chain.RepairChain, "_train", fail)
     monkeypatch.setattr(chain.RepairChain, "_solve", fail)
@@ -195,11 +195,11 @@ def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as stopped:
-        patch.setattr(prune_stages, "run_repairs", stop)
+        patch.setattr(stages, "run_repairs", stop)
         prune(tmp_path / "part")
     (note,) = stopped.value.__notes__
     assert note.startswith(f"{tmp_path / 'part'} holds what was done; call secateur.prune again with checkpoint=")
-    monkeypatch.setattr(prune_stages, "score", stop)  # which is not called again
+    monkeypatch.setattr(stages, "score", stop)  # which is not called again
     prune(tmp_path / "part")
 
 

@@ -149,7 +149,7 @@ def compare_command(
 ) -> CommandOutput:
     """Compare criteria: rank, cut and repair by each, and evaluate on examples that no criterion was given."""
     from secateur.cli.imports import batches_from, metric_from, model_from
-    from secateur.comparison import DEFAULT
+    from secateur.comparison.compare import DEFAULT
 
     comparison = sc.compare(
         model_from(model, weights, program, device), batches_from(data), by or DEFAULT,

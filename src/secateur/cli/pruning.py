@@ -45,7 +45,7 @@ from secateur.cli.parsing import parse_allocation, parse_keep_text, parse_repair
 from secateur.errors import BudgetError
 
 if TYPE_CHECKING:
-    from secateur.results import Result
+    from secateur.pruning.results import Result
 
 PRETRAINED = "pretrained"
 

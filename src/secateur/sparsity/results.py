@@ -20,10 +20,10 @@ from secateur.files import Writer, record_writer
 from secateur.masking.linear_layers import layers_of
 from secateur.masking.transposed_layers import transposed_layers_of
 from secateur.options.call_checks import checked_calls
+from secateur.pruning.results import PruningResult
 from secateur.report.figures import LayerFigures
 from secateur.report.report import Report
 from secateur.report.sparsity_report import SparseFacts, measure_sparsity
-from secateur.results import PruningResult
 from secateur.sparsity.saved_kernels import KERNELS_FILE, SavedKernels
 from secateur.training.session import TrainingSession
 

@@ -12,7 +12,7 @@ from secateur.evaluation.changes import Change
 from secateur.files import text_writer, write_files
 from secateur.options.call_checks import checked_calls
 from secateur.options.table import as_path
-from secateur.results import Result
+from secateur.pruning.results import Result
 from secateur.tradeoff_curve.page import IS_FRACTION, plot_tradeoff, tradeoff_json, tradeoff_page
 from secateur.utils.data_frame import data_frame_of_rows
 from secateur.utils.html_table import html_table

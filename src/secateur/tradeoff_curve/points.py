@@ -11,11 +11,11 @@ from secateur.coupling.plan import Budget, cost_text
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.report_split import ReportExamples
 from secateur.importance.scores import Scores
+from secateur.pruning.results import Result
 from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import run_repairs
 from secateur.recovery.repair_step import RepairStep
 from secateur.report.measured_report import measure_networks
-from secateur.results import Result
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import recipe_of
 from secateur.tradeoff_curve.curve import TradeoffPoint

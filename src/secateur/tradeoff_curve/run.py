@@ -11,8 +11,8 @@ from torch import nn
 from secateur.allocation.budget import parse_budgets
 from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.quantities import budget_text
-from secateur.comparison_settings import FRACTIONS
-from secateur.comparison_trials import calibration_and_tests, measured_examples
+from secateur.comparison.settings import FRACTIONS
+from secateur.comparison.trials import calibration_and_tests, measured_examples
 from secateur.coupling.block_selection import select_blocks
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
@@ -27,10 +27,10 @@ from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA, score
 from secateur.importance.scores import Scores
 from secateur.options.selections import Selection
-from secateur.prune_settings import check_device, check_layout, check_network, check_settings
+from secateur.pruning.run_checkpoint import run_checkpoint
+from secateur.pruning.setting_checks import check_device, check_layout, check_network, check_settings
 from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import How
-from secateur.run_checkpoint import run_checkpoint
 from secateur.tracing import trace_in_layout
 from secateur.tradeoff_curve.curve import Tradeoff, TradeoffPoint
 from secateur.tradeoff_curve.points import CurvePoints

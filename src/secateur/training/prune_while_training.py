@@ -17,8 +17,8 @@ from secateur.graph.model_copies import copy_model
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.scores import GroupScores, Scores
 from secateur.options.selections import Selection
+from secateur.pruning.results import Result
 from secateur.report.measured_report import measure_networks
-from secateur.results import Result
 from secateur.surgery.recipe import recipe_of
 from secateur.training.session import TrainingSession, training_session
 from secateur.training.taylor_schedule import TaylorSchedule

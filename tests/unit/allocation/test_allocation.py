@@ -34,7 +34,7 @@ from secateur.evaluation.timing import Stopwatch
 from secateur.importance.context import split_microbatches
 from secateur.importance.scores import GroupScores, Scores
 from secateur.masking.linear_layers import layers_of
-from secateur.pipeline import merge_scores
+from secateur.pruning.rounds import merge_scores
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
@@ -364,7 +364,9 @@ def test_a_time_budget_says_what_was_left_out(
 ) -> None:
     """A clock on which every look takes a second: the result is whole, whatever time there is."""
     ticking = itertools.count()
-    monkeypatch.setattr("secateur.api.TimeBudget", lambda seconds: TimeBudget(seconds, lambda: float(next(ticking))))
+    monkeypatch.setattr(
+        "secateur.pruning.prune.TimeBudget", lambda seconds: TimeBudget(seconds, lambda: float(next(ticking)))
+    )
     torch.manual_seed(0)
     model, x = linear_stack(6, 16, 16, 3), torch.randn(96, 6)
     with warnings.catch_warnings(record=True) as caught:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from expected_warnings import untrained_networks
-from secateur import comparison_trials
+from secateur.comparison import trials
 
 pytestmark = untrained_networks
 
@@ -115,7 +115,7 @@ def test_comparisons_with_and_without_new_biases(allowed: bool) -> None:
 
         return call
 
-    planners = {name: noted(getattr(comparison_trials, name)) for name in ("choose_plan", "plan_tied_sizes")}
-    with patch.multiple(comparison_trials, **planners):
+    planners = {name: noted(getattr(trials, name)) for name in ("choose_plan", "plan_tied_sizes")}
+    with patch.multiple(trials, **planners):
         sc.compare(plain(), X, by=("l1",), keep={"units": 0.6}, repair=None, new_biases=allowed, progress=False)
     assert plans and all((plan.new_biases == ("2.bias",)) is allowed for plan in plans)

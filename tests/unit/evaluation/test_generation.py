@@ -147,7 +147,7 @@ class NoModel(nn.Sequential):
 
 
 def test_what_can_not_be_timed_is_refused_before_the_model_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secateur.prune_stages.trace", lambda *_, **__: pytest.fail("traced"))
+    monkeypatch.setattr("secateur.pruning.request.trace", lambda *_, **__: pytest.fail("traced"))
     plain, x = NoModel(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(32, 4)
     with pytest.raises(BudgetError, match="NoModel is no model of the transformers library that generates text"):
         sc.prune(plain, x, {DECODE: 0.5}, **PLAIN)

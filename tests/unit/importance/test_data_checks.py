@@ -139,7 +139,7 @@ def test_it_is_refused_before_the_network_is_traced(case: str, monkeypatch: pyte
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the network was traced")
 
-    monkeypatch.setattr("secateur.prune_stages.trace", never)
+    monkeypatch.setattr("secateur.pruning.request.trace", never)
     with pytest.raises(sc.SecateurError):
         UNUSABLE[case][0]()
 

@@ -127,7 +127,7 @@ def test_what_no_configuration_says_is_refused_before_scoring(monkeypatch: pytes
         raise AssertionError("scored")
 
     model, batch = tiny_transformer("bert")
-    monkeypatch.setattr("secateur.prune_stages.score", unscored)
+    monkeypatch.setattr("secateur.pruning.stages.score", unscored)
     plain = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
     with pytest.raises(OptionError, match="needs a model of the transformers library"):
         sc.prune(plain, torch.randn(8, 4), {"units": 0.5}, layout="config")

@@ -1,116 +1,42 @@
 """The stages of `prune`: trace, score, plan, cut, repair and measure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
-from secateur.allocation.budget import check_metric_bound, quality_bound
 from secateur.allocation.choose_plan import choose_plan
-from secateur.allocation.config import PruneConfig
 from secateur.allocation.score_checks import warn_of_other_weights
 from secateur.coupling.block_selection import select_blocks
-from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.network import Network
-from secateur.coupling.plan import Budget, Plan, cost_text
+from secateur.coupling.plan import Plan, cost_text
 from secateur.data.batch import Batch
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.report_split import ReportExamples, split_examples
 from secateur.evaluation.runtimes import EAGER, is_installed, runtime_of
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
-from secateur.importance.data_checks import checked_data
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
 from secateur.options.selections import Selection
-from secateur.pipeline import score_iteratively
-from secateur.prune_settings import check_device, check_layout, check_network, check_phase, check_settings
+from secateur.pruning.request import PruneRequest
+from secateur.pruning.results import Result
+from secateur.pruning.rounds import score_iteratively
+from secateur.pruning.run_checkpoint import RunCheckpoint, recalled_scores
+from secateur.pruning.setting_checks import check_network
 from secateur.recovery.chain import Tuning
 from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair import run_repairs
 from secateur.recovery.repair_step import RepairStep
 from secateur.report.measured_report import measure_networks
 from secateur.report.report import Report
-from secateur.results import Result
-from secateur.run_checkpoint import RunCheckpoint, recalled_scores
 from secateur.surgery.cut import cut
 from secateur.surgery.recipe import Recipe, recipe_of
-from secateur.tracing import kinds_for_budget, trace, within_layout, within_selection
 from secateur.utils.collected_warnings import warn
 from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
 from secateur.utils.time_budget import TimeBudget
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PruneRequest:
-    """The arguments of `prune`, as it documents them; the budget is parsed, and most settings are in one record."""
-
-    model: nn.Module
-    data: Any
-    test: Any
-    keep: Budget
-    config: PruneConfig
-    scores: Scores | None
-    tuning: Mapping[str, Any]
-    only: Selection | None
-    skip: Selection | None
-    kinds: str | Sequence[str] | None
-    as_program: bool
-    new_biases: bool
-    options: Mapping[str, Any]
-
-    @property
-    def traced_kinds(self) -> str | Sequence[str] | None:
-        """The kinds of units; blocks are among them where the budget is in time."""
-        return kinds_for_budget(self.keep, self.kinds, self.as_program or isinstance(self.model, fx.GraphModule))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything that the result depends on beside the model and the examples, by name."""
-        names = ("keep", "tuning", "scores", "only", "skip", "as_program", "new_biases")
-        holdout = self.config.holdout if self.test is None else "test="
-        settings = {**self.config.settings, **{name: getattr(self, name) for name in names}}
-        return {**settings, "kinds": self.traced_kinds, "holdout": holdout, **self.options}
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The names of the stages."""
-        scoring = () if self.scores is not None else ("score",)
-        repair = () if self.config.repair is None else ("repair",)
-        return ("trace", *scoring, "plan", "cut", *repair, "measure")
-
-    def checked_examples(self) -> tuple[list[Batch], list[Batch]]:
-        """Check the settings and the data before any work is done.
-
-        Returns:
-            The examples, and those of `test`.
-
-        Raises:
-            SecateurError: one of them can't be used.
-        """
-        model, config, keep = self.model, self.config, self.keep
-        check_settings(config, keep, self.options, self.tuning, self.scores)
-        check_device(model, config, keep)
-        check_layout(model, config.layout, self.as_program)
-        wanted_kinds(self.kinds, self.as_program)
-        check_metric_bound(keep, config.metric)
-        criteria = [config.by] if self.scores is None else []
-        batches, tests = checked_data(
-            model, self.data, self.test, config.loss, criteria, quality_bound(keep), config.metric, self.as_program
-        )
-        check_phase(model, batches, config, keep, self.as_program)
-        return batches, tests
-
-    def tracer(self, batches: Sequence[Batch]) -> Callable[[nn.Module], Network]:
-        """Return the function that traces the model, and smaller ones between rounds of scoring."""
-        trace_model = partial(
-            trace, example_inputs=batches, kinds=self.traced_kinds, as_program=self.as_program,
-            new_biases=self.new_biases,
-        )  # fmt: skip
-        return within_selection(within_layout(trace_model, self.config.layout), self.only, self.skip)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from secateur.allocation.config import COMPARISON
-from secateur.comparison_settings import check_comparison, comparison_budgets, named_criteria
-from secateur.comparison_trials import ComparisonTrials, calibration_and_tests
+from secateur.comparison.settings import check_comparison, comparison_budgets, named_criteria
+from secateur.comparison.trials import ComparisonTrials, calibration_and_tests
 from secateur.coupling.block_selection import select_blocks
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
@@ -24,10 +24,10 @@ from secateur.importance.registry import CriterionLike
 from secateur.importance.score import score
 from secateur.options.renamed import with_current_names
 from secateur.options.selections import Selection
-from secateur.prune_settings import check_layout, check_network
+from secateur.pruning.run_checkpoint import run_checkpoint
+from secateur.pruning.setting_checks import check_layout, check_network
 from secateur.recovery.repair import How
 from secateur.report.comparison import Comparison
-from secateur.run_checkpoint import run_checkpoint
 from secateur.tracing import trace_in_layout
 from secateur.utils.progress import stage
 

@@ -19,7 +19,7 @@ from secateur.files.state_memo import FileMemo, StateMemo, key_of
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.scores import Scores
 from secateur.importance.shapley.config import SamplingConfig
-from secateur.saved_run import SavedRun, check_same_run, describe_run
+from secateur.pruning.saved_run import SavedRun, check_same_run, describe_run
 from secateur.utils.distributed import (
     broadcast_if_shared,
     exchange,

@@ -16,10 +16,11 @@ from secateur.importance.registry import CriterionLike
 from secateur.importance.score import READ_BY_CRITERIA
 from secateur.importance.scores import Scores
 from secateur.options.selections import Selection
-from secateur.prune_stages import PruneRequest, PruneStages
+from secateur.pruning.request import PruneRequest
+from secateur.pruning.results import Result
+from secateur.pruning.run_checkpoint import run_checkpoint
+from secateur.pruning.stages import PruneStages
 from secateur.recovery.repair import How
-from secateur.results import Result
-from secateur.run_checkpoint import run_checkpoint
 from secateur.utils.time_budget import TimeBudget
 
 

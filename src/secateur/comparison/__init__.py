@@ -1,0 +1,1 @@
+"""Compare: criteria measured by what networks that are cut by them lose."""

@@ -1,0 +1,1 @@
+"""Prune: trace, score, plan, cut, repair and measure, in one call."""
