@@ -634,6 +634,7 @@ ZOO: dict[str, Specimen] = {
         attention.Bundles, tokens(5), {"embed": 12, "attention.qkv": 4, "up": 9}, options={"as_program": True}
     ),
     "relative positions": Specimen(attention.RelativePositions, tokens(6), {"q": 4, "out": 7}, {"distance": "meets"}),
+    "heads in front of the examples": Specimen(attention.HeadsOutside, tokens(6), {"qkv": 3, "out": 6}),
     "looked up": Specimen(attention.LookedUp, tokens(6), {"q": 3}),
     "lstm": Specimen(lambda: others.Recurrent(nn.LSTM), tokens(4), {"first": 7, "layers": 6}),
     "gru": Specimen(lambda: others.Recurrent(nn.GRU), tokens(4), {"first": 7, "layers": 6}),

@@ -1,7 +1,7 @@
 """Walks of label tracing through a program: one for units, more for what lies within heads and for experts."""
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from secateur.coupling.labels import Labels, Weight, squeeze_expanded
 from secateur.coupling.rules.context import OpContext, freeze_arguments, frozen, tensors
 from secateur.coupling.rules.registry import rule_of
 from secateur.coupling.rules.rule_checks import apply_registered, is_registered
-from secateur.coupling.shape_literals import expanded_sizes, shape_literals_of
+from secateur.coupling.shape_literals import ShapeLiteral, expanded_sizes, shape_literals_of
 from secateur.coupling.trace_records import TracingScope
 from secateur.graph.operators import arguments, module_path
 from secateur.graph.program import Program
@@ -96,19 +96,23 @@ def _result_labels(
         return shapes[node]
     args = torch.fx.map_arg(arguments(node), lambda operand: labels.get(operand))
     op = OpContext(node, tracer, dict(args), shapes[node])
-    result = apply_registered(op) if is_registered(node) else _apply(op)
-    tracer.notes.literals.extend(shape_literals_of(op, result))
+    result, literals = apply_registered(op) if is_registered(node) else _apply(op)
+    tracer.notes.literals.extend(literals)
     if node in program.draws:
         tracer.notes.draws.append((node, tuple(squeeze_expanded(layer) for layer in _first_labels(result))))
     return result
 
 
-def _apply(op: OpContext) -> Any:
-    """Apply the rule of an operator; where it fails, freeze what the operator touches and say why."""
+def _apply(op: OpContext) -> tuple[Any, Sequence[ShapeLiteral]]:
+    """Return the labels and the shape literals by the rule of an operator.
+
+    Where the rule fails, what the operator touches is frozen, with the reason.
+    """
     try:
-        return rule_of(op.node).labels(op)
+        result = rule_of(op.node).labels(op)
+        return result, tuple(shape_literals_of(op, result))
     except Exception as failure:  # noqa: BLE001 (a case that a rule does not cover must not end the trace)
-        return freeze_arguments(op, f"its rule does not cover these arguments ({failure_text(failure)})")
+        return freeze_arguments(op, f"its rule does not cover these arguments ({failure_text(failure)})"), ()
 
 
 def _first_labels(result: Any) -> Iterator[Tensor]:

@@ -99,6 +99,8 @@ def _inferred_sizes(
     node: Node, value: Any, axes: Sequence[tuple[str, int | None, Tensor]]
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield the positions at which a list of sizes has -1, if the length there is the same for every batch."""
+    if not isinstance(value, list | tuple) or not isinstance(node.meta["val"], Tensor):  # the size of a split's pieces
+        return
     lengths = node.meta["val"].shape
     for _, position, labels in axes:
         if position is not None and value[position] == -1 and isinstance(lengths[position], int):

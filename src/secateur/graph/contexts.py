@@ -1,11 +1,11 @@
 """Contexts for runs of a model: evaluation mode, restored buffers and parameters, seeded random numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.data.batch import Batch
 from secateur.data.model_inputs import floating_type, input_error
@@ -44,30 +44,36 @@ def preserved(model: nn.Module, parameters: bool = True) -> Iterator[None]:
 
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Undo changes of a model's buffers on leaving."""
-    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    try:
+    """Restore the memory and the values of buffers, and of tensors that are plain attributes, on leaving.
+
+    The tensors themselves are restored, and not what the model's code has put in their place.
+    """
+    attributes = (value for module in model.modules() for value in vars(module).values())
+    with _tensors_kept([*model.buffers(), *(value for value in attributes if isinstance(value, Tensor))]):
         yield
-    finally:
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in buffers and buffer.shape == buffers[name].shape:
-                    buffer.data.copy_(buffers[name])
 
 
 @contextmanager
 def parameters_kept(model: nn.Module) -> Iterator[None]:
     """Restore the memory and the values of parameters on leaving; copies of large models are in temporary files."""
+    with _tensors_kept(model.parameters()):
+        yield
+
+
+@contextmanager
+def _tensors_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Restore the memory and the values of tensors on leaving; those with the same values are not written to."""
     room = TensorRoom()
-    saved = [(parameter, parameter.data, room.copied(parameter.detach())) for parameter in model.parameters()]
+    saved = [(tensor, tensor.data, room.copied(tensor.detach())) for tensor in tensors]
     try:
         yield
     finally:
-        for parameter, memory, values in saved:
-            if parameter.data.data_ptr() != memory.data_ptr() or parameter.shape != memory.shape:
-                parameter.data = memory
-            if not torch.equal(memory, values):
-                with torch.no_grad():
+        with torch.no_grad():
+            for tensor, memory, values in saved:
+                is_dense = memory.layout == torch.strided
+                if is_dense and (tensor.data.data_ptr() != memory.data_ptr() or tensor.shape != memory.shape):
+                    tensor.data = memory
+                if not is_dense or not torch.equal(memory, values):
                     memory.copy_(values)
 
 

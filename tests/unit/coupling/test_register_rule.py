@@ -242,6 +242,18 @@ def test_a_rule_that_reads_no_axis_of_the_argument_is_named(dim: Any, label_coun
         sc.trace(model(), torch.randn(5, 4))
 
 
+def test_a_literals_function_that_fails_is_named() -> None:
+    def count_width(op: Any, result: Tensor) -> Any:
+        yield "width", None, op.args["width"]
+
+    message = f"literals= of {NAME} .in 1. fails with KeyError"
+    with (
+        sc.register_rule(power_norm, label_rule, masked=masked_norm, literals=count_width),
+        pytest.raises(OperatorRuleError, match=message),
+    ):
+        sc.trace(model(), torch.randn(5, 4))
+
+
 def test_the_page_that_shows_a_rule_runs() -> None:
     """The code blocks of docs/how-to/operator.md, one after the other."""
     page = (ROOT / "docs/how-to/operator.md").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from secateur.coupling.labels import Weight
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.op_rule import MaskedOp
 from secateur.coupling.rules.registry import is_borrowed, qualified_name, registered_rules, rule_of
+from secateur.coupling.shape_literals import ShapeLiteral, shape_literals_of
 from secateur.coupling.trace_records import Read
 from secateur.errors import OperatorRuleError, SecateurError
 from secateur.graph.operators import arguments, module_path
@@ -24,8 +25,8 @@ def is_registered(node: Node) -> bool:
     return qualified_name(node) in registered_rules
 
 
-def apply_registered(op: OpContext) -> Any:
-    """Apply the rule that a user registered for an operator, and check what it returns.
+def apply_registered(op: OpContext) -> tuple[Any, Sequence[ShapeLiteral]]:
+    """Return the labels and the shape literals by the rule that a user registered for an operator, checked.
 
     Raises:
         OperatorRuleError: the rule fails, or does not return labels in the shape of the result.
@@ -49,7 +50,23 @@ def apply_registered(op: OpContext) -> Any:
             "along dim, or labels of an argument that has this shape"
         )
     _check_reads(operator, op, reads[before:], rule.masked is not None)
-    return result
+    return result, _registered_literals(op, result)
+
+
+def _registered_literals(op: OpContext, result: Any) -> Sequence[ShapeLiteral]:
+    """Return the shape literals by a rule that a user registered.
+
+    Raises:
+        OperatorRuleError: its function fails.
+    """
+    try:
+        return tuple(shape_literals_of(op, result))
+    except Exception as failure:
+        raise OperatorRuleError(
+            f"literals= of {_operator_text(op.node)} fails with {failure_text(failure)}; it yields (argument, position "
+            f"in it or None, labels of the entries (entries, labels of each)); its arguments are "
+            f"{_label_shapes(op.args)}, by these names in `op.args`"
+        ) from failure
 
 
 def _check_reads(operator: str, op: OpContext, reads: Sequence[Read], has_masked: bool) -> None:
