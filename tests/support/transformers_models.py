@@ -61,9 +61,13 @@ def _whisper(library: Any) -> Any:
     return library.WhisperForConditionalGeneration(config)
 
 
+def _mixtral(library: Any) -> Any:
+    return library.MixtralForCausalLM(library.MixtralConfig(**DECODER, num_local_experts=4, num_experts_per_tok=2))
+
+
 MODELS: Mapping[str, Callable[[Any], Any]] = {
     "bert": _bert, "vit": _vit, "llama": _llama, "qwen": _qwen, "gemma": _gemma, "gpt2": _gpt2, "t5": _t5,
-    "whisper": _whisper,
+    "whisper": _whisper, "mixtral": _mixtral,
 }  # fmt: skip
 
 

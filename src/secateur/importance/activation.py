@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from secateur.data.batch import Batch
-from secateur.importance.activation_taps import ActivationTap, activation_taps, tap_handlers, taps_by_group
+from secateur.importance.activation_taps import ActivationTap, tap_handlers, tapped_context, taps_by_group
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 from secateur.options.call_checks import checked_calls
@@ -44,7 +44,7 @@ def over_activations(context: CriterionContext, measure: Measure) -> dict[str, T
         >>> torch.allclose(scores["0"].values, model[:2](data).abs().mean(0).double(), atol=1e-6)
         True
     """
-    taps = activation_taps(context)
+    context, taps = tapped_context(context)
     ones = torch.ones(1, 1, dtype=torch.float64)
     counts = taps_by_group(context.network, context.groups, ((tap, ones.expand(len(tap.units), 1)) for tap in taps), 1)
     batches = context.watched(context.microbatches, "activations")

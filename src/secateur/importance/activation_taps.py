@@ -17,7 +17,7 @@ from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.graph.operators import module_path, with_argument
 from secateur.graph.program import OpFn, OpOverride, Program
-from secateur.importance.context import CriterionContext
+from secateur.importance.context import CriterionContext, split_microbatches
 from secateur.masking.operand_overrides import chain_overrides
 from secateur.masking.operands import operand, operand_node, recorded_operand
 from secateur.utils.dtypes import as_real, widest_type
@@ -59,12 +59,39 @@ class ActivationTap:
 TapFunction = Callable[[ActivationTap, Tensor], Tensor]
 
 
-def activation_taps(context: CriterionContext) -> tuple[ActivationTap, ...]:
-    """Return the distinct tensors from which consumers read units of the groups to score.
+def tapped_context(context: CriterionContext) -> tuple[CriterionContext, tuple[ActivationTap, ...]]:
+    """Return the taps, and the context whose microbatches have rows by example in each of them.
+
+    Experts read the tokens of all examples in the order in which they were routed, so that the rows of an example are
+    known only where it runs alone. Then each microbatch is one example.
+
+    Args:
+        context: the criterion's input.
+
+    Returns:
+        The context, with microbatches of one example where a tap does not tell examples apart, and the taps.
 
     Raises:
-        DataError: the examples can't be told apart in one of them.
+        DataError: the examples can't be told apart in a tap, and a microbatch can't be divided.
     """
+    taps = _activation_taps(context)
+    if all(_has_plain_batch_axis(context.network, tap) for tap in taps):
+        return context, taps
+    resolved = _with_batch_layout(context, taps)
+    mixed = [tap for tap, with_layout in zip(taps, resolved, strict=True) if with_layout is None]
+    if not mixed:
+        return context, tuple(tap for tap in resolved if tap is not None)
+    single = split_microbatches(context.microbatches, context.network.device, 1)
+    if any((batch.size or 1) > 1 for batch in single) or context.network.program.batched is None:
+        raise DataError(
+            f"the examples of a batch can't be told apart in what {module_path(mixed[0].consumers[0].node)} reads, and "
+            "the network takes no single examples; rank by 'shapley' or 'leave-one-out'"
+        )
+    return replace(context, microbatches=single), taps
+
+
+def _activation_taps(context: CriterionContext) -> tuple[ActivationTap, ...]:
+    """Return the distinct tensors from which consumers read units of the groups to score."""
     by_operand: defaultdict[tuple[Node, int], list[Consumer]] = defaultdict(list)
     weight_nodes = context.network.program.state_only
     for consumer in context.network.consumers:
@@ -75,8 +102,7 @@ def activation_taps(context: CriterionContext) -> tuple[ActivationTap, ...]:
             and any(group.owns(consumer.units) for group in context.groups)
         ):
             by_operand[node, consumer.dim].append(consumer)
-    taps = tuple(_activation_tap(context.network.program, consumers) for consumers in by_operand.values())
-    return _with_batch_layout(context, taps)
+    return tuple(_activation_tap(context.network.program, consumers) for consumers in by_operand.values())
 
 
 def _activation_tap(program: Program, consumers: Sequence[Consumer]) -> ActivationTap:
@@ -86,32 +112,26 @@ def _activation_tap(program: Program, consumers: Sequence[Consumer]) -> Activati
     )
 
 
-def _with_batch_layout(context: CriterionContext, taps: tuple[ActivationTap, ...]) -> tuple[ActivationTap, ...]:
+def _with_batch_layout(context: CriterionContext, taps: tuple[ActivationTap, ...]) -> tuple[ActivationTap | None, ...]:
     """Set `outermost` of each tap, by comparing a microbatch with the same in reverse order.
 
-    Raises:
-        DataError: the examples can't be told apart in a tap.
+    Returns:
+        The taps; None in place of one that does not tell examples apart.
     """
-    if all(_has_plain_batch_axis(context.network, tap) for tap in taps):
-        return taps
     batch = max(context.microbatches, key=lambda batch: batch.size or 1)
     examples = batch.size or 1
     forward = _tapped_values(context, taps, batch)
     reverse = _tapped_values(context, taps, batch.take(torch.arange(examples).flip(0)))
-    resolved = []
-    for tap in taps:
+
+    def with_layout(tap: ActivationTap) -> ActivationTap | None:
         for outermost in (True, False):
             candidate = replace(tap, outermost=outermost)
             a, b = (candidate.rows(as_real(values[tap]), examples) for values in (forward, reverse))
             if torch.allclose(a, b.flip(1), rtol=1e-3, atol=1e-5 * float(a.abs().max() + 1e-9)):
-                resolved.append(candidate)
-                break
-        else:
-            raise DataError(
-                f"the examples of a batch can't be told apart in what {module_path(tap.consumers[0].node)} reads; "
-                "this criterion needs that, rank by 'shapley' or 'leave-one-out'"
-            )
-    return tuple(resolved)
+                return candidate
+        return None
+
+    return tuple(map(with_layout, taps))
 
 
 def _has_plain_batch_axis(network: Network, tap: ActivationTap) -> bool:

@@ -22,9 +22,9 @@ from secateur.evaluation.losses import Reference
 from secateur.evaluation.outputs import is_logits, main_output
 from secateur.importance.activation_taps import (
     ActivationTap,
-    activation_taps,
     straight_through,
     tap_handlers,
+    tapped_context,
     taps_by_group,
 )
 from secateur.importance.context import CriterionContext
@@ -71,7 +71,7 @@ def over_gradients(context: CriterionContext, name: str, measure: GradientMeasur
         DataError: there are no examples, or the loss has no gradient at the dense network.
     """
     context.need_examples(name)
-    taps = activation_taps(context)
+    context, taps = tapped_context(context)
     sums = [_backward(context, taps, batch, measure) for batch in context.watched(context.microbatches, name)]
     scores = {group.name: torch.cat([by_group[group.name] for by_group in sums], 1) for group in context.groups}
     is_unlabelled = any(batch.target is None for batch in context.microbatches)

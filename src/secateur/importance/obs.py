@@ -17,7 +17,7 @@ from torch import Tensor
 
 from secateur.coupling.network import Group, Network
 from secateur.data.batch import Batch
-from secateur.importance.activation_taps import ActivationTap, activation_taps
+from secateur.importance.activation_taps import ActivationTap, tapped_context
 from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
 from secateur.importance.drawn_loss import drawn_loss
@@ -149,7 +149,7 @@ def _factors(
 
 def _gate_losses(context: CriterionContext, groups: Sequence[Group]) -> dict[str, Tensor]:
     """Return half the mean square of each gate's gradient of drawn losses: the cost of a removal to second order."""
-    taps, draws = activation_taps(context), generator_for(context.seed, "gates")
+    (context, taps), draws = tapped_context(context), generator_for(context.seed, "gates")
     totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
     for microbatch in context.watched(context.microbatches, "gradients of gates"):
         slopes = _gate_slopes(context, taps, groups, microbatch, draws)
@@ -178,7 +178,7 @@ def _check_gates(context: CriterionContext, limit: MemoryLimit, groups: Sequence
     """
     if limit.requested is None:
         return
+    (context, taps), draws = tapped_context(context), generator_for(context.seed, "gates")
     microbatch = max(context.microbatches, key=lambda batch: sum(tensor.numel() for tensor in batch.tensors))
-    draws = generator_for(context.seed, "gates")
-    needed = peak_bytes(partial(_gate_slopes, context, activation_taps(context), groups, microbatch, draws))
+    needed = peak_bytes(partial(_gate_slopes, context, taps, groups, microbatch, draws))
     limit.check_bytes("rank by 'obs'", needed)

@@ -30,10 +30,12 @@ SAID = {
     "gpt2": [{"n_embd", "n_head"}, {"n_inner"}],
     "t5": [{"num_heads"}, {"d_ff"}],
     "whisper": [{"encoder_ffn_dim"}, {"decoder_ffn_dim"}],
+    "mixtral": [{"hidden_size"}, {"num_attention_heads", "num_key_value_heads"}, {"intermediate_size"}],
 }
 LAYERS = {
     "bert": set(), "vit": {"num_hidden_layers"}, "llama": {"num_hidden_layers"}, "qwen": {"num_hidden_layers"},
     "gemma": {"num_hidden_layers"}, "gpt2": {"n_layer"}, "t5": set(), "whisper": {"encoder_layers", "decoder_layers"},
+    "mixtral": {"num_hidden_layers"},
 }  # fmt: skip
 
 
