@@ -12,7 +12,7 @@ from torch import nn
 from secateur.allocation.config import COMPARISON
 from secateur.comparison.settings import check_comparison, comparison_budgets, named_criteria
 from secateur.comparison.trials import ComparisonTrials, calibration_and_tests
-from secateur.coupling.block_selection import select_blocks
+from secateur.coupling.block_selection import select_units
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
 from secateur.entry import entry_point_with
@@ -116,32 +116,30 @@ def compare(
     check_comparison(criteria, options, allocation, repair)
     check_layout(model, layout, False)
     wanted_kinds(kinds, False)
-    batches, tests = checked_data(model, data, test, loss, list(criteria.values()), metric=metric)
+    examples = checked_data(model, data, test, loss, list(criteria.values()), metric=metric)
     asked = {
         "by": list(criteria.values()), "keep": budgets, "loss": loss, "ablation": ablation, "allocation": allocation,
         "repair": repair, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases, "seed": seed,
         "options": options, "metric": metric, "sizes": sizes, "layout": layout,
     }  # fmt: skip
-    examples = [*batches, *(tests if test is not None else ())]
-    with run_checkpoint(checkpoint, "compare", model, examples, asked) as saved:
+    config = replace(
+        COMPARISON, allocation=allocation, repair=repair, loss=loss, metric=metric, sizes=sizes, layout=layout
+    )
+    with run_checkpoint(checkpoint, "compare", model, examples.batches, asked) as saved:
         stages = ("trace", *criteria)
         with stage("trace", stages):
-            network = trace_in_layout(model, batches, kinds, new_biases, layout)
-        network, only, skip = select_blocks(network, only, skip)
-        check_network(network, [*batches, *tests], budgets, only, skip, sizes=sizes)
-        calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
-        config = replace(
-            COMPARISON, allocation=allocation, repair=repair, loss=loss, metric=metric, sizes=sizes, layout=layout,
-            results=saved.plans,
-        )  # fmt: skip
-        trials = ComparisonTrials(model, calibration, judged, config, saved.repairs)
-        settings = {"loss": loss, "ablation": ablation, "only": only, "skip": skip, "seed": seed}
+            network = trace_in_layout(model, examples.data, kinds, new_biases, layout)
+        traced = select_units(network, only, skip)
+        check_network(traced, examples.batches, budgets, config)
+        calibration, judged = calibration_and_tests(model, traced.network, examples)
+        trials = ComparisonTrials(model, calibration, judged, replace(config, results=saved.plans), saved.repairs)
+        settings = {"loss": loss, "ablation": ablation, "only": traced.only, "skip": traced.skip, "seed": seed}
         refused: dict[str, str] = {}
         for number, (name, criterion) in enumerate(criteria.items(), 1):
             with stage(name, stages) as criterion_stage:
                 start = time.perf_counter()
                 score_network = partial(
-                    score, network, calibration.microbatches, criterion, **{**settings, **options.get(name, {})}
+                    score, traced.network, calibration.microbatches, criterion, **{**settings, **options.get(name, {})}
                 )
                 try:
                     scores = saved.scores(f"scores-{number}", criterion, score_network)

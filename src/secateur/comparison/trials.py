@@ -15,6 +15,7 @@ from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_tied_size
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
 from secateur.data.batch import Batch, on_device
+from secateur.data.user_examples import UserExamples
 from secateur.errors import DataError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.channel_steps import AUTO
@@ -26,10 +27,9 @@ from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.scores import Scores
 from secateur.recovery.chain import Tuning
-from secateur.recovery.repair import How, repair_names, run_repairs
+from secateur.recovery.repair import repair_names, run_repairs
 from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics, RankedMetric
-from secateur.surgery.cut import cut
-from secateur.surgery.recipe import recipe_of
+from secateur.surgery.cut import cut_with_recipe
 from secateur.utils.collected_warnings import own_warnings_dropped
 from secateur.utils.progress import track
 
@@ -72,12 +72,15 @@ class ComparisonTrials:
     def _trials(self, name: str, scores: Scores, seconds: float, budget: Budget) -> list[ComparisonTrial]:
         """Return the trial at one budget, without and with repair."""
         plan = self._plan(scores, budget)
-        small, fraction = cut(self._model, plan), plan.cost.macs / max(plan.dense.macs, 1)
-        trial = ComparisonTrial(name, dict(budget), NO_REPAIR, fraction, seconds, self._metrics(small))
+        cut_model, fraction = cut_with_recipe(self._model, plan), plan.cost.macs / max(plan.dense.macs, 1)
+        unrepaired = self._metrics(cut_model.model)
+        trial = ComparisonTrial(name, dict(budget), NO_REPAIR, fraction, seconds, unrepaired)
         if self._config.repair is None:
             return [trial]
-        self._repair(small, plan, self._config.repair)
-        return [trial, replace(trial, repair=repair_names(self._config.repair), metrics=self._metrics(small))]
+        with own_warnings_dropped():  # the losses on other examples are shown for every trial
+            run_repairs(cut_model, self._calibration, self._config.repair, Tuning({}, results=self._results))
+        repaired = self._metrics(cut_model.model)
+        return [trial, replace(trial, repair=repair_names(self._config.repair), metrics=repaired)]
 
     def _metrics(self, small: nn.Module) -> CriterionMetrics:
         with torch.random.fork_rng(devices=[]):
@@ -98,12 +101,6 @@ class ComparisonTrials:
         fixed = fixed_units(network, scores, self._config.sizes or {}, self._config.multiple, self._config.floor)
         return plan_tied_sizes(network, scores, budget, Allocation(tuple(names)), SizeRules(fixed=fixed))
 
-    def _repair(self, small: nn.Module, plan: Plan, repair: How) -> None:
-        with own_warnings_dropped():  # the losses on other examples are shown for every trial
-            run_repairs(
-                small, plan, recipe_of(self._model, plan), self._calibration, repair, Tuning({}, results=self._results)
-            )
-
 
 def measured_examples(calibration: Calibration, judged: Sequence[Batch], timed: Batch) -> ReportExamples:
     """Return the examples to judge by as those of a report, with a note where some occur in the calibration, too.
@@ -118,17 +115,17 @@ def measured_examples(calibration: Calibration, judged: Sequence[Batch], timed: 
 
 
 def calibration_and_tests(
-    model: nn.Module, network: Network, batches: Sequence[Batch], tests: Sequence[Batch] | None
+    model: nn.Module, network: Network, examples: UserExamples
 ) -> tuple[Calibration, Sequence[Batch]]:
     """Return the examples to work with and those to judge by: a quarter held out, unless there are tests.
 
     Raises:
         DataError: there are too few to hold some out.
     """
-    microbatches, dense = network_microbatches(network, batches), bake_parametrizations(model)
+    microbatches, dense = network_microbatches(network, examples.data), bake_parametrizations(model)
     calibration = Calibration(network, microbatches, dense)
-    if tests is not None:
-        return calibration, as_examples(network, tests)
+    if examples.test is not None:
+        return calibration, as_examples(network, examples.test)
     if calibration.examples < FEWEST:
         raise DataError(f"fewer than {FEWEST} examples can't serve to rank and to judge; give more, or test=")
     return Calibration(network, calibration.fitted, dense), calibration.held_out

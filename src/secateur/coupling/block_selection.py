@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,6 +12,26 @@ from secateur.coupling.regroup import renumber_units
 from secateur.coupling.residual_blocks import groups_inside, is_inside, without_blocks
 from secateur.errors import NameMatchError
 from secateur.options.selections import ModulePath, Selection, Selector, as_selectors, is_in_module, paths_of
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedNetwork:
+    """A network, and the groups of units in it that may lose units.
+
+    Args:
+        network: the network; its blocks are those that may be removed.
+        only: the groups that may lose units, as `score` takes them; None for all.
+        skip: the groups that stay whole, as `score` takes them.
+    """
+
+    network: Network
+    only: Selection | None = None
+    skip: Selection | None = None
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups that may lose units."""
+        return self.network.select(self.only, self.skip)
 
 
 def with_selected_blocks(network: Network, only: Selection | None = None, skip: Selection | None = None) -> Network:
@@ -41,10 +61,8 @@ def with_selected_blocks(network: Network, only: Selection | None = None, skip: 
     return network if len(allowed) == group.size else _with_blocks_at(network, group, allowed)
 
 
-def select_blocks(
-    network: Network, only: Selection | None, skip: Selection | None
-) -> tuple[Network, Selection | None, Selection | None]:
-    """Return the network with the selected blocks, and the selection of its other units.
+def select_units(network: Network, only: Selection | None, skip: Selection | None) -> SelectedNetwork:
+    """Select blocks among the units of a network, and groups among its other units.
 
     Args:
         network: the network.
@@ -52,7 +70,7 @@ def select_blocks(
         skip: as `score` takes it.
     """
     selected = with_selected_blocks(network, only, skip)
-    return (selected, None, None) if is_of_blocks_alone(network) else (selected, only, skip)
+    return SelectedNetwork(selected) if is_of_blocks_alone(network) else SelectedNetwork(selected, only, skip)
 
 
 def is_of_blocks_alone(network: Network) -> bool:

@@ -11,6 +11,7 @@ from secateur.coupling.network import Network
 from secateur.data.batch import Batch, on_device
 from secateur.data.conversion import as_batches
 from secateur.data.model_inputs import device_of, floating_type
+from secateur.data.user_examples import UserExamples
 from secateur.errors import DataError, TargetError, TraceError
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric, check_metric
@@ -47,8 +48,8 @@ def checked_data(
     bound: str | None = None,
     metric: Metric | None = None,
     keeps_padding: bool = False,
-) -> tuple[list[Batch], list[Batch]]:
-    """Return the examples to work with and those to measure on, checked against the model.
+) -> UserExamples:
+    """Return the examples of a public function as batches, checked against the model.
 
     Args:
         model: the model.
@@ -61,7 +62,7 @@ def checked_data(
         keeps_padding: whether padded rows keep their padding, where a program is cut.
 
     Returns:
-        Both as batches. Targets that the default loss can't use are left out, with a warning, where nothing needs them.
+        The batches. Targets that the default loss can't use are left out, with a warning, where nothing needs them.
 
     Raises:
         TraceError: the model holds NaN, or is of a kind that is not supported.
@@ -93,7 +94,7 @@ def checked_data(
                 raise
             batches, tests = _without_unusable_targets(failure, batches, tests, metric)
             break
-    return batches, tests
+    return UserExamples(batches, None if test is None else tests)
 
 
 def _without_unusable_targets(

@@ -143,6 +143,6 @@ def prune(
         tuning=tuning or {}, only=only, skip=skip, kinds=kinds, as_program=as_program, new_biases=new_biases,
         options=options,
     )  # fmt: skip
-    batches, tests = request.checked_examples()
-    with run_checkpoint(checkpoint, "prune", model, batches, request.settings) as saved:
-        return PruneStages(request, request.tracer(batches), saved).run(batches, tests)
+    examples = request.checked_examples()
+    with run_checkpoint(checkpoint, "prune", model, examples.data, request.settings) as saved:
+        return PruneStages(request, examples, saved).run()

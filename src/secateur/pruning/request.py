@@ -12,7 +12,7 @@ from secateur.allocation.config import PruneConfig
 from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget
-from secateur.data.batch import Batch
+from secateur.data.user_examples import UserExamples
 from secateur.importance.data_checks import checked_data
 from secateur.importance.scores import Scores
 from secateur.options.selections import Selection
@@ -58,11 +58,8 @@ class PruneRequest:
         repair = () if self.config.repair is None else ("repair",)
         return ("trace", *scoring, "plan", "cut", *repair, "measure")
 
-    def checked_examples(self) -> tuple[list[Batch], list[Batch]]:
-        """Check the settings and the data before any work is done.
-
-        Returns:
-            The examples, and those of `test`.
+    def checked_examples(self) -> UserExamples:
+        """Check the settings and the data before any work is done, and return the examples.
 
         Raises:
             SecateurError: one of them can't be used.
@@ -74,16 +71,16 @@ class PruneRequest:
         wanted_kinds(self.kinds, self.as_program)
         check_metric_bound(keep, config.metric)
         criteria = [config.by] if self.scores is None else []
-        batches, tests = checked_data(
+        examples = checked_data(
             model, self.data, self.test, config.loss, criteria, quality_bound(keep), config.metric, self.as_program
         )
-        check_phase(model, batches, config, keep, self.as_program)
-        return batches, tests
+        check_phase(model, examples.data, config, keep, self.as_program)
+        return examples
 
-    def tracer(self, batches: Sequence[Batch]) -> Callable[[nn.Module], Network]:
+    def tracer(self, examples: UserExamples) -> Callable[[nn.Module], Network]:
         """Return the function that traces the model, and smaller ones between rounds of scoring."""
         trace_model = partial(
-            trace, example_inputs=batches, kinds=self.traced_kinds, as_program=self.as_program,
+            trace, example_inputs=examples.data, kinds=self.traced_kinds, as_program=self.as_program,
             new_biases=self.new_biases,
         )  # fmt: skip
         return within_selection(within_layout(trace_model, self.config.layout), self.only, self.skip)

@@ -7,26 +7,23 @@ import torch
 from torch import nn
 
 from secateur.allocation.budget import QUALITY_BOUNDS, TIMES
+from secateur.allocation.config import PruneConfig
 from secateur.allocation.fixed_sizes import fixed_in_round, fixed_units
 from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_tied_sizes
 from secateur.allocation.remaining_fractions import fractions_of
-from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError, NameMatchError, TraceError
+from secateur.evaluation.calibration import Calibration
 from secateur.importance.scores import GroupScores, Scores
 from secateur.options.table import check_option
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
-from secateur.surgery.cut import cut
-from secateur.surgery.recipe import recipe_of
+from secateur.surgery.cut import cut_with_recipe
 from secateur.utils.collected_warnings import own_warnings_dropped
 from secateur.utils.progress import track
-
-Score = Callable[[Network], Scores]
-Trace = Callable[[nn.Module], Network]
 
 
 def check_rounds(rounds: int, keep: Budget) -> None:
@@ -42,13 +39,11 @@ def check_rounds(rounds: int, keep: Budget) -> None:
 
 def score_iteratively(
     model: nn.Module,
-    network: Network,
-    microbatches: Sequence[Batch],
-    score_network: Score,
+    calibration: Calibration,
+    score_network: Callable[[Network], Scores],
     keep: Budget,
-    rounds: int,
-    trace_model: Trace,
-    sizes: Sizes | None = None,
+    config: PruneConfig,
+    trace_model: Callable[[nn.Module], Network],
 ) -> Scores:
     """Score in rounds, each on a network from which the first units are removed, and which is refitted.
 
@@ -56,20 +51,19 @@ def score_iteratively(
 
     Args:
         model: the dense model.
-        network: its trace.
-        microbatches: the examples to refit with.
+        calibration: its trace, and the examples to refit with.
         score_network: scores a network.
         keep: the budget.
-        rounds: how often the network is scored.
+        config: the settings, of which `rounds` and `sizes` count here.
         trace_model: traces a smaller model.
-        sizes: what single groups keep at the end.
     """
+    network, rounds, sizes = calibration.network, config.rounds, config.sizes or {}
     scores, limits = score_network(network), fractions_of(network, keep)
     for number in track(range(1, rounds), "rounds of scoring"):
         budget = {unit: value ** (number / rounds) for unit, value in limits.items()}
-        fixed = fixed_units(network, scores, fixed_in_round(network, sizes or {}, number / rounds), 1, 1)
+        fixed = fixed_units(network, scores, fixed_in_round(network, sizes, number / rounds), 1, 1)
         plan = plan_tied_sizes(network, scores, budget, Allocation(("uniform",)), SizeRules(fixed=fixed))
-        small = _refitted_cut(model, plan, microbatches)
+        small = _refitted_cut(model, plan, calibration.microbatches)
         try:
             later = score_network(trace_model(small))
         except (NameMatchError, TraceError):  # a group is down to what can't be cut any more
@@ -79,12 +73,12 @@ def score_iteratively(
 
 
 def _refitted_cut(model: nn.Module, plan: Plan, microbatches: Sequence[Batch]) -> nn.Module:
-    small = cut(model, plan)
-    embedded = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
+    cut_model = cut_with_recipe(model, plan)
+    embedded = EmbeddedPrunedNetwork.of(cut_model.model, plan.network, cut_model.recipe)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), own_warnings_dropped():
         refit(PairedExecution(embedded, microbatches))
-        embedded.write(small)
-    return small
+        embedded.write(cut_model.model)
+    return cut_model.model
 
 
 def merge_scores(earlier: Scores, plan: Plan, later: Scores) -> Scores:

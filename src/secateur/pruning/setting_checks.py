@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from secateur.allocation.budget import has_time, timed_phase
 from secateur.allocation.config import DEFAULTS, PruneConfig, check_allocation
 from secateur.allocation.reachable import check_reachable
+from secateur.coupling.block_selection import SelectedNetwork
 from secateur.coupling.group_sizes import Sizes, requested_sizes
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget
@@ -21,7 +22,6 @@ from secateur.importance.context import as_examples
 from secateur.importance.data_checks import check_program_sizes
 from secateur.importance.score import check_scoring
 from secateur.importance.scores import Scores
-from secateur.options.selections import Selection
 from secateur.pruning.rounds import check_rounds
 from secateur.recovery.repair import check_options, resolve_repairs
 from secateur.surgery.model_config import config_of
@@ -107,39 +107,32 @@ def check_layout(model: nn.Module, layout: str | None, as_program: bool) -> None
 
 
 def check_network(
-    network: Network,
+    selected: SelectedNetwork,
     batches: Sequence[Batch],
     budgets: Sequence[Budget],
-    only: Selection | None,
-    skip: Selection | None,
-    round_to: int = 1,
-    floor: float = 1,
-    sizes: Sizes | None = None,
+    config: PruneConfig,
 ) -> None:
     """Check that the network can be cut within every budget, and takes the examples.
 
     Args:
-        network: the traced network.
+        selected: the traced network, and the groups that may be cut.
         batches: the examples.
         budgets: the budgets.
-        only: the groups that may be cut, as `score` takes them.
-        skip: the groups that may not.
-        round_to: the number that sizes are multiples of.
-        floor: the fewest units that a group keeps; below 1 a fraction of the group.
-        sizes: what single groups keep, as `prune` takes it.
+        config: the settings, of which the sizes that groups may have count here.
 
     Raises:
         TraceError: nothing in it can be cut.
         BudgetError: a budget can't be met.
         DataError: a batch has sizes that the network does not take.
     """
+    network = selected.network
     check_program_sizes(network, as_examples(network, batches))
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
-    selected = network.select(only, skip)
-    _check_sizes(network, {group.name for group in selected}, sizes)
+    groups = selected.groups
+    _check_sizes(network, {group.name for group in groups}, config.sizes)
     for budget in budgets:
-        check_reachable(network, selected, budget, round_to, floor, sizes)
+        check_reachable(network, groups, budget, config.multiple, config.floor, config.sizes)
 
 
 def _check_sizes(network: Network, selected: Set[str], sizes: Sizes | None) -> None:

@@ -1,17 +1,15 @@
 """The stages of `prune`: trace, score, plan, cut, repair and measure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from torch import nn
-
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.score_checks import warn_of_other_weights
-from secateur.coupling.block_selection import select_blocks
+from secateur.coupling.block_selection import SelectedNetwork, select_units
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Plan, cost_text
-from secateur.data.batch import Batch
+from secateur.data.user_examples import UserExamples
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.report_split import ReportExamples, split_examples
 from secateur.evaluation.runtimes import EAGER, is_installed, runtime_of
@@ -19,7 +17,6 @@ from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
-from secateur.options.selections import Selection
 from secateur.pruning.request import PruneRequest
 from secateur.pruning.results import Result
 from secateur.pruning.rounds import score_iteratively
@@ -31,8 +28,7 @@ from secateur.recovery.repair import run_repairs
 from secateur.recovery.repair_step import RepairStep
 from secateur.report.measured_report import measure_networks
 from secateur.report.report import Report
-from secateur.surgery.cut import cut
-from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.surgery.cut import CutModel, cut_with_recipe
 from secateur.utils.collected_warnings import warn
 from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
@@ -41,96 +37,66 @@ from secateur.utils.time_budget import TimeBudget
 
 @dataclass(frozen=True, eq=False)
 class PruneStages:
-    """The stages of one run, each of which takes what the earlier ones returned.
+    """The stages of one run of `prune`, each of which takes the records of earlier ones and returns one.
 
     Args:
         request: the arguments of `prune`.
-        trace_model: traces a model.
+        examples: the examples of the user.
         saved: the results of an interrupted run.
     """
 
     request: PruneRequest
-    trace_model: Callable[[nn.Module], Network]
+    examples: UserExamples
     saved: RunCheckpoint
 
-    def run(self, batches: Sequence[Batch], tests: Sequence[Batch]) -> Result:
-        """Run all stages.
+    def run(self) -> Result:
+        """Run all stages."""
+        traced = self.trace()
+        split = self.split(traced)
+        calibration = self.calibrate(traced.network, split)
+        scores = self.score(traced, split, calibration)
+        plan = self.plan(calibration, scores)
+        cut_model = self.cut(plan)
+        steps = self.repair(cut_model, calibration)
+        _warn_of_skipped(self.request.config.time)
+        report = self.measure(cut_model, scores, split, steps)
+        return Result(cut_model.model, plan, scores, report, cut_model.recipe)
 
-        Args:
-            batches: the examples.
-            tests: those of `test`.
-        """
-        network, only, skip = select_blocks(self.trace(), self.request.only, self.request.skip)
-        stages = replace(self, request=replace(self.request, only=only, skip=skip))
-        return stages.run_on(network, batches, tests)
+    def trace(self) -> SelectedNetwork:
+        """Find the units of the model, and select those that may be removed."""
+        with stage("trace", self.request.stages) as tracing:
+            network = self.request.tracer(self.examples)(self.request.model)
+            tracing.add_result(f"{number_of(len(network.groups), 'group')} of {number_of(network.units, 'unit')}")
+        return select_units(network, self.request.only, self.request.skip)
 
-    def run_on(self, network: Network, batches: Sequence[Batch], tests: Sequence[Batch]) -> Result:
-        """Run the stages behind the trace, with the selections of its groups.
+    def split(self, traced: SelectedNetwork) -> ReportExamples:
+        """Check the examples against the network, and keep some of them away for the report."""
+        request, config, network = self.request, self.request.config, traced.network
+        batches = as_examples(network, self.examples.data)
+        tests = None if self.examples.test is None else as_examples(network, self.examples.test)
+        check_network(traced, [*batches, *(tests or ())], [request.keep], config)
+        return split_examples(batches, tests, config.holdout, request.scores is not None)
 
-        Args:
-            network: the trace.
-            batches: the examples.
-            tests: those of `test`.
-        """
-        examples = self.split(network, batches, tests)
-        microbatches = network_microbatches(network, examples.fitted)
+    def calibrate(self, network: Network, split: ReportExamples) -> Calibration:
+        """Return the examples to plan and repair with, in microbatches, with the dense model."""
+        microbatches = network_microbatches(network, split.fitted)
         if self.request.config.refits:
             check_refit_memory(network, microbatches)
-        scores = self.score(network, examples.fitted, microbatches)
-        calibration = Calibration(network, microbatches, bake_parametrizations(self.request.model))
-        plan = self.plan(calibration, scores)
-        small, recipe = self.cut(plan)
-        steps = self.repair(small, plan, recipe, calibration)
-        _warn_of_skipped(self.request.config.time)
-        report = self.measure(small, plan, scores, examples.on(network.device), steps)
-        return Result(small, plan, scores, report, recipe)
+        return Calibration(network, microbatches, bake_parametrizations(self.request.model))
 
-    def trace(self) -> Network:
-        """Find the units of the model."""
-        with stage("trace", self.request.stages) as tracing:
-            network = self.trace_model(self.request.model)
-            tracing.add_result(f"{number_of(len(network.groups), 'group')} of {number_of(network.units, 'unit')}")
-        return network
-
-    def split(self, network: Network, batches: Sequence[Batch], tests: Sequence[Batch]) -> ReportExamples:
-        """Check the examples against the network, and keep some of them away for the report."""
-        request, config = self.request, self.request.config
-        batches, tests = as_examples(network, batches), as_examples(network, tests)
-        check_network(
-            network, [*batches, *tests], [request.keep], request.only, request.skip, config.multiple, config.floor,
-            config.sizes,
-        )  # fmt: skip
-        return split_examples(
-            batches, None if request.test is None else tests, config.holdout, request.scores is not None
-        )
-
-    def score(self, network: Network, examples: Sequence[Batch], microbatches: Sequence[Batch]) -> Scores:
-        """Score the units, or select the scores that exist.
-
-        Args:
-            network: the network.
-            examples: the examples to score with.
-            microbatches: the same in microbatches, to refit with between rounds.
-        """
+    def score(self, traced: SelectedNetwork, split: ReportExamples, calibration: Calibration) -> Scores:
+        """Score the units, once or in rounds, or select the scores that exist."""
         request, config = self.request, self.request.config
         if request.scores is not None:
-            return _selected_scores(network, request.scores, request.only, request.skip)
+            return _selected_scores(traced, request.scores)
         score_network = partial(
-            score, data=examples, by=config.by, loss=config.loss, ablation=config.ablation, only=request.only,
-            skip=request.skip, seed=config.seed, **request.options,
+            score, data=split.fitted, by=config.by, loss=config.loss, ablation=config.ablation, only=traced.only,
+            skip=traced.skip, seed=config.seed, **request.options,
         )  # fmt: skip
         with stage("score", request.stages):
             recall = recalled_scores(self.saved, config.by, score_network)
-            return score_iteratively(
-                request.model,
-                network,
-                microbatches,
-                recall,
-                request.keep,
-                config.rounds,
-                self.trace_model,
-                config.sizes,
-            )
+            trace_model = request.tracer(self.examples)
+            return score_iteratively(request.model, calibration, recall, request.keep, config, trace_model)
 
     def plan(self, calibration: Calibration, scores: Scores) -> Plan:
         """Choose the units that stay."""
@@ -140,44 +106,46 @@ class PruneStages:
             planning.add_result(cost_text(plan))
         return plan
 
-    def cut(self, plan: Plan) -> tuple[nn.Module, Recipe]:
-        """Return the small model, and the recipe by which it was cut."""
+    def cut(self, plan: Plan) -> CutModel:
+        """Cut a copy of the model."""
         with stage("cut", self.request.stages):
-            return cut(self.request.model, plan), recipe_of(self.request.model, plan)
+            return cut_with_recipe(self.request.model, plan)
 
-    def repair(self, small: nn.Module, plan: Plan, recipe: Recipe, calibration: Calibration) -> tuple[RepairStep, ...]:
+    def repair(self, cut_model: CutModel, calibration: Calibration) -> tuple[RepairStep, ...]:
         """Repair the small model in place, and return the result of each step."""
         config = self.request.config
         if config.repair is None:
             return ()
         tuning = Tuning(self.request.tuning, config.seed, config.time, self.saved.repairs)
         with stage("repair", self.request.stages) as repairing:
-            steps = run_repairs(small, plan, recipe, calibration, config.repair, tuning)
+            steps = run_repairs(cut_model, calibration, config.repair, tuning)
             for step in steps:
                 repairing.add_result(str(step))
                 step.warn()
         return steps
 
     def measure(
-        self, small: nn.Module, plan: Plan, scores: Scores, examples: ReportExamples, steps: Sequence[RepairStep]
+        self, cut_model: CutModel, scores: Scores, split: ReportExamples, steps: Sequence[RepairStep]
     ) -> Report:
         """Measure both networks on the examples that were kept away."""
         config, runtime = self.request.config, runtime_of(self.request.config.target)
+        examples = split.on(cut_model.plan.network.device)
         with stage("measure", self.request.stages):
             return measure_networks(
-                self.request.model, small, plan, scores, examples, config.loss, config.metric, steps=tuple(steps),
-                time=config.time, runtime=runtime if is_installed(runtime) else EAGER,
+                self.request.model, cut_model.model, cut_model.plan, scores, examples, config.loss, config.metric,
+                steps=tuple(steps), time=config.time, runtime=runtime if is_installed(runtime) else EAGER,
                 context_length=config.context_length,
             )  # fmt: skip
 
 
-def _selected_scores(network: Network, scores: Scores, only: Selection | None, skip: Selection | None) -> Scores:
+def _selected_scores(traced: SelectedNetwork, scores: Scores) -> Scores:
     """Return scores that exist, of the selected groups; warn where the network has other weights now."""
-    warn_of_other_weights(network, scores)
-    if only is None and skip is None:
+    warn_of_other_weights(traced.network, scores)
+    if traced.only is None and traced.skip is None:
         return scores
-    selected = {group.name: scores[group.name] for group in network.select(only, skip) if group.name in scores}
-    return replace(scores, groups=selected, of="")
+    return replace(
+        scores, groups={group.name: scores[group.name] for group in traced.groups if group.name in scores}, of=""
+    )
 
 
 def _warn_of_skipped(time: TimeBudget) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.errors import MissingGradientError
 from secateur.evaluation.calibration import Calibration
@@ -31,7 +30,7 @@ from secateur.recovery.repair_step import RepairStep
 from secateur.recovery.saved_repairs import RepairOutcome, copy_tensors, recalled_repair
 from secateur.recovery.training_task import TrainingFunction, TrainingSchedule, TrainingTask
 from secateur.recovery.tune import tune
-from secateur.surgery.recipe import Recipe
+from secateur.surgery.cut import CutModel
 from secateur.utils.collected_warnings import warn
 from secateur.utils.distributed import broadcast_if_shared
 from secateur.utils.free_memory import return_free_memory
@@ -86,22 +85,22 @@ class RepairChain:
     """The repairs of a cut model.
 
     Args:
-        small: the cut model, which is changed by `finish` alone.
-        plan, recipe: by which it was cut.
+        cut_model: the cut model, which is changed by `finish` alone, with the plan and the recipe of the cut.
         calibration: the examples, with the dense model.
         tuning: how repairs run.
     """
 
-    def __init__(self, small: nn.Module, plan: Plan, recipe: Recipe, calibration: Calibration, tuning: Tuning) -> None:
+    def __init__(self, cut_model: CutModel, calibration: Calibration, tuning: Tuning) -> None:
         assert calibration.dense is not None
-        self.small, self.plan, self.recipe, self.tuning = small, plan, recipe, tuning
+        small, plan = cut_model.model, cut_model.plan
+        self.small, self.plan, self.recipe, self.tuning = small, plan, cut_model.recipe, tuning
         self.dense, self.microbatches = calibration.dense, calibration.microbatches
         self.dense_outputs = DenseOutputs(calibration.dense, plan.network.program.writes)
         self.fitted, self.held = calibration.fitted, calibration.held_out
         self.state = small  # with what was kept so far; it is replaced and never changed
         self.adapted: nn.Module | None = None  # the state after the last "adapt" that was kept
         self.waiting: list[WaitingRepair] = []  # what was kept since, to be done again with all examples
-        self.head = head_paths(self.dense, small, plan.network, recipe)
+        self.head = head_paths(self.dense, small, plan.network, cut_model.recipe)
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
         self.results = tuning.results.under(key_of(plan.kept, plan.means))
         self.temperature = 1.0  # at which outputs are compared

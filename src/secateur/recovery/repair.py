@@ -24,7 +24,8 @@ from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair_step import RepairStep
 from secateur.recovery.training_task import TrainingFunction
 from secateur.recovery.tune import tune
-from secateur.surgery.recipe import Recipe, recipe_of
+from secateur.surgery.cut import CutModel
+from secateur.surgery.recipe import recipe_of
 from secateur.utils.distributed import check_same_inputs, is_shared
 
 SOLVED = ("refit", "adapt")
@@ -105,20 +106,17 @@ def repair(
         check_model_on(network_module, batches)
     microbatches = network_microbatches(plan.network, batches, device_of(small))
     calibration = Calibration(plan.network, microbatches, bake_parametrizations(model))
-    for step in run_repairs(small, plan, recipe_of(model, plan), calibration, how, Tuning(options, seed)):
+    cut_model = CutModel(small, plan, recipe_of(model, plan))
+    for step in run_repairs(cut_model, calibration, how, Tuning(options, seed)):
         step.warn()
     return small
 
 
-def run_repairs(
-    small: nn.Module, plan: Plan, recipe: Recipe, calibration: Calibration, how: How, tuning: Tuning
-) -> tuple[RepairStep, ...]:
+def run_repairs(cut_model: CutModel, calibration: Calibration, how: How, tuning: Tuning) -> tuple[RepairStep, ...]:
     """Repair a cut model in place.
 
     Args:
-        small: the cut model.
-        plan: the plan of the cut.
-        recipe: the recipe of the cut.
+        cut_model: the cut model, with the plan and the recipe of the cut.
         calibration: the examples, with the dense model.
         how: the repairs.
         tuning: how they run.
@@ -126,7 +124,7 @@ def run_repairs(
     Returns:
         The result of each step.
     """
-    repairs = resolve_repairs(how)
+    repairs, plan = resolve_repairs(how), cut_model.plan
     if is_shared():
         check_same_inputs(
             f"repair of the inputs {tensor_fingerprint(list(plan.kept.values()), calibration.microbatches)}"
@@ -134,19 +132,20 @@ def run_repairs(
     if any(name in SOLVED for name, _ in repairs):
         check_refit_memory(plan.network, calibration.microbatches)
     with torch.random.fork_rng(devices=[]):
-        _check_cut(small, plan, recipe)
-        chain = RepairChain(small, plan, recipe, calibration, tuning)
+        _check_cut(cut_model)
+        chain = RepairChain(cut_model, calibration, tuning)
         steps = chain.judge(repairs)
         chain.finish()
     return steps
 
 
-def _check_cut(small: nn.Module, plan: Plan, recipe: Recipe) -> None:
-    """Check that a model was cut by this plan.
+def _check_cut(cut_model: CutModel) -> None:
+    """Check that a model was cut by its plan.
 
     Raises:
         SurgeryError: the small model was not cut by this plan.
     """
+    small, recipe = cut_model.model, cut_model.recipe
     slices_of = {recipe.renamed(name): slices for name, slices in recipe.slices.items()}
     for name, tensor in embedded_tensors(small).items():
         slices = slices_of.get(name, {})

@@ -1,7 +1,7 @@
 """`cut`: a smaller module of the same class, checked against the masked run."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from secateur.surgery.apply_recipe import apply_recipe, pack_recurrent_weights
 from secateur.surgery.lineage import attach_lineage, lineage_of, record_cut
 from secateur.surgery.optimizer import cut_states, replace_parameters
 from secateur.surgery.program_surgery import as_module
-from secateur.surgery.recipe import Recipe, check_shapes, make_recipe
+from secateur.surgery.recipe import Recipe, check_shapes, make_recipe, recipe_of
 from secateur.surgery.verify import verify
 
 
@@ -87,6 +87,26 @@ def cut(
     if optimizer is not None:
         replace_parameters(optimizer, dense, small, states, recipe)
     return small
+
+
+@dataclass(frozen=True, eq=False)
+class CutModel:
+    """A model that was cut, and how.
+
+    Args:
+        model: the small model.
+        plan: the units that it keeps.
+        recipe: the changes to tensors and attributes that turn the dense model into it.
+    """
+
+    model: nn.Module
+    plan: Plan
+    recipe: Recipe
+
+
+def cut_with_recipe(model: nn.Module, plan: Plan) -> CutModel:
+    """Cut a copy of a model, as `cut` does, and return it with its plan and recipe."""
+    return CutModel(cut(model, plan), plan, recipe_of(model, plan))
 
 
 def _check_unchanged(model: nn.Module, network: Network) -> None:

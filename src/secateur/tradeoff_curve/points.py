@@ -16,8 +16,7 @@ from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import run_repairs
 from secateur.recovery.repair_step import RepairStep
 from secateur.report.measured_report import measure_networks
-from secateur.surgery.cut import cut
-from secateur.surgery.recipe import recipe_of
+from secateur.surgery.cut import cut_with_recipe
 from secateur.tradeoff_curve.curve import TradeoffPoint
 from secateur.utils.collected_warnings import warnings_apart
 from secateur.utils.progress import stage
@@ -55,12 +54,13 @@ class CurvePoints:
     def _point(self, scores: Scores, budget: Budget) -> TradeoffPoint:
         model, config = self._model, self._config
         plan = choose_plan(self._calibration, scores, budget, config, model)
-        small, recipe = cut(model, plan), recipe_of(model, plan)
+        cut_model = cut_with_recipe(model, plan)
         steps: tuple[RepairStep, ...] = ()
         if config.repair is not None:
-            steps = run_repairs(small, plan, recipe, self._calibration, config.repair, self._tuning)
+            steps = run_repairs(cut_model, self._calibration, config.repair, self._tuning)
         for step in steps:
             step.warn()
+        small = cut_model.model
         report = measure_networks(model, small, plan, scores, self._tests, config.loss, config.metric, steps=steps)
         changes = {name: change for name, change in report.changes.items() if name != "divergence"}
-        return TradeoffPoint(dict(budget), Result(small, plan, scores, report, recipe), changes)
+        return TradeoffPoint(dict(budget), Result(small, plan, scores, report, cut_model.recipe), changes)

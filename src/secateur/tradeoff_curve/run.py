@@ -13,10 +13,9 @@ from secateur.allocation.config import DEFAULTS, PruneConfig
 from secateur.allocation.quantities import budget_text
 from secateur.comparison.settings import FRACTIONS
 from secateur.comparison.trials import calibration_and_tests, measured_examples
-from secateur.coupling.block_selection import select_blocks
+from secateur.coupling.block_selection import SelectedNetwork, select_units
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
-from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget
 from secateur.entry import entry_point_with
 from secateur.evaluation.calibration import Calibration
@@ -123,31 +122,31 @@ def tradeoff(
     )  # fmt: skip
     _check_budgets(model, budgets, config, options, tuning or {})
     wanted_kinds(kinds, False)
-    batches, tests = checked_data(model, data, test, loss, [by], metric=metric)
+    examples = checked_data(model, data, test, loss, [by], metric=metric)
     settings = {"tuning": tuning, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases, **options}
     settings |= {"keep": budgets, **config.settings}
-    with run_checkpoint(checkpoint, "tradeoff", model, [*batches, *tests], settings) as saved:
+    with run_checkpoint(checkpoint, "tradeoff", model, examples.batches, settings) as saved:
         stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
         with stage("trace", stages):
-            network = trace_in_layout(model, batches, kinds, new_biases, layout)
-        network, only, skip = select_blocks(network, only, skip)
-        check_network(network, [*batches, *tests], budgets, only, skip, config.multiple, floor, sizes)
-        calibration, judged = calibration_and_tests(model, network, batches, None if test is None else tests)
+            network = trace_in_layout(model, examples.data, kinds, new_biases, layout)
+        traced = select_units(network, only, skip)
+        check_network(traced, examples.batches, budgets, config)
+        calibration, judged = calibration_and_tests(model, traced.network, examples)
         with stage("score", stages):
-            score_network = partial(_scores, network, calibration, config, only=only, skip=skip, **options)
+            score_network = partial(_scores, traced, calibration, config, **options)
             scores = saved.scores("scores-1", by, score_network)
         config, tuned = replace(config, results=saved.plans), Tuning(tuning or {}, seed, config.time, saved.repairs)
-        measured = measured_examples(calibration, judged, batches[0] if test is None else judged[0])
+        measured = measured_examples(calibration, judged, examples.data[0] if examples.test is None else judged[0])
         curve = CurvePoints(model, calibration, measured, config, tuned)
         points = sorted((curve.point(scores, budget, stages) for budget in budgets), key=_remaining_macs, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
 
 
-def _scores(network: Network, calibration: Calibration, config: PruneConfig, **options: Any) -> Scores:
+def _scores(traced: SelectedNetwork, calibration: Calibration, config: PruneConfig, **options: Any) -> Scores:
     """Score the units as the settings say."""
     return score(
-        network, calibration.microbatches, config.by, loss=config.loss, ablation=config.ablation, seed=config.seed,
-        **options,
+        traced.network, calibration.microbatches, config.by, loss=config.loss, ablation=config.ablation,
+        only=traced.only, skip=traced.skip, seed=config.seed, **options,
     )  # fmt: skip
 
 

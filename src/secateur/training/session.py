@@ -12,6 +12,7 @@ from torch import nn
 from secateur.data.batch import Batch, on_device
 from secateur.data.conversion import example_batches
 from secateur.data.model_inputs import device_of, floating_type
+from secateur.data.user_examples import UserExamples
 from secateur.errors import DataError
 from secateur.evaluation.report_split import ReportExamples, split_examples
 from secateur.importance.data_checks import checked_data, usable_examples
@@ -88,22 +89,21 @@ def training_session(
         DataError: The examples cannot be used.
         TraceError: The model holds NaN, or is of a kind that cannot be pruned.
     """
-    batches, tests = _checked_examples(model, data, test, trains)
+    checked = _checked_examples(model, data, test, trains)
     folder = None if checkpoint is None else Path(checkpoint)
     settings = TrainingSettings(learning_rate, batch_size, seed, folder, repr(tuple(options)))
     if test is None and not trains:  # nothing is fitted to the examples
-        examples = ReportExamples(batches, batches, batches[0], True)
+        examples = ReportExamples(checked.data, checked.data, checked.data[0], True)
     else:
-        examples = split_examples(batches, None if test is None else tests, None)
+        examples = split_examples(checked.data, checked.test, None)
     return TrainingSession(model, examples.fitted, examples, settings)
 
 
-def _checked_examples(model: nn.Module, data: Any, test: Any, trains: bool) -> tuple[list[Batch], list[Batch]]:
-    """Return the examples to work with and those to measure on, checked against the model."""
+def _checked_examples(model: nn.Module, data: Any, test: Any, trains: bool) -> UserExamples:
+    """Return the examples as batches, checked against the model."""
     try:
         return checked_data(model, data, test, None, [])
     except DataError:
         if trains or test is not None:
             raise
-    batches = usable_examples(model, example_batches(data, device_of(model), floating_type(model)))
-    return batches, batches
+    return UserExamples(usable_examples(model, example_batches(data, device_of(model), floating_type(model))))
