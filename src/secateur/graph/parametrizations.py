@@ -3,6 +3,7 @@
 They are traced, cut and saved as the plain weights that they compute; the small model has no parametrization left.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from secateur.graph.contexts import evaluation_mode
 from secateur.graph.model_copies import copy_model
-from secateur.graph.wrappers import holds_wrappers, unwrap_children
+from secateur.graph.wrappers import holds_wrappers, plain_path, unwrap_children
 
 
 def is_computed(module: nn.Module) -> bool:
@@ -49,6 +50,32 @@ def bake_in_place(model: nn.Module) -> None:
 
 
 KINDS = (WeightNorm, SpectralNorm, BasePruningMethod)
+
+
+def plain_names(model: nn.Module) -> tuple[dict[str, str], frozenset[str]]:
+    """Return what the parameters of a model are called in its plain copy.
+
+    Returns:
+        The names in the copy by the names in the model; of a parameter that a weight is computed from, the name of that
+        weight. And the names of these computed weights.
+    """
+    computed = dict(_computed_weights(model))
+    names = {name: plain_path(model, computed.get(name, name)) for name, _ in model.named_parameters()}
+    return names, frozenset(names[name] for name in names if name in computed)
+
+
+def _computed_weights(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield each parameter from which a weight is computed, with the name of the weight."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        if parametrize.is_parametrized(module):
+            for name, chain in module.parametrizations.items():
+                for inner, _ in chain.named_parameters():
+                    yield f"{prefix}parametrizations.{name}.{inner}", f"{prefix}{name}"
+        for hook in _weight_norm_hooks(module):
+            weight = hook._tensor_name if isinstance(hook, BasePruningMethod) else hook.name
+            for suffix in ("_g", "_v", "_orig"):
+                yield f"{prefix}{weight}{suffix}", f"{prefix}{weight}"
 
 
 def _weight_norm_hooks(module: nn.Module) -> list[Any]:

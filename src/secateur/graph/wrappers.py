@@ -34,6 +34,23 @@ def _wrapped_model(model: nn.Module) -> nn.Module | None:
     return None
 
 
+def plain_path(model: nn.Module, path: str) -> str:
+    """Return the path of a module or tensor of a model without the names of the wrappers within the model.
+
+    Examples:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.DataParallel(torch.nn.Linear(2, 2)))
+        >>> plain_path(model, "0.module.weight")
+        '0.weight'
+    """
+    names, plain, module = path.split("."), [], model
+    for name in names:
+        if _wrapped_model(module) is None:
+            plain.append(name)
+        module = module._modules.get(name) or module
+    return ".".join(plain)
+
+
 def holds_wrappers(model: nn.Module) -> bool:
     """True if a module within the model is a wrapper."""
     return any(_wrapped_model(module) is not None for module in model.modules())

@@ -18,7 +18,7 @@ from secateur.masking.ablation import Means, consumer_key
 from secateur.masking.constants import constant_response
 from secateur.surgery.apply_recipe import apply_recipe, pack_recurrent_weights
 from secateur.surgery.lineage import attach_lineage, lineage_of, record_cut
-from secateur.surgery.optimizer import cut_states, replace_parameters
+from secateur.surgery.optimizer import cut_states, dense_parameters, replace_parameters
 from secateur.surgery.program_surgery import as_module
 from secateur.surgery.recipe import Recipe, check_shapes, make_recipe, recipe_of
 from secateur.surgery.verify import verify
@@ -43,7 +43,8 @@ def cut(
         model: the dense model that was traced.
         plan: what stays.
         inplace: cut `model` itself, to save memory, in place of a copy; its trace is of no use afterwards.
-        optimizer: its state is sliced with the parameters, and it is pointed at the small model's parameters.
+        optimizer: its state is sliced with the parameters, and it is pointed at the small model's parameters. Weights
+            that a parametrization computed begin without a state.
         scale_dropout: lower dropout rates by the square root of the fraction of units that stays (Han et al. 2015,
             section 3.2).
 
@@ -78,7 +79,7 @@ def cut(
     if scale_dropout:
         recipe = _scale_dropouts(small, recipe)
     record_cut(small, model, plan.network, recipe)
-    dense = dict(model.named_parameters())
+    dense = dense_parameters(model)
     states = cut_states(optimizer, dense, recipe) if optimizer is not None else {}
     if inplace:
         bake_in_place(model)

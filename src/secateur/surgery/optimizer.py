@@ -1,6 +1,7 @@
 """The optimizer's state, sliced with its parameters."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,14 +9,33 @@ from torch import Tensor, nn
 
 from secateur.coupling.residual_blocks import is_inside
 from secateur.errors import SurgeryError
+from secateur.graph.parametrizations import plain_names
 from secateur.surgery.apply_recipe import slice_tensor
 from secateur.surgery.recipe import Recipe
 
 
-def cut_states(
-    optimizer: torch.optim.Optimizer, dense: Mapping[str, nn.Parameter], recipe: Recipe
-) -> dict[str, dict[str, Any]]:
-    """Slice the state of every parameter, by name; nothing is changed yet.
+@dataclass(frozen=True)
+class DenseParameters:
+    """The parameters of a dense model.
+
+    Args:
+        names: by parameter its name in the plain model, in which computed weights are parameters; several parameters
+            from which one weight is computed have its name.
+        computed: the names of computed weights.
+    """
+
+    names: Mapping[Tensor, str]
+    computed: frozenset[str]
+
+
+def dense_parameters(model: nn.Module) -> DenseParameters:
+    """Return the parameters of a model with their names in its plain copy."""
+    names, computed = plain_names(model)
+    return DenseParameters({parameter: names[name] for name, parameter in model.named_parameters()}, computed)
+
+
+def cut_states(optimizer: torch.optim.Optimizer, dense: DenseParameters, recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Slice the state of every parameter that stays one, by name; nothing is changed yet.
 
     Raises:
         SurgeryError: a state tensor has another shape than its parameter's.
@@ -25,34 +45,41 @@ def cut_states(
             key: _entry(name, key, value, tuple(parameter.shape), recipe.slices.get(name, {}))
             for key, value in optimizer.state[parameter].items()
         }
-        for name, parameter in dense.items()
-        if parameter in optimizer.state
+        for parameter, name in dense.names.items()
+        if parameter in optimizer.state and name not in dense.computed
     }
 
 
 def replace_parameters(
     optimizer: torch.optim.Optimizer,
-    dense: Mapping[str, nn.Parameter],
+    dense: DenseParameters,
     small: nn.Module,
     states: Mapping[str, dict[str, Any]],
     recipe: Recipe,
 ) -> None:
-    """Give an optimizer the small model's parameters and their states, and new biases next to their weights."""
+    """Give an optimizer the small model's parameters and their states, and new biases next to their weights.
+
+    A computed weight takes the place of the first parameter that it was computed from.
+    """
     small_parameters = dict(small.named_parameters())
-    new = {name: small_parameters[recipe.renamed(name)] for name in dense if not is_inside(name, recipe.skipped)}
-    names: dict[Tensor, str] = {parameter: name for name, parameter in dense.items()}
-    others = {parameter: state for parameter, state in optimizer.state.items() if parameter not in names}
+    new = {
+        name: small_parameters[recipe.renamed(name)]
+        for name in dict.fromkeys(dense.names.values())
+        if not is_inside(name, recipe.skipped)
+        and (name not in dense.computed or recipe.renamed(name) in small_parameters)  # some are computed from buffers
+    }
+    others = {parameter: state for parameter, state in optimizer.state.items() if parameter not in dense.names}
     biases_of = {name.removesuffix("bias") + "weight": small_parameters[recipe.renamed(name)] for name in recipe.biases}
+    unplaced = dict(new)
     for group in optimizer.param_groups:
-        kept = [p for p in group["params"] if p not in names or names[p] in new]  # not those of skipped blocks
-        group_names = [names.get(parameter) for parameter in kept]
-        params = [new[name] if name else parameter for name, parameter in zip(group_names, kept, strict=True)]
-        group["params"] = params + [biases_of[name] for name in group_names if name in biases_of]
+        group_names = [dense.names.get(parameter) for parameter in group["params"]]
+        pairs = zip(group["params"], group_names, strict=True)
+        params = [unplaced.pop(name, None) if name is not None else parameter for parameter, name in pairs]
+        biases = [biases_of.pop(name) for name in group_names if name is not None and name in biases_of]
+        group["params"] = [parameter for parameter in params if parameter is not None] + biases
     optimizer.state.clear()
     optimizer.state.update(others)
-    for name, state in states.items():
-        if name in new:
-            optimizer.state[new[name]] = state
+    optimizer.state.update({new[name]: state for name, state in states.items() if name in new})
 
 
 def _entry(name: str, key: str, value: Any, shape: tuple[int, ...], axes: Mapping[int, Tensor]) -> Any:

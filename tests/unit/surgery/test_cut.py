@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune
 
 import secateur as sc
 from live_bytes import LiveBytes
@@ -119,6 +120,38 @@ def test_new_biases_are_trained_too() -> None:
     small = sc.cut(model, sc.plan(network, scores, {"units": 0.5}), optimizer=optimizer)
     assert small[2].bias is not None
     assert any(parameter is small[2].bias for parameter in optimizer.param_groups[0]["params"])
+
+
+COMPUTED_WEIGHTS = {
+    "weight norm": parametrizations.weight_norm,
+    "weight norm by hooks": nn.utils.weight_norm,
+    "spectral norm by hooks": nn.utils.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+    "mask": lambda layer: prune.l1_unstructured(layer, "weight", 0.3),
+    "wrapped": nn.DataParallel,
+}
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("name", COMPUTED_WEIGHTS)
+def test_an_optimizer_gets_the_weights_that_were_computed(name: str, inplace: bool) -> None:
+    torch.manual_seed(0)
+    first = COMPUTED_WEIGHTS[name](nn.Linear(4, 6))
+    model, x = nn.Sequential(first, nn.ReLU(), nn.Linear(6, 3)), torch.randn(3, 4)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    computed = [parameter for parameter, name in names.items() if name.startswith("0.") and "bias" not in name]
+    others = [parameter for parameter in names if not any(parameter is other for other in computed)]
+    optimizer = torch.optim.Adam([{"params": computed, "lr": 0.01}, {"params": others, "lr": 0.1}])
+    step(model, optimizer, x)
+    network = sc.trace(model, x)
+    plan = sc.plan(network, sc.score(network, by="l1"), keep={"units": 0.5})
+    small = sc.cut(model, plan, optimizer=optimizer, inplace=inplace)
+    groups = [{id(parameter) for parameter in group["params"]} for group in optimizer.param_groups]
+    assert groups == [{id(small[0].weight)}, {id(small[0].bias), id(small[2].weight), id(small[2].bias)}]
+    assert all(state["exp_avg"].shape == parameter.shape for parameter, state in optimizer.state.items())
+    assert small[2].weight in optimizer.state
+    assert (small[0].weight in optimizer.state) == (name == "wrapped")
+    step(small, optimizer, x)
 
 
 def test_dropout_rates_shrink_when_asked() -> None:
