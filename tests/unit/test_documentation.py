@@ -24,3 +24,19 @@ def test_relative_links_lead_to_files(page: Path) -> None:
     prose = re.sub(r"(?s)```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"))
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", prose)
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_design_page_opens_with_a_map_of_its_decisions() -> None:
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    subjects = page.split("## Where to find a subject")[1].split("\n## ")[0]
+    headings = re.findall(r"^###+ (.+)$", page.split("\n## Decisions\n")[1].split("\n## Laws\n")[0], re.MULTILINE)
+    anchors = [re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).lower()) for heading in headings]
+    missing = [anchor for anchor in anchors if f"](#{anchor})" not in subjects]
+    assert len(headings) > 100 and not missing, f"add to the map: {missing}"
+
+
+def test_figures_of_the_first_page_are_those_of_the_page_of_published_networks() -> None:
+    rows = re.findall(r"^\| [\w -]+, .+%.+\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    published = (ROOT / "docs" / "published.md").read_text(encoding="utf-8")
+    figures = [figure for row in rows for figure in re.findall(r"\d+\.\d+", row)]
+    assert len(figures) >= 8 and not [figure for figure in figures if figure not in published]
