@@ -276,6 +276,14 @@ class Program(ProcessBound):
         """True if a number that the export recorded grows with the batch size."""
         return isinstance(length, torch.SymInt) and self.batched in {str(s) for s in length.node.expr.free_symbols}
 
+    def has_entry_per_example(self, value: Any) -> bool:
+        """Return whether the batch axis of a node's value has one entry per example, and no other axis is in it.
+
+        Positions or heads that share the axis with the examples may lie behind each example, or in front of all.
+        """
+        axis = self.batch_axis(value)
+        return axis is not None and str(value.shape[axis]) == self.batched
+
     @cached_property
     def draws(self) -> frozenset[Node]:
         """The operators that draw random numbers."""

@@ -6,7 +6,7 @@ released code (Molchanov et al. 2019). Of gates behind several batch norms the s
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from secateur.importance.gradient import example_loss
 from secateur.masking.ablation import MeanAblation
 from secateur.masking.gate_positions import GateSite, gate_positions
 from secateur.masking.operand_overrides import as_factor, chain_overrides
+from secateur.masking.operands import recorded_operand
 
 
 class Gates:
@@ -49,13 +50,8 @@ class Gates:
 
         Returns:
             The losses, and the gates (copies, rows, units + 1): a row for blocks and consumers, and one for each norm.
-
-        Raises:
-            DataError: each example needs a copy, and the network's code fixes the batch size.
         """
         network = self.context.network
-        if copies > 1:
-            check_divisible_batches(network, "taylor-gates")
         rows = 1 + len(self.positions.norms)
         gates = torch.ones(copies, rows, network.units + 1, device=network.device, requires_grad=True)
         before_consumers = torch.where(self.positions.at_readers.to(gates.device), gates[:, 0], 1.0)
@@ -67,6 +63,29 @@ class Gates:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             output = self.context.forward(batch, handlers)
             return example_loss(self.context, batch, output), gates
+
+    def derivatives_by_example(self, batch: Batch) -> Tensor:
+        """Return the derivative of each example's loss by the gates, (examples, rows, units + 1).
+
+        Raises:
+            DataError: the network's code fixes the batch size.
+        """
+        if (batch.size or 1) > 1:
+            check_divisible_batches(self.context.network, "taylor-gates")
+        if self._has_entries_per_example:
+            losses, gates = self.losses(batch, batch.size or 1)
+            return torch.autograd.grad(losses.sum(), gates)[0]
+        losses, gates = self.losses(batch, 1)
+        return torch.cat([torch.autograd.grad(loss, gates, retain_graph=True)[0] for loss in losses])
+
+    @cached_property
+    def _has_entries_per_example(self) -> bool:
+        """Whether a gate of each example reaches the entries of that example alone, wherever gates stand."""
+        program = self.context.network.program
+        consumers = (consumer for consumer in self.context.network.consumers if not consumer.is_inner)
+        values = [recorded_operand(consumer) for consumer in consumers]
+        values += [_first_recorded(position) for position, _ in self._rows]
+        return all(program.has_entry_per_example(value) for value in values)
 
     def entries(self, group: Group) -> list[list[int]]:
         """Return the row and the unit of each gate of a group."""
@@ -100,12 +119,17 @@ def _gated(
     """Return an operator's result, multiplied by the gates of its units."""
     result = target(*args, **kwargs)
     values, *rest = result if isinstance(result, tuple | list) else (result,)
-    recorded = position.node.meta["val"]
-    first = recorded[0] if isinstance(recorded, tuple | list) else recorded
     units = position.units.to(gates.device)
     factors = torch.where(units >= 0, gates[:, units], 1.0)  # (copies, size of the axis)
-    gated = values * as_factor(factors.to(values), values, position.dim, network.program.batch_axis(first))
+    axis = network.program.batch_axis(_first_recorded(position))
+    gated = values * as_factor(factors.to(values), values, position.dim, axis)
     return (gated, *rest) if rest else gated
+
+
+def _first_recorded(position: UnitAxis) -> Any:
+    """Return the first result of an operator as the export recorded it, with its symbolic shape."""
+    recorded = position.node.meta["val"]
+    return recorded[0] if isinstance(recorded, tuple | list) else recorded
 
 
 def check_divisible_batches(network: Network, alternative: str) -> None:

@@ -71,8 +71,7 @@ def taylor_gates_examples(context: CriterionContext, config: Taylor) -> dict[str
     gates = Gates(context)
     derivatives = []
     for batch in _microbatches(context, "taylor-gates-examples"):
-        losses, leaves = gates.losses(batch, batch.size or 1)
-        derivatives.append(torch.autograd.grad(losses.sum(), leaves)[0].cpu().double().square())
+        derivatives.append(gates.derivatives_by_example(batch).cpu().double().square())
     squares = torch.cat(derivatives)  # (examples, rows, units + 1)
     return {group.name: gates.of_group(group, squares).T for group in context.groups}
 

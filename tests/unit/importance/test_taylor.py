@@ -89,6 +89,29 @@ def test_examples_are_squared_one_by_one(small: Small, network: sc.Network) -> N
         )  # a square of means, by Jensen
 
 
+class TwoViews(nn.Module):
+    """Two views of each example go through the same layers, one behind the other along the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        first, second = F.silu(self.second(F.silu(self.first(torch.cat([x, y]))))).chunk(2)
+        return self.last(first * second)
+
+
+def test_examples_that_do_not_lie_together_are_squared_one_by_one() -> None:
+    torch.manual_seed(0)
+    x, y, target = torch.randn(5, 4), torch.randn(5, 4), torch.randint(2, (5,))
+    network = sc.trace(TwoViews().eval(), (x, y))
+    alone = [((x[[i]], y[[i]]), target[[i]]) for i in range(len(x))]
+    expected = sc.score(network, alone, by="taylor-gates", progress=False)
+    by_example = sc.score(network, [((x, y), target)], by="taylor-gates-examples", progress=False)
+    for name in ("first", "second"):
+        assert torch.allclose(by_example[name].values, expected[name].values, rtol=1e-4)
+
+
 class Quadratic(nn.Module):
     """Squared error of a product of two layers: to second order in the last weights, nothing is left out."""
 
