@@ -557,6 +557,7 @@ ZOO: dict[str, Specimen] = {
     "unpooled": Specimen(operators.Unpooled, images(), {"down": 6, "up": 4}),
     "bags": Specimen(operators.Bags, operators.two_kinds, {"dense": 6, "top": 5}),
     "products": Specimen(operators.Products, tokens(4), {"a": 6, "c": 5, "mix": 7}),
+    "maxima": Specimen(operators.Maxima, lambda: torch.randn(BATCH, 6), {"halves": 8, "left": 7, "table": 5}),
     "spectra": Specimen(operators.Spectra, tokens(4), {"first": 6, "second": 4}, {"turns": "can't be cut"}),
     "complex layers": Specimen(
         operators.ComplexLayers, tokens(4), {"first": 6, "second": 5, "third": 4, "spectral": 4}

@@ -334,3 +334,17 @@ class ComplexLayers(nn.Module):
         x = self.third(self.second(self.first(x.to(torch.cfloat))).abs()).relu()
         spectrum = torch.fft.rfft(x, dim=1) @ self.spectral
         return self.last(torch.fft.irfft(spectrum, n=x.shape[1], dim=1)).mean(1)
+
+
+class Maxima(nn.Module):
+    """The larger of two halves, the smaller of two layers, and a product with a stack of one matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves, self.left, self.right = nn.Linear(6, 16), nn.Linear(8, 7), nn.Linear(8, 7)
+        self.table, self.last = nn.Parameter(torch.randn(1, 7, 5)), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.max(*self.halves(x).chunk(2, -1))
+        x = torch.min(self.left(x), self.right(x))
+        return self.last(F.silu(x @ self.table)[0])

@@ -135,8 +135,9 @@ def _agrees(program: Program, model: nn.Module, batch: Batch) -> bool:
         expected = pytree.tree_leaves(run_module(model, batch))
     with torch.no_grad():
         outputs = pytree.tree_leaves(program.forward(batch))
-    pairs = [(a, b) for a, b in zip(outputs, expected, strict=True) if isinstance(b, Tensor) and b.is_floating_point()]
-    return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-2, atol=1e-3) for a, b in pairs)
+    tensors = [(a, b) for a, b in zip(outputs, expected, strict=True) if isinstance(b, Tensor)]
+    numbers = [(a, b) for a, b in tensors if b.is_floating_point() or b.is_complex()]
+    return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-2, atol=1e-3) for a, b in numbers)
 
 
 @contextmanager

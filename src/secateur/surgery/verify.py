@@ -36,15 +36,20 @@ def output_difference(output: Any, expected: Any, lowest: torch.dtype | None = N
     worst, inside = 0.0, 0.0 if lowest is None else _tolerance(lowest)
     allowed = inside
     for a, b in pairs:
-        if not b.is_floating_point():
+        if not (b.is_floating_point() or b.is_complex()):
             continue
         infinite = ~torch.isfinite(b)
-        if not bool((~torch.isfinite(a) == infinite).all()):
+        if not bool((~torch.isfinite(a) == infinite).all()) or not _are_same(a[infinite], b[infinite]):
             return float("inf"), max(inside, _tolerance(b.dtype))
         scale = max(_largest_magnitude(b.masked_fill(infinite, 0)), 1e-6)
         gap = _largest_magnitude((a - b).masked_fill_(infinite, 0)) / scale
         worst, allowed = max(worst, gap), max(allowed, _tolerance(b.dtype))
     return worst, allowed
+
+
+def _are_same(values: Tensor, expected: Tensor) -> bool:
+    """Return whether entries are the same infinities, and NaN where NaN is expected."""
+    return bool(((values == expected) | (values.isnan() & expected.isnan())).all())
 
 
 def _largest_magnitude(values: Tensor) -> float:
@@ -53,7 +58,7 @@ def _largest_magnitude(values: Tensor) -> float:
 
 
 def _tolerance(kind: torch.dtype) -> float:
-    return TOLERANCE.get(kind, 1e-4)
+    return TOLERANCE.get(kind.to_real(), 1e-4)
 
 
 def _output_tensors(output: Any) -> list[Tensor]:

@@ -26,6 +26,17 @@ def test_infinite_entries_must_be_the_same_and_others_are_compared() -> None:
     assert output_difference(infinite, infinite)[0] == 0
     assert output_difference(infinite + 1, infinite)[0] == pytest.approx(1 / 4)
     assert output_difference(VALUES, infinite)[0] == float("inf")
+    assert output_difference(infinite.neg(), infinite)[0] == float("inf")
+    assert output_difference(infinite * float("nan"), infinite)[0] == float("inf")
+    assert output_difference(infinite * float("nan"), infinite * float("nan"))[0] == 0
+
+
+def test_complex_numbers_are_compared() -> None:
+    values = torch.complex(VALUES, VALUES)
+    difference, allowed = output_difference((VALUES, values + 1j), (VALUES, values))
+    assert difference == pytest.approx(1 / (4 * 2**0.5))
+    assert allowed == 1e-4
+    assert output_difference(values, values)[0] == 0
 
 
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-4), (torch.float64, 1e-8)])

@@ -21,7 +21,7 @@ def couple_layer(op: OpContext, x_name: str, weight_name: str, contracted: int, 
         op: the operator.
         x_name: the name of its input.
         weight_name: the name of its weight.
-        contracted: the axis of the input that is contracted.
+        contracted: the axis of the input that is contracted, counted from the end; that of the result's units as well.
         inner: the axis of the weight that is contracted.
         outer: the other axis of the weight.
     """
@@ -43,7 +43,7 @@ def couple_layer(op: OpContext, x_name: str, weight_name: str, contracted: int, 
     name = weight.name if contracted == -1 and weight.is_plain else None
     op.read(x_name, dim, read, name, bias_name(bias), inner, out)
     op.count(math.prod(op.shape) / len(out), out, inputs)
-    return op.broadcast(out, dim)
+    return op.broadcast(out, contracted)
 
 
 def bias_name(bias: Any) -> str | None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from secateur.coupling.labels import Labels, Weight, entries_along, frozen_labels, labelled_axes
 from secateur.coupling.rules.context import OpContext
+from secateur.coupling.rules.elementwise import elementwise
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import map_labels, narrow_axes
 from secateur.coupling.rules.position_axes import unreduced
@@ -41,7 +42,9 @@ def softmax(op: OpContext) -> Tensor:
 
 
 def reduction(op: OpContext) -> Any:
-    """Couple what differs along the axes of a maximum, a product and the like."""
+    """Couple what differs along the axes of a maximum, a product and the like; the larger of two tensors passes."""
+    if op.args.get("other") is not None:
+        return elementwise(op)
     argument = _name_of_input(op)
     if is_parameter(op, argument):
         return _reduce_parameter(op, argument, reads=False)
