@@ -18,8 +18,8 @@ from secateur.coupling.labels import entries_along, labelled_axes
 from secateur.coupling.network import Network
 from secateur.coupling.new_biases import takes_new_bias
 from secateur.coupling.operator_results import counted_macs, recorded_shapes
+from secateur.coupling.rules.masked_checks import masked_checks, warn_of_unused_masks
 from secateur.coupling.rules.registry import rule_of
-from secateur.coupling.rules.rule_checks import masked_checks, warn_of_unused_masks
 from secateur.coupling.trace_records import Read
 from secateur.data.batch import Batch
 from secateur.graph.operators import arguments, module_path

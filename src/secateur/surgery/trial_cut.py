@@ -18,7 +18,7 @@ from secateur.graph.model_calls import call_model
 from secateur.masking.ablation import Means, masked_draws, run_masked
 from secateur.surgery.aliased_model import AliasedModel
 from secateur.surgery.attribute_reads import AttributeReads, attribute_reads
-from secateur.surgery.cut import cut_copy, fold_constants, removed_constants
+from secateur.surgery.cut_copy import cut_copy, fold_constants, removed_constants
 from secateur.surgery.program_modules import ProgramModule, input_values
 from secateur.surgery.recipe import make_recipe
 from secateur.surgery.trial_failures import Failure, difference_reason, failing_module

@@ -6,7 +6,8 @@ from torch import nn
 
 import secateur as sc
 from secateur.surgery import joint_trials, trial_cut
-from secateur.surgery.recipe_checks import MOST_ENTRIES, can_become
+from secateur.surgery.literal_checks import can_become
+from secateur.surgery.recipe_checks import MOST_ENTRIES
 
 CHANGES = [
     (8, 4, True), (8, 0, True), (8, 9, False), (8, -2, False),

@@ -13,9 +13,9 @@ from secateur.coupling.members import AttributeUpdate
 from secateur.coupling.network import Kept
 from secateur.masking.ablation import Means
 from secateur.surgery import validate
+from secateur.surgery.attribute_checks import _is_cut
 from secateur.surgery.diagnose import _attribute_value
 from secateur.surgery.recipe_attributes import norm_sizes
-from secateur.surgery.recipe_checks import _is_cut
 from secateur.surgery.replacements import CutMultiheadAttention
 from secateur.surgery.trial_cut import TrialCutter
 from secateur.surgery.trial_failures import Failure
