@@ -12,11 +12,12 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur import demo
 from secateur.data.conversion import as_batches
-from secateur.importance.context import CriterionContext, shuffled_microbatches, split_microbatches
+from secateur.importance.context import CriterionContext, split_microbatches
 from secateur.importance.shapley.config import EvaluationConfig
 from secateur.importance.shapley.dense_run import DenseRun
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import games_in_order
+from secateur.importance.shuffled_microbatches import shuffled_microbatches
 from secateur.utils.rng import generator_for
 
 SUBJECTS = {"vgg": "vgg", "demo": "residual"}

@@ -19,7 +19,7 @@ from secateur.coupling.residual_blocks import with_blocks
 from secateur.coupling.trace_groups import trace_groups
 from secateur.data.batch import Batch
 from secateur.data.conversion import example_batches
-from secateur.data.model_inputs import device_of, floating_type
+from secateur.data.model_inputs import device_of, floating_type, with_accepted_names
 from secateur.entry import entry_point
 from secateur.errors import TraceError
 from secateur.graph.example_axis import is_one_example
@@ -90,7 +90,8 @@ def _trace(
     """Trace a model of a kind that is supported, as `trace` does."""
     check_model_values(model)
     dense = bake_parametrizations(model)
-    examples = usable_examples(model, example_batches(example_inputs, device_of(model), floating_type(model)))
+    examples = example_batches(example_inputs, device_of(model), floating_type(model))
+    examples = usable_examples(model, with_accepted_names(model, examples))
     if dense is not model:
         check_same(model, dense, examples[-1])
     program, example = export_first(dense, examples)

@@ -4,6 +4,7 @@ import math
 
 from secateur.coupling.network import Network
 from secateur.evaluation.outputs import is_logits, main_output
+from secateur.evaluation.token_scores import SEQUENCE_DIMS, has_token_scores, recorded_output
 from secateur.graph.program import Program
 from secateur.graph.value_bytes import recorded_length
 from secateur.masking.linear_layers import layers_of
@@ -11,7 +12,6 @@ from secateur.recovery.pruned_layer import few_rows_of
 
 MOST_POSITIONS = 8192  # of all examples together
 FEWEST_SEQUENCES = 16
-SEQUENCE_DIMS = 3  # (examples, positions, classes)
 
 
 def compared_examples(network: Network, most: int) -> int:
@@ -40,7 +40,7 @@ def compared_examples(network: Network, most: int) -> int:
 
 def scored_positions(program: Program) -> int:
     """Return how many rows of class scores a network gives for an example: the tokens of a language model, else 1."""
-    recorded = program.finish({node: node.meta.get("val") for node in program.output_nodes})
+    recorded = recorded_output(program)
     scores = main_output(recorded)
-    is_sequence = is_logits(recorded) and scores.dim() == SEQUENCE_DIMS
+    is_sequence = (is_logits(recorded) and scores.dim() == SEQUENCE_DIMS) or has_token_scores(program)
     return recorded_length(scores.shape[1]) if is_sequence else 1

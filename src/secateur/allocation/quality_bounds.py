@@ -124,8 +124,9 @@ def _accuracy_changes(pair: OutputPair, loss: Loss | None) -> Tensor:
     Raises:
         BudgetError: outputs or labels are not classes.
     """
-    labels = top_classes(pair.dense) if pair.batch.target is None else pair.batch.target
-    before, after = (class_hits(output, labels, pair.examples) for output in (pair.dense, pair.small))
+    outputs = [pair.comparable(output) for output in (pair.dense, pair.small)]
+    labels = top_classes(outputs[0]) if pair.batch.target is None else pair.batch.target
+    before, after = (class_hits(output, labels, pair.examples) for output in outputs)
     is_ignored = isinstance(labels, Tensor) and bool((labels == IGNORED).all())
     if bool(before.isnan().all()) and not is_ignored:
         raise BudgetError("a bound on the accuracy needs outputs and labels that are classes; give {'loss': ...}")

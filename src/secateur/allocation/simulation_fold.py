@@ -13,6 +13,7 @@ from secateur.data.batch import Batch
 from secateur.evaluation.comparison_temperature import comparison_temperature
 from secateur.evaluation.dense_outputs import MOST_ENTRIES
 from secateur.evaluation.holdout import output_spread, split_halves
+from secateur.evaluation.outputs import with_named_scores
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.known_rows import KnownDenseRows
@@ -142,4 +143,6 @@ class DenseJudgement:
         if first.held_out is first.fitted:  # what a refit leaves of class scores is what softening measures
             return comparison_temperature([])
         known = [output for fold in self._outputs for output in fold]
-        return comparison_temperature(known or dense_outputs(self._network, first.held_out.microbatches[:1]))
+        judging = first.held_out.microbatches[:1]
+        outputs = known or dense_outputs(self._network, judging)
+        return comparison_temperature(with_named_scores(output, judging[0].has_token_scores) for output in outputs)

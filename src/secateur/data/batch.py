@@ -28,6 +28,8 @@ class Batch:
             serves both.
         has_labels: whether the targets came as `labels` among the inputs, as models of the transformers library take
             them: those of causal language models are the input tokens, not yet shifted.
+        has_token_scores: whether the model's output for the batch is a plain tensor of class scores of each token,
+            (examples, positions, classes).
     """
 
     args: tuple[Any, ...]
@@ -37,6 +39,7 @@ class Batch:
     is_whole: bool = False
     metric_target: Any = None
     has_labels: bool = False
+    has_token_scores: bool = False
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -122,7 +125,7 @@ def concat_batches(batches: Sequence[Batch]) -> Batch:
 
     trees = [(batch.args, dict(batch.kwargs), batch.target, batch.metric_target) for batch in batches]
     args, kwargs, target, metric_target = pytree.tree_map(concat_leaves, *trees)
-    return Batch(args, kwargs, target, metric_target=metric_target)
+    return Batch(args, kwargs, target, metric_target=metric_target, has_token_scores=batches[0].has_token_scores)
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from secateur.data.batch import Batch
 
+TOKENS = "input_ids"  # the name of tokens in models of the transformers library
 IGNORED_LABEL = -100  # the label of what does not count
 # Classes of the transformers library whose output at a position predicts the token behind it.
 CAUSAL = re.compile(r"ForCausalLM$|(?<!With)(?<!XLNet)LMHeadModel$")
+WITH_HEAD = re.compile(r"For[A-Z]|LMHead")  # further classes of the library, whose loss compares equal positions
 
 
 def is_causal_language_model(title: str) -> bool:
@@ -28,14 +30,36 @@ def with_next_tokens(batches: Iterable[Batch], title: str) -> list[Batch]:
     """Return batches whose targets belong to the outputs at the same positions.
 
     Models of the transformers library take `labels` like the input tokens, and shift them in their own loss where they
-    are causal. Targets that are given as such, `(inputs, target)`, are not shifted.
+    are causal. `labels` that repeat the tokens are shifted for models of a user's own, too: at the same position they
+    would say nothing. Targets that are given as such, `(inputs, target)`, are not shifted.
 
     Args:
         batches: the batches.
         title: the name of the model's class.
     """
-    is_causal = is_causal_language_model(title)
-    return [_with_next_tokens(batch, is_causal) if batch.has_labels else batch for batch in batches]
+    is_causal, has_head = is_causal_language_model(title), WITH_HEAD.search(title) is not None
+    return [
+        _with_next_tokens(batch, is_causal or (not has_head and _labels_repeat_tokens(batch)))
+        if batch.has_labels
+        else batch
+        for batch in batches
+    ]
+
+
+def tokens_of(batch: Batch) -> Tensor:
+    """Return the tokens of a batch: `input_ids`, or the first input, (rows, length)."""
+    tokens: Tensor = batch.kwargs[TOKENS] if TOKENS in batch.kwargs else batch.tensors[0]
+    return tokens
+
+
+def _labels_repeat_tokens(batch: Batch) -> bool:
+    """Return whether all labels that count are the input token at their position."""
+    labels = batch.target
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or not batch.tensors:
+        return False
+    tokens = tokens_of(batch)
+    is_counted = labels != IGNORED_LABEL
+    return tokens.shape == labels.shape and bool(is_counted.any() and ((tokens == labels) | ~is_counted).all())
 
 
 def _with_next_tokens(batch: Batch, is_causal: bool) -> Batch:

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from secateur.data.batch import Batch, on_device
 from secateur.data.conversion import example_batches
-from secateur.data.model_inputs import device_of, floating_type
+from secateur.data.model_inputs import device_of, floating_type, with_accepted_names
 from secateur.deployment.exported_file import ExportedFile
 from secateur.deployment.onnx_conversion import BATCH, OnnxSession, check_onnx_installed, write_onnx
 from secateur.deployment.output_comparison import compared_outputs, tensors_in
@@ -63,6 +63,7 @@ def export(model: nn.Module, path: str | Path, example_inputs: Any, *, opset: in
         ({'input': '(batch, 4)'}, (2, 3))
     """
     examples = example_batches(example_inputs, device_of(model), floating_type(model))
+    examples = with_accepted_names(model, examples)
     return export_to(model, Path(path), examples, opset)
 
 

@@ -15,7 +15,7 @@ from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.divergence import divergence, relative_errors
 from secateur.evaluation.losses import Loss, Reference, by_example, example_losses
 from secateur.evaluation.metrics import Metric, MetricMeter, MetricValues, metric_change
-from secateur.evaluation.outputs import is_embedding, is_logits, main_output
+from secateur.evaluation.outputs import is_embedding, is_logits, main_output, with_named_scores
 from secateur.evaluation.records import Latency, Metrics
 from secateur.graph.contexts import preserved, run_seeded
 from secateur.utils.progress import track
@@ -47,17 +47,23 @@ class OutputPair:
             output: one of both outputs.
             loss: the user's own loss; None for cross entropy, squared error, or the divergence without labels.
         """
-        return example_losses(loss, output, Reference(self.batch.target, self.dense), self.examples).double().cpu()
+        reference = Reference(self.batch.target, self.dense, has_token_scores=self.batch.has_token_scores)
+        return example_losses(loss, output, reference, self.examples).double().cpu()
+
+    def comparable(self, output: Any) -> Any:
+        """Return one of both outputs with the names by which class scores are known."""
+        return with_named_scores(output, self.batch.has_token_scores)
 
     def accuracies(self, output: Any) -> Tensor:
         """Return the fraction of right top classes in each example, (examples,); NaN without class labels."""
-        return class_hits(output, self.batch.target, self.examples)
+        return class_hits(self.comparable(output), self.batch.target, self.examples)
 
     def agreements(self, output: Any) -> Tensor:
         """Return the fraction of the dense network's top classes in each example, NaN without classes, (examples,)."""
-        has_classes = main_output(self.dense).dim() == 2 or is_logits(self.dense)
-        has_classes = has_classes and not self._is_regression and not is_embedding(self.dense)
-        return class_hits(output, top_classes(self.dense) if has_classes else None, self.examples)
+        dense = self.comparable(self.dense)
+        has_classes = main_output(dense).dim() == 2 or is_logits(dense)
+        has_classes = has_classes and not self._is_regression and not is_embedding(dense)
+        return class_hits(self.comparable(output), top_classes(dense) if has_classes else None, self.examples)
 
     def divergences(self, output: Any, temperature: float = 1.0) -> Tensor:
         """Return the divergence of each example from the dense network's output, (examples,).
@@ -69,7 +75,7 @@ class OutputPair:
         if self._is_regression:
             errors = relative_errors(output, self.dense)
         else:
-            errors = divergence(output, self.dense, temperature=temperature)
+            errors = divergence(self.comparable(output), self.comparable(self.dense), temperature=temperature)
         return by_example(errors, self.examples).double().cpu()
 
     @property

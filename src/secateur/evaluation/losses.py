@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.divergence import divergence
-from secateur.evaluation.outputs import main_output, per_example
+from secateur.evaluation.outputs import main_output, per_example, with_named_scores
 from secateur.evaluation.targets import IGNORED, check_target
 from secateur.options import described
 from secateur.utils.default_device import on_callers_device
@@ -47,11 +47,13 @@ class Reference:
         labels: the labels, or None.
         dense: the dense network's output.
         scales: its mean squares over the microbatch that the examples come from.
+        has_token_scores: whether outputs are plain tensors of class scores of each token, see `Batch`.
     """
 
     labels: Any
     dense: Any
     scales: Sequence[Tensor] | None = None
+    has_token_scores: bool = False
 
 
 def example_losses(loss: Loss | None, output: Any, reference: Reference, examples: int) -> Tensor:
@@ -69,9 +71,11 @@ def example_losses(loss: Loss | None, output: Any, reference: Reference, example
     if loss is not None:
         against = reference.dense if reference.labels is None else reference.labels
         return _finite_losses(_user_loss(loss, output, against), examples)
+    scores = with_named_scores(output, reference.has_token_scores)
     if reference.labels is not None:
-        return _finite_losses(supervised(output, reference.labels), examples)
-    return _finite_losses(divergence(output, reference.dense, reference.scales), examples)
+        return _finite_losses(supervised(scores, reference.labels), examples)
+    dense = with_named_scores(reference.dense, reference.has_token_scores)
+    return _finite_losses(divergence(scores, dense, reference.scales), examples)
 
 
 def by_example(values: Tensor, examples: int) -> Tensor:

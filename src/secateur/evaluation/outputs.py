@@ -51,6 +51,16 @@ def is_logits(output: Any) -> bool:
     return "logits" in output if isinstance(output, Mapping) else hasattr(output, "logits")
 
 
+def with_named_scores(output: Any, has_token_scores: bool) -> Any:
+    """Return an output in which class scores of tokens have the name `logits`, by which they are compared as such.
+
+    Args:
+        output: the network's output.
+        has_token_scores: whether it is a plain tensor of such scores, see `Batch`.
+    """
+    return {"logits": main_output(output)} if has_token_scores and not is_logits(output) else output
+
+
 def is_distribution(output: Any) -> bool:
     """Return True for rows that are probabilities of classes: from 0 to 1, with sums of 1."""
     if not _has_many_rows(output):

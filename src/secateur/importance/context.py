@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from secateur.coupling.network import Group, Network
-from secateur.data.batch import Batch, concat_batches, on_device
-from secateur.data.forms import ExampleList
+from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import input_error
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.losses import Loss, Reference, example_losses
+from secateur.evaluation.token_scores import has_token_scores
 from secateur.graph.program import OpOverride
 from secateur.graph.value_bytes import examples_within
 from secateur.importance.scores import GroupScores, Scores
@@ -154,44 +153,10 @@ def network_microbatches(
 
 
 def as_examples(network: Network, batches: Sequence[Batch]) -> list[Batch]:
-    """Mark batches as the network takes them: whole, or each as one example if its first axis is not the batch."""
+    """Mark batches by the network: whole, or one example if the first axis is not the batch; with scores of tokens."""
     is_one, is_fixed = network.example.is_one_example, network.program.batched is None
-    return [replace(batch, is_one_example=is_one, is_whole=is_fixed) for batch in batches]
-
-
-def shuffled_microbatches(microbatches: Sequence[Batch], generator: torch.Generator) -> list[tuple[Batch, Tensor]]:
-    """Shuffle the examples into new microbatches, each with the old numbers of its examples.
-
-    Neighbours in the data may be alike, microbatches should not be. Only examples of one shape can share a
-    microbatch, and what is not divisible stays as it is.
-    """
-    starts = torch.tensor([0, *(batch.size or 1 for batch in microbatches)]).cumsum(0)
-    by_form: dict[str, list[tuple[Batch, Tensor]]] = {}
-    for number, batch in enumerate(microbatches):
-        is_divisible = batch.size is not None and batch.is_divisible
-        leaves = pytree.tree_leaves((batch.args, dict(batch.kwargs), batch.target))
-        form = f"{[_form_of(leaf) for leaf in leaves]}" if is_divisible else f"{WHOLE_BATCH}{number}"
-        by_form.setdefault(form, []).append((batch, torch.arange(int(starts[number]), int(starts[number + 1]))))
-    shuffled = []
-    for form, members in by_form.items():
-        numbers = torch.cat([indices for _, indices in members])
-        if form.startswith(WHOLE_BATCH):
-            shuffled.append((members[0][0], numbers))
-            continue
-        joined = concat_batches([batch for batch, _ in members])
-        order = torch.randperm(len(numbers), generator=generator)
-        shuffled += [(joined.take(index).map(as_fast_layout), numbers[index]) for index in order.split(MICROBATCH)]
-    return shuffled
-
-
-WHOLE_BATCH = "whole batch "
-
-
-def _form_of(leaf: Any) -> Any:
-    """Return what leaves of two batches must have in common to be concatenated."""
-    if isinstance(leaf, ExampleList):
-        return "by example"
-    return (leaf.shape[1:], leaf.dtype) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+    has_scores = has_token_scores(network.program)
+    return [replace(batch, is_one_example=is_one, is_whole=is_fixed, has_token_scores=has_scores) for batch in batches]
 
 
 def as_fast_layout(tensor: Tensor) -> Tensor:

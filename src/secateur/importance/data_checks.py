@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import fx, nn
@@ -10,7 +11,8 @@ from torch.utils import _pytree as pytree
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch, on_device
 from secateur.data.conversion import as_batches
-from secateur.data.model_inputs import device_of, floating_type
+from secateur.data.model_inputs import device_of, floating_type, with_accepted_names, with_tokens_by_position
+from secateur.data.next_tokens import TOKENS
 from secateur.data.user_examples import UserExamples
 from secateur.errors import DataError, TargetError, TraceError
 from secateur.evaluation.losses import Loss
@@ -18,6 +20,7 @@ from secateur.evaluation.metrics import Metric, check_metric
 from secateur.graph.contexts import preserved, run_module
 from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.input_checks import EXAMPLE, check_inputs
+from secateur.importance.label_inputs import with_labels_as_inputs
 from secateur.importance.loss_checks import check_class_targets, check_losses
 from secateur.importance.registry import CriterionLike, Use, find_criterion
 from secateur.utils.collected_warnings import warn
@@ -110,7 +113,14 @@ def _without_unusable_targets(
 def batches_of_model(model: nn.Module, data: Any, keeps_padding: bool = False) -> list[Batch]:
     """Convert data to batches for a model: of its type, and with the targets that belong to its outputs."""
     keeps_padding = keeps_padding or isinstance(model, fx.GraphModule)
-    return as_batches(data, dtype=floating_type(model), title=type(model).__name__, keeps_padding=keeps_padding)
+    batches = as_batches(data, dtype=floating_type(model), title=type(model).__name__, keeps_padding=keeps_padding)
+    batches = with_accepted_names(model, batches)
+    return with_labels_as_inputs(model, batches, partial(_output_of, model))
+
+
+def _output_of(model: nn.Module, batch: Batch) -> Any:
+    with preserved(model):
+        return run_module(model, on_device(batch, device_of(model)))
 
 
 def _test_batches(model: nn.Module, test: Any, keeps_padding: bool) -> list[Batch]:
@@ -128,7 +138,8 @@ def _test_batches(model: nn.Module, test: Any, keeps_padding: bool) -> list[Batc
 def batches_for(network: Network, data: Any) -> list[Batch]:
     """Convert data to batches for a traced network."""
     dtype = next((network.program.state(name).dtype for name in network.program.parameters), None)
-    return as_batches(data, network.batch_size, dtype, network.title, network.as_program)
+    batches = as_batches(data, network.batch_size, dtype, network.title, network.as_program)
+    return batches if TOKENS in network.example.kwargs else [with_tokens_by_position(batch) for batch in batches]
 
 
 def usable_examples(model: nn.Module, examples: list[Batch]) -> list[Batch]:

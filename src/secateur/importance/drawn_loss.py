@@ -9,7 +9,7 @@ from secateur.evaluation.divergence import output_scales
 from secateur.evaluation.outputs import is_logits, main_output, outputs_by_example
 
 
-def drawn_loss(output: Any, draws: torch.Generator) -> Tensor:
+def drawn_loss(output: Any, draws: torch.Generator, has_token_scores: bool = False) -> Tensor:
     """Return a random loss whose squared slope along any change of the output has the divergence's curvature as mean.
 
     For class scores it is the log likelihood of classes drawn from the network's distribution; for other outputs their
@@ -18,8 +18,9 @@ def drawn_loss(output: Any, draws: torch.Generator) -> Tensor:
     Args:
         output: the network's output.
         draws: a generator of the CPU.
+        has_token_scores: whether it is a plain tensor of class scores of each token, see `Batch`.
     """
-    if is_logits(output):
+    if is_logits(output) or has_token_scores:
         scores = main_output(output).log_softmax(-1)
         classes = drawn_classes(scores.detach().exp(), draws)
         likelihoods = scores.gather(-1, classes[..., None])[..., 0]

@@ -69,7 +69,7 @@ def accumulate(
             results[layer].register_hook(partial(_add_gradient, sums[layer], size, reached))
         for draw in range(DRAWS):
             reached.clear()
-            drawn_loss(output, draws).backward(retain_graph=draw < DRAWS - 1)
+            drawn_loss(output, draws, microbatch.has_token_scores).backward(retain_graph=draw < DRAWS - 1)
             for layer in sums:
                 if layer not in reached:
                     sums[layer].add_gradient(torch.zeros_like(results[layer]), size)

@@ -19,7 +19,7 @@ from secateur.coupling.network import Group
 from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.evaluation.losses import Reference
-from secateur.evaluation.outputs import is_logits, main_output
+from secateur.evaluation.outputs import is_logits, main_output, with_named_scores
 from secateur.importance.activation_taps import (
     ActivationTap,
     straight_through,
@@ -148,14 +148,14 @@ def _reference(context: CriterionContext, batch: Batch, output: Any) -> Referenc
         DataError: there are no labels, no loss, and no classes.
     """
     if batch.target is not None:
-        return Reference(batch.target, None)
+        return Reference(batch.target, None, has_token_scores=batch.has_token_scores)
     if context.loss is not None:
         return Reference(
             None, pytree.tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, output)
         )
-    if not is_logits(output):
+    if not is_logits(with_named_scores(output, batch.has_token_scores)):
         raise DataError(NO_GRADIENT)
-    return Reference(main_output(output).detach().argmax(-1), None)
+    return Reference(main_output(output).detach().argmax(-1), None, has_token_scores=batch.has_token_scores)
 
 
 NO_GRADIENT = (

@@ -51,7 +51,7 @@ def integrated_gradients(context: CriterionContext, config: IntegratedGradients)
         with torch.no_grad():
             dense = context.forward(batch)
         for group in context.groups:
-            reference = Reference(batch.target, dense)
+            reference = Reference(batch.target, dense, has_token_scores=batch.has_token_scores)
             integrals[group.name].append(_path_integral(context, config.steps, group, batch, reference))
     return {name: torch.cat(by_batch, 1) for name, by_batch in integrals.items()}
 

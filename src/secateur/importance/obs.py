@@ -165,9 +165,8 @@ def _gate_slopes(
     draws: torch.Generator,
 ) -> dict[str, Tensor]:
     """Return each gate's gradient of a drawn loss of each example by group, (units, examples)."""
-    return backward_through(
-        context, taps, groups, microbatch, lambda z, g: z * g, lambda output: drawn_loss(output, draws)
-    )
+    loss = partial(drawn_loss, draws=draws, has_token_scores=microbatch.has_token_scores)
+    return backward_through(context, taps, groups, microbatch, lambda z, g: z * g, loss)
 
 
 def _check_gates(context: CriterionContext, limit: MemoryLimit, groups: Sequence[Group]) -> None:

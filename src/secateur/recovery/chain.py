@@ -16,6 +16,7 @@ from secateur.evaluation.comparison_temperature import comparison_temperature
 from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.holdout import improves, output_spread
+from secateur.evaluation.outputs import with_named_scores
 from secateur.files.state_memo import StateMemo, key_of
 from secateur.graph.model_copies import copy_model
 from secateur.recovery.adapt_memory import adapt_shortage
@@ -112,8 +113,7 @@ class RepairChain:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
         self._prepare_adapt(repairs)
-        with self.dense_outputs.ready_for(self.held):
-            self.temperature = comparison_temperature(map(self.dense_outputs.of, self.held))
+        self.temperature = self._comparison_temperature()
         before = self._divergences(self.state, self.held)
         for number, (name, train) in enumerate(repairs):
             if self._is_left_out(name):
@@ -135,6 +135,12 @@ class RepairChain:
                 self._keep(WaitingRepair(number, name, train, outcome.schedule), candidate)
                 before = outcome.held_out
         return tuple(steps)
+
+    def _comparison_temperature(self) -> float:
+        with self.dense_outputs.ready_for(self.held):
+            return comparison_temperature(
+                with_named_scores(self.dense_outputs.of(batch), batch.has_token_scores) for batch in self.held
+            )
 
     def _prepare_adapt(self, repairs: Repairs) -> None:
         """Find out whether the examples give enough equations for "adapt", and which repairs it follows then."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.losses import supervised
+from secateur.evaluation.outputs import with_named_scores
 from secateur.graph.contexts import evaluation_mode, preserved, run_seeded
 from secateur.recovery.distillation import LABELS, distillation_objective, sample_batch
 from secateur.recovery.head_features import feature_error, recorded_inputs
@@ -163,12 +164,14 @@ class TuneTraining:
             dense_output = run_seeded(task.dense, batch, seed)
         with recorded_inputs(task.small, small_path) as features:
             output = run_seeded(task.small, batch, seed)
+        has_scores = batch.has_token_scores
         if not features:
             temperature = float(self.options.get("temperature", task.temperature))
-            return distillation_objective(output, dense_output, batch.target, temperature)
+            scores, dense_scores = (with_named_scores(value, has_scores) for value in (output, dense_output))
+            return distillation_objective(scores, dense_scores, batch.target, temperature)
         self.schedule = replace(self.schedule, targets="last features")
         errors = torch.stack([feature_error(*pair) for pair in zip(features, dense_features, strict=True)]).sum()
-        return self._with_labels(errors, output, batch.target)
+        return self._with_labels(errors, with_named_scores(output, has_scores), batch.target)
 
     def _with_labels(self, errors: Tensor, output: Any, target: Any) -> Tensor:
         """Add the loss of labels, if there are any, to the errors of features: at first they are a tenth of the sum."""

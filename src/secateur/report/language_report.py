@@ -1,27 +1,24 @@
 """Figures of a causal language model beside the dense one: perplexity, tokens per second, memory and generated text."""
 
-import itertools
 import math
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
-from secateur.data.next_tokens import IGNORED_LABEL, is_causal_language_model
+from secateur.data.next_tokens import IGNORED_LABEL, tokens_of
 from secateur.entry import entry_point
-from secateur.errors import OptionError
-from secateur.evaluation.generation import cached_inputs
 from secateur.evaluation.outputs import main_output
 from secateur.graph.contexts import preserved, run_module
 from secateur.importance.data_checks import batches_of_model
 from secateur.options.call_checks import checked_calls
-from secateur.utils.default_device import on_callers_device
+from secateur.report.causal_models import check_causal
+from secateur.report.greedy_generation import Generation, generate
 from secateur.utils.html_table import html_table
 from secateur.utils.text_table import align_columns
 
@@ -98,19 +95,17 @@ NAMES = {
 
 @entry_point
 def language_report(
-    model: nn.Module,
-    small: nn.Module,
-    data: Any,
-    *,
-    tokenizer: Any = None,
-    tokens: int = 32,
+    model: nn.Module, small: nn.Module, data: Any, *, tokenizer: Any = None, tokens: int = 32
 ) -> LanguageReport:
     """Measure a small language model beside the dense one.
 
-    Times are medians of runs of both models in turn, with a batch of one: the first row of `data` as the prompt.
+    Times are medians of runs of both models in turn, with a batch of one: the first row of `data` as the prompt. Models
+    of the transformers library generate with a cache. Others run on all tokens for each new one, and generate the end
+    of the row, as they may take no more tokens.
 
     Args:
-        model: the dense model, a causal language model of the transformers library.
+        model: the dense model: a causal language model of the transformers library, or one of your own whose output is
+            a tensor of scores of the next token, (rows, length, vocabulary), or begins with it.
         small: the small model.
         data: tokens, as `text_batches` makes them, that nothing was fitted to.
         tokenizer: a tokenizer with `decode`, for a sample of generated text.
@@ -129,73 +124,34 @@ def language_report(
         >>> report.small.perplexity / report.dense.perplexity
         1.0
     """
-    for network in (model, small):
-        if not is_causal_language_model(type(network).__name__):
-            raise OptionError(f"{type(network).__name__} is no causal language model (...ForCausalLM, ...LMHeadModel)")
     batches = [on_device(batch, device_of(model)) for batch in batches_of_model(model, data)]
-    prompt = _tokens_of(batches[0])[:1]
+    prompt = tokens_of(batches[0])[:1]
     with preserved(model), preserved(small):
+        for network in (model, small):
+            check_causal(network, batches[0])
         perplexities = [_perplexity(network, batches) for network in (model, small)]
-        runs = [[_generate(network, prompt, tokens) for network in (model, small)] for _ in range(REPETITIONS)]
+        runs = [[generate(network, prompt, tokens) for network in (model, small)] for _ in range(REPETITIONS)]
     decode = getattr(tokenizer, "decode", None)
     dense, cut = (
         _measured_figures(network, perplexity, [run[number] for run in runs], decode)
         for number, (network, perplexity) in enumerate(zip((model, small), perplexities, strict=True))
     )
-    return LanguageReport(dense, cut, "" if decode is None else decode(prompt[0].tolist()))
-
-
-def _tokens_of(batch: Batch) -> Tensor:
-    """Return the tokens of a batch, (rows, length)."""
-    tokens: Tensor = batch.kwargs["input_ids"] if "input_ids" in batch.kwargs else batch.tensors[0]
-    return tokens
+    shown = prompt[0, : runs[0][0].prompt_length].tolist()
+    return LanguageReport(dense, cut, "" if decode is None else decode(shown))
 
 
 def _perplexity(model: nn.Module, batches: Sequence[Batch]) -> float:
     """Return the exponential of the mean cross entropy of the next token, over all tokens that count."""
     total, count = 0.0, 0
     for batch in batches:
-        labels = _tokens_of(batch)[:, 1:] if batch.target is None else batch.target[:, :-1]
+        labels = tokens_of(batch)[:, 1:] if batch.target is None else batch.target
         logits = main_output(run_module(model, batch))[:, : labels.shape[1]].transpose(1, 2)
         losses = F.cross_entropy(logits.float(), labels, reduction="none", ignore_index=IGNORED_LABEL)
         total, count = total + float(losses.double().sum()), count + int((labels != IGNORED_LABEL).sum())
     return math.exp(total / max(count, 1))
 
 
-@dataclass(frozen=True)
-class _Generation:
-    """Greedily generated tokens, the seconds of the prompt and of each token, and the cache's bytes for a token."""
-
-    tokens: list[int]
-    prompt_length: int
-    prefill: float
-    steps: list[float]
-    cache_bytes: float
-
-
-def _generate(model: Any, prompt: Tensor, count: int) -> _Generation:
-    """Generate tokens greedily with a cache."""
-    forward = on_callers_device(model)
-    start = time.perf_counter()
-    output = forward(input_ids=prompt, use_cache=True)
-    cache = cached_inputs(model, output)
-    token = output.logits[:, -1:].argmax(-1)
-    ends = [time.perf_counter()]
-    tokens = [int(token)]
-    for _ in range(count - 1):
-        output = forward(input_ids=token, **cache, use_cache=True)
-        cache = cached_inputs(model, output)
-        token = output.logits[:, -1:].argmax(-1)
-        tokens.append(int(token))  # waits for the device
-        ends.append(time.perf_counter())
-    layers = [layer for value in cache.values() for layer in getattr(value, "layers", ())]
-    values = [tensor for layer in layers for tensor in (layer.keys, layer.values) if isinstance(tensor, Tensor)]
-    cached = sum(tensor.numel() * tensor.element_size() / tensor.shape[-2] for tensor in values)
-    steps = [after - before for before, after in itertools.pairwise(ends)]
-    return _Generation(tokens, prompt.shape[1], ends[0] - start, steps, cached)
-
-
-def _measured_figures(model: nn.Module, perplexity: float, runs: Sequence[_Generation], decode: Any) -> LanguageFigures:
+def _measured_figures(model: nn.Module, perplexity: float, runs: Sequence[Generation], decode: Any) -> LanguageFigures:
     """Return the figures of a model from several runs."""
     prefill = statistics.median(run.prefill for run in runs)
     steps = [step for run in runs for step in run.steps]

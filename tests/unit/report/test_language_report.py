@@ -38,6 +38,45 @@ def test_the_figures_are_those_of_the_library() -> None:
     assert sc.language_report(model, model, halved, tokens=1).dense.perplexity == pytest.approx(expected, rel=1e-5)
 
 
+class OwnModel(torch.nn.Module):
+    """A language model of a user's own, without a cache, that takes at most as many tokens as a row has."""
+
+    def __init__(self, is_causal: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.mix, self.head = torch.nn.Embedding(9, 6), torch.nn.Linear(6, 6), torch.nn.Linear(6, 9)
+        self.is_causal = is_causal
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, None]:
+        assert tokens.shape[1] <= 10
+        x = self.embed(tokens)
+        means = x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None] if self.is_causal else x.mean(1, keepdim=True)
+        return self.head(self.mix(x + means).relu()), None
+
+
+def test_a_model_of_the_users_own_generates_without_a_cache() -> None:
+    model = OwnModel()
+    tokens = torch.randint(0, 9, (4, 10), generator=torch.Generator().manual_seed(1))
+    report = sc.language_report(model, model, {"input_ids": tokens}, tokenizer=Letters(), tokens=4)
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(model(tokens)[0][:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+        text = tokens[:1, :7]
+        for _ in range(4):
+            text = torch.cat([text, model(text)[0][:, -1:].argmax(-1)], 1)
+    assert report.dense.perplexity == pytest.approx(math.exp(float(loss)), rel=1e-5)
+    assert (report.prompt, report.dense.sample) == tuple(
+        map(Letters().decode, (text[0, :7].tolist(), text[0, 7:].tolist()))
+    )
+    assert report.dense.cache_bytes == 0 and report.dense.decoding > 0
+    assert sc.language_report(model, model, tokens, tokens=20).dense.decoding > 0  # no more than the row has
+
+
+def test_a_model_that_reads_later_tokens_is_refused() -> None:
+    model = OwnModel(is_causal=False)
+    with pytest.raises(OptionError, match="OwnModel is no causal language model"):
+        sc.language_report(model, model, torch.randint(0, 9, (4, 10)))
+
+
 def test_other_models_are_refused() -> None:
     model, batch = tiny_transformer("bert")
     with pytest.raises(OptionError, match="no causal language model"):

@@ -1,6 +1,7 @@
 """Examples of a microbatch selected, in any order and number, from the values at a cut."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -49,9 +50,8 @@ def select_reference(reference: Reference, positions: Tensor) -> Reference:
             return selected_entries(leaf, positions)
         return leaf.index_select(0, positions.to(leaf.device)) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
-    return Reference(
-        pytree.tree_map(select, reference.labels), pytree.tree_map(select, reference.dense), reference.scales
-    )
+    labels, dense = (pytree.tree_map(select, values) for values in (reference.labels, reference.dense))
+    return replace(reference, labels=labels, dense=dense)
 
 
 def tiles(count: int, size: int) -> Iterator[Tensor]:

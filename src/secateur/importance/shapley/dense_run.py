@@ -14,6 +14,7 @@ from torch.fx import Node
 
 from secateur.evaluation.divergence import output_scales
 from secateur.evaluation.losses import Reference
+from secateur.evaluation.outputs import with_named_scores
 from secateur.graph.cursor import ProgramCursor, bytes_of_tensors
 from secateur.importance.context import CriterionContext, as_fast_layout
 from secateur.utils.live_bytes import peak_bytes
@@ -112,8 +113,9 @@ class DenseRun:
         with torch.no_grad():
             output = self.context.forward(batch)
             is_labelled = batch.target is not None
-            scales = None if is_labelled or self.context.loss is not None else output_scales(output)
-            reference = Reference(batch.target, None if is_labelled else output, scales)
+            scores = with_named_scores(output, batch.has_token_scores)
+            scales = None if is_labelled or self.context.loss is not None else output_scales(scores)
+            reference = Reference(batch.target, None if is_labelled else output, scales, batch.has_token_scores)
             examples = batch.size or 1
             losses = self.context.losses(output, reference, examples)
         return DenseBaseline(reference, -losses.cpu().double(), examples)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import DataError
-from secateur.importance.context import CriterionContext, shuffled_microbatches
+from secateur.importance.context import CriterionContext
 from secateur.importance.estimates import Sample, pool_samples, side_by_side
 from secateur.importance.scores import GroupScores, Scores
 from secateur.importance.shapley.auto_sampler import stopping_rule_for
@@ -20,6 +20,7 @@ from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.jackknife import jackknife_estimate
 from secateur.importance.shapley.sampling_blocks import SamplingScheme
 from secateur.importance.shapley.stopping import EstimateState, Rule
+from secateur.importance.shuffled_microbatches import shuffled_microbatches
 from secateur.utils.distributed import broadcast_result, process_count
 from secateur.utils.progress import counted
 from secateur.utils.rng import generator_for

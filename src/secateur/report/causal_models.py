@@ -1,0 +1,43 @@
+"""The check that a model is a causal language model: of the transformers library, or of a user's own."""
+
+import torch
+from torch import Tensor, nn
+
+from secateur.data.batch import Batch
+from secateur.data.next_tokens import WITH_HEAD, is_causal_language_model, tokens_of
+from secateur.errors import OptionError
+from secateur.evaluation.outputs import main_output
+from secateur.evaluation.token_scores import SEQUENCE_DIMS
+from secateur.graph.contexts import run_module
+
+MATRIX_DIMS = 2  # (rows, length)
+
+
+def check_causal(model: nn.Module, batch: Batch) -> None:
+    """Check that the scores at a position depend on no token behind it.
+
+    Raises:
+        OptionError: the model is no causal language model.
+    """
+    title = type(model).__name__
+    if not is_causal_language_model(title) and (WITH_HEAD.search(title) or not _scores_next_tokens(model, batch)):
+        raise OptionError(
+            f"{title} is no causal language model; give one of the transformers library (...ForCausalLM, "
+            "...LMHeadModel), or one that returns scores of the next token (rows, length, vocabulary) from those so far"
+        )
+
+
+def _scores_next_tokens(model: nn.Module, batch: Batch) -> bool:
+    """Return whether a model gives scores of words at each position that stay as they are with another last token."""
+    tokens = tokens_of(batch)
+    if tokens.is_floating_point() or tokens.dim() != MATRIX_DIMS:
+        return False
+    changed = torch.cat([tokens[:, :-1], tokens[:, :1]], 1)
+
+    def with_last_token_changed(tensor: Tensor) -> Tensor:
+        return changed if tensor is tokens else tensor
+
+    batches = (batch, batch.map(with_last_token_changed))
+    scores, of_changed = (main_output(run_module(model, inputs)) for inputs in batches)
+    are_words = scores.dim() == SEQUENCE_DIMS and scores.shape[-1] > int(tokens.max())
+    return are_words and torch.allclose(scores[:, :-1], of_changed[:, :-1], rtol=1e-3, atol=1e-4)
