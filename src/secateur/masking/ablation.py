@@ -175,10 +175,20 @@ def _masked_operator(
     return masked(factor, **by_name)
 
 
-def run_masked(network: Network, batch: Batch, mask: Tensor, means: Means) -> Any:
-    """Compute the network's output on a batch with only the units of one mask (units + 1,)."""
+def run_masked(
+    network: Network, batch: Batch, mask: Tensor, means: Means, weights: Mapping[str, Tensor] | None = None
+) -> Any:
+    """Compute the network's output on a batch with only the units of one mask.
+
+    Args:
+        network: the network.
+        batch: the batch.
+        mask: which units stay (units + 1,).
+        means: of absent units, by consumer; empty: zero.
+        weights: other values of some parameters, by name, whose consumers have no means.
+    """
     with torch.no_grad():
-        return network.program.forward(batch, MeanAblation(means).handlers(network, mask[None]))
+        return network.program.forward(batch, MeanAblation(means).handlers(network, mask[None]), weights)
 
 
 def masked_draws(network: Network, batch: Batch, mask: Tensor, means: Means) -> AbstractContextManager[Any]:

@@ -1,6 +1,6 @@
 """A copy of a model that shares its memory, and can be cut and restored many times."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from secateur.graph.attribute_snapshots import ModelSnapshot
 from secateur.graph.model_copies import copy_model
 from secateur.surgery.apply_recipe import apply_recipe
 from secateur.surgery.recipe import Recipe
+from secateur.surgery.stand_in_weights import with_stand_ins
 from secateur.utils.mapped_tensors import TensorRoom
 
 
@@ -19,10 +20,12 @@ class AliasedModel:
 
     Args:
         model: it is not changed. The copy is in evaluation mode.
+        weights: other values for some parameters of the copy, by name.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
         self.model = alias_model(model)
+        with_stand_ins(self.model, weights or {})
         self.calls = 0
         for module in self.model.modules():
             module.training = False

@@ -5,7 +5,7 @@ looked at here: it is found again, on all examples, by trials one after another.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ def _outputs_agree(cutter: TrialCutter, network: Network, trials: Sequence[Trial
         whole = on_all and number == 0 and not trial.is_strong
         output = cutter.output(network, trial.kept, trial.means, network.example if whole else example)
         outputs.append(_entries_of(network, output, 0, (network.example.size or 1) if whole else 1))
-    expected = _masked_output(network, trials, concat_batches(examples))
+    expected = _masked_output(network, trials, concat_batches(examples), cutter.weights)
     for number, output in enumerate(outputs):
         masked = _entries_of(network, expected, number, len(trials))
         worst, allowed = output_difference(output, masked, network.program.lowest_type)
@@ -95,7 +95,7 @@ def _example_of(batch: Batch, number: int, trial: Trial) -> Batch:
     return example.map(scaled_input) if trial.is_strong else example
 
 
-def _masked_output(network: Network, trials: Sequence[Trial], batch: Batch) -> Any:
+def _masked_output(network: Network, trials: Sequence[Trial], batch: Batch, weights: Mapping[str, Tensor]) -> Any:
     """Return the output of the dense program, for each example with the mask and the means of its trial."""
     masks = torch.stack([network.mask(trial.kept) for trial in trials])
     lengths = {key: mean for trial in trials for key, mean in trial.means.items()}
@@ -104,7 +104,7 @@ def _masked_output(network: Network, trials: Sequence[Trial], batch: Batch) -> A
         for key, mean in lengths.items()
     }
     with torch.no_grad():
-        return network.program.forward(batch, MeanAblation(means).handlers(network, masks))
+        return network.program.forward(batch, MeanAblation(means).handlers(network, masks), weights)
 
 
 def _entries_of(network: Network, output: Any, number: int, examples: int) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """A trial cut: cut a model temporarily, compare it with the masked run, and locate failures."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,12 +15,14 @@ from secateur.data.batch import Batch
 from secateur.errors import SecateurError
 from secateur.graph.contexts import buffers_kept, parameters_kept, preserved
 from secateur.graph.model_calls import call_model
+from secateur.graph.model_copies import copy_sharing_parameters
 from secateur.masking.ablation import Means, masked_draws, run_masked
 from secateur.surgery.aliased_model import AliasedModel
 from secateur.surgery.attribute_reads import AttributeReads, attribute_reads
 from secateur.surgery.cut_copy import cut_copy, fold_constants, removed_constants
 from secateur.surgery.program_modules import ProgramModule, input_values
 from secateur.surgery.recipe import make_recipe
+from secateur.surgery.stand_in_weights import stand_in_weights, with_stand_ins
 from secateur.surgery.trial_failures import Failure, difference_reason, failing_module
 from secateur.surgery.verify import output_difference
 from secateur.utils.devices import comparable_arithmetic
@@ -37,14 +39,19 @@ class TrialCutter:
     Args:
         model: the dense model, or the module that runs its program.
 
-    `far` says that trials run on the example eight times as strong, where clipping shows.
+    Attributes:
+        far: whether trials run on the example eight times as strong, where clipping shows.
+        weights: the values in place of zeros, by parameter, with which both the cut model and the masked program run.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
         self.far = False
+        self.weights = stand_in_weights(model)
         self._slices: ModuleSlices | None = None
-        self._shadow = None if isinstance(model, fx.GraphModule) else AliasedModel(model)
+        if isinstance(model, fx.GraphModule):
+            self.model, self._shadow = _with_weights(model, self.weights), None
+        else:
+            self.model, self._shadow = model, AliasedModel(model, self.weights)
         self._outcomes: WeakKeyDictionary[Network, dict[TrialFn, Failure | None]] = WeakKeyDictionary()
 
     def run(self, network: Network, kept: Kept, means: Means) -> Failure | None:
@@ -80,7 +87,7 @@ class TrialCutter:
             reason = f"the cut {network.title} can't be run: {failure_text(failure)}"
             return Failure(reason, failing_module(small, failure), self._shadow.calls if self._shadow else 0)
         try:
-            expected = run_masked(network, batch, mask, means)
+            expected = run_masked(network, batch, mask, means, self.weights)
             worst, allowed = output_difference(output, expected, network.program.lowest_type)
         except SecateurError as failure:
             return Failure(str(failure), None, float("inf"))
@@ -157,6 +164,15 @@ class TrialCutter:
             written = parameters_kept(small) if network.program.writes else nullcontext()
             with buffers_kept(small), written, torch.no_grad():
                 yield small
+
+
+def _with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return a module with other values of some parameters: a copy, or itself if there are none."""
+    if not weights:
+        return model
+    copied = copy_sharing_parameters(model)
+    with_stand_ins(copied, weights)
+    return copied
 
 
 def _watch(path: str, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Callable[..., None]:

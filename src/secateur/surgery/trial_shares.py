@@ -8,6 +8,7 @@ from torch import Tensor
 
 from secateur.coupling.network import Network
 from secateur.masking.ablation import consumer_key
+from secateur.surgery.stand_in_weights import is_silent
 
 MOST_MEANS = 64
 
@@ -36,11 +37,16 @@ def draw_shares(network: Network, seed: int) -> dict[str, Tensor]:
 
 
 def draw_means(network: Network) -> dict[str, Tensor]:
-    """Draw random means for some entries of each consumer's input, enough to check that they are folded correctly."""
+    """Draw random means for some entries of each consumer's input, enough to check that they are folded correctly.
+
+    A consumer whose weights are zero has no constant to fold, and other weights in a trial.
+    """
     generator = np.random.default_rng(0)
-    folding = (consumer for consumer in network.consumers if consumer.fold is not None)
+    state = network.program.state
     means = {}
-    for consumer in folding:
+    for consumer in network.consumers:
+        if consumer.fold is None or is_silent(state(consumer.fold.weight)):
+            continue
         length = len(consumer.units)
         few = generator.random(length) < MOST_MEANS / length
         means[consumer_key(consumer)] = torch.from_numpy(generator.normal(size=length) * few)

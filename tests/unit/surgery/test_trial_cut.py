@@ -1,5 +1,6 @@
 """Trial cuts: what decides in them, and what does not."""
 
+import copy
 import warnings
 
 import pytest
@@ -33,9 +34,9 @@ def test_a_graph_module_is_copied_where_warnings_are_errors() -> None:
     model = torch.export.export(nn.Linear(3, 2), (torch.randn(4, 3),)).module()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        copy = copy_model(model, {})
+        double = copy_model(model, {})
     x = torch.randn(4, 3)
-    assert torch.equal(copy(x), model(x))
+    assert torch.equal(double(x), model(x))
 
 
 class Branch(nn.Module):
@@ -92,3 +93,36 @@ def test_the_outcome_of_a_trial_with_means_is_no_other_trials() -> None:
     assert trials.count == 2
     assert trials.run(network, kept, means) is not None
     assert trials.count == 3
+
+
+class ZeroBranch(nn.Module):
+    """A block whose branch begins with zeros, and whose own code multiplies by the number of units in the branch."""
+
+    def __init__(self, zeros: str) -> None:
+        super().__init__()
+        self.up, self.inner, self.down = nn.Linear(4, 6), nn.Linear(6, 8), nn.Linear(8, 4)
+        self.norm, self.last = nn.BatchNorm1d(4), nn.Linear(4, 2)
+        self.scale, self.gate = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(()))
+        with torch.no_grad():
+            self.get_parameter(zeros).fill_(1e-6 if zeros == "scale" else 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.up(x).relu()
+        branch = self.norm(self.down((self.inner(hidden) * hidden.shape[1]).relu())) * self.scale * self.gate
+        result: Tensor = self.last(x + branch)
+        return result
+
+
+@pytest.mark.parametrize("zeros", ["norm.weight", "down.weight", "scale", "gate"])
+def test_faults_show_in_branches_that_begin_with_zeros(zeros: str) -> None:
+    torch.manual_seed(0)
+    model, x = ZeroBranch(zeros).eval(), torch.randn(3, 4)
+    before = copy.deepcopy(model.state_dict())
+    network = sc.trace(model, x)
+    assert {group.name: group.size for group in network.groups} == {"inner": 8}
+    assert "does not follow the cut" in next(frozen.reason for frozen in network.frozen if frozen.name == "up")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    program = sc.trace(model, x, as_program=True)  # in which the number is a constant
+    assert {group.name: group.size for group in program.groups} == {"up": 6, "inner": 8}
+    small = sc.cut(model, sc.plan(program, sc.score(program, by="l1"), keep={"units": 0.5}))
+    assert float(dict(small.named_parameters())[zeros].abs().max()) <= 1e-6
